@@ -1,0 +1,44 @@
+# The README's two commands are `make demo` and `make test`; both work on a machine that has
+# nothing but Python 3.11 or newer and make. Everything Python goes into .venv.
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY := $(BIN)/python
+DISPLAYED := scripts/with_display.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench screenshots clean system-packages
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: .venv/installed-all system-packages  ## write a sample movie and open it in napari
+	$(DISPLAYED) $(PY) -m napari_mrcz.demo
+
+test: .venv/installed-dev system-packages  ## run the whole test suite, real Qt window included
+	$(DISPLAYED) $(PY) -m pytest $(ARGS)
+
+check: .venv/installed-dev  ## ruff, mypy and the napari manifest
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m npe2 validate napari-mrcz
+
+bench: .venv/installed-dev  ## measure the budgets and print their table
+	$(PY) -m benchmarks $(ARGS)
+
+screenshots: .venv/installed-dev system-packages  ## take the README's pictures from the real window
+	$(DISPLAYED) $(PY) scripts/screenshots.py
+
+clean:  ## remove the environment and all that was built
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.png demo.mrcz
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment; the stamp says which extra is in it, and is redone when pyproject.toml changes.
+.venv/installed-%: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable ".[$*]"
+	@touch $@
+
+$(PY):
+	scripts/make_venv.sh .venv
+
+system-packages:
+	@scripts/system_packages.sh

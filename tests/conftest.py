@@ -1,0 +1,76 @@
+"""What every test gets: settings of its own, a check for leaks, and the shared data files."""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+# Before anything imports napari, which reads its settings' path once: no test may see, or change,
+# the settings of whoever runs it. NAPARI_CONFIG is for macOS and Windows, which know no XDG.
+_home = tempfile.TemporaryDirectory(prefix="napari-mrcz-tests-", ignore_cleanup_errors=True)
+os.environ["XDG_CONFIG_HOME"] = str(Path(_home.name, "config"))
+os.environ["XDG_CACHE_HOME"] = str(Path(_home.name, "cache"))
+os.environ["NAPARI_CONFIG"] = str(Path(_home.name, "config", "settings.yaml"))
+
+MOVIE_SUFFIXES = {".mrcz", ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali"}
+THREAD_PREFIX = "napari-mrcz"
+JOIN_SECONDS = 10.0
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember a failure: its traceback keeps files open, which is not a leak of its own."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+def _own_threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)}
+
+
+def _open_movies(tmp_root: Path) -> set[tuple[str, int]]:
+    """Return (path, descriptor) of every open movie, and of every open file below `tmp_root`."""
+    if os.name == "nt":  # psutil cannot be relied on there, and no open file can be deleted anyway
+        return set()
+    opened = {(file.path, file.fd) for file in psutil.Process().open_files()}
+    return {
+        (path, fd)
+        for path, fd in opened
+        if Path(path).suffix in MOVIE_SUFFIXES or Path(path).is_relative_to(tmp_root)
+    }
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Fail a test that leaves a thread of ours running or a movie open."""
+    tmp_root = tmp_path_factory.getbasetemp().resolve()
+    threads, files = _own_threads(), _open_movies(tmp_root)
+    yield
+    if request.node.stash.get(_failed, False):
+        return
+    left = _own_threads() - threads
+    for thread in left:
+        thread.join(JOIN_SECONDS / len(left))
+    running = sorted(thread.name for thread in left if thread.is_alive())
+    assert not running, f"threads still running: {running}"
+    still_open = sorted(path for path, _ in _open_movies(tmp_root) - files)
+    assert not still_open, f"files still open: {still_open}"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real files of many programs, kept beside the repository."""
+    folder = Path(__file__).parents[1].resolve().parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real files are not there: {folder}")
+    return folder
