@@ -1,0 +1,33 @@
+"""A detector with known truth: movies, sessions and flats for demos, tests and benchmarks.
+
+>>> from napari_mrcz.simulation import simulate_movie
+>>> movie = simulate_movie(40, (1024, 1024), dose=1.0, seed=7)
+>>> movie.frames, movie.defects.hot, movie.drift, movie.camera.gain_reference
+
+Rooms: `camera` (response, gain reference) with its `patterns` and `defects`; `specimen` and the
+`scene` that moves it; `movie`; `session`. Everything is seeded (`seeds`); nothing here knows
+the rest of the package.
+"""
+
+from napari_mrcz.simulation.camera import GAMMA_COEFFICIENTS, Camera
+from napari_mrcz.simulation.defects import Defects
+from napari_mrcz.simulation.movie import Movie, simulate_movie
+from napari_mrcz.simulation.scene import drift_path
+from napari_mrcz.simulation.session import Session, simulate_flats, simulate_session
+from napari_mrcz.simulation.specimen import CARBON_EDGE, CRYSTALLINE_ICE, VITREOUS_ICE, Specimen
+
+__all__ = [
+    "CARBON_EDGE",
+    "CRYSTALLINE_ICE",
+    "GAMMA_COEFFICIENTS",
+    "VITREOUS_ICE",
+    "Camera",
+    "Defects",
+    "Movie",
+    "Session",
+    "Specimen",
+    "drift_path",
+    "simulate_flats",
+    "simulate_movie",
+    "simulate_session",
+]

@@ -1,0 +1,195 @@
+"""An electron-counting camera: its response, its gain reference, its defective pixels.
+
+The convention, everywhere in this package::
+
+    corrected = (raw - dark_reference) * gain_reference ** gamma(dose_rate)
+
+(preprint doi:10.1101/116533, eq. 9). So the gain reference *multiplies* raw counts, a sensitive
+pixel has a gain below 1, and the camera's own response is ``gain_reference ** -gamma``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mrcz.simulation.defects import Defects, Sites, to_frame
+from napari_mrcz.simulation.patterns import cmos_pattern, etching_pattern
+from napari_mrcz.simulation.seeds import stream
+
+GAMMA_COEFFICIENTS = (0.12035633, -1.04171635, -0.03363192, 1.03902726)
+"""a1, b1, a2, a3 of gamma(d) = a1 d**b1 + a2 d + a3, d in e-/pix/s (preprint, eq. 11)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A counting camera, known completely.
+
+    Parameters
+    ----------
+    shape
+        Pixels (y, x) of a frame; in super-resolution these are the sub-pixels.
+    etching, cmos, pixel
+        Standard deviations, as a fraction of the mean, of the three parts of the response:
+        smooth diagonal sweeps of the back-thinned layer, read-out columns and rows, independent
+        pixels. All zero is a uniform camera.
+    dark_current
+        Mean electrons per pixel and frame counted without a beam, distributed like the read-out
+        electronics (the term I_CMOS of eq. 9).
+    hot, very_hot, dark, dead
+        Fractions of the physical pixels. Hot ones count `hot_excess`, very hot ones
+        `very_hot_excess` times the dose in addition to their signal; dark ones see only
+        `dark_response` of it, dead ones nothing. Excess and response are uniform in their range.
+    clustered
+        Fraction of the defects that come in groups of two to four touching pixels.
+    counts_per_electron
+        What one electron adds to a pixel.
+    gamma
+        Exponent of the gain reference: a number, or the four coefficients of eq. 11.
+    super_resolution
+        1, or 2: patterns and defects then belong to physical pixels of 2 x 2 sub-pixels.
+    seed
+        Of the patterns and the defects.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not positive (or odd in super-resolution), a fraction is out of range, or
+        more than a tenth of the pixels would be defective.
+    """
+
+    shape: tuple[int, int] = (1024, 1024)
+    etching: float = 0.03
+    cmos: float = 0.01
+    pixel: float = 0.02
+    dark_current: float = 0.0
+    hot: float = 0.0045
+    hot_excess: tuple[float, float] = (0.6, 3.0)
+    very_hot: float = 2e-5
+    very_hot_excess: tuple[float, float] = (8.0, 40.0)
+    dark: float = 1e-4
+    dark_response: tuple[float, float] = (0.1, 0.5)
+    dead: float = 2e-5
+    clustered: float = 0.1
+    counts_per_electron: int = 1
+    gamma: float | tuple[float, float, float, float] = GAMMA_COEFFICIENTS
+    super_resolution: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no camera has."""
+        if self.super_resolution not in (1, 2):
+            raise ValueError(f"super_resolution must be 1 or 2, not {self.super_resolution}")
+        if min(self.shape) < 1 or any(n % self.super_resolution for n in self.shape):
+            raise ValueError(f"shape {self.shape} is not a whole number of physical pixels")
+        fractions = (self.hot, self.very_hot, self.dark, self.dead)
+        if min(fractions) < 0 or sum(fractions) > 0.1:
+            raise ValueError(f"hot, very_hot, dark, dead = {fractions}: at most 0.1 together")
+        if not 0 <= self.clustered <= 1:
+            raise ValueError(f"clustered must lie within 0 and 1, not {self.clustered}")
+        if min(*self.hot_excess, *self.very_hot_excess) <= 0:
+            raise ValueError("hot_excess and very_hot_excess must be positive")
+        if not 0 < min(self.dark_response) <= max(self.dark_response) < 1:
+            raise ValueError(f"dark_response lies between 0 and 1, not {self.dark_response}")
+        if self.counts_per_electron < 1:
+            raise ValueError(f"counts_per_electron must be >= 1, not {self.counts_per_electron}")
+
+    @classmethod
+    def ideal(cls, shape: tuple[int, int] = (1024, 1024), **changes: Any) -> Self:
+        """Return a uniform camera without defects: nothing but Poisson noise.
+
+        Any parameter of `Camera` may be given to bring one imperfection back.
+        """
+        perfect: dict[str, Any] = dict.fromkeys(
+            ("etching", "cmos", "pixel", "hot", "very_hot", "dark", "dead"), 0.0
+        )
+        return cls(shape, **(perfect | changes))
+
+    @property
+    def physical_shape(self) -> tuple[int, int]:
+        """Physical pixels (y, x)."""
+        y, x = self.shape
+        return y // self.super_resolution, x // self.super_resolution
+
+    def gamma_at(self, dose_rate: float) -> float:
+        """Return gamma at `dose_rate`, in e-/pix/s of a physical pixel (eq. 11)."""
+        if dose_rate <= 0:
+            raise ValueError(f"dose_rate must be positive, not {dose_rate}")
+        if isinstance(self.gamma, Sequence):
+            a1, b1, a2, a3 = self.gamma
+            return float(a1 * dose_rate**b1 + a2 * dose_rate + a3)
+        return float(self.gamma)
+
+    @cached_property
+    def _sensitivity(self) -> NDArray[np.float32]:
+        """Response of good pixels where gamma is 1, (y, x), mean 1."""
+        shape = self.physical_shape
+        pattern = self.etching * etching_pattern(shape, stream(self.seed, "etching"))
+        pattern += self.cmos * self._cmos_pattern
+        pattern += self.pixel * stream(self.seed, "pixel").standard_normal(shape, np.float32)
+        sensitivity: NDArray[np.float32] = np.exp(pattern)
+        sensitivity /= sensitivity.mean(dtype=np.float64)
+        return to_frame(sensitivity, self.super_resolution)
+
+    @cached_property
+    def _cmos_pattern(self) -> NDArray[np.float32]:
+        return cmos_pattern(self.physical_shape, stream(self.seed, "cmos"))
+
+    def response(self, dose_rate: float) -> NDArray[np.float32]:
+        """Return what good pixels count per incident electron, (y, x): gain ** -gamma."""
+        return np.power(self._sensitivity, np.float32(self.gamma_at(dose_rate)))
+
+    @cached_property
+    def gain_reference(self) -> NDArray[np.float32]:
+        """The reference that is shipped with the camera, (y, x): it multiplies raw counts.
+
+        Dead pixels are 0 in it, as in a vendor's. Hot and dark ones are not marked: they came
+        after the reference.
+        """
+        gain = np.reciprocal(self._sensitivity)
+        gain[self.defects.dead] = 0
+        return gain
+
+    @cached_property
+    def dark_reference(self) -> NDArray[np.float32]:
+        """Mean counts of a frame without a beam, (y, x): it is subtracted from raw counts."""
+        level = np.maximum(1 + self._cmos_pattern / 2, 0).astype(np.float32)
+        level *= self.dark_current * self.counts_per_electron / level.mean(dtype=np.float64)
+        return to_frame(level, self.super_resolution)
+
+    @cached_property
+    def defects(self) -> Defects:
+        """The defective pixels of the camera."""
+        return self.sites().defects(self.super_resolution)
+
+    def sites(self, n_hot: int | None = None) -> Sites:
+        """Return the physical pixels that are defective.
+
+        Parameters
+        ----------
+        n_hot
+            How many are hot; the camera's own number where None. A session asks for as many as
+            will ever turn hot in it. Dark and dead pixels are the same ones for any number.
+
+        Raises
+        ------
+        ValueError
+            If they are too many for the camera.
+        """
+        n_pixels = self.physical_shape[0] * self.physical_shape[1]
+        n_hot = round((self.hot + self.very_hot) * n_pixels) if n_hot is None else n_hot
+        share = self.very_hot / (self.hot + self.very_hot) if self.very_hot else 0.0
+        n_very = round(share * n_hot)
+        return Sites.draw(
+            self.physical_shape,
+            hot=[(n_hot - n_very, self.hot_excess), (n_very, self.very_hot_excess)],
+            stuck=[
+                (round(self.dark * n_pixels), self.dark_response),
+                (round(self.dead * n_pixels), (0.0, 0.0)),
+            ],
+            clustered=self.clustered,
+            seed=self.seed,
+        )

@@ -1,0 +1,250 @@
+"""Simulate a movie, keep the truth: every frame can be drawn alone, and comes out the same.
+
+>>> movie = simulate_movie(40, (1024, 1024), dose=1.0, seed=7)
+>>> movie.frame(3)                      # one frame, its own random numbers
+>>> for frame in movie.iter_frames():   # a long movie never sits in memory
+>>> movie.frames                        # the whole, (n, y, x)
+>>> movie.defects.hot, movie.drift, movie.rate, movie.camera.gain_reference  # the truth
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from napari_mrcz.simulation.camera import Camera
+from napari_mrcz.simulation.defects import Defects
+from napari_mrcz.simulation.scene import Scene, drift_path
+from napari_mrcz.simulation.seeds import child_seed, stream
+from napari_mrcz.simulation.specimen import VITREOUS_ICE, Specimen
+
+_STRIP = 1 << 18  # Pixels drawn at a time: numpy draws 8 bytes each, and a cache is small.
+
+
+@dataclass(frozen=True, eq=False)
+class Movie:
+    """Dose-fractionated frames and everything that made them. Made by `simulate_movie`.
+
+    Parameters
+    ----------
+    camera
+        The detector: `camera.gain_reference`, `camera.dark_reference`.
+    defects
+        Its outlier pixels at the time of this movie: masks `hot`, `dark`, `dead`, `clusters`.
+    specimen
+        What was in the beam; None is vacuum.
+    drift
+        Displacement of the specimen in each frame against the first, (n, 2) as (y, x) pixels.
+    dose
+        Incident electrons per pixel and frame.
+    dose_rate
+        Incident electrons per *physical* pixel and second.
+    pixel_size
+        In angstrom.
+    dtype
+        Of the frames. Counts beyond its range saturate, as they do in a detector.
+    seed
+        Of this movie.
+    """
+
+    camera: Camera
+    defects: Defects
+    specimen: Specimen | None
+    drift: NDArray[np.float64]
+    dose: float
+    dose_rate: float
+    pixel_size: float
+    dtype: np.dtype[Any]
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames and pixels, (n, y, x)."""
+        return len(self.drift), *self.camera.shape
+
+    @property
+    def frame_time(self) -> float:
+        """Exposure of one frame in seconds."""
+        return self.dose * self.camera.super_resolution**2 / self.dose_rate
+
+    @property
+    def gamma(self) -> float:
+        """The exponent that the gain reference needs at this dose rate."""
+        return self.camera.gamma_at(self.dose_rate)
+
+    def frame(self, index: int) -> NDArray[Any]:
+        """Return the counts of one frame, (y, x).
+
+        Raises
+        ------
+        IndexError
+            If there is no such frame; negative ones count from the end.
+        """
+        n = len(self.drift)
+        if not -n <= index < n:
+            raise IndexError(f"frame {index} of a movie of {n} frames")
+        index %= n
+        rate = self._with_defects(self.drift[index : index + 1])
+        return self._counts(rate, stream(self.seed, "frame", index))
+
+    def iter_frames(self) -> Iterator[NDArray[Any]]:
+        """Yield the frames one by one; only one is in memory."""
+        return (self.frame(index) for index in range(len(self.drift)))
+
+    @cached_property
+    def frames(self) -> NDArray[Any]:
+        """All frames, (n, y, x): the same numbers as one by one."""
+        frames = np.empty(self.shape, self.dtype)
+
+        def draw(index: int) -> None:
+            frames[index] = self.frame(index)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(draw, range(len(frames))))
+        return frames
+
+    @cached_property
+    def rate(self) -> NDArray[np.float32]:
+        """Expected electrons per pixel and frame of a camera without defects, (y, x).
+
+        The mean over the frames, with the specimen and the response of the camera.
+        """
+        return self.dose * self._transmission(self.drift) * self._response + self._dark_current
+
+    @cached_property
+    def expected(self) -> NDArray[np.float32]:
+        """Expected electrons per pixel and frame, defects included, (y, x)."""
+        return self._with_defects(self.drift)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was simulated, as a plain dictionary for a file's metadata."""
+        return {
+            "simulated": True,
+            "seed": self.seed,
+            "dose_per_frame": self.dose,
+            "dose_rate": self.dose_rate,
+            "frame_time": self.frame_time,
+            "pixel_size": self.pixel_size,
+            "gamma": self.gamma,
+            "counts_per_electron": self.camera.counts_per_electron,
+            "super_resolution": self.camera.super_resolution,
+            "drift": self.drift.round(3).tolist(),
+            "n_hot": int(self.defects.hot.sum()),
+            "n_dark": int(self.defects.dark.sum()),
+            "n_dead": int(self.defects.dead.sum()),
+        }
+
+    @cached_property
+    def _scene(self) -> Scene | None:
+        if self.specimen is None:
+            return None
+        seed = child_seed(self.seed, "specimen")
+        return Scene(self.specimen, self.camera.shape, self.pixel_size, seed)
+
+    @cached_property
+    def _response(self) -> NDArray[np.float32]:
+        return self.camera.response(self.dose_rate)
+
+    @cached_property
+    def _dark_current(self) -> NDArray[np.float32]:
+        return self.camera.dark_reference / np.float32(self.camera.counts_per_electron)
+
+    @cached_property
+    def _gain_and_offset(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What every frame's transmission is multiplied by, and what is then added."""
+        gain = self.dose * self._response * self.defects.response
+        offset = self.dose * self.defects.excess + self._dark_current
+        return gain, offset
+
+    def _transmission(self, drift: NDArray[np.float64]) -> NDArray[np.float32] | np.float32:
+        return np.float32(1) if self._scene is None else self._scene.averaged(drift)
+
+    def _with_defects(self, drift: NDArray[np.float64]) -> NDArray[np.float32]:
+        gain, offset = self._gain_and_offset
+        return self._transmission(drift) * gain + offset
+
+    def _counts(self, rate: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+        counts = np.empty(rate.shape, self.dtype)
+        limit = np.iinfo(self.dtype).max if self.dtype.kind in "iu" else None
+        rows = max(1, _STRIP // rate.shape[1])
+        for top in range(0, len(rate), rows):
+            drawn = rng.poisson(rate[top : top + rows]) * self.camera.counts_per_electron
+            counts[top : top + rows] = drawn if limit is None else np.minimum(drawn, limit)
+        return counts
+
+
+def simulate_movie(
+    n_frames: int = 40,
+    shape: tuple[int, int] | None = None,
+    *,
+    dose: float = 1.0,
+    specimen: Specimen | None = VITREOUS_ICE,
+    camera: Camera | None = None,
+    drift: float | NDArray[np.float64] = 6.0,
+    dose_rate: float = 4.0,
+    pixel_size: float = 1.35,
+    dtype: DTypeLike = np.uint8,
+    seed: int = 0,
+) -> Movie:
+    """Simulate a movie of a drifting specimen on a counting camera.
+
+    Nothing is drawn yet: `Movie.frame`, `Movie.iter_frames` and `Movie.frames` do that.
+
+    Parameters
+    ----------
+    n_frames
+        Number of frames.
+    shape
+        Pixels (y, x) of a frame, of `Camera(shape, seed=seed)`; the camera's own if one is given,
+        else 1024 x 1024.
+    dose
+        Incident electrons per pixel and frame.
+    specimen
+        What is in the beam, e.g. `CARBON_EDGE`; None is vacuum: a flat.
+    camera
+        The detector; `Camera.ideal` has nothing but Poisson noise.
+    drift
+        Length of the specimen's path in pixels, or the path itself: (n_frames, 2) as (y, x).
+        Beyond 32 pixels the specimen's far side comes into view.
+    dose_rate
+        Incident electrons per physical pixel and second: what gamma depends on.
+    pixel_size
+        In angstrom.
+    dtype
+        Of the frames, an integer or floating type.
+    seed
+        The same seed, the same movie.
+
+    Raises
+    ------
+    ValueError
+        If shape and camera disagree, the path has another length, or a number is not positive.
+    """
+    camera = Camera(shape or (1024, 1024), seed=seed) if camera is None else camera
+    if shape is not None and tuple(shape) != camera.shape:
+        raise ValueError(f"shape {shape} is not the camera's {camera.shape}")
+    if n_frames < 1 or min(dose, dose_rate, pixel_size) <= 0:
+        raise ValueError("n_frames, dose, dose_rate and pixel_size must be positive")
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iuf":
+        raise ValueError(f"frames are integers or floating numbers, not {dtype}")
+    if np.ndim(drift) == 0:
+        drift = drift_path(n_frames, float(drift), stream(seed, "drift"))
+    path = np.array(drift, np.float64)
+    if path.shape != (n_frames, 2):
+        raise ValueError(f"a drift path has shape ({n_frames}, 2), not {path.shape}")
+    return Movie(
+        camera=camera,
+        defects=camera.defects,
+        specimen=specimen,
+        drift=path,
+        dose=float(dose),
+        dose_rate=float(dose_rate),
+        pixel_size=float(pixel_size),
+        dtype=dtype,
+        seed=seed,
+    )
