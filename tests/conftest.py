@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -15,6 +16,10 @@ _home = tempfile.TemporaryDirectory(prefix="napari-mrcz-tests-", ignore_cleanup_
 os.environ["XDG_CONFIG_HOME"] = str(Path(_home.name, "config"))
 os.environ["XDG_CACHE_HOME"] = str(Path(_home.name, "cache"))
 os.environ["NAPARI_CONFIG"] = str(Path(_home.name, "config", "settings.yaml"))
+
+# A busy machine is slow; pytest-timeout finds what hangs.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 MOVIE_SUFFIXES = {".mrcz", ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali"}
 THREAD_PREFIX = "napari-mrcz"
