@@ -1,0 +1,27 @@
+"""MRC and MRCZ files, byte by byte: header, chunks, footer; reading, writing, verifying."""
+
+from napari_mrcz.format.encoding import (
+    Encoding,
+    choose_encoding,
+    compressed_fraction,
+    shannon_fraction,
+)
+from napari_mrcz.format.header import Header
+from napari_mrcz.format.reader import FrameReader
+from napari_mrcz.format.verify import FrameFault, VerifyReport, verify
+from napari_mrcz.format.writer import Description, Progress, write_frames
+
+__all__ = [
+    "Description",
+    "Encoding",
+    "FrameFault",
+    "FrameReader",
+    "Header",
+    "Progress",
+    "VerifyReport",
+    "choose_encoding",
+    "compressed_fraction",
+    "shannon_fraction",
+    "verify",
+    "write_frames",
+]

@@ -1,0 +1,222 @@
+"""Writing a file so that its name only ever leads to a whole one.
+
+Bytes go to a file that has no name yet (where the system has such files) or a temporary one
+beside the target; it is flushed to disk, then takes the target's name in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import sys
+import time
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["AtomicFile"]
+
+_PARTIAL = ".partial"
+_OPEN_FILES = "/proc/self/fd"
+# Between making a named temporary file and locking it, another writer must not take it for litter.
+_YOUNGEST_LITTER_S = 10.0
+
+
+class AtomicFile:
+    """A file under construction; nothing is at its name, or the old file is, until `commit`.
+
+    Parameters
+    ----------
+    path : path-like
+        The target. A symbolic link is followed, so that the file it leads to is replaced.
+    overwrite : bool
+        Replace what is there.
+
+    Raises
+    ------
+    MrczError
+        If the target exists and may not be replaced, or the folder cannot be written to.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self._target = Path(os.path.realpath(self.path))
+        self._overwrite = overwrite
+        if self._target.is_dir():
+            raise MrczError(self.path, "is a folder, where a file is to be written")
+        if self._target.exists() and not overwrite:
+            raise self._exists()
+        self._partial: Path | None = None
+        self._position = 0
+        try:
+            _remove_litter(self._target)
+            self._descriptor = self._create()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`."""
+        view = memoryview(data).cast("B")
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            raise self._failed(error) from error
+        self._position += memoryview(data).nbytes
+
+    def tell(self) -> int:
+        """Give the number of bytes appended so far."""
+        return self._position
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Replace bytes that were written before."""
+        try:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            os.write(self._descriptor, data)
+            os.lseek(self._descriptor, 0, os.SEEK_END)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Read back bytes that were written before."""
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
+        data = os.read(self._descriptor, nbytes)
+        os.lseek(self._descriptor, 0, os.SEEK_END)
+        return data
+
+    def commit(self) -> None:
+        """Flush to disk and let the target's name lead here.
+
+        Raises
+        ------
+        MrczError
+            If the disk is full, or the target appeared meanwhile and may not be replaced.
+        """
+        try:
+            os.fsync(self._descriptor)
+            self._take_name()
+            _sync_folder(self._target.parent)
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Let go of everything; the target is as it was, unless `commit` came first."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self._partial is not None:
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
+            self._partial = None
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def _create(self) -> int:
+        folder = self._target.parent
+        if hasattr(os, "O_TMPFILE") and os.path.isdir(_OPEN_FILES):
+            # File systems without nameless files (many network ones) refuse; so may containers.
+            with contextlib.suppress(OSError):
+                return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+        self._partial = self._partial_name()
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self._partial, flags, 0o666)
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+
+    def _partial_name(self) -> Path:
+        return self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}{_PARTIAL}")
+
+    def _take_name(self) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(self._descriptor, self._target.stat().st_mode & 0o7777)
+        if self._partial is None:
+            if not self._overwrite:
+                self._link(self._target)
+                return
+            self._partial = self._partial_name()
+            self._link(self._partial)
+        elif not self._overwrite and self._target.exists():
+            raise FileExistsError
+        if sys.platform == "win32":
+            os.close(self._descriptor)  # an open file cannot be renamed there
+            self._descriptor = -1
+        os.replace(self._partial, self._target)
+        self._partial = None
+
+    def _link(self, name: Path) -> None:
+        """Give the nameless file its first name, which fails where that name is taken."""
+        folder = os.open(name.parent, os.O_RDONLY)
+        try:
+            # With a folder's descriptor Python heeds follow_symlinks, which it ignores without.
+            source = f"{_OPEN_FILES}/{self._descriptor}"
+            os.link(source, name.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+
+    def _exists(self) -> MrczError:
+        return MrczError(self.path, "exists already", advice="Pass overwrite=True to replace it")
+
+    def _failed(self, error: OSError) -> MrczError:
+        advice = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = "Make room or choose another disk; nothing that was there has been changed"
+        elif isinstance(error, PermissionError):
+            advice = "Close the file in other programs, or choose another folder"
+        return MrczError(self.path, f"cannot be written: {error.strerror}", advice=advice)
+
+
+def _remove_litter(target: Path) -> None:
+    """Remove temporary files that a killed writer of the same target left behind."""
+    for partial in target.parent.glob(f".{_escaped(target.name)}.*{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime < _YOUNGEST_LITTER_S:
+                continue
+            if sys.platform == "win32":
+                partial.unlink()  # fails, as it should, while a writer has it open
+                continue
+            descriptor = os.open(partial, os.O_RDWR)
+            try:
+                # Fails while a writer is at it.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a power cut, where folders can be flushed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

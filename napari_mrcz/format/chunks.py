@@ -1,0 +1,252 @@
+"""Blosc chunks, one a frame: compressing, checking what a chunk claims, decompressing.
+
+What a chunk's 16-byte header says is checked before a byte is decompressed. numcodecs is used
+rather than python-blosc because it takes the block size as an argument and releases the GIL,
+where python-blosc has process-wide settings for both, which belong to the host program.
+
+Chunk layouts: c-blosc README_CHUNK_FORMAT (version 2), c-blosc2 README_CHUNK_FORMAT (version 5).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from numcodecs import blosc
+
+from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = [
+    "CHUNK_HEADER_NBYTES",
+    "CODECS",
+    "FILTERS",
+    "LARGEST_FRAME",
+    "ChunkHeader",
+    "check_chunk",
+    "compress",
+    "decompress",
+    "parse_chunk_header",
+]
+
+CHUNK_HEADER_NBYTES = 16
+LARGEST_FRAME: int = blosc.MAX_BUFFERSIZE
+
+# The codecs that are written, with their numbers in MODE.
+CODECS = {"blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
+FILTERS = {"none": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
+
+# Bits 5-7 of a chunk's flags; lz4 and lz4hc share a format.
+_CODEC_OF_FLAG = {0: "blosclz", 1: "lz4", 2: "snappy", 3: "zlib", 4: "zstd"}
+_MEMCPYED = 0x02
+_BLOSC2_EXTENDED_NBYTES = 32
+# Version-5 header: both shuffle bits of the flags announce 16 more bytes, with six filters at 16,
+# the codec at 22 and more flags at 31.
+_BLOSC2_EXTENDED = 0x05
+_BLOSC2_LAST_FILTER, _BLOSC2_LAST_CODEC = 4, 5
+_BLOSC2_LAZY, _BLOSC2_INSTRUMENTED, _BLOSC2_UNINITIALISED = 0x08, 0x80, 4
+
+
+@dataclass(frozen=True)
+class ChunkHeader:
+    """The first 16 bytes of a blosc chunk; sizes in bytes."""
+
+    version: int
+    flags: int
+    typesize: int
+    nbytes: int
+    blocksize: int
+    ctbytes: int
+
+    @property
+    def codec(self) -> str:
+        """Name of the codec that the chunk itself states."""
+        if self.flags & _MEMCPYED:
+            return "none"
+        return _CODEC_OF_FLAG.get(self.flags >> 5, "unknown")
+
+
+def parse_chunk_header(raw: bytes) -> ChunkHeader:
+    """Split the first 16 bytes of a chunk into fields, believing nothing yet."""
+    version, _, flags, typesize, nbytes, blocksize, ctbytes = struct.unpack_from("<4B3I", raw)
+    return ChunkHeader(version, flags, typesize, nbytes, blocksize, ctbytes)
+
+
+def check_chunk(
+    header: ChunkHeader,
+    frame_nbytes: int,
+    available: int,
+    *,
+    path: str | PathLike[str],
+    frame: int,
+    offset: int,
+) -> None:
+    """Refuse a chunk whose header cannot be true.
+
+    Parameters
+    ----------
+    header : ChunkHeader
+        What the chunk says of itself.
+    frame_nbytes : int
+        Bytes that a frame has according to the file's header.
+    available : int
+        Bytes between the chunk's start and the end of the pixel data.
+    path, frame, offset
+        Where the chunk lies, for the message.
+
+    Raises
+    ------
+    MrczError
+        If the chunk is no blosc chunk, is not decodable here, or lies about its sizes.
+    """
+
+    def refuse(found: str, advice: str = "The file is damaged") -> MrczError:
+        return MrczError(path, found, frame=frame, offset=offset, advice=advice)
+
+    if header.version not in (2, 5):
+        raise refuse(f"no blosc chunk begins here (its version would be {header.version})")
+    if header.nbytes != frame_nbytes:
+        if header.nbytes * 2 == frame_nbytes:
+            raise refuse(
+                "the chunk holds half a frame",
+                "mrcz 0.4.0 to 0.5.10 lost the other half when it cast to a wider pixel type; "
+                "it can only be had from the original movie",
+            )
+        if header.nbytes == 2 * frame_nbytes and header.typesize == 8:
+            raise refuse(
+                "the chunk holds float64, where the header says float32",
+                "mrcz 0.2.5 mislabelled such files; read the file with it and write it again",
+            )
+        raise refuse(f"the chunk holds {header.nbytes} bytes, where a frame has {frame_nbytes}")
+    if not CHUNK_HEADER_NBYTES <= header.ctbytes <= available:
+        raise refuse(
+            f"the chunk claims {header.ctbytes} compressed bytes, where {available} are left",
+            "The file is truncated or damaged",
+        )
+    if not header.typesize or not header.blocksize:
+        raise refuse("the chunk's item size or block size is 0")
+    if header.codec == "snappy":
+        raise refuse(
+            "the frame is compressed with snappy, which no current blosc can decode",
+            "Convert the file with mrcz before 0.5 and blosc before 1.11",
+        )
+    if header.version == 5 and header.blocksize % header.typesize:
+        raise refuse(
+            f"blocks of {header.blocksize} bytes are no multiple of the {header.typesize}-byte "
+            "pixels, so they decode to wrong pixels",
+            "mrcz 0.6.0 with backend='blosc2' wrote the file; write it again without that option",
+        )
+    if header.flags >> 5 not in _CODEC_OF_FLAG:
+        raise refuse(
+            f"codec number {header.flags >> 5} is not built into blosc",
+            "Only built-in codecs are decoded: a plug-in codec would run code",
+        )
+
+
+def compress(
+    frame: npt.NDArray[Any], codec: str, level: int, filter_: str, block_nbytes: int
+) -> bytes:
+    """Compress one contiguous frame into a version-2 chunk, which every MRCZ reader takes.
+
+    Parameters
+    ----------
+    frame : ndarray
+        Pixels in the order and byte order in which they are to be stored.
+    codec, filter_ : str
+        A key of `CODECS`, a key of `FILTERS`.
+    level : int
+        1 (fast) to 9 (small).
+    block_nbytes : int
+        Block size in bytes; blosc rounds it to whole pixels and to the frame's size.
+    """
+    return bytes(
+        blosc.compress(frame, codec.encode("ascii"), level, FILTERS[filter_], block_nbytes)
+    )
+
+
+def decompress(
+    chunk: bytes | memoryview,
+    out: npt.NDArray[Any],
+    *,
+    path: str | PathLike[str],
+    frame: int,
+    offset: int,
+) -> None:
+    """Decompress a chunk that passed `check_chunk` into `out`, which has the frame's exact size.
+
+    Raises
+    ------
+    MrczError
+        If the chunk is damaged, or of version 5 where `blosc2` is not installed.
+    """
+    header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
+    target = out.reshape(-1).view(np.uint8)
+    if header.version == 5:
+        _decompress_blosc2(chunk, target, path=path, frame=frame, offset=offset)
+        return
+    try:
+        blosc.decompress(chunk, target)
+    except (RuntimeError, ValueError) as error:
+        raise MrczError(
+            path,
+            f"the {header.codec} chunk cannot be decompressed",
+            frame=frame,
+            offset=offset,
+            advice="The frame is damaged; the others can still be read",
+        ) from error
+
+
+def _decompress_blosc2(
+    chunk: bytes | memoryview,
+    target: npt.NDArray[np.uint8],
+    *,
+    path: str | PathLike[str],
+    frame: int,
+    offset: int,
+) -> None:
+    """Decompress a version-5 chunk, by built-in filters only.
+
+    A plug-in codec or filter would make c-blosc2 start Python from the working directory.
+    `blosc2.decompress` crashes on damaged chunks, so `decompress2` is the one that is called.
+    """
+    raw = bytes(chunk[:_BLOSC2_EXTENDED_NBYTES])
+    if (
+        len(raw) < _BLOSC2_EXTENDED_NBYTES
+        or raw[2] & _BLOSC2_EXTENDED != _BLOSC2_EXTENDED
+        or max(raw[16:22]) > _BLOSC2_LAST_FILTER
+        or raw[22] > _BLOSC2_LAST_CODEC
+        or raw[31] & (_BLOSC2_LAZY | _BLOSC2_INSTRUMENTED)
+        or (raw[31] >> 4) & 7 >= _BLOSC2_UNINITIALISED
+    ):
+        raise MrczError(
+            path,
+            "the version-5 chunk names a plug-in codec or filter, or is damaged",
+            frame=frame,
+            offset=offset,
+            advice="Only built-in filters are decoded: a plug-in would run code",
+        )
+    try:
+        import blosc2
+    except ImportError:
+        raise MrczError(
+            path,
+            "the frame is a version-5 chunk, which needs the blosc2 package",
+            frame=frame,
+            offset=offset,
+            advice="Install it with: pip install 'napari-mrcz[blosc2]'",
+        ) from None
+    try:
+        blosc2.decompress2(chunk, dst=target)
+    except (RuntimeError, ValueError) as error:
+        raise MrczError(
+            path,
+            "the version-5 chunk cannot be decompressed",
+            frame=frame,
+            offset=offset,
+            advice="The frame is damaged; the others can still be read",
+        ) from error

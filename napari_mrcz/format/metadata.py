@@ -1,0 +1,183 @@
+"""Metadata in and out: what msgpack and JSON can hold, and the extended header's contents.
+
+msgpack has no arrays, complex numbers or 128-bit integers; these travel as tagged maps and come
+back as they were. JSON, which peers read, gets what it can show and leaves out the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date
+from enum import Enum
+from os import PathLike, fspath
+from typing import Any
+
+import mrcfile.dtypes
+import numpy as np
+
+__all__ = ["decode_extended", "from_plain", "to_json_safe", "to_plain"]
+
+_ARRAY, _COMPLEX = "__ndarray__", "__complex__"
+_LARGEST_JSON = 64 * 2**20
+# Far above any metadata written by hand or program, far below Python's recursion limit.
+_DEEPEST = 250
+
+
+def to_plain(value: Any, depth: int = 0) -> Any:
+    """Turn metadata into what msgpack holds: maps, lists, text, bytes, numbers, None.
+
+    Arrays and complex numbers become tagged maps, which `from_plain` undoes; tuples become
+    lists; objects that are none of these become their text.
+
+    Raises
+    ------
+    ValueError
+        If the nesting is deeper than 250, as it is where something contains itself.
+    """
+    if depth > _DEEPEST:
+        raise ValueError(f"metadata nested deeper than {_DEEPEST}")
+    if value is None or isinstance(value, bool | float | str | bytes):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else str(value)
+    if isinstance(value, Mapping):
+        return {_key(k): to_plain(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(v, depth + 1) for v in value]
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject or value.dtype.names or value.dtype.kind in "mMV":
+            return to_plain(value.tolist(), depth + 1)
+        return {_ARRAY: value.dtype.str, "shape": list(value.shape), "data": value.tobytes()}
+    if isinstance(value, np.generic):
+        item = value.item()  # extended precision gives itself back
+        return str(value) if isinstance(item, np.generic) else to_plain(item, depth + 1)
+    if isinstance(value, complex):
+        return {_COMPLEX: [value.real, value.imag]}
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Enum):
+        return to_plain(value.value, depth + 1)
+    if isinstance(value, PathLike):
+        return str(fspath(value))
+    if isinstance(value, date):
+        return value.isoformat()
+    return str(value)
+
+
+def from_plain(value: Any) -> Any:
+    """Undo `to_plain`'s tags; a tag that does not hold together stays a map."""
+    if isinstance(value, list):
+        return [from_plain(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {_ARRAY, "shape", "data"}:
+        try:
+            return np.frombuffer(value["data"], np.dtype(value[_ARRAY])).reshape(value["shape"])
+        except (ValueError, TypeError):
+            return value
+    if set(value) == {_COMPLEX}:
+        try:
+            return complex(*value[_COMPLEX])
+        except TypeError:
+            return value
+    return {k: from_plain(v) for k, v in value.items()}
+
+
+def to_json_safe(value: Any) -> Any:
+    """Turn metadata into what every JSON reader takes.
+
+    Arrays become lists, complex numbers pairs; numbers that are not finite become None; bytes,
+    which JSON cannot hold, are left out of maps and become None in lists.
+    """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    plain = to_plain(value)
+    return _json_safe(plain)
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return None
+    if isinstance(value, list):
+        return [_json_safe(v) for v in value]
+    if isinstance(value, dict):
+        if _ARRAY in value:
+            value = from_plain(value)
+            return _json_safe(to_plain(value.tolist())) if isinstance(value, np.ndarray) else None
+        if set(value) == {_COMPLEX}:
+            return _json_safe(value[_COMPLEX])
+        return {str(k): _json_safe(v) for k, v in value.items() if not isinstance(v, bytes)}
+    return value
+
+
+def _key(key: Any) -> Any:
+    return key if isinstance(key, str | int) else str(key)
+
+
+def decode_extended(exttyp: str, raw: bytes, byte_order: str) -> Any:
+    """Decode an extended header where its layout is known.
+
+    Parameters
+    ----------
+    exttyp : str
+        "json" (MRCZ) gives the map; "FEI1" and "FEI2" give a list with one map a frame, in the
+        units of the FEI specification (SI). Others ("SERI", "AGAR", ...) give None: they are
+        kept as they are.
+    raw : bytes
+        The extended header.
+    byte_order : str
+        "<" or ">", the file's.
+
+    Raises
+    ------
+    ValueError
+        If it is of a known kind but cannot be decoded; says why.
+    """
+    if exttyp == "json":
+        return _decode_json(raw)
+    if exttyp in ("FEI1", "FEI2"):
+        return _decode_fei(exttyp, raw, byte_order)
+    return None
+
+
+def _decode_json(raw: bytes) -> dict[str, Any]:
+    if len(raw) > _LARGEST_JSON:
+        raise ValueError(f"{len(raw)} bytes of JSON are more than any program writes")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    try:
+        content = json.loads(text.strip("\0 \n\r\t") or "{}")
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"the JSON is a {type(content).__name__}, where a map is expected")
+    return content
+
+
+def _decode_fei(exttyp: str, raw: bytes, byte_order: str) -> list[dict[str, Any]]:
+    dtype = mrcfile.dtypes.get_ext_header_dtype(exttyp.encode("ascii"), byte_order)
+    if len(raw) < dtype.itemsize:
+        raise ValueError(f"{len(raw)} bytes, where one {exttyp} record takes {dtype.itemsize}")
+    # Records may be longer than the layout known here; each states its own length.
+    stated = int(np.frombuffer(raw, f"{byte_order}i4", 1)[0])
+    step = stated if dtype.itemsize <= stated <= len(raw) else dtype.itemsize
+    records = []
+    for start in range(0, len(raw) - dtype.itemsize + 1, step):
+        record = np.frombuffer(raw, dtype, 1, start)[0]
+        if int(record["Metadata size"]) != stated:
+            break  # padding after the last record
+        records.append({name: _item(record[name]) for name in dtype.names})
+    return records
+
+
+def _item(value: Any) -> Any:
+    plain = value.item()
+    if isinstance(plain, bytes):
+        return plain.split(b"\0", 1)[0].decode("latin-1").strip()
+    return plain

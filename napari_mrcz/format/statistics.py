@@ -1,0 +1,88 @@
+"""Minimum, maximum, mean and standard deviation of a stack, gathered frame by frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Statistics", "statistics_of"]
+
+# Pieces that stay in the processor's second-level cache while three sums are made of them.
+_PIECE = 2**16
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments of some pixels; add two to get those of both together.
+
+    Attributes
+    ----------
+    count : int
+        Pixels.
+    low, high, mean : float
+        Minimum, maximum, mean.
+    squares : float
+        Sum of the squared differences from the mean.
+    """
+
+    count: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Combine by Chan, Golub and LeVeque (1979), which loses no digits."""
+        count = self.count + other.count
+        if not count:
+            return self
+        apart = other.mean - self.mean
+        return Statistics(
+            count,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.mean + apart * other.count / count,
+            self.squares + other.squares + apart**2 * self.count * other.count / count,
+        )
+
+    def for_header(self) -> tuple[float, float, float, float] | None:
+        """Give minimum, maximum, mean, standard deviation; None where they are not finite."""
+        if not self.count:
+            return None
+        values = self.low, self.high, self.mean, math.sqrt(self.squares / self.count)
+        largest = float(np.finfo(np.float32).max)
+        return values if all(abs(v) <= largest for v in values) else None
+
+
+def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
+    """Give the statistics of one frame, or None of a complex one, which has no minimum."""
+    if frame.dtype.kind == "c":
+        return None
+    flat = frame.reshape(-1)
+    if not flat.size:
+        return Statistics()
+    working = np.float32 if flat.dtype.itemsize <= 2 else np.float64
+    buffer = np.empty(min(_PIECE, flat.size), working)
+    ones = np.ones_like(buffer)
+    # Differences from a typical value: squares of large numbers would lose the small ones.
+    typical = float(flat[flat.size // 2])
+    if flat.dtype.itemsize == 1 or not math.isfinite(typical):
+        typical = 0.0
+    total = squares = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, flat.size, _PIECE):
+            piece = flat[start : start + _PIECE]
+            values = buffer[: piece.size]
+            np.copyto(values, piece)
+            if typical:
+                values -= typical
+            total += float(np.dot(values, ones[: piece.size]))
+            squares += float(np.dot(values, values))
+        low, high = float(flat.min()), float(flat.max())
+    mean = total / flat.size
+    around_mean = max(0.0, squares - total * mean) if math.isfinite(squares) else math.inf
+    return Statistics(flat.size, low, high, mean + typical, around_mean)

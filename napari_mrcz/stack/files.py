@@ -1,0 +1,307 @@
+"""Opening and saving stacks: the functions that scripts call."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format import Description, Encoding, FrameReader, Progress, write_frames
+from napari_mrcz.stack.stack import Stack, size_zyx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+__all__ = ["SUFFIXES", "open", "read", "read_async", "write", "write_async"]
+
+COMPRESSED_SUFFIX = ".mrcz"
+SUFFIXES = (COMPRESSED_SUFFIX, ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
+
+Result = TypeVar("Result")
+
+
+def open(path: str | PathLike[str]) -> Stack:
+    """Open a movie without decoding anything.
+
+    Parameters
+    ----------
+    path : path-like
+        An MRC or MRCZ file (whatever its suffix), or one packed as `.gz` or `.bz2`.
+
+    Returns
+    -------
+    Stack
+        Lazy, of shape (frames, rows, columns).
+
+    Raises
+    ------
+    MrczError
+        If the file cannot be used: what was found, at which byte, what to do.
+
+    Warns
+    -----
+    MrczWarning
+        If metadata is damaged or frames are missing, but pixels can be read.
+    """
+    reader = FrameReader(path)
+    header = reader.header
+    kind = header.exttyp if header.nsymbt else ""
+    description = Description(
+        pixel_size=header.pixel_size,
+        volume=header.ispg == 1,
+        sections_per_volume=_sections_per_volume(reader),
+        voltage=header.voltage,
+        c3=header.c3,
+        gain=header.gain,
+        origin=header.origin,
+        labels=header.labels,
+        extended=(kind, reader.extended_raw()) if header.nsymbt and kind != "json" else ("", b""),
+        metadata=reader.metadata,
+        history=reader.footer.history,
+        other=reader.footer.other,
+        path=os.fspath(path),
+    )
+    return Stack(reader, description, header)
+
+
+def read(path: str | PathLike[str]) -> npt.NDArray[Any]:
+    """Read a whole movie into memory.
+
+    Parameters
+    ----------
+    path : path-like
+        As for `open`.
+
+    Returns
+    -------
+    ndarray, shape (frames, rows, columns)
+
+    Raises
+    ------
+    MrczError
+        If the file or one of its frames cannot be used.
+    """
+    with open(path) as stack:
+        return np.asarray(stack)
+
+
+def write(
+    path: str | PathLike[str],
+    frames: Any,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    pixel_size: float | Sequence[float] | None = None,
+    codec: str | None = "auto",
+    level: int = 1,
+    filter: str = "auto",
+    block_size: int | str = "auto",
+    dtype: npt.DTypeLike | None = None,
+    threads: int | None = None,
+    footer: bool = True,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Save frames, all or nothing: a crash or a full disk leaves what was there before.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; its suffix decides whether it is compressed (`.mrcz`) or plain (`.mrc`, `.mrcs`,
+        `.map`, `.st`, `.rec`, `.ali`, `.preali`), unless `codec` does.
+    frames : Stack, ndarray, dask array or iterable of ndarray
+        Shape (n, y, x), or (y, x) for one frame, or (v, z, y, x) for a stack of volumes; or frames
+        (y, x) one by one, as many as will come. All kinds are streamed.
+    metadata : dict, optional
+        Kept with the file, added to what the stack already carries.
+    pixel_size : float or sequence of float, optional
+        One number, (y, x) or (z, y, x), in Å; the stack's own by default.
+    codec : {"auto", "zstd", "lz4", "lz4hc", "zlib", "blosclz", "none"}
+        "auto" is zstd for `.mrcz` and none for the others.
+    level : int
+        1 (fast) to 9 (small).
+    filter : {"auto", "none", "shuffle", "bitshuffle"}
+        "auto" tries them on a few frames.
+    block_size : int or "auto"
+        Bytes; "auto" tries.
+    dtype : dtype-like or "uint4", optional
+        Pixel type to save as; values are rounded into it, and refused where they do not fit.
+        Without it nothing is lost: what MRC cannot hold is widened and comes back as it was.
+    threads : int, optional
+        Frames compressed at once; as many as there are processors by default.
+    footer : bool
+        Write frame index, checksums, metadata and history after the pixels.
+    progress : callable, optional
+        Called with (frames done, frames or None); what it raises stops the writing.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    MrczError
+        If the frames cannot be stored without loss, the file exists, or the disk refuses.
+    ValueError
+        If an option is none of those listed.
+    """
+    path = Path(path)
+    encoding = Encoding(_codec(path, codec), level, filter, block_size)
+    if path.exists() and not overwrite:
+        raise MrczError(path, "exists already", advice="Pass overwrite=True to replace it")
+    makers, samples, total, description = _frames_of(path, frames)
+    description = replace(
+        description,
+        metadata={**description.metadata, **(metadata or {})},
+        writer=f"napari-mrcz {_version()}",
+    )
+    if pixel_size is not None:
+        description = replace(description, pixel_size=size_zyx(pixel_size))
+    write_frames(
+        path,
+        makers,
+        samples,
+        description=description,
+        encoding=encoding,
+        dtype=dtype,
+        total=total,
+        threads=threads,
+        footer=footer,
+        progress=progress,
+        overwrite=overwrite,
+    )
+
+
+def read_async(path: str | PathLike[str]) -> Future[npt.NDArray[Any]]:
+    """Do as `read` does, in the background.
+
+    Returns
+    -------
+    concurrent.futures.Future
+        Its result is the array; errors come out of ``result()``.
+    """
+    return _in_background(lambda: read(path))
+
+
+def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Future[None]:
+    """Do as `write` does, in the background; the frames must not be changed meanwhile.
+
+    Returns
+    -------
+    concurrent.futures.Future
+        Done when the file is on disk; errors come out of ``result()``.
+    """
+    return _in_background(lambda: write(path, frames, **options))
+
+
+def _frames_of(
+    path: Path, frames: Any
+) -> tuple[Iterable[Any], list[npt.NDArray[Any]], int | None, Description]:
+    """Give what makes each frame, a few samples, how many there are, and what is said of them."""
+    if isinstance(frames, Stack):
+        stack = frames
+    elif hasattr(frames, "shape") and hasattr(frames, "dtype"):
+        stack = _stack_of_array(path, frames)
+    else:
+        return _one_by_one(path, frames)
+    if not len(stack):
+        raise MrczError(path, "no frames to write")
+    samples = [maker() for maker in _few(stack)]
+    return _Repeatable(stack.frame_makers), samples, len(stack), stack.description
+
+
+def _stack_of_array(path: Path, array: Any) -> Stack:
+    if array.ndim not in (2, 3, 4):
+        raise MrczError(
+            path,
+            f"an array of shape {tuple(array.shape)}",
+            advice="Give (n, y, x), (y, x) for one frame or (v, z, y, x) for a stack of volumes",
+        )
+    if array.ndim < 4:
+        return Stack.from_array(array)
+    depth = int(array.shape[1])
+    stack = Stack.from_array(array.reshape(-1, *array.shape[2:]))
+    return Stack(stack._source, replace(stack.description, sections_per_volume=depth))
+
+
+def _one_by_one(
+    path: Path, frames: Any
+) -> tuple[Iterable[Any], list[npt.NDArray[Any]], int | None, Description]:
+    try:
+        iterator = iter(frames)
+    except TypeError:
+        found = f"a {type(frames).__name__}, where frames are expected"
+        raise MrczError(path, found) from None
+    first = next(iterator, None)
+    if first is None:
+        raise MrczError(path, "no frames to write")
+    samples = [np.asarray(first)]
+    if iterator is frames:
+        return map(np.asarray, itertools.chain(samples, iterator)), samples, None, Description()
+    total = len(frames) if hasattr(frames, "__len__") else None
+    return _Repeatable(lambda: map(np.asarray, frames)), samples, total, Description()
+
+
+class _Repeatable:
+    """An iterable that starts anew each time, from a function that gives an iterator."""
+
+    def __init__(self, start: Callable[[], Iterable[Any]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Any:
+        return iter(self._start())
+
+
+def _few(stack: Stack) -> list[Callable[[], npt.NDArray[Any]]]:
+    wanted = {0, len(stack) // 2, len(stack) - 1}
+    return [maker for i, maker in enumerate(stack.frame_makers()) if i in wanted]
+
+
+def _codec(path: Path, codec: str | None) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise MrczError(
+            path,
+            f"the suffix {suffix or 'missing'} is none that is written",
+            advice=f"Use one of {' '.join(SUFFIXES)}",
+        )
+    if codec == "auto":
+        return "zstd" if suffix == COMPRESSED_SUFFIX else "none"
+    return codec or "none"
+
+
+def _sections_per_volume(reader: FrameReader) -> int | None:
+    header = reader.header
+    depth = header.sampling[2]
+    stacked = header.is_volume and header.ispg != 1
+    return depth if stacked and depth > 0 and header.nz % depth == 0 else None
+
+
+def _in_background(work: Callable[[], Result]) -> Future[Result]:
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # Not a daemon: a program that ends does not take a half-saved file with it.
+    threading.Thread(target=run, name="napari-mrcz-background").start()
+    return future
+
+
+def _version() -> str:
+    try:
+        return version("napari-mrcz")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,205 @@
+"""Where a stack's frames come from: a file, an array, another stack corrected or several joined."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["ArraySource", "CorrectedSource", "Correction", "FrameSource", "JoinedSource"]
+
+Frame = npt.NDArray[Any]
+
+
+class FrameSource(Protocol):
+    """Anything that gives single frames; `format.FrameReader` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type of every frame."""
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Give one whole frame, decoded into `out` (contiguous) where that is given."""
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Give part of a frame."""
+
+    def close(self) -> None:
+        """Let files go; reading opens them again."""
+
+
+@runtime_checkable
+class Correction(Protocol):
+    """A small frozen object that turns a frame into a better one.
+
+    It may also say ``output_dtype(dtype) -> dtype``; otherwise the first frame is tried to learn
+    what comes out. Rows and columns stay as they are.
+    """
+
+    def __call__(self, frame: Frame, index: int) -> Frame:
+        """Correct the frame (y, x) with index `index`, leaving the one given untouched."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Say what it does: name and parameters, enough to build it again."""
+
+
+class ArraySource:
+    """Frames of an array in memory, or of anything that is indexed like one (dask, zarr, memmap).
+
+    Parameters
+    ----------
+    array : array-like, shape (n, y, x)
+        The frames.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._dtype = np.dtype(array.dtype).newbyteorder("=")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        n, y, x = self._array.shape
+        return int(n), int(y), int(x)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type, in native byte order."""
+        return self._dtype
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Give one frame; a view where the array is in memory."""
+        pixels = np.asarray(self._array[frame], self._dtype)
+        if out is None:
+            return pixels
+        out[...] = pixels
+        return out
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Give part of a frame."""
+        return np.asarray(self._array[(frame, *window)], self._dtype)
+
+    def close(self) -> None:
+        """Do nothing: the array belongs to whoever made it."""
+
+
+class CorrectedSource:
+    """Another source's frames after a correction.
+
+    Parameters
+    ----------
+    source : FrameSource
+        The frames before.
+    correction : Correction
+        What is done to each.
+    """
+
+    def __init__(self, source: FrameSource, correction: Correction) -> None:
+        self._source = source
+        self._correction = correction
+        output_dtype = getattr(correction, "output_dtype", None)
+        if output_dtype is not None:
+            self._dtype = np.dtype(output_dtype(source.dtype))
+        else:
+            self._dtype = self._corrected(0).dtype
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        return self._source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type after the correction."""
+        return self._dtype
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Give one corrected frame."""
+        pixels = self._corrected(frame)
+        if out is None:
+            return pixels
+        out[...] = pixels
+        return out
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Give part of a corrected frame; the whole of it is corrected, neighbours matter."""
+        return self._corrected(frame)[window]
+
+    def close(self) -> None:
+        """Let the files beneath go."""
+        self._source.close()
+
+    def _corrected(self, frame: int) -> Frame:
+        pixels = self._correction(self._source.read_frame(frame), frame)
+        if pixels.shape != self.shape[1:]:
+            raise ValueError(
+                f"the correction made {pixels.shape} of a frame of {self.shape[1:]}; "
+                "a correction keeps rows and columns"
+            )
+        return pixels
+
+
+class JoinedSource:
+    """Several sources of one frame shape, one after the other.
+
+    Parameters
+    ----------
+    sources : sequence of FrameSource
+        At least one; rows, columns and dtype agree.
+
+    Raises
+    ------
+    ValueError
+        If they do not; says which and how.
+    """
+
+    def __init__(self, sources: Sequence[FrameSource]) -> None:
+        first = sources[0]
+        for position, source in enumerate(sources):
+            if source.shape[1:] != first.shape[1:] or source.dtype != first.dtype:
+                raise ValueError(
+                    f"stack {position} has frames of {source.shape[1:]} {source.dtype}, "
+                    f"stack 0 of {first.shape[1:]} {first.dtype}; they cannot be joined"
+                )
+        self._sources = tuple(sources)
+        self._ends = list(itertools.accumulate(source.shape[0] for source in sources))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames of all together, rows, columns."""
+        return (self._ends[-1], *self._sources[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type of all."""
+        return self._sources[0].dtype
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Give one frame of whichever source it belongs to."""
+        source, index = self._locate(frame)
+        return source.read_frame(index, out)
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Give part of a frame."""
+        source, index = self._locate(frame)
+        return source.read_window(index, window)
+
+    def close(self) -> None:
+        """Let all files go."""
+        for source in self._sources:
+            source.close()
+
+    def _locate(self, frame: int) -> tuple[FrameSource, int]:
+        position = bisect.bisect_right(self._ends, frame)
+        before = self._ends[position - 1] if position else 0
+        return self._sources[position], frame - before
