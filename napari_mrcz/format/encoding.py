@@ -56,12 +56,10 @@ class Encoding:
             raise ValueError(f"codec {self.codec!r} is none of {', '.join(CODECS)}, none")
         if self.filter != "auto" and self.filter not in FILTERS:
             raise ValueError(f"filter {self.filter!r} is none of auto, {', '.join(FILTERS)}")
-        if not isinstance(self.level, int) or not 1 <= self.level <= 9:
+        if self.level not in range(1, 10):
             raise ValueError(f"level {self.level!r} is not a whole number from 1 to 9")
-        if self.block_size != "auto" and (
-            not isinstance(self.block_size, int) or not 16 <= self.block_size < 2**30
-        ):
-            size = self.block_size
+        size = self.block_size
+        if size != "auto" and not (isinstance(size, int) and 16 <= size < 2**30):
             raise ValueError(f"block size {size!r} is neither 'auto' nor 16 bytes to 1 GB")
 
     @property

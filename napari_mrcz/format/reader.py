@@ -146,7 +146,7 @@ class FrameReader:
                 offset=offset,
                 advice="The file became shorter while it was open",
             )
-        self._verify(stored, frame)
+        self._verify(memoryview(stored), frame)
         return stored
 
     def read_frame(self, frame: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -203,7 +203,7 @@ class FrameReader:
         """
         header = self.header
         if header.codec or header.mode == FOUR_BIT:
-            return self.read_frame(frame)[window]
+            return np.asarray(self.read_frame(frame)[window])
         offset = int(self.index.offsets[frame])
         stored = self._file.array(header.stored_dtype, offset, header.shape[1:])
         return np.array(stored[window], dtype=self.dtype)
@@ -222,9 +222,9 @@ class FrameReader:
         """Put a frame's stored pixels, decompressed, into `target`."""
         offset = int(self.index.offsets[frame])
         if not self.header.codec:
-            if self._file.read_into(offset, memoryview(target)) < len(target):
+            if self._file.read_into(offset, target.data) < len(target):
                 raise MrczError(self.path, "the frame is cut off", frame=frame, offset=offset)
-            self._verify(target, frame)
+            self._verify(target.data, frame)
             return
         chunk = self.read_stored(frame)
         where: dict[str, Any] = {"path": self.path, "frame": frame, "offset": offset}
@@ -234,7 +234,7 @@ class FrameReader:
         check_chunk(chunk_header, len(target), len(chunk), **where)
         decompress(memoryview(chunk)[: chunk_header.ctbytes], target, **where)
 
-    def _verify(self, stored: bytes | npt.NDArray[np.uint8], frame: int) -> None:
+    def _verify(self, stored: memoryview, frame: int) -> None:
         if self.index.xxh3 is None:
             return
         if xxhash.xxh3_64_intdigest(stored) != int(self.index.xxh3[frame]):

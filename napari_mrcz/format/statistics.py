@@ -66,7 +66,7 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
     if not flat.size:
         return Statistics()
     working = np.float32 if flat.dtype.itemsize <= 2 else np.float64
-    buffer = np.empty(min(_PIECE, flat.size), working)
+    buffer: npt.NDArray[Any] = np.empty(min(_PIECE, flat.size), working)
     ones = np.ones_like(buffer)
     # Differences from a typical value: squares of large numbers would lose the small ones.
     typical = float(flat[flat.size // 2])
@@ -79,7 +79,7 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
             values = buffer[: piece.size]
             np.copyto(values, piece)
             if typical:
-                values -= typical
+                np.subtract(values, typical, out=values)
             total += float(np.dot(values, ones[: piece.size]))
             squares += float(np.dot(values, values))
         low, high = float(flat.min()), float(flat.max())

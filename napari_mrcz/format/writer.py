@@ -307,7 +307,7 @@ def _encode(storage: _Storage, frame: LazyFrame, index: int) -> _Encoded:
     if storage.encoding.number:
         data = storage.encoding.compress(pixels)
     else:
-        data = memoryview(pixels.reshape(-1).view(np.uint8))
+        data = pixels.reshape(-1).view(np.uint8).data
     return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
 
 

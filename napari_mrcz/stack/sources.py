@@ -64,7 +64,7 @@ class ArraySource:
 
     def __init__(self, array: Any) -> None:
         self._array = array
-        self._dtype = np.dtype(array.dtype).newbyteorder("=")
+        self._dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,10 +108,11 @@ class CorrectedSource:
         self._source = source
         self._correction = correction
         output_dtype = getattr(correction, "output_dtype", None)
-        if output_dtype is not None:
-            self._dtype = np.dtype(output_dtype(source.dtype))
-        else:
-            self._dtype = self._corrected(0).dtype
+        self._dtype: np.dtype[Any] = (
+            self._corrected(0).dtype
+            if output_dtype is None
+            else np.dtype(output_dtype(source.dtype))
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -133,7 +134,7 @@ class CorrectedSource:
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
         """Give part of a corrected frame; the whole of it is corrected, neighbours matter."""
-        return self._corrected(frame)[window]
+        return np.asarray(self._corrected(frame)[window])
 
     def close(self) -> None:
         """Let the files beneath go."""

@@ -202,7 +202,7 @@ class Stack:
                 return self._cache.get(frames)
             cached = self._cache.peek(frames)
             if cached is not None:
-                return cached[window]
+                return np.asarray(cached[window])
             return self._source.read_window(frames, window)
         if whole:
             if len(frames) == 1:
@@ -295,7 +295,10 @@ class Stack:
                 "to_dask() needs dask: pip install 'napari-mrcz[distributed]'"
             ) from error
         chunks = (1, *self.shape[1:])
-        return dask.array.from_array(self, chunks=chunks, asarray=True, fancy=False)
+        array: dask.array.Array = dask.array.from_array(
+            self, chunks=chunks, asarray=True, fancy=False
+        )
+        return array
 
     def close(self) -> None:
         """Let the file, the cached frames and the threads go; reading opens the file again."""
