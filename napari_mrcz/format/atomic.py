@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import sys
+import threading
 import time
 from os import PathLike
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = ["AtomicFile"]
 
 _PARTIAL = ".partial"
 _OPEN_FILES = "/proc/self/fd"
+_FLUSH_STEP = 2**26
 # Between making a named temporary file and locking it, another writer must not take it for litter.
 _YOUNGEST_LITTER_S = 10.0
 
@@ -58,6 +60,9 @@ class AtomicFile:
             raise self._exists()
         self._partial: Path | None = None
         self._position = 0
+        self._flushed = 0
+        self._flusher: threading.Thread | None = None
+        self._flush_error: OSError | None = None
         try:
             _remove_litter(self._target)
             self._descriptor = self._create()
@@ -73,6 +78,7 @@ class AtomicFile:
         except OSError as error:
             raise self._failed(error) from error
         self._position += memoryview(data).nbytes
+        self._flush_behind()
 
     def tell(self) -> int:
         """Give the number of bytes appended so far."""
@@ -87,13 +93,6 @@ class AtomicFile:
         except OSError as error:
             raise self._failed(error) from error
 
-    def read_at(self, offset: int, nbytes: int) -> bytes:
-        """Read back bytes that were written before."""
-        os.lseek(self._descriptor, offset, os.SEEK_SET)
-        data = os.read(self._descriptor, nbytes)
-        os.lseek(self._descriptor, 0, os.SEEK_END)
-        return data
-
     def commit(self) -> None:
         """Flush to disk and let the target's name lead here.
 
@@ -103,6 +102,7 @@ class AtomicFile:
             If the disk is full, or the target appeared meanwhile and may not be replaced.
         """
         try:
+            self._wait_for_flush()
             os.fsync(self._descriptor)
             self._take_name()
             _sync_folder(self._target.parent)
@@ -115,6 +115,9 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Let go of everything; the target is as it was, unless `commit` came first."""
+        if self._flusher is not None:
+            self._flusher.join()
+            self._flusher = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -133,6 +136,35 @@ class AtomicFile:
         trace: TracebackType | None,
     ) -> None:
         self.discard()
+
+    def _flush_behind(self) -> None:
+        """Send to the disk what was written, in the background, so that `commit` need not wait."""
+        if self._position - self._flushed < _FLUSH_STEP:
+            return
+        if self._flusher is not None and self._flusher.is_alive():
+            return
+        self._wait_for_flush()
+        self._flushed = self._position
+        self._flusher = threading.Thread(
+            target=self._flush, args=(os.dup(self._descriptor),), name="napari-mrcz-flush"
+        )
+        self._flusher.start()
+
+    def _flush(self, descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            # The system reports a failed flush only once: it must not be lost here.
+            self._flush_error = error
+        finally:
+            os.close(descriptor)
+
+    def _wait_for_flush(self) -> None:
+        if self._flusher is not None:
+            self._flusher.join()
+            self._flusher = None
+        if self._flush_error is not None:
+            raise self._failed(self._flush_error)
 
     def _create(self) -> int:
         folder = self._target.parent

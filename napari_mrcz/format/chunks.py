@@ -170,7 +170,7 @@ def compress(
 
 
 def decompress(
-    chunk: bytes | memoryview,
+    chunk: memoryview,
     out: npt.NDArray[Any],
     *,
     path: str | PathLike[str],
@@ -202,7 +202,7 @@ def decompress(
 
 
 def _decompress_blosc2(
-    chunk: bytes | memoryview,
+    chunk: memoryview,
     target: npt.NDArray[np.uint8],
     *,
     path: str | PathLike[str],

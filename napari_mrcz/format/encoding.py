@@ -18,11 +18,11 @@ from napari_mrcz.format.chunks import CODECS, FILTERS, compress
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Encoding", "choose_encoding", "compressed_fraction", "shannon_fraction"]
+__all__ = ["Encoding", "choose_encoding", "compressed_fraction", "excerpt", "shannon_fraction"]
 
 _BLOCK_TARGETS = (2**20, 2**18)
 # Two of the largest blocks: the choice costs less than one frame.
-_SAMPLE_NBYTES = 2**21
+_EXCERPT_NBYTES = 2**21
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,19 @@ class Encoding:
         return compress(frame, self.codec, self.level, self.filter, self.block_nbytes)
 
 
-def choose_encoding(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) -> Encoding:
+def choose_encoding(
+    encoding: Encoding, frames: Sequence[npt.NDArray[Any]], frame_nbytes: int | None = None
+) -> Encoding:
     """Replace "auto" by what makes a sample of frames smallest.
 
     Parameters
     ----------
     encoding : Encoding
         What was asked for; explicit choices are honoured.
-    frames : sequence of ndarray, shape (y, x)
-        A few frames as they will be stored.
+    frames : sequence of ndarray
+        A few frames (y, x) as they will be stored, or excerpts of them.
+    frame_nbytes : int, optional
+        Bytes of a whole frame, where excerpts are given.
 
     Returns
     -------
@@ -100,16 +104,18 @@ def choose_encoding(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) -> E
         filters = ("bitshuffle", "none", "shuffle") if wide else ("bitshuffle", "none")
     blocks: Iterable[int | str] = (encoding.block_size,)
     if encoding.block_size == "auto":
-        blocks = sorted({_even_block(frames[0], target) for target in _BLOCK_TARGETS}, reverse=True)
+        nbytes, itemsize = frame_nbytes or frames[0].nbytes, frames[0].itemsize
+        sizes = {_even_block(nbytes, itemsize, target) for target in _BLOCK_TARGETS}
+        blocks = sorted(sizes, reverse=True)
     candidates = [replace(encoding, filter=f, block_size=b) for f in filters for b in blocks]
     return min(candidates, key=lambda c: compressed_fraction(c, frames))
 
 
 def compressed_fraction(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) -> float:
-    """Give compressed over plain bytes on a sample of frames, by a chosen encoding."""
+    """Give compressed over plain bytes of frames or excerpts, by a chosen encoding."""
     if encoding.codec == "none":
         return 1.0
-    samples = [_sample(frame, encoding.block_nbytes) for frame in frames]
+    samples = [_whole_blocks(frame, encoding.block_nbytes) for frame in frames]
     return sum(len(encoding.compress(s)) for s in samples) / sum(s.nbytes for s in samples)
 
 
@@ -118,15 +124,15 @@ def shannon_fraction(frames: Sequence[npt.NDArray[Any]]) -> float | None:
 
     Parameters
     ----------
-    frames : sequence of ndarray, shape (y, x)
-        A few frames. Only counts have a bound that a sample shows: of pixels that hardly ever
-        repeat (most float images) the result is None.
+    frames : sequence of ndarray
+        A few frames, or excerpts of them. Only counts have a bound that a sample shows: of pixels
+        that hardly ever repeat (most float images) the result is None.
 
     References
     ----------
     Shannon (1948), doi:10.1002/j.1538-7305.1948.tb01338.x.
     """
-    pixels = np.concatenate([_sample(frame, 1) for frame in frames])
+    pixels = np.concatenate([excerpt(frame) for frame in frames])
     if pixels.dtype.kind == "f":
         pixels = pixels.view(f"u{pixels.dtype.itemsize}")
     _, counts = np.unique(pixels, return_counts=True)
@@ -136,21 +142,27 @@ def shannon_fraction(frames: Sequence[npt.NDArray[Any]]) -> float | None:
     return float(-(p * np.log2(p)).sum() / (8 * pixels.dtype.itemsize)) + 0.0
 
 
-def _even_block(frame: npt.NDArray[Any], target: int) -> int:
+def excerpt(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Copy 2 MB of pixels from the middle of a frame, or all there are, in a row."""
+    flat = frame.reshape(-1)
+    wanted = _EXCERPT_NBYTES // flat.itemsize
+    start = max(0, (flat.size - wanted) // 2)
+    return flat[start : start + wanted].copy()
+
+
+def _even_block(frame_nbytes: int, itemsize: int, target: int) -> int:
     """Give a block size near `target` bytes that divides a frame into equal blocks.
 
     Blosc leaves a last block that is no multiple of eight pixels unshuffled: with blocks of exactly
     1 MB that is up to 1 MB a frame, with equal ones no more than a few bytes.
     """
-    count = max(1, round(frame.nbytes / target))
-    unit = 8 * frame.dtype.itemsize
-    return max(16, frame.nbytes // (count * unit) * unit)
+    count = max(1, round(frame_nbytes / target))
+    unit = 8 * itemsize
+    return max(16, frame_nbytes // (count * unit) * unit)
 
 
-def _sample(frame: npt.NDArray[Any], block_nbytes: int) -> npt.NDArray[Any]:
-    """Give pixels from the middle of a frame: whole blocks, 2 MB or as many as there are."""
-    flat = np.ascontiguousarray(frame).reshape(-1)
-    blocks = max(1, _SAMPLE_NBYTES // block_nbytes)
-    wanted = max(1, blocks * block_nbytes // flat.itemsize)
-    start = max(0, (flat.size - wanted) // 2)
-    return flat[start : start + wanted]
+def _whole_blocks(frame: npt.NDArray[Any], block_nbytes: int) -> npt.NDArray[Any]:
+    """Give as many whole blocks as an excerpt holds: the rest would not be shuffled."""
+    pixels = excerpt(frame)
+    blocks = max(1, pixels.nbytes // max(1, block_nbytes))
+    return pixels[: max(1, blocks * block_nbytes // pixels.itemsize)]

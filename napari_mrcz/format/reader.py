@@ -128,7 +128,7 @@ class FrameReader:
         """Give the extended header's bytes as they are."""
         return self._file.read(HEADER_NBYTES, self.header.nsymbt)
 
-    def read_stored(self, frame: int) -> bytes:
+    def read_stored(self, frame: int) -> memoryview:
         """Give the bytes of a frame as they lie in the file, their checksum verified.
 
         Raises
@@ -137,16 +137,16 @@ class FrameReader:
             If they are damaged or missing.
         """
         offset, nbytes = int(self.index.offsets[frame]), int(self.index.sizes[frame])
-        stored = self._file.read(offset, nbytes)
-        if len(stored) < nbytes:
+        stored = np.empty(nbytes, np.uint8).data  # bytes would be set to 0 first
+        if (got := self._file.read_into(offset, stored)) < nbytes:
             raise MrczError(
                 self.path,
-                f"{len(stored)} bytes are left of {nbytes}",
+                f"{got} bytes are left of {nbytes}",
                 frame=frame,
                 offset=offset,
                 advice="The file became shorter while it was open",
             )
-        self._verify(memoryview(stored), frame)
+        self._verify(stored, frame)
         return stored
 
     def read_frame(self, frame: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -230,9 +230,9 @@ class FrameReader:
         where: dict[str, Any] = {"path": self.path, "frame": frame, "offset": offset}
         if len(chunk) < CHUNK_HEADER_NBYTES:
             raise MrczError(found="the chunk is shorter than its own header", **where)
-        chunk_header = parse_chunk_header(chunk)
+        chunk_header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
         check_chunk(chunk_header, len(target), len(chunk), **where)
-        decompress(memoryview(chunk)[: chunk_header.ctbytes], target, **where)
+        decompress(chunk[: chunk_header.ctbytes], target, **where)
 
     def _verify(self, stored: memoryview, frame: int) -> None:
         if self.index.xxh3 is None:

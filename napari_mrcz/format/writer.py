@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -23,7 +23,7 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.casting import LARGEST_FOUR_BIT, cast_as_asked, cast_lossless
 from napari_mrcz.format.chunks import LARGEST_FRAME
-from napari_mrcz.format.encoding import Encoding, choose_encoding
+from napari_mrcz.format.encoding import Encoding, choose_encoding, excerpt
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_NBYTES, build_header
 from napari_mrcz.format.metadata import to_json_safe
@@ -120,7 +120,10 @@ class _Storage:
                 frame=index,
                 advice="All frames of a stack have one shape and dtype",
             )
-        frame = np.ascontiguousarray(frame, native)
+        return self.convert(np.ascontiguousarray(frame, native), index)
+
+    def convert(self, frame: Frame, index: int) -> Frame:
+        """Give pixels of the dtype that was given in the one that is stored."""
         frame = cast_as_asked(frame, self.final, self.path, index)
         if self.four_bit:
             if frame.max() > LARGEST_FOUR_BIT:
@@ -171,7 +174,7 @@ class _Written:
 def write_frames(
     path: str | PathLike[str],
     frames: Iterable[LazyFrame],
-    samples: Sequence[Frame],
+    samples: Iterable[LazyFrame],
     *,
     description: Description,
     encoding: Encoding,
@@ -192,7 +195,7 @@ def write_frames(
         All of one shape and dtype; taken one by one. Where it can be iterated only once, frames
         of uint8 are stored as uint16 (mode 6) from the start, since a later one might not fit
         mode 0.
-    samples : sequence of ndarray, shape (y, x)
+    samples : iterable of ndarray, shape (y, x), or of functions that make them
         At least one of the frames, better a few: shape, dtype and what is "auto" follow from them.
     description : Description
         What the file says of the frames.
@@ -313,17 +316,14 @@ def _encode(storage: _Storage, frame: LazyFrame, index: int) -> _Encoded:
 
 def _choose_storage(
     path: str | PathLike[str],
-    samples: Sequence[Frame],
+    samples: Iterable[LazyFrame],
     dtype: npt.DTypeLike | None,
     encoding: Encoding,
     *,
     wide: bool,
 ) -> _Storage:
     """Decide dtype, filter and block size before the first byte is written."""
-    first = samples[0]
-    if first.ndim != 2 or not first.size:
-        raise MrczError(path, f"frames of shape {first.shape}, where (rows, columns) are expected")
-    given = first.dtype.newbyteorder("=")
+    shape, given, excerpts = _look_at(path, samples)
     four_bit = isinstance(dtype, str) and dtype == "uint4"
     try:
         asked = given if dtype is None else np.dtype(np.uint8 if four_bit else dtype)
@@ -337,22 +337,42 @@ def _choose_storage(
             "4-bit packing and compression exclude each other",
             advice="Compressed uint8 takes less room: leave dtype out, or pass codec='none'",
         )
-    nbytes = first.size * stored.itemsize
+    nbytes = shape[0] * shape[1] * stored.itemsize
     if encoding.number and nbytes > LARGEST_FRAME:
         raise MrczError(
             path,
             f"a frame of {nbytes} bytes, where blosc compresses {LARGEST_FRAME} at most",
             advice="Pass codec='none'",
         )
-    storage = _Storage(path, first.shape, given, final, stored, four_bit, encoding)
+    storage = _Storage(path, shape, given, final, stored, four_bit, encoding)
     if wide and final == np.uint8 and not four_bit:
         storage = _widened(storage)
     try:
-        fitted = [storage.fit(frame, index) for index, frame in enumerate(samples)]
+        stored_excerpts = [storage.convert(pixels, 0) for pixels in excerpts]
     except _TooWideForMode0:
         storage = _widened(storage)
-        fitted = [storage.fit(frame, index) for index, frame in enumerate(samples)]
-    return replace(storage, encoding=choose_encoding(encoding, fitted))
+        stored_excerpts = [storage.convert(pixels, 0) for pixels in excerpts]
+    nbytes = shape[0] * shape[1] * storage.stored.itemsize
+    return replace(storage, encoding=choose_encoding(storage.encoding, stored_excerpts, nbytes))
+
+
+def _look_at(
+    path: str | PathLike[str], samples: Iterable[LazyFrame]
+) -> tuple[tuple[int, int], np.dtype[Any], list[Frame]]:
+    """Give shape, dtype and excerpts of some frames, of which only one is in memory at a time."""
+    shape, dtype = (0, 0), np.dtype(np.uint8)
+    excerpts: list[Frame] = []
+    for sample in samples:
+        frame = sample() if callable(sample) else sample
+        if frame.ndim != 2 or not frame.size:
+            found = f"frames of shape {frame.shape}, where (rows, columns) are expected"
+            raise MrczError(path, found)
+        if not excerpts:
+            shape, dtype = frame.shape, frame.dtype.newbyteorder("=")
+        excerpts.append(excerpt(frame))
+    if not excerpts:
+        raise MrczError(path, "no frames to write")
+    return shape, dtype, excerpts
 
 
 def _widened(storage: _Storage) -> _Storage:

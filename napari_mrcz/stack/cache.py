@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameCache"]
 
-_FEWEST_KEPT = 4
+_FEWEST_KEPT = 3
 _KEPT_NBYTES = 2**24
 _FARTHEST_STEP = 16
 
@@ -36,7 +36,7 @@ class FrameCache:
     n_frames : int
         Frames there are.
     frame_nbytes : int
-        Size of one in bytes; 16 MB are kept, or four frames if that is more, those being decoded
+        Size of one in bytes; 16 MB are kept, or three frames if that is more, those being decoded
         ahead included.
     ahead : int
         Frames decoded ahead, 0 to 2.
@@ -47,7 +47,7 @@ class FrameCache:
     ) -> None:
         self._read = read
         self._n_frames = n_frames
-        self._ahead = min(max(ahead, 0), _FEWEST_KEPT - 2)
+        self._ahead = min(max(ahead, 0), _FEWEST_KEPT - 1)
         self._most_kept = max(_FEWEST_KEPT, _KEPT_NBYTES // max(1, frame_nbytes))
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Future[Frame]] = OrderedDict()

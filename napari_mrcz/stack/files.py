@@ -203,7 +203,7 @@ def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Futur
 
 def _frames_of(
     path: Path, frames: Any
-) -> tuple[Iterable[Any], list[npt.NDArray[Any]], int | None, Description]:
+) -> tuple[Iterable[Any], Sequence[Any], int | None, Description]:
     """Give what makes each frame, a few samples, how many there are, and what is said of them."""
     if isinstance(frames, Stack):
         stack = frames
@@ -213,8 +213,7 @@ def _frames_of(
         return _one_by_one(path, frames)
     if not len(stack):
         raise MrczError(path, "no frames to write")
-    samples = [maker() for maker in _few(stack)]
-    return _Repeatable(stack.frame_makers), samples, len(stack), stack.description
+    return _Repeatable(stack.frame_makers), _few(stack), len(stack), stack.description
 
 
 def _stack_of_array(path: Path, array: Any) -> Stack:
@@ -233,7 +232,7 @@ def _stack_of_array(path: Path, array: Any) -> Stack:
 
 def _one_by_one(
     path: Path, frames: Any
-) -> tuple[Iterable[Any], list[npt.NDArray[Any]], int | None, Description]:
+) -> tuple[Iterable[Any], Sequence[Any], int | None, Description]:
     try:
         iterator = iter(frames)
     except TypeError:
@@ -260,6 +259,7 @@ class _Repeatable:
 
 
 def _few(stack: Stack) -> list[Callable[[], npt.NDArray[Any]]]:
+    """Give what makes the first, the middle and the last frame."""
     wanted = {0, len(stack) // 2, len(stack) - 1}
     return [maker for i, maker in enumerate(stack.frame_makers()) if i in wanted]
 

@@ -1,0 +1,85 @@
+"""How things are measured here: two ways of doing one job, in turns, in one run, by their medians.
+
+Machines are noisy and differ; the ratio of two medians taken in turns is what stays.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import tracemalloc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Row", "in_turns", "peak_nbytes", "table"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes
+    ----------
+    what, against : str
+        The job, and what it is measured against.
+    measured : float
+        The ratio.
+    budget : float
+        What it should be.
+    best : {"high", "low"}
+        Whether the budget is a least or a most.
+    unit : str
+        What the ratio counts.
+    """
+
+    what: str
+    against: str
+    measured: float
+    budget: float
+    best: Literal["high", "low"]
+    unit: str = "×"
+
+    @property
+    def holds(self) -> bool:
+        """The budget is met."""
+        if self.best == "high":
+            return self.measured >= self.budget
+        return self.measured <= self.budget
+
+    def __str__(self) -> str:
+        bound = "≥" if self.best == "high" else "≤"
+        met = "yes" if self.holds else "**no**"
+        measured = f"{self.measured:.3g} {self.unit}"
+        return f"| {self.what} | {self.against} | {bound} {self.budget:g} | {measured} | {met} |"
+
+
+def table(rows: list[Row]) -> str:
+    """Give the rows as a Markdown table."""
+    head = "| what | against | budget | measured | met |\n|---|---|---|---|---|"
+    return "\n".join([head, *map(str, rows)])
+
+
+def in_turns(*jobs: Callable[[], object], rounds: int = 7) -> list[float]:
+    """Run the jobs in turns and give the median time of each, in seconds."""
+    times: list[list[float]] = [[] for _ in jobs]
+    for _ in range(rounds):
+        for job, taken in zip(jobs, times, strict=True):
+            start = time.perf_counter()
+            job()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def peak_nbytes(job: Callable[[], object]) -> int:
+    """Give the most memory that a job had allocated at once, arrays included."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        job()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
