@@ -1,4 +1,4 @@
-"""The few frames kept decoded, and the threads that decode the next ones before they are asked for.
+"""The few frames kept decoded, and the thread that decodes the next ones before they are asked for.
 
 A viewer steps: forwards, backwards, every fifth frame. Two steps alike announce the next, which is
 decoded while the person still looks at this one.
@@ -80,7 +80,7 @@ class FrameCache:
         return future.result()
 
     def clear(self) -> None:
-        """Forget all frames and end the threads."""
+        """Forget all frames and end the thread."""
         with self._lock:
             pool, self._pool = self._pool, None
             self._kept.clear()
@@ -106,18 +106,21 @@ class FrameCache:
                 if frame in self._kept:
                     continue
                 if self._pool is None:
-                    self._pool = ThreadPoolExecutor(
-                        self._ahead, thread_name_prefix="napari-mrcz-ahead"
-                    )
+                    self._pool = ThreadPoolExecutor(1, thread_name_prefix="napari-mrcz-ahead")
                     weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
                 future = self._make_room_for(frame)
                 self._pool.submit(self._fill_unless_cancelled, future, frame)
 
     def _make_room_for(self, frame: int) -> Future[Frame]:
-        """Enter a frame, with the lock held; the ones used longest ago go."""
+        """Enter a frame, with the lock held; the ones used longest ago go.
+
+        One that is being decoded takes its memory in any case, and so stays.
+        """
         self._kept.pop(frame, None)
-        while len(self._kept) >= self._most_kept:
-            self._kept.popitem(last=False)[1].cancel()
+        surplus = len(self._kept) - self._most_kept + 1
+        oldest_first = [f for f, future in self._kept.items() if not future.running()]
+        for old in oldest_first[: max(0, surplus)]:
+            self._kept.pop(old).cancel()
         future: Future[Frame] = Future()
         self._kept[frame] = future
         return future

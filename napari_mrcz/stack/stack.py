@@ -262,6 +262,16 @@ class Stack:
         beneath = _ThroughCache(self._source, self._cache.peek)
         return self._with(CorrectedSource(beneath, correction), description)
 
+    def described(self, **changes: Any) -> Stack:
+        """Give the same frames with other things said of them.
+
+        Parameters
+        ----------
+        **changes
+            Fields of `Description`, e.g. ``pixel_size=(0.0, 1.35, 1.35)``.
+        """
+        return self._with(self._source, replace(self._description, **changes))
+
     def sum(self, axis: int = 0, *, progress: Callable[[int, int], None] | None = None) -> Frame:
         """Give the sum of all frames, computed once, several frames at a time.
 
