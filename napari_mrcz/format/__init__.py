@@ -6,6 +6,7 @@ from napari_mrcz.format.encoding import (
     compressed_fraction,
     shannon_fraction,
 )
+from napari_mrcz.format.estimate import Estimate, estimate
 from napari_mrcz.format.header import Header
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.verify import FrameFault, VerifyReport, verify
@@ -14,6 +15,7 @@ from napari_mrcz.format.writer import Description, Progress, write_frames
 __all__ = [
     "Description",
     "Encoding",
+    "Estimate",
     "FrameFault",
     "FrameReader",
     "Header",
@@ -21,6 +23,7 @@ __all__ = [
     "VerifyReport",
     "choose_encoding",
     "compressed_fraction",
+    "estimate",
     "shannon_fraction",
     "verify",
     "write_frames",

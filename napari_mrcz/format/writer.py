@@ -221,7 +221,7 @@ def write_frames(
         If the frames cannot be stored without loss, there are none, or the disk refuses.
     """
     only_once = iter(frames) is frames
-    storage = _choose_storage(path, samples, dtype, encoding, wide=only_once)
+    storage = choose_storage(path, samples, dtype, encoding, wide=only_once)
     arguments = (frames, description, footer, threads or os.cpu_count() or 1, progress, total)
     try:
         _write_file(path, overwrite, storage, *arguments)
@@ -314,7 +314,7 @@ def _encode(storage: _Storage, frame: LazyFrame, index: int) -> _Encoded:
     return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
 
 
-def _choose_storage(
+def choose_storage(
     path: str | PathLike[str],
     samples: Iterable[LazyFrame],
     dtype: npt.DTypeLike | None,
