@@ -18,7 +18,7 @@ LARGEST_FOUR_BIT = 15
 
 
 def cast_lossless(
-    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int
+    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
 ) -> npt.NDArray[Any]:
     """Give `frame` as `dtype` if every value survives, else refuse.
 
@@ -34,8 +34,7 @@ def cast_lossless(
         return frame.astype(dtype)
     with np.errstate(over="ignore"):
         cast = frame.astype(dtype)
-    same = cast == frame
-    if not (same | (frame != frame)).all():
+    if not _same(frame, cast):
         raise MrczError(
             path,
             f"{frame.dtype} values that {dtype} cannot hold exactly",
@@ -46,7 +45,7 @@ def cast_lossless(
 
 
 def cast_as_asked(
-    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int
+    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
 ) -> npt.NDArray[Any]:
     """Give `frame` as the `dtype` that was asked for: rounded, but never wrapped or cut off.
 
@@ -72,17 +71,25 @@ def cast_as_asked(
         return frame.astype(dtype)
     with np.errstate(over="ignore"):
         cast = frame.astype(dtype)
-    if frame.dtype.kind in "fc" and not (np.isfinite(cast) | ~np.isfinite(frame)).all():
+    if not (np.isfinite(cast) | ~np.isfinite(frame)).all():
         raise MrczError(path, f"values beyond the range of {dtype}", frame=index)
     return cast
 
 
+def _same(frame: npt.NDArray[Any], cast: npt.NDArray[Any]) -> bool:
+    """Tell whether every value survived; part by part, where a NaN could hide the other's loss."""
+    if frame.dtype.kind == "c":
+        return _same(frame.real, cast.real) and _same(frame.imag, cast.imag)
+    return bool(((cast == frame) | (frame != frame)).all())
+
+
 def _check_range(
-    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int
+    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
 ) -> None:
     if not frame.size:
         return
-    low, high = frame.min(), frame.max()
+    # As Python's numbers, which compare exactly: float32(2**31 - 1) is 2**31.
+    low, high = frame.min().item(), frame.max().item()
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not (low >= least and high <= most):  # also false for NaN
         raise MrczError(

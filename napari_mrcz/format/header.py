@@ -109,6 +109,8 @@ class Header:
         "<" or ">".
     unsigned_bytes : bool
         Mode 0 holds unsigned pixels (IMOD's flag).
+    pixel_size : tuple of float
+        Voxel size along Z, Y and X in Å; 0.0 where the file does not say.
     notes : tuple of str
         What was unusual about the header, and how it was understood.
     """
@@ -139,6 +141,7 @@ class Header:
     labels: tuple[str, ...]
     byte_order: str
     unsigned_bytes: bool
+    pixel_size: Triple
     notes: tuple[str, ...] = ()
     raw: bytes = field(default=b"", repr=False)
 
@@ -192,24 +195,6 @@ class Header:
     def mrcz_version(self) -> tuple[int, int, int] | None:
         """Version of the MRCZ library that wrote the file, where label 0 tells."""
         return _version(self.labels)
-
-    @property
-    def pixel_size(self) -> Triple:
-        """Voxel size along Z, Y and X in Å; 0.0 where the file does not say.
-
-        The cell's length divided by MX, MY, MZ; where those are 0 (as `mrcz` writes them), by NX,
-        NY, NZ. Rounded to the seven digits that the header's float32 holds.
-        """
-        counts = (self.nx, self.ny, self.nz)
-        told = self.sampling[0] > 0 and self.sampling[1] > 0
-        samples = tuple(
-            m if told and m > 0 else n for m, n in zip(self.sampling, counts, strict=True)
-        )
-        x, y, z = (
-            float(f"{c / m:.7g}") if np.isfinite(c) and c > _SMALLEST_CELL else 0.0
-            for c, m in zip(self.cell, samples, strict=True)
-        )
-        return z, y, x
 
     @property
     def scale(self) -> Triple:
@@ -350,6 +335,7 @@ def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Hea
         labels=labels,
         byte_order=order,
         unsigned_bytes=imod and not int(record["imod_flags"]) & 1,
+        pixel_size=_pixel_size(cell, sampling, (nx, ny, nz), codec),  # type: ignore[arg-type]
         notes=tuple(notes),
         raw=raw,
     )
@@ -486,6 +472,27 @@ def _version(labels: tuple[str, ...]) -> tuple[int, int, int] | None:
 def _floats(values: npt.NDArray[np.float32]) -> Triple:
     x, y, z = (float(v) for v in values)
     return x, y, z
+
+
+def _pixel_size(
+    cell: Triple, sampling: tuple[int, int, int], sizes: tuple[int, int, int], codec: int
+) -> Triple:
+    """Give the voxel size along Z, Y, X: the cell's length divided by MX, MY, MZ.
+
+    Where those are 0 (as `mrcz` writes them), it is divided by NX, NY, NZ, and along Z in every
+    compressed file: there MZ says how `mrcz` cuts the stack into a list. Rounded to the seven
+    digits that the header's float32 holds.
+    """
+    told = sampling[0] > 0 and sampling[1] > 0
+    along_z = 0 if codec else sampling[2]
+    samples = [
+        m if told and m > 0 else n for m, n in zip((*sampling[:2], along_z), sizes, strict=True)
+    ]
+    x, y, z = (
+        float(f"{c / m:.7g}") if np.isfinite(c) and c > _SMALLEST_CELL else 0.0
+        for c, m in zip(cell, samples, strict=True)
+    )
+    return z, y, x
 
 
 def _finite(value: np.float32) -> float:
