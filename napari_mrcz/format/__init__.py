@@ -1,5 +1,6 @@
 """MRC and MRCZ files, byte by byte: header, chunks, footer; reading, writing, verifying."""
 
+from napari_mrcz.format.description import Description
 from napari_mrcz.format.encoding import (
     Encoding,
     choose_encoding,
@@ -10,7 +11,7 @@ from napari_mrcz.format.estimate import Estimate, estimate
 from napari_mrcz.format.header import Header
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.verify import FrameFault, VerifyReport, verify
-from napari_mrcz.format.writer import Description, Progress, write_frames
+from napari_mrcz.format.writer import Progress, write_frames
 
 __all__ = [
     "Description",

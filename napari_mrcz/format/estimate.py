@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.format.encoding import Encoding, compressed_fraction, excerpt, shannon_fraction
 from napari_mrcz.format.modes import frame_nbytes
-from napari_mrcz.format.writer import LazyFrame, choose_storage
+from napari_mrcz.format.storage import LazyFrame, choose_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

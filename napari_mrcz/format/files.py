@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format.header import HEADER_NBYTES
+from napari_mrcz.format.header_reading import parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,9 +195,6 @@ class _UnpackedFile(RandomAccessFile):
 
 def _unpacked(path: Path) -> Iterator[bytes]:
     """Give a packed file's content piece by piece, no more of it than its own header announces."""
-    # Imported late: the header module has no business with how bytes are packed, only this check.
-    from napari_mrcz.format.header import HEADER_NBYTES, parse_header
-
     opener: Any = gzip.open if path.suffix.lower() == ".gz" else bz2.open
     packed: IO[bytes]
     with opener(path, "rb") as packed:

@@ -32,7 +32,8 @@ from napari_mrcz.format.footer import (
     payload_nbytes,
     unpack_footer,
 )
-from napari_mrcz.format.header import HEADER_NBYTES, Header, parse_header
+from napari_mrcz.format.header import HEADER_NBYTES, Header
+from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.metadata import decode_extended
 from napari_mrcz.format.modes import FOUR_BIT, storage_dtype, unpack_four_bit
 

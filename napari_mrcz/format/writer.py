@@ -21,7 +21,8 @@ import xxhash
 
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
-from napari_mrcz.format.header import HEADER_NBYTES, build_header
+from napari_mrcz.format.header import HEADER_NBYTES
+from napari_mrcz.format.header_writing import build_header
 from napari_mrcz.format.metadata import to_json_safe
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of

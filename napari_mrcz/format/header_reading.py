@@ -1,0 +1,293 @@
+"""Understanding headers as real files have them: either byte order, or both mixed, and worse.
+
+What was unusual, and how it was understood, ends up in the header's `notes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.header import (
+    CODEC_NAMES,
+    HEADER_DTYPE,
+    HEADER_NBYTES,
+    Header,
+    Triple,
+    mrcz_version,
+)
+from napari_mrcz.format.modes import DTYPE_OF_MODE
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["parse_header"]
+
+_IMOD_STAMP = 1146047817
+_UNSUPPORTED_COMPLEX_INT16 = 3
+# Above these, a number is no size or sampling of anything that was ever recorded.
+_MOST_PIXELS = 2**40
+_MOST_SAMPLES = 2**24
+# An angstrom length below this is an integer that was written into a float field (1.4e-45).
+_SMALLEST_CELL = 1e-6
+
+
+def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Header:
+    """Understand a header as real files have it.
+
+    The byte order is decided field by field: sizes, mode and counts are far below 65536, so the
+    order that gives the smaller number is the right one, whatever the machine stamp says (`mrcz`
+    before 0.6 mixes the two within one header).
+
+    Parameters
+    ----------
+    raw : bytes
+        The file's first 1024 bytes, or fewer if it has fewer.
+    path : path-like
+        For messages.
+    file_nbytes : int
+        The file's length, against which sizes are checked.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    MrczError
+        If this cannot be an MRC header: too short, impossible sizes, unknown mode, an extended
+        header longer than the file.
+    """
+    if len(raw) < HEADER_NBYTES:
+        raise MrczError(
+            path,
+            f"only {len(raw)} bytes, where an MRC header alone takes {HEADER_NBYTES}",
+            offset=len(raw),
+            advice="The file is empty, truncated or of another format",
+        )
+    raw = bytes(raw[:HEADER_NBYTES])
+    little = np.frombuffer(raw, HEADER_DTYPE)[0]
+    big = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(">"))[0]
+    order = _byte_order(little, big)
+    both = _BothOrders(little, big, order, path)
+    record = both.record
+
+    nx, ny, nz = _sizes(both)
+    codec, mode = _mode(both)
+    nsymbt = _extended_nbytes(both, file_nbytes)
+    labels = _labels(record["label"])
+    # Where `mrcz` before 0.6 wrote big-endian files, it forgot some fields.
+    version = mrcz_version(labels)
+    numbers = record
+    if order == ">" and version is not None and version < (0, 6, 0):
+        both.note("statistics and kV are little-endian, the rest is not (mrcz before 0.6)")
+        numbers = little
+    if _stamp_order(record["machst"]) not in (order, None):
+        both.note("the machine stamp names the other byte order than the sizes have")
+    if record["map"] != b"MAP ":
+        both.note("no 'MAP ' at byte 208")
+    sampling = _sampling(both, version)
+    cell = _cell(both)
+    imod = int(record["imod_stamp"]) == _IMOD_STAMP
+    return Header(
+        nx=nx,
+        ny=ny,
+        nz=nz,
+        mode=mode,
+        codec=codec,
+        sampling=sampling,
+        cell=cell,
+        angles=_floats(record["angles"]),
+        origin=_floats(record["origin"]),
+        axis_order=_axis_order(both),
+        start=_integers(record["nstart"]),
+        dmin=float(numbers["dmin"]),
+        dmax=float(numbers["dmax"]),
+        dmean=float(numbers["dmean"]),
+        rms=float(record["rms"]),
+        ispg=_space_group(both),
+        nsymbt=nsymbt,
+        exttyp=_text(bytes(record["exttyp"])),
+        nversion=int(record["nversion"]),
+        voltage=_finite(numbers["voltage"]),
+        c3=_finite(numbers["c3"]),
+        gain=_finite(numbers["gain"]),
+        packed_nbytes=both.smaller(little["packed_nbytes"], big["packed_nbytes"])[0],
+        labels=labels,
+        byte_order=order,
+        unsigned_bytes=imod and not int(record["imod_flags"]) & 1,
+        pixel_size=_pixel_size(cell, sampling, (nx, ny, nz), codec),
+        notes=tuple(both.notes),
+        raw=raw,
+    )
+
+
+@dataclass(frozen=True)
+class _BothOrders:
+    """A header read in both byte orders, the order decided upon, and what was noticed."""
+
+    little: np.void
+    big: np.void
+    order: str
+    path: str | PathLike[str]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def record(self) -> np.void:
+        return self.little if self.order == "<" else self.big
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def refuse(self, found: str, offset: int) -> MrczError:
+        advice = "The file is damaged or not an MRC file"
+        return MrczError(self.path, found, offset=offset, advice=advice)
+
+    def smaller(self, little: Any, big: Any) -> tuple[int, str]:
+        """Give the smaller of two readings that is not negative, and its byte order."""
+        readings = {"<": int(little), ">": int(big)}
+        if readings["<"] == readings[">"]:
+            return readings[self.order], self.order
+        best = min(readings, key=lambda o: (readings[o] < 0, abs(readings[o])))
+        return readings[best], best
+
+
+def _sizes(both: _BothOrders) -> tuple[int, int, int]:
+    nx, ny, nz = _integers(both.record["n"])
+    if min(nx, ny, nz) < 1 or nx * ny > _MOST_PIXELS:
+        raise both.refuse(f"sizes of {nx} x {ny} x {nz} (NX NY NZ), which no movie has", 0)
+    return nx, ny, nz
+
+
+def _mode(both: _BothOrders) -> tuple[int, int]:
+    """Give codec and pixel mode."""
+    number, order = both.smaller(both.little["mode"], both.big["mode"])
+    if order != both.order:
+        both.note("MODE is in the other byte order than the sizes (mrcz before 0.6 writes so)")
+    codec, mode = divmod(number, 1000)
+    if number == _UNSUPPORTED_COMPLEX_INT16:
+        raise both.refuse("mode 3, complex int16, is not supported", 12)
+    if mode not in DTYPE_OF_MODE or codec not in CODEC_NAMES:
+        raise both.refuse(f"mode {number}: pixel mode {mode} or codec {codec} is unknown", 12)
+    return codec, mode
+
+
+def _extended_nbytes(both: _BothOrders, file_nbytes: int) -> int:
+    nsymbt = int(both.record["nsymbt"])
+    if nsymbt < 0 or HEADER_NBYTES + nsymbt > file_nbytes:
+        found = f"an extended header of {nsymbt} bytes (NSYMBT) in a file of {file_nbytes} bytes"
+        raise both.refuse(found, 92)
+    return nsymbt
+
+
+def _sampling(both: _BothOrders, version: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """Give MX MY MZ, or 0 0 0 where they mean something else."""
+    mx, my, mz = (
+        both.smaller(little, big)[0]
+        for little, big in zip(both.little["m"], both.big["m"], strict=True)
+    )
+    if version is not None and version < (0, 5, 0) and any((mx, my, mz)):
+        both.note("MX MY MZ ignored: mrcz before 0.5 writes the sizes there")
+        return 0, 0, 0
+    if min(mx, my, mz) < 0 or max(mx, my, mz) > _MOST_SAMPLES:
+        both.note(f"MX MY MZ ignored: {mx} {my} {mz} cannot be a sampling")
+        return 0, 0, 0
+    return mx, my, mz
+
+
+def _axis_order(both: _BothOrders) -> tuple[int, int, int]:
+    axes = _integers(both.record["map_crs"])
+    if sorted(axes) != [1, 2, 3]:
+        if any(axes):
+            both.note(f"MAPC MAPR MAPS are {axes}, taken as 1 2 3")
+        return 1, 2, 3
+    if axes != (1, 2, 3):
+        names = " ".join("XYZ"[axis - 1] for axis in axes)
+        both.note(f"columns, rows, sections run along {names} (MAPC MAPR MAPS); shown as stored")
+    return axes
+
+
+def _cell(both: _BothOrders) -> Triple:
+    cell = _floats(both.record["cell"])
+    if any(c < 0 or 0 < c <= _SMALLEST_CELL or not np.isfinite(c) for c in cell):
+        both.note(f"the cell of {cell[0]:g} x {cell[1]:g} x {cell[2]:g} Å is no size: unknown")
+    return cell
+
+
+def _space_group(both: _BothOrders) -> int:
+    ispg = int(both.record["ispg"])
+    if 0 <= ispg < 1000:
+        return ispg
+    both.note(f"ISPG {ispg} taken as 0, an image stack")
+    return 0
+
+
+def _byte_order(little: np.void, big: np.void) -> str:
+    """Decide by the sizes: the wrong order makes them at least 65536 times larger."""
+    volumes = [float(np.prod(r["n"].astype(np.float64).clip(-1))) for r in (little, big)]
+    plausible = [v > 0 and (r["n"] > 0).all() for v, r in zip(volumes, (little, big), strict=True)]
+    if plausible[0] != plausible[1]:
+        return "<" if plausible[0] else ">"
+    if volumes[0] != volumes[1]:
+        return "<" if volumes[0] < volumes[1] else ">"
+    return _stamp_order(little["machst"]) or "<"
+
+
+def _stamp_order(stamp: npt.NDArray[np.uint8]) -> str | None:
+    return {0x44: "<", 0x11: ">"}.get(int(stamp[0]))
+
+
+def _labels(raw: npt.NDArray[np.bytes_]) -> tuple[str, ...]:
+    texts = (_text(bytes(label)) for label in raw)
+    return tuple(text for text in texts if text)
+
+
+def _text(raw: bytes) -> str:
+    """Decode ASCII, UTF-8 or Latin-1, whichever it is; never a reason to refuse a file."""
+    raw = raw.split(b"\0", 1)[0]
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return text.strip()
+
+
+def _integers(values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
+    x, y, z = (int(v) for v in values)
+    return x, y, z
+
+
+def _floats(values: npt.NDArray[np.float32]) -> Triple:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
+
+
+def _pixel_size(
+    cell: Triple, sampling: tuple[int, int, int], sizes: tuple[int, int, int], codec: int
+) -> Triple:
+    """Give the voxel size along Z, Y, X: the cell's length divided by MX, MY, MZ.
+
+    Where those are 0 (as `mrcz` writes them), it is divided by NX, NY, NZ, and along Z in every
+    compressed file: there MZ says how `mrcz` cuts the stack into a list. Rounded to the seven
+    digits that the header's float32 holds.
+    """
+    told = sampling[0] > 0 and sampling[1] > 0
+    along_z = 0 if codec else sampling[2]
+    samples = [
+        m if told and m > 0 else n for m, n in zip((*sampling[:2], along_z), sizes, strict=True)
+    ]
+    x, y, z = (
+        float(f"{c / m:.7g}") if np.isfinite(c) and c > _SMALLEST_CELL else 0.0
+        for c, m in zip(cell, samples, strict=True)
+    )
+    return z, y, x
+
+
+def _finite(value: np.float32) -> float:
+    """Give a microscope setting, or 0.0 for one that no microscope has."""
+    number = float(value)
+    return number if np.isfinite(number) and 1e-6 < abs(number) < 1e6 else 0.0

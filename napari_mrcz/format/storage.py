@@ -1,0 +1,155 @@
+"""How the pixels that are given become those that are stored, decided before any is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.casting import LARGEST_FOUR_BIT, cast_as_asked, cast_lossless
+from napari_mrcz.format.chunks import LARGEST_FRAME
+from napari_mrcz.format.encoding import Encoding, choose_encoding, excerpt
+from napari_mrcz.format.modes import FOUR_BIT, MODE_OF_DTYPE, storage_dtype
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["LazyFrame", "Storage", "TooWideForMode0", "choose_storage"]
+
+_LARGEST_SIGNED_BYTE = 127
+
+Frame = npt.NDArray[Any]
+# A frame, or a function that makes it: then it is made in the thread that compresses it.
+LazyFrame = Frame | Callable[[], Frame]
+
+
+class TooWideForMode0(Exception):
+    """Unsigned bytes beyond 127 turned up, which mode 0 (signed) cannot hold."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How one frame becomes the pixels of a mode.
+
+    Attributes
+    ----------
+    path : path-like
+        The file to be, for messages.
+    shape : tuple of int
+        Rows, columns.
+    given, final, stored : numpy.dtype
+        What the frames come in, what readers are to give back, what the mode holds.
+    four_bit : bool
+        Two pixels a byte, mode 101.
+    encoding : Encoding
+        How the stored pixels are compressed, nothing of it "auto" any more.
+    """
+
+    path: str | PathLike[str]
+    shape: tuple[int, ...]
+    given: np.dtype[Any]
+    final: np.dtype[Any]
+    stored: np.dtype[Any]
+    four_bit: bool
+    encoding: Encoding
+
+    @property
+    def mode(self) -> int:
+        """The pixel mode in the header."""
+        return FOUR_BIT if self.four_bit else MODE_OF_DTYPE[self.stored]
+
+    def fit(self, frame: Frame, index: int) -> Frame:
+        """Give the frame in its stored dtype, contiguous and little-endian."""
+        native = frame.dtype.newbyteorder("=")
+        if frame.shape != self.shape or native != self.given:
+            raise MrczError(
+                self.path,
+                f"{native} of {frame.shape}, where the first frame is {self.given} of {self.shape}",
+                frame=index,
+                advice="All frames of a stack have one shape and dtype",
+            )
+        return self.convert(np.ascontiguousarray(frame, native), index)
+
+    def convert(self, frame: Frame, index: int | None) -> Frame:
+        """Give pixels of the dtype that was given in the one that is stored."""
+        frame = cast_as_asked(frame, self.final, self.path, index)
+        if self.four_bit:
+            if frame.max() > LARGEST_FOUR_BIT:
+                raise MrczError(
+                    self.path,
+                    f"values up to {frame.max()}, where 4 bits hold 0 to {LARGEST_FOUR_BIT}",
+                    frame=index,
+                    advice="Write dtype='uint8'",
+                )
+            return frame
+        if self.final == np.uint8 and self.stored == np.int8:
+            if frame.max() > _LARGEST_SIGNED_BYTE:
+                raise TooWideForMode0
+            return frame.view(np.int8)
+        frame = cast_lossless(frame, self.stored, self.path, index)
+        return frame.astype(frame.dtype.newbyteorder("<"), copy=False)
+
+
+def choose_storage(
+    path: str | PathLike[str],
+    samples: Iterable[LazyFrame],
+    dtype: npt.DTypeLike | None,
+    encoding: Encoding,
+    *,
+    wide: bool,
+) -> Storage:
+    """Decide dtype, filter and block size before the first byte is written."""
+    shape, given, excerpts = _look_at(path, samples)
+    four_bit = isinstance(dtype, str) and dtype == "uint4"
+    try:
+        asked = given if dtype is None else np.dtype(np.uint8 if four_bit else dtype)
+        final = asked.newbyteorder("=")
+        stored = np.dtype(np.uint8) if four_bit else storage_dtype(final)
+    except TypeError as error:
+        raise MrczError(path, str(error), advice="Convert the frames to numbers first") from error
+    if four_bit and encoding.number:
+        raise MrczError(
+            path,
+            "4-bit packing and compression exclude each other",
+            advice="Compressed uint8 takes less room: leave dtype out, or pass codec='none'",
+        )
+    nbytes = shape[0] * shape[1] * stored.itemsize
+    if encoding.number and nbytes > LARGEST_FRAME:
+        raise MrczError(
+            path,
+            f"a frame of {nbytes} bytes, where blosc compresses {LARGEST_FRAME} at most",
+            advice="Pass codec='none'",
+        )
+    storage = Storage(path, shape, given, final, stored, four_bit, encoding)
+    if wide and final == np.uint8 and not four_bit:
+        storage = replace(storage, stored=np.dtype(np.uint16))
+    try:
+        stored_excerpts = [storage.convert(pixels, None) for pixels in excerpts]
+    except TooWideForMode0:
+        storage = replace(storage, stored=np.dtype(np.uint16))
+        stored_excerpts = [storage.convert(pixels, None) for pixels in excerpts]
+    nbytes = shape[0] * shape[1] * storage.stored.itemsize
+    return replace(storage, encoding=choose_encoding(storage.encoding, stored_excerpts, nbytes))
+
+
+def _look_at(
+    path: str | PathLike[str], samples: Iterable[LazyFrame]
+) -> tuple[tuple[int, int], np.dtype[Any], list[Frame]]:
+    """Give shape, dtype and excerpts of some frames, of which only one is in memory at a time."""
+    shape, dtype = (0, 0), np.dtype(np.uint8)
+    excerpts: list[Frame] = []
+    for sample in samples:
+        frame = sample() if callable(sample) else sample
+        if frame.ndim != 2 or not frame.size:
+            found = f"frames of shape {frame.shape}, where (rows, columns) are expected"
+            raise MrczError(path, found)
+        if not excerpts:
+            shape, dtype = frame.shape, frame.dtype.newbyteorder("=")
+        excerpts.append(excerpt(frame))
+    if not excerpts:
+        raise MrczError(path, "no frames to write")
+    return shape, dtype, excerpts
