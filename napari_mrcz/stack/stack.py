@@ -285,7 +285,8 @@ class Stack:
         Returns
         -------
         ndarray, shape (y, x), read-only
-            int32 or int64 for integers, whichever cannot overflow; float64 or complex128 else.
+            int32 or int64 for integers, whichever cannot overflow (uint64 stays uint64); float64
+            or complex128 else.
         """
         if operator.index(axis) not in (0, -3):
             raise ValueError("a stack is summed along axis 0; else use np.asarray(stack)")
@@ -354,7 +355,7 @@ class Stack:
         return out
 
     def _read_windows(self, frames: Sequence[int], window: tuple[Any, ...]) -> Frame:
-        shape = np.empty(self.shape[1:], np.bool_)[window].shape if frames else (0,)
+        shape = np.broadcast_to(False, self.shape[1:])[window].shape
         out = np.empty((len(frames), *shape), self.dtype)
 
         def read(position: int) -> None:
@@ -452,16 +453,19 @@ def _plain(parts: tuple[Any, ...]) -> list[EllipsisType | None]:
 def _frame_numbers(part: Any, n: int) -> int | Sequence[int]:
     if isinstance(part, slice):
         return range(n)[part]
-    if isinstance(part, bool | np.bool_) or part is None:
-        raise IndexError("frames are indexed by integers, slices or lists of them")
-    array = np.asarray(part)
+    try:
+        array = np.asarray(part)
+        if array.ndim == 0 and array.dtype.kind != "b":
+            return _within(operator.index(part), n)
+    except (TypeError, ValueError):  # ValueError: lists of lists of different lengths
+        array = np.asarray(None)
     if array.ndim == 1 and array.dtype.kind == "b":
         if len(array) != n:
             raise IndexError(f"a mask of {len(array)} for {n} frames")
         return [int(i) for i in np.flatnonzero(array)]
     if array.ndim == 1 and (array.dtype.kind in "iu" or not array.size):
         return [_within(i, n) for i in array.tolist()]
-    return _within(operator.index(part), n)
+    raise IndexError("frames are indexed by integers, slices or lists of them")
 
 
 def _row_or_column(part: Any, size: int) -> Any:
@@ -524,5 +528,7 @@ def _sum_dtype(dtype: np.dtype[Any], n: int) -> np.dtype[Any]:
         return np.dtype(np.complex128)
     if dtype.kind == "f":
         return np.dtype(np.float64)
+    if dtype == np.uint64:
+        return dtype
     largest = 1 if dtype.kind == "b" else max(abs(np.iinfo(dtype).min), np.iinfo(dtype).max)
     return np.dtype(np.int32 if largest * n < 2**31 else np.int64)
