@@ -1,0 +1,1 @@
+"""What napari calls: reader, writer, sample data; and how a stack becomes a layer and back."""

@@ -1,0 +1,267 @@
+"""A stack as napari layers, and a layer as a stack; what every reader, writer and widget uses.
+
+The stack itself is the layer's data, so that napari decodes the frames it shows and no others.
+Movies have time in pixels (frames) and space in Å; volumes have Å along all three axes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mrcz.correction.complex_parts import Amplitude, Phase
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.metadata import decode_extended
+from napari_mrcz.plugin.contrast import contrast_limits, slider_range
+from napari_mrcz.plugin.series import Flattened, StackSeries
+from napari_mrcz.stack import Stack
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+__all__ = [
+    "PHASE_LIMITS",
+    "LayerData",
+    "check_target",
+    "describe",
+    "layer_data",
+    "stack_of",
+    "stack_of_layer",
+    "widen_contrast_slider",
+]
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+PHASE_LIMITS = (-np.pi, np.pi)
+# Keys of `layer.metadata` that tell of the file; the user's own map is under "metadata".
+_OF_THE_FILE = ("path", "paths", "header", "footer", "extended_header", "notes", "metadata")
+_AXES = "axes"
+_ANGSTROM = {
+    "angstrom": 1.0, "Å": 1.0, "picometer": 0.01, "pm": 0.01, "nanometer": 10.0, "nm": 10.0,
+    "micrometer": 1e4, "micron": 1e4, "um": 1e4, "µm": 1e4, "μm": 1e4, "millimeter": 1e7,
+    "mm": 1e7, "meter": 1e10, "m": 1e10,
+}  # fmt: skip
+
+
+def layer_data(
+    stack: Stack, name: str, *, metadata: Mapping[str, Any] | None = None
+) -> list[LayerData]:
+    """Give what napari makes layers of: one lazy image, or amplitude and phase of a complex stack.
+
+    Parameters
+    ----------
+    stack : Stack
+        The frames. One with `sections_per_volume` becomes four-dimensional.
+    name : str
+        Of the layer.
+    metadata : dict, optional
+        For `layer.metadata`; see `describe`.
+
+    Returns
+    -------
+    list of (data, attributes, "image")
+    """
+    metadata = dict(metadata or {})
+    if stack.dtype.kind != "c":
+        return [_image(stack, {"name": name, "metadata": metadata})]
+    amplitude = {"name": f"{name} amplitude", "metadata": metadata}
+    phase = {
+        "name": f"{name} phase",
+        "metadata": metadata,
+        "colormap": "twilight_shifted",
+        "contrast_limits": PHASE_LIMITS,
+    }
+    return [_image(stack.apply(Amplitude()), amplitude), _image(stack.apply(Phase()), phase)]
+
+
+def describe(stack: Stack) -> dict[str, Any]:
+    """Give what is known of a stack, for `layer.metadata`.
+
+    Returns
+    -------
+    dict
+        ``path``; ``metadata``, the user's map; ``header``, its fields by name; ``notes``, what was
+        unusual about it; ``extended_header``, its ``kind`` and ``content`` (decoded where the kind
+        is known, else bytes; JSON is in ``metadata``); ``footer``, what else the file carries:
+        ``history`` and keys of other programs.
+    """
+    said: dict[str, Any] = {"path": stack.path, "metadata": stack.metadata}
+    description, header = stack.description, stack.header
+    if header is not None:
+        said["header"] = dict(header)
+        said["notes"] = list(header.notes)
+        kind, raw = description.extended
+        if raw:
+            said["extended_header"] = {"kind": kind, "content": raw}
+            with contextlib.suppress(ValueError):  # opening the file has warned of it
+                content = decode_extended(kind, raw, header.byte_order)
+                said["extended_header"]["content"] = raw if content is None else content
+    said["footer"] = {**description.other, "history": [dict(step) for step in stack.history]}
+    return said
+
+
+def stack_of_layer(layer: Image) -> Stack:
+    """Give an image layer as a stack, with the scale, units and metadata that it has now.
+
+    Raises
+    ------
+    MrczError
+        If it has no frames to be saved: an RGB image, or more than four axes.
+    """
+    attributes = {"scale": layer.scale, "units": layer.units, "rgb": layer.rgb}
+    attributes |= {"multiscale": layer.multiscale, "metadata": layer.metadata}
+    attributes |= {"axis_labels": layer.axis_labels}
+    return stack_of(layer.data, attributes)
+
+
+def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
+    """Give a layer's data as a stack; nothing is decoded.
+
+    Parameters
+    ----------
+    data : Stack, StackSeries or array-like
+        Two axes are one frame, three a movie (or a volume, where all three have a length), four
+        a stack of volumes.
+    attributes : dict
+        As napari gives them to writers.
+
+    Raises
+    ------
+    MrczError
+        If it is an RGB image, or has more than four axes.
+    """
+    if attributes.get("rgb"):
+        found = "an RGB image, where MRC has one number a pixel"
+        raise MrczError(None, found, advice="Split it first: Layer > Split RGB")
+    if attributes.get("multiscale"):
+        data = data[0]  # the finest; the others follow from it
+    axes = len(data.shape)
+    sizes = _angstroms(attributes, axes)
+
+    if isinstance(data, StackSeries):
+        stack = _cut(data.stack, data.length, attributes)
+    elif isinstance(data, Stack):
+        stack = data
+    elif axes == 4:
+        stack = _cut(Stack.from_array(Flattened(data)), int(data.shape[1]), attributes)
+    elif axes in (2, 3):
+        # Of an array, three lengths are all there is to tell a volume by.
+        stack = Stack.from_array(data).described(volume=sizes[0] is not None and axes == 3)
+    else:
+        found = f"{axes} axes, where a file holds frames, or volumes of sections"
+        raise MrczError(None, found, advice="Save a layer of two to four axes")
+    z, y, x = (
+        known if size is None else size
+        for size, known in zip(([None, *sizes])[-3:], stack.pixel_size, strict=True)
+    )
+    metadata = _users_map(attributes.get("metadata") or {}, stack.metadata)
+    return stack.described(pixel_size=(z, y, x), metadata=metadata)
+
+
+def check_target(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
+    """See that a file to be written is not one that the frames are still read from.
+
+    Raises
+    ------
+    MrczError
+        If it is.
+    """
+    stack = data.stack if isinstance(data, StackSeries) else data
+    if not isinstance(stack, Stack):
+        return
+    for source in {stack.path, metadata.get("path"), *metadata.get("paths", ())} - {None}:
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            found = "is the file that the layer is read from"
+            raise MrczError(path, found, advice="Choose another name")
+
+
+def widen_contrast_slider(layer: Any) -> None:
+    """Give the contrast sliders of a layer room beyond its limits.
+
+    A new layer has none: its limits are all that napari lets a reader say.
+    """
+    data = getattr(layer, "data", None)
+    if isinstance(data, Stack | StackSeries) and tuple(layer.contrast_limits) != PHASE_LIMITS:
+        layer.contrast_limits_range = slider_range(tuple(layer.contrast_limits), data.dtype)
+
+
+def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
+    """Give the layer of a real stack: three-dimensional, or four where it is cut into volumes."""
+    length = stack.description.sections_per_volume
+    data = stack if length is None else StackSeries(stack, length)
+    frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[_middle(data)]]
+    scale, units = _scale(stack)
+    labels = _labels(stack)
+    attributes = {
+        "contrast_limits": attributes.get("contrast_limits") or contrast_limits(frames),
+        # Three or four columns, or 32-bit integers, would be taken for colours and labels.
+        "rgb": False,
+        "multiscale": False,
+        "scale": ([1.0, *scale])[-data.ndim :],
+        "units": (["pixel", *units])[-data.ndim :],
+        "axis_labels": labels,
+        **{key: value for key, value in attributes.items() if key != "contrast_limits"},
+    }
+    return data, attributes, "image"
+
+
+def _middle(data: Stack | StackSeries) -> int:
+    """Give the frame at which napari puts its sliders, so that it is decoded only once."""
+    if isinstance(data, Stack):
+        return (len(data) - 1) // 2
+    return (len(data) - 1) // 2 * data.length + (data.length - 1) // 2
+
+
+def _scale(stack: Stack) -> tuple[list[float], list[str]]:
+    """Give scale and units of frames, rows and columns."""
+    sections, rows, columns = stack.pixel_size
+    volume = stack.description.volume or stack.description.sections_per_volume is not None
+    if _is_series_of_movies(stack) or not volume:
+        sections = 0.0
+    sizes = [sections, rows, columns]
+    return [s or 1.0 for s in sizes], ["angstrom" if s else "pixel" for s in sizes]
+
+
+def _labels(stack: Stack) -> tuple[str, ...]:
+    description = stack.description
+    axes = description.other.get(_AXES)
+    if description.sections_per_volume is not None:
+        four = isinstance(axes, list | tuple) and len(axes) == 4
+        return tuple(map(str, axes)) if four else ("volume", "z", "y", "x")  # type: ignore[arg-type]
+    return ("z" if description.volume else "frame", "y", "x")
+
+
+def _is_series_of_movies(stack: Stack) -> bool:
+    return _labels(stack)[0] == "movie"
+
+
+def _cut(stack: Stack, length: int, attributes: Mapping[str, Any]) -> Stack:
+    """Say that a stack consists of parts of `length` frames, and what its four axes are called."""
+    labels = tuple(attributes.get("axis_labels") or ())
+    other = dict(stack.description.other)
+    if labels[:1] == ("movie",):
+        other[_AXES] = list(labels)
+    return stack.described(sections_per_volume=length, other=other)
+
+
+def _angstroms(attributes: Mapping[str, Any], axes: int) -> list[float | None]:
+    """Give the pixel size along each axis in Å, None where its unit is no length."""
+    scale = attributes.get("scale")
+    units = attributes.get("units")
+    if scale is None or units is None:
+        return [None] * axes
+    units = [units] * axes if isinstance(units, str) else units
+    factors = [_ANGSTROM.get(str(unit)) for unit in units]
+    return [None if f is None else abs(float(s)) * f for s, f in zip(scale, factors, strict=True)]
+
+
+def _users_map(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what is the user's of `layer.metadata`: the map under that name, and what was added."""
+    own = metadata.get("metadata", known)
+    if not isinstance(own, Mapping):
+        own = {"metadata": own}
+    return {**own, **{key: value for key, value in metadata.items() if key not in _OF_THE_FILE}}

@@ -1,0 +1,161 @@
+"""Opening files in napari: one as it is, several dropped together as one stack.
+
+Files dropped together (with Shift, or "Open Files as Stack...") are taken in the order of their
+names, numbers by their value. Of one frame shape and pixel type they become
+
+* (movie, frame, y, x) where all are movies of equally many frames, two or more;
+* (frame, y, x), one after the other, where they are images or parts of different length;
+* (volume, z, y, x) where they are volumes of the same depth.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.plugin.layers import LayerData, describe, layer_data, widen_contrast_slider
+from napari_mrcz.stack import Stack, open
+from napari_mrcz.stack.files import SUFFIXES
+
+__all__ = ["get_reader", "read"]
+
+_PACKED = (".gz", ".bz2")
+_MOST_NAMED = 5
+
+Paths = str | Sequence[str]
+
+
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
+    """Give `read` for files that have our suffixes, None for others."""
+    paths = [path] if isinstance(path, str) else list(path)
+    return read if paths and all(map(_is_ours, paths)) else None
+
+
+def read(path: Paths) -> list[LayerData]:
+    """Open one file, or several as one stack; no more is decoded than what is shown.
+
+    Parameters
+    ----------
+    path : str or list of str
+        A list, even of one, is to become one stack.
+
+    Returns
+    -------
+    list of (data, attributes, "image")
+        One, or amplitude and phase of complex pixels.
+
+    Raises
+    ------
+    MrczError
+        If a file cannot be used, or several do not agree.
+    """
+    paths = [path] if isinstance(path, str) else sorted(path, key=_natural)
+    stacks: list[Stack] = []
+    try:
+        for one in paths:
+            stacks.append(_open(one))
+        stack = stacks[0] if len(stacks) == 1 else _together(stacks, paths)
+    except BaseException:
+        for stack in stacks:
+            stack.close()
+        raise
+    name = _name(paths[0])
+    metadata = describe(stacks[0])
+    if len(stacks) > 1:
+        name = f"{name} and {len(stacks) - 1} more"
+        metadata["paths"] = list(paths)
+    _give_sliders_room()
+    return layer_data(stack, name, metadata=metadata)
+
+
+def _open(path: str) -> Stack:
+    stack = open(path)
+    # Sizes along the array's own axes, wherever MAPC MAPR MAPS have put X, Y and Z.
+    return stack if stack.header is None else stack.described(pixel_size=stack.header.scale)
+
+
+def _together(stacks: Sequence[Stack], paths: Sequence[str]) -> Stack:
+    """Join stacks, cut into movies or volumes where they are alike."""
+    first = stacks[0]
+    _check(stacks, paths, "frames", lambda s: f"{s.shape[1]} x {s.shape[2]} {s.dtype}")
+    _check(stacks, paths, "kinds", _kind)
+    if len({stack.pixel_size for stack in stacks}) > 1:
+        size = first.pixel_size[2]
+        said = f"these {len(stacks)} files differ in pixel size; that of the first is shown"
+        warnings.warn(MrczWarning(f"{said}: {size:g} Å, {paths[0]}"), stacklevel=2)
+    joined = Stack.joined(stacks)
+    if _kind(first) == "movie":
+        lengths = {len(stack) for stack in stacks}
+        if len(lengths) > 1 or lengths == {1}:
+            return joined
+        axes = ["movie", "frame", "y", "x"]
+        other = {**first.description.other, "axes": axes}
+        return joined.described(sections_per_volume=len(first), other=other)
+    _check(stacks, paths, "volumes", lambda s: f"{_depth(s)} sections")
+    return joined.described(sections_per_volume=_depth(first))
+
+
+def _check(
+    stacks: Sequence[Stack], paths: Sequence[str], what: str, trait: Callable[[Stack], str]
+) -> None:
+    """See that all stacks have the same trait."""
+    examples: dict[str, str] = {}
+    for stack, path in zip(stacks, paths, strict=True):
+        examples.setdefault(trait(stack), Path(path).name)
+    if len(examples) > 1:
+        named = [f"{name}: {trait}" for trait, name in examples.items()][:_MOST_NAMED]
+        raise MrczError(
+            None,
+            f"these {len(stacks)} files cannot be shown as one stack, their {what} differ: "
+            + "; ".join(named),
+            advice="Open them without Shift, each as a layer of its own",
+        )
+
+
+def _kind(stack: Stack) -> str:
+    description = stack.description
+    volumes = description.volume or description.sections_per_volume is not None
+    return "volume" if volumes else "movie"
+
+
+def _depth(stack: Stack) -> int:
+    return stack.description.sections_per_volume or len(stack)
+
+
+def _is_ours(path: str) -> bool:
+    name = os.fspath(path).lower()
+    for packed in _PACKED:
+        name = name.removesuffix(packed)
+    return name.endswith(SUFFIXES)
+
+
+def _name(path: str) -> str:
+    """Give a layer's name: the file's without its suffixes."""
+    name = Path(path).name
+    if name.lower().endswith(_PACKED):
+        name = Path(name).stem
+    return Path(name).stem
+
+
+def _natural(path: str) -> list[Any]:
+    """Give a key by which movie_2 comes before movie_10."""
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def _give_sliders_room() -> None:
+    """Have the viewer give new layers of ours contrast sliders that reach beyond the limits."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is not None:  # connecting twice changes nothing
+        viewer.layers.events.inserted.connect(_on_inserted)
+
+
+def _on_inserted(event: Any) -> None:
+    widen_contrast_slider(event.value)

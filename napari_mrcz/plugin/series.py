@@ -1,0 +1,130 @@
+"""Four-dimensional arrays on top of three-dimensional stacks, and the other way round; all lazy.
+
+napari shows movies of a session, or volumes of a file, as (movie, frame, y, x); a `Stack` and a
+file have one axis of frames.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from napari_mrcz.stack import Stack
+
+__all__ = ["Flattened", "StackSeries"]
+
+
+class StackSeries:
+    """A stack cut into parts of equal length: (part, frame, y, x).
+
+    Parameters
+    ----------
+    stack : Stack
+        The frames, part after part.
+    length : int
+        Frames in a part.
+
+    Raises
+    ------
+    ValueError
+        If the stack cannot be cut so.
+    """
+
+    def __init__(self, stack: Stack, length: int) -> None:
+        if length < 1 or len(stack) % length:
+            raise ValueError(f"{len(stack)} frames cannot be cut into parts of {length}")
+        self.stack = stack
+        self.length = length
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Parts, frames in each, rows, columns."""
+        n, y, x = self.stack.shape
+        return n // self.length, self.length, y, x
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type, in native byte order."""
+        return self.stack.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Always 4."""
+        return 4
+
+    @property
+    def size(self) -> int:
+        """Pixels in all frames."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        """Give the number of parts."""
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        """Index like an array of shape (part, frame, y, x), each axis by itself."""
+        parts, frames, *window = _four(key)
+        numbers = np.add.outer(
+            np.arange(len(self))[parts] * self.length, np.arange(self.length)[frames]
+        )
+        if not numbers.ndim:
+            return self.stack[(int(numbers), *window)]
+        found = self.stack[(numbers.reshape(-1).tolist(), *window)]
+        return found.reshape(numbers.shape + found.shape[1:])
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        """Decode all frames."""
+        return self.stack.__array__(dtype, copy).reshape(self.shape)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StackSeries:
+        # Frames never change, so that a copy (napari's "Duplicate") may share their source.
+        return StackSeries(self.stack.__deepcopy__(memo), self.length)
+
+    def __repr__(self) -> str:
+        return f"<StackSeries of {len(self)} parts of {self.stack!r}>"
+
+
+class Flattened:
+    """A four-dimensional array, in memory or lazy, as one long row of frames: (n, y, x).
+
+    Parameters
+    ----------
+    array : array-like, shape (part, frame, y, x)
+        Indexed by integers and slices.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._length = int(array.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames of all parts, rows, columns."""
+        parts, length, y, x = (int(n) for n in self._array.shape)
+        return parts * length, y, x
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return np.dtype(self._array.dtype)
+
+    def __getitem__(self, key: int | tuple[Any, ...]) -> Any:
+        """Give one frame, or a window of it."""
+        frame, *window = key if isinstance(key, tuple) else (key,)
+        return self._array[(*divmod(frame, self._length), *window)]
+
+
+def _four(key: Any) -> tuple[Any, ...]:
+    """Give an index with one part for each of the four axes."""
+    parts = key if isinstance(key, tuple) else (key,)
+    at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
+    missing = (slice(None),) * (4 - len(parts) + (at < len(parts)))
+    if len(parts) + len(missing) - (at < len(parts)) != 4 or any(p is None for p in parts):
+        raise IndexError(f"{key!r} is no index of four axes")
+    return (*parts[:at], *missing, *parts[at + 1 :])
