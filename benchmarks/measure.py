@@ -9,7 +9,7 @@ import statistics
 import time
 import tracemalloc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,33 +27,34 @@ class Row:
         The job, and what it is measured against.
     measured : float
         The ratio.
-    budget : float
-        What it should be.
-    best : {"high", "low"}
-        Whether the budget is a least or a most.
     unit : str
         What the ratio counts.
+    least, most : float, optional
+        The budget; neither where a figure is only told.
     """
 
     what: str
     against: str
     measured: float
-    budget: float
-    best: Literal["high", "low"]
-    unit: str = "×"
+    unit: str
+    least: float | None = None
+    most: float | None = None
 
     @property
     def holds(self) -> bool:
         """The budget is met."""
-        if self.best == "high":
-            return self.measured >= self.budget
-        return self.measured <= self.budget
+        low = self.least is None or self.measured >= self.least
+        return low and (self.most is None or self.measured <= self.most)
 
     def __str__(self) -> str:
-        bound = "≥" if self.best == "high" else "≤"
-        met = "yes" if self.holds else "**no**"
+        bounds = []
+        if self.least is not None:
+            bounds.append(f"≥ {self.least:g}")
+        if self.most is not None:
+            bounds.append(f"≤ {self.most:g}")
+        met = ("yes" if self.holds else "**no**") if bounds else ""
         measured = f"{self.measured:.3g} {self.unit}"
-        return f"| {self.what} | {self.against} | {bound} {self.budget:g} | {measured} | {met} |"
+        return f"| {self.what} | {self.against} | {' '.join(bounds)} | {measured} | {met} |"
 
 
 def table(rows: list[Row]) -> str:

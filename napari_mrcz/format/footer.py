@@ -18,7 +18,8 @@ import numpy.typing as npt
 import xxhash
 from numcodecs import blosc
 
-from napari_mrcz.format.metadata import from_plain, to_json_safe, to_plain
+from napari_mrcz.format.limits import check_depth, check_json, check_msgpack
+from napari_mrcz.format.metadata import from_tagged, to_json_safe, to_plain
 
 __all__ = [
     "TRAILER_NBYTES",
@@ -40,6 +41,8 @@ _AS_IT_IS, _BLOSC = 0, 1
 # A payload that unpacks to more than both of these is refused: it was made to fill the memory.
 _FREE_NBYTES = 2**20
 _LARGEST_EXPANSION = 32
+
+_UNDECODABLE = (ValueError, TypeError, RecursionError, MemoryError)
 
 Encoding = Literal["msgpack", "json"]
 
@@ -187,12 +190,17 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
         payload = _expand(payload)
     try:
         if encoding == _MSGPACK:
-            content = msgpack.unpackb(payload, raw=False, strict_map_key=False)
+            check_msgpack(payload)
+            content = msgpack.unpackb(
+                payload, raw=False, strict_map_key=False, object_hook=from_tagged
+            )
         else:
-            content = json.loads(payload)
-        content = from_plain(content)
-    # msgpack's own errors are ValueErrors, but for two that are plain Exceptions.
-    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+            check_json(payload)
+            content = json.loads(payload, object_hook=from_tagged)
+        check_depth(content)
+    # msgpack's own errors are ValueErrors, but for two that are plain Exceptions; and it makes room
+    # for as many values as a list claims to have.
+    except (*_UNDECODABLE, msgpack.exceptions.UnpackException) as error:
         raise FooterError(f"it cannot be decoded ({error})") from error
     if not isinstance(content, dict):
         raise FooterError("it is no map")

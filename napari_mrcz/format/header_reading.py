@@ -34,6 +34,7 @@ _MOST_PIXELS = 2**40
 _MOST_SAMPLES = 2**24
 # An angstrom length below this is an integer that was written into a float field (1.4e-45).
 _SMALLEST_CELL = 1e-6
+_FLOAT32_STEP = 2.0**-23
 
 
 def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Header:
@@ -272,8 +273,7 @@ def _pixel_size(
     """Give the voxel size along Z, Y, X: the cell's length divided by MX, MY, MZ.
 
     Where those are 0 (as `mrcz` writes them), it is divided by NX, NY, NZ, and along Z in every
-    compressed file: there MZ says how `mrcz` cuts the stack into a list. Rounded to the seven
-    digits that the header's float32 holds.
+    compressed file: there MZ says how `mrcz` cuts the stack into a list.
     """
     told = sampling[0] > 0 and sampling[1] > 0
     along_z = 0 if codec else sampling[2]
@@ -281,10 +281,16 @@ def _pixel_size(
         m if told and m > 0 else n for m, n in zip((*sampling[:2], along_z), sizes, strict=True)
     ]
     x, y, z = (
-        float(f"{c / m:.7g}") if np.isfinite(c) and c > _SMALLEST_CELL else 0.0
+        _shortest(c / m) if np.isfinite(c) and c > _SMALLEST_CELL else 0.0
         for c, m in zip(cell, samples, strict=True)
     )
     return z, y, x
+
+
+def _shortest(value: float) -> float:
+    """Give the shortest number that a float32 cannot tell from this: 1.05 rather than 1.0499999."""
+    rounded = (float(f"{value:.{digits}g}") for digits in (6, 7, 8, 9))
+    return next(r for r in rounded if abs(r - value) <= _FLOAT32_STEP * value)
 
 
 def _finite(value: np.float32) -> float:

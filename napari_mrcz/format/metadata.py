@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import re
 from collections.abc import Mapping
 from datetime import date
 from enum import Enum
@@ -17,18 +19,21 @@ from typing import Any
 import mrcfile.dtypes
 import numpy as np
 
-__all__ = ["decode_extended", "from_plain", "to_json_safe", "to_plain"]
+from napari_mrcz.format.limits import DEEPEST, check_depth, check_json
+
+__all__ = ["decode_extended", "from_tagged", "to_json_safe", "to_plain"]
 
 _ARRAY, _COMPLEX = "__ndarray__", "__complex__"
-_LARGEST_JSON = 64 * 2**20
-# Far above any metadata written by hand or program, far below Python's recursion limit.
-_DEEPEST = 250
+# dtype.str of numbers, booleans and text, the arrays that are kept as arrays.
+_ARRAY_DTYPE = re.compile(r"[<>|][biufcSU]\d{1,9}")
+# One record describes one frame; a file with more of them than this is no movie.
+_MOST_FEI_RECORDS = 2**12
 
 
 def to_plain(value: Any, depth: int = 0) -> Any:
     """Turn metadata into what msgpack holds: maps, lists, text, bytes, numbers, None.
 
-    Arrays and complex numbers become tagged maps, which `from_plain` undoes; tuples become
+    Arrays and complex numbers become tagged maps, which `from_tagged` undoes; tuples become
     lists; objects that are none of these become their text.
 
     Raises
@@ -36,10 +41,12 @@ def to_plain(value: Any, depth: int = 0) -> Any:
     ValueError
         If the nesting is deeper than 250, as it is where something contains itself.
     """
-    if depth > _DEEPEST:
-        raise ValueError(f"metadata nested deeper than {_DEEPEST}")
-    if value is None or isinstance(value, bool | float | str | bytes):
+    if depth > DEEPEST:
+        raise ValueError(f"metadata nested deeper than {DEEPEST}")
+    if value is None or isinstance(value, bool | float | bytes):
         return value
+    if isinstance(value, str):
+        return _encodable(value)
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**64 else str(value)
     if isinstance(value, Mapping):
@@ -60,29 +67,28 @@ def to_plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Enum):
         return to_plain(value.value, depth + 1)
     if isinstance(value, PathLike):
-        return str(fspath(value))
+        return to_plain(fspath(value), depth + 1)
     if isinstance(value, date):
         return value.isoformat()
-    return str(value)
+    return _encodable(str(value))
 
 
-def from_plain(value: Any) -> Any:
-    """Undo `to_plain`'s tags; a tag that does not hold together stays a map."""
-    if isinstance(value, list):
-        return [from_plain(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    if set(value) == {_ARRAY, "shape", "data"}:
-        try:
-            return np.frombuffer(value["data"], np.dtype(value[_ARRAY])).reshape(value["shape"])
-        except (ValueError, TypeError):
+def from_tagged(value: dict[Any, Any]) -> Any:
+    """Undo `to_plain`'s tag of one map; a map without one, or with a wrong one, stays a map."""
+    if len(value) == 3 and value.keys() == {_ARRAY, "shape", "data"}:
+        dtype = value[_ARRAY]
+        if not isinstance(dtype, str) or not _ARRAY_DTYPE.fullmatch(dtype):
             return value
-    if set(value) == {_COMPLEX}:
+        try:
+            return np.frombuffer(value["data"], dtype).reshape(value["shape"])
+        except (ValueError, TypeError, OverflowError):
+            return value
+    if len(value) == 1 and _COMPLEX in value:
         try:
             return complex(*value[_COMPLEX])
-        except TypeError:
+        except (ValueError, TypeError, OverflowError):
             return value
-    return {k: from_plain(v) for k, v in value.items()}
+    return value
 
 
 def to_json_safe(value: Any) -> Any:
@@ -106,8 +112,8 @@ def _json_safe(value: Any) -> Any:
         return [_json_safe(v) for v in value]
     if isinstance(value, dict):
         if _ARRAY in value:
-            value = from_plain(value)
-            return _json_safe(to_plain(value.tolist())) if isinstance(value, np.ndarray) else None
+            array = from_tagged(value)
+            return _json_safe(to_plain(array.tolist())) if isinstance(array, np.ndarray) else None
         if set(value) == {_COMPLEX}:
             return _json_safe(value[_COMPLEX])
         return {str(k): _json_safe(v) for k, v in value.items() if not isinstance(v, bytes)}
@@ -115,7 +121,16 @@ def _json_safe(value: Any) -> Any:
 
 
 def _key(key: Any) -> Any:
-    return key if isinstance(key, str | int) else str(key)
+    if isinstance(key, np.generic):
+        key = key.item()
+    if isinstance(key, int):
+        return key if -(2**63) <= key < 2**64 else str(key)
+    return _encodable(str(key))
+
+
+def _encodable(text: str) -> str:
+    """Give text as UTF-8 can hold it: half characters, as in odd file names, become "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def decode_extended(exttyp: str, raw: bytes, byte_order: str) -> Any:
@@ -145,8 +160,7 @@ def decode_extended(exttyp: str, raw: bytes, byte_order: str) -> Any:
 
 
 def _decode_json(raw: bytes) -> dict[str, Any]:
-    if len(raw) > _LARGEST_JSON:
-        raise ValueError(f"{len(raw)} bytes of JSON are more than any program writes")
+    check_json(raw)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -157,6 +171,7 @@ def _decode_json(raw: bytes) -> dict[str, Any]:
         raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError(f"the JSON is a {type(content).__name__}, where a map is expected")
+    check_depth(content)
     return content
 
 
@@ -168,7 +183,7 @@ def _decode_fei(exttyp: str, raw: bytes, byte_order: str) -> list[dict[str, Any]
     stated = int(np.frombuffer(raw, f"{byte_order}i4", 1)[0])
     step = stated if dtype.itemsize <= stated <= len(raw) else dtype.itemsize
     records = []
-    for start in range(0, len(raw) - dtype.itemsize + 1, step):
+    for start in range(0, len(raw) - dtype.itemsize + 1, step)[:_MOST_FEI_RECORDS]:
         record = np.frombuffer(raw, dtype, 1, start)[0]
         if int(record["Metadata size"]) != stated:
             break  # padding after the last record

@@ -40,6 +40,7 @@ from napari_mrcz.format.modes import FOUR_BIT, storage_dtype, unpack_four_bit
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
+    from types import TracebackType
 
 __all__ = ["FrameReader"]
 
@@ -214,6 +215,17 @@ class FrameReader:
         return parse_chunk_header(
             self._file.read(int(self.index.offsets[frame]), CHUNK_HEADER_NBYTES)
         )
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file; reading opens it again."""

@@ -38,16 +38,21 @@ class FrameCache:
     frame_nbytes : int
         Size of one in bytes; 16 MB are kept, or three frames if that is more, those being decoded
         ahead included.
-    ahead : int
-        Frames decoded ahead, 0 to 2.
+    read_ahead : bool
+        Decode two frames ahead.
     """
 
     def __init__(
-        self, read: Callable[[int], Frame], n_frames: int, frame_nbytes: int, ahead: int = 2
+        self,
+        read: Callable[[int], Frame],
+        n_frames: int,
+        frame_nbytes: int,
+        *,
+        read_ahead: bool = True,
     ) -> None:
         self._read = read
         self._n_frames = n_frames
-        self._ahead = min(max(ahead, 0), _FEWEST_KEPT - 1)
+        self._ahead = _FEWEST_KEPT - 1 if read_ahead else 0
         self._most_kept = max(_FEWEST_KEPT, _KEPT_NBYTES // max(1, frame_nbytes))
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Future[Frame]] = OrderedDict()

@@ -30,13 +30,15 @@ SUFFIXES = (COMPRESSED_SUFFIX, ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", "
 Result = TypeVar("Result")
 
 
-def open(path: str | PathLike[str]) -> Stack:
+def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
     """Open a movie without decoding anything.
 
     Parameters
     ----------
     path : path-like
         An MRC or MRCZ file (whatever its suffix), or one packed as `.gz` or `.bz2`.
+    read_ahead : bool
+        Decode the next two frames, in the background, when frames are asked for in order.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def open(path: str | PathLike[str]) -> Stack:
         other=reader.footer.other,
         path=os.fspath(path),
     )
-    return Stack(reader, description, header)
+    return Stack(reader, description, header, read_ahead=read_ahead)
 
 
 def read(path: str | PathLike[str]) -> npt.NDArray[Any]:

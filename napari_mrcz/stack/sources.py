@@ -10,9 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ArraySource", "CorrectedSource", "Correction", "FrameSource", "JoinedSource"]
+__all__ = [
+    "ArraySource",
+    "CachedSource",
+    "CorrectedSource",
+    "Correction",
+    "FrameSource",
+    "JoinedSource",
+]
 
 Frame = npt.NDArray[Any]
 
@@ -91,6 +98,55 @@ class ArraySource:
 
     def close(self) -> None:
         """Do nothing: the array belongs to whoever made it."""
+
+
+class CachedSource:
+    """A source that takes what the cache above it happens to hold, and adds nothing to it.
+
+    Parameters
+    ----------
+    source : FrameSource
+        The frames.
+    peek : callable, optional
+        Gives a frame that is there already, or None. It stays behind when this is pickled.
+    """
+
+    def __init__(
+        self, source: FrameSource, peek: Callable[[int], Frame | None] | None = None
+    ) -> None:
+        self._source = source
+        self._peek = peek
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedSource, (self._source,)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        return self._source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return self._source.dtype
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Give one frame, decoded only if it is not there."""
+        cached = self._peek(frame) if self._peek is not None else None
+        if cached is None:
+            return self._source.read_frame(frame, out)
+        if out is None:
+            return cached
+        out[...] = cached
+        return out
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Give part of a frame."""
+        return self._source.read_window(frame, window)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._source.close()
 
 
 class CorrectedSource:

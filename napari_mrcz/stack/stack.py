@@ -14,17 +14,20 @@ import numpy.typing as npt
 
 from napari_mrcz.format import Description, Header
 from napari_mrcz.stack.cache import FrameCache
+from napari_mrcz.stack.indexing import split_index
 from napari_mrcz.stack.sources import (
     ArraySource,
+    CachedSource,
     CorrectedSource,
     Correction,
     FrameSource,
     JoinedSource,
 )
+from napari_mrcz.stack.summing import sum_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import EllipsisType, TracebackType
+    from types import TracebackType
 
     import dask.array
 
@@ -50,8 +53,8 @@ class Stack:
         What is known of them.
     header : Header, optional
         The file's header.
-    read_ahead : int
-        Frames decoded ahead when stepping through in order, 0 to 2.
+    read_ahead : bool
+        Decode the next two frames, in the background, when frames are asked for in order.
     """
 
     def __init__(
@@ -60,14 +63,15 @@ class Stack:
         description: Description,
         header: Header | None = None,
         *,
-        read_ahead: int = 2,
+        read_ahead: bool = True,
     ) -> None:
         self._source = source
         self._description = description
         self._header = header
         self._read_ahead = read_ahead
         n, y, x = source.shape
-        self._cache = FrameCache(source.read_frame, n, y * x * source.dtype.itemsize, read_ahead)
+        nbytes = y * x * source.dtype.itemsize
+        self._cache = FrameCache(source.read_frame, n, nbytes, read_ahead=read_ahead)
         self._sum: Frame | None = None
         self._sum_lock = threading.Lock()
 
@@ -195,7 +199,7 @@ class Stack:
         The frame axis takes integers, slices and lists of integers or booleans; rows and columns
         take integers and slices. One frame as a whole is a read-only view of the cached one.
         """
-        frames, window = self._split(key)
+        frames, window = split_index(key, self.shape)
         whole = all(isinstance(w, slice) and w == slice(None) for w in window)
         if isinstance(frames, int):
             if whole:
@@ -259,7 +263,7 @@ class Stack:
         """
         step = dict(correction.describe())
         description = replace(self._description, history=(*self.history, step))
-        beneath = _ThroughCache(self._source, self._cache.peek)
+        beneath = CachedSource(self._source, self._cache.peek)
         return self._with(CorrectedSource(beneath, correction), description)
 
     def described(self, **changes: Any) -> Stack:
@@ -292,7 +296,7 @@ class Stack:
             raise ValueError("a stack is summed along axis 0; else use np.asarray(stack)")
         with self._sum_lock:
             if self._sum is None:
-                total = _sum_frames(self._source, progress)
+                total = sum_frames(self._source, progress)
                 total.flags.writeable = False
                 self._sum = total
             return self._sum
@@ -326,21 +330,6 @@ class Stack:
     def _with(self, source: FrameSource, description: Description) -> Stack:
         return Stack(source, description, self._header, read_ahead=self._read_ahead)
 
-    def _split(self, key: Any) -> tuple[int | Sequence[int], tuple[Any, ...]]:
-        """Split an index into frames and the window within each."""
-        parts = key if isinstance(key, tuple) else (key,)
-        if sum(p is Ellipsis for p in parts) > 1 or len(parts) > 3 + (Ellipsis in _plain(parts)):
-            raise IndexError(f"too many indices for a stack of shape {self.shape}")
-        if Ellipsis in _plain(parts):
-            at = _plain(parts).index(Ellipsis)
-            fill = (slice(None),) * (4 - len(parts))
-            parts = (*parts[:at], *fill, *parts[at + 1 :])
-        parts = (*parts, *(slice(None),) * (3 - len(parts)))
-        window = tuple(
-            _row_or_column(part, size) for part, size in zip(parts[1:], self.shape[1:], strict=True)
-        )
-        return _frame_numbers(parts[0], len(self)), window
-
     def _read_frames(self, frames: Sequence[int]) -> Frame:
         out = np.empty((len(frames), *self.shape[1:]), self.dtype)
 
@@ -367,42 +356,6 @@ class Stack:
 
         _in_threads(read, len(frames))
         return out
-
-
-class _ThroughCache:
-    """A source that takes what the cache above it happens to hold, and adds nothing to it."""
-
-    def __init__(
-        self, source: FrameSource, peek: Callable[[int], Frame | None] | None = None
-    ) -> None:
-        self._source = source
-        self._peek = peek
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _ThroughCache, (self._source,)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._source.dtype
-
-    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        cached = self._peek(frame) if self._peek is not None else None
-        if cached is None:
-            return self._source.read_frame(frame, out)
-        if out is None:
-            return cached
-        out[...] = cached
-        return out
-
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        return self._source.read_window(frame, window)
-
-    def close(self) -> None:
-        self._source.close()
 
 
 class _FrameMaker:
@@ -440,46 +393,9 @@ def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
 
 
 def _unpickled(
-    source: FrameSource, description: Description, header: Header | None, read_ahead: int
+    source: FrameSource, description: Description, header: Header | None, read_ahead: bool
 ) -> Stack:
     return Stack(source, description, header, read_ahead=read_ahead)
-
-
-def _plain(parts: tuple[Any, ...]) -> list[EllipsisType | None]:
-    """Make parts comparable: arrays among them would compare elementwise."""
-    return [Ellipsis if part is Ellipsis else None for part in parts]
-
-
-def _frame_numbers(part: Any, n: int) -> int | Sequence[int]:
-    if isinstance(part, slice):
-        return range(n)[part]
-    try:
-        array = np.asarray(part)
-        if array.ndim == 0 and array.dtype.kind != "b":
-            return _within(operator.index(part), n)
-    except (TypeError, ValueError):  # ValueError: lists of lists of different lengths
-        array = np.asarray(None)
-    if array.ndim == 1 and array.dtype.kind == "b":
-        if len(array) != n:
-            raise IndexError(f"a mask of {len(array)} for {n} frames")
-        return [int(i) for i in np.flatnonzero(array)]
-    if array.ndim == 1 and (array.dtype.kind in "iu" or not array.size):
-        return [_within(i, n) for i in array.tolist()]
-    raise IndexError("frames are indexed by integers, slices or lists of them")
-
-
-def _row_or_column(part: Any, size: int) -> Any:
-    if isinstance(part, slice):
-        return slice(None) if part == slice(0, size) or part == slice(0, size, 1) else part
-    if isinstance(part, bool | np.bool_) or not hasattr(part, "__index__"):
-        raise IndexError("rows and columns are indexed by integers and slices")
-    return _within(operator.index(part), size)
-
-
-def _within(index: int, size: int) -> int:
-    if not -size <= index < size:
-        raise IndexError(f"index {index} is out of range for {size}")
-    return index % size
 
 
 def _in_threads(work: Callable[[int], None], count: int) -> None:
@@ -491,44 +407,3 @@ def _in_threads(work: Callable[[int], None], count: int) -> None:
     with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-read") as pool:
         for _ in pool.map(work, range(count)):
             pass
-
-
-def _sum_frames(source: FrameSource, progress: Callable[[int, int], None] | None) -> Frame:
-    """Sum frames in as many threads as there are processors, each with a sum of its own."""
-    n, y, x = source.shape
-    dtype = _sum_dtype(source.dtype, n)
-    threads = min(n, os.cpu_count() or 1)
-    sums = [np.zeros((y, x), dtype) for _ in range(threads)]
-    free = list(sums)
-    lock = threading.Lock()
-
-    def add(frame: int) -> None:
-        pixels = source.read_frame(frame)
-        with lock:
-            total = free.pop()
-        np.add(total, pixels, out=total, casting="unsafe")
-        with lock:
-            free.append(total)
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-sum") as pool:
-        try:
-            for done, _ in enumerate(pool.map(add, range(n)), 1):
-                if progress is not None:
-                    progress(done, n)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    for other in sums[1:]:
-        sums[0] += other
-    return sums[0]
-
-
-def _sum_dtype(dtype: np.dtype[Any], n: int) -> np.dtype[Any]:
-    if dtype.kind == "c":
-        return np.dtype(np.complex128)
-    if dtype.kind == "f":
-        return np.dtype(np.float64)
-    if dtype == np.uint64:
-        return dtype
-    largest = 1 if dtype.kind == "b" else max(abs(np.iinfo(dtype).min), np.iinfo(dtype).max)
-    return np.dtype(np.int32 if largest * n < 2**31 else np.int64)
