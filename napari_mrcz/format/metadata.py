@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import re
 from collections.abc import Mapping
 from datetime import date
 from enum import Enum

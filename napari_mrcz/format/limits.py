@@ -1,0 +1,86 @@
+"""How much metadata is believed: counted before it is decoded, since a few bytes can name a lot.
+
+A map takes one byte in msgpack and two in JSON, but some hundred in memory; and what is nested
+deeply can neither be copied nor pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["DEEPEST", "LARGEST_JSON", "check_depth", "check_json", "check_msgpack"]
+
+# Far above any metadata written by hand or program, far below Python's recursion limit.
+DEEPEST = 250
+LARGEST_JSON = 2**23
+# Numbers, texts, arrays (one each), lists and maps in one file: decoded, they take 100 MB at most.
+_MOST_VALUES = 2**19
+
+# Of each first byte from 0xc4 on, the bytes that follow it: of fixed number, or as many as the
+# integer of this many bytes says, and some.
+_FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+_FIXED |= {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}
+_FIXED |= {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # lists, maps: what they hold follows
+_COUNTED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)}
+_COUNTED |= {0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0)}
+
+
+def check_msgpack(payload: bytes) -> None:
+    """Refuse msgpack of more values than any metadata has.
+
+    Raises
+    ------
+    ValueError
+        Saying so.
+    """
+    position = count = 0
+    end = len(payload)
+    while position < end:
+        count += 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES} values")
+        first = payload[position]
+        position += 1
+        if 0xA0 <= first < 0xC0:
+            position += first & 0x1F
+        elif first in _FIXED:
+            position += _FIXED[first]
+        elif first in _COUNTED:
+            width, more = _COUNTED[first]
+            position += width + more + int.from_bytes(payload[position : position + width], "big")
+
+
+def check_json(text: bytes) -> None:
+    """Refuse JSON that is longer, or holds more values, than any metadata.
+
+    Raises
+    ------
+    ValueError
+        Saying so.
+    """
+    if len(text) > LARGEST_JSON:
+        raise ValueError(f"{len(text)} bytes of JSON are more than any program writes")
+    if sum(map(text.count, (b",", b":", b"[", b"{"))) > _MOST_VALUES:
+        raise ValueError(f"more than {_MOST_VALUES} values")
+
+
+def check_depth(content: Any) -> None:
+    """Refuse lists and maps that are nested too deeply to be copied.
+
+    Raises
+    ------
+    ValueError
+        Saying so.
+    """
+    level = [content]
+    for _ in range(DEEPEST):
+        level = [inner for value in level for inner in _contents(value)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {DEEPEST}")
+
+
+def _contents(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
