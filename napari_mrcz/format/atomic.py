@@ -217,6 +217,8 @@ class AtomicFile:
         advice = ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             advice = "Make room or choose another disk; nothing that was there has been changed"
+        elif isinstance(error, FileNotFoundError):
+            advice = "Make the folder first, or check its name"
         elif isinstance(error, PermissionError):
             advice = "Close the file in other programs, or choose another folder"
         return MrczError(self.path, f"cannot be written: {error.strerror}", advice=advice)

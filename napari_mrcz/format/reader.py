@@ -98,7 +98,8 @@ class FrameReader:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
+        # Absolute: reopening and unpickling must not depend on the working directory.
+        self.path = Path(path).absolute()
         self._file = open_file(self.path)
         try:
             layout = _read_layout(self._file)

@@ -239,12 +239,6 @@ class Stack:
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self._source, self._description, self._header, self._read_ahead)
 
-    def __dask_tokenize__(self) -> Any:
-        """Name the same frames alike, so that dask sees that they are."""
-        from dask.tokenize import normalize_token
-
-        return normalize_token((self._description.path, self.history, self.__reduce__()))
-
     def __repr__(self) -> str:
         n, y, x = self.shape
         size = self.pixel_size[2]
