@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
@@ -71,7 +70,7 @@ def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
         metadata=reader.metadata,
         history=reader.footer.history,
         other=reader.footer.other,
-        path=os.fspath(path),
+        path=str(reader.path),
     )
     return Stack(reader, description, header, read_ahead=read_ahead)
 
