@@ -13,7 +13,7 @@ __all__ = ["Statistics", "statistics_of"]
 
 # Pieces that stay in the processor's second-level cache while three sums are made of them, and long
 # enough that threads do not queue for the interpreter between them.
-_PIECE = 2**17
+_PIECE = 2**18
 
 
 @dataclass(frozen=True)

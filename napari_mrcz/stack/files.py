@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import Future
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +19,7 @@ from napari_mrcz.stack.stack import Stack, size_zyx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from os import PathLike
 
 __all__ = ["SUFFIXES", "open", "read", "read_async", "write", "write_async"]
 
