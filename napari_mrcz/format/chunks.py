@@ -44,6 +44,8 @@ FILTERS = {"none": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blos
 # Bits 5-7 of a chunk's flags; lz4 and lz4hc share a format.
 _CODEC_OF_FLAG = {0: "blosclz", 1: "lz4", 2: "snappy", 3: "zlib", 4: "zstd"}
 _MEMCPYED = 0x02
+# zstd packs equal bytes tightest: blocks of 128 kB into 4 bytes each.
+_LARGEST_EXPANSION = 2**15
 _BLOSC2_EXTENDED_NBYTES = 32
 # Version-5 header: both shuffle bits of the flags announce 16 more bytes, with six filters at 16,
 # the codec at 22 and more flags at 31.
@@ -130,6 +132,8 @@ def check_chunk(
         )
     if not header.typesize or not header.blocksize:
         raise refuse("the chunk's item size or block size is 0")
+    if header.version == 2 and header.nbytes > _LARGEST_EXPANSION * header.ctbytes:
+        raise refuse(f"the chunk claims that {header.ctbytes} bytes hold {header.nbytes}")
     if header.codec == "snappy":
         raise refuse(
             "the frame is compressed with snappy, which no current blosc can decode",

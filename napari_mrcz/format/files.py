@@ -8,17 +8,14 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
-import mmap
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.header import HEADER_NBYTES
@@ -30,13 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["RandomAccessFile", "open_file"]
 
 _UNPACK_STEP = 2**20
+_LARGEST_SURPLUS = 2**26
+
+_Identity = tuple[int, int]
 
 
 class _Descriptor:
     """An open file that closes when the last thread using it lets go."""
 
     def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        # Without waiting for someone to write to it, should it be a pipe.
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        self.number = os.open(path, flags)
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -61,9 +63,8 @@ class RandomAccessFile:
         self.path = path
         self._lock = threading.Lock()
         self._descriptor: _Descriptor | None = None
-        self._map: mmap.mmap | None = None
         # Length and time of change, by which a file that was replaced meanwhile is told.
-        self._identity: tuple[int, int] | None = None
+        self._identity: _Identity | None = None
         self._use()
 
     @property
@@ -98,24 +99,10 @@ class RandomAccessFile:
             raise MrczError(self.path, found, offset=offset) from error
         return done
 
-    def array(self, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Give a read-only array over the memory-mapped file."""
-        descriptor = self._use()
-        with self._lock:
-            if self._map is None:
-                self._map = mmap.mmap(descriptor.number, 0, access=mmap.ACCESS_READ)
-            mapped = self._map
-        count = int(np.prod(shape, dtype=np.int64))
-        if os.fstat(descriptor.number).st_size < offset + count * dtype.itemsize:
-            # Touching pages that are gone would kill the process.
-            raise MrczError(self.path, "the file became shorter while it was open", offset=offset)
-        return np.frombuffer(mapped, dtype, count, offset).reshape(shape)
-
     def close(self) -> None:
         """Let the file go; the next read opens it again."""
         with self._lock:
             self._descriptor = None
-            self._map = None
 
     def _use(self) -> _Descriptor:
         with self._lock:
@@ -126,18 +113,11 @@ class RandomAccessFile:
     def _open(self) -> _Descriptor:
         try:
             descriptor = _Descriptor(self.path)
-            status = os.fstat(descriptor.number)
+            identity = _identity(os.fstat(descriptor.number))
         except OSError as error:
-            hint = "Check the name and the folder" if isinstance(error, FileNotFoundError) else ""
-            found = f"cannot be opened: {error.strerror}"
-            raise MrczError(self.path, found, advice=hint) from error
-        identity = (status.st_size, status.st_mtime_ns)
-        if self._identity is not None and identity != self._identity:
-            raise MrczError(
-                self.path,
-                "the file was changed by another program since it was first opened",
-                advice="Open it again",
-            )
+            raise _cannot_be_opened(self.path, error) from error
+        if self._identity not in (None, identity):
+            raise _changed(self.path)
         self._identity = identity
         return descriptor
 
@@ -147,8 +127,13 @@ class _UnpackedFile(RandomAccessFile):
 
     def __init__(self, path: Path) -> None:
         self._temporary: Path | None = None
-        self._packed = path
+        self._nbytes = 0
         super().__init__(path)
+
+    @property
+    def nbytes(self) -> int:
+        """Length of what is packed."""
+        return self._nbytes
 
     def close(self) -> None:
         super().close()
@@ -165,14 +150,14 @@ class _UnpackedFile(RandomAccessFile):
             self._temporary = None
 
     def _open(self) -> _Descriptor:
-        if self._temporary is None:
-            self._temporary = self._unpack()
-            self._identity = None
-        self.path = self._temporary
-        try:
-            return super()._open()
-        finally:
-            self.path = self._packed
+        super()._open()  # looks whether it is still the same
+        self._temporary = self._unpack()
+        descriptor = _Descriptor(self._temporary)
+        self._nbytes = os.fstat(descriptor.number).st_size
+        if os.name != "nt":
+            # Open, it needs no name, and without one it is not left behind by a crash.
+            self._remove()
+        return descriptor
 
     def _unpack(self) -> Path:
         number, name = tempfile.mkstemp(prefix="napari-mrcz-", suffix=self._packed.suffix)
@@ -209,7 +194,10 @@ def _unpacked(path: Path) -> Iterator[bytes]:
             )
         yield head
         # A footer may follow the pixels; anything longer than them was made to fill the disk.
-        left = header.nsymbt + 2 * header.nz * header.frame_nbytes + 2**26
+        left = 2 * header.nz * header.frame_nbytes
+        if header.codec:
+            left = min(left, 4 * path.stat().st_size)  # blosc's chunks hardly compress again
+        left += _LARGEST_SURPLUS
         while piece := packed.read(_UNPACK_STEP):
             yield piece
             left -= len(piece)
@@ -222,9 +210,39 @@ def _free_nbytes() -> int:
 
 
 def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
-    """Open a file for reading at any place, unpacking `.gz` and `.bz2`."""
+    """Open a file for reading at any place, unpacking `.gz` and `.bz2`.
+
+    Raises
+    ------
+    MrczError
+        If it cannot be opened, or is a folder, a pipe or a device.
+    """
     path = Path(path)
-    if path.is_dir():
-        raise MrczError(path, "is a folder, where a file is expected")
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise _cannot_be_opened(path, error) from error
+    except ValueError as error:
+        raise MrczError(path, f"is no name of a file: {error}") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise MrczError(path, f"is {kind}, where a file is expected")
     packed = path.suffix.lower() in (".gz", ".bz2")
     return _UnpackedFile(path) if packed else RandomAccessFile(path)
+
+
+def _cannot_be_opened(path: Path, error: OSError) -> MrczError:
+    hint = "Check the name and the folder" if isinstance(error, FileNotFoundError) else ""
+    return MrczError(path, f"cannot be opened: {error.strerror}", advice=hint)
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_size, status.st_mtime_ns
+
+
+def _changed(path: Path) -> MrczError:
+    return MrczError(
+        path,
+        "the file was changed by another program since it was first opened",
+        advice="Open it again",
+    )

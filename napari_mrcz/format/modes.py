@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 __all__ = [
     "DTYPE_OF_MODE",
+    "DTYPE_OF_NAME",
     "FOUR_BIT",
     "MODE_OF_DTYPE",
     "frame_nbytes",
@@ -49,6 +50,8 @@ _STORED_AS: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(np.float64): np.dtype(np.float32),
     np.dtype(np.complex128): np.dtype(np.complex64),
 }
+
+DTYPE_OF_NAME = {dtype.name: dtype for dtype in (*MODE_OF_DTYPE, *_STORED_AS)}
 
 
 def storage_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -1,13 +1,7 @@
-"""Opening a movie file: header, metadata and where each frame lies; then any frame, in any order.
-
-Opening decodes no pixels. With our footer it takes the same few reads however many frames there
-are; without it the chunk headers are walked, 16 bytes a frame.
-"""
+"""Reading the frames of one file, in any order and from any thread."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
     ChunkHeader,
@@ -23,44 +17,16 @@ from napari_mrcz.format.chunks import (
     decompress,
     parse_chunk_header,
 )
-from napari_mrcz.format.files import RandomAccessFile, open_file
-from napari_mrcz.format.footer import (
-    TRAILER_NBYTES,
-    Footer,
-    FooterError,
-    FrameIndex,
-    payload_nbytes,
-    unpack_footer,
-)
-from napari_mrcz.format.header import HEADER_NBYTES, Header
-from napari_mrcz.format.header_reading import parse_header
-from napari_mrcz.format.metadata import decode_extended
-from napari_mrcz.format.modes import FOUR_BIT, storage_dtype, unpack_four_bit
+from napari_mrcz.format.files import open_file
+from napari_mrcz.format.header import HEADER_NBYTES
+from napari_mrcz.format.layout import LARGEST_EXTENDED, read_layout
+from napari_mrcz.format.modes import FOUR_BIT, unpack_four_bit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
     from types import TracebackType
 
 __all__ = ["FrameReader"]
-
-# The largest footer that is read: a gain reference of 64 megapixels in float32, and room to spare.
-_LARGEST_FOOTER = 2**30
-# A blosc chunk is never longer than its content and this.
-_CHUNK_OVERHEAD = 32
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """What opening a file finds out."""
-
-    header: Header
-    footer: Footer
-    metadata: Mapping[str, Any]
-    extended: Any
-    index: FrameIndex
-    end: int
-    dtype: np.dtype[Any]
 
 
 class FrameReader:
@@ -102,7 +68,7 @@ class FrameReader:
         self.path = Path(path).absolute()
         self._file = open_file(self.path)
         try:
-            layout = _read_layout(self._file)
+            layout = read_layout(self._file)
         except BaseException:
             self._file.close()
             raise
@@ -128,8 +94,9 @@ class FrameReader:
         return self._file.nbytes
 
     def extended_raw(self) -> bytes:
-        """Give the extended header's bytes as they are."""
-        return self._file.read(HEADER_NBYTES, self.header.nsymbt)
+        """Give the extended header's bytes as they are; none of one that no program writes."""
+        nbytes = self.header.nsymbt
+        return self._file.read(HEADER_NBYTES, nbytes) if nbytes <= LARGEST_EXTENDED else b""
 
     def read_stored(self, frame: int) -> memoryview:
         """Give the bytes of a frame as they lie in the file, their checksum verified.
@@ -139,16 +106,9 @@ class FrameReader:
         MrczError
             If they are damaged or missing.
         """
-        offset, nbytes = int(self.index.offsets[frame]), int(self.index.sizes[frame])
-        stored = np.empty(nbytes, np.uint8).data  # bytes would be set to 0 first
-        if (got := self._file.read_into(offset, stored)) < nbytes:
-            raise MrczError(
-                self.path,
-                f"{got} bytes are left of {nbytes}",
-                frame=frame,
-                offset=offset,
-                advice="The file became shorter while it was open",
-            )
+        # Not bytes, which would be set to 0 first.
+        stored = np.empty(int(self.index.sizes[frame]), np.uint8).data
+        self._read_whole(stored, frame)
         self._verify(stored, frame)
         return stored
 
@@ -175,7 +135,7 @@ class FrameReader:
         header = self.header
         shape = header.shape[1:]
         if out is None:
-            out = np.empty(shape, self.dtype)
+            out = self._room_for(frame)
         # Where the stored pixels are the caller's pixels, they are decoded right into the result.
         direct = header.mode != FOUR_BIT and self.dtype == header.stored_dtype.newbyteorder("=")
         same_bytes = direct or (header.mode == 0 and self.dtype in (np.uint8, np.bool_))
@@ -190,26 +150,36 @@ class FrameReader:
         elif same_bytes and out.flags.c_contiguous:
             if not native:
                 out.byteswap(inplace=True)
+            if self.dtype == np.bool_:
+                np.not_equal(target.reshape(shape), 0, out=out)  # numpy takes for granted 0 or 1
         else:
             out[...] = target.view(header.stored_dtype).reshape(shape)
         return out
 
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> npt.NDArray[Any]:
-        """Read part of a frame; of an uncompressed file no more than the pages it touches.
+    def read_window(self, frame: int, window: tuple[Any, Any]) -> npt.NDArray[Any]:
+        """Read part of a frame; of plain pixels without checksums only the rows it lies in.
 
         Parameters
         ----------
         frame : int
             Index from 0.
-        window : tuple
-            Index into (y, x): integers and slices.
+        window : tuple of (int or slice, int or slice)
+            Rows and columns.
         """
         header = self.header
-        if header.codec or header.mode == FOUR_BIT:
+        if header.codec or header.mode == FOUR_BIT or self.index.xxh3 is not None:
             return np.asarray(self.read_frame(frame)[window])
-        offset = int(self.index.offsets[frame])
-        stored = self._file.array(header.stored_dtype, offset, header.shape[1:])
-        return np.array(stored[window], dtype=self.dtype)
+        ny, nx = header.shape[1:]
+        rows, columns = window
+        wanted = range(ny)[rows] if isinstance(rows, slice) else range(rows, rows + 1)
+        first = min(wanted[0], wanted[-1]) if wanted else 0
+        # Read rather than mapped: where a mapped file is cut off by another program, the system
+        # kills whoever touches the pages that are gone.
+        n_rows = abs(wanted[-1] - wanted[0]) + 1 if wanted else 0
+        block = np.empty((n_rows, nx), header.stored_dtype)
+        self._read_whole(block.reshape(-1).view(np.uint8).data, frame, first * block.strides[0])
+        picked = block[:: wanted.step] if isinstance(rows, slice) else block[0]
+        return np.array(picked[..., columns], self.dtype)
 
     def chunk_header(self, frame: int) -> ChunkHeader:
         """Give the header of a compressed frame's chunk."""
@@ -234,19 +204,38 @@ class FrameReader:
 
     def _fill(self, target: npt.NDArray[np.uint8], frame: int) -> None:
         """Put a frame's stored pixels, decompressed, into `target`."""
-        offset = int(self.index.offsets[frame])
         if not self.header.codec:
-            if self._file.read_into(offset, target.data) < len(target):
-                raise MrczError(self.path, "the frame is cut off", frame=frame, offset=offset)
+            self._read_whole(target.data, frame)
             self._verify(target.data, frame)
             return
         chunk = self.read_stored(frame)
+        offset = int(self.index.offsets[frame])
         where: dict[str, Any] = {"path": self.path, "frame": frame, "offset": offset}
         if len(chunk) < CHUNK_HEADER_NBYTES:
             raise MrczError(found="the chunk is shorter than its own header", **where)
         chunk_header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
         check_chunk(chunk_header, len(target), len(chunk), **where)
         decompress(chunk[: chunk_header.ctbytes], target, **where)
+
+    def _room_for(self, frame: int) -> npt.NDArray[Any]:
+        try:
+            return np.empty(self.shape[1:], self.dtype)
+        except MemoryError:
+            nbytes = self.shape[1] * self.shape[2] * self.dtype.itemsize
+            found = f"a frame of {nbytes / 1e9:.1f} GB, more than there is memory"
+            raise MrczError(self.path, found, frame=frame) from None
+
+    def _read_whole(self, buffer: memoryview, frame: int, start: int = 0) -> None:
+        """Fill `buffer` with a frame's stored bytes from `start` on."""
+        offset = int(self.index.offsets[frame]) + start
+        if (got := self._file.read_into(offset, buffer)) < len(buffer):
+            raise MrczError(
+                self.path,
+                f"{got} bytes are left of {len(buffer)}",
+                frame=frame,
+                offset=offset,
+                advice="The file became shorter while it was open",
+            )
 
     def _verify(self, stored: memoryview, frame: int) -> None:
         if self.index.xxh3 is None:
@@ -259,137 +248,3 @@ class FrameReader:
                 offset=int(self.index.offsets[frame]),
                 advice="The file was damaged after it was written; restore this frame from a copy",
             )
-
-
-def _read_layout(file: RandomAccessFile) -> _Layout:
-    header = parse_header(file.read(0, HEADER_NBYTES), file.path, file.nbytes)
-    footer, end = _read_footer(file, header)
-    index = footer.frames
-    if index is not None and (wrong := _contradiction(index, header, end)):
-        _warn(file, f"the footer's frame index is ignored: {wrong}")
-        index = None
-    if index is None:
-        index = _walk_chunks(file, header, end) if header.codec else _even_frames(file, header, end)
-    if len(index) < header.nz:
-        _warn(
-            file,
-            f"{len(index)} of the {header.nz} frames that the header announces are there; "
-            "the file is cut off or was never finished",
-        )
-        header = replace(header, nz=len(index))
-    extended = _read_extended(file, header)
-    if isinstance(extended, dict) and "_HyperSpy" in extended:
-        note = "written by hyperspy: where its axes were in Å the pixel size is 10 times too large"
-        header = replace(header, notes=(*header.notes, note))
-    metadata = footer.metadata
-    if not metadata and isinstance(extended, dict):
-        metadata = extended
-    return _Layout(header, footer, metadata, extended, index, end, _given_dtype(header, footer))
-
-
-def _read_footer(file: RandomAccessFile, header: Header) -> tuple[Footer, int]:
-    """Give the footer and the byte at which the pixels must have ended."""
-    nothing = Footer(), file.nbytes
-    if file.nbytes < header.data_offset + TRAILER_NBYTES:
-        return nothing
-    trailer = file.read(file.nbytes - TRAILER_NBYTES, TRAILER_NBYTES)
-    try:
-        nbytes = payload_nbytes(trailer)
-        if nbytes is None:
-            return nothing
-        start = file.nbytes - TRAILER_NBYTES - nbytes
-        if start < header.data_offset or nbytes > _LARGEST_FOOTER:
-            raise FooterError(f"it claims {nbytes} bytes")
-        return unpack_footer(file.read(start, nbytes), trailer), start
-    except FooterError as error:
-        _warn(file, f"the metadata footer is ignored: {error}; the pixels are not affected")
-        return nothing
-
-
-def _contradiction(index: FrameIndex, header: Header, end: int) -> str:
-    """Say why an index cannot be this file's, or nothing."""
-    if len(index) != header.nz:
-        return f"it lists {len(index)} frames, the header {header.nz}"
-    offsets, sizes = index.offsets, index.sizes
-    if (offsets < header.data_offset).any() or (offsets > end).any() or (sizes > end).any():
-        return "frames lie outside the file"
-    ends = offsets + sizes
-    if (ends > end).any() or (ends[:-1] > offsets[1:]).any():
-        return "frames overlap or lie outside the pixel data"
-    smallest = CHUNK_HEADER_NBYTES if header.codec else header.frame_nbytes
-    if (sizes < smallest).any() or (not header.codec and (sizes != smallest).any()):
-        return "frames are of impossible size"
-    return ""
-
-
-def _even_frames(file: RandomAccessFile, header: Header, end: int) -> FrameIndex:
-    """Place the frames of an uncompressed file."""
-    count = min(header.nz, max(0, end - header.data_offset) // header.frame_nbytes)
-    if count < 1:
-        raise MrczError(
-            file.path,
-            f"no whole frame: {end - header.data_offset} bytes of pixels, where one frame of "
-            f"{header.nx} x {header.ny} takes {header.frame_nbytes}",
-            offset=header.data_offset,
-            advice="The file is truncated, or its header is damaged",
-        )
-    offsets = header.data_offset + header.frame_nbytes * np.arange(count, dtype=np.uint64)
-    return FrameIndex(offsets.astype(np.uint64), np.full(count, header.frame_nbytes, np.uint64))
-
-
-def _walk_chunks(file: RandomAccessFile, header: Header, end: int) -> FrameIndex:
-    """Follow the chunk headers of a compressed file without a usable index."""
-    offsets: list[int] = []
-    sizes: list[int] = []
-    offset = header.data_offset
-    for frame in range(header.nz):
-        left = end - offset
-        if left < CHUNK_HEADER_NBYTES:
-            break
-        chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
-        if frame and left < chunk.ctbytes <= header.frame_nbytes + _CHUNK_OVERHEAD:
-            break  # a last frame that was cut off; the ones before it are whole
-        check_chunk(chunk, header.frame_nbytes, left, path=file.path, frame=frame, offset=offset)
-        offsets.append(offset)
-        sizes.append(chunk.ctbytes)
-        offset += chunk.ctbytes
-    if not offsets:
-        raise MrczError(
-            file.path,
-            f"no frames: {max(0, end - header.data_offset)} bytes follow the header",
-            offset=header.data_offset,
-            advice="The file was never finished; the C library writes such files where frames do "
-            "not compress",
-        )
-    return FrameIndex(np.array(offsets, np.uint64), np.array(sizes, np.uint64))
-
-
-def _read_extended(file: RandomAccessFile, header: Header) -> Any:
-    if not header.nsymbt or header.exttyp not in ("json", "FEI1", "FEI2"):
-        return None
-    try:
-        raw = file.read(HEADER_NBYTES, header.nsymbt)
-        return decode_extended(header.exttyp, raw, header.byte_order)
-    except ValueError as error:
-        kind = header.exttyp
-        _warn(file, f"the extended header ({kind}) is ignored: {error}; the pixels are intact")
-        return None
-
-
-def _given_dtype(header: Header, footer: Footer) -> np.dtype[Any]:
-    """Give the dtype that the writer was handed, where the footer names it and it is possible."""
-    if footer.dtype is not None:
-        try:
-            given = np.dtype(footer.dtype)
-            if given.kind in "biufc" and (
-                storage_dtype(given) == header.dtype
-                or (given == np.uint8 and header.dtype == np.uint16)
-            ):
-                return given.newbyteorder("=")
-        except (TypeError, ValueError):
-            pass
-    return header.dtype
-
-
-def _warn(file: RandomAccessFile, message: str) -> None:
-    warnings.warn(MrczWarning(f"{file.path}: {message}"), stacklevel=2)
