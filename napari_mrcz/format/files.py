@@ -160,15 +160,15 @@ class _UnpackedFile(RandomAccessFile):
         return descriptor
 
     def _unpack(self) -> Path:
-        number, name = tempfile.mkstemp(prefix="napari-mrcz-", suffix=self._packed.suffix)
+        number, name = tempfile.mkstemp(prefix="napari-mrcz-", suffix=self.path.suffix)
         try:
             with os.fdopen(number, "wb") as target:
-                for piece in _unpacked(self._packed):
+                for piece in _unpacked(self.path):
                     target.write(piece)
         except (OSError, EOFError, zlib.error) as error:
             Path(name).unlink()
             raise MrczError(
-                self._packed,
+                self.path,
                 f"cannot be unpacked: {error}",
                 advice="The archive is truncated or damaged",
             ) from error

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import xxhash
 from numcodecs import blosc
 
-from napari_mrcz.format.limits import check_depth, check_json, check_msgpack
+from napari_mrcz.format.limits import check_content, check_json, check_msgpack
 from napari_mrcz.format.metadata import from_tagged, to_json_safe, to_plain
 
 __all__ = [
@@ -197,7 +197,7 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
         else:
             check_json(payload)
             content = json.loads(payload, object_hook=from_tagged)
-        check_depth(content)
+        check_content(content)
     # msgpack's own errors are ValueErrors, but for two that are plain Exceptions; and it makes room
     # for as many values as a list claims to have.
     except (*_UNDECODABLE, msgpack.exceptions.UnpackException) as error:

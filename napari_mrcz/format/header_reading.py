@@ -112,7 +112,7 @@ def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Hea
         rms=float(record["rms"]),
         ispg=_space_group(both),
         nsymbt=nsymbt,
-        exttyp=_text(bytes(record["exttyp"])),
+        exttyp=bytes(record["exttyp"]).decode("latin-1").strip(),
         nversion=int(record["nversion"]),
         voltage=_finite(numbers["voltage"]),
         c3=_finite(numbers["c3"]),

@@ -84,7 +84,7 @@ def build_header(
     record["map_crs"] = 1, 2, 3
     low, high, mean, rms = statistics if statistics else (0.0, -1.0, -2.0, -1.0)
     record["dmin"], record["dmax"], record["dmean"], record["rms"] = low, high, mean, rms
-    record["exttyp"], record["nsymbt"] = extended[0].encode("latin-1"), extended[1]
+    record["exttyp"], record["nsymbt"] = extended[0].encode("latin-1", "replace"), extended[1]
     record["nversion"] = 20141
     record["voltage"], record["c3"], record["gain"] = voltage, c3, gain
     record["packed_nbytes"] = packed_nbytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DEEPEST", "LARGEST_JSON", "check_depth", "check_json", "check_msgpack"]
+__all__ = ["DEEPEST", "LARGEST_JSON", "check_content", "check_json", "check_msgpack"]
 
 # Far above any metadata written by hand or program, far below Python's recursion limit.
 DEEPEST = 250
@@ -64,17 +64,20 @@ def check_json(text: bytes) -> None:
         raise ValueError(f"more than {_MOST_VALUES} values")
 
 
-def check_depth(content: Any) -> None:
-    """Refuse lists and maps that are nested too deeply to be copied.
+def check_content(content: Any) -> None:
+    """Refuse lists and maps that are nested too deeply to be copied, or hold too many values.
 
     Raises
     ------
     ValueError
         Saying so.
     """
-    level = [content]
+    level, count = [content], 0
     for _ in range(DEEPEST):
         level = [inner for value in level for inner in _contents(value)]
+        count += len(level)
+        if count > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES} values")
         if not level:
             return
     raise ValueError(f"nested deeper than {DEEPEST}")
@@ -82,5 +85,5 @@ def check_depth(content: Any) -> None:
 
 def _contents(value: Any) -> Any:
     if isinstance(value, dict):
-        return value.values()
+        return [*value, *value.values()]
     return value if isinstance(value, list) else ()

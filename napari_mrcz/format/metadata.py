@@ -18,13 +18,14 @@ from typing import Any
 import mrcfile.dtypes
 import numpy as np
 
-from napari_mrcz.format.limits import DEEPEST, check_depth, check_json
+from napari_mrcz.format.limits import DEEPEST, check_content, check_json
 
 __all__ = ["decode_extended", "from_tagged", "to_json_safe", "to_plain"]
 
 _ARRAY, _COMPLEX = "__ndarray__", "__complex__"
 # dtype.str of numbers, booleans and text, the arrays that are kept as arrays.
 _ARRAY_DTYPE = re.compile(r"[<>|][biufcSU]\d{1,9}")
+_LONGEST_LIST = 2**12
 # One record describes one frame; a file with more of them than this is no movie.
 _MOST_FEI_RECORDS = 2**12
 
@@ -93,30 +94,32 @@ def from_tagged(value: dict[Any, Any]) -> Any:
 def to_json_safe(value: Any) -> Any:
     """Turn metadata into what every JSON reader takes.
 
-    Arrays become lists, complex numbers pairs; numbers that are not finite become None; bytes,
-    which JSON cannot hold, are left out of maps and become None in lists.
+    Arrays become lists, complex numbers pairs; numbers that are not finite become None. Bytes,
+    which JSON cannot hold, and arrays of more than 4096 elements, which nobody could read in it,
+    are left out of maps and become None in lists.
     """
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    plain = to_plain(value)
-    return _json_safe(plain)
+    return _json_safe(to_plain(value))
 
 
 def _json_safe(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return None
     if isinstance(value, list):
-        return [_json_safe(v) for v in value]
+        return [None if _left_out(v) else _json_safe(v) for v in value]
     if isinstance(value, dict):
-        if _ARRAY in value:
-            array = from_tagged(value)
-            return _json_safe(to_plain(array.tolist())) if isinstance(array, np.ndarray) else None
         if set(value) == {_COMPLEX}:
             return _json_safe(value[_COMPLEX])
-        return {str(k): _json_safe(v) for k, v in value.items() if not isinstance(v, bytes)}
+        if isinstance(array := from_tagged(value), np.ndarray):
+            return _json_safe(to_plain(array.tolist()))
+        return {str(k): _json_safe(v) for k, v in value.items() if not _left_out(v)}
     return value
+
+
+def _left_out(value: Any) -> bool:
+    if isinstance(value, dict):
+        array = from_tagged(value)
+        return isinstance(array, np.ndarray) and array.size > _LONGEST_LIST
+    return isinstance(value, bytes)
 
 
 def _key(key: Any) -> Any:
@@ -170,7 +173,7 @@ def _decode_json(raw: bytes) -> dict[str, Any]:
         raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError(f"the JSON is a {type(content).__name__}, where a map is expected")
-    check_depth(content)
+    check_content(content)
     return content
 
 

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_writing import build_header
-from napari_mrcz.format.metadata import to_json_safe
+from napari_mrcz.format.limits import LARGEST_JSON, check_content
+from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of
 from napari_mrcz.format.storage import LazyFrame, Storage, TooWideForMode0, choose_storage
@@ -116,8 +118,10 @@ def write_frames(
     Raises
     ------
     MrczError
-        If the frames cannot be stored without loss, there are none, or the disk refuses.
+        If the frames cannot be stored without loss, there are none, metadata is too much or too
+        deep, or the disk refuses.
     """
+    description = _storable(path, description)
     only_once = iter(frames) is frames
     storage = choose_storage(path, samples, dtype, encoding, wide=only_once)
     arguments = (frames, description, footer, threads or os.cpu_count() or 1, progress, total)
@@ -126,6 +130,20 @@ def write_frames(
     except TooWideForMode0:
         storage = choose_storage(path, samples, dtype, encoding, wide=True)
         _write_file(path, overwrite, storage, *arguments)
+
+
+def _storable(path: str | PathLike[str], description: Description) -> Description:
+    """Give the description as it is stored; found out here rather than after the last frame."""
+    try:
+        plain = [
+            to_plain(x) for x in (description.metadata, description.history, description.other)
+        ]
+        check_content(plain)
+    except (ValueError, RecursionError) as error:
+        advice = "Keep long lists as numpy arrays, and nothing that contains itself"
+        raise MrczError(path, f"metadata that cannot be stored: {error}", advice=advice) from error
+    metadata, history, other = plain
+    return replace(description, metadata=metadata, history=tuple(history), other=other)
 
 
 def _write_file(
@@ -140,7 +158,7 @@ def _write_file(
     total: int | None,
 ) -> None:
     with AtomicFile(path, overwrite=overwrite) as file:
-        kind, extended = _extended_header(description, storage)
+        kind, extended = _extended_header(path, description, storage)
         file.write(bytes(HEADER_NBYTES) + extended)
         start = file.tell()
         written = _write_pixels(file, frames, storage, threads, progress, total)
@@ -213,11 +231,16 @@ def _encode(storage: Storage, frame: LazyFrame, index: int) -> _Encoded:
     return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
 
 
-def _extended_header(description: Description, storage: Storage) -> tuple[str, bytes]:
+def _extended_header(
+    path: str | PathLike[str], description: Description, storage: Storage
+) -> tuple[str, bytes]:
     """Give kind and bytes: JSON in compressed files, as `mrcz` has it, else what the source had."""
     if storage.encoding.number and description.metadata:
-        text = json.dumps(to_json_safe(description.metadata), allow_nan=False)
-        return "json", text.encode("utf-8")
+        text = json.dumps(to_json_safe(description.metadata), allow_nan=False).encode("utf-8")
+        if len(text) > LARGEST_JSON:
+            found = f"metadata of {len(text) / 1e6:.0f} MB as text"
+            raise MrczError(path, found, advice="Keep what is long as numpy arrays")
+        return "json", text
     kind, raw = description.extended
     return ("", b"") if kind == "json" else (kind, raw)
 

@@ -56,7 +56,6 @@ def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
     """
     reader = FrameReader(path)
     header = reader.header
-    kind = header.exttyp if header.nsymbt else ""
     description = Description(
         pixel_size=header.pixel_size,
         volume=header.ispg == 1,
@@ -66,7 +65,7 @@ def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
         gain=header.gain,
         origin=header.origin,
         labels=header.labels,
-        extended=(kind, reader.extended_raw()) if header.nsymbt and kind != "json" else ("", b""),
+        extended=_extended(reader),
         metadata=reader.metadata,
         history=reader.footer.history,
         other=reader.footer.other,
@@ -242,9 +241,12 @@ def _one_by_one(
     first = next(iterator, None)
     if first is None:
         raise MrczError(path, "no frames to write")
-    samples = [np.asarray(first)]
     if iterator is frames:
-        return map(np.asarray, itertools.chain(samples, iterator)), samples, None, Description()
+        # Copies: whatever makes frames one by one may well put them all into the same array.
+        samples = [np.array(first)]
+        rest = map(np.array, iterator)
+        return itertools.chain(samples, rest), samples, None, Description()
+    samples = [np.asarray(first)]
     total = len(frames) if hasattr(frames, "__len__") else None
     return _Repeatable(lambda: map(np.asarray, frames)), samples, total, Description()
 
@@ -276,6 +278,16 @@ def _codec(path: Path, codec: str | None) -> str:
     if codec == "auto":
         return "zstd" if suffix == COMPRESSED_SUFFIX else "none"
     return codec or "none"
+
+
+def _extended(reader: FrameReader) -> tuple[str, bytes]:
+    """Give the extended header: the file's, or in a compressed one that of the file before it."""
+    if reader.header.nsymbt and reader.header.exttyp != "json":
+        return reader.header.exttyp, reader.extended_raw()
+    kept = reader.footer.other.get("extended")
+    if isinstance(kept, dict) and isinstance(kept.get("data"), bytes):
+        return str(kept.get("kind", ""))[:4], kept["data"]
+    return "", b""
 
 
 def _sections_per_volume(reader: FrameReader) -> int | None:
