@@ -104,7 +104,7 @@ def _mrcz(**options: Any) -> Callable[[Path, NDArray], None]:
 
 def _fei(path: Path, pixels: NDArray) -> None:
     with mrcfile.new(path, pixels) as file:
-        record = np.zeros(len(pixels), mrcfile.dtypes.FEI1_EXTENDED_HEADER_DTYPE)
+        record = np.zeros(len(pixels), mrcfile.dtypes.get_ext_header_dtype(b"FEI1"))
         record["Metadata size"], record["HT"] = record.dtype.itemsize, 300e3
         file.set_extended_header(record)
         file.header.exttyp = b"FEI1"

@@ -112,7 +112,7 @@ def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Hea
         rms=float(record["rms"]),
         ispg=_space_group(both),
         nsymbt=nsymbt,
-        exttyp=bytes(record["exttyp"]).decode("latin-1").strip(),
+        exttyp=bytes(record["exttyp"]).decode("latin-1"),
         nversion=int(record["nversion"]),
         voltage=_finite(numbers["voltage"]),
         c3=_finite(numbers["c3"]),

@@ -104,6 +104,8 @@ def to_json_safe(value: Any) -> Any:
 def _json_safe(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return None
     if isinstance(value, list):
         return [None if _left_out(v) else _json_safe(v) for v in value]
     if isinstance(value, dict):
