@@ -5,13 +5,39 @@ frozen object: call it with a frame (y, x) and its index, ask it to `describe` i
 """
 
 from napari_mrcz.correction.complex_parts import Amplitude, Phase
+from napari_mrcz.correction.decimation import Decimation, DecimationError, decimate, restore
+from napari_mrcz.correction.gain import GainNormalization, estimate_gain
+from napari_mrcz.correction.gamma import PREPRINT_GAMMA, GammaCurve, fit_gamma
 from napari_mrcz.correction.history import fingerprint, rebuild, register, replay
+from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.correction.orientation import (
+    ORIENTATIONS,
+    Candidate,
+    OrientationSearch,
+    find_orientation,
+    orient,
+)
 
 __all__ = [
+    "ORIENTATIONS",
+    "PREPRINT_GAMMA",
     "Amplitude",
+    "Candidate",
+    "Decimation",
+    "DecimationError",
+    "GainNormalization",
+    "GammaCurve",
+    "KomaNormalization",
+    "OrientationSearch",
     "Phase",
+    "decimate",
+    "estimate_gain",
+    "find_orientation",
     "fingerprint",
+    "fit_gamma",
+    "orient",
     "rebuild",
     "register",
     "replay",
+    "restore",
 ]

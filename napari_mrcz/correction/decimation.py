@@ -1,0 +1,273 @@
+"""Gain-normalised movies of float back to the integer counts that they came from.
+
+What a program saved after multiplying counts by a gain reference takes four bytes a pixel and does
+not compress. Divided by the same reference the counts come back, as integers, and nothing is lost:
+times the reference again, the float movie is there to the last bit (but for the sign of a zero;
+preprint doi:10.1101/116533, section 1, "decimation").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.gain import GainNormalization
+from napari_mrcz.correction.history import described, rebuild, register
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["Decimation", "DecimationError", "decimate", "restore"]
+
+_DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
+
+
+class DecimationError(ValueError):
+    """A movie that is not integer counts times this gain; what was found is in the message.
+
+    Attributes
+    ----------
+    frame : int
+        The first frame that is not.
+    n_astray : int
+        Its pixels that land on no integer.
+    n_inexact : int
+        Its pixels that land on one, but differ in their last bits from the integer's product.
+    """
+
+    def __init__(self, message: str, frame: int, n_astray: int, n_inexact: int) -> None:
+        super().__init__(message)
+        self.frame = frame
+        self.n_astray = n_astray
+        self.n_inexact = n_inexact
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class Decimation:
+    """Divide float frames by their gain, and take nothing but integers for an answer.
+
+    Made by `Decimation.fit`, which looks at all frames; each is checked again when it is made.
+
+    Parameters
+    ----------
+    gain : GainNormalization
+        What the frames were normalised with. Where it marks defects the counts are lost: they
+        become 0, and the frames must be 0 there.
+    dtype : dtype-like
+        Integers that hold all counts.
+    tolerance : float
+        How far from an integer a quotient may lie.
+    """
+
+    gain: GainNormalization
+    dtype: np.dtype[Any]
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Take the dtype in any form."""
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
+
+    @classmethod
+    def fit(
+        cls,
+        movie: Any,
+        gain: GainNormalization | npt.ArrayLike,
+        *,
+        tolerance: float = 1e-3,
+    ) -> Self:
+        """Look whether a movie can be decimated, and which integers hold its counts.
+
+        Parameters
+        ----------
+        movie : Stack or array_like, shape (n, y, x)
+            Gain-normalised frames; looked at one by one.
+        gain : GainNormalization or array_like, shape (y, x)
+            What they were normalised with, exactly.
+        tolerance : float
+            How far from an integer a quotient may lie, beside the float's own rounding.
+
+        Raises
+        ------
+        DecimationError
+            If a frame has pixels that land on no integer (the movie was interpolated, or the
+            gain is another), or whose bits do not come back; with the figures.
+        ValueError
+            If there are no frames, or the gain does not fit them.
+        """
+        if not isinstance(gain, GainNormalization):
+            gain = GainNormalization(np.asarray(gain))
+        widest = cls(gain, np.dtype(np.int64), tolerance)
+        low = high = 0
+        index = -1
+        for index, frame in enumerate(movie):
+            counts = widest(frame, index)
+            low, high = min(low, int(counts.min())), max(high, int(counts.max()))
+        if index < 0:
+            raise ValueError("a movie without frames")
+        for dtype in _DTYPES:
+            limits = np.iinfo(dtype)
+            if limits.min <= low and high <= limits.max:
+                return cls(gain, np.dtype(dtype), tolerance)
+        raise ValueError(f"counts from {low} to {high} fit in no integers of 32 bits")
+
+    def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[Any]:
+        """Give the counts of a frame.
+
+        Parameters
+        ----------
+        frame : ndarray, shape (y, x)
+            Normalised.
+        index : int
+            Its place in the movie, for the message of an error.
+
+        Returns
+        -------
+        ndarray of `dtype`, shape (y, x)
+
+        Raises
+        ------
+        DecimationError
+            If it is not integer counts times the gain.
+        """
+        if frame.shape != self.gain.factor.shape:
+            raise ValueError(
+                f"a gain reference of {self.gain.factor.shape} does not fit a frame of "
+                f"{frame.shape}; find_orientation tells how it does"
+            )
+        normalised = np.asarray(frame, np.float32)
+        if frame.dtype != np.float32 and not np.array_equal(normalised, frame):
+            raise ValueError(f"frame {index} holds {frame.dtype} that float32 cannot hold")
+        with np.errstate(over="ignore", invalid="ignore"):
+            quotients = normalised * self._reciprocal
+            if self._dark is not None:
+                quotients += self._dark
+            nearest = np.rint(quotients)
+            astray = ~(np.abs(quotients - nearest) <= self._allowance(quotients))
+            # Pixels without a gain have a quotient of 0: there the frame itself has to be 0.
+            counts = np.where(astray, 0, nearest).astype(self.dtype)
+        differs = self.gain(counts, index) != normalised
+        if differs.any():
+            self._refuse(index, quotients, astray | (differs & self.gain.defects), differs)
+        return counts
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Give the pixel type after the correction: the integers that hold all counts."""
+        return self.dtype
+
+    @cached_property
+    def _reciprocal(self) -> npt.NDArray[np.float64]:
+        factor = self.gain.factor
+        return np.divide(1, factor, where=factor > 0, out=np.zeros(factor.shape), dtype=np.float64)
+
+    @cached_property
+    def _dark(self) -> npt.NDArray[np.float64] | None:
+        dark = self.gain.oriented_dark
+        return None if dark is None else np.where(self.gain.defects, 0.0, dark)
+
+    def _allowance(self, quotients: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        # A float32 is off by 2^-24 of itself at most, once for the dark and once for the gain.
+        return self.tolerance + 2.0**-22 * np.abs(quotients)
+
+    def _refuse(
+        self,
+        index: int,
+        quotients: npt.NDArray[np.float64],
+        astray: npt.NDArray[np.bool_],
+        differs: npt.NDArray[np.bool_],
+    ) -> None:
+        n_astray, n_inexact = int(astray.sum()), int((differs & ~astray).sum())
+        if n_astray:
+            off = np.abs(quotients - np.rint(quotients))[astray]
+            cause = (
+                f"land on no integer (within {self.tolerance:g}; "
+                f"they are off by {float(np.nanmedian(off)):.2g} in the median)"
+            )
+            advice = (
+                "it was interpolated, binned or filtered after its normalisation"
+                if n_astray > 0.1 * astray.size
+                else "some pixels were replaced after its normalisation"
+            )
+            advice += ", or this is not its gain reference"
+        else:
+            cause = "land on integers, but their last bits do not come back"
+            advice = "this is nearly its gain reference, or it was rounded after its normalisation"
+        raise DecimationError(
+            f"frame {index}: {n_astray or n_inexact} of {astray.size} pixels {cause}: {advice}",
+            index,
+            n_astray,
+            n_inexact,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Say all that is needed to do it again, or to undo it: the gain is included."""
+        return described(
+            self,
+            gain=self.gain.describe(),
+            dtype=self.dtype.str,
+            tolerance=self.tolerance,
+        )
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build it again."""
+        gain = GainNormalization.from_description(description["gain"])
+        return cls(gain, np.dtype(description["dtype"]), description["tolerance"])
+
+
+def decimate(
+    movie: Any, gain: GainNormalization | npt.ArrayLike, *, tolerance: float = 1e-3
+) -> Any:
+    """Turn a gain-normalised movie back into its integer counts, losing nothing.
+
+    Parameters
+    ----------
+    movie : Stack or array_like, shape (n, y, x)
+        Normalised frames of float. All are looked at once before anything is given.
+    gain : GainNormalization or array_like, shape (y, x)
+        What they were normalised with, exactly.
+    tolerance : float
+        How far from an integer a quotient may lie.
+
+    Returns
+    -------
+    Stack or ndarray, shape (n, y, x)
+        Counts: a lazy stack of a stack, an array of anything else. The stack's history, and so
+        the footer of the file it is written to, keeps the gain; `restore` gives the float movie
+        back.
+
+    Raises
+    ------
+    DecimationError
+        If a frame is not integer counts times the gain; with the figures.
+    """
+    decimation = Decimation.fit(movie, gain, tolerance=tolerance)
+    if hasattr(movie, "apply"):
+        return movie.apply(decimation)
+    return np.stack([decimation(frame, index) for index, frame in enumerate(movie)])
+
+
+def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
+    """Give the normalisation that undoes a decimation: the float movie, bit for bit.
+
+    ``movie.apply(restore(movie.history))``
+
+    Parameters
+    ----------
+    history : iterable of dict
+        Of the decimated stack, whose last step is the decimation.
+
+    Raises
+    ------
+    ValueError
+        If the last step is something else.
+    """
+    steps = list(history)
+    last = rebuild(steps[-1]) if steps else None
+    if not isinstance(last, Decimation):
+        raise ValueError("the last step of this history is no decimation, so there is none to undo")
+    return last.gain

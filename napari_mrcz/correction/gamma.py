@@ -1,0 +1,191 @@
+"""The exponent of the gain reference, and how it depends on the dose rate.
+
+McLeod et al., preprint doi:10.1101/116533, section 5.1, eqs. 10 and 11. The preprint prints one of
+eq. 11's coefficients twice under the same name; here they are a1, b1, a2, a3.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import uniform_filter
+from scipy.optimize import curve_fit, minimize_scalar
+
+from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["PREPRINT_GAMMA", "GammaCurve", "fit_gamma"]
+
+_PATCH = 64
+_SLACK = 1.1
+
+
+def fit_gamma(
+    flat: Any, reference: npt.ArrayLike, *, bounds: tuple[float, float] = (-3.0, 3.0)
+) -> float:
+    """Find the exponent that flattens a flat best (eq. 10).
+
+    Minimises std(uniform(flat * gain ** gamma, 64)), over its mean, as the mean of gain ** gamma
+    changes with gamma where a reference is not normalised. Hot pixels, and those that the
+    reference marks as defective, do not count.
+
+    Parameters
+    ----------
+    flat : Stack or array_like, shape (n, y, x) or (y, x)
+        Illuminated evenly, at one dose rate, dark subtracted.
+    reference : array_like, shape (y, x)
+        Lies as the flat does.
+    bounds : tuple of float
+        Between which gamma is searched.
+
+    Returns
+    -------
+    float
+        Within 0.01 for patterns of 3 % and 400 electrons on 1024 x 1024 pixels.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the reference has no pattern, or the best gamma lies at a bound: the
+        reference is another camera's, or turned.
+    """
+    counts = frame_sum(flat)
+    gain = np.asarray(reference, np.float64)
+    if gain.shape != counts.shape:
+        raise ValueError(f"a reference of {gain.shape} does not fit a flat of {counts.shape}")
+    good = np.isfinite(gain) & (gain > 0) & ordinary_pixels(counts)
+    logarithm = np.log(np.where(good, gain, 1))
+    counts = np.where(good, counts, 0)
+    share = uniform_filter(good.astype(np.float64), _PATCH)
+    patches = share > 1e-6
+    if not patches.any() or np.ptp(logarithm[good]) == 0:
+        raise ValueError("the reference has no pattern that could be scaled")
+
+    def roughness(gamma: float) -> float:
+        flattened = counts * np.exp(gamma * logarithm)
+        smooth = uniform_filter(flattened, _PATCH)[patches] / share[patches]
+        return float(smooth.std() / smooth.mean())
+
+    found = minimize_scalar(roughness, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    gamma = float(found.x)
+    if min(gamma - bounds[0], bounds[1] - gamma) < 1e-2:
+        raise ValueError(
+            f"no gamma between {bounds[0]:g} and {bounds[1]:g} flattens this flat; "
+            "the reference may be turned (find_orientation) or another camera's"
+        )
+    return gamma
+
+
+@dataclass(frozen=True)
+class GammaCurve:
+    """Gamma as a function of the dose rate: a1 d^b1 + a2 d + a3 (eq. 11).
+
+    Attributes
+    ----------
+    a1, b1, a2, a3 : float
+        Coefficients, for d in e-/pix/s.
+    lowest, highest : float
+        Dose rates between which it was measured. The power runs away below, the line above: it
+        is not trusted beyond a tenth more at either end.
+    """
+
+    a1: float
+    b1: float
+    a2: float
+    a3: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def fit(cls, dose_rates: npt.ArrayLike, gammas: npt.ArrayLike) -> Self:
+        """Fit the curve to gammas measured at several dose rates.
+
+        Parameters
+        ----------
+        dose_rates : array_like, shape (n,)
+            In e-/pix/s, positive; at least four different ones, better a dozen.
+        gammas : array_like, shape (n,)
+            As `fit_gamma` gives them.
+
+        Raises
+        ------
+        ValueError
+            If they are too few, not finite, not positive, or no such curve fits.
+        """
+        rates = np.asarray(dose_rates, np.float64).ravel()
+        values = np.asarray(gammas, np.float64).ravel()
+        if rates.shape != values.shape or not np.isfinite([rates, values]).all():
+            raise ValueError("a finite gamma for each dose rate is needed")
+        if len(np.unique(rates)) < 4 or rates.min() <= 0:
+            raise ValueError("four coefficients need at least four different, positive dose rates")
+        try:
+            best, _ = curve_fit(_gamma, rates, values, p0=_start(rates, values), maxfev=10_000)
+        except RuntimeError as error:
+            raise ValueError(f"no curve of eq. 11 fits these gammas: {error}") from error
+        a1, b1, a2, a3 = (float(value) for value in best)
+        return cls(a1, b1, a2, a3, float(rates.min()), float(rates.max()))
+
+    def at(self, dose_rate: float) -> float:
+        """Give gamma at a dose rate.
+
+        Raises
+        ------
+        ValueError
+            If it lies beyond what was measured.
+        """
+        if not self.lowest / _SLACK <= dose_rate <= self.highest * _SLACK:
+            raise ValueError(
+                f"gamma was measured from {self.lowest:g} to {self.highest:g} e-/pix/s; "
+                f"at {dose_rate:g} the curve means nothing"
+            )
+        return float(_gamma(np.float64(dose_rate), self.a1, self.b1, self.a2, self.a3))
+
+    def __call__(self, dose_rate: float) -> float:
+        """Give gamma at a dose rate, as `at` does."""
+        return self.at(dose_rate)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it as JSON."""
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**{name: float(content[name]) for name in cls.__dataclass_fields__})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no gamma curve ({error!r})") from error
+
+
+PREPRINT_GAMMA = GammaCurve(0.12035633, -1.04171635, -0.03363192, 1.03902726, 0.25, 9.0)
+"""The preprint's curve, of a K2 Summit (fig. 9)."""
+
+
+def _gamma(rate: Any, a1: float, b1: float, a2: float, a3: float) -> Any:
+    return a1 * rate**b1 + a2 * rate + a3
+
+
+def _start(rates: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """Give good start values: for a known power the rest is linear, so some powers are tried."""
+    best = (np.inf, (0.0,) * 4)
+    for power in np.arange(-3.0, 0.0, 0.1):
+        basis = np.stack([rates**power, rates, np.ones_like(rates)], axis=1)
+        (a1, a2, a3), *_ = np.linalg.lstsq(basis, values, rcond=None)
+        misfit = float(np.sum((basis @ [a1, a2, a3] - values) ** 2))
+        if misfit < best[0]:
+            best = (misfit, (float(a1), float(power), float(a2), float(a3)))
+    return best[1]

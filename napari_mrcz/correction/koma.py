@@ -1,0 +1,292 @@
+"""Normalisation by the stacks acquired before and after: the knock-out moving average (KOMA).
+
+McLeod et al., preprint doi:10.1101/116533, section 5.2: stack i becomes frames - K_i, where K_i is
+the mean of the stacks within a radius, stack i itself knocked out, so that no ghost of its specimen
+is subtracted from it. Here are the parts that need images only; `napari_mrcz.session` reads stacks.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.history import described, register
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["KomaNormalization", "RollingAverage", "contrast_scores", "noise_by_radius", "thumbnail"]
+
+_CELLS = 16
+_LEAST_SPREAD = 0.1
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class KomaNormalization:
+    """Subtract what the neighbouring stacks have in common.
+
+    Usually made by `Koma`. The average is noisy itself: as the mean of m frames, it leaves a
+    correlated noise of 1/m between the frames, and never less.
+
+    Parameters
+    ----------
+    average : array_like, shape (y, x)
+        K_i, the mean frame of the neighbours; kept as float32.
+    level : float
+        Added back: mean(K_i), so that counts stay counts, or 0.
+    index : int
+        Which stack of the session it is for.
+    neighbours : tuple of str
+        The stacks averaged, by name, for the history.
+
+    Raises
+    ------
+    ValueError
+        If the average is no image.
+    """
+
+    average: npt.NDArray[np.float32]
+    level: float
+    index: int = 0
+    neighbours: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take a copy."""
+        average = np.array(self.average, np.float32, order="C")
+        if average.ndim != 2:
+            raise ValueError(f"an average has two axes, not the shape {average.shape}")
+        average.flags.writeable = False
+        object.__setattr__(self, "average", average)
+        object.__setattr__(self, "level", float(self.level))
+        object.__setattr__(self, "neighbours", tuple(self.neighbours))
+
+    def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[np.float32]:
+        """Give the normalised frame.
+
+        Parameters
+        ----------
+        frame : ndarray, shape (y, x)
+            Of the stack that the average was made for.
+        index : int
+            Not used: every frame is treated alike.
+
+        Returns
+        -------
+        ndarray of float32, shape (y, x)
+        """
+        if frame.shape != self.average.shape:
+            raise ValueError(f"an average of {self.average.shape} for a frame of {frame.shape}")
+        out = np.empty(frame.shape, np.float32)
+        np.subtract(frame, self._deviation, out=out, dtype=np.float32, casting="same_kind")
+        return out
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Give the pixel type after the correction: float32."""
+        return np.dtype(np.float32)
+
+    @cached_property
+    def _deviation(self) -> npt.NDArray[np.float32]:
+        deviation: npt.NDArray[np.float32] = self.average - np.float32(self.level)
+        return deviation
+
+    def describe(self) -> dict[str, Any]:
+        """Say all that is needed to do it again, the average itself included."""
+        return described(
+            self,
+            average=self.average,
+            level=self.level,
+            index=self.index,
+            neighbours=list(self.neighbours),
+        )
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build it again."""
+        return cls(
+            description["average"],
+            description["level"],
+            description["index"],
+            tuple(description["neighbours"]),
+        )
+
+
+class RollingAverage:
+    """The average of the neighbours of each stack, from a running total.
+
+    From one stack to the next costs two additions and two subtractions, whatever the radius; one
+    image is held. Any order is allowed: a jump sums anew. The window always holds 2 x radius
+    stacks where there are so many: it shifts at the ends, and goes round stacks left out.
+
+    Parameters
+    ----------
+    mean_of : callable
+        Gives the mean frame (y, x) of the stack with a given index.
+    members : sequence of int
+        Indices of the stacks that may be averaged, ascending.
+    radius : int
+        Stacks to either side, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If the radius is less than 1.
+    """
+
+    def __init__(
+        self, mean_of: Callable[[int], npt.NDArray[Any]], members: Sequence[int], radius: int
+    ) -> None:
+        if radius < 1:
+            raise ValueError(f"a radius is at least 1 stack, not {radius}")
+        self._mean_of = mean_of
+        self._members = tuple(members)
+        self._radius = radius
+        self._window = range(0)
+        self._total: npt.NDArray[np.float64] | None = None
+
+    def neighbours(self, index: int) -> list[int]:
+        """Give the stacks whose mean is subtracted from stack `index`, which is not among them."""
+        return [self._members[p] for p in self._window_of(index) if self._members[p] != index]
+
+    def at(self, index: int) -> npt.NDArray[np.float64]:
+        """Give the average for stack `index`, (y, x).
+
+        Raises
+        ------
+        ValueError
+            If there is no other stack to average.
+        """
+        count = len(self.neighbours(index))
+        if not count:
+            raise ValueError(
+                "KOMA subtracts the mean of other stacks of the session, and there is none: "
+                "one stack alone cannot be normalised so; use a gain reference"
+            )
+        window = self._window_of(index)
+        total = self._roll_to(window)
+        if len(window) > count:
+            total = total - self._mean_of(index)
+        average: npt.NDArray[np.float64] = total / count
+        return average
+
+    def _window_of(self, index: int) -> range:
+        """Give the positions among the members that are summed, `index` included if it is one."""
+        position = bisect.bisect_left(self._members, index)
+        is_member = position < len(self._members) and self._members[position] == index
+        size = min(2 * self._radius + is_member, len(self._members))
+        start = min(max(position - self._radius, 0), len(self._members) - size)
+        return range(start, start + size)
+
+    def _roll_to(self, window: range) -> Any:
+        leaving = [p for p in self._window if p not in window]
+        entering = [p for p in window if p not in self._window]
+        if self._total is None or len(leaving) + len(entering) >= len(window):
+            self._total, leaving, entering = None, [], list(window)
+        total: Any = self._total
+        for position in entering:
+            mean = self._mean_of(self._members[position])
+            if total is None:
+                total = np.zeros(mean.shape)
+            total += mean
+        for position in leaving:
+            total -= self._mean_of(self._members[position])
+        self._total, self._window = total, window
+        return total
+
+
+def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Give the means of 16 x 16 cells of an image, fewer where it has fewer pixels."""
+    sums, counts = np.asarray(image, np.float64), np.ones(image.shape)
+    for axis, size in enumerate(image.shape):
+        cells = min(_CELLS, size)
+        starts = np.arange(cells) * size // cells
+        sums, counts = (np.add.reduceat(a, starts, axis) for a in (sums, counts))
+    return sums / counts
+
+
+def contrast_scores(
+    thumbnails: Sequence[npt.NDArray[Any]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Tell micrographs of high contrast, which must not enter an average, from the others.
+
+    Carbon film and crystalline ice are seen at low resolution: the contrast of a micrograph is
+    the standard deviation of its thumbnail over the session's median one (which has the camera's
+    pattern). Its score is the distance of log(contrast) from the session's median in robust
+    standard deviations (of at least 0.1, i.e. a tenth of the contrast).
+
+    Parameters
+    ----------
+    thumbnails : sequence of ndarray, shape (y, x)
+        One a stack, as `thumbnail` gives them.
+
+    Returns
+    -------
+    contrasts, scores : ndarray, shape (n,)
+        Good micrographs have scores below 3, carbon and crystals of 10 and more.
+    """
+    cells = np.stack([np.asarray(image, np.float64) for image in thumbnails])
+    cells /= np.maximum(cells.mean(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
+    pattern = np.median(cells, axis=0)
+    pattern[pattern <= 0] = 1
+    contrasts: npt.NDArray[np.float64] = (cells / pattern).std(axis=(1, 2))
+    # A stack without any contrast is no outlier on the high side; its logarithm has no use.
+    logarithms = np.log(np.maximum(contrasts, 1e-9))
+    distances = logarithms - np.median(logarithms)
+    spread = max(1.4826 * float(np.median(np.abs(distances))), _LEAST_SPREAD)
+    return contrasts, distances / spread
+
+
+def noise_by_radius(
+    covariances: npt.NDArray[np.float64],
+    variances: npt.NDArray[np.float64],
+    n_frames: npt.NDArray[np.intp],
+    radii: Sequence[int],
+    members: Sequence[int],
+) -> npt.NDArray[np.float64]:
+    """Give the correlated noise after KOMA for many radii (fig. 12), without touching a pixel.
+
+    With x_t the frames of stack i, S their sum and K its average, the mean covariance of two
+    frames of x_t - K is ((var S - Σ var x_t)/(n(n - 1)) - 2 cov(S, K)/n + var K, their mean
+    variance (Σ var x_t - 2 cov(S, K))/n + var K, and K is a sum of sums. R is the ratio of the
+    two: equal to the mean Pearson R (eq. 7) where the frames of a stack vary alike.
+
+    Parameters
+    ----------
+    covariances : ndarray, shape (m, m)
+        Between the sums of the session's m stacks.
+    variances : ndarray, shape (m,)
+        Σ var x_t of each stack.
+    n_frames : ndarray, shape (m,)
+        Frames of each stack.
+    radii : sequence of int
+        0 stands for no normalisation.
+    members : sequence of int
+        Stacks that enter averages, and for which R is given.
+
+    Returns
+    -------
+    ndarray, shape (radii, members)
+    """
+    result = np.empty((len(radii), len(members)))
+    for row, radius in enumerate(radii):
+        rolling = RollingAverage(_no_image, members, radius) if radius else None
+        for column, i in enumerate(members):
+            n = int(n_frames[i])
+            weights = np.zeros(len(n_frames))
+            if rolling is not None:
+                near = rolling.neighbours(i)
+                weights[near] = 1 / (n_frames[near] * len(near))
+            cov_sk = float(weights @ covariances[i])
+            var_k = float(weights @ covariances @ weights)
+            covariance = (covariances[i, i] - variances[i]) / (n * (n - 1)) - 2 * cov_sk / n + var_k
+            result[row, column] = covariance / ((variances[i] - 2 * cov_sk) / n + var_k)
+    return result
+
+
+def _no_image(index: int) -> npt.NDArray[Any]:
+    raise AssertionError(f"stack {index} is not needed to tell its neighbours")

@@ -1,0 +1,278 @@
+"""Which way round a gain reference lies: the first thing that goes wrong with it.
+
+References come rotated or flipped against the movie (TIFF and DM4 count rows from the other end
+than MRC), as factors or as their reciprocals, and with twice the pixels. The right way is the one
+that leaves the least correlated noise (preprint doi:10.1101/116533, eq. 7) between the frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import uniform_filter
+
+from napari_mrcz.correction.sums import ordinary_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ORIENTATIONS", "Candidate", "OrientationSearch", "find_orientation", "orient"]
+
+Image = npt.NDArray[Any]
+
+# Specimen and illumination vary over more pixels than this, the patterns compared over fewer.
+_SMOOTH = 32
+
+_TURNS: dict[str, Callable[[Image], Image]] = {
+    "identity": lambda image: image,
+    "rot90": lambda image: np.rot90(image, 1),
+    "rot180": lambda image: np.rot90(image, 2),
+    "rot270": lambda image: np.rot90(image, 3),
+    "flipud": np.flipud,
+    "fliplr": np.fliplr,
+    "transpose": np.transpose,
+    "transverse": lambda image: np.rot90(image, 2).T,
+}
+ORIENTATIONS = tuple(_TURNS)
+"""The eight, by their names in numpy; `transverse` mirrors at the other diagonal."""
+
+
+def orient(image: Image, orientation: str) -> Image:
+    """Turn or flip an image.
+
+    Parameters
+    ----------
+    image : ndarray, shape (y, x)
+        With row 0 on top, as numpy prints it, "rot90" turns counter-clockwise.
+    orientation : str
+        One of `ORIENTATIONS`.
+
+    Returns
+    -------
+    ndarray, shape (y, x) or (x, y)
+        A view.
+
+    Raises
+    ------
+    ValueError
+        If there is no such orientation.
+    """
+    if orientation not in _TURNS:
+        raise ValueError(f"orientation {orientation!r} is none of {', '.join(ORIENTATIONS)}")
+    return _TURNS[orientation](image)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to apply a reference, and what it leaves.
+
+    Attributes
+    ----------
+    orientation : str
+        One of `ORIENTATIONS`.
+    reciprocal : bool
+        The reference is divided by, not multiplied with.
+    shape : tuple of int
+        The frames' (y, x), to which a reference of half or twice as many pixels is brought.
+    noise : float
+        Correlated noise of the frames after applying it.
+    """
+
+    orientation: str
+    reciprocal: bool
+    shape: tuple[int, int]
+    noise: float
+
+    def prepare(self, reference: Image) -> npt.NDArray[np.float32]:
+        """Give the reference as `GainNormalization` takes it for this movie.
+
+        Parameters
+        ----------
+        reference : ndarray
+            As it came.
+
+        Returns
+        -------
+        ndarray of float32, shape (y, x)
+            Factors; 0 where a pixel is defective.
+        """
+        response, good = _response(reference, reciprocal=self.reciprocal)
+        turned = orient(response, self.orientation), orient(good, self.orientation)
+        response, good = _resampled(*turned, self.shape)
+        return np.where(good, 1 / response, 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class OrientationSearch:
+    """What was tried, the best first.
+
+    Attributes
+    ----------
+    candidates : tuple of Candidate
+        Ranked by the correlated noise that they leave.
+    before : float
+        Correlated noise without the reference. A best candidate that leaves no less says that
+        the movie is normalised already, or that the reference is another camera's.
+    margin : float
+        By how much the best beats the second, in standard errors of their difference. Below
+        about 5 it may be chance.
+    """
+
+    candidates: tuple[Candidate, ...]
+    before: float
+    margin: float
+
+    @property
+    def best(self) -> Candidate:
+        """The one that leaves the least correlated noise."""
+        return self.candidates[0]
+
+
+def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
+    """Find out how a gain reference is to be applied to a movie.
+
+    All eight orientations that fit the frames, as factors and as reciprocals, in one pass over
+    the movie: mean pairwise R after any factor follows from the sums of the frames and of their
+    squares. Hot pixels are left out, and what varies smoothly (specimen, illumination, also the
+    reference's own sweeps) is divided out, so that no carbon edge decides.
+
+    Parameters
+    ----------
+    movie : Stack or array_like, shape (n, y, x)
+        Raw frames, at least two; few electrons will do.
+    reference : ndarray, shape (y, x)
+        Of the frames' shape, turned or not, or of twice (super-resolution) or half as many
+        pixels each way.
+
+    Returns
+    -------
+    OrientationSearch
+
+    Raises
+    ------
+    ValueError
+        If the reference fits in no orientation, or there are fewer than two frames.
+    """
+    n, total, squares = _moments(movie)
+    reference = np.asarray(reference)
+    usable = ordinary_pixels(total)
+    level = _smoothed(total / n, usable)
+    usable &= level > 0
+    level[level <= 0] = 1
+    total /= level
+    squares /= level**2
+    tried = [
+        (_noise(n, total, squares, usable & good, factor), orientation, reciprocal, factor, good)
+        for reciprocal in (False, True)
+        for orientation, factor, good in _factors(reference, total.shape, reciprocal=reciprocal)
+    ]
+    if not tried:
+        raise ValueError(
+            f"a reference of {reference.shape} fits frames of {total.shape} in no orientation, "
+            "neither as it is nor with twice or half as many pixels"
+        )
+    tried.sort(key=lambda item: item[0])
+    shape = (total.shape[0], total.shape[1])
+    return OrientationSearch(
+        tuple(Candidate(way, inverse, shape, noise) for noise, way, inverse, _, _ in tried),
+        before=_noise(n, total, squares, usable, np.ones(shape)),
+        margin=_margin(total, usable, tried[0][3:], tried[1][3:]),
+    )
+
+
+def _moments(movie: Any) -> tuple[int, Image, Image]:
+    """Give the number of frames, their sum and the sum of their squares."""
+    n = 0
+    total = squares = np.empty(0)
+    for frame in movie:
+        counts = np.array(frame, np.float64)
+        if not n:
+            total, squares = np.zeros(counts.shape), np.zeros(counts.shape)
+        total += counts
+        counts *= counts
+        squares += counts
+        n += 1
+    if n < 2:
+        raise ValueError(f"correlated noise needs at least two frames, not {n}")
+    return n, total, squares
+
+
+def _noise(n: int, total: Image, squares: Image, usable: Image, factor: Image) -> float:
+    """Give the mean R between frames times `factor`: (var Σx - Σ var x) / ((n - 1) Σ var x)."""
+    if np.count_nonzero(usable) < 2:
+        return np.inf
+    weights = factor[usable]
+    sums = total[usable] * weights
+    # The frames' means are taken to be alike: their spread is of second order.
+    variances = float(np.mean(squares[usable] * weights**2) - np.mean(sums) ** 2 / n)
+    return (float(np.var(sums)) - variances) / ((n - 1) * variances) if variances > 0 else np.inf
+
+
+def _margin(total: Image, usable: Image, first: Any, second: Any) -> float:
+    """Give the difference of two candidates' variances in standard errors of it."""
+    usable = usable & first[1] & second[1]
+    if np.count_nonzero(usable) < 2:
+        return 0.0
+    one, two = (
+        np.square(_centred(total[usable] * factor[usable])) for factor, _ in (first, second)
+    )
+    difference = two - one
+    error = float(difference.std()) / len(difference) ** 0.5
+    return max(float(difference.mean()) / error, 0.0) if error > 0 else 0.0
+
+
+def _centred(values: Image) -> Image:
+    values = values / values.mean()
+    return values - 1
+
+
+def _factors(reference: Image, shape: tuple[int, ...], *, reciprocal: bool) -> Any:
+    """Yield orientation, factor and usable pixels, for each orientation that fits."""
+    response, good = _response(reference, reciprocal=reciprocal)
+    for orientation in ORIENTATIONS:
+        try:
+            turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
+        except ValueError:
+            continue
+        smooth = _smoothed(*turned)
+        fits = turned[1] & (smooth > 0)
+        yield orientation, np.where(fits, smooth / np.where(fits, turned[0], 1), 1), fits
+
+
+def _response(reference: Image, *, reciprocal: bool) -> tuple[Image, Image]:
+    """Give what pixels count per electron, and which are good."""
+    values = np.asarray(reference, np.float64)
+    good = np.isfinite(values) & (values > 0)
+    values = np.where(good, values, 1)
+    return values if reciprocal else 1 / values, good
+
+
+def _resampled(response: Image, good: Image, shape: tuple[int, ...]) -> tuple[Image, Image]:
+    """Bring a response to the frames' shape.
+
+    Four sub-pixels count as one with the mean of their responses, so it is these, not the
+    factors, that are averaged.
+    """
+    y, x = shape
+    if response.shape == (y, x):
+        return response, good
+    if response.shape == (2 * y, 2 * x):
+        every = good.reshape(y, 2, x, 2).min(axis=(1, 3))
+        return response.reshape(y, 2, x, 2).mean(axis=(1, 3)), every
+    if (2 * response.shape[0], 2 * response.shape[1]) == (y, x):
+        return (
+            response.repeat(2, axis=0).repeat(2, axis=1),
+            good.repeat(2, axis=0).repeat(2, axis=1),
+        )
+    raise ValueError(f"a reference of {response.shape} does not fit frames of {shape}")
+
+
+def _smoothed(image: Image, usable: Image) -> Image:
+    """Give the local mean of the usable pixels; 0 where there are none."""
+    share = uniform_filter(usable.astype(np.float64), _SMOOTH)
+    mean = uniform_filter(np.where(usable, image, 0.0), _SMOOTH)
+    # The running sums of the filter leave rounding errors where nothing is usable.
+    return np.where(share > 1e-6, mean / np.maximum(share, 1e-6), 0.0)

@@ -1,0 +1,74 @@
+"""The sum of a movie's frames, and which of its pixels a fit may rely on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["frame_sum", "ordinary_pixels"]
+
+
+def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
+    """Sum the frames of a movie.
+
+    Parameters
+    ----------
+    movie : Stack or array_like, shape (n, y, x), or iterable of (y, x)
+        The frames; an array (y, x) counts as the sum itself.
+
+    Returns
+    -------
+    ndarray of float64, shape (y, x)
+
+    Raises
+    ------
+    ValueError
+        If there are no frames.
+    """
+    if isinstance(movie, np.ndarray):
+        # float32 would lose counts; numpy's default for float32 is float32.
+        total = movie.sum(axis=0, dtype=np.float64) if movie.ndim == 3 else movie
+    elif hasattr(movie, "sum"):
+        total = movie.sum(axis=0)
+    else:
+        frames = iter(movie)
+        try:
+            total = np.array(next(frames), np.float64)
+        except StopIteration:
+            raise ValueError("a movie without frames") from None
+        for frame in frames:
+            total += frame
+    total = np.asarray(total, np.float64)
+    if total.ndim != 2 or not total.size:
+        raise ValueError(f"frames sum to an array of shape {total.shape}, where (y, x) is expected")
+    return total
+
+
+def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[np.bool_]:
+    """Mark the pixels within `limit` robust standard deviations of the median.
+
+    A rule of thumb, for fits that a few hot pixels would pull away; `OutlierFilter` is the
+    careful one.
+
+    Parameters
+    ----------
+    image : ndarray, shape (y, x)
+        A sum or a flat. Values that are not finite are not ordinary.
+    limit : float
+        In standard deviations, estimated by the median absolute deviation.
+
+    Returns
+    -------
+    ndarray of bool, shape (y, x)
+    """
+    finite: npt.NDArray[np.bool_] = np.isfinite(image)
+    if not finite.any():
+        return finite
+    median = np.median(image[finite])
+    distance = np.abs(image - median)
+    # Counts so few that most pixels are alike have no spread by this measure: take Poisson's.
+    deviation = max(1.4826 * float(np.median(distance[finite])), float(abs(median)) ** 0.5)
+    ordinary: npt.NDArray[np.bool_] = np.logical_and(finite, distance <= limit * deviation)
+    return ordinary
