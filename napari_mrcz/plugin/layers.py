@@ -17,8 +17,9 @@ from napari_mrcz.correction.complex_parts import Amplitude, Phase
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.metadata import decode_extended
 from napari_mrcz.plugin.contrast import contrast_limits, slider_range
-from napari_mrcz.plugin.series import Flattened, StackSeries
+from napari_mrcz.plugin.series import StackSeries
 from napari_mrcz.stack import Stack
+from napari_mrcz.stack.sources import FlattenedArray
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -137,6 +138,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     if attributes.get("rgb"):
         found = "an RGB image, where MRC has one number a pixel"
         raise MrczError(None, found, advice="Split it first: Layer > Split RGB")
+    data = getattr(data, "__wrapped__", data)  # napari wraps what plugins and its console get
     if attributes.get("multiscale"):
         data = data[0]  # the finest; the others follow from it
     axes = len(data.shape)
@@ -147,7 +149,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     elif isinstance(data, Stack):
         stack = data
     elif axes == 4:
-        stack = _cut(Stack.from_array(Flattened(data)), int(data.shape[1]), attributes)
+        stack = _cut(Stack.from_array(FlattenedArray(data)), int(data.shape[1]), attributes)
     elif axes in (2, 3):
         # Of an array, three lengths are all there is to tell a volume by.
         stack = Stack.from_array(data).described(volume=sizes[0] is not None and axes == 3)
@@ -172,7 +174,7 @@ def check_target(path: str | os.PathLike[str], data: Any, metadata: Mapping[str,
     """
     stack = data.stack if isinstance(data, StackSeries) else data
     if not isinstance(stack, Stack):
-        return
+        return  # what is in memory can be saved anywhere
     for source in {stack.path, metadata.get("path"), *metadata.get("paths", ())} - {None}:
         if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
             found = "is the file that the layer is read from"

@@ -1,7 +1,6 @@
-"""Four-dimensional arrays on top of three-dimensional stacks, and the other way round; all lazy.
+"""A four-dimensional lazy array on top of a stack, which has one axis of frames.
 
-napari shows movies of a session, or volumes of a file, as (movie, frame, y, x); a `Stack` and a
-file have one axis of frames.
+napari shows movies of a session as (movie, frame, y, x), volumes of a file as (volume, z, y, x).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
 
-__all__ = ["Flattened", "StackSeries"]
+__all__ = ["StackSeries"]
 
 
 class StackSeries:
@@ -88,36 +87,6 @@ class StackSeries:
 
     def __repr__(self) -> str:
         return f"<StackSeries of {len(self)} parts of {self.stack!r}>"
-
-
-class Flattened:
-    """A four-dimensional array, in memory or lazy, as one long row of frames: (n, y, x).
-
-    Parameters
-    ----------
-    array : array-like, shape (part, frame, y, x)
-        Indexed by integers and slices.
-    """
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-        self._length = int(array.shape[1])
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames of all parts, rows, columns."""
-        parts, length, y, x = (int(n) for n in self._array.shape)
-        return parts * length, y, x
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return np.dtype(self._array.dtype)
-
-    def __getitem__(self, key: int | tuple[Any, ...]) -> Any:
-        """Give one frame, or a window of it."""
-        frame, *window = key if isinstance(key, tuple) else (key,)
-        return self._array[(*divmod(frame, self._length), *window)]
 
 
 def _four(key: Any) -> tuple[Any, ...]:

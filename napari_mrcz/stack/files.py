@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import Description, Encoding, FrameReader, Progress, write_frames
+from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import Stack, size_zyx
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ def _frames_of(
 ) -> tuple[Iterable[Any], Sequence[Any], int | None, Description]:
     """Give what makes each frame, a few samples, how many there are, and what is said of them."""
     if isinstance(frames, Stack):
-        stack = frames
+        # napari's console and plugins get their layers' data in a proxy, which pretends to be one.
+        stack = getattr(frames, "__wrapped__", frames)
     elif hasattr(frames, "shape") and hasattr(frames, "dtype"):
         stack = _stack_of_array(path, frames)
     else:
@@ -217,17 +219,17 @@ def _frames_of(
 
 
 def _stack_of_array(path: Path, array: Any) -> Stack:
-    if array.ndim not in (2, 3, 4):
+    axes = len(array.shape)
+    if axes not in (2, 3, 4):
         raise MrczError(
             path,
             f"an array of shape {tuple(array.shape)}",
             advice="Give (n, y, x), (y, x) for one frame or (v, z, y, x) for a stack of volumes",
         )
-    if array.ndim < 4:
+    if axes < 4:
         return Stack.from_array(array)
-    depth = int(array.shape[1])
-    stack = Stack.from_array(array.reshape(-1, *array.shape[2:]))
-    return Stack(stack._source, replace(stack.description, sections_per_volume=depth))
+    stack = Stack.from_array(FlattenedArray(array))
+    return stack.described(sections_per_volume=int(array.shape[1]))
 
 
 def _one_by_one(

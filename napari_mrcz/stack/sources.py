@@ -17,6 +17,7 @@ __all__ = [
     "CachedSource",
     "CorrectedSource",
     "Correction",
+    "FlattenedArray",
     "FrameSource",
     "JoinedSource",
 ]
@@ -147,6 +148,36 @@ class CachedSource:
     def close(self) -> None:
         """Let the file go."""
         self._source.close()
+
+
+class FlattenedArray:
+    """A four-dimensional array, in memory or lazy, as one long row of frames: (n, y, x).
+
+    Parameters
+    ----------
+    array : array-like, shape (part, frame, y, x)
+        Indexed by integers and slices.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._length = int(array.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames of all parts, rows, columns."""
+        parts, length, y, x = (int(n) for n in self._array.shape)
+        return parts * length, y, x
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return np.dtype(self._array.dtype)
+
+    def __getitem__(self, key: int | tuple[Any, ...]) -> Any:
+        """Give one frame, or a window of it."""
+        frame, *window = key if isinstance(key, tuple) else (key,)
+        return self._array[(*divmod(frame, self._length), *window)]
 
 
 class CorrectedSource:
