@@ -25,6 +25,8 @@ Image = npt.NDArray[Any]
 
 # Specimen and illumination vary over more pixels than this, the patterns compared over fewer.
 _SMOOTH = 32
+# So many pixels each way, from the middle, tell with certainty; more only take longer.
+_ENOUGH = 2048
 
 _TURNS: dict[str, Callable[[Image], Image]] = {
     "identity": lambda image: image,
@@ -156,7 +158,7 @@ def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
     ValueError
         If the reference fits in no orientation, or there are fewer than two frames.
     """
-    n, total, squares = _moments(movie)
+    shape, n, total, squares = _moments(movie)
     reference = np.asarray(reference)
     usable = ordinary_pixels(total)
     level = _smoothed(total / n, usable)
@@ -167,29 +169,30 @@ def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
     tried = [
         (_noise(n, total, squares, usable & good, factor), orientation, reciprocal, factor, good)
         for reciprocal in (False, True)
-        for orientation, factor, good in _factors(reference, total.shape, reciprocal=reciprocal)
+        for orientation, factor, good in _factors(reference, shape, reciprocal=reciprocal)
     ]
     if not tried:
         raise ValueError(
-            f"a reference of {reference.shape} fits frames of {total.shape} in no orientation, "
+            f"a reference of {reference.shape} fits frames of {shape} in no orientation, "
             "neither as it is nor with twice or half as many pixels"
         )
     tried.sort(key=lambda item: item[0])
-    shape = (total.shape[0], total.shape[1])
     return OrientationSearch(
         tuple(Candidate(way, inverse, shape, noise) for noise, way, inverse, _, _ in tried),
-        before=_noise(n, total, squares, usable, np.ones(shape)),
+        before=_noise(n, total, squares, usable, np.ones(total.shape)),
         margin=_margin(total, usable, tried[0][3:], tried[1][3:]),
     )
 
 
-def _moments(movie: Any) -> tuple[int, Image, Image]:
-    """Give the number of frames, their sum and the sum of their squares."""
+def _moments(movie: Any) -> tuple[tuple[int, int], int, Image, Image]:
+    """Give the frames' shape, their number, and of their middle the sum and that of squares."""
     n = 0
+    shape = (0, 0)
     total = squares = np.empty(0)
     for frame in movie:
-        counts = np.array(frame, np.float64)
+        counts = np.array(frame[_middle(frame.shape)], np.float64)
         if not n:
+            shape = frame.shape
             total, squares = np.zeros(counts.shape), np.zeros(counts.shape)
         total += counts
         counts *= counts
@@ -197,7 +200,12 @@ def _moments(movie: Any) -> tuple[int, Image, Image]:
         n += 1
     if n < 2:
         raise ValueError(f"correlated noise needs at least two frames, not {n}")
-    return n, total, squares
+    return shape, n, total, squares
+
+
+def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    starts = (max(size - _ENOUGH, 0) // 2 for size in shape)
+    return tuple(slice(start, start + _ENOUGH) for start in starts)
 
 
 def _noise(n: int, total: Image, squares: Image, usable: Image, factor: Image) -> float:
@@ -237,9 +245,10 @@ def _factors(reference: Image, shape: tuple[int, ...], *, reciprocal: bool) -> A
             turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
         except ValueError:
             continue
-        smooth = _smoothed(*turned)
-        fits = turned[1] & (smooth > 0)
-        yield orientation, np.where(fits, smooth / np.where(fits, turned[0], 1), 1), fits
+        values, usable = (image[_middle(shape)] for image in turned)
+        smooth = _smoothed(values, usable)
+        usable = usable & (smooth > 0)
+        yield orientation, np.divide(smooth, values, where=usable, out=np.ones_like(smooth)), usable
 
 
 def _response(reference: Image, *, reciprocal: bool) -> tuple[Image, Image]:

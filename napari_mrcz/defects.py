@@ -1,0 +1,262 @@
+"""Lists of defective pixels, as cameras and programs keep them.
+
+Three kinds are read and written: SerialEM's `defects.txt`, MotionCor's list of rectangles, and a
+map. Masks are of shape (y, x), True where a pixel is bad, with rows in the order of MRC files.
+
+SerialEM counts rows from the top of the image as its camera gives it, from 0; where it saves MRC
+frames, and where IMOD applies such a file to them, these are upside down, and so is the mask here.
+MotionCor's ``x y w h`` are corner and size in the frame as stored, from 0. In a map of integers
+odd values are bad: IMOD writes 128 and 129 for 0 and 1.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.references import read_image
+from napari_mrcz.stack import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from os import PathLike
+
+__all__ = ["read_defects", "write_defects"]
+
+Mask = npt.NDArray[np.bool_]
+
+_SERIALEM = re.compile(r"^\s*(CameraSize[XY]|RotationAndFlip|K2Type|UsableArea|\w*Bad[A-Z]\w*)\s")
+_SHORTEST_RUN = 3
+
+
+def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> Mask:
+    """Read which pixels are defective.
+
+    Parameters
+    ----------
+    path : path-like
+        A text file of SerialEM or MotionCor, or a map (MRC, MRCZ or TIFF).
+    shape : tuple of int, optional
+        Of the frames (y, x). Rectangles say nothing of the camera's size, so they need it.
+        SerialEM's lists and maps are brought to it where it is two or four times theirs
+        (super-resolution), or a half or quarter of it (binning).
+
+    Returns
+    -------
+    ndarray of bool, shape (y, x)
+
+    Raises
+    ------
+    MrczError
+        If the file is none of these, damaged, or of a camera of another shape.
+    ValueError
+        If the shape is needed and not given.
+    """
+    path = Path(path)
+    text = _text(path)
+    if text is None:
+        image = read_image(path)
+        bad = image != 0 if image.dtype.kind == "f" else (image & 1).astype(bool)
+        return _scaled(path, bad, shape)
+    if any(_SERIALEM.match(line) for line in text.splitlines()):
+        return _scaled(path, _serialem_mask(path, text), shape)
+    if shape is None:
+        raise ValueError("a list of rectangles needs the shape of the frames")
+    return _motioncor_mask(path, text, shape)
+
+
+def write_defects(
+    path: str | PathLike[str],
+    mask: npt.NDArray[Any],
+    kind: str,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write which pixels are defective.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; a map's suffix is one of MRC's or `.tif`.
+    mask : ndarray of bool, shape (y, x)
+        True where a pixel is bad, rows in the order of MRC files.
+    kind : {"serialem", "motioncor", "map"}
+        For SerialEM and IMOD, for MotionCor and RELION, for whatever reads images.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    MrczError
+        If the file exists.
+    ValueError
+        If there is no such kind, or the mask has not two axes.
+    """
+    path = Path(path)
+    mask = np.asarray(mask, np.bool_)
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has two axes, not the shape {mask.shape}")
+    if path.exists() and not overwrite:
+        raise MrczError(path, "exists already", advice="Pass overwrite=True to replace it")
+    if kind == "serialem":
+        path.write_text("\n".join(_serialem_lines(mask[::-1])) + "\n", encoding="ascii")
+    elif kind == "motioncor":
+        lines = (f"{x} {y} {w} {h}\n" for x, y, w, h in _rectangles(mask))
+        path.write_text("".join(lines), encoding="ascii")
+    elif kind == "map" and path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile  # slow to import, seldom needed
+
+        tifffile.imwrite(path, mask[::-1].astype(np.uint8), compression="zlib")
+    elif kind == "map":
+        write(path, mask.astype(np.int8), overwrite=overwrite)
+    else:
+        raise ValueError(f'kind is "serialem", "motioncor" or "map", not {kind!r}')
+
+
+def _text(path: Path) -> str | None:
+    """Give the content of a text file; None of a binary one."""
+    try:
+        with path.open("rb") as file:
+            if b"\0" in file.read(1024):
+                return None
+        return path.read_text(encoding="latin-1")
+    except OSError as error:
+        raise MrczError(path, f"it cannot be read ({error.strerror})") from error
+
+
+def _serialem_mask(path: Path, text: str) -> Mask:
+    """Read SerialEM's list; the names and meanings are those of its CorrectDefects module."""
+    entries = list(_entries(path, text))
+    size = {name: values[0] for name, values in entries if name.startswith("CameraSize")}
+    y, x = size.get("CameraSizeY", 0), size.get("CameraSizeX", 0)
+    if min(y, x) < 1:
+        raise MrczError(path, "it does not tell CameraSizeX and CameraSizeY")
+    scaled = max((v[0] for name, v in entries if name == "WasScaled"), default=0)
+    # Coordinates scaled up to super-resolution name the corner of a physical pixel.
+    block = {1: 2, 2: 4}.get(scaled, 1)
+    mask = np.zeros((y, x), np.bool_)
+    for name, values in entries:
+        if name == "BadPixels":
+            for px, py in zip(values[::2], values[1::2], strict=True):
+                mask[py : py + block, px : px + block] = True
+        elif name == "BadColumns":
+            mask[:, [c for c in values if c < x]] = True
+        elif name == "BadRows":
+            mask[[r for r in values if r < y]] = True
+        elif name == "PartialBadColumn":
+            column, width, start, end = values[:4]
+            mask[start : end + 1, column : column + width] = True
+        elif name == "PartialBadRow":
+            row, height, start, end = values[:4]
+            mask[row : row + height, start : end + 1] = True
+        elif name == "UsableArea":
+            # First and last usable row and column; 0 stands for the edge.
+            top, left, bottom, right = values[:4]
+            usable = np.zeros_like(mask)
+            usable[top : (bottom or y) + 1, left : (right or x) + 1] = True
+            mask |= ~usable
+    return mask[::-1]
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.replace(",", " ").split()
+        if len(words) < 2 or words[0].startswith("#"):
+            continue
+        name = words[0]
+        try:
+            values = [int(word) for word in words[1:]]
+        except ValueError:
+            raise MrczError(path, f"line {number} has no whole numbers: {line!r}") from None
+        needed = 4 if name in ("UsableArea", "PartialBadColumn", "PartialBadRow") else 1
+        odd = name == "BadPixels" and len(values) % 2
+        negative = min(values) < 0 and ("Bad" in name or name == "UsableArea")
+        if len(values) < needed or odd or negative:
+            raise MrczError(path, f"line {number} is no {name}: {line!r}")
+        yield name, values
+
+
+def _motioncor_mask(path: Path, text: str, shape: tuple[int, int]) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            x, y, w, h = (int(word) for word in words)
+        except ValueError:
+            raise MrczError(path, f"line {number} is not x y w h: {line!r}") from None
+        mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)] = True
+    return mask
+
+
+def _scaled(path: Path, mask: Mask, shape: tuple[int, int] | None) -> Mask:
+    """Bring a mask to frames of two or four times its shape, or of a half or quarter."""
+    if shape is None or mask.shape == tuple(shape):
+        return np.ascontiguousarray(mask)
+    for factor in (2, 4):
+        if (mask.shape[0] * factor, mask.shape[1] * factor) == tuple(shape):
+            return mask.repeat(factor, axis=0).repeat(factor, axis=1)
+        if (shape[0] * factor, shape[1] * factor) == mask.shape:
+            cells = mask.reshape(shape[0], factor, shape[1], factor)
+            return np.asarray(cells.any(axis=(1, 3)))
+    raise MrczError(path, f"it is of a camera of {mask.shape}, where frames have {shape}")
+
+
+def _serialem_lines(mask: Mask) -> Iterator[str]:
+    """Write a mask, top row first, as whole rows and columns, long runs, and single pixels."""
+    y, x = mask.shape
+    yield f"CameraSizeX {x}"
+    yield f"CameraSizeY {y}"
+    for name in ("RotationAndFlip", "WasScaled", "K2Type", "FalconType", "NumToAvgSuperRes"):
+        yield f"{name} 0"
+    yield "UsableArea 0 0 0 0"
+    rows, columns = np.asarray(mask.all(axis=1)), np.asarray(mask.all(axis=0))
+    left = mask & ~rows[:, np.newaxis] & ~columns
+    for name, lines in (("PartialBadColumn", left.T), ("PartialBadRow", left)):
+        for line, start, end in _runs(lines):
+            if end - start >= _SHORTEST_RUN:
+                yield f"{name} {line} 1 {start} {end - 1}"
+                lines[line, start:end] = False
+    pixels = [f"{px} {py}" for py, px in np.argwhere(left)]
+    yield from _several("BadPixels", pixels, 10)
+    yield from _several("BadColumns", [str(c) for c in np.flatnonzero(columns)], 20)
+    yield from _several("BadRows", [str(r) for r in np.flatnonzero(rows)], 20)
+
+
+def _several(name: str, items: list[str], most: int) -> Iterator[str]:
+    """Write so many items a line as SerialEM does; it reads no more than 50 numbers."""
+    for start in range(0, len(items), most):
+        yield f"{name} {' '.join(items[start : start + most])}"
+
+
+def _runs(mask: Mask) -> list[tuple[int, int, int]]:
+    """Give row, first column and end of each run of bad pixels."""
+    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
+    edges = np.diff(padded, axis=1)
+    starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
+    return [
+        (int(row), int(start), int(end))
+        for (row, start), (_, end) in zip(starts, ends, strict=True)
+    ]
+
+
+def _rectangles(mask: Mask) -> list[tuple[int, int, int, int]]:
+    """Give x, y, width and height: the runs of bad pixels, merged over rows where they agree."""
+    tops_and_ends: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for row, start, end in _runs(mask):
+        stacked = tops_and_ends.setdefault((start, end), [])
+        if stacked and stacked[-1][1] == row:
+            stacked[-1] = (stacked[-1][0], row + 1)
+        else:
+            stacked.append((row, row + 1))
+    return [
+        (start, top, end - start, bottom - top)
+        for (start, end), stacked in tops_and_ends.items()
+        for top, bottom in stacked
+    ]
