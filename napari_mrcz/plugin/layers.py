@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.correction.complex_parts import Amplitude, Phase
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.metadata import decode_extended
 from napari_mrcz.plugin.contrast import contrast_limits, slider_range
@@ -69,6 +68,9 @@ def layer_data(
     metadata = dict(metadata or {})
     if stack.dtype.kind != "c":
         return [_image(stack, {"name": name, "metadata": metadata})]
+    # Imported late: corrections bring scipy, which would make the first movie open later.
+    from napari_mrcz.correction import Amplitude, Phase
+
     amplitude = {"name": f"{name} amplitude", "metadata": metadata}
     phase = {
         "name": f"{name} phase",

@@ -1,0 +1,120 @@
+"""The plugin at work on a simulated movie: ``python -m napari_mrcz.demo``.
+
+It writes demo.mrcz into the current folder, unless it is there. Where there is no screen
+(NAPARI_MRCZ_NO_SCREEN is set) it saves a picture of the window, demo.png, and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import napari
+from napari.qt import get_qapp
+from qtpy.QtCore import QEventLoop, QTimer
+
+from napari_mrcz.plugin.contrast import contrast_limits
+from napari_mrcz.plugin.sample import write_sample_movie
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Image
+
+__all__ = ["main", "open_demo", "our_widgets", "save_picture", "wait_until_idle"]
+
+_PLUGIN = "napari-mrcz"
+_MOVIE = Path("demo.mrcz")
+_WIDGETS = ("Save stack",)
+_WINDOW_PX = (1440, 800)
+_PATIENCE_MS = 20_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show the demo; give the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m napari_mrcz.demo", description=__doc__)
+    parser.add_argument(
+        "--screenshot",
+        type=Path,
+        metavar="PNG",
+        default=Path("demo.png") if os.environ.get("NAPARI_MRCZ_NO_SCREEN") else None,
+        help="save a picture of the window there and end",
+    )
+    picture = parser.parse_args(arguments).screenshot
+    write_sample_movie(_MOVIE)
+    print(f"The movie is {_MOVIE.resolve()}")
+    viewer = open_demo(_MOVIE)
+    if picture is None:
+        napari.run()
+        return 0
+    save_picture(viewer, picture)
+    viewer.close()
+    print(f"The window is pictured in {picture.resolve()}")
+    return 0
+
+
+def open_demo(path: Path) -> napari.Viewer:
+    """Open a movie in a new window, with our dock widgets."""
+    viewer = napari.Viewer(title="napari-mrcz demo")
+    viewer.window.resize(*_WINDOW_PX)
+    for name in _WIDGETS:
+        viewer.window.add_plugin_dock_widget(_PLUGIN, name, tabify=True)
+    get_qapp().processEvents()  # the canvas gets its size, which the movie is then fitted to
+    (movie,) = viewer.open(path, plugin=_PLUGIN)
+    _add_sum(viewer, movie)
+    viewer.reset_view()
+    _show_scale_bar(viewer)
+    return viewer
+
+
+def save_picture(viewer: napari.Viewer, picture: Path) -> None:
+    """Save a picture of the whole window when its widgets have come to rest."""
+    wait_until_idle(viewer)
+    viewer.screenshot(str(picture), canvas_only=False, flash=False)
+
+
+def our_widgets(viewer: napari.Viewer) -> list[tuple[str, Any]]:
+    """Give our dock widgets in a window, with their titles."""
+    docks = viewer.window.dock_widgets
+    ours = f" ({_PLUGIN})"
+    return [(t.removesuffix(ours), w) for t, w in docks.items() if t.endswith(ours)]
+
+
+def _add_sum(viewer: napari.Viewer, movie: Image) -> None:
+    """Show the sum of the frames to the right of the movie: in one frame there is only noise."""
+    total = movie.data.sum(axis=0)
+    viewer.add_image(
+        total,
+        name=f"sum of {len(movie.data)} frames",
+        scale=movie.scale[1:],
+        units=movie.units[1:],
+        translate=(0, 1.03 * total.shape[1] * movie.scale[-1]),
+        contrast_limits=contrast_limits([total]),
+    )
+    viewer.layers.selection.active = movie
+
+
+def wait_until_idle(viewer: napari.Viewer) -> None:
+    """Let events happen until our widgets are not busy and all is drawn."""
+    widgets = [widget for _, widget in our_widgets(viewer)]
+    loop = QEventLoop()
+    poll = QTimer()
+    poll.timeout.connect(lambda: None if any(widget.busy for widget in widgets) else loop.quit())
+    poll.start(20)
+    QTimer.singleShot(_PATIENCE_MS, loop.quit)
+    loop.exec()
+    for _ in range(3):  # layout, drawing, and what drawing asks for
+        get_qapp().processEvents()
+
+
+def _show_scale_bar(viewer: napari.Viewer) -> None:
+    # It moved in napari 0.9.
+    overlays = getattr(viewer.canvas, "overlays", None) if hasattr(viewer, "canvas") else None
+    (viewer if overlays is None else overlays).scale_bar.visible = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""A list of the viewer's image layers that follows the one selected there; for all dock widgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+__all__ = ["LayerPicker", "connect_while_alive", "plain_viewer"]
+
+
+class LayerPicker(QComboBox):
+    """Image layers by name. Selecting one in the viewer picks it; picking changes nothing there.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Whose layers.
+
+    Attributes
+    ----------
+    layer_changed : Signal(object)
+        Another layer (or None) was picked, or the picked one has other data, scale, units or name.
+    """
+
+    layer_changed = Signal(object)
+
+    def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        viewer = plain_viewer(viewer)
+        self._viewer = viewer
+        self._layers: list[Image] = []
+        self._picked: Image | None = None
+        # Long names are cut off rather than making the dock wide.
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        events = viewer.layers.events
+        for emitter in (events.inserted, events.removed, events.reordered):
+            connect_while_alive(self, emitter, self._refill)
+        connect_while_alive(self, viewer.layers.selection.events.active, self._follow)
+        self.activated.connect(self._on_activated)
+        self.destroyed.connect(lambda: _disconnect(self._picked, self._on_changed))
+        self._refill()
+        self._follow()
+
+    @property
+    def layer(self) -> Image | None:
+        """The layer picked."""
+        return self._picked
+
+    def pick(self, layer: Image | None) -> None:
+        """Pick a layer of the viewer, or none."""
+        if layer is self._picked:
+            return
+        _disconnect(self._picked, self._on_changed)
+        self._picked = layer
+        for emitter in _emitters(layer):
+            emitter.connect(self._on_changed)
+        self._show()
+        self.layer_changed.emit(layer)
+
+    def _refill(self, event: Any = None) -> None:
+        """Take the layers, uppermost first, as napari lists them."""
+        self._layers = [x for x in reversed(self._viewer.layers) if isinstance(x, Image)]
+        self._show()
+        if self._picked not in self._layers:
+            self.pick(self._layers[0] if self._layers else None)
+
+    def _follow(self, event: Any = None) -> None:
+        active = self._viewer.layers.selection.active
+        if active in self._layers:
+            self.pick(active)
+
+    def _on_activated(self, at: int) -> None:
+        self.pick(self._layers[at])
+
+    def _on_changed(self, event: Any = None) -> None:
+        self._show()
+        self.layer_changed.emit(self._picked)
+
+    def _show(self) -> None:
+        names = [layer.name for layer in self._layers]
+        if names != [self.itemText(i) for i in range(self.count())]:
+            self.clear()
+            self.addItems(names)
+        picked = self._picked
+        self.setCurrentIndex(self._layers.index(picked) if picked in self._layers else -1)
+        self.setEnabled(bool(names))
+        self.setPlaceholderText("no image layer")
+
+
+def plain_viewer(viewer: napari.Viewer) -> napari.Viewer:
+    """Give the viewer itself for the proxy that napari gives to plugins.
+
+    The proxy wraps whatever comes from a module called napari..., our own stacks among it.
+    """
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+def connect_while_alive(widget: QWidget, emitter: Any, callback: Callable[..., Any]) -> None:
+    """Connect to an event of napari until the widget is destroyed, which napari cannot know."""
+    emitter.connect(callback)
+    widget.destroyed.connect(lambda: emitter.disconnect(callback))
+
+
+def _emitters(layer: Image | None) -> list[Any]:
+    if layer is None:
+        return []
+    events = layer.events
+    return [events.data, events.name, events.scale, events.units]
+
+
+def _disconnect(layer: Image | None, callback: Callable[..., Any]) -> None:
+    for emitter in _emitters(layer):
+        emitter.disconnect(callback)
