@@ -182,10 +182,12 @@ class Decimation:
     ) -> None:
         n_astray, n_inexact = int(astray.sum()), int((differs & ~astray).sum())
         if n_astray:
-            off = np.abs(quotients - np.rint(quotients))[astray]
+            found = quotients[astray]
+            found = found[np.isfinite(found)]
+            off = float(np.median(np.abs(found - np.rint(found)))) if found.size else np.nan
             cause = (
                 f"land on no integer (within {self.tolerance:g}; "
-                f"they are off by {float(np.nanmedian(off)):.2g} in the median)"
+                f"they are off by {off:.2g} in the median)"
             )
             advice = (
                 "it was interpolated, binned or filtered after its normalisation"

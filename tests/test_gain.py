@@ -1,0 +1,145 @@
+"""Gain normalisation and references made from a session, against cameras that are known."""
+
+# ruff: noqa: D103  (a test's name is its docstring)
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_mrcz.correction import GainNormalization, estimate_gain, orient
+from napari_mrcz.simulation import Camera, simulate_movie, simulate_session
+
+
+def test_eq_9_undoes_the_camera():
+    camera = Camera((128, 128), dark_current=0.3, gamma=0.85, hot=0, very_hot=0, dark=0)
+    movie = simulate_movie(1, camera=camera, specimen=None, dose=2000.0, dtype=np.uint16)
+    reference, dark = camera.gain_reference, camera.dark_reference
+    normalise = GainNormalization(reference, 0.85, dark)
+    flat = normalise(movie.frames[0])[~normalise.defects]
+    assert flat.mean() == pytest.approx(2000.0, rel=0.001)
+    # Nothing but Poisson noise is left; with another gamma, or without the dark, there is more.
+    assert flat.std() == pytest.approx(2000.0**0.5, rel=0.03)
+    for other in (GainNormalization(reference), GainNormalization(reference, -0.85)):
+        assert other(movie.frames[0])[~normalise.defects].std() > 1.02 * flat.std()
+
+
+def test_the_dark_is_subtracted_before_and_lies_as_the_gain_does():
+    reference = np.array([[2, 4, 8]], np.float32)
+    dark = np.array([[1, 2, 3]], np.float32)
+    frame = np.array([[5, 6], [7, 8], [9, 10]], np.uint8)
+    turned = GainNormalization(np.tile(reference, (2, 1)), 1.0, np.tile(dark, (2, 1)), "rot90")
+    assert turned(frame, 0).tolist() == [[16, 24], [20, 24], [16, 18]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint32, np.float16, np.float64])
+def test_counts_of_every_type_give_the_same_float32(dtype):
+    rng = np.random.default_rng(0)
+    reference = rng.uniform(0.5, 2, (16, 16)).astype(np.float32)
+    counts = rng.integers(0, 100, (16, 16))
+    expected = (counts * reference.astype(np.float64)).astype(np.float32)
+    normalise = GainNormalization(reference)
+    frame = counts.astype(dtype)
+    normalised = normalise(frame, 3)
+    assert normalised.dtype == np.float32 == normalise.output_dtype(dtype)
+    np.testing.assert_array_equal(normalised, expected)
+    np.testing.assert_array_equal(frame, counts)
+
+
+@given(
+    reference=arrays.arrays(np.float32, (3, 4)),
+    dark=arrays.arrays(np.float32, (3, 4), elements=st.floats(width=32, max_value=1e6)),
+    gamma=st.floats(-3, 3),
+    count=st.integers(0, 255),
+)
+def test_a_defective_pixel_is_0_and_nothing_is_infinite(reference, dark, gamma, count):
+    normalise = GainNormalization(reference, gamma, dark)
+    with np.errstate(all="ignore"):  # a factor of 1e38 is a fine reference, times 255 it is none
+        frame = normalise(np.full((3, 4), count, np.uint8))
+    defects = normalise.defects
+    assert defects[~(np.isfinite(reference) & (reference > 0) & np.isfinite(dark))].all()
+    assert not frame[defects].any()
+    assert not np.isnan(frame).any()
+    assert np.isfinite(normalise.factor).all()
+
+
+def test_defects_of_the_camera_are_told():
+    camera = Camera((256, 256), dead=1e-3)
+    assert camera.defects.dead.sum() > 30
+    np.testing.assert_array_equal(
+        GainNormalization(camera.gain_reference, 0.9, orientation="transpose").defects,
+        camera.defects.dead.T,
+    )
+
+
+def test_it_is_frozen():
+    reference = np.ones((2, 2), np.float32)
+    normalise = GainNormalization(reference)
+    reference[:] = 7
+    assert (normalise.reference == 1).all()
+    with pytest.raises(ValueError, match="read-only"):
+        normalise.factor[0] = 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"reference": np.ones(4)}, "two axes"),
+        ({"reference": np.ones((2, 3)), "dark": np.ones((3, 2))}, "differ|dark of"),
+        ({"reference": np.ones((2, 3)), "gamma": np.nan}, "gamma"),
+        ({"reference": np.ones((2, 3)), "orientation": "upside"}, "upside"),
+    ],
+)
+def test_what_cannot_be_a_gain_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GainNormalization(**arguments)
+
+
+def test_a_frame_that_does_not_fit_is_refused():
+    normalise = GainNormalization(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="find_orientation"):
+        normalise(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="complex"):
+        normalise(np.ones((2, 3), np.complex64))
+
+
+def test_a_reference_from_a_session_is_the_cameras():
+    session = simulate_session(24, 10, (192, 192), dose=4.0, seed=3)
+    movies = list(session.iter_movies())
+    camera = movies[0].camera
+    good = ~session.sites.defects().outliers
+    masks = [movie.defects.outliers for movie in movies]
+    response = camera.response(movies[0].dose_rate)
+    truth = response[good].mean() / response
+    counts = 24 * 10 * 4.0
+    for estimate in (
+        estimate_gain(movie.frames for movie in movies),
+        estimate_gain((movie.frames.sum(axis=0) for movie in movies), masks),
+    ):
+        error = (estimate / truth - 1)[good]
+        # Poisson's share, and the specimens' contrast of 6 % averaged over the stacks.
+        assert error.std() == pytest.approx(np.hypot(counts**-0.5, 0.06 / 24**0.5), rel=0.15)
+        assert abs(error.mean()) < 0.003
+    # A pixel that was hot in some of the stacks is known from the others.
+    sometimes = (
+        np.any(masks, axis=0) & ~np.all(masks, axis=0) & (session.template.defects.response == 1)
+    )
+    assert sometimes.sum() > 10
+    assert np.abs(estimate / truth - 1)[sometimes].mean() < 0.2
+    assert not estimate[np.all(masks, axis=0)].any()
+
+
+def test_references_from_nothing_are_refused():
+    with pytest.raises(ValueError, match="no movie"):
+        estimate_gain([])
+    with pytest.raises(ValueError, match="fewer masks"):
+        estimate_gain([np.ones((2, 4, 4))], [])
+    with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 5\)"):
+        estimate_gain([np.ones((2, 4, 4)), np.ones((2, 4, 5))])
+
+
+def test_orientations_are_numpys():
+    image = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(orient(image, "rot90"), [[2, 5], [1, 4], [0, 3]])
+    np.testing.assert_array_equal(orient(image, "transverse"), [[5, 2], [4, 1], [3, 0]])

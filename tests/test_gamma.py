@@ -1,0 +1,88 @@
+"""The exponent of the gain reference: put in, and come back."""
+
+# ruff: noqa: D103  (a test's name is its docstring)
+
+import numpy as np
+import pytest
+
+from napari_mrcz.correction import PREPRINT_GAMMA, GammaCurve, fit_gamma
+from napari_mrcz.simulation import GAMMA_COEFFICIENTS, Camera, simulate_flats
+
+RATES = np.geomspace(0.25, 9.0, 12)
+
+
+@pytest.mark.parametrize("gamma", [0.75, 0.85, 1.0, 1.1])
+@pytest.mark.parametrize("scale", [1.0, 16.0])
+def test_gamma_comes_back(gamma, scale):
+    camera = Camera((512, 512), gamma=gamma, seed=5)
+    flat = simulate_flats([4.0], camera=camera, seed=5)[0].frames
+    # A reference that is not normalised: without dividing by the mean, gamma would run away.
+    assert fit_gamma(flat, scale * camera.gain_reference) == pytest.approx(gamma, abs=0.01)
+    # As for one that divides.
+    reciprocal = np.divide(1, camera.gain_reference, where=camera.gain_reference > 0,
+                           out=np.zeros((512, 512), np.float32))  # fmt: skip
+    assert fit_gamma(flat[0], reciprocal) == pytest.approx(-gamma, abs=0.01)
+
+
+def test_a_reference_that_does_not_belong_to_the_flat_is_refused():
+    camera = Camera((256, 256), gamma=1.0)
+    flat = simulate_flats([4.0], camera=camera)[0].frames
+    with pytest.raises(ValueError, match="no pattern"):
+        fit_gamma(flat, np.ones((256, 256)))
+    with pytest.raises(ValueError, match="does not fit"):
+        fit_gamma(flat, np.ones((256, 128)))
+    with pytest.raises(ValueError, match="turned"):
+        fit_gamma(flat, camera.gain_reference, bounds=(2.0, 3.0))
+
+
+@pytest.mark.slow
+def test_the_curve_comes_back_from_flats_at_twelve_dose_rates():
+    camera = Camera((1024, 1024), seed=1)
+    flats = simulate_flats(RATES, camera=camera, electrons=1600, seed=2)
+    gammas = [fit_gamma(flat.frames, camera.gain_reference) for flat in flats]
+    assert np.abs(np.subtract(gammas, [flat.gamma for flat in flats])).max() < 0.01
+    curve = GammaCurve.fit(RATES, gammas)
+    np.testing.assert_allclose([curve.a1, curve.b1, curve.a2, curve.a3], GAMMA_COEFFICIENTS, 0.05)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_curve_comes_back_from_noisy_gammas(seed):
+    noise = 5e-4 * np.random.default_rng(seed).standard_normal(12)
+    curve = GammaCurve.fit(RATES, [PREPRINT_GAMMA(rate) for rate in RATES] + noise)
+    np.testing.assert_allclose([curve.a1, curve.b1, curve.a2, curve.a3], GAMMA_COEFFICIENTS, 0.05)
+    assert curve.at(2.0) == pytest.approx(PREPRINT_GAMMA.at(2.0), abs=1e-3)
+
+
+def test_the_constant_is_the_preprints():
+    # Read off fig. 9: the curve passes 0.85 at 7 e-/pix/s nearly (fig. 10) and rises to the left.
+    assert PREPRINT_GAMMA(7.0) == pytest.approx(0.82, abs=0.03)
+    assert PREPRINT_GAMMA(0.25) == pytest.approx(1.54, abs=0.01)
+    assert (PREPRINT_GAMMA.a1, PREPRINT_GAMMA.b1, PREPRINT_GAMMA.a2, PREPRINT_GAMMA.a3) == (
+        GAMMA_COEFFICIENTS
+    )
+
+
+def test_it_does_not_speak_beyond_what_was_measured():
+    assert PREPRINT_GAMMA(9.5) < PREPRINT_GAMMA(9.0)
+    for rate in (0.1, 20.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match=r"0\.25 to 9"):
+            PREPRINT_GAMMA.at(rate)
+
+
+@pytest.mark.parametrize(
+    ("rates", "gammas"),
+    [([1, 2, 3], [1, 1, 1]), ([1, 1, 2, 3], [1] * 4), ([0, 1, 2, 3], [1] * 4),
+     ([1, 2, 3, 4], [1, np.nan, 1, 1]), ([1, 2, 3, 4], [1, 1, 1])],
+)  # fmt: skip
+def test_too_little_to_fit_is_refused(rates, gammas):
+    with pytest.raises(ValueError, match="dose rate"):
+        GammaCurve.fit(rates, gammas)
+
+
+def test_it_is_saved_as_json(tmp_path):
+    path = tmp_path / "gamma.json"
+    PREPRINT_GAMMA.save(path)
+    assert GammaCurve.load(path) == PREPRINT_GAMMA
+    path.write_text('{"a1": 1}')
+    with pytest.raises(ValueError, match="no gamma curve"):
+        GammaCurve.load(path)

@@ -1,0 +1,97 @@
+"""Finding which way round a gain reference lies, at few electrons."""
+
+# ruff: noqa: D103  (a test's name is its docstring)
+
+import numpy as np
+import pytest
+
+from napari_mrcz.correction import ORIENTATIONS, GainNormalization, find_orientation, orient
+from napari_mrcz.simulation import (
+    CARBON_EDGE,
+    CRYSTALLINE_ICE,
+    VITREOUS_ICE,
+    Camera,
+    simulate_movie,
+)
+
+INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
+
+
+def inverted(reference):
+    return np.divide(1, reference, where=reference > 0, out=np.zeros_like(reference))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_orientation_and_reciprocal_is_found(seed):
+    specimen = (VITREOUS_ICE, CARBON_EDGE, CRYSTALLINE_ICE, None)[seed % 4]
+    movie = simulate_movie(40, (256, 256), dose=0.5, specimen=specimen, seed=seed)
+    reference = movie.camera.gain_reference
+    for reciprocal in (False, True):
+        for name in ORIENTATIONS:
+            turned = orient(inverted(reference) if reciprocal else reference, name)
+            found = find_orientation(movie.frames, turned)
+            assert (found.best.orientation, found.best.reciprocal) == (INVERSE[name], reciprocal)
+            assert found.margin > 3
+            assert found.best.noise < found.before
+            np.testing.assert_allclose(found.best.prepare(turned), reference, rtol=1e-6)
+
+
+def test_all_are_ranked_by_the_noise_they_leave():
+    movie = simulate_movie(40, (256, 256), dose=0.5, specimen=None, seed=1)
+    found = find_orientation(movie.frames, movie.camera.gain_reference)
+    assert len(found.candidates) == 16
+    noise = [candidate.noise for candidate in found.candidates]
+    assert noise == sorted(noise)
+    # The wrong way round, the pattern is there twice.
+    assert noise[0] < found.before < noise[1]
+
+
+def test_only_what_fits_is_tried():
+    movie = simulate_movie(20, (192, 256), seed=2)
+    turned = np.rot90(movie.camera.gain_reference)
+    found = find_orientation(movie.frames, turned)
+    tried = {candidate.orientation for candidate in found.candidates}
+    assert tried == {"rot90", "rot270", "transpose", "transverse"}
+    assert found.best.orientation == "rot270"
+    normalised = GainNormalization(turned, orientation=found.best.orientation)
+    assert normalised(movie.frame(0)).shape == (192, 256)
+    with pytest.raises(ValueError, match=r"fits frames of \(192, 256\) in no orientation"):
+        find_orientation(movie.frames, turned[1:])
+
+
+def test_a_reference_in_super_resolution_is_binned():
+    rng = np.random.default_rng(3)
+    response = np.exp(0.05 * rng.standard_normal((512, 512)))
+    # Each frame is binned by the camera: the counts of 2 x 2 sub-pixels are added.
+    rate = 0.125 * response.reshape(256, 2, 256, 2).sum(axis=(1, 3))
+    frames = rng.poisson(rate, (40, 256, 256)).astype(np.uint8)
+    fine = np.fliplr(1 / response)
+    fine[:, 10] = 0
+    found = find_orientation(frames, fine)
+    assert (found.best.orientation, found.best.reciprocal) == ("fliplr", False)
+    prepared = found.best.prepare(fine)
+    defective = GainNormalization(prepared).defects
+    assert (np.flatnonzero(defective.any(axis=0)) == 255 - 5).all()
+    flat = (rate * prepared)[~defective]
+    # Adding responses, not averaging factors, undoes them exactly.
+    np.testing.assert_allclose(flat, 0.5, rtol=1e-6)
+
+
+def test_a_coarse_reference_is_repeated():
+    camera = Camera((256, 256), super_resolution=2, seed=4)
+    movie = simulate_movie(40, camera=camera, dose=0.5, seed=4)
+    coarse = camera.gain_reference[::2, ::2]
+    best = find_orientation(movie.frames, coarse.T).best
+    assert best.orientation == "transpose"
+    np.testing.assert_allclose(best.prepare(coarse.T), camera.gain_reference, rtol=1e-6)
+
+
+def test_another_cameras_reference_improves_nothing():
+    movie = simulate_movie(40, (256, 256), dose=0.5, seed=5)
+    found = find_orientation(movie.frames, Camera((256, 256), seed=6).gain_reference)
+    assert found.best.noise > found.before or found.margin < 3
+
+
+def test_one_frame_tells_nothing():
+    with pytest.raises(ValueError, match="two frames"):
+        find_orientation(np.ones((1, 8, 8)), np.ones((8, 8)))
