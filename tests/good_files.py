@@ -77,7 +77,7 @@ def assert_same_pixels(found: NDArray, expected: NDArray) -> None:
         np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GoodFile:
     """A whole file, its pixels, and whether its frames have checksums."""
 
@@ -85,6 +85,9 @@ class GoodFile:
     content: bytes
     pixels: NDArray
     checksums: bool
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
 
 
 def _ours(**options: Any) -> Callable[[Path, NDArray], None]:

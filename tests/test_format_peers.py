@@ -262,11 +262,11 @@ def test_a_volume_stays_a_volume(folder):
         nm.write(folder / "volume.mrcz", stack)
     with nm.open(folder / "volume.mrcz") as stack:
         assert stack.header.is_volume
-        nm.write(folder / "again.mrc", stack)
-    with mrcfile.open(folder / "again.mrc") as file:
+        nm.write(folder / "volume-again.mrc", stack)
+    with mrcfile.open(folder / "volume-again.mrc") as file:
         assert file.is_volume()
         assert [float(file.voxel_size[axis]) for axis in "zyx"] == [3, 2, 1]
-    assert validation(folder / "again.mrc")[0]
+    assert validation(folder / "volume-again.mrc")[0]
 
 
 # We read mrcfile's ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, check_chunk, parse_chunk_header
@@ -98,10 +99,9 @@ def read_layout(file: RandomAccessFile) -> Layout:
     """
     header = parse_header(file.read(0, HEADER_NBYTES), file.path, file.nbytes)
     footer, end = _read_footer(file, header)
-    index: FrameIndex | EvenFrames | None = footer.frames
-    if footer.frames is not None and (wrong := _contradiction(footer.frames, header, end)):
-        _warn(file, f"the footer's frame index is ignored: {wrong}")
-        index = None
+    index: FrameIndex | EvenFrames | None = None
+    if footer.frames is not None:
+        header, index = _reconcile(footer.frames, header, end, file)
     if index is None:
         index = _walk_chunks(file, header, end) if header.codec else _even_frames(file, header, end)
     if len(index) < header.nz:
@@ -138,6 +138,45 @@ def _read_footer(file: RandomAccessFile, header: Header) -> tuple[Footer, int]:
     except FooterError as error:
         _warn(file, f"the metadata footer is ignored: {error}; the pixels are not affected")
         return nothing
+
+
+def _reconcile(
+    index: FrameIndex, header: Header, end: int, file: RandomAccessFile
+) -> tuple[Header, FrameIndex | None]:
+    """Decide between an index and a header that contradict each other: a checksum tells."""
+    wrong = _contradiction(index, header, end)
+    if not wrong:
+        return header, index
+    if not _matches(index, end, file):
+        _warn(file, f"the footer's frame index is ignored: {wrong}; what is read is not checked")
+        return header, None
+    if not header.codec and (index.sizes != header.frame_nbytes).all():
+        raise MrczError(
+            file.path,
+            f"frames of {header.nx} x {header.ny} in mode {header.mode} by the header, "
+            f"{header.frame_nbytes} bytes each; of {index.sizes[0]} bytes by the footer, whose "
+            "checksums are right",
+            offset=0,
+            advice="The header was damaged after the file was written; restore it from a copy",
+        )
+    _warn(file, f"{wrong}; the footer is right, as its checksums show")
+    # What is outside is given no bytes, which do not match the checksum.
+    inside = (index.offsets <= end) & (index.sizes <= end) & (index.offsets + index.sizes <= end)
+    offsets, sizes = np.where(inside, index.offsets, 0), np.where(inside, index.sizes, 0)
+    return replace(header, nz=len(index)), replace(index, offsets=offsets, sizes=sizes)
+
+
+def _matches(index: FrameIndex, end: int, file: RandomAccessFile) -> bool:
+    """Tell whether the first or the last frame is where an index says, and has its checksum."""
+    if index.xxh3 is None:
+        return False
+    for frame in (0, -1)[: len(index)]:
+        offset, nbytes = int(index.offsets[frame]), int(index.sizes[frame])
+        if offset + nbytes > end:
+            continue
+        if xxhash.xxh3_64_intdigest(file.read(offset, nbytes)) == int(index.xxh3[frame]):
+            return True
+    return False
 
 
 def _contradiction(index: FrameIndex, header: Header, end: int) -> str:
@@ -195,6 +234,12 @@ def _walk_chunks(file: RandomAccessFile, header: Header, end: int) -> FrameIndex
             offset=header.data_offset,
             advice="The file was never finished; the C library writes such files where frames do "
             "not compress",
+        )
+    if len(offsets) == header.nz and offset < end == file.nbytes:
+        _warn(
+            file,
+            f"{end - offset} bytes after the last frame are no footer that can be read; metadata "
+            "or frames are lost",
         )
     return FrameIndex(np.array(offsets, np.uint64), np.array(sizes, np.uint64))
 
