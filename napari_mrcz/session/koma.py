@@ -1,0 +1,227 @@
+"""KOMA over a session: which stacks are averaged for which, and what was left out.
+
+McLeod et al., preprint doi:10.1101/116533, section 5.2.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.koma import (
+    KomaNormalization,
+    RollingAverage,
+    contrast_scores,
+    noise_by_radius,
+)
+from napari_mrcz.errors import MrczError
+from napari_mrcz.session.session import Session, StackLike
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Literal
+
+__all__ = ["Koma"]
+
+_LIMIT = 5.0
+
+
+class Koma:
+    """Normalise each stack of a session by the mean of those around it.
+
+    ``koma[i]`` is the correction for stack i: frames - K_i, where K_i is the mean of the 2 x
+    radius stacks around it, without itself. At the ends the window shifts, so that there are
+    always as many, and it goes round the stacks left out. From one stack to the next costs the
+    same whatever the radius.
+
+    Micrographs of high contrast (carbon film, crystalline ice) would leave their image in others
+    and do not enter averages; they are normalised like all others. Neither do stacks enter that
+    cannot be read. `left_out` says which and why.
+
+    Parameters
+    ----------
+    stacks : Session, or iterable of path-like, Stack or ndarray (n, y, x)
+        In order of acquisition, all of one frame shape.
+    radius : int
+        Stacks to either side. Correlated noise cannot fall below 1/(2 radius n) of n frames; the
+        preprint sees little gain beyond 25.
+    keep_mean : bool
+        Add mean(K_i) back, so that counts stay counts.
+    exclude : "auto" or iterable of int
+        Stacks that enter no average: found by their contrast, or as given.
+    limit : float
+        Score of `correction.koma.contrast_scores` beyond which "auto" leaves a stack out.
+
+    Raises
+    ------
+    ValueError
+        If there is only one stack, the radius is less than 1, or stacks to be left out do not
+        exist.
+
+    Warns
+    -----
+    UserWarning
+        If there are fewer stacks than a window holds: all there are are averaged then.
+    """
+
+    def __init__(
+        self,
+        stacks: Session | Iterable[StackLike],
+        radius: int = 12,
+        *,
+        keep_mean: bool = True,
+        exclude: Literal["auto"] | Iterable[int] = "auto",
+        limit: float = _LIMIT,
+    ) -> None:
+        self._session = stacks if isinstance(stacks, Session) else Session(stacks)
+        if len(self._session) < 2:
+            raise ValueError(
+                "KOMA subtracts the mean of other stacks of the session, and there is none: "
+                "one stack alone cannot be normalised so; use a gain reference"
+            )
+        if radius < 1:
+            raise ValueError(f"a radius is at least 1 stack, not {radius}")
+        if isinstance(exclude, str):
+            if exclude != "auto":
+                raise ValueError(f'exclude is "auto" or a list of stacks, not {exclude!r}')
+            self._exclude: frozenset[int] | None = None
+        else:
+            self._exclude = frozenset(int(index) for index in exclude)
+            if not all(0 <= index < len(self._session) for index in self._exclude):
+                raise ValueError(
+                    f"{sorted(self._exclude)} are not all within {len(self._session)} stacks"
+                )
+        self._radius = int(radius)
+        self._keep_mean = keep_mean
+        self._limit = limit
+        self._lock = threading.RLock()
+        self._rolling: RollingAverage | None = None
+        self._left_out: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Give the number of stacks."""
+        return len(self._session)
+
+    def __getitem__(self, index: int) -> KomaNormalization:
+        """Give the correction for a stack; negative ones count from the end.
+
+        Raises
+        ------
+        IndexError
+            If there is no such stack.
+        ValueError
+            If no other stack is left to average.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"stack {index} of a session of {len(self)}")
+        index %= len(self)
+        with self._lock:
+            rolling = self._surveyed()
+            average = rolling.at(index)
+            names = tuple(self._session.name(j) for j in rolling.neighbours(index))
+        level = float(average.mean()) if self._keep_mean else 0.0
+        return KomaNormalization(average.astype(np.float32), level, index, names)
+
+    @property
+    def session(self) -> Session:
+        """The stacks and their sums."""
+        return self._session
+
+    @property
+    def left_out(self) -> Mapping[int, str]:
+        """Stacks that enter no average, and why."""
+        self._surveyed()
+        return MappingProxyType(self._left_out)
+
+    def neighbours(self, index: int) -> list[int]:
+        """Give the stacks whose mean is subtracted from stack `index`."""
+        return self._surveyed().neighbours(index)
+
+    def survey(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Read all stacks that have not been read, and decide which enter averages.
+
+        Done once, by whatever needs it first; call it to see the progress.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with (stacks done, stacks); what it raises ends it, and what was read is kept.
+        """
+        self._surveyed(progress)
+
+    def _surveyed(self, progress: Callable[[int, int], None] | None = None) -> RollingAverage:
+        with self._lock:
+            if self._rolling is None:
+                self._left_out = self._find_left_out(progress)
+                members = [i for i in range(len(self)) if i not in self._left_out]
+                if len(members) <= 2 * self._radius:
+                    warnings.warn(
+                        f"{len(members)} stacks can be averaged, where a radius of {self._radius} "
+                        f"asks for {2 * self._radius + 1}; all of them are used",
+                        stacklevel=3,
+                    )
+                self._rolling = RollingAverage(self._session.mean, members, self._radius)
+            return self._rolling
+
+    def noise_curve(self, radii: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Give the mean correlated noise within the stacks for several radii (fig. 12).
+
+        From the sums alone: no stack is read again, whatever the radii.
+
+        Parameters
+        ----------
+        radii : sequence of int
+            0 stands for no normalisation.
+
+        Returns
+        -------
+        ndarray, shape (radii,)
+            The mean over the stacks that enter averages.
+        """
+        self._surveyed()
+        members = [i for i in range(len(self)) if i not in self._left_out]
+        summaries = [self._session.summary(i) for i in members]
+        curves = noise_by_radius(
+            self._session.covariances(members),
+            np.array([summary.variance for summary in summaries]),
+            np.array([summary.n_frames for summary in summaries]),
+            radii,
+            range(len(members)),
+        )
+        mean: npt.NDArray[np.float64] = curves.mean(axis=1)
+        return mean
+
+    def _find_left_out(self, progress: Callable[[int, int], None] | None) -> dict[int, str]:
+        left_out = dict.fromkeys(self._exclude or (), "left out by choice")
+        thumbnails = {}
+        shape: tuple[int, ...] | None = None
+        for index in range(len(self)):
+            # Even those left out by choice: whether they can be read is found out now.
+            try:
+                summary = self._session.summary(index)
+            except (MrczError, OSError) as error:
+                left_out[index] = f"cannot be read: {error}"
+            else:
+                found = self._session.total(index).shape
+                shape = found if shape is None else shape
+                if found != shape:
+                    name = self._session.name(index)
+                    raise ValueError(f"{name} has frames of {found}, the stacks before {shape}")
+                thumbnails[index] = summary.thumbnail
+            if progress is not None:
+                progress(index + 1, len(self))
+        if self._exclude is None and thumbnails:
+            contrasts, scores = contrast_scores(list(thumbnails.values()))
+            usual = float(np.median(contrasts))
+            for index, contrast, score in zip(thumbnails, contrasts, scores, strict=True):
+                if score > self._limit:
+                    left_out[index] = (
+                        f"contrast of {contrast:.1%} at low resolution, where the session has "
+                        f"{usual:.1%}: {score:.1f} robust standard deviations"
+                    )
+        return dict(sorted(left_out.items()))

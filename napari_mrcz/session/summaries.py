@@ -1,0 +1,218 @@
+"""What is kept of a stack for the whole session: its sum, its variance, a thumbnail.
+
+Each stack is read once, frame by frame; the summary goes to a cache folder of ours, so that the
+next time nothing is read at all. Nothing is ever written beside a user's file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from napari_mrcz.correction.history import fingerprint
+from napari_mrcz.correction.koma import thumbnail
+from napari_mrcz.stack.summing import sum_frames
+
+if TYPE_CHECKING:
+    from napari_mrcz.stack import Stack
+
+__all__ = ["Summary", "SummaryStore", "cache_folder", "key_of", "summarise"]
+
+_STRIP = 1 << 17
+_LARGEST = 20 * 2**30
+_IMAGE, _NUMBERS = ".sum.npy", ".json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A stack's sum and what else a session needs of it.
+
+    Attributes
+    ----------
+    n_frames : int
+        Frames summed.
+    variance : float
+        Variance over the pixels, added up over the frames.
+    thumbnail : ndarray
+        Of the mean frame, 16 x 16 cells.
+    path : str
+        File with the sum.
+    """
+
+    n_frames: int
+    variance: float
+    thumbnail: npt.NDArray[np.float64]
+    path: str
+
+    @property
+    def sum(self) -> npt.NDArray[Any]:
+        """Sum of the frames, (y, x), mapped from the file: it takes no memory to speak of.
+
+        Mapped anew each time, as a mapping takes a file descriptor for as long as it lives.
+        """
+        total: npt.NDArray[Any] = np.load(self.path, mmap_mode="r")
+        return total
+
+
+def cache_folder() -> Path:
+    """Give the folder where summaries are kept; it may be deleted at any time."""
+    return Path(platformdirs.user_cache_dir("napari-mrcz", appauthor=False), "sums")
+
+
+class SummaryStore:
+    """A folder of summaries, found by what they are of.
+
+    It takes 20 GB at most, and at most half of what is free; what was used longest ago goes.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made when it is first needed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+
+    def load(self, key: str) -> Summary | None:
+        """Give a summary, if it is there and whole."""
+        image, numbers = self._paths(key)
+        try:
+            content = json.loads(numbers.read_bytes())
+            small = np.array(content["thumbnail"], np.float64)
+            summary = Summary(content["n_frames"], content["variance"], small, str(image))
+            if not summary.sum.size:
+                return None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        for path in (image, numbers):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+        return summary
+
+    def save(self, key: str, total: npt.NDArray[Any], n_frames: int, variance: float) -> Summary:
+        """Keep a summary; returns it with its sum in the folder.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written.
+        """
+        image, numbers = self._paths(key)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        total = _narrowed(total)
+        self._make_room(total.nbytes)
+        small = thumbnail(total) / n_frames
+        _replace(image, lambda file: np.save(file, total))
+        # The numbers come last: where they are, the image is whole.
+        content = {"n_frames": n_frames, "variance": variance, "thumbnail": small.tolist()}
+        _replace(numbers, lambda file: file.write(json.dumps(content).encode()))
+        return Summary(n_frames, variance, small, str(image))
+
+    def discard(self, key: str) -> None:
+        """Delete a summary, if it is there."""
+        for path in self._paths(key):
+            # On Windows a file that is mapped somewhere cannot be deleted, and stays.
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _paths(self, key: str) -> tuple[Path, Path]:
+        return self._folder / f"{key}{_IMAGE}", self._folder / f"{key}{_NUMBERS}"
+
+    def _make_room(self, nbytes: int) -> None:
+        kept = []
+        for path in self._folder.glob(f"*{_IMAGE}"):
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                kept.append((state.st_mtime_ns, state.st_size, path.name.removesuffix(_IMAGE)))
+        total = nbytes + sum(size for _, size, _ in kept)
+        largest = min(_LARGEST, (shutil.disk_usage(self._folder).free + total) // 2)
+        for _, size, key in sorted(kept):
+            if total <= largest:
+                break
+            self.discard(key)
+            total -= size
+
+
+def key_of(stack: Stack) -> str | None:
+    """Name a stack by its file's path, size and time and by its corrections.
+
+    Returns
+    -------
+    str or None
+        None where the frames are not simply those of one file.
+    """
+    header = stack.header
+    # Joined stacks carry path and header of their first one.
+    if stack.path is None or header is None or header.nz < len(stack):
+        return None
+    try:
+        state = os.stat(stack.path)
+    except OSError:
+        return None
+    path = os.path.realpath(stack.path)
+    return fingerprint([path, state.st_size, state.st_mtime_ns, stack.shape, stack.history])
+
+
+def summarise(stack: Stack) -> tuple[npt.NDArray[Any], float]:
+    """Sum the frames of a stack and their variances, in one pass, several frames at a time.
+
+    Returns
+    -------
+    total : ndarray, shape (y, x)
+        Of the type that `sum_frames` gives.
+    variance : float
+        Σ var x_t, of each frame over its pixels.
+    """
+    makers = list(stack.frame_makers())
+    variances = np.zeros(len(makers))
+
+    def read(index: int) -> npt.NDArray[Any]:
+        frame = makers[index]()
+        variances[index] = _variance(frame)
+        return frame
+
+    return sum_frames(read, stack.shape, stack.dtype), float(variances.sum())
+
+
+def _variance(frame: npt.NDArray[Any]) -> float:
+    """Give the variance over the pixels; strips stay in the processor's cache."""
+    flat = frame.reshape(-1)
+    shift = float(flat[0])
+    first = second = 0.0
+    for start in range(0, flat.size, _STRIP):
+        strip = flat[start : start + _STRIP].astype(np.float64)
+        strip -= shift
+        first += float(strip.sum())
+        second += float(strip @ strip)
+    return second / flat.size - (first / flat.size) ** 2
+
+
+def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give the sum in the smallest integers that hold it."""
+    if total.dtype.kind != "i":
+        return total
+    low, high = np.min_scalar_type(int(total.min())), np.min_scalar_type(int(total.max()))
+    return total.astype(np.promote_types(low, high))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file beside its place and move it there, so that nobody sees half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
