@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,6 @@ import platformdirs
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
-from napari_mrcz.stack.summing import sum_frames
 
 if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
@@ -169,19 +170,28 @@ def summarise(stack: Stack) -> tuple[npt.NDArray[Any], float]:
     Returns
     -------
     total : ndarray, shape (y, x)
-        Of the type that `sum_frames` gives.
+        int64 of integers and booleans, else float64.
     variance : float
         Σ var x_t, of each frame over its pixels.
     """
-    makers = list(stack.frame_makers())
-    variances = np.zeros(len(makers))
+    own = threading.local()
+    totals: list[npt.NDArray[Any]] = []
+    dtype = np.int64 if stack.dtype.kind in "iub" else np.float64
 
-    def read(index: int) -> npt.NDArray[Any]:
-        frame = makers[index]()
-        variances[index] = _variance(frame)
-        return frame
+    def add(make: Any) -> float:
+        if not hasattr(own, "total"):
+            own.total = np.zeros(stack.shape[1:], dtype)
+            totals.append(own.total)
+        frame = make()
+        np.add(own.total, frame, out=own.total)
+        return _variance(frame)
 
-    return sum_frames(read, stack.shape, stack.dtype), float(variances.sum())
+    threads = min(len(stack), os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-sum") as pool:
+        variance = float(sum(pool.map(add, stack.frame_makers())))
+    for other in totals[1:]:
+        totals[0] += other
+    return totals[0], variance
 
 
 def _variance(frame: npt.NDArray[Any]) -> float:
