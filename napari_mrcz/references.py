@@ -55,13 +55,13 @@ def read_reference(path: str | PathLike[str]) -> npt.NDArray[np.float32]:
 def read_image(path: str | PathLike[str]) -> npt.NDArray[Any]:
     """Read the one image of a file, (y, x), rows in the order of MRC files."""
     path = Path(path)
-    if path.suffix.lower() in _DM:
-        return _single(path, _read_dm(path))[::-1]
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
         raise MrczError(path, f"it cannot be read ({error.strerror})") from error
+    if path.suffix.lower() in _DM:
+        return _single(path, _read_dm(path))[::-1]
     if magic in _TIFF_MAGIC:
         image = _single(path, _read_tiff(path))
         return image if path.suffix.lower() == ".gain" else image[::-1]
@@ -84,26 +84,32 @@ def _single(path: Path, images: Any) -> npt.NDArray[Any]:
 def _read_tiff(path: Path) -> npt.NDArray[Any]:
     import tifffile  # slow to import, seldom needed
 
+    # Neither this library nor the next ones have one error for a damaged file, which ends in
+    # whatever they stumble over.
     try:
         with tifffile.TiffFile(path) as file:
+            if file.pages.first.compression == tifffile.COMPRESSION.LZW and len(file.pages) == 1:
+                return _read_lzw(path)
             return file.asarray()
-    except (tifffile.TiffFileError, OSError) as error:
-        raise MrczError(path, f"it is no TIFF that can be read ({error})") from error
-    except ValueError as error:
-        # What tifffile says where the codec is missing.
-        advice = "pip install imagecodecs" if "imagecodecs" in str(error) else ""
-        raise MrczError(path, f"its TIFF cannot be decoded ({error})", advice=advice) from error
+    except Exception as error:
+        raise MrczError(path, f"its TIFF cannot be decoded ({error})") from error
+
+
+def _read_lzw(path: Path) -> npt.NDArray[Any]:
+    """Read what SerialEM and IMOD write, for which tifffile needs a large further package."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def _read_dm(path: Path) -> npt.NDArray[Any]:
     try:
         from ncempy.io.dm import dmReader
     except ImportError as error:
-        raise ImportError("DM3 and DM4 files need ncempy: pip install 'napari-mrcz[dm]'") from error
+        advice = "pip install 'napari-mrcz[dm]'"
+        raise MrczError(path, "DM3 and DM4 files need ncempy", advice=advice) from error
     try:
         return np.asarray(dmReader(str(path))["data"])
-    except OSError as error:
-        raise MrczError(path, f"it cannot be read ({error})") from error
-    # ncempy has no error of its own: a damaged file ends in whatever it stumbles over.
     except Exception as error:
         raise MrczError(path, f"it is no DM file that can be read ({error!r})") from error
