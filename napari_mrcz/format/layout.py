@@ -168,7 +168,7 @@ def _reconcile(
 
 def _matches(index: FrameIndex, end: int, file: RandomAccessFile) -> bool:
     """Tell whether the first or the last frame is where an index says, and has its checksum."""
-    if index.xxh3 is None:
+    if index.xxh3 is None or (index.offsets[:-1] >= index.offsets[1:]).any():
         return False
     for frame in (0, -1)[: len(index)]:
         offset, nbytes = int(index.offsets[frame]), int(index.sizes[frame])

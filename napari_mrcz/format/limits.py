@@ -13,8 +13,8 @@ __all__ = ["DEEPEST", "LARGEST_JSON", "check_content", "check_json", "check_msgp
 # Far above any metadata written by hand or program, far below Python's recursion limit.
 DEEPEST = 250
 LARGEST_JSON = 2**23
-# Numbers, texts, arrays (one each), lists and maps in one file: decoded, they take 100 MB at most.
-_MOST_VALUES = 2**19
+# Numbers, texts, arrays (one each), lists and maps in one file: decoded, they take 50 MB at most.
+_MOST_VALUES = 2**18
 
 # Of each first byte from 0xc4 on, the bytes that follow it: of fixed number, or as many as the
 # integer of this many bytes says, and some.

@@ -27,7 +27,7 @@ _ARRAY, _COMPLEX = "__ndarray__", "__complex__"
 _ARRAY_DTYPE = re.compile(r"[<>|][biufcSU]\d{1,9}")
 _LONGEST_LIST = 2**12
 # One record describes one frame; a file with more of them than this is no movie.
-_MOST_FEI_RECORDS = 2**12
+_MOST_FEI_RECORDS = 2**11
 
 
 def to_plain(value: Any, depth: int = 0) -> Any:
