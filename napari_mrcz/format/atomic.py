@@ -54,10 +54,12 @@ class AtomicFile:
         self.path = Path(path)
         self._target = Path(os.path.realpath(self.path))
         self._overwrite = overwrite
-        if self._target.is_dir():
-            raise MrczError(self.path, "is a folder, where a file is to be written")
-        if self._target.exists() and not overwrite:
-            raise self._exists()
+        if self._target.exists():
+            if not self._target.is_file():
+                kind = "a folder" if self._target.is_dir() else "a pipe or device"
+                raise MrczError(self.path, f"is {kind}, where a file is to be written")
+            if not overwrite:
+                raise self._exists()
         self._partial: Path | None = None
         self._position = 0
         self._flushed = 0
