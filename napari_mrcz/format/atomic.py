@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["AtomicFile"]
+__all__ = ["AtomicFile", "check_target"]
 
 _PARTIAL = ".partial"
 _OPEN_FILES = "/proc/self/fd"
@@ -52,14 +53,9 @@ class AtomicFile:
 
     def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         self.path = Path(path)
+        check_target(self.path, overwrite=overwrite)
         self._target = Path(os.path.realpath(self.path))
         self._overwrite = overwrite
-        if self._target.exists():
-            if not self._target.is_file():
-                kind = "a folder" if self._target.is_dir() else "a pipe or device"
-                raise MrczError(self.path, f"is {kind}, where a file is to be written")
-            if not overwrite:
-                raise self._exists()
         self._partial: Path | None = None
         self._position = 0
         self._flushed = 0
@@ -109,7 +105,7 @@ class AtomicFile:
             self._take_name()
             _sync_folder(self._target.parent)
         except FileExistsError:
-            raise self._exists() from None
+            raise _exists(self.path) from None
         except OSError as error:
             raise self._failed(error) from error
         finally:
@@ -169,37 +165,44 @@ class AtomicFile:
             raise self._failed(self._flush_error)
 
     def _create(self) -> int:
-        folder = self._target.parent
-        if hasattr(os, "O_TMPFILE") and os.path.isdir(_OPEN_FILES):
-            # File systems without nameless files (many network ones) refuse; so may containers.
-            with contextlib.suppress(OSError):
-                return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
-        self._partial = self._partial_name()
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(self._partial, flags, 0o666)
+        descriptor = self._create_nameless()
+        if descriptor is None:
+            self._partial = self._partial_name()
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(self._partial, flags, 0o666)
         if sys.platform != "win32":
+            # By this another writer tells a file in the making from litter.
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
+
+    def _create_nameless(self) -> int | None:
+        if hasattr(os, "O_TMPFILE") and os.path.isdir(_OPEN_FILES):
+            # File systems without nameless files (many network ones) refuse; so may containers.
+            with contextlib.suppress(OSError):
+                return os.open(self._target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+        return None
 
     def _partial_name(self) -> Path:
         return self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}{_PARTIAL}")
 
     def _take_name(self) -> None:
-        with contextlib.suppress(OSError):
-            os.chmod(self._descriptor, self._target.stat().st_mode & 0o7777)
+        if os.chmod in os.supports_fd:
+            with contextlib.suppress(OSError):
+                os.chmod(self._descriptor, self._target.stat().st_mode & 0o7777)
         if self._partial is None:
             if not self._overwrite:
                 self._link(self._target)
                 return
             self._partial = self._partial_name()
             self._link(self._partial)
-        elif not self._overwrite and self._target.exists():
-            raise FileExistsError
         if sys.platform == "win32":
             os.close(self._descriptor)  # an open file cannot be renamed there
             self._descriptor = -1
-        os.replace(self._partial, self._target)
+        if self._overwrite:
+            os.replace(self._partial, self._target)
+        else:
+            _rename_to_free_name(self._partial, self._target)
         self._partial = None
 
     def _link(self, name: Path) -> None:
@@ -212,18 +215,63 @@ class AtomicFile:
         finally:
             os.close(folder)
 
-    def _exists(self) -> MrczError:
-        return MrczError(self.path, "exists already", advice="Pass overwrite=True to replace it")
-
     def _failed(self, error: OSError) -> MrczError:
-        advice = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            advice = "Make room or choose another disk; nothing that was there has been changed"
-        elif isinstance(error, FileNotFoundError):
-            advice = "Make the folder first, or check its name"
-        elif isinstance(error, PermissionError):
-            advice = "Close the file in other programs, or choose another folder"
-        return MrczError(self.path, f"cannot be written: {error.strerror}", advice=advice)
+        return _failed(self.path, error)
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Find out whether a file may be written before there is anything to write.
+
+    Raises
+    ------
+    MrczError
+        If something is there that may not be replaced, or the name cannot be one.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _failed(path, error) from error
+    except ValueError as error:
+        raise MrczError(path, f"is no name of a file: {error}") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise MrczError(path, f"is {kind}, where a file is to be written")
+    if not overwrite:
+        raise _exists(path)
+
+
+def _exists(path: Path) -> MrczError:
+    return MrczError(path, "exists already", advice="Pass overwrite=True to replace it")
+
+
+def _failed(path: Path, error: OSError) -> MrczError:
+    advice = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "Make room or choose another disk; nothing that was there has been changed"
+    elif isinstance(error, FileNotFoundError):
+        advice = "Make the folder first, or check its name"
+    elif isinstance(error, PermissionError):
+        advice = "Close the file in other programs, or choose another folder"
+    return MrczError(path, f"cannot be written: {error.strerror}", advice=advice)
+
+
+def _rename_to_free_name(partial: Path, target: Path) -> None:
+    """Rename a file; FileExistsError if the name is taken."""
+    if sys.platform == "win32":
+        os.rename(partial, target)  # fails there if the name is taken
+        return
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: a moment is left in which another could take it
+        if target.exists():
+            raise FileExistsError from None
+        os.rename(partial, target)
+    else:
+        partial.unlink()
 
 
 def _remove_litter(target: Path) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import Description, Encoding, FrameReader, Progress, write_frames
+from napari_mrcz.format.atomic import check_target
 from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import Stack, size_zyx
 
@@ -155,8 +156,7 @@ def write(
     """
     path = Path(path)
     encoding = Encoding(_codec(path, codec), level, filter, block_size)
-    if path.exists() and not overwrite:
-        raise MrczError(path, "exists already", advice="Pass overwrite=True to replace it")
+    check_target(path, overwrite=overwrite)
     makers, samples, total, description = _frames_of(path, frames)
     description = replace(
         description,
