@@ -91,9 +91,12 @@ class StackSeries:
 
 def _four(key: Any) -> tuple[Any, ...]:
     """Give an index with one part for each of the four axes."""
-    parts = key if isinstance(key, tuple) else (key,)
-    at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
-    missing = (slice(None),) * (4 - len(parts) + (at < len(parts)))
-    if len(parts) + len(missing) - (at < len(parts)) != 4 or any(p is None for p in parts):
+    parts = list(key) if isinstance(key, tuple) else [key]
+    if not any(part is Ellipsis for part in parts):
+        parts.append(Ellipsis)
+    at = next(i for i, part in enumerate(parts) if part is Ellipsis)
+    missing = 5 - len(parts)
+    parts[at : at + 1] = [slice(None)] * missing
+    if missing < 0 or any(part is None or part is Ellipsis for part in parts):
         raise IndexError(f"{key!r} is no index of four axes")
-    return (*parts[:at], *missing, *parts[at + 1 :])
+    return tuple(parts)

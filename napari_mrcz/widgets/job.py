@@ -52,7 +52,7 @@ class Job(QObject):
 
     def __init__(self, work: Callable[[Report], Any]) -> None:
         super().__init__()
-        self.work = work
+        self._work: Callable[[Report], Any] | None = work
         self._cancel = threading.Event()
         self._reported = 0.0
         # Not a daemon: a program that ends does not take a half-saved file with it.
@@ -70,7 +70,7 @@ class Job(QObject):
 
     def _run(self) -> None:
         try:
-            result = self.work(self._report)
+            result = self._done()
         except Cancelled:
             self.cancelled.emit()
         except Exception as error:
@@ -78,6 +78,11 @@ class Job(QObject):
         else:
             self.returned.emit(result)
         self._ended.emit()
+
+    def _done(self) -> Any:
+        """Do the work, and keep nothing of what it held, such as open files."""
+        work, self._work = self._work, None
+        return None if work is None else work(self._report)
 
     def _report(self, stage: str, done: int, total: int | None) -> None:
         if self._cancel.is_set():
@@ -109,6 +114,7 @@ class LatestJob(QObject):
         super().__init__(parent)
         self._wanted: Callable[[Report], Any] | None = None
         self._job: Job | None = None
+        self._stale = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DEBOUNCE_MS)
@@ -126,6 +132,7 @@ class LatestJob(QObject):
         self._timer.stop()
         if self._job is not None:
             self._job.cancel()
+            self._stale = True
 
     @property
     def busy(self) -> bool:
@@ -136,6 +143,7 @@ class LatestJob(QObject):
     def _start(self) -> None:
         if self._job is not None or self._wanted is None:
             return  # the running one starts the next when it ends
+        self._stale = False
         self._job = Job(self._wanted)
         self._job.returned.connect(self._on_returned)
         self._job.failed.connect(self._on_failed)
@@ -158,8 +166,8 @@ class LatestJob(QObject):
 
     def _was_wanted(self) -> bool:
         """Let the job go, tell whether nothing newer was asked for, and start that otherwise."""
-        job, self._job = self._job, None
-        if job is not None and self._wanted is job.work:
+        self._job = None
+        if not self._stale:
             self._wanted = None
             return True
         if not self._timer.isActive():

@@ -47,7 +47,7 @@ class LayerPicker(QComboBox):
             connect_while_alive(self, emitter, self._refill)
         connect_while_alive(self, viewer.layers.selection.events.active, self._follow)
         self.activated.connect(self._on_activated)
-        self.destroyed.connect(lambda: _disconnect(self._picked, self._on_changed))
+        self.destroyed.connect(lambda: self._let_go())
         self._refill()
         self._follow()
 
@@ -78,6 +78,11 @@ class LayerPicker(QComboBox):
         active = self._viewer.layers.selection.active
         if active in self._layers:
             self.pick(active)
+
+    def _let_go(self) -> None:
+        """Keep no layer's file open when the widget is gone but its Python half is not."""
+        _disconnect(self._picked, self._on_changed)
+        self._picked, self._layers = None, []
 
     def _on_activated(self, at: int) -> None:
         self.pick(self._layers[at])
