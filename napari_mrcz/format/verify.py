@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike, cpu_count, fspath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format.reader import FrameReader
+from napari_mrcz.threads import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,24 +112,17 @@ def verify(
 
     def check(frame: int) -> FrameFault | None:
         try:
-            reader.read_frame(frame, np.empty(reader.shape[1:], reader.dtype))
+            reader.read_frame(frame)
         except MrczError as error:
             return FrameFault(frame, error.offset, error.found)
         return None
 
     faults = []
     threads = min(n, cpu_count() or 1)
-    try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-verify") as pool:
-            try:
-                for done, fault in enumerate(pool.map(check, range(n)), 1):
-                    if fault is not None:
-                        faults.append(fault)
-                    if progress is not None:
-                        progress(done, n)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-    finally:
-        reader.close()
+    with reader, in_order(check, range(n), threads, "napari-mrcz-verify") as checked:
+        for done, fault in enumerate(checked, 1):
+            if fault is not None:
+                faults.append(fault)
+            if progress is not None:
+                progress(done, n)
     return VerifyReport(fspath(path), "", n, reader.index.xxh3 is not None, tuple(faults), said)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from napari_mrcz.stack.sources import (
     JoinedSource,
 )
 from napari_mrcz.stack.summing import sum_frames
+from napari_mrcz.threads import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -398,6 +398,6 @@ def _in_threads(work: Callable[[int], None], count: int) -> None:
         for i in range(count):
             work(i)
         return
-    with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-read") as pool:
-        for _ in pool.map(work, range(count)):
+    with in_order(work, range(count), threads, "napari-mrcz-read") as done:
+        for _ in done:
             pass

@@ -1,0 +1,61 @@
+"""Doing the same to many things in several threads, the results in order, a few ahead at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["in_order"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, name: str
+) -> Iterator[Iterator[Result]]:
+    """Give an iterator of ``work(item)``; at most `threads` + 1 results are waited for at a time.
+
+    An executor's own ``map`` takes all items at once: where there are hundreds of thousands of
+    frames, those that wait would take more memory than their pixels.
+
+    Parameters
+    ----------
+    work : callable
+        Called in one of the threads.
+    items : iterable
+        Taken one by one, in the thread that takes the results.
+    threads : int
+        How many.
+    name : str
+        What the threads are called.
+
+    Yields
+    ------
+    iterator
+        Results in the order of the items, or what `work` raised. When the context ends, early or
+        by an error, nothing more is begun and the threads end.
+    """
+    pending: deque[Future[Result]] = deque()
+
+    def results(pool: ThreadPoolExecutor) -> Iterator[Result]:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            del item  # the work is the one to hold it, as long as it needs it
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+        try:
+            yield results(pool)
+        finally:
+            for future in pending:
+                future.cancel()
