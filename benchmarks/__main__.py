@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row, table
 
-GROUPS = ("files",)
+GROUPS = ("files", "session")
 README = Path(__file__).parents[1] / "README.md"
 
 
