@@ -10,6 +10,7 @@ from napari_mrcz.correction.gain import GainNormalization, estimate_gain
 from napari_mrcz.correction.gamma import PREPRINT_GAMMA, GammaCurve, fit_gamma
 from napari_mrcz.correction.history import fingerprint, rebuild, register, replay
 from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.correction.noise import correlated_noise
 from napari_mrcz.correction.orientation import (
     ORIENTATIONS,
     Candidate,
@@ -17,6 +18,8 @@ from napari_mrcz.correction.orientation import (
     find_orientation,
     orient,
 )
+from napari_mrcz.correction.outliers import OutlierFilter
+from napari_mrcz.correction.outliers_thresholds import Thresholds
 
 __all__ = [
     "ORIENTATIONS",
@@ -29,7 +32,10 @@ __all__ = [
     "GammaCurve",
     "KomaNormalization",
     "OrientationSearch",
+    "OutlierFilter",
     "Phase",
+    "Thresholds",
+    "correlated_noise",
     "decimate",
     "estimate_gain",
     "find_orientation",

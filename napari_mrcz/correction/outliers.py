@@ -1,0 +1,391 @@
+"""`OutlierFilter`: finds hot and dark pixels in a movie's sum and replaces them, frame by frame.
+
+McLeod et al., preprint doi:10.1101/116533, section 4, with its errata mended. What is done where:
+`outliers_counts` sums the frames, `outliers_scale` places every pixel on a scale (with
+`outliers_background` for the Poisson model), `outliers_fit` fits the distribution of good pixels,
+`outliers_thresholds` says where it ends, and `outliers_fill` puts something likely in the place
+of what lies beyond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.outliers_counts import SummedCounts
+from napari_mrcz.correction.outliers_fill import FILLS, Replacement, expected_counts, in_parts
+from napari_mrcz.correction.outliers_fit import DistributionFit
+from napari_mrcz.correction.outliers_scale import PixelScale, normal_scale, poisson_scale
+from napari_mrcz.correction.outliers_thresholds import (
+    TailFit,
+    Thresholds,
+    fewest_mistakes,
+    fit_tails,
+    intercepts,
+    weight,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MODELS", "OutlierFilter", "OutlierOptions"]
+
+MODELS = ("poisson", "normal")
+
+
+@dataclass(frozen=True)
+class OutlierOptions:
+    """How outliers are told and replaced; see `OutlierFilter.fit`."""
+
+    model: str = "poisson"
+    order: float = 6.0
+    relaxation: float = 0.95
+    limit: float = 0.5
+    fill: str = "sample"
+    tolerance: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.model not in MODELS:
+            raise ValueError(f"model is one of {', '.join(MODELS)}, not {self.model!r}")
+        if self.fill not in FILLS:
+            raise ValueError(f"fill is one of {', '.join(FILLS)}, not {self.fill!r}")
+        if not (self.order > 0 and self.relaxation > 0 and self.limit > 0):
+            raise ValueError("order, relaxation and limit are positive")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance lies within 0 and 1, not {self.tolerance}")
+        if self.seed < 0:
+            raise ValueError(f"a seed is not negative, as {self.seed} is")
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What a fit has found out about every pixel."""
+
+    counts: SummedCounts
+    scale: PixelScale
+    sigma: npt.NDArray[np.float64]
+    below: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts: SummedCounts, scale: PixelScale, fit: DistributionFit) -> _Evidence:
+        sigma = (scale.places - fit.center) / fit.width
+        return cls(counts, scale, sigma, np.concatenate([[0], np.cumsum(scale.n_pixels)]))
+
+    def bounds(self, thresholds: Thresholds) -> tuple[int, int]:
+        """Give the codes between which no outlier lies: dark < first, last <= hot."""
+        first = np.searchsorted(self.sigma, thresholds.dark, "left")
+        last = np.searchsorted(self.sigma, thresholds.hot, "right")
+        return int(first), int(last)
+
+    def beyond(self, first: int, last: int) -> npt.NDArray[np.bool_]:
+        """Mark pixels with codes below `first` or from `last` on, (y, x)."""
+        # One comparison: what lies below `first` wraps round to the largest numbers.
+        apart: npt.NDArray[np.bool_] = self.scale.codes - np.uint16(first) >= last - first
+        return apart
+
+    def signs(self, first: int, last: int) -> npt.NDArray[np.int8]:
+        """Mark pixels with codes below `first` by -1 and from `last` on by 1, (y, x)."""
+        codes = self.scale.codes
+        marked = np.greater_equal(codes, last).view(np.int8)
+        marked -= np.less(codes, first).view(np.int8)
+        return marked
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class OutlierFilter:
+    """Replaces the hot and dark pixels of a movie. Made by `OutlierFilter.fit`.
+
+    Call it with a frame and its index, or give it to `Stack.apply`.
+
+    Attributes
+    ----------
+    options : OutlierOptions
+        As given to `fit`.
+    thresholds : Thresholds
+        In standard deviations: dark, hot, and whether each is a default because the histogram
+        had no tail to tell.
+    mean, sigma : float
+        Centre and standard deviation of a good pixel's sum, in counts.
+    n_hot, n_dark, n_defects : int
+        Outliers of each kind.
+    false_hot, false_dark : float
+        How many good pixels the model expects beyond each threshold.
+    distribution : DistributionFit or None
+        Histogram, cumulative distribution, model and residual, for a plot.
+    dark_tail, hot_tail : TailFit or None
+        Lines through the residual's tails, where it has any.
+
+    Notes
+    -----
+    One that was rebuilt from its description corrects frames, and knows its mask and numbers; but
+    it has no distribution and takes no other thresholds.
+    """
+
+    options: OutlierOptions
+    thresholds: Thresholds
+    mean: float
+    sigma: float
+    n_hot: int
+    n_dark: int
+    n_defects: int
+    false_hot: float
+    false_dark: float
+    distribution: DistributionFit | None = field(default=None, repr=False)
+    dark_tail: TailFit | None = field(default=None, repr=False)
+    hot_tail: TailFit | None = field(default=None, repr=False)
+    _evidence: _Evidence | None = field(default=None, repr=False)
+    _rebuilt: Replacement | None = field(default=None, repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        movie: Any,
+        *,
+        order: float = 6.0,
+        relaxation: float = 0.95,
+        limit: float = 0.5,
+        model: str = "poisson",
+        gain: npt.ArrayLike | None = None,
+        defects: npt.ArrayLike | None = None,
+        fill: str = "sample",
+        counts_per_electron: float | None = None,
+        tolerance: float = 1e-3,
+        seed: int = 0,
+    ) -> Self:
+        """Find the outliers of a movie.
+
+        Parameters
+        ----------
+        movie : Stack or ndarray, shape (n, y, x)
+            Integer or floating counts.
+        order : float
+            Steepness of the weights k (eq. 6).
+        relaxation : float
+            Factor ρ on the thresholds at which half of a pixel's own value is kept (eq. 6).
+        limit : float
+            Residual in standard deviations from which a tail is fitted (eq. 5). With the
+            "poisson" model the lines are only drawn.
+        model : str
+            "poisson" compares each pixel with its neighbours, by Poisson statistics, and chooses
+            the thresholds that mistake the fewest pixels. "normal" is the preprint's: one normal
+            distribution for the image, thresholds where its tails begin.
+        gain : array_like, shape (y, x), optional
+            Reference that multiplies counts (with its exponent, if any). Outliers are looked for
+            after it, replaced before it. Pixels with 0, negative or no finite gain are defects.
+        defects : array_like of bool, shape (y, x), optional
+            Pixels known to be defective, replaced in any case.
+        fill : str
+            "sample" draws counts for each frame: the type stays, integers stay integers.
+            "expectation" is the preprint's mean of the neighbours, the same in every frame.
+        counts_per_electron : float, optional
+            What one electron adds; measured from the noise where it is not given.
+        tolerance : float
+            How far from 1 a weight may be and count as 1.
+        seed : int
+            Of the draws.
+
+        Returns
+        -------
+        OutlierFilter
+
+        Raises
+        ------
+        ValueError
+            If an option is none, shapes differ, no pixel is usable, or numbers that are no counts
+            (many are negative) should be taken for some.
+
+        References
+        ----------
+        McLeod et al. (2017), doi:10.1101/116533, section 4.
+        """
+        options = OutlierOptions(model, order, relaxation, limit, fill, tolerance, seed)
+        counts = SummedCounts.of(
+            movie, gain=gain, defects=defects, per_electron=counts_per_electron
+        )
+        if not counts.are_counts and (model == "poisson" or fill == "sample"):
+            raise ValueError(
+                "so many negative sums are no counts; "
+                "model='normal' with fill='expectation' takes any numbers"
+            )
+        scale = poisson_scale(counts) if model == "poisson" else normal_scale(counts)
+        distribution = DistributionFit.of(scale)
+        dark_tail, hot_tail = fit_tails(distribution, limit)
+        if model == "poisson":
+            thresholds = fewest_mistakes(distribution)
+        else:
+            thresholds = intercepts(dark_tail, hot_tail)
+        unfinished = cls(
+            options=options,
+            thresholds=thresholds,
+            mean=(scale.origin + distribution.center * scale.unit) * counts.per_electron,
+            sigma=distribution.width * scale.unit * counts.per_electron,
+            n_hot=0,
+            n_dark=0,
+            n_defects=len(counts.defects),
+            false_hot=0.0,
+            false_dark=0.0,
+            distribution=distribution,
+            dark_tail=dark_tail,
+            hot_tail=hot_tail,
+            _evidence=_Evidence.of(counts, scale, distribution),
+        )
+        return unfinished._with(thresholds)
+
+    def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
+        """Give the same filter with other thresholds; nothing is fitted again.
+
+        Parameters
+        ----------
+        dark, hot : float, optional
+            In standard deviations; as it is where not given. Infinite ones switch a side off.
+
+        Raises
+        ------
+        ValueError
+            If they are not in order, or this was rebuilt from a description.
+        """
+        old = self.thresholds
+        new = Thresholds(
+            old.dark if dark is None else float(dark),
+            old.hot if hot is None else float(hot),
+            old.dark_is_default and dark is None,
+            old.hot_is_default and hot is None,
+        )
+        if not new.dark < new.hot:
+            raise ValueError(f"dark {new.dark} lies below hot {new.hot}, or there is no order")
+        return self._with(new)
+
+    def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """Correct a frame.
+
+        Parameters
+        ----------
+        frame : ndarray, shape (y, x)
+            Raw counts.
+        index : int
+            Its place in the movie: seeds what is drawn for it.
+
+        Returns
+        -------
+        ndarray, shape (y, x)
+            Of `output_dtype`. w · frame + (1 - w) · fill, on average where it is drawn; pixels
+            far from the thresholds have the same bits.
+        """
+        return self.replacement(frame, index)
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Give the type of corrected frames: the same, or floating if `fill` is "expectation"."""
+        return self.replacement.output_dtype(dtype)
+
+    def weight(self, sigma: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Give how much of its own value a pixel keeps at a distance in sigmas (eq. 6)."""
+        at = np.asarray(sigma, np.float64)
+        return weight(at, self.thresholds, self.options.order, self.options.relaxation)
+
+    @cached_property
+    def mask(self) -> npt.NDArray[np.int8]:
+        """Outliers, (y, x): 1 hot, -1 dark, 2 defect, 0 good."""
+        if self._evidence is None:
+            marked = np.zeros(self.replacement.shape, np.int8)
+            marked.reshape(-1)[self.replacement.pixels] = self.replacement.kinds
+        else:
+            marked = self._evidence.signs(*self._evidence.bounds(self.thresholds))
+            marked.reshape(-1)[self._evidence.counts.defects] = 2
+        marked.flags.writeable = False
+        return marked
+
+    @cached_property
+    def replacement(self) -> Replacement:
+        """Which pixels are replaced, and by what."""
+        if self._rebuilt is not None:
+            return self._rebuilt
+        evidence = self._known()
+        counts, codes = evidence.counts, evidence.scale.codes
+        kept = self.weight(evidence.sigma)
+        unchanged = np.flatnonzero(kept >= 1 - self.options.tolerance)
+        first, last = (unchanged[0], unchanged[-1] + 1) if unchanged.size else (0, 0)
+        changing = evidence.beyond(int(first), int(last))
+        changing.reshape(-1)[counts.defects] = True
+        pixels = np.flatnonzero(changing)
+        kinds = self.mask.reshape(-1)[pixels]
+        return Replacement(
+            shape=counts.shape,
+            pixels=pixels,
+            kinds=kinds,
+            weights=np.where(kinds == 2, np.uint16(0), in_parts(kept)[codes.reshape(-1)[pixels]]),
+            expected=expected_counts(counts, pixels, self.mask.reshape(-1) == 0),
+            per_electron=counts.per_electron,
+            fill=self.options.fill,
+            seed=self.options.seed,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Say how the outliers were found, and all that it takes to replace them again."""
+        return described(
+            self,
+            **asdict(self.options),
+            thresholds=self.thresholds._asdict(),
+            mean=self.mean,
+            sigma=self.sigma,
+            n_hot=self.n_hot,
+            n_dark=self.n_dark,
+            n_defects=self.n_defects,
+            false_hot=self.false_hot,
+            false_dark=self.false_dark,
+            replacement=self.replacement.describe(),
+        )
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build it again, to do the same to the same frames.
+
+        Raises
+        ------
+        ValueError
+            If its parts do not fit together.
+        """
+        options = OutlierOptions(**{name: description[name] for name in asdict(OutlierOptions())})
+        return cls(
+            options=options,
+            thresholds=Thresholds(**description["thresholds"]),
+            **{
+                name: description[name]
+                for name in (
+                    "mean",
+                    "sigma",
+                    "n_hot",
+                    "n_dark",
+                    "n_defects",
+                    "false_hot",
+                    "false_dark",
+                )
+            },
+            _rebuilt=Replacement.from_description(description["replacement"]),
+        )
+
+    def _known(self) -> _Evidence:
+        if self._evidence is None:
+            raise ValueError("a filter rebuilt from its description cannot be changed: fit anew")
+        return self._evidence
+
+    def _with(self, thresholds: Thresholds) -> Self:
+        evidence = self._known()
+        first, last = evidence.bounds(thresholds)
+        n_usable = evidence.counts.n_usable
+        return replace(
+            self,
+            thresholds=thresholds,
+            n_hot=int(evidence.below[-1] - evidence.below[last]),
+            n_dark=int(evidence.below[first]),
+            false_hot=float(n_usable * ndtr(-thresholds.hot)),
+            false_dark=float(n_usable * ndtr(thresholds.dark)),
+        )

@@ -1,0 +1,197 @@
+"""Sums of frames: exact, in the smallest type that holds them, several frames at a time.
+
+Adding 8-bit frames to a 32-bit sum moves far more memory than the frames take. They go into a
+16-bit sum first, which 257 of them cannot overflow; and an array that is in memory already is
+summed strip by strip, so that its sums stay in a cache.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RunningSum", "sum_array", "sum_dtype", "sum_frames"]
+
+# Pixels of a strip: 1 MB of 16-bit sums.
+_STRIP = 2**19
+
+Frame = npt.NDArray[Any]
+
+
+class RunningSum:
+    """A sum that frames are added to one by one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of a frame (y, x).
+    dtype : dtype
+        Of the frames.
+    n_frames : int
+        Frames that will be added, at most.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, n_frames: int) -> None:
+        self._shape = shape
+        self._dtype = sum_dtype(dtype, n_frames)
+        self._part_dtype, self._room = _part_of(np.dtype(dtype))
+        self._part: Frame | None = None
+        self._in_part = 0
+        self._total: Frame | None = None
+
+    def add(self, frame: Frame) -> None:
+        """Add a frame (y, x)."""
+        if self._part_dtype is None:
+            if self._total is None:
+                self._total = np.zeros(self._shape, self._dtype)
+            np.add(self._total, frame, out=self._total, casting="unsafe")
+            return
+        if self._in_part == self._room:
+            self._empty_part()
+        if self._part is None:
+            self._part = np.zeros(self._shape, self._part_dtype)
+        np.add(self._part, frame, out=self._part, casting="unsafe")
+        self._in_part += 1
+
+    def merge(self, other: RunningSum) -> None:
+        """Take over what was added to another sum of the same kind, which is then used up."""
+        if self._total is None and self._part is not None and other._part is not None:
+            self._total = np.add(self._part, other._part, dtype=self._dtype)
+            self._part, self._in_part = None, 0
+            other._part = None
+        for part in (other._part, other._total):
+            if part is not None:
+                self._grow(part)
+
+    def total(self) -> Frame:
+        """Give the sum, (y, x); nothing can be added after that."""
+        self._empty_part()
+        if self._total is None:
+            self._total = np.zeros(self._shape, self._dtype)
+        return self._total
+
+    def _empty_part(self) -> None:
+        if self._part is not None:
+            self._grow(self._part)
+        self._part, self._in_part = None, 0
+
+    def _grow(self, part: Frame) -> None:
+        if self._total is None:
+            self._total = part.astype(self._dtype)
+        else:
+            self._total += part
+
+
+def sum_frames(
+    read: Callable[[int], Frame],
+    shape: tuple[int, int, int],
+    dtype: npt.DTypeLike,
+    progress: Callable[[int, int], None] | None = None,
+) -> Frame:
+    """Sum frames in as many threads as there are processors, each with a sum of its own.
+
+    Parameters
+    ----------
+    read : callable
+        Gives frame i, (y, x), in whichever thread asks.
+    shape : tuple of int
+        Frames, rows, columns.
+    dtype : dtype
+        Of the frames.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the summing.
+
+    Returns
+    -------
+    ndarray, shape (y, x)
+        Of `sum_dtype`.
+    """
+    n = shape[0]
+    threads = max(1, min(n, os.cpu_count() or 1))
+    sums = [RunningSum(shape[1:], dtype, n) for _ in range(threads)]
+    free = list(sums)
+    lock = threading.Lock()
+
+    def add(index: int) -> None:
+        frame = read(index)
+        with lock:
+            running = free.pop()
+        running.add(frame)
+        with lock:
+            free.append(running)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-sum") as pool:
+        try:
+            for done, _ in enumerate(pool.map(add, range(n)), 1):
+                if progress is not None:
+                    progress(done, n)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    for other in sums[1:]:
+        sums[0].merge(other)
+    return sums[0].total()
+
+
+def sum_array(frames: Frame) -> Frame:
+    """Sum an array of frames along its first axis.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, y, x)
+        In memory, or mapped to it.
+
+    Returns
+    -------
+    ndarray, shape (y, x)
+        Of `sum_dtype`; of floating frames, added in their order.
+    """
+    n, y, x = frames.shape
+    total = np.zeros((y, x), sum_dtype(frames.dtype, n))
+    part_dtype, room = _part_of(frames.dtype)
+    room = room or max(n, 1)
+    height = max(1, _STRIP // max(x, 1))
+
+    def work(top: int) -> None:
+        rows = np.s_[top : top + height]
+        for first in range(0, n, room):
+            part = frames[first : first + room, rows]
+            total[rows] += np.add.reduce(part, axis=0, dtype=part_dtype or total.dtype)
+
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="napari-mrcz-sum") as pool:
+        for _ in pool.map(work, range(0, y, height)):
+            pass
+    return total
+
+
+def sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
+    """Give the type that holds the sum of so many frames without overflow.
+
+    int32 or int64 for integers (uint64 for its own kind), float64 or complex128 else.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        return np.dtype(np.complex128)
+    if dtype.kind == "f":
+        return np.dtype(np.float64)
+    if dtype == np.uint64:
+        return dtype
+    largest = 1 if dtype.kind == "b" else max(abs(np.iinfo(dtype).min), np.iinfo(dtype).max)
+    return np.dtype(np.int32 if largest * n_frames < 2**31 else np.int64)
+
+
+def _part_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any] | None, int]:
+    """Give the type of the small sum and how many frames it holds."""
+    if dtype.kind == "b" or dtype == np.uint8:
+        return np.dtype(np.uint16), 257
+    if dtype == np.int8:
+        return np.dtype(np.int16), 255
+    return None, 0
