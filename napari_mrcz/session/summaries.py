@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ import platformdirs
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
+from napari_mrcz.threads import in_order
 
 if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
@@ -187,8 +187,8 @@ def summarise(stack: Stack) -> tuple[npt.NDArray[Any], float]:
         return _variance(frame)
 
     threads = min(len(stack), os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-sum") as pool:
-        variance = float(sum(pool.map(add, stack.frame_makers())))
+    with in_order(add, stack.frame_makers(), threads, "napari-mrcz-sum") as variances:
+        variance = float(sum(variances))
     for other in totals[1:]:
         totals[0] += other
     return totals[0], variance
