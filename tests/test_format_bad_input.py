@@ -313,7 +313,7 @@ def extended_cases(plain):
         "number of 1e5 digits": b'{"a": ' + b"9" * 10**5 + b"}",
         "4e6 empty lists": b'{"a":[' + b"[]," * (4 * 10**6) + b"[]]}",
         "2e6 empty maps": b'{"a":[' + b"{}," * (2 * 10**6) + b"{}]}",
-        "9 MB of text": b'{"a": "' + b"x" * (9 * 10**6) + b'"}',
+        "35 MB of text": b'{"a": "' + b"x" * (35 * 10**6) + b'"}',
     }.items():
         yield f"extended: {name}", with_extended(plain, text), WARNING
     most = MOST // 2

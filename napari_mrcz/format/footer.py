@@ -18,7 +18,7 @@ import numpy.typing as npt
 import xxhash
 from numcodecs import blosc
 
-from napari_mrcz.format.limits import check_content, check_json, check_msgpack
+from napari_mrcz.format.limits import check_content, check_json, check_msgpack, most_values
 from napari_mrcz.format.metadata import from_tagged, to_json_safe, to_plain
 
 __all__ = [
@@ -142,7 +142,7 @@ def pack_footer(footer: Footer, *, encoding: Encoding = "msgpack", packed: bool 
     packing = _AS_IT_IS
     if packed and len(payload) <= blosc.MAX_BUFFERSIZE:
         smaller = blosc.compress(payload, b"zstd", 5, blosc.SHUFFLE, 0, typesize=8)
-        if len(smaller) < len(payload) and _believable(len(payload), len(smaller)):
+        if len(smaller) < len(payload) and _believable(payload, encoding, len(smaller)):
             payload, packing = bytes(smaller), _BLOSC
     code = _MSGPACK if encoding == "msgpack" else _JSON
     checksum = xxhash.xxh3_64_intdigest(payload)
@@ -186,18 +186,19 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
     _, _, encoding, packing, _, _, checksum = _TRAILER.unpack(trailer)
     if xxhash.xxh3_64_intdigest(payload) != checksum:
         raise FooterError("its checksum does not match its content")
+    most = most_values(len(payload))
     if packing == _BLOSC:
         payload = _expand(payload)
     try:
         if encoding == _MSGPACK:
-            check_msgpack(payload)
+            check_msgpack(payload, most)
             content = msgpack.unpackb(
                 payload, raw=False, strict_map_key=False, object_hook=from_tagged
             )
         else:
-            check_json(payload)
+            check_json(payload, most)
             content = json.loads(payload, object_hook=from_tagged)
-        check_content(content)
+        check_content(content, most)
     # msgpack's own errors are ValueErrors, but for two that are plain Exceptions; and it makes room
     # for as many values as a list claims to have.
     except (*_UNDECODABLE, msgpack.exceptions.UnpackException) as error:
@@ -218,15 +219,25 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
     )
 
 
-def _believable(unpacked: int, stored: int) -> bool:
-    return unpacked <= max(_FREE_NBYTES, _LARGEST_EXPANSION * stored)
+def _believable(payload: bytes, encoding: Encoding, stored_nbytes: int) -> bool:
+    """Tell whether `unpack_footer` will take this payload when it is packed."""
+    check = check_msgpack if encoding == "msgpack" else check_json
+    try:
+        check(payload, most_values(stored_nbytes))
+    except ValueError:
+        return False
+    return len(payload) <= _largest_expansion(stored_nbytes)
+
+
+def _largest_expansion(stored_nbytes: int) -> int:
+    return max(_FREE_NBYTES, _LARGEST_EXPANSION * stored_nbytes)
 
 
 def _expand(payload: bytes) -> bytes:
     if len(payload) < blosc.MAX_OVERHEAD or payload[0] != 2:
         raise FooterError("its packed payload is no blosc chunk")
     unpacked, ctbytes = struct.unpack_from("<I4xI", payload, 4)
-    if ctbytes != len(payload) or not _believable(unpacked, ctbytes):
+    if ctbytes != len(payload) or unpacked > _largest_expansion(ctbytes):
         raise FooterError(f"it would unpack from {ctbytes} to {unpacked} bytes")
     if unpacked == 0:
         return b""

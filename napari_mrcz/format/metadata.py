@@ -18,7 +18,7 @@ from typing import Any
 import mrcfile.dtypes
 import numpy as np
 
-from napari_mrcz.format.limits import DEEPEST, check_content, check_json
+from napari_mrcz.format.limits import DEEPEST, check_content, check_json, most_values
 
 __all__ = ["decode_extended", "from_tagged", "to_json_safe", "to_plain"]
 
@@ -164,7 +164,8 @@ def decode_extended(exttyp: str, raw: bytes, byte_order: str) -> Any:
 
 
 def _decode_json(raw: bytes) -> dict[str, Any]:
-    check_json(raw)
+    most = most_values(len(raw))
+    check_json(raw, most)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -175,7 +176,7 @@ def _decode_json(raw: bytes) -> dict[str, Any]:
         raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError(f"the JSON is a {type(content).__name__}, where a map is expected")
-    check_content(content)
+    check_content(content, most)
     return content
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 import xxhash
@@ -24,11 +23,12 @@ from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_writing import build_header
-from napari_mrcz.format.limits import LARGEST_JSON, check_content
+from napari_mrcz.format.limits import LARGEST_JSON, check_content, most_values
 from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of
 from napari_mrcz.format.storage import LazyFrame, Storage, TooWideForMode0, choose_storage
+from napari_mrcz.threads import in_order
 
 if TYPE_CHECKING:
     from napari_mrcz.format.description import Description
@@ -138,7 +138,7 @@ def _storable(path: str | PathLike[str], description: Description) -> Descriptio
         plain = [
             to_plain(x) for x in (description.metadata, description.history, description.other)
         ]
-        check_content(plain)
+        check_content(plain, most_values(len(msgpack.packb(plain))))
     except (ValueError, RecursionError) as error:
         advice = "Keep long lists as numpy arrays, and nothing that contains itself"
         raise MrczError(path, f"metadata that cannot be stored: {error}", advice=advice) from error
@@ -193,28 +193,20 @@ def _write_pixels(
     progress: Progress | None,
     total: int | None,
 ) -> _Written:
-    """Encode frames in a pool and write them in order, `threads` + 1 of them at a time."""
+    """Encode frames in threads and write them in order."""
     written = _Written()
-    pending: deque[Future[_Encoded]] = deque()
 
-    def write_next() -> None:
-        encoded = pending.popleft().result()
-        written.add(file.tell(), encoded)
-        file.write(encoded.data)
-        if progress is not None:
-            progress(len(written.offsets), total)
+    def encode(numbered: tuple[int, LazyFrame]) -> _Encoded:
+        index, frame = numbered
+        return _encode(storage, frame, index)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-write") as pool:
-        try:
-            for index, frame in enumerate(frames):
-                pending.append(pool.submit(_encode, storage, frame, index))
-                if len(pending) > threads:
-                    write_next()
-            while pending:
-                write_next()
-        finally:
-            for future in pending:
-                future.cancel()
+    with in_order(encode, enumerate(frames), threads, "napari-mrcz-write") as encoded_frames:
+        for encoded in encoded_frames:
+            written.add(file.tell(), encoded)
+            file.write(encoded.data)
+            del encoded  # while the next one is waited for
+            if progress is not None:
+                progress(len(written.offsets), total)
     return written
 
 
