@@ -148,6 +148,15 @@ def test_noise_falls_to_the_limit(vacuum):
     assert exponent == pytest.approx(-1, abs=0.15)
 
 
+def test_stacks_of_one_frame_or_without_variance_have_no_noise(vacuum):
+    sums, variances, _ = vacuum
+    covariances = np.cov(sums[:4].reshape(4, -1), bias=True)
+    n_frames = np.array([N_FRAMES, 1, N_FRAMES, N_FRAMES])
+    variances = np.where([True, True, False, True], variances[:4], 0)
+    found = noise_by_radius(covariances, variances, n_frames, [0, 1], range(4))
+    assert np.isnan(found).tolist() == [[False, True, True, False]] * 2
+
+
 def test_the_curve_is_what_the_normalised_frames_show(vacuum):
     sums, variances, some = vacuum
     curves = curves_of(sums, variances, [0, 4, 12])
@@ -210,6 +219,19 @@ def test_high_contrast_is_found_without_a_false_alarm(seed):
     vacuum = next(index for index in range(N_STACKS) if index not in bad)
     _, scores = contrast_scores(session_of_sums(seed, {**exceptions, vacuum: None}))
     assert np.flatnonzero(scores > 5).tolist() == sorted(bad)
+
+
+def test_contrast_of_what_has_none_is_defined():
+    rng = np.random.default_rng(0)
+    assert not contrast_scores([np.zeros((4, 4))] * 3)[1].any()
+    assert not contrast_scores([np.full((4, 4), np.nan)] * 3)[1].any()
+    # Nothing but noise about 0, one of them louder; one cell is not a number in some.
+    noise = rng.standard_normal((9, 16, 16))
+    noise[5] *= 4
+    noise[2:4, 3, 3] = np.nan
+    contrasts, scores = contrast_scores(list(noise))
+    assert contrasts[5] == pytest.approx(4, rel=0.2)
+    assert np.flatnonzero(scores > 5).tolist() == [5]
 
 
 def test_contrast_is_that_of_the_specimen_not_of_the_camera():

@@ -215,9 +215,10 @@ def contrast_scores(
     """Tell micrographs of high contrast, which must not enter an average, from the others.
 
     Carbon film and crystalline ice are seen at low resolution: the contrast of a micrograph is
-    the standard deviation of its thumbnail over the session's median one (which has the camera's
-    pattern). Its score is the distance of log(contrast) from the session's median in robust
-    standard deviations (of at least 0.1, i.e. a tenth of the contrast).
+    the standard deviation of its thumbnail from the session's median one (which has the camera's
+    pattern), as a fraction of the mean where there is one to speak of. Its score is the distance
+    of log(contrast) from the session's median in robust standard deviations (of at least 0.1,
+    i.e. a tenth of the contrast).
 
     Parameters
     ----------
@@ -229,11 +230,15 @@ def contrast_scores(
     contrasts, scores : ndarray, shape (n,)
         Good micrographs have scores below 3, carbon and crystals of 10 and more.
     """
-    cells = np.stack([np.asarray(image, np.float64) for image in thumbnails])
-    cells /= np.maximum(cells.mean(axis=(1, 2), keepdims=True), np.finfo(np.float64).tiny)
-    pattern = np.median(cells, axis=0)
-    pattern[pattern <= 0] = 1
-    contrasts: npt.NDArray[np.float64] = (cells / pattern).std(axis=(1, 2))
+    cells = np.stack([np.ravel(image) for image in thumbnails]).astype(np.float64)
+    cells = cells[:, np.isfinite(cells).all(axis=0)]
+    if not cells.size:
+        return np.zeros(len(cells)), np.zeros(len(cells))
+    means = cells.mean(axis=1, keepdims=True)
+    # Frames from which a background was subtracted have no mean to compare with.
+    if (means > cells.std(axis=1, keepdims=True)).all():
+        cells /= means
+    contrasts: npt.NDArray[np.float64] = (cells - np.median(cells, axis=0)).std(axis=1)
     # A stack without any contrast is no outlier on the high side; its logarithm has no use.
     logarithms = np.log(np.maximum(contrasts, 1e-9))
     distances = logarithms - np.median(logarithms)
@@ -271,12 +276,15 @@ def noise_by_radius(
     Returns
     -------
     ndarray, shape (radii, members)
+        NaN for stacks of one frame, and of frames without any variance.
     """
-    result = np.empty((len(radii), len(members)))
+    result = np.full((len(radii), len(members)), np.nan)
     for row, radius in enumerate(radii):
         rolling = RollingAverage(_no_image, members, radius) if radius else None
         for column, i in enumerate(members):
             n = int(n_frames[i])
+            if n < 2 or variances[i] <= 0:
+                continue
             weights = np.zeros(len(n_frames))
             if rolling is not None:
                 near = rolling.neighbours(i)

@@ -181,7 +181,8 @@ class Koma:
         Returns
         -------
         ndarray, shape (radii,)
-            The mean over the stacks that enter averages.
+            The mean over the stacks that enter averages and have at least two frames; NaN if none
+            has.
         """
         self._surveyed()
         members = [i for i in range(len(self)) if i not in self._left_out]
@@ -193,7 +194,8 @@ class Koma:
             radii,
             range(len(members)),
         )
-        mean: npt.NDArray[np.float64] = curves.mean(axis=1)
+        told = ~np.isnan(curves).any(axis=0)
+        mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
         return mean
 
     def _find_left_out(self, progress: Callable[[int, int], None] | None) -> dict[int, str]:
