@@ -1,7 +1,23 @@
 """Many stacks at once: their sums, KOMA, and how the camera ages."""
 
+from napari_mrcz.session.ageing import (
+    OutlierCensus,
+    correlation_with,
+    count_outliers,
+    cumulative_dose,
+    noise_within,
+)
 from napari_mrcz.session.koma import Koma
 from napari_mrcz.session.session import Session
 from napari_mrcz.session.summaries import cache_folder
 
-__all__ = ["Koma", "Session", "cache_folder"]
+__all__ = [
+    "Koma",
+    "OutlierCensus",
+    "Session",
+    "cache_folder",
+    "correlation_with",
+    "count_outliers",
+    "cumulative_dose",
+    "noise_within",
+]

@@ -1,0 +1,117 @@
+"""How a camera changes in the course of a session, by the dose that it has received.
+
+McLeod et al., preprint doi:10.1101/116533: outliers by dose (fig. 7), the correlation of the sums
+with the first one (fig. 11), the average outlier map (video 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.outliers import OutlierFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_mrcz.session.session import Session
+
+__all__ = ["OutlierCensus", "correlation_with", "count_outliers", "cumulative_dose", "noise_within"]
+
+Series = npt.NDArray[np.float64]
+
+
+def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Series:
+    """Give the electrons per pixel counted before each stack, (n_stacks,).
+
+    Parameters
+    ----------
+    session : Session
+    counts_per_electron : float
+        What one electron adds to a pixel; a file's header may tell (`Stack.description.gain`).
+    """
+    received = [
+        session.summary(i).thumbnail.mean() * session.summary(i).n_frames
+        for i in range(len(session))
+    ]
+    before: Series = np.concatenate([[0.0], np.cumsum(received)[:-1]]) / counts_per_electron
+    return before
+
+
+def correlation_with(session: Session, index: int = 0) -> Series:
+    """Give Pearson's R between the sum of one stack and that of each, (n_stacks,) (fig. 11).
+
+    It falls with the dose between them, as the camera's pixels change; what does not fall is the
+    fixed pattern.
+    """
+    pairs = (session.covariances([index, i]) for i in range(len(session)))
+    correlations: Series = np.array([c[0, 1] / np.sqrt(c[0, 0] * c[1, 1]) for c in pairs])
+    return correlations
+
+
+def noise_within(session: Session) -> Series:
+    """Give the correlated noise among the frames of each stack, (n_stacks,).
+
+    The mean covariance of two frames over their mean variance, from sums alone; equal to the mean
+    Pearson R (eq. 7) where the frames of a stack vary alike. NaN for a stack of one frame.
+    """
+    noise = np.full(len(session), np.nan)
+    for i in range(len(session)):
+        summary = session.summary(i)
+        if summary.n_frames > 1 and summary.variance > 0:
+            of_sum = session.covariances([i])[0, 0]
+            pairs = (summary.n_frames - 1) * summary.variance
+            noise[i] = (of_sum - summary.variance) / pairs
+    return noise
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierCensus:
+    """Outliers of each stack of a session.
+
+    Attributes
+    ----------
+    n_hot, n_dark : ndarray of int, shape (n_stacks,)
+        Pixels.
+    share : ndarray of float32, shape (y, x)
+        In what part of the stacks each pixel was an outlier.
+    """
+
+    n_hot: npt.NDArray[np.int64]
+    n_dark: npt.NDArray[np.int64]
+    share: npt.NDArray[np.float32]
+
+
+def count_outliers(
+    session: Session,
+    fit: Callable[[Any], Any] = OutlierFilter.fit,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> OutlierCensus:
+    """Find the outliers of each stack, one stack at a time (fig. 7, video 1).
+
+    Parameters
+    ----------
+    session : Session
+        Of stacks as they came: filtered ones have no outliers.
+    fit : callable
+        Gives of a stack what has a `mask` (not 0 where a pixel is an outlier), `n_hot` and
+        `n_dark`.
+    progress : callable, optional
+        Called with (stacks done, stacks); what it raises ends it.
+    """
+    hot, dark = [], []
+    times = np.zeros(())
+    for index in range(len(session)):
+        with session.opened(index) as stack:
+            found = fit(stack)
+        hot.append(found.n_hot)
+        dark.append(found.n_dark)
+        times = times + (found.mask != 0)
+        if progress is not None:
+            progress(index + 1, len(session))
+    share = (times / len(session)).astype(np.float32)
+    return OutlierCensus(np.array(hot, np.int64), np.array(dark, np.int64), share)

@@ -1,0 +1,307 @@
+"""Sessions of many stacks: what is read, what is kept, what is left out, how the camera ages."""
+
+# ruff: noqa: D103  (a test's name is its docstring)
+
+import gc
+import itertools
+import os
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import napari_mrcz as nm
+from napari_mrcz.correction import GainNormalization
+from napari_mrcz.session import (
+    Koma,
+    Session,
+    cache_folder,
+    correlation_with,
+    count_outliers,
+    cumulative_dose,
+    noise_within,
+    summaries,
+)
+from napari_mrcz.session.summaries import SummaryStore
+from napari_mrcz.simulation import CARBON_EDGE, simulate_session
+
+SHAPE = (6, 32, 40)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Give each test a cache folder of its own."""
+    monkeypatch.setattr(
+        summaries.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache"
+    )
+
+
+@pytest.fixture
+def stacks():
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(1, 3, SHAPE[1:])
+    return [rng.poisson(rate, SHAPE).astype(np.uint8) for _ in range(11)]
+
+
+@pytest.fixture
+def paths(stacks, tmp_path):
+    written = []
+    for index, stack in enumerate(stacks):
+        written.append(tmp_path / f"stack_{index:02}.mrcz")
+        nm.write(written[-1], stack)
+    return written
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Collect which stacks are read."""
+    read = []
+    original = summaries.summarise
+
+    def summarise(stack):
+        read.append(stack.path)
+        return original(stack)
+
+    monkeypatch.setattr("napari_mrcz.session.session.summarise", summarise)
+    return read
+
+
+@pytest.mark.parametrize("kind", ["paths", "arrays", "stacks"])
+@pytest.mark.parametrize("keep_mean", [True, False])
+def test_each_stack_gets_the_mean_of_those_around_it(kind, keep_mean, paths, stacks):
+    given = {"paths": paths, "arrays": stacks, "stacks": map(nm.open, paths)}[kind]
+    koma = Koma(given, 3, keep_mean=keep_mean, exclude=[4])
+    means = np.array([stack.mean(axis=0) for stack in stacks])
+    around = {0: [1, 2, 3, 5, 6, 7], 5: [1, 2, 3, 6, 7, 8], 4: [1, 2, 3, 5, 6, 7],
+              -1: [3, 5, 6, 7, 8, 9]}  # fmt: skip
+    for index, near in around.items():
+        average = means[near].mean(axis=0)
+        assert koma[index].neighbours == tuple(koma.session.name(j) for j in near)
+        level = average.mean() if keep_mean else 0
+        corrected = nm.Stack.from_array(stacks[index]).apply(koma[index])
+        np.testing.assert_allclose(corrected[2], stacks[index][2] - average + level, 0, 1e-5)
+    assert koma.neighbours(5) == around[5]
+    assert dict(koma.left_out) == {4: "left out by choice"}
+    if kind != "arrays":
+        assert koma[0].neighbours[0] == str(paths[1])
+
+
+def test_each_stack_is_read_once_and_never_again(paths, reads):
+    first = Koma(paths, 2, exclude=())
+    averages = [first[index].average for index in range(len(paths))]
+    assert reads == [str(path) for path in paths]
+    second = Koma(paths, 2, exclude=())
+    for index in (7, 0, 10, 3):
+        np.testing.assert_array_equal(second[index].average, averages[index])
+    second.noise_curve(range(4))
+    assert len(reads) == len(paths)
+
+
+def test_a_file_that_changed_is_read_again(paths, stacks, reads):
+    Koma(paths, 2, exclude=()).survey()
+    reads.clear()
+    nm.write(paths[3], stacks[3] + 1, overwrite=True)
+    state = paths[5].stat()
+    os.utime(paths[5], ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    session = Session(paths)
+    assert session.mean(3).mean() == pytest.approx(stacks[3].mean() + 1)
+    Koma(session, 2).survey()
+    assert reads == [str(paths[3]), str(paths[5])]
+
+
+def test_corrections_are_part_of_what_is_kept(paths, reads):
+    doubled = GainNormalization(np.full(SHAPE[1:], 2.0))
+    plain = Session(paths[:1])
+    for session in (
+        Session([nm.open(paths[0]).apply(doubled)]),
+        Session(paths[:1], prepare=lambda stack: stack.apply(doubled)),
+    ):
+        np.testing.assert_array_equal(session.mean(0), 2 * plain.mean(0))
+    assert len(reads) == 2
+
+
+def test_a_joined_stack_is_not_mistaken_for_its_first_part(paths, stacks):
+    alone = Session(paths[:1]).summary(0)
+    joined = Session([nm.Stack.joined([nm.open(paths[0]), nm.open(paths[1])])]).summary(0)
+    assert (alone.n_frames, joined.n_frames) == (6, 12)
+    assert joined.thumbnail.mean() == pytest.approx(np.mean(stacks[:2]), rel=0.01)
+
+
+def test_nothing_is_left_of_what_is_no_file(stacks):
+    koma = Koma(stacks, 2)
+    koma.survey()
+    assert len(list(cache_folder().iterdir())) == 2 * len(stacks)
+    del koma
+    gc.collect()
+    assert not list(cache_folder().iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(stacks, paths, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    koma = Koma(paths, 2, exclude=())
+    expected = np.mean([stacks[j].mean(axis=0) for j in (1, 2, 3, 4)], axis=0)
+    np.testing.assert_allclose(koma[0].average, expected, rtol=1e-6)
+
+
+def test_the_cache_keeps_within_its_bounds(paths, stacks, reads, monkeypatch):
+    sum_nbytes = 128 + 32 * 40
+    monkeypatch.setattr(summaries, "_LARGEST", 4 * sum_nbytes)
+    session = Session(paths)
+    for index in range(len(paths)):
+        session.summary(index)
+    images = [path for path in cache_folder().iterdir() if path.name.endswith(".sum.npy")]
+    assert 3 <= len(images) <= 4
+    # What had to go is read again, without fuss.
+    np.testing.assert_array_equal(session.total(0), stacks[0].sum(axis=0))
+    assert reads == [str(path) for path in [*paths, paths[0]]]
+
+
+def test_a_damaged_summary_is_made_again(paths, stacks):
+    Session(paths[:1]).summary(0)
+    for path in cache_folder().iterdir():
+        path.write_bytes(path.read_bytes()[:-200])
+    np.testing.assert_array_equal(Session(paths[:1]).total(0), stacks[0].sum(axis=0))
+
+
+def test_sums_are_kept_exactly(tmp_path):
+    store = SummaryStore(tmp_path / "sums")
+    for low, high, dtype in ((0, 255, "u1"), (0, 256, "u2"), (-1, 9, "i2"), (0, 2**40, "u8")):
+        summary = store.save("key", np.array([[low, high]]), 3, 1.5)
+        assert summary.sum.tolist() == [[low, high]]
+        assert summary.sum.dtype == dtype
+        loaded = store.load("key")
+        assert (loaded.n_frames, loaded.variance) == (3, 1.5)
+        assert loaded.thumbnail.tolist() == [[low / 3, high / 3]]
+    assert store.load("other") is None
+
+
+def test_high_contrast_and_unreadable_stacks_are_left_out_and_it_is_said_why(tmp_path):
+    simulated = simulate_session(14, 10, (256, 256), exceptions={5: CARBON_EDGE}, seed=2)
+    paths = [tmp_path / f"{index}.mrcz" for index in range(14)]
+    for path, movie in zip(paths, simulated.iter_movies(), strict=True):
+        nm.write(path, movie.frames)
+    paths[9].write_bytes(b"broken" * 300)
+    koma = Koma(paths, 3)
+    assert list(koma.left_out) == [5, 9]
+    assert "contrast of" in koma.left_out[5]
+    assert "robust standard deviations" in koma.left_out[5]
+    assert "cannot be read" in koma.left_out[9]
+    assert not {5, 9} & set(itertools.chain(*(koma.neighbours(i) for i in range(14))))
+    # The one left out is normalised all the same.
+    assert koma.neighbours(5) == [2, 3, 4, 6, 7, 8]
+
+
+def test_a_session_shorter_than_its_window_uses_what_there_is_and_says_so(stacks):
+    koma = Koma(stacks[:4], 3, exclude=())
+    with pytest.warns(UserWarning, match=r"4 stacks can be averaged.*asks for 7; all"):
+        first = koma[0]
+    assert koma.neighbours(0) == [1, 2, 3]
+    np.testing.assert_allclose(first.average, np.mean(stacks[1:4], axis=(0, 1)), rtol=1e-6)
+
+
+def test_what_makes_no_sense_is_refused(stacks):
+    with pytest.raises(ValueError, match="one stack alone"):
+        Koma(stacks[:1])
+    with pytest.raises(ValueError, match="at least one stack"):
+        Session([])
+    with pytest.raises(ValueError, match="radius"):
+        Koma(stacks, 0)
+    with pytest.raises(ValueError, match="auto"):
+        Koma(stacks, exclude="none")
+    with pytest.raises(ValueError, match=r"\[11\]"):
+        Koma(stacks, exclude=[11])
+    koma = Koma(stacks, 2)
+    for index in (11, -12):
+        with pytest.raises(IndexError, match="11"):
+            koma[index]
+    with pytest.raises(ValueError, match=r"stack 1 has frames of \(3, 4\)"):
+        Koma([stacks[0], np.ones((2, 3, 4))]).survey()
+    with pytest.raises(nm.MrczError):
+        Session(["missing.mrcz"]).summary(0)
+
+
+def test_a_survey_tells_its_progress_and_can_be_ended(paths, reads):
+    koma = Koma(paths, 2)
+    seen = []
+
+    def stop_at_three(done, total):
+        seen.append((done, total))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        koma.survey(stop_at_three)
+    assert seen == [(1, 11), (2, 11), (3, 11)]
+    koma.survey()
+    assert len(reads) == 11
+
+
+def test_covariances_are_numpys(stacks, monkeypatch):
+    monkeypatch.setattr("napari_mrcz.session.session._STRIP_NBYTES", 5000)
+    sums = np.array([stack.sum(axis=0, dtype=float).ravel() for stack in stacks])
+    found = Session(stacks).covariances([0, 3, 7])
+    np.testing.assert_allclose(found, np.cov(sums[[0, 3, 7]], bias=True), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_noise_within_is_the_mean_r_of_all_pairs(stacks, dtype):
+    given = [stack.astype(dtype) for stack in stacks] + [np.ones((1, 32, 40), dtype)]
+    found = noise_within(Session(given))
+    for stack, noise in zip(stacks, found, strict=False):
+        r = np.corrcoef(stack.reshape(6, -1))
+        assert noise == pytest.approx((r.sum() - 6) / 30, abs=5e-4)
+    assert np.isnan(found[-1])
+    curve = Koma(stacks, 2, exclude=()).noise_curve([0])
+    assert curve[0] == pytest.approx(found[:-1].mean(), rel=1e-9)
+
+
+def test_memory_is_a_few_images_however_long_the_session(tmp_path):
+    rng = np.random.default_rng(1)
+    image_nbytes = 512 * 512 * 8
+    paths = []
+    for index in range(30):
+        paths.append(tmp_path / f"{index}.mrcz")
+        nm.write(paths[-1], rng.poisson(1.0, (3, 512, 512)).astype(np.uint8))
+    tracemalloc.start()
+    koma = Koma(paths, 10)
+    for index in range(30):
+        koma[index]
+    koma.noise_curve([1, 5])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The covariances take strips of 64 MB of everything, here all of it: 30 images twice.
+    assert peak < (8 + 60) * image_nbytes
+
+
+def test_a_camera_ages():
+    simulated = simulate_session(12, 20, (128, 128), specimen=None, lifetime=3, hot=(0.01, 0.03))
+    movies = list(simulated.iter_movies())
+    session = Session([movie.frames for movie in movies])
+    np.testing.assert_allclose(cumulative_dose(session), simulated.cumulative_dose, rtol=0.1)
+    assert cumulative_dose(session, 2.0)[1] == cumulative_dose(session)[1] / 2
+    correlations = correlation_with(session)
+    sums = [movie.frames.sum(axis=0).ravel() for movie in movies]
+    np.testing.assert_allclose(correlations, np.corrcoef(sums)[0], rtol=1e-9)
+    assert correlations[0] == pytest.approx(1)
+    assert correlations[1] > 2 * correlations[8:].mean()
+    truth = iter(movies)
+    progress = []
+    census = count_outliers(
+        session,
+        lambda stack: _known(next(truth).defects),
+        progress=lambda done, total: progress.append((done, total)),
+    )
+    assert census.n_hot.tolist() == simulated.n_hot.tolist()
+    assert (census.n_dark == movies[0].defects.response[movies[0].defects.response < 1].size).all()
+    masks = np.array([movie.defects.outliers for movie in movies])
+    np.testing.assert_allclose(census.share, masks.mean(axis=0), rtol=1e-6)
+    assert progress[-1] == (12, 12)
+
+
+def _known(defects):
+    return SimpleNamespace(
+        mask=np.where(defects.hot, 1, np.where(defects.outliers, -1, 0)),
+        n_hot=int(defects.hot.sum()),
+        n_dark=int((defects.dark | defects.dead).sum()),
+    )
