@@ -6,22 +6,82 @@ what is shown and what is saved::
     import napari_mrcz as nm
 
     movie = nm.open("movie.mrcz")
-    nm.write("copy.mrcz", movie)
+    outliers = nm.OutlierFilter.fit(movie)
+    nm.write("clean.mrcz", movie.apply(outliers))
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import VerifyReport, verify
 from napari_mrcz.stack import Stack, open, read, read_async, write, write_async
 
+if TYPE_CHECKING:
+    from napari_mrcz.correction import (
+        GainNormalization,
+        GammaCurve,
+        OutlierFilter,
+        correlated_noise,
+        decimate,
+        estimate_gain,
+        find_orientation,
+        fit_gamma,
+        replay,
+    )
+    from napari_mrcz.references import read_reference
+    from napari_mrcz.session import Koma, Session
+
 __all__ = [
+    "GainNormalization",
+    "GammaCurve",
+    "Koma",
     "MrczError",
     "MrczWarning",
+    "OutlierFilter",
+    "Session",
     "Stack",
     "VerifyReport",
+    "correlated_noise",
+    "decimate",
+    "estimate_gain",
+    "find_orientation",
+    "fit_gamma",
     "open",
     "read",
     "read_async",
+    "read_reference",
+    "replay",
     "verify",
     "write",
     "write_async",
 ]
+
+# Found when they are first asked for: scipy, which these need, takes longer to import than a movie
+# to open.
+_LATER = {
+    "GainNormalization": "correction",
+    "GammaCurve": "correction",
+    "Koma": "session",
+    "OutlierFilter": "correction",
+    "Session": "session",
+    "correlated_noise": "correction",
+    "decimate": "correction",
+    "estimate_gain": "correction",
+    "find_orientation": "correction",
+    "fit_gamma": "correction",
+    "read_reference": "references",
+    "replay": "correction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

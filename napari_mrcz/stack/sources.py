@@ -172,7 +172,8 @@ class FlattenedArray:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Pixel type."""
-        return np.dtype(self._array.dtype)
+        dtype: np.dtype[Any] = np.dtype(self._array.dtype)
+        return dtype
 
     def __getitem__(self, key: int | tuple[Any, ...]) -> Any:
         """Give one frame, or a window of it."""

@@ -1,0 +1,35 @@
+"""The names that scripts call are there, and importing them costs neither napari nor Qt."""
+
+import subprocess
+import sys
+
+import pytest
+
+import napari_mrcz as nm
+
+
+@pytest.mark.parametrize("name", nm.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(nm, name) is not None
+    assert name in dir(nm)
+
+
+def test_other_names_are_not():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        nm.nothing  # noqa: B018
+
+
+def test_neither_napari_nor_qt_is_imported():
+    code = (
+        "import sys, napari_mrcz as nm; [getattr(nm, name) for name in nm.__all__];"
+        "print([m for m in sys.modules if m.split('.')[0] in"
+        " {'napari', 'qtpy', 'PyQt5', 'PyQt6', 'PySide2', 'PySide6', 'magicgui', 'superqt'}])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_opening_a_movie_does_not_wait_for_scipy():
+    code = "import sys, napari_mrcz as nm; nm.open, nm.write; print('scipy' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
