@@ -152,11 +152,15 @@ def sum_array(frames: Frame) -> Frame:
     Returns
     -------
     ndarray, shape (y, x)
-        Of `sum_dtype`; of floating frames, added in their order.
+        Of `sum_dtype`, or of 16 bits where they are enough for 8-bit frames. Floating frames are
+        added in their order.
     """
     n, y, x = frames.shape
-    total = np.zeros((y, x), sum_dtype(frames.dtype, n))
     part_dtype, room = _part_of(frames.dtype)
+    if part_dtype is not None and n <= room:
+        total = np.zeros((y, x), part_dtype)
+    else:
+        total = np.zeros((y, x), sum_dtype(frames.dtype, n))
     room = room or max(n, 1)
     height = max(1, _STRIP // max(x, 1))
 

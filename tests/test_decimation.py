@@ -1,7 +1,5 @@
 """Float movies back to integers: every bit comes back, and what is no such movie is refused."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest

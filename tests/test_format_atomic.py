@@ -1,7 +1,5 @@
 """Whatever happens during a write, the old file or the new one is there, whole and alone."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Bad files end in MrczError, or in a warning with the pixels intact, soon and cheaply."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import bz2
 import json
 import os

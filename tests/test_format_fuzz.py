@@ -3,8 +3,6 @@
 ``NAPARI_MRCZ_FUZZ=20000 pytest tests/test_format_fuzz.py`` does as many mutations of each kind.
 """
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import os
 
 import pytest

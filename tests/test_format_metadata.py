@@ -1,7 +1,5 @@
 """Metadata comes back as it was, whatever it is; what peers read is the part JSON can hold."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import enum
 import json
 import math

@@ -1,7 +1,5 @@
 """What is no file is refused at once; what changes while it is open never gives wrong pixels."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import gc
 import os
 import pickle

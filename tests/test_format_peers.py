@@ -1,7 +1,5 @@
 """Files go between us and the peers both ways: `mrcz` 0.6 and `mrcfile` 1.5."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import bz2
 import gzip
 import io

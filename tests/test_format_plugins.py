@@ -1,7 +1,5 @@
 """Opening a file never starts a program: plug-in codecs and filters of c-blosc2 are refused."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Files of other programs and real cameras are read right, or refused for the right reason."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import hashlib
 import json
 import warnings

@@ -1,7 +1,5 @@
 """What is written is what is read: every shape, dtype, codec and source, or it is refused."""
 
-# ruff: noqa: D102, D103  (a test's name is its docstring)
-
 import itertools
 
 import dask.array

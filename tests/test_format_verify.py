@@ -1,7 +1,5 @@
 """A flipped bit is found and its frame named; a report is given however bad the file is."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import threading
 
 import numpy as np

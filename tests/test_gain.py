@@ -1,7 +1,5 @@
 """Gain normalisation and references made from a session, against cameras that are known."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest

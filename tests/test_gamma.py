@@ -1,7 +1,5 @@
 """The exponent of the gain reference: put in, and come back."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import numpy as np
 import pytest
 

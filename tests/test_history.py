@@ -1,7 +1,5 @@
 """Corrections are rebuilt from their descriptions, through a file, and do the same to the bit."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """KOMA: what it averages, what it leaves out, and what noise it leaves in simulated sessions."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Finding which way round a gain reference lies, at few electrons."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import numpy as np
 import pytest
 

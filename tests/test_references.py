@@ -1,7 +1,5 @@
 """Gain references and defect lists of other programs, in their formats and row orders."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest

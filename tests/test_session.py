@@ -1,7 +1,5 @@
 """Sessions of many stacks: what is read, what is kept, what is left out, how the camera ages."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import gc
 import itertools
 import os

@@ -1,7 +1,5 @@
 """The simulated detector: what it says about itself must be what its frames show."""
 
-# ruff: noqa: D103  (a test's name is its docstring)
-
 import ast
 import dataclasses
 from pathlib import Path

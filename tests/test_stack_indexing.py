@@ -1,7 +1,5 @@
 """A stack is indexed like the array it stands for, whatever it comes from."""
 
-# ruff: noqa: D102, D103  (a test's name is its docstring)
-
 import numpy as np
 import pytest
 from good_files import movie

@@ -3,8 +3,8 @@
 McLeod et al., preprint doi:10.1101/116533, section 4, with its errata mended. What is done where:
 `outliers_counts` sums the frames, `outliers_scale` places every pixel on a scale (with
 `outliers_background` for the Poisson model), `outliers_fit` fits the distribution of good pixels,
-`outliers_thresholds` says where it ends, and `outliers_fill` puts something likely in the place
-of what lies beyond.
+`outliers_thresholds` says where it ends, `outliers_pixels` which pixels lie beyond, and
+`outliers_fill` puts something likely in their place.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from scipy.special import ndtr
 
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.outliers_counts import SummedCounts
-from napari_mrcz.correction.outliers_fill import FILLS, Replacement, expected_counts, in_parts
+from napari_mrcz.correction.outliers_fill import Replacement
 from napari_mrcz.correction.outliers_fit import DistributionFit
-from napari_mrcz.correction.outliers_scale import PixelScale, normal_scale, poisson_scale
+from napari_mrcz.correction.outliers_pixels import FittedPixels, OutlierOptions
+from napari_mrcz.correction.outliers_scale import normal_scale, poisson_scale
 from napari_mrcz.correction.outliers_thresholds import (
     TailFit,
     Thresholds,
@@ -34,69 +35,9 @@ from napari_mrcz.correction.outliers_thresholds import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MODELS", "OutlierFilter", "OutlierOptions"]
+__all__ = ["OutlierFilter"]
 
-MODELS = ("poisson", "normal")
-
-
-@dataclass(frozen=True)
-class OutlierOptions:
-    """How outliers are told and replaced; see `OutlierFilter.fit`."""
-
-    model: str = "poisson"
-    order: float = 6.0
-    relaxation: float = 0.95
-    limit: float = 0.5
-    fill: str = "sample"
-    tolerance: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        if self.model not in MODELS:
-            raise ValueError(f"model is one of {', '.join(MODELS)}, not {self.model!r}")
-        if self.fill not in FILLS:
-            raise ValueError(f"fill is one of {', '.join(FILLS)}, not {self.fill!r}")
-        if not (self.order > 0 and self.relaxation > 0 and self.limit > 0):
-            raise ValueError("order, relaxation and limit are positive")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance lies within 0 and 1, not {self.tolerance}")
-        if self.seed < 0:
-            raise ValueError(f"a seed is not negative, as {self.seed} is")
-
-
-@dataclass(frozen=True, eq=False)
-class _Evidence:
-    """What a fit has found out about every pixel."""
-
-    counts: SummedCounts
-    scale: PixelScale
-    sigma: npt.NDArray[np.float64]
-    below: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, counts: SummedCounts, scale: PixelScale, fit: DistributionFit) -> _Evidence:
-        sigma = (scale.places - fit.center) / fit.width
-        return cls(counts, scale, sigma, np.concatenate([[0], np.cumsum(scale.n_pixels)]))
-
-    def bounds(self, thresholds: Thresholds) -> tuple[int, int]:
-        """Give the codes between which no outlier lies: dark < first, last <= hot."""
-        first = np.searchsorted(self.sigma, thresholds.dark, "left")
-        last = np.searchsorted(self.sigma, thresholds.hot, "right")
-        return int(first), int(last)
-
-    def beyond(self, first: int, last: int) -> npt.NDArray[np.bool_]:
-        """Mark pixels with codes below `first` or from `last` on, (y, x)."""
-        # One comparison: what lies below `first` wraps round to the largest numbers.
-        apart: npt.NDArray[np.bool_] = self.scale.codes - np.uint16(first) >= last - first
-        return apart
-
-    def signs(self, first: int, last: int) -> npt.NDArray[np.int8]:
-        """Mark pixels with codes below `first` by -1 and from `last` on by 1, (y, x)."""
-        codes = self.scale.codes
-        marked = np.greater_equal(codes, last).view(np.int8)
-        marked -= np.less(codes, first).view(np.int8)
-        return marked
+_NUMBERS = ("mean", "sigma", "n_hot", "n_dark", "n_defects", "false_hot", "false_dark")
 
 
 @register
@@ -142,7 +83,7 @@ class OutlierFilter:
     distribution: DistributionFit | None = field(default=None, repr=False)
     dark_tail: TailFit | None = field(default=None, repr=False)
     hot_tail: TailFit | None = field(default=None, repr=False)
-    _evidence: _Evidence | None = field(default=None, repr=False)
+    _pixels: FittedPixels | None = field(default=None, repr=False)
     _rebuilt: Replacement | None = field(default=None, repr=False)
 
     @classmethod
@@ -236,7 +177,7 @@ class OutlierFilter:
             distribution=distribution,
             dark_tail=dark_tail,
             hot_tail=hot_tail,
-            _evidence=_Evidence.of(counts, scale, distribution),
+            _pixels=FittedPixels.of(counts, scale, distribution),
         )
         return unfinished._with(thresholds)
 
@@ -294,12 +235,11 @@ class OutlierFilter:
     @cached_property
     def mask(self) -> npt.NDArray[np.int8]:
         """Outliers, (y, x): 1 hot, -1 dark, 2 defect, 0 good."""
-        if self._evidence is None:
+        if self._pixels is not None:
+            marked = self._pixels.mask(self.thresholds)
+        else:
             marked = np.zeros(self.replacement.shape, np.int8)
             marked.reshape(-1)[self.replacement.pixels] = self.replacement.kinds
-        else:
-            marked = self._evidence.signs(*self._evidence.bounds(self.thresholds))
-            marked.reshape(-1)[self._evidence.counts.defects] = 2
         marked.flags.writeable = False
         return marked
 
@@ -308,25 +248,7 @@ class OutlierFilter:
         """Which pixels are replaced, and by what."""
         if self._rebuilt is not None:
             return self._rebuilt
-        evidence = self._known()
-        counts, codes = evidence.counts, evidence.scale.codes
-        kept = self.weight(evidence.sigma)
-        unchanged = np.flatnonzero(kept >= 1 - self.options.tolerance)
-        first, last = (unchanged[0], unchanged[-1] + 1) if unchanged.size else (0, 0)
-        changing = evidence.beyond(int(first), int(last))
-        changing.reshape(-1)[counts.defects] = True
-        pixels = np.flatnonzero(changing)
-        kinds = self.mask.reshape(-1)[pixels]
-        return Replacement(
-            shape=counts.shape,
-            pixels=pixels,
-            kinds=kinds,
-            weights=np.where(kinds == 2, np.uint16(0), in_parts(kept)[codes.reshape(-1)[pixels]]),
-            expected=expected_counts(counts, pixels, self.mask.reshape(-1) == 0),
-            per_electron=counts.per_electron,
-            fill=self.options.fill,
-            seed=self.options.seed,
-        )
+        return self._known().replacement(self.thresholds, self.mask, self.options)
 
     def describe(self) -> dict[str, Any]:
         """Say how the outliers were found, and all that it takes to replace them again."""
@@ -334,13 +256,7 @@ class OutlierFilter:
             self,
             **asdict(self.options),
             thresholds=self.thresholds._asdict(),
-            mean=self.mean,
-            sigma=self.sigma,
-            n_hot=self.n_hot,
-            n_dark=self.n_dark,
-            n_defects=self.n_defects,
-            false_hot=self.false_hot,
-            false_dark=self.false_dark,
+            **{name: getattr(self, name) for name in _NUMBERS},
             replacement=self.replacement.describe(),
         )
 
@@ -357,35 +273,23 @@ class OutlierFilter:
         return cls(
             options=options,
             thresholds=Thresholds(**description["thresholds"]),
-            **{
-                name: description[name]
-                for name in (
-                    "mean",
-                    "sigma",
-                    "n_hot",
-                    "n_dark",
-                    "n_defects",
-                    "false_hot",
-                    "false_dark",
-                )
-            },
+            **{name: description[name] for name in _NUMBERS},
             _rebuilt=Replacement.from_description(description["replacement"]),
         )
 
-    def _known(self) -> _Evidence:
-        if self._evidence is None:
+    def _known(self) -> FittedPixels:
+        if self._pixels is None:
             raise ValueError("a filter rebuilt from its description cannot be changed: fit anew")
-        return self._evidence
+        return self._pixels
 
     def _with(self, thresholds: Thresholds) -> Self:
-        evidence = self._known()
-        first, last = evidence.bounds(thresholds)
-        n_usable = evidence.counts.n_usable
+        pixels = self._known()
+        n_dark, n_hot = pixels.numbers(thresholds)
         return replace(
             self,
             thresholds=thresholds,
-            n_hot=int(evidence.below[-1] - evidence.below[last]),
-            n_dark=int(evidence.below[first]),
-            false_hot=float(n_usable * ndtr(-thresholds.hot)),
-            false_dark=float(n_usable * ndtr(thresholds.dark)),
+            n_hot=n_hot,
+            n_dark=n_dark,
+            false_hot=float(pixels.counts.n_usable * ndtr(-thresholds.hot)),
+            false_dark=float(pixels.counts.n_usable * ndtr(thresholds.dark)),
         )

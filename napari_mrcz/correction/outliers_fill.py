@@ -183,7 +183,7 @@ def in_parts(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
 
 
 def expected_counts(
-    counts: SummedCounts, pixels: Pixels, good: npt.NDArray[np.bool_]
+    counts: SummedCounts, pixels: Pixels, marks: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.float32]:
     """Estimate what pixels should count in a frame, from their good neighbours.
 
@@ -197,8 +197,8 @@ def expected_counts(
         The movie's sum.
     pixels : ndarray of intp, shape (k,)
         Flat indices.
-    good : ndarray of bool, shape (y · x,)
-        Pixels that are no outliers.
+    marks : ndarray of int8, shape (y · x,)
+        0 for good pixels.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def expected_counts(
     """
 
     def work(_: Pixels, neighbours: Pixels, within: Any) -> tuple[npt.NDArray[Any], ...]:
-        usable = good[neighbours] & within
+        usable = (marks[neighbours] == 0) & within
         number = usable.sum(axis=1)
         single = number == within.sum(axis=1)
         weights = np.where(single[:, None], _SPREAD, 1) * usable
@@ -218,7 +218,7 @@ def expected_counts(
     expected, alone = over_neighbours(work, pixels, counts.shape)
     lost = np.flatnonzero(alone)
     if lost.size:
-        expected[lost] = _wide_means(counts, pixels[lost], good)
+        expected[lost] = _wide_means(counts, pixels[lost], marks == 0)
     expected /= counts.n_frames
     if counts.gain is not None:
         expected /= counts.gain.reshape(-1)[pixels]

@@ -80,6 +80,10 @@ class PixelScale:
     origin: float
     unit: float
 
+    def outside(self, first: int, last: int) -> npt.NDArray[np.intp]:
+        """Give the pixels, by flat index, with codes below `first` or from `last` on."""
+        ...
+
     @property
     def edge_places(self) -> Values:
         """The edges in units of `places`: half a step below the code that follows."""
@@ -187,16 +191,18 @@ def _expect_suspects_anew(
     """
     cumulated = np.cumsum(n_pixels)
     low, middle, high = np.searchsorted(cumulated, np.array([0.1587, 0.5, 0.8413]) * cumulated[-1])
-    reach = max(3 * (high - low) / 2, 3 * _STEPS / 4)
+    reach = int(max(3 * (high - low) / 2, 3 * _STEPS / 4))
+    first, last = max(0, middle - reach), middle + reach + 1
     flat = codes.reshape(-1)
-    good = (flat > middle - reach) & (flat < middle + reach)
-    good[counts.defects] = True
-    suspects = np.flatnonzero(~good)
-    good[counts.defects] = False
+    # Defects are not suspected of anything, but tell nothing of others.
+    flat[counts.defects] = middle
+    suspects = outside(codes, first, last)
+    flat[counts.defects] = 0
 
     def work(pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
         own, around = counts.normalised(pixels), counts.normalised(neighbours)
-        usable = good[neighbours] & within
+        beside = flat[neighbours]
+        usable = (beside >= first) & (beside < last) & within
         mean = (around * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
         # As far out as the pixel itself, but for its noise.
         electron = counts.per_electron
