@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.correction import GainNormalization
+from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
 from napari_mrcz.session import (
     Koma,
     Session,
@@ -94,6 +94,23 @@ def test_each_stack_is_read_once_and_never_again(paths, reads):
         np.testing.assert_array_equal(second[index].average, averages[index])
     second.noise_curve(range(4))
     assert len(reads) == len(paths)
+
+
+def test_the_whole_chain_is_replayed_from_its_file(paths, stacks, tmp_path):
+    gain = GainNormalization(np.random.default_rng(2).uniform(0.5, 2, SHAPE[1:]), 0.9)
+
+    def prepare(stack):
+        return stack.apply(OutlierFilter.fit(stack)).apply(gain)
+
+    koma = Koma(Session(paths, prepare=prepare), 2)
+    with koma.session.opened(4) as prepared:
+        clean = prepared.apply(koma[4])
+        nm.write(tmp_path / "clean.mrcz", clean)
+    with nm.open(tmp_path / "clean.mrcz") as saved:
+        names = [step["name"] for step in saved.history]
+        assert names == ["OutlierFilter", "GainNormalization", "KomaNormalization"]
+        again = replay(saved.history, stacks[4])
+        np.testing.assert_array_equal(again, np.asarray(saved))
 
 
 def test_a_file_that_changed_is_read_again(paths, stacks, reads):

@@ -22,6 +22,7 @@ import platformdirs
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
+from napari_mrcz.summing import RunningSum
 from napari_mrcz.threads import in_order
 
 if TYPE_CHECKING:
@@ -170,28 +171,27 @@ def summarise(stack: Stack) -> tuple[npt.NDArray[Any], float]:
     Returns
     -------
     total : ndarray, shape (y, x)
-        int64 of integers and booleans, else float64.
+        int32 or int64 of integers and booleans, whichever holds it, else float64.
     variance : float
         Σ var x_t, of each frame over its pixels.
     """
     own = threading.local()
-    totals: list[npt.NDArray[Any]] = []
-    dtype = np.int64 if stack.dtype.kind in "iub" else np.float64
+    sums: list[RunningSum] = []
 
     def add(make: Any) -> float:
-        if not hasattr(own, "total"):
-            own.total = np.zeros(stack.shape[1:], dtype)
-            totals.append(own.total)
+        if not hasattr(own, "sum"):
+            own.sum = RunningSum(stack.shape[1:], stack.dtype, len(stack))
+            sums.append(own.sum)
         frame = make()
-        np.add(own.total, frame, out=own.total)
+        own.sum.add(frame)
         return _variance(frame)
 
     threads = min(len(stack), os.cpu_count() or 1)
     with in_order(add, stack.frame_makers(), threads, "napari-mrcz-sum") as variances:
         variance = float(sum(variances))
-    for other in totals[1:]:
-        totals[0] += other
-    return totals[0], variance
+    for other in sums[1:]:
+        sums[0].merge(other)
+    return sums[0].total(), variance
 
 
 def _variance(frame: npt.NDArray[Any]) -> float:
