@@ -203,7 +203,8 @@ def _variance(frame: npt.NDArray[Any]) -> float:
         strip = flat[start : start + _STRIP].astype(np.float64)
         strip -= shift
         first += float(strip.sum())
-        second += float(strip @ strip)
+        # Not `strip @ strip`: BLAS has threads of its own, which would wait for each other's.
+        second += float(np.square(strip, out=strip).sum())
     return second / flat.size - (first / flat.size) ** 2
 
 
