@@ -20,11 +20,11 @@ from napari_mrcz.plugin.contrast import contrast_limits
 from napari_mrcz.plugin.sample import write_sample_movie
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from napari.layers import Image
 
-__all__ = ["main", "open_demo", "our_widgets", "save_picture", "wait_until_idle"]
+__all__ = ["main", "open_demo", "save_picture", "wait_until_idle"]
 
 _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
@@ -46,41 +46,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     picture = parser.parse_args(arguments).screenshot
     write_sample_movie(_MOVIE)
     print(f"The movie is {_MOVIE.resolve()}")
-    viewer = open_demo(_MOVIE)
+    viewer, widgets = open_demo(_MOVIE)
     if picture is None:
         napari.run()
         return 0
-    save_picture(viewer, picture)
+    save_picture(viewer, widgets.values(), picture)
     viewer.close()
     print(f"The window is pictured in {picture.resolve()}")
     return 0
 
 
-def open_demo(path: Path) -> napari.Viewer:
-    """Open a movie in a new window, with our dock widgets."""
+def open_demo(path: Path) -> tuple[napari.Viewer, dict[str, Any]]:
+    """Open a movie in a new window, with our dock widgets; give viewer and widgets by title."""
     viewer = napari.Viewer(title="napari-mrcz demo")
     viewer.window.resize(*_WINDOW_PX)
-    for name in _WIDGETS:
-        viewer.window.add_plugin_dock_widget(_PLUGIN, name, tabify=True)
+    widgets = {
+        title: viewer.window.add_plugin_dock_widget(_PLUGIN, title, tabify=True)[1]
+        for title in _WIDGETS
+    }
     get_qapp().processEvents()  # the canvas gets its size, which the movie is then fitted to
     (movie,) = viewer.open(path, plugin=_PLUGIN)
     _add_sum(viewer, movie)
     viewer.reset_view()
     _show_scale_bar(viewer)
-    return viewer
+    return viewer, widgets
 
 
-def save_picture(viewer: napari.Viewer, picture: Path) -> None:
+def save_picture(viewer: napari.Viewer, widgets: Iterable[Any], picture: Path) -> None:
     """Save a picture of the whole window when its widgets have come to rest."""
-    wait_until_idle(viewer)
+    wait_until_idle(widgets)
     viewer.screenshot(str(picture), canvas_only=False, flash=False)
-
-
-def our_widgets(viewer: napari.Viewer) -> list[tuple[str, Any]]:
-    """Give our dock widgets in a window, with their titles."""
-    docks = viewer.window.dock_widgets
-    ours = f" ({_PLUGIN})"
-    return [(t.removesuffix(ours), w) for t, w in docks.items() if t.endswith(ours)]
 
 
 def _add_sum(viewer: napari.Viewer, movie: Image) -> None:
@@ -97,9 +92,9 @@ def _add_sum(viewer: napari.Viewer, movie: Image) -> None:
     viewer.layers.selection.active = movie
 
 
-def wait_until_idle(viewer: napari.Viewer) -> None:
-    """Let events happen until our widgets are not busy and all is drawn."""
-    widgets = [widget for _, widget in our_widgets(viewer)]
+def wait_until_idle(widgets: Iterable[Any]) -> None:
+    """Let events happen until the widgets are not busy and all is drawn."""
+    widgets = list(widgets)
     loop = QEventLoop()
     poll = QTimer()
     poll.timeout.connect(lambda: None if any(widget.busy for widget in widgets) else loop.quit())

@@ -32,13 +32,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         movie = Path(folder, "movie.mrcz")
         write_sample_movie(movie)
-        viewer = demo.open_demo(movie)
+        viewer, widgets = demo.open_demo(movie)
         try:
-            for title, widget in demo.our_widgets(viewer):
+            for title, widget in widgets.items():
                 PREPARE[title](widget)
-            demo.save_picture(viewer, PICTURES / "window.png")
+            demo.save_picture(viewer, widgets.values(), PICTURES / "window.png")
             shrink(PICTURES / "window.png", COLOURS_OF_NOISE)
-            for title, widget in demo.our_widgets(viewer):
+            for title, widget in widgets.items():
                 picture_widget(viewer, title.lower().replace(" ", "-"), widget)
         finally:
             viewer.close()
@@ -55,7 +55,7 @@ def picture_widget(viewer: napari.Viewer, name: str, widget: QWidget) -> None:
         viewer.theme = theme
         for width in WIDTHS_PX:
             window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
-            demo.wait_until_idle(viewer)
+            demo.wait_until_idle([widget])
             path = PICTURES / f"{name}-{width}-{theme}.png"
             dock.grab().save(str(path))
             shrink(path)

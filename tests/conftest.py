@@ -70,7 +70,7 @@ def no_leaks(
     running = sorted(thread.name for thread in left if thread.is_alive())
     assert not running, f"threads still running: {running}"
     left_open = _open_movies(tmp_root) - files
-    if left_open and "make_napari_viewer" in request.fixturenames:
+    if left_open and "qtbot" in request.fixturenames:
         gc.collect()  # window, layers and callbacks refer to each other
         left_open = _open_movies(tmp_root) - files
     still_open = sorted(path for path, _ in left_open)

@@ -85,7 +85,7 @@ def test_a_layer_is_in_angstrom_and_its_sliders_have_room(make_napari_viewer, mo
     limits = contrast_limits([COUNTS[0], COUNTS[10]])
     assert tuple(layer.contrast_limits) == limits
     assert layer.contrast_limits_range == [0, 5 * limits[1]]
-    assert viewer.dims.axis_labels == ("frame", "y", "x")
+    assert layer.axis_labels == ("frame", "y", "x")
 
 
 def test_files_can_be_dropped_on_the_window(make_napari_viewer, movie, tmp_path):
@@ -117,7 +117,7 @@ def test_several_files_as_one_stack(make_napari_viewer, movie, tmp_path):
     nm.write(tmp_path / "other.mrcz", COUNTS[::-1].copy(), pixel_size=(0, 1.5, 1.5))
     viewer = make_napari_viewer()
     (layer,) = open_files(viewer, [movie, str(tmp_path / "other.mrcz")], stack=True)
-    assert viewer.dims.axis_labels == ("movie", "frame", "y", "x")
+    assert layer.axis_labels == ("movie", "frame", "y", "x")
     viewer.dims.set_current_step((0, 1), (1, 4))
     np.testing.assert_array_equal(shown(layer), COUNTS[::-1][4])
 

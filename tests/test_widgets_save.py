@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication, QMessageBox, QWidget
 
 import napari_mrcz as nm
@@ -458,9 +459,10 @@ def test_colours_follow_the_theme(widget, viewer, theme):
     from napari.utils.theme import get_theme
 
     viewer.theme = theme
-    assert str(get_theme(theme).text) in widget.estimate.styleSheet()
-    fills = [bar._fill.name() for bar in widget.chart._bars]
-    assert fills[1] == get_theme(theme).current.as_hex(format="long")
+    colours = get_theme(theme)
+    assert colours.text.as_hex() in widget.estimate.styleSheet()
+    assert widget.chart._bars[1]._fill == QColor(colours.current.as_hex())
+    assert widget.chart._bars[1]._track == QColor(colours.foreground.as_hex())
 
 
 @pytest.mark.parametrize("width", [320, 600])

@@ -38,6 +38,7 @@ class LayerPicker(QComboBox):
         self._viewer = viewer
         self._layers: list[Image] = []
         self._picked: Image | None = None
+        self._changed = _relay(self._on_changed)
         # Long names are cut off rather than making the dock wide.
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
@@ -60,10 +61,10 @@ class LayerPicker(QComboBox):
         """Pick a layer of the viewer, or none."""
         if layer is self._picked:
             return
-        _disconnect(self._picked, self._on_changed)
+        _disconnect(self._picked, self._changed)
         self._picked = layer
         for emitter in _emitters(layer):
-            emitter.connect(self._on_changed)
+            emitter.connect(self._changed)
         self._show()
         self.layer_changed.emit(layer)
 
@@ -81,7 +82,7 @@ class LayerPicker(QComboBox):
 
     def _let_go(self) -> None:
         """Keep no layer's file open when the widget is gone but its Python half is not."""
-        _disconnect(self._picked, self._on_changed)
+        _disconnect(self._picked, self._changed)
         self._picked, self._layers = None, []
 
     def _on_activated(self, at: int) -> None:
@@ -112,8 +113,17 @@ def plain_viewer(viewer: napari.Viewer) -> napari.Viewer:
 
 def connect_while_alive(widget: QWidget, emitter: Any, callback: Callable[..., Any]) -> None:
     """Connect to an event of napari until the widget is destroyed, which napari cannot know."""
-    emitter.connect(callback)
-    widget.destroyed.connect(lambda: emitter.disconnect(callback))
+    relay = _relay(callback)
+    emitter.connect(relay)
+    widget.destroyed.connect(lambda: emitter.disconnect(relay))
+
+
+def _relay(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a plain function that calls a method.
+
+    To disconnect, napari compares callbacks, which fails for methods of a widget that is gone.
+    """
+    return lambda event=None: callback(event)
 
 
 def _emitters(layer: Image | None) -> list[Any]:

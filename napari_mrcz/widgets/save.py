@@ -241,7 +241,7 @@ class SaveStack(QWidget):
         """Show a sentence in the theme's colour for `tone`: text or error."""
         self._tones[label] = tone
         label.setText(text)
-        label.setStyleSheet(f"color: {getattr(get_theme(self._viewer.theme), tone)}")
+        label.setStyleSheet(f"color: {getattr(get_theme(self._viewer.theme), tone).as_hex()}")
 
     def _on_theme(self, event: Any = None) -> None:
         self.chart.set_theme(get_theme(self._viewer.theme))

@@ -68,10 +68,9 @@ class SizeChart(QWidget):
 
     def set_theme(self, theme: Theme) -> None:
         """Take the colours of a napari theme."""
-        for bar, colour in zip(
-            self._bars, (theme.secondary, theme.current, theme.icon), strict=True
-        ):
-            bar.set_colours(str(theme.foreground), str(colour))
+        fills = theme.secondary, theme.current, theme.icon
+        for bar, fill in zip(self._bars, fills, strict=True):
+            bar.set_colours(theme.foreground.as_hex(), fill.as_hex())
 
 
 class _Bar(QWidget):
