@@ -119,6 +119,8 @@ def _particles(
         return image
     grid = [max(int(n / step), 1) for n in shape]
     cells = np.argwhere(rng.random(grid) < 0.8)
+    if not len(cells):  # a field so small that no particle came to lie in it
+        return image
     room = max(1 - specimen.diameter / specimen.spacing, 0.0)
     centres = (cells + 0.5 + room * rng.uniform(-0.5, 0.5, cells.shape)) * step
     domains = rng.normal(scale=0.14 * specimen.diameter, size=(8, 3))
