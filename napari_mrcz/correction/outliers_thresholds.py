@@ -109,7 +109,8 @@ def intercepts(dark: TailFit | None, hot: TailFit | None) -> Thresholds:
 def fewest_mistakes(fit: DistributionFit) -> Thresholds:
     """Give the thresholds for which the fewest pixels are taken for what they are not.
 
-    Where no threshold finds more outliers than it loses good pixels, the default is the one
+    Of those that differ by less than half the standard error of the pixels between them, it is
+    the farthest. Where none finds more outliers than it loses good pixels, the default is the one
     beyond which half a good pixel is expected, at 4 sigma at least.
     """
     below = fit.cdf * fit.n_pixels
@@ -170,11 +171,15 @@ def _fit_tail(sigma: Values, residual: Values) -> TailFit:
 
 def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> tuple[float, bool]:
     """Give the distance that mistakes fewest pixels, of those at which pixels beyond are known."""
-    far = distance > _NEAREST
-    distance, beyond = distance[far], beyond[far]
+    order = np.argsort(distance)
+    order = order[distance[order] > _NEAREST]
+    distance, beyond = distance[order], beyond[order]
     # Outliers found (beyond less the good ones) less good pixels lost.
     gained = beyond - 2 * n_pixels * ndtr(-distance)
     if not gained.size or gained.max() <= 0:
         return default, True
-    # Of equal ones the farthest.
-    return float(distance[np.isclose(gained, gained.max(), rtol=1e-9)].max()), False
+    best = int(gained.argmax())
+    # By chance as many more pixels may lie between here and there; then the farther one is as good.
+    chance = np.sqrt(np.maximum(beyond[best] - beyond, 0)) / 2
+    as_good = (gained > 0) & (gained >= gained[best] - chance)
+    return float(distance[as_good].max()), False

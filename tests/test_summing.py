@@ -1,0 +1,92 @@
+"""Sums of frames: exact, whatever the type and the number of frames."""
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_mrcz.summing import RunningSum, sum_array, sum_dtype, sum_frames
+
+INTEGERS = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32]
+
+
+@given(
+    st.sampled_from(INTEGERS).flatmap(
+        lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=3, max_dims=3))
+    )
+)
+def test_every_way_of_summing_is_exact(frames):
+    wanted = frames.sum(axis=0, dtype=np.int64)
+    for total in (
+        sum_array(frames),
+        sum_frames(frames.__getitem__, frames.shape, frames.dtype),
+    ):
+        assert np.array_equal(total, wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(np.uint8, 255), (np.int8, -128), (np.int8, 127), (np.bool_, True)]
+)
+@pytest.mark.parametrize("n", [255, 256, 257, 258, 600])
+def test_small_sums_are_emptied_before_they_overflow(dtype, value, n):
+    frames = np.full((n, 2, 3), value, dtype)
+    wanted = np.full((2, 3), n * int(value))
+    running = RunningSum((2, 3), dtype, n)
+    for frame in frames:
+        running.add(frame)
+    assert np.array_equal(running.total(), wanted)
+    assert np.array_equal(sum_array(frames), wanted)
+    assert np.array_equal(sum_frames(frames.__getitem__, frames.shape, dtype), wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "n", "wanted"),
+    [
+        (np.uint8, 50, np.int32),
+        (np.uint16, 2**15, np.int32),
+        (np.uint16, 2**15 + 1, np.int64),
+        (np.int32, 2, np.int64),
+        (np.uint64, 2, np.uint64),
+        (np.float32, 2, np.float64),
+        (np.complex64, 2, np.complex128),
+    ],
+)
+def test_the_type_of_a_sum_holds_it(dtype, n, wanted):
+    assert sum_dtype(dtype, n) == wanted
+    frames = np.ones((3, 2, 2), dtype)
+    assert sum_frames(frames.__getitem__, frames.shape, dtype).dtype == sum_dtype(dtype, 3)
+
+
+def test_floating_frames_are_summed_in_double_precision():
+    frames = np.full((1000, 4, 4), 0.1, np.float32)
+    wanted = 1000 * float(np.float32(0.1))
+    assert sum_array(frames) == pytest.approx(np.full((4, 4), wanted), rel=1e-12)
+    assert sum_frames(frames.__getitem__, frames.shape, frames.dtype) == pytest.approx(
+        np.full((4, 4), wanted), rel=1e-12
+    )
+
+
+def test_sums_are_merged():
+    frames = np.random.default_rng(0).integers(0, 255, (700, 3, 4)).astype(np.uint8)
+    wanted = frames.sum(axis=0, dtype=np.int64)
+    for first in (0, 1, 300, 699, 700):
+        one, other = RunningSum((3, 4), np.uint8, 700), RunningSum((3, 4), np.uint8, 700)
+        for index, frame in enumerate(frames):
+            (one if index < first else other).add(frame)
+        one.merge(other)
+        assert np.array_equal(one.total(), wanted)
+    assert not RunningSum((3, 4), np.uint8, 1).total().any()
+
+
+def test_progress_is_told_and_may_end_it():
+    frames = np.ones((5, 2, 2), np.uint8)
+    told = []
+    sum_frames(frames.__getitem__, frames.shape, frames.dtype, lambda *done: told.append(done))
+    assert told == [(i, 5) for i in range(1, 6)]
+
+    def stop(done, n):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sum_frames(frames.__getitem__, frames.shape, frames.dtype, stop)
