@@ -65,15 +65,13 @@ def no_leaks(
     if request.node.stash.get(_failed, False):
         return
     left = _own_threads() - threads
+    if "qtbot" in request.fixturenames and (left or _open_movies(tmp_root) - files):
+        gc.collect()  # window, layers and callbacks refer to each other
     for thread in left:
         thread.join(JOIN_SECONDS / len(left))
     running = sorted(thread.name for thread in left if thread.is_alive())
     assert not running, f"threads still running: {running}"
-    left_open = _open_movies(tmp_root) - files
-    if left_open and "qtbot" in request.fixturenames:
-        gc.collect()  # window, layers and callbacks refer to each other
-        left_open = _open_movies(tmp_root) - files
-    still_open = sorted(path for path, _ in left_open)
+    still_open = sorted(path for path, _ in _open_movies(tmp_root) - files)
     assert not still_open, f"files still open: {still_open}"
 
 

@@ -189,6 +189,8 @@ def test_cancelled_is_no_error_to_be_caught_by_accident():
 def test_steps_may_be_uncounted(qtbot, total):
     """Then the bar only shows that something happens."""
     job = Job(lambda report: report("Working", 1, total))
-    with qtbot.waitSignals([job.progressed, job.returned]) as caught:
+    said = []
+    job.progressed.connect(lambda *step: said.append(step))
+    with qtbot.waitSignal(job.returned):
         job.start()
-    assert caught.all_signals_and_args[0].args == ("Working", 1, 0)
+    assert said == [("Working", 1, 0)]
