@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_mrcz.threads import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,14 +129,10 @@ def sum_frames(
         with lock:
             free.append(running)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="napari-mrcz-sum") as pool:
-        try:
-            for done, _ in enumerate(pool.map(add, range(n)), 1):
-                if progress is not None:
-                    progress(done, n)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with in_order(add, range(n), threads, "napari-mrcz-sum") as added:
+        for done, _ in enumerate(added, 1):
+            if progress is not None:
+                progress(done, n)
     for other in sums[1:]:
         sums[0].merge(other)
     return sums[0].total()
@@ -170,8 +167,8 @@ def sum_array(frames: Frame) -> Frame:
             part = frames[first : first + room, rows]
             total[rows] += np.add.reduce(part, axis=0, dtype=part_dtype or total.dtype)
 
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="napari-mrcz-sum") as pool:
-        for _ in pool.map(work, range(0, y, height)):
+    with in_order(work, range(0, y, height), os.cpu_count() or 1, "napari-mrcz-sum") as strips:
+        for _ in strips:
             pass
     return total
 

@@ -1,7 +1,8 @@
-"""Doing the same to many things in several threads, the results in order, a few ahead at a time."""
+"""Threads: the same done to many things, in order; and work that outlives the main thread."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["in_order"]
+__all__ = ["in_order", "start_to_the_end"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,3 +60,40 @@ def in_order(
         finally:
             for future in pending:
                 future.cancel()
+
+
+_running: set[threading.Thread] = set()
+
+
+def start_to_the_end(work: Callable[[], object], name: str) -> threading.Thread:
+    """Start a thread that a program which ends waits for, and lets use executors until then.
+
+    Parameters
+    ----------
+    work : callable
+        Called in the thread; raises nothing.
+    name : str
+        What the thread is called.
+    """
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            _running.discard(threading.current_thread())
+
+    thread = threading.Thread(target=run, name=name)
+    _running.add(thread)
+    thread.start()
+    return thread
+
+
+def _wait_for_all() -> None:
+    for thread in list(_running):
+        thread.join()
+
+
+# Python joins threads only after it has closed all executors to new work, which a save that is
+# under way still needs; `concurrent.futures` has no public way to be told before. It was imported
+# above, so that this, registered later, is called earlier.
+threading._register_atexit(_wait_for_all)  # type: ignore[attr-defined]

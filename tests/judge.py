@@ -47,6 +47,14 @@ class Outcome:
 
 def judge(path: Path, good: GoodFile) -> Outcome:
     """Read a file that was made of `good`; fail where anything but `MrczError` comes of it."""
+    outcome, seconds = _judged(path, good)
+    if seconds > SECONDS:  # once may be the garbage collector
+        outcome, seconds = _judged(path, good)
+    assert seconds < SECONDS, path
+    return outcome
+
+
+def _judged(path: Path, good: GoodFile) -> tuple[Outcome, float]:
     outcome = Outcome()
     started = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
@@ -62,8 +70,7 @@ def judge(path: Path, good: GoodFile) -> Outcome:
     for warning in caught:
         assert issubclass(warning.category, nm.MrczWarning), warning
     outcome.warned = [str(warning.message) for warning in caught]
-    assert time.process_time() - started < SECONDS
-    return outcome
+    return outcome, time.process_time() - started
 
 
 def _read(stack: nm.Stack, good: GoodFile, outcome: Outcome) -> None:

@@ -240,6 +240,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise MrczError(path, f"is {kind}, where a file is to be written")
     if not overwrite:
         raise _exists(path)
+    if not os.access(path, os.W_OK):
+        # Renaming over it would work: the folder may be written to. But it was protected.
+        raise MrczError(path, "is write-protected", advice="Choose another name")
 
 
 def _exists(path: Path) -> MrczError:

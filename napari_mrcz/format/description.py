@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from napari_mrcz.format.header import along_axes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,6 +21,8 @@ class Description:
     ----------
     pixel_size : tuple of float
         z, y, x in Å; 0.0 for unknown.
+    axis_order : tuple of int
+        Which of X (1), Y (2), Z (3) columns, rows and sections run along.
     volume : bool
         Sections of a volume rather than frames of a movie.
     sections_per_volume : int or None
@@ -44,6 +48,7 @@ class Description:
     """
 
     pixel_size: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    axis_order: tuple[int, int, int] = (1, 2, 3)
     volume: bool = False
     sections_per_volume: int | None = None
     voltage: float = 0.0
@@ -57,3 +62,8 @@ class Description:
     other: Mapping[str, Any] = field(default_factory=dict)
     writer: str = "napari-mrcz"
     path: str = ""
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """Pixel size along sections, rows and columns, wherever `axis_order` puts X, Y, Z."""
+        return along_axes(self.pixel_size, self.axis_order)

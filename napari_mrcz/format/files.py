@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RandomAccessFile", "open_file"]
 
 _UNPACK_STEP = 2**20
+_MOST_AT_ONCE = 2**30
 _LARGEST_SURPLUS = 2**26
 
 _Identity = tuple[int, int]
@@ -84,13 +85,15 @@ class RandomAccessFile:
         try:
             while done < len(buffer):
                 if hasattr(os, "preadv"):
-                    got = os.preadv(descriptor.number, [buffer[done:]], offset + done)
+                    # macOS refuses more than 2 GB at once.
+                    piece = buffer[done : done + _MOST_AT_ONCE]
+                    got = os.preadv(descriptor.number, [piece], offset + done)
                 else:
                     with self._lock:
                         os.lseek(descriptor.number, offset + done, os.SEEK_SET)
-                        piece = os.read(descriptor.number, len(buffer) - done)
-                    got = len(piece)
-                    buffer[done : done + got] = piece
+                        data = os.read(descriptor.number, len(buffer) - done)
+                    got = len(data)
+                    buffer[done : done + got] = data
                 if not got:
                     break
                 done += got

@@ -18,7 +18,15 @@ from napari_mrcz.format.modes import DTYPE_OF_MODE, frame_nbytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CODEC_NAMES", "HEADER_DTYPE", "HEADER_NBYTES", "Header", "Triple", "mrcz_version"]
+__all__ = [
+    "CODEC_NAMES",
+    "HEADER_DTYPE",
+    "HEADER_NBYTES",
+    "Header",
+    "Triple",
+    "along_axes",
+    "mrcz_version",
+]
 
 HEADER_NBYTES = 1024
 
@@ -192,9 +200,14 @@ class Header:
     @property
     def scale(self) -> Triple:
         """`pixel_size` along the array's axes (sections, rows, columns), as MAPC MAPR MAPS say."""
-        by_axis = dict(zip((3, 2, 1), self.pixel_size, strict=True))
-        column, row, section = self.axis_order
-        return by_axis[section], by_axis[row], by_axis[column]
+        return along_axes(self.pixel_size, self.axis_order)
+
+
+def along_axes(pixel_size: Triple, axis_order: tuple[int, int, int]) -> Triple:
+    """Give sizes along Z, Y, X as sizes along sections, rows, columns (MAPC MAPR MAPS)."""
+    by_axis = dict(zip((3, 2, 1), pixel_size, strict=True))
+    column, row, section = axis_order
+    return by_axis[section], by_axis[row], by_axis[column]
 
 
 def mrcz_version(labels: tuple[str, ...]) -> tuple[int, int, int] | None:

@@ -20,6 +20,7 @@ def build_header(
     *,
     codec: int = 0,
     pixel_size: Triple = (0.0, 0.0, 0.0),
+    axis_order: tuple[int, int, int] = (1, 2, 3),
     volume: bool = False,
     sections_per_volume: int | None = None,
     statistics: tuple[float, float, float, float] | None = None,
@@ -44,7 +45,9 @@ def build_header(
     mode, codec : int
         Pixel mode, and the codec's number (0 for none).
     pixel_size : tuple of float
-        z, y, x in Å; 0.0 for unknown.
+        Along Z, Y, X in Å; 0.0 for unknown.
+    axis_order : tuple of int
+        MAPC, MAPR, MAPS: which of X (1), Y (2), Z (3) columns, rows and sections run along.
     volume : bool
         A volume (ISPG 1) rather than a stack of images (ISPG 0).
     sections_per_volume : int, optional
@@ -81,7 +84,7 @@ def build_header(
     # `mrcz` divides the cell by NZ, whatever MZ says: for compressed files the two must agree.
     record["cell"] = x * nx, y * ny, z * (nz if codec else depth)
     record["angles"] = 90.0
-    record["map_crs"] = 1, 2, 3
+    record["map_crs"] = axis_order
     low, high, mean, rms = statistics if statistics else (0.0, -1.0, -2.0, -1.0)
     record["dmin"], record["dmax"], record["dmean"], record["rms"] = low, high, mean, rms
     record["exttyp"], record["nsymbt"] = extended[0].encode("latin-1", "replace"), extended[1]

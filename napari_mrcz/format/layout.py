@@ -6,7 +6,6 @@ without it the chunk headers are walked, 16 bytes a frame.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError
 from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, check_chunk, parse_chunk_header
 from napari_mrcz.format.footer import (
     TRAILER_NBYTES,
@@ -30,7 +29,7 @@ from napari_mrcz.format.metadata import decode_extended
 from napari_mrcz.format.modes import DTYPE_OF_NAME, storage_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from napari_mrcz.format.files import RandomAccessFile
 
@@ -82,46 +81,51 @@ class Layout:
     index: FrameIndex | EvenFrames
     end: int
     dtype: np.dtype[Any]
+    warnings: tuple[str, ...]
 
 
 def read_layout(file: RandomAccessFile) -> Layout:
     """Read all of a file but its pixels.
 
+    What is wrong but costs no pixels is told in the layout's `warnings`.
+
     Raises
     ------
     MrczError
         If the file cannot be used.
-
-    Warns
-    -----
-    MrczWarning
-        If metadata is damaged, or there are fewer frames than the header announces.
     """
+    said: list[str] = []
     header = parse_header(file.read(0, HEADER_NBYTES), file.path, file.nbytes)
-    footer, end = _read_footer(file, header)
+    footer, end = _read_footer(file, header, said.append)
     index: FrameIndex | EvenFrames | None = None
     if footer.frames is not None:
-        header, index = _reconcile(footer.frames, header, end, file)
+        header, index = _reconcile(footer.frames, header, end, file, said.append)
     if index is None:
-        index = _walk_chunks(file, header, end) if header.codec else _even_frames(file, header, end)
+        if header.codec:
+            index = _walk_chunks(file, header, end, said.append)
+        else:
+            index = _even_frames(file, header, end)
     if len(index) < header.nz:
-        _warn(
-            file,
+        said.append(
             f"{len(index)} of the {header.nz} frames that the header announces are there; "
             "the file is cut off or was never finished",
         )
         header = replace(header, nz=len(index))
-    extended = _read_extended(file, header)
+    extended = _read_extended(file, header, said.append)
     if isinstance(extended, dict) and "_HyperSpy" in extended:
         note = "written by hyperspy: where its axes were in Å the pixel size is 10 times too large"
         header = replace(header, notes=(*header.notes, note))
     metadata = footer.metadata
     if not metadata and isinstance(extended, dict):
         metadata = extended
-    return Layout(header, footer, metadata, extended, index, end, _given_dtype(header, footer))
+    dtype = _given_dtype(header, footer)
+    warnings = tuple(f"{file.path}: {message}" for message in said)
+    return Layout(header, footer, metadata, extended, index, end, dtype, warnings)
 
 
-def _read_footer(file: RandomAccessFile, header: Header) -> tuple[Footer, int]:
+def _read_footer(
+    file: RandomAccessFile, header: Header, warn: Callable[[str], None]
+) -> tuple[Footer, int]:
     """Give the footer and the byte at which the pixels must have ended."""
     nothing = Footer(), file.nbytes
     if file.nbytes < HEADER_NBYTES + TRAILER_NBYTES:
@@ -136,19 +140,23 @@ def _read_footer(file: RandomAccessFile, header: Header) -> tuple[Footer, int]:
             raise FooterError(f"it claims {nbytes} bytes")
         return unpack_footer(file.read(start, nbytes), trailer), start
     except FooterError as error:
-        _warn(file, f"the metadata footer is ignored: {error}; the pixels are not affected")
+        warn(f"the metadata footer is ignored: {error}; the pixels are not affected")
         return nothing
 
 
 def _reconcile(
-    index: FrameIndex, header: Header, end: int, file: RandomAccessFile
+    index: FrameIndex,
+    header: Header,
+    end: int,
+    file: RandomAccessFile,
+    warn: Callable[[str], None],
 ) -> tuple[Header, FrameIndex | None]:
     """Decide between an index and a header that contradict each other: a checksum tells."""
     wrong = _contradiction(index, header, end)
     if not wrong:
         return header, index
     if not _matches(index, end, file):
-        _warn(file, f"the footer's frame index is ignored: {wrong}; what is read is not checked")
+        warn(f"the footer's frame index is ignored: {wrong}; what is read is not checked")
         return header, None
     if not header.codec and (index.sizes != header.frame_nbytes).all():
         raise MrczError(
@@ -159,7 +167,7 @@ def _reconcile(
             offset=0,
             advice="The header was damaged after the file was written; restore it from a copy",
         )
-    _warn(file, f"{wrong}; the footer is right, as its checksums show")
+    warn(f"{wrong}; the footer is right, as its checksums show")
     # What is outside is given no bytes, which do not match the checksum.
     inside = (index.offsets <= end) & (index.sizes <= end) & (index.offsets + index.sizes <= end)
     offsets, sizes = np.where(inside, index.offsets, 0), np.where(inside, index.sizes, 0)
@@ -211,7 +219,9 @@ def _even_frames(file: RandomAccessFile, header: Header, end: int) -> EvenFrames
     return EvenFrames(header.data_offset, header.frame_nbytes, count)
 
 
-def _walk_chunks(file: RandomAccessFile, header: Header, end: int) -> FrameIndex:
+def _walk_chunks(
+    file: RandomAccessFile, header: Header, end: int, warn: Callable[[str], None]
+) -> FrameIndex:
     """Follow the chunk headers of a compressed file without a usable index."""
     offsets: list[int] = []
     sizes: list[int] = []
@@ -236,15 +246,14 @@ def _walk_chunks(file: RandomAccessFile, header: Header, end: int) -> FrameIndex
             "not compress",
         )
     if len(offsets) == header.nz and offset < end == file.nbytes:
-        _warn(
-            file,
+        warn(
             f"{end - offset} bytes after the last frame are no footer that can be read; metadata "
             "or frames are lost",
         )
     return FrameIndex(np.array(offsets, np.uint64), np.array(sizes, np.uint64))
 
 
-def _read_extended(file: RandomAccessFile, header: Header) -> Any:
+def _read_extended(file: RandomAccessFile, header: Header, warn: Callable[[str], None]) -> Any:
     if not header.nsymbt or header.exttyp not in ("json", "FEI1", "FEI2"):
         return None
     try:
@@ -254,7 +263,7 @@ def _read_extended(file: RandomAccessFile, header: Header) -> Any:
         return decode_extended(header.exttyp, raw, header.byte_order)
     except ValueError as error:
         kind = header.exttyp
-        _warn(file, f"the extended header ({kind}) is ignored: {error}; the pixels are intact")
+        warn(f"the extended header ({kind}) is ignored: {error}; the pixels are intact")
         return None
 
 
@@ -266,7 +275,3 @@ def _given_dtype(header: Header, footer: Footer) -> np.dtype[Any]:
     ):
         return header.dtype
     return given
-
-
-def _warn(file: RandomAccessFile, message: str) -> None:
-    warnings.warn(MrczWarning(f"{file.path}: {message}"), stacklevel=2)

@@ -51,16 +51,13 @@ class FrameReader:
         The rest of the footer, empty where there is none.
     dtype : numpy.dtype
         Pixel type of the frames as they are given, in native byte order.
+    warnings : tuple of str
+        Damaged metadata, missing frames: what is wrong but costs no pixels.
 
     Raises
     ------
     MrczError
         If the file cannot be used.
-
-    Warns
-    -----
-    MrczWarning
-        If metadata is damaged, or there are fewer frames than the header announces.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -78,7 +75,7 @@ class FrameReader:
         self.extended = layout.extended
         self.dtype = layout.dtype
         self.index = layout.index
-        self._end = layout.end
+        self.warnings = layout.warnings
 
     def __reduce__(self) -> tuple[type[FrameReader], tuple[Path]]:
         return FrameReader, (self.path,)
@@ -168,7 +165,8 @@ class FrameReader:
         """
         header = self.header
         if header.codec or header.mode == FOUR_BIT or self.index.xxh3 is not None:
-            return np.asarray(self.read_frame(frame)[window])
+            # A copy: a view would keep the whole frame in memory.
+            return np.array(self.read_frame(frame)[window])
         ny, nx = header.shape[1:]
         rows, columns = window
         wanted = range(ny)[rows] if isinstance(rows, slice) else range(rows, rows + 1)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from os import PathLike, cpu_count, fspath
 from typing import TYPE_CHECKING
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.threads import in_order
 
@@ -101,13 +100,10 @@ def verify(
     VerifyReport
         True in a condition if all is well.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", MrczWarning)
-        try:
-            reader = FrameReader(path)
-        except MrczError as error:
-            return VerifyReport(fspath(path), error=str(error))
-    said = tuple(str(w.message) for w in caught if issubclass(w.category, MrczWarning))
+    try:
+        reader = FrameReader(path)
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
     n = reader.shape[0]
 
     def check(frame: int) -> FrameFault | None:
@@ -125,4 +121,6 @@ def verify(
                 faults.append(fault)
             if progress is not None:
                 progress(done, n)
-    return VerifyReport(fspath(path), "", n, reader.index.xxh3 is not None, tuple(faults), said)
+    return VerifyReport(
+        fspath(path), "", n, reader.index.xxh3 is not None, tuple(faults), reader.warnings
+    )

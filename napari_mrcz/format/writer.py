@@ -170,6 +170,7 @@ def _write_file(
             storage.mode,
             codec=storage.encoding.number,
             pixel_size=description.pixel_size,
+            axis_order=description.axis_order,
             volume=description.volume,
             sections_per_volume=description.sections_per_volume,
             statistics=written.statistics.for_header() if written.statistics else None,

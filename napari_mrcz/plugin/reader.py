@@ -76,7 +76,7 @@ def read(path: Paths) -> list[LayerData]:
 def _open(path: str) -> Stack:
     stack = open(path)
     # Sizes along the array's own axes, wherever MAPC MAPR MAPS have put X, Y and Z.
-    return stack if stack.header is None else stack.described(pixel_size=stack.header.scale)
+    return stack.described(pixel_size=stack.description.scale, axis_order=(1, 2, 3))
 
 
 def _together(stacks: Sequence[Stack], paths: Sequence[str]) -> Stack:

@@ -6,8 +6,8 @@ decoded while the person still looks at this one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import weakref
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,7 @@ class FrameCache:
         self._pool: ThreadPoolExecutor | None = None
         self._last = 0
         self._step = 0
+        self._clearings = 0
 
     def get(self, frame: int) -> Frame:
         """Give a frame, read-only; decoded here unless it is there, or on its way."""
@@ -71,9 +72,10 @@ class FrameCache:
                 future.set_running_or_notify_cancel()
             self._kept.move_to_end(frame)
             wanted = self._next(frame)
+            clearings = self._clearings
         if mine:
             self._fill(future, frame)
-        self._read_ahead(wanted)
+        self._read_ahead(wanted, clearings)
         return future.result()
 
     def peek(self, frame: int) -> Frame | None:
@@ -89,6 +91,7 @@ class FrameCache:
         with self._lock:
             pool, self._pool = self._pool, None
             self._kept.clear()
+            self._clearings += 1
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -105,16 +108,19 @@ class FrameCache:
         following = (frame + step * k for k in range(1, self._ahead + 1))
         return [f for f in following if 0 <= f < self._n_frames]
 
-    def _read_ahead(self, wanted: list[int]) -> None:
+    def _read_ahead(self, wanted: list[int], clearings: int) -> None:
         for frame in wanted:
             with self._lock:
+                if self._clearings != clearings:
+                    return  # closed meanwhile: what is read now would open the file again
                 if frame in self._kept:
                     continue
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(1, thread_name_prefix="napari-mrcz-ahead")
-                    weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
                 future = self._make_room_for(frame)
-                self._pool.submit(self._fill_unless_cancelled, future, frame)
+                # A program that ends takes no more work; the frame is then read when asked for.
+                with contextlib.suppress(RuntimeError):
+                    self._pool.submit(self._fill_unless_cancelled, future, frame)
 
     def _make_room_for(self, frame: int) -> Future[Frame]:
         """Enter a frame, with the lock held; the ones used longest ago go.

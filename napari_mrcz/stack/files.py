@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
+import warnings
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description, Encoding, FrameReader, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import Stack, size_zyx
+from napari_mrcz.threads import start_to_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
 
 __all__ = ["SUFFIXES", "open", "read", "read_async", "write", "write_async"]
@@ -57,9 +59,12 @@ def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
         If metadata is damaged or frames are missing, but pixels can be read.
     """
     reader = FrameReader(path)
+    for message in reader.warnings:
+        warnings.warn(MrczWarning(message), stacklevel=2)
     header = reader.header
     description = Description(
         pixel_size=header.pixel_size,
+        axis_order=header.axis_order,
         volume=header.ispg == 1,
         sections_per_volume=_sections_per_volume(reader),
         voltage=header.voltage,
@@ -164,7 +169,8 @@ def write(
         writer=f"napari-mrcz {_version()}",
     )
     if pixel_size is not None:
-        description = replace(description, pixel_size=size_zyx(pixel_size))
+        along = size_zyx(pixel_size)
+        description = replace(description, pixel_size=along, axis_order=(1, 2, 3))
     write_frames(
         path,
         makers,
@@ -204,7 +210,7 @@ def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Futur
 
 def _frames_of(
     path: Path, frames: Any
-) -> tuple[Iterable[Any], Sequence[Any], int | None, Description]:
+) -> tuple[Iterable[Any], Iterable[Any], int | None, Description]:
     """Give what makes each frame, a few samples, how many there are, and what is said of them."""
     if isinstance(frames, Stack):
         # napari's console and plugins get their layers' data in a proxy, which pretends to be one.
@@ -234,23 +240,24 @@ def _stack_of_array(path: Path, array: Any) -> Stack:
 
 def _one_by_one(
     path: Path, frames: Any
-) -> tuple[Iterable[Any], Sequence[Any], int | None, Description]:
+) -> tuple[Iterable[Any], Iterable[Any], int | None, Description]:
     try:
         iterator = iter(frames)
     except TypeError:
         found = f"a {type(frames).__name__}, where frames are expected"
         raise MrczError(path, found) from None
+    # Copies: whatever makes frames one by one may well put them all into the same array.
+    as_frame = np.asarray if isinstance(frames, Sequence) else np.array
     first = next(iterator, None)
     if first is None:
         raise MrczError(path, "no frames to write")
+    first = as_frame(first)
+    # Iterators let go of what they have given; a list would hold the first frame to the end.
+    samples = iter([first])
     if iterator is frames:
-        # Copies: whatever makes frames one by one may well put them all into the same array.
-        samples = [np.array(first)]
-        rest = map(np.array, iterator)
-        return itertools.chain(samples, rest), samples, None, Description()
-    samples = [np.asarray(first)]
+        return itertools.chain([first], map(as_frame, iterator)), samples, None, Description()
     total = len(frames) if hasattr(frames, "__len__") else None
-    return _Repeatable(lambda: map(np.asarray, frames)), samples, total, Description()
+    return _Repeatable(lambda: map(as_frame, frames)), samples, total, Description()
 
 
 class _Repeatable:
@@ -310,8 +317,8 @@ def _in_background(work: Callable[[], Result]) -> Future[Result]:
         except BaseException as error:
             future.set_exception(error)
 
-    # Not a daemon: a program that ends does not take a half-saved file with it.
-    threading.Thread(target=run, name="napari-mrcz-background").start()
+    # A program that ends does not take a half-saved file with it.
+    start_to_the_end(run, "napari-mrcz-background")
     return future
 
 

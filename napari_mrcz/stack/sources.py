@@ -222,7 +222,7 @@ class CorrectedSource:
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
         """Give part of a corrected frame; the whole of it is corrected, neighbours matter."""
-        return np.asarray(self._corrected(frame)[window])
+        return np.array(self._corrected(frame)[window])
 
     def close(self) -> None:
         """Let the files beneath go."""

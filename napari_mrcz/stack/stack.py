@@ -22,7 +22,7 @@ from napari_mrcz.stack.sources import (
     FrameSource,
     JoinedSource,
 )
-from napari_mrcz.stack.summing import sum_frames
+from napari_mrcz.summing import sum_frames
 from napari_mrcz.threads import in_order
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class Stack:
         """
         if not stacks:
             raise ValueError("no stacks to join")
+        if any(stack.history != stacks[0].history for stack in stacks):
+            raise ValueError("stacks that were corrected differently cannot be joined")
         first = stacks[0]
         return cls(
             JoinedSource([s._source for s in stacks]),
@@ -206,7 +208,7 @@ class Stack:
                 return self._cache.get(frames)
             cached = self._cache.peek(frames)
             if cached is not None:
-                return np.asarray(cached[window])
+                return np.array(cached[window])  # a view would keep the whole frame in memory
             return self._source.read_window(frames, window)
         if whole:
             if len(frames) == 1:
@@ -290,7 +292,7 @@ class Stack:
             raise ValueError("a stack is summed along axis 0; else use np.asarray(stack)")
         with self._sum_lock:
             if self._sum is None:
-                total = sum_frames(self._source, progress)
+                total = sum_frames(self._source.read_frame, self.shape, self.dtype, progress)
                 total.flags.writeable = False
                 self._sum = total
             return self._sum

@@ -13,6 +13,8 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
+from napari_mrcz.threads import start_to_the_end
+
 __all__ = ["Cancelled", "Job", "LatestJob", "Report"]
 
 # What a job says now and then: the stage it is in, how far it is, of how many.
@@ -55,14 +57,14 @@ class Job(QObject):
         self._work: Callable[[Report], Any] | None = work
         self._cancel = threading.Event()
         self._reported = 0.0
-        # Not a daemon: a program that ends does not take a half-saved file with it.
-        self._thread = threading.Thread(target=self._run, name="napari-mrcz-job")
+        self._thread: threading.Thread | None = None
         self._ended.connect(self._forget)
 
     def start(self) -> None:
         """Start the thread."""
         Job._running.add(self)
-        self._thread.start()
+        # A program that ends does not take a half-saved file with it.
+        self._thread = start_to_the_end(self._run, "napari-mrcz-job")
 
     def cancel(self) -> None:
         """Ask it to stop; `cancelled` tells that it has, unless it was done before."""
@@ -94,7 +96,8 @@ class Job(QObject):
 
     @Slot()
     def _forget(self) -> None:
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         Job._running.discard(self)
 
 
