@@ -9,6 +9,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.format import FrameReader
+from napari_mrcz.plugin.layers import stack_of
 from napari_mrcz.plugin.reader import get_reader, read
 from napari_mrcz.plugin.series import StackSeries
 from napari_mrcz.stack.files import SUFFIXES
@@ -78,15 +79,19 @@ def test_a_volume_has_its_spacing_along_z(write):
 
 
 def test_axes_that_the_header_has_turned_keep_their_sizes(write):
-    """MAPC MAPR MAPS of 3 2 1: sections run along X, columns along Z."""
+    """MAPC MAPR MAPS of 3 1 2: columns run along Z, rows along X, sections along Y."""
     path = write("map.mrc", volume=True, shape=(5, 24, 32), pixel_size=(3.0, 2.0, 1.0))
     raw = bytearray(Path(path).read_bytes())
-    raw[64:76] = np.array([3, 2, 1], "<i4").tobytes()
+    raw[64:76] = np.array([3, 1, 2], "<i4").tobytes()
     Path(path).write_bytes(raw)
     header = nm.open(path).header
-    ((_, attributes, _),) = read(path)
-    assert header.axis_order == (3, 2, 1)
+    ((data, attributes, _),) = read(path)
+    assert header.axis_order == (3, 1, 2)
     assert attributes["scale"] == list(header.scale) != list(header.pixel_size)
+    copy = stack_of(data, attributes).description
+    assert (copy.axis_order, copy.pixel_size) == (header.axis_order, header.pixel_size)
+    attributes["scale"] = [7.0, 8.0, 9.0]  # sections, rows, columns
+    assert stack_of(data, attributes).description.scale == (7.0, 8.0, 9.0)
 
 
 def test_a_stack_of_volumes_has_four_axes(write):

@@ -158,12 +158,15 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     else:
         found = f"{axes} axes, where a file holds frames, or volumes of sections"
         raise MrczError(None, found, advice="Save a layer of two to four axes")
-    z, y, x = (
+    description = stack.description
+    scale = [
         known if size is None else size
-        for size, known in zip(([None, *sizes])[-3:], stack.pixel_size, strict=True)
-    )
+        for size, known in zip(([None, *sizes])[-3:], description.scale, strict=True)
+    ]
+    # Axes may have been turned: columns, rows, sections need not run along X, Y, Z.
+    by_axis = dict(zip(reversed(description.axis_order), scale, strict=True))
     metadata = _users_map(attributes.get("metadata") or {}, stack.metadata)
-    return stack.described(pixel_size=(z, y, x), metadata=metadata)
+    return stack.described(pixel_size=(by_axis[3], by_axis[2], by_axis[1]), metadata=metadata)
 
 
 def check_target(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
@@ -222,7 +225,7 @@ def _middle(data: Stack | StackSeries) -> int:
 
 def _scale(stack: Stack) -> tuple[list[float], list[str]]:
     """Give scale and units of frames, rows and columns."""
-    sections, rows, columns = stack.pixel_size
+    sections, rows, columns = stack.description.scale
     volume = stack.description.volume or stack.description.sections_per_volume is not None
     if _is_series_of_movies(stack) or not volume:
         sections = 0.0

@@ -58,7 +58,7 @@ def read(path: Paths) -> list[LayerData]:
     stacks: list[Stack] = []
     try:
         for one in paths:
-            stacks.append(_open(one))
+            stacks.append(open(one))
         stack = stacks[0] if len(stacks) == 1 else _together(stacks, paths)
     except BaseException:
         for stack in stacks:
@@ -71,12 +71,6 @@ def read(path: Paths) -> list[LayerData]:
         metadata["paths"] = list(paths)
     _give_sliders_room()
     return layer_data(stack, name, metadata=metadata)
-
-
-def _open(path: str) -> Stack:
-    stack = open(path)
-    # Sizes along the array's own axes, wherever MAPC MAPR MAPS have put X, Y and Z.
-    return stack.described(pixel_size=stack.description.scale, axis_order=(1, 2, 3))
 
 
 def _together(stacks: Sequence[Stack], paths: Sequence[str]) -> Stack:
