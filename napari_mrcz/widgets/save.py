@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize, Qt, Signal, Slot
 from qtpy.QtWidgets import (
@@ -121,6 +121,7 @@ class SaveStack(QWidget):
         self._job.returned.connect(self._on_saved)
         self._job.returned.connect(partial(_announce, weakref.ref(self)))
         self._job.failed.connect(self._on_failed)
+        self._job.failed.connect(partial(_announce, weakref.ref(self)))
         self._job.cancelled.connect(self._on_cancelled)
         self.progress.setRange(0, len(stack))
         self.progress.setValue(0)
@@ -249,7 +250,7 @@ class SaveStack(QWidget):
             self._tell(label, label.text(), tone)
 
 
-def _announce(panel: weakref.ref[SaveStack], saved: Saved) -> None:
+def _announce(panel: weakref.ref[SaveStack], ended: Saved | Exception) -> None:
     """Tell by a notification where the widget that would tell is closed or hidden."""
     try:
         widget = panel()
@@ -257,4 +258,9 @@ def _announce(panel: weakref.ref[SaveStack], saved: Saved) -> None:
             return
     except RuntimeError:  # its window is gone, its Python half is not
         pass
-    show_info(str(saved))
+    if isinstance(ended, Exception):
+        show_error(error_text(ended))
+    elif ended.ok:
+        show_info(str(ended))
+    else:
+        show_warning(str(ended))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,8 @@ class SaveForm(QWidget):
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__()
         self._folder: Path | None = None
+        self._suggested = ""  # a path that is still this was not typed by anybody
+        self._suggested_for: int | None = None
         self.layers = LayerPicker(viewer)
         self.layers.setToolTip("The image layer to save; follows the one selected in the list")
         self.summary = QLabel()
@@ -190,9 +193,12 @@ class SaveForm(QWidget):
             stack = None
         self.summary.setText("" if stack is None else _summary(stack))
         self.path.blockSignals(True)
-        if stack is not None and layer is not None:
+        typed = self._suggested_for == id(layer) and self.path.text() not in ("", self._suggested)
+        if stack is not None and layer is not None and not typed:
             suffix = Path(self.path.text()).suffix or COMPRESSED_SUFFIX
-            self.set_path(suggest_path(stack, layer.name, self._folder, suffix))
+            self._suggested = suggest_path(stack, layer.name, self._folder, suffix)
+            self._suggested_for = id(layer)
+            self.set_path(self._suggested)
         self.path.blockSignals(False)
         self._on_path()
 
@@ -241,11 +247,12 @@ class SaveForm(QWidget):
         text = self.path.text().strip()
         if not text:
             return
-        path = Path(text).expanduser()
-        if not path.suffix and not path.is_dir():
+        path = Path(os.path.expanduser(text))  # Path's own raises for users that are not
+        if not path.suffix and not os.path.isdir(path):
             path = path.with_name(path.name + COMPRESSED_SUFFIX)
         if not path.is_absolute():
-            path = (self._folder or Path.home()) / path
+            beside = Path(self._suggested).parent if self._suggested else Path.home()
+            path = (self._folder or beside) / path
         self.set_path(str(path))
 
 
