@@ -163,7 +163,7 @@ def noise(camera: str, specimen: Specimen | None, n_frames: int, dose: float) ->
 def print_noise() -> None:
     """Print the correlated noise that each way of replacing outliers leaves."""
     names = ("before", "oracle", "sample", "expectation", "preprint")
-    print("10⁴ R |||", " | ".join(names), "|")
+    print("| camera | specimen | frames × dose: 10⁴ R |", " | ".join(names), "|")
     print("|---|---|---|" + "---|" * len(names))
     for camera in CAMERAS:
         for specimen in (None, VITREOUS_ICE):

@@ -150,6 +150,16 @@ def test_draws_are_poisson(mean):
     assert drawn.var() == pytest.approx(mean, rel=0.03, abs=5e-3)
 
 
+@pytest.mark.parametrize(("mean", "error"), [(3.0, 1e-4), (24.0, 1e-4), (25.0, 6e-4), (2e3, 1e-5)])
+def test_the_quantiles_of_evenly_spread_numbers(mean, error):
+    number = 2**18
+    spread = np.arange(number, dtype=np.uint32) << 14
+    drawn = PoissonDraws(np.full(number, mean))(spread)
+    levels = np.arange(max(0, int(mean - 6 * mean**0.5)), int(mean + 6 * mean**0.5))
+    found = np.searchsorted(drawn, levels, side="right") / number
+    assert np.abs(found - stats.poisson.cdf(levels, mean)).max() < error
+
+
 def test_draws_differ_from_pixel_to_pixel_and_frame_to_frame():
     number = 50_000
     put = replacement(np.zeros(number), np.full(number, 1.0))

@@ -74,6 +74,26 @@ def test_the_histogram_has_bins_centred_on_whole_electrons():
         assert fit.cdf[at] == pytest.approx((counts.total < electrons).mean(), abs=1e-6)
 
 
+def test_the_histogram_has_the_mean_and_eight_standard_deviations():
+    frames = noise(25.0)
+    frames[:, 5, 5:9] = 200  # Beyond 100 + 8 * 10, all together.
+    fit = DistributionFit.of(normal_scale(SummedCounts.of(frames)))
+    assert fit.n_pixels == frames[0].size - 4
+    assert fit.dose[0] == pytest.approx(20, abs=2)
+    assert fit.dose[-1] == pytest.approx(180, abs=2)
+
+
+@pytest.mark.parametrize("scale", [normal_scale, poisson_scale])
+def test_defects_are_not_counted(scale):
+    frames = noise(25.0)
+    defects = np.zeros(frames[0].shape, np.bool_)
+    defects[:20] = True
+    frames[:, defects] = 0
+    fit = DistributionFit.of(scale(SummedCounts.of(frames, defects=defects)))
+    assert fit.n_pixels == np.count_nonzero(~defects)
+    assert fit.histogram.sum() == pytest.approx(fit.n_pixels, abs=2)
+
+
 # Equation 5 --------------------------------------------------------------------------------------
 
 
