@@ -20,7 +20,8 @@ __all__ = ["Cancelled", "Job", "LatestJob", "Report"]
 # What a job says now and then: the stage it is in, how far it is, of how many.
 Report = Callable[[str, int, "int | None"], None]
 
-_REPORT_EVERY_S = 0.05
+# Each report repaints something, and with it all of napari's window.
+_REPORT_EVERY_S = 0.1
 _DEBOUNCE_MS = 150
 
 
@@ -39,7 +40,7 @@ class Job(QObject):
     Attributes
     ----------
     progressed : Signal(str, int, int)
-        Stage, steps done, steps (0 where unknown); at most 20 times a second.
+        Stage, steps done, steps (0 where unknown); at most 10 times a second.
     returned, failed, cancelled : Signal(object), Signal(object), Signal()
         One of them comes, last, with the result or the exception.
     """
