@@ -145,12 +145,12 @@ def test_a_stack_that_is_forgotten_leaves_no_handle_and_no_thread(path):
         _ = stack[frame]
     corrected = stack.apply(Plus(1))
     _ = corrected[1], corrected[2]
-    for thread in threading.enumerate():
-        if thread.name.startswith("napari-mrcz"):
-            ahead = thread
+    ahead = [t for t in threading.enumerate() if t.name.startswith("napari-mrcz")]
+    assert ahead
     del stack, corrected
     gc.collect()
-    ahead.join(10)
+    for thread in ahead:
+        thread.join(10)
     assert left() == ([], [])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,7 @@ class FrameCache:
         self._last = 0
         self._step = 0
         self._clearings = 0
+        self._on_forgotten: weakref.finalize[..., FrameCache] | None = None
 
     def get(self, frame: int) -> Frame:
         """Give a frame, read-only; decoded here unless it is there, or on its way."""
@@ -90,6 +92,8 @@ class FrameCache:
         """Forget all frames and end the thread."""
         with self._lock:
             pool, self._pool = self._pool, None
+            if self._on_forgotten is not None:
+                self._on_forgotten.detach()
             self._kept.clear()
             self._clearings += 1
         if pool is not None:
@@ -117,6 +121,10 @@ class FrameCache:
                     continue
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(1, thread_name_prefix="napari-mrcz-ahead")
+                    # A stack that is forgotten rather than closed leaves no thread behind.
+                    self._on_forgotten = weakref.finalize(
+                        self, self._pool.shutdown, wait=False, cancel_futures=True
+                    )
                 future = self._make_room_for(frame)
                 # A program that ends takes no more work; the frame is then read when asked for.
                 with contextlib.suppress(RuntimeError):
