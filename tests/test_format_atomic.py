@@ -222,6 +222,24 @@ def test_a_disk_that_fails_leaves_the_old_file_and_nothing_else(
     assert_old(path)
 
 
+def test_a_flush_that_failed_is_not_forgotten_though_the_next_one_succeeds(path, way, monkeypatch):
+    # Of data that did not reach the disk the system speaks once, to whoever flushes next.
+    monkeypatch.setattr(atomic, "_FLUSH_STEP", 1000)
+    real, calls = os.fsync, []
+
+    def fail_once(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "the disk is broken")
+        real(descriptor)
+
+    monkeypatch.setattr(atomic.os, "fsync", fail_once)
+    with pytest.raises(nm.MrczError, match="the disk is broken"):
+        nm.write(path, NEW, overwrite=True)
+    monkeypatch.undo()
+    assert_old(path)
+
+
 def test_writing_in_small_pieces_is_writing_all(path, way, monkeypatch):
     real = os.write
     monkeypatch.setattr(atomic.os, "write", lambda fd, data: real(fd, data[: 1 + len(data) // 3]))

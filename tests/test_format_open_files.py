@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -197,28 +196,28 @@ def test_a_file_that_is_cut_off_during_a_read_does_not_kill_the_process(tmp_path
 # Packed files, handles ---------------------------------------------------------------------------
 
 
-def unpacked_files():
-    return {p.name for p in Path(tempfile.gettempdir()).glob("napari-mrcz-*.gz")}
+def test_what_is_unpacked_leaves_nothing_behind(tmp_path, monkeypatch):
+    def unpacked_files():
+        return os.listdir(tmp_path / "temporary")
 
-
-def test_what_is_unpacked_leaves_nothing_behind(tmp_path):
-    before = unpacked_files()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     good = good_file("gz", tmp_path)
     path = tmp_path / good.name
     stack = nm.open(path)
     if POSIX:  # nameless from the start, so that a crash leaves nothing behind either
-        assert unpacked_files() == before
+        assert unpacked_files() == []
     assert_same_pixels(np.asarray(stack), good.pixels)
     stack.close()
-    assert unpacked_files() == before
+    assert unpacked_files() == []
     assert_same_pixels(np.asarray(stack), good.pixels)
     del stack
     gc.collect()
-    assert unpacked_files() == before
+    assert unpacked_files() == []
     path.write_bytes(good.content[: len(good.content) // 2])
     with pytest.raises(nm.MrczError, match="unpacked"):
         nm.open(path)
-    assert unpacked_files() == before
+    assert unpacked_files() == []
 
 
 def test_one_handle_is_open_however_many_threads_read_and_none_after_close(path):

@@ -81,7 +81,8 @@ def test_no_plug_in_is_ever_looked_for(good, run, tmp_path):
     flags = good.content[chunk_start(good.content) + FLAGS] & 0x1F
     variants = [((FLAGS, flags | USER_CODEC), (CODEC, codec)) for codec in range(256)]
     variants += [((CODEC, codec),) for codec in range(6, 256)]
-    variants += [((place, filter_),) for place in FILTERS for filter_ in range(5, 256, 3)]
+    variants += [((place, filter_),) for place in FILTERS for filter_ in (5, 32, 36, 160, 255)]
+    variants += [((FILTERS[-1], filter_),) for filter_ in range(5, 256)]
     paths = []
     for number, changes in enumerate(variants):
         paths.append(tmp_path / f"{number}.mrcz")

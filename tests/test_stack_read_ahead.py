@@ -14,7 +14,7 @@ import napari_mrcz as nm
 from napari_mrcz.format import Description
 
 PATIENCE = 20.0
-N = 40
+N = 120
 
 
 class Source:
@@ -88,8 +88,8 @@ def value(frame):
         ([20, 21], {22, 23}),
         ([0, 5, 10], {15, 20}),
         ([39, 36, 33], {30, 27}),
-        ([0, 16, 32], set()),
-        ([37, 38], {39}),
+        ([0, 16, 32], {48, 64}),
+        ([117, 118], {119}),
         ([0], set()),
         ([7], set()),
         ([0, 7, 3, 11, 30, 2], set()),
