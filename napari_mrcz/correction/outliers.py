@@ -248,7 +248,7 @@ class OutlierFilter:
         """Which pixels are replaced, and by what."""
         if self._rebuilt is not None:
             return self._rebuilt
-        return self._known().replacement(self.thresholds, self.mask, self.options)
+        return self._known().replacement(self.thresholds, self.options)
 
     def describe(self) -> dict[str, Any]:
         """Say how the outliers were found, and all that it takes to replace them again."""

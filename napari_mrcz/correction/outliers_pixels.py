@@ -89,17 +89,15 @@ class FittedPixels:
         marked.reshape(-1)[self.counts.defects] = 2
         return marked
 
-    def replacement(
-        self, thresholds: Thresholds, mask: npt.NDArray[np.int8], options: OutlierOptions
-    ) -> Replacement:
-        """Say which pixels are to be replaced, and by what; the mask is that of the thresholds."""
+    def replacement(self, thresholds: Thresholds, options: OutlierOptions) -> Replacement:
+        """Say which pixels are to be replaced, and by what."""
         kept = weight(self.sigma, thresholds, options.order, options.relaxation)
         unchanged = np.flatnonzero(kept >= 1 - options.tolerance)
         first, last = (unchanged[0], unchanged[-1] + 1) if unchanged.size else (0, 0)
         pixels = self.scale.outside(int(first), int(last))
         if self.counts.defects.size:
             pixels = np.union1d(pixels, self.counts.defects)
-        marks = mask.reshape(-1)
+        marks = self.mask(thresholds).reshape(-1)
         weights = in_parts(kept)[self.scale.codes.reshape(-1)[pixels]]
         weights[marks[pixels] == 2] = 0
         return Replacement(
