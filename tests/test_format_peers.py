@@ -231,6 +231,7 @@ def test_mrcfile_reads_our_plain_files_and_is_content(folder, kind, shape, dtype
         found = [float(file.voxel_size[axis]) for axis in "zyx"]
         np.testing.assert_allclose(found, size, rtol=3e-7)
         assert file.is_volume_stack() == (kind == "volumes")
+        assert file.header.mz == (shape[0] if kind == "volumes" else 1)
         if kind != "volumes":
             assert file.is_image_stack() or file.is_single_image()
     content, said = validation(path)

@@ -153,6 +153,23 @@ def test_every_kind_of_source_is_written_whole(folder, kind, dtype, suffix):
         assert_same_pixels(found, pixels)
 
 
+@pytest.mark.parametrize("suffix", [".mrcz", ".mrc"])
+@pytest.mark.parametrize("again", [False, True])
+def test_frames_that_come_in_one_buffer_are_all_kept(folder, suffix, again):
+    pixels = movie((12, 60, 70), "int16", 1)
+
+    class OneBuffer:
+        def __iter__(self):
+            buffer = np.empty_like(pixels[0])
+            for frame in pixels:
+                buffer[...] = frame
+                yield buffer
+
+    path = folder / f"buffer{suffix}"
+    nm.write(path, OneBuffer() if again else iter(OneBuffer()), threads=6, overwrite=True)
+    assert_same_pixels(nm.read(path), pixels)
+
+
 def test_a_corrected_stack_is_written_corrected_with_its_history(folder):
     pixels = movie((4, 6, 7), "int16", 3)
     with _saved(folder, pixels) as stack:
