@@ -5,12 +5,12 @@ PY := $(BIN)/python
 DISPLAYED := scripts/with_display.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench screenshots clean system-packages
+.PHONY: help demo test check bench docs figures screenshots clean system-packages
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: .venv/installed-all system-packages  ## write a sample movie and open it in napari
+demo: .venv/installed-all system-packages  ## write a sample movie and session and open them in napari
 	$(DISPLAYED) $(PY) -m napari_mrcz.demo
 
 test: .venv/installed-dev system-packages  ## run the whole test suite, real Qt window included
@@ -25,11 +25,17 @@ check: .venv/installed-dev  ## ruff, mypy and the napari manifest
 bench: .venv/installed-dev  ## measure the budgets and print their table
 	$(PY) -m benchmarks $(ARGS)
 
+figures: .venv/installed-dev  ## draw docs/figures from simulated sessions
+	$(PY) -m benchmarks.figures $(ARGS)
+
+docs: .venv/installed-dev  ## write the manual page of the command line
+	$(PY) scripts/command_line_docs.py
+
 screenshots: .venv/installed-dev system-packages  ## take the README's pictures from the real window
 	$(DISPLAYED) $(PY) scripts/screenshots.py
 
 clean:  ## remove the environment and all that was built
-	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.png demo.mrcz
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.png demo.mrcz demo-session
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment; the stamp says which extra is in it, and is redone when pyproject.toml changes.

@@ -21,7 +21,8 @@ from napari_mrcz.correction import (
     fit_gamma,
     orient,
 )
-from napari_mrcz.correction.koma import RollingAverage, contrast_scores, thumbnail
+from napari_mrcz.correction.koma import contrast_scores, thumbnail
+from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.session import Koma
 from napari_mrcz.simulation import (
     CARBON_EDGE,

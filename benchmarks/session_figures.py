@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.optimize import curve_fit
 
+from benchmarks.drawing import panels, save
 from benchmarks.session import DOSE_RATES, N_FRAMES, N_STACKS, RADII, frames_of, measured_gammas
 from napari_mrcz.correction import GainNormalization
 from napari_mrcz.correction.outliers import OutlierFilter
@@ -18,8 +18,6 @@ from napari_mrcz.simulation import GAMMA_COEFFICIENTS, Camera, simulate_session
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from matplotlib.axes import Axes
 
     from napari_mrcz.stack import Stack
 
@@ -33,13 +31,13 @@ _SPECIMENS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 def figure_9(path: Path) -> None:
     """Draw gamma by dose rate: measured on flats, fitted with eq. 11, and what was put in."""
     gammas, curve = measured_gammas()
-    figure, axes = _empty("dose rate / e⁻ pixel⁻¹ s⁻¹", "γ")
+    figure, axes = panels(("dose rate / e⁻ pixel⁻¹ s⁻¹", "γ"))
     fine = np.linspace(DOSE_RATES[0], DOSE_RATES[-1], 400)
     a1, b1, a2, a3 = GAMMA_COEFFICIENTS
     axes.plot(fine, a1 * fine**b1 + a2 * fine + a3, color="0.75", lw=6, label="put in")
     axes.plot(fine, [curve(rate) for rate in fine], color="tab:green", label="eq. 11, fitted")
     axes.plot(DOSE_RATES, gammas, "x", color="black", ms=7, label="flats, eq. 10")
-    _save(figure, axes, path)
+    save(figure, path, axes)
 
 
 def figure_11(path: Path) -> None:
@@ -48,7 +46,7 @@ def figure_11(path: Path) -> None:
     The simulated hot pixels live for 20 stacks on average, so R falls exponentially, where the
     preprint's, of many lifetimes, falls with a power.
     """
-    figure, axes = _empty("cumulative dose / e⁻ pixel⁻¹", "R with the first sum")
+    figure, axes = panels(("cumulative dose / e⁻ pixel⁻¹", "R with the first sum"))
     for color, name, specimen in _SPECIMENS:
         # Without the few very hot ones, a single one of which would be all there is to see.
         camera = Camera(SHAPE, very_hot=0, seed=5)
@@ -65,12 +63,13 @@ def figure_11(path: Path) -> None:
         (scale, length, level), _ = curve_fit(_decay, dose, r, p0=(r[0], dose[30], 0.0))
         label = f"{scale:.3f} exp(-d/{length:.0f}) {level:+.3f}"
         axes.plot(dose, _decay(dose, scale, length, level), color="goldenrod", label=label)
-    _save(figure, axes, path)
+    save(figure, path, axes)
 
 
 def figure_12(path: Path) -> None:
     """Draw the correlated noise after KOMA by its radius, with and without the outlier filter."""
-    figure, axes = _empty("KOMA radius a / stacks", "mean pairwise R within a stack")
+    names = ("KOMA radius a / stacks", "mean pairwise R within a stack")
+    figure, axes = panels(names, size=(7, 5))
     radii = np.array(RADII)
     for color, name, specimen in _SPECIMENS:
         session = simulate_session(N_STACKS, N_FRAMES, SHAPE, seed=3, **specimen)
@@ -86,8 +85,12 @@ def figure_12(path: Path) -> None:
             before = koma.noise_curve([0])[0]
             axes.axhline(before, color=color, ls=":" if prepare else "-.", lw=1)
     axes.plot(radii, 1 / (2 * radii * N_FRAMES), color="black", lw=1, label="limit 1/(2 a n)")
-    axes.set(xscale="log", yscale="log")
-    _save(figure, axes, path)
+    for style, label in (("-.", "without KOMA"), (":", "without KOMA, outliers filtered")):
+        axes.plot([], [], style, color="black", lw=1, label=label)
+    axes.set(xscale="log", yscale="log", ylim=(1e-4, None))
+    axes.set_xticks(RADII, map(str, RADII))
+    axes.minorticks_off()
+    save(figure, path, axes)
 
 
 def _applying(correction: GainNormalization) -> Callable[[Stack], Stack]:
@@ -104,16 +107,3 @@ def _power(x: Any, scale: float, exponent: float, level: float) -> Any:
 
 def _decay(x: Any, scale: float, length: float, level: float) -> Any:
     return scale * np.exp(-np.asarray(x) / length) + level
-
-
-def _empty(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set(xlabel=x, ylabel=y)
-    return figure, axes
-
-
-def _save(figure: Figure, axes: Axes, path: Path) -> None:
-    axes.legend(frameon=False, fontsize="small")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)

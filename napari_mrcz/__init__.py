@@ -22,13 +22,17 @@ if TYPE_CHECKING:
         GainNormalization,
         GammaCurve,
         OutlierFilter,
+        TruncationModel,
         correlated_noise,
+        count_electrons,
         decimate,
         estimate_gain,
         find_orientation,
         fit_gamma,
         replay,
+        restore,
     )
+    from napari_mrcz.defects import read_defects, write_defects
     from napari_mrcz.references import read_reference
     from napari_mrcz.session import Koma, Session
 
@@ -41,8 +45,10 @@ __all__ = [
     "OutlierFilter",
     "Session",
     "Stack",
+    "TruncationModel",
     "VerifyReport",
     "correlated_noise",
+    "count_electrons",
     "decimate",
     "estimate_gain",
     "find_orientation",
@@ -50,11 +56,14 @@ __all__ = [
     "open",
     "read",
     "read_async",
+    "read_defects",
     "read_reference",
     "replay",
+    "restore",
     "verify",
     "write",
     "write_async",
+    "write_defects",
 ]
 
 # Found when they are first asked for: scipy, which these need, takes longer to import than a movie
@@ -65,13 +74,18 @@ _LATER = {
     "Koma": "session",
     "OutlierFilter": "correction",
     "Session": "session",
+    "TruncationModel": "correction",
     "correlated_noise": "correction",
+    "count_electrons": "correction",
     "decimate": "correction",
     "estimate_gain": "correction",
     "find_orientation": "correction",
     "fit_gamma": "correction",
+    "read_defects": "defects",
     "read_reference": "references",
     "replay": "correction",
+    "restore": "correction",
+    "write_defects": "defects",
 }
 
 

@@ -11,6 +11,7 @@ odd values are bad: IMOD writes 128 and 129 for 0 and 1.
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.references import read_image
 from napari_mrcz.stack import write
 
@@ -32,6 +34,7 @@ Mask = npt.NDArray[np.bool_]
 
 _SERIALEM = re.compile(r"^\s*(CameraSize[XY]|RotationAndFlip|K2Type|UsableArea|\w*Bad[A-Z]\w*)\s")
 _SHORTEST_RUN = 3
+_LARGEST_CAMERA = 2**16
 
 
 def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> Mask:
@@ -53,7 +56,8 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
     Raises
     ------
     MrczError
-        If the file is none of these, damaged, or of a camera of another shape.
+        If the file is none of these, damaged, or of a camera of another shape; also if one of its
+        rectangles lies wholly outside the frames.
     ValueError
         If the shape is needed and not given.
     """
@@ -65,9 +69,10 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
         return _scaled(path, bad, shape)
     if any(_SERIALEM.match(line) for line in text.splitlines()):
         return _scaled(path, _serialem_mask(path, text), shape)
+    listed = list(_listed_rectangles(path, text))
     if shape is None:
-        raise ValueError("a list of rectangles needs the shape of the frames")
-    return _motioncor_mask(path, text, shape)
+        raise ValueError(f"{path}: a list of rectangles needs the shape of the frames")
+    return _motioncor_mask(path, listed, shape)
 
 
 def write_defects(
@@ -77,7 +82,7 @@ def write_defects(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write which pixels are defective.
+    """Write which pixels are defective, all or nothing.
 
     Parameters
     ----------
@@ -93,7 +98,7 @@ def write_defects(
     Raises
     ------
     MrczError
-        If the file exists.
+        If the file exists and may not be replaced, or the disk refuses.
     ValueError
         If there is no such kind, or the mask has not two axes.
     """
@@ -101,25 +106,31 @@ def write_defects(
     mask = np.asarray(mask, np.bool_)
     if mask.ndim != 2:
         raise ValueError(f"a mask has two axes, not the shape {mask.shape}")
-    if path.exists() and not overwrite:
-        raise MrczError(path, "exists already", advice="Pass overwrite=True to replace it")
     if kind == "serialem":
-        path.write_text("\n".join(_serialem_lines(mask[::-1])) + "\n", encoding="ascii")
+        content = "".join(f"{line}\n" for line in _serialem_lines(mask[::-1])).encode("ascii")
     elif kind == "motioncor":
         lines = (f"{x} {y} {w} {h}\n" for x, y, w, h in _rectangles(mask))
-        path.write_text("".join(lines), encoding="ascii")
+        content = "".join(lines).encode("ascii")
     elif kind == "map" and path.suffix.lower() in (".tif", ".tiff"):
         import tifffile  # slow to import, seldom needed
 
-        tifffile.imwrite(path, mask[::-1].astype(np.uint8), compression="zlib")
+        image = io.BytesIO()
+        tifffile.imwrite(image, mask[::-1].astype(np.uint8), compression="zlib")
+        content = image.getvalue()
     elif kind == "map":
         write(path, mask.astype(np.int8), overwrite=overwrite)
+        return
     else:
         raise ValueError(f'kind is "serialem", "motioncor" or "map", not {kind!r}')
+    with AtomicFile(path, overwrite=overwrite) as file:
+        file.write(content)
+        file.commit()
 
 
 def _text(path: Path) -> str | None:
     """Give the content of a text file; None of a binary one."""
+    if path.is_fifo():
+        raise MrczError(path, "is a pipe, where a file is expected")  # it would be waited for
     try:
         with path.open("rb") as file:
             if b"\0" in file.read(1024):
@@ -136,6 +147,8 @@ def _serialem_mask(path: Path, text: str) -> Mask:
     y, x = size.get("CameraSizeY", 0), size.get("CameraSizeX", 0)
     if min(y, x) < 1:
         raise MrczError(path, "it does not tell CameraSizeX and CameraSizeY")
+    if max(y, x) > _LARGEST_CAMERA:
+        raise MrczError(path, f"it is of a camera of {x} x {y} pixels, which there is none of")
     scaled = max((v[0] for name, v in entries if name == "WasScaled"), default=0)
     # Coordinates scaled up to super-resolution name the corner of a physical pixel.
     block = {1: 2, 2: 4}.get(scaled, 1)
@@ -181,8 +194,8 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
         yield name, values
 
 
-def _motioncor_mask(path: Path, text: str, shape: tuple[int, int]) -> Mask:
-    mask = np.zeros(shape, np.bool_)
+def _listed_rectangles(path: Path, text: str) -> Iterator[tuple[int, int, int, int, int]]:
+    """Give the number of each line, and x, y, width and height."""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -190,8 +203,20 @@ def _motioncor_mask(path: Path, text: str, shape: tuple[int, int]) -> Mask:
         try:
             x, y, w, h = (int(word) for word in words)
         except ValueError:
-            raise MrczError(path, f"line {number} is not x y w h: {line!r}") from None
-        mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)] = True
+            raise MrczError(path, f"line {number} is not x y w h: {line[:80]!r}") from None
+        yield number, x, y, w, h
+
+
+def _motioncor_mask(
+    path: Path, listed: list[tuple[int, int, int, int, int]], shape: tuple[int, int]
+) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    for number, x, y, w, h in listed:
+        bad = mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
+        if not bad.size:
+            found = f"line {number}, {x} {y} {w} {h}, lies outside frames of {shape}"
+            raise MrczError(path, found, advice="It may be of another camera or mode")
+        bad[...] = True
     return mask
 
 

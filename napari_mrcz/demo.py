@@ -1,7 +1,8 @@
 """The plugin at work on a simulated movie: ``python -m napari_mrcz.demo``.
 
-It writes demo.mrcz into the current folder, unless it is there. Where there is no screen
-(NAPARI_MRCZ_NO_SCREEN is set) it saves a picture of the window, demo.png, and ends.
+It writes a movie, demo.mrcz, and a session, demo-session, into the current folder, unless they are
+there, and opens them with all dock widgets. Where there is no screen (NAPARI_MRCZ_NO_SCREEN is set)
+it finds the movie's outlier pixels, saves a picture of the window, demo.png, and ends.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.qt import get_qapp
-from qtpy.QtCore import QEventLoop, QTimer
+from qtpy.QtCore import QEventLoop, Qt, QTimer
 
 from napari_mrcz.plugin.contrast import contrast_limits
-from napari_mrcz.plugin.sample import write_sample_movie
+from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,8 +29,16 @@ __all__ = ["main", "open_demo", "save_picture", "wait_until_idle"]
 
 _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
-_WIDGETS = ("Save stack",)
-_WINDOW_PX = (1440, 800)
+_SESSION = Path("demo-session")
+_WIDGETS = (
+    "Outlier pixels",
+    "Gain reference",
+    "Session: KOMA",
+    "Metadata inspector",
+    "Save stack",
+)
+_WINDOW_PX = (1500, 900)
+_DOCK_PX = 420
 _PATIENCE_MS = 20_000
 
 
@@ -45,25 +54,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     picture = parser.parse_args(arguments).screenshot
     write_sample_movie(_MOVIE)
-    print(f"The movie is {_MOVIE.resolve()}")
-    viewer, widgets = open_demo(_MOVIE)
+    write_sample_session(_SESSION)
+    print(f"The movie is {_MOVIE.resolve()}, the session {_SESSION.resolve()}")
+    viewer, widgets = open_demo(_MOVIE, _SESSION)
     if picture is None:
         napari.run()
         return 0
+    widgets["Outlier pixels"].start_fit()
     save_picture(viewer, widgets.values(), picture)
     viewer.close()
     print(f"The window is pictured in {picture.resolve()}")
     return 0
 
 
-def open_demo(path: Path) -> tuple[napari.Viewer, dict[str, Any]]:
-    """Open a movie in a new window, with our dock widgets; give viewer and widgets by title."""
+def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]:
+    """Open a movie in a new window, with our dock widgets; give viewer and widgets by title.
+
+    The first widget is in sight; the movies of the folder `session` are in the list for KOMA.
+    """
     viewer = napari.Viewer(title="napari-mrcz demo")
     viewer.window.resize(*_WINDOW_PX)
-    widgets = {
-        title: viewer.window.add_plugin_dock_widget(_PLUGIN, title, tabify=True)[1]
+    docked = {
+        title: viewer.window.add_plugin_dock_widget(_PLUGIN, title, tabify=True)
         for title in _WIDGETS
     }
+    widgets = {title: widget for title, (_, widget) in docked.items()}
+    widgets["Session: KOMA"].box.add_paths(map(str, sorted(session.glob("movie_*.mrcz"))))
+    get_qapp().processEvents()  # napari raises the last one
+    first, _ = docked[_WIDGETS[0]]
+    first.raise_()
+    window = viewer.window._qt_window
+    window.resizeDocks([first], [_DOCK_PX], Qt.Orientation.Horizontal)
     get_qapp().processEvents()  # the canvas gets its size, which the movie is then fitted to
     (movie,) = viewer.open(path, plugin=_PLUGIN)
     _add_sum(viewer, movie)

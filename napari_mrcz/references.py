@@ -55,6 +55,8 @@ def read_reference(path: str | PathLike[str]) -> npt.NDArray[np.float32]:
 def read_image(path: str | PathLike[str]) -> npt.NDArray[Any]:
     """Read the one image of a file, (y, x), rows in the order of MRC files."""
     path = Path(path)
+    if path.is_fifo():
+        raise MrczError(path, "is a pipe, where a file is expected")  # it would be waited for
     try:
         with path.open("rb") as file:
             magic = file.read(4)

@@ -7,14 +7,13 @@ summed strip by strip, so that its sums stay in a cache.
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.threads import in_order
+from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,10 +63,15 @@ class RunningSum:
 
     def merge(self, other: RunningSum) -> None:
         """Take over what was added to another sum of the same kind, which is then used up."""
-        if self._total is None and self._part is not None and other._part is not None:
-            self._total = np.add(self._part, other._part, dtype=self._dtype)
-            self._part, self._in_part = None, 0
-            other._part = None
+        if self._part is not None and other._part is not None:
+            if self._in_part + other._in_part <= self._room:
+                self._part += other._part
+                self._in_part += other._in_part
+                other._part = None
+            elif self._total is None:
+                self._total = np.add(self._part, other._part, dtype=self._dtype)
+                self._part, self._in_part = None, 0
+                other._part = None
         for part in (other._part, other._total):
             if part is not None:
                 self._grow(part)
@@ -97,7 +101,7 @@ def sum_frames(
     dtype: npt.DTypeLike,
     progress: Callable[[int, int], None] | None = None,
 ) -> Frame:
-    """Sum frames in as many threads as there are processors, each with a sum of its own.
+    """Sum frames, read in as many threads as there are processors; the same whatever the threads.
 
     Parameters
     ----------
@@ -116,7 +120,9 @@ def sum_frames(
         Of `sum_dtype`.
     """
     n = shape[0]
-    threads = max(1, min(n, os.cpu_count() or 1))
+    if np.dtype(dtype).kind in "fc":
+        return _sum_in_order(read, shape, dtype, progress)
+    threads = max(1, min(n, processors()))
     sums = [RunningSum(shape[1:], dtype, n) for _ in range(threads)]
     free = list(sums)
     lock = threading.Lock()
@@ -136,6 +142,22 @@ def sum_frames(
     for other in sums[1:]:
         sums[0].merge(other)
     return sums[0].total()
+
+
+def _sum_in_order(
+    read: Callable[[int], Frame],
+    shape: tuple[int, int, int],
+    dtype: npt.DTypeLike,
+    progress: Callable[[int, int], None] | None,
+) -> Frame:
+    """Read in threads, add in order: floating sums would else depend on how threads take turns."""
+    running = RunningSum(shape[1:], dtype, shape[0])
+    with in_order(read, range(shape[0]), processors(), "napari-mrcz-sum") as frames:
+        for done, frame in enumerate(frames, 1):
+            running.add(frame)
+            if progress is not None:
+                progress(done, shape[0])
+    return running.total()
 
 
 def sum_array(frames: Frame) -> Frame:
@@ -167,7 +189,7 @@ def sum_array(frames: Frame) -> Frame:
             part = frames[first : first + room, rows]
             total[rows] += np.add.reduce(part, axis=0, dtype=part_dtype or total.dtype)
 
-    with in_order(work, range(0, y, height), os.cpu_count() or 1, "napari-mrcz-sum") as strips:
+    with in_order(work, range(0, y, height), processors(), "napari-mrcz-sum") as strips:
         for _ in strips:
             pass
     return total

@@ -1,7 +1,8 @@
-"""Threads: the same done to many things, in order; and work that outlives the main thread."""
+"""Threads: how many; the same done to many things, in order; work that outlives the main thread."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +12,27 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["in_order", "start_to_the_end"]
+__all__ = ["in_order", "limit_threads", "processors", "start_to_the_end"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_limit = 0
+
+
+def processors() -> int:
+    """Give how many threads a computation takes: one a processor, or what it was limited to."""
+    return _limit or os.cpu_count() or 1
+
+
+def limit_threads(threads: int) -> None:
+    """Let computations of this process take so many threads from now on; 0 for one a processor.
+
+    For one of many processes that share a machine's processors.
+    """
+    global _limit
+    _limit = threads
 
 
 @contextmanager

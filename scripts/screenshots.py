@@ -1,72 +1,345 @@
-"""Take the README's pictures from the real window into docs/pictures: ``make screenshots``."""
+"""Take the README's pictures from the real window into docs/pictures: ``make screenshots``.
+
+Arguments are the names of pictures to be taken, such as ``gain-reference``; all without.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
+import numpy as np
 from napari.qt import get_qapp
 from PIL import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QWidget
+from qtpy.QtGui import QImage
+from qtpy.QtWidgets import QDockWidget, QScrollArea
 
+import napari_mrcz as nm
 from napari_mrcz import demo
-from napari_mrcz.plugin.sample import write_sample_movie
+from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
+from napari_mrcz.simulation import simulate_microed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import napari
+
+    Widgets = dict[str, Any]
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 THEMES = ("dark", "light")
 WIDTHS_PX = (320, 600)
-# Noise does not compress; so many colours are enough for it.
-COLOURS_OF_NOISE = 40
-# What pictures should not show: whose machine they were taken on.
-PREPARE = {"Save stack": lambda widget: widget.form.set_path("movie-copy.mrcz")}
+# A dock is at least so high; what does not fit then makes it higher.
+LOW_PX = 620
+# Noise does not compress; so many colours are enough for it and what is drawn upon it.
+COLOURS_OF_NOISE = 128
+# Where the hot threshold is dragged to, in standard deviations from where the fit has put it.
+DRAGS = (-1.2, 0.0, 1.5, 3.5)
+CANVAS_PX = 320
 
 
-def main() -> None:
-    """Take all pictures."""
+def main(wanted: list[str]) -> None:
+    """Take the pictures wanted."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        movie = Path(folder, "movie.mrcz")
-        write_sample_movie(movie)
-        viewer, widgets = demo.open_demo(movie)
+    # Names without a folder tell nobody whose machine it was.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        mock.patch("napari_mrcz.folders.platformdirs.user_cache_dir", lambda *_, **__: folder),
+    ):
+        write_sample_movie(Path("movie.mrcz"))
+        write_sample_session(Path("session"))
+        viewer, widgets = demo.open_demo(Path("movie.mrcz"), Path("session"))
         try:
-            for title, widget in widgets.items():
-                PREPARE[title](widget)
-            demo.save_picture(viewer, widgets.values(), PICTURES / "window.png")
-            shrink(PICTURES / "window.png", COLOURS_OF_NOISE)
-            for title, widget in widgets.items():
-                picture_widget(viewer, title.lower().replace(" ", "-"), widget)
+            fit_outliers(viewer, widgets)
+            for name, picture in OF_THE_WINDOW.items():
+                if not wanted or name in wanted:
+                    picture(viewer, widgets, PICTURES / f"{name}.png")
+            for name, prepare in OF_WIDGETS.items():
+                if not wanted or name in wanted:
+                    title = prepare(viewer, widgets)
+                    picture_widget(viewer, name, widgets[title])
         finally:
             viewer.close()
             get_qapp().processEvents()
 
 
-def picture_widget(viewer: napari.Viewer, name: str, widget: QWidget) -> None:
-    """Picture a dock widget in each theme and width."""
-    dock = widget.parent()
-    while not isinstance(dock, QDockWidget):
-        dock = dock.parent()
-    window = viewer.window._qt_window
+# What the widgets show when they are pictured -----------------------------------------------------
+
+
+def fit_outliers(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Find the outliers of the movie."""
+    widget = widgets["Outlier pixels"]
+    select(viewer, "movie")
+    demo.wait_until_idle([widget])
+    if widget.fit is None:
+        widget.start_fit()
+    return "Outlier pixels"
+
+
+def find_gain(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Find the orientation of the session's gain reference."""
+    widget = widgets["Gain reference"]
+    (movie,) = viewer.open("session/movie_1.mrcz", plugin="napari-mrcz")
+    movie.visible = False
+    widget.references.open("session/gain.mrc")
+    demo.wait_until_idle([widget])
+    widget.orientation.controls.start_button.click()
+    return "Gain reference"
+
+
+def read_session(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Read the session, and measure how its camera aged."""
+    widget = widgets["Session: KOMA"]
+    widget.reading.start_button.click()
+    demo.wait_until_idle([widget])
+    widget.box.stacks.select(widget.koma.entries[:1])
+    widget.ageing.start_button.click()
+    return "Session: KOMA"
+
+
+def look_at_fields(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Open a file that tells how it was made."""
+    widget = widgets["Metadata inspector"]
+    if "corrected" not in viewer.layers:
+        write_corrected(Path("corrected.mrcz"))
+        (layer,) = viewer.open("corrected.mrcz", plugin="napari-mrcz")
+        layer.visible = False
+    select(viewer, "corrected")
+    demo.wait_until_idle([widget])
+    widget.tabs.setCurrentWidget(widget.fields)
+    widget.fields.tree.collapse(widget.fields.tree.model().index(0, 0))  # the folder is no matter
+    return "Metadata inspector"
+
+
+def look_at_history(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Show its history."""
+    title = look_at_fields(viewer, widgets)
+    widgets[title].tabs.setCurrentWidget(widgets[title].history)
+    return title
+
+
+def look_at_frames(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Show its frames, verified."""
+    title = look_at_fields(viewer, widgets)
+    demo.wait_until_idle([widgets[title]])
+    widgets[title].tabs.setCurrentWidget(widgets[title].frames)
+    widgets[title].frames.controls.start_button.click()
+    return title
+
+
+def look_at_doctor(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Show what the header doctor says of a header without a pixel size."""
+    title = "Metadata inspector"
+    nm.write("old-header.mrc", np.zeros((4, 256, 256), np.int8), footer=False)
+    raw = bytearray(Path("old-header.mrc").read_bytes())
+    raw[28:40] = raw[40:52] = raw[64:76] = bytes(12)  # MX, MY, MZ; cell; axes
+    Path("old-header.mrc").write_bytes(raw)
+    (layer,) = viewer.open("old-header.mrc", plugin="napari-mrcz")
+    layer.visible = False
+    widgets[title].tabs.setCurrentWidget(widgets[title].doctor)
+    return title
+
+
+def compare_compressions(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Compare compressions of the movie."""
+    widget = widgets["Save stack"]
+    select(viewer, "movie")
+    demo.wait_until_idle([widget])
+    widget.explorer.controls.start_button.click()
+    return "Save stack"
+
+
+def fit_truncated(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Fit the truncated pixels of a MicroED sweep."""
+    title = "Truncated pixels (MicroED)"
+    sweep = simulate_microed(6, (512, 512))
+    nm.write("sweep.mrcz", sweep.frames)
+    (layer,) = viewer.open("sweep.mrcz", plugin="napari-mrcz")
+    layer.visible = False
+    _, widgets[title] = viewer.window.add_plugin_dock_widget("napari-mrcz", title, tabify=True)
+    get_qapp().processEvents()  # napari raises it
+    widget = widgets[title]
+    for button in (widget.beam.controls.start_button, widget.controls.start_button):
+        demo.wait_until_idle([widget])
+        button.click()
+    return title
+
+
+OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
+    "outlier-pixels": fit_outliers,
+    "gain-reference": find_gain,
+    "session-koma": read_session,
+    "metadata-inspector": look_at_fields,
+    "metadata-inspector-frames": look_at_frames,
+    "metadata-inspector-history": look_at_history,
+    "metadata-inspector-doctor": look_at_doctor,
+    "save-stack": compare_compressions,
+    "microed": fit_truncated,
+}
+
+
+# What pictures should not show: whose machine they were taken on.
+RETOUCH = {"save-stack": lambda widget: widget.form.set_path("movie-copy.mrcz")}
+
+
+def write_corrected(path: Path) -> None:
+    """Write the session's first movie, corrected in three steps."""
+    with nm.open("session/gain.mrc") as file:
+        gain = np.asarray(file)[0]
+    with contextlib.ExitStack() as opened:
+        stacks = []
+        for number in range(1, 9):
+            stack = opened.enter_context(nm.open(f"session/movie_{number}.mrcz"))
+            stack = stack.apply(nm.OutlierFilter.fit(stack))
+            stacks.append(stack.apply(nm.GainNormalization(gain, filled=True)))
+        nm.write(path, stacks[0].apply(nm.Koma(stacks, 3)[0]))
+
+
+def select(viewer: napari.Viewer, name: str) -> None:
+    """Select a layer, which the widgets follow."""
+    viewer.layers.selection.active = viewer.layers[name]
+
+
+# Taking pictures ----------------------------------------------------------------------------------
+
+
+def picture_widget(viewer: napari.Viewer, name: str, widget: Any) -> None:
+    """Picture a dock widget in each theme and width, wholly."""
+    dock, window = dock_of(widget), viewer.window._qt_window
+    dock.raise_()
     for theme in THEMES:
         viewer.theme = theme
         for width in WIDTHS_PX:
-            window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
-            demo.wait_until_idle([widget])
-            path = PICTURES / f"{name}-{width}-{theme}.png"
-            dock.grab().save(str(path))
+            with alone(dock, window):
+                demo.wait_until_idle([widget])
+                window.resize(window.width(), LOW_PX)
+                for _ in range(3):  # sentences wrap, which makes others scroll
+                    window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
+                    demo.wait_until_idle([widget])
+                    hidden = widget.findChild(QScrollArea).verticalScrollBar().maximum()
+                    window.resize(window.width(), window.height() + hidden)
+                demo.wait_until_idle([widget])
+                if name in RETOUCH:
+                    RETOUCH[name](widget)
+                path = PICTURES / f"{name}-{width}-{theme}.png"
+                dock.grab().save(str(path))
             shrink(path)
+    viewer.theme = THEMES[0]
+
+
+@contextlib.contextmanager
+def alone(dock: QDockWidget, window: Any) -> Iterator[None]:
+    """Hide what is docked with a widget: the narrowest of them would be as wide as the widest."""
+    size = window.size()
+    others = [other for other in window.tabifiedDockWidgets(dock) if not other.isHidden()]
+    for other in others:
+        other.hide()
+    yield
+    for other in others:
+        other.show()
+    dock.raise_()
+    window.resize(size)
+
+
+def picture_window(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
+    """Picture the window with the outliers of the movie."""
+    dock_of(widgets["Outlier pixels"]).raise_()
+    demo.save_picture(viewer, widgets.values(), path)
+    shrink(path, COLOURS_OF_NOISE)
+
+
+def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
+    """Picture the hot threshold as it is dragged: outliers in the movie above, the line below."""
+    widget = widgets["Outlier pixels"]
+    demo.wait_until_idle([widget])
+    line = widget.plots.lines["hot"][1]
+    found = widget.fit.current.thresholds.hot
+    rows, columns = widget.fit.sigma.shape
+    viewer.scene.camera.center = (0, *(size / 3 * 1.35 for size in (rows, columns)))
+    viewer.scene.camera.zoom = 3
+    dock, window = dock_of(widget), viewer.window._qt_window
+    dock.raise_()
+    window.resizeDocks([dock], [CANVAS_PX + 40], Qt.Orientation.Horizontal)
+    frames = []
+    for moved in DRAGS:
+        line.setValue(found + moved)  # as the mouse does
+        demo.wait_until_idle([widget])
+        canvas = Image.fromarray(viewer.screenshot(flash=False)).convert("RGB")
+        plot = widget.plots.residual.grab().toImage()
+        frames.append(beside_each_other([middle(canvas), as_picture(plot)], upright=True))
+    widget.reset()
+    viewer.reset_view()
+    beside_each_other(frames).save(path)
+    shrink(path, COLOURS_OF_NOISE)
+
+
+OF_THE_WINDOW: dict[str, Callable[[napari.Viewer, Widgets, Path], None]] = {
+    "window": picture_window,
+    "drag-threshold": picture_drag,
+}
+
+
+def dock_of(widget: Any) -> QDockWidget:
+    """Give the dock that a widget is in."""
+    dock = widget.parent()
+    while not isinstance(dock, QDockWidget):
+        dock = dock.parent()
+    return dock
+
+
+def middle(picture: Image.Image) -> Image.Image:
+    """Cut a square out of the middle."""
+    x, y = ((size - CANVAS_PX) // 2 for size in picture.size)
+    return picture.crop((x, y, x + CANVAS_PX, y + CANVAS_PX))
+
+
+def as_picture(image: QImage) -> Image.Image:
+    """Give a picture of Qt's as one that can be joined to others, as wide as the cut squares."""
+    image = image.convertToFormat(QImage.Format.Format_RGBA8888)
+    data = image.constBits().asarray(image.sizeInBytes())
+    picture = Image.frombytes("RGBA", (image.width(), image.height()), bytes(data)).convert("RGB")
+    return picture.resize((CANVAS_PX, round(picture.height * CANVAS_PX / picture.width)))
+
+
+def beside_each_other(pictures: list[Image.Image], *, upright: bool = False) -> Image.Image:
+    """Join pictures in a row, or in a column."""
+    gap = 6
+    background = pictures[-1].getpixel((0, pictures[-1].height - 1))
+    if upright:
+        pictures = [picture.transpose(Image.Transpose.TRANSPOSE) for picture in pictures]
+    width = sum(picture.width + gap for picture in pictures) - gap
+    joined = Image.new("RGB", (width, max(picture.height for picture in pictures)), background)
+    at = 0
+    for picture in pictures:
+        joined.paste(picture, (at, 0))
+        at += picture.width + gap
+    return joined.transpose(Image.Transpose.TRANSPOSE) if upright else joined
 
 
 def shrink(path: Path, colours: int = 256) -> None:
     """Reduce the colours of a picture, and say how large it is now."""
     picture = Image.open(path).convert("RGB")
-    picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    few = picture.quantize(palette=palette_of(picture, colours), dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(f"{path.name}: {picture.width} x {picture.height}, {path.stat().st_size // 1000} kB")
 
 
+def palette_of(picture: Image.Image, colours: int) -> Image.Image:
+    """Give the most frequent colours, and some of all others: outliers are rare, but meant."""
+    pixels = np.asarray(picture).reshape(-1, 3)
+    found, counts = np.unique(pixels, axis=0, return_counts=True)
+    frequent = found[np.argsort(counts)[::-1][: colours // 2]]
+    others = Image.fromarray(found[None]).quantize(colours // 2, Image.Quantize.MAXCOVERAGE)
+    chosen = Image.new("P", (1, 1))
+    chosen.putpalette([*frequent.ravel().tolist(), *others.getpalette()])
+    return chosen
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+from command_line import CommandLine
 
 # Before anything imports napari, which reads its settings' path once: no test may see, or change,
 # the settings of whoever runs it. NAPARI_CONFIG is for macOS and Windows, which know no XDG.
@@ -82,3 +83,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real files are not there: {folder}")
     return folder
+
+
+@pytest.fixture
+def napari_mrcz(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Return the program, to be called with its arguments."""
+    return CommandLine(capsys)

@@ -3,6 +3,7 @@
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import shift
@@ -17,6 +18,7 @@ from napari_mrcz.correction import (
     restore,
 )
 from napari_mrcz.simulation import simulate_movie
+from napari_mrcz.stack import Stack
 
 
 @pytest.fixture
@@ -40,6 +42,30 @@ def test_a_float_archive_shrinks_and_comes_back(tmp_path, movie, floats):
         np.testing.assert_array_equal(np.asarray(new)[:, good], movie.frames[:, good])
         again = np.asarray(new.apply(restore(new.history)))
     np.testing.assert_array_equal(again.view(np.uint32), floats.view(np.uint32))
+
+
+def test_the_footer_says_where_the_gain_is(tmp_path, movie, floats):
+    twice = Stack.from_array(2 * floats).apply(Halving())
+    nm.write(tmp_path / "new.mrcz", decimate(twice, movie.camera.gain_reference))
+    with nm.open(tmp_path / "new.mrcz") as new:
+        found = new.description.other["gain"]
+        first, step, *keys = found["path"].split("/")
+        assert first == "history"
+        reference = new.history[int(step)]
+        for key in keys:
+            reference = reference[key]
+        np.testing.assert_array_equal(reference, movie.camera.gain_reference)
+        assert found["xxh3"] == xxhash.xxh3_64_hexdigest(np.ascontiguousarray(reference).data)
+
+
+class Halving:
+    """A step before the decimation."""
+
+    def __call__(self, frame, index):
+        return frame / 2
+
+    def describe(self):
+        return {"name": "Halving"}
 
 
 @given(

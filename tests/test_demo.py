@@ -1,6 +1,7 @@
 """The demo, as it runs where there is no screen."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import napari_mrcz as nm
@@ -8,15 +9,24 @@ from napari_mrcz import demo
 from napari_mrcz.plugin import sample
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Make what is simulated small."""
+    for name, value in {
+        "_SHAPE": (96, 128), "_N_FRAMES": 5,
+        "_SESSION_SHAPE": (64, 64), "_SESSION_FRAMES": 4, "_N_MOVIES": 3,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(sample, name, value)
+
+
 def test_it_writes_a_movie_and_pictures_the_window(qtbot, monkeypatch, tmp_path, capsys):
-    """The second time the movie is there; the picture shows more than one colour."""
-    monkeypatch.setattr(sample, "_SHAPE", (96, 128))
-    monkeypatch.setattr(sample, "_N_FRAMES", 5)
+    """With the outliers of the movie; the picture shows more than one colour."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAPARI_MRCZ_NO_SCREEN", "1")
     assert demo.main([]) == 0
     with nm.open("demo.mrcz") as movie:
         assert movie.shape == (5, 96, 128)
+    assert len(list(tmp_path.glob("demo-session/movie_*.mrcz"))) == 3
     picture = np.asarray(Image.open("demo.png").convert("L"))
     assert picture.shape[0] > 600 and picture.shape[1] > 1000
     canvas = picture[200:500, 400:900]
@@ -31,3 +41,39 @@ def test_a_movie_that_is_there_is_left_alone(tmp_path):
     (tmp_path / "demo.mrcz").write_bytes(b"mine")
     sample.write_sample_movie(tmp_path / "demo.mrcz")
     assert (tmp_path / "demo.mrcz").read_bytes() == b"mine"
+
+
+def test_a_session_is_written_whole_or_not_at_all(tmp_path):
+    """Its gain reference lies as its movies do; one that is there is left alone."""
+    folder = tmp_path / "session"
+    sample.write_sample_session(folder)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["session"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "gain.mrc", "movie_1.mrcz", "movie_2.mrcz", "movie_3.mrcz",
+    ]  # fmt: skip
+    movies = nm.Session(sorted(folder.glob("movie_*.mrcz")))
+    with movies.opened(0) as movie, nm.open(folder / "gain.mrc") as gain:
+        assert movie.shape == (4, 64, 64)
+        assert gain.shape[-2:] == (64, 64)
+    (folder / "movie_1.mrcz").write_bytes(b"mine")
+    sample.write_sample_session(folder)
+    assert (folder / "movie_1.mrcz").read_bytes() == b"mine"
+
+
+def test_all_widgets_are_docked_and_the_first_is_in_sight(qtbot, tmp_path):
+    """The session is in the list of the one for KOMA."""
+    movie, session = tmp_path / "movie.mrcz", tmp_path / "session"
+    sample.write_sample_movie(movie)
+    sample.write_sample_session(session)
+    viewer, widgets = demo.open_demo(movie, session)
+    demo.wait_until_idle(widgets.values())
+    try:
+        assert list(widgets) == [
+            "Outlier pixels", "Gain reference", "Session: KOMA", "Metadata inspector", "Save stack"
+        ]  # fmt: skip
+        seen = [name for name, widget in widgets.items() if not widget.visibleRegion().isEmpty()]
+        assert seen == ["Outlier pixels"]
+        listed = [entry.name for entry in widgets["Session: KOMA"].koma.entries]
+        assert listed == ["movie_1.mrcz", "movie_2.mrcz", "movie_3.mrcz"]
+    finally:
+        viewer.close()

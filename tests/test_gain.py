@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import napari_mrcz as nm
 from napari_mrcz.correction import GainNormalization, estimate_gain, orient
 from napari_mrcz.simulation import Camera, simulate_movie, simulate_session
 
@@ -141,3 +142,22 @@ def test_orientations_are_numpys():
     image = np.arange(6).reshape(2, 3)
     np.testing.assert_array_equal(orient(image, "rot90"), [[2, 5], [1, 4], [0, 3]])
     np.testing.assert_array_equal(orient(image, "transverse"), [[5, 2], [4, 1], [3, 0]])
+
+
+def test_defects_that_were_filled_before_stay_filled(tmp_path):
+    """In the order of the preprint: outliers in raw counts, then the gain."""
+    rng = np.random.default_rng(6)
+    reference = rng.uniform(0.9, 1.1, (64, 64)).astype(np.float32)
+    dead = rng.random(reference.shape) < 0.01
+    frames = rng.poisson(4 / reference, (30, *reference.shape)).astype(np.uint8)
+    frames[:, dead] = 0
+    reference[dead] = 0
+    gain = GainNormalization(reference, filled=True)
+    movie = nm.Stack.from_array(frames)
+    outliers = nm.OutlierFilter.fit(movie, gain=gain.factor)
+    corrected = movie.apply(outliers).apply(gain)
+    mean = np.asarray(corrected)[:, dead].mean()
+    assert mean == pytest.approx(4, rel=0.02)
+    assert (np.asarray(corrected)[:, ~dead].mean() - mean) / mean == pytest.approx(0, abs=0.02)
+    np.testing.assert_array_equal(nm.replay(corrected.history, movie), corrected)
+    assert not np.asarray(movie.apply(GainNormalization(reference)))[:, dead].any()

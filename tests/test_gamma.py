@@ -69,8 +69,8 @@ def test_it_does_not_speak_beyond_what_was_measured():
 
 @pytest.mark.parametrize(
     ("rates", "gammas"),
-    [([1, 2, 3], [1, 1, 1]), ([1, 1, 2, 3], [1] * 4), ([0, 1, 2, 3], [1] * 4),
-     ([1, 2, 3, 4], [1, np.nan, 1, 1]), ([1, 2, 3, 4], [1, 1, 1])],
+    [([1, 2, 3, 4], [1] * 4), ([1, 1, 2, 3, 4], [1] * 5), ([0, 1, 2, 3, 4], [1] * 5),
+     ([1, 2, 3, 4, 5], [1, np.nan, 1, 1, 1]), ([1, 2, 3, 4, 5], [1, 1, 1, 1])],
 )  # fmt: skip
 def test_too_little_to_fit_is_refused(rates, gammas):
     with pytest.raises(ValueError, match="dose rate"):

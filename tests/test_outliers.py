@@ -11,6 +11,8 @@ from napari_mrcz.simulation import CARBON_EDGE, VITREOUS_ICE, Camera, simulate_m
 from napari_mrcz.stack import Stack
 
 SHAPE = (256, 256)
+ROWS = [(40, 0.25), (40, 1.0), (100, 1.0), (30, 4.0)]
+"""Frames, and electrons per pixel and frame."""
 
 
 def simulate(
@@ -201,7 +203,7 @@ def test_a_stack_gives_the_same_as_its_array(movie, outliers):
 # Replacing them ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n_frames", "dose"), [(40, 0.25), (40, 1.0), (100, 1.0), (30, 4.0)])
+@pytest.mark.parametrize(("n_frames", "dose"), ROWS)
 def test_no_correlated_noise_is_left_in_vacuum(n_frames, dose):
     movie = simulate(n_frames, dose, None)
     before = correlated_noise(movie.frames)
@@ -213,16 +215,26 @@ def test_no_correlated_noise_is_left_in_vacuum(n_frames, dose):
         assert abs(correlated_noise(corrected(fitted, movie.frames))) < 0.1 * before + 2 * chance
 
 
-@pytest.mark.parametrize("specimen", [VITREOUS_ICE, CARBON_EDGE], ids=["ice", "carbon"])
-@pytest.mark.parametrize("dose", [0.25, 4.0])
-def test_the_specimen_keeps_its_contrast(specimen, dose):
-    movie = simulate(40, dose, specimen)
+def contrast_kept(movie):
+    """Give how much of the specimen's contrast there is after the filter, in the good pixels."""
     fitted = OutlierFilter.fit(movie.frames)
     good = ~movie.defects.outliers
     truth = movie.rate[good] - movie.rate[good].mean()
     before = movie.frames.sum(axis=0)[good]
     after = corrected(fitted, movie.frames).sum(axis=0)[good]
-    assert (after * truth).sum() / (before * truth).sum() == pytest.approx(1, abs=0.01)
+    return (after * truth).sum() / (before * truth).sum()
+
+
+@pytest.mark.parametrize("specimen", [VITREOUS_ICE, CARBON_EDGE], ids=["ice", "carbon"])
+@pytest.mark.parametrize(("n_frames", "dose"), ROWS)
+def test_the_specimen_keeps_its_contrast(specimen, n_frames, dose):
+    assert contrast_kept(simulate(n_frames, dose, specimen)) == pytest.approx(1, abs=0.01)
+
+
+def test_ten_times_as_many_outliers_cost_no_contrast_either():
+    """Hot pixels do not make the good ones between them look dark."""
+    movie = simulate(30, 4.0, hot=0.05, shape=(512, 512))
+    assert contrast_kept(movie) == pytest.approx(1, abs=0.003)
 
 
 @pytest.mark.parametrize("fill", ["sample", "expectation"])
@@ -303,6 +315,30 @@ def test_counts_agree_with_the_mask_for_any_threshold(movie, model):
         assert np.count_nonzero(changed.mask == 1) == changed.n_hot
         assert np.count_nonzero(changed.mask == -1) == changed.n_dark
     assert changed.n_hot == changed.n_dark == 0
+
+
+@pytest.mark.parametrize("model", ["poisson", "normal"])
+def test_the_sigma_image_is_what_the_thresholds_divide(movie, model):
+    defects = np.zeros(movie.frames.shape[1:], np.bool_)
+    defects[3, 4] = True
+    fitted = OutlierFilter.fit(movie.frames, model=model, defects=defects)
+    sigma = fitted.sigma_image()
+    assert sigma.shape == defects.shape
+    assert np.isnan(sigma[3, 4]) and np.isfinite(sigma[~defects]).all()
+    np.testing.assert_array_equal(fitted.mask == 1, sigma > fitted.thresholds.hot)
+    np.testing.assert_array_equal(fitted.mask == -1, sigma < fitted.thresholds.dark)
+
+
+def test_other_weights_and_fill_without_another_fit(movie, outliers):
+    changed = outliers.with_options(order=9.0, relaxation=0.5, fill="expectation")
+    assert changed.thresholds == outliers.thresholds
+    assert changed.weight(0.5 * changed.thresholds.hot) == pytest.approx(0.5, abs=1e-3)
+    fitted = OutlierFilter.fit(movie.frames, order=9.0, relaxation=0.5, fill="expectation")
+    np.testing.assert_array_equal(changed(movie.frames[2], 2), fitted(movie.frames[2], 2))
+    with pytest.raises(ValueError, match="needs another fit"):
+        outliers.with_options(model="normal")
+    with pytest.raises(ValueError, match="fill"):
+        outliers.with_options(fill="zero")
 
 
 def test_a_given_threshold_is_no_default(outliers):

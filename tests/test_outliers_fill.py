@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from napari_mrcz.correction.neighbours import NEIGHBOURS, over_neighbours
-from napari_mrcz.correction.outliers_counts import SummedCounts
-from napari_mrcz.correction.outliers_fill import K2_POINT_SPREAD, Replacement, expected_counts
+from napari_mrcz.correction.outliers.counts import SummedCounts
+from napari_mrcz.correction.outliers.fill import K2_POINT_SPREAD, Replacement, expected_counts
 from napari_mrcz.correction.poisson_draws import PoissonDraws, random_bits
 
 SHAPE = (12, 14)

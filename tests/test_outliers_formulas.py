@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
 
-from napari_mrcz.correction.outliers_background import Background
-from napari_mrcz.correction.outliers_counts import SummedCounts
-from napari_mrcz.correction.outliers_fill import K2_POINT_SPREAD
-from napari_mrcz.correction.outliers_fit import DistributionFit, fit_normal_cdf
-from napari_mrcz.correction.outliers_scale import normal_scale, poisson_deviate, poisson_scale
-from napari_mrcz.correction.outliers_thresholds import (
+from napari_mrcz.correction.outliers.background import Background
+from napari_mrcz.correction.outliers.counts import SummedCounts
+from napari_mrcz.correction.outliers.fill import K2_POINT_SPREAD
+from napari_mrcz.correction.outliers.fit import DistributionFit, fit_normal_cdf
+from napari_mrcz.correction.outliers.scale import normal_scale, poisson_deviate, poisson_scale
+from napari_mrcz.correction.outliers.thresholds import (
     Thresholds,
     fewest_mistakes,
     fit_tails,

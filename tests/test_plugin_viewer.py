@@ -177,6 +177,34 @@ def test_a_damaged_file_is_said_once(make_napari_viewer, movie, tmp_path):
     assert "cut.mrcz: 17 of the 21 frames" in str(record.message)
 
 
+@pytest.mark.parametrize("damaged", [0, 10, 20])
+def test_a_damaged_frame_is_blank_and_keeps_nothing_from_being_shown(
+    make_napari_viewer, movie, tmp_path, damaged
+):
+    """It is said once; but it is not saved as if it had been blank."""
+    path = tmp_path / "damaged.mrcz"
+    raw = bytearray(Path(movie).read_bytes())
+    with nm.open(movie) as stack:
+        raw[int(stack._source.index.offsets[damaged]) + 40] ^= 0xFF
+    path.write_bytes(raw)
+    viewer = make_napari_viewer()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        (layer,) = open_files(viewer, str(path))
+        for frame in (*range(len(COUNTS)), damaged):
+            viewer.dims.set_current_step(0, frame)
+            shown = np.asarray(layer.data[frame])
+            np.testing.assert_array_equal(shown, 0 if frame == damaged else COUNTS[frame])
+    (said,) = [w for w in told if issubclass(w.category, nm.MrczWarning)]
+    assert f"frame {damaged}" in str(said.message)
+    assert "shown blank" in str(said.message)
+    for compute in (np.asarray, list, lambda data: data.sum(axis=0)):
+        with pytest.raises(nm.MrczError, match=f"frame {damaged}"):
+            compute(layer.data)
+    with pytest.raises(nm.MrczError, match=f"frame {damaged}"):
+        nm.write(tmp_path / "copy.mrcz", layer.data)
+
+
 def test_a_file_that_cannot_be_used_says_why(make_napari_viewer, tmp_path):
     """The error that napari shows is ours."""
     (tmp_path / "short.mrcz").write_bytes(b"not a movie")

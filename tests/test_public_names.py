@@ -14,6 +14,11 @@ def test_every_public_name_is_there(name):
     assert name in dir(nm)
 
 
+@pytest.mark.parametrize("name", ["decimate", "restore", "read_defects", "write_defects"])
+def test_what_has_an_inverse_is_there_with_it(name):
+    assert name in nm.__all__
+
+
 def test_other_names_are_not():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         nm.nothing  # noqa: B018

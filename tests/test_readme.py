@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import napari_mrcz as nm
+from napari_mrcz.recipe import Recipe
 
 if TYPE_CHECKING:
     import pytest
+    from command_line import CommandLine
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -27,6 +30,9 @@ def test_the_python_lines_run_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     frames = np.random.default_rng(0).poisson(1.0, (8, 520, 64)).astype(np.uint8)
     nm.write("movie.mrcz", frames, pixel_size=1.35)
+    nm.write("gain.mrc", np.random.default_rng(1).uniform(0.9, 1.1, (520, 64)).astype(np.float32))
+    for name in ("a.mrcz", "b.mrcz", "c.mrcz"):
+        nm.write(name, frames)
     code = blocks("python")
     assert len(code) >= 4
     namespace: dict[str, object] = {}
@@ -40,9 +46,43 @@ def test_the_python_lines_run_one_after_the_other(
     halved = namespace["halved"]
     assert isinstance(halved, nm.Stack)
     assert halved.history == ({"name": "scale", "factor": 0.5},)
+    clean, again = namespace["clean"], namespace["again"]
+    np.testing.assert_array_equal(np.asarray(clean), np.asarray(again))
     for value in namespace.values():
         if isinstance(value, nm.Stack):
             value.close()
+
+
+def test_the_command_lines_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, napari_mrcz: CommandLine
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    (tmp_path / "movies").mkdir()
+    for name in ("a.mrc", "b.mrc"):
+        nm.write(Path("movies", name), rng.poisson(2.0, (6, 64, 64)).astype(np.int16))
+    lines = [
+        line
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("napari-mrcz ")
+    ]
+    assert len(lines) >= 10
+    for line in lines:
+        ran = napari_mrcz(*shlex.split(line)[1:])
+        assert ran.status == 0, (line, ran.err)
+    for name in ("archive/b.mrcz", "plain/a.mrcs", "whole.mrcz", "recipe.toml", "session.csv"):
+        assert Path(name).is_file(), name
+    for name in ("corrected/a.mrcz", "watched/a.mrcz", "session.html"):
+        assert Path(name).is_file(), name
+
+
+def test_its_recipe_is_one(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    (tmp_path / "recipe.toml").write_text(text)
+    recipe = Recipe.load(tmp_path / "recipe.toml")
+    assert recipe.outliers and recipe.gain and recipe.koma
 
 
 def test_the_commands_are_targets_of_the_makefile() -> None:

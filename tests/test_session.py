@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
+from napari_mrcz import folders
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
 from napari_mrcz.session import (
     Koma,
     Session,
-    cache_folder,
     correlation_with,
     count_outliers,
     cumulative_dose,
     noise_within,
     summaries,
+    sums_folder,
 )
 from napari_mrcz.session.summaries import SummaryStore
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
@@ -30,9 +31,7 @@ SHAPE = (6, 32, 40)
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Give each test a cache folder of its own."""
-    monkeypatch.setattr(
-        summaries.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache"
-    )
+    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache")
 
 
 @pytest.fixture
@@ -57,9 +56,9 @@ def reads(monkeypatch):
     read = []
     original = summaries.summarise
 
-    def summarise(stack):
+    def summarise(stack, progress=None):
         read.append(stack.path)
-        return original(stack)
+        return original(stack, progress)
 
     monkeypatch.setattr("napari_mrcz.session.session.summarise", summarise)
     return read
@@ -113,6 +112,35 @@ def test_the_whole_chain_is_replayed_from_its_file(paths, stacks, tmp_path):
         np.testing.assert_array_equal(again, np.asarray(saved))
 
 
+def test_chosen_stacks_in_another_order_are_not_read_again(stacks, reads):
+    session = Session(stacks)
+    means = [session.mean(index) for index in range(len(session))]
+    chosen = session.chosen([7, 2, 5])
+    del session
+    gc.collect()
+    for index, old in enumerate([7, 2, 5]):
+        np.testing.assert_array_equal(chosen.mean(index), means[old])
+    assert len(reads) == len(stacks)
+    del chosen
+    gc.collect()
+    assert not list(sums_folder().iterdir())
+
+
+def test_reading_and_comparing_can_be_followed_and_stopped(stacks):
+    session, told = Session(stacks), []
+    session.summary(3, progress=lambda *step: told.append(step))
+    assert told == [(done, SHAPE[0]) for done in range(1, SHAPE[0] + 1)]
+    session.covariances([3, 4], progress=lambda *step: told.append(step))
+    assert told[-1] == (SHAPE[1], SHAPE[1])
+
+    def stop(done, total):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        session.summary(5, progress=stop)
+    assert session.mean(5).mean() == pytest.approx(stacks[5].mean())
+
+
 def test_a_file_that_changed_is_read_again(paths, stacks, reads):
     Koma(paths, 2, exclude=()).survey()
     reads.clear()
@@ -146,10 +174,10 @@ def test_a_joined_stack_is_not_mistaken_for_its_first_part(paths, stacks):
 def test_nothing_is_left_of_what_is_no_file(stacks):
     koma = Koma(stacks, 2)
     koma.survey()
-    assert len(list(cache_folder().iterdir())) == 2 * len(stacks)
+    assert len(list(sums_folder().iterdir())) == 2 * len(stacks)
     del koma
     gc.collect()
-    assert not list(cache_folder().iterdir())
+    assert not list(sums_folder().iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(stacks, paths, tmp_path):
@@ -165,7 +193,7 @@ def test_the_cache_keeps_within_its_bounds(paths, stacks, reads, monkeypatch):
     session = Session(paths)
     for index in range(len(paths)):
         session.summary(index)
-    images = [path for path in cache_folder().iterdir() if path.name.endswith(".sum.npy")]
+    images = [path for path in sums_folder().iterdir() if path.name.endswith(".sum.npy")]
     assert 3 <= len(images) <= 4
     # What had to go is read again, without fuss.
     np.testing.assert_array_equal(session.total(0), stacks[0].sum(axis=0))
@@ -174,7 +202,7 @@ def test_the_cache_keeps_within_its_bounds(paths, stacks, reads, monkeypatch):
 
 def test_a_damaged_summary_is_made_again(paths, stacks):
     Session(paths[:1]).summary(0)
-    for path in cache_folder().iterdir():
+    for path in sums_folder().iterdir():
         path.write_bytes(path.read_bytes()[:-200])
     np.testing.assert_array_equal(Session(paths[:1]).total(0), stacks[0].sum(axis=0))
 
@@ -189,6 +217,23 @@ def test_sums_are_kept_exactly(tmp_path):
         assert (loaded.n_frames, loaded.variance) == (3, 1.5)
         assert loaded.thumbnail.tolist() == [[low / 3, high / 3]]
     assert store.load("other") is None
+
+
+def test_a_movie_that_was_cut_off_enters_no_average_and_is_corrected_itself(stacks):
+    stacks[4] = stacks[4][:2]  # of 6 frames
+    stacks[7] = stacks[7][:3]  # half of them are enough
+    koma = Koma(stacks, radius=2, limit=np.inf)
+    assert koma.left_out == {4: "only 2 frames, where the session has 6"}
+    assert koma.neighbours(5) == [2, 3, 6, 7]
+    assert koma.neighbours(4) == [2, 3, 5, 6]
+    others = np.mean([stacks[i].mean(axis=0) for i in (2, 3, 5, 6)], axis=0)
+    np.testing.assert_allclose(koma[4].average, others, rtol=1e-6)
+
+
+def test_of_two_stacks_the_shorter_one_is_averaged(stacks):
+    koma = Koma([stacks[0], stacks[1][:1]], radius=1, limit=np.inf)
+    with pytest.warns(UserWarning, match="all of them are used"):
+        assert koma.neighbours(0) == [1]
 
 
 def test_high_contrast_and_unreadable_stacks_are_left_out_and_it_is_said_why(tmp_path):

@@ -6,7 +6,7 @@ import threading
 import pytest
 from qtpy.QtCore import QObject, QThread
 
-from napari_mrcz.widgets.job import Cancelled, Job, LatestJob
+from napari_mrcz.widgets.base.job import Cancelled, Job, LatestJob
 
 
 def never(*_: object) -> None:

@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.widgets.job import Cancelled
-from napari_mrcz.widgets.saving import (
+from napari_mrcz.texts import error_text, size_text, time_text
+from napari_mrcz.widgets.base.job import Cancelled
+from napari_mrcz.widgets.save_stack.model import (
     Pace,
     Saved,
     SaveOptions,
     dtype_choices,
-    error_text,
     estimate_file,
     save,
-    size_text,
     suggest_path,
-    time_text,
 )
 
 COUNTS = np.random.default_rng(4).poisson(1, (9, 128, 200)).astype(np.uint8)

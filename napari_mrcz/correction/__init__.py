@@ -5,6 +5,7 @@ frozen object: call it with a frame (y, x) and its index, ask it to `describe` i
 """
 
 from napari_mrcz.correction.complex_parts import Amplitude, Phase
+from napari_mrcz.correction.counting import ElectronCounting, count_electrons
 from napari_mrcz.correction.decimation import Decimation, DecimationError, decimate, restore
 from napari_mrcz.correction.gain import GainNormalization, estimate_gain
 from napari_mrcz.correction.gamma import PREPRINT_GAMMA, GammaCurve, fit_gamma
@@ -18,8 +19,13 @@ from napari_mrcz.correction.orientation import (
     find_orientation,
     orient,
 )
-from napari_mrcz.correction.outliers import OutlierFilter
-from napari_mrcz.correction.outliers_thresholds import Thresholds
+from napari_mrcz.correction.outliers import (
+    DistributionFit,
+    OutlierFilter,
+    TailFit,
+    Thresholds,
+)
+from napari_mrcz.correction.truncation import Pedestal, ShiftedLognormal, TruncationModel
 
 __all__ = [
     "ORIENTATIONS",
@@ -28,14 +34,21 @@ __all__ = [
     "Candidate",
     "Decimation",
     "DecimationError",
+    "DistributionFit",
+    "ElectronCounting",
     "GainNormalization",
     "GammaCurve",
     "KomaNormalization",
     "OrientationSearch",
     "OutlierFilter",
+    "Pedestal",
     "Phase",
+    "ShiftedLognormal",
+    "TailFit",
     "Thresholds",
+    "TruncationModel",
     "correlated_noise",
+    "count_electrons",
     "decimate",
     "estimate_gain",
     "find_orientation",

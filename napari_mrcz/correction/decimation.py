@@ -239,8 +239,8 @@ def decimate(
     -------
     Stack or ndarray, shape (n, y, x)
         Counts: a lazy stack of a stack, an array of anything else. The stack's history, and so
-        the footer of the file it is written to, keeps the gain; `restore` gives the float movie
-        back.
+        the footer of the file it is written to, keeps the gain, and the footer's key `gain` says
+        where; `restore` gives the float movie back.
 
     Raises
     ------
@@ -249,7 +249,12 @@ def decimate(
     """
     decimation = Decimation.fit(movie, gain, tolerance=tolerance)
     if hasattr(movie, "apply"):
-        return movie.apply(decimation)
+        counts = movie.apply(decimation)
+        place = {
+            "path": f"history/{len(movie.history)}/gain/reference",
+            "xxh3": counts.history[-1]["gain"]["reference_xxh3"],
+        }
+        return counts.described(other={**counts.description.other, "gain": place})
     return np.stack([decimation(frame, index) for index, frame in enumerate(movie)])
 
 

@@ -49,6 +49,9 @@ class GainNormalization:
         Counts of a frame without a beam, subtracted first; lies the same way as the reference.
     orientation : str
         One of `ORIENTATIONS`, applied to reference and dark; `find_orientation` finds it.
+    filled : bool
+        The frames' defects hold likely counts already, as `OutlierFilter` puts there: they are
+        multiplied by the typical gain instead of becoming 0.
 
     Raises
     ------
@@ -60,6 +63,7 @@ class GainNormalization:
     gamma: float = 1.0
     dark: npt.NDArray[np.float32] | None = None
     orientation: str = "identity"
+    filled: bool = False
 
     def __post_init__(self) -> None:
         """Take copies: what is frozen does not change with the caller's array."""
@@ -103,7 +107,7 @@ class GainNormalization:
         if dark is not None:
             frame = np.subtract(frame, dark, out=out, dtype=np.float32, casting="same_kind")
         # One rounding, whatever the counts' type: it is what other programs' float movies have.
-        return np.multiply(frame, self.factor, out=out, dtype=np.float32, casting="same_kind")
+        return np.multiply(frame, self._applied, out=out, dtype=np.float32, casting="same_kind")
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Give the pixel type after the correction: float32.
@@ -142,6 +146,12 @@ class GainNormalization:
         return defects
 
     @cached_property
+    def _applied(self) -> npt.NDArray[np.float32]:
+        if not self.filled or self.defects.all():
+            return self.factor
+        return _frozen(np.where(self.defects, np.median(self.factor[~self.defects]), self.factor))
+
+    @cached_property
     def oriented_dark(self) -> npt.NDArray[np.float32] | None:
         """The dark as the frames lie, (y, x); 0 where it is not finite, i.e. defective."""
         if self.dark is None:
@@ -158,6 +168,7 @@ class GainNormalization:
             reference=self.reference,
             reference_xxh3=xxhash.xxh3_64_hexdigest(self.reference.data),
             dark=self.dark,
+            filled=self.filled,
         )
 
     @classmethod
@@ -174,6 +185,7 @@ class GainNormalization:
             description["gamma"],
             description["dark"],
             description["orientation"],
+            description.get("filled", False),
         )
         if xxhash.xxh3_64_hexdigest(made.reference.data) != description["reference_xxh3"]:
             raise ValueError("its reference does not match its checksum")

@@ -17,11 +17,12 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import curve_fit, minimize_scalar
 
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
+from napari_mrcz.format.atomic import AtomicFile
 
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["PREPRINT_GAMMA", "GammaCurve", "fit_gamma"]
+__all__ = ["PREPRINT_GAMMA", "GammaCurve", "Roughness", "fit_gamma"]
 
 _PATCH = 64
 # Means of 64 x 64 pixels hardly differ from one pixel to the next: every eighth will do.
@@ -58,22 +59,7 @@ def fit_gamma(
         If shapes differ, the reference has no pattern, or the best gamma lies at a bound: the
         reference is another camera's, or turned.
     """
-    counts = frame_sum(flat)
-    gain = np.asarray(reference, np.float64)
-    if gain.shape != counts.shape:
-        raise ValueError(f"a reference of {gain.shape} does not fit a flat of {counts.shape}")
-    good = np.isfinite(gain) & (gain > 0) & ordinary_pixels(counts)
-    logarithm = np.log(np.where(good, gain, 1))
-    counts = np.where(good, counts, 0)
-    share = _patches(good.astype(np.float64))
-    filled = share > 1e-6
-    if not filled.any() or np.ptp(logarithm[good]) == 0:
-        raise ValueError("the reference has no pattern that could be scaled")
-
-    def roughness(gamma: float) -> float:
-        smooth = _patches(counts * np.exp(gamma * logarithm))[filled] / share[filled]
-        return float(smooth.std() / smooth.mean())
-
+    roughness = Roughness(flat, reference)
     found = minimize_scalar(roughness, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     gamma = float(found.x)
     if min(gamma - bounds[0], bounds[1] - gamma) < 1e-2:
@@ -82,6 +68,54 @@ def fit_gamma(
             "the reference may be turned (find_orientation) or another camera's"
         )
     return gamma
+
+
+class Roughness:
+    """How uneven a flat is when it is normalised, by the exponent: the criterion of eq. 10.
+
+    Parameters
+    ----------
+    flat : Stack or array_like, shape (n, y, x) or (y, x)
+        Illuminated evenly, at one dose rate, dark subtracted.
+    reference : array_like, shape (y, x)
+        Lies as the flat does.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or the reference has no pattern.
+    """
+
+    def __init__(self, flat: Any, reference: npt.ArrayLike) -> None:
+        counts = frame_sum(flat)
+        gain = np.asarray(reference, np.float64)
+        if gain.shape != counts.shape:
+            raise ValueError(f"a reference of {gain.shape} does not fit a flat of {counts.shape}")
+        self._good = np.isfinite(gain) & (gain > 0) & ordinary_pixels(counts)
+        self._logarithm = np.log(np.where(self._good, gain, 1))
+        self._counts = np.where(self._good, counts, 0)
+        share = _patches(self._good.astype(np.float64))
+        self._filled = share > 1e-6
+        if not self._filled.any() or np.ptp(self._logarithm[self._good]) == 0:
+            raise ValueError("the reference has no pattern that could be scaled")
+        self._share = share[self._filled]
+
+    def __call__(self, gamma: float) -> float:
+        """Give the standard deviation of the means of 64 x 64 pixels, over their mean."""
+        smooth = _patches(self._normalised(gamma))[self._filled] / self._share
+        return float(smooth.std() / smooth.mean())
+
+    def noise(self, gamma: float) -> float:
+        """Give what counting noise alone, which neighbours do not share, would leave of it."""
+        flat = self._normalised(gamma)
+        steps = np.diff(flat, axis=1)[self._good[:, 1:] & self._good[:, :-1]]
+        if not steps.size:
+            return 0.0
+        return float(steps.std() / 2**0.5 / _PATCH / flat[self._good].mean())
+
+    def _normalised(self, gamma: float) -> npt.NDArray[np.float64]:
+        flat: npt.NDArray[np.float64] = self._counts * np.exp(gamma * self._logarithm)
+        return flat
 
 
 @dataclass(frozen=True)
@@ -111,7 +145,7 @@ class GammaCurve:
         Parameters
         ----------
         dose_rates : array_like, shape (n,)
-            In e-/pix/s, positive; at least four different ones, better a dozen.
+            In e-/pix/s, positive; at least five different ones, better a dozen.
         gammas : array_like, shape (n,)
             As `fit_gamma` gives them.
 
@@ -124,8 +158,9 @@ class GammaCurve:
         values = np.asarray(gammas, np.float64).ravel()
         if rates.shape != values.shape or not np.isfinite([rates, values]).all():
             raise ValueError("a finite gamma for each dose rate is needed")
-        if len(np.unique(rates)) < 4 or rates.min() <= 0:
-            raise ValueError("four coefficients need at least four different, positive dose rates")
+        # Through four points a curve of four coefficients goes whatever they are.
+        if len(np.unique(rates)) < 5 or rates.min() <= 0:
+            raise ValueError("four coefficients need at least five different, positive dose rates")
         try:
             best, _ = curve_fit(_gamma, rates, values, p0=_start(rates, values), maxfev=10_000)
         except RuntimeError as error:
@@ -153,8 +188,16 @@ class GammaCurve:
         return self.at(dose_rate)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write it as JSON, all or nothing; what is there is replaced.
+
+        Raises
+        ------
+        MrczError
+            If the disk refuses.
+        """
+        with AtomicFile(path, overwrite=True) as file:
+            file.write(f"{json.dumps(asdict(self), indent=2)}\n".encode())
+            file.commit()
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

@@ -13,6 +13,9 @@ A correction that can be done again keeps this convention::
         def output_dtype(self, dtype):  # optional: spares trying it on a frame
             ...
 
+        def output_shape(self, shape):  # needed only where rows and columns become others
+            ...
+
         def describe(self):
             return described(self, factor=self.factor)
 
@@ -31,13 +34,13 @@ A correction that can be done again keeps this convention::
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+from napari_mrcz.software import software
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,7 +75,7 @@ def register(cls: _Class) -> _Class:
 
 def described(correction: Replayable, **parameters: Any) -> dict[str, Any]:
     """Give a correction's description: its name, the software's version and its parameters."""
-    return {"name": type(correction).__name__, "software": _software(), **parameters}
+    return {"name": type(correction).__name__, "software": software(), **parameters}
 
 
 def rebuild(description: Mapping[str, Any]) -> Replayable:
@@ -168,11 +171,3 @@ def _digest(value: Any, update: Any) -> None:
         text = repr(plain).encode()
         update(f"{type(plain).__name__} {len(text)} ".encode())
         update(text)
-
-
-@cache
-def _software() -> str:
-    try:
-        return f"napari-mrcz {version('napari-mrcz')}"
-    except PackageNotFoundError:
-        return "napari-mrcz"

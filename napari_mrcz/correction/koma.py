@@ -7,7 +7,6 @@ is subtracted from it. Here are the parts that need images only; `napari_mrcz.se
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -16,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.rolling import RollingAverage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["KomaNormalization", "RollingAverage", "contrast_scores", "noise_by_radius", "thumbnail"]
+__all__ = ["KomaNormalization", "contrast_scores", "noise_by_radius", "thumbnail"]
 
 _CELLS = 16
 _LEAST_SPREAD = 0.1
@@ -114,89 +114,6 @@ class KomaNormalization:
             description["index"],
             tuple(description["neighbours"]),
         )
-
-
-class RollingAverage:
-    """The average of the neighbours of each stack, from a running total.
-
-    From one stack to the next costs two additions and two subtractions, whatever the radius; one
-    image is held. Any order is allowed: a jump sums anew. The window always holds 2 x radius
-    stacks where there are so many: it shifts at the ends, and goes round stacks left out.
-
-    Parameters
-    ----------
-    mean_of : callable
-        Gives the mean frame (y, x) of the stack with a given index.
-    members : sequence of int
-        Indices of the stacks that may be averaged, ascending.
-    radius : int
-        Stacks to either side, at least 1.
-
-    Raises
-    ------
-    ValueError
-        If the radius is less than 1.
-    """
-
-    def __init__(
-        self, mean_of: Callable[[int], npt.NDArray[Any]], members: Sequence[int], radius: int
-    ) -> None:
-        if radius < 1:
-            raise ValueError(f"a radius is at least 1 stack, not {radius}")
-        self._mean_of = mean_of
-        self._members = tuple(members)
-        self._radius = radius
-        self._window = range(0)
-        self._total: npt.NDArray[np.float64] | None = None
-
-    def neighbours(self, index: int) -> list[int]:
-        """Give the stacks whose mean is subtracted from stack `index`, which is not among them."""
-        return [self._members[p] for p in self._window_of(index) if self._members[p] != index]
-
-    def at(self, index: int) -> npt.NDArray[np.float64]:
-        """Give the average for stack `index`, (y, x).
-
-        Raises
-        ------
-        ValueError
-            If there is no other stack to average.
-        """
-        count = len(self.neighbours(index))
-        if not count:
-            raise ValueError(
-                "KOMA subtracts the mean of other stacks of the session, and there is none: "
-                "one stack alone cannot be normalised so; use a gain reference"
-            )
-        window = self._window_of(index)
-        total = self._roll_to(window)
-        if len(window) > count:
-            total = total - self._mean_of(index)
-        average: npt.NDArray[np.float64] = total / count
-        return average
-
-    def _window_of(self, index: int) -> range:
-        """Give the positions among the members that are summed, `index` included if it is one."""
-        position = bisect.bisect_left(self._members, index)
-        is_member = position < len(self._members) and self._members[position] == index
-        size = min(2 * self._radius + is_member, len(self._members))
-        start = min(max(position - self._radius, 0), len(self._members) - size)
-        return range(start, start + size)
-
-    def _roll_to(self, window: range) -> Any:
-        leaving = [p for p in self._window if p not in window]
-        entering = [p for p in window if p not in self._window]
-        if self._total is None or len(leaving) + len(entering) >= len(window):
-            self._total, leaving, entering = None, [], list(window)
-        total: Any = self._total
-        for position in entering:
-            mean = self._mean_of(self._members[position])
-            if total is None:
-                total = np.zeros(mean.shape)
-            total += mean
-        for position in leaving:
-            total -= self._mean_of(self._members[position])
-        self._total, self._window = total, window
-        return total
 
 
 def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

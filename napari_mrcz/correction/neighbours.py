@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_mrcz.threads import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ def over_neighbours(
         some = pixels[start : start + _CHUNK]
         return work(some, *_neighbours(some, shape))
 
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="napari-mrcz-outliers") as pool:
+    with ThreadPoolExecutor(processors(), thread_name_prefix="napari-mrcz-outliers") as pool:
         parts = pool.map(chunk, range(0, max(1, len(pixels)), _CHUNK))
         return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.summing import sum_array
+
 __all__ = ["frame_sum", "ordinary_pixels"]
 
 
@@ -28,8 +30,7 @@ def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
         If there are no frames.
     """
     if isinstance(movie, np.ndarray):
-        # float32 would lose counts; numpy's default for float32 is float32.
-        total = movie.sum(axis=0, dtype=np.float64) if movie.ndim == 3 else movie
+        total = sum_array(movie) if movie.ndim == 3 else movie
     elif hasattr(movie, "sum"):
         total = movie.sum(axis=0)
     else:

@@ -7,10 +7,10 @@ from napari_mrcz.format.encoding import (
     compressed_fraction,
     shannon_fraction,
 )
-from napari_mrcz.format.estimate import Estimate, estimate
+from napari_mrcz.format.estimation import Estimate, estimate
 from napari_mrcz.format.header import Header
 from napari_mrcz.format.reader import FrameReader
-from napari_mrcz.format.verify import FrameFault, VerifyReport, verify
+from napari_mrcz.format.verification import FrameFault, VerifyReport, verify
 from napari_mrcz.format.writer import Progress, write_frames
 
 __all__ = [

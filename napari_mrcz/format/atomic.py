@@ -246,7 +246,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def _exists(path: Path) -> MrczError:
-    return MrczError(path, "exists already", advice="Pass overwrite=True to replace it")
+    return MrczError(
+        path, "exists already", advice="Choose another name, or have it replaced (overwrite)"
+    )
 
 
 def _failed(path: Path, error: OSError) -> MrczError:

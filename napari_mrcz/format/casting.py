@@ -39,7 +39,7 @@ def cast_lossless(
             path,
             f"{frame.dtype} values that {dtype} cannot hold exactly",
             frame=index,
-            advice=f"Pass dtype='{dtype}' to round them",
+            advice=f"Choose {dtype} as pixel type (dtype) to round them",
         )
     return cast
 
@@ -96,5 +96,5 @@ def _check_range(
             path,
             f"values from {low} to {high}, where {dtype} holds {least} to {most}",
             frame=index,
-            advice="Choose a wider dtype",
+            advice="Choose a pixel type (dtype) that holds them; float32 rounds where it must",
         )

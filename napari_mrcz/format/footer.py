@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgpack
@@ -99,10 +99,6 @@ class Footer:
     history: tuple[Mapping[str, Any], ...] = ()
     other: Mapping[str, Any] = field(default_factory=dict)
 
-    def without_frames(self) -> Footer:
-        """Give the same without the index, which belongs to one file only."""
-        return replace(self, frames=None)
-
 
 def pack_footer(footer: Footer, *, encoding: Encoding = "msgpack", packed: bool = True) -> bytes:
     """Encode a footer, payload and trailer.
@@ -141,7 +137,10 @@ def pack_footer(footer: Footer, *, encoding: Encoding = "msgpack", packed: bool 
         payload = json.dumps(to_json_safe(content), ensure_ascii=False).encode("utf-8")
     packing = _AS_IT_IS
     if packed and len(payload) <= blosc.MAX_BUFFERSIZE:
-        smaller = blosc.compress(payload, b"zstd", 5, blosc.SHUFFLE, 0, typesize=8)
+        # As one block: blosc's threads would write several in the order in which they are done,
+        # and the same content would be other bytes each time.
+        block = len(payload)
+        smaller = blosc.compress(payload, b"zstd", 5, blosc.SHUFFLE, block, typesize=8)
         if len(smaller) < len(payload) and _believable(payload, encoding, len(smaller)):
             payload, packing = bytes(smaller), _BLOSC
     code = _MSGPACK if encoding == "msgpack" else _JSON

@@ -187,17 +187,14 @@ def _decode_fei(exttyp: str, raw: bytes, byte_order: str) -> list[dict[str, Any]
     # Records may be longer than the layout known here; each states its own length.
     stated = int(np.frombuffer(raw, f"{byte_order}i4", 1)[0])
     step = stated if dtype.itemsize <= stated <= len(raw) else dtype.itemsize
-    records = []
-    for start in range(0, len(raw) - dtype.itemsize + 1, step)[:_MOST_FEI_RECORDS]:
-        record = np.frombuffer(raw, dtype, 1, start)[0]
-        if int(record["Metadata size"]) != stated:
-            break  # padding after the last record
-        records.append({name: _item(record[name]) for name in dtype.names})
-    return records
+    count = min((len(raw) - dtype.itemsize) // step + 1, _MOST_FEI_RECORDS)
+    records = np.ndarray(count, dtype, raw, strides=step)
+    padding = np.flatnonzero(records["Metadata size"] != stated)
+    whole = records[: padding[0]] if padding.size else records
+    return [dict(zip(dtype.names, map(_plain, record), strict=True)) for record in whole.tolist()]
 
 
-def _item(value: Any) -> Any:
-    plain = value.item()
-    if isinstance(plain, bytes):
-        return plain.split(b"\0", 1)[0].decode("latin-1").strip()
-    return plain
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.split(b"\0", 1)[0].decode("latin-1").strip()
+    return value

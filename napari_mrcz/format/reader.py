@@ -85,11 +85,6 @@ class FrameReader:
         """Frames, rows, columns."""
         return self.header.shape
 
-    @property
-    def file_nbytes(self) -> int:
-        """Length of the file."""
-        return self._file.nbytes
-
     def extended_raw(self) -> bytes:
         """Give the extended header's bytes as they are; none of one that no program writes."""
         nbytes = self.header.nsymbt

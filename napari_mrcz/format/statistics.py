@@ -13,7 +13,7 @@ __all__ = ["Statistics", "statistics_of"]
 
 # Pieces that stay in the processor's second-level cache while three sums are made of them, and long
 # enough that threads do not queue for the interpreter between them.
-_PIECE = 2**18
+_ROWS, _COLUMNS = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,26 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
     if not flat.size:
         return Statistics()
     working = np.float32 if flat.dtype.itemsize <= 2 else np.float64
-    buffer: npt.NDArray[Any] = np.empty(min(_PIECE, flat.size), working)
-    ones = np.ones_like(buffer)
+    buffer: npt.NDArray[Any] = np.zeros((_ROWS, _COLUMNS), working)
+    ones = np.ones((_COLUMNS, 1), working)
     # Differences from a typical value: squares of large numbers would lose the small ones.
     typical = float(flat[flat.size // 2])
     if flat.dtype.itemsize == 1 or not math.isfinite(typical):
         typical = 0.0
     total = squares = 0.0
     with np.errstate(invalid="ignore", over="ignore"):
-        for start in range(0, flat.size, _PIECE):
-            piece = flat[start : start + _PIECE]
-            values = buffer[: piece.size]
+        for start in range(0, flat.size, buffer.size):
+            piece = flat[start : start + buffer.size]
+            values = buffer.reshape(-1)[: piece.size]
             np.copyto(values, piece)
             if typical:
                 np.subtract(values, typical, out=values)
-            total += float(np.dot(values, ones[: piece.size]))
-            squares += float(np.dot(values, values))
+            buffer.reshape(-1)[piece.size :] = 0
+            # Many short products: BLAS would cut a long one among threads of its own, which wait
+            # for those that are here already, and add up in another order each time.
+            total += float((buffer[:, np.newaxis] @ ones).sum(dtype=np.float64))
+            products = buffer[:, np.newaxis] @ buffer[:, :, np.newaxis]
+            squares += float(products.sum(dtype=np.float64))
         low, high = float(flat.min()), float(flat.max())
     mean = total / flat.size
     around_mean = max(0.0, squares - total * mean) if math.isfinite(squares) else math.inf

@@ -83,7 +83,7 @@ class Storage:
                     self.path,
                     f"values up to {frame.max()}, where 4 bits hold 0 to {LARGEST_FOUR_BIT}",
                     frame=index,
-                    advice="Write dtype='uint8'",
+                    advice="Choose uint8 as pixel type (dtype)",
                 )
             return frame
         if self.final == np.uint8 and self.stored == np.int8:
@@ -115,14 +115,14 @@ def choose_storage(
         raise MrczError(
             path,
             "4-bit packing and compression exclude each other",
-            advice="Compressed uint8 takes less room: leave dtype out, or pass codec='none'",
+            advice="Compressed uint8 takes less room; or save uncompressed (codec none)",
         )
     nbytes = shape[0] * shape[1] * stored.itemsize
     if encoding.number and nbytes > LARGEST_FRAME:
         raise MrczError(
             path,
             f"a frame of {nbytes} bytes, where blosc compresses {LARGEST_FRAME} at most",
-            advice="Pass codec='none'",
+            advice="Save it uncompressed (codec none)",
         )
     storage = Storage(path, shape, given, final, stored, four_bit, encoding)
     if wide and final == np.uint8 and not four_bit:

@@ -7,10 +7,8 @@ places are gathered on the way, and the file takes its name when the last byte i
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -28,9 +26,11 @@ from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of
 from napari_mrcz.format.storage import LazyFrame, Storage, TooWideForMode0, choose_storage
-from napari_mrcz.threads import in_order
+from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from napari_mrcz.format.description import Description
     from napari_mrcz.format.encoding import Encoding
 
@@ -40,6 +40,16 @@ __all__ = ["Progress", "write_frames"]
 _FORMAT_LABEL = "MRCZ0.6.0"
 
 Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The frames to be written, how many (where known), and how."""
+
+    frames: Iterable[LazyFrame]
+    total: int | None
+    threads: int
+    progress: Progress | None
 
 
 @dataclass(frozen=True)
@@ -124,12 +134,14 @@ def write_frames(
     description = _storable(path, description)
     only_once = iter(frames) is frames
     storage = choose_storage(path, samples, dtype, encoding, wide=only_once)
-    arguments = (frames, description, footer, threads or os.cpu_count() or 1, progress, total)
+    work = _Work(frames, total, threads or processors(), progress)
     try:
-        _write_file(path, overwrite, storage, *arguments)
+        with AtomicFile(path, overwrite=overwrite) as file:
+            _write_file(file, work, description, storage, footer=footer)
     except TooWideForMode0:
         storage = choose_storage(path, samples, dtype, encoding, wide=True)
-        _write_file(path, overwrite, storage, *arguments)
+        with AtomicFile(path, overwrite=overwrite) as file:
+            _write_file(file, work, description, storage, footer=footer)
 
 
 def _storable(path: str | PathLike[str], description: Description) -> Description:
@@ -147,53 +159,37 @@ def _storable(path: str | PathLike[str], description: Description) -> Descriptio
 
 
 def _write_file(
-    path: str | PathLike[str],
-    overwrite: bool,
-    storage: Storage,
-    frames: Iterable[LazyFrame],
-    description: Description,
-    footer: bool,
-    threads: int,
-    progress: Progress | None,
-    total: int | None,
+    file: AtomicFile, work: _Work, description: Description, storage: Storage, *, footer: bool
 ) -> None:
-    with AtomicFile(path, overwrite=overwrite) as file:
-        kind, extended = _extended_header(path, description, storage)
-        file.write(bytes(HEADER_NBYTES) + extended)
-        start = file.tell()
-        written = _write_pixels(file, frames, storage, threads, progress, total)
-        packed_nbytes = file.tell() - start
-        if footer and (content := _footer(description, written, storage, kept=extended)):
-            file.write(pack_footer(content))
-        header = build_header(
-            (len(written.offsets), *storage.shape),  # type: ignore[arg-type]
-            storage.mode,
-            codec=storage.encoding.number,
-            pixel_size=description.pixel_size,
-            axis_order=description.axis_order,
-            volume=description.volume,
-            sections_per_volume=description.sections_per_volume,
-            statistics=written.statistics.for_header() if written.statistics else None,
-            extended=(kind, len(extended)),
-            voltage=description.voltage,
-            c3=description.c3,
-            gain=description.gain,
-            origin=description.origin,
-            packed_nbytes=packed_nbytes if storage.encoding.number else 0,
-            labels=_labels(description, storage),
-        )
-        file.write_at(0, header)
-        file.commit()
+    kind, extended = _extended_header(file.path, description, storage)
+    file.write(bytes(HEADER_NBYTES) + extended)
+    start = file.tell()
+    written = _write_pixels(file, work, storage)
+    packed_nbytes = file.tell() - start
+    if footer and (content := _footer(description, written, storage, kept=extended)):
+        file.write(pack_footer(content))
+    header = build_header(
+        (len(written.offsets), *storage.shape),  # type: ignore[arg-type]
+        storage.mode,
+        codec=storage.encoding.number,
+        pixel_size=description.pixel_size,
+        axis_order=description.axis_order,
+        volume=description.volume,
+        sections_per_volume=description.sections_per_volume,
+        statistics=written.statistics.for_header() if written.statistics else None,
+        extended=(kind, len(extended)),
+        voltage=description.voltage,
+        c3=description.c3,
+        gain=description.gain,
+        origin=description.origin,
+        packed_nbytes=packed_nbytes if storage.encoding.number else 0,
+        labels=_labels(description, storage),
+    )
+    file.write_at(0, header)
+    file.commit()
 
 
-def _write_pixels(
-    file: AtomicFile,
-    frames: Iterable[LazyFrame],
-    storage: Storage,
-    threads: int,
-    progress: Progress | None,
-    total: int | None,
-) -> _Written:
+def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
     """Encode frames in threads and write them in order."""
     written = _Written()
 
@@ -201,13 +197,14 @@ def _write_pixels(
         index, frame = numbered
         return _encode(storage, frame, index)
 
-    with in_order(encode, enumerate(frames), threads, "napari-mrcz-write") as encoded_frames:
+    numbered = enumerate(work.frames)
+    with in_order(encode, numbered, work.threads, "napari-mrcz-write") as encoded_frames:
         for encoded in encoded_frames:
             written.add(file.tell(), encoded)
             file.write(encoded.data)
             del encoded  # while the next one is waited for
-            if progress is not None:
-                progress(len(written.offsets), total)
+            if work.progress is not None:
+                work.progress(len(written.offsets), work.total)
     return written
 
 

@@ -17,6 +17,7 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.format.metadata import decode_extended
 from napari_mrcz.plugin.contrast import contrast_limits, slider_range
 from napari_mrcz.plugin.series import StackSeries
+from napari_mrcz.plugin.shown import ShownStack
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.sources import FlattenedArray
 
@@ -28,6 +29,7 @@ __all__ = [
     "LayerData",
     "check_target",
     "describe",
+    "is_movie",
     "layer_data",
     "stack_of",
     "stack_of_layer",
@@ -196,11 +198,20 @@ def widen_contrast_slider(layer: Any) -> None:
         layer.contrast_limits_range = slider_range(tuple(layer.contrast_limits), data.dtype)
 
 
+def is_movie(layer: Any) -> bool:
+    """Tell whether a layer's first axis is that of the frames of one movie of ours."""
+    data = getattr(layer, "data", None)
+    return isinstance(data, Stack) and not data.description.volume
+
+
 def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
     """Give the layer of a real stack: three-dimensional, or four where it is cut into volumes."""
     length = stack.description.sections_per_volume
+    stack = ShownStack.of(stack)
     data = stack if length is None else StackSeries(stack, length)
     frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[_middle(data)]]
+    # A blank frame in the place of a damaged one tells nothing of the others.
+    frames = [frame for frame in frames if frame.any()] or frames
     scale, units = _scale(stack)
     labels = _labels(stack)
     attributes = {

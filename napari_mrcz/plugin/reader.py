@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.plugin.layers import LayerData, describe, layer_data, widen_contrast_slider
+from napari_mrcz.plugin.layers import (
+    LayerData,
+    describe,
+    is_movie,
+    layer_data,
+    widen_contrast_slider,
+)
+from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack import Stack, open
 from napari_mrcz.stack.files import SUFFIXES
 
@@ -55,10 +62,11 @@ def read(path: Paths) -> list[LayerData]:
         If a file cannot be used, or several do not agree.
     """
     paths = [path] if isinstance(path, str) else sorted(path, key=_natural)
+    wanted = preferences()
     stacks: list[Stack] = []
     try:
         for one in paths:
-            stacks.append(open(one))
+            stacks.append(open(one, read_ahead=wanted.read_ahead, cache_nbytes=wanted.cache_nbytes))
         stack = stacks[0] if len(stacks) == 1 else _together(stacks, paths)
     except BaseException:
         for stack in stacks:
@@ -69,7 +77,7 @@ def read(path: Paths) -> list[LayerData]:
     if len(stacks) > 1:
         name = f"{name} and {len(stacks) - 1} more"
         metadata["paths"] = list(paths)
-    _give_sliders_room()
+    _attend_to_new_layers()
     return layer_data(stack, name, metadata=metadata)
 
 
@@ -142,8 +150,8 @@ def _natural(path: str) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def _give_sliders_room() -> None:
-    """Have the viewer give new layers of ours contrast sliders that reach beyond the limits."""
+def _attend_to_new_layers() -> None:
+    """Have the viewer do to new layers of ours what a reader cannot ask napari for."""
     import napari
 
     viewer = napari.current_viewer()
@@ -152,4 +160,11 @@ def _give_sliders_room() -> None:
 
 
 def _on_inserted(event: Any) -> None:
+    """Give contrast sliders room beyond the limits; begin a movie at its first frame."""
+    import napari
+
     widen_contrast_slider(event.value)
+    viewer = napari.current_viewer()
+    # napari begins in the middle, which is right for volumes. Beside other layers it stays.
+    if viewer is not None and len(viewer.layers) == 1 and is_movie(event.value):
+        viewer.dims.set_current_step(0, 0)

@@ -1,26 +1,30 @@
-"""Sample data: a simulated movie, written once and then opened like any file."""
+"""Sample data, simulated: a movie and a session, written once and then opened like any files."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
+from napari_mrcz.folders import cache_folder
 from napari_mrcz.plugin.reader import read
-from napari_mrcz.simulation import simulate_movie
+from napari_mrcz.simulation import Camera, simulate_movie, simulate_session
 from napari_mrcz.stack import Stack, write
 
 if TYPE_CHECKING:
     from napari_mrcz.plugin.layers import LayerData
+    from napari_mrcz.simulation import Movie
 
-__all__ = ["cache_folder", "sample_movie", "write_sample_movie"]
+__all__ = ["sample_movie", "write_sample_movie", "write_sample_session"]
 
 # The number goes up when the simulation changes, so that no old file is shown for the new.
 _NAME = "sample-movie-1.mrcz"
 _N_FRAMES = 40
 _SHAPE = (1024, 1024)
 _VOLTAGE_KV = 300.0
+_N_MOVIES = 8
+_SESSION_FRAMES = 16
+_SESSION_SHAPE = (512, 512)
 
 
 def sample_movie() -> list[LayerData]:
@@ -31,11 +35,6 @@ def sample_movie() -> list[LayerData]:
     return [(data, {**attributes, "name": "simulated movie"}, kind)]
 
 
-def cache_folder() -> Path:
-    """Give the folder for files that can be made again."""
-    return Path(platformdirs.user_cache_dir("napari-mrcz", appauthor=False))
-
-
 def write_sample_movie(path: Path) -> None:
     """Write the sample movie, unless it is there.
 
@@ -44,8 +43,30 @@ def write_sample_movie(path: Path) -> None:
     """
     if path.exists():
         return
+    _write(path, simulate_movie(_N_FRAMES, _SHAPE, dose=1.0, seed=1))
+
+
+def write_sample_session(folder: Path) -> None:
+    """Write a session of eight movies and their camera's gain reference, unless it is there.
+
+    movie_1.mrcz to movie_8.mrcz, sixteen frames each, from a camera with more hot pixels every
+    time; and gain.mrc.
+    """
+    if folder.exists():
+        return
+    camera = Camera(_SESSION_SHAPE, seed=2)
+    session = simulate_session(_N_MOVIES, _SESSION_FRAMES, camera=camera, dose=2.0, seed=2)
+    # Renamed when it is whole: what was interrupted is not taken for a session.
+    with tempfile.TemporaryDirectory(dir=folder.absolute().parent) as unfinished:
+        whole = Path(unfinished, folder.name)
+        for number, movie in enumerate(session.iter_movies(), 1):
+            _write(whole / f"movie_{number}.mrcz", movie)
+        write(whole / "gain.mrc", camera.gain_reference)
+        whole.rename(folder)
+
+
+def _write(path: Path, movie: Movie) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    movie = simulate_movie(_N_FRAMES, _SHAPE, dose=1.0, seed=1)
     size = (0.0, movie.pixel_size, movie.pixel_size)
     stack = Stack.from_array(movie.frames, pixel_size=size, metadata=movie.describe())
     write(path, stack.described(voltage=_VOLTAGE_KV), overwrite=True)

@@ -9,15 +9,15 @@ from napari_mrcz.session.ageing import (
 )
 from napari_mrcz.session.koma import Koma
 from napari_mrcz.session.session import Session
-from napari_mrcz.session.summaries import cache_folder
+from napari_mrcz.session.summaries import sums_folder
 
 __all__ = [
     "Koma",
     "OutlierCensus",
     "Session",
-    "cache_folder",
     "correlation_with",
     "count_outliers",
     "cumulative_dose",
     "noise_within",
+    "sums_folder",
 ]

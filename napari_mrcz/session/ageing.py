@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.session import Session
 
+    Progress = Callable[[int, int], None]
+
 __all__ = ["OutlierCensus", "correlation_with", "count_outliers", "cumulative_dose", "noise_within"]
 
 Series = npt.NDArray[np.float64]
@@ -41,22 +43,42 @@ def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Serie
     return before
 
 
-def correlation_with(session: Session, index: int = 0) -> Series:
+def correlation_with(
+    session: Session, index: int = 0, *, progress: Progress | None = None
+) -> Series:
     """Give Pearson's R between the sum of one stack and that of each, (n_stacks,) (fig. 11).
 
     It falls with the dose between them, as the camera's pixels change; what does not fall is the
     fixed pattern.
+
+    Parameters
+    ----------
+    session : Session
+    index : int
+        Which stack the others are compared with.
+    progress : callable, optional
+        Called with (stacks done, stacks); what it raises ends it.
     """
-    pairs = (session.covariances([index, i]) for i in range(len(session)))
-    correlations: Series = np.array([c[0, 1] / np.sqrt(c[0, 0] * c[1, 1]) for c in pairs])
+    correlations = np.empty(len(session))
+    for i in range(len(session)):
+        c = session.covariances([index, i])
+        correlations[i] = c[0, 1] / np.sqrt(c[0, 0] * c[1, 1])
+        if progress is not None:
+            progress(i + 1, len(session))
     return correlations
 
 
-def noise_within(session: Session) -> Series:
+def noise_within(session: Session, *, progress: Progress | None = None) -> Series:
     """Give the correlated noise among the frames of each stack, (n_stacks,).
 
     The mean covariance of two frames over their mean variance, from sums alone; equal to the mean
     Pearson R (eq. 7) where the frames of a stack vary alike. NaN for a stack of one frame.
+
+    Parameters
+    ----------
+    session : Session
+    progress : callable, optional
+        Called with (stacks done, stacks); what it raises ends it.
     """
     noise = np.full(len(session), np.nan)
     for i in range(len(session)):
@@ -65,6 +87,8 @@ def noise_within(session: Session) -> Series:
             of_sum = session.covariances([i])[0, 0]
             pairs = (summary.n_frames - 1) * summary.variance
             noise[i] = (of_sum - summary.variance) / pairs
+        if progress is not None:
+            progress(i + 1, len(session))
     return noise
 
 
@@ -89,7 +113,7 @@ def count_outliers(
     session: Session,
     fit: Callable[[Any], Any] = OutlierFilter.fit,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> OutlierCensus:
     """Find the outliers of each stack, one stack at a time (fig. 7, video 1).
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.koma import (
     KomaNormalization,
-    RollingAverage,
     contrast_scores,
     noise_by_radius,
 )
+from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session.session import Session, StackLike
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Literal
 
-__all__ = ["Koma"]
+__all__ = ["Koma", "cut_short", "high_contrasts"]
 
 _LIMIT = 5.0
 
@@ -40,8 +40,9 @@ class Koma:
     same whatever the radius.
 
     Micrographs of high contrast (carbon film, crystalline ice) would leave their image in others
-    and do not enter averages; they are normalised like all others. Neither do stacks enter that
-    cannot be read. `left_out` says which and why.
+    and do not enter averages; they are normalised like all others. Neither do movies that were cut
+    off: the mean of less than half the usual frames is too noisy to count as much as others. Nor do
+    stacks enter that cannot be read. `left_out` says which and why.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class Koma:
     keep_mean : bool
         Add mean(K_i) back, so that counts stay counts.
     exclude : "auto" or iterable of int
-        Stacks that enter no average: found by their contrast, or as given.
+        Stacks that enter no average: found by their contrast and length, or as given.
     limit : float
         Score of `correction.koma.contrast_scores` beyond which "auto" leaves a stack out.
 
@@ -200,7 +201,7 @@ class Koma:
 
     def _find_left_out(self, progress: Callable[[int, int], None] | None) -> dict[int, str]:
         left_out = dict.fromkeys(self._exclude or (), "left out by choice")
-        thumbnails = {}
+        thumbnails, n_frames = {}, {}
         shape: tuple[int, ...] | None = None
         for index in range(len(self)):
             # Even those left out by choice: whether they can be read is found out now.
@@ -215,15 +216,52 @@ class Koma:
                     name = self._session.name(index)
                     raise ValueError(f"{name} has frames of {found}, the stacks before {shape}")
                 thumbnails[index] = summary.thumbnail
+                n_frames[index] = summary.n_frames
             if progress is not None:
                 progress(index + 1, len(self))
-        if self._exclude is None and thumbnails:
-            contrasts, scores = contrast_scores(list(thumbnails.values()))
-            usual = float(np.median(contrasts))
-            for index, contrast, score in zip(thumbnails, contrasts, scores, strict=True):
-                if score > self._limit:
-                    left_out[index] = (
-                        f"contrast of {contrast:.1%} at low resolution, where the session has "
-                        f"{usual:.1%}: {score:.1f} robust standard deviations"
-                    )
+        if self._exclude is None:
+            left_out.update(cut_short(n_frames))
+            left_out.update(high_contrasts(thumbnails, self._limit))
         return dict(sorted(left_out.items()))
+
+
+def high_contrasts(
+    thumbnails: Mapping[int, npt.NDArray[np.float64]], limit: float = _LIMIT
+) -> dict[int, str]:
+    """Find the stacks of high contrast by their thumbnails, and say of each how high it is.
+
+    Parameters
+    ----------
+    thumbnails : dict of ndarray
+        By the index of the stack, as in `Summary.thumbnail`.
+    limit : float
+        Score of `correction.koma.contrast_scores` beyond which a contrast is high.
+    """
+    if not thumbnails:
+        return {}
+    contrasts, scores = contrast_scores(list(thumbnails.values()))
+    usual = float(np.median(contrasts))
+    return {
+        index: f"contrast of {contrast:.1%} at low resolution, where the session has "
+        f"{usual:.1%}: {score:.1f} robust standard deviations"
+        for index, contrast, score in zip(thumbnails, contrasts, scores, strict=True)
+        if score > limit
+    }
+
+
+def cut_short(n_frames: Mapping[int, int]) -> dict[int, str]:
+    """Find the stacks with less than half the usual frames, and say of each how many it has.
+
+    Of two stacks none is usual.
+
+    Parameters
+    ----------
+    n_frames : dict of int
+        By the index of the stack.
+    """
+    usual = float(np.median(list(n_frames.values()))) if len(n_frames) > 2 else 0.0
+    return {
+        index: f"only {n} frames, where the session has {usual:g}"
+        for index, n in n_frames.items()
+        if n < usual / 2
+    }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.session.summaries import Summary, SummaryStore, cache_folder, key_of, summarise
+from napari_mrcz.session.summaries import Summary, SummaryStore, key_of, summarise, sums_folder
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 
@@ -32,7 +32,7 @@ _STRIP_NBYTES = 2**26
 class Session:
     """Stacks taken one after the other on one camera.
 
-    Each is read once. Its sum is kept in a cache folder of ours (`cache_folder`), and found again
+    Each is read once. Its sum is kept in a cache folder of ours (`sums_folder`), and found again
     by the file's path, size and time and by the corrections; sums of what is no file are deleted
     with the session. In memory there are never more than a few images.
 
@@ -61,9 +61,7 @@ class Session:
         self._prepare = prepare
         self._summaries: dict[int, Summary] = {}
         self._lock = threading.RLock()
-        self._store = SummaryStore(cache_folder())
-        self._own_keys: list[str] = []
-        weakref.finalize(self, _discard, self._store, self._own_keys)
+        self._kept = _Kept()
 
     def __len__(self) -> int:
         """Give the number of stacks."""
@@ -94,8 +92,31 @@ class Session:
                 with self._prepare(stack) as prepared:
                     yield prepared
 
-    def summary(self, index: int) -> Summary:
+    def chosen(self, indices: Iterable[int]) -> Session:
+        """Give some of the stacks, in the order given, as a session of their own.
+
+        It shares what was read of them: nothing is read again.
+        """
+        indices = list(indices)
+        session = Session([self._stacks[i] for i in indices], prepare=self._prepare)
+        with self._lock:
+            session._summaries = {
+                new: self._summaries[old]
+                for new, old in enumerate(indices)
+                if old in self._summaries
+            }
+            session._kept = self._kept
+        return session
+
+    def summary(self, index: int, *, progress: Callable[[int, int], None] | None = None) -> Summary:
         """Give a stack's sum and what goes with it; the stack is read if nothing is kept of it.
+
+        Parameters
+        ----------
+        index : int
+            Which stack.
+        progress : callable, optional
+            Called with (frames done, frames) while it is read; what it raises ends the reading.
 
         Raises
         ------
@@ -106,9 +127,14 @@ class Session:
             found = self._summaries.get(index)
             if found is None:
                 with self.opened(index) as stack:
-                    found = self._summarised(stack)
+                    found = self._summarised(stack, progress)
                 self._summaries[index] = found
             return found
+
+    def learn(self, index: int, total: npt.NDArray[Any], n_frames: int, variance: float) -> None:
+        """Take over what another process has found out of a stack, as `summarise` gives it."""
+        with self._lock:
+            self._summaries[index] = self._kept.save(None, total, n_frames, variance)
 
     def total(self, index: int) -> npt.NDArray[Any]:
         """Give the sum of a stack's frames, (y, x), mapped from the cache."""
@@ -124,10 +150,19 @@ class Session:
         mean: npt.NDArray[np.float64] = self.total(index) / self.summary(index).n_frames
         return mean
 
-    def covariances(self, members: Iterable[int]) -> npt.NDArray[np.float64]:
+    def covariances(
+        self, members: Iterable[int], *, progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float64]:
         """Give the covariances over the pixels between the sums of m stacks, (m, m).
 
         A few rows of all sums are in memory at a time.
+
+        Parameters
+        ----------
+        members : iterable of int
+            Which stacks.
+        progress : callable, optional
+            Called with (rows done, rows); what it raises ends it.
         """
         members = list(members)
         y, x = self.total(members[0]).shape
@@ -142,27 +177,47 @@ class Session:
             centred = strip - level[:, np.newaxis]
             first += centred.sum(axis=1)
             second += centred @ centred.T
+            if progress is not None:
+                progress(min(top + rows, y), y)
         first /= y * x
         covariances: npt.NDArray[np.float64] = second / (y * x) - np.outer(first, first)
         return covariances
 
-    def _summarised(self, stack: Stack) -> Summary:
+    def _summarised(
+        self, stack: Stack, progress: Callable[[int, int], None] | None = None
+    ) -> Summary:
+        kept = self._kept
         key = key_of(stack)
-        found = None if key is None else self._store.load(key)
+        found = None if key is None else kept.store.load(key)
         if found is not None:
             return found
+        total, variance = summarise(stack, progress)
+        return kept.save(key, total, len(stack), variance)
+
+
+class _Kept:
+    """Where the sums of a session are kept, and of all that were chosen from it."""
+
+    def __init__(self) -> None:
+        self.store = SummaryStore(sums_folder())
+        self._own_keys: list[str] = []
+        weakref.finalize(self, _discard, self.store, self._own_keys)
+
+    def save(
+        self, key: str | None, total: npt.NDArray[Any], n_frames: int, variance: float
+    ) -> Summary:
+        """Keep a summary; without a key for as long as there is a session that shares it."""
         if key is None:
             key = uuid.uuid4().hex
             self._own_keys.append(key)
-        total, variance = summarise(stack)
         try:
-            return self._store.save(key, total, len(stack), variance)
+            return self.store.save(key, total, n_frames, variance)
         except OSError:
             # A home that cannot be written is no reason to fail.
             folder = tempfile.mkdtemp(prefix="napari-mrcz-")
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self._store = SummaryStore(folder)
-            return self._store.save(key, total, len(stack), variance)
+            self.store = SummaryStore(folder)
+            return self.store.save(key, total, n_frames, variance)
 
 
 def _discard(store: SummaryStore, keys: list[str]) -> None:

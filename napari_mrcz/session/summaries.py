@@ -11,24 +11,24 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
-from napari_mrcz.summing import RunningSum
-from napari_mrcz.threads import in_order
+from napari_mrcz.folders import cache_folder
+from napari_mrcz.summing import sum_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_mrcz.stack import Stack
 
-__all__ = ["Summary", "SummaryStore", "cache_folder", "key_of", "summarise"]
+__all__ = ["Summary", "SummaryStore", "key_of", "summarise", "sums_folder"]
 
 _STRIP = 1 << 17
 _LARGEST = 20 * 2**30
@@ -66,9 +66,9 @@ class Summary:
         return total
 
 
-def cache_folder() -> Path:
+def sums_folder() -> Path:
     """Give the folder where summaries are kept; it may be deleted at any time."""
-    return Path(platformdirs.user_cache_dir("napari-mrcz", appauthor=False), "sums")
+    return cache_folder() / "sums"
 
 
 class SummaryStore:
@@ -165,8 +165,17 @@ def key_of(stack: Stack) -> str | None:
     return fingerprint([path, state.st_size, state.st_mtime_ns, stack.shape, stack.history])
 
 
-def summarise(stack: Stack) -> tuple[npt.NDArray[Any], float]:
+def summarise(
+    stack: Stack, progress: Callable[[int, int], None] | None = None
+) -> tuple[npt.NDArray[Any], float]:
     """Sum the frames of a stack and their variances, in one pass, several frames at a time.
+
+    Parameters
+    ----------
+    stack : Stack
+        What is read.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the summing.
 
     Returns
     -------
@@ -175,23 +184,16 @@ def summarise(stack: Stack) -> tuple[npt.NDArray[Any], float]:
     variance : float
         Σ var x_t, of each frame over its pixels.
     """
-    own = threading.local()
-    sums: list[RunningSum] = []
+    makers = list(stack.frame_makers())
+    variances = np.zeros(len(stack))
 
-    def add(make: Any) -> float:
-        if not hasattr(own, "sum"):
-            own.sum = RunningSum(stack.shape[1:], stack.dtype, len(stack))
-            sums.append(own.sum)
-        frame = make()
-        own.sum.add(frame)
-        return _variance(frame)
+    def read(index: int) -> npt.NDArray[Any]:
+        frame = makers[index]()
+        variances[index] = _variance(frame)
+        return frame
 
-    threads = min(len(stack), os.cpu_count() or 1)
-    with in_order(add, stack.frame_makers(), threads, "napari-mrcz-sum") as variances:
-        variance = float(sum(variances))
-    for other in sums[1:]:
-        sums[0].merge(other)
-    return sums[0].total(), variance
+    total = sum_frames(read, stack.shape, stack.dtype, progress)
+    return total, float(variances.sum())
 
 
 def _variance(frame: npt.NDArray[Any]) -> float:

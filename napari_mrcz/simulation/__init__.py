@@ -5,13 +5,16 @@
 >>> movie.frames, movie.defects.hot, movie.drift, movie.camera.gain_reference
 
 Rooms: `camera` (response, gain reference) with its `patterns` and `defects`; `specimen` and the
-`scene` that moves it; `movie`; `session`. Everything is seeded (`seeds`); nothing here knows
-the rest of the package.
+`scene` that moves it; `movie`; `session`; `microed`, diffraction patterns; `raw`, frames
+before electrons are counted. Everything is seeded
+(`seeds`); nothing here knows the rest of the package.
 """
 
 from napari_mrcz.simulation.camera import GAMMA_COEFFICIENTS, Camera
 from napari_mrcz.simulation.defects import Defects
+from napari_mrcz.simulation.microed import Spots, Sweep, simulate_microed
 from napari_mrcz.simulation.movie import Movie, simulate_movie
+from napari_mrcz.simulation.raw import RawMovie, simulate_raw
 from napari_mrcz.simulation.scene import drift_path
 from napari_mrcz.simulation.session import Session, simulate_flats, simulate_session
 from napari_mrcz.simulation.specimen import CARBON_EDGE, CRYSTALLINE_ICE, VITREOUS_ICE, Specimen
@@ -24,10 +27,15 @@ __all__ = [
     "Camera",
     "Defects",
     "Movie",
+    "RawMovie",
     "Session",
     "Specimen",
+    "Spots",
+    "Sweep",
     "drift_path",
     "simulate_flats",
+    "simulate_microed",
     "simulate_movie",
+    "simulate_raw",
     "simulate_session",
 ]

@@ -18,10 +18,12 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FrameCache"]
+__all__ = ["CACHE_NBYTES", "FrameCache"]
+
+CACHE_NBYTES = 2**24
+"""What is kept of a stack's frames by default, in bytes."""
 
 _FEWEST_KEPT = 3
-_KEPT_NBYTES = 2**24
 _FARTHEST_STEP = 16
 
 Frame = npt.NDArray[Any]
@@ -37,10 +39,11 @@ class FrameCache:
     n_frames : int
         Frames there are.
     frame_nbytes : int
-        Size of one in bytes; 16 MB are kept, or three frames if that is more, those being decoded
-        ahead included.
+        Size of one in bytes.
     read_ahead : bool
         Decode two frames ahead.
+    nbytes : int
+        What is kept, or three frames if that is more, those being decoded ahead included.
     """
 
     def __init__(
@@ -50,11 +53,12 @@ class FrameCache:
         frame_nbytes: int,
         *,
         read_ahead: bool = True,
+        nbytes: int = CACHE_NBYTES,
     ) -> None:
         self._read = read
         self._n_frames = n_frames
         self._ahead = _FEWEST_KEPT - 1 if read_ahead else 0
-        self._most_kept = max(_FEWEST_KEPT, _KEPT_NBYTES // max(1, frame_nbytes))
+        self._most_kept = max(_FEWEST_KEPT, nbytes // max(1, frame_nbytes))
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Future[Frame]] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +16,8 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description, Encoding, FrameReader, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
+from napari_mrcz.software import software
+from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import Stack, size_zyx
 from napari_mrcz.threads import start_to_the_end
@@ -33,7 +34,9 @@ SUFFIXES = (COMPRESSED_SUFFIX, ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", "
 Result = TypeVar("Result")
 
 
-def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
+def open(
+    path: str | PathLike[str], *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES
+) -> Stack:
     """Open a movie without decoding anything.
 
     Parameters
@@ -42,6 +45,8 @@ def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
         An MRC or MRCZ file (whatever its suffix), or one packed as `.gz` or `.bz2`.
     read_ahead : bool
         Decode the next two frames, in the background, when frames are asked for in order.
+    cache_nbytes : int
+        Bytes of decoded frames to be kept; three frames if that is more.
 
     Returns
     -------
@@ -78,7 +83,7 @@ def open(path: str | PathLike[str], *, read_ahead: bool = True) -> Stack:
         other=reader.footer.other,
         path=str(reader.path),
     )
-    return Stack(reader, description, header, read_ahead=read_ahead)
+    return Stack(reader, description, header, read_ahead=read_ahead, cache_nbytes=cache_nbytes)
 
 
 def read(path: str | PathLike[str]) -> npt.NDArray[Any]:
@@ -166,7 +171,7 @@ def write(
     description = replace(
         description,
         metadata={**description.metadata, **(metadata or {})},
-        writer=f"napari-mrcz {_version()}",
+        writer=software(),
     )
     if pixel_size is not None:
         along = size_zyx(pixel_size)
@@ -221,7 +226,7 @@ def _frames_of(
         return _one_by_one(path, frames)
     if not len(stack):
         raise MrczError(path, "no frames to write")
-    return _Repeatable(stack.frame_makers), _few(stack), len(stack), stack.description
+    return _Repeatable(stack.frame_makers), sample_frames(stack), len(stack), stack.description
 
 
 def _stack_of_array(path: Path, array: Any) -> Stack:
@@ -270,8 +275,8 @@ class _Repeatable:
         return iter(self._start())
 
 
-def _few(stack: Stack) -> list[Callable[[], npt.NDArray[Any]]]:
-    """Give what makes the first, the middle and the last frame."""
+def sample_frames(stack: Stack) -> list[Callable[[], npt.NDArray[Any]]]:
+    """Give what makes the first, the middle and the last frame: they stand for all."""
     wanted = {0, len(stack) // 2, len(stack) - 1}
     return [maker for i, maker in enumerate(stack.frame_makers()) if i in wanted]
 
@@ -281,7 +286,7 @@ def _codec(path: Path, codec: str | None) -> str:
     if suffix not in SUFFIXES:
         raise MrczError(
             path,
-            f"the suffix {suffix or 'missing'} is none that is written",
+            f"the suffix {suffix!r} is none that is written" if suffix else "no suffix",
             advice=f"Use one of {' '.join(SUFFIXES)}",
         )
     if codec == "auto":
@@ -320,10 +325,3 @@ def _in_background(work: Callable[[], Result]) -> Future[Result]:
     # A program that ends does not take a half-saved file with it.
     start_to_the_end(run, "napari-mrcz-background")
     return future
-
-
-def _version() -> str:
-    try:
-        return version("napari-mrcz")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -51,7 +51,8 @@ class Correction(Protocol):
     """A small frozen object that turns a frame into a better one.
 
     It may also say ``output_dtype(dtype) -> dtype``; otherwise the first frame is tried to learn
-    what comes out. Rows and columns stay as they are.
+    what comes out. Rows and columns stay as they are, unless it says
+    ``output_shape((y, x)) -> (y, x)``.
     """
 
     def __call__(self, frame: Frame, index: int) -> Frame:
@@ -195,6 +196,10 @@ class CorrectedSource:
     def __init__(self, source: FrameSource, correction: Correction) -> None:
         self._source = source
         self._correction = correction
+        output_shape = getattr(correction, "output_shape", None)
+        self._frame_shape: tuple[int, int] = (
+            source.shape[1:] if output_shape is None else output_shape(source.shape[1:])
+        )
         output_dtype = getattr(correction, "output_dtype", None)
         self._dtype: np.dtype[Any] = (
             self._corrected(0).dtype
@@ -204,8 +209,8 @@ class CorrectedSource:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns."""
-        return self._source.shape
+        """Frames, rows, columns after the correction."""
+        return (self._source.shape[0], *self._frame_shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -230,10 +235,11 @@ class CorrectedSource:
 
     def _corrected(self, frame: int) -> Frame:
         pixels = self._correction(self._source.read_frame(frame), frame)
-        if pixels.shape != self.shape[1:]:
+        if pixels.shape != self._frame_shape:
             raise ValueError(
-                f"the correction made {pixels.shape} of a frame of {self.shape[1:]}; "
-                "a correction keeps rows and columns"
+                f"the correction made {pixels.shape} of a frame of {self._source.shape[1:]}, "
+                f"where {self._frame_shape} was announced; a correction keeps rows and columns "
+                "unless its output_shape says otherwise"
             )
         return pixels
 

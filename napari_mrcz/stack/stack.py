@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.format import Description, Header
-from napari_mrcz.stack.cache import FrameCache
+from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
 from napari_mrcz.stack.indexing import split_index
 from napari_mrcz.stack.sources import (
     ArraySource,
@@ -23,7 +23,7 @@ from napari_mrcz.stack.sources import (
     JoinedSource,
 )
 from napari_mrcz.summing import sum_frames
-from napari_mrcz.threads import in_order
+from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +55,8 @@ class Stack:
         The file's header.
     read_ahead : bool
         Decode the next two frames, in the background, when frames are asked for in order.
+    cache_nbytes : int
+        Bytes of decoded frames to be kept; three frames if that is more.
     """
 
     def __init__(
@@ -64,14 +66,18 @@ class Stack:
         header: Header | None = None,
         *,
         read_ahead: bool = True,
+        cache_nbytes: int = CACHE_NBYTES,
     ) -> None:
         self._source = source
         self._description = description
         self._header = header
-        self._read_ahead = read_ahead
+        # As keywords, for the stacks that are made of this one.
+        self._caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
         n, y, x = source.shape
         nbytes = y * x * source.dtype.itemsize
-        self._cache = FrameCache(source.read_frame, n, nbytes, read_ahead=read_ahead)
+        self._cache = FrameCache(
+            source.read_frame, n, nbytes, read_ahead=read_ahead, nbytes=cache_nbytes
+        )
         self._sum: Frame | None = None
         self._sum_lock = threading.Lock()
 
@@ -128,7 +134,7 @@ class Stack:
             JoinedSource([s._source for s in stacks]),
             first.description,
             first.header,
-            read_ahead=first._read_ahead,
+            **first._caching,
         )
 
     @property
@@ -239,7 +245,7 @@ class Stack:
         return self._with(self._source, self._description)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._source, self._description, self._header, self._read_ahead)
+        return _unpickled, (self._source, self._description, self._header, self._caching)
 
     def __repr__(self) -> str:
         n, y, x = self.shape
@@ -324,7 +330,7 @@ class Stack:
         return (_FrameMaker(self._source, index) for index in range(len(self)))
 
     def _with(self, source: FrameSource, description: Description) -> Stack:
-        return Stack(source, description, self._header, read_ahead=self._read_ahead)
+        return Stack(source, description, self._header, **self._caching)
 
     def _read_frames(self, frames: Sequence[int]) -> Frame:
         out = np.empty((len(frames), *self.shape[1:]), self.dtype)
@@ -389,13 +395,13 @@ def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
 
 
 def _unpickled(
-    source: FrameSource, description: Description, header: Header | None, read_ahead: bool
+    source: FrameSource, description: Description, header: Header | None, caching: dict[str, Any]
 ) -> Stack:
-    return Stack(source, description, header, read_ahead=read_ahead)
+    return Stack(source, description, header, **caching)
 
 
 def _in_threads(work: Callable[[int], None], count: int) -> None:
-    threads = min(count, os.cpu_count() or 1)
+    threads = min(count, processors())
     if threads <= 1:
         for i in range(count):
             work(i)

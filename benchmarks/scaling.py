@@ -1,0 +1,127 @@
+"""A session of 60 stacks on disk, corrected by one process, by workers, by a scheduler of its own.
+
+The files that come of it must be the same, byte for byte; what is measured is how much faster.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import napari_mrcz as nm
+from benchmarks.measure import Row
+from napari_mrcz.batch import cluster
+from napari_mrcz.batch.correct import correct_all
+from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
+from napari_mrcz.simulation import simulate_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+N_STACKS, N_FRAMES, SHAPE = 60, 16, (1024, 1024)
+
+
+def rows() -> Iterator[Row]:
+    """Correct the session in each way."""
+    with tempfile.TemporaryDirectory(prefix="napari-mrcz-") as name:
+        folder = Path(name)
+        sources, recipe = make_session(folder)
+        pixels = N_STACKS * N_FRAMES * SHAPE[0] * SHAPE[1]
+        ways: dict[str, AbstractContextManager[Any]] = {
+            "one process": cluster(),
+            "1 worker": cluster(workers=1),
+            "2 workers": cluster(workers=2),
+        }
+        seconds = {}
+        for way, entered in ways.items():
+            with entered as client:
+                seconds[way] = correct(sources, folder / way, recipe, client)
+                if way == "2 workers":
+                    peaks = client.run(peak_rss).values()
+        with scheduler_of_its_own() as address, cluster(address) as client:
+            seconds["a scheduler"] = correct(sources, folder / "a scheduler", recipe, client)
+        expected = contents(folder / "one process")
+        same = sum(contents(folder / way) == expected for way in seconds)
+        what = "session of 60 corrected"
+        yield Row(f"{what}: the same files", "one process", same / len(seconds), "of all", least=1)
+        yield Row(
+            f"{what}, 2 workers", "1 worker", seconds["1 worker"] / seconds["2 workers"],
+            "× faster", least=1.7,
+        )  # fmt: skip
+        yield Row(
+            f"{what}, 2 workers", "one process", seconds["one process"] / seconds["2 workers"],
+            "× faster",
+        )  # fmt: skip
+        yield Row(f"{what}, a worker", "", pixels / seconds["1 worker"] / 1e6, "Mpixel/s")
+        sum_nbytes = 8 * SHAPE[0] * SHAPE[1]
+        yield Row(
+            f"{what}, memory of a worker", "one image of float64", max(peaks) / sum_nbytes, "×"
+        )
+
+
+def make_session(folder: Path) -> tuple[list[str], Recipe]:
+    """Write stacks and a gain reference."""
+    session = simulate_session(N_STACKS, N_FRAMES, SHAPE, seed=3)
+    sources = []
+    for index in range(N_STACKS):
+        path = folder / f"{index:02}.mrcz"
+        nm.write(path, session.movie(index).frames)
+        sources.append(str(path))
+    nm.write(folder / "gain.mrc", np.asarray(session.template.camera.gain_reference, np.float32))
+    gain = GainStep(str(folder / "gain.mrc"))
+    return sources, Recipe(OutlierStep(), gain, KomaStep(12))
+
+
+def correct(sources: list[str], target: Path, recipe: Recipe, client: Any) -> float:
+    """Correct them and give the seconds it took."""
+    target.mkdir()
+    targets = [str(target / Path(source).name) for source in sources]
+    start = time.perf_counter()
+    for outcome in correct_all(sources, targets, recipe, client=client):
+        if not outcome.ok:
+            raise RuntimeError(outcome.error)
+    return time.perf_counter() - start
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Give all files of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def peak_rss() -> int:
+    """Give the most memory that this process has had, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def scheduler_of_its_own() -> Iterator[str]:
+    """Start a scheduler and two workers, each a program by itself; give the address."""
+    address = f"tcp://127.0.0.1:{8786 + os.getpid() % 1000}"
+    commands = [["scheduler", "--host", address, "--no-dashboard"]]
+    commands += [["worker", address, "--nthreads", "1", "--no-dashboard"]] * 2
+    programs = [
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "dask", *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for command in commands
+    ]
+    try:
+        yield address
+    finally:
+        for program in reversed(programs):
+            program.terminate()
+        for program in programs:
+            program.wait()

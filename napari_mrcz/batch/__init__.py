@@ -1,0 +1,8 @@
+"""The same done to many files, here or on dask workers; a bad file stops nothing."""
+
+from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.recode import Recode
+from napari_mrcz.batch.repack import Repack
+from napari_mrcz.batch.run import Task, cluster, run_all
+
+__all__ = ["Outcome", "Recode", "Repack", "Task", "cluster", "run_all"]

@@ -1,0 +1,285 @@
+"""A session corrected by a recipe, a task a stack; sums travel between them, pixels stay.
+
+Where the recipe has KOMA every stack is read twice: first for its outliers and its sum, then, when
+the sums of its neighbours are known, to be corrected and written.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.recode import check_paths
+from napari_mrcz.batch.run import run_all
+from napari_mrcz.correction import GainNormalization, OutlierFilter, find_orientation
+from napari_mrcz.correction.history import rebuild
+from napari_mrcz.defects import read_defects
+from napari_mrcz.foreign import open_movie
+from napari_mrcz.references import read_reference
+from napari_mrcz.session import Koma, Session
+from napari_mrcz.session.summaries import summarise
+from napari_mrcz.stack import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_mrcz.correction.koma import KomaNormalization
+    from napari_mrcz.recipe import GainStep, Recipe
+    from napari_mrcz.stack import Stack
+
+__all__ = ["Correct", "Survey", "correct_all", "with_orientation"]
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What KOMA needs to know of a stack.
+
+    Attributes
+    ----------
+    outliers : dict or None
+        The outlier filter that was fitted, described.
+    total : ndarray, shape (y, x)
+        Sum of the corrected frames.
+    n_frames : int
+        How many.
+    variance : float
+        Of each frame over its pixels, added up.
+    """
+
+    outliers: Mapping[str, Any] | None
+    total: npt.NDArray[Any]
+    n_frames: int
+    variance: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Fits a stack's outlier filter and sums its corrected frames.
+
+    Attributes
+    ----------
+    source : str
+        The movie.
+    recipe : Recipe
+        What is done before KOMA.
+    """
+
+    source: str
+    recipe: Recipe
+
+    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+        """Do it; the outcome's result is `Surveyed`."""
+        start = time.perf_counter()
+        with open_movie(self.source) as movie:
+            stack, outliers = corrected(movie, self.recipe)
+            total, variance = summarise(stack, _frames(report, "summing"))
+        described = None if outliers is None else dict(outliers.describe())
+        surveyed = Surveyed(described, total, len(stack), variance)
+        seconds = time.perf_counter() - start
+        nbytes = Path(self.source).stat().st_size
+        return Outcome(self.source, "", "", nbytes, 0, seconds, result=surveyed)
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Corrects a stack by a recipe and writes it.
+
+    Attributes
+    ----------
+    source, target : str
+        The files.
+    recipe : Recipe
+        What is done.
+    outliers : dict, optional
+        The filter, where it was fitted before.
+    koma : KomaNormalization, optional
+        The stack's own.
+    overwrite : bool
+        Replace an existing target.
+    """
+
+    source: str
+    target: str
+    recipe: Recipe
+    outliers: Mapping[str, Any] | None = None
+    koma: KomaNormalization | None = field(default=None, repr=False)
+    overwrite: bool = False
+
+    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+        """Do it."""
+        start = time.perf_counter()
+        check_paths(self.source, self.target)
+        output = self.recipe.output
+        with open_movie(self.source) as movie:
+            stack, outliers = corrected(movie, self.recipe, self.outliers)
+            if self.koma is not None:
+                stack = stack.apply(self.koma)
+            write(
+                self.target,
+                stack,
+                codec=output.codec,
+                level=output.level,
+                filter=output.filter,
+                dtype=output.dtype or None,
+                overwrite=self.overwrite,
+                progress=_frames(report, "correcting"),
+            )
+        notes = []
+        if outliers is not None:
+            notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
+        before, after = (Path(path).stat().st_size for path in (self.source, self.target))
+        seconds = time.perf_counter() - start
+        return Outcome(self.source, self.target, "", before, after, seconds, tuple(notes))
+
+
+def correct_all(
+    sources: Sequence[str],
+    targets: Sequence[str],
+    recipe: Recipe,
+    *,
+    client: Any = None,
+    overwrite: bool = False,
+    report: Callable[[Any, str, int, int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Correct a session; the same files come of it wherever it is done.
+
+    Parameters
+    ----------
+    sources, targets : sequence of str
+        Movies in order of acquisition, and what is written of each.
+    recipe : Recipe
+        What is done.
+    client : dask.distributed.Client, optional
+        Where it is done; here, one after the other, without.
+    overwrite : bool
+        Replace existing targets.
+    report : callable, optional
+        As `run_all` takes it.
+
+    Yields
+    ------
+    Outcome
+        One a movie; one that cannot be used enters no average and is not written.
+    """
+    target_of = dict(zip(sources, targets, strict=True))
+    if recipe.koma is None:
+        tasks = (Correct(s, target_of[s], recipe, overwrite=overwrite) for s in sources)
+        yield from run_all(tasks, client=client, report=report)
+        return
+    surveyed: dict[str, Any] = {}
+    session = Session(sources)
+    surveys = (Survey(source, recipe) for source in sources)
+    for outcome in run_all(surveys, client=client, report=report):
+        if outcome.ok:
+            found = outcome.result
+            session.learn(
+                sources.index(outcome.source), found.total, found.n_frames, found.variance
+            )
+            surveyed[outcome.source] = found.outliers
+        else:
+            yield outcome
+    usable = [source for source in sources if source in surveyed]
+    if len(usable) < 2:
+        for source in usable:
+            found = "KOMA needs other stacks of the session, and there is none"
+            yield Outcome(source, error=f"{source}: {found}")
+        return
+    step = recipe.koma
+    koma = Koma(
+        session.chosen(sources.index(source) for source in usable),
+        step.radius,
+        keep_mean=step.keep_mean,
+        limit=step.limit,
+    )
+    corrections = (
+        Correct(source, target_of[source], recipe, surveyed[source], koma[i], overwrite)
+        for i, source in enumerate(usable)
+    )
+    for outcome in run_all(corrections, client=client, report=report):
+        left_out = koma.left_out.get(usable.index(outcome.source))
+        notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
+        yield replace(outcome, notes=notes)
+
+
+def corrected(
+    movie: Stack, recipe: Recipe, outliers: Mapping[str, Any] | None = None
+) -> tuple[Stack, OutlierFilter | None]:
+    """Give a movie after the steps that need no other, and the outlier filter that was used.
+
+    Parameters
+    ----------
+    movie : Stack
+        As it was recorded.
+    recipe : Recipe
+        The steps.
+    outliers : dict, optional
+        The filter, where it was fitted before; otherwise it is fitted now.
+    """
+    gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
+    used = None
+    if (step := recipe.outliers) is not None:
+        if outliers is not None:
+            used = rebuild(outliers)
+        else:
+            defects = _defects(step.defects, movie.shape[1:]) if step.defects else None
+            used = OutlierFilter.fit(
+                movie,
+                model=step.model,
+                order=step.order,
+                relaxation=step.relaxation,
+                limit=step.limit,
+                fill=step.fill,
+                tolerance=step.tolerance,
+                seed=step.seed,
+                gain=None if gain is None else gain.factor,
+                defects=defects,
+            )
+        movie = movie.apply(used)
+    if gain is not None:
+        movie = movie.apply(replace(gain, filled=used is not None))
+    return movie, used  # type: ignore[return-value]
+
+
+def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:
+    """Give a recipe whose reference lies as a movie shows, where it says "auto"."""
+    if recipe.gain is None or recipe.gain.orientation != "auto":
+        return recipe
+    best = find_orientation(movie, read_reference(recipe.gain.reference)).best
+    gamma = -abs(recipe.gain.gamma) if best.reciprocal else abs(recipe.gain.gamma)
+    return replace(recipe, gain=replace(recipe.gain, orientation=best.orientation, gamma=gamma))
+
+
+@lru_cache(maxsize=1)
+def _gain(step: GainStep, shape: tuple[int, int]) -> GainNormalization:
+    """Read a reference once for all stacks."""
+    dark = read_reference(step.dark) if step.dark else None
+    gain = GainNormalization(
+        read_reference(step.reference), step.gamma, dark=dark, orientation=step.orientation
+    )
+    if gain.factor.shape != shape:
+        raise ValueError(f"a gain of {gain.factor.shape} pixels for frames of {shape}")
+    if not gain.factor.any():
+        raise ValueError(f"the gain reference {step.reference} has no pixel that can be used")
+    return gain
+
+
+@lru_cache(maxsize=1)
+def _defects(path: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    return read_defects(path, shape)
+
+
+def _frames(
+    report: Callable[[str, int, int], None] | None, stage: str
+) -> Callable[[int, int | None], None]:
+    def tell(done: int, total: int | None) -> None:
+        if report is not None:
+            report(stage, done, total or 0)
+
+    return tell

@@ -1,0 +1,226 @@
+"""Electrons counted in a movie of raw frames, here or on dask workers.
+
+Frames travel compressed: whoever has the file reads stored chunks and hands them out as they are;
+workers decompress and count, and what comes back is compressed too (McLeod et al. 2018,
+doi:10.1016/j.jsb.2017.11.012, section 2.4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mrcz.batch.event_table import EventTable
+from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.parcels import Parcel, Parcels, pack, unpack
+from napari_mrcz.batch.recode import check_paths
+from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
+from napari_mrcz.foreign import open_movie
+from napari_mrcz.format import Encoding, write_frames
+from napari_mrcz.format.atomic import check_target
+from napari_mrcz.software import software
+from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.texts import size_text
+from napari_mrcz.threads import in_order, limit_threads, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from napari_mrcz.stack import Stack
+
+__all__ = ["CountElectrons"]
+
+_ATTEMPTS = 3
+# Frames sent ahead, for each thread of the workers.
+_QUEUED = 2
+_NO_EVENTS = Events(*np.empty((3, 0), np.float32))
+
+_Counted = tuple["npt.NDArray[np.uint8]", Events]
+
+
+@dataclass(frozen=True)
+class CountElectrons:
+    """Counts the electrons of one file and writes another.
+
+    Attributes
+    ----------
+    source, target : str
+        Raw frames of any format that is read; MRC or MRCZ.
+    super_resolution : int
+        Pixels of the counts along one of the detector's: 1, 2 or 4.
+    threshold : float, optional
+        Charge from which a spot is an electron, in grey values; fitted without it.
+    events : str
+        Table of all electrons, .csv or .parquet; empty for none.
+    overwrite : bool
+        Replace existing files.
+    client : dask.distributed.Client, optional
+        Whose workers count.
+    """
+
+    source: str
+    target: str
+    super_resolution: int = 1
+    threshold: float | None = None
+    events: str = ""
+    overwrite: bool = False
+    client: Any = field(default=None, repr=False)
+
+    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+        """Do it.
+
+        Parameters
+        ----------
+        report : callable, optional
+            Called with (stage, frames done, frames).
+
+        Raises
+        ------
+        MrczError
+            If a file cannot be used, or exists.
+        ValueError
+            If these are no raw frames of single electrons.
+        """
+        start = time.perf_counter()
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if report is not None:
+                report(stage, done, total or 0)
+
+        check_paths(self.source, self.target)
+        check_target(Path(self.target), overwrite=self.overwrite)
+        with ExitStack() as opened:
+            table = None
+            if self.events:
+                table = opened.enter_context(EventTable(self.events, overwrite=self.overwrite))
+            movie = opened.enter_context(open_movie(self.source))
+            tell("fitting", 0, len(movie))
+            counting = ElectronCounting.fit(
+                movie, threshold=self.threshold, super_resolution=self.super_resolution
+            )
+            counts = count_electrons(movie, counting=counting)
+            run = _Run(movie, self.source, counting, self.client, table)
+            write_frames(
+                self.target,
+                run,
+                sample_frames(counts),
+                description=replace(counts.description, writer=software()),
+                encoding=Encoding("zstd" if self.target.endswith(".mrcz") else "none"),
+                total=len(movie),
+                progress=lambda done, total: tell("counting", done, total),
+                overwrite=self.overwrite,
+            )
+            if table is not None:
+                table.commit()
+        before, after = (Path(path).stat().st_size for path in (self.source, self.target))
+        seconds = time.perf_counter() - start
+        notes = (*_notes(counting, run.n_electrons, movie.size), *run.notes())
+        result = {"electrons": run.n_electrons, "sent": run.n_sent, "raw": movie.nbytes}
+        return Outcome(self.source, self.target, "", before, after, seconds, notes, result)
+
+
+class _Run:
+    """The counts of all frames in order, once over; what was met on the way is added up.
+
+    Iterated anew it would count anew: the writer does so only where counts do not fit a byte, and
+    they always do.
+    """
+
+    def __init__(
+        self,
+        movie: Stack,
+        source: str,
+        counting: ElectronCounting,
+        client: Any,
+        table: EventTable | None,
+    ) -> None:
+        self._movie, self._source, self._counting = movie, source, counting
+        self._client, self._table = client, table
+        self.n_electrons = 0
+        self.n_sent = 0
+        self.n_returned = 0
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        here = self._client is None
+        for frame, (counts, events) in enumerate(self._here() if here else self._there()):
+            self.n_electrons += int(counts.sum())
+            if self._table is not None:
+                self._table.add(frame, events)
+            yield counts
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what went over the wires."""
+        if not self.n_sent:
+            return ()
+        ratio = self._movie.nbytes / self.n_sent
+        sent = f"{size_text(self._movie.nbytes)} of raw frames sent as {size_text(self.n_sent)}"
+        back = f"{size_text(self.n_returned)} came back"
+        return (f"{sent} ({ratio:.3g} to 1), {back}",)
+
+    def _here(self) -> Iterator[_Counted]:
+        def count(frame: Callable[[], npt.NDArray[Any]]) -> _Counted:
+            events = self._counting.events(frame())
+            return self._counting.counts(events), events
+
+        makers = self._movie.frame_makers()
+        with in_order(count, makers, processors(), "napari-mrcz-count") as counted:
+            yield from counted
+
+    def _there(self) -> Iterator[_Counted]:
+        client = self._client
+        with closing(Parcels(self._movie, self._source)) as parcels:
+            # What all frames need is sent once to every worker.
+            what = _Work(self._counting, parcels, with_events=self._table is not None)
+            work = client.scatter(what, broadcast=True, hash=False)
+            most = max(1, sum(client.nthreads().values())) * _QUEUED
+            pending: deque[Any] = deque()
+            try:
+                for parcel in parcels:
+                    self.n_sent += len(parcel.chunk)
+                    pending.append(
+                        client.submit(_count, work, parcel, retries=_ATTEMPTS, pure=False)
+                    )
+                    if len(pending) >= most:
+                        yield self._received(pending.popleft())
+                while pending:
+                    yield self._received(pending.popleft())
+            finally:
+                client.cancel([*pending, work])
+
+    def _received(self, future: Any) -> _Counted:
+        counts, events = future.result()
+        future.release()
+        self.n_returned += len(counts) + len(events)
+        return unpack(counts), Events(*unpack(events)) if events else _NO_EVENTS
+
+
+@dataclass(frozen=True)
+class _Work:
+    counting: ElectronCounting
+    parcels: Parcels
+    with_events: bool
+
+
+def _count(work: _Work, parcel: Parcel) -> tuple[bytes, bytes]:
+    """Count a frame on a worker, which is one of many and takes one processor."""
+    limit_threads(1)
+    events = work.counting.events(work.parcels.pixels(parcel))
+    counts = pack(work.counting.counts(events))
+    return counts, pack(np.stack(events)) if work.with_events else b""
+
+
+def _notes(counting: ElectronCounting, n_electrons: int, n_pixels: int) -> tuple[str, ...]:
+    background = counting.background
+    return (
+        f"{n_electrons} electrons, {n_electrons / n_pixels:.3g} e⁻/pix in a frame",
+        f"threshold {counting.threshold:.1f} grey values of charge, noise {background.noise:.2f},"
+        f" spread {counting.spread:.2f} pixels",
+    )

@@ -1,0 +1,185 @@
+"""A MicroED sweep whose zeros are given likely negative values, written for whoever integrates it.
+
+Formats with negative numbers get them. SMV has none: there an offset is added to all pixels, and
+recorded as ADCOFFSET (MOSFLM's name) and IMAGE_PEDESTAL (that of DIALS).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.recode import check_paths
+from napari_mrcz.correction import Pedestal, TruncationModel
+from napari_mrcz.defects import read_defects
+from napari_mrcz.foreign import open_sweep
+from napari_mrcz.foreign.smv import smv_header, write_smv
+from napari_mrcz.format.atomic import check_target
+from napari_mrcz.references import read_image
+from napari_mrcz.stack import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_mrcz.stack import Stack
+
+__all__ = ["FIRST", "RestoreNegatives"]
+
+FIRST = "_0001"
+"""How the name of the first of several SMV files ends."""
+
+_TOP = int(np.iinfo(np.uint16).max)
+
+
+@dataclass(frozen=True)
+class RestoreNegatives:
+    """Fits a sweep, redraws its zeros and writes it.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        The files of one sweep, in order.
+    targets : tuple of str
+        One MRC or MRCZ file; or SMV files, one a frame, or the first of them, `name_0001.img`.
+    center, n_annuli, seed
+        As `TruncationModel.fit` takes them.
+    mask : str
+        File with the pixels that are not valid; empty for none.
+    regions : str
+        Label image in the place of annuli; empty for none.
+    offset : int, optional
+        Added to all pixels. None for none, in SMV for the least that leaves no negative value.
+    overwrite : bool
+        Replace existing targets.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    center: tuple[float, float] | None = None
+    n_annuli: int = 10
+    mask: str = ""
+    regions: str = ""
+    seed: int = 0
+    offset: int | None = None
+    overwrite: bool = False
+
+    @property
+    def source(self) -> str:
+        """The first file."""
+        return self.sources[0]
+
+    @property
+    def target(self) -> str:
+        """What is written, or the first of it."""
+        return self.targets[0]
+
+    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+        """Do it.
+
+        Parameters
+        ----------
+        report : callable, optional
+            Called with (stage, frames done, frames).
+
+        Raises
+        ------
+        MrczError
+            If a file cannot be used, or exists.
+        ValueError
+            If these are no counts that were cut off, or an offset is too small.
+        """
+        start = time.perf_counter()
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if report is not None:
+                report(stage, done, total or 0)
+
+        with open_sweep(self.sources) as movie:
+            targets = self._targets(len(movie))
+            for target in targets:
+                for source in self.sources:
+                    check_paths(source, target)
+                check_target(Path(target), overwrite=self.overwrite)
+            shape = movie.shape[1:]
+            model = TruncationModel.fit(
+                movie,
+                self.center,
+                self.n_annuli,
+                read_defects(self.mask, shape) if self.mask else None,
+                self.seed,
+                regions=read_image(self.regions) if self.regions else None,
+                progress=lambda done, total: tell("fitting", done, total),
+            )
+            corrected, offset = self._corrected(movie, model)
+            if self._is_smv:
+                for index, target in enumerate(targets):
+                    write_smv(
+                        Path(target),
+                        corrected[index],
+                        {**self._header(index, movie), **_recorded(offset)},
+                        overwrite=self.overwrite,
+                    )
+                    tell("writing", index + 1, len(targets))
+            else:
+                write(
+                    self.target,
+                    corrected,
+                    metadata=_recorded(offset),
+                    overwrite=self.overwrite,
+                    progress=lambda done, total: tell("writing", done, total),
+                )
+        before, after = (sum(map(os.path.getsize, paths)) for paths in (self.sources, targets))
+        seconds = time.perf_counter() - start
+        notes = _notes(model, offset, movie.size)
+        return Outcome(self.source, targets[0], "", before, after, seconds, notes)
+
+    @property
+    def _is_smv(self) -> bool:
+        return Path(self.target).suffix == ".img"
+
+    def _targets(self, n_frames: int) -> list[str]:
+        if not self._is_smv or len(self.targets) == n_frames:
+            return list(self.targets)
+        first = Path(self.target)
+        name = first.stem.removesuffix(FIRST)
+        return [str(first.with_stem(f"{name}_{index + 1:04d}")) for index in range(n_frames)]
+
+    def _corrected(self, movie: Stack, model: TruncationModel) -> tuple[Stack, int]:
+        corrected = movie.apply(model)
+        if self.offset is None and not self._is_smv:
+            return corrected, 0
+        offset = model.offset if self.offset is None else self.offset
+        if offset < model.offset:
+            raise ValueError(
+                f"an offset of {offset} is too small: values reach down to {model.smallest}"
+            )
+        if model.largest > _TOP:
+            raise ValueError(f"counts of {model.largest}, where 16 bits hold no more than {_TOP}")
+        return corrected.apply(Pedestal(offset)), offset
+
+    def _header(self, index: int, movie: Stack) -> dict[str, str]:
+        """Give what an SMV image's own header says of its frame."""
+        return smv_header(Path(self.sources[index])) if "smv" in movie.metadata else {}
+
+
+def _recorded(offset: int) -> dict[str, int]:
+    return {"ADCOFFSET": offset, "IMAGE_PEDESTAL": offset}
+
+
+def _notes(model: TruncationModel, offset: int, n_pixels: int) -> tuple[str, ...]:
+    notes = [f"{int(model.zeros.sum()) / n_pixels:.1%} of the pixels redrawn"]
+    if model.center is not None:
+        y, x = model.center
+        notes.insert(0, f"beam at row {y:.1f}, column {x:.1f}")
+    if model.n_unfitted:
+        notes.append(f"{model.n_unfitted} regions left as they are: too few counts")
+    notes.append(f"ADCOFFSET {offset}" if offset else f"values down to {model.smallest}")
+    if model.largest + offset > _TOP and offset:
+        notes.append(f"saturated at {_TOP}")
+    return tuple(notes)

@@ -1,0 +1,178 @@
+"""One movie written anew: compressed, decompressed, grouped, decimated, in another format."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.doctor import SURPLUS, diagnose
+from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.foreign import open_movie
+from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack.grouping import grouped
+from napari_mrcz.threads import in_order, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Recode", "check_paths"]
+
+Frame = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Recode:
+    """Reads one file and writes another. Call it, here or on another machine.
+
+    Attributes
+    ----------
+    source, target : str
+        The files.
+    codec, level, filter, block_size, dtype, threads, overwrite
+        As `napari_mrcz.write` takes them.
+    group : int
+        Frames that are summed into one.
+    decimate : str
+        Gain reference by which a gain-normalised float movie is divided to get its counts back;
+        empty for none.
+    verify : bool
+        Read the result back and compare every pixel with the source.
+    delete : bool
+        Delete the source, if what was verified is the same and all that the source has: one that
+        was cut off, or holds more than its header says, is kept.
+    """
+
+    source: str
+    target: str
+    codec: str = "auto"
+    level: int = 1
+    filter: str = "auto"
+    block_size: int | str = "auto"
+    dtype: str | None = None
+    group: int = 1
+    decimate: str = ""
+    threads: int | None = None
+    overwrite: bool = False
+    verify: bool = False
+    delete: bool = False
+
+    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+        """Do it.
+
+        Parameters
+        ----------
+        report : callable, optional
+            Called with (stage, frames done, frames).
+
+        Raises
+        ------
+        MrczError
+            If it cannot be done; the source is as it was.
+        """
+        start = time.perf_counter()
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if report is not None:
+                report(stage, done, total or 0)
+
+        if self.delete and (self.group > 1 or not self.verify):
+            raise ValueError(
+                "a source is deleted only where the result was verified to be the same"
+            )
+        check_paths(self.source, self.target)
+        movie, odd = _opened(self.source)
+        with movie:
+            wanted = self._wanted(movie)
+            write(
+                self.target,
+                wanted,
+                codec=self.codec,
+                level=self.level,
+                filter=self.filter,
+                block_size=self.block_size,
+                dtype=self.dtype,
+                threads=self.threads,
+                overwrite=self.overwrite,
+                progress=lambda done, total: tell("writing", done, total),
+            )
+            notes = []
+            if self.verify:
+                _compare(self.target, wanted, lambda i: tell("verifying", i, len(wanted)))
+                notes.append("verified: every pixel is the same")
+        before = Path(self.source).stat().st_size
+        if self.delete and odd:
+            notes.append(f"source kept, as it is not whole: {odd}")
+        elif self.delete:
+            os.remove(self.source)
+            notes.append("source deleted")
+        after = Path(self.target).stat().st_size
+        seconds = time.perf_counter() - start
+        return Outcome(self.source, self.target, "", before, after, seconds, tuple(notes))
+
+    def _wanted(self, movie: Stack) -> Stack:
+        if self.decimate:
+            from napari_mrcz.correction import decimate
+            from napari_mrcz.references import read_reference
+
+            movie = decimate(movie, read_reference(self.decimate))
+        return grouped(movie, self.group) if self.group > 1 else movie
+
+
+def check_paths(source: str, target: str) -> None:
+    """See that a file is not written over itself.
+
+    Raises
+    ------
+    MrczError
+        If it is.
+    """
+    if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+        raise MrczError(target, "is the file that is read", advice="Choose another name or folder")
+
+
+def _opened(source: str) -> tuple[Stack, str]:
+    """Open a movie, and say what is in the file that will not be in a copy, or should have been."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        movie = open_movie(source)
+    for warning in caught:
+        warnings.warn(warning.message, warning.category, stacklevel=3)
+    ours = (warning.message for warning in caught if issubclass(warning.category, MrczWarning))
+    odd = [str(message).removeprefix(f"{movie.path}: ") for message in ours]
+    if not odd and movie.header is not None:
+        odd = [finding.sentence for finding in diagnose(source) if finding.field == SURPLUS]
+    return movie, "; ".join(odd)
+
+
+def _compare(path: str, wanted: Stack, report: Callable[[int], None]) -> None:
+    """See that a file holds what was meant to be written: its checksums, and pixel by pixel.
+
+    Raises
+    ------
+    MrczError
+        If a frame differs; says which.
+    """
+    with open_movie(path) as written:
+        if written.shape != wanted.shape:
+            raise MrczError(path, f"{written.shape} was written, where {wanted.shape} was meant")
+        pairs = zip(wanted.frame_makers(), written.frame_makers(), strict=True)
+        threads = processors()
+        with in_order(_same_pixels, pairs, threads, "napari-mrcz-compare") as compared:
+            for index, same in enumerate(compared):
+                if not same:
+                    advice = "Values were rounded, or the file is damaged; the source is kept"
+                    raise MrczError(path, "differs from its source", frame=index, advice=advice)
+                report(index + 1)
+
+
+def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> bool:
+    one, other = (maker() for maker in makers)
+    return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")

@@ -1,0 +1,159 @@
+"""Tasks, one a file, run here or on dask workers; each ends in an `Outcome`, come what may."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.errors import MrczError
+from napari_mrcz.texts import failure_text
+from napari_mrcz.threads import limit_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["Task", "cluster", "run_all"]
+
+# A worker that died (memory, a node switched off) takes its task with it; another tries again.
+_ATTEMPTS = 3
+# Tasks sent ahead, for each thread of the workers.
+_QUEUED = 2
+
+
+class Task(Protocol):
+    """Something to be done with one file. Pickled, where it is done elsewhere."""
+
+    @property
+    def source(self) -> str:
+        """The file."""
+
+    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+        """Do it."""
+
+
+def run_all(
+    tasks: Iterable[Task],
+    *,
+    client: Any = None,
+    report: Callable[[Task, str, int, int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Run tasks; give each one's outcome when it is there.
+
+    Parameters
+    ----------
+    tasks : iterable of Task
+        Independent of each other; taken as they are needed.
+    client : dask.distributed.Client, optional
+        Where to run them (see `cluster`); here, one after the other, without.
+    report : callable, optional
+        Called with (task, stage, frames done, frames) while a task runs here.
+
+    Yields
+    ------
+    Outcome
+        In the order of the tasks here, in that of their ends on a cluster.
+    """
+    if client is None:
+        for task in tasks:
+            yield attempt(task, _about(task, report))
+        return
+    from dask.distributed import as_completed
+
+    # No more than keep the workers busy: what a task carries (a sum, say) waits where it is made.
+    waiting = iter(tasks)
+    workers = max(1, sum(client.nthreads().values()))
+    first = list(islice(waiting, workers * _QUEUED))
+    submitted = {_submit(client, task): task for task in first}
+    completed = as_completed(list(submitted))
+    for future in completed:
+        task = submitted.pop(future)
+        try:
+            outcome = future.result()
+        except Exception as error:  # the workers themselves failed
+            outcome = Outcome(task.source, error=f"{task.source}: {type(error).__name__}: {error}")
+        future.release()
+        for another in islice(waiting, 1):
+            more = _submit(client, another)
+            submitted[more] = another
+            completed.add(more)
+        yield outcome
+
+
+def _submit(client: Any, task: Task) -> Any:
+    if getattr(task, "overwrite", True) is False and not os.path.exists(task.target):  # type: ignore[attr-defined]
+        # A worker that takes over from one that died may find its result.
+        task = replace(task, overwrite=True)  # type: ignore[type-var]
+    return client.submit(_attempt_alone, task, retries=_ATTEMPTS, pure=False)
+
+
+def _attempt_alone(task: Task) -> Outcome:
+    """Run a task on a worker, which is one of many and takes one processor."""
+    limit_threads(1)
+    return attempt(task)
+
+
+def attempt(task: Task, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+    """Run a task; what is wrong with its file becomes an outcome."""
+    start = time.perf_counter()
+    try:
+        return task(report)
+    except MrczError as error:
+        failed = Outcome(task.source, error=str(error))
+    except (OSError, ValueError, ImportError, MemoryError) as error:
+        said = failure_text(error).removeprefix(f"{task.source}: ")
+        failed = Outcome(task.source, error=f"{task.source}: {said}")
+    return replace(failed, seconds=time.perf_counter() - start)
+
+
+@contextmanager
+def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
+    """Give a client of a dask cluster, or None where nothing is asked for.
+
+    Parameters
+    ----------
+    scheduler : str
+        Address of one that runs already.
+    workers : int
+        Processes to start here, otherwise.
+
+    Raises
+    ------
+    MrczError
+        If dask.distributed is not installed, or the scheduler does not answer.
+    """
+    if not scheduler and not workers:
+        yield None
+        return
+    try:
+        from dask.distributed import Client, LocalCluster
+    except ImportError as error:
+        advice = "pip install 'napari-mrcz[distributed]'"
+        raise MrczError(None, "dask.distributed is not installed", advice=advice) from error
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout="10s")
+        except OSError as error:
+            advice = "Start one with: dask scheduler"
+            raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error
+        with client:
+            yield client
+        return
+    # A thread each: one task keeps all its worker's processors busy by itself.
+    local = LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with local, Client(local) as client:
+        yield client
+
+
+def _about(
+    task: Task, report: Callable[[Task, str, int, int], None] | None
+) -> Callable[[str, int, int], None] | None:
+    if report is None:
+        return None
+    return lambda stage, done, total: report(task, stage, done, total)

@@ -1,0 +1,1 @@
+"""The command line, ``napari-mrcz``: what a facility runs on movies by the hundred, headless."""

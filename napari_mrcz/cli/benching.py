@@ -1,0 +1,93 @@
+"""``bench``: how MRCZ fares on this machine, with the user's own movie or a simulated one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_mrcz.cli.progress import bar, say
+from napari_mrcz.errors import MrczError
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(bench)
+
+
+def bench(
+    movie: Annotated[
+        Path | None, typer.Argument(help="A movie; one is simulated without.", show_default=False)
+    ] = None,
+    dose: Annotated[
+        float, typer.Option(min=0, help="Of a simulated one: electrons a pixel and frame.")
+    ] = 1.0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames that are taken.")] = 20,
+    shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns, simulated.")] = (
+        3838,
+        3710,
+    ),
+    rounds: Annotated[int, typer.Option(min=1, help="Turns; times are medians.")] = 3,
+    slow: Annotated[bool, typer.Option("--slow", help="Also what takes minutes (xz).")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="On the disk to be measured; a temporary one without.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for figures 2 and 3 of the article, as PNG.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON.")] = False,
+) -> None:
+    """Compare ways to store a movie: sizes, times, beside copying the plain file.
+
+    They are those of Table 1 of McLeod et al. (2018), as far as they are installed.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from napari_mrcz.comparison import as_text, contestants, race
+    from napari_mrcz.foreign import open_movie
+
+    if folder is not None and not folder.is_dir():
+        raise MrczError(folder, "is no folder")
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+    if movie is None:
+        say(f"{frames} simulated frames of {shape[0]} x {shape[1]} pixels, {dose:g} e-/pix/frame")
+        rng = np.random.default_rng(1)
+        pixels = np.empty((frames, *shape), np.uint8)
+        for pixels_of_one in pixels:
+            pixels_of_one[...] = rng.poisson(dose, shape)
+    else:
+        with open_movie(movie) as stack:
+            pixels = stack[:frames]
+    with bar() as advance:
+        ways = list(contestants(pixels, slow=slow))
+        results = race(pixels, ways, rounds=rounds, folder=folder, progress=advance)
+    typer.echo(json.dumps([asdict(r) for r in results]) if as_json else as_text(results))
+    if figures is not None:
+        _draw(pixels[0], figures)
+
+
+def _draw(frame: object, folder: Path) -> None:
+    import numpy as np
+
+    from napari_mrcz.comparison import curves
+    from napari_mrcz.comparison.figures import draw_compression, draw_serialisation
+
+    one = np.asarray(frame)
+    draw_compression(
+        curves.by_dose(),
+        curves.by_level(one),
+        curves.by_threads(one),
+        curves.by_block(one),
+        os.cpu_count() or 1,
+        folder / "compression.png",
+    )
+    draw_serialisation(curves.serialisations(), folder / "serialisation.png")
+    say(f"figures are in {folder}")

@@ -1,0 +1,133 @@
+"""``correct`` and ``recipe``: a recipe of corrections, and doing it to one movie or a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_mrcz.cli.compressing import Files, Json, Overwrite, Scheduler, Workers
+from napari_mrcz.cli.looking import SUFFIXES
+from napari_mrcz.cli.paths import distinct, movies_in, path, target_of
+from napari_mrcz.cli.progress import bar, say, tell_outcomes
+from napari_mrcz.errors import MrczError
+
+__all__ = ["add_to"]
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
+
+recipes = typer.Typer(no_args_is_help=True, help="Show, check and make recipes of corrections.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(correct)
+    app.add_typer(recipes, name="recipe")
+
+
+def correct(
+    files: Files,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
+    ],
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
+    ] = None,
+    overwrite: Overwrite = False,
+    workers: Workers = 0,
+    scheduler: Scheduler = "",
+    as_json: Json = False,
+) -> None:
+    """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
+    from napari_mrcz.batch import cluster
+    from napari_mrcz.batch.correct import correct_all, with_orientation
+    from napari_mrcz.foreign import FOREIGN_SUFFIXES, open_movie
+    from napari_mrcz.recipe import OutlierStep, Recipe
+
+    wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
+    sources = movies_in(files, (*SUFFIXES, *FOREIGN_SUFFIXES))
+    targets = [target_of(source, output, ".mrcz") for source in sources]
+    distinct(targets)
+    if wanted.gain is not None and wanted.gain.orientation == "auto":
+        with open_movie(sources[0]) as movie:
+            wanted = with_orientation(wanted, movie)
+        if wanted.gain is not None:
+            say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
+    output.mkdir(parents=True, exist_ok=True)
+    with cluster(scheduler, workers) as client, bar() as advance:
+        outcomes = correct_all(
+            [str(source.absolute()) for source in sources],
+            [str(target.absolute()) for target in targets],
+            wanted,
+            client=client,
+            overwrite=overwrite,
+            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
+        )
+        status = tell_outcomes(outcomes, "corrected", as_json=as_json)
+    if status:
+        raise typer.Exit(status)
+
+
+@recipes.command()
+def show(recipe: RecipeFile) -> None:
+    """Say what a recipe does."""
+    from napari_mrcz.recipe import Recipe
+
+    for sentence in Recipe.load(recipe).sentences():
+        typer.echo(sentence)
+
+
+@recipes.command()
+def check(recipe: RecipeFile) -> None:
+    """See that a recipe can be done: its keys, its values, and the files that it names."""
+    from napari_mrcz.defects import read_defects
+    from napari_mrcz.recipe import Recipe
+    from napari_mrcz.references import read_reference
+
+    found = Recipe.load(recipe)
+    shape = None
+    if found.gain is not None:
+        reference = read_reference(found.gain.reference)
+        shape = reference.shape
+        if not (reference > 0).any():
+            raise MrczError(found.gain.reference, "has no pixel that can be used")
+        typer.echo(f"gain reference: {shape[0]} x {shape[1]} pixels")
+        if found.gain.dark and read_reference(found.gain.dark).shape != shape:
+            raise ValueError(f"the dark reference {found.gain.dark} has another shape")
+    if found.outliers is not None and found.outliers.defects:
+        try:
+            defects = read_defects(found.outliers.defects, shape)
+        except MrczError:
+            raise
+        except ValueError:  # rectangles; without a reference the shape is not known
+            typer.echo("defects: rectangles, which will be held against the frames")
+        else:
+            typer.echo(f"defects: {int(defects.sum())} pixels")
+    typer.echo(f"{recipe} can be done")
+
+
+@recipes.command()
+def new(
+    recipe: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    history: Annotated[
+        Path | None,
+        typer.Option(help="A corrected movie: the recipe says what was done to it."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a recipe to be edited, or that of a movie that was corrected."""
+    from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
+    from napari_mrcz.stack import open as open_stack
+
+    if history is None:
+        # The reference is named, for who edits it; `check` says whether it is there.
+        made = Recipe(OutlierStep(), GainStep("gain.mrc"), KomaStep())
+    else:
+        with open_stack(history) as stack:
+            if not stack.history:
+                raise MrczError(history, "has no history: nothing was done to it")
+            made = Recipe.of_history(stack.history, recipe.absolute().parent)
+    made.save(recipe, overwrite=overwrite)
+    for sentence in made.sentences():
+        typer.echo(sentence)

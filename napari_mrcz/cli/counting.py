@@ -1,0 +1,89 @@
+"""``count``: electrons counted in raw frames."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_mrcz.cli.compressing import Files, Json, Overwrite, Scheduler
+from napari_mrcz.cli.looking import SUFFIXES
+from napari_mrcz.cli.paths import distinct, movies_in, path, target_of
+from napari_mrcz.cli.progress import bar, tell_outcomes
+
+__all__ = ["add_to"]
+
+
+class SuperResolution(Enum):
+    """Pixels of the counts along one of the detector's."""
+
+    one = "1"
+    two = "2"
+    four = "4"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(count)
+
+
+def count(
+    files: Files,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
+    ],
+    super_resolution: Annotated[
+        SuperResolution,
+        typer.Option(help="Pixels of the counts along one of the detector's."),
+    ] = SuperResolution.one,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Charge that makes an electron, in grey values; fitted without it."),
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(help="Table of one movie's electrons, frame, y, x, charge: .csv or .parquet."),
+    ] = None,
+    overwrite: Overwrite = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes of dask's that count; compressed frames go there.")
+    ] = 0,
+    scheduler: Scheduler = "",
+    as_json: Json = False,
+) -> None:
+    """Count single electrons in raw frames of a fast detector; background and spots are fitted."""
+    from napari_mrcz.batch import cluster, run_all
+    from napari_mrcz.batch.counting import CountElectrons
+    from napari_mrcz.foreign import FOREIGN_SUFFIXES
+
+    if threshold is not None and not threshold > 0:
+        raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")
+    sources = movies_in(files, (*SUFFIXES, *FOREIGN_SUFFIXES))
+    targets = [target_of(source, output, ".mrcz") for source in sources]
+    distinct(targets)
+    if events is not None and len(sources) > 1:
+        raise typer.BadParameter("--events takes the electrons of one movie")
+    output.mkdir(parents=True, exist_ok=True)
+    with cluster(scheduler, workers) as client, bar() as advance:
+        # One movie after the other: the workers share the frames of each.
+        tasks = (
+            CountElectrons(
+                str(source),
+                str(target),
+                super_resolution=int(super_resolution.value),
+                threshold=threshold,
+                events=str(events or ""),
+                overwrite=overwrite,
+                client=client,
+            )
+            for source, target in zip(sources, targets, strict=True)
+        )
+        outcomes = run_all(
+            tasks,
+            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
+        )
+        status = tell_outcomes(outcomes, "counted", as_json=as_json)
+    if status:
+        raise typer.Exit(status)

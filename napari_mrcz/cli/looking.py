@@ -1,0 +1,166 @@
+"""``info``, ``verify``, ``repair``: what is in a file, is it whole, what can be saved of it."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_mrcz.cli.compressing import PLAIN_SUFFIXES, Overwrite
+from napari_mrcz.cli.paths import movies_in, path
+from napari_mrcz.cli.progress import bar, say, tell_outcomes
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.reader import FrameReader
+from napari_mrcz.texts import size_text
+
+if TYPE_CHECKING:
+    from napari_mrcz.stack import Stack
+
+__all__ = ["SUFFIXES", "add_to"]
+
+SUFFIXES = (".mrcz", *PLAIN_SUFFIXES)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(info)
+    app.command()(verify)
+    app.command()(repair)
+
+
+def info(
+    files: Annotated[list[Path], typer.Argument(help="Files.", parser=path, show_default=False)],
+    frames: Annotated[bool, typer.Option("--frames", help="List every frame as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write an object a file.")] = False,
+) -> None:
+    """Show header, metadata and history, and what is wrong with the header (see repair)."""
+    from napari_mrcz.doctor import diagnose
+    from napari_mrcz.stack import open as open_stack
+
+    status = 0
+    for file in files:
+        try:
+            with open_stack(file, read_ahead=False) as stack:
+                known = _known(file, stack, frames)
+            known["findings"] = [str(finding) for finding in diagnose(file)]
+        except MrczError as error:
+            say(f"napari-mrcz: {error}")
+            status = 1
+        else:
+            typer.echo(json.dumps(known, default=str) if as_json else _as_text(known))
+    if status:
+        raise typer.Exit(status)
+
+
+def verify(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Files, or folders: then all within.", parser=path, show_default=False),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Write an object a file.")] = False,
+) -> None:
+    """Decode every frame and hold it against its checksum; the exit status is 1 on damage."""
+    from dataclasses import asdict
+
+    from napari_mrcz.format import verify as verify_file
+
+    found = movies_in(paths, SUFFIXES)
+    bad = []
+    with bar() as advance:
+        for file in found:
+            report = verify_file(file, progress=partial(advance, file.name))
+            if not report:
+                bad.append(file)
+            if as_json:
+                typer.echo(json.dumps({**asdict(report), "ok": report.ok}))
+            else:
+                typer.echo(str(report))
+    if len(found) > 1:
+        say(f"{len(found) - len(bad)} of {len(found)} files are good")
+    if bad:
+        raise typer.Exit(1)
+
+
+def repair(
+    file: Annotated[
+        Path, typer.Argument(help="The damaged file.", parser=path, show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", parser=path)],
+    pixel_size: Annotated[
+        float, typer.Option(min=0, max=1e6, help="In angstrom, where the file does not tell.")
+    ] = 0.0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Save what is whole of a file that was cut off or damaged, and mend its header."""
+    from napari_mrcz.batch import Repack, run_all
+
+    task = Repack(str(file), str(output), repair=True, pixel_size=pixel_size, overwrite=overwrite)
+    with bar() as advance:
+        outcomes = run_all([task], report=lambda task, stage, n, of: advance(stage, n, of))
+        status = tell_outcomes(outcomes, "repaired")
+    if status:
+        raise typer.Exit(status)
+
+
+def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
+    """Give what is known of a file as plain values."""
+    from napari_mrcz.format.metadata import to_json_safe
+
+    header = stack.header
+    file_nbytes = file.stat().st_size
+    known: dict[str, Any] = {
+        "path": str(file),
+        "shape": stack.shape,
+        "dtype": str(stack.dtype),
+        "pixel_size": stack.pixel_size,
+        "file_nbytes": file_nbytes,
+        "ratio": round(stack.nbytes / file_nbytes, 3),
+        "header": dict(header) if header is not None else {},
+        "metadata": stack.metadata,
+        "history": [dict(step) for step in stack.history],
+        "footer": dict(stack.description.other),
+    }
+    if frames:
+        known["frames"] = _frames(file)
+    plain: dict[str, Any] = to_json_safe(known)
+    return plain
+
+
+def _frames(file: Path) -> list[dict[str, Any]]:
+    with FrameReader(file) as reader:
+        index, nbytes = reader.index, reader.header.frame_nbytes
+        places = zip(index.offsets, index.sizes, strict=True)
+        return [
+            {"frame": i, "offset": int(o), "bytes": int(s), "ratio": round(nbytes / int(s), 3)}
+            for i, (o, s) in enumerate(places)
+        ]
+
+
+def _as_text(known: dict[str, Any]) -> str:
+    n, y, x = known["shape"]
+    size = known["pixel_size"][2]
+    lines = [
+        known["path"],
+        f"  {n} frames of {y} x {x} pixels, {known['dtype']}, "
+        + (f"{size:.5g} angstrom a pixel" if size else "pixel size unknown"),
+        f"  {size_text(known['file_nbytes'])}, {known['ratio']:.3g} to 1",
+    ]
+    for title in ("header", "metadata", "footer"):
+        if known[title]:
+            lines.append(f"  {title}")
+            lines += [f"    {name:<15} {_short(value)}" for name, value in known[title].items()]
+    for number, step in enumerate(known["history"], 1):
+        told = ", ".join(f"{k}={_short(v)}" for k, v in step.items() if k != "name")
+        lines.append(f"  correction {number}: {step.get('name', '?')} ({told})")
+    lines += [f"  to be mended: {finding}" for finding in known["findings"]]
+    for frame in known.get("frames", ()):
+        lines.append("  " + "  ".join(f"{name} {value}" for name, value in frame.items()))
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,0 +1,110 @@
+"""The program ``napari-mrcz``: its commands, and what its exit status means.
+
+0: all was done; 1: a file could not be used, or is damaged; 2: the command line is wrong;
+130: interrupted. Data goes to the standard output, all else to the standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from napari_mrcz.cli import (
+    benching,
+    compressing,
+    correcting,
+    counting,
+    looking,
+    microed,
+    reporting,
+    showing,
+    watching,
+)
+from napari_mrcz.cli.progress import say
+from napari_mrcz.errors import MrczError
+from napari_mrcz.texts import failure_text
+
+__all__ = ["app", "main"]
+
+_MISUSED, _INTERRUPTED = 2, 130
+# Some versions of typer bring a click of their own: whichever it is, this is its class.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="napari-mrcz",
+    help="Compress, verify, inspect and correct movies of electron microscopes, MRC and MRCZ.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for _module in (
+    compressing,
+    looking,
+    correcting,
+    microed,
+    counting,
+    watching,
+    reporting,
+    benching,
+    showing,
+):
+    _module.add_to(app)
+
+
+def main() -> None:
+    """Run it, and end with its exit status; what is wrong is said in one line."""
+    warnings.showwarning = _show_warning
+    _open_what_is_closed()
+    try:
+        status = app(standalone_mode=False)
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "napari-mrcz"
+        if not error.format_message():  # a group of commands without one: its help was written
+            sys.exit(_MISUSED)
+        _end(f"{error.format_message()} ({command} --help tells more)", _MISUSED)
+    except MrczError as error:
+        _end(str(error), 1)
+    except (OSError, ValueError, ImportError, MemoryError) as error:
+        _end(failure_text(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("interrupted", _INTERRUPTED)
+    else:
+        sys.exit(status)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"napari-mrcz {version_of('napari-mrcz')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _open_what_is_closed() -> None:
+    """Put nothing in the place of standard streams that are closed.
+
+    Else the next file to be opened would take their number, and what is said.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+
+
+def _end(said: str, status: int) -> NoReturn:
+    say(f"napari-mrcz: {said}")
+    sys.exit(status)
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    say(f"napari-mrcz: warning: {message}")

@@ -1,0 +1,68 @@
+"""Which files are meant, and where what is made of them goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from napari_mrcz.errors import MrczError
+
+__all__ = ["distinct", "movies_in", "path", "target_of"]
+
+
+def path(text: str) -> Path:
+    """Take a path from the command line; whether it can be read is found out when its turn comes.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is empty: it would be the current folder, with all that is in it.
+    """
+    if not text:
+        raise typer.BadParameter("an empty name, maybe of a variable that is not set")
+    return Path(text)
+
+
+def movies_in(paths: list[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    """Give files as they are named, and of folders all movies within, in order of their names.
+
+    Raises
+    ------
+    typer.BadParameter
+        If there is none.
+    """
+    found: list[Path] = []
+    for named in paths:
+        if named.is_dir():
+            inside = (p for p in named.rglob("*") if p.name.lower().endswith(suffixes))
+            found += sorted(p for p in inside if p.is_file())
+        else:
+            found.append(named)  # one that is not there is told of when its turn comes
+    if not found:
+        raise typer.BadParameter(f"no movie is in {', '.join(map(str, paths))}")
+    return found
+
+
+def target_of(source: Path, folder: Path | None, suffix: str) -> Path:
+    """Give the path of what is made of a file: beside it or in a folder, with another suffix."""
+    name = source.name
+    for packed in (".gz", ".bz2"):
+        name = name.removesuffix(packed)
+    return (folder or source.parent) / f"{Path(name).stem}{suffix}"
+
+
+def distinct(targets: list[Path]) -> None:
+    """See that no two files go to one place.
+
+    Raises
+    ------
+    MrczError
+        If they do.
+    """
+    seen: set[Path] = set()
+    for target in targets:
+        if target in seen:
+            advice = "Give them folders of their own with --output"
+            raise MrczError(target, "is what two of these files would be written to", advice=advice)
+        seen.add(target)

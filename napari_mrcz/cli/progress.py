@@ -1,0 +1,97 @@
+"""What is told while files are worked on: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from napari_mrcz.texts import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from napari_mrcz.batch import Outcome
+
+__all__ = ["bar", "say", "tell_outcomes"]
+
+
+def say(line: str) -> None:
+    """Write a line to the standard error; one it stays, whatever is in the name of a file."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    typer.echo("".join(shown), err=True)
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that takes (what, done, of how many); on a terminal it draws a bar."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, of: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        one = progress.add_task("", total=None)
+
+        def advance(what: str, done: int, of: int) -> None:
+            progress.update(one, description=what, completed=done, total=of or None)
+
+        yield advance
+
+
+def tell_outcomes(outcomes: Iterable[Outcome], verb: str, *, as_json: bool = False) -> int:
+    """Tell each outcome as it comes, and in the end how many there were; give the exit status.
+
+    Parameters
+    ----------
+    outcomes : iterable of Outcome
+        One a file.
+    verb : str
+        What was done to them, such as "compressed".
+    as_json : bool
+        Write a JSON object a file to the standard output, and nothing else there.
+    """
+    done: list[Outcome] = []
+    for outcome in outcomes:
+        done.append(outcome)
+        if as_json:
+            typer.echo(json.dumps(outcome.as_dict()))
+        elif outcome.ok:
+            say(outcome_text(outcome))
+        if not outcome.ok:
+            say(f"napari-mrcz: {outcome.error}")
+    failed = [outcome for outcome in done if not outcome.ok]
+    if len(done) > 1:
+        say(_summary(done, failed, verb))
+    return 1 if failed else 0
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Give a line for a file that was done."""
+    line = f"{Path(outcome.source).name}"
+    if outcome.target:
+        line += f" -> {outcome.target}"
+    if outcome.target_nbytes:
+        ratio = outcome.source_nbytes / outcome.target_nbytes
+        sizes = f"{size_text(outcome.source_nbytes)} -> {size_text(outcome.target_nbytes)}"
+        line += f": {sizes} ({ratio:.3g} to 1), {outcome.seconds:.1f} s"
+    return "; ".join([line, *outcome.notes])
+
+
+def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
+    good = [outcome for outcome in done if outcome.ok]
+    line = f"{len(good)} of {len(done)} files {verb}"
+    before = sum(outcome.source_nbytes for outcome in good)
+    after = sum(outcome.target_nbytes for outcome in good)
+    if before and after:
+        line += f", {size_text(before)} -> {size_text(after)} ({before / after:.3g} to 1)"
+    if failed:
+        line += "; failed: " + ", ".join(Path(outcome.source).name for outcome in failed)
+    return line

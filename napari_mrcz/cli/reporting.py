@@ -1,0 +1,107 @@
+"""``session``: what a session was like, as a page to read and a table to compute with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_mrcz.cli.compressing import Files, Overwrite, Scheduler, Workers
+from napari_mrcz.cli.looking import SUFFIXES
+from napari_mrcz.cli.paths import movies_in
+from napari_mrcz.cli.progress import bar, say, tell_outcomes
+from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from napari_mrcz.recipe import Recipe
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(session)
+
+
+def session(
+    files: Files,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The report to write, one HTML file.")
+    ],
+    table: Annotated[
+        Path | None, typer.Option(help="A row a movie, as .csv or .parquet.", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", "-r", help="Movies are measured after it; outliers alone without it."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    workers: Workers = 0,
+    scheduler: Scheduler = "",
+) -> None:
+    """Report on a session: dose, outliers, noise, contrast. Name movies in order of acquisition.
+
+    A movie that cannot be used is listed as such; the exit status is 1 then.
+    """
+    from datetime import datetime
+
+    from napari_mrcz.batch import cluster, run_all
+    from napari_mrcz.foreign import FOREIGN_SUFFIXES
+    from napari_mrcz.format.atomic import AtomicFile, check_target
+    from napari_mrcz.recipe import OutlierStep, Recipe
+    from napari_mrcz.reporting import Measurements, page, write_table
+    from napari_mrcz.reporting.figures import need_matplotlib
+    from napari_mrcz.reporting.table import SUFFIXES as TABLES
+    from napari_mrcz.reporting.table import check_table
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter("--output is the report, a file of .html")
+    if table is not None and table.suffix.lower() not in TABLES:
+        raise typer.BadParameter(f"--table is a file of {' or '.join(TABLES)}")
+    # Whatever would refuse the results is found before hours are spent on them.
+    need_matplotlib()
+    if table is not None:
+        check_table(table)
+    for target in filter(None, (output, table)):
+        check_target(target, overwrite=overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        AtomicFile(target, overwrite=overwrite).discard()  # the folder may be read-only
+    wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
+    sources = [str(path.absolute()) for path in movies_in(files, (*SUFFIXES, *FOREIGN_SUFFIXES))]
+    measurements = Measurements(sources, _oriented(wanted, sources))
+    with cluster(scheduler, workers) as client, bar() as advance:
+        outcomes = run_all(
+            measurements.tasks(),
+            client=client,
+            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
+        )
+        status = tell_outcomes(map(measurements.take, outcomes), "measured")
+    findings = measurements.findings()
+    with AtomicFile(output, overwrite=overwrite) as file:
+        # Names of files need not be of the encoding that the system claims.
+        file.write(page(findings, datetime.now().astimezone()).encode(errors="backslashreplace"))
+        file.commit()
+    if table is not None:
+        write_table(table, findings.movies, overwrite=overwrite)
+    say(f"the report is {output}" + (f", the table {table}" if table is not None else ""))
+    if status or len(findings.usable) < len(findings.movies):
+        raise typer.Exit(1)
+
+
+def _oriented(recipe: Recipe, sources: list[str]) -> Recipe:
+    """Give a recipe whose reference lies as the first movie that can be read shows."""
+    if recipe.gain is None or recipe.gain.orientation != "auto":
+        return recipe
+    from napari_mrcz.batch.correct import with_orientation
+    from napari_mrcz.foreign import open_movie
+
+    for source in sources:
+        try:
+            with open_movie(source) as movie:
+                return with_orientation(recipe, movie)
+        except (MrczError, OSError):
+            continue
+    return recipe

@@ -1,0 +1,98 @@
+"""``open`` and ``demo``: movies in a window of napari."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_mrcz.cli.progress import say
+from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["add_to"]
+
+_PLUGIN = "napari-mrcz"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("open")(open_)
+    app.command()(demo)
+
+
+def open_(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files, each to be a layer.", show_default=False)
+    ],
+) -> None:
+    """Open movies in napari, with all widgets of this plugin beside them."""
+    for path in files:
+        if not path.is_file():
+            found = "is a folder; name the files in it" if path.is_dir() else "is not there"
+            raise MrczError(path, found)
+    _with_window(lambda: _show(files))
+
+
+def demo(
+    screenshot: Annotated[
+        Path | None,
+        typer.Option(help="Save a picture of the window there and end.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a simulated movie, demo.mrcz, into the current folder, and open it in napari."""
+
+    def run() -> None:
+        from napari_mrcz.demo import main
+
+        main([] if screenshot is None else ["--screenshot", str(screenshot)])
+
+    _with_window(run)
+
+
+def _with_window(show: Callable[[], None]) -> None:
+    """Do what needs napari, Qt and a screen; say which of them is missing.
+
+    Raises
+    ------
+    MrczError
+        If one is.
+    """
+    screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not any(map(os.environ.get, screens)):
+        # Qt would end the program, and say much.
+        advice = "Over ssh, use ssh -X; the other commands need none"
+        raise MrczError(None, "there is no screen for a window", advice=advice)
+    try:
+        import napari  # noqa: F401
+        import qtpy.QtWidgets  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # qtpy without Qt raises either, by its version
+        advice = "pip install 'napari-mrcz[all]'; the other commands need neither"
+        raise MrczError(None, "a window needs napari and Qt", advice=advice) from error
+    show()
+
+
+def _show(files: list[Path]) -> None:
+    import napari
+    from npe2 import PluginManager
+
+    from napari_mrcz.plugin.reader import get_reader
+
+    viewer = napari.Viewer(title=", ".join(path.name for path in files[:3]))
+    for path in files:
+        try:
+            # Other kinds of files are left to whoever reads them in napari.
+            viewer.open(path, plugin=_PLUGIN if get_reader(str(path)) else None)
+        except (MrczError, OSError, ValueError) as error:
+            say(f"napari-mrcz: {error}")
+    if not viewer.layers:
+        viewer.close()
+        raise typer.Exit(1)
+    for widget in PluginManager.instance().get_manifest(_PLUGIN).contributions.widgets or ():
+        viewer.window.add_plugin_dock_widget(_PLUGIN, widget.display_name, tabify=True)
+    napari.run()

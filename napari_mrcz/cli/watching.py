@@ -1,0 +1,207 @@
+"""``watch``: a session followed while it is recorded."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_mrcz.cli.compressing import (
+    PLAIN_SUFFIXES,
+    Codec,
+    Dtype,
+    Filter,
+    FilterOption,
+    Json,
+    Level,
+    Overwrite,
+    Threads,
+)
+from napari_mrcz.cli.paths import path
+from napari_mrcz.cli.progress import bar, outcome_text, say
+from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from napari_mrcz.recipe import Recipe
+    from napari_mrcz.watching import Watch
+
+__all__ = ["add_to"]
+
+_JOURNAL = "watch.jsonl"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(watch)
+
+
+def watch(
+    folder: Annotated[
+        Path, typer.Argument(help="Where movies arrive, and folders in it.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
+    ],
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", "-r", help="Also correct them, into the folder OUT/corrected."),
+    ] = None,
+    settle: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1e6, help="Seconds for which a finished movie's size and time rest."
+        ),
+    ] = 10.0,
+    marker: Annotated[
+        str,
+        typer.Option(
+            help='A movie is finished when there is a file of its name and this: ".done".'
+        ),
+    ] = "",
+    pattern: Annotated[
+        str, typer.Option(help='Names of the movies, such as "*_fractions.tiff".')
+    ] = "*",
+    poll: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=1e6, help="Look every so many seconds, as network disks send no events."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds after which a stack is corrected with the KOMA window "
+            "that there is; without it when the window is complete or watching is over.",
+        ),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Do what is there, correct all stacks, and end.")
+    ] = False,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(min=0, max=1e6, help="End when nothing has come for so many seconds."),
+    ] = None,
+    codec: Annotated[Codec, typer.Option(help="Every MRCZ reader knows all.")] = Codec.zstd,
+    level: Level = 1,
+    filter_: FilterOption = Filter.auto,
+    dtype: Dtype = None,
+    group: Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of EER.")] = 1,
+    decimate: Annotated[
+        Path | None,
+        typer.Option(help="Gain reference: float frames are divided by it, back to whole counts."),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete sources whose results were verified.")
+    ] = False,
+    overwrite: Overwrite = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compress, verify and correct movies as they are finished; start it again to go on.
+
+    A journal in the output folder (watch.jsonl) says what is done: ended or killed at any moment,
+    it goes on where it was. Every result is read back and compared. Interrupted (Ctrl-C), it ends
+    at once, and stacks that wait for their KOMA window wait for the next start; --once corrects
+    them with the window that there is.
+    """
+    from napari_mrcz.foreign import FOREIGN_SUFFIXES
+    from napari_mrcz.recipe import Recipe
+    from napari_mrcz.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch, woken
+
+    if delete and group > 1:
+        raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
+    if timeout is not None and recipe is None:
+        raise typer.BadParameter("--timeout is for the KOMA windows of a --recipe")
+    if not folder.is_dir():
+        raise MrczError(folder, "is no folder that can be watched")
+    if output.resolve() == folder.resolve():
+        raise typer.BadParameter("results need a folder of their own: --output")
+    wanted = None if recipe is None else Recipe.load(recipe)
+    arrivals = Arrivals(
+        folder,
+        (".mrcz", *PLAIN_SUFFIXES, *FOREIGN_SUFFIXES),
+        settle=settle,
+        marker=marker,
+        pattern=pattern,
+        ignored=[output, *_references(wanted, decimate)],
+    )
+    options = {
+        "codec": codec.value,
+        "level": level,
+        "filter": filter_.value,
+        "dtype": dtype,
+        "group": group,
+        "decimate": str(decimate or ""),
+        "threads": threads,
+    }
+    with (
+        Journal(output / _JOURNAL) as journal,
+        woken(folder, poll, _say) as wait,
+        bar() as advance,
+    ):
+        ledger = Ledger(journal, folder)
+        corrections = None
+        if wanted is not None:
+            corrections = Corrections(ledger, output, wanted, timeout=timeout, overwrite=overwrite)
+        watching = Watch(
+            arrivals,
+            ledger,
+            output,
+            wait,
+            _say,
+            options,
+            corrections,
+            delete=delete,
+            overwrite=overwrite,
+            ending=Ending(once, stop_after),
+            report=advance,
+        )
+        status = _tell(watching, as_json)
+    if status:
+        raise typer.Exit(status)
+
+
+def _references(recipe: Recipe | None, decimate: Path | None) -> list[Path]:
+    """Give the files that look like movies and are none."""
+    named = [str(decimate or "")]
+    if recipe is not None and recipe.gain is not None:
+        named += [recipe.gain.reference, recipe.gain.dark]
+    if recipe is not None and recipe.outliers is not None:
+        named.append(recipe.outliers.defects)
+    return [Path(name) for name in named if name]
+
+
+def _tell(watching: Watch, as_json: bool) -> int:
+    """Tell each step, and in the end how many there were; give the exit status."""
+    done = Counter[str]()
+    failed: list[str] = []
+    try:
+        for step in watching.steps():
+            outcome = step.outcome
+            done[step.kind] += outcome.ok
+            told = step.kind != "summed" or not outcome.ok
+            if as_json and told:
+                typer.echo(json.dumps({"step": step.kind, **outcome.as_dict()}))
+            elif outcome.ok and told:
+                say(outcome_text(outcome))
+            if not outcome.ok:
+                failed.append(Path(outcome.source).name)
+                say(f"napari-mrcz: {outcome.error}")
+    finally:
+        line = f"movies compressed: {done['compressed']}"
+        if watching.corrections is not None:
+            line += f", corrected: {done['corrected']}"
+        if watching.waiting:
+            line += f", waiting for their KOMA window: {watching.waiting}"
+        if failed:
+            line += f"; failed: {', '.join(failed)}"
+        say(line)
+    return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    say(f"napari-mrcz: {line}")

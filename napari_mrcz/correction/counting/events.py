@@ -1,0 +1,184 @@
+"""Finding electrons in a frame: brightest pixels, spots fitted to them, and what those leave."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.counting.overlap import models, resolve
+from napari_mrcz.correction.counting.spot import REACH, fit_spots, profile
+
+__all__ = ["Events", "draw", "find_events", "patches_at", "peaks"]
+
+_ROUNDS = 3
+_BESIDE = 2.0
+_STRIP = 256
+# What a strip must know of its neighbours: a spot, and the spots that overlap it.
+_MARGIN = 6 * REACH
+
+Values = npt.NDArray[np.float64]
+
+
+class Events(NamedTuple):
+    """Electrons of one frame.
+
+    Parameters
+    ----------
+    y, x : ndarray of float32
+        Where they struck, in pixels; the middle of the first pixel is 0.
+    charge : ndarray of float32
+        What each left, in grey values.
+    """
+
+    y: npt.NDArray[np.float32]
+    x: npt.NDArray[np.float32]
+    charge: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Give the number of electrons."""
+        return len(self.y)
+
+
+def find_events(
+    frame: npt.NDArray[np.float32], spread: float, threshold: float, noise: float
+) -> Events:
+    """Find the electrons of a frame.
+
+    Spots are fitted to pixels brighter than their neighbours; what these leave may hide others
+    close by, so that the search goes on in it, and all are fitted again beside each other. Those
+    that overlap are fitted together in the end.
+
+    Parameters
+    ----------
+    frame : ndarray, shape (y, x)
+        Background subtracted.
+    spread : float
+        Standard deviation of the spots, in pixels.
+    threshold : float
+        Charge from which a spot is an electron, in grey values.
+    noise : float
+        Standard deviation of a pixel, in grey values.
+    """
+    parts = []
+    for top in range(0, frame.shape[0], _STRIP):
+        bottom = min(top + _STRIP, frame.shape[0])
+        first = max(0, top - _MARGIN)
+        strip = frame[first : min(bottom + _MARGIN, frame.shape[0])]
+        y, x, charge = _in_strip(np.pad(strip.astype(np.float64), REACH), spread, threshold, noise)
+        y += first - REACH
+        x -= REACH
+        own = (y >= top - 0.5) & (y < bottom - 0.5)
+        parts.append(np.stack([y, x, charge])[:, own])
+    y, x, charge = np.concatenate(parts, axis=1).astype(np.float32)
+    return Events(y, x, charge)
+
+
+def draw(events: Events, spread: float, shape: tuple[int, ...]) -> Values:
+    """Give the image (y, x) of some electrons."""
+    where = np.stack([events.y, events.x], axis=1).astype(np.float64)
+    middle = np.rint(where).astype(np.intp)
+    padded = (shape[0] + 2 * REACH, shape[1] + 2 * REACH)
+    at = (middle[:, 0] + REACH) * padded[1] + middle[:, 1] + REACH
+    _, index = patches_at(np.zeros(padded), at)
+    spots = models(where - middle, events.charge.astype(np.float64), spread)
+    return _drawn(spots, index, padded)[REACH:-REACH, REACH:-REACH]
+
+
+def peaks(frame: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.intp]:
+    """Give flat indices of pixels above `least` and brighter than their eight neighbours.
+
+    Of equal ones the last counts; the outermost REACH pixels are not looked at.
+    """
+    inner = frame[REACH:-REACH, REACH:-REACH]
+    found = inner > least
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            if (dy, dx) != (0, 0):
+                other = _shifted(frame, dy, dx)
+                found &= (inner > other) if (dy, dx) > (0, 0) else (inner >= other)
+    y, x = np.nonzero(found)
+    flat: npt.NDArray[np.intp] = (y + REACH) * frame.shape[1] + x + REACH
+    return flat
+
+
+def patches_at(frame: Values, at: npt.NDArray[np.intp]) -> tuple[Values, npt.NDArray[np.intp]]:
+    """Give the pixels about each of some, (m, k, k), and their flat indices."""
+    away = np.arange(-REACH, REACH + 1)
+    offsets = away[:, np.newaxis] * frame.shape[1] + away
+    index = at[:, np.newaxis, np.newaxis] + offsets
+    return frame.reshape(-1)[index], index
+
+
+def _in_strip(
+    frame: Values, spread: float, threshold: float, noise: float
+) -> tuple[Values, Values, Values]:
+    central = float(np.square(profile(np.zeros(1), spread)[0].max()))
+    # A spot midway between pixels is only half as bright.
+    least = threshold * central / 2
+    left = frame.copy()
+    at = np.empty(0, np.intp)
+    position, charge, enough = np.empty((0, 2)), np.empty(0), np.empty(0)
+    for _ in range(_ROUNDS):
+        new = peaks(left, least)
+        new = new[~np.isin(new, at)]
+        if not new.size:
+            break
+        # Beside a brighter spot noise and misfit gather: there it takes more to be an electron.
+        beside = _beside(new, at, frame.shape)
+        enough = np.concatenate([enough, np.where(beside, _BESIDE, 1) * threshold])
+        at = np.concatenate([at, new])
+        position = np.concatenate([position, np.zeros((len(new), 2))])
+        charge = np.concatenate([charge, np.zeros(len(new))])
+        for _ in range(2):
+            # Each spot is fitted to what all the others leave.
+            patches, index = patches_at(left, at)
+            own = models(position, charge, spread)
+            charge, position, _ = fit_spots(patches + own, spread, position)
+            keep = charge > enough
+            at, position, charge, enough = at[keep], position[keep], charge[keep], enough[keep]
+            index = index[keep]
+            left = frame - _drawn(models(position, charge, spread), index, frame.shape)
+    y, x = np.divmod(at, frame.shape[1])
+    where, charge = resolve(
+        left,
+        np.stack([y, x], axis=1) + position,
+        charge,
+        spread=spread,
+        threshold=threshold,
+        noise=noise,
+    )
+    return where[:, 0], where[:, 1], charge
+
+
+def _beside(
+    some: npt.NDArray[np.intp], others: npt.NDArray[np.intp], shape: tuple[int, ...]
+) -> npt.NDArray[np.bool_]:
+    """Tell which pixels are, or touch, one of others."""
+    marked = np.zeros(shape, np.bool_)
+    marked.reshape(-1)[others] = True
+    near = _touching(marked)
+    return near.reshape(-1)[some]
+
+
+def _touching(marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    near = marked.copy()
+    near[1:] |= marked[:-1]
+    near[:-1] |= marked[1:]
+    sideways = near.copy()
+    near[:, 1:] |= sideways[:, :-1]
+    near[:, :-1] |= sideways[:, 1:]
+    return near
+
+
+def _drawn(spots: Values, index: npt.NDArray[np.intp], shape: tuple[int, ...]) -> Values:
+    """Add all spots into one image."""
+    size = shape[0] * shape[1]
+    image = np.bincount(index.reshape(-1), spots.reshape(-1), size)
+    return image.astype(np.float64, copy=False).reshape(shape)
+
+
+def _shifted(frame: Values, dy: int, dx: int) -> Values:
+    y, x = frame.shape
+    return frame[REACH + dy : y - REACH + dy, REACH + dx : x - REACH + dx]

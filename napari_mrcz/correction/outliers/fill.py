@@ -1,0 +1,272 @@
+"""What an outlier pixel should have counted, and putting that in its place.
+
+McLeod et al., preprint doi:10.1101/116533, section 4, step 5. The same fill in every frame is
+itself correlated noise, and no whole number: so each frame's counts are drawn from the Poisson
+distribution around it, unless the preprint's expectation itself is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.neighbours import NEIGHBOURS, over_neighbours
+from napari_mrcz.correction.poisson_draws import PoissonDraws, random_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_mrcz.correction.outliers.counts import SummedCounts
+
+__all__ = ["FILLS", "K2_POINT_SPREAD", "Replacement", "expected_counts"]
+
+FILLS = ("sample", "expectation")
+
+_QUADRANT = np.array([[0, 0.173, 0.03], [0.173, 0.084, 0.02], [0.03, 0.02, 0.007]])
+_HALF = np.concatenate([_QUADRANT[:0:-1], _QUADRANT])
+_TABLE = np.concatenate([_HALF[:, :0:-1], _HALF], axis=1)
+K2_POINT_SPREAD: npt.NDArray[np.float64] = _TABLE / _TABLE.sum()
+"""Weights of the 24 neighbours, (5, 5): the preprint's table 1, which sums to 1.336, made 1."""
+
+_SPREAD = K2_POINT_SPREAD[tuple(NEIGHBOURS.T + 2)]
+
+# Weights are kept in 16 bits: finer than any tolerance, and decided by a draw of 16 bits.
+_WHOLE = 2**16 - 1
+
+Pixels = npt.NDArray[np.intp]
+Frame = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """Puts other values in place of some of a frame's pixels; how they were found is not its own.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of a frame (y, x).
+    pixels : ndarray of intp, shape (k,)
+        Flat indices of those that change, ascending.
+    kinds : ndarray of int8, shape (k,)
+        1 hot, -1 dark, 2 defect, 0 neither but near a threshold.
+    weights : ndarray of uint16, shape (k,)
+        How much of its own value a pixel keeps, in parts of 65535.
+    expected : ndarray of float32, shape (k,)
+        Counts per frame that are expected of it.
+    per_electron : float
+        Counts of an electron.
+    fill : str
+        One of `FILLS`.
+    seed : int
+        With a frame's index it decides what is drawn: any frame alone comes out as it does among
+        the others.
+    """
+
+    shape: tuple[int, int]
+    pixels: Pixels
+    kinds: npt.NDArray[np.int8]
+    weights: npt.NDArray[np.uint16]
+    expected: npt.NDArray[np.float32]
+    per_electron: float
+    fill: str
+    seed: int
+
+    def __call__(self, frame: Frame, index: int) -> Frame:
+        """Give the frame (y, x) with index `index`, corrected."""
+        if frame.shape != self.shape:
+            raise ValueError(f"outliers of frames of {self.shape} in a frame of {frame.shape}")
+        out = np.array(frame, self.output_dtype(frame.dtype), order="C")
+        flat = out.reshape(-1)
+        if self.fill == "sample":
+            self._draw(flat, index)
+        else:
+            # What is replaced as a whole may have been NaN.
+            own = np.where(self.weights > 0, flat[self.pixels], 0)
+            kept = self.weights / np.float32(_WHOLE)
+            flat[self.pixels] = own * kept + self.expected * (1 - kept)
+        return out
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Give the pixel type after the correction: the same, or floating for expectations."""
+        dtype = np.dtype(dtype)
+        if dtype.kind not in "buif":
+            raise ValueError(f"outlier pixels are those of real numbers, not of {dtype}")
+        return dtype if self.fill == "sample" else np.result_type(dtype, np.float32)
+
+    def describe(self) -> dict[str, Any]:
+        """Say all that is needed to do it again, pixels by the gaps between them."""
+        gaps = np.diff(self.pixels, prepend=0)
+        smallest = np.min_scalar_type(int(gaps.max(initial=0)))
+        return {
+            "shape": list(self.shape),
+            "gaps": gaps.astype(smallest),
+            "kinds": self.kinds,
+            "weights": self.weights,
+            "expected": self.expected,
+            "per_electron": self.per_electron,
+            "fill": self.fill,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build it again.
+
+        Raises
+        ------
+        ValueError
+            If its parts do not fit together.
+        """
+        y, x = description["shape"]
+        pixels = np.cumsum(np.asarray(description["gaps"]), dtype=np.intp)
+        made = cls(
+            (int(y), int(x)),
+            pixels,
+            np.asarray(description["kinds"], np.int8),
+            np.asarray(description["weights"], np.uint16),
+            np.asarray(description["expected"], np.float32),
+            float(description["per_electron"]),
+            str(description["fill"]),
+            int(description["seed"]),
+        )
+        lengths = {len(a) for a in (made.pixels, made.kinds, made.weights, made.expected)}
+        if len(lengths) != 1 or pixels.max(initial=0) >= y * x or made.fill not in FILLS:
+            raise ValueError("its pixels, weights and fills do not fit together")
+        return made
+
+    @cached_property
+    def _every(self) -> tuple[Pixels, PoissonDraws]:
+        """Pixels that are replaced in every frame."""
+        every = np.flatnonzero(self.weights == 0)
+        return self.pixels[every], PoissonDraws(self.expected[every] / self.per_electron)
+
+    @cached_property
+    def _some(self) -> tuple[Pixels, npt.NDArray[Any], npt.NDArray[np.float64]]:
+        """Pixels that are replaced in some frames: their weights, and electrons expected."""
+        some = np.flatnonzero(self.weights > 0)
+        weights = self.weights[some].astype(np.uint32) << 16
+        electrons = self.expected[some].astype(np.float64) / self.per_electron
+        return self.pixels[some], weights, electrons
+
+    def _draw(self, flat: Frame, index: int) -> None:
+        """Replace pixels by draws.
+
+        A pixel keeps its value with the probability of its weight: so it keeps that share on
+        average, and every value is a count that there could have been.
+        """
+        pixels, draws = self._every
+        near, weights, electrons = self._some
+        bits, decisions = random_bits((self.seed, index, 0), len(pixels), len(near))
+        flat[pixels] = self._counts(draws(bits), flat.dtype)
+        lost = np.flatnonzero(decisions >= weights)
+        (bits,) = random_bits((self.seed, index, 1), len(lost))
+        flat[near[lost]] = self._counts(PoissonDraws(electrons[lost])(bits), flat.dtype)
+
+    def _counts(self, electrons: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> Frame:
+        if dtype.kind == "f":
+            return (electrons * self.per_electron).astype(dtype)
+        counts = electrons
+        if self.per_electron != 1:
+            counts = np.rint(electrons * self.per_electron).astype(np.int64)
+        most = 1 if dtype.kind == "b" else np.iinfo(dtype).max
+        return np.minimum(counts, min(most, 2**63 - 1)).astype(dtype)
+
+
+def in_parts(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+    """Give weights from 0 to 1 in parts of 65535."""
+    return np.rint(weight * _WHOLE).astype(np.uint16)
+
+
+def expected_counts(
+    counts: SummedCounts, pixels: Pixels, marks: npt.NDArray[np.int8]
+) -> npt.NDArray[np.float32]:
+    """Estimate what pixels should count in a frame, from their good neighbours.
+
+    Of a singleton, whose neighbours within two pixels are all good, by the point spread of the
+    detector; else the mean of the good ones of the 5 x 5 neighbours, or of as wide a square as it
+    takes to find one.
+
+    Parameters
+    ----------
+    counts : SummedCounts
+        The movie's sum.
+    pixels : ndarray of intp, shape (k,)
+        Flat indices.
+    marks : ndarray of int8, shape (y · x,)
+        0 for good pixels.
+
+    Returns
+    -------
+    ndarray of float32, shape (k,)
+        Raw counts per frame: the gain is taken into account, and out again.
+    """
+
+    def work(_: Pixels, neighbours: Pixels, within: Any) -> tuple[npt.NDArray[Any], ...]:
+        usable = (marks[neighbours] == 0) & within
+        number = usable.sum(axis=1)
+        single = number == within.sum(axis=1)
+        weights = np.where(single[:, None], _SPREAD, 1) * usable
+        total = weights.sum(axis=1)
+        means = (counts.normalised(neighbours) * weights).sum(axis=1) / np.where(number, total, 1)
+        return means, number == 0
+
+    expected, alone = over_neighbours(work, pixels, counts.shape)
+    lost = np.flatnonzero(alone)
+    if lost.size:
+        expected[lost] = _wide_means(counts, pixels[lost], marks == 0)
+    expected /= counts.n_frames
+    if counts.gain is not None:
+        expected /= counts.gain.reshape(-1)[pixels]
+    per_frame: npt.NDArray[np.float32] = np.maximum(expected, 0).astype(np.float32)
+    return per_frame
+
+
+def _wide_means(
+    counts: SummedCounts, pixels: Pixels, good: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Give the mean of the good pixels in the smallest square around each pixel that has any.
+
+    Squares grow by a half until they have; sums over them come from one cumulative image.
+    """
+    everything = np.arange(good.size)
+    values = np.where(good, counts.normalised(everything), 0).reshape(counts.shape)
+    sums = _cumulated(values)
+    numbers = _cumulated(good.reshape(counts.shape))
+    means = np.full(len(pixels), values.sum() / max(1, np.count_nonzero(good)))
+    row, column = np.divmod(pixels, counts.shape[1])
+    missing = np.arange(len(pixels))
+    radius = 3
+    while missing.size and good.any():
+        top, bottom = _reach(row[missing], radius, counts.shape[0])
+        left, right = _reach(column[missing], radius, counts.shape[1])
+        number = _within(numbers, top, bottom, left, right)
+        found = number > 0
+        total = _within(sums, top, bottom, left, right)
+        means[missing[found]] = total[found] / number[found]
+        missing = missing[~found]
+        radius = math.ceil(1.5 * radius)
+    return means
+
+
+def _cumulated(image: Frame) -> npt.NDArray[np.float64]:
+    out = np.zeros((image.shape[0] + 1, image.shape[1] + 1))
+    np.cumsum(np.cumsum(image, axis=0, dtype=np.float64), axis=1, out=out[1:, 1:])
+    return out
+
+
+def _reach(centre: Pixels, radius: int, size: int) -> tuple[Pixels, Pixels]:
+    return np.maximum(centre - radius, 0), np.minimum(centre + radius + 1, size)
+
+
+def _within(cumulated: Frame, top: Pixels, bottom: Pixels, left: Pixels, right: Pixels) -> Frame:
+    return (
+        cumulated[bottom, right]
+        - cumulated[top, right]
+        - cumulated[bottom, left]
+        + cumulated[top, left]
+    )

@@ -1,0 +1,334 @@
+"""`OutlierFilter`: finds hot and dark pixels in a movie's sum and replaces them, frame by frame.
+
+McLeod et al., preprint doi:10.1101/116533, section 4, with its errata mended. What is done where:
+`counts` sums the frames, `scale` places every pixel on a scale (with `background` for the Poisson
+model), `fit` fits the distribution of good pixels, `thresholds` says where it ends, `pixels` which
+pixels lie beyond, and `fill` puts something likely in their place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.outliers.counts import SummedCounts
+from napari_mrcz.correction.outliers.fill import Replacement
+from napari_mrcz.correction.outliers.fit import DistributionFit
+from napari_mrcz.correction.outliers.pixels import FittedPixels, OutlierOptions
+from napari_mrcz.correction.outliers.scale import normal_scale, poisson_scale
+from napari_mrcz.correction.outliers.thresholds import (
+    TailFit,
+    Thresholds,
+    fewest_mistakes,
+    fit_tails,
+    intercepts,
+    weight,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OutlierFilter"]
+
+_NUMBERS = ("mean", "sigma", "n_hot", "n_dark", "n_defects", "false_hot", "false_dark")
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class OutlierFilter:
+    """Replaces the hot and dark pixels of a movie. Made by `OutlierFilter.fit`.
+
+    Call it with a frame and its index, or give it to `Stack.apply`.
+
+    Attributes
+    ----------
+    options : OutlierOptions
+        As given to `fit`.
+    thresholds : Thresholds
+        In standard deviations: dark, hot, and whether each is a default because the histogram
+        had no tail to tell.
+    mean, sigma : float
+        Centre and standard deviation of a good pixel's sum, in counts.
+    n_hot, n_dark, n_defects : int
+        Outliers of each kind.
+    false_hot, false_dark : float
+        How many good pixels the model expects beyond each threshold.
+    distribution : DistributionFit or None
+        Histogram, cumulative distribution, model and residual, for a plot.
+    dark_tail, hot_tail : TailFit or None
+        Lines through the residual's tails, where it has any.
+
+    Notes
+    -----
+    One that was rebuilt from its description corrects frames, and knows its mask and numbers; but
+    it has no distribution and takes no other thresholds.
+    """
+
+    options: OutlierOptions
+    thresholds: Thresholds
+    mean: float
+    sigma: float
+    n_hot: int
+    n_dark: int
+    n_defects: int
+    false_hot: float
+    false_dark: float
+    distribution: DistributionFit | None = field(default=None, repr=False)
+    dark_tail: TailFit | None = field(default=None, repr=False)
+    hot_tail: TailFit | None = field(default=None, repr=False)
+    _pixels: FittedPixels | None = field(default=None, repr=False)
+    _rebuilt: Replacement | None = field(default=None, repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        movie: Any,
+        *,
+        order: float = 6.0,
+        relaxation: float = 0.95,
+        limit: float = 0.5,
+        model: str = "poisson",
+        gain: npt.ArrayLike | None = None,
+        defects: npt.ArrayLike | None = None,
+        fill: str = "sample",
+        counts_per_electron: float | None = None,
+        tolerance: float = 1e-3,
+        seed: int = 0,
+    ) -> Self:
+        """Find the outliers of a movie.
+
+        Parameters
+        ----------
+        movie : Stack or ndarray, shape (n, y, x)
+            Integer or floating counts.
+        order : float
+            Steepness of the weights k (eq. 6).
+        relaxation : float
+            Factor ρ on the thresholds at which half of a pixel's own value is kept (eq. 6).
+        limit : float
+            Residual in standard deviations from which a tail is fitted (eq. 5). With the
+            "poisson" model the lines are only drawn.
+        model : str
+            "poisson" compares each pixel with its neighbours, by Poisson statistics, and chooses
+            the thresholds that mistake the fewest pixels. "normal" is the preprint's: one normal
+            distribution for the image, thresholds where its tails begin.
+        gain : array_like, shape (y, x), optional
+            Reference that multiplies counts (with its exponent, if any). Outliers are looked for
+            after it, replaced before it. Pixels with 0, negative or no finite gain are defects.
+        defects : array_like of bool, shape (y, x), optional
+            Pixels known to be defective, replaced in any case.
+        fill : str
+            "sample" draws counts for each frame: the type stays, integers stay integers.
+            "expectation" is the preprint's mean of the neighbours, the same in every frame.
+        counts_per_electron : float, optional
+            What one electron adds; measured from the noise where it is not given.
+        tolerance : float
+            How far from 1 a weight may be and count as 1.
+        seed : int
+            Of the draws.
+
+        Returns
+        -------
+        OutlierFilter
+
+        Raises
+        ------
+        ValueError
+            If an option is none, shapes differ, no pixel is usable, or numbers that are no counts
+            (many are negative) should be taken for some.
+
+        References
+        ----------
+        McLeod et al. (2017), doi:10.1101/116533, section 4.
+        """
+        options = OutlierOptions(model, order, relaxation, limit, fill, tolerance, seed)
+        counts = SummedCounts.of(
+            movie, gain=gain, defects=defects, per_electron=counts_per_electron
+        )
+        _check_drawable(counts, options)
+        scale = poisson_scale(counts) if model == "poisson" else normal_scale(counts)
+        distribution = DistributionFit.of(scale)
+        dark_tail, hot_tail = fit_tails(distribution, limit)
+        if model == "poisson":
+            thresholds = fewest_mistakes(distribution)
+        else:
+            thresholds = intercepts(dark_tail, hot_tail)
+        unfinished = cls(
+            options=options,
+            thresholds=thresholds,
+            mean=(scale.origin + distribution.center * scale.unit) * counts.per_electron,
+            sigma=distribution.width * scale.unit * counts.per_electron,
+            n_hot=0,
+            n_dark=0,
+            n_defects=len(counts.defects),
+            false_hot=0.0,
+            false_dark=0.0,
+            distribution=distribution,
+            dark_tail=dark_tail,
+            hot_tail=hot_tail,
+            _pixels=FittedPixels.of(counts, scale, distribution),
+        )
+        return unfinished._with(thresholds)
+
+    def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
+        """Give the same filter with other thresholds; nothing is fitted again.
+
+        Parameters
+        ----------
+        dark, hot : float, optional
+            In standard deviations; as it is where not given. Infinite ones switch a side off.
+
+        Raises
+        ------
+        ValueError
+            If they are not in order, or this was rebuilt from a description.
+        """
+        old = self.thresholds
+        new = Thresholds(
+            old.dark if dark is None else float(dark),
+            old.hot if hot is None else float(hot),
+            old.dark_is_default and dark is None,
+            old.hot_is_default and hot is None,
+        )
+        if not new.dark < new.hot:
+            raise ValueError(f"dark {new.dark} lies below hot {new.hot}, or there is no order")
+        return self._with(new)
+
+    def with_options(self, **options: Any) -> Self:
+        """Give the same filter with other weights or another fill; nothing is fitted again.
+
+        Parameters
+        ----------
+        **options
+            order, relaxation, fill, tolerance or seed, as `fit` takes them.
+
+        Raises
+        ------
+        ValueError
+            If an option is none, needs another fit, cannot be drawn from what are no counts, or
+            this was rebuilt from a description.
+        """
+        if fitted := options.keys() & {"model", "limit"}:
+            raise ValueError(f"another {fitted.pop()} needs another fit")
+        new = replace(self.options, **options)
+        _check_drawable(self._known().counts, new)
+        return replace(self, options=new)
+
+    def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """Correct a frame.
+
+        Parameters
+        ----------
+        frame : ndarray, shape (y, x)
+            Raw counts.
+        index : int
+            Its place in the movie: seeds what is drawn for it.
+
+        Returns
+        -------
+        ndarray, shape (y, x)
+            Of `output_dtype`. w · frame + (1 - w) · fill, on average where it is drawn; pixels
+            far from the thresholds have the same bits.
+        """
+        return self.replacement(frame, index)
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Give the type of corrected frames: the same, or floating if `fill` is "expectation"."""
+        return self.replacement.output_dtype(dtype)
+
+    def weight(self, sigma: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Give how much of its own value a pixel keeps at a distance in sigmas (eq. 6)."""
+        at = np.asarray(sigma, np.float64)
+        return weight(at, self.thresholds, self.options.order, self.options.relaxation)
+
+    @cached_property
+    def mask(self) -> npt.NDArray[np.int8]:
+        """Outliers, (y, x): 1 hot, -1 dark, 2 defect, 0 good."""
+        if self._pixels is not None:
+            marked = self._pixels.mask(self.thresholds)
+        else:
+            marked = np.zeros(self.replacement.shape, np.int8)
+            marked.reshape(-1)[self.replacement.pixels] = self.replacement.kinds
+        marked.flags.writeable = False
+        return marked
+
+    def sigma_image(self) -> npt.NDArray[np.float32]:
+        """Give every pixel's distance from the centre in standard deviations, (y, x).
+
+        NaN at defects. A pixel is hot or dark exactly if it lies beyond a threshold.
+
+        Raises
+        ------
+        ValueError
+            If this was rebuilt from a description.
+        """
+        pixels = self._known()
+        image: npt.NDArray[np.float32] = pixels.sigma.astype(np.float32)[pixels.scale.codes]
+        image.reshape(-1)[pixels.counts.defects] = np.nan
+        return image
+
+    @cached_property
+    def replacement(self) -> Replacement:
+        """Which pixels are replaced, and by what."""
+        if self._rebuilt is not None:
+            return self._rebuilt
+        return self._known().replacement(self.thresholds, self.options)
+
+    def describe(self) -> dict[str, Any]:
+        """Say how the outliers were found, and all that it takes to replace them again."""
+        return described(
+            self,
+            **asdict(self.options),
+            thresholds=self.thresholds._asdict(),
+            **{name: getattr(self, name) for name in _NUMBERS},
+            replacement=self.replacement.describe(),
+        )
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build it again, to do the same to the same frames.
+
+        Raises
+        ------
+        ValueError
+            If its parts do not fit together.
+        """
+        options = OutlierOptions(**{name: description[name] for name in asdict(OutlierOptions())})
+        return cls(
+            options=options,
+            thresholds=Thresholds(**description["thresholds"]),
+            **{name: description[name] for name in _NUMBERS},
+            _rebuilt=Replacement.from_description(description["replacement"]),
+        )
+
+    def _known(self) -> FittedPixels:
+        if self._pixels is None:
+            raise ValueError("a filter rebuilt from its description cannot be changed: fit anew")
+        return self._pixels
+
+    def _with(self, thresholds: Thresholds) -> Self:
+        pixels = self._known()
+        n_dark, n_hot = pixels.numbers(thresholds)
+        return replace(
+            self,
+            thresholds=thresholds,
+            n_hot=n_hot,
+            n_dark=n_dark,
+            false_hot=float(pixels.counts.n_usable * ndtr(-thresholds.hot)),
+            false_dark=float(pixels.counts.n_usable * ndtr(thresholds.dark)),
+        )
+
+
+def _check_drawable(counts: SummedCounts, options: OutlierOptions) -> None:
+    """Refuse to draw electrons, or compare their numbers, where there are none."""
+    if not counts.are_counts and (options.model == "poisson" or options.fill == "sample"):
+        raise ValueError(
+            "so many negative sums are no counts; "
+            "model='normal' with fill='expectation' takes any numbers"
+        )

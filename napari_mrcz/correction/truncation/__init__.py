@@ -1,0 +1,8 @@
+"""Counts that a camera cut off at zero: their distribution, and values drawn from it."""
+
+from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
+from napari_mrcz.correction.truncation.model import TruncationModel
+from napari_mrcz.correction.truncation.pedestal import Pedestal
+from napari_mrcz.correction.truncation.regions import annuli, find_center
+
+__all__ = ["Pedestal", "ShiftedLognormal", "TruncationModel", "annuli", "find_center"]

@@ -1,0 +1,295 @@
+"""`TruncationModel`: gives pixels that a camera cut off at zero likely negative values again.
+
+Hattne et al. (2016), J. Appl. Cryst. 49, 1029-1034, doi:10.1107/S1600576716007196. `regions` says
+which pixels count alike, `lognormal` fits their distribution, `draws` takes values from it.
+
+Every frame is fitted by itself, as the paper does: in a rotation series thickness, orientation
+and with them the background change from frame to frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.sums import frame_sum
+from napari_mrcz.correction.truncation.draws import draws
+from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
+from napari_mrcz.correction.truncation.regions import annuli, find_center, region_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["TruncationModel", "histograms"]
+
+Frame = npt.NDArray[Any]
+
+# Counts from here on are no background of any camera; they share the histogram's last place.
+_TOP = 2**16 - 1
+_SIGNED = (np.int8, np.int16, np.int32, np.int64)
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class TruncationModel:
+    """Replaces zeros by values of 0 and less. Made by `TruncationModel.fit`.
+
+    Call it with a frame and its index, or give it to `Stack.apply`. Pixels above 0 stay as they
+    are, no value rises, and a frame without zeros comes back the same; so do zeros of pixels that
+    are not valid, or in a region of too few counts to fit.
+
+    Attributes
+    ----------
+    labels : ndarray of uint16, shape (y, x)
+        The regions: 1 ... k, and 0 where pixels are not valid.
+    parameters : ndarray, shape (n, k, 3)
+        mu, sigma and shift of each frame's regions; NaN where there was too little to fit.
+    zeros : ndarray of int, shape (n, k)
+        How many pixels had no counts.
+    smallest, largest : int
+        Of all values after the correction, seed included.
+    center : tuple of float or None
+        Of the annuli, (y, x) in pixels; None where regions were given.
+    seed : int
+        Of the draws.
+    """
+
+    labels: npt.NDArray[np.uint16]
+    parameters: npt.NDArray[np.float64]
+    zeros: npt.NDArray[np.int64]
+    smallest: int
+    largest: int
+    center: tuple[float, float] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """See that the parts fit together, and freeze them."""
+        for name, dtype in (("labels", np.uint16), ("parameters", float), ("zeros", np.int64)):
+            array = np.array(getattr(self, name), dtype, order="C")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        n, k = self.zeros.shape
+        if self.parameters.shape != (n, k, 3) or self.labels.max(initial=0) > k:
+            raise ValueError(f"{self.parameters.shape} parameters do not fit {(n, k)} regions")
+
+    @classmethod
+    def fit(
+        cls,
+        movie: Any,
+        center: tuple[float, float] | None = None,
+        n_annuli: int = 10,
+        mask: npt.ArrayLike | None = None,
+        seed: int = 0,
+        *,
+        regions: npt.ArrayLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Fit the counts of every region of every frame.
+
+        Parameters
+        ----------
+        movie : Stack or array_like, shape (n, y, x)
+            Diffraction patterns of whole counts, none of them negative. Other numbers than whole
+            ones come of a gain reference: this belongs before it. (y, x) is one pattern.
+        center : tuple of float, optional
+            Where the beam is, (y, x) in pixels; found from the sum of the frames without it.
+        n_annuli : int
+            Annuli of equal numbers of pixels, each fitted by itself.
+        mask : array_like of bool, shape (y, x), optional
+            True where pixels are not valid, such as behind the beam stop. They stay as they are.
+        seed : int
+            Of the draws.
+        regions : array_like of int, shape (y, x), optional
+            Labels of other regions than annuli; 0 where pixels are not valid.
+        progress : callable, optional
+            Called with (frames done, frames); what it raises ends the fitting.
+
+        Returns
+        -------
+        TruncationModel
+
+        Raises
+        ------
+        ValueError
+            If there are no frames, shapes differ, or values are negative or not whole.
+
+        References
+        ----------
+        Hattne et al. (2016), doi:10.1107/S1600576716007196.
+        """
+        frames = movie if hasattr(movie, "shape") else np.asarray(movie)
+        frames = frames[np.newaxis] if len(frames.shape) == 2 else frames
+        if len(frames.shape) != 3 or 0 in frames.shape:
+            raise ValueError(f"frames of the shape {frames.shape}, where (n, y, x) is expected")
+        _check_type(np.dtype(frames.dtype))
+        n, *shape = frames.shape
+        if regions is not None:
+            labels, center = region_labels(regions, tuple(shape), mask), None
+        else:
+            center = find_center(frame_sum(frames), mask) if center is None else center
+            labels = annuli(tuple(shape), center, n_annuli, mask)
+        k = int(labels.max())
+        parameters, zeros = np.full((n, k, 3), np.nan), np.zeros((n, k), np.int64)
+        smallest = largest = 0
+        for index, frame in enumerate(frames):
+            counted = histograms(_checked(frame, index), labels, k)
+            zeros[index] = counted[:, 0]
+            for region, histogram in enumerate(counted):
+                if (found := ShiftedLognormal.fit(histogram)) is not None:
+                    parameters[index, region] = found.mu, found.sigma, found.shift
+            _, drawn = draws(frame, labels, parameters[index], seed, index)
+            smallest = min(smallest, int(drawn.min(initial=0)))
+            largest = max(largest, int(frame.max()))
+            if progress is not None:
+                progress(index + 1, n)
+        return cls(labels, parameters, zeros, smallest, largest, center, seed)
+
+    def __call__(self, frame: Frame, index: int) -> Frame:
+        """Correct a frame.
+
+        Parameters
+        ----------
+        frame : ndarray, shape (y, x)
+            Counts as they were recorded.
+        index : int
+            Its place in the movie: says which fit is its own, and seeds what is drawn.
+
+        Returns
+        -------
+        ndarray, shape (y, x)
+            Of `output_dtype`.
+
+        Raises
+        ------
+        ValueError
+            If it is none of the frames that were fitted.
+        """
+        if frame.shape != self.labels.shape or not 0 <= index < len(self.parameters):
+            raise ValueError(
+                f"frame {index} of {frame.shape} is none of the {len(self.parameters)} of "
+                f"{self.labels.shape} that were fitted"
+            )
+        dtype = self.output_dtype(frame.dtype)
+        if frame.dtype.kind != "f" and frame.max() > np.iinfo(dtype).max:
+            raise ValueError(f"frame {index} has more counts than any that was fitted")
+        pixels, drawn = draws(frame, self.labels, self.parameters[index], self.seed, index)
+        corrected = frame.astype(dtype)
+        corrected.reshape(-1)[pixels] = drawn
+        return corrected
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Give the type of corrected frames: the smallest signed one that all values fit.
+
+        Raises
+        ------
+        ValueError
+            If these are no real numbers.
+        """
+        given = np.dtype(dtype)
+        _check_type(given)
+        if given.kind == "f":
+            return given
+        for candidate in _SIGNED:
+            limits = np.iinfo(candidate)
+            if limits.min <= self.smallest and self.largest <= limits.max:
+                break
+        return np.promote_types(candidate, given) if given.kind == "i" else np.dtype(candidate)
+
+    @property
+    def n_regions(self) -> int:
+        """How many regions there are."""
+        return int(self.zeros.shape[1])
+
+    @property
+    def offset(self) -> int:
+        """What makes all values 0 or more: minus the smallest one of all regions of all frames.
+
+        Formats without negative numbers are written with it, and MOSFLM is told (ADCOFFSET).
+        """
+        return -self.smallest
+
+    @property
+    def n_unfitted(self) -> int:
+        """How many regions, of all frames, have zeros and too few counts to fit."""
+        return int(np.count_nonzero(np.isnan(self.parameters[:, :, 0]) & (self.zeros > 0)))
+
+    @cached_property
+    def radii(self) -> npt.NDArray[np.float64]:
+        """Outer radius of each annulus, in pixels, shape (k,).
+
+        Raises
+        ------
+        ValueError
+            If the regions are not annuli.
+        """
+        if self.center is None:
+            raise ValueError("regions that were given have no radius")
+        y, x = np.nonzero(self.labels)
+        radii = np.zeros(self.n_regions + 1)
+        distances = np.hypot(y - self.center[0], x - self.center[1])
+        np.maximum.at(radii, self.labels[y, x], distances)
+        return radii[1:]
+
+    def distribution(self, index: int, region: int) -> ShiftedLognormal | None:
+        """Give what was fitted to a region (1 ... k) of a frame; None where nothing was."""
+        mu, sigma, shift = self.parameters[index, region - 1].tolist()
+        return None if np.isnan(mu) else ShiftedLognormal(mu, sigma, shift)
+
+    def describe(self) -> dict[str, Any]:
+        """Say all that is needed to do it again."""
+        return described(
+            self,
+            labels=self.labels,
+            parameters=self.parameters,
+            zeros=self.zeros,
+            smallest=self.smallest,
+            largest=self.largest,
+            center=self.center,
+            seed=self.seed,
+        )
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build it again.
+
+        Raises
+        ------
+        ValueError
+            If its parts do not fit together.
+        """
+        center = description["center"]
+        return cls(
+            **{
+                name: description[name]
+                for name in ("labels", "parameters", "zeros", "smallest", "largest", "seed")
+            },
+            center=None if center is None else (center[0], center[1]),
+        )
+
+
+def histograms(frame: Frame, labels: npt.NDArray[np.uint16], k: int) -> npt.NDArray[np.int64]:
+    """Count the values 0, 1, 2, ... in each region, (k, values); the last is that and beyond."""
+    values = np.minimum(frame, np.int64(_TOP)).astype(np.int64)
+    width = int(values.max()) + 1
+    places = labels.astype(np.int64) * width + values
+    counted = np.bincount(places.reshape(-1), minlength=(k + 1) * width)
+    return counted.reshape(k + 1, width)[1:]
+
+
+def _check_type(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "iuf":
+        raise ValueError(f"counts are numbers, not {dtype}")
+
+
+def _checked(frame: Frame, index: int) -> Frame:
+    """Refuse what are no counts that were cut off at zero."""
+    if frame.dtype.kind == "f" and not (np.isfinite(frame) & (frame == np.rint(frame))).all():
+        raise ValueError(f"frame {index} has other values than whole counts")
+    if frame.min() < 0:
+        raise ValueError(f"frame {index} has negative counts: none were cut off")
+    return frame

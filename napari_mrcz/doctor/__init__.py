@@ -1,0 +1,20 @@
+"""The header doctor: what a file's header says wrongly or not at all, and mending it.
+
+::
+
+    from napari_mrcz.doctor import diagnose, mend
+
+    findings = diagnose("movie.mrc")
+    for finding in findings:
+        print(finding)
+    mend("movie.mrc", findings, target="mended.mrc")
+
+The pixels are never touched: a mended file has another header before the same bytes.
+"""
+
+from napari_mrcz.doctor.diagnosis import diagnose
+from napari_mrcz.doctor.finding import Finding
+from napari_mrcz.doctor.geometry import SURPLUS
+from napari_mrcz.doctor.mending import Change, mend
+
+__all__ = ["SURPLUS", "Change", "Finding", "diagnose", "mend"]

@@ -1,0 +1,45 @@
+"""DM3 and DM4 movies of DigitalMicrograph, mapped into memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.foreign.sizes import plausible
+from napari_mrcz.stack import Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["open_dm"]
+
+_ANGSTROM = {"pm": 0.01, "nm": 10.0, "µm": 1e4, "um": 1e4, "Å": 1.0, "A": 1.0, "m": 1e10}
+
+
+def open_dm(path: Path) -> Stack:
+    """Open a movie."""
+    try:
+        from ncempy.io.dm import fileDM
+    except ImportError as error:
+        advice = "pip install 'napari-mrcz[dm]'"
+        raise MrczError(path, "DM3 and DM4 files need ncempy", advice=advice) from error
+    try:
+        with path.open("rb") as content:
+            if not content.read(1):
+                # It would trip over an empty file once more when it lets go of it, and say so.
+                raise MrczError(path, "an empty file")
+    except OSError as error:
+        raise MrczError(path, f"cannot be opened: {error.strerror}") from error
+    try:
+        with fileDM(str(path)) as file:
+            pixels = file.getMemmap(0)
+            # In the order of the axes in the file: x comes first.
+            scale, unit = float(file.scale[-pixels.ndim]), str(file.scaleUnit[-pixels.ndim])
+    except Exception as error:  # it has no error of its own for a damaged file
+        raise MrczError(path, f"it is no DM file that can be read ({error!r})") from error
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3:
+        raise MrczError(path, f"data of shape {pixels.shape}, where a movie has three axes")
+    size = plausible(scale * _ANGSTROM.get(unit, 0.0))
+    stack = Stack.from_array(pixels[:, ::-1], pixel_size=(0.0, size, size))
+    return stack.described(path=str(path.absolute()))

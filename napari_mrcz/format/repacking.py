@@ -1,0 +1,131 @@
+"""A file written anew without decoding: its frames' bytes as they are, with index and checksums.
+
+This is how a file of another program gets a footer, and how what is whole of a damaged one is
+saved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.footer import FrameIndex, pack_footer
+from napari_mrcz.format.header import HEADER_DTYPE, Header
+from napari_mrcz.format.reader import FrameReader
+from napari_mrcz.format.verification import FrameFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
+
+__all__ = ["Repacked", "repack"]
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What came of `repack`.
+
+    Attributes
+    ----------
+    frames : int
+        Frames in the new file.
+    announced : int
+        Frames that the old header spoke of.
+    left_out : tuple of FrameFault
+        Frames that were there but damaged.
+    """
+
+    frames: int
+    announced: int
+    left_out: tuple[FrameFault, ...] = ()
+
+
+def repack(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    writer: str,
+    leave_out_damaged: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Repacked:
+    """Copy a file frame by frame, and add what the footer says.
+
+    Parameters
+    ----------
+    source, target : path-like
+        The files.
+    writer : str
+        Program and version, for the footer.
+    leave_out_damaged : bool
+        Decode every frame, and leave out those that cannot be; otherwise they end the copying.
+    overwrite : bool
+        Replace an existing target.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the copying, and leaves no file.
+
+    Raises
+    ------
+    MrczError
+        If the source cannot be used, not one of its frames is whole, or the disk refuses.
+    """
+    faults: list[FrameFault] = []
+    offsets: list[int] = []
+    sizes: list[int] = []
+    checksums: list[int] = []
+    with FrameReader(source) as reader, AtomicFile(target, overwrite=overwrite) as file:
+        old = reader.header
+        file.write(bytes(len(old.raw)) + reader.extended_raw())
+        if file.tell() != old.data_offset:
+            raise MrczError(source, f"an extended header of {old.nsymbt} bytes, not to be copied")
+        for frame in range(old.nz):
+            try:
+                if leave_out_damaged:
+                    reader.read_frame(frame)
+                stored = reader.read_stored(frame)
+            except MrczError as error:
+                if not leave_out_damaged:
+                    raise
+                faults.append(FrameFault(frame, error.offset, error.found))
+            else:
+                offsets.append(file.tell())
+                sizes.append(len(stored))
+                checksums.append(xxhash.xxh3_64_intdigest(stored))
+                file.write(stored)
+            if progress is not None:
+                progress(frame + 1, old.nz)
+        if not offsets:
+            raise MrczError(source, "not one frame is whole", advice="There is nothing to save")
+        index = FrameIndex(*(np.array(c, np.uint64) for c in (offsets, sizes, checksums)))
+        written = replace(reader.footer, writer=writer, frames=index, metadata=reader.metadata)
+        packed_nbytes = file.tell() - old.data_offset
+        if old.codec or reader.footer.frames is not None:
+            file.write(pack_footer(written))  # a plain file that had none is to stay plain
+        file.write_at(0, _header(old, len(offsets), packed_nbytes))
+        file.commit()
+    announced = int(np.frombuffer(old.raw, _dtype(old))["n"][0, 2])
+    return Repacked(len(offsets), announced, tuple(faults))
+
+
+def _header(old: Header, frames: int, packed_nbytes: int) -> bytes:
+    """Give the header of so many frames; all else as it was."""
+    record = np.frombuffer(old.raw, _dtype(old)).copy()[0]
+    before = int(record["n"][2])
+    if record["m"][2] == before:
+        record["m"][2] = frames
+        record["cell"][2] *= frames / before
+    elif old.codec:
+        record["cell"][2] *= frames / before  # `mrcz` divides it by the frames, whatever MZ says
+    record["n"][2] = frames
+    if old.codec:
+        record["packed_nbytes"] = packed_nbytes
+    return bytes(record.tobytes())
+
+
+def _dtype(header: Header) -> np.dtype[np.void]:
+    return HEADER_DTYPE if header.byte_order == "<" else HEADER_DTYPE.newbyteorder(">")

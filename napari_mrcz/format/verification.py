@@ -1,0 +1,126 @@
+"""Checking every frame of a file: a report, never an exception, however bad the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import TYPE_CHECKING
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.reader import FrameReader
+from napari_mrcz.threads import in_order, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FrameFault", "VerifyReport", "verify"]
+
+
+@dataclass(frozen=True)
+class FrameFault:
+    """A frame that cannot be read.
+
+    Attributes
+    ----------
+    frame : int
+        Index from 0.
+    offset : int or None
+        Byte of the file at which it begins.
+    found : str
+        What is wrong with it.
+    """
+
+    frame: int
+    offset: int | None
+    found: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    error : str
+        Why the file cannot be opened; empty if it can.
+    frames : int
+        Frames checked.
+    checksums : bool
+        Whether frames were held against checksums. Without them a flipped bit may go unnoticed:
+        most damaged chunks decode to a wrong picture without an error.
+    faults : tuple of FrameFault
+        The bad frames.
+    warnings : tuple of str
+        What is wrong but costs no pixels.
+    """
+
+    path: str
+    error: str = ""
+    frames: int = 0
+    checksums: bool = False
+    faults: tuple[FrameFault, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Every frame that the header announces is there and decodes."""
+        return not (self.error or self.faults or self.warnings)
+
+    def __bool__(self) -> bool:
+        """Tell whether the file is good."""
+        return self.ok
+
+    def __str__(self) -> str:
+        if self.error:
+            return self.error
+        lines = list(self.warnings)
+        lines += [f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults]
+        how = "checksums match" if self.checksums else "they decode; the file has no checksums"
+        if not self.faults:
+            lines.append(f"{self.path}: {self.frames} frames are good ({how})")
+        return "\n".join(lines)
+
+
+def verify(
+    path: str | PathLike[str], *, progress: Callable[[int, int], None] | None = None
+) -> VerifyReport:
+    """Check that every frame of a file can be read.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the checking.
+
+    Returns
+    -------
+    VerifyReport
+        True in a condition if all is well.
+    """
+    try:
+        reader = FrameReader(path)
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
+    n = reader.shape[0]
+
+    def check(frame: int) -> FrameFault | None:
+        try:
+            reader.read_frame(frame)
+        except MrczError as error:
+            return FrameFault(frame, error.offset, error.found)
+        return None
+
+    faults = []
+    threads = min(n, processors())
+    with reader, in_order(check, range(n), threads, "napari-mrcz-verify") as checked:
+        for done, fault in enumerate(checked, 1):
+            if fault is not None:
+                faults.append(fault)
+            if progress is not None:
+                progress(done, n)
+    return VerifyReport(
+        fspath(path), "", n, reader.index.xxh3 is not None, tuple(faults), reader.warnings
+    )

@@ -1,0 +1,294 @@
+"""Recipes: what is to be done to every movie of a session, as a small text file (TOML).
+
+::
+
+    [outliers]                 # each table is optional; empty ones take the defaults
+    fill = "sample"
+
+    [gain]
+    reference = "gain.mrc"     # beside the recipe, or a whole path
+    gamma = 0.98
+
+    [koma]
+    radius = 12
+
+    [output]
+    codec = "zstd"
+
+Steps are done in this order, whatever the order of the tables.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.atomic import AtomicFile
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "Recipe"]
+
+_FILES = ("reference", "dark", "defects")
+# Of any number that means something here.
+_LARGEST = 1e9
+
+
+@dataclass(frozen=True)
+class OutlierStep:
+    """Replacing hot and dark pixels, as `OutlierFilter.fit` takes it.
+
+    Attributes
+    ----------
+    model, order, relaxation, limit, fill, tolerance, seed
+        See there.
+    defects : str
+        File of pixels known to be defective; empty for none.
+    """
+
+    model: str = "poisson"
+    order: float = 6.0
+    relaxation: float = 0.95
+    limit: float = 0.5
+    fill: str = "sample"
+    tolerance: float = 1e-3
+    seed: int = 0
+    defects: str = ""
+
+
+@dataclass(frozen=True)
+class GainStep:
+    """Gain normalisation, as `GainNormalization` takes it.
+
+    Attributes
+    ----------
+    reference, dark : str
+        Files; no dark reference is subtracted where it is empty.
+    orientation : str
+        Of the reference; "auto" finds it by the first movie.
+    gamma : float
+        Exponent of the reference; -1 divides by it.
+    """
+
+    reference: str = ""
+    orientation: str = "identity"
+    gamma: float = 1.0
+    dark: str = ""
+
+
+@dataclass(frozen=True)
+class KomaStep:
+    """Normalisation by the stacks before and after, as `Koma` takes it.
+
+    Attributes
+    ----------
+    radius : int
+        Stacks to either side.
+    keep_mean : bool
+        Counts stay counts.
+    limit : float
+        Contrast, in robust standard deviations, beyond which a stack enters no average.
+    """
+
+    radius: int = 12
+    keep_mean: bool = True
+    limit: float = 5.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are saved, as `write` takes it.
+
+    Attributes
+    ----------
+    codec, level, filter
+        See there.
+    dtype : str
+        Pixel type that values are rounded to; empty leaves them as they are.
+    """
+
+    codec: str = "auto"
+    level: int = 1
+    filter: str = "auto"
+    dtype: str = ""
+
+
+_STEPS: dict[str, type] = {
+    "outliers": OutlierStep,
+    "gain": GainStep,
+    "koma": KomaStep,
+    "output": Output,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to each movie, in this order; None for a step that is not.
+
+    Attributes
+    ----------
+    outliers, gain, koma
+        The steps.
+    output : Output
+        How the result is saved.
+    """
+
+    outliers: OutlierStep | None = None
+    gain: GainStep | None = None
+    koma: KomaStep | None = None
+    output: Output = field(default_factory=Output)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Recipe:
+        """Read a recipe; files that it names are taken from its own folder.
+
+        Raises
+        ------
+        MrczError
+            If it is no TOML, or has a table, key or value that means nothing; names it.
+        """
+        try:
+            with open(path, "rb") as file:
+                content = tomllib.load(file)
+        except OSError as error:
+            raise MrczError(path, f"cannot be opened: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise MrczError(path, f"it is no TOML: {error}") from error
+        return cls.from_dict(content, path)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], path: str | PathLike[str] = "recipe") -> Recipe:
+        """Make a recipe of its tables.
+
+        Raises
+        ------
+        MrczError
+            If one of them means nothing.
+        """
+        steps: dict[str, Any] = {}
+        for name, table in content.items():
+            if name not in _STEPS:
+                raise MrczError(path, f"a table [{name}]", advice=f"Known are {', '.join(_STEPS)}")
+            if not isinstance(table, Mapping):
+                raise MrczError(path, f"{name} = {table!r}", advice=f"Write a table: [{name}]")
+            steps[name] = _step(_STEPS[name], name, table, Path(path))
+        if steps.get("gain") == GainStep():
+            advice = 'Name it: reference = "gain.mrc"'
+            raise MrczError(path, "a [gain] without a reference", advice=advice)
+        recipe = cls(**steps)
+        if not (recipe.outliers or recipe.gain or recipe.koma):
+            advice = "Have at least one table [outliers], [gain] or [koma]"
+            raise MrczError(path, "a recipe that does nothing", advice=advice)
+        from napari_mrcz.recipe_values import check_values
+
+        try:
+            check_values(recipe)
+        except (TypeError, ValueError) as error:
+            raise MrczError(path, str(error)) from error
+        return recipe
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Give its tables."""
+        steps = {name: getattr(self, name) for name in _STEPS}
+        return {name: asdict(step) for name, step in steps.items() if step is not None}
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write it as TOML, all or nothing.
+
+        Raises
+        ------
+        MrczError
+            If it is there already and may not be replaced, or the disk refuses.
+        """
+        with AtomicFile(path, overwrite=overwrite) as file:
+            file.write(tomli_w.dumps(self.as_dict()).encode("utf-8"))
+            file.commit()
+
+    def sentences(self) -> list[str]:
+        """Say what it does, a sentence a step."""
+        said = []
+        if (o := self.outliers) is not None:
+            drawn = "drawn from the expected counts" if o.fill == "sample" else "the expectation"
+            known = f", and the defects of {o.defects}" if o.defects else ""
+            said.append(
+                f"Hot and dark pixels, by the {o.model} model{known}, are replaced by values "
+                f"{drawn} of their neighbours (steepness {o.order:g}, relaxation {o.relaxation:g})."
+            )
+        if (g := self.gain) is not None:
+            dark = f" after subtracting {g.dark}" if g.dark else ""
+            turned = {"identity": "", "auto": ", turned as the first movie shows"}
+            how = turned.get(g.orientation, f", turned by {g.orientation}")
+            power = f" to the power of {g.gamma:g}" if g.gamma != 1 else ""
+            said.append(f"Frames are multiplied by {g.reference}{power}{how}{dark}.")
+        if (k := self.koma) is not None:
+            kept = "; its level is added back" if k.keep_mean else ""
+            said.append(
+                f"The mean of {k.radius} stacks before and {k.radius} after is subtracted{kept}; "
+                f"stacks whose contrast exceeds {k.limit:g} robust standard deviations enter none."
+            )
+        o_ = self.output
+        rounded = f", rounded to {o_.dtype}" if o_.dtype else ""
+        codec = "zstd" if o_.codec == "auto" else o_.codec
+        said.append(f"Results are saved with {codec}, level {o_.level}{rounded}.")
+        return said
+
+    @classmethod
+    def of_history(
+        cls, history: Iterable[Mapping[str, Any]], folder: str | PathLike[str]
+    ) -> Recipe:
+        """Make a recipe of what was done to a movie; its gain reference is written to a folder.
+
+        Raises
+        ------
+        MrczError
+            If a step is none that recipes have.
+        """
+        from napari_mrcz.stack import write
+
+        recipe = cls()
+        for step in history:
+            name = step.get("name")
+            if name == "OutlierFilter":
+                known = {f.name: step[f.name] for f in fields(OutlierStep) if f.name in step}
+                recipe = replace(recipe, outliers=OutlierStep(**known))
+            elif name == "GainNormalization":
+                gain = GainStep("gain.mrc", str(step["orientation"]), float(step["gamma"]))
+                write(Path(folder, "gain.mrc"), step["reference"])
+                if step.get("dark") is not None:
+                    gain = replace(gain, dark="dark.mrc")
+                    write(Path(folder, "dark.mrc"), step["dark"])
+                recipe = replace(recipe, gain=gain)
+            elif name == "KomaNormalization":
+                radius = max(1, len(step.get("neighbours", ())) // 2)
+                recipe = replace(recipe, koma=KomaStep(radius, bool(step.get("level"))))
+            else:
+                advice = "nm.replay does it again to any movie"
+                raise MrczError(None, f"a step {name!r} that recipes do not have", advice=advice)
+        return recipe
+
+
+def _step(kind: type, name: str, table: Mapping[str, Any], path: Path) -> Any:
+    default = asdict(kind())
+    values = {}
+    for key, value in table.items():
+        if key not in default:
+            raise MrczError(path, f"{key} in [{name}]", advice=f"Known are {', '.join(default)}")
+        wanted: Any = type(default[key])
+        if wanted is float and type(value) is int and abs(value) < _LARGEST:
+            value = float(value)
+        if type(value) is not wanted:
+            said = {str: "a text in quotes", bool: "true or false"}.get(wanted, "a number")
+            raise MrczError(path, f"{key} = {value!r} in [{name}]", advice=f"Write {said}")
+        if (wanted is float and not abs(value) < _LARGEST) or (wanted is str and "\0" in value):
+            raise MrczError(path, f"{key} = {value!r} in [{name}], which means nothing")
+        if key in _FILES and value:
+            value = str(path.parent / value)
+        values[key] = value
+    return kind(**values)

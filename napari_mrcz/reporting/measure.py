@@ -1,0 +1,303 @@
+"""Measuring a session: a task a movie, run here or on workers, and what follows of all together.
+
+Each movie is read for its noise, its outliers and its sum; the sums, not the frames, tell of the
+session: contrast, cumulative dose, and the noise after KOMA at any radius.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.batch import Outcome
+from napari_mrcz.batch.correct import corrected
+from napari_mrcz.correction import correlated_noise
+from napari_mrcz.correction.koma import contrast_scores, noise_by_radius
+from napari_mrcz.foreign import open_movie
+from napari_mrcz.recipe import KomaStep
+from napari_mrcz.reporting.findings import Findings, MovieRow
+from napari_mrcz.session import Session, cumulative_dose
+from napari_mrcz.session.koma import cut_short, high_contrasts
+from napari_mrcz.session.summaries import summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari_mrcz.correction import OutlierFilter
+    from napari_mrcz.recipe import Recipe
+    from napari_mrcz.stack import Stack
+
+    Report = Callable[[str, int, int], None]
+
+__all__ = ["Measure", "Measured", "Measurements"]
+
+_RADII = (1, 2, 3, 4, 6, 8, 12, 16, 25, 35, 50)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is measured of a movie by itself.
+
+    Attributes
+    ----------
+    total : ndarray, shape (y, x)
+        Sum of the corrected frames.
+    n_frames : int
+        How many.
+    variance : float
+        Of each frame over its pixels, added up.
+    noise_raw, noise_corrected : float
+        Correlated noise; NaN for a movie of one frame.
+    n_hot, n_dark : int or None
+        Outlier pixels; None where none were looked for.
+    outliers : ndarray of uint32
+        Flat indices of hot, dark and defective pixels.
+    counts_per_electron : float
+        By the header, or else by the noise.
+    remark : str
+        What is odd about the file, if anything.
+    """
+
+    total: npt.NDArray[Any]
+    n_frames: int
+    variance: float
+    noise_raw: float
+    noise_corrected: float
+    n_hot: int | None
+    n_dark: int | None
+    outliers: npt.NDArray[np.uint32]
+    counts_per_electron: float
+    remark: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measures a movie. Call it, here or on another machine.
+
+    Attributes
+    ----------
+    source : str
+        The movie.
+    recipe : Recipe
+        What is done before KOMA.
+    """
+
+    source: str
+    recipe: Recipe
+
+    def __call__(self, report: Report | None = None) -> Outcome:
+        """Do it; the outcome's result is `Measured`."""
+        start = time.perf_counter()
+        movie, remark = _opened(self.source)
+        with movie:
+            noise_raw = _noise(movie, "noise as recorded", report)
+            stack, outliers = corrected(movie, self.recipe)
+            total, variance = summarise(stack, _staged(report, "summing"))
+            measured = Measured(
+                total,
+                len(stack),
+                variance,
+                noise_raw,
+                _noise(stack, "noise when corrected", report),
+                None if outliers is None else outliers.n_hot,
+                None if outliers is None else outliers.n_dark,
+                np.flatnonzero(() if outliers is None else outliers.mask).astype(np.uint32),
+                self._counts_per_electron(movie, outliers),
+                remark,
+            )
+        notes = [f"noise {noise_raw:.3g} -> {measured.noise_corrected:.3g}"]
+        if outliers is not None:
+            notes.insert(0, f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
+        if remark:
+            notes.append(remark)
+        nbytes = Path(self.source).stat().st_size
+        seconds = time.perf_counter() - start
+        return Outcome(self.source, "", "", nbytes, 0, seconds, tuple(notes), measured)
+
+    def _counts_per_electron(self, movie: Stack, outliers: OutlierFilter | None) -> float:
+        # 0 and 1 are what is written by programs that were not told.
+        if movie.description.gain not in (0.0, 1.0):
+            return abs(movie.description.gain)
+        # What the other model takes for an electron may be no more than a share of the noise.
+        if outliers is not None and outliers.options.model == "poisson":
+            return outliers.replacement.per_electron
+        return 1.0
+
+
+class Measurements:
+    """Gathers what is measured of the movies of a session, in whatever order it comes.
+
+    Sums are kept in files, so that memory holds a few images however long the session is.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        The movies in order of acquisition.
+    recipe : Recipe
+        What is done to them before KOMA; its limit tells high contrast.
+    """
+
+    def __init__(self, sources: Sequence[str], recipe: Recipe) -> None:
+        self.sources = tuple(dict.fromkeys(sources))
+        self._recipe = recipe
+        self._session = Session(self.sources)
+        self._measured: dict[int, Measured] = {}
+        self._errors: dict[int, str] = {}
+        self._shapes: dict[int, tuple[int, int]] = {}
+
+    def tasks(self) -> Iterator[Measure]:
+        """Give what is to be done, a task a movie."""
+        return (Measure(source, self._recipe) for source in self.sources)
+
+    def take(self, outcome: Outcome) -> Outcome:
+        """Take over what was measured of a movie; gives the outcome back without it."""
+        index = self.sources.index(outcome.source)
+        if outcome.ok:
+            found: Measured = outcome.result
+            self._session.learn(index, found.total, found.n_frames, found.variance)
+            y, x = found.total.shape
+            self._shapes[index] = (y, x)
+            self._measured[index] = replace(found, total=np.empty((0, 0)))
+        else:
+            self._errors[index] = outcome.error
+        return replace(outcome, result=None)
+
+    def findings(self) -> Findings:
+        """Give what follows of all that was taken."""
+        shape, usable = self._usable()
+        limit = (self._recipe.koma or KomaStep()).limit
+        electron = float(np.median([self._measured[i].counts_per_electron for i in usable] or 1.0))
+        rows = {i: MovieRow(i + 1, name) for i, name in enumerate(self.sources)}
+        for i, error in self._errors.items():
+            rows[i] = replace(rows[i], error=error)
+        for i in self._measured.keys() - set(usable):
+            y, x = self._shapes[i]
+            error = f"frames of {y} x {x} pixels, where the session has {shape[0]} x {shape[1]}"
+            rows[i] = replace(rows[i], frames=self._measured[i].n_frames, rows=y, columns=x)
+            rows[i] = replace(rows[i], error=error)
+        if usable:
+            rows |= self._rows(usable, shape, electron, limit)
+        short = cut_short({i: self._measured[i].n_frames for i in usable})
+        averaged = [i for i in usable if not rows[i].high_contrast and i not in short]
+        radii, noise = self._noise_by_radius(averaged)
+        n = [self._measured[i].n_frames for i in averaged]
+        return Findings(
+            tuple(rows[i] for i in sorted(rows)),
+            self._recipe,
+            limit,
+            electron,
+            radii,
+            noise[1:],
+            float(noise[0]),
+            round(float(np.median(n))) if n else 0,
+            self._outlier_share(usable, shape),
+        )
+
+    def _usable(self) -> tuple[tuple[int, int], list[int]]:
+        """Give the frame shape that most movies have, and which have it."""
+        if not self._shapes:
+            return (0, 0), []
+        shape = Counter(self._shapes[i] for i in sorted(self._shapes)).most_common(1)[0][0]
+        return shape, [i for i in sorted(self._shapes) if self._shapes[i] == shape]
+
+    def _rows(
+        self, usable: list[int], shape: tuple[int, int], electron: float, limit: float
+    ) -> dict[int, MovieRow]:
+        session = self._session.chosen(usable)
+        before = cumulative_dose(session, electron)
+        thumbnails = [session.summary(k).thumbnail for k in range(len(usable))]
+        contrasts, scores = contrast_scores(thumbnails)
+        high = high_contrasts(dict(enumerate(thumbnails)), limit)
+        rows = {}
+        for k, i in enumerate(usable):
+            found = self._measured[i]
+            rows[i] = MovieRow(
+                i + 1,
+                self.sources[i],
+                found.n_frames,
+                *shape,
+                float(thumbnails[k].mean()) * found.n_frames / electron,
+                float(before[k]),
+                found.n_hot,
+                found.n_dark,
+                _known(found.noise_raw),
+                _known(found.noise_corrected),
+                float(contrasts[k]),
+                float(scores[k]),
+                k in high,
+                high.get(k, f"score {scores[k]:z.1f}, not beyond the limit of {limit:g}"),
+                found.remark,
+            )
+        return rows
+
+    def _noise_by_radius(
+        self, averaged: list[int]
+    ) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+        """Give radii, and R without KOMA followed by R(a) at each."""
+        usual = (*_RADII, self._recipe.koma.radius) if self._recipe.koma else _RADII
+        # A window is whole if there are as many movies as it holds.
+        radii = tuple(a for a in sorted(set(usual)) if 2 * a < len(averaged))
+        if not radii:
+            return (), np.full(1, np.nan)
+        summaries = [self._session.summary(i) for i in averaged]
+        curves = noise_by_radius(
+            self._session.covariances(averaged),
+            np.array([summary.variance for summary in summaries]),
+            np.array([summary.n_frames for summary in summaries]),
+            (0, *radii),
+            range(len(averaged)),
+        )
+        told = ~np.isnan(curves).any(axis=0)
+        if not told.any():
+            return (), np.full(1, np.nan)
+        mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1)
+        return radii, mean
+
+    def _outlier_share(
+        self, usable: list[int], shape: tuple[int, int]
+    ) -> npt.NDArray[np.float32] | None:
+        if self._recipe.outliers is None or not usable:
+            return None
+        times = np.zeros(shape[0] * shape[1], np.float32)
+        for i in usable:
+            times[self._measured[i].outliers] += 1
+        return (times / np.float32(len(usable))).reshape(shape)
+
+
+def _noise(stack: Stack, stage: str, report: Report | None) -> float:
+    tell = _staged(report, stage)
+
+    def frames() -> Iterator[npt.NDArray[Any]]:
+        for done, frame in enumerate(stack, 1):
+            yield frame
+            tell(done, len(stack))
+
+    return correlated_noise(frames()) if len(stack) > 1 else math.nan
+
+
+def _staged(report: Report | None, stage: str) -> Callable[[int, int | None], None]:
+    def tell(done: int, total: int | None) -> None:
+        if report is not None:
+            report(stage, done, total or 0)
+
+    return tell
+
+
+def _opened(source: str) -> tuple[Stack, str]:
+    """Open a movie; what is odd about it belongs in the report, wherever it is opened."""
+    with warnings.catch_warnings(record=True) as odd:
+        warnings.simplefilter("always")
+        movie = open_movie(source)
+    return movie, "; ".join(str(warning.message).removeprefix(f"{source}: ") for warning in odd)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,106 @@
+"""Raw frames of a fast detector before counting: where each electron struck is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import erf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["RawMovie", "simulate_raw"]
+
+_REACH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class RawMovie:
+    """Frames, and the truth about them.
+
+    Attributes
+    ----------
+    frames : ndarray of uint16, shape (n, y, x)
+        As the detector reads them out, in grey values.
+    positions : tuple of ndarray, each (m, 2)
+        Where the electrons of each frame struck, (y, x) in pixels; the middle of the first
+        pixel is 0.
+    offset : ndarray, shape (y, x)
+        What each pixel reads without electrons.
+    noise, spread : float
+        Read noise in grey values; standard deviation of a spot in pixels.
+    """
+
+    frames: npt.NDArray[np.uint16]
+    positions: tuple[npt.NDArray[np.float64], ...]
+    offset: npt.NDArray[np.float64]
+    noise: float
+    spread: float
+
+
+def simulate_raw(
+    n_frames: int,
+    shape: Sequence[int] = (256, 256),
+    *,
+    dose: float = 0.02,
+    spread: float = 0.5,
+    charge: float = 200.0,
+    noise: float = 6.0,
+    seed: int = 0,
+) -> RawMovie:
+    """Simulate raw frames.
+
+    Each electron leaves a charge that varies as a Landau-like (log-normal) loss does, spread over
+    some pixels; each pixel adds its own offset and read noise.
+
+    Parameters
+    ----------
+    n_frames : int
+        Frames.
+    shape : tuple of int
+        (y, x).
+    dose : float
+        Electrons per pixel and frame.
+    spread : float
+        Standard deviation of a spot, in pixels.
+    charge : float
+        Median of an electron, in grey values added up over its spot.
+    noise : float
+        Standard deviation of the read noise, in grey values.
+    seed : int
+        Of everything random.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = shape
+    offset = 100 + rng.normal(0, 4, (rows, columns))
+    frames = np.empty((n_frames, rows, columns), np.uint16)
+    positions = []
+    for frame in frames:
+        number = rng.poisson(dose * rows * columns)
+        at = rng.uniform((-0.5, -0.5), (rows - 0.5, columns - 0.5), (number, 2))
+        charges = charge * rng.lognormal(0, 0.3, number)
+        image = offset + rng.normal(0, noise, (rows, columns)) + _spots(at, charges, spread, shape)
+        frame[...] = np.clip(np.rint(image), 0, np.iinfo(np.uint16).max)
+        positions.append(at)
+    return RawMovie(frames, tuple(positions), offset, noise, spread)
+
+
+def _spots(
+    at: npt.NDArray[np.float64], charges: npt.NDArray[np.float64], spread: float, shape: Any
+) -> npt.NDArray[np.float64]:
+    """Draw spots, each gathered by square pixels."""
+    image = np.zeros((shape[0] + 2 * _REACH, shape[1] + 2 * _REACH))
+    middle = np.rint(at).astype(int)
+    away = np.arange(-_REACH, _REACH + 1)
+    parts = []
+    for axis in (0, 1):
+        edges = np.append(away - 0.5, away[-1] + 0.5) - (at - middle)[:, [axis]]
+        parts.append(0.5 * np.diff(erf(edges / (np.sqrt(2) * spread)), axis=1))
+    spots = charges[:, None, None] * parts[0][:, :, None] * parts[1][:, None]
+    rows = (middle[:, 0, None] + away + _REACH)[:, :, None]
+    columns = (middle[:, 1, None] + away + _REACH)[:, None]
+    np.add.at(image, (rows, columns), spots)
+    return image[_REACH:-_REACH, _REACH:-_REACH]

@@ -1,0 +1,48 @@
+"""Errors, sizes and times as a person reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["block_text", "error_text", "failure_text", "size_text", "time_text"]
+
+
+def error_text(error: BaseException) -> str:
+    """Give an error as a sentence or two, of a path only the file's name."""
+    text = str(error)
+    path = getattr(error, "path", None)
+    if path:
+        text = text.replace(path, Path(path).name, 1)
+    else:
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def failure_text(error: BaseException) -> str:
+    """Give an error that is not ours as part of a line: without the system's number for it."""
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def size_text(nbytes: float) -> str:
+    """Give a size in a unit that suits it, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 999.5:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"
+
+
+def block_text(nbytes: int) -> str:
+    """Give a block size, in powers of 1024 as blosc counts."""
+    return f"{nbytes / 2**10:.3g} KiB" if nbytes < 2**20 else f"{nbytes / 2**20:.3g} MiB"
+
+
+def time_text(seconds: float) -> str:
+    """Give a time in a unit that suits it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

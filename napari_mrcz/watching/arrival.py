@@ -1,0 +1,196 @@
+"""Which movies of a folder are finished: those that rest, or that have a marker beside them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_mrcz.watching.ledger import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+__all__ = ["Arrivals", "Found", "Look"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A movie that is finished.
+
+    Attributes
+    ----------
+    source : str
+        Path within the watched folder, with "/".
+    version : Version
+        Its size and time when it was looked at.
+    """
+
+    source: str
+    version: Version
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a folder shows.
+
+    Attributes
+    ----------
+    finished : tuple of Found
+        In order of their times, then of their names.
+    unfinished : tuple of str
+        Others, in order of their names.
+    soonest : float or None
+        Seconds until one of these may be finished; None if only a marker can tell.
+    changed : bool
+        Whether anything is new since the last look.
+    """
+
+    finished: tuple[Found, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    soonest: float | None = None
+    changed: bool = False
+
+
+class Arrivals:
+    """Looks at a folder and those within it.
+
+    A movie is finished when its size and time have not changed for a while, by the clock of this
+    machine: that of a file server may be wrong. Servers may also tell sizes late (NFS by up to a
+    minute); then the while has to be longer, or a marker is needed.
+
+    Parameters
+    ----------
+    folder : Path
+        Where movies arrive.
+    suffixes : tuple of str
+        Of movies, in lower case.
+    settle : float
+        Seconds.
+    marker : str
+        If not empty, a movie is finished when there is a file of its name and this, however short
+        it has rested: ``movie.tif.done`` for ".done".
+    pattern : str
+        Names that are looked for, such as "*_fractions.tiff".
+    ignored : collection of Path
+        Files, or folders, that are none of it: references, results.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        suffixes: tuple[str, ...],
+        *,
+        settle: float = 10.0,
+        marker: str = "",
+        pattern: str = "*",
+        ignored: Collection[Path] = (),
+    ) -> None:
+        self.folder = folder
+        self.settle = 0.0 if marker else settle
+        self.marker = marker
+        self._suffixes = suffixes
+        self._pattern = pattern
+        self._ignored = {path.resolve() for path in ignored}
+        self._ignored_names = {path.name for path in self._ignored}
+        self._seen: dict[str, tuple[Version, float]] = {}
+
+    def path(self, source: str) -> Path:
+        """Give the path of a movie."""
+        return self.folder / source
+
+    def marker_of(self, source: str) -> Path | None:
+        """Give the path of a movie's marker; None where there are none."""
+        return self.folder / f"{source}{self.marker}" if self.marker else None
+
+    def version(self, source: str) -> Version | None:
+        """Give a movie's size and time now; None if it is gone."""
+        try:
+            return _version(os.stat(self.path(source)))
+        except OSError:
+            return None
+
+    def look(self, now: float) -> Look:
+        """Look at all of them.
+
+        Parameters
+        ----------
+        now : float
+            In seconds of `time.monotonic`.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be read.
+        """
+        there, markers = self._scan()
+        # What was seen before and is the same keeps the time at which it was first seen so.
+        before = self._seen
+        self._seen = {
+            source: before[source] if before.get(source, (None,))[0] == version else (version, now)
+            for source, version in there.items()
+        }
+        finished, unfinished, waits = [], [], []
+        for source, (version, since) in self._seen.items():
+            rests = self.settle - (now - since)
+            marked = not self.marker or f"{source}{self.marker}" in markers
+            # A file without a byte has been announced, not written.
+            if marked and rests <= 0 and version.size:
+                finished.append(Found(source, version))
+            else:
+                unfinished.append(source)
+                if marked and rests > 0:
+                    waits.append(rests)
+        return Look(
+            tuple(sorted(finished, key=lambda found: (found.version.mtime_ns, found.source))),
+            tuple(sorted(unfinished)),
+            min(waits, default=None),
+            self._seen != before,
+        )
+
+    def _scan(self) -> tuple[dict[str, Version], set[str]]:
+        movies: dict[str, Version] = {}
+        markers: set[str] = set()
+        for entry in self._entries(self.folder):
+            source = Path(entry.path).relative_to(self.folder).as_posix()
+            if self.marker and entry.name.endswith(self.marker):
+                markers.add(source)
+            elif self._is_movie(entry):
+                try:
+                    movies[source] = _version(entry.stat())
+                except OSError:
+                    continue  # it was deleted or renamed in this moment
+        return movies, markers
+
+    def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+        """Give all files that are not hidden."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry
+                elif not self._is_ignored(entry):
+                    try:
+                        yield from self._entries(Path(entry.path))
+                    except OSError:
+                        continue  # deleted in this moment, or not ours to read
+
+    def _is_movie(self, entry: os.DirEntry[str]) -> bool:
+        return (
+            entry.name.lower().endswith(self._suffixes)
+            and fnmatch(entry.name, self._pattern)
+            and entry.is_file()
+            and not self._is_ignored(entry)
+        )
+
+    def _is_ignored(self, entry: os.DirEntry[str]) -> bool:
+        # Names first: to resolve each path would take longer than all the rest.
+        named = entry.name in self._ignored_names
+        return named and Path(entry.path).resolve() in self._ignored
+
+
+def _version(state: os.stat_result) -> Version:
+    return Version(state.st_size, state.st_mtime_ns)

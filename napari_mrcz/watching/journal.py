@@ -1,0 +1,128 @@
+"""The journal: lines of JSON that are on the disk when `append` returns, and stay as they are.
+
+A process killed in the middle of a line leaves a part of it, without its end; that part is cut off
+when the journal is opened again, and counts as never written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """A file of JSON lines, for one process at a time.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; made where it is not there, and its folder too.
+
+    Raises
+    ------
+    MrczError
+        If another process has it, a line is damaged, or it cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise MrczError(path, f"cannot be opened: {error.strerror}") from error
+        try:
+            self._lock()
+            self._lines = self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What was in it when it was opened."""
+        return list(self._lines)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line; it is on the disk, or an error says that nothing was added.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses.
+        """
+        left = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            self._cut()
+            raise
+        self._end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        if sys.platform == "win32":
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            advice = "End it first, or choose another output folder"
+            raise MrczError(self.path, "another process is writing it", advice=advice) from None
+        except OSError:
+            return  # a file system without locks
+
+    def _read(self) -> list[dict[str, Any]]:
+        content = self.path.read_bytes()
+        self._end = content.rfind(b"\n") + 1
+        self._cut()
+        lines = []
+        for number, line in enumerate(content[: self._end].splitlines(), 1):
+            try:
+                found = json.loads(line)
+            except ValueError:
+                found = None
+            if not isinstance(found, dict):
+                advice = "Put it right, or choose another output folder"
+                raise MrczError(self.path, f"its line {number} is damaged", advice=advice)
+            lines.append(found)
+        return lines
+
+    def _cut(self) -> None:
+        """Remove what follows the last whole line."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, self._end)
+        os.lseek(self._descriptor, self._end, os.SEEK_SET)

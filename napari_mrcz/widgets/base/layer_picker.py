@@ -1,0 +1,168 @@
+"""A list of the viewer's layers that follows the one selected there; for all dock widgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+__all__ = ["LayerPicker", "connect_while_alive", "plain_viewer"]
+
+
+class LayerPicker(QComboBox):
+    """Layers by name. Selecting one in the viewer picks it; picking changes nothing there.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Whose layers.
+    accepts : callable, optional
+        Tells of a layer whether it may be picked. `refill` asks again.
+    none : str, optional
+        What the entry for no layer says. With it the picker begins there, and does not follow the
+        viewer.
+    kind : type
+        Of the layers: `Image` or `Labels`.
+
+    Attributes
+    ----------
+    layer_changed : Signal(object)
+        Another layer (or None) was picked, or the picked one has other data, scale, units or name,
+        or is being painted.
+    """
+
+    layer_changed = Signal(object)
+
+    def __init__(
+        self,
+        viewer: napari.Viewer,
+        parent: QWidget | None = None,
+        *,
+        accepts: Callable[[Any], bool] | None = None,
+        none: str = "",
+        kind: type[Image] | type[Labels] = Image,
+    ) -> None:
+        super().__init__(parent)
+        viewer = plain_viewer(viewer)
+        self._viewer = viewer
+        self._accepts = accepts or (lambda layer: True)
+        self._none = none
+        self._kind = kind
+        self._layers: list[Any] = []
+        self._picked: Any = None
+        self._changed = _relay(self._on_changed)
+        # Long names are cut off rather than making the dock wide.
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        events = viewer.layers.events
+        for emitter in (events.inserted, events.removed, events.reordered):
+            connect_while_alive(self, emitter, self.refill)
+        connect_while_alive(self, viewer.layers.selection.events.active, self._follow)
+        self.activated.connect(self._on_activated)
+        self.destroyed.connect(lambda: self._let_go())
+        self.refill()
+        self._follow()
+
+    @property
+    def layer(self) -> Any:
+        """The layer picked, or None."""
+        return self._picked
+
+    def pick(self, layer: Image | Labels | None) -> None:
+        """Pick a layer of the viewer, or none."""
+        if layer is self._picked:
+            return
+        _disconnect(self._picked, self._changed)
+        self._picked = layer
+        for emitter in _emitters(layer):
+            emitter.connect(self._changed)
+        self._show()
+        self.layer_changed.emit(layer)
+
+    def showPopup(self) -> None:
+        """Open the list, with the names that the layers have now."""
+        self._show()
+        super().showPopup()
+
+    def refill(self, event: Any = None) -> None:
+        """Take the layers that are accepted now, uppermost first, as napari lists them."""
+        layers = [x for x in reversed(self._viewer.layers) if isinstance(x, self._kind)]
+        self._layers = [layer for layer in layers if self._accepts(layer)]
+        if self._none:
+            self._layers.insert(0, None)
+        self._show()
+        if self._picked not in self._layers:
+            self.pick(self._layers[0] if self._layers else None)
+
+    def _follow(self, event: Any = None) -> None:
+        active = self._viewer.layers.selection.active
+        if active in self._layers and not self._none:
+            self.pick(active)
+
+    def _let_go(self) -> None:
+        """Keep no layer's file open when the widget is gone but its Python half is not."""
+        _disconnect(self._picked, self._changed)
+        self._picked, self._layers = None, []
+
+    def _on_activated(self, at: int) -> None:
+        self.pick(self._layers[at])
+
+    def _on_changed(self, event: Any = None) -> None:
+        self._show()
+        self.layer_changed.emit(self._picked)
+
+    def _show(self) -> None:
+        names = [self._none if layer is None else layer.name for layer in self._layers]
+        if names != [self.itemText(i) for i in range(self.count())]:
+            self.clear()
+            self.addItems(names)
+        picked = self._picked
+        self.setCurrentIndex(self._layers.index(picked) if picked in self._layers else -1)
+        self.setEnabled(bool(names))
+        self.setPlaceholderText("no image layer")
+
+
+def plain_viewer(viewer: napari.Viewer) -> napari.Viewer:
+    """Give the viewer itself for the proxy that napari gives to plugins.
+
+    The proxy wraps whatever comes from a module called napari..., our own stacks among it.
+    """
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+def connect_while_alive(widget: QWidget, emitter: Any, callback: Callable[..., Any]) -> None:
+    """Connect to an event of napari until the widget is destroyed, which napari cannot know."""
+    relay = _relay(callback)
+    emitter.connect(relay)
+    widget.destroyed.connect(lambda: emitter.disconnect(relay))
+
+
+def _relay(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a plain function that calls a method.
+
+    To disconnect, napari compares callbacks, which fails for methods of a widget that is gone.
+    """
+    return lambda event=None: callback(event)
+
+
+def _emitters(layer: Image | Labels | None) -> list[Any]:
+    if layer is None:
+        return []
+    events = layer.events
+    emitters = [events.data, events.name, events.scale, events.units]
+    if isinstance(layer, Labels):
+        emitters += [events.paint, events.labels_update, events.set_data]
+    return emitters
+
+
+def _disconnect(layer: Image | Labels | None, callback: Callable[..., Any]) -> None:
+    for emitter in _emitters(layer):
+        emitter.disconnect(callback)

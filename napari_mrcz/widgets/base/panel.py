@@ -1,0 +1,92 @@
+"""What all dock widgets stand on: a column that scrolls, and sentences in the theme's colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_mrcz.widgets.base.layer_picker import connect_while_alive, plain_viewer
+from napari_mrcz.widgets.base.theme import Palette, palette
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["Panel", "WrappedLabel"]
+
+_WIDTH_PX = 340
+
+
+class Panel(QWidget):
+    """A dock widget: whatever is added to its `column` scrolls where the screen is low.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Whose window and layers.
+
+    Attributes
+    ----------
+    viewer : napari.Viewer
+        The same, without the proxy that napari gives to plugins.
+    column : QVBoxLayout
+        Where a subclass puts its controls.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__()
+        self.viewer = plain_viewer(napari_viewer)
+        self._tones: dict[QLabel, str] = {}
+        content = QWidget()
+        self.column = QVBoxLayout(content)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        connect_while_alive(self, self.viewer.events.theme, self._on_theme)
+
+    @property
+    def palette_now(self) -> Palette:
+        """The colours of the viewer's theme."""
+        return palette(self.viewer.theme)
+
+    def sizeHint(self) -> QSize:
+        """Give the size that the dock has at first."""
+        return QSize(_WIDTH_PX, super().sizeHint().height())
+
+    def tell(self, label: QLabel, text: str, tone: str = "text") -> None:
+        """Show a sentence in one of the palette's colours: text, muted, warning or error."""
+        label.setText(text)
+        if self._tones.get(label) != tone:  # styling is slow, and some sentences follow a drag
+            self._tones[label] = tone
+            self._colour(label, tone)
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Colour what a style sheet does not reach, such as plots; called when the theme changes.
+
+        A subclass that has such things overrides it, and calls it once when they are there.
+        """
+
+    def _on_theme(self, event: Any = None) -> None:
+        self.apply_palette(self.palette_now)
+        for label, tone in self._tones.items():
+            self._colour(label, tone)
+
+    def _colour(self, label: QLabel, tone: str) -> None:
+        label.setStyleSheet(f"color: {getattr(self.palette_now, tone)}")
+
+
+class WrappedLabel(QLabel):
+    """A label that wraps, takes the height it needs and can be copied from."""
+
+    def __init__(self, tip: str) -> None:
+        super().__init__()
+        self.setToolTip(tip)
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)

@@ -1,0 +1,170 @@
+"""A plot in the theme's colours, with lines that can be dragged; for all dock widgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyqtgraph as pg
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+if TYPE_CHECKING:
+    from napari_mrcz.widgets.base.theme import Palette
+
+__all__ = ["Plot"]
+
+_HEIGHT_PX = 180
+_LINE_PX = 1.5
+
+
+class Plot(pg.PlotWidget):
+    """Axes with names and units; curves and lines whose colours are named as in `Palette`.
+
+    Parameters
+    ----------
+    x, y : str
+        What the axes show, with units.
+    tip : str
+        What is to be seen, and done, here.
+    """
+
+    def __init__(self, x: str, y: str, tip: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent, background=None)
+        self.setToolTip(tip)
+        self.setFrameShape(pg.QtWidgets.QFrame.Shape.NoFrame)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._colours: dict[str, str] = {}
+        self._drawn: list[tuple[Any, str, Qt.PenStyle]] = []
+        self._labels = {"bottom": x, "left": y}
+        # Else the dock's background is kept as it was before the theme changed.
+        self.setCacheMode(self.CacheModeFlag.CacheNone)
+        item = self.getPlotItem()
+        item.setMenuEnabled(False)
+        item.hideButtons()
+        # Room for half a number at the ends, and for what reaches above and below letters.
+        item.layout.setContentsMargins(4, 6, 4, 4)
+        for side, text in self._labels.items():
+            item.setLabel(side, text)
+            item.getAxis(side).enableAutoSIPrefix(False)
+        # The wheel scrolls the dock; a drag that takes no line moves nothing.
+        item.getViewBox().setMouseEnabled(x=False, y=False)
+
+    def sizeHint(self) -> QSize:
+        """Give a low plot: docks are narrow."""
+        return QSize(240, _HEIGHT_PX)
+
+    def wheelEvent(self, event: Any) -> None:
+        """Leave the wheel to the column that the plot is in."""
+        event.ignore()
+
+    def curve(
+        self,
+        colour: str,
+        *,
+        style: Qt.PenStyle = Qt.PenStyle.SolidLine,
+        symbol: str | None = None,
+        axis: pg.ViewBox | None = None,
+        **options: Any,
+    ) -> pg.PlotDataItem:
+        """Add an empty curve; `setData` fills it.
+
+        Parameters
+        ----------
+        colour : str
+            As `Palette` calls it.
+        style : Qt.PenStyle
+            Of its line.
+        symbol : str, optional
+            Points of this kind instead of a line, as pyqtgraph calls them.
+        axis : ViewBox, optional
+            Another than the plot's own.
+        **options
+            For `pyqtgraph.PlotDataItem`.
+        """
+        if symbol is not None:
+            style = Qt.PenStyle.NoPen
+        item = pg.PlotDataItem(symbol=symbol, symbolSize=5, **options)
+        (self.getPlotItem() if axis is None else axis).addItem(item)
+        self._add(item, colour, style)
+        return item
+
+    def line(
+        self, colour: str, *, angle: float = 90, movable: bool = False, label: str | None = None
+    ) -> pg.InfiniteLine:
+        """Add a line through the whole plot, hidden until it is shown.
+
+        Parameters
+        ----------
+        colour : str
+            As `Palette` calls it.
+        angle : float
+            In degrees; 90 is upright.
+        movable : bool
+            Whether it can be dragged; it is drawn thicker then.
+        label : str, optional
+            Format of the text beside it, such as ``"{value:.2f} σ"``.
+        """
+        shown = {"position": 0.92, "fill": (0, 0, 0, 0)} if label else None
+        line = pg.InfiniteLine(angle=angle, movable=movable, label=label, labelOpts=shown)
+        line.setVisible(False)
+        if movable:
+            line.setCursor(
+                Qt.CursorShape.SizeHorCursor if angle == 90 else Qt.CursorShape.SizeVerCursor
+            )
+        self.addItem(line, ignoreBounds=True)
+        self._add(line, colour, Qt.PenStyle.SolidLine if movable else Qt.PenStyle.DashLine)
+        return line
+
+    def right_axis(self, label: str, low: float, high: float) -> pg.ViewBox:
+        """Add an axis of its own at the right, for `curve(axis=...)`; x is shared.
+
+        Parameters
+        ----------
+        label : str
+            What it shows, with units.
+        low, high : float
+            Its ends.
+        """
+        item, own = self.getPlotItem(), self.getPlotItem().getViewBox()
+        view = pg.ViewBox(enableMenu=False, enableMouse=False)
+        view.setZValue(own.zValue() - 1)  # lines that are dragged lie in the plot's own
+        view.setYRange(low, high, padding=0)
+        view.setXLink(own)
+        item.showAxis("right")
+        item.scene().addItem(view)
+        item.getAxis("right").linkToView(view)
+        self._labels["right"] = label
+        item.setLabel("right", label)
+        own.sigResized.connect(lambda: view.setGeometry(own.sceneBoundingRect()))
+        return view
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Take the colours of a theme."""
+        self._colours = vars(colours)
+        item = self.getPlotItem()
+        for side in ("bottom", "left", "right"):
+            axis = item.getAxis(side)
+            axis.setPen(colours.grid)
+            axis.setTextPen(colours.text)
+        for side, text in self._labels.items():
+            item.setLabel(side, text, color=colours.text)
+        for drawn in self._drawn:
+            self._paint(*drawn)
+
+    def _add(self, item: Any, colour: str, style: Qt.PenStyle) -> None:
+        self._drawn.append((item, colour, style))
+        if self._colours:
+            self._paint(item, colour, style)
+
+    def _paint(self, item: Any, colour: str, style: Qt.PenStyle) -> None:
+        shade = self._colours[colour]
+        if isinstance(item, pg.InfiniteLine):
+            width = 2.5 if item.movable else _LINE_PX
+            item.setPen(pg.mkPen(shade, width=width, style=style))
+            item.setHoverPen(pg.mkPen(self._colours["text"], width=width + 1))
+            if hasattr(item, "label"):
+                item.label.setColor(shade)
+            return
+        item.setPen(pg.mkPen(shade, width=_LINE_PX, style=style))
+        item.setSymbolBrush(shade)
+        item.setSymbolPen(None)

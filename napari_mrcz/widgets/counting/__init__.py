@@ -1,0 +1,1 @@
+"""The "Electron counting" dock widget."""

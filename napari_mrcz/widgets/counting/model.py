@@ -1,0 +1,189 @@
+"""A fit of electron counting and what is shown of it; nothing here knows of a window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction import ElectronCounting, count_electrons
+
+if TYPE_CHECKING:
+    from napari_mrcz.correction.counting import Events
+    from napari_mrcz.stack import Stack
+    from napari_mrcz.widgets.base.job import Report
+
+__all__ = ["Fit", "count_frame", "find_events", "fit_counting"]
+
+_FRAMES = 6
+# A central part of large frames is enough for histograms.
+_SIDE = 512
+_BINS = 100
+# Spots fainter than the threshold are shown too, so that one sees what it parts.
+_FAINT = 0.5
+_PATCH, _COLUMNS, _ROWS = 9, 10, 4
+
+# Middles of bins, and how much is in each.
+Histogram = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """How electrons of a movie are counted, and what some of its frames show of it.
+
+    Attributes
+    ----------
+    stack : Stack
+        The raw movie.
+    counting : ElectronCounting
+        With the threshold that was fitted, in detector pixels.
+    charges : ndarray
+        Of the spots in some frames, half the threshold and more, in grey values.
+    n_pixels : int
+        Pixels of those frames.
+    values : tuple of ndarray
+        Histogram of pixels above their offsets, in grey values.
+    gallery : ndarray, shape (y, x)
+        Patches about single events, in grey values, put together as one picture.
+    """
+
+    stack: Stack
+    counting: ElectronCounting
+    charges: npt.NDArray[np.float32]
+    n_pixels: int
+    values: Histogram
+    gallery: npt.NDArray[np.float32]
+
+    def chosen(self, threshold: float, super_resolution: int) -> ElectronCounting:
+        """Give the counting with what the user has chosen."""
+        return replace(self.counting, threshold=float(threshold), super_resolution=super_resolution)
+
+    def counts(self, threshold: float, super_resolution: int) -> Stack:
+        """Give the counts of the movie, lazily."""
+        counting = self.chosen(threshold, super_resolution)
+        counts: Stack = count_electrons(self.stack, counting=counting)
+        return counts
+
+    def dose(self, threshold: float) -> float:
+        """Give the electrons per pixel and frame that are counted."""
+        return int(np.count_nonzero(self.charges > threshold)) / self.n_pixels
+
+    def charge_histogram(self) -> Histogram:
+        """Give how often each charge occurs."""
+        top = float(np.quantile(self.charges, 0.999)) if self.charges.size else 1.0
+        return _histogram(self.charges, 0.0, top)
+
+    def noise_curve(self) -> Histogram:
+        """Give the normal distribution that noise alone has, in pixels of `values`."""
+        middle, pixels = self.values
+        noise = self.counting.background.noise
+        curve = np.exp(-np.square(middle / noise) / 2) / (np.sqrt(2 * np.pi) * noise)
+        curve *= pixels.sum() * (middle[1] - middle[0])
+        seen = curve > 0.5
+        return middle[seen], curve[seen]
+
+
+class _Reported:
+    """A movie that tells of each frame that is read."""
+
+    def __init__(self, stack: Stack, report: Report) -> None:
+        self._stack, self._report = stack, report
+        self._n_read = 0
+        self.shape = stack.shape
+
+    def __len__(self) -> int:
+        return len(self._stack)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        self._n_read += 1
+        self._report(f"Reading, {self._n_read} frames so far", 0, None)
+        return self._stack[key]
+
+
+def fit_counting(stack: Stack, report: Report) -> Fit:
+    """Fit background, spread and threshold, and look at some frames with them.
+
+    Raises
+    ------
+    ValueError
+        If these are no raw frames of single electrons.
+    """
+    counting = ElectronCounting.fit(_Reported(stack, report))
+    faint = counting.with_threshold(_FAINT * counting.threshold)
+    few = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), _FRAMES)).astype(int))
+    window = _central(stack.shape[1:])
+    offset = counting.background.offset[window]
+    part = replace(faint, background=replace(counting.background, offset=offset))
+    charges, patches, values = [], [], []
+    for done, index in enumerate(few):
+        report("Looking at frame", done, len(few))
+        frame = np.asarray(stack[int(index)])[window]
+        events = part.events(frame)
+        above = frame - offset
+        charges.append(events.charge)
+        values.append(above.reshape(-1))
+        patches += _patches(above, events, counting.threshold)
+    pixels = np.concatenate(values)
+    low, high = (float(v) for v in np.quantile(pixels, (0.0001, 0.9999)))
+    return Fit(
+        stack,
+        counting,
+        np.concatenate(charges),
+        pixels.size,
+        _histogram(pixels, low, high),
+        _gallery(patches),
+    )
+
+
+def find_events(fit: Fit, index: int, threshold: float, report: Report) -> Events:
+    """Find the electrons of one frame."""
+    report("Finding electrons", 0, None)
+    return fit.chosen(threshold, 1).events(np.asarray(fit.stack[index]))
+
+
+def count_frame(counts: Stack, index: int, report: Report) -> Stack:
+    """Count one frame, so that showing it takes no time; give the same stack."""
+    report("Counting a frame", 0, None)
+    counts[index]
+    return counts
+
+
+def _central(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    starts = (max(0, n - _SIDE) // 2 for n in shape)
+    return tuple(slice(start, start + _SIDE) for start in starts)
+
+
+def _histogram(values: npt.NDArray[Any], low: float, high: float) -> Histogram:
+    number, edges = np.histogram(values.astype(np.float64), _BINS, (low, max(high, low + 1)))
+    return (edges[1:] + edges[:-1]) / 2, number.astype(np.float64)
+
+
+def _patches(
+    above: npt.NDArray[np.float32], events: Events, threshold: float
+) -> list[npt.NDArray[np.float32]]:
+    """Give the pixels about events that are alone and whole."""
+    reach = _PATCH // 2
+    at = np.rint(np.stack([events.y, events.x], axis=1)).astype(int)
+    found = []
+    for (y, x), charge in zip(at.tolist(), events.charge.tolist(), strict=True):
+        near = np.abs(at - (y, x)).max(axis=1) <= reach
+        if charge < threshold or np.count_nonzero(near) > 1:
+            continue
+        patch = above[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+        if patch.shape == (_PATCH, _PATCH):
+            found.append(patch)
+        if len(found) == _COLUMNS * _ROWS:
+            break
+    return found
+
+
+def _gallery(patches: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Put patches side by side, a pixel apart."""
+    step = _PATCH + 1
+    picture = np.full((_ROWS * step - 1, _COLUMNS * step - 1), np.nan, np.float32)
+    for number, patch in enumerate(patches[: _ROWS * _COLUMNS]):
+        y, x = (step * k for k in divmod(number, _COLUMNS))
+        picture[y : y + _PATCH, x : x + _PATCH] = patch
+    return picture

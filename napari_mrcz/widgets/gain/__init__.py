@@ -1,0 +1,1 @@
+"""The "Gain reference" dock widget."""

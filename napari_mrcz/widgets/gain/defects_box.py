@@ -1,0 +1,224 @@
+"""Defective pixels: imported, joined with those of the reference, painted as labels, exported."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QTimer, Slot
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QGroupBox,
+    QHBoxLayout,
+    QPushButton,
+    QVBoxLayout,
+)
+
+from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.layer_picker import connect_while_alive
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.preview import geometry
+from napari_mrcz.widgets.gain import defect_labels as marks
+from napari_mrcz.widgets.gain.drops import FileDrops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+    from napari.layers import Image, Labels
+
+    from napari_mrcz.widgets.gain.reference import Shape
+
+__all__ = ["DefectsBox"]
+
+_FILES = "Defects (*.txt *.mrc *.mrcz *.tif *.tiff);;All files (*)"
+_NAME = "defective pixels"
+_REST_MS = 100
+
+
+class DefectsBox(QGroupBox):
+    """Import, show, edit and export defective pixels.
+
+    Parameters
+    ----------
+    panel : Panel
+        The dock widget that this is in.
+    movie, frames : callable
+        Give the image layer whose camera it is, and rows and columns of its frames; or None.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        movie: Callable[[], Image | None],
+        frames: Callable[[], Shape | None],
+    ) -> None:
+        super().__init__("Defective pixels")
+        self._panel = panel
+        self._movie = movie
+        self._frames = frames
+        self._layer: weakref.ref[Labels] | None = None
+        # Counted when the brush rests; some events come before the pixels have changed.
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_REST_MS)
+        self._soon.timeout.connect(self.refresh)
+        self._without_gain: npt.NDArray[np.bool_] | None = None
+        self.controls = JobControls(
+            panel, "Import…", "Add the pixels of a list of SerialEM or MotionCor, or of a map"
+        )
+        self.show_button = QPushButton("Show")
+        self.show_button.setToolTip(
+            "Show them as a labels layer, to be painted and erased with napari's own tools"
+        )
+        self.export_button = QPushButton("Export…")
+        self.export_button.setToolTip("Write them for SerialEM, for MotionCor, or as a map")
+        self.join = QCheckBox("with pixels without usable gain")
+        self.join.setToolTip("Gain that is 0, negative or no number marks a pixel as defective")
+        self.join.setChecked(True)
+        self.count = WrappedLabel("How many pixels are defective")
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.show_button)
+        buttons.addWidget(self.export_button)
+        column = QVBoxLayout(self)
+        column.addWidget(self.controls)
+        column.addLayout(buttons)
+        column.addWidget(self.join)
+        column.addWidget(self.count)
+        self.controls.start_button.clicked.connect(self._choose)
+        self.show_button.clicked.connect(self.show_layer)
+        self.export_button.clicked.connect(self._export)
+        self.join.toggled.connect(self._rejoin)
+        self.controls.returned.connect(self._on_returned)
+        self.controls.ended.connect(self.refresh)
+        FileDrops(self).dropped.connect(self.open)
+        self.refresh()
+
+    @property
+    def layer(self) -> Labels | None:
+        """The labels, while they are in the viewer and are those of such frames."""
+        layer = None if self._layer is None else self._layer()
+        if layer is None or layer not in self._panel.viewer.layers:
+            return None
+        return layer if self._frames() in (None, layer.data.shape) else None
+
+    def set_without_gain(self, pixels: npt.NDArray[np.bool_] | None) -> None:
+        """Say which pixels have no usable gain, as the frames lie; None if it is not known."""
+        known, self._without_gain = self._without_gain, pixels
+        if known is None or pixels is None or not np.array_equal(known, pixels):
+            self._rejoin()
+
+    @Slot(str)
+    def open(self, path: str) -> None:
+        """Add the pixels of a list or map."""
+        frames = self._frames()
+        if frames is not None:
+            self.controls.run(partial(marks.load, path, frames))
+            self.refresh()
+
+    @Slot()
+    def show_layer(self) -> None:
+        """Show the labels, made where there are none yet."""
+        layer, frames = self.layer, self._frames()
+        if layer is None and frames is not None:
+            self._put(np.zeros(frames, np.uint8))
+        elif layer is not None:
+            layer.visible = True
+            self._panel.viewer.layers.selection.active = layer
+
+    @Slot()
+    def refresh(self, event: Any = None) -> None:
+        """Count the pixels, and enable what can be used."""
+        layer, frames = self.layer, self._frames()
+        self.controls.allow("" if frames is not None else "Open or add a movie first.")
+        self.show_button.setEnabled(frames is not None)
+        pixels = self._joined_pixels
+        bad = without = 0 if pixels is None else int(np.count_nonzero(pixels))
+        if layer is not None:
+            bad, without = marks.count(np.asarray(layer.data))
+        said = "" if frames is None else marks.count_text(bad, without, frames[0] * frames[1])
+        self._panel.tell(self.count, said)
+        self.export_button.setEnabled(bad > 0 and not self.controls.running)
+
+    @property
+    def _joined_pixels(self) -> npt.NDArray[np.bool_] | None:
+        pixels = self._without_gain
+        fits = pixels is not None and pixels.shape == self._frames()
+        return pixels if fits and self.join.isChecked() else None
+
+    @Slot()
+    def _rejoin(self) -> None:
+        layer = self.layer
+        if layer is not None:
+            self._put(np.asarray(layer.data))
+        self.refresh()
+
+    def _put(self, labels: npt.NDArray[Any]) -> None:
+        """Show labels, with the pixels without usable gain."""
+        movie, layer = self._movie(), self.layer
+        if movie is None:
+            return
+        labels = marks.joined(labels, self._joined_pixels)
+        if layer is not None:
+            if not np.array_equal(layer.data, labels):
+                layer.data = labels
+            return
+        viewer, colours = self._panel.viewer, self._panel.palette_now
+        active = viewer.layers.selection.active
+        shown: dict[int | None, str] = {
+            None: colours.hot,
+            0: "transparent",
+            marks.LISTED: colours.hot,
+            marks.WITHOUT_GAIN: colours.dark,
+        }
+        layer = viewer.add_labels(
+            labels,
+            name=_NAME,
+            opacity=1.0,
+            colormap=DirectLabelColormap(color_dict=shown),
+            **geometry(movie, 2),
+        )
+        events = layer.events
+        for emitter in (events.paint, events.labels_update, events.set_data, events.data):
+            connect_while_alive(self, emitter, lambda event: self._soon.start())
+        self._layer = weakref.ref(layer)
+        viewer.layers.selection.active = active
+        self.refresh()
+
+    @Slot(object)
+    def _on_returned(self, result: npt.NDArray[np.bool_] | Path) -> None:
+        if isinstance(result, Path):
+            self.controls.tell(f"Wrote {result.name}.")
+            return
+        layer = self.layer
+        if result.shape != self._frames():
+            return  # another movie was picked meanwhile
+        self._put(marks.add_listed(None if layer is None else layer.data, result))
+        self.controls.tell(f"Read {int(np.count_nonzero(result))} pixels.")
+
+    @Slot()
+    def _choose(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Defective pixels", "", _FILES)
+        if path:
+            self.open(path)
+
+    @Slot()
+    def _export(self) -> None:
+        if self.layer is None:
+            self.show_layer()
+        layer = self.layer
+        if layer is None:
+            return
+        path, shown = QFileDialog.getSaveFileName(
+            self, "Export defective pixels", "defects.txt", ";;".join(marks.KINDS)
+        )
+        if path:
+            kind = marks.KINDS[shown]
+            mask = np.asarray(layer.data) != 0
+            self.controls.run(partial(marks.export, path, mask, kind))
+            self.refresh()

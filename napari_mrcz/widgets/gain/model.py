@@ -1,0 +1,281 @@
+"""What the "Gain reference" widget does, without a window: how a reference is applied to a movie.
+
+A `GainChoice` says which reference, which way round, with which exponent, for which frames; the
+functions below it are long work, for threads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from napari_mrcz.correction import (
+    ORIENTATIONS,
+    Candidate,
+    GainNormalization,
+    OrientationSearch,
+    find_orientation,
+    orient,
+)
+from napari_mrcz.plugin.layers import layer_data
+from napari_mrcz.widgets.gain.reference import Reference, Shape, shape_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_mrcz.stack import Stack
+    from napari_mrcz.widgets.base.job import Report
+
+__all__ = [
+    "NORMALISED",
+    "GainChoice",
+    "Outcome",
+    "apply_choice",
+    "find",
+    "is_normalised",
+    "score_text",
+    "search_text",
+    "way_text",
+]
+
+# Standard errors by which the best way beats the second, below which it may be chance.
+_SURE = 5.0
+_WAYS = {
+    "identity": "as it is",
+    "rot90": "turned 90° to the left",
+    "rot180": "turned 180°",
+    "rot270": "turned 90° to the right",
+    "flipud": "upside down",
+    "fliplr": "mirrored left to right",
+    "transpose": "mirrored at the diagonal from top left",
+    "transverse": "mirrored at the diagonal from bottom left",
+}
+
+
+NORMALISED = "This movie is gain-normalised already."
+
+
+@dataclass(frozen=True)
+class GainChoice:
+    """How frames are to be normalised.
+
+    Attributes
+    ----------
+    frames : tuple of int or None
+        Rows and columns of the frames; None without a movie.
+    reference, dark : Reference or None
+        The dark lies the same way as the reference; where that has more or fewer pixels than the
+        frames, the dark is as the frames are.
+    orientation : str
+        One of `ORIENTATIONS`.
+    reciprocal : bool
+        Divide by the reference rather than multiply with it.
+    gamma : float
+        Exponent.
+    normalised : bool
+        The frames have been normalised before.
+    """
+
+    frames: Shape | None = None
+    reference: Reference | None = None
+    dark: Reference | None = None
+    orientation: str = "identity"
+    reciprocal: bool = False
+    gamma: float = 1.0
+    normalised: bool = False
+
+    @property
+    def fitting(self) -> tuple[str, ...]:
+        """Orientations in which the reference fits the frames."""
+        if self.reference is None or self.frames is None:
+            return ()
+        return tuple(name for name in ORIENTATIONS if self._relation(name) is not None)
+
+    def at(self, gamma: float) -> Self:
+        """Give the same with another exponent."""
+        return replace(self, gamma=gamma)
+
+    def with_fitting_orientation(self) -> Self:
+        """Give the same in an orientation that fits: this one, or else the first that does."""
+        fitting = self.fitting
+        if not fitting or self.orientation in fitting:
+            return self
+        return replace(self, orientation=fitting[0])
+
+    def problem(self) -> str:
+        """Say why frames cannot be normalised so, or nothing."""
+        if self.frames is None:
+            return "Open or add a movie first."
+        if self.normalised:
+            return NORMALISED
+        if self.reference is None:
+            return "Choose a gain reference, or drop its file here."
+        if not self.fitting:
+            return (
+                f"The reference is {shape_text(self.reference.shape)}, the frames are "
+                f"{shape_text(self.frames)}: it fits them in no orientation, nor with twice "
+                "(super-resolution) or half as many pixels each way."
+            )
+        if self._relation(self.orientation) is None:
+            return f"It does not fit the frames {_WAYS[self.orientation]}."
+        if self.dark is not None and self.dark.shape != self._dark_shape:
+            return (
+                f"The dark reference is {shape_text(self.dark.shape)}, where "
+                f"{shape_text(self._dark_shape)} is needed."
+            )
+        return ""
+
+    def fit_text(self) -> str:
+        """Say how the reference's pixels and the frames' belong together, where they do."""
+        if self.problem() or self.frames is None:
+            return ""
+        frames = shape_text(self.frames)
+        return {
+            1: f"Fits the frames of {frames}.",
+            2: f"Fits the frames of {frames} in super-resolution: 2 × 2 of its pixels make one.",
+            0.5: f"Fits frames in super-resolution, {frames}: each of its pixels makes 2 × 2.",
+        }[self._relation(self.orientation) or 1]
+
+    def normalization(self) -> GainNormalization:
+        """Give the correction.
+
+        Raises
+        ------
+        ValueError
+            With the sentence of `problem`, where there is one.
+        """
+        problem = self.problem()
+        if problem or self.reference is None or self.frames is None:
+            raise ValueError(problem)
+        dark = None if self.dark is None else self.dark.image
+        if self._relation(self.orientation) == 1:
+            gamma = -self.gamma if self.reciprocal else self.gamma
+            return GainNormalization(self.reference.image, gamma, dark, self.orientation)
+        way = Candidate(self.orientation, self.reciprocal, self.frames, math.nan)
+        return GainNormalization(way.prepare(self.reference.image), self.gamma, dark)
+
+    @property
+    def _dark_shape(self) -> Shape:
+        if self.reference is None or self.frames is None:
+            return 0, 0
+        return self.reference.shape if self._relation(self.orientation) == 1 else self.frames
+
+    def _relation(self, orientation: str) -> float | None:
+        """Give how many of the reference's pixels there are to one of the frames, each way."""
+        if self.reference is None or self.frames is None:
+            return None
+        shape = orient(np.broadcast_to(np.False_, self.reference.shape), orientation).shape
+        for factor in (1, 2, 0.5):
+            if shape == tuple(factor * size for size in self.frames):
+                return factor
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a choice makes of a movie.
+
+    Attributes
+    ----------
+    without_gain : ndarray of bool, shape (y, x)
+        Pixels without usable gain, as the frames lie.
+    data, attributes
+        Of a layer of the normalised frames; None and {} where none is wanted.
+    """
+
+    without_gain: npt.NDArray[np.bool_]
+    data: Any = None
+    attributes: dict[str, Any] | None = None
+
+
+def is_normalised(stack: Stack) -> bool:
+    """Tell whether a stack's history has a gain normalisation."""
+    return any(step.get("name") == "GainNormalization" for step in stack.history)
+
+
+def find(stack: Stack, reference: Reference, report: Report) -> OrientationSearch:
+    """Find out which way round a reference lies."""
+
+    def frames() -> Iterator[npt.NDArray[Any]]:
+        for done, frame in enumerate(stack, 1):
+            report("Looking at frame", done, len(stack))
+            yield frame
+        report("Comparing all ways", 0, None)
+
+    if len(stack) < 2:
+        raise ValueError(
+            "one frame alone does not tell which way is right; a movie of two or more does"
+        )
+    found = find_orientation(frames(), reference.image)
+    report("Comparing all ways", 0, None)  # it may have been cancelled meanwhile
+    return found
+
+
+def apply_choice(
+    stack: Stack, choice: GainChoice, name: str | None, frame: int, report: Report
+) -> Outcome:
+    """Make the lazy layer of the normalised movie.
+
+    Parameters
+    ----------
+    stack : Stack
+        Raw frames.
+    choice : GainChoice
+        One without a problem.
+    name : str or None
+        Of the layer; None makes none.
+    frame : int
+        Decoded at once, as it is the one that will be looked at.
+    report : Report
+        Where it can be cancelled.
+    """
+    report("Normalising", 0, None)
+    # An outlier filter before has put likely counts where the reference knows of defects.
+    filled = any(step.get("name") == "OutlierFilter" for step in stack.history)
+    normalise = replace(choice.normalization(), filled=filled)
+    defects = normalise.defects
+    if name is None:
+        return Outcome(defects)
+    corrected = stack.apply(normalise)
+    report("Normalising", 0, None)
+    ((data, attributes, _),) = layer_data(corrected, name)
+    corrected[min(frame, len(corrected) - 1)]
+    report("Normalising", 0, None)
+    return Outcome(defects, data, attributes)
+
+
+def score_text(noise: float) -> str:
+    """Give correlated noise, R, in thousandths."""
+    return f"{1000 * noise:.2f}"
+
+
+def way_text(orientation: str, reciprocal: bool = False) -> str:
+    """Name an orientation."""
+    return f"{_WAYS[orientation]}, divided by" if reciprocal else _WAYS[orientation]
+
+
+def search_text(search: OrientationSearch) -> tuple[str, str]:
+    """Say how sure the best way is, and in which tone: text or warning."""
+    best = search.best
+    way = way_text(best.orientation, best.reciprocal)
+    fall = f"noise common to all frames falls from {score_text(search.before)} to "
+    fall += f"{score_text(best.noise)}"
+    if not best.noise < search.before:
+        return (
+            f"No way helps: even the best, {way}, leaves as much noise common to all frames "
+            f"({score_text(best.noise)}) as there is without it ({score_text(search.before)}). "
+            "The movie may be gain-normalised already, or the reference is another camera's. "
+            "Nothing was chosen."
+        ), "warning"
+    ahead = f"{search.margin:.2g}" if search.margin < 10 else f"{search.margin:.0f}"
+    if search.margin < _SURE:
+        return (
+            f"Best {way}, but only {ahead} standard errors ahead of the second: it may be "
+            f"chance. A movie of more frames tells more; {fall}."
+        ), "warning"
+    return f"Best {way}: certain, {ahead} standard errors ahead of the second; {fall}.", "text"

@@ -1,0 +1,216 @@
+"""What the inspector knows of a layer: read from its file in a thread, told as plain entries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format import FrameReader
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.metadata import decode_extended, to_json_safe
+from napari_mrcz.texts import error_text, size_text
+from napari_mrcz.widgets.inspector.entries import Entry, entries_of, entry_of
+from napari_mrcz.widgets.inspector.fields import header_entries
+from napari_mrcz.widgets.inspector.frame_table import FrameTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_mrcz.doctor import Finding
+    from napari_mrcz.format import Header
+    from napari_mrcz.widgets.inspector.subject import Subject
+
+__all__ = ["Inspection", "as_json", "export", "inspect"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that is known of a layer and its file.
+
+    Attributes
+    ----------
+    subject : Subject
+        The layer.
+    headline : str
+        It in a line.
+    warnings : tuple of str
+        What is wrong with the file, or unusual.
+    sections : tuple of Entry
+        The tree.
+    frames : FrameTable or None
+        Where there is a file that can be read.
+    content : dict
+        The same for JSON.
+    """
+
+    subject: Subject
+    headline: str
+    warnings: tuple[str, ...] = ()
+    sections: tuple[Entry, ...] = ()
+    frames: FrameTable | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
+def inspect(subject: Subject) -> Inspection:
+    """Read all that a layer's file says, but no pixels; without a file, give what there is."""
+    if not subject.path:
+        return _without_file(subject, ())
+    try:
+        with FrameReader(subject.path) as reader:
+            return _of_file(subject, reader)
+    except MrczError as error:
+        return _without_file(subject, (error_text(error),))
+
+
+def as_json(inspection: Inspection, findings: Sequence[Finding], frames: FrameTable | None) -> str:
+    """Give all of it as JSON; what JSON cannot hold (large arrays, bytes) is left out."""
+    content = dict(to_json_safe(inspection.content))
+    content["findings"] = [
+        {"field": f.field, "sentence": f.sentence, "found": f.found, "proposed": f.proposed}
+        for f in findings
+    ]
+    if frames is not None:
+        content["frames"] = frames.as_map()
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def export(path: str, text: str) -> None:
+    """Write the JSON to a file, which is replaced only when all is on disk."""
+    with AtomicFile(path, overwrite=True) as file:
+        file.write(text.encode())
+        file.commit()
+
+
+def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
+    header, footer = reader.header, reader.footer
+    status = Path(subject.path).stat()
+    nbytes = status.st_size
+    warnings_ = tuple(w.removeprefix(f"{reader.path}: ") for w in reader.warnings)
+    notes = (*warnings_, *header.notes)
+    extended = _extended(reader)
+    sections = [
+        Entry("File", Path(subject.path).name, "", "Where the frames are", _file(subject, nbytes)),
+        _section("Header", tuple(header_entries(header)), "The first 1024 bytes"),
+    ]
+    if notes:
+        lines = tuple(Entry(str(at), note) for at, note in enumerate(notes, 1))
+        sections.append(Entry("Notes", f"{len(lines)}", "", "What is unusual", lines))
+    sections.append(_section("User metadata", entries_of(subject.metadata), "Kept with the frames"))
+    if header.nsymbt:
+        sections.append(_extended_section(header, extended))
+    told = _footer(footer, reader.index.xxh3 is not None)
+    sections.append(_section("Footer", entries_of(told), "What follows the last frame"))
+    return Inspection(
+        subject,
+        _headline(subject, size_text(nbytes)),
+        notes,
+        tuple(sections),
+        FrameTable.of(reader, (nbytes, status.st_mtime_ns)),
+        {
+            "path": subject.path,
+            "size": nbytes,
+            "header": dict(header),
+            "extended_header": extended,
+            "metadata": subject.metadata,
+            "footer": told,
+            "history": list(subject.history),
+        },
+    )
+
+
+def _without_file(subject: Subject, problems: tuple[str, ...]) -> Inspection:
+    problems = tuple(problem for problem in (*problems, subject.problem) if problem)
+    size = " × ".join(f"{s:g}" for s in subject.pixel_size if s)
+    told = (
+        Entry("shape", " × ".join(map(str, subject.shape)), "", "Frames, rows, columns"),
+        Entry("pixel type", subject.dtype, "", "Type of the numbers"),
+        Entry("pixel size", size or "unknown", "Å" if size else "", "Along (z,) y and x"),
+    )
+    where = "Frames in memory" if not subject.path else "What was known when it was opened"
+    sections = [Entry("Layer", subject.name, "", where, told)]
+    if subject.header is not None:
+        entries = tuple(header_entries(subject.header))
+        sections.append(_section("Header", entries, "As it was when the file was opened"))
+    metadata = entries_of(subject.metadata)
+    sections.append(_section("User metadata", metadata, "What is kept with it when it is saved"))
+    content = {
+        "layer": subject.name,
+        "shape": list(subject.shape),
+        "dtype": subject.dtype,
+        "pixel_size": list(subject.pixel_size),
+        "metadata": subject.metadata,
+        "history": list(subject.history),
+    }
+    headline = _headline(subject, "in no file" if not subject.path else "its file is out of reach")
+    return Inspection(subject, headline, problems, tuple(sections), None, content)
+
+
+def _headline(subject: Subject, size: str) -> str:
+    shape = " × ".join(map(str, subject.shape[-2:]))
+    count = subject.shape[0] if len(subject.shape) == 3 else 1
+    frames = f"{count} frames of {shape}" if count != 1 else f"1 frame of {shape}"
+    if subject.problem:
+        frames = " × ".join(map(str, subject.shape))
+    steps = len(subject.history)
+    done = "" if not steps else f", {steps} correction{'s' if steps > 1 else ''}"
+    return f"{frames}, {subject.dtype}, {size}{done}"
+
+
+def _file(subject: Subject, nbytes: int) -> tuple[Entry, ...]:
+    path = Path(subject.path)
+    told = [
+        Entry("name", path.name, "", "The file"),
+        Entry("folder", str(path.parent), "", "Where it is"),
+        Entry("size", f"{size_text(nbytes)} ({nbytes} B)", "", "Its length"),
+    ]
+    if len(subject.paths) > 1:
+        names = tuple(Entry(str(at), p) for at, p in enumerate(subject.paths))
+        meaning = "Shown as one layer; the first of them is inspected"
+        told.append(Entry("joined with", f"{len(names)} files", "", meaning, names))
+    return tuple(told)
+
+
+def _extended(reader: FrameReader) -> Any:
+    """Give the extended header decoded, else its bytes."""
+    if reader.extended is not None or not reader.header.nsymbt:
+        return reader.extended
+    raw = reader.extended_raw()
+    try:
+        return decode_extended(reader.header.exttyp, raw, reader.header.byte_order) or raw
+    except ValueError:
+        return raw
+
+
+def _extended_section(header: Header, content: Any) -> Entry:
+    kind = header.exttyp.strip("\0 ") or "no kind stated"
+    meaning = f"{size_text(header.nsymbt)} between header and frames, of kind {kind}"
+    if isinstance(content, list):
+        records = tuple(entry_of(f"frame {at}", record) for at, record in enumerate(content))
+        what = f"{kind}, {len(records)} record{'s' if len(records) != 1 else ''}"
+        return Entry("Extended header", what, "", meaning, records)
+    if isinstance(content, dict):
+        # What JSON can hold of the user's metadata, which is shown in whole.
+        return Entry("Extended header", kind, "", meaning, entries_of(content), folded=True)
+    what = f"{kind}, {size_text(header.nsymbt)}, not decoded"
+    return Entry("Extended header", what, "", meaning)
+
+
+def _section(name: str, entries: tuple[Entry, ...], meaning: str) -> Entry:
+    return Entry(name, "" if entries else "nothing", "", meaning, entries)
+
+
+def _footer(footer: Any, checksums: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if footer.writer:
+        told["writer"] = footer.writer
+    if footer.frames is not None:
+        told["frame index"] = f"{len(footer.frames)} frames"
+        told["checksums"] = "xxh3, one a frame" if checksums else "none"
+    if footer.dtype is not None:
+        told["pixel type before saving"] = footer.dtype
+    if footer.history:
+        told["history"] = f"{len(footer.history)} steps"
+    return told | dict(footer.other)

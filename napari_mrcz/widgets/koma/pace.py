@@ -1,0 +1,45 @@
+"""How fast a job on many stacks goes, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from napari_mrcz.texts import size_text, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Pace"]
+
+
+class Pace:
+    """Times what is reported.
+
+    Parameters
+    ----------
+    frame_nbytes : int
+        Of a frame in memory; 0 if speed is of no interest.
+    clock : callable
+        Gives seconds.
+    """
+
+    def __init__(self, frame_nbytes: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._frame_nbytes = frame_nbytes
+        self._clock = clock
+        self._total = -1
+        self._first = self._done = 0
+        self._start = clock()
+
+    def text(self, stage: str, done: int, total: int) -> str:
+        """Say it; what has another total, or begins again, is timed anew."""
+        now = self._clock()
+        if total != self._total or done < self._done:
+            self._total, self._start, self._first = total, now, done
+        self._done = done
+        elapsed = now - self._start
+        if done <= self._first or elapsed <= 0:
+            return stage
+        rate = (done - self._first) / elapsed
+        speed = f"{size_text(rate * self._frame_nbytes)}/s, " if self._frame_nbytes else ""
+        return f"{stage}\n{speed}{time_text((total - done) / rate)} left"

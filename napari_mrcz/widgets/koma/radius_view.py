@@ -1,0 +1,175 @@
+"""The noise after KOMA by its radius, and the choice of a radius: plot, slider and number."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
+
+from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.koma.key import Key
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.koma.reading import NoiseCurve
+
+__all__ = ["RadiusView"]
+
+_STEPS = ((1.3, (1, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (math.inf, (1,)))
+_TIP = "How many stacks before and after each are averaged, and subtracted from it"
+
+
+class RadiusView(QWidget):
+    """Three ways to choose the radius, always in step.
+
+    Attributes
+    ----------
+    radius_changed : Signal(int)
+        The user has chosen another.
+    """
+
+    radius_changed = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._curve: NoiseCurve | None = None
+        self.plot = Plot(
+            "radius a (stacks)",
+            "correlated noise R\u0304",
+            "Mean correlation of the frames of a stack after KOMA, by radius; drag the line to "
+            "choose one. Below the limit no average of so many frames can come",
+        )
+        self.plot.getPlotItem().setLogMode(y=True)
+        self.before = self.plot.line("muted", angle=0)
+        self.limit = self.plot.curve("warning", style=Qt.PenStyle.DashLine)
+        self.noise = self.plot.curve("accent")
+        self.points = self.plot.curve("accent", symbol="o")
+        self.marker = self.plot.line("text", movable=True)
+        self.key = Key(
+            (("accent", "━", "after KOMA"), ("warning", "╍", "limit 1/(2an)"),
+             ("muted", "╍", "without KOMA"))
+        )  # fmt: skip
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.number = QSpinBox()
+        self.number.setSuffix(" stacks")
+        for control in (self.slider, self.number):
+            control.setToolTip(_TIP)
+        row = QHBoxLayout()
+        name = QLabel("Radius a")
+        name.setToolTip(_TIP)
+        row.addWidget(name)
+        row.addWidget(self.slider, stretch=1)
+        row.addWidget(self.number)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.plot)
+        column.addWidget(self.key)
+        column.addLayout(row)
+        self.slider.valueChanged.connect(self._choose)
+        self.number.valueChanged.connect(self._choose)
+        self.marker.sigPositionChanged.connect(self._on_dragged)
+        self.marker.sigPositionChangeFinished.connect(self._on_dropped)
+        self.show_range(1, 0)
+        self.show_curve(None)
+
+    @property
+    def radius(self) -> int:
+        """What is chosen."""
+        return int(self.slider.value())
+
+    def show_range(self, radius: int, largest: int) -> None:
+        """Show a radius, and how large it may be; tells nobody."""
+        for control in (self.slider, self.number):
+            control.blockSignals(True)
+            control.setRange(1, max(radius, largest))
+            control.setValue(radius)
+            control.blockSignals(False)
+            control.setEnabled(largest > 1)
+        self._mark(radius)
+
+    def show_curve(self, curve: NoiseCurve | None) -> None:
+        """Show a curve, or none."""
+        self._curve = curve
+        drawn = (self.noise, self.points, self.limit)
+        for item in (*drawn, self.marker, self.before):
+            item.setVisible(curve is not None)
+        if curve is None:
+            for item in drawn:
+                item.setData([], [])
+            self._fit(self.slider.maximum(), 0.0, 1.0, [])
+            return
+        noise = _positive(curve.noise)
+        self.noise.setData(curve.radii, noise, connect="finite")
+        self.points.setData(curve.radii[~np.isnan(noise)], noise[~np.isnan(noise)])
+        self.limit.setData(curve.radii, curve.limit)
+        heights = np.concatenate([noise, curve.limit])
+        if curve.before > 0:
+            self.before.setValue(np.log10(curve.before))
+            heights = np.append(heights, curve.before)
+        self.before.setVisible(curve.before > 0)
+        low, high = np.log10([np.nanmin(heights), np.nanmax(heights)])
+        last = int(curve.radii[-1])
+        self._fit(last, low, high, _ticks(low, high))
+        self.marker.setBounds((1, last))
+        self._mark(self.radius)
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Take the colours of a theme."""
+        self.plot.apply_palette(colours)
+        self.key.apply_palette(colours)
+
+    def _fit(self, last: int, low: float, high: float, ticks: list[tuple[float, str]]) -> None:
+        """Let the axes reach to a radius, and from one power of ten to another."""
+        item = self.plot.getPlotItem()
+        item.getAxis("left").setTicks([ticks])
+        item.getAxis("bottom").setTickSpacing(levels=[(_step(last + 1), 0)])
+        margin = 0.08 * (high - low) + 0.05
+        item.setRange(xRange=(0, last + 1), yRange=(low - margin, high + margin), padding=0)
+
+    def _mark(self, radius: int) -> None:
+        self.marker.blockSignals(True)
+        self.marker.setValue(radius)
+        self.marker.blockSignals(False)
+
+    @Slot(int)
+    def _choose(self, radius: int) -> None:
+        self.show_range(radius, self.slider.maximum())
+        self.radius_changed.emit(radius)
+
+    def _on_dragged(self) -> None:
+        radius = round(self.marker.value())
+        if radius != self.radius:
+            for control in (self.slider, self.number):
+                control.blockSignals(True)
+                control.setValue(radius)
+                control.blockSignals(False)
+            self.radius_changed.emit(radius)
+
+    def _on_dropped(self) -> None:
+        """Let the line stand at a whole number."""
+        self._mark(self.radius)
+
+
+def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Give the ticks of a logarithmic axis at round numbers, few enough to be read."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    steps = next(steps for decades, steps in _STEPS if high - low < decades)
+    values = (step * 10.0**power for power in powers for step in steps)
+    return [(math.log10(value), f"{value:g}") for value in values]
+
+
+def _positive(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give NaN for what a logarithmic axis cannot show."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _step(reach: int) -> int:
+    """Give the distance of ticks at whole numbers, ten at most up to there."""
+    return next(
+        step * 10**e for e in range(9) for step in (1, 2, 5) if reach <= step * 10 ** (e + 1)
+    )

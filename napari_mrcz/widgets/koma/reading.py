@@ -1,0 +1,232 @@
+"""Reading a session for KOMA: which stacks can be used, their sums, and how alike those are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.koma import noise_by_radius
+from napari_mrcz.errors import MrczError
+from napari_mrcz.session import Session
+from napari_mrcz.session.koma import high_contrasts
+from napari_mrcz.stack import Stack
+from napari_mrcz.texts import error_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from napari_mrcz.widgets.base.job import Report
+    from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
+
+__all__ = ["Entry", "NoiseCurve", "Reading", "noise_curve", "read_session"]
+
+# What a file that is damaged or is none of a movie can end in.
+BAD_STACK = (MrczError, OSError, ValueError)
+
+
+@dataclass(eq=False)
+class Entry:
+    """A stack in the list; known by itself, not by its name.
+
+    Attributes
+    ----------
+    name : str
+        Of the file or layer.
+    source : str or Stack
+        The file's path, or the frames themselves.
+    """
+
+    name: str
+    source: str | Stack
+
+    @property
+    def path(self) -> str | None:
+        """The file that its frames come from, if any."""
+        return self.source.path if isinstance(self.source, Stack) else self.source
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What reading a session has told.
+
+    Attributes
+    ----------
+    entries : tuple of Entry
+        Those that can be used, in order of acquisition.
+    session : Session
+        The same, with their sums.
+    covariances : ndarray, shape (m, m)
+        Between their sums.
+    high_contrast, unusable : dict of str
+        Of entries of high contrast, and of those that cannot be used at all: why.
+    """
+
+    entries: tuple[Entry, ...]
+    session: Session
+    covariances: npt.NDArray[np.float64]
+    high_contrast: Mapping[Entry, str]
+    unusable: Mapping[Entry, str]
+
+    def covers(self, entries: Iterable[Entry]) -> bool:
+        """Tell whether all of them have been read."""
+        return {*self.entries, *self.unusable}.issuperset(entries)
+
+    def of(self, entries: Sequence[Entry]) -> Reading:
+        """Give the same for some of the entries, one usable at least, in their order."""
+        usable = [entry for entry in entries if entry not in self.unusable]
+        at = {entry: index for index, entry in enumerate(self.entries)}
+        indices = [at[entry] for entry in usable]
+        return Reading(
+            tuple(usable),
+            self.session.chosen(indices),
+            self.covariances[np.ix_(indices, indices)],
+            {entry: why for entry, why in self.high_contrast.items() if entry in usable},
+            {entry: why for entry, why in self.unusable.items() if entry in entries},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseCurve:
+    """The correlated noise after KOMA by its radius (fig. 12 of the preprint).
+
+    Attributes
+    ----------
+    radii : ndarray of int
+        In stacks.
+    noise : ndarray
+        Mean R over the stacks that enter averages.
+    limit : ndarray
+        1/(2 a n): what an average of 2 a stacks of n frames leaves at the least.
+    before : float
+        Mean R without KOMA.
+    """
+
+    radii: npt.NDArray[np.int64]
+    noise: npt.NDArray[np.float64]
+    limit: npt.NDArray[np.float64]
+    before: float
+
+    def at(self, radius: int) -> tuple[float, float]:
+        """Give noise and limit at a radius, between those computed on a straight line."""
+        return tuple(  # type: ignore[return-value]
+            float(np.interp(radius, self.radii, values)) for values in (self.noise, self.limit)
+        )
+
+
+def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Report) -> Reading:
+    """Read the sums of all stacks; those that cannot be used are named, and the rest goes on.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        In order of acquisition.
+    fits : OutlierFits, optional
+        Filters the outliers of each stack first.
+    report : callable
+        Told of every frame; what it raises ends the reading.
+
+    Raises
+    ------
+    MrczError
+        If not a single stack can be used.
+    """
+    sources = [entry.source for entry in entries]
+    lengths, unusable = _lengths(entries, Session(sources), report)
+    session = Session(sources, prepare=None if fits is None else fits.filtered)
+    total, before = sum(lengths.values()), 0
+    for index, n_frames in lengths.items():
+        entry = entries[index]
+        told = _teller(report, "Reading", index, len(entries), before, total)
+        try:
+            if fits is not None:
+                finding = _teller(report, "Finding outliers of", index, len(entries), before, total)
+                with fits.followed(finding):
+                    session.summary(index, progress=told)
+            else:
+                session.summary(index, progress=told)
+        except BAD_STACK as error:
+            unusable[entry] = _why(entry, error)
+        before += n_frames
+        report(f"Reading stack {index + 1} of {len(entries)}", before, total)
+    usable = [index for index in lengths if entries[index] not in unusable]
+    if not usable:
+        raise MrczError(
+            None, "none of these stacks can be used", advice=next(iter(unusable.values()))
+        )
+    session = session.chosen(usable)
+    covariances = session.covariances(
+        range(len(session)), progress=lambda done, rows: report("Comparing the sums", done, rows)
+    )
+    kept = tuple(entries[index] for index in usable)
+    high = high_contrasts({i: session.summary(i).thumbnail for i in range(len(session))})
+    return Reading(kept, session, covariances, {kept[i]: why for i, why in high.items()}, unusable)
+
+
+def noise_curve(reading: Reading, members: Sequence[int], radii: Sequence[int]) -> NoiseCurve:
+    """Compute the noise from what was read, as `Koma.noise_curve` does.
+
+    Parameters
+    ----------
+    reading : Reading
+        The session.
+    members : sequence of int
+        Which of its entries enter averages.
+    radii : sequence of int
+        At least 1.
+    """
+    summaries = [reading.session.summary(i) for i in members]
+    n_frames = np.array([summary.n_frames for summary in summaries])
+    curves = noise_by_radius(
+        reading.covariances[np.ix_(members, members)],
+        np.array([summary.variance for summary in summaries]),
+        n_frames,
+        [0, *radii],
+        range(len(members)),
+    )
+    told = ~np.isnan(curves).any(axis=0)
+    mean = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
+    at = np.asarray(radii, np.int64)
+    return NoiseCurve(at, mean[1:], 1 / (2 * at * n_frames.mean()), float(mean[0]))
+
+
+def _lengths(
+    entries: Sequence[Entry], session: Session, report: Report
+) -> tuple[dict[int, int], dict[Entry, str]]:
+    """Give the frames of each stack that has the shape of most, and why others are no use."""
+    shapes: dict[int, tuple[int, int, int]] = {}
+    unusable: dict[Entry, str] = {}
+    for index, entry in enumerate(entries):
+        try:
+            with session.opened(index) as stack:
+                if stack.dtype.kind == "c":
+                    unusable[entry] = "has complex pixels, which are no counts"
+                else:
+                    shapes[index] = stack.shape
+        except BAD_STACK as error:
+            unusable[entry] = _why(entry, error)
+        report("Opening the files", index + 1, len(entries))
+    usual = Counter(shape[1:] for shape in shapes.values()).most_common(1)
+    for index, (_, y, x) in list(shapes.items()):
+        if (y, x) != usual[0][0]:
+            rows, columns = usual[0][0]
+            unusable[entries[index]] = (
+                f"has frames of {y} × {x}, where most stacks have {rows} × {columns}"
+            )
+            del shapes[index]
+    return {index: shape[0] for index, shape in shapes.items()}, unusable
+
+
+def _teller(
+    report: Report, what: str, index: int, n_stacks: int, before: int, total: int
+) -> Callable[[int, int], None]:
+    stage = f"{what} stack {index + 1} of {n_stacks}"
+    return lambda done, of: report(stage, before + done, total)
+
+
+def _why(entry: Entry, error: Exception) -> str:
+    """Say why a stack cannot be read; its name stands beside it already."""
+    return f"cannot be read: {error_text(error).removeprefix(f'{entry.name}: ')}"

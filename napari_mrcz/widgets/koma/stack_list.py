@@ -1,0 +1,278 @@
+"""The stacks of the session in order of acquisition: ticked, dragged, dropped, greyed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import (
+    QAbstractListModel,
+    QItemSelectionModel,
+    QMimeData,
+    QModelIndex,
+    QSize,
+    Qt,
+    Signal,
+)
+from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtWidgets import QAbstractItemView, QListView, QSizePolicy
+
+from napari_mrcz.widgets.base.theme import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.koma.model import KomaModel
+    from napari_mrcz.widgets.koma.reading import Entry
+
+__all__ = ["StackList"]
+
+_ROWS = "application/x-napari-mrcz-stacks"
+_FILES = "text/uri-list"
+_HEIGHT_PX = 170
+_INVITATION = "Drop a folder or movies here"
+_ROOT = QModelIndex()
+# As wide as a digit, so that names stand beneath each other.
+_FIGURE_SPACE = "\u2007"
+
+
+class StackList(QListView):
+    """The list of a `KomaModel`.
+
+    Parameters
+    ----------
+    koma : KomaModel
+        Whose stacks; changed by what is done here.
+
+    Attributes
+    ----------
+    changed : Signal()
+        The order was changed, or which stacks enter averages.
+    files_dropped : Signal(object)
+        Files and folders, as a list of str.
+    current_changed : Signal()
+        Another stack is looked at, or others are selected.
+    remove_pressed : Signal()
+        The Delete key was.
+    """
+
+    changed = Signal()
+    files_dropped = Signal(object)
+    current_changed = Signal()
+    remove_pressed = Signal()
+
+    def __init__(self, koma: KomaModel) -> None:
+        super().__init__()
+        self._koma = koma
+        self._rows = _Rows(koma, self)
+        self.setModel(self._rows)
+        self.setToolTip(
+            "Stacks in order of acquisition: drag them to change it. A tick says that a stack "
+            "enters the averages that are subtracted from others"
+        )
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.setDragDropMode(QAbstractItemView.DragDropMode.DragDrop)
+        self.setDefaultDropAction(Qt.DropAction.MoveAction)
+        self.setDragDropOverwriteMode(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._rows.ticked.connect(self.changed)
+        self._rows.moved.connect(self.move_to)
+        self._rows.files_dropped.connect(self.files_dropped)
+        selection: Any = self.selectionModel()
+        # The current row changes before the selection does.
+        for changed in (selection.currentChanged, selection.selectionChanged):
+            changed.connect(lambda *_: self.current_changed.emit())
+
+    @property
+    def current(self) -> Entry | None:
+        """The stack that is looked at."""
+        return next(iter(self._rows.entries_at([self.currentIndex()])), None)
+
+    @property
+    def selected(self) -> list[Entry]:
+        """The stacks selected, in order."""
+        return self._rows.entries_at(self.selectedIndexes())
+
+    def refresh(self) -> None:
+        """Show the model as it is now; what was selected stays so."""
+        selected, current = self.selected, self.current
+        if self._rows.show_entries():
+            self.select(selected or [current])
+
+    def select(self, entries: Iterable[Entry | None]) -> None:
+        """Select stacks; the first becomes the one that is looked at."""
+        chosen = set(entries)
+        rows = [row for row, entry in enumerate(self._koma.entries) if entry in chosen]
+        selection: Any = self.selectionModel()
+        selection.clearSelection()
+        for row in reversed(rows):
+            index = self._rows.index(row)
+            selection.setCurrentIndex(index, QItemSelectionModel.SelectionFlag.Select)
+
+    def move_selected(self, steps: int) -> None:
+        """Move the selected stacks up (negative) or down by one."""
+        rows = [self._koma.entries.index(entry) for entry in self.selected]
+        if not rows:
+            return
+        to = max(0, rows[0] - 1) if steps < 0 else min(len(self._koma.entries), rows[-1] + 2)
+        self.move_to(rows, to)
+
+    def move_to(self, rows: list[int], to: int) -> None:
+        """Move stacks before the one at `to`."""
+        moving = [self._koma.entries[row] for row in rows]
+        before = self._koma.entries
+        self._koma.move(moving, to)
+        if self._koma.entries == before:
+            return
+        self.refresh()
+        self.select(moving)
+        self.changed.emit()
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Take the colours of a theme."""
+        # A list is not upon the background that these colours can be read on.
+        self._rows.muted, self._rows.error = (
+            QColor(readable(colour, colours.foreground, colours.text))
+            for colour in (colours.muted, colours.error)
+        )
+        viewport: Any = self.viewport()
+        viewport.update()
+
+    def sizeHint(self) -> QSize:
+        """Give room for some stacks; the rest is scrolled to."""
+        return QSize(200, _HEIGHT_PX)
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Remove by the Delete key."""
+        if event.key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace):
+            self.remove_pressed.emit()
+            return
+        super().keyPressEvent(event)
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Say what to do with an empty list."""
+        super().paintEvent(event)
+        if not self._koma.entries:
+            viewport: Any = self.viewport()
+            painter = QPainter(viewport)
+            painter.setPen(self._rows.muted)
+            painter.drawText(viewport.rect(), Qt.AlignmentFlag.AlignCenter, _INVITATION)
+            painter.end()
+
+
+class _Rows(QAbstractListModel):
+    """A `KomaModel` as Qt's views read it."""
+
+    ticked = Signal()
+    moved = Signal(object, int)
+    files_dropped = Signal(object)
+
+    def __init__(self, koma: KomaModel, parent: StackList) -> None:
+        super().__init__(parent)
+        self._koma = koma
+        self._shown: tuple[Entry, ...] = ()
+        self.muted = self.error = QColor("#808080")
+
+    def show_entries(self) -> bool:
+        """Show what there is now; give whether there are other rows than before."""
+        if self._shown != self._koma.entries:
+            self.beginResetModel()
+            self._shown = self._koma.entries
+            self.endResetModel()
+            return True
+        if self._shown:
+            self.dataChanged.emit(self.index(0), self.index(len(self._shown) - 1))
+        return False
+
+    def entries_at(self, indexes: Iterable[QModelIndex]) -> list[Entry]:
+        rows = sorted(index.row() for index in indexes if index.isValid())
+        return [self._shown[row] for row in rows]
+
+    def rowCount(self, parent: QModelIndex = _ROOT) -> int:
+        return 0 if parent.isValid() else len(self._shown)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if not index.isValid():
+            return None
+        entry = self._shown[index.row()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            digits = len(str(len(self._shown)))
+            number = str(index.row() + 1).rjust(digits, _FIGURE_SPACE)
+            return f"{number}  {entry.name}{self._remark(entry)}"
+        if role == Qt.ItemDataRole.CheckStateRole and not self._koma.why_not(entry):
+            return Qt.CheckState.Checked if self._koma.enters(entry) else Qt.CheckState.Unchecked
+        if role == Qt.ItemDataRole.ForegroundRole:
+            if self._koma.why_not(entry):
+                return self.error
+            return None if self._koma.enters(entry) else self.muted
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return "\n".join(
+                filter(None, (entry.path or entry.name, self._koma.why_left_out(entry)))
+            )
+        return None
+
+    def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
+        if role != Qt.ItemDataRole.CheckStateRole:
+            return False
+        on = Qt.CheckState(value) == Qt.CheckState.Checked
+        self._koma.set_enters(self._shown[index.row()], on)
+        self.dataChanged.emit(index, index)
+        self.ticked.emit()
+        return True
+
+    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+        if not index.isValid():
+            return Qt.ItemFlag.ItemIsDropEnabled
+        flags = (
+            Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsDragEnabled
+        )
+        if not self._koma.why_not(self._shown[index.row()]):
+            flags |= Qt.ItemFlag.ItemIsUserCheckable
+        return flags
+
+    def supportedDropActions(self) -> Qt.DropAction:
+        return Qt.DropAction.MoveAction | Qt.DropAction.CopyAction
+
+    def mimeTypes(self) -> list[str]:
+        return [_ROWS, _FILES]
+
+    def mimeData(self, indexes: Iterable[QModelIndex]) -> QMimeData:
+        rows = sorted(index.row() for index in indexes)
+        data = QMimeData()
+        # Whose rows they are: another list's mean nothing here.
+        data.setData(_ROWS, " ".join(map(str, (id(self), *rows))).encode())
+        return data
+
+    def canDropMimeData(
+        self, data: Any, action: Qt.DropAction, row: int, column: int, parent: QModelIndex
+    ) -> bool:
+        return data.hasUrls() or self._rows_in(data) is not None
+
+    def dropMimeData(
+        self, data: Any, action: Qt.DropAction, row: int, column: int, parent: QModelIndex
+    ) -> bool:
+        rows = self._rows_in(data)
+        if rows is not None:
+            self.moved.emit(rows, len(self._shown) if row < 0 else row)
+            return True
+        paths = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
+        if paths:
+            self.files_dropped.emit(paths)
+        return bool(paths)
+
+    def _rows_in(self, data: QMimeData) -> list[int] | None:
+        if not data.hasFormat(_ROWS):
+            return None
+        whose, *rows = (int(part) for part in bytes(data.data(_ROWS).data()).split())
+        return rows if whose == id(self) else None
+
+    def _remark(self, entry: Entry) -> str:
+        if self._koma.why_not(entry):
+            return "\n      cannot be used"
+        if self._koma.enters(entry):
+            return ""
+        reading = self._koma.reading
+        high = reading is not None and entry in reading.high_contrast
+        return f"\n      {'high contrast, ' * high}left out of averages"

@@ -1,0 +1,1 @@
+"""The "MicroED" dock widget."""

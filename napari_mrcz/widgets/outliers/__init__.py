@@ -1,0 +1,1 @@
+"""The "Outlier pixels" dock widget."""

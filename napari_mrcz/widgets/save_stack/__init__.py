@@ -1,0 +1,1 @@
+"""The "Save stack" dock widget."""

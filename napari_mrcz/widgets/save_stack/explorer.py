@@ -1,0 +1,142 @@
+"""A plot of size against speed for every way to compress the movie; a click chooses one."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal, Slot
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.save_stack.exploring import Exploration, Trial, explore
+
+if TYPE_CHECKING:
+    from napari_mrcz.stack import Stack
+    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.save_stack.model import SaveOptions
+
+__all__ = ["Explorer"]
+
+_HINT = "Click a point to choose it. Up is smaller, right is faster."
+# One colour and one sign a codec, so that no eye needs the colours: as pyqtgraph calls the sign,
+# and as it is written below the plot.
+_SIGNS = {
+    "zstd": ("accent", "o", "●"),
+    "lz4": ("hot", "s", "■"),
+    "lz4hc": ("model", "t", "▼"),
+    "zlib": ("dark", "d", "◆"),
+    "blosclz": ("warning", "+", "✚"),
+}
+_POINT_PX = 9
+
+
+class Explorer(QWidget):
+    """Button, plot and what the point under the mouse is.
+
+    Parameters
+    ----------
+    panel : Panel
+        The dock widget that this is in.
+
+    Attributes
+    ----------
+    explored : Signal(object)
+        An `Exploration` is shown.
+    chosen : Signal(object)
+        A `Trial` was clicked.
+    """
+
+    explored = Signal(object)
+    chosen = Signal(object)
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self._panel = panel
+        self.controls = JobControls(
+            panel,
+            "Compare compressions",
+            "Try all codecs, levels and filters on three frames, which takes some seconds",
+        )
+        self.plot = Plot(
+            "speed of one thread (MB/s)",
+            "compression ratio",
+            "Each point is a codec, a level and a filter, tried on three frames of this movie",
+        )
+        self.plot.getPlotItem().setLogMode(x=True)
+        self._curves = {}
+        self._trials: dict[Any, list[Trial]] = {}
+        for codec, (colour, sign, _) in _SIGNS.items():
+            curve = self.plot.curve(colour, symbol=sign)
+            curve.setSymbolSize(_POINT_PX)
+            curve.scatter.opts["hoverable"] = True
+            curve.sigPointsClicked.connect(self._on_clicked)
+            curve.scatter.sigHovered.connect(self._on_hovered)
+            self._curves[codec] = curve
+        self._bound = self.plot.line("muted", angle=0)
+        self.legend = WrappedLabel("Signs of the codecs, and the largest ratio there can be")
+        self.told = WrappedLabel("The point under the mouse")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.controls, self.plot, self.legend, self.told):
+            column.addWidget(widget)
+        self.controls.returned.connect(self._on_explored)
+        self.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is tried."""
+        return self.controls.running
+
+    def explore(self, stack: Stack, options: SaveOptions) -> None:
+        """Try everything on a movie."""
+        self.controls.run(partial(explore, stack, options))
+
+    def clear(self) -> None:
+        """Forget what was found of another movie."""
+        self.controls.cancel()
+        for widget in (self.plot, self.legend, self.told):
+            widget.hide()
+
+    def show_exploration(self, found: Exploration) -> None:
+        """Draw what was found."""
+        for codec, curve in self._curves.items():
+            of_codec = [trial for trial in found.trials if trial.codec == codec]
+            curve.setData([t.rate / 1e6 for t in of_codec], [t.ratio for t in of_codec])
+            self._trials[curve.scatter] = of_codec
+        self._bound.setVisible(found.bound is not None)
+        if found.bound is not None:
+            self._bound.setValue(found.bound)
+            top = max(found.bound, max(trial.ratio for trial in found.trials))
+            self.plot.getPlotItem().setYRange(0, 1.08 * top, padding=0)
+        self._panel.tell(self.told, _HINT, "muted")
+        for widget in (self.plot, self.legend, self.told):
+            widget.show()
+        self.explored.emit(found)
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Take the colours of a theme."""
+        self.plot.apply_palette(colours)
+        shades = vars(colours)
+        signs = [
+            f'<span style="color: {shades[colour]}">{written}</span>&nbsp;{codec}'
+            for codec, (colour, _, written) in _SIGNS.items()
+        ]
+        bound = f'<span style="color: {colours.muted}">╌╌</span>&nbsp;Shannon\'s&nbsp;bound'
+        self.legend.setText(" &nbsp; ".join([*signs, bound]))
+
+    @Slot(object)
+    def _on_explored(self, found: Exploration) -> None:
+        self.show_exploration(found)
+
+    def _on_clicked(self, curve: Any, points: Any, event: Any = None) -> None:
+        if len(points):
+            trial = self._trials[curve.scatter][points[0].index()]
+            self._panel.tell(self.told, f"Chosen: {trial}")
+            self.chosen.emit(trial)
+
+    def _on_hovered(self, scatter: Any, points: Any, event: Any = None) -> None:
+        if len(points):
+            self._panel.tell(self.told, str(self._trials[scatter][points[0].index()]))

@@ -1,0 +1,74 @@
+"""``bench``: the ways to store a movie compared, and the article's figures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import napari_mrcz as nm
+from napari_mrcz.comparison import Contestant, contestants, race
+from napari_mrcz.comparison.curves import by_block, by_dose, by_level, by_threads, serialisations
+from napari_mrcz.comparison.figures import draw_compression, draw_serialisation
+
+FRAMES = np.random.default_rng(3).poisson(1, (3, 128, 128)).astype(np.uint8)
+
+
+def test_every_way_gives_the_movie_back(tmp_path):
+    """And the sizes are those of the files."""
+    ways = list(contestants(FRAMES))
+    names = {way.name for way in ways}
+    assert {"MRC, uncompressed", "MRC, 4 bits", "MRCZ, zstd-1", "TIFF, deflate"} <= names
+    results = {result.name: result for result in race(FRAMES, ways, rounds=1, folder=tmp_path)}
+    assert results["MRC, 4 bits"].ratio == pytest.approx(2, rel=0.1)
+    assert results["MRCZ, zstd-1"].ratio > results["MRCZ, lz4-9"].ratio > 2.5
+    assert results["copying the plain file"].nbytes == FRAMES.nbytes
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_way_that_changes_pixels_is_found_out(tmp_path):
+    """Speed is worth nothing then."""
+    wrong = Contestant("wrong", ".npy", np.save, lambda path: np.load(path) + 1)
+    with pytest.raises(nm.MrczError, match="wrong gives other pixels"):
+        race(FRAMES, [wrong], rounds=1, folder=tmp_path)
+
+
+def test_the_command_takes_a_movie(napari_mrcz, tmp_path):
+    """As a table, and as JSON."""
+    nm.write(tmp_path / "movie.mrcz", FRAMES)
+    ran = napari_mrcz("bench", tmp_path / "movie.mrcz", "--rounds", 1, "--json")
+    assert ran.status == 0, ran.err
+    told = {result["name"]: result for result in json.loads(ran.out)}
+    assert told["MRCZ, zstd-1"]["ratio"] > 2.5
+    ran = napari_mrcz("bench", "--rounds", 1, "--frames", 2, "--shape", 64, 64)
+    assert "2 simulated frames of 64 x 64 pixels" in ran.err
+    assert ran.out.splitlines()[0].split()[:3] == ["way", "to", "store"]
+
+
+def test_ratios_fall_with_dose_and_stay_below_the_bound():
+    """Figure 2a."""
+    *codecs, bound = by_dose(256, (0.05, 1.0, 4.0))
+    assert [curve.name for curve in codecs] == ["blosclz", "lz4", "zlib", "zstd"]
+    for curve in codecs:
+        assert list(curve.ratio) == sorted(curve.ratio, reverse=True)
+        assert (np.array(curve.ratio) <= np.array(bound.ratio) * 1.01).all()
+
+
+def test_figures_are_drawn(tmp_path):
+    """Of the right size, and not empty."""
+    pytest.importorskip("matplotlib")
+    frame = FRAMES[0]
+    curves = by_level(frame, (1, 3)), by_threads(frame, 2), by_block(frame, (4096, 16384))
+    draw_compression(by_dose(64, (0.1, 1.0)), *curves, 2, tmp_path / "compression.png")
+    draw_serialisation(serialisations(20_000), tmp_path / "serialisation.png")
+    for name in ("compression", "serialisation"):
+        picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+        assert picture.shape[1] > 800
+        assert (picture < 128).mean() > 0.01
+
+
+def test_packed_metadata_is_smaller_and_whole():
+    """Figure 3b."""
+    found = {s.name: s.nbytes for s in serialisations(200_000)}
+    for name in ("JSON", "MessagePack"):
+        assert found[f"{name}, zstd"] < found[f"{name}, lz4"] < found[f"{name}, bare"]

@@ -1,0 +1,209 @@
+"""``correct`` and ``recipe``, as they are typed: the same files wherever it is done."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import napari_mrcz as nm
+from napari_mrcz.batch import cluster
+from napari_mrcz.batch.correct import correct_all
+from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.simulation import simulate_movie
+
+N_STACKS, SHAPE = 8, (10, 64, 72)
+
+RECIPE = """
+[outliers]
+order = 5
+seed = 3
+
+[gain]
+reference = "gain.mrc"
+gamma = 0.97
+
+[koma]
+radius = 3
+
+[output]
+level = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Path:
+    """Return a folder of movies, a gain reference and a recipe."""
+    folder = tmp_path_factory.mktemp("session")
+    rng = np.random.default_rng(2)
+    hot = rng.random(SHAPE[1:]) < 0.004
+    for i in range(N_STACKS):
+        frames = rng.poisson(np.where(hot, 8.0, 1.5), SHAPE).astype(np.uint8)
+        nm.write(folder / f"movie_{i:02}.mrcz", frames, pixel_size=1.1)
+    nm.write(folder / "gain.mrc", rng.uniform(0.9, 1.1, SHAPE[1:]).astype(np.float32))
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corrected(session, tmp_path_factory) -> Path:
+    """Return the folder of what comes of them in one process."""
+    folder = tmp_path_factory.mktemp("corrected")
+    for outcome in correct_all(*paths(session, folder), Recipe.load(session / "recipe.toml")):
+        assert outcome.ok, outcome.error
+    return folder
+
+
+def paths(session: Path, folder: Path) -> tuple[list[str], list[str]]:
+    movies = sorted(session.glob("movie_*.mrcz"))
+    return [str(movie) for movie in movies], [str(folder / movie.name) for movie in movies]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_it_is_what_the_library_does(session, corrected):
+    """Step by step, by hand."""
+    gain = nm.GainNormalization(nm.read_reference(session / "gain.mrc"), 0.97)
+    movies, _ = paths(session, corrected)
+    cleaned = []
+    for movie in movies:
+        stack = nm.open(movie)
+        outliers = nm.OutlierFilter.fit(stack, order=5.0, seed=3, gain=gain.factor)
+        cleaned.append(stack.apply(outliers).apply(gain))
+    koma = nm.Koma(cleaned, radius=3)
+    for i in (0, 4, N_STACKS - 1):
+        with nm.open(corrected / Path(movies[i]).name) as result:
+            np.testing.assert_array_equal(result, np.asarray(cleaned[i].apply(koma[i])))
+            names = [step["name"] for step in result.history]
+            assert names == ["OutlierFilter", "GainNormalization", "KomaNormalization"]
+            assert result.pixel_size == pytest.approx((1.1, 1.1, 1.1))
+    for stack in cleaned:
+        stack.close()
+
+
+def test_replaying_a_result_gives_it_again(session, corrected):
+    """The footer is enough."""
+    with nm.open(corrected / "movie_03.mrcz") as done, nm.open(session / "movie_03.mrcz") as raw:
+        np.testing.assert_array_equal(nm.replay(done.history, raw), done)
+
+
+def test_the_command_gives_the_same_files(napari_mrcz, session, corrected, tmp_path):
+    """From one process."""
+    arguments = ("correct", *sorted(session.glob("movie_*")), "-r", session / "recipe.toml")
+    ran = napari_mrcz(*arguments, "-o", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    assert f"{N_STACKS} of {N_STACKS} files corrected" in ran.err
+    assert contents(tmp_path / "out") == contents(corrected)
+
+
+def test_workers_give_the_same_files(napari_mrcz, session, corrected, tmp_path):
+    """Two processes."""
+    pytest.importorskip("distributed")
+    arguments = ("correct", *sorted(session.glob("movie_*")), "-r", session / "recipe.toml")
+    ran = napari_mrcz(*arguments, "-o", tmp_path / "out", "--workers", 2)
+    assert ran.status == 0, ran.err
+    assert contents(tmp_path / "out") == contents(corrected)
+
+
+def test_a_worker_that_is_killed_changes_nothing(session, corrected, tmp_path):
+    """Another takes over."""
+    pytest.importorskip("distributed")
+    recipe = Recipe.load(session / "recipe.toml")
+    with cluster(workers=2) as client:
+        killed = 0
+        for outcome in correct_all(*paths(session, tmp_path), recipe, client=client):
+            assert outcome.ok, outcome.error
+            if not killed:
+                killed = client.run(os.getpid).popitem()[1]
+                os.kill(killed, signal.SIGKILL)
+    assert contents(tmp_path) == contents(corrected)
+
+
+def test_a_bad_movie_enters_no_average_and_stops_nothing(napari_mrcz, session, tmp_path):
+    """The rest is corrected as if it had not been there."""
+    movies = sorted(session.glob("movie_*"))
+    (tmp_path / "movie_00b.mrcz").write_bytes(b"cut off")
+    some = [*movies[:2], tmp_path / "movie_00b.mrcz", *movies[2:]]
+    ran = napari_mrcz("correct", *some, "-r", session / "recipe.toml", "-o", tmp_path / "out")
+    assert ran.status == 1
+    assert "failed: movie_00b.mrcz" in ran.err
+    good = napari_mrcz("correct", *movies, "-r", session / "recipe.toml", "-o", tmp_path / "good")
+    assert good.status == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "good")
+
+
+def test_without_a_recipe_outliers_are_replaced(napari_mrcz, session, tmp_path):
+    """And the movie stays integer."""
+    movie = session / "movie_00.mrcz"
+    ran = napari_mrcz("correct", movie, "-o", tmp_path)
+    assert ran.status == 0, ran.err
+    assert "hot and" in ran.err
+    with nm.open(tmp_path / "movie_00.mrcz") as result, nm.open(movie) as raw:
+        expected = raw.apply(nm.OutlierFilter.fit(raw))
+        assert result.dtype == np.uint8
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_the_reference_is_turned_as_the_first_movie_shows(napari_mrcz, tmp_path):
+    """A flipped reference is found out."""
+    movie = simulate_movie(40, (192, 256), seed=2)
+    gain = movie.camera.gain_reference
+    nm.write(tmp_path / "movie.mrcz", movie.frames)
+    nm.write(tmp_path / "gain.mrc", np.ascontiguousarray(np.flipud(gain)))
+    (tmp_path / "r.toml").write_text('[gain]\nreference = "gain.mrc"\norientation = "auto"\n')
+    movie_path = tmp_path / "movie.mrcz"
+    ran = napari_mrcz("correct", movie_path, "-r", tmp_path / "r.toml", "-o", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    assert "the reference lies: flipud" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[outlier]\n", r"a table \[outlier\]. Known are outliers"),
+        ("[outliers]\nk = 6\n", r"k in \[outliers\]. Known are model, order"),
+        ('[outliers]\norder = "steep"\n', r"order = 'steep' in \[outliers\]. Write a number"),
+        ("[koma]\nkeep_mean = 1\n", "Write true or false"),
+        ("[gain]\n", "without a reference"),
+        ("[output]\nlevel = 3\n", "does nothing"),
+        ("koma = 12\n", r"Write a table: \[koma\]"),
+        ("[koma\n", "it is no TOML"),
+    ],
+)
+def test_what_means_nothing_in_a_recipe_is_named(tmp_path, text, said):
+    """With what is known."""
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(nm.MrczError, match=said):
+        Recipe.load(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_comes_back_as_it_was_saved(tmp_path):
+    """Every value of it."""
+    recipe = Recipe(OutlierStep(fill="expectation", seed=9), None, KomaStep(radius=25))
+    recipe.save(tmp_path / "r.toml")
+    assert Recipe.load(tmp_path / "r.toml") == recipe
+
+
+def test_recipes_can_be_made_shown_and_checked(napari_mrcz, session, corrected, tmp_path):
+    """Of a history too."""
+    ran = napari_mrcz("recipe", "show", session / "recipe.toml")
+    assert "to the power of 0.97" in ran.out
+    assert "3 stacks before and 3 after" in ran.out
+    assert "can be done" in napari_mrcz("recipe", "check", session / "recipe.toml").out
+    made = napari_mrcz(
+        "recipe", "new", tmp_path / "again.toml", "--history", corrected / "movie_04.mrcz"
+    )
+    assert made.status == 0, made.err
+    again, first = Recipe.load(tmp_path / "again.toml"), Recipe.load(session / "recipe.toml")
+    assert again.outliers == first.outliers
+    assert again.koma == first.koma
+    assert again.gain.gamma == 0.97
+    np.testing.assert_array_equal(
+        nm.read_reference(again.gain.reference), nm.read_reference(session / "gain.mrc")
+    )
+    (tmp_path / "plain").mkdir()
+    assert napari_mrcz("recipe", "new", tmp_path / "plain" / "r.toml").status == 0
+    assert napari_mrcz("recipe", "check", tmp_path / "plain" / "r.toml").status == 1

@@ -1,0 +1,244 @@
+"""``count`` as an own process would see it, its tables of events, and frames that travel."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import napari_mrcz as nm
+from napari_mrcz.batch import cluster, run_all
+from napari_mrcz.batch.counting import CountElectrons
+from napari_mrcz.batch.event_table import EventTable
+from napari_mrcz.batch.parcels import Parcels, pack, unpack
+from napari_mrcz.correction import ElectronCounting
+from napari_mrcz.simulation import simulate_raw
+
+N_FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def raw():
+    """Return raw frames."""
+    return simulate_raw(N_FRAMES, (96, 112), seed=1)
+
+
+@pytest.fixture
+def movie(tmp_path, raw):
+    """Write them as MRCZ."""
+    nm.write(tmp_path / "raw.mrcz", raw.frames, pixel_size=1.2)
+    return tmp_path / "raw.mrcz"
+
+
+def test_counts_are_those_that_the_library_gives(napari_mrcz, movie, raw, tmp_path):
+    ran = napari_mrcz("count", movie, "-o", tmp_path / "out", "--super-resolution", 2)
+    assert ran.status == 0, ran.err
+    with nm.open(tmp_path / "out" / "raw.mrcz") as done, nm.open(movie) as before:
+        wanted = nm.count_electrons(before, super_resolution=2)
+        np.testing.assert_array_equal(done, wanted)
+        assert done.pixel_size[1:] == pytest.approx((0.6, 0.6))
+        np.testing.assert_array_equal(nm.replay(done.history, before), wanted)
+        number = int(np.asarray(wanted).sum())
+    assert number == pytest.approx(sum(map(len, raw.positions)), rel=0.05)
+    assert f"{number} electrons" in ran.err
+
+
+def test_a_threshold_that_is_given_is_taken(napari_mrcz, movie, tmp_path):
+    ran = napari_mrcz("count", movie, "-o", tmp_path / "out", "--threshold", 150, "--json")
+    assert ran.status == 0, ran.err
+    (told,) = [json.loads(line) for line in ran.out.splitlines()]
+    assert any("threshold 150.0" in note for note in told["notes"])
+    with nm.open(tmp_path / "out" / "raw.mrcz") as done:
+        assert done.history[0]["threshold"] == 150
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_events_are_a_table_of_their_own(napari_mrcz, movie, raw, tmp_path, suffix):
+    table = tmp_path / f"events{suffix}"
+    ran = napari_mrcz("count", movie, "-o", tmp_path / "out", "--events", table)
+    assert ran.status == 0, ran.err
+    if suffix == ".csv":
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        columns = {k: np.array(v) for k, v in parquet.read_table(table).to_pydict().items()}
+    assert list(columns) == ["frame", "y", "x", "charge"]
+    counting = ElectronCounting.fit(raw.frames)
+    for frame in range(N_FRAMES):
+        events = counting.events(raw.frames[frame])
+        own = columns["frame"] == frame
+        for name, wanted in zip(("y", "x", "charge"), events, strict=True):
+            np.testing.assert_allclose(columns[name][own], wanted, atol=0.06)
+
+
+def test_a_long_table_is_written_in_parts_and_is_whole(tmp_path, monkeypatch, raw):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("napari_mrcz.batch.event_table._ROWS", 500)
+    counting = ElectronCounting.fit(raw.frames)
+    found = [counting.events(frame) for frame in raw.frames]
+    with EventTable(tmp_path / "events.parquet") as table:
+        for frame, events in enumerate(found):
+            table.add(frame, events)
+        assert not (tmp_path / "events.parquet").exists()
+        table.commit()
+    written = parquet.ParquetFile(tmp_path / "events.parquet")
+    assert written.num_row_groups > 2
+    np.testing.assert_array_equal(
+        written.read()["charge"].to_numpy(), np.concatenate([e.charge for e in found])
+    )
+
+
+def test_the_file_is_the_same_on_one_process_one_worker_and_four(movie, raw, tmp_path):
+    pytest.importorskip("distributed")
+    written, tables = [], []
+    for workers in (0, 1, 4):
+        target, table = tmp_path / f"{workers}.mrcz", tmp_path / f"{workers}.csv"
+        with cluster("", workers) as client:
+            task = CountElectrons(
+                str(movie), str(target), super_resolution=2, events=str(table), client=client
+            )
+            (outcome,) = run_all([task])
+        assert outcome.ok, outcome.error
+        written.append(target.read_bytes())
+        tables.append(table.read_bytes())
+        sizes = [len(parcel.chunk) for parcel in _parcels(movie)]
+        assert outcome.result["sent"] == (sum(sizes) if workers else 0)
+        assert outcome.result["raw"] == raw.frames.nbytes
+    assert written[0] == written[1] == written[2]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_no_more_frames_are_under_way_than_keep_the_workers_busy(movie, tmp_path):
+    most = 0
+
+    class Future:
+        under_way = 0
+
+        def __init__(self, value):
+            nonlocal most
+            self.value = value
+            Future.under_way += 1
+            most = max(most, Future.under_way)
+
+        def result(self):
+            return self.value
+
+        def release(self):
+            Future.under_way -= 1
+
+    class Client:
+        def scatter(self, value, **_):
+            return value
+
+        def nthreads(self):
+            return {"one": 1, "other": 1}
+
+        def submit(self, function, *arguments, **_):
+            return Future(function(*arguments))
+
+        def cancel(self, futures):
+            pass
+
+    outcome = CountElectrons(str(movie), str(tmp_path / "out.mrcz"), client=Client())()
+    assert outcome.result["electrons"] > 1000
+    assert most == 4
+
+
+def _parcels(path):
+    with nm.open(path) as movie:
+        parcels = Parcels(movie, str(path))
+        yield from parcels
+        parcels.close()
+
+
+def test_stored_chunks_travel_as_they_are(movie, raw):
+    with nm.open(movie) as opened:
+        parcels = Parcels(opened, str(movie))
+        content = movie.read_bytes()
+        for frame, parcel in enumerate(parcels):
+            assert content[parcel.offset :].startswith(parcel.chunk)
+            np.testing.assert_array_equal(parcels.pixels(parcel), raw.frames[frame])
+        parcels.close()
+
+
+@pytest.mark.parametrize("name", ["plain.mrc", "plain.tif"])
+def test_frames_that_are_not_stored_in_chunks_are_compressed_on_leaving(tmp_path, raw, name):
+    path = tmp_path / name
+    if path.suffix == ".tif":
+        import tifffile
+
+        tifffile.imwrite(path, raw.frames)
+    else:
+        nm.write(path, raw.frames)
+    from napari_mrcz.foreign import open_movie
+
+    with open_movie(path) as opened:
+        parcels = Parcels(opened, str(path))
+        for frame, parcel in enumerate(parcels):
+            assert len(parcel.chunk) < opened[frame].nbytes
+            np.testing.assert_array_equal(parcels.pixels(parcel), opened[frame])
+        parcels.close()
+
+
+def test_a_chunk_that_was_damaged_on_its_way_is_told_of(movie):
+    with nm.open(movie) as opened:
+        parcels = Parcels(opened, str(movie))
+        first = next(iter(parcels))
+        with pytest.raises(nm.MrczError, match="frame 0"):
+            parcels.pixels(first._replace(chunk=first.chunk[:-20]))
+        parcels.close()
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (3, 7), (40, 30)])
+def test_what_is_packed_comes_back(shape):
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    np.testing.assert_array_equal(unpack(pack(values)), values)
+    counts = values.astype(np.uint8)
+    assert unpack(pack(counts)).dtype == np.uint8
+    np.testing.assert_array_equal(unpack(pack(counts)), counts)
+
+
+def test_what_is_wrong_is_one_line_and_leaves_no_file(napari_mrcz, movie, tmp_path):
+    out = tmp_path / "out"
+    nm.write(tmp_path / "flat.mrcz", np.full((4, 32, 32), 5, np.uint16))
+    ran = napari_mrcz("count", tmp_path / "flat.mrcz", movie, "-o", out)
+    assert ran.status == 1
+    assert "the frames do not vary" in ran.err
+    assert [path.name for path in out.iterdir()] == ["raw.mrcz"]
+    again = napari_mrcz("count", movie, "-o", out)
+    assert again.status == 1
+    assert "exists already" in again.err
+    assert napari_mrcz("count", movie, "-o", out, "--overwrite").status == 0
+    ran = napari_mrcz("count", movie, "-o", tmp_path / "b", "--events", tmp_path / "events.xlsx")
+    assert ran.status == 1
+    assert "Write .csv or .parquet" in ran.err
+    assert not list((tmp_path / "b").iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--threshold", -1), ("--super-resolution", 3), ("--events", "events.csv")],
+)
+def test_a_wrong_command_line_is_told_of(napari_mrcz, movie, tmp_path, arguments):
+    files = (movie, movie.with_name("other.mrcz"))
+    assert napari_mrcz("count", *files, "-o", tmp_path / "out", *arguments).status == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_frame_ends_the_counting_of_its_file(napari_mrcz, movie, tmp_path):
+    pytest.importorskip("distributed")
+    with nm.open(movie) as opened:
+        parcels = Parcels(opened, str(movie))
+        at = list(parcels)[10]
+        parcels.close()
+    content = bytearray(movie.read_bytes())
+    content[at.offset + 40] ^= 255
+    movie.write_bytes(content)
+    arguments = ("count", movie, "-o", tmp_path / "out")
+    for more in ((), ("--workers", 1)):
+        ran = napari_mrcz(*arguments, *more)
+        assert ran.status == 1
+        assert "frame 10" in ran.err
+        assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,279 @@
+"""The commands for single files, from compress to repair, as they are typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import napari_mrcz as nm
+
+FRAMES = np.random.default_rng(5).poisson(1, (6, 40, 56)).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Return a folder with a plain movie and a compressed one."""
+    nm.write(tmp_path / "plain.mrc", FRAMES, pixel_size=1.2, metadata={"grid": 3})
+    nm.write(tmp_path / "packed.mrcz", FRAMES, pixel_size=1.2, metadata={"grid": 3})
+    return tmp_path
+
+
+def frames_of(path: Path) -> list[bytes]:
+    with nm.open(path) as stack:
+        return [bytes(stack._source.read_stored(i)) for i in range(len(stack))]
+
+
+class TestCompress:
+    def test_keeps_pixels_size_and_metadata(self, napari_mrcz, folder):
+        ran = napari_mrcz("compress", folder / "plain.mrc", "--verify")
+        assert ran.status == 0, ran.err
+        assert "verified: every pixel is the same" in ran.err
+        with nm.open(folder / "plain.mrcz") as stack:
+            assert (np.asarray(stack) == FRAMES).all()
+            assert stack.pixel_size == pytest.approx((1.2, 1.2, 1.2))
+            assert stack.metadata == {"grid": 3}
+            assert stack.header["codec"] == 6
+        assert (folder / "plain.mrc").exists()
+
+    def test_options_are_honoured(self, napari_mrcz, folder):
+        out = folder / "out"
+        options = ("--codec", "lz4", "--level", 9, "--dtype", "int16", "--filter", "shuffle")
+        ran = napari_mrcz("compress", folder / "plain.mrc", "-o", out, *options, "--json")
+        assert ran.status == 0, ran.err
+        told = json.loads(ran.out)
+        assert told["target_nbytes"] == (out / "plain.mrcz").stat().st_size
+        with nm.open(out / "plain.mrcz") as stack:
+            assert stack.header["codec"] == 2
+            assert stack.dtype == np.int16
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_tiff_movies_lie_as_mrc_has_them(self, napari_mrcz, tmp_path, packed):
+        path = tmp_path / "movie.tif"
+        images = [Image.fromarray(frame) for frame in FRAMES]
+        compression = "tiff_lzw" if packed else None
+        images[0].save(path, save_all=True, append_images=images[1:], compression=compression)
+        assert napari_mrcz("compress", path, "--verify").status == 0
+        assert (nm.read(tmp_path / "movie.mrcz") == FRAMES[:, ::-1]).all()
+
+    def test_groups_of_frames_are_summed(self, napari_mrcz, folder):
+        assert napari_mrcz("compress", folder / "plain.mrc", "--group", 4).status == 0
+        assert (nm.read(folder / "plain.mrcz") == FRAMES[:4].sum(axis=0, dtype=int)).all()
+
+    def test_float_movies_are_decimated(self, napari_mrcz, tmp_path):
+        gain = np.random.default_rng(1).uniform(0.8, 1.25, FRAMES.shape[1:]).astype(np.float32)
+        nm.write(tmp_path / "gain.mrc", gain)
+        nm.write(tmp_path / "movie.mrc", FRAMES * gain)
+        ran = napari_mrcz("compress", tmp_path / "movie.mrc", "--decimate", tmp_path / "gain.mrc")
+        assert ran.status == 0, ran.err
+        assert (nm.read(tmp_path / "movie.mrcz") == FRAMES).all()
+
+    def test_the_source_is_deleted_only_when_verified(self, napari_mrcz, folder):
+        ran = napari_mrcz("compress", folder / "plain.mrc", "--delete")
+        assert ran.status == 2
+        assert (folder / "plain.mrc").exists()
+        ran = napari_mrcz("compress", folder / "plain.mrc", "--delete", "--verify")
+        assert ran.status == 0
+        assert not (folder / "plain.mrc").exists()
+        assert (nm.read(folder / "plain.mrcz") == FRAMES).all()
+
+    def test_rounding_keeps_the_source(self, napari_mrcz, tmp_path):
+        nm.write(tmp_path / "movie.mrc", FRAMES * np.float32(0.3))
+        options = ("--dtype", "int16", "--verify", "--delete")
+        ran = napari_mrcz("compress", tmp_path / "movie.mrc", *options)
+        assert ran.status == 1
+        assert "differs from its source" in ran.err
+        assert (tmp_path / "movie.mrc").exists()
+
+    def test_a_result_is_not_replaced_unasked(self, napari_mrcz, folder):
+        (folder / "plain.mrcz").write_bytes(b"precious")
+        assert napari_mrcz("compress", folder / "plain.mrc").status == 1
+        assert (folder / "plain.mrcz").read_bytes() == b"precious"
+        assert napari_mrcz("compress", folder / "plain.mrc", "--overwrite").status == 0
+        assert (nm.read(folder / "plain.mrcz") == FRAMES).all()
+
+    def test_a_batch_goes_on_past_bad_files(self, napari_mrcz, folder):
+        (folder / "bad.mrc").write_bytes(b"no movie")
+        ran = napari_mrcz("compress", folder / "gone.mrc", folder, "-o", folder / "out")
+        assert ran.status == 1
+        assert "1 of 3 files compressed" in ran.err
+        assert "failed: gone.mrc, bad.mrc" in ran.err
+        assert (nm.read(folder / "out" / "plain.mrcz") == FRAMES).all()
+
+    def test_a_file_is_not_written_over_itself(self, napari_mrcz, folder):
+        before = (folder / "packed.mrcz").read_bytes()
+        ran = napari_mrcz("compress", folder / "packed.mrcz", "--overwrite")
+        assert ran.status == 1
+        assert "is the file that is read" in ran.err
+        assert (folder / "packed.mrcz").read_bytes() == before
+
+    def test_two_files_do_not_go_to_one(self, napari_mrcz, folder):
+        (folder / "sub").mkdir()
+        nm.write(folder / "sub" / "plain.mrc", FRAMES)
+        ran = napari_mrcz("compress", folder, "-o", folder / "out")
+        assert ran.status == 1
+        assert not (folder / "out").exists()
+
+    def test_on_workers_the_files_are_the_same(self, napari_mrcz, folder):
+        pytest.importorskip("distributed")
+        nm.write(folder / "more.mrc", FRAMES[:3])
+        assert napari_mrcz("compress", folder, "-o", folder / "here").status == 0
+        ran = napari_mrcz("compress", folder, "-o", folder / "there", "--workers", 2)
+        assert ran.status == 0, ran.err
+        names = sorted(path.name for path in (folder / "here").iterdir())
+        assert names == ["more.mrcz", "plain.mrcz"]
+        for name in names:
+            assert (folder / "there" / name).read_bytes() == (folder / "here" / name).read_bytes()
+
+    def test_no_scheduler_is_one_line(self, napari_mrcz, folder):
+        pytest.importorskip("distributed")
+        ran = napari_mrcz("compress", folder, "--scheduler", "tcp://127.0.0.1:9")
+        assert ran.status == 1
+        assert ran.err.splitlines()[-1].startswith("napari-mrcz: no scheduler answers at")
+
+
+class TestDecompress:
+    def test_others_can_read_it(self, napari_mrcz, folder):
+        mrcfile = pytest.importorskip("mrcfile")
+        nm.write(folder / "packed.mrcz", FRAMES, overwrite=True)  # metadata would need a footer
+        options = ("--suffix", ".mrcs", "--verify", "--dtype", "int16")  # uint8 would need one too
+        ran = napari_mrcz("decompress", folder / "packed.mrcz", *options)
+        assert ran.status == 0, ran.err
+        with mrcfile.open(folder / "packed.mrcs") as file:
+            assert (file.data == FRAMES).all()
+
+    def test_the_suffix_is_one_of_mrc(self, napari_mrcz, folder):
+        assert napari_mrcz("decompress", folder / "packed.mrcz", "--suffix", ".tif").status == 2
+
+
+class TestConvert:
+    def test_chunks_are_copied_as_they_are(self, napari_mrcz, tmp_path):
+        mrcz = pytest.importorskip("mrcz")
+        mrcz.writeMRC(FRAMES.astype(np.int8), str(tmp_path / "a.mrcz"), compressor="zstd", clevel=1)
+        ran = napari_mrcz("convert", tmp_path / "a.mrcz", "-o", tmp_path / "out")
+        assert ran.status == 0, ran.err
+        assert frames_of(tmp_path / "out" / "a.mrcz") == frames_of(tmp_path / "a.mrcz")
+        assert nm.verify(tmp_path / "out" / "a.mrcz").checksums
+        back, _ = mrcz.readMRC(str(tmp_path / "out" / "a.mrcz"))
+        assert (np.asarray(back) == FRAMES).all()
+
+    def test_another_codec(self, napari_mrcz, folder):
+        ran = napari_mrcz("convert", folder / "packed.mrcz", "-o", folder / "out", "--codec", "lz4")
+        assert ran.status == 0, ran.err
+        with nm.open(folder / "out" / "packed.mrcz") as stack:
+            assert stack.header["codec"] == 2
+            assert stack.metadata == {"grid": 3}
+            assert (np.asarray(stack) == FRAMES).all()
+
+
+class TestInfo:
+    def test_says_what_is_in_a_file(self, napari_mrcz, folder):
+        ran = napari_mrcz("info", folder / "packed.mrcz")
+        assert ran.status == 0
+        assert "6 frames of 40 x 56 pixels, uint8, 1.2 angstrom a pixel" in ran.out
+        assert "grid" in ran.out
+
+    def test_as_json_with_frames(self, napari_mrcz, folder):
+        ran = napari_mrcz("info", folder / "packed.mrcz", "--json", "--frames")
+        told = json.loads(ran.out)
+        assert told["shape"] == [6, 40, 56]
+        assert told["metadata"] == {"grid": 3}
+        stored = frames_of(folder / "packed.mrcz")
+        assert [frame["bytes"] for frame in told["frames"]] == [len(chunk) for chunk in stored]
+
+    def test_goes_on_past_a_bad_file(self, napari_mrcz, folder):
+        ran = napari_mrcz("info", folder / "gone.mrc", folder / "plain.mrc")
+        assert ran.status == 1
+        assert "6 frames" in ran.out
+        assert len(ran.err.splitlines()) == 1
+
+
+class TestVerify:
+    def test_of_a_tree(self, napari_mrcz, folder):
+        assert napari_mrcz("verify", folder).status == 0
+        path = folder / "packed.mrcz"
+        raw = bytearray(path.read_bytes())
+        with nm.open(path) as stack:
+            raw[int(stack._source.index.offsets[4]) + 60] ^= 1
+        path.write_bytes(raw)
+        ran = napari_mrcz("verify", folder)
+        assert ran.status == 1
+        assert "packed.mrcz: frame 4:" in ran.out
+        assert "1 of 2 files are good" in ran.err
+
+    def test_an_empty_folder_is_a_wrong_command(self, napari_mrcz, tmp_path):
+        assert napari_mrcz("verify", tmp_path).status == 2
+
+
+class TestRepair:
+    @pytest.mark.parametrize("name", ["plain.mrc", "packed.mrcz"])
+    def test_of_a_file_that_was_cut_off(self, napari_mrcz, folder, name):
+        path = folder / name
+        with nm.open(path) as stack:
+            end = int(stack._source.index.offsets[3]) + 10
+        path.write_bytes(path.read_bytes()[:end])
+        ran = napari_mrcz("repair", path, "-o", folder / f"whole{path.suffix}")
+        assert ran.status == 0, ran.err
+        assert "3 of 6 frames" in ran.err
+        with nm.open(folder / f"whole{path.suffix}") as stack:
+            assert (np.asarray(stack) == FRAMES[:3]).all()
+            assert stack.pixel_size[1:] == pytest.approx((1.2, 1.2))
+        assert nm.verify(folder / f"whole{path.suffix}").ok
+
+    def test_damaged_frames_are_left_out_and_named(self, napari_mrcz, folder):
+        path = folder / "packed.mrcz"
+        raw = bytearray(path.read_bytes())
+        with nm.open(path) as stack:
+            raw[int(stack._source.index.offsets[2]) + 60] ^= 1
+        path.write_bytes(raw)
+        ran = napari_mrcz("repair", path, "-o", folder / "whole.mrcz")
+        assert ran.status == 0, ran.err
+        assert "damaged and left out: 2" in ran.err
+        assert (nm.read(folder / "whole.mrcz") == np.delete(FRAMES, 2, axis=0)).all()
+
+    def test_the_header_is_mended(self, napari_mrcz, folder):
+        """And `info` has told of it before."""
+        path = folder / "plain.mrc"
+        raw = bytearray(path.read_bytes())
+        raw[28:52] = bytes(24)  # MX MY MZ and the cell: the pixel size is gone
+        path.write_bytes(raw)
+        assert "to be mended" in napari_mrcz("info", path).out
+        ran = napari_mrcz("repair", path, "-o", folder / "whole.mrc", "--pixel-size", 1.2)
+        assert ran.status == 0, ran.err
+        with nm.open(folder / "whole.mrc") as stack:
+            assert stack.pixel_size[1:] == pytest.approx((1.2, 1.2))
+            assert (np.asarray(stack) == FRAMES).all()
+        assert "to be mended" not in napari_mrcz("info", folder / "whole.mrc").out
+
+
+@pytest.mark.parametrize("arguments", [("bogus",), ("compress",), ("compress", "a", "--level", 0)])
+def test_wrong_command_lines_are_one_line(napari_mrcz, arguments):
+    ran = napari_mrcz(*arguments)
+    assert ran.status == 2
+    assert len(ran.err.splitlines()) == 1
+    assert "--help" in ran.err
+
+
+def test_help_needs_neither_napari_nor_qt_nor_numpy():
+    code = (
+        "import sys; sys.argv = ['napari-mrcz', '--help']\n"
+        "from napari_mrcz.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "loaded = {m.split('.')[0] for m in sys.modules}\n"
+        "assert not loaded & {'napari', 'qtpy', 'PyQt6', 'scipy', 'dask'}, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_damaged_tiff_is_refused(napari_mrcz, tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(20))
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((4, 5, 3), np.uint8), photometric="rgb")
+    ran = napari_mrcz("compress", tmp_path / "a.tif", tmp_path / "b.tif")
+    assert ran.status == 1
+    assert "a.tif: a TIFF without pages" in ran.err
+    assert "b.tif: pages of shape (4, 5, 3)" in ran.err

@@ -1,0 +1,261 @@
+"""Electron counting, on raw frames in which it is known where each electron struck."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+import napari_mrcz as nm
+from napari_mrcz.correction import ElectronCounting, count_electrons
+from napari_mrcz.correction.counting import Background, Events
+from napari_mrcz.correction.counting import events as finding
+from napari_mrcz.simulation import simulate_raw
+
+SHAPE = (160, 144)
+
+
+@pytest.fixture(scope="module")
+def movie():
+    """Return raw frames at the dose of counting detectors."""
+    return simulate_raw(24, SHAPE, dose=0.02, seed=1)
+
+
+@pytest.fixture(scope="module")
+def counting(movie):
+    """Return the counting that is fitted to them."""
+    return ElectronCounting.fit(movie.frames)
+
+
+def matched(true, events, within=1.0):
+    """Give the distances between electrons and events, each taken once, nearest first."""
+    found = np.stack([events.y, events.x], axis=1)
+    distance, other = cKDTree(true).query(found, k=4, distance_upper_bound=within)
+    pairs = sorted((distance[i, j], i, other[i, j]) for i, j in np.argwhere(distance < within))
+    distances, taken_events, taken_electrons = [], set(), set()
+    for apart, event, electron in pairs:
+        if event not in taken_events and electron not in taken_electrons:
+            taken_events.add(event)
+            taken_electrons.add(electron)
+            distances.append(apart)
+    return np.array(distances)
+
+
+def scores(movie, counting):
+    """Give recall, precision and the RMS distance in pixels."""
+    pairs = [
+        (where, counting.events(f)) for f, where in zip(movie.frames, movie.positions, strict=True)
+    ]
+    distances = np.concatenate([matched(where, events) for where, events in pairs])
+    n_true, n_found = (sum(len(pair[k]) for pair in pairs) for k in (0, 1))
+    return len(distances) / n_true, len(distances) / n_found, np.sqrt(np.mean(distances**2))
+
+
+def test_98_of_100_electrons_are_found_and_98_of_100_events_are_electrons(movie, counting):
+    recall, precision, rms = scores(movie, counting)
+    assert recall >= 0.98
+    assert precision >= 0.98
+    assert rms <= 0.15
+
+
+@pytest.mark.parametrize(("dose", "least"), [(0.002, 0.97), (0.01, 0.98), (0.05, 0.93)])
+def test_what_is_lost_grows_with_the_dose(dose, least):
+    movie = simulate_raw(12, SHAPE, dose=dose, seed=2)
+    recall, precision, rms = scores(movie, ElectronCounting.fit(movie.frames))
+    assert recall >= least
+    assert precision >= least
+    assert rms <= 0.2
+
+
+@pytest.mark.parametrize("spread", [0.4, 0.5, 0.65])
+def test_spread_and_background_come_back(spread):
+    movie = simulate_raw(40, (128, 128), spread=spread, seed=3)
+    counting = ElectronCounting.fit(movie.frames)
+    assert counting.spread == pytest.approx(spread, rel=0.03)
+    assert counting.background.noise == pytest.approx(movie.noise, rel=0.03)
+    off = counting.background.offset - movie.offset
+    assert abs(off.mean()) < 0.1 * movie.noise
+    assert off.std() < 0.3 * movie.noise  # 40 frames tell a mean to 1/6 of the noise
+
+
+def test_charges_come_back(movie, counting):
+    charges = np.concatenate([counting.events(frame).charge for frame in movie.frames])
+    assert np.median(charges) == pytest.approx(200, rel=0.03)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_super_resolution_puts_electrons_where_they_struck(movie, counting, factor):
+    fine = ElectronCounting(counting.background, counting.spread, counting.threshold, factor)
+    counts = fine(movie.frames[0], 0)
+    assert counts.shape == (SHAPE[0] * factor, SHAPE[1] * factor)
+    assert counts.dtype == np.uint8
+    pixels = (np.argwhere(counts) + 0.5) / factor - 0.5
+    distance, _ = cKDTree(movie.positions[0]).query(pixels)
+    # The error of the position, and that of a point anywhere in a finer pixel.
+    assert np.sqrt(np.mean(np.minimum(distance, 1) ** 2)) < 0.2 + 1 / np.sqrt(6) / factor
+    assert np.median(distance) < 0.1 + 0.4 / factor
+    whole = counting(movie.frames[0], 0)
+    blocks = counts.reshape(SHAPE[0], factor, SHAPE[1], factor).sum((1, 3))
+    np.testing.assert_array_equal(blocks, whole)
+
+
+def test_a_single_electron_is_where_it_was_put():
+    rng = np.random.default_rng(0)
+    frame = rng.normal(0, 1, (40, 40)).astype(np.float32)
+    background = Background(np.zeros((40, 40), np.float32), 1.0)
+    spot = finding.draw(
+        Events(*(np.array([v], np.float32) for v in (20.3, 11.8, 500))), 0.5, (40, 40)
+    )
+    (y,), (x,), (charge,) = ElectronCounting(background, 0.5, 100.0).events(frame + spot)
+    assert (y, x) == (pytest.approx(20.3, abs=0.02), pytest.approx(11.8, abs=0.02))
+    assert charge == pytest.approx(500, rel=0.02)
+
+
+@pytest.mark.parametrize("apart", [0.7, 1.0, 1.6])
+def test_two_electrons_close_together_are_two(apart):
+    rng = np.random.default_rng(1)
+    background = Background(np.zeros((30, 30), np.float32), 1.0)
+    both = Events(*np.array([[15, 15], [14.2, 14.2 + apart], [200, 230]], np.float32))
+    frame = finding.draw(both, 0.5, (30, 30)) + rng.normal(0, 1, (30, 30))
+    events = ElectronCounting(background, 0.5, 60.0).events(frame.astype(np.float32))
+    assert len(events) == 2
+    np.testing.assert_allclose(np.sort(events.x), both.x, atol=0.1)
+
+
+def test_a_higher_threshold_gives_fewer_events_all_above_it(movie, counting):
+    frame = movie.frames[3]
+    numbers = []
+    for threshold in (counting.threshold, 150.0, 250.0, 1e6):
+        events = counting.with_threshold(threshold).events(frame)
+        assert not len(events) or events.charge.min() > threshold
+        numbers.append(len(events))
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] > numbers[2] > numbers[3] == 0
+
+
+def test_noise_alone_is_hardly_ever_counted(movie, counting):
+    noise = np.random.default_rng(5).normal(movie.offset, movie.noise, (20, *SHAPE))
+    numbers = [len(counting.events(np.rint(frame).astype(np.uint16))) for frame in noise]
+    assert sum(numbers) <= 6  # of 460 800 pixels; one at 0.02 e/pix would be 9216
+
+
+def test_a_threshold_and_a_spread_that_are_given_are_taken(movie):
+    counting = ElectronCounting.fit(movie.frames, threshold=90, spread=0.52, super_resolution=2)
+    assert (counting.threshold, counting.spread, counting.super_resolution) == (90, 0.52, 2)
+
+
+def test_integers_and_floats_of_the_same_values_give_the_same_counts(movie, counting):
+    frame = movie.frames[1]
+    wanted = counting(frame)
+    for dtype in (np.int16, np.int32, np.float32, np.float64):
+        np.testing.assert_array_equal(counting(frame.astype(dtype)), wanted)
+
+
+def test_the_frame_is_left_as_it_was(movie, counting):
+    frame = movie.frames[1].copy()
+    counting(frame)
+    np.testing.assert_array_equal(frame, movie.frames[1])
+
+
+def test_a_frame_found_in_strips_is_the_one_found_whole(monkeypatch):
+    movie = simulate_raw(9, (200, 90), dose=0.03, seed=6)
+    counting = ElectronCounting.fit(movie.frames)
+    whole = [counting.events(frame) for frame in movie.frames]
+    monkeypatch.setattr(finding, "_STRIP", 32)
+    for frame, events in zip(movie.frames, whole, strict=True):
+        strips = counting.events(frame)
+        assert len(strips) == len(events)
+        one, other = (
+            np.stack(e)[:, np.lexsort((e.x.round(2), e.y.round(2)))] for e in (events, strips)
+        )
+        distance, _ = cKDTree(one[:2].T).query(other[:2].T)
+        assert distance.max() < 1e-3
+
+
+def test_frames_that_do_not_vary_are_refused():
+    with pytest.raises(ValueError, match="the frames do not vary"):
+        ElectronCounting.fit(np.full((5, 20, 20), 7, np.uint16))
+    with pytest.raises(ValueError, match="at least one frame"):
+        ElectronCounting.fit(np.empty((0, 20, 20), np.uint16))
+
+
+def test_noise_without_electrons_is_refused():
+    noise = np.random.default_rng(0).normal(100, 6, (8, 64, 64)).astype(np.float32)
+    with pytest.raises(ValueError, match="nothing in these frames looks like a single electron"):
+        ElectronCounting.fit(noise)
+
+
+def test_without_electrons_a_given_spread_and_threshold_still_count_none():
+    noise = np.random.default_rng(0).normal(100, 6, (8, 64, 64)).astype(np.float32)
+    counting = ElectronCounting.fit(noise, spread=0.5, threshold=120)
+    assert counting(noise[0]).sum() == 0
+
+
+def test_one_frame_is_enough_where_its_pixels_are_alike():
+    movie = simulate_raw(1, (256, 256), dose=0.01, noise=6, seed=7)
+    frame = movie.frames - np.rint(movie.offset).astype(np.int32) + 100
+    counting = ElectronCounting.fit(frame)
+    events = counting.events(frame[0])
+    assert len(matched(movie.positions[0], events)) > 0.95 * len(movie.positions[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 3), (5, 2)])
+def test_tiny_frames_are_counted(shape):
+    background = Background(np.zeros(shape, np.float32), 1.0)
+    counting = ElectronCounting(background, 0.5, 20.0)
+    assert counting(np.zeros(shape, np.float32)).sum() == 0
+    middle = tuple(n // 2 for n in shape)
+    spot = Events(*(np.array([v], np.float32) for v in (*middle, 300)))
+    counts = counting(finding.draw(spot, 0.5, shape).astype(np.float32))
+    assert counts[middle] == counts.sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [((0.5, 50.0, 3), "1, 2 or 4, not 3"), ((0.5, 0.0, 1), "a positive charge, not 0")],
+)
+def test_bad_options_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        ElectronCounting(Background(np.zeros((4, 4), np.float32), 1.0), *options)
+
+
+def test_a_frame_of_another_shape_is_refused(counting):
+    with pytest.raises(ValueError, match=r"a background of \(160, 144\) for a frame of \(10, 10\)"):
+        counting.events(np.zeros((10, 10)))
+
+
+def test_a_movie_is_counted_lazily_and_its_pixels_become_smaller(movie, counting):
+    stack = nm.Stack.from_array(movie.frames, pixel_size=(1.0, 1.2, 1.2))
+    fine = ElectronCounting(counting.background, counting.spread, counting.threshold, 2)
+    counts = nm.count_electrons(stack, counting=fine)
+    assert counts.shape == (24, 320, 288)
+    assert counts.dtype == np.uint8
+    assert counts.pixel_size == (1.0, 0.6, 0.6)
+    np.testing.assert_array_equal(counts[3], fine(movie.frames[3]))
+    np.testing.assert_array_equal(counts[3, 100:130, 7:9], fine(movie.frames[3])[100:130, 7:9])
+    np.testing.assert_array_equal(counts[2:4, ::2, 5], [fine(f)[::2, 5] for f in movie.frames[2:4]])
+    assert count_electrons(stack, super_resolution=4).shape == (24, 640, 576)
+
+
+def test_counts_that_were_saved_are_counted_again_bit_for_bit(movie, tmp_path):
+    nm.write(tmp_path / "raw.mrcz", movie.frames)
+    with nm.open(tmp_path / "raw.mrcz") as raw:
+        nm.write(tmp_path / "counts.mrcz", nm.count_electrons(raw, super_resolution=2))
+        with nm.open(tmp_path / "counts.mrcz") as counts:
+            again = nm.replay(counts.history, raw)
+            assert again.shape == counts.shape == (24, 320, 288)
+            np.testing.assert_array_equal(again, counts)
+            assert np.asarray(counts).sum() > 0
+            np.testing.assert_array_equal(nm.replay(counts.history, movie.frames), counts)
+
+
+def test_a_correction_that_changes_rows_and_columns_unannounced_is_refused(movie):
+    class Half:
+        def __call__(self, frame, index):
+            return frame[::2]
+
+        def describe(self):
+            return {"name": "Half"}
+
+    with pytest.raises(ValueError, match=r"made \(80, 144\) of a frame of \(160, 144\)"):
+        nm.Stack.from_array(movie.frames).apply(Half())

@@ -1,0 +1,187 @@
+"""The window stays awake while widgets work: nothing that takes long is done on its own thread."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from event_loop import EventLoopWatch, Gaps
+from mouse import drag_line
+from qtpy.QtCore import Qt, QTimer
+
+import napari_mrcz as nm
+from napari_mrcz import folders
+from napari_mrcz.simulation import Camera, simulate_session
+
+LEFT = Qt.MouseButton.LeftButton
+SHAPE, N_FRAMES, N_MOVIES = (1024, 1024), 24, 4
+# Seconds that a hand does not notice.
+BUDGET = 0.05
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Path:
+    """Return a folder of movies and a gain reference."""
+    folder = tmp_path_factory.mktemp("session")
+    camera = Camera(SHAPE, seed=1)
+    movies = simulate_session(N_MOVIES, N_FRAMES, camera=camera, dose=1.0, seed=1)
+    for index, movie in enumerate(movies.iter_movies(), 1):
+        nm.write(folder / f"movie_{index}.mrcz", movie.frames, pixel_size=(0, 1.35, 1.35))
+    nm.write(folder / "gain.mrc", camera.gain_reference)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Give each test a cache folder of its own: nothing was read before."""
+    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer, session, qtbot):
+    """Return a window with the first movie."""
+    viewer = make_napari_viewer()
+    viewer.window.resize(1200, 900)
+    viewer.window._qt_window.show()
+    viewer.open(session / "movie_1.mrcz", plugin="napari-mrcz")
+    return viewer
+
+
+def dock(viewer, title):
+    """Return one of our widgets, in sight."""
+    area, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", title)
+    area.show()
+    return widget
+
+
+def settle(qtbot, *widgets) -> None:
+    """Wait until nothing runs any more."""
+    qtbot.waitUntil(lambda: not any(widget.busy for widget in widgets), timeout=60_000)
+
+
+def rest(qtbot, *widgets) -> None:
+    """Wait until all is drawn, too."""
+    settle(qtbot, *widgets)
+    qtbot.wait(200)
+
+
+@pytest.fixture
+def idle(viewer, qtbot) -> Gaps:
+    """Return what napari's own window needs here and now, to show one frame after another."""
+    qtbot.wait(200)  # the movie that was opened is drawn
+    with EventLoopWatch() as watch:
+        for frame in range(12):
+            viewer.dims.set_point(0, frame)
+            qtbot.wait(40)
+    return watch.gaps
+
+
+def check_awake(gaps: Gaps, idle: Gaps) -> None:
+    """Fail if the window's thread did something long, again and again or once, or waited for it.
+
+    Processor time does not depend on what else the machine does. Time on the clock does: there,
+    only a window that is deaf for half of a job is told from a busy machine.
+    """
+    longest = BUDGET + 2 * idle.work.max()
+    assert gaps.work.max() <= longest, f"{gaps.work.max():.3f} s of work at a time"
+    assert np.percentile(gaps.work, 95) <= BUDGET
+    assert gaps.wait.max() <= gaps.wait.sum() / 2 + idle.wait.max(), f"{gaps.wait.max():.3f} s"
+
+
+def fit_outliers(viewer, qtbot, session):
+    """Fit anew what was fitted: napari has the layers already."""
+    widget = dock(viewer, "Outlier pixels")
+    widget.start_fit()
+    rest(qtbot, widget)
+    before = widget.fit
+    with EventLoopWatch() as watch:
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+        settle(qtbot, widget)
+    assert widget.fit is not before
+    return watch.gaps
+
+
+def drag_a_threshold(viewer, qtbot, session):
+    """Drag the hot line to and fro; the corrected movie follows when it rests."""
+    widget = dock(viewer, "Outlier pixels")
+    widget.start_fit()
+    rest(qtbot, widget)
+    with EventLoopWatch() as watch:
+        for end in (5.0, 6.0, 3.0):
+            drag_line(widget.plots.cdf, widget.fit.current.thresholds.hot, end)
+            settle(qtbot, widget)
+    assert widget.fit.current.thresholds.hot == pytest.approx(3, abs=0.3)
+    return watch.gaps
+
+
+def find_an_orientation(viewer, qtbot, session):
+    """Find how the gain reference lies, and change the exponent of the movie that is shown."""
+    widget = dock(viewer, "Gain reference")
+    widget.references.open(str(session / "gain.mrc"))
+    rest(qtbot, widget)
+    with EventLoopWatch() as watch:
+        qtbot.mouseClick(widget.orientation.controls.start_button, LEFT)
+        settle(qtbot, widget)
+        widget.gamma.number.setValue(0.9)
+        settle(qtbot, widget)
+    assert widget.choice.orientation == "identity"
+    assert widget.preview.data.history[-1]["gamma"] == 0.9
+    return watch.gaps
+
+
+def read_a_session(viewer, qtbot, session):
+    """Sum every movie, and compute the curve of noise by radius."""
+    widget = dock(viewer, "Session: KOMA")
+    widget.box.add_paths([str(path) for path in sorted(session.glob("movie_*.mrcz"))])
+    rest(qtbot, widget)
+    with EventLoopWatch() as watch:
+        qtbot.mouseClick(widget.reading.start_button, LEFT)
+        settle(qtbot, widget)
+    assert widget.koma.problem() == ""
+    return watch.gaps
+
+
+def save_a_movie(viewer, qtbot, session):
+    """Compress it well, which takes a while, and verify it."""
+    widget = dock(viewer, "Save stack")
+    settle(qtbot, widget)
+    widget.form.choose("zstd", 7, "bitshuffle")
+    widget.form.verify.setChecked(True)
+    widget.form.set_path(str(session / "saved.mrcz"))
+    rest(qtbot, widget)
+    with EventLoopWatch() as watch, qtbot.waitSignal(widget.finished, timeout=60_000) as ended:
+        qtbot.mouseClick(widget.save_button, LEFT)
+    assert ended.args[0].ok
+    (session / "saved.mrcz").unlink()
+    return watch.gaps
+
+
+@pytest.mark.parametrize(
+    "act", [fit_outliers, drag_a_threshold, find_an_orientation, read_a_session, save_a_movie]
+)
+def test_the_window_stays_awake(act, viewer, qtbot, session, idle):
+    """As awake as when nothing but frames are shown."""
+    check_awake(act(viewer, qtbot, session), idle)
+
+
+def compute() -> None:
+    """Work for half a second."""
+    end = time.thread_time() + 0.5
+    while time.thread_time() < end:
+        pass
+
+
+def wait() -> None:
+    """Wait for what never happens, for two seconds."""
+    threading.Event().wait(2)
+
+
+@pytest.mark.parametrize("act", [compute, wait])
+def test_what_is_done_on_the_windows_thread_is_noticed(act, qtbot, viewer, idle):
+    """Else the test above could not fail."""
+    with EventLoopWatch() as watch:
+        QTimer.singleShot(100, act)
+        qtbot.wait(400)
+    with pytest.raises(AssertionError):
+        check_awake(watch.gaps, idle)

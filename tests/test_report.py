@@ -1,0 +1,294 @@
+"""``session``: what is told of a session is what the library finds in it."""
+
+import csv
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from unittest import mock
+
+import mrcz
+import numpy as np
+import pytest
+
+import napari_mrcz as nm
+from napari_mrcz.batch import Outcome, run_all
+from napari_mrcz.correction import correlated_noise
+from napari_mrcz.correction.koma import contrast_scores
+from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.reporting import Measurements
+from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
+from napari_mrcz.simulation import CARBON_EDGE, simulate_session
+
+pytest.importorskip("matplotlib")
+
+N_STACKS, SHAPE, CARBON = 9, (8, 96, 128), 5
+RECIPE = Recipe(OutlierStep(seed=3), koma=KomaStep(radius=2))
+
+
+@pytest.fixture(scope="module")
+def movies(tmp_path_factory) -> list[str]:
+    """Return the movies of a session; over one of them lies the edge of a carbon film."""
+    folder = tmp_path_factory.mktemp("session")
+    simulated = simulate_session(
+        N_STACKS, SHAPE[0], SHAPE[1:], hot=(2e-3, 6e-3), exceptions={CARBON: CARBON_EDGE}, seed=1
+    )
+    paths = [str(folder / f"movie {i}.mrcz") for i in range(N_STACKS)]
+    for i, path in enumerate(paths):
+        nm.write(path, simulated.movie(i).frames, pixel_size=1.35)
+    RECIPE.save(folder / "recipe.toml")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def findings(movies):
+    """Return what is found in them."""
+    return measured(movies)
+
+
+def measured(movies, recipe=RECIPE):
+    measurements = Measurements(movies, recipe)
+    for outcome in run_all(measurements.tasks()):
+        measurements.take(outcome)
+    return measurements.findings()
+
+
+def fitted(stack):
+    return nm.OutlierFilter.fit(stack, seed=3)
+
+
+def test_every_movie_is_told_of_as_the_library_finds_it(movies, findings):
+    """Shape, dose, outliers, noise."""
+    session = Session(movies, prepare=lambda stack: stack.apply(fitted(stack)))
+    before = cumulative_dose(session)
+    for i, (movie, row) in enumerate(zip(movies, findings.movies, strict=True)):
+        with nm.open(movie) as stack:
+            found = fitted(stack)
+            corrected = stack.apply(found)
+            assert (row.number, row.movie, row.error, row.remark) == (i + 1, movie, "", "")
+            assert (row.frames, row.rows, row.columns) == SHAPE
+            assert (row.hot, row.dark) == (found.n_hot, found.n_dark)
+            assert row.noise_raw == correlated_noise(stack)
+            assert row.noise_corrected == correlated_noise(corrected)
+            assert row.dose == pytest.approx(np.mean(corrected) * SHAPE[0])
+            assert row.dose_before == pytest.approx(before[i])
+    # What was simulated: 1 electron per pixel and frame, of which the camera counts most.
+    assert 6 < findings.movies[0].dose < 9
+    assert findings.movies[-1].hot > findings.movies[0].hot > 5
+    assert all(row.noise_raw > row.noise_corrected for row in findings.movies)
+
+
+def test_the_carbon_is_found_and_enters_no_average(movies, findings):
+    """R(a) is that of KOMA without it."""
+    session = Session(movies, prepare=lambda stack: stack.apply(fitted(stack)))
+    koma = Koma(session, 2)
+    assert list(koma.left_out) == [CARBON]
+    assert [row.number - 1 for row in findings.movies if row.high_contrast] == [CARBON]
+    assert findings.movies[CARBON].reason == koma.left_out[CARBON]
+    assert "not beyond the limit of 5" in findings.movies[0].reason
+    contrasts, scores = contrast_scores([session.summary(i).thumbnail for i in range(N_STACKS)])
+    np.testing.assert_allclose([row.contrast for row in findings.movies], contrasts)
+    np.testing.assert_allclose([row.score for row in findings.movies], scores)
+    assert findings.radii == (1, 2, 3)
+    curve = koma.noise_curve([0, *findings.radii])
+    np.testing.assert_allclose([findings.noise_without, *findings.noise_by_radius], curve)
+    assert findings.noise_limits == [1 / 16, 1 / 32, 1 / 48]
+
+
+def test_the_outlier_map_is_the_share_of_movies(movies, findings):
+    """Of the census of the session."""
+    census = count_outliers(Session(movies), fitted)
+    np.testing.assert_array_equal(findings.outlier_share, census.share)
+    assert 0 < findings.outlier_share.mean() < 0.02
+
+
+def test_the_order_in_which_movies_are_done_changes_nothing(movies, findings):
+    """They come as workers end."""
+    measurements = Measurements(movies, RECIPE)
+    for task in reversed(list(measurements.tasks())):
+        measurements.take(task())
+    again = measurements.findings()
+    assert again.movies == findings.movies
+    np.testing.assert_array_equal(again.noise_by_radius, findings.noise_by_radius)
+
+
+@pytest.mark.parametrize(("gain", "dose"), [(4.0, 20.0), (1.0, 10.0)])
+def test_doses_are_in_electrons(tmp_path, gain, dose):
+    """By the header where it tells, or else by the noise: eight counts for each here."""
+    frames = 8 * np.random.default_rng(3).poisson(2.0, (5, 64, 64)).astype(np.int16)
+    path = str(tmp_path / "movie.mrcz")
+    mrcz.writeMRC(frames, path, gain=gain)
+    assert measured([path]).movies[0].dose == pytest.approx(dose, rel=0.02)
+
+
+class Elements(HTMLParser):
+    """The elements of a page, seen to be closed in the order in which they were opened."""
+
+    EMPTY = ("meta", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def bad_movies(movies, tmp_path_factory) -> list[Path]:
+    """Return the session with a movie that is none, one of other frames, and one cut off."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "no <movie>.mrcz").write_bytes(b"none")
+    nm.write(folder / "small.mrcz", np.ones((3, 32, 32), np.uint8))
+    whole = Path(movies[3]).read_bytes()
+    (folder / "cut.mrcz").write_bytes(whole[: len(whole) // 2])
+    some = [Path(movie) for movie in movies]
+    return [
+        folder / "no <movie>.mrcz",
+        *some[:3],
+        folder / "cut.mrcz",
+        *some[4:],
+        folder / "small.mrcz",
+    ]
+
+
+def test_the_report_is_one_page_that_names_every_movie(napari_mrcz, bad_movies, tmp_path):
+    """It needs nothing from elsewhere, and says of bad movies what is wrong with them."""
+    report = tmp_path / "new" / "report.html"
+    recipe = Path(bad_movies[1]).parent / "recipe.toml"
+    ran = napari_mrcz("session", *bad_movies, "-r", recipe, "-o", report)
+    assert ran.status == 1
+    assert "failed: no <movie>.mrcz" in ran.err
+    assert ran.out == ""
+    text = report.read_text("utf-8")
+    page = Elements(text)
+    assert not page.open
+    for movie in bad_movies:
+        assert movie.name in page.text
+    assert "frames of 32 x 32 pixels, where the session has 96 x 128" in page.text
+    assert "frames that the header announces are there" in page.text
+    assert "robust standard deviations" in page.text
+    assert "://" not in text
+    for tag, attributes in page.seen:
+        assert tag not in ("script", "link", "iframe")
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+    assert text.count("url(") == text.count("url(#")
+    titles = [attributes["aria-label"] for tag, attributes in page.seen if tag == "svg"]
+    assert len(titles) == 5
+    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_no_movie_at_all_is_reported_too(napari_mrcz, bad_movies, tmp_path):
+    """As one that is not usable."""
+    ran = napari_mrcz("session", bad_movies[0], "-o", tmp_path / "report.html")
+    assert ran.status == 1
+    page = Elements((tmp_path / "report.html").read_text("utf-8"))
+    assert bad_movies[0].name in page.text
+    assert not any(tag == "svg" for tag, _ in page.seen)
+
+
+def test_a_movie_of_one_frame_has_no_noise(napari_mrcz, movies, tmp_path):
+    """And is no reason to fail."""
+    with nm.open(movies[0]) as stack:
+        nm.write(tmp_path / "one.mrcz", stack[:1])
+    files = tmp_path / "r.html", tmp_path / "t.csv"
+    ran = napari_mrcz("session", tmp_path / "one.mrcz", "-o", files[0], "--table", files[1])
+    assert ran.status == 0, ran.err
+    (row,) = rows_of(files[1])
+    assert row["frames"] == "1"
+    assert row["noise_raw"] == row["noise_corrected"] == ""
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_says_the_same_as_csv_and_as_parquet(napari_mrcz, findings, bad_movies, tmp_path):
+    """Numbers to the last bit; what is not known is empty."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    recipe = Path(bad_movies[1]).parent / "recipe.toml"
+    for suffix in ("csv", "parquet"):
+        report, table = tmp_path / f"{suffix}.html", tmp_path / f"table.{suffix}"
+        napari_mrcz("session", *bad_movies, "-r", recipe, "-o", report, "--table", table)
+    as_csv = rows_of(tmp_path / "table.csv")
+    as_parquet = parquet.read_table(tmp_path / "table.parquet").to_pylist()
+    assert [row["movie"] for row in as_csv] == [str(movie) for movie in bad_movies]
+    texts = [{k: "" if v is None else str(v) for k, v in row.items()} for row in as_parquet]
+    assert texts == as_csv
+    assert as_parquet[1]["noise_raw"] == findings.movies[0].noise_raw
+    assert as_parquet[0]["frames"] is None
+    assert as_csv[0]["error"].startswith(str(bad_movies[0]))
+    high = [Path(row["movie"]).name for row in as_parquet if row["high_contrast"]]
+    assert high == [f"movie {CARBON}.mrcz"]
+
+
+def test_workers_give_the_same_table(napari_mrcz, bad_movies, tmp_path):
+    """Bit by bit, the bad movies included."""
+    pytest.importorskip("distributed")
+    tables = []
+    for workers in (0, 2):
+        report, table = tmp_path / f"{workers}.html", tmp_path / f"{workers}.csv"
+        ran = napari_mrcz(
+            "session", *bad_movies, "-o", report, "--table", table, "--workers", workers
+        )
+        assert ran.status == 1
+        tables.append(table.read_bytes())
+    assert tables[0] == tables[1]
+    assert tables[0].count(b"\n") == len(bad_movies) + 1
+
+
+def test_what_would_refuse_the_results_is_found_first(napari_mrcz, movies, tmp_path):
+    """Nothing is read, nothing replaced."""
+    there = tmp_path / "there.html"
+    there.write_text("mine")
+    with mock.patch("napari_mrcz.reporting.measure.Measure.__call__") as measure:
+        ran = napari_mrcz("session", movies[0], "-o", there)
+        assert (ran.status, "exists" in ran.err) == (1, True)
+        assert napari_mrcz("session", movies[0], "-o", movies[0]).status == 2
+        new = tmp_path / "new.html"
+        assert napari_mrcz("session", movies[0], "-o", new, "--table", "t.xlsx").status == 2
+        assert not measure.called
+    assert there.read_text() == "mine"
+    assert os.listdir(tmp_path) == ["there.html"]
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "pyarrow"])
+def test_what_is_not_installed_is_named(napari_mrcz, movies, tmp_path, module):
+    """In one line, with what brings it."""
+    missing = {name: None for name in ("matplotlib.figure", "pyarrow.parquet") if module in name}
+    output, table = tmp_path / "r.html", tmp_path / "t.parquet"
+    with mock.patch.dict("sys.modules", {module: None, **missing}):
+        ran = napari_mrcz("session", movies[0], "-o", output, "--table", table)
+    assert ran.status == 1
+    assert ran.err.count("\n") == 1
+    assert f"needs {module}" in ran.err
+    assert "pip install 'napari-mrcz[report]'" in ran.err
+    assert not output.exists()
+
+
+def test_a_failed_worker_is_a_movie_that_cannot_be_used(movies):
+    """As told by what ran it."""
+    measurements = Measurements(movies[:2], RECIPE)
+    measurements.take(Outcome(movies[1], error="the worker died"))
+    measurements.take(next(measurements.tasks())())
+    found = measurements.findings()
+    assert [row.error for row in found.movies] == ["", "the worker died"]
+    assert found.radii == ()

@@ -1,0 +1,168 @@
+"""What all dock widgets share: readable colours, plots that follow the theme, long jobs."""
+
+import threading
+
+import numpy as np
+import pytest
+from mouse import drag_line
+from qtpy.QtWidgets import QLabel
+
+from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.layer_picker import LayerPicker
+from napari_mrcz.widgets.base.panel import Panel
+from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.base.theme import contrast_ratio, palette, readable
+
+WRITTEN = ("text", "muted", "error", "warning", "accent", "hot", "dark", "model")
+
+
+@pytest.fixture
+def panel(make_napari_viewer) -> Panel:
+    """Return a panel docked in a viewer."""
+    viewer = make_napari_viewer()
+    panel = Panel(viewer)
+    viewer.window.add_dock_widget(panel)
+    return panel
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_words_can_be_read_in_every_theme(qtbot, theme, name):
+    """Napari's own red is dark on dark."""
+    colours = palette(theme)
+    assert contrast_ratio(getattr(colours, name), colours.background) >= 4.5
+
+
+def test_contrast_is_that_of_the_standard():
+    """Black on white is 21, by definition; #777777 on white is just unreadable."""
+    assert contrast_ratio("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast_ratio("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+    assert readable("#0000ff", "#ffffff", "#000000") == "#0000ff"
+
+
+def test_a_sentence_keeps_its_tone_when_the_theme_changes(panel):
+    """An error stays an error."""
+    label = QLabel()
+    panel.column.addWidget(label)
+    panel.tell(label, "No.", "error")
+    for theme in ("light", "dark"):
+        panel.viewer.theme = theme
+        assert palette(theme).error in label.styleSheet()
+    assert label.text() == "No."
+
+
+def test_a_plot_takes_the_colours_of_the_theme(qtbot):
+    """Also for what is added later."""
+    plot = Plot("distance (σ)", "pixels", "tip")
+    qtbot.addWidget(plot)
+    curve, line = plot.curve("hot"), plot.line("dark")
+    for theme in ("light", "dark"):
+        colours = palette(theme)
+        plot.apply_palette(colours)
+        assert curve.opts["pen"].color().name() == colours.hot
+        assert line.pen.color().name() == colours.dark
+    later = plot.curve("model")
+    assert later.opts["pen"].color().name() == palette("dark").model
+
+
+def test_a_movable_line_follows_the_mouse(qtbot):
+    """Pressed, moved, released: as a hand does it."""
+    plot = Plot("distance (σ)", "pixels", "tip")
+    qtbot.addWidget(plot)
+    plot.resize(400, 200)
+    line = plot.line("hot", movable=True)
+    line.setValue(0)
+    line.setVisible(True)
+    plot.getPlotItem().setRange(xRange=(-5, 5), yRange=(0, 1), padding=0)
+    with qtbot.waitExposed(plot):
+        plot.show()
+    drag_line(plot, 0.0, 3.0)
+    assert line.value() == pytest.approx(3, abs=0.1)
+
+
+def test_a_job_shows_progress_and_how_it_ended(panel, qtbot):
+    """Start, progress, result."""
+    controls = JobControls(panel, "Fit", "Fit it")
+    panel.column.addWidget(controls)
+    go = threading.Event()
+
+    def work(report):
+        report("Summing", 1, 2)
+        go.wait(10)
+        report("Summing", 2, 2)
+        return 7
+
+    controls.run(work)
+    assert controls.running
+    assert not controls.start_button.isEnabled()
+    qtbot.waitUntil(lambda: controls.status.text() == "Summing 1 of 2")
+    assert controls.progress.value() == 1
+    with qtbot.waitSignal(controls.returned) as ended:
+        go.set()
+    assert ended.args == [7]
+    assert not controls.running
+    assert controls.start_button.isEnabled()
+    assert controls.cancel_button.isHidden()
+
+
+def test_a_job_can_be_cancelled_and_fail(panel, qtbot):
+    """Each is said."""
+    controls = JobControls(panel, "Fit", "Fit it")
+    started = threading.Event()
+
+    def endless(report):
+        started.set()
+        while True:
+            report("Waiting", 0, None)
+
+    controls.run(endless)
+    started.wait(10)
+    with qtbot.waitSignal(controls.cancelled):
+        controls.cancel()
+    assert controls.status.text() == "Cancelled."
+
+    def failing(report):
+        raise ValueError("no pixel is usable")
+
+    with qtbot.waitSignal(controls.failed):
+        controls.run(failing)
+    assert controls.status.text() == "No pixel is usable."
+    assert palette(panel.viewer.theme).error in controls.status.styleSheet()
+
+
+def test_what_cannot_start_says_why(panel):
+    """In the tooltip of the button."""
+    controls = JobControls(panel, "Fit", "Fit it")
+    controls.allow("Open a movie first.")
+    assert not controls.start_button.isEnabled()
+    assert controls.start_button.toolTip() == "Open a movie first."
+    controls.allow()
+    assert controls.start_button.isEnabled()
+    assert controls.start_button.toolTip() == "Fit it"
+
+
+def test_a_picker_offers_only_what_is_accepted(panel):
+    """A layer that it shows itself is none to be worked on, also when it is the active one."""
+    movie = panel.viewer.add_image(np.zeros((3, 4, 5)), name="movie")
+    picker = LayerPicker(panel.viewer, accepts=lambda layer: layer.ndim == 3)
+    panel.column.addWidget(picker)
+    panel.viewer.add_image(np.zeros((4, 5)), name="sum")
+    assert [picker.itemText(i) for i in range(picker.count())] == ["movie"]
+    assert picker.layer is movie
+
+
+def test_a_picker_may_pick_nothing(panel):
+    """It begins there, stays there whatever is active, and comes back when its layer goes."""
+    gain = panel.viewer.add_image(np.zeros((4, 5)), name="gain")
+    picker = LayerPicker(panel.viewer, none="no gain reference")
+    panel.column.addWidget(picker)
+    assert picker.layer is None
+    assert picker.currentText() == "no gain reference"
+    panel.viewer.add_image(np.zeros((4, 5)), name="other")
+    assert picker.layer is None
+    picker.setCurrentIndex(2)
+    picker.activated.emit(2)
+    assert picker.layer is gain
+    panel.viewer.layers.remove(gain)
+    assert picker.layer is None
+    assert picker.currentText() == "no gain reference"

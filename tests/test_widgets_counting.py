@@ -1,0 +1,291 @@
+"""The "Electron counting" widget in a real window: fit, threshold, counts, points, closing."""
+
+import threading
+import weakref
+
+import mouse
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
+
+import napari_mrcz as nm
+from napari_mrcz.simulation import simulate_raw
+from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.counting.model import Fit
+from napari_mrcz.widgets.counting.widget import Counting
+
+LEFT = Qt.MouseButton.LeftButton
+RAW = simulate_raw(8, (96, 128), dose=0.01, seed=1)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    """Return a viewer with nothing in it."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def layer(viewer, tmp_path):
+    """Return what gives the layer of a movie opened from a file, and does not keep it open."""
+    nm.write(tmp_path / "raw.mrcz", RAW.frames, pixel_size=(0, 2, 2))
+    (layer,) = viewer.open(tmp_path / "raw.mrcz", plugin="napari-mrcz")
+    layer.translate = (0, 10, 20)
+    viewer.dims.set_current_step(0, 2)
+    return weakref.ref(layer)
+
+
+@pytest.fixture
+def widget(viewer, layer, qtbot) -> Counting:
+    """Return the widget, docked."""
+    widget = Counting(viewer)
+    viewer.window.add_dock_widget(widget, name="Electron counting")
+    return widget
+
+
+@pytest.fixture
+def fitted(widget, qtbot) -> Counting:
+    """Return the widget with the movie fitted and its counts shown."""
+    with qtbot.waitSignal(widget.previewed, timeout=20000):
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+    return widget
+
+
+def settle(widget, qtbot) -> None:
+    """Wait until nothing is left to be computed."""
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20000)
+
+
+def type_threshold(widget, qtbot, text: str) -> None:
+    """Type a threshold and press Enter."""
+    widget.charges.number.selectAll()
+    qtbot.keyClicks(widget.charges.number, text)
+    qtbot.keyClick(widget.charges.number, Qt.Key.Key_Enter)
+
+
+class Gate:
+    """Holds back the frames of a movie until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self.closed = False
+
+    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
+        """Wait before a frame, while it is closed."""
+        if self.closed:
+            self.reached.set()
+            assert self.opened.wait(20)
+        return frame
+
+    def describe(self) -> dict[str, str]:
+        """Say what it is."""
+        return {"name": "Gate"}
+
+    def output_dtype(self, dtype):
+        """Give the same."""
+        return dtype
+
+
+@pytest.fixture
+def gated(widget, viewer):
+    """Return the widget, what holds back the movie that is picked, and its layer."""
+    gate = Gate()
+    stack = nm.Stack.from_array(RAW.frames).apply(gate)
+    layer = viewer.add_image(stack, name="gated", contrast_limits=(80, 200))
+    gate.closed = True
+    yield widget, gate, layer
+    gate.opened.set()
+
+
+def test_a_fit_tells_dose_noise_and_spread(fitted):
+    dose = sum(map(len, RAW.positions)) / RAW.frames.size
+    said = fitted.found.text()
+    assert float(said.split()[0]) == pytest.approx(
+        dose, rel=0.08
+    )  # eight frames tell an offset badly
+    # About a mean of the same eight frames.
+    assert fitted.fit.counting.background.noise == pytest.approx(6 * np.sqrt(7 / 8), rel=0.03)
+    assert f"Noise {fitted.fit.counting.background.noise:.1f} grey values" in said
+    assert fitted.charges.threshold == pytest.approx(fitted.fit.counting.threshold, abs=0.06)
+
+
+def test_the_layer_of_counts_is_what_the_library_counts(fitted, viewer, layer):
+    counts = fitted.counts
+    assert counts.name == "raw counts"
+    wanted = fitted.fit.chosen(fitted.charges.threshold, 1)
+    np.testing.assert_array_equal(counts.data[2], wanted(RAW.frames[2]))
+    np.testing.assert_array_equal(counts.scale, layer().scale)
+    np.testing.assert_array_equal(counts.translate, layer().translate)
+    assert counts.units == layer().units
+    assert viewer.layers.selection.active is layer()
+    assert [fitted.layers.itemText(i) for i in range(fitted.layers.count())] == ["raw"]
+
+
+@pytest.mark.parametrize(("index", "fine"), [(1, 2), (2, 4)])
+def test_finer_counts_lie_where_the_movie_lies(fitted, qtbot, layer, index, fine):
+    with qtbot.waitSignal(fitted.previewed):
+        fitted.super_resolution.setFocus()
+        for _ in range(index):
+            qtbot.keyClick(fitted.super_resolution, Qt.Key.Key_Down)
+    counts = fitted.counts
+    assert counts.data.shape == (8, 96 * fine, 128 * fine)
+    np.testing.assert_allclose(counts.scale, (1, 2 / fine, 2 / fine))
+    for corner in (0, 1):  # the outermost edges, half a pixel beyond the middles
+        edges = [
+            np.asarray(x.data_to_world((0, *(corner * n - 0.5 for n in x.data.shape[1:]))))
+            for x in (counts, layer())
+        ]
+        np.testing.assert_allclose(*edges)
+
+
+def test_a_threshold_that_is_typed_moves_the_line_and_counts_anew(fitted, qtbot):
+    before = float(fitted.found.text().split()[0])
+    with qtbot.waitSignal(fitted.previewed):
+        type_threshold(fitted, qtbot, "200")
+    assert fitted.charges.line.value() == 200
+    assert float(fitted.found.text().split()[0]) == pytest.approx(before / 2, rel=0.15)
+    wanted = fitted.fit.chosen(200, 1)(RAW.frames[2])
+    np.testing.assert_array_equal(fitted.counts.data[2], wanted)
+    assert fitted.counts.metadata["footer"]["history"][-1]["threshold"] == 200
+
+
+def test_the_line_is_dragged_with_the_mouse(fitted, qtbot):
+    before = fitted.charges.threshold
+    with qtbot.waitSignal(fitted.previewed):
+        mouse.drag_line(fitted.charges.plot, before, 250)
+    assert fitted.charges.threshold == pytest.approx(250, abs=15)
+    assert fitted.charges.threshold != before
+    settle(fitted, qtbot)
+    history = fitted.counts.metadata["footer"]["history"]
+    assert history[-1]["threshold"] == fitted.charges.threshold
+
+
+def test_electrons_of_the_frame_that_is_shown_are_marked(fitted, qtbot, viewer, layer):
+    for frame in (2, 5):
+        viewer.dims.set_current_step(0, frame)
+        with qtbot.waitSignal(fitted.marked) as caught:
+            qtbot.mouseClick(fitted.mark_button, LEFT)
+        (points,) = caught.args
+        events = fitted.fit.chosen(fitted.charges.threshold, 1).events(RAW.frames[frame])
+        np.testing.assert_allclose(points.data[:, 1:], np.stack([events.y, events.x], 1))
+        assert set(points.data[:, 0]) == {frame}
+        np.testing.assert_array_equal(points.scale, layer().scale)
+        np.testing.assert_array_equal(points.translate, layer().translate)
+    assert [x.name for x in viewer.layers] == ["raw", "raw counts", "raw electrons"]
+    viewer.layers.remove(points)
+    with qtbot.waitSignal(fitted.marked):
+        qtbot.mouseClick(fitted.mark_button, LEFT)
+    assert "raw electrons" in viewer.layers
+
+
+def test_the_layer_of_counts_goes_and_comes(fitted, qtbot, viewer):
+    fitted.preview.click()
+    assert fitted.counts is None
+    with qtbot.waitSignal(fitted.previewed):
+        fitted.preview.click()
+    viewer.layers.remove(fitted.counts)
+    assert not fitted.preview.isChecked()
+    assert [x.name for x in viewer.layers] == ["raw"]
+
+
+def test_the_gallery_shows_single_electrons(fitted):
+    picture = fitted.fit.gallery
+    assert picture.shape == (39, 99)
+    first = picture[:9, :9]
+    assert np.unravel_index(first.argmax(), first.shape) == (4, 4)
+    assert fitted.gallery.pixmap().width() > 200
+
+
+def test_counts_follow_the_movie_when_it_is_moved(fitted, layer):
+    layer().translate = (0, -5, 7)
+    layer().name = "other"
+    np.testing.assert_array_equal(fitted.counts.translate, layer().translate)
+
+
+def test_a_movie_that_is_removed_takes_fit_and_counts_with_it(fitted, viewer, layer):
+    viewer.layers.remove(layer())
+    assert fitted.fit is None
+    assert fitted.counts is None
+    assert not fitted.mark_button.isEnabled()
+    assert not fitted.controls.start_button.isEnabled()
+    assert "Fit a movie" in fitted.found.text()
+
+
+def test_other_data_in_the_layer_are_fitted_anew(fitted, layer):
+    layer().data = nm.Stack.from_array(RAW.frames[:5])
+    assert fitted.fit is None
+    assert fitted.counts is None
+
+
+def test_frames_without_electrons_are_told_of(widget, viewer, qtbot):
+    noise = np.random.default_rng(0).normal(100, 6, (5, 64, 64)).astype(np.float32)
+    viewer.add_image(nm.Stack.from_array(noise), name="noise")
+    with qtbot.waitSignal(widget.fitted) as caught:
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+    assert isinstance(caught.args[0], ValueError)
+    assert "Nothing in these frames looks like" in widget.controls.status.text()
+
+
+def test_a_single_image_cannot_be_fitted(widget, viewer):
+    viewer.add_image(RAW.frames[0], name="image")
+    assert not widget.controls.start_button.isEnabled()
+    assert "frames, rows and columns" in widget.controls.start_button.toolTip()
+
+
+def test_a_fit_is_cancelled(gated, qtbot):
+    widget, gate, _ = gated
+    qtbot.mouseClick(widget.controls.start_button, LEFT)
+    assert gate.reached.wait(20)
+    with qtbot.waitSignal(widget.fitted) as caught:
+        qtbot.mouseClick(widget.controls.cancel_button, LEFT)
+        gate.opened.set()
+    assert caught.args[0] is None
+    assert widget.fit is None
+    assert widget.controls.start_button.isEnabled()
+
+
+def test_a_movie_that_is_removed_while_it_is_fitted_is_not_shown(gated, qtbot, viewer):
+    widget, gate, layer = gated
+    qtbot.mouseClick(widget.controls.start_button, LEFT)
+    assert gate.reached.wait(20)
+    with qtbot.waitSignal(widget.fitted) as caught:
+        viewer.layers.remove(layer)
+        gate.opened.set()
+    assert caught.args[0] is None
+    assert widget.fit is None
+    assert [x.name for x in viewer.layers] == ["raw"]
+
+
+def test_the_widget_is_closed_while_a_fit_runs(gated, qtbot, viewer):
+    widget, gate, _ = gated
+    qtbot.mouseClick(widget.controls.start_button, LEFT)
+    assert gate.reached.wait(20)
+    with qtbot.waitSignal(widget.destroyed):
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+    gate.opened.set()
+
+
+def test_plots_follow_the_theme(fitted, viewer):
+    viewer.theme = "light"
+    colour = fitted.charges.plot.getPlotItem().getAxis("left").textPen().color().name()
+    assert colour == palette("light").text
+
+
+def test_every_control_has_a_tooltip(fitted):
+    for kind in (QAbstractButton, QAbstractSpinBox, QComboBox):
+        for control in fitted.findChildren(kind):
+            assert control.toolTip() or control.parent().toolTip(), control
+
+
+def test_the_fit_is_of_the_movie(fitted):
+    assert isinstance(fitted.fit, Fit)
+    middle, number = fitted.fit.charge_histogram()
+    assert middle[number[middle > 100].argmax() + np.count_nonzero(middle <= 100)] == pytest.approx(
+        190, abs=60
+    )
+    middle, pixels = fitted.fit.values
+    curve_at, curve = fitted.fit.noise_curve()
+    quiet = np.isin(middle, curve_at[np.abs(curve_at) < 8])
+    measured, expected = pixels[quiet].sum(), curve[np.abs(curve_at) < 8].sum()
+    assert measured == pytest.approx(expected, rel=0.15)

@@ -1,0 +1,736 @@
+"""The Gain reference widget in a real window: choosing, dropping, sliding, finding, painting."""
+
+import gc
+import json
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mouse import drag as drag_mouse
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QProgressBar,
+    QScrollArea,
+    QWidget,
+)
+
+import napari_mrcz as nm
+from napari_mrcz.correction import PREPRINT_GAMMA, GainNormalization, orient
+from napari_mrcz.defects import read_defects, write_defects
+from napari_mrcz.simulation import Camera, simulate_flats, simulate_movie
+from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.gain.widget import GainReference
+
+LEFT = Qt.MouseButton.LeftButton
+CAMERA = Camera((128, 128), etching=0.08, gamma=0.9, dead=5e-4, seed=3)
+GAIN = CAMERA.gain_reference
+MOVIE = simulate_movie(20, camera=CAMERA, dose=1.0, seed=3).frames
+
+
+@pytest.fixture
+def files(tmp_path) -> Path:
+    """Return a folder with a movie, its reference upside down, and a dark."""
+    nm.write(tmp_path / "movie.mrcz", MOVIE, pixel_size=(0, 1.5, 1.5))
+    nm.write(tmp_path / "gain.mrc", np.flipud(GAIN).copy())
+    nm.write(tmp_path / "dark.mrc", np.full(GAIN.shape, 0.25, np.float32))
+    return tmp_path
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    """Return an empty viewer."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def widget(viewer, files, qtbot) -> GainReference:
+    """Return the widget, docked, with the movie opened."""
+    widget = GainReference(viewer)
+    viewer.window.add_dock_widget(widget)
+    (layer,) = viewer.open(files / "movie.mrcz", plugin="napari-mrcz")
+    layer.translate = (0, 3, 4)
+    return widget
+
+
+@pytest.fixture
+def loaded(widget, files, qtbot) -> GainReference:
+    """Return the widget with the reference read and the preview shown."""
+    drop(widget.references, files / "gain.mrc")
+    settle(qtbot, widget)
+    return widget
+
+
+class Gate:
+    """A correction that changes nothing, but holds a frame back until it is opened."""
+
+    def __init__(self, frame: int) -> None:
+        self.frame = frame
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
+        """Wait at one of the frames."""
+        if index == self.frame:
+            self.reached.set()
+            assert self.opened.wait(20)
+        return frame
+
+    def describe(self) -> dict[str, str]:
+        """Say what it is."""
+        return {"name": "Gate"}
+
+    def output_dtype(self, dtype):
+        """Give the same."""
+        return dtype
+
+
+@pytest.fixture
+def gated(loaded, viewer, qtbot):
+    """Return the widget with a movie whose sixth frame is held back, and what does that."""
+    gate = Gate(5)
+    stack = nm.Stack.from_array(MOVIE).apply(gate)
+    viewer.add_image(stack, name="gated", contrast_limits=(0, 4))
+    settle(qtbot, loaded)
+    yield loaded, gate
+    gate.opened.set()
+
+
+def settle(qtbot, widget: GainReference) -> None:
+    """Wait until nothing runs any more."""
+    qtbot.waitUntil(lambda: not widget.busy)
+
+
+def drop(onto: QWidget, path: Path) -> bool:
+    """Drag a file over a widget and let it go; tell whether it was taken."""
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path))])
+    where = QPointF(5, 5)
+    shared = mime, LEFT, Qt.KeyboardModifier.NoModifier
+    entering = QDragEnterEvent(where.toPoint(), Qt.DropAction.CopyAction, *shared)
+    QApplication.sendEvent(onto, entering)
+    falling = QDropEvent(where, Qt.DropAction.CopyAction, *shared)
+    QApplication.sendEvent(onto, falling)
+    return entering.isAccepted() and falling.isAccepted()
+
+
+def choose_file(monkeypatch, path: Path | str, kind: str = "") -> None:
+    """Answer the next file dialogs."""
+    for ask in ("getOpenFileName", "getSaveFileName"):
+        monkeypatch.setattr(QFileDialog, ask, lambda *_, **__: (str(path), kind))
+
+
+def click(qtbot, button: QWidget) -> None:
+    """Press the left button on a widget, near its left edge, where a box has its tick."""
+    qtbot.mouseClick(button, LEFT, pos=QPoint(8, button.height() // 2))
+
+
+def type_into(qtbot, field: QAbstractSpinBox, text: str) -> None:
+    """Type a number and press Enter."""
+    field.selectAll()
+    qtbot.keyClicks(field, text)
+    qtbot.keyClick(field, Qt.Key.Key_Enter)
+
+
+def shown(widget: GainReference, frame: int) -> np.ndarray:
+    """Return a frame of the preview."""
+    return widget.preview.data[frame]
+
+
+class TestReferences:
+    """Choosing, dropping, taking and making one."""
+
+    def test_the_file_dialog_reads_one_and_the_movie_is_normalised(
+        self, widget, qtbot, files, monkeypatch
+    ):
+        """As a lazy layer over the raw one."""
+        assert "Choose a gain reference" in widget.references.summary.text()
+        assert not widget.orientation.controls.start_button.isEnabled()
+        choose_file(monkeypatch, files / "gain.mrc")
+        click(qtbot, widget.references.controls.start_button)
+        settle(qtbot, widget)
+        assert "gain.mrc: 128 × 128" in widget.references.summary.text()
+        assert "Fits the frames of 128 × 128." in widget.references.summary.text()
+        expected = GainNormalization(np.flipud(GAIN))
+        np.testing.assert_array_equal(shown(widget, 7), expected(MOVIE[7]))
+
+    def test_the_preview_lies_where_the_movie_lies(self, loaded, viewer):
+        """And the movie stays the one that is picked and selected."""
+        raw, preview = viewer.layers[0], loaded.preview
+        assert preview.name == "movie, normalised"
+        assert [str(u) for u in preview.units] == [str(u) for u in raw.units]
+        np.testing.assert_array_equal(preview.scale, raw.scale)
+        np.testing.assert_array_equal(preview.translate, raw.translate)
+        assert loaded.layers.layer is raw
+        assert viewer.layers.selection.active is raw
+        assert [loaded.layers.itemText(i) for i in range(loaded.layers.count())] == ["movie"]
+
+    def test_a_dropped_list_of_defects_is_told_from_a_reference(self, widget, qtbot, files):
+        """Wherever it falls."""
+        write_defects(files / "defects.txt", np.eye(128, dtype=bool), "motioncor")
+        assert drop(widget, files / "defects.txt")
+        settle(qtbot, widget)
+        assert np.count_nonzero(widget.defects.layer.data) == 128
+        assert drop(widget, files / "gain.mrc")
+        settle(qtbot, widget)
+        assert widget.preview is not None
+
+    def test_what_is_no_file_is_not_taken(self, widget):
+        """Text, for one."""
+        mime = QMimeData()
+        mime.setText("gain")
+        event = QDragEnterEvent(
+            QPointF(5, 5).toPoint(), Qt.DropAction.CopyAction, mime, LEFT,
+            Qt.KeyboardModifier.NoModifier,
+        )  # fmt: skip
+        QApplication.sendEvent(widget.references, event)
+        assert not event.isAccepted()
+
+    def test_a_damaged_file_is_said(self, widget, qtbot, files):
+        """By its name and what is wrong."""
+        (files / "broken.tif").write_bytes(b"II*\0 nothing")
+        drop(widget.references, files / "broken.tif")
+        settle(qtbot, widget)
+        assert "broken.tif" in widget.references.controls.status.text()
+        assert palette("dark").error in widget.references.controls.status.styleSheet()
+
+    def test_a_wrong_shape_is_said_with_both(self, widget, qtbot, files):
+        """And nothing is shown; one in super-resolution fits."""
+        nm.write(files / "wrong.mrc", np.ones((100, 128), np.float32))
+        drop(widget.references, files / "wrong.mrc")
+        settle(qtbot, widget)
+        said = widget.references.summary.text()
+        assert "The reference is 100 × 128, the frames are 128 × 128" in said
+        assert palette("dark").error in widget.references.summary.styleSheet()
+        assert widget.preview is None
+        assert not widget.orientation.thumbnails.buttons["identity"].isEnabled()
+        nm.write(files / "fine.mrc", np.repeat(np.repeat(GAIN, 2, 0), 2, 1))
+        drop(widget.references, files / "fine.mrc")
+        settle(qtbot, widget)
+        assert "super-resolution" in widget.references.summary.text()
+        np.testing.assert_allclose(shown(widget, 0), GainNormalization(GAIN)(MOVIE[0]), rtol=1e-5)
+
+    def test_a_layer_can_be_taken(self, widget, qtbot, viewer):
+        """Any that is one image."""
+        viewer.add_image(GAIN, name="my gain")
+        widget.layers.pick(viewer.layers["movie"])
+        widget.references.menu.aboutToShow.emit()
+        actions = {action.text(): action for action in widget.references.menu.actions()}
+        actions["my gain"].trigger()
+        settle(qtbot, widget)
+        assert "my gain: 128 × 128" in widget.references.summary.text()
+        np.testing.assert_array_equal(shown(widget, 2), GainNormalization(GAIN)(MOVIE[2]))
+
+    def test_one_is_made_from_the_open_movies(self, widget, qtbot, viewer):
+        """Not from the normalised one; it becomes a layer that can be saved."""
+        viewer.add_image(MOVIE[::-1], name="second", contrast_limits=(0, 4))
+        widget.layers.pick(viewer.layers["movie"])
+        for movies in ("the 2 open movies", "the 2 open movies"):
+            widget.references.menu.aboutToShow.emit()
+            made = widget.references.menu.actions()[-1]
+            assert made.text() == f"Make one from {movies}"
+            made.trigger()
+            settle(qtbot, widget)
+            assert widget.preview is not None
+        assert viewer.layers["gain of 2 movies"].data.shape == (128, 128)
+        assert "gain of 2 movies" in widget.references.summary.text()
+        total = np.asarray(widget.preview.data).sum(axis=0)
+        assert total[total > 0].std() < 0.05 * MOVIE.sum(axis=0).std()
+        assert widget.layers.layer.name == "movie"
+
+    def test_a_dark_is_subtracted_until_it_is_taken_away(self, loaded, qtbot, files, monkeypatch):
+        """By a file dialog, a drop and a button."""
+        plain = shown(loaded, 0).copy()
+        choose_file(monkeypatch, files / "dark.mrc")
+        click(qtbot, loaded.references.dark_button)
+        settle(qtbot, loaded)
+        assert "Dark dark.mrc: 128 × 128, mean 0.25" in loaded.references.dark_summary.text()
+        expected = GainNormalization(np.flipud(GAIN), dark=np.full((128, 128), 0.25))
+        np.testing.assert_array_equal(shown(loaded, 0), expected(MOVIE[0]))
+        click(qtbot, loaded.references.no_dark_button)
+        settle(qtbot, loaded)
+        np.testing.assert_array_equal(shown(loaded, 0), plain)
+        nm.write(files / "small.mrc", np.ones((64, 64), np.float32))
+        assert drop(loaded.references.dark_button, files / "small.mrc")
+        settle(qtbot, loaded)
+        assert "The dark reference is 64 × 64, where 128 × 128" in loaded.references.summary.text()
+
+
+class TestOrientation:
+    """Clicking one, finding the right one."""
+
+    def test_a_thumbnail_turns_the_reference(self, loaded, qtbot):
+        """The one clicked is marked; its reciprocal divides."""
+        button = loaded.orientation.thumbnails.buttons["flipud"]
+        click(qtbot, button)
+        settle(qtbot, loaded)
+        assert button.isChecked()
+        np.testing.assert_array_equal(shown(loaded, 1), GainNormalization(GAIN)(MOVIE[1]))
+        click(qtbot, loaded.orientation.divide)
+        settle(qtbot, loaded)
+        np.testing.assert_array_equal(shown(loaded, 1), GainNormalization(GAIN, -1)(MOVIE[1]))
+
+    def test_the_orientation_put_in_is_found(self, loaded, qtbot):
+        """Ranked first, marked, applied; and how sure it is."""
+        click(qtbot, loaded.orientation.controls.start_button)
+        assert loaded.orientation.controls.cancel_button.isEnabled()
+        settle(qtbot, loaded)
+        assert loaded.choice.orientation == "flipud"
+        assert loaded.orientation.thumbnails.order[0] == "flipud"
+        assert loaded.orientation.thumbnails.buttons["flipud"].isChecked()
+        scores = [
+            float(loaded.orientation.thumbnails.buttons[name].text().split("\n")[1])
+            for name in loaded.orientation.thumbnails.order
+        ]
+        assert scores == sorted(scores)
+        assert "Best upside down: certain" in loaded.orientation.verdict.text()
+        np.testing.assert_array_equal(shown(loaded, 1), GainNormalization(GAIN)(MOVIE[1]))
+
+    def test_a_reciprocal_is_found_too(self, widget, qtbot, files):
+        """And the other eight are shown."""
+        inverted = np.divide(1, GAIN, where=GAIN > 0, out=np.zeros_like(GAIN))
+        nm.write(files / "counts.mrc", orient(inverted, "transpose").copy())
+        drop(widget.references, files / "counts.mrc")
+        settle(qtbot, widget)
+        click(qtbot, widget.orientation.controls.start_button)
+        settle(qtbot, widget)
+        assert (widget.choice.orientation, widget.choice.reciprocal) == ("transpose", True)
+        assert widget.orientation.divide.isChecked()
+        before = widget.orientation.thumbnails.order
+        click(qtbot, widget.orientation.multiply)
+        assert widget.orientation.thumbnails.order != before
+        settle(qtbot, widget)
+
+    def test_another_reference_forgets_what_was_found(self, loaded, qtbot, files):
+        """Scores are of one movie and one reference."""
+        click(qtbot, loaded.orientation.controls.start_button)
+        settle(qtbot, loaded)
+        drop(loaded.references, files / "gain.mrc")
+        settle(qtbot, loaded)
+        assert loaded.orientation.verdict.text() == ""
+        assert "\n" not in loaded.orientation.thumbnails.buttons["flipud"].text()
+
+    def test_a_search_can_be_cancelled(self, gated, qtbot):
+        """And nothing is chosen."""
+        widget, gate = gated
+        click(qtbot, widget.orientation.controls.start_button)
+        qtbot.waitUntil(gate.reached.is_set)
+        qtbot.waitUntil(lambda: "frame" in widget.orientation.controls.status.text())
+        click(qtbot, widget.orientation.controls.cancel_button)
+        with qtbot.waitSignal(widget.orientation.controls.cancelled):
+            gate.opened.set()
+        assert widget.choice.orientation == "identity"
+        assert widget.orientation.controls.status.text() == "Cancelled."
+        settle(qtbot, widget)
+
+    def test_another_layer_picked_in_the_middle_of_a_search(self, gated, qtbot, viewer):
+        """The answer to the old question is not given; the preview is the new layer's."""
+        widget, gate = gated
+        click(qtbot, widget.orientation.controls.start_button)
+        qtbot.waitUntil(gate.reached.is_set)
+        viewer.layers.selection.active = viewer.layers["movie"]
+        gate.opened.set()
+        settle(qtbot, widget)
+        assert widget.choice.orientation == "identity"
+        assert widget.orientation.verdict.text() == ""
+        assert widget.preview.name == "movie, normalised"
+
+
+class TestGamma:
+    """By hand, by dose rate, fitted."""
+
+    def test_slider_and_number_stay_in_step(self, loaded, qtbot):
+        """Both ways, and the preview with them."""
+        type_into(qtbot, loaded.gamma.number, "0.8")
+        assert loaded.gamma.slider.value() == 800
+        qtbot.keyClick(loaded.gamma.slider, Qt.Key.Key_Right)
+        assert loaded.gamma.number.value() == pytest.approx(0.81)
+        settle(qtbot, loaded)
+        expected = GainNormalization(np.flipud(GAIN), 0.81)
+        np.testing.assert_array_equal(shown(loaded, 4), expected(MOVIE[4]))
+
+    def test_sliding_keeps_one_layer_and_shows_the_last(self, loaded, qtbot, viewer):
+        """However many steps it took."""
+        layer = loaded.preview
+        for _ in range(30):
+            qtbot.keyClick(loaded.gamma.slider, Qt.Key.Key_Left)
+        settle(qtbot, loaded)
+        assert loaded.preview is layer
+        assert len(viewer.layers) == 2
+        assert layer.data.history[-1]["gamma"] == pytest.approx(0.7)
+
+    def test_contrast_that_was_set_by_hand_stays(self, loaded, qtbot):
+        """While the data are replaced."""
+        loaded.preview.contrast_limits = (0.5, 2.5)
+        type_into(qtbot, loaded.gamma.number, "0.6")
+        settle(qtbot, loaded)
+        assert tuple(loaded.preview.contrast_limits) == (0.5, 2.5)
+
+    def test_a_dose_rate_gives_gamma(self, widget, qtbot):
+        """From the preprint's curve, within what it was measured for."""
+        assert widget.gamma.rate.text() == "not known"
+        type_into(qtbot, widget.gamma.rate, "7")
+        assert widget.gamma.number.value() == pytest.approx(PREPRINT_GAMMA(7), abs=5e-4)
+        assert f"γ {PREPRINT_GAMMA(7):.3f} at 7" in widget.gamma.curve_text.text()
+        assert widget.gamma.rate_line.value() == 7
+        type_into(qtbot, widget.gamma.rate, "50")
+        assert "says nothing of 50" in widget.gamma.curve_text.text()
+        assert widget.gamma.number.value() == pytest.approx(PREPRINT_GAMMA(7), abs=5e-4)
+        type_into(qtbot, widget.gamma.rate, "0.25")
+        assert "too far from 1" in widget.gamma.curve_text.text()
+
+    def test_a_curve_is_saved_and_read(self, widget, qtbot, files, monkeypatch):
+        """As JSON; what is no curve is said."""
+        choose_file(monkeypatch, files / "mine")
+        click(qtbot, widget.gamma.save_button)
+        saved = json.loads((files / "mine.json").read_text())
+        click(qtbot, widget.gamma.save_button)
+        assert widget.gamma.curve_text.text() == "mine.json exists already."
+        saved["a3"] -= 0.1
+        (files / "mine.json").write_text(json.dumps(saved))
+        type_into(qtbot, widget.gamma.rate, "4")
+        choose_file(monkeypatch, files / "mine.json")
+        click(qtbot, widget.gamma.load_button)
+        assert widget.gamma.number.value() == pytest.approx(PREPRINT_GAMMA(4) - 0.1, abs=5e-4)
+        assert "Curve: mine.json" in widget.gamma.curve_text.text()
+        (files / "bad.json").write_text("[]")
+        choose_file(monkeypatch, files / "bad.json")
+        click(qtbot, widget.gamma.load_button)
+        assert widget.gamma.curve_text.text() == "bad.json: it holds no curve of γ."
+        choose_file(monkeypatch, files / "no" / "folder.json")
+        click(qtbot, widget.gamma.save_button)
+        assert "folder.json: " in widget.gamma.curve_text.text()
+
+    def test_the_gamma_put_in_is_fitted(self, widget, qtbot, viewer, files):
+        """With its plot, and its point on the curve."""
+        camera = Camera((256, 256), etching=0.08, gamma=0.9, seed=3)
+        (flat,) = simulate_flats([3.0], camera=camera, seed=1)
+        viewer.add_image(flat.frames, name="flat", contrast_limits=(0, 800))
+        nm.write(files / "large.mrc", camera.gain_reference)
+        drop(widget.references, files / "large.mrc")
+        type_into(qtbot, widget.gamma.rate, "3")
+        settle(qtbot, widget)
+        assert widget.gamma.fit_plot.isHidden()
+        click(qtbot, widget.gamma.fit_controls.start_button)
+        settle(qtbot, widget)
+        assert widget.gamma.number.value() == pytest.approx(0.9, abs=0.02)
+        assert not widget.gamma.fit_plot.isHidden()
+        assert widget.gamma.fit_line.isVisible()
+        x, y = widget.gamma.fit_curve.getData()
+        assert abs(x[np.argmin(y)] - widget.gamma.fit_line.value()) < 0.0126
+        assert widget.gamma.points == {3.0: pytest.approx(0.9, abs=0.02)}
+        click(qtbot, widget.orientation.thumbnails.buttons["flipud"])
+        assert widget.gamma.fit_plot.isHidden()  # it was of another orientation
+        settle(qtbot, widget)
+
+    def test_a_curve_is_fitted_to_five_points(self, widget, qtbot):
+        """And they can be forgotten."""
+        assert not widget.gamma.curve_button.isEnabled()
+        for rate in (0.5, 1.0, 2.0, 4.0, 8.0):
+            widget.gamma.points[rate] = PREPRINT_GAMMA(rate) - 0.05
+        type_into(qtbot, widget.gamma.rate, "4")
+        click(qtbot, widget.gamma.curve_button)
+        assert "fitted at 5 dose rates, from 0.5 to 8" in widget.gamma.curve_text.text()
+        assert widget.gamma.number.value() == pytest.approx(PREPRINT_GAMMA(4) - 0.05, abs=2e-3)
+        click(qtbot, widget.gamma.forget_button)
+        assert not widget.gamma.curve_button.isEnabled()
+        assert widget.gamma.points == {}
+
+    def test_a_fit_can_be_cancelled(self, gated, qtbot):
+        """And γ stays."""
+        widget, gate = gated
+        click(qtbot, widget.gamma.fit_controls.start_button)
+        qtbot.waitUntil(gate.reached.is_set)
+        click(qtbot, widget.gamma.fit_controls.cancel_button)
+        with qtbot.waitSignal(widget.gamma.fit_controls.cancelled):
+            gate.opened.set()
+        assert widget.gamma.number.value() == 1.0
+        settle(qtbot, widget)
+
+    def test_a_layer_removed_in_the_middle_of_a_fit(self, gated, qtbot, viewer):
+        """Its result comes to nothing."""
+        widget, gate = gated
+        click(qtbot, widget.gamma.fit_controls.start_button)
+        qtbot.waitUntil(gate.reached.is_set)
+        viewer.layers.remove("gated")
+        gate.opened.set()
+        settle(qtbot, widget)
+        assert widget.gamma.number.value() == 1.0
+        assert widget.gamma.fit_text.text() == ""
+
+
+class TestLayers:
+    """The preview follows the movie, and goes with it."""
+
+    def test_the_preview_goes_with_its_movie(self, loaded, qtbot, viewer):
+        """And keeps nothing of it."""
+        kept = weakref.ref(loaded.preview.data)
+        viewer.layers.remove("movie")
+        assert len(viewer.layers) == 0
+        assert loaded.layers.layer is None
+        assert "Open or add a movie" in loaded.references.summary.text()
+        settle(qtbot, loaded)
+        gc.collect()
+        assert kept() is None
+
+    def test_a_movie_removed_in_the_middle_of_a_preview(self, gated, qtbot, viewer):
+        """No layer comes after it."""
+        widget, gate = gated
+        gate.frame = 9
+        widget.show_preview.setChecked(False)
+        viewer.dims.set_point(0, 0)
+        settle(qtbot, widget)
+        click(qtbot, widget.show_preview)
+        qtbot.waitUntil(gate.reached.is_set)
+        viewer.layers.clear()
+        gate.opened.set()
+        settle(qtbot, widget)
+        assert len(viewer.layers) == 0
+
+    def test_the_preview_can_be_switched_off_and_closed(self, loaded, qtbot, viewer):
+        """By the box, and by removing the layer, which unticks it."""
+        click(qtbot, loaded.show_preview)
+        assert loaded.preview is None
+        settle(qtbot, loaded)
+        assert len(viewer.layers) == 1
+        click(qtbot, loaded.show_preview)
+        settle(qtbot, loaded)
+        viewer.layers.remove(loaded.preview)
+        assert not loaded.show_preview.isChecked()
+        type_into(qtbot, loaded.gamma.number, "0.7")
+        settle(qtbot, loaded)
+        assert loaded.preview is None
+
+    def test_the_preview_lies_just_above_its_movie(self, loaded, qtbot, viewer):
+        """Below defective pixels and what else is there."""
+        click(qtbot, loaded.defects.show_button)
+        for _ in range(2):
+            click(qtbot, loaded.show_preview)
+            settle(qtbot, loaded)
+        names = [layer.name for layer in viewer.layers]
+        assert names == ["movie", "movie, normalised", "defective pixels"]
+
+    def test_scale_and_name_follow(self, loaded, qtbot, viewer):
+        """When the movie's change."""
+        raw = viewer.layers["movie"]
+        raw.scale = (1, 2.5, 2.5)
+        raw.name = "first"
+        settle(qtbot, loaded)
+        assert loaded.preview.name == "first, normalised"
+        assert tuple(loaded.preview.scale) == (1, 2.5, 2.5)
+
+    def test_a_normalised_movie_is_noticed(self, loaded, qtbot, viewer):
+        """It is not done twice; the preview of another movie stays as it was."""
+        layer, data = loaded.preview, loaded.preview.data
+        done = nm.Stack.from_array(MOVIE).apply(GainNormalization(GAIN))
+        viewer.add_image(done, name="done", contrast_limits=(0, 4))
+        settle(qtbot, loaded)
+        assert loaded.status.text() == "This movie is gain-normalised already."
+        assert loaded.preview is None
+        assert [x.name for x in viewer.layers] == ["movie", "movie, normalised", "done"]
+        viewer.layers.selection.active = viewer.layers["movie"]
+        settle(qtbot, loaded)
+        assert loaded.status.isHidden()
+        assert loaded.preview is layer
+        assert layer.data is data
+
+    def test_each_movie_has_its_own_preview(self, loaded, qtbot, viewer):
+        """It goes with its movie; picked again with another exponent, it is made anew."""
+        first, raw = loaded.preview, viewer.layers["movie"]
+        other = viewer.add_image(nm.Stack.from_array(MOVIE), name="other", contrast_limits=(0, 4))
+        type_into(qtbot, loaded.gamma.number, "0.7")
+        settle(qtbot, loaded)
+        assert loaded.preview.name == "other, normalised"
+        assert first.data.history[-1]["gamma"] == 1
+        viewer.layers.selection.active = raw
+        settle(qtbot, loaded)
+        assert loaded.preview is first
+        assert first.data.history[-1]["gamma"] == 0.7
+        viewer.layers.remove(other)
+        assert [x.name for x in viewer.layers] == ["movie", "movie, normalised"]
+
+    def test_what_has_no_gain_is_refused(self, widget, viewer):
+        """RGB pictures, for one."""
+        viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True)
+        assert "RGB" in widget.status.text()
+        assert not widget.defects.show_button.isEnabled()
+
+    def test_a_series_of_volumes_keeps_its_axes(self, loaded, qtbot, viewer):
+        """Four of them, as the movie has."""
+        viewer.add_image(MOVIE.reshape(4, 5, 128, 128), name="four", contrast_limits=(0, 4))
+        viewer.dims.set_point((0, 1), (2, 3))
+        settle(qtbot, loaded)
+        assert loaded.preview.data.shape == (4, 5, 128, 128)
+        expected = GainNormalization(np.flipud(GAIN))(MOVIE[13])
+        np.testing.assert_array_equal(np.asarray(loaded.preview.data[2, 3]).squeeze(), expected)
+
+    def test_the_widget_may_go_while_it_works(self, gated, qtbot, viewer):
+        """No signal reaches what is no longer there."""
+        widget, gate = gated
+        click(qtbot, widget.orientation.controls.start_button)
+        qtbot.waitUntil(gate.reached.is_set)
+        gone = []
+        widget.destroyed.connect(lambda: gone.append(True))
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+        qtbot.waitUntil(lambda: bool(gone))
+        gate.opened.set()
+        viewer.layers.clear()
+        viewer.theme = "light"
+
+
+class TestDefects:
+    """Imported, joined, painted, exported."""
+
+    def test_pixels_without_gain_are_shown_and_follow_the_orientation(self, loaded, qtbot):
+        """As a labels layer in the movie's place."""
+        click(qtbot, loaded.defects.show_button)
+        layer = loaded.defects.layer
+        np.testing.assert_array_equal(layer.data == 2, np.flipud(GAIN) == 0)
+        np.testing.assert_array_equal(layer.scale, (1.5, 1.5))
+        np.testing.assert_array_equal(layer.translate, (3, 4))
+        click(qtbot, loaded.orientation.thumbnails.buttons["flipud"])
+        settle(qtbot, loaded)
+        np.testing.assert_array_equal(layer.data == 2, GAIN == 0)
+        click(qtbot, loaded.defects.join)
+        assert not layer.data.any()
+
+    def test_a_list_is_imported_joined_painted_and_exported(
+        self, loaded, qtbot, files, monkeypatch
+    ):
+        """What comes out is what is seen."""
+        listed = np.zeros((128, 128), bool)
+        listed[:, 40] = True
+        write_defects(files / "in.txt", listed, "serialem")
+        choose_file(monkeypatch, files / "in.txt")
+        click(qtbot, loaded.defects.controls.start_button)
+        settle(qtbot, loaded)
+        assert loaded.defects.controls.status.text() == "Read 128 pixels."
+        layer = loaded.defects.layer
+        layer.brush_size = 1
+        layer.paint((100, 100), 1)
+        expected = listed | (np.flipud(GAIN) == 0)
+        expected[100, 100] = True
+        counted = f"{expected.sum()} defective pixels"
+        qtbot.waitUntil(lambda: loaded.defects.count.text().startswith(counted))
+        for kind, name in (("SerialEM and IMOD (*.txt)", "s.txt"),
+                           ("MotionCor and RELION (*.txt)", "m.txt")):  # fmt: skip
+            choose_file(monkeypatch, files / name, kind)
+            click(qtbot, loaded.defects.export_button)
+            settle(qtbot, loaded)
+            assert loaded.defects.controls.status.text() == f"Wrote {name}."
+            np.testing.assert_array_equal(read_defects(files / name, (128, 128)), expected)
+
+    def test_without_a_layer_those_of_the_reference_are_exported(
+        self, loaded, qtbot, files, monkeypatch
+    ):
+        """And shown then."""
+        choose_file(monkeypatch, files / "map", "Map (*.mrc *.mrcz *.tif)")
+        click(qtbot, loaded.defects.export_button)
+        settle(qtbot, loaded)
+        np.testing.assert_array_equal(read_defects(files / "map.mrc"), np.flipud(GAIN) == 0)
+        assert loaded.defects.layer is not None
+
+    def test_a_list_of_another_camera_is_refused(self, widget, qtbot, files):
+        """With both shapes."""
+        write_defects(files / "other.txt", np.eye(100, dtype=bool), "serialem")
+        drop(widget.defects, files / "other.txt")
+        settle(qtbot, widget)
+        assert "(100, 100)" in widget.defects.controls.status.text()
+        assert widget.defects.layer is None
+
+    def test_a_removed_layer_begins_anew(self, widget, qtbot, viewer, files):
+        """With nothing listed."""
+        write_defects(files / "in.txt", np.eye(128, dtype=bool), "motioncor")
+        drop(widget.defects, files / "in.txt")
+        settle(qtbot, widget)
+        assert widget.defects.count.text().startswith("128")
+        viewer.layers.remove(widget.defects.layer)
+        assert widget.defects.count.text().startswith("No defective pixels")
+        assert not widget.defects.export_button.isEnabled()
+
+
+def test_every_control_explains_itself(loaded):
+    """By a tooltip."""
+    kinds = (QAbstractButton, QAbstractSpinBox, QComboBox, QProgressBar)
+    controls = [
+        control
+        for kind in kinds
+        for control in loaded.findChildren(kind)
+        if not control.objectName().startswith("qt_")
+        and not isinstance(control.parent(), QAbstractSpinBox | QComboBox)
+    ]
+    assert len(controls) >= 30
+    assert [control for control in controls if not control.toolTip()] == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_follow_the_theme(loaded, viewer, theme):
+    """Of words, frames and plots."""
+    viewer.theme = theme
+    colours = palette(theme)
+    assert colours.text in loaded.references.summary.styleSheet()
+    assert colours.accent in loaded.orientation.thumbnails.styleSheet()
+    assert loaded.gamma.curve_line.opts["pen"].color().name() == colours.model
+
+
+@pytest.mark.parametrize("width", [320, 600])
+def test_it_fits_its_dock_beside_the_scroll_bar(loaded, qtbot, files, width):
+    """Also with scores under the thumbnails, and a dark."""
+    drop(loaded.references.dark_button, files / "dark.mrc")
+    settle(qtbot, loaded)
+    click(qtbot, loaded.orientation.controls.start_button)
+    settle(qtbot, loaded)
+    area = loaded.findChild(QScrollArea)
+    bar = area.verticalScrollBar().sizeHint().width()
+    assert area.widget().minimumSizeHint().width() <= width - bar
+    assert all(label.wordWrap() for label in loaded.findChildren(QLabel) if len(label.text()) > 30)
+
+
+def test_the_slider_follows_the_mouse(loaded, qtbot):
+    """Dragged from the middle to its right end."""
+    slider = loaded.gamma.slider
+    slider.resize(200, 20)
+    drag_mouse(slider, QPoint(100, 10), QPoint(199, 10))
+    assert slider.value() == 1500
+    assert loaded.gamma.number.value() == 1.5
+    settle(qtbot, loaded)
+    assert loaded.preview.data.history[-1]["gamma"] == 1.5
+
+
+def test_the_window_stays_alive_while_gamma_slides(widget, qtbot, viewer, files):
+    """Gaps of the event loop are short; how short the rarest are is up to a busy machine."""
+    frames = np.random.default_rng(0).poisson(1, (10, 1024, 1024)).astype(np.uint8)
+    viewer.add_image(nm.Stack.from_array(frames), name="large", contrast_limits=(0, 4))
+    nm.write(files / "large.mrc", Camera((1024, 1024), seed=1).gain_reference)
+    drop(widget.references, files / "large.mrc")
+    settle(qtbot, widget)
+    gaps: list[float] = []
+    last = time.perf_counter()
+
+    def tick() -> None:
+        nonlocal last
+        now = time.perf_counter()
+        gaps.append(now - last)
+        last = now
+
+    timer = QTimer()
+    timer.timeout.connect(tick)
+    timer.start(1)
+    for _ in range(10):
+        qtbot.keyClick(widget.gamma.slider, Qt.Key.Key_Left)
+        settle(qtbot, widget)
+    click(qtbot, widget.orientation.controls.start_button)
+    settle(qtbot, widget)
+    timer.stop()
+    assert widget.preview.data.history[-1]["gamma"] == pytest.approx(0.9)
+    assert len(gaps) > 100
+    assert np.percentile(gaps, 99) < 0.05

@@ -1,0 +1,370 @@
+"""What the KOMA widget decides and does, without a window."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import napari_mrcz as nm
+from napari_mrcz import folders
+from napari_mrcz.session import Session, noise_within
+from napari_mrcz.session.session import summarise
+from napari_mrcz.simulation import CARBON_EDGE, simulate_session
+from napari_mrcz.widgets.base.job import Cancelled
+from napari_mrcz.widgets.koma.correcting import Targets
+from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
+from napari_mrcz.widgets.koma.pace import Pace
+from napari_mrcz.widgets.koma.reading import Entry
+
+N_STACKS, N_FRAMES, SHAPE = 9, 6, (64, 80)
+CARBON = 4
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Give each test a cache folder of its own."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: cache)
+
+
+@pytest.fixture(scope="module")
+def session_folder(tmp_path_factory) -> Path:
+    """Return a folder with a session of nine movies, of which one shows carbon."""
+    folder = tmp_path_factory.mktemp("session")
+    session = simulate_session(
+        N_STACKS, N_FRAMES, SHAPE, dose=2.0, exceptions={CARBON: CARBON_EDGE}, seed=4
+    )
+    for index, movie in enumerate(session.iter_movies(), start=1):
+        nm.write(folder / f"movie_{index}.mrc", movie.frames, pixel_size=(0, 1.35, 1.35))
+    return folder
+
+
+@pytest.fixture
+def paths(session_folder) -> list[Path]:
+    """Return the movies in order."""
+    return [session_folder / f"movie_{index}.mrc" for index in range(1, N_STACKS + 1)]
+
+
+@pytest.fixture
+def model(session_folder) -> KomaModel:
+    """Return a model with the session read."""
+    model = KomaModel()
+    model.add(movies_in([session_folder]))
+    model.take(model.read()(silent))
+    return model
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """Take a report."""
+
+
+def frames(path: Path) -> np.ndarray:
+    """Read a movie whole."""
+    return nm.read(path)
+
+
+def test_a_folder_is_listed_as_a_person_counts(tmp_path):
+    """Ten comes after nine; what is hidden or no movie is passed over."""
+    for name in ("m_10.mrc", "m_9.mrcz", "M_1.MRC.gz", "notes.txt", ".m_2.mrc"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "sub.mrc").mkdir()
+    assert [entry.name for entry in movies_in([tmp_path])] == ["M_1.MRC.gz", "m_9.mrcz", "m_10.mrc"]
+
+
+def test_files_are_ordered_by_time(tmp_path):
+    """Layers without a file come last."""
+    import os
+
+    entries = [Entry("layer", nm.Stack.from_array(np.zeros((1, 2, 2))))]
+    for name, seconds in (("b.mrc", 3), ("a.mrc", 5), ("c.mrc", 1)):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (seconds, seconds))
+        entries.append(Entry(name, str(tmp_path / name)))
+    assert [e.name for e in sorted(entries, key=by_time)] == ["c.mrc", "b.mrc", "a.mrc", "layer"]
+    assert [e.name for e in sorted(entries, key=by_name)] == ["a.mrc", "b.mrc", "c.mrc", "layer"]
+
+
+def test_a_file_is_listed_once(session_folder):
+    model = KomaModel()
+    model.add(movies_in([session_folder]))
+    model.add(movies_in([session_folder / "movie_3.mrc"]))
+    assert len(model.entries) == N_STACKS
+
+
+def test_what_is_missing_is_said(session_folder):
+    model = KomaModel()
+    assert "Add a folder" in model.problem()
+    model.add(movies_in([session_folder])[:2])
+    assert "Read the session" in model.problem()
+    model.take(model.read()(silent))
+    assert "needs 3 at least" in model.problem()
+    with pytest.raises(ValueError, match="needs 3 at least"):
+        model.choice()
+
+
+def test_stacks_of_high_contrast_are_left_out_with_the_reason(model):
+    """And can be put back."""
+    carbon = model.entries[CARBON]
+    assert [model.enters(entry) for entry in model.entries].count(False) == 1
+    assert "robust standard deviations" in model.why_left_out(carbon)
+    assert model.largest_radius == (N_STACKS - 2) // 2
+    model.set_enters(carbon, True)
+    assert model.why_left_out(carbon) == ""
+    assert model.largest_radius == (N_STACKS - 1) // 2
+    model.set_enters(model.entries[0], False)
+    assert model.why_left_out(model.entries[0]) == "left out by choice"
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_the_curve_is_that_of_koma(model, paths, put_back):
+    """Also when what is left out has changed since reading."""
+    if put_back:
+        model.set_enters(model.entries[CARBON], True)
+        model.set_enters(model.entries[1], False)
+    exclude = [1] if put_back else [CARBON]
+    curve = model.curve()(silent)
+    assert curve.radii.tolist() == [1, 2, 3]
+    koma = nm.Koma(paths, 3, exclude=exclude)
+    np.testing.assert_allclose(curve.noise, koma.noise_curve([1, 2, 3]), rtol=1e-9)
+    assert curve.before == pytest.approx(koma.noise_curve([0])[0])
+    np.testing.assert_allclose(curve.limit, [1 / (2 * a * N_FRAMES) for a in (1, 2, 3)])
+    assert curve.at(2) == (pytest.approx(curve.noise[1]), pytest.approx(1 / (4 * N_FRAMES)))
+
+
+def test_another_order_reads_nothing_again(model, monkeypatch, paths):
+    """And is that of the averages."""
+    monkeypatch.setattr("napari_mrcz.session.session.summarise", None)
+    first = model.entries[0]
+    model.move([first], 4)
+    order = [1, 2, 3, 0, *range(4, N_STACKS)]
+    assert [entry.name for entry in model.entries] == [paths[i].name for i in order]
+    model.radius = 1
+    koma = nm.Koma([paths[i] for i in order], 1, exclude=[CARBON])
+    np.testing.assert_array_equal(model.choice().koma()[1].average, koma[1].average)
+    np.testing.assert_allclose(model.curve()(silent).noise, koma.noise_curve([1, 2, 3]), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("moved", "to", "expected"), [
+    ("a", 3, "bcade"), ("a", 5, "bcdea"), ("e", 0, "eabcd"), ("bd", 0, "bdace"), ("bd", 5, "acebd"),
+    ("c", 2, "abcde"), ("c", 3, "abcde"),
+])  # fmt: skip
+def test_stacks_are_moved_before_another(moved, to, expected):
+    model = KomaModel()
+    model.add(Entry(name, f"/{name}.mrc") for name in "abcde")
+    model.move([entry for entry in model.entries if entry.name in moved], to)
+    assert "".join(entry.name for entry in model.entries) == expected
+
+
+def test_stacks_added_later_are_to_be_read(model, session_folder, tmp_path):
+    gone = model.entries[2]
+    model.remove([gone])
+    assert model.reading is not None and model.problem() == ""
+    model.add([gone])
+    assert model.reading is None
+
+
+def test_the_radius_stays_within_what_there_is(model):
+    """And is taken up again when there are more."""
+    model.radius = 25
+    assert model.radius == 3
+    model.set_enters(model.entries[CARBON], True)
+    assert model.radius == 4
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("keep_mean", [False, True])
+def test_all_are_corrected_as_koma_does(session_folder, paths, tmp_path, filtered, keep_mean):
+    """Pixel by pixel, and the file tells the story."""
+    model = KomaModel()
+    model.add(movies_in([session_folder]))
+    model.filter_outliers = filtered
+    model.take(model.read()(silent))
+    model.radius, model.keep_mean = 2, keep_mean
+    targets = model.targets(str(tmp_path))
+    assert [path.name for path in targets.paths] == [f"movie_{i + 1}.mrcz" for i in range(N_STACKS)]
+    said = []
+    done = model.correct(targets, ())(lambda *step: said.append(step))
+    assert done.ok and not done.cancelled and done.written == targets.paths
+    assert said[-1][1:] == (N_STACKS * N_FRAMES,) * 2
+    assert done.nbytes == sum(path.stat().st_size for path in targets.paths)
+
+    def prepare(stack):
+        return stack.apply(nm.OutlierFilter.fit(stack)) if filtered else stack
+
+    koma = nm.Koma(Session(paths, prepare=prepare), 2, keep_mean=keep_mean, exclude=[CARBON])
+    for index, (source, path) in enumerate(zip(paths, targets.paths, strict=True)):
+        with nm.open(source) as stack, nm.open(path) as back:
+            expected = prepare(stack).apply(koma[index])
+            np.testing.assert_array_equal(np.asarray(back), np.asarray(expected))
+            assert back.pixel_size == (0, 1.35, 1.35)
+            names = [step["name"] for step in back.history]
+            assert names == ["OutlierFilter"] * filtered + ["KomaNormalization"]
+
+
+def test_outliers_are_fitted_once(session_folder, tmp_path, monkeypatch):
+    """Reading, correcting and the session plots share the fits."""
+    fitted = []
+    original = nm.OutlierFilter.fit
+    monkeypatch.setattr(
+        nm.OutlierFilter, "fit", lambda stack: fitted.append(stack.path) or original(stack)
+    )
+    model = KomaModel()
+    model.add(movies_in([session_folder]))
+    model.filter_outliers = True
+    model.take(model.read()(silent))
+    model.correct(model.targets(str(tmp_path)), ())(silent)
+    model.ageing()(silent)
+    assert len(fitted) == N_STACKS
+
+
+def test_cancelling_keeps_what_was_written(model, tmp_path):
+    """And leaves nothing of the file under way."""
+
+    def cancel(stage, done, total):
+        if done == 2 * N_FRAMES + 3:
+            raise Cancelled
+
+    done = model.correct(model.targets(str(tmp_path)), ())(cancel)
+    assert done.cancelled
+    assert sorted(tmp_path.iterdir()) == list(done.written)
+    assert [path.name for path in done.written] == ["movie_1.mrcz", "movie_2.mrcz"]
+    assert str(done).startswith("Cancelled. 2 stacks corrected")
+    for path in done.written:
+        assert nm.verify(path).ok
+
+
+def test_reading_can_be_cancelled(session_folder):
+    """In the middle of a stack; what was read until then is kept for the next time."""
+    model = KomaModel()
+    model.add(movies_in([session_folder]))
+
+    def cancel(stage, done, total):
+        if stage.startswith("Reading") and done == 2 * N_FRAMES + 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        model.read()(cancel)
+    assert model.reading is None
+
+
+def test_files_that_are_there_are_skipped_unless_they_may_be_replaced(model, tmp_path):
+    """What appears meanwhile was not asked about."""
+    for name in ("movie_2.mrcz", "movie_3.mrcz"):
+        (tmp_path / name).write_bytes(b"old")
+    targets = model.targets(str(tmp_path))
+    assert [path.name for path in targets.existing] == ["movie_2.mrcz", "movie_3.mrcz"]
+
+    def appears(stage, done, total):
+        (tmp_path / "movie_9.mrcz").write_bytes(b"new")
+
+    done = model.correct(targets, [tmp_path / "movie_2.mrcz"])(appears)
+    assert [path.name for path in done.skipped] == ["movie_3.mrcz"]
+    assert (tmp_path / "movie_3.mrcz").read_bytes() == b"old"
+    assert nm.verify(tmp_path / "movie_2.mrcz").ok
+    assert [name for name, _ in done.failures] == ["movie_9.mrc"]
+    assert (tmp_path / "movie_9.mrcz").read_bytes() == b"new"
+    assert "movie_3.mrcz skipped" in str(done)
+
+
+def test_bad_files_are_named_and_the_rest_goes_on(session_folder, paths, tmp_path):
+    """No movie, other frames, and one that vanishes between reading and correcting."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / "bad.mrc").write_bytes(b"no movie at all")
+    nm.write(tmp_path / "in" / "small.mrc", np.ones((3, 8, 9), np.uint8))
+    nm.write(tmp_path / "in" / "waves.mrc", np.ones((3, *SHAPE), np.complex64))
+    gone = tmp_path / "in" / "gone.mrc"
+    gone.write_bytes(paths[0].read_bytes())
+    model = KomaModel()
+    model.add(movies_in([tmp_path / "in", session_folder]))
+    model.take(model.read()(silent))
+    reasons = {entry.name: model.why_not(entry) for entry in model.entries if model.why_not(entry)}
+    assert set(reasons) == {"bad.mrc", "small.mrc", "waves.mrc"}
+    assert reasons["bad.mrc"].startswith("cannot be read: ")
+    assert reasons["small.mrc"] == "has frames of 8 × 9, where most stacks have 64 × 80"
+    assert "complex" in reasons["waves.mrc"]
+    gone.unlink()
+    done = model.correct(model.targets(str(tmp_path / "out")), ())(silent)
+    assert {name for name, _ in done.failures} == {*reasons, "gone.mrc"}
+    assert len(done.written) == N_STACKS
+    for name in reasons:
+        assert f"{name}: " in str(done)
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "bad.mrc").write_bytes(b"no movie at all")
+    model = KomaModel()
+    model.add(movies_in([tmp_path]))
+    with pytest.raises(nm.MrczError, match="none of these stacks can be used"):
+        model.read()(silent)
+
+
+def test_a_movie_is_not_written_over_itself(tmp_path):
+    nm.write(tmp_path / "a.mrcz", np.ones((2, 8, 8), np.uint8))
+    entries = movies_in([tmp_path])
+    assert "Choose another folder" in Targets.of(entries, tmp_path).problem(entries)
+    assert "no folder" in Targets.of(entries, tmp_path / "x").problem(entries)
+    (tmp_path / "out").mkdir()
+    assert Targets.of(entries, tmp_path / "out").problem(entries) == ""
+
+
+def test_files_of_equal_names_are_numbered(tmp_path):
+    """Those of layers too, without what a file system refuses."""
+    names = ["a.mrc", "a.mrcz", "A.mrc.gz", "b/c: d", ".."]
+    entries = [Entry(name, f"/{index}") for index, name in enumerate(names)]
+    assert [path.name for path in Targets.of(entries, tmp_path).paths] == [
+        "a.mrcz", "a-2.mrcz", "A-3.mrcz", "b_c_ d.mrcz", "stack.mrcz",
+    ]  # fmt: skip
+
+
+def test_a_preview_is_the_corrected_stack(model, paths):
+    """Lazy, with the scale of its file."""
+    model.radius = 2
+    data, attributes, kind = model.preview(model.entries[3], frame=4)(silent)
+    koma = nm.Koma(paths, 2, exclude=[CARBON])
+    with nm.open(paths[3]) as stack, data:
+        np.testing.assert_array_equal(data[4], stack.apply(koma[3])[4])
+    assert kind == "image"
+    assert attributes["name"] == "KOMA: movie_4.mrc"
+    assert list(attributes["scale"]) == [1, 1.35, 1.35]
+
+
+def test_ageing_is_measured(model, paths):
+    """By what `napari_mrcz.session` says of the same stacks."""
+    ageing = model.ageing()(silent)
+    fits = [nm.OutlierFilter.fit(frames(path)) for path in paths]
+    assert ageing.n_hot.tolist() == [fit.n_hot for fit in fits]
+    assert ageing.n_dark.tolist() == [fit.n_dark for fit in fits]
+    np.testing.assert_allclose(ageing.noise, noise_within(Session(paths)))
+    assert ageing.correlation[0] == pytest.approx(1)
+    assert ageing.dose[1] == pytest.approx(frames(paths[0]).mean() * N_FRAMES)
+    assert len(ageing.dose) == N_STACKS
+
+
+def test_the_pace_tells_speed_and_time_left():
+    """Two frames a second of 5 MB; a new stage is timed anew."""
+    now = 100.0
+    pace = Pace(5_000_000, clock=lambda: now)
+    assert pace.text("Correcting stack 1 of 2", 1, 41) == "Correcting stack 1 of 2"
+    now += 10
+    assert pace.text("Correcting stack 2 of 2", 21, 41) == (
+        "Correcting stack 2 of 2\n10 MB/s, 10 s left"
+    )
+    assert pace.text("Comparing the sums", 0, 8) == "Comparing the sums"
+    now += 2
+    assert Pace(0, clock=lambda: now).text("Opening the files", 0, 0) == "Opening the files"
+
+
+def test_sums_are_summed_once(session_folder, monkeypatch):
+    """A second reading of the same files finds them."""
+    read = []
+    monkeypatch.setattr(
+        "napari_mrcz.session.session.summarise",
+        lambda stack, progress: read.append(stack.path) or summarise(stack, progress),
+    )
+    for _ in range(2):
+        model = KomaModel()
+        model.add(movies_in([session_folder]))
+        model.filter_outliers = True
+        model.take(model.read()(silent))
+    assert len(read) == N_STACKS
