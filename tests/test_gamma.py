@@ -82,5 +82,5 @@ def test_it_is_saved_as_json(tmp_path):
     PREPRINT_GAMMA.save(path)
     assert GammaCurve.load(path) == PREPRINT_GAMMA
     path.write_text('{"a1": 1}')
-    with pytest.raises(ValueError, match="no gamma curve"):
+    with pytest.raises(ValueError, match="no curve of gamma"):
         GammaCurve.load(path)

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import mouse
 import numpy as np
@@ -11,6 +12,7 @@ from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
 
 import napari_mrcz as nm
 from napari_mrcz.simulation import simulate_raw
+from napari_mrcz.widgets.base.late_stack import LateStack
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.counting.model import Fit
 from napari_mrcz.widgets.counting.widget import Counting
@@ -186,6 +188,68 @@ def test_the_layer_of_counts_goes_and_comes(fitted, qtbot, viewer):
     viewer.layers.remove(fitted.counts)
     assert not fitted.preview.isChecked()
     assert [x.name for x in viewer.layers] == ["raw"]
+
+
+def test_a_frame_that_is_stepped_to_is_counted_without_the_window_waiting(
+    fitted, qtbot, viewer, layer
+):
+    """Blank first, and said so; then what the library counts."""
+    with qtbot.waitSignal(fitted.arrived, timeout=20000):
+        viewer.dims.set_current_step(0, 6)
+        shown = fitted.counts._slice.image.raw
+        assert shown.shape == (96, 128)
+        assert not shown.any()
+        assert fitted.controls.status.text() == "Counting frame 6…"
+    expected = nm.count_electrons(layer().data, counting=fitted.fit.counting)[6]
+    np.testing.assert_array_equal(fitted.counts._slice.image.raw, expected)
+    assert expected.any()
+    assert fitted.controls.status.text() == ""
+
+
+class Damaged:
+    """Cannot give frame 5."""
+
+    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
+        """Give the frame, or raise as a damaged file does."""
+        if index == 5:
+            raise nm.MrczError(None, "its checksum is wrong", frame=index)
+        return frame
+
+    def describe(self) -> dict[str, str]:
+        """Say nothing."""
+        return {}
+
+
+def test_a_damaged_frame_stays_blank():
+    """It is not asked for again and again."""
+    late = LateStack.of(nm.Stack.from_array(RAW.frames).apply(Damaged()))
+    wanted = []
+    late.wanted = lambda stack, frame: wanted.append(frame)
+    assert not late[5].any()
+    with ThreadPoolExecutor(1) as pool, pytest.warns(nm.MrczWarning, match="shown blank"):
+        pool.submit(late.__getitem__, 5).result()
+    assert not late[5].any()
+    assert not late[5:6].any()
+    assert wanted == [5]
+
+
+def test_what_is_computed_with_the_counts_waits_for_them(fitted, layer):
+    """Only the picture is blank for a moment: sums and saved files are not."""
+    counts = nm.count_electrons(layer().data, counting=fitted.fit.counting)
+    np.testing.assert_array_equal(np.asarray(fitted.counts.data), np.asarray(counts))
+
+
+def test_counts_that_outlive_the_widget_are_counted_where_they_are_looked_at(
+    fitted, viewer, qtbot, layer
+):
+    """The layer stays, and is like any other."""
+    counts, counting = fitted.counts, fitted.fit.counting
+    with qtbot.waitSignal(fitted.destroyed):
+        viewer.window.remove_dock_widget(fitted)
+        fitted.deleteLater()
+    viewer.dims.set_current_step(0, 5)
+    expected = nm.count_electrons(layer().data, counting=counting)[5]
+    np.testing.assert_array_equal(counts._slice.image.raw, expected)
 
 
 def test_the_gallery_shows_single_electrons(fitted):

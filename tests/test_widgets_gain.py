@@ -404,10 +404,13 @@ class TestGamma:
         (files / "bad.json").write_text("[]")
         choose_file(monkeypatch, files / "bad.json")
         click(qtbot, widget.gamma.load_button)
-        assert widget.gamma.curve_text.text() == "bad.json: it holds no curve of γ."
+        assert "bad.json: it holds no curve of gamma" in widget.gamma.curve_text.text()
         choose_file(monkeypatch, files / "no" / "folder.json")
         click(qtbot, widget.gamma.save_button)
-        assert "folder.json: " in widget.gamma.curve_text.text()
+        assert "folder.json: cannot be written" in widget.gamma.curve_text.text()
+        choose_file(monkeypatch, files / "no" / "folder.json")
+        click(qtbot, widget.gamma.load_button)
+        assert "folder.json: it cannot be read" in widget.gamma.curve_text.text()
 
     def test_the_gamma_put_in_is_fitted(self, widget, qtbot, viewer, files):
         """With its plot, and its point on the curve."""

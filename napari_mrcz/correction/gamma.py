@@ -17,6 +17,7 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import curve_fit, minimize_scalar
 
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
+from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
 
 if TYPE_CHECKING:
@@ -205,14 +206,16 @@ class GammaCurve:
 
         Raises
         ------
-        ValueError
-            If it is something else.
+        MrczError
+            If it cannot be read, or is something else.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(**{name: float(content[name]) for name in cls.__dataclass_fields__})
+        except OSError as error:
+            raise MrczError(path, f"it cannot be read ({error.strerror})") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds no gamma curve ({error!r})") from error
+            raise MrczError(path, f"it holds no curve of gamma ({error!r})") from error
 
 
 PREPRINT_GAMMA = GammaCurve(0.12035633, -1.04171635, -0.03363192, 1.03902726, 0.25, 9.0)

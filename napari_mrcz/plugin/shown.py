@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -27,8 +28,13 @@ class ShownStack(Stack):
     source, not by index.
     """
 
+    @cached_property
+    def damaged(self) -> set[int]:
+        """Frames that were found to be damaged; their warnings were given."""
+        return set()
+
     @classmethod
-    def of(cls, stack: Stack) -> ShownStack:
+    def of(cls, stack: Stack) -> Self:
         """Give a stack of the same frames to be shown."""
         return cls(stack._source, stack.description, stack.header, **stack._caching)
 
@@ -59,9 +65,7 @@ class ShownStack(Stack):
         return np.stack(found)
 
     def _warn(self, frame: int, error: MrczError) -> None:
-        if not hasattr(self, "_told"):
-            self._told: set[int] = set()
-        if frame not in self._told:
-            self._told.add(frame)
+        if frame not in self.damaged:
+            self.damaged.add(frame)
             message = f"{error}. It is shown blank; the other frames can be used"
             warnings.warn(MrczWarning(message), stacklevel=3)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.counting.overlap import models, resolve
 from napari_mrcz.correction.counting.spot import REACH, fit_spots, profile
+from napari_mrcz.threads import in_order, processors
 
 __all__ = ["Events", "draw", "find_events", "patches_at", "peaks"]
 
@@ -61,8 +62,8 @@ def find_events(
     noise : float
         Standard deviation of a pixel, in grey values.
     """
-    parts = []
-    for top in range(0, frame.shape[0], _STRIP):
+
+    def part(top: int) -> Values:
         bottom = min(top + _STRIP, frame.shape[0])
         first = max(0, top - _MARGIN)
         strip = frame[first : min(bottom + _MARGIN, frame.shape[0])]
@@ -70,8 +71,12 @@ def find_events(
         y += first - REACH
         x -= REACH
         own = (y >= top - 0.5) & (y < bottom - 0.5)
-        parts.append(np.stack([y, x, charge])[:, own])
-    y, x, charge = np.concatenate(parts, axis=1).astype(np.float32)
+        return np.stack([y, x, charge])[:, own]
+
+    with in_order(
+        part, range(0, frame.shape[0], _STRIP), processors(), "napari-mrcz-count"
+    ) as ended:
+        y, x, charge = np.concatenate(list(ended), axis=1).astype(np.float32)
     return Events(y, x, charge)
 
 

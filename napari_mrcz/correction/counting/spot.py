@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
@@ -13,6 +15,8 @@ REACH = 2
 """Pixels to either side of its centre that a spot is taken to reach."""
 
 _AWAY = np.arange(-REACH, REACH + 1)
+# Of the table of profiles: shifts to either side, and entries for each pixel.
+_BEYOND, _PER_PIXEL = 6, 512
 _STEPS = 4
 _FARTHEST = 0.9  # pixels from the brightest one
 _SPREADS = (0.25, 1.2)
@@ -27,6 +31,8 @@ Values = npt.NDArray[np.float64]
 def profile(shift: Values, spread: float) -> tuple[Values, Values]:
     """Give what each pixel along one axis gathers of a spot, and how that changes with the shift.
 
+    From a table: hundreds of thousands of spots are drawn again and again.
+
     Parameters
     ----------
     shift : ndarray, shape (m,)
@@ -38,10 +44,24 @@ def profile(shift: Values, spread: float) -> tuple[Values, Values]:
     -------
     gathered, slope : ndarray, shape (m, 2 REACH + 1)
     """
+    table = _table(spread)
+    at = (np.clip(shift, -_BEYOND, _BEYOND) + _BEYOND) * _PER_PIXEL
+    row = at.astype(np.intp)
+    part = (at - row)[:, np.newaxis]
+    both = table[row]
+    both += part * (table[row + 1] - both)
+    return both[:, : len(_AWAY)], both[:, len(_AWAY) :]
+
+
+@lru_cache(maxsize=4)
+def _table(spread: float) -> Values:
+    """Give `profile` for every shift that there can be, in steps so small that lines join them."""
+    number = 2 * _BEYOND * _PER_PIXEL
+    shift = np.arange(number + 2) / _PER_PIXEL - _BEYOND
     edges = np.append(_AWAY - 0.5, _AWAY[-1] + 0.5) - shift[:, np.newaxis]
     scaled = edges / (np.sqrt(2) * spread)
     density = np.exp(-np.square(scaled)) / (np.sqrt(2 * np.pi) * spread)
-    return 0.5 * np.diff(erf(scaled), axis=1), -np.diff(density, axis=1)
+    return np.concatenate([0.5 * np.diff(erf(scaled), axis=1), -np.diff(density, axis=1)], axis=1)
 
 
 def fit_spots(
@@ -68,24 +88,30 @@ def fit_spots(
         Mean squared residual.
     """
     position = np.zeros((len(patches), 2)) if start is None else start.copy()
-    charge = np.zeros(len(patches))
-    for _ in range(_STEPS):
+    for step in range(_STEPS + 1):
+        # A spot is a product of one profile along y and one along x, so that sums over its pixels
+        # are products of sums along its rows and columns.
         (gy, sy), (gx, sx) = profile(position[:, 0], spread), profile(position[:, 1], spread)
-        model = gy[:, :, np.newaxis] * gx[:, np.newaxis]
-        charge = (patches * model).sum((1, 2)) / np.square(model).sum((1, 2))
-        size = np.maximum(charge, 1e-9)[:, np.newaxis, np.newaxis]
-        by_y = size * sy[:, :, np.newaxis] * gx[:, np.newaxis]
-        by_x = size * gy[:, :, np.newaxis] * sx[:, np.newaxis]
-        left = patches - charge[:, np.newaxis, np.newaxis] * model
+        along = np.einsum("mij,mj->mi", patches, gx)
+        yy, xx = _dot(gy, gy), _dot(gx, gx)
+        charge = _dot(gy, along) / (yy * xx)
+        if step == _STEPS:
+            break
+        size = np.maximum(charge, 1e-9)
+        across = np.einsum("mij,mj->mi", patches, sx)
         # The slopes are all but at right angles to each other and to the model.
-        for axis, slope in enumerate((by_y, by_x)):
-            step = (left * slope).sum((1, 2)) / np.square(slope).sum((1, 2))
-            position[:, axis] = np.clip(position[:, axis] + step, -_FARTHEST, _FARTHEST)
-    (gy, _), (gx, _) = profile(position[:, 0], spread), profile(position[:, 1], spread)
-    model = gy[:, :, np.newaxis] * gx[:, np.newaxis]
-    charge = (patches * model).sum((1, 2)) / np.square(model).sum((1, 2))
-    misfit = np.square(patches - charge[:, np.newaxis, np.newaxis] * model).mean((1, 2))
-    return charge, position, misfit
+        by_y = (_dot(sy, along) - charge * _dot(gy, sy) * xx) / (size * _dot(sy, sy) * xx)
+        by_x = (_dot(gy, across) - charge * yy * _dot(gx, sx)) / (size * yy * _dot(sx, sx))
+        position += np.stack([by_y, by_x], axis=1)
+        np.clip(position, -_FARTHEST, _FARTHEST, out=position)
+    left = np.einsum("mij,mij->m", patches, patches) - np.square(charge) * yy * xx
+    return charge, position, np.maximum(left, 0) / len(_AWAY) ** 2
+
+
+def _dot(one: Values, other: Values) -> Values:
+    """Give the inner product of each row of one with that of another."""
+    product: Values = np.einsum("mi,mi->m", one, other)
+    return product
 
 
 def pairs_in(

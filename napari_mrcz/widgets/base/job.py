@@ -108,6 +108,13 @@ class LatestJob(QObject):
 
     When it is gone, what runs is cancelled.
 
+    Parameters
+    ----------
+    parent : QObject, optional
+        What it goes with.
+    delay_ms : int
+        How long it waits for newer requests before it begins.
+
     Attributes
     ----------
     returned, failed : Signal(object)
@@ -117,14 +124,14 @@ class LatestJob(QObject):
     returned = Signal(object)
     failed = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, *, delay_ms: int = _DEBOUNCE_MS) -> None:
         super().__init__(parent)
         self._wanted: Callable[[Report], Any] | None = None
         self._job: Job | None = None
         self._stale = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_DEBOUNCE_MS)
+        self._timer.setInterval(delay_ms)
         self._timer.timeout.connect(self._start)
         self.destroyed.connect(lambda: self._let_go())
 

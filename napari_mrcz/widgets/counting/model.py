@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.counting import Events
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
+
+Counts = TypeVar("Counts", bound="Stack")
 
 __all__ = ["Fit", "count_frame", "find_events", "fit_counting"]
 
@@ -143,7 +145,7 @@ def find_events(fit: Fit, index: int, threshold: float, report: Report) -> Event
     return fit.chosen(threshold, 1).events(np.asarray(fit.stack[index]))
 
 
-def count_frame(counts: Stack, index: int, report: Report) -> Stack:
+def count_frame(counts: Counts, index: int, report: Report) -> Counts:
     """Count one frame, so that showing it takes no time; give the same stack."""
     report("Counting a frame", 0, None)
     counts[index]

@@ -14,6 +14,7 @@ from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.late_stack import LateStack
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.preview import PreviewLayer, frame_shown, geometry
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_mrcz.correction.counting import Events
-    from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.theme import Palette
 
 __all__ = ["Counting"]
@@ -48,12 +48,15 @@ class Counting(Panel):
         A fit has ended: `Fit`, the exception, or None if it was cancelled.
     previewed : Signal(object)
         The layer of counts shows what is chosen now.
+    arrived : Signal(object)
+        The layer of counts shows the frame that was stepped to.
     marked : Signal(object)
         The layer of points at the events of a frame.
     """
 
     fitted = Signal(object)
     previewed = Signal(object)
+    arrived = Signal(object)
     marked = Signal(object)
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
@@ -61,10 +64,12 @@ class Counting(Panel):
         self.fit: Fit | None = None
         self._layer: Image | None = None
         self._data: Any = None
-        self._counts: Stack | None = None
+        self._counts: LateStack | None = None
+        self._awaited: tuple[LateStack, int] | None = None
         self._preview = PreviewLayer(self.viewer)
         self._points: Points | None = None
         self._counting, self._marking = LatestJob(self), LatestJob(self)
+        self._stepping = LatestJob(self, delay_ms=0)
         self.layers = LayerPicker(self.viewer, accepts=lambda layer: not self._preview.holds(layer))
         self.layers.setToolTip("The movie of raw frames")
         self.super_resolution = QComboBox()
@@ -106,7 +111,8 @@ class Counting(Panel):
     @property
     def busy(self) -> bool:
         """Whether something runs, or is about to."""
-        return self.controls.running or self._counting.busy or self._marking.busy
+        jobs = self._counting, self._marking, self._stepping
+        return self.controls.running or any(job.busy for job in jobs)
 
     @Slot()
     def start_fit(self) -> None:
@@ -140,6 +146,8 @@ class Counting(Panel):
         self.mark_button.clicked.connect(self.mark)
         self._counting.returned.connect(self._on_counted)
         self._counting.failed.connect(self._on_failed)
+        self._stepping.returned.connect(self._on_arrived)
+        self._stepping.failed.connect(self._on_failed)
         self._marking.returned.connect(self._on_marked)
         self._marking.failed.connect(self._on_failed)
         connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
@@ -175,7 +183,9 @@ class Counting(Panel):
 
     def _let_go(self) -> None:
         """Keep no layer and no movie when the window is gone but the Python half is not."""
-        self.fit = self._layer = self._data = self._counts = self._points = None
+        if self._counts is not None:
+            self._counts.wanted = None
+        self.fit = self._layer = self._data = self._counts = self._points = self._awaited = None
 
     # Fitting --------------------------------------------------------------------------------------
 
@@ -186,8 +196,9 @@ class Counting(Panel):
 
     def _show_fit(self, fit: Fit | None) -> None:
         self.fit = fit
-        self._counting.drop()
-        self._marking.drop()
+        for job in (self._counting, self._marking, self._stepping):
+            job.drop()
+        self._awaited = None
         if fit is None:
             self._counts = None
             self._preview.remove()
@@ -218,17 +229,37 @@ class Counting(Panel):
             self._counting.drop()
             self._preview.remove()
             return
-        counts = fit.counts(threshold, _SUPER_RESOLUTIONS[self.super_resolution.currentText()])
+        fine = _SUPER_RESOLUTIONS[self.super_resolution.currentText()]
+        counts = LateStack.of(fit.counts(threshold, fine))
         self._counting.request(partial(count_frame, counts, frame_shown(self.viewer, layer)))
 
     @Slot(object)
-    def _on_counted(self, counts: Stack) -> None:
+    def _on_counted(self, counts: LateStack) -> None:
         if self._layer is not None and self.fit is not None:
+            counts.wanted = self._on_wanted
             self._counts = counts
             self._show_counts(counts)
             self.previewed.emit(self.counts)
 
-    def _show_counts(self, counts: Stack) -> None:
+    def _on_wanted(self, counts: LateStack, frame: int) -> None:
+        """Count a frame that the viewer would show; a new layer asks for the first one, too."""
+        layer = self._layer
+        if layer is None or frame != frame_shown(self.viewer, layer):
+            return
+        if self._awaited != (counts, frame):
+            self._awaited = counts, frame
+            self.controls.tell(f"Counting frame {frame}…")
+            self._stepping.request(partial(count_frame, counts, frame))
+
+    @Slot(object)
+    def _on_arrived(self, counts: LateStack) -> None:
+        self._awaited = None
+        self.controls.tell("")
+        if self.counts is not None and self.counts.data is counts:
+            self.counts.refresh(extent=False)
+            self.arrived.emit(self.counts)
+
+    def _show_counts(self, counts: LateStack) -> None:
         layer = self._layer
         assert layer is not None  # noqa: S101
         place = geometry(layer, 3)
@@ -274,4 +305,5 @@ class Counting(Panel):
 
     @Slot(object)
     def _on_failed(self, error: Exception) -> None:
+        self._awaited = None
         self.controls.tell(error_text(error), "error")

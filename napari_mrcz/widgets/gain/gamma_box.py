@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.correction import PREPRINT_GAMMA, GammaCurve
+from napari_mrcz.errors import MrczError
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -245,8 +246,8 @@ class GammaBox(QGroupBox):
             return
         try:
             self._take(GammaCurve.load(path), Path(path).name)
-        except (OSError, ValueError) as error:
-            self._panel.tell(self.curve_text, _of_file(path, error), "error")
+        except MrczError as error:
+            self._panel.tell(self.curve_text, error_text(error), "error")
 
     @Slot()
     def _save(self) -> None:
@@ -260,8 +261,8 @@ class GammaBox(QGroupBox):
                 return
         try:
             self.curve.save(path)
-        except OSError as error:
-            self._panel.tell(self.curve_text, _of_file(path, error), "error")
+        except MrczError as error:
+            self._panel.tell(self.curve_text, error_text(error), "error")
         else:
             self._panel.tell(self.curve_text, f"Saved {Path(path).name}.")
 
@@ -284,8 +285,3 @@ def _button(text: str, tip: str) -> QPushButton:
     button = QPushButton(text)
     button.setToolTip(tip)
     return button
-
-
-def _of_file(path: str, error: OSError | ValueError) -> str:
-    reason = error.strerror if isinstance(error, OSError) else "it holds no curve of γ"
-    return f"{Path(path).name}: {reason}."
