@@ -14,7 +14,7 @@ demo: .venv/installed-all system-packages  ## write a sample movie and session a
 	$(DISPLAYED) $(PY) -m napari_mrcz.demo
 
 test: .venv/installed-dev system-packages  ## run the whole test suite, real Qt window included
-	$(DISPLAYED) $(PY) -m pytest $(ARGS)
+	$(DISPLAYED) $(PY) -m pytest -n logical --dist worksteal $(ARGS)
 
 check: .venv/installed-dev  ## ruff, mypy and the napari manifest
 	$(PY) -m ruff check

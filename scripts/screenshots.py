@@ -22,7 +22,7 @@ from qtpy.QtWidgets import QDockWidget, QScrollArea
 import napari_mrcz as nm
 from napari_mrcz import demo
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
-from napari_mrcz.simulation import simulate_microed
+from napari_mrcz.simulation import simulate_microed, simulate_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,13 +162,31 @@ def fit_truncated(viewer: napari.Viewer, widgets: Widgets) -> str:
     nm.write("sweep.mrcz", sweep.frames)
     (layer,) = viewer.open("sweep.mrcz", plugin="napari-mrcz")
     layer.visible = False
-    _, widgets[title] = viewer.window.add_plugin_dock_widget("napari-mrcz", title, tabify=True)
-    get_qapp().processEvents()  # napari raises it
-    widget = widgets[title]
+    widget = widgets[title] = docked(viewer, title)
     for button in (widget.beam.controls.start_button, widget.controls.start_button):
         demo.wait_until_idle([widget])
         button.click()
     return title
+
+
+def fit_counting(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Fit the electrons of raw frames."""
+    title = "Electron counting"
+    raw = simulate_raw(8, (512, 512))
+    nm.write("raw.mrcz", raw.frames, pixel_size=(0, 1.35, 1.35))
+    (layer,) = viewer.open("raw.mrcz", plugin="napari-mrcz")
+    layer.visible = False
+    widget = widgets[title] = docked(viewer, title)
+    demo.wait_until_idle([widget])
+    widget.controls.start_button.click()
+    return title
+
+
+def docked(viewer: napari.Viewer, title: str) -> Any:
+    """Dock one more widget."""
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", title, tabify=True)
+    get_qapp().processEvents()  # napari raises it
+    return widget
 
 
 OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
@@ -181,6 +199,7 @@ OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
     "metadata-inspector-doctor": look_at_doctor,
     "save-stack": compare_compressions,
     "microed": fit_truncated,
+    "electron-counting": fit_counting,
 }
 
 

@@ -34,7 +34,7 @@ def path(request, tmp_path):
 # What is no file --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("open_", [nm.open, nm.read, lambda p: nm.verify(p).error], ids=str)
+@pytest.mark.parametrize("open_", [nm.open, nm.read, lambda p: nm.verify(p).error])
 def test_what_is_not_there_or_no_file_is_said(tmp_path, open_):
     def refusal(path):
         try:

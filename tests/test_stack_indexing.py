@@ -118,7 +118,7 @@ def test_frames_can_be_picked_by_a_list_or_a_mask(frames, window):
         (..., ...),
         (slice(None), slice(None), 7),
     ],
-    ids=repr,
+    ids=lambda key: "object" if type(key) is object else repr(key),
 )
 def test_what_is_no_index_is_an_index_error(stack, key):
     with pytest.raises(IndexError):

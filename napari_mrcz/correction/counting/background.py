@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Background"]
+__all__ = ["MOST_FRAMES", "Background"]
 
 # A median of so many frames is near enough to tell which pixels were struck.
 _FRAMES_OF_MEDIAN = 9
-_MOST_FRAMES = 64
+MOST_FRAMES = 64
+"""On so many frames of a movie offsets are measured, at most."""
+
 # Values farther above the offset than this were struck.
 _STRUCK = 2.5
 # Mean of a normal distribution that was cut off above 2.5 sigma, in sigmas.
@@ -68,7 +70,7 @@ class Background:
             )
         if n < 3:
             return cls(offset, noise)
-        many = np.unique(np.linspace(0, n - 1, min(n, _MOST_FRAMES)).astype(int))
+        many = np.unique(np.linspace(0, n - 1, min(n, MOST_FRAMES)).astype(int))
         total = np.zeros(offset.shape, np.float32)
         number = np.zeros(offset.shape, np.float32)
         for i in many:

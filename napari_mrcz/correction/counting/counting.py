@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.counting.background import Background
+from napari_mrcz.correction.counting.background import MOST_FRAMES, Background
 from napari_mrcz.correction.counting.events import Events, draw, find_events, patches_at, peaks
 from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
 from napari_mrcz.correction.history import described, register
@@ -37,10 +37,11 @@ _QUIET, _QUIET_STD = 3.0, 0.98658
 
 @dataclass(frozen=True, eq=False)
 class _Excerpts:
-    """The same window of a few frames."""
+    """The same window of a few frames, of so many that the background was measured on."""
 
     window: tuple[slice, slice]
     frames: tuple[npt.NDArray[Any], ...]
+    n_measured: int
 
 
 @register
@@ -215,7 +216,8 @@ def _excerpts(movie: Any) -> _Excerpts:
     few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES)).astype(int))
     top, left = max(0, rows - _SIDE) // 2, max(0, columns - _SIDE) // 2
     window = np.s_[top : top + _SIDE, left : left + _SIDE]
-    return _Excerpts(window, tuple(np.asarray(movie[int(i)])[window] for i in few))
+    frames = tuple(np.asarray(movie[int(i)])[window] for i in few)
+    return _Excerpts(window, frames, min(n, MOST_FRAMES))
 
 
 def _without_electrons(excerpts: _Excerpts, counting: ElectronCounting) -> tuple[Background, float]:
@@ -239,8 +241,9 @@ def _without_electrons(excerpts: _Excerpts, counting: ElectronCounting) -> tuple
         quiet = residual[np.abs(residual - level) < _QUIET * noise]
         level, noise = float(quiet.mean()), float(quiet.std()) / _QUIET_STD
     found = np.concatenate(charges)
-    # Each fitted spot follows the noise with three parameters of its own.
-    noise /= np.sqrt(max(1 - _PARAMETERS * found.size / residual.size, 0.5))
+    # Each fitted spot follows the noise with three parameters of its own, and each offset with one.
+    freedom = 1 - _PARAMETERS * found.size / residual.size - 1 / excerpts.n_measured
+    noise /= np.sqrt(max(freedom, 0.5))
     charge = float(np.median(found)) if found.size else 0.0
     return Background(old.offset + np.float32(level), noise), charge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QSize, Qt, Signal, Slot
+from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QDoubleSpinBox,
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ChargeView", "Gallery", "PixelView"]
 
 _LARGEST = 1e7
-# Of a gallery: its brightest pixels are white, so many are.
+# Of a gallery: its brightest pixels are white, so many are; four rows of patches are so high.
 _WHITE = 0.995
+_GALLERY_PX = 118
 
 
 class ChargeView(QWidget):
@@ -153,19 +154,15 @@ class PixelView(QWidget):
 
 
 class Gallery(QLabel):
-    """Patches about single events as one picture, as wide as the dock."""
+    """Patches about single events as one picture, as large as fits."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setToolTip("Single electrons as the detector shows them, 9 × 9 pixels each")
+        # Were the height to follow the width, a scroll bar beside it would come and go for ever.
+        self.setFixedHeight(_GALLERY_PX)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._pixmap: QPixmap | None = None
-
-    def sizeHint(self) -> QSize:
-        """Give the height that the picture has at this width."""
-        if self._pixmap is None:
-            return QSize(240, 0)
-        return QSize(240, self.width() * self._pixmap.height() // self._pixmap.width())
 
     def show_picture(self, picture: npt.NDArray[np.float32] | None) -> None:
         """Show another one, or none; what is no number is left transparent."""
@@ -182,15 +179,8 @@ class Gallery(QLabel):
         if self._pixmap is None:
             self.clear()
             return
-        self.setPixmap(
-            self._pixmap.scaled(
-                self.width(),
-                self.sizeHint().height(),
-                Qt.AspectRatioMode.KeepAspectRatio,
-                Qt.TransformationMode.FastTransformation,
-            )
-        )
-        self.setFixedHeight(self.sizeHint().height())
+        how = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.FastTransformation
+        self.setPixmap(self._pixmap.scaled(self.size(), *how))
 
 
 def _draw(plot: Plot, curve: Any, histogram: Histogram) -> None:
