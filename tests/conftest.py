@@ -60,6 +60,8 @@ def no_leaks(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """Fail a test that leaves a thread of ours running or a movie open."""
+    if "qtbot" in request.fixturenames:
+        request.getfixturevalue("napari_set_aside")
     tmp_root = tmp_path_factory.getbasetemp().resolve()
     threads, files = _own_threads(), _open_movies(tmp_root)
     yield
@@ -74,6 +76,18 @@ def no_leaks(
     assert not running, f"threads still running: {running}"
     still_open = sorted(path for path, _ in _open_movies(tmp_root) - files)
     assert not still_open, f"files still open: {still_open}"
+
+
+@pytest.fixture(scope="session")
+def napari_set_aside() -> None:
+    """Import napari, and have the garbage collector look at it no more.
+
+    Viewers are looked for as garbage after each test; what stays anyway took most of that time.
+    """
+    import napari._qt.qt_main_window  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
