@@ -5,7 +5,16 @@ import threading
 import numpy as np
 import pytest
 from mouse import drag_line
-from qtpy.QtWidgets import QLabel
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QDoubleSpinBox,
+    QLabel,
+    QSlider,
+    QSpinBox,
+)
 
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
@@ -166,3 +175,39 @@ def test_a_picker_may_pick_nothing(panel):
     panel.viewer.layers.remove(gain)
     assert picker.layer is None
     assert picker.currentText() == "no gain reference"
+
+
+def turn_wheel(field) -> bool:
+    """Turn the mouse wheel over a field by one notch; tell whether the field has taken it."""
+    middle = QPointF(field.rect().center())
+    nothing = QPoint(0, 0), Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier
+    pixels, buttons, modifiers = nothing
+    turned = QWheelEvent(
+        middle, QPointF(field.mapToGlobal(field.rect().center())), pixels, QPoint(0, -120),
+        buttons, modifiers, Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    QApplication.sendEvent(field, turned)
+    return turned.isAccepted()
+
+
+@pytest.mark.parametrize("kind", [QSpinBox, QDoubleSpinBox, QComboBox, QSlider])
+def test_the_wheel_is_the_docks_and_changes_no_field(panel, qtbot, kind):
+    """Unless the field is being edited."""
+    field = kind()
+    if kind is QComboBox:
+        field.addItems(["a", "b"])
+        now = field.currentIndex
+    else:
+        field.setValue(5)
+        now = field.value
+    panel.column.addWidget(field)
+    with qtbot.waitExposed(panel.window()):
+        panel.window().show()
+    before = now()
+    assert not turn_wheel(field)  # so that Qt offers it to the dock
+    assert now() == before
+    panel.window().activateWindow()
+    field.setFocus()
+    qtbot.waitUntil(field.hasFocus)
+    assert turn_wheel(field)
+    assert now() != before

@@ -36,11 +36,11 @@ class LateStack(ShownStack):
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Index as `Stack` does; in the window's thread, what is not there yet is 0."""
         frames, window = split_index(key, self.shape)
-        several = not isinstance(frames, int)
-        frame = frames[0] if several and len(frames) == 1 else frames  # as napari asks for one
+        several = [frames] if isinstance(frames, int) else list(frames)
+        frame = several[0] if len(several) == 1 else None
         if (
             self.wanted is None
-            or not isinstance(frame, int)
+            or frame is None
             or threading.current_thread() is not threading.main_thread()
             or self._cache.peek(frame) is not None
             or frame in self.damaged
@@ -48,4 +48,5 @@ class LateStack(ShownStack):
             return super().__getitem__(key)
         self.wanted(self, frame)
         blank = np.zeros(self.shape[1:], self.dtype)[window]
-        return blank[np.newaxis] if several else blank
+        # napari asks for a frame as a slice of one.
+        return blank if isinstance(frames, int) else blank[np.newaxis]

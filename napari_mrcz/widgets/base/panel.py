@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QFrame,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive, plain_viewer
 from napari_mrcz.widgets.base.theme import Palette, palette
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Image
+    from qtpy.QtGui import QShowEvent
 
 __all__ = ["Panel", "WrappedLabel"]
 
 _WIDTH_PX = 340
+_SAVE = ("napari-mrcz", "Save stack")
 
 
 class Panel(QWidget):
@@ -49,6 +62,33 @@ class Panel(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
         connect_while_alive(self, self.viewer.events.theme, self._on_theme)
+
+    def open_save_stack(self, layer: Image) -> None:
+        """Open the Save stack widget with a layer."""
+        self.viewer.layers.selection.active = layer
+        dock, _ = self.viewer.window.add_plugin_dock_widget(*_SAVE)
+        dock.show()
+        dock.raise_()
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Let the wheel pass by the fields: who scrolls the dock changes no number unawares."""
+        super().showEvent(event)
+        for kind in (QAbstractSpinBox, QComboBox, QSlider):
+            for field in self.findChildren(kind):
+                field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+                field.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Leave a field's wheel to the column, unless the field is being edited."""
+        if (
+            event is not None
+            and event.type() == QEvent.Type.Wheel
+            and isinstance(watched, QWidget)
+            and not watched.hasFocus()
+        ):
+            event.ignore()
+            return True
+        return False
 
     @property
     def palette_now(self) -> Palette:

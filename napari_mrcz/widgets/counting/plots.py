@@ -8,14 +8,13 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
-    QDoubleSpinBox,
-    QHBoxLayout,
     QLabel,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_mrcz.widgets.base.fields import form, number_field
 from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
 
@@ -55,19 +54,13 @@ class ChargeView(QWidget):
         self.plot.getPlotItem().setLogMode(x=False, y=True)
         self._curve = self.plot.curve("accent", stepMode="center")
         self.line = self.plot.line("hot", movable=True)
-        self.number = QDoubleSpinBox()
-        self.number.setRange(0.1, _LARGEST)
+        tip = "Charge, added up over a spot, from which it is an electron"
+        self.number = number_field((0.1, _LARGEST), 1, " grey values", tip)
         self.number.setDecimals(1)
-        self.number.setSuffix(" grey values")
-        self.number.setKeyboardTracking(False)
-        self.number.setToolTip("Charge, added up over a spot, from which it is an electron")
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Threshold"))
-        row.addWidget(self.number, 1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.plot)
-        column.addLayout(row)
+        column.addLayout(form(("Threshold", self.number)))
         self.line.sigPositionChanged.connect(self._on_line)
         self.number.valueChanged.connect(self._on_number)
         self.show_fit(None)

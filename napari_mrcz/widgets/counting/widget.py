@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Points
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QPushButton
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
 
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.texts import error_text
+from napari_mrcz.widgets.base.fields import choice_field, form
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.late_stack import LateStack
@@ -72,9 +73,9 @@ class Counting(Panel):
         self._stepping = LatestJob(self, delay_ms=0)
         self.layers = LayerPicker(self.viewer, accepts=lambda layer: not self._preview.holds(layer))
         self.layers.setToolTip("The movie of raw frames")
-        self.super_resolution = QComboBox()
-        self.super_resolution.addItems(list(_SUPER_RESOLUTIONS))
-        self.super_resolution.setToolTip("How fine the counts are: where in a pixel it was struck")
+        self.super_resolution = choice_field(
+            _SUPER_RESOLUTIONS.items(), "How fine the counts are: where in a pixel it was struck"
+        )
         self.controls = JobControls(
             self, "Fit", "Measure offset, noise, spots and threshold on some of the frames"
         )
@@ -86,10 +87,7 @@ class Counting(Panel):
         self.preview.setToolTip("Counts of the movie, each frame counted when it is looked at")
         self.mark_button = QPushButton("Mark electrons of this frame")
         self.mark_button.setToolTip("A layer of points where the electrons of the frame struck")
-        form = QFormLayout()
-        form.addRow("Movie", self.layers)
-        form.addRow("Counts in", self.super_resolution)
-        self.column.addLayout(form)
+        self.column.addLayout(form(("Movie", self.layers), ("Counts in", self.super_resolution)))
         self.column.addWidget(self.controls)
         self.column.addWidget(self.found)
         self.column.addWidget(self.charges)
@@ -229,7 +227,7 @@ class Counting(Panel):
             self._counting.drop()
             self._preview.remove()
             return
-        fine = _SUPER_RESOLUTIONS[self.super_resolution.currentText()]
+        fine = self.super_resolution.currentData()
         counts = LateStack.of(fit.counts(threshold, fine))
         self._counting.request(partial(count_frame, counts, frame_shown(self.viewer, layer)))
 

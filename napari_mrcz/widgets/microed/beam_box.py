@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import (
     QCheckBox,
     QGroupBox,
@@ -15,8 +15,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mrcz.widgets.base.fields import form, number_field
 from napari_mrcz.widgets.base.job_controls import JobControls
-from napari_mrcz.widgets.outliers.controls import form, number_field
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.panel import Panel
@@ -71,7 +71,6 @@ class BeamBox(QGroupBox):
         self.annuli.setRange(1, _MOST_ANNULI)
         self.annuli.setValue(10)
         self.annuli.setKeyboardTracking(False)
-        self.annuli.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.annuli.setToolTip(
             "Annuli with the same number of valid pixels, each of which is fitted by itself"
         )

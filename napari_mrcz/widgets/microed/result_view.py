@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
 
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -50,7 +50,6 @@ class ResultView(QWidget):
         )
         self.region = QSpinBox()
         self.region.setKeyboardTracking(False)
-        self.region.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.region.setToolTip("The annulus whose histogram is shown; or click it in the pattern")
         self.region_label = QLabel("Annulus")
         self.region_label.setToolTip(self.region.toolTip())

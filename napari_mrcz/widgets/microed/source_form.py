@@ -12,9 +12,9 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.texts import error_text
+from napari_mrcz.widgets.base.fields import form
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.preview import geometry
-from napari_mrcz.widgets.outliers.controls import form
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,6 +14,7 @@ from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.preview import frame_shown
+from napari_mrcz.widgets.base.viewer_input import on_click_while_alive, pixel_at
 from napari_mrcz.widgets.microed.beam_box import BeamBox
 from napari_mrcz.widgets.microed.guides import Guides
 from napari_mrcz.widgets.microed.histogram import Histogram, read_histogram
@@ -28,7 +29,6 @@ from napari_mrcz.widgets.microed.model import (
 from napari_mrcz.widgets.microed.result_view import ResultView
 from napari_mrcz.widgets.microed.source_form import SourceForm
 from napari_mrcz.widgets.microed.works import Work, Works
-from napari_mrcz.widgets.outliers.viewer_input import on_click_while_alive, pixel_at
 
 if TYPE_CHECKING:
     import napari
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
 
 __all__ = ["MicroED"]
-
-_SAVE = ("napari-mrcz", "Save stack")
 
 
 class MicroED(Panel):
@@ -155,10 +153,7 @@ class MicroED(Panel):
     def save_corrected(self) -> None:
         """Open the Save stack widget with the corrected movie."""
         if self.corrected is not None:
-            self.viewer.layers.selection.active = self.corrected
-            dock, _ = self.viewer.window.add_plugin_dock_widget(*_SAVE)
-            dock.show()
-            dock.raise_()
+            self.open_save_stack(self.corrected)
 
     def apply_palette(self, colours: Palette) -> None:
         """Colour the plot."""

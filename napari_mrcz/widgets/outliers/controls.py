@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
-    QFormLayout,
     QGridLayout,
     QLabel,
     QWidget,
 )
 
+from napari_mrcz.widgets.base.fields import choice_field, form, number_field
 from napari_mrcz.widgets.outliers.model import FitOptions
 from napari_mrcz.widgets.outliers.plots import APART
 from napari_mrcz.widgets.outliers.words import ROWS, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from napari_mrcz.widgets.outliers.model import Fit
 
 __all__ = [
     "CountTable",
     "ReplacingForm",
     "ThresholdFields",
-    "choice_field",
-    "form",
-    "number_field",
 ]
 
 _FILLS = (
@@ -152,57 +147,6 @@ class CountTable(QWidget):
         label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._grid.addWidget(label, row, column)
         return label
-
-
-def form(*rows: tuple[str, QWidget]) -> QFormLayout:
-    """Give a form of rows, whose names explain themselves as their fields do."""
-    layout = QFormLayout()
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    for name, field in rows:
-        label = QLabel(name)
-        label.setToolTip(field.toolTip())
-        layout.addRow(label, field)
-    return layout
-
-
-class _Field(QDoubleSpinBox):
-    """A number that is taken when it is typed to its end, and that the wheel passes by."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setKeyboardTracking(False)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-
-    def wheelEvent(self, event: Any) -> None:
-        """Scroll the dock, not the number, unless it is being edited."""
-        if self.hasFocus():
-            super().wheelEvent(event)
-        else:
-            event.ignore()
-
-
-def number_field(span: tuple[float, float], step: float, unit: str, tip: str) -> QDoubleSpinBox:
-    """Give a field for a number, typed or stepped."""
-    field = _Field()
-    field.setDecimals(2)
-    field.setRange(*span)
-    field.setSingleStep(step)
-    field.setSuffix(unit)
-    field.setToolTip(tip)
-    return field
-
-
-def choice_field(choices: Sequence[tuple[str, str]], tip: str) -> QComboBox:
-    """Give a list of (text, what it stands for)."""
-    combo = QComboBox()
-    for text, value in choices:
-        combo.addItem(text, value)
-    combo.setToolTip(tip)
-    # Long entries are cut off rather than making the dock wide.
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(8)
-    return combo
 
 
 def _set(field: QDoubleSpinBox, value: float) -> None:

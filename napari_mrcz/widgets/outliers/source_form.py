@@ -10,8 +10,8 @@ from qtpy.QtWidgets import QWidget
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.texts import error_text
+from napari_mrcz.widgets.base.fields import choice_field, form, number_field
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
-from napari_mrcz.widgets.outliers.controls import choice_field, form, number_field
 from napari_mrcz.widgets.outliers.model import FitOptions
 
 if TYPE_CHECKING:

@@ -13,6 +13,11 @@ from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.preview import frame_shown
+from napari_mrcz.widgets.base.viewer_input import (
+    bind_while_alive,
+    on_click_while_alive,
+    pixel_at,
+)
 from napari_mrcz.widgets.outliers.background import Background
 from napari_mrcz.widgets.outliers.buttons import ButtonBar
 from napari_mrcz.widgets.outliers.controls import CountTable, ReplacingForm, ThresholdFields
@@ -20,11 +25,6 @@ from napari_mrcz.widgets.outliers.model import Corrected, Fit, FitOptions, fit_o
 from napari_mrcz.widgets.outliers.pixel_view import PixelView
 from napari_mrcz.widgets.outliers.plots import ThresholdPlots
 from napari_mrcz.widgets.outliers.source_form import SourceForm
-from napari_mrcz.widgets.outliers.viewer_input import (
-    bind_while_alive,
-    on_click_while_alive,
-    pixel_at,
-)
 from napari_mrcz.widgets.outliers.words import in_words, remarks
 from napari_mrcz.widgets.outliers.works import Work, Works
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["OutlierPixels"]
 
 _KEY = "Shift-B"
-_SAVE = ("napari-mrcz", "Save stack")
 _MEASURING = "Correlated noise R: measuring…"
 
 
@@ -148,12 +147,8 @@ class OutlierPixels(Panel):
     def save_corrected(self) -> None:
         """Open the Save stack widget with the corrected movie."""
         layers = self.layers
-        if layers is None or layers.corrected is None:
-            return
-        self.viewer.layers.selection.active = layers.corrected
-        dock, _ = self.viewer.window.add_plugin_dock_widget(*_SAVE)
-        dock.show()
-        dock.raise_()
+        if layers is not None and layers.corrected is not None:
+            self.open_save_stack(layers.corrected)
 
     def apply_palette(self, colours: Palette) -> None:
         """Colour the plots."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -26,6 +25,7 @@ from napari_mrcz.plugin.layers import check_target, stack_of_layer
 from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack.files import COMPRESSED_SUFFIX
 from napari_mrcz.texts import block_text, error_text
+from napari_mrcz.widgets.base.fields import choice_field
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.save_stack.model import SaveOptions, dtype_choices, suggest_path
 
@@ -84,21 +84,25 @@ class SaveForm(QWidget):
         self.path.setPlaceholderText("movie.mrcz")
         self.browse = QPushButton("Browse…")
         self.browse.setToolTip("Choose the file")
-        self.codec = _combo(_CODECS, "Codec of the chunks; every MRCZ reader knows all of these")
+        self.codec = choice_field(
+            _CODECS, "Codec of the chunks; every MRCZ reader knows all of these"
+        )
         self.level = QSpinBox()
         self.level.setRange(1, 9)
         self.level.setToolTip(
             "From 1 (fast) to 9 (small). On counted frames higher levels take long and gain little"
         )
-        self.filter = _combo(
+        self.filter = choice_field(
             _FILTERS,
             "How bits or bytes are rearranged before they are compressed; automatic tries them on "
             "three frames",
         )
-        self.block_size = _combo(
+        self.block_size = choice_field(
             _BLOCKS, "What is compressed at a time; automatic tries two sizes on three frames"
         )
-        self.dtype = _combo((), "Pixel type in the file; values are rounded, but never cut off")
+        self.dtype = choice_field(
+            (), "Pixel type in the file; values are rounded, but never cut off"
+        )
         self.verify = QCheckBox("Verify when saved")
         self.verify.setToolTip("Read the file back and hold every frame against its checksum")
         preferred = preferences()
@@ -267,14 +271,3 @@ def _summary(stack: Stack) -> str:
     size = stack.pixel_size[2]
     scale = f"{size:.4g} Å/pixel" if size else "pixel size unknown"
     return f"{frames} of {y} × {x}\n{stack.dtype}, {scale}"
-
-
-def _combo(choices: Any, tip: str) -> QComboBox:
-    combo = QComboBox()
-    for text, value in choices:
-        combo.addItem(text, value)
-    combo.setToolTip(tip)
-    # Long entries are cut off rather than making the dock wide.
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(8)
-    return combo

@@ -1,0 +1,48 @@
+"""Fields of forms that explain themselves, and lists of choices in a narrow dock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["choice_field", "form", "number_field"]
+
+
+def form(*rows: tuple[str, QWidget]) -> QFormLayout:
+    """Give a form of rows, whose names explain themselves as their fields do."""
+    layout = QFormLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for name, field in rows:
+        label = QLabel(name)
+        label.setToolTip(field.toolTip())
+        layout.addRow(label, field)
+    return layout
+
+
+def number_field(span: tuple[float, float], step: float, unit: str, tip: str) -> QDoubleSpinBox:
+    """Give a field for a number, stepped or typed to its end."""
+    field = QDoubleSpinBox()
+    field.setKeyboardTracking(False)
+    field.setDecimals(2)
+    field.setRange(*span)
+    field.setSingleStep(step)
+    field.setSuffix(unit)
+    field.setToolTip(tip)
+    return field
+
+
+def choice_field(choices: Iterable[tuple[str, Any]], tip: str) -> QComboBox:
+    """Give a list of (text, what it stands for)."""
+    combo = QComboBox()
+    for text, value in choices:
+        combo.addItem(text, value)
+    combo.setToolTip(tip)
+    # Long entries are cut off rather than making the dock wide.
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(8)
+    return combo
