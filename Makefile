@@ -22,8 +22,8 @@ check: .venv/installed-dev  ## ruff, mypy and the napari manifest
 	$(PY) -m mypy
 	$(PY) -m npe2 validate napari-mrcz
 
-bench: .venv/installed-dev  ## measure the budgets and print their table
-	$(PY) -m benchmarks $(ARGS)
+bench: .venv/installed-dev system-packages  ## measure the budgets and print their table
+	$(DISPLAYED) $(PY) -m benchmarks $(ARGS)
 
 figures: .venv/installed-dev  ## draw docs/figures from simulated sessions
 	$(PY) -m benchmarks.figures $(ARGS)

@@ -18,7 +18,7 @@ from napari_mrcz.threads import in_order, processors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RunningSum", "sum_array", "sum_dtype", "sum_frames"]
+__all__ = ["RunningSum", "smallest_sum_dtype", "sum_array", "sum_dtype", "sum_frames"]
 
 # Pixels of a strip: 1 MB of 16-bit sums.
 _STRIP = 2**19
@@ -63,7 +63,10 @@ class RunningSum:
 
     def merge(self, other: RunningSum) -> None:
         """Take over what was added to another sum of the same kind, which is then used up."""
-        if self._part is not None and other._part is not None:
+        if self._part is None and other._part is not None:
+            self._part, self._in_part = other._part, other._in_part
+            other._part = None
+        elif self._part is not None and other._part is not None:
             if self._in_part + other._in_part <= self._room:
                 self._part += other._part
                 self._in_part += other._in_part
@@ -77,7 +80,10 @@ class RunningSum:
                 self._grow(part)
 
     def total(self) -> Frame:
-        """Give the sum, (y, x); nothing can be added after that."""
+        """Give the sum, (y, x), of `smallest_sum_dtype`; nothing can be added after that."""
+        if self._total is None and self._part is not None:
+            part, self._part = self._part, None
+            return part
         self._empty_part()
         if self._total is None:
             self._total = np.zeros(self._shape, self._dtype)
@@ -117,7 +123,7 @@ def sum_frames(
     Returns
     -------
     ndarray, shape (y, x)
-        Of `sum_dtype`.
+        Of `smallest_sum_dtype`.
     """
     n = shape[0]
     if np.dtype(dtype).kind in "fc":
@@ -171,15 +177,11 @@ def sum_array(frames: Frame) -> Frame:
     Returns
     -------
     ndarray, shape (y, x)
-        Of `sum_dtype`, or of 16 bits where they are enough for 8-bit frames. Floating frames are
-        added in their order.
+        Of `smallest_sum_dtype`. Floating frames are added in their order.
     """
     n, y, x = frames.shape
     part_dtype, room = _part_of(frames.dtype)
-    if part_dtype is not None and n <= room:
-        total = np.zeros((y, x), part_dtype)
-    else:
-        total = np.zeros((y, x), sum_dtype(frames.dtype, n))
+    total = np.zeros((y, x), smallest_sum_dtype(frames.dtype, n))
     room = room or max(n, 1)
     height = max(1, _STRIP // max(x, 1))
 
@@ -209,6 +211,12 @@ def sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
         return dtype
     largest = 1 if dtype.kind == "b" else max(abs(np.iinfo(dtype).min), np.iinfo(dtype).max)
     return np.dtype(np.int32 if largest * n_frames < 2**31 else np.int64)
+
+
+def smallest_sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
+    """Give `sum_dtype`, or one of 16 bits where that is enough for so many 8-bit frames."""
+    part, room = _part_of(np.dtype(dtype))
+    return part if part is not None and n_frames <= room else sum_dtype(dtype, n_frames)
 
 
 def _part_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any] | None, int]:

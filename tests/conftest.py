@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ _home = tempfile.TemporaryDirectory(prefix="napari-mrcz-tests-", ignore_cleanup_
 os.environ["XDG_CONFIG_HOME"] = str(Path(_home.name, "config"))
 os.environ["XDG_CACHE_HOME"] = str(Path(_home.name, "cache"))
 os.environ["NAPARI_CONFIG"] = str(Path(_home.name, "config", "settings.yaml"))
+
+# Jobs in a shell's background ignore interrupts, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow; pytest-timeout finds what hangs.
 hypothesis.settings.register_profile("patient", deadline=None)

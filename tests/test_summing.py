@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_mrcz.summing import RunningSum, sum_array, sum_dtype, sum_frames
+from napari_mrcz.stack import Stack
+from napari_mrcz.summing import RunningSum, smallest_sum_dtype, sum_array, sum_dtype, sum_frames
 
 INTEGERS = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32]
 
@@ -55,7 +56,26 @@ def test_small_sums_are_emptied_before_they_overflow(dtype, value, n):
 def test_the_type_of_a_sum_holds_it(dtype, n, wanted):
     assert sum_dtype(dtype, n) == wanted
     frames = np.ones((3, 2, 2), dtype)
-    assert sum_frames(frames.__getitem__, frames.shape, dtype).dtype == sum_dtype(dtype, 3)
+    smallest = smallest_sum_dtype(dtype, 3)
+    assert sum_frames(frames.__getitem__, frames.shape, dtype).dtype == smallest
+    assert Stack.from_array(frames).sum().dtype == sum_dtype(dtype, 3)
+    assert Stack.from_array(frames).sum(dtype=smallest).dtype == smallest
+
+
+@pytest.mark.parametrize(
+    ("dtype", "n", "wanted"),
+    [
+        (np.uint8, 257, np.uint16),
+        (np.uint8, 258, np.int32),
+        (np.int8, 255, np.int16),
+        (np.int8, 256, np.int32),
+        (np.bool_, 257, np.uint16),
+        (np.int16, 2, np.int32),
+        (np.float32, 2, np.float64),
+    ],
+)
+def test_the_smallest_type_holds_the_largest_sum(dtype, n, wanted):
+    assert smallest_sum_dtype(dtype, n) == wanted
 
 
 def test_floating_frames_are_summed_in_double_precision():

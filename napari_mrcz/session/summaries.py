@@ -21,7 +21,7 @@ import numpy.typing as npt
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
 from napari_mrcz.folders import cache_folder
-from napari_mrcz.summing import sum_frames
+from napari_mrcz.summing import sum_dtype, sum_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,6 +193,7 @@ def summarise(
         return frame
 
     total = sum_frames(read, stack.shape, stack.dtype, progress)
+    total = total.astype(sum_dtype(stack.dtype, len(stack)), copy=False)
     return total, float(variances.sum())
 
 

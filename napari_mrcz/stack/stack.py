@@ -22,7 +22,7 @@ from napari_mrcz.stack.sources import (
     FrameSource,
     JoinedSource,
 )
-from napari_mrcz.summing import sum_frames
+from napari_mrcz.summing import sum_dtype, sum_frames
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
@@ -278,30 +278,40 @@ class Stack:
         """
         return self._with(self._source, replace(self._description, **changes))
 
-    def sum(self, axis: int = 0, *, progress: Callable[[int, int], None] | None = None) -> Frame:
+    def sum(
+        self,
+        axis: int = 0,
+        *,
+        dtype: npt.DTypeLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Frame:
         """Give the sum of all frames, computed once, several frames at a time.
 
         Parameters
         ----------
         axis : int
             0, the only axis along which a stack is streamed.
+        dtype : dtype-like, optional
+            Of the sum. By default int32 or int64 for integers, whichever cannot overflow (uint64
+            stays uint64); float64 or complex128 else.
         progress : callable, optional
             Called with (frames done, frames); what it raises ends the summing.
 
         Returns
         -------
         ndarray, shape (y, x), read-only
-            int32 or int64 for integers, whichever cannot overflow (uint64 stays uint64); float64
-            or complex128 else.
         """
         if operator.index(axis) not in (0, -3):
             raise ValueError("a stack is summed along axis 0; else use np.asarray(stack)")
         with self._sum_lock:
             if self._sum is None:
                 total = sum_frames(self._source.read_frame, self.shape, self.dtype, progress)
-                total.flags.writeable = False
                 self._sum = total
-            return self._sum
+            total = self._sum.astype(
+                sum_dtype(self.dtype, len(self)) if dtype is None else dtype, copy=False
+            )
+            total.flags.writeable = False
+            return total
 
     def to_dask(self) -> dask.array.Array:
         """Give a dask array of the same shape, one chunk a frame."""

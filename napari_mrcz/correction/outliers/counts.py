@@ -6,7 +6,6 @@ drifts and blurs (preprint doi:10.1101/116533, section 4, step 1).
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.summing import RunningSum, sum_array
+from napari_mrcz.summing import RunningSum, smallest_sum_dtype, sum_array
 
 __all__ = ["SummedCounts"]
 
@@ -148,7 +147,7 @@ def _sum(movie: Any) -> Image:
     if isinstance(movie, np.ndarray):
         return sum_array(movie)
     if hasattr(movie, "sum"):
-        return np.asarray(movie.sum(axis=0))
+        return np.asarray(movie.sum(axis=0, dtype=smallest_sum_dtype(movie.dtype, len(movie))))
     n, y, x = movie.shape
     running = RunningSum((y, x), movie.dtype, n)
     for frame in movie:
@@ -199,7 +198,8 @@ def _measure_per_electron(
     step : int
         From row to row.
     """
-    frames = [np.asarray(frame)[::step] for frame in itertools.islice(iter(movie), 2)]
+    # Rows of a frame are not kept by a stack, as whole ones are.
+    frames = [np.asarray(movie[index, ::step]) for index in range(min(2, len(movie)))]
     low, high = np.percentile(values, [1, 99])
     usual = np.isfinite(frames[0]) & (low <= values) & (values <= high)
     ratio = 0.0
