@@ -35,7 +35,7 @@ screenshots: .venv/installed-dev system-packages  ## take the README's pictures 
 	$(DISPLAYED) $(PY) scripts/screenshots.py
 
 clean:  ## remove the environment and all that was built
-	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.png demo.mrcz demo-session
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo*.png demo*.mrcz demo-session
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment; the stamp says which extra is in it, and is redone when pyproject.toml changes.

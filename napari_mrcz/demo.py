@@ -1,8 +1,10 @@
 """The plugin at work on a simulated movie: ``python -m napari_mrcz.demo``.
 
 It writes a movie, demo.mrcz, and a session, demo-session, into the current folder, unless they are
-there, and opens them with all dock widgets. Where there is no screen (NAPARI_MRCZ_NO_SCREEN is set)
-it finds the movie's outlier pixels, saves a picture of the window, demo.png, and ends.
+there, and opens them with all dock widgets. With --story the window then corrects the session's
+first movie by itself: outlier pixels, gain, KOMA; saves it as demo-corrected.mrcz and opens that.
+Where there is no screen (NAPARI_MRCZ_NO_SCREEN is set) it does so, too, saves pictures of the
+window, demo.png and demo-1.png to demo-5.png, and ends.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import napari
 from napari.qt import get_qapp
 from qtpy.QtCore import QEventLoop, Qt, QTimer
+from qtpy.QtWidgets import QDockWidget
 
+from napari_mrcz.demo_story import play
 from napari_mrcz.plugin.contrast import contrast_limits
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
 
@@ -25,11 +29,12 @@ if TYPE_CHECKING:
 
     from napari.layers import Image
 
-__all__ = ["main", "open_demo", "save_picture", "wait_until_idle"]
+__all__ = ["dock_of", "main", "open_demo", "save_picture", "tell_story", "wait_until_idle"]
 
 _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")
+_CORRECTED = Path("demo-corrected.mrcz")
 _WIDGETS = (
     "Outlier pixels",
     "Gain reference",
@@ -44,27 +49,54 @@ _PATIENCE_MS = 20_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Show the demo; give the exit status."""
+    no_screen = bool(os.environ.get("NAPARI_MRCZ_NO_SCREEN"))
     parser = argparse.ArgumentParser(prog="python -m napari_mrcz.demo", description=__doc__)
     parser.add_argument(
         "--screenshot",
         type=Path,
         metavar="PNG",
-        default=Path("demo.png") if os.environ.get("NAPARI_MRCZ_NO_SCREEN") else None,
-        help="save a picture of the window there and end",
+        default=Path("demo.png") if no_screen else None,
+        help="save a picture of the window there, those of the story beside it, and end",
     )
-    picture = parser.parse_args(arguments).screenshot
+    parser.add_argument(
+        "--story", action="store_true", default=no_screen, help="correct a session step by step"
+    )
+    chosen = parser.parse_args(arguments)
+    picture: Path | None = chosen.screenshot
     write_sample_movie(_MOVIE)
     write_sample_session(_SESSION)
     print(f"The movie is {_MOVIE.resolve()}, the session {_SESSION.resolve()}")
     viewer, widgets = open_demo(_MOVIE, _SESSION)
+    if picture is not None:
+        widgets["Outlier pixels"].start_fit()
+        save_picture(viewer, widgets.values(), picture)
+        print(f"The window is pictured in {picture.resolve()}")
+    if chosen.story:
+        tell_story(viewer, widgets, picture)
     if picture is None:
         napari.run()
-        return 0
-    widgets["Outlier pixels"].start_fit()
-    save_picture(viewer, widgets.values(), picture)
-    viewer.close()
-    print(f"The window is pictured in {picture.resolve()}")
+    else:
+        viewer.close()
     return 0
+
+
+def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | None) -> None:
+    """Correct the session's first movie in the window, and say so; picture each step."""
+    steps = play(viewer, widgets, _SESSION, _CORRECTED, wait_until_idle)
+    for number, (title, said) in enumerate(steps, 1):
+        dock_of(widgets[title]).raise_()
+        print(f"{number}. {title}: {said}")
+        if picture is not None:
+            viewer.reset_view()
+            save_picture(viewer, widgets.values(), picture.with_stem(f"{picture.stem}-{number}"))
+
+
+def dock_of(widget: Any) -> QDockWidget:
+    """Give the dock that a widget is in."""
+    dock = widget.parent()
+    while not isinstance(dock, QDockWidget):
+        dock = dock.parent()
+    return dock
 
 
 def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]:

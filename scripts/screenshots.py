@@ -17,7 +17,7 @@ from napari.qt import get_qapp
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage
-from qtpy.QtWidgets import QDockWidget, QScrollArea
+from qtpy.QtWidgets import QScrollArea
 
 import napari_mrcz as nm
 from napari_mrcz import demo
@@ -230,7 +230,7 @@ def select(viewer: napari.Viewer, name: str) -> None:
 
 def picture_widget(viewer: napari.Viewer, name: str, widget: Any) -> None:
     """Picture a dock widget in each theme and width, wholly."""
-    dock, window = dock_of(widget), viewer.window._qt_window
+    dock, window = demo.dock_of(widget), viewer.window._qt_window
     dock.raise_()
     for theme in THEMES:
         viewer.theme = theme
@@ -253,7 +253,7 @@ def picture_widget(viewer: napari.Viewer, name: str, widget: Any) -> None:
 
 
 @contextlib.contextmanager
-def alone(dock: QDockWidget, window: Any) -> Iterator[None]:
+def alone(dock: Any, window: Any) -> Iterator[None]:
     """Hide what is docked with a widget: the narrowest of them would be as wide as the widest."""
     size = window.size()
     others = [other for other in window.tabifiedDockWidgets(dock) if not other.isHidden()]
@@ -268,7 +268,7 @@ def alone(dock: QDockWidget, window: Any) -> Iterator[None]:
 
 def picture_window(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     """Picture the window with the outliers of the movie."""
-    dock_of(widgets["Outlier pixels"]).raise_()
+    demo.dock_of(widgets["Outlier pixels"]).raise_()
     demo.save_picture(viewer, widgets.values(), path)
     shrink(path, COLOURS_OF_NOISE)
 
@@ -282,7 +282,7 @@ def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     rows, columns = widget.fit.sigma.shape
     viewer.scene.camera.center = (0, *(size / 3 * 1.35 for size in (rows, columns)))
     viewer.scene.camera.zoom = 3
-    dock, window = dock_of(widget), viewer.window._qt_window
+    dock, window = demo.dock_of(widget), viewer.window._qt_window
     dock.raise_()
     window.resizeDocks([dock], [CANVAS_PX + 40], Qt.Orientation.Horizontal)
     frames = []
@@ -302,14 +302,6 @@ OF_THE_WINDOW: dict[str, Callable[[napari.Viewer, Widgets, Path], None]] = {
     "window": picture_window,
     "drag-threshold": picture_drag,
 }
-
-
-def dock_of(widget: Any) -> QDockWidget:
-    """Give the dock that a widget is in."""
-    dock = widget.parent()
-    while not isinstance(dock, QDockWidget):
-        dock = dock.parent()
-    return dock
 
 
 def middle(picture: Image.Image) -> Image.Image:

@@ -105,3 +105,5 @@ def test_the_demo_is_that_of_the_module(napari_mrcz, tmp_path):
         picture = tmp_path / "demo.png"
         assert napari_mrcz("demo", "--screenshot", picture).status == 0
         main.assert_called_with(["--screenshot", str(picture)])
+        assert napari_mrcz("demo", "--story").status == 0
+        main.assert_called_with(["--story"])

@@ -31,9 +31,29 @@ def test_it_writes_a_movie_and_pictures_the_window(qtbot, monkeypatch, tmp_path,
     assert picture.shape[0] > 600 and picture.shape[1] > 1000
     canvas = picture[200:500, 400:900]
     assert canvas.std() > 10
+    assert [path.name for path in sorted(tmp_path.glob("demo*.png"))] == [
+        *(f"demo-{number}.png" for number in range(1, 6)), "demo.png"
+    ]  # fmt: skip
     said = capsys.readouterr().out
     assert str(tmp_path / "demo.mrcz") in said
     assert str(tmp_path / "demo.png") in said
+
+
+def test_the_story_ends_with_a_file_that_tells_it(qtbot, monkeypatch, tmp_path, capsys):
+    """Done again to the raw movie, it gives the same pixels; a second time it is told anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAPARI_MRCZ_NO_SCREEN", "1")
+    for _ in range(2):
+        assert demo.main(["--story"]) == 0
+        said = capsys.readouterr().out
+        for number, title in enumerate(
+            ["Outlier pixels", "Gain reference", "Session: KOMA", "Save stack"], 1
+        ):
+            assert f"{number}. {title}: " in said
+        assert "5. Metadata inspector: its history: OutlierFilter, GainNormalization, Koma" in said
+    with nm.open("demo-corrected.mrcz") as saved, nm.open("demo-session/movie_1.mrcz") as raw:
+        again = nm.replay(saved.history, raw)
+        np.testing.assert_array_equal(np.asarray(again), np.asarray(saved))
 
 
 def test_a_movie_that_is_there_is_left_alone(tmp_path):

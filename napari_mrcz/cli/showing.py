@@ -44,13 +44,18 @@ def demo(
         Path | None,
         typer.Option(help="Save a picture of the window there and end.", show_default=False),
     ] = None,
+    story: Annotated[
+        bool,
+        typer.Option("--story", help="Correct the session step by step, as with the widgets."),
+    ] = False,
 ) -> None:
-    """Write a simulated movie, demo.mrcz, into the current folder, and open it in napari."""
+    """Write a simulated movie, demo.mrcz, and a session, demo-session, and open them in napari."""
 
     def run() -> None:
         from napari_mrcz.demo import main
 
-        main([] if screenshot is None else ["--screenshot", str(screenshot)])
+        picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
+        main(["--story", *picture] if story else picture)
 
     _with_window(run)
 
