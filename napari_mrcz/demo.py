@@ -87,7 +87,6 @@ def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | N
         dock_of(widgets[title]).raise_()
         print(f"{number}. {title}: {said}")
         if picture is not None:
-            viewer.reset_view()
             save_picture(viewer, widgets.values(), picture.with_stem(f"{picture.stem}-{number}"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import napari_mrcz as nm
+from napari_mrcz.plugin.contrast import contrast_limits
 from napari_mrcz.widgets.koma.reading import Entry
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def play(
         After each step the widget that shows it, and what came of it.
     """
     first, *others = sorted(session.glob("movie_*.mrcz"))
-    for layer in viewer.layers:
-        layer.visible = False
+    viewer.layers.clear()
     (raw,) = viewer.open(first, plugin=_PLUGIN)
+    viewer.reset_view()
 
     outliers = widgets["Outlier pixels"]
     _select(viewer, raw, outliers, wait)
@@ -89,8 +90,14 @@ def play(
     koma.preview_button.click()
     wait([koma])
     averaged = koma.preview_layer.layer
-    before, after = (nm.correlated_noise(layer.data[:]) for layer in (raw, averaged))
-    yield "Session: KOMA", f"the correlation of frames fell from {before:.4f} to {after:.4f}"
+    stages = (raw.data, normalised, averaged.data)
+    before, flat, after = (nm.correlated_noise(stack[:]) for stack in stages)
+    _show_sums(viewer, raw, averaged)
+    yield (
+        "Session: KOMA",
+        f"frames correlated by R = {before:.4f} as recorded, {flat:.4f} without outliers and gain, "
+        f"and {after:.4f} less the mean of their neighbours",
+    )
 
     save = widgets["Save stack"]
     saved.unlink(missing_ok=True)
@@ -114,6 +121,20 @@ def _select(viewer: napari.Viewer, layer: Any, widget: Any, wait: Callable[..., 
     """Select a layer, which a widget follows."""
     viewer.layers.selection.active = layer
     wait([widget])
+
+
+def _show_sums(viewer: napari.Viewer, *movies: Any) -> None:
+    """Show the sums of movies to the right, with one contrast: in one frame there is only noise."""
+    active = viewer.layers.selection.active
+    totals = [layer.data.sum(axis=0, dtype="float64") for layer in movies]
+    limits = contrast_limits(totals[:1])
+    for number, (layer, total) in enumerate(zip(movies, totals, strict=True), 1):
+        place = {"scale": layer.scale[1:], "units": layer.units[1:]}
+        right = (0.0, 1.03 * number * total.shape[1] * layer.scale[-1])
+        name = f"{layer.name}, sum"
+        viewer.add_image(total, name=name, translate=right, contrast_limits=limits, **place)
+    viewer.layers.selection.active = active  # which the widgets follow
+    viewer.reset_view()
 
 
 def _like(corrected: nm.Stack, raw: nm.Stack) -> nm.Stack:

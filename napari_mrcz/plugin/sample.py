@@ -6,12 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_mrcz.folders import cache_folder
 from napari_mrcz.plugin.reader import read
 from napari_mrcz.simulation import Camera, simulate_movie, simulate_session
 from napari_mrcz.stack import Stack, write
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.simulation import Movie
 
@@ -23,8 +27,11 @@ _N_FRAMES = 40
 _SHAPE = (1024, 1024)
 _VOLTAGE_KV = 300.0
 _N_MOVIES = 8
-_SESSION_FRAMES = 16
-_SESSION_SHAPE = (512, 512)
+_SESSION_FRAMES = 60
+_SESSION_SHAPE = (256, 256)
+_ETCHING = 0.15
+# What the session's gain reference was recorded with, in e⁻/pix: few, so that it is noisy.
+_FLAT_DOSE = 400.0
 
 
 def sample_movie() -> list[LayerData]:
@@ -49,20 +56,29 @@ def write_sample_movie(path: Path) -> None:
 def write_sample_session(folder: Path) -> None:
     """Write a session of eight movies and their camera's gain reference, unless it is there.
 
-    movie_1.mrcz to movie_8.mrcz, sixteen frames each, from a camera with more hot pixels every
-    time; and gain.mrc.
+    movie_1.mrcz to movie_8.mrcz, sixty frames each, from a camera with more hot pixels every time,
+    and gain.mrc, whose noise all movies get in common: KOMA takes it away.
     """
     if folder.exists():
         return
-    camera = Camera(_SESSION_SHAPE, seed=2)
+    camera = Camera(_SESSION_SHAPE, etching=_ETCHING, seed=2)
     session = simulate_session(_N_MOVIES, _SESSION_FRAMES, camera=camera, dose=2.0, seed=2)
     # Renamed when it is whole: what was interrupted is not taken for a session.
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent) as unfinished:
         whole = Path(unfinished, folder.name)
         for number, movie in enumerate(session.iter_movies(), 1):
             _write(whole / f"movie_{number}.mrcz", movie)
-        write(whole / "gain.mrc", camera.gain_reference)
+        write(whole / "gain.mrc", _recorded(camera))
         whole.rename(folder)
+
+
+def _recorded(camera: Camera) -> npt.NDArray[np.float32]:
+    """Give the camera's gain reference as an even illumination tells it; 0 where nothing comes."""
+    gain = camera.gain_reference
+    response = np.divide(1, gain, out=np.zeros_like(gain), where=gain > 0)
+    flat = np.random.default_rng(camera.seed).poisson(_FLAT_DOSE * response)
+    recorded = np.divide(flat.mean(), flat, out=np.zeros(flat.shape), where=flat > 0)
+    return recorded.astype(np.float32)
 
 
 def _write(path: Path, movie: Movie) -> None:
