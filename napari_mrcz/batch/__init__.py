@@ -3,6 +3,7 @@
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.recode import Recode
 from napari_mrcz.batch.repack import Repack
-from napari_mrcz.batch.run import Task, cluster, run_all
+from napari_mrcz.batch.run import cluster, run_all
+from napari_mrcz.batch.task import Task
 
 __all__ = ["Outcome", "Recode", "Repack", "Task", "cluster", "run_all"]

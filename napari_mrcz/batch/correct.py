@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
-from napari_mrcz.batch.recode import check_paths
 from napari_mrcz.batch.run import run_all
+from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import GainNormalization, OutlierFilter, find_orientation
 from napari_mrcz.correction.history import rebuild
 from napari_mrcz.defects import read_defects
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_mrcz.batch.task import Report
     from napari_mrcz.correction.koma import KomaNormalization
     from napari_mrcz.recipe import GainStep, Recipe
     from napari_mrcz.stack import Stack
@@ -74,12 +75,12 @@ class Survey:
     source: str
     recipe: Recipe
 
-    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+    def __call__(self, report: Report | None = None) -> Outcome:
         """Do it; the outcome's result is `Surveyed`."""
         start = time.perf_counter()
         with open_movie(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe)
-            total, variance = summarise(stack, _frames(report, "summing"))
+            total, variance = summarise(stack, staged(report, "summing"))
         described = None if outliers is None else dict(outliers.describe())
         surveyed = Surveyed(described, total, len(stack), variance)
         seconds = time.perf_counter() - start
@@ -112,7 +113,7 @@ class Correct:
     koma: KomaNormalization | None = field(default=None, repr=False)
     overwrite: bool = False
 
-    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+    def __call__(self, report: Report | None = None) -> Outcome:
         """Do it."""
         start = time.perf_counter()
         check_paths(self.source, self.target)
@@ -129,7 +130,7 @@ class Correct:
                 filter=output.filter,
                 dtype=output.dtype or None,
                 overwrite=self.overwrite,
-                progress=_frames(report, "correcting"),
+                progress=staged(report, "correcting"),
             )
         notes = []
         if outliers is not None:
@@ -273,13 +274,3 @@ def _gain(step: GainStep, shape: tuple[int, int]) -> GainNormalization:
 @lru_cache(maxsize=1)
 def _defects(path: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return read_defects(path, shape)
-
-
-def _frames(
-    report: Callable[[str, int, int], None] | None, stage: str
-) -> Callable[[int, int | None], None]:
-    def tell(done: int, total: int | None) -> None:
-        if report is not None:
-            report(stage, done, total or 0)
-
-    return tell

@@ -19,7 +19,7 @@ import numpy as np
 from napari_mrcz.batch.event_table import EventTable
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.parcels import Parcel, Parcels, pack, unpack
-from napari_mrcz.batch.recode import check_paths
+from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
 from napari_mrcz.foreign import open_movie
 from napari_mrcz.format import Encoding, write_frames
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_mrcz.batch.task import Report
     from napari_mrcz.stack import Stack
 
 __all__ = ["CountElectrons"]
@@ -74,7 +75,7 @@ class CountElectrons:
     overwrite: bool = False
     client: Any = field(default=None, repr=False)
 
-    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+    def __call__(self, report: Report | None = None) -> Outcome:
         """Do it.
 
         Parameters
@@ -90,11 +91,6 @@ class CountElectrons:
             If these are no raw frames of single electrons.
         """
         start = time.perf_counter()
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            if report is not None:
-                report(stage, done, total or 0)
-
         check_paths(self.source, self.target)
         check_target(Path(self.target), overwrite=self.overwrite)
         with ExitStack() as opened:
@@ -102,7 +98,7 @@ class CountElectrons:
             if self.events:
                 table = opened.enter_context(EventTable(self.events, overwrite=self.overwrite))
             movie = opened.enter_context(open_movie(self.source))
-            tell("fitting", 0, len(movie))
+            staged(report, "fitting")(0, len(movie))
             counting = ElectronCounting.fit(
                 movie, threshold=self.threshold, super_resolution=self.super_resolution
             )
@@ -115,7 +111,7 @@ class CountElectrons:
                 description=replace(counts.description, writer=software()),
                 encoding=Encoding("zstd" if self.target.endswith(".mrcz") else "none"),
                 total=len(movie),
-                progress=lambda done, total: tell("counting", done, total),
+                progress=staged(report, "counting"),
                 overwrite=self.overwrite,
             )
             if table is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_mrcz.batch.outcome import Outcome
-from napari_mrcz.batch.recode import check_paths
+from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import Pedestal, TruncationModel
 from napari_mrcz.defects import read_defects
 from napari_mrcz.foreign import open_sweep
@@ -25,8 +25,7 @@ from napari_mrcz.references import read_image
 from napari_mrcz.stack import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from napari_mrcz.batch.task import Report
     from napari_mrcz.stack import Stack
 
 __all__ = ["FIRST", "RestoreNegatives"]
@@ -79,7 +78,7 @@ class RestoreNegatives:
         """What is written, or the first of it."""
         return self.targets[0]
 
-    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+    def __call__(self, report: Report | None = None) -> Outcome:
         """Do it.
 
         Parameters
@@ -95,11 +94,6 @@ class RestoreNegatives:
             If these are no counts that were cut off, or an offset is too small.
         """
         start = time.perf_counter()
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            if report is not None:
-                report(stage, done, total or 0)
-
         with open_sweep(self.sources) as movie:
             targets = self._targets(len(movie))
             for target in targets:
@@ -114,9 +108,10 @@ class RestoreNegatives:
                 read_defects(self.mask, shape) if self.mask else None,
                 self.seed,
                 regions=read_image(self.regions) if self.regions else None,
-                progress=lambda done, total: tell("fitting", done, total),
+                progress=staged(report, "fitting"),
             )
             corrected, offset = self._corrected(movie, model)
+            tell = staged(report, "writing")
             if self._is_smv:
                 for index, target in enumerate(targets):
                     write_smv(
@@ -125,14 +120,14 @@ class RestoreNegatives:
                         {**self._header(index, movie), **_recorded(offset)},
                         overwrite=self.overwrite,
                     )
-                    tell("writing", index + 1, len(targets))
+                    tell(index + 1, len(targets))
             else:
                 write(
                     self.target,
                     corrected,
                     metadata=_recorded(offset),
                     overwrite=self.overwrite,
-                    progress=lambda done, total: tell("writing", done, total),
+                    progress=tell,
                 )
         before, after = (sum(map(os.path.getsize, paths)) for paths in (self.sources, targets))
         seconds = time.perf_counter() - start

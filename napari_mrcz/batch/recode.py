@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.doctor import SURPLUS, diagnose
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.foreign import open_movie
@@ -23,7 +24,9 @@ from napari_mrcz.threads import in_order, processors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Recode", "check_paths"]
+    from napari_mrcz.batch.task import Report
+
+__all__ = ["Recode"]
 
 Frame = npt.NDArray[Any]
 
@@ -64,7 +67,7 @@ class Recode:
     verify: bool = False
     delete: bool = False
 
-    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+    def __call__(self, report: Report | None = None) -> Outcome:
         """Do it.
 
         Parameters
@@ -78,11 +81,6 @@ class Recode:
             If it cannot be done; the source is as it was.
         """
         start = time.perf_counter()
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            if report is not None:
-                report(stage, done, total or 0)
-
         if self.delete and (self.group > 1 or not self.verify):
             raise ValueError(
                 "a source is deleted only where the result was verified to be the same"
@@ -101,11 +99,11 @@ class Recode:
                 dtype=self.dtype,
                 threads=self.threads,
                 overwrite=self.overwrite,
-                progress=lambda done, total: tell("writing", done, total),
+                progress=staged(report, "writing"),
             )
             notes = []
             if self.verify:
-                _compare(self.target, wanted, lambda i: tell("verifying", i, len(wanted)))
+                _compare(self.target, wanted, staged(report, "verifying"))
                 notes.append("verified: every pixel is the same")
         before = Path(self.source).stat().st_size
         if self.delete and odd:
@@ -126,18 +124,6 @@ class Recode:
         return grouped(movie, self.group) if self.group > 1 else movie
 
 
-def check_paths(source: str, target: str) -> None:
-    """See that a file is not written over itself.
-
-    Raises
-    ------
-    MrczError
-        If it is.
-    """
-    if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
-        raise MrczError(target, "is the file that is read", advice="Choose another name or folder")
-
-
 def _opened(source: str) -> tuple[Stack, str]:
     """Open a movie, and say what is in the file that will not be in a copy, or should have been."""
     with warnings.catch_warnings(record=True) as caught:
@@ -152,7 +138,7 @@ def _opened(source: str) -> tuple[Stack, str]:
     return movie, "; ".join(odd)
 
 
-def _compare(path: str, wanted: Stack, report: Callable[[int], None]) -> None:
+def _compare(path: str, wanted: Stack, report: Callable[[int, int], None]) -> None:
     """See that a file holds what was meant to be written: its checksums, and pixel by pixel.
 
     Raises
@@ -170,7 +156,7 @@ def _compare(path: str, wanted: Stack, report: Callable[[int], None]) -> None:
                 if not same:
                     advice = "Values were rounded, or the file is damaged; the source is kept"
                     raise MrczError(path, "differs from its source", frame=index, advice=advice)
-                report(index + 1)
+                report(index + 1, len(wanted))
 
 
 def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> bool:

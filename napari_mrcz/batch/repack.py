@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mrcz.batch.outcome import Outcome
-from napari_mrcz.batch.recode import check_paths
+from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.doctor import diagnose, mend
 from napari_mrcz.format.repacking import repack
 from napari_mrcz.software import software
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from napari_mrcz.batch.task import Report
 __all__ = ["Repack"]
 
 
@@ -41,7 +40,7 @@ class Repack:
     pixel_size: float = 0.0
     overwrite: bool = False
 
-    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+    def __call__(self, report: Report | None = None) -> Outcome:
         """Do it.
 
         Parameters
@@ -62,7 +61,7 @@ class Repack:
             writer=software(),
             leave_out_damaged=self.repair,
             overwrite=self.overwrite,
-            progress=lambda n, of: report("copying", n, of) if report is not None else None,
+            progress=staged(report, "copying"),
         )
         notes = [f"{done.frames} of {done.announced} frames"]
         if done.left_out:

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.errors import MrczError
@@ -17,23 +17,14 @@ from napari_mrcz.threads import limit_threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Task", "cluster", "run_all"]
+    from napari_mrcz.batch.task import Report, Task
+
+__all__ = ["attempt", "cluster", "run_all"]
 
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3
 # Tasks sent ahead, for each thread of the workers.
 _QUEUED = 2
-
-
-class Task(Protocol):
-    """Something to be done with one file. Pickled, where it is done elsewhere."""
-
-    @property
-    def source(self) -> str:
-        """The file."""
-
-    def __call__(self, report: Callable[[str, int, int], None] | None = None) -> Outcome:
-        """Do it."""
 
 
 def run_all(
@@ -97,7 +88,7 @@ def _attempt_alone(task: Task) -> Outcome:
     return attempt(task)
 
 
-def attempt(task: Task, report: Callable[[str, int, int], None] | None = None) -> Outcome:
+def attempt(task: Task, report: Report | None = None) -> Outcome:
     """Run a task; what is wrong with its file becomes an outcome."""
     start = time.perf_counter()
     try:
@@ -151,9 +142,7 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         yield client
 
 
-def _about(
-    task: Task, report: Callable[[Task, str, int, int], None] | None
-) -> Callable[[str, int, int], None] | None:
+def _about(task: Task, report: Callable[[Task, str, int, int], None] | None) -> Report | None:
     if report is None:
         return None
     return lambda stage, done, total: report(task, stage, done, total)

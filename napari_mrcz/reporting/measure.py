@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from napari_mrcz.batch import Outcome
 from napari_mrcz.batch.correct import corrected
+from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores, noise_by_radius
 from napari_mrcz.foreign import open_movie
@@ -29,13 +30,12 @@ from napari_mrcz.session.koma import cut_short, high_contrasts
 from napari_mrcz.session.summaries import summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from napari_mrcz.batch.task import Report
     from napari_mrcz.correction import OutlierFilter
     from napari_mrcz.recipe import Recipe
     from napari_mrcz.stack import Stack
-
-    Report = Callable[[str, int, int], None]
 
 __all__ = ["Measure", "Measured", "Measurements"]
 
@@ -100,7 +100,7 @@ class Measure:
         with movie:
             noise_raw = _noise(movie, "noise as recorded", report)
             stack, outliers = corrected(movie, self.recipe)
-            total, variance = summarise(stack, _staged(report, "summing"))
+            total, variance = summarise(stack, staged(report, "summing"))
             measured = Measured(
                 total,
                 len(stack),
@@ -273,7 +273,7 @@ class Measurements:
 
 
 def _noise(stack: Stack, stage: str, report: Report | None) -> float:
-    tell = _staged(report, stage)
+    tell = staged(report, stage)
 
     def frames() -> Iterator[npt.NDArray[Any]]:
         for done, frame in enumerate(stack, 1):
@@ -281,14 +281,6 @@ def _noise(stack: Stack, stage: str, report: Report | None) -> float:
             tell(done, len(stack))
 
     return correlated_noise(frames()) if len(stack) > 1 else math.nan
-
-
-def _staged(report: Report | None, stage: str) -> Callable[[int, int | None], None]:
-    def tell(done: int, total: int | None) -> None:
-        if report is not None:
-            report(stage, done, total or 0)
-
-    return tell
 
 
 def _opened(source: str) -> tuple[Stack, str]:

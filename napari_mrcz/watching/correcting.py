@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from napari_mrcz.batch import Outcome
     from napari_mrcz.batch.correct import Surveyed
+    from napari_mrcz.batch.task import Report
     from napari_mrcz.recipe import Recipe
-    from napari_mrcz.watching.job import Report
     from napari_mrcz.watching.ledger import Ledger, Movie, Version
 
 __all__ = ["Corrections"]
@@ -153,12 +153,12 @@ class Corrections:
     def _normalisation_of(
         self, index: int, usable: list[Movie], members: list[int], why: str
     ) -> Job:
-        def work(report: Report) -> Outcome:
+        def work(report: Report | None) -> Outcome:
             return self._normalise(index, usable, members, why, report)
 
         return _job("corrected", usable[index], work)
 
-    def _survey(self, movie: Movie, first: Movie | None, report: Report) -> Outcome:
+    def _survey(self, movie: Movie, first: Movie | None, report: Report | None) -> Outcome:
         outcome = Survey(movie.target, self._oriented())(report)
         found: Surveyed = outcome.result
         shape = found.total.shape
@@ -178,7 +178,7 @@ class Corrections:
         return replace(outcome, result=None)
 
     def _normalise(
-        self, index: int, usable: list[Movie], members: list[int], why: str, report: Report
+        self, index: int, usable: list[Movie], members: list[int], why: str, report: Report | None
     ) -> Outcome:
         koma = self._recipe.koma or KomaStep()
         rolling = self._rolling_over(usable, members, koma.radius)
@@ -198,7 +198,7 @@ class Corrections:
     def _correct(
         self,
         movie: Movie,
-        report: Report,
+        report: Report | None,
         outliers: Mapping[str, Any] | None = None,
         koma: KomaNormalization | None = None,
     ) -> Outcome:
@@ -252,5 +252,5 @@ class Corrections:
         self._n_discarded = max(self._n_discarded, oldest)
 
 
-def _job(kind: str, movie: Movie, work: Callable[[Report], Outcome]) -> Job:
+def _job(kind: str, movie: Movie, work: Callable[[Report | None], Outcome]) -> Job:
     return Job(kind, movie.source, movie.version, movie.target, work)

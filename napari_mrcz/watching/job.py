@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari_mrcz.batch import Outcome
+    from napari_mrcz.batch.task import Report
     from napari_mrcz.watching.ledger import Version
 
-__all__ = ["DiskFull", "Job", "Report", "free_nbytes", "is_full"]
-
-Report: TypeAlias = Callable[[str, int, int], None] | None
+__all__ = ["DiskFull", "Job", "free_nbytes", "is_full"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -49,9 +48,9 @@ class Job:
     movie: str
     version: Version
     source: str
-    work: Callable[[Report], Outcome]
+    work: Callable[[Report | None], Outcome]
 
-    def __call__(self, report: Report = None) -> Outcome:
+    def __call__(self, report: Report | None = None) -> Outcome:
         """Do it.
 
         Raises

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from napari_mrcz.batch.task import Report
     from napari_mrcz.watching.arrival import Arrivals, Found
     from napari_mrcz.watching.correcting import Corrections
-    from napari_mrcz.watching.job import Report
     from napari_mrcz.watching.ledger import Ledger, Version
 
 __all__ = ["Ending", "Step", "Watch"]
@@ -108,7 +108,7 @@ class Watch:
     delete: bool = False
     overwrite: bool = False
     ending: Ending = Ending()
-    report: Report = None
+    report: Report | None = None
     _failed: dict[str, Version] = field(default_factory=dict, init=False)
     _unseen: bool = field(default=False, init=False)
     _paused: bool = field(default=False, init=False)
@@ -204,7 +204,7 @@ class Watch:
                 return self._job("deleted", found, self._delete)
         return None if self.corrections is None else self.corrections.next(ending=ending)
 
-    def _job(self, kind: str, found: Found, work: Callable[[Found, Report], Outcome]) -> Job:
+    def _job(self, kind: str, found: Found, work: Callable[[Found, Report | None], Outcome]) -> Job:
         path = str(self.arrivals.path(found.source))
         return Job(kind, found.source, found.version, path, lambda report: work(found, report))
 
@@ -237,7 +237,7 @@ class Watch:
             self.ledger.record("failed", source=job.movie, at=job.kind, error=outcome.error)
         return Step(job.kind, outcome)
 
-    def _compress(self, found: Found, report: Report) -> Outcome:
+    def _compress(self, found: Found, report: Report | None) -> Outcome:
         source = self.arrivals.path(found.source)
         target = (self.out / found.source).with_suffix(".mrcz").absolute()
         replaces = self.ledger.may_replace(target, found.source, overwrite=self.overwrite)
@@ -253,7 +253,7 @@ class Watch:
         self.ledger.record("compressed", source=found.source, nbytes=outcome.target_nbytes)
         return outcome
 
-    def _delete(self, found: Found, report: Report) -> Outcome:
+    def _delete(self, found: Found, report: Report | None) -> Outcome:
         source, movie = self.arrivals.path(found.source), self.ledger.movie(found.source)
         if movie is None or os.stat(movie.target).st_size != movie.nbytes:
             advice = "The source is kept"
