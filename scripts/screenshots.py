@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QScrollArea
 
 import napari_mrcz as nm
 from napari_mrcz import demo
+from napari_mrcz.demo_story import play
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
 from napari_mrcz.simulation import simulate_microed, simulate_raw
 
@@ -64,6 +65,8 @@ def main(wanted: list[str]) -> None:
                 if not wanted or name in wanted:
                     title = prepare(viewer, widgets)
                     picture_widget(viewer, name, widgets[title])
+            if not wanted or "story" in wanted:
+                picture_story(viewer, widgets, PICTURES / "story.png")
         finally:
             viewer.close()
             get_qapp().processEvents()
@@ -296,6 +299,17 @@ def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     viewer.reset_view()
     beside_each_other(frames).save(path)
     shrink(path, COLOURS_OF_NOISE)
+
+
+def picture_story(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
+    """Picture the window when the demo's session has been corrected by KOMA, too."""
+    saved = Path("corrected.mrcz")
+    for title, _ in play(viewer, widgets, Path("session"), saved, demo.wait_until_idle):
+        if title == "Session: KOMA":
+            demo.dock_of(widgets[title]).raise_()
+            demo.save_picture(viewer, widgets.values(), path)
+            shrink(path, COLOURS_OF_NOISE)
+            return
 
 
 OF_THE_WINDOW: dict[str, Callable[[napari.Viewer, Widgets, Path], None]] = {
