@@ -545,6 +545,17 @@ class TestLayers:
         assert loaded.preview is layer
         assert layer.data is data
 
+    def test_an_image_that_was_computed_is_not_normalised(self, widget, qtbot, viewer, files):
+        """A click on a sum changes nothing."""
+        drop(widget.references, files / "gain.mrc")
+        settle(qtbot, widget)
+        movie, before = widget.layers.layer, len(viewer.layers)
+        viewer.add_image(MOVIE.sum(axis=0), name="sum")
+        settle(qtbot, widget)
+        assert viewer.layers.selection.active.name == "sum"
+        assert widget.layers.layer is movie
+        assert len(viewer.layers) == before + 1
+
     def test_each_movie_has_its_own_preview(self, loaded, qtbot, viewer):
         """It goes with its movie; picked again with another exponent, it is made anew."""
         first, raw = loaded.preview, viewer.layers["movie"]

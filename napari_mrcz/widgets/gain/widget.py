@@ -77,7 +77,7 @@ class GainReference(Panel):
         self._asked_gamma: tuple[Any, ...] = ()
         self._previews = Previews(self.viewer)
         self._outcomes = LatestJob(self)
-        self.layers = LayerPicker(self.viewer, accepts=lambda layer: not self._previews.own(layer))
+        self.layers = LayerPicker(self.viewer, accepts=self._may_be_raw)
         self.layers.setToolTip("The raw movie; follows the layer selected in the list")
         self.references = ReferenceBox(self, lambda: self.choice.frames)
         self.orientation = OrientationBox(self)
@@ -194,6 +194,15 @@ class GainReference(Panel):
         self.orientation.controls.allow(problem)
         self.gamma.fit_controls.allow(problem)
         self._request()
+
+    def _may_be_raw(self, layer: Image) -> bool:
+        """Tell whether a layer may be a camera's: a single image that is of no file was computed.
+
+        Without that, a click on a sum or on a layer of outliers would have it normalised.
+        """
+        of_file = layer.source.path or layer.metadata.get("path")
+        computed = layer.ndim == 2 and not layer.rgb and not of_file
+        return not computed and not self._previews.own(layer)
 
     def _ask_anew(self) -> None:
         """Forget what was found for another movie or reference."""
