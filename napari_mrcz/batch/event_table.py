@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.tables import check_table
 
 if TYPE_CHECKING:
     from os import PathLike
-    from types import TracebackType
 
     from napari_mrcz.correction.counting import Events
 
-__all__ = ["EventTable", "check_event_table"]
+__all__ = ["EventTable"]
 
-_SUFFIXES = (".csv", ".parquet")
 # Rows of Parquet that are compressed together; until there are so many they wait in memory.
 _ROWS = 2**18
 
@@ -44,7 +42,7 @@ class EventTable:
     """
 
     def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        check_event_table(path)
+        check_table(path)
         self._file = AtomicFile(path, overwrite=overwrite)
         parquet = Path(path).suffix.lower() == ".parquet"
         self._rows: _Rows = _Parquet(self._file) if parquet else _Csv(self._file)
@@ -61,32 +59,8 @@ class EventTable:
     def __enter__(self) -> EventTable:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._file.discard()
-
-
-def check_event_table(path: str | PathLike[str]) -> None:
-    """See that a table of this name can be written.
-
-    Raises
-    ------
-    MrczError
-        If its suffix is another, or what it needs is not installed.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise MrczError(path, f"a table as {suffix or 'no type'}", advice="Write .csv or .parquet")
-    if suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            advice = "pip install 'napari-mrcz[report]', or write a .csv"
-            raise MrczError(path, "Parquet needs pyarrow", advice=advice) from error
 
 
 class _Rows(Protocol):

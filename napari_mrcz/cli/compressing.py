@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_mrcz.cli.paths import distinct, movies_in, path, target_of
-from napari_mrcz.cli.progress import bar, tell_outcomes
+from napari_mrcz.cli import options
+from napari_mrcz.cli.paths import PLAIN_SUFFIXES, distinct, movies_in, target_of
+from napari_mrcz.cli.running import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_mrcz.batch import Recode, Repack
 
-__all__ = ["PLAIN_SUFFIXES", "add_to"]
-
-PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
-
-
-class Codec(StrEnum):
-    """Codecs of the chunks."""
-
-    zstd = "zstd"
-    lz4 = "lz4"
-    lz4hc = "lz4hc"
-    zlib = "zlib"
-    blosclz = "blosclz"
-
-
-class Filter(StrEnum):
-    """How bits are rearranged before they are compressed."""
-
-    auto = "auto"
-    none = "none"
-    shuffle = "shuffle"
-    bitshuffle = "bitshuffle"
-
-
-Files = Annotated[
-    list[Path],
-    typer.Argument(help="Files, or folders: all movies within.", parser=path, show_default=False),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", help="Folder for the results; beside each file without it.", parser=path
-    ),
-]
-Level = Annotated[int, typer.Option(min=1, max=9, help="1 is fast, 9 small.")]
-FilterOption = Annotated[Filter, typer.Option("--filter", help='"auto" tries on three frames.')]
-Dtype = Annotated[
-    str | None,
-    typer.Option(help="Pixel type, such as int16; values are rounded, and refused if too large."),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Frames at a time; all processors.")]
-Workers = Annotated[int, typer.Option(min=0, help="Files at a time, each in a process of dask's.")]
-Scheduler = Annotated[str, typer.Option(help="Address of a dask scheduler whose workers do it.")]
-Json = Annotated[bool, typer.Option("--json", help="Write an object a file to standard output.")]
+__all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,28 +28,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compress(
-    files: Files,
-    output: Output = None,
-    codec: Annotated[Codec, typer.Option(help="Every MRCZ reader knows all.")] = Codec.zstd,
-    level: Level = 1,
-    filter_: FilterOption = Filter.auto,
-    dtype: Dtype = None,
-    group: Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of EER.")] = 1,
-    decimate: Annotated[
-        Path | None,
-        typer.Option(help="Gain reference: float frames are divided by it, back to whole counts."),
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read the result back and compare every pixel.")
-    ] = False,
+    files: options.Files,
+    output: options.Output = None,
+    codec: options.CodecOption = options.Codec.zstd,
+    level: options.Level = 1,
+    filter_: options.FilterOption = options.Filter.auto,
+    dtype: options.Dtype = None,
+    group: options.Group = 1,
+    decimate: options.Decimate = None,
+    verify: options.Verify = False,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete a source whose result was verified.")
     ] = False,
-    overwrite: Overwrite = False,
-    threads: Threads = None,
-    workers: Workers = 0,
-    scheduler: Scheduler = "",
-    as_json: Json = False,
+    overwrite: options.Overwrite = False,
+    threads: options.Threads = None,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "",
+    as_json: options.Json = False,
 ) -> None:
     """Compress MRC, TIFF, EER, DM3 or DM4 movies as MRCZ."""
     from napari_mrcz.batch import Recode
@@ -120,22 +72,20 @@ def compress(
         )
         for source in sources
     ]
-    _run(tasks, output, "compressed", scheduler, workers, as_json)
+    _write_anew(tasks, output, "compressed", scheduler, workers, as_json)
 
 
 def decompress(
-    files: Files,
-    output: Output = None,
+    files: options.Files,
+    output: options.Output = None,
     suffix: Annotated[str, typer.Option(help=".mrc, .mrcs, .map, .st ...")] = ".mrc",
-    dtype: Dtype = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read the result back and compare every pixel.")
-    ] = False,
-    overwrite: Overwrite = False,
-    threads: Threads = None,
-    workers: Workers = 0,
-    scheduler: Scheduler = "",
-    as_json: Json = False,
+    dtype: options.Dtype = None,
+    verify: options.Verify = False,
+    overwrite: options.Overwrite = False,
+    threads: options.Threads = None,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "",
+    as_json: options.Json = False,
 ) -> None:
     """Write MRCZ as plain MRC, for programs that read no other."""
     from napari_mrcz.batch import Recode
@@ -155,24 +105,22 @@ def decompress(
         )
         for source in sources
     ]
-    _run(tasks, output, "decompressed", scheduler, workers, as_json)
+    _write_anew(tasks, output, "decompressed", scheduler, workers, as_json)
 
 
 def convert(
-    files: Files,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
-    ],
+    files: options.Files,
+    output: options.Folder,
     codec: Annotated[
-        Codec | None, typer.Option(help="Without it chunks are copied as they are.")
+        options.Codec | None, typer.Option(help="Without it chunks are copied as they are.")
     ] = None,
-    level: Level = 1,
-    filter_: FilterOption = Filter.auto,
-    overwrite: Overwrite = False,
-    threads: Threads = None,
-    workers: Workers = 0,
-    scheduler: Scheduler = "",
-    as_json: Json = False,
+    level: options.Level = 1,
+    filter_: options.FilterOption = options.Filter.auto,
+    overwrite: options.Overwrite = False,
+    threads: options.Threads = None,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "",
+    as_json: options.Json = False,
 ) -> None:
     """Write MRCZ as MRCZ: with another codec, or with footer, index and checksums added."""
     from napari_mrcz.batch import Recode, Repack
@@ -193,10 +141,10 @@ def convert(
         )
         for source, target in pairs
     ]
-    _run(tasks, output, "converted", scheduler, workers, as_json)
+    _write_anew(tasks, output, "converted", scheduler, workers, as_json)
 
 
-def _run(
+def _write_anew(
     tasks: Sequence[Recode | Repack],
     output: Path | None,
     done: str,
@@ -204,17 +152,11 @@ def _run(
     workers: int,
     as_json: bool,
 ) -> None:
-    from napari_mrcz.batch import cluster, run_all
+    from napari_mrcz.batch import run_all
 
     distinct([Path(task.target) for task in tasks])
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-    with cluster(scheduler, workers) as client, bar() as advance:
-        outcomes = run_all(
-            tasks,
-            client=client,
-            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
-        )
-        status = tell_outcomes(outcomes, done, as_json=as_json)
+    status = run(partial(run_all, tasks), done, scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)

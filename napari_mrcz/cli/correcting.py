@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from napari_mrcz.cli.compressing import Files, Json, Overwrite, Scheduler, Workers
-from napari_mrcz.cli.looking import SUFFIXES
-from napari_mrcz.cli.paths import distinct, movies_in, path, target_of
-from napari_mrcz.cli.progress import bar, say, tell_outcomes
+from napari_mrcz.cli import options
+from napari_mrcz.cli.paths import distinct, movies_in, target_of
+from napari_mrcz.cli.progress import say
+from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
 
 __all__ = ["add_to"]
@@ -27,26 +28,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def correct(
-    files: Files,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
-    ],
+    files: options.Files,
+    output: options.Folder,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
     ] = None,
-    overwrite: Overwrite = False,
-    workers: Workers = 0,
-    scheduler: Scheduler = "",
-    as_json: Json = False,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "",
+    as_json: options.Json = False,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
-    from napari_mrcz.batch import cluster
     from napari_mrcz.batch.correct import correct_all, with_orientation
-    from napari_mrcz.foreign import FOREIGN_SUFFIXES, open_movie
+    from napari_mrcz.foreign import open_movie
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources = movies_in(files, (*SUFFIXES, *FOREIGN_SUFFIXES))
+    sources = movies_in(files)
     targets = [target_of(source, output, ".mrcz") for source in sources]
     distinct(targets)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
@@ -55,16 +53,14 @@ def correct(
         if wanted.gain is not None:
             say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
     output.mkdir(parents=True, exist_ok=True)
-    with cluster(scheduler, workers) as client, bar() as advance:
-        outcomes = correct_all(
-            [str(source.absolute()) for source in sources],
-            [str(target.absolute()) for target in targets],
-            wanted,
-            client=client,
-            overwrite=overwrite,
-            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
-        )
-        status = tell_outcomes(outcomes, "corrected", as_json=as_json)
+    work = partial(
+        correct_all,
+        [str(source.absolute()) for source in sources],
+        [str(target.absolute()) for target in targets],
+        wanted,
+        overwrite=overwrite,
+    )
+    status = run(work, "corrected", scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)
 
@@ -114,7 +110,7 @@ def new(
         Path | None,
         typer.Option(help="A corrected movie: the recipe says what was done to it."),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write a recipe to be edited, or that of a movie that was corrected."""
     from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe

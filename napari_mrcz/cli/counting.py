@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_mrcz.cli.compressing import Files, Json, Overwrite, Scheduler
-from napari_mrcz.cli.looking import SUFFIXES
-from napari_mrcz.cli.paths import distinct, movies_in, path, target_of
-from napari_mrcz.cli.progress import bar, tell_outcomes
+from napari_mrcz.cli import options
+from napari_mrcz.cli.paths import distinct, movies_in, target_of
+from napari_mrcz.cli.running import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_mrcz.batch import Outcome
 
 __all__ = ["add_to"]
 
@@ -30,10 +34,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def count(
-    files: Files,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
-    ],
+    files: options.Files,
+    output: options.Folder,
     super_resolution: Annotated[
         SuperResolution,
         typer.Option(help="Pixels of the counts along one of the detector's."),
@@ -46,27 +48,27 @@ def count(
         Path | None,
         typer.Option(help="Table of one movie's electrons, frame, y, x, charge: .csv or .parquet."),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes of dask's that count; compressed frames go there.")
     ] = 0,
-    scheduler: Scheduler = "",
-    as_json: Json = False,
+    scheduler: options.Scheduler = "",
+    as_json: options.Json = False,
 ) -> None:
     """Count single electrons in raw frames of a fast detector; background and spots are fitted."""
-    from napari_mrcz.batch import cluster, run_all
+    from napari_mrcz.batch import run_all
     from napari_mrcz.batch.counting import CountElectrons
-    from napari_mrcz.foreign import FOREIGN_SUFFIXES
 
     if threshold is not None and not threshold > 0:
         raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")
-    sources = movies_in(files, (*SUFFIXES, *FOREIGN_SUFFIXES))
+    sources = movies_in(files)
     targets = [target_of(source, output, ".mrcz") for source in sources]
     distinct(targets)
     if events is not None and len(sources) > 1:
         raise typer.BadParameter("--events takes the electrons of one movie")
     output.mkdir(parents=True, exist_ok=True)
-    with cluster(scheduler, workers) as client, bar() as advance:
+
+    def work(*, client: Any, report: Any) -> Iterator[Outcome]:
         # One movie after the other: the workers share the frames of each.
         tasks = (
             CountElectrons(
@@ -80,10 +82,8 @@ def count(
             )
             for source, target in zip(sources, targets, strict=True)
         )
-        outcomes = run_all(
-            tasks,
-            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
-        )
-        status = tell_outcomes(outcomes, "counted", as_json=as_json)
+        return run_all(tasks, report=report)
+
+    status = run(work, "counted", scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)

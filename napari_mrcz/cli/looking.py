@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_mrcz.cli.compressing import PLAIN_SUFFIXES, Overwrite
-from napari_mrcz.cli.paths import movies_in, path
+from napari_mrcz.cli import options
+from napari_mrcz.cli.paths import SUFFIXES, movies_in, path
 from napari_mrcz.cli.progress import bar, say, tell_outcomes
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.reader import FrameReader
@@ -19,9 +19,7 @@ from napari_mrcz.texts import size_text
 if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
 
-__all__ = ["SUFFIXES", "add_to"]
-
-SUFFIXES = (".mrcz", *PLAIN_SUFFIXES)
+__all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -92,7 +90,7 @@ def repair(
     pixel_size: Annotated[
         float, typer.Option(min=0, max=1e6, help="In angstrom, where the file does not tell.")
     ] = 0.0,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Save what is whole of a file that was cut off or damaged, and mend its header."""
     from napari_mrcz.batch import Repack, run_all

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from napari_mrcz.cli.compressing import Files, Json, Overwrite, Scheduler, Workers
-from napari_mrcz.cli.looking import SUFFIXES
-from napari_mrcz.cli.paths import distinct, movies_in, path
-from napari_mrcz.cli.progress import bar, tell_outcomes
+from napari_mrcz.cli import options
+from napari_mrcz.cli.paths import distinct, movies_in
+from napari_mrcz.cli.running import run
 
 __all__ = ["add_to"]
 
@@ -33,10 +33,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def microed(
-    files: Files,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
-    ],
+    files: options.Files,
+    output: options.Folder,
     center: Annotated[
         tuple[float, float] | None,
         typer.Option(metavar="Y X", help="Row and column of the beam, from 0; found without it."),
@@ -60,21 +58,21 @@ def microed(
         typer.Option("--format", help="SMV stays SMV, all else becomes MRCZ without it."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random values.")] = 0,
-    overwrite: Overwrite = False,
-    workers: Workers = 0,
-    scheduler: Scheduler = "",
-    as_json: Json = False,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "",
+    as_json: options.Json = False,
 ) -> None:
     """Give zeros of MicroED patterns likely negative values again: MRC, SMV, TVIPS or TIFF.
 
     Numbered files of one image each are taken as one rotation series. (Hattne et al. 2016)
     """
-    from napari_mrcz.batch import cluster, run_all
+    from napari_mrcz.batch import run_all
     from napari_mrcz.batch.microed import RestoreNegatives
-    from napari_mrcz.foreign import FOREIGN_SUFFIXES, sweeps
+    from napari_mrcz.foreign import sweeps
 
     tasks = []
-    for sweep in sweeps(movies_in(files, (*SUFFIXES, *FOREIGN_SUFFIXES))):
+    for sweep in sweeps(movies_in(files)):
         task = RestoreNegatives(
             tuple(str(path.absolute()) for path in sweep),
             tuple(str(path.absolute()) for path in _targets(sweep, output, file_format)),
@@ -89,13 +87,7 @@ def microed(
         tasks.append(task)
     distinct([Path(target) for task in tasks for target in task.targets])
     output.mkdir(parents=True, exist_ok=True)
-    with cluster(scheduler, workers) as client, bar() as advance:
-        outcomes = run_all(
-            tasks,
-            client=client,
-            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
-        )
-        status = tell_outcomes(outcomes, "corrected", as_json=as_json)
+    status = run(partial(run_all, tasks), "corrected", scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)
 

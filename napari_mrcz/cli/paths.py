@@ -8,7 +8,10 @@ import typer
 
 from napari_mrcz.errors import MrczError
 
-__all__ = ["distinct", "movies_in", "path", "target_of"]
+__all__ = ["PLAIN_SUFFIXES", "SUFFIXES", "distinct", "movies_in", "path", "target_of"]
+
+PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
+SUFFIXES = (".mrcz", *PLAIN_SUFFIXES)
 
 
 def path(text: str) -> Path:
@@ -24,14 +27,25 @@ def path(text: str) -> Path:
     return Path(text)
 
 
-def movies_in(paths: list[Path], suffixes: tuple[str, ...]) -> list[Path]:
+def movies_in(paths: list[Path], suffixes: tuple[str, ...] = ()) -> list[Path]:
     """Give files as they are named, and of folders all movies within, in order of their names.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Files and folders.
+    suffixes : tuple of str
+        Of the movies in folders; those of all formats that are read where there are none.
 
     Raises
     ------
     typer.BadParameter
         If there is none.
     """
+    if not suffixes:
+        from napari_mrcz.foreign import FOREIGN_SUFFIXES
+
+        suffixes = (*SUFFIXES, *FOREIGN_SUFFIXES)
     found: list[Path] = []
     for named in paths:
         if named.is_dir():

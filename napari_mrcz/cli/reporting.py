@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_mrcz.cli.compressing import Files, Overwrite, Scheduler, Workers
-from napari_mrcz.cli.looking import SUFFIXES
+from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in
-from napari_mrcz.cli.progress import bar, say, tell_outcomes
+from napari_mrcz.cli.progress import say
+from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def session(
-    files: Files,
+    files: options.Files,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The report to write, one HTML file.")
     ],
@@ -38,9 +38,9 @@ def session(
             "--recipe", "-r", help="Movies are measured after it; outliers alone without it."
         ),
     ] = None,
-    overwrite: Overwrite = False,
-    workers: Workers = 0,
-    scheduler: Scheduler = "",
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "",
 ) -> None:
     """Report on a session: dose, outliers, noise, contrast. Name movies in order of acquisition.
 
@@ -48,19 +48,17 @@ def session(
     """
     from datetime import datetime
 
-    from napari_mrcz.batch import cluster, run_all
-    from napari_mrcz.foreign import FOREIGN_SUFFIXES
+    from napari_mrcz.batch import run_all
     from napari_mrcz.format.atomic import AtomicFile, check_target
     from napari_mrcz.recipe import OutlierStep, Recipe
     from napari_mrcz.reporting import Measurements, page, write_table
     from napari_mrcz.reporting.figures import need_matplotlib
-    from napari_mrcz.reporting.table import SUFFIXES as TABLES
-    from napari_mrcz.reporting.table import check_table
+    from napari_mrcz.tables import TABLE_SUFFIXES, check_table
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter("--output is the report, a file of .html")
-    if table is not None and table.suffix.lower() not in TABLES:
-        raise typer.BadParameter(f"--table is a file of {' or '.join(TABLES)}")
+    if table is not None and table.suffix.lower() not in TABLE_SUFFIXES:
+        raise typer.BadParameter(f"--table is a file of {' or '.join(TABLE_SUFFIXES)}")
     # Whatever would refuse the results is found before hours are spent on them.
     need_matplotlib()
     if table is not None:
@@ -70,15 +68,12 @@ def session(
         target.parent.mkdir(parents=True, exist_ok=True)
         AtomicFile(target, overwrite=overwrite).discard()  # the folder may be read-only
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources = [str(path.absolute()) for path in movies_in(files, (*SUFFIXES, *FOREIGN_SUFFIXES))]
+    sources = [str(path.absolute()) for path in movies_in(files)]
     measurements = Measurements(sources, _oriented(wanted, sources))
-    with cluster(scheduler, workers) as client, bar() as advance:
-        outcomes = run_all(
-            measurements.tasks(),
-            client=client,
-            report=lambda task, stage, n, of: advance(f"{Path(task.source).name}: {stage}", n, of),
-        )
-        status = tell_outcomes(map(measurements.take, outcomes), "measured")
+    tasks = measurements.tasks()
+    status = run(
+        lambda **how: map(measurements.take, run_all(tasks, **how)), "measured", scheduler, workers
+    )
     findings = measurements.findings()
     with AtomicFile(output, overwrite=overwrite) as file:
         # Names of files need not be of the encoding that the system claims.

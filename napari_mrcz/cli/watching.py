@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_mrcz.cli.compressing import (
-    PLAIN_SUFFIXES,
-    Codec,
-    Dtype,
-    Filter,
-    FilterOption,
-    Json,
-    Level,
-    Overwrite,
-    Threads,
-)
-from napari_mrcz.cli.paths import path
+from napari_mrcz.cli import options
+from napari_mrcz.cli.paths import SUFFIXES
 from napari_mrcz.cli.progress import bar, outcome_text, say
 from napari_mrcz.errors import MrczError
 
@@ -42,9 +32,7 @@ def watch(
     folder: Annotated[
         Path, typer.Argument(help="Where movies arrive, and folders in it.", show_default=False)
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
-    ],
+    output: options.Folder,
     recipe: Annotated[
         Path | None,
         typer.Option("--recipe", "-r", help="Also correct them, into the folder OUT/corrected."),
@@ -85,21 +73,18 @@ def watch(
         float | None,
         typer.Option(min=0, max=1e6, help="End when nothing has come for so many seconds."),
     ] = None,
-    codec: Annotated[Codec, typer.Option(help="Every MRCZ reader knows all.")] = Codec.zstd,
-    level: Level = 1,
-    filter_: FilterOption = Filter.auto,
-    dtype: Dtype = None,
-    group: Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of EER.")] = 1,
-    decimate: Annotated[
-        Path | None,
-        typer.Option(help="Gain reference: float frames are divided by it, back to whole counts."),
-    ] = None,
+    codec: options.CodecOption = options.Codec.zstd,
+    level: options.Level = 1,
+    filter_: options.FilterOption = options.Filter.auto,
+    dtype: options.Dtype = None,
+    group: options.Group = 1,
+    decimate: options.Decimate = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete sources whose results were verified.")
     ] = False,
-    overwrite: Overwrite = False,
-    threads: Threads = None,
-    as_json: Json = False,
+    overwrite: options.Overwrite = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
     """Compress, verify and correct movies as they are finished; start it again to go on.
 
@@ -123,13 +108,13 @@ def watch(
     wanted = None if recipe is None else Recipe.load(recipe)
     arrivals = Arrivals(
         folder,
-        (".mrcz", *PLAIN_SUFFIXES, *FOREIGN_SUFFIXES),
+        (*SUFFIXES, *FOREIGN_SUFFIXES),
         settle=settle,
         marker=marker,
         pattern=pattern,
         ignored=[output, *_references(wanted, decimate)],
     )
-    options = {
+    coding = {
         "codec": codec.value,
         "level": level,
         "filter": filter_.value,
@@ -153,7 +138,7 @@ def watch(
             output,
             wait,
             _say,
-            options,
+            coding,
             corrections,
             delete=delete,
             overwrite=overwrite,

@@ -8,17 +8,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.reporting.findings import MovieRow
+from napari_mrcz.tables import check_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
-__all__ = ["SUFFIXES", "check_table", "write_table"]
+__all__ = ["write_table"]
 
-SUFFIXES = (".csv", ".parquet")
 _TYPES = {"int": "int64", "float": "float64", "bool": "bool_", "str": "string"}
 
 
@@ -46,25 +45,6 @@ def write_table(
     with AtomicFile(path, overwrite=overwrite) as file:
         file.write(content)
         file.commit()
-
-
-def check_table(path: str | PathLike[str]) -> None:
-    """See that a table of this name can be written.
-
-    Raises
-    ------
-    MrczError
-        If it cannot.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise MrczError(path, f"a table as {suffix or 'no type'}", advice="Write .csv or .parquet")
-    if suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            advice = "pip install 'napari-mrcz[report]', or write a .csv"
-            raise MrczError(path, "Parquet needs pyarrow", advice=advice) from error
 
 
 def _csv(movies: Sequence[MovieRow]) -> bytes:
