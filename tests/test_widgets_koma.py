@@ -403,6 +403,23 @@ class TestTheRadius:
         assert read.koma.radius == read.radius.slider.value() == read.radius.number.value() == 1
         assert read.radius.marker.value() == 1
 
+    def test_an_average_too_noisy_to_help_is_told(self, widget, qtbot, tmp_path):
+        """Movies of an even camera have no noise in common that neighbours could take away."""
+        rng = np.random.default_rng(0)
+        for index in range(5):
+            nm.write(tmp_path / f"{index}.mrc", rng.poisson(2.0, (6, 64, 64)).astype(np.uint8))
+        drop(widget, files(tmp_path))
+        read_session(qtbot, widget)
+        assert "brings in more noise than it takes away" in widget.noise.text()
+        widget.noise.setText("")
+        fixed = rng.normal(4.0, 1.0, (64, 64)).clip(0.1)
+        for index in range(5):
+            movie = rng.poisson(fixed, (6, 64, 64)).astype(np.uint8)
+            nm.write(tmp_path / f"{index}.mrc", movie, overwrite=True)
+        read_session(qtbot, widget)
+        assert widget.noise.text().startswith("a = 2: ")
+        assert "more noise" not in widget.noise.text()
+
 
 class TestThePreview:
     """One stack corrected, as a layer."""

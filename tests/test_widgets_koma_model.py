@@ -291,6 +291,24 @@ def test_bad_files_are_named_and_the_rest_goes_on(session_folder, paths, tmp_pat
         assert f"{name}: " in str(done)
 
 
+def test_a_gain_reference_among_the_movies_is_none(session_folder, tmp_path):
+    """It is neither averaged nor corrected; sums alone are a session."""
+    nm.write(tmp_path / "gain.mrc", np.ones(SHAPE, np.float32))
+    model = KomaModel()
+    model.add(movies_in([tmp_path, session_folder]))
+    model.take(model.read()(silent))
+    (gain,) = (entry for entry in model.entries if entry.name == "gain.mrc")
+    assert model.why_not(gain) == (
+        "is a single image, maybe a gain reference or a sum, where most stacks have 6 frames"
+    )
+    assert not model.enters(gain)
+    sums = KomaModel()
+    nm.write(tmp_path / "other.mrc", np.ones(SHAPE, np.float32))
+    sums.add(movies_in([tmp_path]))
+    sums.take(sums.read()(silent))
+    assert not any(map(sums.why_not, sums.entries))
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "bad.mrc").write_bytes(b"no movie at all")
     model = KomaModel()

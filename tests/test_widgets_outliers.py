@@ -19,6 +19,7 @@ from test_widgets_outliers_model import DARK, HOT, counts
 
 import napari_mrcz as nm
 from napari_mrcz.correction import correlated_noise
+from napari_mrcz.demo import dock_of
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.outliers import model
 from napari_mrcz.widgets.outliers.model import Fit
@@ -586,6 +587,9 @@ def test_the_corrected_movie_goes_to_save_stack(fitted, viewer, movie, qtbot, tm
     (save,) = (w for w in viewer.window.dock_widgets.values() if isinstance(w, SaveStack))
     assert save.form.layers.layer is fitted.layers.corrected
     assert fitted.source.layers.layer is movie()
+    outliers_dock, save_dock = (dock_of(widget) for widget in (fitted, save))
+    window = viewer.window._qt_window
+    assert save_dock in window.tabifiedDockWidgets(outliers_dock)  # neither is squeezed
     save.form.set_path(str(tmp_path / "clean.mrcz"))
     qtbot.waitUntil(lambda: not save.busy)
     with qtbot.waitSignal(save.finished):

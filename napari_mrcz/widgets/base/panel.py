@@ -66,7 +66,8 @@ class Panel(QWidget):
     def open_save_stack(self, layer: Image) -> None:
         """Open the Save stack widget with a layer."""
         self.viewer.layers.selection.active = layer
-        dock, _ = self.viewer.window.add_plugin_dock_widget(*_SAVE)
+        # Behind a tab where it is new: below this widget there is room for neither.
+        dock, _ = self.viewer.window.add_plugin_dock_widget(*_SAVE, tabify=True)
         dock.show()
         dock.raise_()
 

@@ -196,7 +196,7 @@ def noise_curve(reading: Reading, members: Sequence[int], radii: Sequence[int]) 
 def _lengths(
     entries: Sequence[Entry], session: Session, report: Report
 ) -> tuple[dict[int, int], dict[Entry, str]]:
-    """Give the frames of each stack that has the shape of most, and why others are no use."""
+    """Give the frames of each stack that is like most, and why others are no use."""
     shapes: dict[int, tuple[int, int, int]] = {}
     unusable: dict[Entry, str] = {}
     for index, entry in enumerate(entries):
@@ -215,6 +215,14 @@ def _lengths(
             rows, columns = usual[0][0]
             unusable[entries[index]] = (
                 f"has frames of {y} × {x}, where most stacks have {rows} × {columns}"
+            )
+            del shapes[index]
+    lengths = [shape[0] for shape in shapes.values()]
+    if lengths.count(1) < len(lengths) / 2:  # sums have a session of their own
+        for index in [index for index, shape in shapes.items() if shape[0] == 1]:
+            unusable[entries[index]] = (
+                f"is a single image, maybe a gain reference or a sum, where most stacks have "
+                f"{Counter(lengths).most_common(1)[0][0]} frames"
             )
             del shapes[index]
     return {index: shape[0] for index, shape in shapes.items()}, unusable

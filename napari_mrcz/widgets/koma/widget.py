@@ -225,11 +225,12 @@ class KomaSession(Panel):
             return
         radius = self.koma.radius
         noise, limit = self._curve.at(radius)
-        self._say(
-            self.noise,
-            f"a = {radius}: R\u0304 = {noise:.2g}, limit {limit:.2g}; "
-            f"without KOMA {self._curve.before:.2g}",
-        )
+        before = self._curve.before
+        text = f"a = {radius}: R\u0304 = {noise:.2g}, limit {limit:.2g}; without KOMA {before:.2g}"
+        if noise > before:
+            text += ". The average brings in more noise than it takes away: a wider one, of more "
+            text += "stacks, brings less, or these frames are better without KOMA."
+        self._say(self.noise, text, "warning" if noise > before else "text")
 
     def _show_state(self) -> None:
         """Enable what can be used now, and say why the rest cannot."""
