@@ -16,12 +16,8 @@ import threading
 import time
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 if sys.platform != "win32":
     import fcntl
@@ -127,12 +123,7 @@ class AtomicFile:
     def __enter__(self) -> AtomicFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.discard()
 
     def _flush_behind(self) -> None:

@@ -96,7 +96,7 @@ def read_layout(file: RandomAccessFile) -> Layout:
     """
     said: list[str] = []
     header = parse_header(file.read(0, HEADER_NBYTES), file.path, file.nbytes)
-    footer, end = _read_footer(file, header, said.append)
+    footer, end = _read_footer(file, said.append)
     index: FrameIndex | EvenFrames | None = None
     if footer.frames is not None:
         header, index = _reconcile(footer.frames, header, end, file, said.append)
@@ -123,9 +123,7 @@ def read_layout(file: RandomAccessFile) -> Layout:
     return Layout(header, footer, metadata, extended, index, end, dtype, warnings)
 
 
-def _read_footer(
-    file: RandomAccessFile, header: Header, warn: Callable[[str], None]
-) -> tuple[Footer, int]:
+def _read_footer(file: RandomAccessFile, warn: Callable[[str], None]) -> tuple[Footer, int]:
     """Give the footer and the byte at which the pixels must have ended."""
     nothing = Footer(), file.nbytes
     if file.nbytes < HEADER_NBYTES + TRAILER_NBYTES:

@@ -24,7 +24,6 @@ from napari_mrcz.format.modes import FOUR_BIT, unpack_four_bit
 
 if TYPE_CHECKING:
     from os import PathLike
-    from types import TracebackType
 
 __all__ = ["FrameReader"]
 
@@ -183,12 +182,7 @@ class FrameReader:
     def __enter__(self) -> FrameReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
