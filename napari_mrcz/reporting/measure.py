@@ -21,12 +21,12 @@ from napari_mrcz.batch import Outcome
 from napari_mrcz.batch.correct import corrected
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
-from napari_mrcz.correction.koma import contrast_scores, noise_by_radius
+from napari_mrcz.correction.koma import contrast_scores
 from napari_mrcz.foreign import open_movie
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
 from napari_mrcz.session import Session, cumulative_dose
-from napari_mrcz.session.koma import cut_short, high_contrasts
+from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise
 from napari_mrcz.session.summaries import summarise
 
 if TYPE_CHECKING:
@@ -248,18 +248,8 @@ class Measurements:
         if not radii:
             return (), np.full(1, np.nan)
         summaries = [self._session.summary(i) for i in averaged]
-        curves = noise_by_radius(
-            self._session.covariances(averaged),
-            np.array([summary.variance for summary in summaries]),
-            np.array([summary.n_frames for summary in summaries]),
-            (0, *radii),
-            range(len(averaged)),
-        )
-        told = ~np.isnan(curves).any(axis=0)
-        if not told.any():
-            return (), np.full(1, np.nan)
-        mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1)
-        return radii, mean
+        mean = mean_noise(summaries, self._session.covariances(averaged), (0, *radii))
+        return ((), np.full(1, np.nan)) if np.isnan(mean).any() else (radii, mean)
 
     def _outlier_share(
         self, usable: list[int], shape: tuple[int, int]

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Literal
 
-__all__ = ["Koma", "cut_short", "high_contrasts"]
+    from napari_mrcz.session.summaries import Summary
+
+__all__ = ["Koma", "cut_short", "high_contrasts", "mean_noise"]
 
 _LIMIT = 5.0
 
@@ -188,16 +190,7 @@ class Koma:
         self._surveyed()
         members = [i for i in range(len(self)) if i not in self._left_out]
         summaries = [self._session.summary(i) for i in members]
-        curves = noise_by_radius(
-            self._session.covariances(members),
-            np.array([summary.variance for summary in summaries]),
-            np.array([summary.n_frames for summary in summaries]),
-            radii,
-            range(len(members)),
-        )
-        told = ~np.isnan(curves).any(axis=0)
-        mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
-        return mean
+        return mean_noise(summaries, self._session.covariances(members), radii)
 
     def _find_left_out(self, progress: Callable[[int, int], None] | None) -> dict[int, str]:
         left_out = dict.fromkeys(self._exclude or (), "left out by choice")
@@ -223,6 +216,37 @@ class Koma:
             left_out.update(cut_short(n_frames))
             left_out.update(high_contrasts(thumbnails, self._limit))
         return dict(sorted(left_out.items()))
+
+
+def mean_noise(
+    summaries: Sequence[Summary], covariances: npt.NDArray[np.float64], radii: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """Give the mean correlated noise within some stacks after KOMA among them (fig. 12).
+
+    Parameters
+    ----------
+    summaries : sequence of Summary
+        Of the stacks, in order of acquisition.
+    covariances : ndarray, shape (m, m)
+        Between their sums, as `Session.covariances` gives them.
+    radii : sequence of int
+        In stacks; 0 stands for no normalisation.
+
+    Returns
+    -------
+    ndarray, shape (radii,)
+        The mean over the stacks that have at least two frames; with NaN if none has.
+    """
+    curves = noise_by_radius(
+        covariances,
+        np.array([summary.variance for summary in summaries]),
+        np.array([summary.n_frames for summary in summaries]),
+        radii,
+        range(len(summaries)),
+    )
+    told = ~np.isnan(curves).any(axis=0)
+    mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
+    return mean
 
 
 def high_contrasts(

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.koma import noise_by_radius
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session import Session
-from napari_mrcz.session.koma import high_contrasts
+from napari_mrcz.session.koma import high_contrasts, mean_noise
 from napari_mrcz.stack import Stack
 from napari_mrcz.texts import error_text
 
@@ -179,18 +178,10 @@ def noise_curve(reading: Reading, members: Sequence[int], radii: Sequence[int]) 
         At least 1.
     """
     summaries = [reading.session.summary(i) for i in members]
-    n_frames = np.array([summary.n_frames for summary in summaries])
-    curves = noise_by_radius(
-        reading.covariances[np.ix_(members, members)],
-        np.array([summary.variance for summary in summaries]),
-        n_frames,
-        [0, *radii],
-        range(len(members)),
-    )
-    told = ~np.isnan(curves).any(axis=0)
-    mean = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
+    mean = mean_noise(summaries, reading.covariances[np.ix_(members, members)], [0, *radii])
+    n_frames = np.mean([summary.n_frames for summary in summaries])
     at = np.asarray(radii, np.int64)
-    return NoiseCurve(at, mean[1:], 1 / (2 * at * n_frames.mean()), float(mean[0]))
+    return NoiseCurve(at, mean[1:], 1 / (2 * at * n_frames), float(mean[0]))
 
 
 def _lengths(
