@@ -160,6 +160,23 @@ def test_the_reference_is_turned_as_the_first_movie_shows(napari_mrcz, tmp_path)
     assert "the reference lies: flipud" in ran.err
 
 
+def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
+    """Not even where its name comes first; named, it is told to be a single frame."""
+    movie = simulate_movie(40, (192, 256), seed=2)
+    (tmp_path / "in").mkdir()
+    nm.write(tmp_path / "in" / "movie.mrcz", movie.frames)
+    gain = tmp_path / "in" / "gain.mrc"
+    nm.write(gain, movie.camera.gain_reference)
+    recipe = tmp_path / "in" / "r.toml"
+    recipe.write_text('[gain]\nreference = "gain.mrc"\norientation = "auto"\n')
+    ran = napari_mrcz("correct", tmp_path / "in", "-r", recipe, "-o", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["movie.mrcz"]
+    ran = napari_mrcz("correct", gain, "-r", recipe, "-o", tmp_path / "other")
+    assert ran.status == 1
+    assert f"{gain}: a single frame does not tell how the gain lies. Name a movie" in ran.err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import PLAIN_SUFFIXES, distinct, movies_in, target_of
+from napari_mrcz.cli.paths import PLAIN_SUFFIXES, distinct, movies_in, references, target_of
 from napari_mrcz.cli.running import run
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def compress(
         raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")
     if delete and group > 1:
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
-    sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES))
+    sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), references(None, decimate))
     tasks = [
         Recode(
             str(source),

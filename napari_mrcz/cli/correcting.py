@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import distinct, movies_in, target_of
+from napari_mrcz.cli.paths import distinct, movies_in, references, target_of
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
@@ -17,6 +17,9 @@ from napari_mrcz.errors import MrczError
 __all__ = ["add_to"]
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
+
+# That what all have in common tells.
+_FEWEST_FRAMES = 2
 
 recipes = typer.Typer(no_args_is_help=True, help="Show, check and make recipes of corrections.")
 
@@ -44,11 +47,16 @@ def correct(
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources = movies_in(files)
+    sources = movies_in(files, besides=references(wanted))
     targets = [target_of(source, output, ".mrcz") for source in sources]
     distinct(targets)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
         with open_movie(sources[0]) as movie:
+            if len(movie) < _FEWEST_FRAMES:
+                advice = "Name a movie first, or write the orientation into the recipe"
+                raise MrczError(
+                    sources[0], "a single frame does not tell how the gain lies", advice=advice
+                )
             wanted = with_orientation(wanted, movie)
         if wanted.gain is not None:
             say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")

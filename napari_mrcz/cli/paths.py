@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from napari_mrcz.errors import MrczError
 
-__all__ = ["PLAIN_SUFFIXES", "SUFFIXES", "distinct", "movies_in", "path", "target_of"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_mrcz.recipe import Recipe
+
+__all__ = [
+    "PLAIN_SUFFIXES", "SUFFIXES", "distinct", "movies_in", "path", "references", "target_of"
+]  # fmt: skip
 
 PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
 SUFFIXES = (".mrcz", *PLAIN_SUFFIXES)
@@ -27,7 +35,19 @@ def path(text: str) -> Path:
     return Path(text)
 
 
-def movies_in(paths: list[Path], suffixes: tuple[str, ...] = ()) -> list[Path]:
+def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path]:
+    """Give the files that look like movies and are none: what a recipe names, and a gain."""
+    named = [str(decimate or "")]
+    if recipe is not None and recipe.gain is not None:
+        named += [recipe.gain.reference, recipe.gain.dark]
+    if recipe is not None and recipe.outliers is not None:
+        named.append(recipe.outliers.defects)
+    return [Path(name) for name in named if name]
+
+
+def movies_in(
+    paths: list[Path], suffixes: tuple[str, ...] = (), besides: Sequence[Path] = ()
+) -> list[Path]:
     """Give files as they are named, and of folders all movies within, in order of their names.
 
     Parameters
@@ -36,6 +56,8 @@ def movies_in(paths: list[Path], suffixes: tuple[str, ...] = ()) -> list[Path]:
         Files and folders.
     suffixes : tuple of str
         Of the movies in folders; those of all formats that are read where there are none.
+    besides : sequence of Path
+        What in folders is no movie, such as a gain reference.
 
     Raises
     ------
@@ -46,11 +68,12 @@ def movies_in(paths: list[Path], suffixes: tuple[str, ...] = ()) -> list[Path]:
         from napari_mrcz.foreign import FOREIGN_SUFFIXES
 
         suffixes = (*SUFFIXES, *FOREIGN_SUFFIXES)
+    other = {file.resolve() for file in besides}
     found: list[Path] = []
     for named in paths:
         if named.is_dir():
             inside = (p for p in named.rglob("*") if p.name.lower().endswith(suffixes))
-            found += sorted(p for p in inside if p.is_file())
+            found += sorted(p for p in inside if p.is_file() and p.resolve() not in other)
         else:
             found.append(named)  # one that is not there is told of when its turn comes
     if not found:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import SUFFIXES
+from napari_mrcz.cli.paths import SUFFIXES, references
 from napari_mrcz.cli.progress import bar, outcome_text, say
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
-    from napari_mrcz.recipe import Recipe
     from napari_mrcz.watching import Watch
 
 __all__ = ["add_to"]
@@ -112,7 +111,7 @@ def watch(
         settle=settle,
         marker=marker,
         pattern=pattern,
-        ignored=[output, *_references(wanted, decimate)],
+        ignored=[output, *references(wanted, decimate)],
     )
     coding = {
         "codec": codec.value,
@@ -148,16 +147,6 @@ def watch(
         status = _tell(watching, as_json)
     if status:
         raise typer.Exit(status)
-
-
-def _references(recipe: Recipe | None, decimate: Path | None) -> list[Path]:
-    """Give the files that look like movies and are none."""
-    named = [str(decimate or "")]
-    if recipe is not None and recipe.gain is not None:
-        named += [recipe.gain.reference, recipe.gain.dark]
-    if recipe is not None and recipe.outliers is not None:
-        named.append(recipe.outliers.defects)
-    return [Path(name) for name in named if name]
 
 
 def _tell(watching: Watch, as_json: bool) -> int:
