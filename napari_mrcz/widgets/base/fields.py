@@ -1,15 +1,15 @@
-"""Fields of forms that explain themselves, and lists of choices in a narrow dock."""
+"""Fields and buttons that explain themselves, and lists of choices in a narrow dock."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QPushButton, QWidget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["choice_field", "form", "number_field"]
+__all__ = ["choice_field", "form", "number_field", "push_button"]
 
 
 def form(*rows: tuple[str, QWidget]) -> QFormLayout:
@@ -46,3 +46,10 @@ def choice_field(choices: Iterable[tuple[str, Any]], tip: str) -> QComboBox:
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(8)
     return combo
+
+
+def push_button(text: str, tip: str) -> QPushButton:
+    """Give a button that explains itself."""
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    return button

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_mrcz.texts import error_text
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job import Job, Report
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 
@@ -58,11 +59,11 @@ class JobControls(QWidget):
         self._pace = pace or _plain_pace
         self._job: Job | None = None
         self._may_start = ""
-        self.start_button = QPushButton(text)
-        self.start_button.setToolTip(tip)
+        self.start_button = push_button(text, tip)
         self._tip = tip
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip("Stop what is running; nothing on disk or shown is changed")
+        self.cancel_button = push_button(
+            "Cancel", "Stop what is running; nothing on disk or shown is changed"
+        )
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setToolTip("How much is done")

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.widgets.base.fields import form, number_field
-from napari_mrcz.widgets.base.panel import WrappedLabel
+from napari_mrcz.widgets.base.key import Key
 from napari_mrcz.widgets.base.plot import Plot
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ class PixelView(QWidget):
         self.plot.getPlotItem().setLogMode(x=False, y=True)
         self._values = self.plot.curve("accent", stepMode="center")
         self._noise = self.plot.curve("model")
-        self.legend = WrappedLabel("What is what in the plot")
-        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        self.legend = Key((("accent", "━", "pixels"), ("model", "━", "read noise alone")))
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.plot)
@@ -137,13 +136,7 @@ class PixelView(QWidget):
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""
         self.plot.apply_palette(colours)
-        parts = (colours.accent, "pixels"), (colours.model, "read noise alone")
-        self.legend.setText(
-            "&nbsp;&nbsp; ".join(
-                f"<span style='color:{colour}'>&#8212;</span>&nbsp;{name.replace(' ', '&nbsp;')}"
-                for colour, name in parts
-            )
-        )
+        self.legend.apply_palette(colours)
 
 
 class Gallery(QLabel):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Points
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
+from qtpy.QtWidgets import QCheckBox, QLabel
 
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.texts import error_text
-from napari_mrcz.widgets.base.fields import choice_field, form
+from napari_mrcz.widgets.base.fields import choice_field, form, push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.late_stack import LateStack
@@ -85,8 +85,10 @@ class Counting(Panel):
         self.preview = QCheckBox("Show counts as a layer")
         self.preview.setChecked(True)
         self.preview.setToolTip("Counts of the movie, each frame counted when it is looked at")
-        self.mark_button = QPushButton("Mark electrons of this frame")
-        self.mark_button.setToolTip("A layer of points where the electrons of the frame struck")
+        self.mark_button = push_button(
+            "Mark electrons of this frame",
+            "A layer of points where the electrons of the frame struck",
+        )
         self.column.addLayout(form(("Movie", self.layers), ("Counts in", self.super_resolution)))
         self.column.addWidget(self.controls)
         self.column.addWidget(self.found)

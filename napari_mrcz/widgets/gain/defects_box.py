@@ -15,10 +15,10 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGroupBox,
     QHBoxLayout,
-    QPushButton,
     QVBoxLayout,
 )
 
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -72,12 +72,12 @@ class DefectsBox(QGroupBox):
         self.controls = JobControls(
             panel, "Import…", "Add the pixels of a list of SerialEM or MotionCor, or of a map"
         )
-        self.show_button = QPushButton("Show")
-        self.show_button.setToolTip(
-            "Show them as a labels layer, to be painted and erased with napari's own tools"
+        self.show_button = push_button(
+            "Show", "Show them as a labels layer, to be painted and erased with napari's own tools"
         )
-        self.export_button = QPushButton("Export…")
-        self.export_button.setToolTip("Write them for SerialEM, for MotionCor, or as a map")
+        self.export_button = push_button(
+            "Export…", "Write them for SerialEM, for MotionCor, or as a map"
+        )
         self.join = QCheckBox("with pixels without usable gain")
         self.join.setToolTip("Gain that is 0, negative or no number marks a pixel as defective")
         self.join.setChecked(True)

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QGridLayout,
     QGroupBox,
-    QPushButton,
     QSlider,
     QVBoxLayout,
 )
@@ -21,6 +20,7 @@ from qtpy.QtWidgets import (
 from napari_mrcz.correction import PREPRINT_GAMMA, GammaCurve
 from napari_mrcz.errors import MrczError
 from napari_mrcz.texts import error_text
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
@@ -134,10 +134,10 @@ class GammaBox(QGroupBox):
         self.curve_points = self.curve_plot.curve("accent", symbol="o")
         self.rate_line = self.curve_plot.line("text")
         self.curve_text = WrappedLabel("What the curve says")
-        self.load_button = _button("Open curve…", "Read a curve of γ by dose rate (JSON)")
-        self.save_button = _button("Save curve…", "Write the curve as JSON")
-        self.curve_button = _button("Fit curve", "")
-        self.forget_button = _button("Clear points", "Forget the γ fitted so far")
+        self.load_button = push_button("Open curve…", "Read a curve of γ by dose rate (JSON)")
+        self.save_button = push_button("Save curve…", "Write the curve as JSON")
+        self.curve_button = push_button("Fit curve", "")
+        self.forget_button = push_button("Clear points", "Forget the γ fitted so far")
         self.fit_controls = JobControls(
             panel,
             "Fit γ",
@@ -279,9 +279,3 @@ class GammaBox(QGroupBox):
     def _forget(self) -> None:
         self.points.clear()
         self._show_curve()
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button

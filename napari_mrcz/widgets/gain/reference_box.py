@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from napari.layers import Image
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtGui import QAction
-from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QMenu, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QMenu, QVBoxLayout
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.gain.drops import FileDrops
@@ -72,18 +73,17 @@ class ReferenceBox(QGroupBox):
         )
         self.menu = QMenu(self)
         self.menu.setToolTipsVisible(True)
-        self.menu_button = QPushButton("From layers")
-        self.menu_button.setToolTip(
-            "Take a layer of one image as the gain reference, or make one from the open movies"
+        self.menu_button = push_button(
+            "From layers",
+            "Take a layer of one image as the gain reference, or make one from the open movies",
         )
         self.menu_button.setMenu(self.menu)
-        self.dark_button = QPushButton("Dark reference…")
-        self.dark_button.setToolTip(
+        self.dark_button = push_button(
+            "Dark reference…",
             "Choose the mean counts of a frame without a beam, which are subtracted first. "
-            "It lies the same way round as the gain reference"
+            "It lies the same way round as the gain reference",
         )
-        self.no_dark_button = QPushButton("No dark")
-        self.no_dark_button.setToolTip("Subtract nothing")
+        self.no_dark_button = push_button("No dark", "Subtract nothing")
         self.summary = WrappedLabel("The gain reference, and how it fits the frames")
         self.dark_summary = WrappedLabel("The dark reference")
         self._lay_out()

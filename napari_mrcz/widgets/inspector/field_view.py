@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QApplication, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QLineEdit, QVBoxLayout, QWidget
 
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -59,8 +60,7 @@ class FieldView(QWidget):
         self.details = WrappedLabel("The entry that is selected, in full; it can be copied")
         tip = "Put all of it on the clipboard, but for large arrays, which JSON cannot hold"
         self.controls = JobControls(panel, "Copy as JSON", tip)
-        self.export_button = QPushButton("Export…")
-        self.export_button.setToolTip("Save the same JSON as a file")
+        self.export_button = push_button("Export…", "Save the same JSON as a file")
         self.controls.buttons.insertWidget(1, self.export_button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 6, 0, 0)

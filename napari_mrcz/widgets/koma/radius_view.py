@@ -9,8 +9,8 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
 
+from napari_mrcz.widgets.base.key import Key
 from napari_mrcz.widgets.base.plot import Plot
-from napari_mrcz.widgets.koma.key import Key
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QWidget
 
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.koma.model import by_name, by_time
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ class SourceBar(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._folder = ""
-        self.folder = _button("Add folder…", "Add all movies of a folder, in the order of names")
-        self.layers = _button("Add open layers", "Add the movies open in napari, oldest first")
+        self.folder = push_button(
+            "Add folder…", "Add all movies of a folder, in the order of names"
+        )
+        self.layers = push_button("Add open layers", "Add the movies open in napari, oldest first")
         _row(self, self.folder, self.layers)
         self.folder.clicked.connect(self._ask)
         self.layers.clicked.connect(self.layers_wanted)
@@ -65,10 +68,10 @@ class OrderBar(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.up = _button("▲", "Move the selected stacks up: acquired earlier")
-        self.down = _button("▼", "Move the selected stacks down: acquired later")
-        self.sort = _button("Sort", "Put all stacks in the order of acquisition")
-        self.remove = _button("Remove", "Take the selected stacks off the list; files stay")
+        self.up = push_button("▲", "Move the selected stacks up: acquired earlier")
+        self.down = push_button("▼", "Move the selected stacks down: acquired later")
+        self.sort = push_button("Sort", "Put all stacks in the order of acquisition")
+        self.remove = push_button("Remove", "Take the selected stacks off the list; files stay")
         menu = QMenu(self)
         self.sort_actions = {
             text: self._action(menu, text, key)
@@ -84,12 +87,6 @@ class OrderBar(QWidget):
         action: Any = menu.addAction(text)
         action.triggered.connect(lambda: self.sorted.emit(key))
         return action
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button
 
 
 def _row(widget: QWidget, *parts: QWidget) -> None:

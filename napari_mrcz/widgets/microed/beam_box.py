@@ -9,13 +9,12 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QGroupBox,
     QHBoxLayout,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_mrcz.widgets.base.fields import form, number_field
+from napari_mrcz.widgets.base.fields import form, number_field, push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 
 if TYPE_CHECKING:
@@ -62,9 +61,8 @@ class BeamBox(QGroupBox):
         self.controls = JobControls(
             panel, "Find beam", "Find what the sum of all frames is most nearly symmetric about"
         )
-        self.drag_button = QPushButton("Drag beam")
-        self.drag_button.setToolTip(
-            "Drag the cross over the pattern with the mouse; the annuli follow it"
+        self.drag_button = push_button(
+            "Drag beam", "Drag the cross over the pattern with the mouse; the annuli follow it"
         )
         self.controls.buttons.insertWidget(1, self.drag_button)
         self.annuli = QSpinBox()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtCore import Qt, Slot
+from qtpy.QtCore import Slot
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_mrcz.widgets.base.key import Key
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
 
@@ -47,8 +48,10 @@ class HistogramView(QWidget):
         self._fitted = self.plot.curve("model")
         self._zero = self.plot.line("grid")
         self._zero.setVisible(True)
-        self.legend = WrappedLabel("What is what in the plot")
-        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        self.legend = Key(
+            (("hot", "●", "recorded"), ("text", "●", "corrected"),
+             ("model", "━", "fitted lognormal"))
+        )  # fmt: skip
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         for part in (self.title, self.plot, self.legend):
@@ -76,17 +79,7 @@ class HistogramView(QWidget):
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""
         self.plot.apply_palette(colours)
-        parts = (
-            ("&#9679;", colours.hot, "recorded"),
-            ("&#9679;", colours.text, "corrected"),
-            ("&#8212;", colours.model, "fitted lognormal"),
-        )
-        self.legend.setText(
-            "&nbsp;&nbsp; ".join(
-                f"<span style='color:{colour}'>{sign}</span>&nbsp;{name.replace(' ', '&nbsp;')}"
-                for sign, colour, name in parts
-            )
-        )
+        self.legend.apply_palette(colours)
 
     def _show_range(self, reach: tuple[float, float], most: float) -> None:
         self.plot.setXRange(*reach, padding=0.03)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
 
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.microed.fit_table import FitTable, rows
 from napari_mrcz.widgets.microed.histogram_view import HistogramView
@@ -40,10 +41,12 @@ class ResultView(QWidget):
     def __init__(self, panel: Panel) -> None:
         super().__init__()
         self._panel = panel
-        self.toggle_button = QPushButton("Show before")
-        self.toggle_button.setToolTip("Change between the movie as recorded and as corrected")
-        self.save_button = QPushButton("Save corrected…")
-        self.save_button.setToolTip("Open the Save stack widget with the corrected movie")
+        self.toggle_button = push_button(
+            "Show before", "Change between the movie as recorded and as corrected"
+        )
+        self.save_button = push_button(
+            "Save corrected…", "Open the Save stack widget with the corrected movie"
+        )
         self.offset = WrappedLabel(
             "Added to all pixels where a format has no negative numbers, such as SMV: the "
             "command napari-mrcz microed writes these. MRC files need none"

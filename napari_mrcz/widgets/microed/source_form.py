@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import QTimer, Signal, Slot
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.texts import error_text
-from napari_mrcz.widgets.base.fields import form
+from napari_mrcz.widgets.base.fields import form, push_button
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.preview import geometry
 
@@ -62,10 +62,10 @@ class SourceForm(QWidget):
             "A labels layer: what is painted is not valid, such as the shadow of the beam stop. "
             "These pixels are neither fitted nor changed"
         )
-        self.paint_button = QPushButton("Paint…")
-        self.paint_button.setToolTip(
+        self.paint_button = push_button(
+            "Paint…",
             "Paint the beam stop's shadow with napari's brush, on the labels layer picked or a "
-            "new one"
+            "new one",
         )
         self.regions = self._labels_picker("annuli about the beam")
         self.regions.setToolTip(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QGridLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QGridLayout, QWidget
+
+from napari_mrcz.widgets.base.fields import push_button
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.outliers.works import Work
@@ -23,19 +25,19 @@ class ButtonBar(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reset_button = _button("Reset to the fit", "Take the thresholds of the fit again")
-        self.toggle_button = _button(
+        self.reset_button = push_button("Reset to the fit", "Take the thresholds of the fit again")
+        self.toggle_button = push_button(
             "Show before", "Change between the movie and the corrected one (Shift+B in the viewer)"
         )
-        self.colour_button = _button(
+        self.colour_button = push_button(
             "Colour outliers", "Colour hot pixels orange and dark ones blue, over what is shown"
         )
         self.colour_button.setCheckable(True)
-        self.mask_button = _button(
+        self.mask_button = push_button(
             "Outlier mask", "Show outliers as labels: 1 hot, 2 dark, 3 defect"
         )
         self.mask_button.setCheckable(True)
-        self.save_button = _button(
+        self.save_button = push_button(
             "Save corrected…", "Open the Save stack widget with the corrected movie"
         )
         grid = QGridLayout(self)
@@ -58,9 +60,3 @@ class ButtonBar(QWidget):
         self.colour_button.setChecked(work is not None and work.layers.shows_colours)
         after = work is not None and work.layers.shows_corrected
         self.toggle_button.setText("Show before" if after else "Show after")
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button

@@ -9,6 +9,7 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.key import Key
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
 from napari_mrcz.widgets.save_stack.exploring import Exploration, Trial, explore
@@ -76,7 +77,8 @@ class Explorer(QWidget):
             curve.scatter.sigHovered.connect(self._on_hovered)
             self._curves[codec] = curve
         self._bound = self.plot.line("muted", angle=0)
-        self.legend = WrappedLabel("Signs of the codecs, and the largest ratio there can be")
+        signs = [(colour, written, codec) for codec, (colour, _, written) in _SIGNS.items()]
+        self.legend = Key([*signs, ("muted", "╌╌", "Shannon's bound")])
         self.told = WrappedLabel("The point under the mouse")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -119,13 +121,7 @@ class Explorer(QWidget):
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""
         self.plot.apply_palette(colours)
-        shades = vars(colours)
-        signs = [
-            f'<span style="color: {shades[colour]}">{written}</span>&nbsp;{codec}'
-            for codec, (colour, _, written) in _SIGNS.items()
-        ]
-        bound = f'<span style="color: {colours.muted}">╌╌</span>&nbsp;Shannon\'s&nbsp;bound'
-        self.legend.setText(" &nbsp; ".join([*signs, bound]))
+        self.legend.apply_palette(colours)
 
     @Slot(object)
     def _on_explored(self, found: Exploration) -> None:

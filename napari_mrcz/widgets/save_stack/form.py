@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
     QSizePolicy,
     QSpinBox,
     QWidget,
@@ -25,7 +24,7 @@ from napari_mrcz.plugin.layers import check_target, stack_of_layer
 from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack.files import COMPRESSED_SUFFIX
 from napari_mrcz.texts import block_text, error_text
-from napari_mrcz.widgets.base.fields import choice_field
+from napari_mrcz.widgets.base.fields import choice_field, push_button
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.save_stack.model import SaveOptions, dtype_choices, suggest_path
 
@@ -82,8 +81,7 @@ class SaveForm(QWidget):
         self.summary.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.path = QLineEdit()
         self.path.setPlaceholderText("movie.mrcz")
-        self.browse = QPushButton("Browse…")
-        self.browse.setToolTip("Choose the file")
+        self.browse = push_button("Browse…", "Choose the file")
         self.codec = choice_field(
             _CODECS, "Codec of the chunks; every MRCZ reader knows all of these"
         )

@@ -12,6 +12,7 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QHBoxLayout, QMessageBox, QProgressBar, QPushButton
 
 from napari_mrcz.texts import error_text, size_text
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job import Job, LatestJob
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.save_stack.explorer import Explorer
@@ -58,8 +59,9 @@ class SaveStack(Panel):
         self.explorer = Explorer(self)
         self.estimate = WrappedLabel("From excerpts of the first, the middle and the last frame")
         self.save_button = QPushButton("Save")
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip("Stop saving; a file that was there before stays as it was")
+        self.cancel_button = push_button(
+            "Cancel", "Stop saving; a file that was there before stays as it was"
+        )
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setToolTip("Frames written or verified")
