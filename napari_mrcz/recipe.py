@@ -155,12 +155,14 @@ class Recipe:
             If it is no TOML, or has a table, key or value that means nothing; names it.
         """
         try:
-            with open(path, "rb") as file:
-                content = tomllib.load(file)
+            # Some editors put a mark before the first letter, which TOML does not know.
+            content = tomllib.loads(Path(path).read_text("utf-8-sig"))
         except OSError as error:
             raise MrczError(path, f"cannot be opened: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise MrczError(path, f"it is no TOML: {error}") from error
+        except RecursionError as error:
+            raise MrczError(path, "it is no recipe: values within values without end") from error
         return cls.from_dict(content, path)
 
     @classmethod

@@ -72,3 +72,17 @@ def test_packed_metadata_is_smaller_and_whole():
     found = {s.name: s.nbytes for s in serialisations(200_000)}
     for name in ("JSON", "MessagePack"):
         assert found[f"{name}, zstd"] < found[f"{name}, lz4"] < found[f"{name}, bare"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.bool_, np.complex64])
+def test_ways_that_cannot_hold_the_pixels_are_left_out(dtype, tmp_path):
+    """8-bit movies are often bright, which mrcz has no type for."""
+    frames = (np.random.default_rng(3).random((2, 32, 32)) * 255).astype(dtype)
+    results = race(frames, list(contestants(frames)), rounds=1, folder=tmp_path)
+    assert "MRCZ, zstd-1" in {result.name for result in results}
+
+
+def test_pixels_that_are_not_a_number_come_back_too(tmp_path):
+    """NaN equals nothing, itself included."""
+    frames = np.full((2, 32, 32), np.nan, np.float32)
+    assert race(frames, list(contestants(frames)), rounds=1, folder=tmp_path)

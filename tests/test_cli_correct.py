@@ -188,6 +188,7 @@ def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
         ("[output]\nlevel = 3\n", "does nothing"),
         ("koma = 12\n", r"Write a table: \[koma\]"),
         ("[koma\n", "it is no TOML"),
+        ("x = " + 3000 * "[" + 3000 * "]", "values within values without end"),
     ],
 )
 def test_what_means_nothing_in_a_recipe_is_named(tmp_path, text, said):
@@ -195,6 +196,12 @@ def test_what_means_nothing_in_a_recipe_is_named(tmp_path, text, said):
     (tmp_path / "recipe.toml").write_text(text)
     with pytest.raises(nm.MrczError, match=said):
         Recipe.load(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_may_begin_with_the_mark_that_some_editors_write(tmp_path):
+    """Those of Windows do."""
+    (tmp_path / "recipe.toml").write_bytes(b"\xef\xbb\xbf[koma]\r\nradius = 3\r\n")
+    assert Recipe.load(tmp_path / "recipe.toml").koma == KomaStep(radius=3)
 
 
 def test_a_recipe_comes_back_as_it_was_saved(tmp_path):

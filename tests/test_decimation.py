@@ -172,3 +172,12 @@ def test_it_is_rebuilt_from_its_description(movie, floats):
     again = rebuild(decimation.describe())
     np.testing.assert_array_equal(again(floats[3], 3), decimation(floats[3], 3))
     assert again.output_dtype(np.float32) == np.uint8
+
+
+@pytest.mark.filterwarnings("error")
+def test_complex_movies_and_gains_are_refused():
+    frames = np.ones((2, 4, 4), np.complex64)
+    with pytest.raises(ValueError, match="holds complex64, where counts are real"):
+        decimate(frames, np.ones((4, 4)))
+    with pytest.raises(ValueError, match="real values"):
+        decimate(frames.real, np.ones((4, 4), np.complex64))

@@ -84,3 +84,27 @@ def test_it_is_saved_as_json(tmp_path):
     path.write_text('{"a1": 1}')
     with pytest.raises(ValueError, match="no curve of gamma"):
         GammaCurve.load(path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("flat", "said"),
+    [
+        (np.zeros((3, 64, 64), np.uint8), "holds no counts"),
+        (np.zeros((0, 64, 64), np.uint8), "without frames"),
+        (np.ones((3, 64, 64), np.complex64), "not of complex64"),
+        (np.ones((3, 64, 64), object), "not of object"),
+        (np.ones((1, 3, 64, 64), np.uint8), "where frames"),
+        ([np.ones((64, 64), np.complex64)] * 2, "not of complex64"),
+    ],
+)
+def test_no_gamma_is_made_up_of_a_flat_that_tells_nothing(flat, said):
+    reference = np.random.default_rng(1).uniform(0.9, 1.1, (64, 64))
+    with pytest.raises(ValueError, match=said):
+        fit_gamma(flat, reference)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_complex_reference_is_refused():
+    with pytest.raises(ValueError, match="real values"):
+        fit_gamma(np.ones((3, 64, 64), np.uint8), np.ones((64, 64), np.complex64))

@@ -65,6 +65,8 @@ def test_what_cannot_be_rebuilt_says_which_step():
         replay([good, {"name": "Magic"}], np.ones((1, 2, 2)))
     with pytest.raises(ValueError, match="step 0"):
         replay([{}], np.ones((1, 2, 2)))
+    with pytest.raises(ValueError, match="step 0 of the history: a step is a dictionary, not str"):
+        replay("movie.mrcz", np.ones((1, 2, 2)))
     damaged = good | {"reference": np.full((2, 2), 2, np.float32)}
     with pytest.raises(ValueError, match=r"'GainNormalization' of napari-mrcz.*checksum"):
         rebuild(damaged)

@@ -93,3 +93,28 @@ def test_another_cameras_reference_improves_nothing():
 def test_one_frame_tells_nothing():
     with pytest.raises(ValueError, match="two frames"):
         find_orientation(np.ones((1, 8, 8)), np.ones((8, 8)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        (np.zeros((4, 64, 64), np.uint8), "no counts"),
+        (np.full((4, 64, 64), np.nan, np.float32), "no counts"),
+        (np.ones((4, 64, 64), np.complex64), "real numbers, not complex64"),
+        (np.ones((2, 4, 64, 64), np.uint8), "images of real numbers"),
+        (np.ones((64, 64), np.uint8), "images of real numbers"),
+    ],
+)
+def test_no_orientation_is_made_up_of_frames_that_tell_nothing(frames, said):
+    reference = np.random.default_rng(1).uniform(0.9, 1.1, (64, 64))
+    with pytest.raises(ValueError, match=said):
+        find_orientation(frames, reference)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("reference", [np.ones(64), np.ones((64, 64), np.complex64), None])
+def test_a_reference_that_is_no_image_is_refused(reference):
+    frames = np.random.default_rng(1).poisson(3, (4, 64, 64))
+    with pytest.raises(ValueError, match="an image of real numbers"):
+        find_orientation(frames, reference)

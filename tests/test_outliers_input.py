@@ -1,5 +1,7 @@
 """Degenerate and wrong input to the outlier filter: each has a defined answer."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,50 @@ def test_frames_of_another_shape_or_kind_are_refused():
         fitted(np.zeros((64, 65), np.uint8), 0)
     with pytest.raises(ValueError, match="real"):
         fitted.output_dtype(np.complex64)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_saturated_frames_of_32_bits_take_no_memory(model):
+    """As many electrons as there are grey values would be 180 GB of them."""
+    frames = np.full((6, 16, 16), 2**32 - 1, np.uint32)
+    tracemalloc.start()
+    try:
+        fitted = OutlierFilter.fit(frames, model=model)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert fitted.n_hot == fitted.n_dark == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("scale", [1e25, 1e36, 1e-40])
+def test_sums_of_a_size_that_no_counts_have_are_refused(model, scale):
+    frames = (noise().astype(np.float64) * scale).astype(np.float32)
+    with pytest.raises(ValueError, match="no counts of electrons"):
+        OutlierFilter.fit(frames, model=model)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-9, 1e12])
+def test_the_scale_of_the_counts_does_not_matter(scale):
+    frames = noise(mean=50).astype(np.float32)
+    frames[:, 8, 9] = 500
+    fitted = OutlierFilter.fit(frames * np.float32(scale))
+    assert np.array_equal(fitted.mask, OutlierFilter.fit(frames).mask)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("model", MODELS)
+def test_a_pixel_too_large_to_compute_with_is_a_defect(model):
+    frames = noise(dtype=np.float32)
+    frames[:, 8, 9] = 1e35
+    fitted = OutlierFilter.fit(frames, model=model)
+    assert fitted.mask[8, 9] == 2
+    assert fitted(frames[0], 0).max() < 50
+
+
+@pytest.mark.parametrize("movie", [None, "movie.mrcz", 5, [[1, 2]]])
+def test_what_is_no_movie_is_refused(movie):
+    with pytest.raises(ValueError, match="outliers are looked for in frames"):
+        OutlierFilter.fit(movie)

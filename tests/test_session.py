@@ -265,6 +265,8 @@ def test_what_makes_no_sense_is_refused(stacks):
         Koma(stacks[:1])
     with pytest.raises(ValueError, match="at least one stack"):
         Session([])
+    with pytest.raises(ValueError, match="a list of movies, not one name"):
+        Session("movie.mrcz")
     with pytest.raises(ValueError, match="radius"):
         Koma(stacks, 0)
     with pytest.raises(ValueError, match="auto"):

@@ -24,6 +24,8 @@ __all__ = ["Contestant", "contestants", "flush"]
 Frames = npt.NDArray[Any]
 
 _FOUR_BITS = 15
+# What `mrcz` stores as it is given.
+_MRCZ = [np.dtype(name) for name in ("i1", "i2", "u2", "i4", "u4", "f4", "c8")]
 # Packers read a plain file and write another; the levels are those of the article's Table 1.
 _PACKERS = {
     "pigz": (["pigz", "--fast", "--keep", "--force"], ["pigz", "-d"], ".gz"),
@@ -69,7 +71,7 @@ def contestants(frames: Frames, *, slow: bool = False) -> Iterator[Contestant]:
     for codec, level in (("lz4", 9), ("zstd", 1), ("zstd", 5)):
         wanted = partial(_write, codec=codec, level=level)
         yield Contestant(f"MRCZ, {codec}-{level}", ".mrcz", wanted, read)
-    if find_spec("mrcz") is not None:
+    if find_spec("mrcz") is not None and _signed(frames).dtype in _MRCZ:
         yield Contestant("mrcz, zstd-1", ".mrcz", _write_mrcz, _read_mrcz)
     for name, codec in (("deflate", "zlib"), ("LZW", "lzw")):
         if codec == "zlib" or find_spec("imagecodecs") is not None:

@@ -139,7 +139,10 @@ class Decimation:
                 f"a gain reference of {self.gain.factor.shape} does not fit a frame of "
                 f"{frame.shape}; find_orientation tells how it does"
             )
-        normalised = np.asarray(frame, np.float32)
+        if frame.dtype.kind not in "buif":
+            raise ValueError(f"frame {index} holds {frame.dtype}, where counts are real numbers")
+        with np.errstate(over="ignore"):
+            normalised = np.asarray(frame, np.float32)
         if frame.dtype != np.float32 and not np.array_equal(normalised, frame):
             raise ValueError(f"frame {index} holds {frame.dtype} that float32 cannot hold")
         with np.errstate(over="ignore", invalid="ignore"):

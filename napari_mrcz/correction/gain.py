@@ -244,6 +244,8 @@ def estimate_gain(
 
 
 def _frozen(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    if np.iscomplexobj(values):
+        raise ValueError("a reference has real values, not complex ones")
     array = np.array(values, np.float32, order="C")
     array.flags.writeable = False
     return array

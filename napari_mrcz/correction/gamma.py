@@ -57,8 +57,8 @@ def fit_gamma(
     Raises
     ------
     ValueError
-        If shapes differ, the reference has no pattern, or the best gamma lies at a bound: the
-        reference is another camera's, or turned.
+        If shapes differ, the flat holds no counts, the reference has no pattern, or the best gamma
+        lies at a bound: the reference is another camera's, or turned.
     """
     roughness = Roughness(flat, reference)
     found = minimize_scalar(roughness, bounds=bounds, method="bounded", options={"xatol": 1e-4})
@@ -84,11 +84,13 @@ class Roughness:
     Raises
     ------
     ValueError
-        If shapes differ, or the reference has no pattern.
+        If shapes differ, the flat holds no counts, or the reference has no pattern.
     """
 
     def __init__(self, flat: Any, reference: npt.ArrayLike) -> None:
         counts = frame_sum(flat)
+        if np.iscomplexobj(reference):
+            raise ValueError("a reference has real values, not complex ones")
         gain = np.asarray(reference, np.float64)
         if gain.shape != counts.shape:
             raise ValueError(f"a reference of {gain.shape} does not fit a flat of {counts.shape}")
@@ -99,6 +101,8 @@ class Roughness:
         self._filled = share > 1e-6
         if not self._filled.any() or np.ptp(self._logarithm[self._good]) == 0:
             raise ValueError("the reference has no pattern that could be scaled")
+        if not self._counts.mean() > 0:
+            raise ValueError("the flat holds no counts")
         self._share = share[self._filled]
 
     def __call__(self, gamma: float) -> float:

@@ -34,6 +34,7 @@ A correction that can be done again keeps this convention::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -43,7 +44,7 @@ import xxhash
 from napari_mrcz.software import software
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 __all__ = ["Replayable", "described", "fingerprint", "rebuild", "register", "replay"]
 
@@ -86,6 +87,8 @@ def rebuild(description: Mapping[str, Any]) -> Replayable:
     ValueError
         If it is no description of a correction known here, or a damaged one; says which.
     """
+    if not isinstance(description, Mapping):
+        raise ValueError(f"a step is a dictionary, not {type(description).__name__}")
     name = description.get("name")
     cls = _registry.get(name) if isinstance(name, str) else None
     if cls is None:

@@ -156,13 +156,20 @@ def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
     Raises
     ------
     ValueError
-        If the reference fits in no orientation, or there are fewer than two frames.
+        If the reference fits in no orientation, there are fewer than two frames, or they hold no
+        counts that it could be compared with.
     """
-    shape, n, total, squares = _moments(movie)
     reference = np.asarray(reference)
+    if reference.ndim != 2 or reference.dtype.kind not in "buif":
+        raise ValueError(
+            f"a reference is an image of real numbers, not {reference.dtype} of {reference.shape}"
+        )
+    shape, n, total, squares = _moments(movie)
     usable = ordinary_pixels(total)
     level = _smoothed(total / n, usable)
     usable &= level > 0
+    if not usable.any():
+        raise ValueError("the frames hold no counts that a reference could be compared with")
     level[level <= 0] = 1
     total /= level
     squares /= level**2
@@ -190,6 +197,10 @@ def _moments(movie: Any) -> tuple[tuple[int, int], int, Image, Image]:
     shape = (0, 0)
     total = squares = np.empty(0)
     for frame in movie:
+        if frame.ndim != 2 or frame.dtype.kind not in "buif":
+            raise ValueError(
+                f"frames are images of real numbers, not {frame.dtype} of {frame.shape}"
+            )
         counts = np.array(frame[_middle(frame.shape)], np.float64)
         if not n:
             shape = frame.shape

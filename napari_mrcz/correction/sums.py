@@ -27,8 +27,15 @@ def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If there are no frames.
+        If there are no frames, or they are not real numbers.
     """
+    shape = getattr(movie, "shape", None)
+    if shape is not None and len(shape) not in (2, 3):
+        raise ValueError(f"an array of shape {tuple(shape)}, where frames (n, y, x) are expected")
+    if shape is not None and len(shape) == 3 and not shape[0]:
+        raise ValueError("a movie without frames")
+    if hasattr(movie, "dtype"):
+        _check_real(movie.dtype)
     if isinstance(movie, np.ndarray):
         total = sum_array(movie) if movie.ndim == 3 else movie
     elif hasattr(movie, "sum"):
@@ -36,15 +43,22 @@ def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
     else:
         frames = iter(movie)
         try:
-            total = np.array(next(frames), np.float64)
+            total = np.asarray(next(frames))
+            total = total.astype(np.float64 if total.dtype.kind in "buif" else total.dtype)
         except StopIteration:
             raise ValueError("a movie without frames") from None
         for frame in frames:
             total += frame
+    _check_real(total.dtype)
     total = np.asarray(total, np.float64)
     if total.ndim != 2 or not total.size:
         raise ValueError(f"frames sum to an array of shape {total.shape}, where (y, x) is expected")
     return total
+
+
+def _check_real(dtype: np.dtype[Any]) -> None:
+    if np.dtype(dtype).kind not in "buif":
+        raise ValueError(f"frames of real numbers are summed, not of {dtype}")
 
 
 def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[np.bool_]:

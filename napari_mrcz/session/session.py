@@ -55,6 +55,8 @@ class Session:
     def __init__(
         self, stacks: Iterable[StackLike], *, prepare: Callable[[Stack], Stack] | None = None
     ) -> None:
+        if isinstance(stacks, str | PathLike):
+            raise ValueError(f"a session is a list of movies, not one name ({stacks})")
         self._stacks = tuple(stacks)
         if not self._stacks:
             raise ValueError("a session has at least one stack")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MOST_FRAMES", "Background"]
+__all__ = ["MOST_FRAMES", "Background", "real"]
 
 # A median of so many frames is near enough to tell which pixels were struck.
 _FRAMES_OF_MEDIAN = 9
@@ -17,6 +17,8 @@ MOST_FRAMES = 64
 
 # Values farther above the offset than this were struck.
 _STRUCK = 2.5
+# No detector gives such values, whose squares are no numbers any more.
+_BEYOND = 1e15
 # Mean of a normal distribution that was cut off above 2.5 sigma, in sigmas.
 _CUT_MEAN = -0.017638
 
@@ -51,13 +53,16 @@ class Background:
         Raises
         ------
         ValueError
-            If there are no frames, or they do not vary.
+            If there are no frames, they do not vary, or hold what no detector gives.
         """
-        n = len(movie)
+        shape = tuple(getattr(movie, "shape", ()))
+        if len(shape) != 3 or not all(shape[1:]):
+            raise ValueError(f"electrons are counted in frames (n, y, x), not in {shape}")
+        n = shape[0]
         if not n:
             raise ValueError("a background is measured on at least one frame")
         few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES_OF_MEDIAN)).astype(int))
-        frames = np.stack([np.asarray(movie[int(i)]) for i in few])
+        frames = np.stack([real(np.asarray(movie[int(i)])) for i in few])
         if n < 3:
             # No frame to compare with: all pixels are taken to be alike.
             offset = np.full(frames.shape[1:], np.median(frames), np.float32)
@@ -74,12 +79,30 @@ class Background:
         total = np.zeros(offset.shape, np.float32)
         number = np.zeros(offset.shape, np.float32)
         for i in many:
-            apart = np.asarray(movie[int(i)]) - offset
+            apart = real(np.asarray(movie[int(i)])) - offset
             quiet = apart < _STRUCK * noise
             total += np.where(quiet, apart, 0)
             number += quiet
         offset += total / np.maximum(number, 1) - np.float32(_CUT_MEAN * noise)
         return cls(offset, _below(frames, offset))
+
+
+def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give a frame again, if all of its pixels are numbers.
+
+    Raises
+    ------
+    ValueError
+        If they are complex, or not finite.
+    """
+    if frame.dtype.kind not in "buif":
+        raise ValueError(f"electrons are counted in frames of real numbers, not of {frame.dtype}")
+    if frame.dtype.kind == "f":
+        largest = min(_BEYOND, float(np.finfo(frame.dtype).max))
+        if not (np.abs(frame) <= largest).all():
+            advice = "replace those pixels first (OutlierFilter)"
+            raise ValueError(f"a frame has pixels that are no charges, such as NaN; {advice}")
+    return frame
 
 
 def _below(frames: npt.NDArray[Any], offset: npt.NDArray[np.float32]) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.counting.background import MOST_FRAMES, Background
+from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, real
 from napari_mrcz.correction.counting.events import Events, draw, find_events, patches_at, peaks
 from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
 from napari_mrcz.correction.history import described, register
@@ -99,7 +99,8 @@ class ElectronCounting:
         Raises
         ------
         ValueError
-            If the frames do not vary, or nothing in them looks like an electron.
+            If the frames do not vary, are not of finite numbers, or nothing in them looks like an
+            electron.
         """
         background = Background.fit(movie)
         excerpts = _excerpts(movie)
@@ -117,11 +118,17 @@ class ElectronCounting:
         return replace(self, threshold=float(threshold))
 
     def events(self, frame: npt.NDArray[Any]) -> Events:
-        """Find the electrons of a raw frame (y, x)."""
+        """Find the electrons of a raw frame (y, x).
+
+        Raises
+        ------
+        ValueError
+            If it has another shape, or pixels that are not finite.
+        """
         if frame.shape != self.background.offset.shape:
             raise ValueError(f"a background of {self._shape} for a frame of {frame.shape}")
         return find_events(
-            frame - self.background.offset, self.spread, self.threshold, self.background.noise
+            real(frame) - self.background.offset, self.spread, self.threshold, self.background.noise
         )
 
     def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[np.uint8]:
@@ -216,7 +223,7 @@ def _excerpts(movie: Any) -> _Excerpts:
     few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES)).astype(int))
     top, left = max(0, rows - _SIDE) // 2, max(0, columns - _SIDE) // 2
     window = np.s_[top : top + _SIDE, left : left + _SIDE]
-    frames = tuple(np.asarray(movie[int(i)])[window] for i in few)
+    frames = tuple(real(np.asarray(movie[int(i)])[window]) for i in few)
     return _Excerpts(window, frames, min(n, MOST_FRAMES))
 
 

@@ -19,6 +19,10 @@ __all__ = ["SummedCounts"]
 
 # Pixels that typical values are taken from.
 _SAMPLE = 2**18
+# What is larger, or smaller than its reciprocal, has no square in float32; a few pixels may.
+_LARGEST, _FEW = 1e18, 0.01
+# Beyond these not all whole numbers are floats.
+_WHOLE = 2.0**53
 
 Image = npt.NDArray[Any]
 
@@ -76,9 +80,10 @@ class SummedCounts:
         Raises
         ------
         ValueError
-            If the frames are not real numbers, shapes differ, or no pixel is usable.
+            If the frames are not real numbers, of a size that no counts have, shapes differ, or no
+            pixel is usable.
         """
-        shape = tuple(movie.shape)
+        shape = tuple(getattr(movie, "shape", ()))
         if len(shape) != 3 or not all(shape):
             raise ValueError(f"outliers are looked for in frames (n, y, x), not in {shape}")
         if np.dtype(movie.dtype).kind not in "buif":
@@ -91,7 +96,7 @@ class SummedCounts:
         if defects is not None:
             unusable.append(_fitting("defects", defects, shape[1:]).astype(np.bool_))
         if total.dtype.kind == "f":
-            unusable.append(~np.isfinite(total))
+            unusable.append(_beyond(total))
         if gain is not None:
             factor = _fitting("a gain", gain, shape[1:]).astype(np.float32)
             unusable.append(~(np.isfinite(factor) & (factor > 0)))
@@ -155,6 +160,33 @@ def _sum(movie: Any) -> Image:
     return running.total()
 
 
+def _beyond(total: Image) -> npt.NDArray[np.bool_]:
+    """Mark pixels of a float sum that are not finite, or too large to be computed with.
+
+    Raises
+    ------
+    ValueError
+        If these are not single pixels, but all are so large, or all so small.
+    """
+    beyond = ~_usable(total)
+    with np.errstate(invalid="ignore"):
+        most = float(np.abs(total).max(where=~beyond, initial=0))
+        large = np.count_nonzero(beyond & np.isfinite(total))
+    if large > _FEW * total.size:
+        raise ValueError(f"sums beyond {_LARGEST:g} are no counts of electrons")
+    if 0 < most < 1 / _LARGEST:
+        raise ValueError(f"sums of {most:.2g} at most are no counts of electrons")
+    return beyond
+
+
+def _usable(image: Image) -> npt.NDArray[np.bool_]:
+    if image.dtype.kind != "f":
+        return np.ones(image.shape, np.bool_)
+    largest = min(_LARGEST, float(np.finfo(image.dtype).max))
+    usable: npt.NDArray[np.bool_] = np.abs(image) <= largest
+    return usable
+
+
 def _fitting(what: str, image: npt.ArrayLike, shape: tuple[int, ...]) -> Image:
     image = np.asarray(image)
     if image.shape != shape:
@@ -201,15 +233,16 @@ def _measure_per_electron(
     # Rows of a frame are not kept by a stack, as whole ones are.
     frames = [np.asarray(movie[index, ::step]) for index in range(min(2, len(movie)))]
     low, high = np.percentile(values, [1, 99])
-    usual = np.isfinite(frames[0]) & (low <= values) & (values <= high)
+    usual = _usable(frames[0]) & (low <= values) & (values <= high)
     ratio = 0.0
     if len(frames) == 2:
-        ratio = _fano(frames[0], frames[1], usual & np.isfinite(frames[1]))
+        ratio = _fano(frames[0], frames[1], usual & _usable(frames[1]))
     if not ratio:
         level = frames[0] if gain is None else frames[0] * gain[::step]
         ratio = _fano(level[:, 1:], level[:, :-1], usual[:, 1:] & usual[:, :-1])
     some = frames[0][usual]
-    if ratio and np.all(some == np.rint(some)):
+    largest = float(np.abs(some).max(initial=0))
+    if ratio and largest < _WHOLE and np.all(some == np.rint(some)):
         unit = max(1, int(np.gcd.reduce(some.astype(np.int64), initial=0)))
         ratio = float(unit * max(1, round(ratio / unit)))
     return ratio or 1.0

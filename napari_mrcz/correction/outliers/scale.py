@@ -37,6 +37,8 @@ _STEPS = 256
 _FARTHEST = 40
 _ZERO = _FARTHEST * _STEPS
 _CODES = 2 * _ZERO + 1
+# Numbers of electrons whose codes are looked up: some for each code.
+_MOST_EDGES = 2**19
 
 # With so many neighbours like it a pixel is no outlier, but at a corner or an edge of something.
 _COMPANY = 8
@@ -250,8 +252,11 @@ def _codes(deviate: Any) -> Codes:
 
 def _whole_electrons(typical: float) -> tuple[npt.NDArray[np.intp], Values]:
     """Give edges between whole electrons as codes, where `typical` ones are expected."""
-    most = typical + 2 * _FARTHEST * typical**0.5 + _FARTHEST**2
-    electrons = np.arange(max(1, int(typical / 20) + 1), most)
+    reach = 2 * _FARTHEST * typical**0.5
+    most = typical + reach + _FARTHEST**2
+    least = max(1.0, np.floor(typical / 20) + 1, np.floor(typical - reach))
+    # Of very many electrons each code stands for several.
+    electrons = np.arange(least, most, max(1.0, (most - least) // _MOST_EDGES))
     deviate = poisson_deviate(electrons.copy(), np.full(len(electrons), typical))
     # A pixel whose code is at the edge lies above it.
     edges = np.rint(deviate * _STEPS + 0.5).astype(np.intp) + _ZERO
