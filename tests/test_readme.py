@@ -7,13 +7,15 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import napari
 import numpy as np
+import pytest
+from packaging.version import Version
 
 import napari_mrcz as nm
 from napari_mrcz.recipe import Recipe
 
 if TYPE_CHECKING:
-    import pytest
     from command_line import CommandLine
 
 ROOT = Path(__file__).parents[1]
@@ -97,3 +99,25 @@ def test_its_pictures_and_links_are_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if "://" not in target:
             assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.skipif(Version(napari.__version__) < Version("0.9"), reason="names were others")
+def test_its_menus_are_there(make_napari_viewer) -> None:
+    """All but the pages of the preferences, which are no menu."""
+    window = make_napari_viewer().window
+    named = {" ".join(path.split()) for path in re.findall(r"\*([^*]+ →\s[^*]+)\*", README)}
+    named = {path for path in named if "Preferences" not in path}
+    assert len(named) >= 10
+    for path in named:
+        first, *others = path.split(" → ")
+        menu = getattr(window, f"{first.lower()}_menu")
+        for name in others:
+            menu.aboutToShow.emit()
+            actions = {
+                action.text().replace("&", "").replace("...", "…"): action
+                for action in menu.actions()
+            }
+            # napari puts the plugin's name behind what comes from it.
+            found = actions.get(name) or actions.get(f"{name} (MRCZ movies)")
+            assert found is not None, (path, list(actions))
+            menu = found.menu()

@@ -1,4 +1,4 @@
-"""Sample data, simulated: a movie and a session, written once and then opened like any files."""
+"""Sample data, simulated: written once and then opened like any files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import numpy as np
 
 from napari_mrcz.folders import cache_folder
 from napari_mrcz.plugin.reader import read
-from napari_mrcz.simulation import Camera, simulate_movie, simulate_session
+from napari_mrcz.simulation import (
+    Camera,
+    simulate_microed,
+    simulate_movie,
+    simulate_raw,
+    simulate_session,
+)
 from napari_mrcz.stack import Stack, write
 
 if TYPE_CHECKING:
@@ -19,10 +25,22 @@ if TYPE_CHECKING:
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.simulation import Movie
 
-__all__ = ["sample_movie", "write_sample_movie", "write_sample_session"]
+__all__ = [
+    "sample_movie",
+    "sample_raw",
+    "sample_sweep",
+    "write_sample_movie",
+    "write_sample_session",
+]
 
-# The number goes up when the simulation changes, so that no old file is shown for the new.
+# The numbers go up when the simulation changes, so that no old file is shown for the new.
 _NAME = "sample-movie-1.mrcz"
+_SWEEP = "sample-sweep-1.mrcz"
+_RAW = "sample-raw-1.mrcz"
+_SWEEP_FRAMES, _SWEEP_SHAPE = 20, (512, 512)
+_RAW_FRAMES, _RAW_SHAPE = 20, (512, 512)
+# Å.
+_RAW_PIXEL = 1.35
 _N_FRAMES = 40
 _SHAPE = (1024, 1024)
 _VOLTAGE_KV = 300.0
@@ -38,8 +56,30 @@ def sample_movie() -> list[LayerData]:
     """Give the layer of the sample movie, which lies in the cache folder."""
     path = cache_folder() / _NAME
     write_sample_movie(path)
-    ((data, attributes, kind),) = read(str(path))
-    return [(data, {**attributes, "name": "simulated movie"}, kind)]
+    return _opened(path, "simulated movie")
+
+
+def sample_sweep() -> list[LayerData]:
+    """Give the layer of diffraction patterns of a crystal that turns; it lies in the cache folder.
+
+    The camera has cut negative counts off at zero, and a beam stop throws its shadow.
+    """
+    path = cache_folder() / _SWEEP
+    if not path.exists():
+        sweep = simulate_microed(_SWEEP_FRAMES, _SWEEP_SHAPE, seed=1)
+        _write_stack(path, Stack.from_array(sweep.frames, metadata={"simulated": True}))
+    return _opened(path, "simulated sweep")
+
+
+def sample_raw() -> list[LayerData]:
+    """Give the layer of raw frames whose electrons can be counted; it lies in the cache folder."""
+    path = cache_folder() / _RAW
+    if not path.exists():
+        raw = simulate_raw(_RAW_FRAMES, _RAW_SHAPE, seed=1)
+        size = (0.0, _RAW_PIXEL, _RAW_PIXEL)
+        stack = Stack.from_array(raw.frames, pixel_size=size, metadata={"simulated": True})
+        _write_stack(path, stack)
+    return _opened(path, "simulated raw frames")
 
 
 def write_sample_movie(path: Path) -> None:
@@ -81,8 +121,16 @@ def _recorded(camera: Camera) -> npt.NDArray[np.float32]:
     return recorded.astype(np.float32)
 
 
+def _opened(path: Path, name: str) -> list[LayerData]:
+    ((data, attributes, kind),) = read(str(path))
+    return [(data, {**attributes, "name": name}, kind)]
+
+
 def _write(path: Path, movie: Movie) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     size = (0.0, movie.pixel_size, movie.pixel_size)
-    stack = Stack.from_array(movie.frames, pixel_size=size, metadata=movie.describe())
+    _write_stack(path, Stack.from_array(movie.frames, pixel_size=size, metadata=movie.describe()))
+
+
+def _write_stack(path: Path, stack: Stack) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, stack.described(voltage=_VOLTAGE_KV), overwrite=True)
