@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import PLAIN_SUFFIXES, distinct, movies_in, references, target_of
+from napari_mrcz.cli.paths import distinct, movies_in, references, target_of
 from napari_mrcz.cli.running import run
+from napari_mrcz.stack.files import PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import SUFFIXES, movies_in, path
+from napari_mrcz.cli.paths import movies_in, path
 from napari_mrcz.cli.progress import bar, say, tell_outcomes
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.reader import FrameReader
+from napari_mrcz.stack.files import SUFFIXES
 from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format.files import PACKED_SUFFIXES
+from napari_mrcz.stack.files import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_mrcz.recipe import Recipe
 
-__all__ = [
-    "PLAIN_SUFFIXES", "SUFFIXES", "distinct", "movies_in", "path", "references", "target_of"
-]  # fmt: skip
-
-PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
-SUFFIXES = (".mrcz", *PLAIN_SUFFIXES)
+__all__ = ["distinct", "movies_in", "path", "references", "target_of"]
 
 
 def path(text: str) -> Path:
@@ -84,7 +81,7 @@ def movies_in(
 def target_of(source: Path, folder: Path | None, suffix: str) -> Path:
     """Give the path of what is made of a file: beside it or in a folder, with another suffix."""
     name = source.name
-    for packed in (".gz", ".bz2"):
+    for packed in PACKED_SUFFIXES:
         name = name.removesuffix(packed)
     return (folder or source.parent) / f"{Path(name).stem}{suffix}"
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import SUFFIXES, references
+from napari_mrcz.cli.paths import references
 from napari_mrcz.cli.progress import bar, outcome_text, say
 from napari_mrcz.errors import MrczError
+from napari_mrcz.stack.files import SUFFIXES
 
 if TYPE_CHECKING:
     from napari_mrcz.watching import Watch

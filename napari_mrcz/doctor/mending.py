@@ -13,7 +13,7 @@ from napari_mrcz.doctor.diagnosis import without_extended
 from napari_mrcz.doctor.finding import Finding, header_dtype
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.files import open_file
+from napari_mrcz.format.files import PACKED_SUFFIXES, open_file
 from napari_mrcz.format.header import HEADER_NBYTES, Header
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Change", "mend"]
 
 _PIECE = 2**24
-_PACKED = (".gz", ".bz2")
 _NAMES = {
     "n": "NX NY NZ",
     "m": "MX MY MZ",
@@ -90,7 +89,7 @@ def mend(
     if not chosen:
         raise MrczError(path, "there is nothing to mend")
     new = path if target is None else Path(target)
-    if new.suffix.lower() in _PACKED:
+    if new.suffix.lower() in PACKED_SUFFIXES:
         raise MrczError(
             new,
             "is a packed file, which is not written",

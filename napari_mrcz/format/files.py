@@ -24,7 +24,9 @@ from napari_mrcz.format.header_reading import parse_header
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RandomAccessFile", "open_file"]
+__all__ = ["PACKED_SUFFIXES", "RandomAccessFile", "open_file"]
+
+PACKED_SUFFIXES = (".gz", ".bz2")
 
 _UNPACK_STEP = 2**20
 _MOST_AT_ONCE = 2**30
@@ -230,7 +232,7 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
         raise MrczError(path, f"is {kind}, where a file is expected")
-    packed = path.suffix.lower() in (".gz", ".bz2")
+    packed = path.suffix.lower() in PACKED_SUFFIXES
     return _UnpackedFile(path) if packed else RandomAccessFile(path)
 
 

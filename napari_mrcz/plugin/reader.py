@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.plugin.layers import (
     LayerData,
     describe,
@@ -31,7 +32,6 @@ from napari_mrcz.stack.files import SUFFIXES
 
 __all__ = ["get_reader", "read"]
 
-_PACKED = (".gz", ".bz2")
 _MOST_NAMED = 5
 
 Paths = str | Sequence[str]
@@ -131,7 +131,7 @@ def _depth(stack: Stack) -> int:
 
 def _is_ours(path: str) -> bool:
     name = os.fspath(path).lower()
-    for packed in _PACKED:
+    for packed in PACKED_SUFFIXES:
         name = name.removesuffix(packed)
     return name.endswith(SUFFIXES)
 
@@ -139,7 +139,7 @@ def _is_ours(path: str) -> bool:
 def _name(path: str) -> str:
     """Give a layer's name: the file's without its suffixes."""
     name = Path(path).name
-    if name.lower().endswith(_PACKED):
+    if name.lower().endswith(PACKED_SUFFIXES):
         name = Path(name).stem
     return Path(name).stem
 

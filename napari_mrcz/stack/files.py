@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
 
-__all__ = ["SUFFIXES", "open", "read", "read_async", "write", "write_async"]
+__all__ = ["PLAIN_SUFFIXES", "SUFFIXES", "open", "read", "read_async", "write", "write_async"]
 
 COMPRESSED_SUFFIX = ".mrcz"
-SUFFIXES = (COMPRESSED_SUFFIX, ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
+PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
+SUFFIXES = (COMPRESSED_SUFFIX, *PLAIN_SUFFIXES)
 
 Result = TypeVar("Result")
 

@@ -13,6 +13,7 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabWidget
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job import LatestJob
@@ -42,7 +43,6 @@ __all__ = ["MetadataInspector"]
 
 _JOINED = "The layer is joined of several files: open this one alone to mend it in place"
 _UNPACK = "The file is packed: mend it in a copy, which will not be"
-_PACKED = (".gz", ".bz2")
 _HEADERS = "MRC files (*.mrc *.mrcs *.mrcz *.map *.st *.rec *.ali *.preali)"
 
 
@@ -157,7 +157,7 @@ class MetadataInspector(Panel):
             return
         subject = subject_of(layer)
         self.tell(self.headline, f"Reading {Path(subject.path or subject.name).name}…", "muted")
-        packed = Path(subject.path).suffix.lower() in _PACKED
+        packed = Path(subject.path).suffix.lower() in PACKED_SUFFIXES
         self.doctor.begin(
             subject.path, _JOINED if len(subject.paths) > 1 else _UNPACK if packed else ""
         )
@@ -245,7 +245,7 @@ class MetadataInspector(Panel):
     @Slot()
     def _mend_in_a_copy(self) -> None:
         source = Path(self.doctor.path)
-        unpacked = source.with_suffix("") if source.suffix.lower() in _PACKED else source
+        unpacked = source.with_suffix("") if source.suffix.lower() in PACKED_SUFFIXES else source
         beside = unpacked.with_stem(f"{unpacked.stem}-mended")
         path, _ = QFileDialog.getSaveFileName(self, "Mend in a copy", str(beside), _HEADERS)
         if path and Path(path).exists() and os.path.samefile(path, source):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.session import Koma
 from napari_mrcz.stack import write
 from napari_mrcz.stack.files import COMPRESSED_SUFFIX, SUFFIXES
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Corrected", "KomaChoice", "Targets", "correct_all"]
 
-_PACKED = (".gz", ".bz2")
 _MOST_NAMED = 8
 
 
@@ -248,7 +248,7 @@ def _tell(
 def _stem(name: str) -> str:
     """Give a name without the suffixes of movies, and without what file systems refuse."""
     stem = name
-    for suffix in (*_PACKED, *SUFFIXES):
+    for suffix in (*PACKED_SUFFIXES, *SUFFIXES):
         if stem.lower().endswith(suffix):
             stem = stem[: -len(suffix)]
     stem = "".join("_" if c in '<>:"/\\|?*' or ord(c) < 32 else c for c in stem).strip(" .")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
 from napari_mrcz.stack.files import SUFFIXES
@@ -35,7 +36,6 @@ __all__ = ["KomaModel", "by_name", "by_time", "movies_in"]
 FEWEST = 3
 _RADIUS = 12
 _ALL_UP_TO, _MOST_RADII = 30, 40
-_PACKED = (".gz", ".bz2")
 
 
 class KomaModel:
@@ -264,7 +264,7 @@ def by_time(entry: Entry) -> Any:
 
 def _is_movie(path: Path) -> bool:
     name = path.name.lower()
-    for packed in _PACKED:
+    for packed in PACKED_SUFFIXES:
         name = name.removesuffix(packed)
     return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
 
