@@ -281,3 +281,12 @@ def test_the_simulation_says_what_it_drew():
     bare = simulate_microed(1, (256, 256), spots_per_frame=0, seed=2)
     added = spotted.true_counts.sum() - bare.true_counts.sum()
     assert added == pytest.approx(spotted.spots.intensity.sum(), rel=0.03)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 1e37])
+def test_values_that_are_no_counts_are_named_by_their_frame(bad):
+    frames = np.random.default_rng(1).poisson(3, (4, 48, 48)).astype(np.float32)
+    frames[2, 5, 6] = bad
+    with pytest.raises(ValueError, match="frame 2 has other values than whole counts"):
+        nm.TruncationModel.fit(frames)

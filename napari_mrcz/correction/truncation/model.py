@@ -31,6 +31,8 @@ Frame = npt.NDArray[Any]
 
 # Counts from here on are no background of any camera; they share the histogram's last place.
 _TOP = 2**16 - 1
+# Larger floats are all whole, and none of them is a count.
+_WHOLE = 2.0**53
 _SIGNED = (np.int8, np.int16, np.int32, np.int64)
 
 
@@ -131,7 +133,7 @@ class TruncationModel:
         if regions is not None:
             labels, center = region_labels(regions, tuple(shape), mask), None
         else:
-            center = find_center(frame_sum(frames), mask) if center is None else center
+            center = find_center(_summed(frames), mask) if center is None else center
             labels = annuli(tuple(shape), center, n_annuli, mask)
         k = int(labels.max())
         parameters, zeros = np.full((n, k, 3), np.nan), np.zeros((n, k), np.int64)
@@ -286,9 +288,19 @@ def _check_type(dtype: np.dtype[Any]) -> None:
         raise ValueError(f"counts are numbers, not {dtype}")
 
 
+def _summed(frames: Any) -> npt.NDArray[np.float64]:
+    total = frame_sum(frames)
+    if not (np.abs(total) <= _WHOLE).all():  # also where it is not a number
+        for index, frame in enumerate(frames):
+            _checked(frame, index)
+    return total
+
+
 def _checked(frame: Frame, index: int) -> Frame:
     """Refuse what are no counts that were cut off at zero."""
-    if frame.dtype.kind == "f" and not (np.isfinite(frame) & (frame == np.rint(frame))).all():
+    if frame.dtype.kind == "f" and not (
+        np.abs(frame).max() <= _WHOLE and np.array_equal(frame, np.rint(frame))
+    ):
         raise ValueError(f"frame {index} has other values than whole counts")
     if frame.min() < 0:
         raise ValueError(f"frame {index} has negative counts: none were cut off")
