@@ -231,3 +231,17 @@ def test_recipes_can_be_made_shown_and_checked(napari_mrcz, session, corrected, 
     (tmp_path / "plain").mkdir()
     assert napari_mrcz("recipe", "new", tmp_path / "plain" / "r.toml").status == 0
     assert napari_mrcz("recipe", "check", tmp_path / "plain" / "r.toml").status == 1
+
+
+def test_files_are_told_of_when_the_scheduler_is_lost(session, tmp_path):
+    """Each by itself, those that were not begun yet included."""
+    sources, targets = paths(session, tmp_path)
+    with cluster(workers=1) as client:
+        outcomes = []
+        for outcome in correct_all(sources, targets, Recipe(OutlierStep()), client=client):
+            outcomes.append(outcome)
+            client.close()
+    assert sorted(outcome.source for outcome in outcomes) == sources
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    assert len(failed) >= len(sources) - 2
+    assert all("scheduler or its workers were lost" in outcome.error for outcome in failed)

@@ -23,6 +23,8 @@ __all__ = ["attempt", "cluster", "run_all"]
 
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3
+# What dask raises where they are gone for good.
+_LOST = ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError")
 # Tasks sent ahead, for each thread of the workers.
 _QUEUED = 2
 
@@ -66,13 +68,26 @@ def run_all(
         try:
             outcome = future.result()
         except Exception as error:  # the workers themselves failed
-            outcome = Outcome(task.source, error=f"{task.source}: {type(error).__name__}: {error}")
+            outcome = _undone(task, error)
         future.release()
+        yield outcome
         for another in islice(waiting, 1):
-            more = _submit(client, another)
+            try:
+                more = _submit(client, another)
+            except Exception as error:  # the scheduler is lost, and with it all that wait
+                yield from (_undone(task, error) for task in (another, *waiting))
+                break
             submitted[more] = another
             completed.add(more)
-        yield outcome
+
+
+def _undone(task: Task, error: Exception) -> Outcome:
+    """Give the outcome of a task that no worker did."""
+    if type(error).__name__ in _LOST:
+        said = "the scheduler or its workers were lost; start them again, and this for what is left"
+    else:
+        said = f"{type(error).__name__}: {error}"
+    return Outcome(task.source, error=f"{task.source}: {said}")
 
 
 def _submit(client: Any, task: Task) -> Any:
