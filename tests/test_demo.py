@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz import demo, folders
+from napari_mrcz import demo
 from napari_mrcz.plugin import sample
 
 
@@ -61,35 +61,6 @@ def test_a_movie_that_is_there_is_left_alone(tmp_path):
     (tmp_path / "demo.mrcz").write_bytes(b"mine")
     sample.write_sample_movie(tmp_path / "demo.mrcz")
     assert (tmp_path / "demo.mrcz").read_bytes() == b"mine"
-
-
-@pytest.mark.parametrize(
-    ("key", "name", "shape"),
-    [
-        ("movie", "simulated movie", (5, 96, 128)),
-        ("sweep", "simulated sweep", (3, 128, 128)),
-        ("raw", "simulated raw frames", (3, 64, 64)),
-    ],
-)
-def test_each_sample_opens_from_the_menu(
-    make_napari_viewer, monkeypatch, tmp_path, key, name, shape
-):
-    """The second time from the file that the first has made."""
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache")
-    for number, value in {
-        "_SWEEP_FRAMES": 3, "_SWEEP_SHAPE": (128, 128), "_RAW_FRAMES": 3, "_RAW_SHAPE": (64, 64)
-    }.items():  # fmt: skip
-        monkeypatch.setattr(sample, number, value)
-    viewer = make_napari_viewer()
-    written = set()
-    for _ in range(2):
-        (layer,) = viewer.open_sample("napari-mrcz", key)
-        assert layer.name.startswith(name)
-        assert layer.data.shape == shape
-        assert layer.data.description.voltage == 300.0
-        (path,) = (tmp_path / "cache").iterdir()
-        written.add(path.stat().st_mtime_ns)
-    assert len(written) == 1
 
 
 def test_a_session_is_written_whole_or_not_at_all(tmp_path):

@@ -11,6 +11,7 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
 import napari_mrcz as nm
+from napari_mrcz import folders
 from napari_mrcz.format import FrameReader
 from napari_mrcz.plugin import sample
 from napari_mrcz.plugin.contrast import contrast_limits
@@ -232,3 +233,33 @@ def test_the_sample_is_simulated_once(make_napari_viewer, small_sample, monkeypa
     assert layer.data.pixel_size[0] == 0.0
     assert layer.data.pixel_size[2] > 0
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "shape"),
+    [
+        ("movie", "simulated movie", (5, 96, 128)),
+        ("sweep", "simulated sweep", (3, 128, 128)),
+        ("raw", "simulated raw frames", (3, 64, 64)),
+    ],
+)
+def test_each_sample_opens_from_the_menu(
+    make_napari_viewer, monkeypatch, tmp_path, key, name, shape
+):
+    """The second time from the file that the first has made."""
+    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache")
+    for number, value in {
+        "_N_FRAMES": 5, "_SHAPE": (96, 128),
+        "_SWEEP_FRAMES": 3, "_SWEEP_SHAPE": (128, 128), "_RAW_FRAMES": 3, "_RAW_SHAPE": (64, 64),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(sample, number, value)
+    viewer = make_napari_viewer()
+    written = set()
+    for _ in range(2):
+        (layer,) = viewer.open_sample("napari-mrcz", key)
+        assert layer.name.startswith(name)
+        assert layer.data.shape == shape
+        assert layer.data.description.voltage == 300.0
+        (path,) = (tmp_path / "cache").iterdir()
+        written.add(path.stat().st_mtime_ns)
+    assert len(written) == 1
