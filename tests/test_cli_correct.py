@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +247,13 @@ def test_files_are_told_of_when_the_scheduler_is_lost(session, tmp_path):
     failed = [outcome for outcome in outcomes if not outcome.ok]
     assert len(failed) >= len(sources) - 2
     assert all("scheduler or its workers were lost" in outcome.error for outcome in failed)
+
+
+def test_two_clusters_on_one_machine_do_not_mind_each_other():
+    """The port that the other one's page has is no matter."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # by another cluster, then
+            taken.bind(("", 8787))
+            taken.listen()
+        with cluster(workers=1) as client:
+            assert client.submit(sum, (1, 2)).result() == 3

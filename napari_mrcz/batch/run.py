@@ -151,7 +151,11 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         return
     # A thread each: one task keeps all its worker's processors busy by itself.
     local = LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        # Any port: the usual one is taken where another cluster runs, which warns.
+        dashboard_address="127.0.0.1:0",
     )
     with local, Client(local) as client:
         yield client
