@@ -1,5 +1,7 @@
 """The demo, as it runs where there is no screen."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,12 @@ from PIL import Image
 import napari_mrcz as nm
 from napari_mrcz import demo
 from napari_mrcz.plugin import sample
+
+
+@pytest.fixture(autouse=True)
+def own_window(make_napari_viewer, monkeypatch):
+    """Open windows as other tests do: a test of the demo may come between any two of them."""
+    monkeypatch.setattr(demo.napari, "Viewer", partial(make_napari_viewer, show=True))
 
 
 @pytest.fixture(autouse=True)
