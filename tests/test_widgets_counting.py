@@ -224,18 +224,36 @@ def test_a_damaged_frame_stays_blank():
     late = LateStack.of(nm.Stack.from_array(RAW.frames).apply(Damaged()))
     wanted = []
     late.wanted = lambda stack, frame: wanted.append(frame)
-    assert not late[5].any()
+    everything = slice(None)
+    shown = slice(5, 6), everything, everything
+    assert not late[shown].any()
     with ThreadPoolExecutor(1) as pool, pytest.warns(nm.MrczWarning, match="shown blank"):
         pool.submit(late.__getitem__, 5).result()
-    assert not late[5].any()
-    assert not late[5:6].any()
+    assert not late[shown].any()
+    assert late[shown].shape == (1, *RAW.frames.shape[1:])
     assert wanted == [5]
 
 
 def test_what_is_computed_with_the_counts_waits_for_them(fitted, layer):
     """Only the picture is blank for a moment: sums and saved files are not."""
     counts = nm.count_electrons(layer().data, counting=fitted.fit.counting)
-    np.testing.assert_array_equal(np.asarray(fitted.counts.data), np.asarray(counts))
+    data = fitted.counts.data
+    for key in (7, slice(4, 7), (slice(None), slice(10, 20), 3)):
+        np.testing.assert_array_equal(data[key], np.asarray(counts)[key])
+    np.testing.assert_array_equal(np.asarray(data), np.asarray(counts))
+
+
+def test_turned_axes_show_the_frames_that_are_there(fitted, viewer):
+    """All of them would be counted at once, and the window would wait."""
+    data = fitted.counts.data
+    there = [frame for frame in range(len(data)) if data._cache.peek(frame) is not None]
+    assert 0 < len(there) < len(data)
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_current_step(1, 40)
+    shown = fitted.counts._slice.image.raw
+    counted = {frame: data._cache.peek(frame)[40] for frame in there}
+    for frame in range(len(data)):
+        np.testing.assert_array_equal(shown[frame], counted.get(frame, 0))
 
 
 def test_counts_that_outlive_the_widget_are_counted_where_they_are_looked_at(

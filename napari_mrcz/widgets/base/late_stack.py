@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.plugin.shown import ShownStack
-from napari_mrcz.stack.indexing import split_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +20,10 @@ __all__ = ["LateStack"]
 class LateStack(ShownStack):
     """A stack that never keeps the window waiting for a frame.
 
-    Indexed in the window's thread, a frame that is not there yet is all 0, and `wanted` is told of
-    it. Other threads, and whatever computes with the frames, wait as with any stack.
+    Asked as a viewer asks, in the window's thread, a frame that is not there yet is all 0, and
+    `wanted` is told of it; across frames, where axes are turned, those that are there are shown.
+    Other threads, single indices (``data[3]``) and whatever else computes with the frames wait as
+    with any stack.
 
     Attributes
     ----------
@@ -34,19 +35,25 @@ class LateStack(ShownStack):
     wanted: Callable[[LateStack, int], None] | None = None
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """Index as `Stack` does; in the window's thread, what is not there yet is 0."""
-        frames, window = split_index(key, self.shape)
-        several = [frames] if isinstance(frames, int) else list(frames)
-        frame = several[0] if len(several) == 1 else None
-        if (
-            self.wanted is None
-            or frame is None
-            or threading.current_thread() is not threading.main_thread()
-            or self._cache.peek(frame) is not None
-            or frame in self.damaged
-        ):
+        """Index as `Stack` does; to a viewer, what is not there yet is 0."""
+        in_window = threading.current_thread() is threading.main_thread()
+        if self.wanted is None or not in_window or not _is_a_viewers(key, self.shape):
             return super().__getitem__(key)
-        self.wanted(self, frame)
-        blank = np.zeros(self.shape[1:], self.dtype)[window]
-        # napari asks for a frame as a slice of one.
-        return blank if isinstance(frames, int) else blank[np.newaxis]
+        frames = range(len(self))[key[0]]
+        if len(frames) == 1 and frames[0] in self.damaged:
+            return super().__getitem__(key)
+        found = [self._cache.peek(frame) for frame in frames]
+        if len(frames) == 1 and found[0] is None:
+            self.wanted(self, frames[0])
+        blank = np.zeros(self.shape[1:], self.dtype)
+        return np.stack([(blank if frame is None else frame)[key[1:]] for frame in found])
+
+
+def _is_a_viewers(key: Any, shape: tuple[int, ...]) -> bool:
+    """Tell whether all axes are sliced, and one of them to a single place: as napari asks."""
+    return (
+        isinstance(key, tuple)
+        and len(key) == len(shape)
+        and all(isinstance(part, slice) for part in key)
+        and any(len(range(n)[part]) == 1 for n, part in zip(shape, key, strict=True))
+    )
