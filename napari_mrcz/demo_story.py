@@ -73,6 +73,7 @@ def play(
 
     gain = widgets["Gain reference"]
     _select(viewer, outliers.layers.corrected, gain, wait)
+    gain.show_preview.setChecked(True)
     gain.references.open(str(session / "gain.mrc"))
     wait([gain])
     gain.orientation.controls.start_button.click()

@@ -249,6 +249,7 @@ def picture_widget(viewer: napari.Viewer, name: str, widget: Any) -> None:
                 demo.wait_until_idle([widget])
                 if name in RETOUCH:
                     RETOUCH[name](widget)
+                    demo.wait_until_idle([widget])
                 path = PICTURES / f"{name}-{width}-{theme}.png"
                 dock.grab().save(str(path))
             shrink(path)
