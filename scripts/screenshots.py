@@ -58,6 +58,7 @@ def main(wanted: list[str]) -> None:
         viewer, widgets = demo.open_demo(Path("movie.mrcz"), Path("session"))
         try:
             fit_outliers(viewer, widgets)
+            demo.wait_until_idle(widgets.values())
             for name, picture in OF_THE_WINDOW.items():
                 if not wanted or name in wanted:
                     picture(viewer, widgets, PICTURES / f"{name}.png")
