@@ -30,6 +30,7 @@ import tomli_w
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.recipe_steps import GainStep, KomaStep, OutlierStep, Output
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -39,85 +40,6 @@ __all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "Recipe"]
 _FILES = ("reference", "dark", "defects")
 # Of any number that means something here.
 _LARGEST = 1e9
-
-
-@dataclass(frozen=True)
-class OutlierStep:
-    """Replacing hot and dark pixels, as `OutlierFilter.fit` takes it.
-
-    Attributes
-    ----------
-    model, order, relaxation, limit, fill, tolerance, seed
-        See there.
-    defects : str
-        File of pixels known to be defective; empty for none.
-    """
-
-    model: str = "poisson"
-    order: float = 6.0
-    relaxation: float = 0.95
-    limit: float = 0.5
-    fill: str = "sample"
-    tolerance: float = 1e-3
-    seed: int = 0
-    defects: str = ""
-
-
-@dataclass(frozen=True)
-class GainStep:
-    """Gain normalisation, as `GainNormalization` takes it.
-
-    Attributes
-    ----------
-    reference, dark : str
-        Files; no dark reference is subtracted where it is empty.
-    orientation : str
-        Of the reference; "auto" finds it by the first movie.
-    gamma : float
-        Exponent of the reference; -1 divides by it.
-    """
-
-    reference: str = ""
-    orientation: str = "identity"
-    gamma: float = 1.0
-    dark: str = ""
-
-
-@dataclass(frozen=True)
-class KomaStep:
-    """Normalisation by the stacks before and after, as `Koma` takes it.
-
-    Attributes
-    ----------
-    radius : int
-        Stacks to either side.
-    keep_mean : bool
-        Counts stay counts.
-    limit : float
-        Contrast, in robust standard deviations, beyond which a stack enters no average.
-    """
-
-    radius: int = 12
-    keep_mean: bool = True
-    limit: float = 5.0
-
-
-@dataclass(frozen=True)
-class Output:
-    """How results are saved, as `write` takes it.
-
-    Attributes
-    ----------
-    codec, level, filter
-        See there.
-    dtype : str
-        Pixel type that values are rounded to; empty leaves them as they are.
-    """
-
-    codec: str = "auto"
-    level: int = 1
-    filter: str = "auto"
-    dtype: str = ""
 
 
 _STEPS: dict[str, type] = {
@@ -188,10 +110,11 @@ class Recipe:
         if not (recipe.outliers or recipe.gain or recipe.koma):
             advice = "Have at least one table [outliers], [gain] or [koma]"
             raise MrczError(path, "a recipe that does nothing", advice=advice)
+        # Late: what judges the values brings scipy, which takes long to import.
         from napari_mrcz.recipe_values import check_values
 
         try:
-            check_values(recipe)
+            check_values(recipe.outliers, recipe.gain, recipe.koma, recipe.output)
         except (TypeError, ValueError) as error:
             raise MrczError(path, str(error)) from error
         return recipe

@@ -11,7 +11,7 @@ from napari_mrcz.format.encoding import Encoding
 from napari_mrcz.format.modes import storage_dtype
 
 if TYPE_CHECKING:
-    from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Output, Recipe
+    from napari_mrcz.recipe_steps import GainStep, KomaStep, OutlierStep, Output
 
 __all__ = ["check_values"]
 
@@ -19,21 +19,23 @@ __all__ = ["check_values"]
 _LARGEST_GAMMA = 10
 
 
-def check_values(recipe: Recipe) -> None:
-    """See that a recipe can be done, as far as it itself tells.
+def check_values(
+    outliers: OutlierStep | None, gain: GainStep | None, koma: KomaStep | None, output: Output
+) -> None:
+    """See that the steps of a recipe can be done, as far as they themselves tell.
 
     Raises
     ------
     ValueError, TypeError
         If it cannot; says which value is wrong.
     """
-    if recipe.outliers is not None:
-        _check_outliers(recipe.outliers)
-    if recipe.gain is not None:
-        _check_gain(recipe.gain)
-    if recipe.koma is not None:
-        _check_koma(recipe.koma)
-    _check_output(recipe.output)
+    if outliers is not None:
+        _check_outliers(outliers)
+    if gain is not None:
+        _check_gain(gain)
+    if koma is not None:
+        _check_koma(koma)
+    _check_output(output)
 
 
 def _check_outliers(step: OutlierStep) -> None:
