@@ -62,7 +62,7 @@ def run_all(
     workers = max(1, sum(client.nthreads().values()))
     first = list(islice(waiting, workers * _QUEUED))
     submitted = {_submit(client, task): task for task in first}
-    completed = as_completed(list(submitted))
+    completed = as_completed(list(submitted), loop=client.loop)
     for future in completed:
         task = submitted.pop(future)
         try:
@@ -140,9 +140,11 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
     except ImportError as error:
         advice = "pip install 'napari-mrcz[distributed]'"
         raise MrczError(None, "dask.distributed is not installed", advice=advice) from error
+    # Never the default one: other work with dask in this process would go to it, and fail where
+    # its scheduler is lost.
     if scheduler:
         try:
-            client = Client(scheduler, timeout="10s")
+            client = Client(scheduler, timeout="10s", set_as_default=False)
         except OSError as error:
             advice = "Start one with: dask scheduler"
             raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error
@@ -157,7 +159,7 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         # Any port: the usual one is taken where another cluster runs, which warns.
         dashboard_address="127.0.0.1:0",
     )
-    with local, Client(local) as client:
+    with local, Client(local, set_as_default=False) as client:
         yield client
 
 
