@@ -1,12 +1,12 @@
 """The "Electron counting" widget in a real window: fit, threshold, counts, points, closing."""
 
-import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import mouse
 import numpy as np
 import pytest
+from gate import Gate
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
 
@@ -63,29 +63,6 @@ def type_threshold(widget, qtbot, text: str) -> None:
     widget.charges.number.selectAll()
     qtbot.keyClicks(widget.charges.number, text)
     qtbot.keyClick(widget.charges.number, Qt.Key.Key_Enter)
-
-
-class Gate:
-    """Holds back the frames of a movie until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-        self.closed = False
-
-    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
-        """Wait before a frame, while it is closed."""
-        if self.closed:
-            self.reached.set()
-            assert self.opened.wait(20)
-        return frame
-
-    def describe(self) -> dict[str, str]:
-        """Say what it is."""
-        return {"name": "Gate"}
-
-    def output_dtype(self, dtype):
-        """Give the same."""
-        return dtype
 
 
 @pytest.fixture

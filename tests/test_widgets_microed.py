@@ -1,11 +1,11 @@
 """The "MicroED" widget in a real window: beam, annuli, fit, clicks, closing."""
 
-import threading
 import weakref
 
 import mouse
 import numpy as np
 import pytest
+from gate import Gate
 from qtpy.QtCore import QEvent, QPoint, Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -101,29 +101,6 @@ def rings_at(widget) -> tuple[float, float]:
     rings = widget.guides.rings
     y, x = (rings.translate - (10, 20)) / rings.scale
     return float(y), float(x)
-
-
-class Gate:
-    """Holds back the frames of a movie until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-        self.closed = False
-
-    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
-        """Wait before a frame, while it is closed."""
-        if self.closed:
-            self.reached.set()
-            assert self.opened.wait(20)
-        return frame
-
-    def describe(self) -> dict[str, str]:
-        """Say what it is."""
-        return {"name": "Gate"}
-
-    def output_dtype(self, dtype):
-        """Give the same."""
-        return dtype
 
 
 @pytest.fixture

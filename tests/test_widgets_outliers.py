@@ -1,10 +1,10 @@
 """The "Outlier pixels" widget in a real window: fitting, dragging, typing, clicking, closing."""
 
-import threading
 import weakref
 
 import numpy as np
 import pytest
+from gate import Gate
 from mouse import drag_line
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import (
@@ -88,29 +88,6 @@ def choose(combo, value) -> None:
 def names(viewer) -> list[str]:
     """Return the layers' names, lowest first."""
     return [layer.name for layer in viewer.layers]
-
-
-class Gate:
-    """Holds back the frames of a movie until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-        self.closed = False
-
-    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
-        """Wait before a frame, while it is closed."""
-        if self.closed:
-            self.reached.set()
-            assert self.opened.wait(20)
-        return frame
-
-    def describe(self) -> dict[str, str]:
-        """Say what it is."""
-        return {"name": "Gate"}
-
-    def output_dtype(self, dtype):
-        """Give the same."""
-        return dtype
 
 
 @pytest.fixture
