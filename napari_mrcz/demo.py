@@ -10,6 +10,7 @@ window, demo.png and demo-1.png to demo-5.png, and ends.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -82,12 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | None) -> None:
     """Correct the session's first movie in the window, and say so; picture each step."""
-    steps = play(viewer, widgets, _SESSION, _CORRECTED, wait_until_idle)
+    steps = play(viewer, widgets, _SESSION, _free(_CORRECTED), wait_until_idle)
     for number, (title, said) in enumerate(steps, 1):
         dock_of(widgets[title]).raise_()
         print(f"{number}. {title}: {said}")
         if picture is not None:
             save_picture(viewer, widgets.values(), picture.with_stem(f"{picture.stem}-{number}"))
+
+
+def _free(path: Path) -> Path:
+    """Give the path, or one with a number where a file is there already, which is kept."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def dock_of(widget: Any) -> QDockWidget:

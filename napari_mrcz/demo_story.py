@@ -43,7 +43,7 @@ def play(
     session : Path
         Folder of movie_1.mrcz and so on, and gain.mrc.
     saved : Path
-        The file to be written; replaced if it is there.
+        The file to be written; not there yet.
     wait : callable
         Waits until the widgets it is given are idle.
 
@@ -101,7 +101,6 @@ def play(
     )
 
     save = widgets["Save stack"]
-    saved.unlink(missing_ok=True)
     _select(viewer, averaged, save, wait)
     save.form.set_path(str(saved))
     save.form.verify.setChecked(True)

@@ -1,6 +1,7 @@
 """The demo, as it runs where there is no screen."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_the_story_ends_with_a_file_that_tells_it(qtbot, monkeypatch, tmp_path, 
         ):
             assert f"{number}. {title}: " in said
         assert "5. Metadata inspector: its history: OutlierFilter, GainNormalization, Koma" in said
+    assert Path("demo-corrected-2.mrcz").is_file()  # the first is kept
     with nm.open("demo-corrected.mrcz") as saved, nm.open("demo-session/movie_1.mrcz") as raw:
         again = nm.replay(saved.history, raw)
         np.testing.assert_array_equal(np.asarray(again), np.asarray(saved))
