@@ -104,14 +104,41 @@ def test_a_job_shows_progress_and_how_it_ended(panel, qtbot):
     controls.run(work)
     assert controls.running
     assert not controls.start_button.isEnabled()
-    qtbot.waitUntil(lambda: controls.status.text() == "Summing 1 of 2")
+    qtbot.waitUntil(lambda: controls.progress.text() == "Summing 1 of 2")
     assert controls.progress.value() == 1
     with qtbot.waitSignal(controls.returned) as ended:
         go.set()
     assert ended.args == [7]
     assert not controls.running
     assert controls.start_button.isEnabled()
-    assert controls.cancel_button.isHidden()
+    assert not controls.cancel_button.isVisibleTo(controls)
+
+
+def test_nothing_moves_while_a_job_runs(panel, qtbot):
+    """Else all plots below would be drawn anew when it starts, and again when it ends."""
+    controls, below = JobControls(panel, "Fit", "Fit it"), QLabel("Below")
+    panel.column.addWidget(controls)
+    panel.column.addWidget(below)
+    panel.column.addStretch()
+    window = panel.viewer.window._qt_window
+    with qtbot.waitExposed(window):
+        window.show()
+    place = below.geometry()
+    go = threading.Event()
+
+    def work(report):
+        report("Summing", 1, 2)
+        go.wait(10)
+
+    controls.run(work)
+    qtbot.waitUntil(lambda: controls.progress.text() == "Summing 1 of 2")
+    qtbot.wait(50)  # time to be laid out anew
+    assert controls.progress.isVisible()
+    assert below.geometry() == place
+    with qtbot.waitSignal(controls.ended):
+        go.set()
+    qtbot.wait(50)
+    assert below.geometry() == place
 
 
 def test_a_job_can_be_cancelled_and_fail(panel, qtbot):

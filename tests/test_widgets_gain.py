@@ -323,7 +323,7 @@ class TestOrientation:
         widget, gate = gated
         click(qtbot, widget.orientation.controls.start_button)
         qtbot.waitUntil(gate.reached.is_set)
-        qtbot.waitUntil(lambda: "frame" in widget.orientation.controls.status.text())
+        qtbot.waitUntil(lambda: "frame" in widget.orientation.controls.progress.text())
         click(qtbot, widget.orientation.controls.cancel_button)
         with qtbot.waitSignal(widget.orientation.controls.cancelled):
             gate.opened.set()

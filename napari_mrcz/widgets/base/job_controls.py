@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QProgressBar,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.fields import push_button
@@ -17,9 +24,37 @@ if TYPE_CHECKING:
 
 __all__ = ["JobControls"]
 
+# Left and right of the sentence in the bar.
+_BAR_MARGIN_PX = 6
+
+
+class _Bar(QProgressBar):
+    """Progress, with a sentence in it that is cut off where it is too long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
+        self.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._sentence = ""
+        self.tell("")
+
+    def tell(self, sentence: str) -> None:
+        """Show a sentence; all of it is in the tooltip."""
+        self._sentence = sentence
+        self.setToolTip(sentence or "How much is done")
+        self.update()
+
+    def text(self) -> str:
+        """Give what fits: Qt asks for it when it draws the bar."""
+        room = self.width() - 2 * _BAR_MARGIN_PX
+        return self.fontMetrics().elidedText(self._sentence, Qt.TextElideMode.ElideRight, room)
+
 
 class JobControls(QWidget):
     """What a long job needs in a window. When it is gone, its job is cancelled.
+
+    While a job runs, its progress and Cancel take the place of the buttons. So nothing below
+    moves: plots that move are drawn anew, which holds the window up for longer than the job does.
 
     Parameters
     ----------
@@ -28,14 +63,15 @@ class JobControls(QWidget):
     text, tip : str
         Of the button that starts the job.
     pace : callable, optional
-        Gives the sentence for (stage, steps done, steps); "Summing frame 3 of 40" by default.
+        Gives the sentence for (stage, steps done, steps). Long ones, which is why it is given,
+        stand below the bar; without it, "Summing frame 3 of 40" stands in it.
 
     Attributes
     ----------
     start_button : QPushButton
         Clicked, it does nothing by itself: connect `clicked` to what calls `run`.
     buttons : QHBoxLayout
-        The row of buttons, for more of them.
+        The row of buttons before a job, for more of them.
     returned, failed, cancelled : Signal(object), Signal(object), Signal()
         One of them comes, last, with the result or the exception.
     ended : Signal()
@@ -56,7 +92,7 @@ class JobControls(QWidget):
     ) -> None:
         super().__init__()
         self._panel = panel
-        self._pace = pace or _plain_pace
+        self._pace = pace
         self._job: Job | None = None
         self._may_start = ""
         self.start_button = push_button(text, tip)
@@ -64,17 +100,15 @@ class JobControls(QWidget):
         self.cancel_button = push_button(
             "Cancel", "Stop what is running; nothing on disk or shown is changed"
         )
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.progress.setToolTip("How much is done")
+        self.progress = _Bar()
         self.status = WrappedLabel("What is being done, and how it ended")
-        self.buttons = QHBoxLayout()
-        self.buttons.addWidget(self.start_button)
-        self.buttons.addWidget(self.cancel_button)
+        self._rows = QStackedWidget()
+        self._rows.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.buttons = self._add_row(self.start_button)
+        self._add_row(self.progress, self.cancel_button).setStretch(0, 1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(self.buttons)
-        column.addWidget(self.progress)
+        column.addWidget(self._rows)
         column.addWidget(self.status)
         self.cancel_button.clicked.connect(self.cancel)
         self.destroyed.connect(lambda: self._let_go())
@@ -100,6 +134,7 @@ class JobControls(QWidget):
         self._job.failed.connect(self._on_failed)
         self._job.cancelled.connect(self._on_cancelled)
         self.progress.setRange(0, 0)
+        self.progress.tell("")
         self.tell("")
         self._show_state()
         self._job.start()
@@ -111,12 +146,27 @@ class JobControls(QWidget):
         if self._job is not None:
             self._job.cancel()
             self.cancel_button.setEnabled(False)
-            self.tell("Cancelling…")
+            self._tell_progress("Cancelling…")
 
     def tell(self, text: str, tone: str = "text") -> None:
         """Show a sentence under the buttons."""
         self._panel.tell(self.status, text, tone)
         self.status.setVisible(bool(text))
+
+    def _add_row(self, *widgets: QWidget) -> QHBoxLayout:
+        page = QWidget()
+        row = QHBoxLayout(page)
+        row.setContentsMargins(0, 0, 0, 0)
+        for widget in widgets:
+            row.addWidget(widget)
+        self._rows.addWidget(page)
+        return row
+
+    def _tell_progress(self, sentence: str) -> None:
+        if self._pace is None:
+            self.progress.tell(sentence)
+        else:
+            self.tell(sentence)
 
     def _let_go(self) -> None:
         """Nobody is there any more to see the result, or to cancel."""
@@ -127,8 +177,7 @@ class JobControls(QWidget):
         self.start_button.setEnabled(not self.running and not self._may_start)
         self.start_button.setToolTip(self._may_start or self._tip)
         self.cancel_button.setEnabled(self.running)
-        self.cancel_button.setVisible(self.running)
-        self.progress.setVisible(self.running)
+        self._rows.setCurrentIndex(int(self.running))
         self.status.setVisible(bool(self.status.text()))
 
     @Slot(str, int, int)
@@ -136,7 +185,8 @@ class JobControls(QWidget):
         self.progress.setRange(0, total)
         self.progress.setValue(done)
         if self.cancel_button.isEnabled():
-            self.tell(self._pace(stage, done, total))
+            pace = self._pace or _plain_pace
+            self._tell_progress(pace(stage, done, total))
 
     @Slot(object)
     def _on_returned(self, result: Any) -> None:
