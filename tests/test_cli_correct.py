@@ -177,6 +177,11 @@ def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
     ran = napari_mrcz("correct", gain, "-r", recipe, "-o", tmp_path / "other")
     assert ran.status == 1
     assert f"{gain}: a single frame does not tell how the gain lies. Name a movie" in ran.err
+    table = tmp_path / "t.csv"
+    report = tmp_path / "report.html"
+    ran = napari_mrcz("session", tmp_path / "in", "-r", recipe, "-o", report, "--table", table)
+    assert ran.status == 0, ran.err
+    assert len(table.read_text().splitlines()) == 2  # the names of the columns, and the movie
 
 
 @pytest.mark.parametrize(

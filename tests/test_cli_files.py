@@ -118,6 +118,14 @@ class TestCompress:
         assert ran.status == 1
         assert not (folder / "out").exists()
 
+    @pytest.mark.parametrize("name", ["plain.mrc", "plain.mrc/out"])
+    def test_a_file_is_not_taken_for_the_folder_of_results(self, napari_mrcz, folder, name):
+        before = (folder / "plain.mrc").read_bytes()
+        ran = napari_mrcz("compress", folder / "plain.mrc", "-o", folder / name)
+        assert ran.status == 1
+        assert f"{folder / name}: is or is in a file, not a folder. Name a folder" in ran.err
+        assert (folder / "plain.mrc").read_bytes() == before
+
     def test_on_workers_the_files_are_the_same(self, napari_mrcz, folder):
         pytest.importorskip("distributed")
         nm.write(folder / "more.mrc", FRAMES[:3])

@@ -1,5 +1,6 @@
 """The window stays awake while widgets work: nothing that takes long is done on its own thread."""
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -142,6 +143,25 @@ def read_a_session(viewer, qtbot, session):
     return watch.gaps
 
 
+def correct_a_session(viewer, qtbot, session):
+    """Correct every movie into a folder, while one of them is previewed."""
+    widget = dock(viewer, "Session: KOMA")
+    widget.box.add_paths([str(path) for path in sorted(session.glob("movie_*.mrcz"))])
+    rest(qtbot, widget)
+    qtbot.mouseClick(widget.reading.start_button, LEFT)
+    rest(qtbot, widget)
+    qtbot.mouseClick(widget.preview_button, LEFT)
+    rest(qtbot, widget)
+    out = session / "corrected"
+    out.mkdir()
+    export = widget.export
+    with EventLoopWatch() as watch, qtbot.waitSignal(export.finished, timeout=60_000) as ended:
+        export.correct_into(str(out))
+    assert ended.args[0].ok
+    shutil.rmtree(out)
+    return watch.gaps
+
+
 def save_a_movie(viewer, qtbot, session):
     """Compress it well, which takes a while, and verify it."""
     widget = dock(viewer, "Save stack")
@@ -158,7 +178,15 @@ def save_a_movie(viewer, qtbot, session):
 
 
 @pytest.mark.parametrize(
-    "act", [fit_outliers, drag_a_threshold, find_an_orientation, read_a_session, save_a_movie]
+    "act",
+    [
+        fit_outliers,
+        drag_a_threshold,
+        find_an_orientation,
+        read_a_session,
+        correct_a_session,
+        save_a_movie,
+    ],
 )
 def test_the_window_stays_awake(act, viewer, qtbot, session, idle):
     """As awake as when nothing but frames are shown."""

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import time
 from types import SimpleNamespace
 
 import mrcfile
@@ -255,14 +254,12 @@ def test_frames_without_checksums_are_told_to_decode(tmp_path):
     assert table.summary() == "6 frames, not compressed: 4 kB each. No checksums."
 
 
-def test_a_long_movie_is_drawn_by_its_extremes_and_costs_nothing_to_show():
+def test_a_long_movie_is_drawn_by_its_extremes():
     """Of 100,000 frames the one that compresses badly is seen."""
     sizes = np.full(100_000, 500, np.uint64)
     sizes[77_777] = 1000
     table = FrameTable("a.mrcz", np.cumsum(sizes), sizes, 2000, True, True)
-    started = time.perf_counter()
     frames, ratios = table.curve(2000)
-    assert time.perf_counter() - started < 0.05
     assert len(frames) <= 2002
     assert (ratios.min(), ratios.max()) == (2, 4)
     assert frames[ratios.argmin()] == pytest.approx(77_777, abs=100)

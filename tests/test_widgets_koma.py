@@ -1,7 +1,6 @@
 """The KOMA widget in a real window: dropping, ticking, dragging, sliding, cancelling, closing."""
 
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -694,35 +693,3 @@ def test_it_fits_its_dock(read, width):
     """Nothing sticks out, and nothing is scrolled sideways."""
     read.resize(width, 700)
     assert read.findChild(QScrollArea).widget().minimumSizeHint().width() <= width
-
-
-def test_the_window_stays_alive(widget, qtbot, tmp_path):
-    """While a session is read and corrected; the rarest gaps are up to a busy machine."""
-    (tmp_path / "out").mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(5):
-        nm.write(tmp_path / f"{index}.mrc", rng.poisson(1, (8, 1024, 1024)).astype(np.uint8))
-    drop(widget, files(tmp_path))
-    gaps: list[float] = []
-    last = 0.0
-
-    def tick() -> None:
-        nonlocal last
-        now = time.perf_counter()
-        gaps.append(now - last)
-        last = now
-
-    timer = QTimer()
-    timer.timeout.connect(tick)
-    for start, ended in (
-        (widget.reading.start_button.click, widget.reading.ended),
-        (lambda: widget.export.correct_into(str(tmp_path / "out")), widget.export.finished),
-    ):
-        with qtbot.waitSignal(ended, timeout=60_000):
-            start()
-            last = time.perf_counter()
-            timer.start(1)
-        timer.stop()
-        settle(qtbot, widget)
-    assert len(gaps) > 20
-    assert np.percentile(gaps, 99) < 0.05

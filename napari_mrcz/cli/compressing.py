@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import distinct, movies_in, references, target_of
+from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
 from napari_mrcz.cli.running import run
 from napari_mrcz.stack.files import PLAIN_SUFFIXES
 
@@ -155,9 +155,7 @@ def _write_anew(
 ) -> None:
     from napari_mrcz.batch import run_all
 
-    distinct([Path(task.target) for task in tasks])
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+    prepare([Path(task.target) for task in tasks], output)
     status = run(partial(run_all, tasks), done, scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)

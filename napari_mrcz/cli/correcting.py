@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import distinct, movies_in, references, target_of
+from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
@@ -49,7 +49,7 @@ def correct(
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
     sources = movies_in(files, besides=references(wanted))
     targets = [target_of(source, output, ".mrcz") for source in sources]
-    distinct(targets)
+    prepare(targets, output)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
         with open_movie(sources[0]) as movie:
             if len(movie) < _FEWEST_FRAMES:
@@ -60,7 +60,6 @@ def correct(
             wanted = with_orientation(wanted, movie)
         if wanted.gain is not None:
             say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
-    output.mkdir(parents=True, exist_ok=True)
     work = partial(
         correct_all,
         [str(source.absolute()) for source in sources],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import distinct, movies_in, target_of
+from napari_mrcz.cli.paths import movies_in, prepare, target_of
 from napari_mrcz.cli.running import run
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ def count(
         raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")
     sources = movies_in(files)
     targets = [target_of(source, output, ".mrcz") for source in sources]
-    distinct(targets)
     if events is not None and len(sources) > 1:
         raise typer.BadParameter("--events takes the electrons of one movie")
-    output.mkdir(parents=True, exist_ok=True)
+    prepare(targets, output)
 
     def work(*, client: Any, report: Any) -> Iterator[Outcome]:
         # One movie after the other: the workers share the frames of each.

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import distinct, movies_in
+from napari_mrcz.cli.paths import movies_in, prepare
 from napari_mrcz.cli.running import run
 
 __all__ = ["add_to"]
@@ -85,8 +85,7 @@ def microed(
             overwrite=overwrite,
         )
         tasks.append(task)
-    distinct([Path(target) for task in tasks for target in task.targets])
-    output.mkdir(parents=True, exist_ok=True)
+    prepare([Path(target) for task in tasks for target in task.targets], output)
     status = run(partial(run_all, tasks), "corrected", scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)

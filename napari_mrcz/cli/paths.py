@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.recipe import Recipe
 
-__all__ = ["distinct", "movies_in", "path", "references", "target_of"]
+__all__ = ["movies_in", "path", "prepare", "references", "target_of"]
 
 
 def path(text: str) -> Path:
@@ -86,13 +86,13 @@ def target_of(source: Path, folder: Path | None, suffix: str) -> Path:
     return (folder or source.parent) / f"{Path(name).stem}{suffix}"
 
 
-def distinct(targets: list[Path]) -> None:
-    """See that no two files go to one place.
+def prepare(targets: list[Path], folder: Path | None) -> None:
+    """See that no two files go to one place, and make the folder for them.
 
     Raises
     ------
     MrczError
-        If they do.
+        If they do, or a file has the folder's name.
     """
     seen: set[Path] = set()
     for target in targets:
@@ -100,3 +100,10 @@ def distinct(targets: list[Path]) -> None:
             advice = "Give them folders of their own with --output"
             raise MrczError(target, "is what two of these files would be written to", advice=advice)
         seen.add(target)
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        advice = "Name a folder with --output"
+        raise MrczError(folder, "is or is in a file, not a folder", advice=advice) from error
