@@ -61,7 +61,7 @@ def opening(folder: Path) -> Iterator[Row]:
     yield Row("open, first frame of 600", "the same of 60", of_600 / of_60, "× the time", most=1.2)
     for path, whose, least in ((peers, "a peer's file", 1.3), (ours, "our file", None)):
         whole, theirs = in_turns(
-            lambda path=path: nm.read(path), lambda path=path: mrcz.readMRC(str(path)), rounds=7
+            lambda path=path: nm.read(path), lambda path=path: mrcz.readMRC(str(path)), rounds=15
         )
         yield Row(f"read {whose}", "`mrcz.readMRC`", theirs / whole, "× faster", least=least)
 
@@ -118,7 +118,7 @@ def writing(folder: Path) -> Iterator[Row]:
             os.fsync(descriptor)
             os.close(descriptor)
 
-        quick, slow = in_turns(write, write_theirs, rounds=5)
+        quick, slow = in_turns(write, write_theirs, rounds=9)
         label = f"{mean:g} e⁻/pix/frame"
         peer = "`mrcz.writeMRC`, on disk"
         yield Row(f"write, {label}", peer, slow / quick, "× faster", least=1)

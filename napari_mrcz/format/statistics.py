@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 __all__ = ["Statistics", "statistics_of"]
 
-# Pieces that stay in the processor's second-level cache while three sums are made of them, and long
-# enough that threads do not queue for the interpreter between them.
-_ROWS, _COLUMNS = 64, 4096
+# Pieces that stay in the processor's caches while sums are made of them, and long enough that
+# threads do not queue for the interpreter between them.
+_ROWS, _COLUMNS = 128, 4096
 
 
 @dataclass(frozen=True)
@@ -67,27 +67,30 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
     if not flat.size:
         return Statistics()
     working = np.float32 if flat.dtype.itemsize <= 2 else np.float64
-    buffer: npt.NDArray[Any] = np.zeros((_ROWS, _COLUMNS), working)
-    ones = np.ones((_COLUMNS, 1), working)
+    rows = min(_ROWS, -(-flat.size // _COLUMNS))
+    buffer: npt.NDArray[Any] = np.empty((rows, _COLUMNS), working)
+    values, ones = buffer.reshape(-1), np.ones((_COLUMNS, 1), working)
+    n_pieces = -(-flat.size // buffer.size)
+    sums, squares = (np.empty((n_pieces, rows, 1, 1), working) for _ in range(2))
     # Differences from a typical value: squares of large numbers would lose the small ones.
     typical = float(flat[flat.size // 2])
     if flat.dtype.itemsize == 1 or not math.isfinite(typical):
         typical = 0.0
-    total = squares = 0.0
     with np.errstate(invalid="ignore", over="ignore"):
-        for start in range(0, flat.size, buffer.size):
-            piece = flat[start : start + buffer.size]
-            values = buffer.reshape(-1)[: piece.size]
-            np.copyto(values, piece)
+        for index in range(n_pieces):
+            piece = flat[index * buffer.size : (index + 1) * buffer.size]
+            np.copyto(values[: piece.size], piece)
             if typical:
                 np.subtract(values, typical, out=values)
-            buffer.reshape(-1)[piece.size :] = 0
+            values[piece.size :] = 0
             # Many short products: BLAS would cut a long one among threads of its own, which wait
             # for those that are here already, and add up in another order each time.
-            total += float((buffer[:, np.newaxis] @ ones).sum(dtype=np.float64))
-            products = buffer[:, np.newaxis] @ buffer[:, :, np.newaxis]
-            squares += float(products.sum(dtype=np.float64))
+            np.matmul(buffer[:, np.newaxis], ones, out=sums[index])
+            np.matmul(buffer[:, np.newaxis], buffer[:, :, np.newaxis], out=squares[index])
+        total, total_squares = (float(x.sum(dtype=np.float64)) for x in (sums, squares))
         low, high = float(flat.min()), float(flat.max())
     mean = total / flat.size
-    around_mean = max(0.0, squares - total * mean) if math.isfinite(squares) else math.inf
+    around_mean = math.inf
+    if math.isfinite(total_squares):
+        around_mean = max(0.0, total_squares - total * mean)
     return Statistics(flat.size, low, high, mean + typical, around_mean)
