@@ -1,6 +1,7 @@
 """The commands for single files, from compress to repair, as they are typed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,7 +184,24 @@ class TestInfo:
         ran = napari_mrcz("info", folder / "packed.mrcz")
         assert ran.status == 0
         assert "6 frames of 40 x 56 pixels, uint8, 1.2 angstrom a pixel" in ran.out
-        assert "grid" in ran.out
+        lines = [line.split() for line in ran.out.splitlines()]
+        assert ["grid", "3"] in lines
+        assert ["MODE", "6000", "(int8,", "zstd)"] in lines
+
+    def test_says_what_was_done_and_how_in_any_letters(self, napari_mrcz, folder):
+        gain = nm.GainNormalization(np.ones(FRAMES.shape[1:], np.float32), 0.9)
+        with nm.open(folder / "packed.mrcz") as stack:
+            odd = stack.described(metadata={"note": "two\nlines\x1b[2J"})
+            nm.write(folder / "done.mrcz", odd.apply(gain))
+        out = napari_mrcz("info", folder / "done.mrcz").out
+        assert "1. Gain normalised: γ 0.9\n" in out
+        assert "gamma              0.9\n" in out
+        assert "two\\nlines\\x1b[2J\n" in out
+        program = "from napari_mrcz.cli.main import main; main()"
+        command = [sys.executable, "-c", program, "info", str(folder / "done.mrcz")]
+        latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+        ran = subprocess.run(command, env=latin, capture_output=True, check=True)
+        assert b"1. Gain normalised: \\u03b3 0.9" in ran.stdout
 
     def test_as_json_with_frames(self, napari_mrcz, folder):
         ran = napari_mrcz("info", folder / "packed.mrcz", "--json", "--frames")

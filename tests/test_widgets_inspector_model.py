@@ -12,16 +12,21 @@ import napari_mrcz as nm
 from napari_mrcz.doctor import diagnose
 from napari_mrcz.format import VerifyReport
 from napari_mrcz.format.verification import FrameFault
+from napari_mrcz.inspection import (
+    Entry,
+    entries_of,
+    entry_of,
+    header_entries,
+    matching,
+    step_entries,
+)
 from napari_mrcz.plugin.layers import layer_data
 from napari_mrcz.plugin.reader import read
 from napari_mrcz.widgets.base.job import Cancelled
-from napari_mrcz.widgets.inspector.entries import Entry, entries_of, entry_of, matching
-from napari_mrcz.widgets.inspector.fields import header_entries
 from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
 from napari_mrcz.widgets.inspector.model import as_json, export, inspect
-from napari_mrcz.widgets.inspector.steps import replayed, step_entries
 from napari_mrcz.widgets.inspector.subject import subject_of
-from napari_mrcz.widgets.inspector.works import check_header, mend_file, verify_file
+from napari_mrcz.widgets.inspector.works import check_header, mend_file, replayed, verify_file
 
 COUNTS = np.random.default_rng(2).poisson(1, (6, 40, 50)).astype(np.uint8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,16 +12,23 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, path
-from napari_mrcz.cli.progress import bar, say, tell_outcomes
+from napari_mrcz.cli.progress import bar, printable, say, tell_outcomes
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.reader import FrameReader
+from napari_mrcz.inspection import Entry, entries_of, header_entries, step_entries
 from napari_mrcz.stack.files import SUFFIXES
 from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_mrcz.format import Header
     from napari_mrcz.stack import Stack
 
 __all__ = ["add_to"]
+
+# Of the lines of `info`, and of the names in them.
+_COLUMNS, _NAME_COLUMNS = 120, 18
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,12 +52,13 @@ def info(
         try:
             with open_stack(file, read_ahead=False) as stack:
                 known = _known(file, stack, frames)
+                header = stack.header
             known["findings"] = [str(finding) for finding in diagnose(file)]
         except MrczError as error:
             say(f"napari-mrcz: {error}")
             status = 1
         else:
-            typer.echo(json.dumps(known, default=str) if as_json else _as_text(known))
+            typer.echo(json.dumps(known, default=str) if as_json else _as_text(known, header))
     if status:
         raise typer.Exit(status)
 
@@ -138,7 +147,7 @@ def _frames(file: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _as_text(known: dict[str, Any]) -> str:
+def _as_text(known: dict[str, Any], header: Header | None) -> str:
     n, y, x = known["shape"]
     size = known["pixel_size"][2]
     lines = [
@@ -147,19 +156,31 @@ def _as_text(known: dict[str, Any]) -> str:
         + (f"{size:.5g} angstrom a pixel" if size else "pixel size unknown"),
         f"  {size_text(known['file_nbytes'])}, {known['ratio']:.3g} to 1",
     ]
-    for title in ("header", "metadata", "footer"):
-        if known[title]:
-            lines.append(f"  {title}")
-            lines += [f"    {name:<15} {_short(value)}" for name, value in known[title].items()]
-    for number, step in enumerate(known["history"], 1):
-        told = ", ".join(f"{k}={_short(v)}" for k, v in step.items() if k != "name")
-        lines.append(f"  correction {number}: {step.get('name', '?')} ({told})")
+    sections = {
+        "header": () if header is None else header_entries(header),
+        "metadata": entries_of(known["metadata"]),
+        "footer": entries_of(known["footer"]),
+        "what was done": map(_without_details, step_entries(known["history"])),
+    }
+    for title, entries in sections.items():
+        told = [line for entry in entries for line in _lines(entry, 2)]
+        lines += [f"  {title}", *told] if told else []
     lines += [f"  to be mended: {finding}" for finding in known["findings"]]
     for frame in known.get("frames", ()):
         lines.append("  " + "  ".join(f"{name} {value}" for name, value in frame.items()))
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+def _without_details(step: Entry) -> Entry:
+    """Leave out what is in the parameters of a step, such as every pixel that was replaced."""
+    parameters = tuple(replace(parameter, children=()) for parameter in step.children)
+    return replace(step, name=f"{step.name}:" if step.value else step.name, children=parameters)
+
+
+def _lines(entry: Entry, depth: int) -> Iterator[str]:
+    """Give an entry and what is beneath it, each a line of limited length."""
+    value = f"{entry.value} {entry.unit}".strip()
+    line = f"{'  ' * depth}{entry.name:<{_NAME_COLUMNS}} {value}".rstrip()
+    yield line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 3]}..."
+    for child in entry.children:
+        yield from _lines(child, depth + 1)

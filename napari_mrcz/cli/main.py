@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -58,6 +59,7 @@ def main() -> None:
     """Run it, and end with its exit status; what is wrong is said in one line."""
     warnings.showwarning = _show_warning
     _open_what_is_closed()
+    _write_all_letters()
     try:
         status = app(standalone_mode=False)
     except _UsageError as error:
@@ -99,6 +101,12 @@ def _open_what_is_closed() -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+
+
+def _write_all_letters() -> None:
+    """Write σ and Å as escapes where the output has no such letters, rather than fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end(said: str, status: int) -> NoReturn:

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
     from napari_mrcz.batch import Outcome
 
-__all__ = ["bar", "say", "tell_outcomes"]
+__all__ = ["bar", "printable", "say", "tell_outcomes"]
 
 
 def say(line: str) -> None:
     """Write a line to the standard error; one it stays, whatever is in the name of a file."""
+    typer.echo(printable(line), err=True)
+
+
+def printable(line: str) -> str:
+    """Write what would end a line or steer the terminal as escapes."""
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    typer.echo("".join(shown), err=True)
+    return "".join(shown)
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QPoint, Signal, Slot
 from qtpy.QtWidgets import QMenu, QVBoxLayout, QWidget
 
+from napari_mrcz.inspection import step_entries
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.inspector.steps import step_entries
 from napari_mrcz.widgets.inspector.tree import EntryTree
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.metadata import decode_extended, to_json_safe
+from napari_mrcz.inspection import Entry, entries_of, entry_of, header_entries
 from napari_mrcz.texts import error_text, size_text
-from napari_mrcz.widgets.inspector.entries import Entry, entries_of, entry_of
-from napari_mrcz.widgets.inspector.fields import header_entries
 from napari_mrcz.widgets.inspector.frame_table import FrameTable
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QResizeEvent
 
-    from napari_mrcz.widgets.inspector.entries import Entry
+    from napari_mrcz.inspection import Entry
 
 __all__ = ["EntryTree", "entry_text"]
 

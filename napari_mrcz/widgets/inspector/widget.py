@@ -25,9 +25,8 @@ from napari_mrcz.widgets.inspector.frame_view import FrameView
 from napari_mrcz.widgets.inspector.history_view import HistoryView
 from napari_mrcz.widgets.inspector.model import Inspection, as_json, inspect
 from napari_mrcz.widgets.inspector.readers import Readers
-from napari_mrcz.widgets.inspector.steps import replayed
 from napari_mrcz.widgets.inspector.subject import subject_of
-from napari_mrcz.widgets.inspector.works import check_header
+from napari_mrcz.widgets.inspector.works import check_header, replayed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""What the inspector does to files in threads: looking at headers, verifying, mending."""
+"""What the inspector does in threads: looking at headers, verifying, mending, replaying."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.doctor import Change, Finding, diagnose, mend
 from napari_mrcz.errors import MrczError, MrczWarning
@@ -14,14 +14,15 @@ from napari_mrcz.plugin.layers import describe, layer_data
 from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from napari_mrcz.format import VerifyReport
     from napari_mrcz.plugin.layers import LayerData
+    from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.inspector.subject import Subject
 
-__all__ = ["Mended", "check_header", "mend_file", "verify_file"]
+__all__ = ["Mended", "check_header", "mend_file", "replayed", "verify_file"]
 
 LOOKING, VERIFYING, MENDING = "Looking at frame", "Verifying frame", "Copying"
 
@@ -88,6 +89,19 @@ def mend_file(
     )
     # From here on the file is another; nothing may end this halfway.
     return Mended(target or path, target is None, changes, tuple(map(_reopened, layers)))
+
+
+def replayed(history: Sequence[Mapping[str, Any]], stack: Stack, name: str) -> list[LayerData]:
+    """Do a history again to a stack, lazily; give what napari makes a layer of.
+
+    Raises
+    ------
+    MrczError, ValueError
+        If a step cannot be done again, or not to such frames.
+    """
+    from napari_mrcz.correction import replay
+
+    return layer_data(replay(history, stack), f"{name} replayed")
 
 
 def _reopened(subject: Subject) -> LayerData | Exception:

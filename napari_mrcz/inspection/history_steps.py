@@ -1,28 +1,29 @@
-"""A history as readable steps, and doing it again to another movie."""
+"""What was done to a movie, as readable steps."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.plugin.layers import layer_data
-from napari_mrcz.widgets.inspector.entries import Entry, entries_of
+import numpy as np
+
+from napari_mrcz.inspection.entries import Entry, entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from napari_mrcz.plugin.layers import LayerData
-    from napari_mrcz.stack import Stack
-
-__all__ = ["replayed", "step_entries"]
+__all__ = ["step_entries"]
 
 _TITLES = {
     "Amplitude": "Amplitude of complex pixels",
     "Decimation": "Back to integer counts",
+    "ElectronCounting": "Electrons counted",
     "GainNormalization": "Gain normalised",
     "KomaNormalization": "Normalised by KOMA",
     "OutlierFilter": "Outlier pixels replaced",
+    "Pedestal": "Offset added",
     "Phase": "Phase of complex pixels",
+    "TruncationModel": "Negative counts restored",
 }
 # What every step has; the title tells it already.
 _TOLD = ("name", "software")
@@ -31,20 +32,6 @@ _TOLD = ("name", "software")
 def step_entries(history: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
     """Give a history's steps in order: what was done, how, and by which software."""
     return tuple(_step(number, step) for number, step in enumerate(history, 1))
-
-
-def replayed(history: Sequence[Mapping[str, Any]], stack: Stack, name: str) -> list[LayerData]:
-    """Do a history again to a stack, lazily; give what napari makes a layer of.
-
-    Raises
-    ------
-    MrczError, ValueError
-        If a step cannot be done again, or not to such frames.
-    """
-    from napari_mrcz.correction import replay
-
-    again = replay(history, stack)
-    return layer_data(again, f"{name} replayed")
 
 
 def _step(number: int, step: Mapping[str, Any]) -> Entry:
@@ -77,8 +64,25 @@ def _koma(step: Mapping[str, Any]) -> str:
     return f"less the mean of {len(step['neighbours'])} other stacks"
 
 
+def _truncation(step: Mapping[str, Any]) -> str:
+    pixels = int(np.sum(step["zeros"]))
+    return f"{pixels} zeros replaced, down to {step['smallest']}".replace("-", "−")
+
+
+def _pedestal(step: Mapping[str, Any]) -> str:
+    return f"{step['offset']} more in every pixel"
+
+
+def _counting(step: Mapping[str, Any]) -> str:
+    pixels = {1: "detector pixels"}.get(step["super_resolution"], "super-resolution pixels")
+    return f"charges of {step['threshold']:.4g} grey values or more, in {pixels}"
+
+
 _SAID: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "OutlierFilter": _outliers,
     "GainNormalization": _gain,
     "KomaNormalization": _koma,
+    "TruncationModel": _truncation,
+    "Pedestal": _pedestal,
+    "ElectronCounting": _counting,
 }

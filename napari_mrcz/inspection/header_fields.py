@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_mrcz.format.header import CODEC_NAMES
-from napari_mrcz.widgets.inspector.entries import Entry
+from napari_mrcz.inspection.entries import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
