@@ -228,10 +228,6 @@ class TestWhatIsSaid:
         assert len(ran.err.splitlines()) == 1
         assert r"two\nlines \x1b[31m.mrc" in ran.err
 
-    def test_a_file_in_the_place_of_a_folder(self, napari_mrcz, movie):
-        ran = napari_mrcz("compress", movie, "-o", movie)
-        assert (ran.status, ran.err) == (1, f"napari-mrcz: {movie}: File exists\n")
-
     @pytest.mark.parametrize("name", ["empty.dm3", "empty.dm4"])
     def test_an_empty_dm_file(self, napari_mrcz, tmp_path, name):
         pytest.importorskip("ncempy")
