@@ -2,12 +2,12 @@
 
 import gc
 import json
-import threading
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gate import Gate
 from mouse import drag as drag_mouse
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -69,33 +69,11 @@ def loaded(widget, files, qtbot) -> GainReference:
     return widget
 
 
-class Gate:
-    """A correction that changes nothing, but holds a frame back until it is opened."""
-
-    def __init__(self, frame: int) -> None:
-        self.frame = frame
-        self.reached, self.opened = threading.Event(), threading.Event()
-
-    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
-        """Wait at one of the frames."""
-        if index == self.frame:
-            self.reached.set()
-            assert self.opened.wait(20)
-        return frame
-
-    def describe(self) -> dict[str, str]:
-        """Say what it is."""
-        return {"name": "Gate"}
-
-    def output_dtype(self, dtype):
-        """Give the same."""
-        return dtype
-
-
 @pytest.fixture
 def gated(loaded, viewer, qtbot):
     """Return the widget with a movie whose sixth frame is held back, and what does that."""
     gate = Gate(5)
+    gate.closed = True
     stack = nm.Stack.from_array(MOVIE).apply(gate)
     viewer.add_image(stack, name="gated", contrast_limits=(0, 4))
     settle(qtbot, loaded)

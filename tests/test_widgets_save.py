@@ -1,10 +1,10 @@
 """The Save widget in a real window: selecting, typing, clicking, cancelling, closing."""
 
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gate import Gate
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication, QMessageBox, QWidget
@@ -75,30 +75,6 @@ def settle(qtbot, widget: SaveStack) -> FileEstimate | None:
     qtbot.waitUntil(lambda: not widget.busy)
     widget.estimated.disconnect(shown.append)
     return shown[-1]
-
-
-class Gate:
-    """A correction that changes nothing, but holds a frame back until it is opened."""
-
-    def __init__(self, frame: int) -> None:
-        self.frame = frame
-        self.reached, self.opened = threading.Event(), threading.Event()
-        self.closed = False
-
-    def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
-        """Wait at one of the frames."""
-        if self.closed and index == self.frame:
-            self.reached.set()
-            assert self.opened.wait(20)
-        return frame
-
-    def describe(self) -> dict[str, str]:
-        """Say what it is."""
-        return {"name": "Gate"}
-
-    def output_dtype(self, dtype):
-        """Give the same."""
-        return dtype
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
@@ -83,9 +82,7 @@ class Survey:
             total, variance = summarise(stack, staged(report, "summing"))
         described = None if outliers is None else dict(outliers.describe())
         surveyed = Surveyed(described, total, len(stack), variance)
-        seconds = time.perf_counter() - start
-        nbytes = Path(self.source).stat().st_size
-        return Outcome(self.source, "", "", nbytes, 0, seconds, result=surveyed)
+        return Outcome.done(start, self.source, result=surveyed)
 
 
 @dataclass(frozen=True)
@@ -135,9 +132,7 @@ class Correct:
         notes = []
         if outliers is not None:
             notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
-        before, after = (Path(path).stat().st_size for path in (self.source, self.target))
-        seconds = time.perf_counter() - start
-        return Outcome(self.source, self.target, "", before, after, seconds, tuple(notes))
+        return Outcome.done(start, self.source, self.target, notes)
 
 
 def correct_all(

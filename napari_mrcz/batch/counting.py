@@ -116,11 +116,9 @@ class CountElectrons:
             )
             if table is not None:
                 table.commit()
-        before, after = (Path(path).stat().st_size for path in (self.source, self.target))
-        seconds = time.perf_counter() - start
         notes = (*_notes(counting, run.n_electrons, movie.size), *run.notes())
         result = {"electrons": run.n_electrons, "sent": run.n_sent, "raw": movie.nbytes}
-        return Outcome(self.source, self.target, "", before, after, seconds, notes, result)
+        return Outcome.done(start, self.source, self.target, notes, result=result)
 
 
 class _Run:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Outcome"]
 
@@ -38,6 +43,25 @@ class Outcome:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     result: Any = field(default=None, repr=False)
+
+    @classmethod
+    def done(
+        cls, started: float, source: str, target: str = "", notes: Iterable[str] = (), **more: Any
+    ) -> Self:
+        """Give the outcome of work that is done, with the sizes of the files and what it took.
+
+        Parameters
+        ----------
+        started : float
+            When it was begun, by `time.perf_counter`.
+        source, target, notes
+            As of the class.
+        **more
+            Other attributes.
+        """
+        before, after = (Path(p).stat().st_size if p else 0 for p in (source, target))
+        seconds = time.perf_counter() - started
+        return cls(source, target, "", before, after, seconds, tuple(notes), **more)
 
     @property
     def ok(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mrcz.batch.outcome import Outcome
@@ -71,6 +70,4 @@ class Repack:
             findings = diagnose(self.target, pixel_size=self.pixel_size)
             if any(finding.mendable for finding in findings):
                 notes += [str(change) for change in mend(self.target, findings)]
-        before, after = (Path(path).stat().st_size for path in (self.source, self.target))
-        seconds = time.perf_counter() - start
-        return Outcome(self.source, self.target, "", before, after, seconds, tuple(notes))
+        return Outcome.done(start, self.source, self.target, notes)

@@ -11,7 +11,6 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,9 +117,7 @@ class Measure:
             notes.insert(0, f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
         if remark:
             notes.append(remark)
-        nbytes = Path(self.source).stat().st_size
-        seconds = time.perf_counter() - start
-        return Outcome(self.source, "", "", nbytes, 0, seconds, tuple(notes), measured)
+        return Outcome.done(start, self.source, notes=notes, result=measured)
 
     def _counts_per_electron(self, movie: Stack, outliers: OutlierFilter | None) -> float:
         # 0 and 1 are what is written by programs that were not told.
