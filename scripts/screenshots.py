@@ -161,7 +161,7 @@ def compare_compressions(viewer: napari.Viewer, widgets: Widgets) -> str:
 
 def fit_truncated(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Fit the truncated pixels of a MicroED sweep."""
-    title = "Truncated pixels (MicroED)"
+    title = "Truncated pixels"
     sweep = simulate_microed(6, (512, 512))
     nm.write("sweep.mrcz", sweep.frames)
     (layer,) = viewer.open("sweep.mrcz", plugin="napari-mrcz")
