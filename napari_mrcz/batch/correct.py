@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.run import run_all
 from napari_mrcz.batch.task import check_paths, staged
-from napari_mrcz.correction import GainNormalization, OutlierFilter, find_orientation
+from napari_mrcz.correction import OutlierFilter, find_orientation
+from napari_mrcz.correction.gain import fitted_gain
 from napari_mrcz.correction.history import rebuild
 from napari_mrcz.defects import read_defects
+from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign import open_movie
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_mrcz.batch.task import Report
+    from napari_mrcz.correction import GainNormalization
     from napari_mrcz.correction.koma import KomaNormalization
     from napari_mrcz.recipe import GainStep, Recipe
     from napari_mrcz.stack import Stack
@@ -256,11 +259,11 @@ def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:
 def _gain(step: GainStep, shape: tuple[int, int]) -> GainNormalization:
     """Read a reference once for all stacks."""
     dark = read_reference(step.dark) if step.dark else None
-    gain = GainNormalization(
-        read_reference(step.reference), step.gamma, dark=dark, orientation=step.orientation
-    )
-    if gain.factor.shape != shape:
-        raise ValueError(f"a gain of {gain.factor.shape} pixels for frames of {shape}")
+    reference = read_reference(step.reference)
+    try:
+        gain = fitted_gain(reference, shape, step.gamma, dark=dark, orientation=step.orientation)
+    except ValueError as error:
+        raise MrczError(step.reference, str(error)) from error
     if not gain.factor.any():
         raise ValueError(f"the gain reference {step.reference} has no pixel that can be used")
     return gain

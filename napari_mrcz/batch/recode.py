@@ -118,9 +118,16 @@ class Recode:
     def _wanted(self, movie: Stack) -> Stack:
         if self.decimate:
             from napari_mrcz.correction import decimate
+            from napari_mrcz.correction.gain import fitted_gain
             from napari_mrcz.references import read_reference
 
-            movie = decimate(movie, read_reference(self.decimate))
+            reference = read_reference(self.decimate)
+            try:
+                gain = fitted_gain(reference, movie.shape[1:])
+            except ValueError as error:
+                advice = "Name the one that this movie was multiplied by, lying as its frames do"
+                raise MrczError(self.decimate, str(error), advice=advice) from error
+            movie = decimate(movie, gain)
         return grouped(movie, self.group) if self.group > 1 else movie
 
 

@@ -96,8 +96,8 @@ def check(recipe: RecipeFile) -> None:
         if not (reference > 0).any():
             raise MrczError(found.gain.reference, "has no pixel that can be used")
         typer.echo(f"gain reference: {shape[0]} x {shape[1]} pixels")
-        if found.gain.dark and read_reference(found.gain.dark).shape != shape:
-            raise ValueError(f"the dark reference {found.gain.dark} has another shape")
+        if found.gain.dark:
+            _check_dark(read_reference(found.gain.dark).shape, shape, found.gain.dark)
     if found.outliers is not None and found.outliers.defects:
         try:
             defects = read_defects(found.outliers.defects, shape)
@@ -108,6 +108,14 @@ def check(recipe: RecipeFile) -> None:
         else:
             typer.echo(f"defects: {int(defects.sum())} pixels")
     typer.echo(f"{recipe} can be done")
+
+
+def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> None:
+    """See that a dark may belong to a gain: as large, or as the frames, half or twice so large."""
+    others = [tuple(size // 2 for size in gain), tuple(size * 2 for size in gain)]
+    if shape not in (gain, *others, *(size[::-1] for size in others)):
+        advice = f"A dark is as large as the gain reference, {gain}, or as the frames"
+        raise MrczError(path, f"a dark reference of {shape} pixels", advice=advice)
 
 
 @recipes.command()

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.orientation import orient
+from napari_mrcz.correction.orientation import Candidate, orient
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["GainNormalization", "estimate_gain"]
+__all__ = ["GainNormalization", "estimate_gain", "fitted_gain"]
 
 Frame = npt.NDArray[Any]
 
@@ -190,6 +190,57 @@ class GainNormalization:
         if xxhash.xxh3_64_hexdigest(made.reference.data) != description["reference_xxh3"]:
             raise ValueError("its reference does not match its checksum")
         return made
+
+
+def fitted_gain(
+    reference: npt.NDArray[Any],
+    shape: tuple[int, int],
+    gamma: float = 1.0,
+    *,
+    dark: npt.NDArray[Any] | None = None,
+    orientation: str = "identity",
+) -> GainNormalization:
+    """Make the normalisation of frames whose pixels may be larger or smaller than the reference's.
+
+    A reference of twice (super-resolution) or half as many pixels each way is brought to the
+    frames' as `Candidate.prepare` does it.
+
+    Parameters
+    ----------
+    reference : ndarray, shape (y, x)
+        As it came.
+    shape : tuple of int
+        The frames' (y, x).
+    gamma : float
+        Exponent; where it is negative, the reference is divided by.
+    dark : ndarray, shape (y, x), optional
+        Lies the same way as the reference; where that has more or fewer pixels than the frames,
+        the dark is as the frames are.
+    orientation : str
+        One of `ORIENTATIONS`, of the reference.
+
+    Raises
+    ------
+    ValueError
+        If the reference, so turned, or the dark does not fit the frames.
+    """
+    if orient(reference, orientation).shape == shape:
+        return GainNormalization(reference, gamma, dark, orientation)
+    way = Candidate(orientation, gamma < 0, shape, np.nan)
+    try:
+        prepared = way.prepare(reference)
+    except ValueError as error:
+        turned = "" if orientation == "identity" else f", turned by {orientation},"
+        raise ValueError(
+            f"a reference of {reference.shape}{turned} does not fit frames of {shape}, "
+            "neither as it is nor with twice or half as many pixels"
+        ) from error
+    if dark is not None and dark.shape != shape:
+        raise ValueError(
+            f"a reference of {reference.shape} for frames of {shape} needs a dark "
+            f"of {shape}, not {dark.shape}"
+        )
+    return GainNormalization(prepared, abs(gamma), dark)
 
 
 def estimate_gain(

@@ -6,7 +6,6 @@ functions below it are long work, for threads.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,12 +13,12 @@ import numpy as np
 
 from napari_mrcz.correction import (
     ORIENTATIONS,
-    Candidate,
     GainNormalization,
     OrientationSearch,
     find_orientation,
     orient,
 )
+from napari_mrcz.correction.gain import fitted_gain
 from napari_mrcz.plugin.layers import layer_data
 from napari_mrcz.widgets.gain.reference import Reference, Shape, shape_text
 
@@ -153,11 +152,10 @@ class GainChoice:
         if problem or self.reference is None or self.frames is None:
             raise ValueError(problem)
         dark = None if self.dark is None else self.dark.image
-        if self._relation(self.orientation) == 1:
-            gamma = -self.gamma if self.reciprocal else self.gamma
-            return GainNormalization(self.reference.image, gamma, dark, self.orientation)
-        way = Candidate(self.orientation, self.reciprocal, self.frames, math.nan)
-        return GainNormalization(way.prepare(self.reference.image), self.gamma, dark)
+        gamma = -self.gamma if self.reciprocal else self.gamma
+        return fitted_gain(
+            self.reference.image, self.frames, gamma, dark=dark, orientation=self.orientation
+        )
 
     @property
     def _dark_shape(self) -> Shape:
