@@ -1,6 +1,7 @@
 """``count`` as an own process would see it, its tables of events, and frames that travel."""
 
 import csv
+import gzip
 import json
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_counts_are_those_that_the_library_gives(napari_mrcz, movie, raw, tmp_pa
         number = int(np.asarray(wanted).sum())
     assert number == pytest.approx(sum(map(len, raw.positions)), rel=0.05)
     assert f"{number} electrons" in ran.err
+
+
+def test_a_packed_movie_in_a_folder_is_counted(napari_mrcz, movie, tmp_path):
+    packed = tmp_path / "in" / "raw.mrcz.gz"
+    packed.parent.mkdir()
+    packed.write_bytes(gzip.compress(movie.read_bytes()))
+    for source, out in ((movie, "plain"), (packed.parent, "packed")):
+        ran = napari_mrcz("count", source, "-o", tmp_path / out)
+        assert ran.status == 0, ran.err
+    results = [nm.read(tmp_path / out / "raw.mrcz") for out in ("plain", "packed")]
+    np.testing.assert_array_equal(*results)
 
 
 def test_a_threshold_that_is_given_is_taken(napari_mrcz, movie, tmp_path):

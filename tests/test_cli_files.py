@@ -1,5 +1,7 @@
 """The commands for single files, from compress to repair, as they are typed."""
 
+import bz2
+import gzip
 import json
 import os
 import subprocess
@@ -51,6 +53,33 @@ class TestCompress:
         with nm.open(out / "plain.mrcz") as stack:
             assert stack.header["codec"] == 2
             assert stack.dtype == np.int16
+
+    @pytest.mark.parametrize("suffix", [".mrc.gz", ".MRC.GZ", ".mrcs.bz2"])
+    def test_packed_movies_in_a_folder_are_movies(self, napari_mrcz, tmp_path, suffix):
+        nm.write(tmp_path / "plain.mrc", FRAMES)
+        packing = gzip if suffix.lower().endswith("gz") else bz2
+        source = tmp_path / "in" / f"m{suffix}"
+        source.parent.mkdir()
+        source.write_bytes(packing.compress((tmp_path / "plain.mrc").read_bytes()))
+        ran = napari_mrcz("compress", source.parent, "--verify", "--delete")
+        assert ran.status == 0, ran.err
+        assert [path.name for path in source.parent.iterdir()] == ["m.mrcz"]
+        assert (nm.read(source.with_name("m.mrcz")) == FRAMES).all()
+
+    @pytest.mark.parametrize(
+        ("command", "made"),
+        [("convert", "m.mrcz"), ("decompress", "m.mrc"), ("correct", "m.mrcz")],
+    )
+    def test_packed_mrcz_in_a_folder_too(self, napari_mrcz, tmp_path, command, made):
+        nm.write(tmp_path / "m.mrcz", FRAMES)
+        (tmp_path / "in").mkdir()
+        packed = tmp_path / "in" / "m.mrcz.gz"
+        packed.write_bytes(gzip.compress((tmp_path / "m.mrcz").read_bytes()))
+        ran = napari_mrcz(command, tmp_path / "in", "-o", tmp_path / "out")
+        assert ran.status == 0, ran.err
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [made]
+        if command != "correct":
+            assert (nm.read(tmp_path / "out" / made) == FRAMES).all()
 
     @pytest.mark.parametrize("packed", [False, True])
     def test_tiff_movies_lie_as_mrc_has_them(self, napari_mrcz, tmp_path, packed):
@@ -230,6 +259,19 @@ class TestVerify:
         assert ran.status == 1
         assert "packed.mrcz: frame 4:" in ran.out
         assert "1 of 2 files are good" in ran.err
+
+    def test_packed_files_in_a_folder_are_looked_at(self, napari_mrcz, folder):
+        for name, packing in (("plain.mrc", gzip), ("packed.mrcz", bz2)):
+            content = (folder / name).read_bytes()
+            suffix = {gzip: ".GZ", bz2: ".bz2"}[packing]
+            (folder / f"{name}{suffix}").write_bytes(packing.compress(content))
+        assert "4 of 4 files are good" in napari_mrcz("verify", folder).err
+        cut = (folder / "plain.mrc").read_bytes()[: 1024 + 3 * FRAMES[0].size]
+        (folder / "plain.mrc.GZ").write_bytes(gzip.compress(cut))
+        (folder / "notes.txt.gz").write_bytes(b"no movie")
+        ran = napari_mrcz("verify", folder)
+        assert ran.status == 1
+        assert "3 of 4 files are good" in ran.err
 
     def test_an_empty_folder_is_a_wrong_command(self, napari_mrcz, tmp_path):
         assert napari_mrcz("verify", tmp_path).status == 2

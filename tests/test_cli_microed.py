@@ -1,5 +1,6 @@
 """``microed``, and the formats that it reads and writes, as an own process would see them."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -199,6 +200,26 @@ def test_numbered_files_of_one_image_are_a_sweep_and_movies_are_not(images, movi
     assert found == [[movie], [second], images, singles[::-1]]
     with open_sweep(singles) as joined:
         assert joined.shape == (2, 4, 4)
+
+
+def test_packed_images_are_a_sweep_as_others_are(napari_mrcz, sweep, tmp_path):
+    for folder in ("plain", "packed"):
+        (tmp_path / folder).mkdir()
+    for i, frame in enumerate(sweep.frames):
+        plain = tmp_path / "plain" / f"xtal_{i + 8}.mrc"
+        nm.write(plain, frame[np.newaxis])
+        packed = tmp_path / "packed" / f"{plain.name}.gz"
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+    for folder in ("plain", "packed"):
+        ran = napari_mrcz("microed", tmp_path / folder, "-o", tmp_path / f"{folder}_out")
+        assert ran.status == 0, ran.err
+        assert [path.name for path in (tmp_path / f"{folder}_out").iterdir()] == ["xtal.mrcz"]
+    results = [nm.read(tmp_path / f"{folder}_out" / "xtal.mrcz") for folder in ("plain", "packed")]
+    np.testing.assert_array_equal(*results)
+    alone = tmp_path / "packed" / "xtal_9.mrc.gz"
+    ran = napari_mrcz("microed", alone, "-o", tmp_path / "alone")
+    assert ran.status == 0, ran.err
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["xtal_9.mrcz"]
 
 
 def test_what_is_wrong_is_one_line(napari_mrcz, movie, images, tmp_path):

@@ -12,6 +12,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare
 from napari_mrcz.cli.running import run
+from napari_mrcz.format.files import without_packing
 
 __all__ = ["add_to"]
 
@@ -102,6 +103,6 @@ def _targets(sweep: list[Path], folder: Path, wanted: Format | None) -> list[Pat
     if wanted is not Format.smv and not (wanted is None and images):
         suffix = f".{(wanted or Format.mrcz).value}"
     if suffix == _SMV_SUFFIX and (images or len(sweep) > 1):
-        return [folder / f"{path.stem}{suffix}" for path in sweep]
-    name = sweep_name(sweep[0]) if len(sweep) > 1 else sweep[0].stem
+        return [folder / f"{without_packing(path).stem}{suffix}" for path in sweep]
+    name = sweep_name(sweep[0]) if len(sweep) > 1 else without_packing(sweep[0]).stem
     return [folder / f"{name}{FIRST if suffix == _SMV_SUFFIX else ''}{suffix}"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.files import PACKED_SUFFIXES
+from napari_mrcz.format.files import PACKED_SUFFIXES, without_packing
 from napari_mrcz.stack.files import SUFFIXES
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def movies_in(
     paths : list of Path
         Files and folders.
     suffixes : tuple of str
-        Of the movies in folders; those of all formats that are read where there are none.
+        Of the movies in folders, those of MRC also packed; those of all formats that are read
+        where there are none.
     besides : sequence of Path
         What in folders is no movie, such as a gain reference.
 
@@ -65,11 +66,13 @@ def movies_in(
         from napari_mrcz.foreign import FOREIGN_SUFFIXES
 
         suffixes = (*SUFFIXES, *FOREIGN_SUFFIXES)
+    packed = [f"{s}{p}" for s in suffixes if s in SUFFIXES for p in PACKED_SUFFIXES]
+    endings = (*suffixes, *packed)
     other = {file.resolve() for file in besides}
     found: list[Path] = []
     for named in paths:
         if named.is_dir():
-            inside = (p for p in named.rglob("*") if p.name.lower().endswith(suffixes))
+            inside = (p for p in named.rglob("*") if p.name.lower().endswith(endings))
             found += sorted(p for p in inside if p.is_file() and p.resolve() not in other)
         else:
             found.append(named)  # one that is not there is told of when its turn comes
@@ -80,10 +83,7 @@ def movies_in(
 
 def target_of(source: Path, folder: Path | None, suffix: str) -> Path:
     """Give the path of what is made of a file: beside it or in a folder, with another suffix."""
-    name = source.name
-    for packed in PACKED_SUFFIXES:
-        name = name.removesuffix(packed)
-    return (folder or source.parent) / f"{Path(name).stem}{suffix}"
+    return (folder or source.parent) / f"{without_packing(source).stem}{suffix}"
 
 
 def prepare(targets: list[Path], folder: Path | None) -> None:

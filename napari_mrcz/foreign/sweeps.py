@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_mrcz.foreign.opening import SMV, open_movie
 from napari_mrcz.foreign.tvips import is_continuation
+from napari_mrcz.format.files import without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,8 @@ def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
     groups: dict[tuple[Path, str, str], list[Path]] = {}
     for path in paths:
         if not is_continuation(path):
-            key = path.parent, sweep_name(path), path.suffix.lower()
+            suffixes = path.name.removeprefix(without_packing(path).stem)
+            key = path.parent, sweep_name(path), suffixes.lower()
             groups.setdefault(key, []).append(path)
     found: list[list[Path]] = []
     for group in groups.values():
@@ -52,11 +54,12 @@ def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
 
 def sweep_name(path: Path) -> str:
     """Give what the names of a series have in common: without number and suffix."""
-    return _NUMBER.sub("", path.stem) or path.stem
+    stem = without_packing(path).stem
+    return _NUMBER.sub("", stem) or stem
 
 
 def _number(path: Path) -> tuple[int, str]:
-    digits = re.search(r"\d+$", path.stem)
+    digits = re.search(r"\d+$", without_packing(path).stem)
     return int(digits[0]) if digits else 0, path.name
 
 

@@ -24,7 +24,7 @@ from napari_mrcz.format.header_reading import parse_header
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PACKED_SUFFIXES", "RandomAccessFile", "open_file"]
+__all__ = ["PACKED_SUFFIXES", "RandomAccessFile", "open_file", "without_packing"]
 
 PACKED_SUFFIXES = (".gz", ".bz2")
 
@@ -234,6 +234,11 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
         raise MrczError(path, f"is {kind}, where a file is expected")
     packed = path.suffix.lower() in PACKED_SUFFIXES
     return _UnpackedFile(path) if packed else RandomAccessFile(path)
+
+
+def without_packing(path: Path) -> Path:
+    """Give the path of a file that may be packed without the suffix that says so."""
+    return path.with_suffix("") if path.suffix.lower() in PACKED_SUFFIXES else path
 
 
 def _cannot_be_opened(path: Path, error: OSError) -> MrczError:
