@@ -12,7 +12,9 @@ import pytest
 import napari_mrcz as nm
 from napari_mrcz.batch import cluster
 from napari_mrcz.batch.correct import correct_all
+from napari_mrcz.batch.correct import corrected as corrected_by
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.recipe.history import recipe_of
 from napari_mrcz.simulation import simulate_movie
 
 N_STACKS, SHAPE = 8, (10, 64, 72)
@@ -194,6 +196,7 @@ def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
         ("[gain]\n", "without a reference"),
         ("[output]\nlevel = 3\n", "does nothing"),
         ("koma = 12\n", r"Write a table: \[koma\]"),
+        ("[outliers]\nhot_threshold = -3\n", "the hot one above; 0 leaves it to the fit"),
         ("[koma\n", "it is no TOML"),
         ("x = " + 3000 * "[" + 3000 * "]", "values within values without end"),
     ],
@@ -238,6 +241,61 @@ def test_recipes_can_be_made_shown_and_checked(napari_mrcz, session, corrected, 
     (tmp_path / "plain").mkdir()
     assert napari_mrcz("recipe", "new", tmp_path / "plain" / "r.toml").status == 0
     assert napari_mrcz("recipe", "check", tmp_path / "plain" / "r.toml").status == 1
+
+
+def test_thresholds_that_were_set_and_defects_are_in_the_recipe(napari_mrcz, session, tmp_path):
+    """A line that was dragged for one movie stays where it is for all; defects go with them."""
+    movie = session / "movie_01.mrcz"
+    defects = np.zeros(SHAPE[1:], bool)
+    defects[3, 5:9] = True
+    with nm.open(movie) as stack:
+        fitted = nm.OutlierFilter.fit(stack, defects=defects)
+        nm.write(tmp_path / "dragged.mrcz", stack.apply(fitted.with_thresholds(hot=8.0)))
+    recipe = tmp_path / "r.toml"
+    made = napari_mrcz("recipe", "new", recipe, "--history", tmp_path / "dragged.mrcz")
+    assert made.status == 0, made.err
+    assert "hot at 8 σ" in made.out and "dark at" not in made.out
+    step = Recipe.load(recipe).outliers
+    assert (step.dark_threshold, step.hot_threshold) == (0.0, 8.0)
+    np.testing.assert_array_equal(nm.read_defects(step.defects), defects)
+    ran = napari_mrcz("correct", movie, "-r", recipe, "-o", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    with nm.open(tmp_path / "out" / movie.name) as again, nm.open(tmp_path / "dragged.mrcz") as one:
+        assert again.history[0]["thresholds"] == one.history[0]["thresholds"]
+        np.testing.assert_array_equal(np.asarray(again), np.asarray(one))
+
+
+def test_a_side_that_was_switched_off_stays_off(session, tmp_path):
+    """Though TOML that anybody reads knows no infinity."""
+    with nm.open(session / "movie_01.mrcz") as stack:
+        fitted = nm.OutlierFilter.fit(stack).with_thresholds(dark=-np.inf)
+        recipe_of(stack.apply(fitted).history, tmp_path / "r.toml").save(tmp_path / "r.toml")
+        _, outliers = corrected_by(stack, Recipe.load(tmp_path / "r.toml"))
+    assert outliers.n_dark == 0
+    assert outliers.n_hot == fitted.n_hot
+
+
+def test_a_history_that_no_recipe_does_is_refused(session, tmp_path):
+    """Steps in another order, or twice: doing others instead would be a lie."""
+    with nm.open(session / "movie_01.mrcz") as stack:
+        outliers = nm.OutlierFilter.fit(stack)
+        gain = nm.GainNormalization(np.ones(SHAPE[1:], np.float32))
+        for odd in (stack.apply(gain).apply(outliers), stack.apply(outliers).apply(outliers)):
+            with pytest.raises(nm.MrczError, match=r"each once and in the order.*nm\.replay"):
+                recipe_of(odd.history, tmp_path / "r.toml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_replaces_no_image_unasked(napari_mrcz, corrected, tmp_path):
+    """Neither of the recipe's own name nor of those that it would write."""
+    for name in ("r.toml", "r-gain.mrc"):
+        (tmp_path / name).write_text("mine")
+        ran = napari_mrcz(
+            "recipe", "new", tmp_path / "r.toml", "--history", corrected / "movie_02.mrcz"
+        )
+        assert ran.status == 1 and name in ran.err and "exists" in ran.err
+        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "mine")]
+        (tmp_path / name).unlink()
 
 
 def test_files_are_told_of_when_the_scheduler_is_lost(session, tmp_path):

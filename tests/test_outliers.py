@@ -296,7 +296,7 @@ def test_known_defects_are_replaced_and_tell_nothing(movie):
 def test_other_thresholds_without_another_fit(outliers):
     changed = outliers.with_thresholds(dark=-5.0, hot=6.0)
     assert changed.distribution is outliers.distribution
-    assert changed.thresholds == (-5.0, 6.0, False, False)
+    assert changed.thresholds == (-5.0, 6.0, False, False, True, True)
     assert np.count_nonzero(changed.mask == 1) == changed.n_hot < outliers.n_hot
     assert np.count_nonzero(changed.mask == -1) == changed.n_dark <= outliers.n_dark
     back = changed.with_thresholds(outliers.thresholds.dark, outliers.thresholds.hot)

@@ -5,6 +5,7 @@ import json
 import struct
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 import napari_mrcz as nm
 from napari_mrcz.doctor import diagnose
+from napari_mrcz.recipe import Recipe
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.inspector import frame_view
 from napari_mrcz.widgets.inspector.frame_table import FrameTable
@@ -420,6 +422,33 @@ def test_a_history_is_replayed_on_another_layer(viewer, widget, qtbot, movie, co
     assert tuple(again.scale) == tuple(original.scale)
     assert "movie replayed" in widget.history.controls.status.text()
     settle(qtbot, widget)
+
+
+def test_a_history_is_saved_as_a_recipe(viewer, widget, qtbot, corrected, tmp_path, monkeypatch):
+    """For the command line; what is there already is not replaced unasked."""
+    open_in(qtbot, widget, corrected)
+    turn_to(qtbot, widget, HISTORY)
+    asked = []
+
+    def choose(parent, title, beside, kinds):
+        asked.append(Path(beside).name)
+        return str(tmp_path / "steps"), kinds
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", choose)
+    with qtbot.waitSignal(widget.recipe_saved):
+        qtbot.mouseClick(widget.history.recipe_button, LEFT)
+    assert asked == [f"{Path(corrected).name}.toml"]
+    recipe = Recipe.load(tmp_path / "steps.toml")
+    assert recipe.gain.gamma == 1 and recipe.outliers is None
+    assert Path(recipe.gain.reference) == tmp_path / "steps-gain.mrc"
+    assert "napari-mrcz correct -r" in widget.history.controls.status.text()
+    (tmp_path / "steps.toml").unlink()
+    with qtbot.waitSignal(widget.history.controls.failed):
+        qtbot.mouseClick(widget.history.recipe_button, LEFT)
+    assert "steps-gain.mrc" in widget.history.controls.status.text()
+    viewer.layers.clear()
+    settle(qtbot, widget)
+    assert not widget.history.recipe_button.isEnabled()
 
 
 def test_what_cannot_be_replayed_is_said(viewer, widget, qtbot, movie, corrected):

@@ -240,6 +240,8 @@ def corrected(
                 gain=None if gain is None else gain.factor,
                 defects=defects,
             )
+            if step.dark_threshold or step.hot_threshold:
+                used = used.with_thresholds(step.dark_threshold or None, step.hot_threshold or None)
         movie = movie.apply(used)
     if gain is not None:
         movie = movie.apply(replace(gain, filled=used is not None))

@@ -128,9 +128,12 @@ def new(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write a recipe to be edited, or that of a movie that was corrected."""
+    from napari_mrcz.format.atomic import check_target
     from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
+    from napari_mrcz.recipe.history import recipe_of
     from napari_mrcz.stack import open as open_stack
 
+    check_target(recipe, overwrite=overwrite)
     if history is None:
         # The reference is named, for who edits it; `check` says whether it is there.
         made = Recipe(OutlierStep(), GainStep("gain.mrc"), KomaStep())
@@ -138,7 +141,7 @@ def new(
         with open_stack(history) as stack:
             if not stack.history:
                 raise MrczError(history, "has no history: nothing was done to it")
-            made = Recipe.of_history(stack.history, recipe.absolute().parent)
+            made = recipe_of(stack.history, recipe, overwrite=overwrite)
     made.save(recipe, overwrite=overwrite)
     for sentence in made.sentences():
         typer.echo(sentence)

@@ -195,6 +195,8 @@ class OutlierFilter:
             old.hot if hot is None else float(hot),
             old.dark_is_default and dark is None,
             old.hot_is_default and hot is None,
+            old.dark_is_given or dark is not None,
+            old.hot_is_given or hot is not None,
         )
         if not new.dark < new.hot:
             raise ValueError(f"dark {new.dark} lies below hot {new.hot}, or there is no order")

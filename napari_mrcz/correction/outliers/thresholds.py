@@ -39,7 +39,7 @@ Values = npt.NDArray[np.float64]
 
 
 class Thresholds(NamedTuple):
-    """Thresholds in standard deviations, and whether each is but a default.
+    """Thresholds in standard deviations, and where each comes from if not from the histogram.
 
     Parameters
     ----------
@@ -47,12 +47,16 @@ class Thresholds(NamedTuple):
         A pixel below `dark` or above `hot` is an outlier.
     dark_is_default, hot_is_default : bool
         The histogram had no tail to tell.
+    dark_is_given, hot_is_given : bool
+        Somebody has set it.
     """
 
     dark: float
     hot: float
     dark_is_default: bool = False
     hot_is_default: bool = False
+    dark_is_given: bool = False
+    hot_is_given: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What was done to a movie, step by step, and doing it again to another layer."""
+"""What was done to a movie, step by step, and doing it again: to a layer, or as a recipe."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from qtpy.QtCore import QPoint, Signal, Slot
 from qtpy.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from napari_mrcz.inspection import step_entries
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.inspector.tree import EntryTree
@@ -39,9 +40,12 @@ class HistoryView(QWidget):
     ----------
     layer_chosen : Signal(object)
         The steps are to be done again to this layer.
+    recipe_pressed : Signal()
+        They are to be saved as a recipe.
     """
 
     layer_chosen = Signal(object)
+    recipe_pressed = Signal()
 
     def __init__(self, panel: Panel, others: Callable[[], list[Image]]) -> None:
         super().__init__()
@@ -51,6 +55,11 @@ class HistoryView(QWidget):
         self.tree = EntryTree("Each step with its parameters, in the order in which it was done")
         tip = "Do the same to another layer; the result is a new layer, and nothing is saved"
         self.controls = JobControls(panel, "Replay on…", tip)
+        self.recipe_button = push_button(
+            "Save recipe…", "Save the steps as a recipe (TOML), to do them to whole sessions"
+        )
+        self.controls.buttons.addWidget(self.recipe_button)
+        self.recipe_button.clicked.connect(self.recipe_pressed)
         self.menu = QMenu(self)
         self.menu.setToolTip("Layers to which the steps can be done")
         column = QVBoxLayout(self)
@@ -81,6 +90,7 @@ class HistoryView(QWidget):
         """Say why the steps cannot be done again, if they cannot."""
         problem = "" if self._others() else "Open another movie to replay the steps on"
         self.controls.allow(problem if self.history else "There are no steps to replay")
+        self.recipe_button.setEnabled(bool(self.history))
 
     @Slot()
     def _ask(self) -> None:

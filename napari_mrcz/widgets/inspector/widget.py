@@ -26,7 +26,7 @@ from napari_mrcz.widgets.inspector.history_view import HistoryView
 from napari_mrcz.widgets.inspector.model import Inspection, as_json, inspect
 from napari_mrcz.widgets.inspector.readers import Readers
 from napari_mrcz.widgets.inspector.subject import subject_of
-from napari_mrcz.widgets.inspector.works import check_header, replayed
+from napari_mrcz.widgets.inspector.works import check_header, replayed, save_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +63,15 @@ class MetadataInspector(Panel):
         A file was mended (`Mended`), and its layers are opened again.
     replayed : Signal(object)
         A history was done again: the new layer.
+    recipe_saved : Signal()
+        A history was saved as a recipe.
     """
 
     inspected = Signal(object)
     looked = Signal(object)
     mended = Signal(object)
     replayed = Signal(object)
+    recipe_saved = Signal()
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
@@ -126,7 +129,8 @@ class MetadataInspector(Panel):
         self.fields.export_pressed.connect(self._export)
         self.frames.frame_chosen.connect(self._show_frame)
         self.history.layer_chosen.connect(self._replay)
-        self.history.controls.returned.connect(self._on_replayed)
+        self.history.recipe_pressed.connect(self._save_recipe)
+        self.history.controls.returned.connect(self._on_history_done)
         self.doctor.looked.connect(self._on_findings)
         self.doctor.pixel_size_told.connect(self._look)
         self.doctor.copy_pressed.connect(self._mend_in_a_copy)
@@ -290,8 +294,26 @@ class MetadataInspector(Panel):
         work = partial(replayed, self.history.history, stack, layer.name)
         self.history.controls.run(lambda report: work())
 
+    @Slot()
+    def _save_recipe(self) -> None:
+        inspection = self.inspection
+        if inspection is None:
+            return
+        beside = self._beside(inspection, ".toml")
+        path, _ = QFileDialog.getSaveFileName(self, "Save recipe", beside, "Recipe (*.toml)")
+        if path:
+            path = path if Path(path).suffix else f"{path}.toml"
+            self.history.controls.run(partial(save_recipe, self.history.history, path))
+
     @Slot(object)
-    def _on_replayed(self, layers: list[LayerData]) -> None:
+    def _on_history_done(self, done: list[LayerData] | str) -> None:
+        if isinstance(done, str):
+            self.history.controls.tell(done)
+            self.recipe_saved.emit()
+        else:
+            self._add_replayed(done)
+
+    def _add_replayed(self, layers: list[LayerData]) -> None:
         added = None
         for data, attributes, _ in layers:
             # One frame has two axes; replayed it is a movie of one.
@@ -311,11 +333,16 @@ class MetadataInspector(Panel):
         inspection = self.inspection
         if inspection is None:
             return
-        source = Path(inspection.subject.path or Path.home() / inspection.subject.name)
-        beside = str(source.with_name(f"{source.name}.json"))
+        beside = self._beside(inspection, ".json")
         path, _ = QFileDialog.getSaveFileName(self, "Export as JSON", beside, "JSON (*.json)")
         if path:
             self.fields.export_to(path)
+
+    @staticmethod
+    def _beside(inspection: Inspection, suffix: str) -> str:
+        """Propose a name beside the file that is inspected."""
+        source = Path(inspection.subject.path or Path.home() / inspection.subject.name)
+        return str(source.with_name(f"{source.name}{suffix}"))
 
 
 def _sentence(text: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.inspector.subject import Subject
 
-__all__ = ["Mended", "check_header", "mend_file", "replayed", "verify_file"]
+__all__ = ["Mended", "check_header", "mend_file", "replayed", "save_recipe", "verify_file"]
 
 LOOKING, VERIFYING, MENDING = "Looking at frame", "Verifying frame", "Copying"
 
@@ -102,6 +102,23 @@ def replayed(history: Sequence[Mapping[str, Any]], stack: Stack, name: str) -> l
     from napari_mrcz.correction import replay
 
     return layer_data(replay(history, stack), f"{name} replayed")
+
+
+def save_recipe(history: Sequence[Mapping[str, Any]], path: str, report: Report) -> str:
+    """Save what was done as a recipe for other movies; give a sentence on it.
+
+    Raises
+    ------
+    MrczError
+        If recipes cannot do it, or the disk refuses.
+    """
+    from napari_mrcz.recipe.history import recipe_of
+
+    report("Writing the recipe", 0, 0)
+    # Whoever chose the name of a recipe that exists agreed to have it replaced, images included.
+    replaces = Path(path).exists()
+    recipe_of(history, path, overwrite=replaces).save(path, overwrite=replaces)
+    return f"Saved {Path(path).name}. To do it to other movies: napari-mrcz correct -r {path} …"
 
 
 def _reopened(subject: Subject) -> LayerData | Exception:

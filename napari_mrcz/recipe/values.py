@@ -11,10 +11,12 @@ from napari_mrcz.format.encoding import Encoding
 from napari_mrcz.format.modes import storage_dtype
 
 if TYPE_CHECKING:
-    from napari_mrcz.recipe_steps import GainStep, KomaStep, OutlierStep, Output
+    from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output
 
-__all__ = ["check_values"]
+__all__ = ["LARGEST_SIGMA", "check_values"]
 
+LARGEST_SIGMA = 1e6
+"""A threshold beyond all pixels, in standard deviations."""
 # Cameras have exponents about 1, or about -1 where a reference divides.
 _LARGEST_GAMMA = 10
 
@@ -40,6 +42,12 @@ def check_values(
 
 def _check_outliers(step: OutlierStep) -> None:
     OutlierOptions(**{field.name: getattr(step, field.name) for field in fields(OutlierOptions)})
+    dark, hot = step.dark_threshold, step.hot_threshold
+    if dark > 0 or hot < 0:
+        raise ValueError(
+            f"thresholds of {dark:g} and {hot:g} sigma, where the dark one is below 0 and the hot "
+            "one above; 0 leaves it to the fit"
+        )
 
 
 def _check_gain(step: GainStep) -> None:

@@ -17,6 +17,8 @@ class OutlierStep:
         See there.
     defects : str
         File of pixels known to be defective; empty for none.
+    dark_threshold, hot_threshold : float
+        In standard deviations, the same for every movie; 0 leaves it to its fit.
     """
 
     model: str = "poisson"
@@ -27,6 +29,8 @@ class OutlierStep:
     tolerance: float = 1e-3
     seed: int = 0
     defects: str = ""
+    dark_threshold: float = 0.0
+    hot_threshold: float = 0.0
 
 
 @dataclass(frozen=True)

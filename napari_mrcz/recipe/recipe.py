@@ -1,4 +1,4 @@
-"""Recipes: what is to be done to every movie of a session, as a small text file (TOML).
+"""A recipe, as it is read, checked, written and told in sentences.
 
 ::
 
@@ -21,8 +21,8 @@ Steps are done in this order, whatever the order of the tables.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,12 @@ import tomli_w
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.recipe_steps import GainStep, KomaStep, OutlierStep, Output
+from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output
 
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "Recipe"]
+__all__ = ["Recipe"]
 
 _FILES = ("reference", "dark", "defects")
 # Of any number that means something here.
@@ -111,7 +111,7 @@ class Recipe:
             advice = "Have at least one table [outliers], [gain] or [koma]"
             raise MrczError(path, "a recipe that does nothing", advice=advice)
         # Late: what judges the values brings scipy, which takes long to import.
-        from napari_mrcz.recipe_values import check_values
+        from napari_mrcz.recipe.values import check_values
 
         try:
             check_values(recipe.outliers, recipe.gain, recipe.koma, recipe.output)
@@ -146,6 +146,9 @@ class Recipe:
                 f"Hot and dark pixels, by the {o.model} model{known}, are replaced by values "
                 f"{drawn} of their neighbours (steepness {o.order:g}, relaxation {o.relaxation:g})."
             )
+            given = {"dark": o.dark_threshold, "hot": o.hot_threshold}
+            if sides := [f"{side} at {sigma:g} σ" for side, sigma in given.items() if sigma]:
+                said.append(f"Thresholds are not those of each fit: {', '.join(sides)}.")
         if (g := self.gain) is not None:
             dark = f" after subtracting {g.dark}" if g.dark else ""
             turned = {"identity": "", "auto": ", turned as the first movie shows"}
@@ -163,40 +166,6 @@ class Recipe:
         codec = "zstd" if o_.codec == "auto" else o_.codec
         said.append(f"Results are saved with {codec}, level {o_.level}{rounded}.")
         return said
-
-    @classmethod
-    def of_history(
-        cls, history: Iterable[Mapping[str, Any]], folder: str | PathLike[str]
-    ) -> Recipe:
-        """Make a recipe of what was done to a movie; its gain reference is written to a folder.
-
-        Raises
-        ------
-        MrczError
-            If a step is none that recipes have.
-        """
-        from napari_mrcz.stack import write
-
-        recipe = cls()
-        for step in history:
-            name = step.get("name")
-            if name == "OutlierFilter":
-                known = {f.name: step[f.name] for f in fields(OutlierStep) if f.name in step}
-                recipe = replace(recipe, outliers=OutlierStep(**known))
-            elif name == "GainNormalization":
-                gain = GainStep("gain.mrc", str(step["orientation"]), float(step["gamma"]))
-                write(Path(folder, "gain.mrc"), step["reference"])
-                if step.get("dark") is not None:
-                    gain = replace(gain, dark="dark.mrc")
-                    write(Path(folder, "dark.mrc"), step["dark"])
-                recipe = replace(recipe, gain=gain)
-            elif name == "KomaNormalization":
-                radius = max(1, len(step.get("neighbours", ())) // 2)
-                recipe = replace(recipe, koma=KomaStep(radius, bool(step.get("level"))))
-            else:
-                advice = "nm.replay does it again to any movie"
-                raise MrczError(None, f"a step {name!r} that recipes do not have", advice=advice)
-        return recipe
 
 
 def _step(kind: type, name: str, table: Mapping[str, Any], path: Path) -> Any:
