@@ -20,6 +20,7 @@ from napari_mrcz.software import software
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import Stack, size_zyx
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PLAIN_SUFFIXES, SUFFIXES
 from napari_mrcz.threads import start_to_the_end
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PLAIN_SUFFIXES", "SUFFIXES", "open", "read", "read_async", "write", "write_async"]
 
-COMPRESSED_SUFFIX = ".mrcz"
-PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
-SUFFIXES = (COMPRESSED_SUFFIX, *PLAIN_SUFFIXES)
 
 Result = TypeVar("Result")
 
@@ -149,6 +147,8 @@ def write(
     dtype : dtype-like or "uint4", optional
         Pixel type to save as; values are rounded into it, and refused where they do not fit.
         Without it nothing is lost: what MRC cannot hold is widened and comes back as it was.
+        Frames of uint8 from a generator are stored as uint16 from the start, since a later one
+        may go beyond 127, unless this is int8.
     threads : int, optional
         Frames compressed at once; as many as there are processors by default.
     footer : bool
