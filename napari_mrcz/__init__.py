@@ -14,8 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.format import VerifyReport, verify
-from napari_mrcz.stack import Stack, open, read, read_async, write, write_async
 
 if TYPE_CHECKING:
     from napari_mrcz.correction import (
@@ -33,8 +31,10 @@ if TYPE_CHECKING:
         restore,
     )
     from napari_mrcz.defects import read_defects, write_defects
+    from napari_mrcz.format import VerifyReport, verify
     from napari_mrcz.references import read_reference
     from napari_mrcz.session import Koma, Session
+    from napari_mrcz.stack import Stack, open, read, read_async, write, write_async
 
 __all__ = [
     "GainNormalization",
@@ -66,27 +66,21 @@ __all__ = [
     "write_defects",
 ]
 
-# Found when they are first asked for: scipy, which these need, takes longer to import than a movie
-# to open.
-_LATER = {
-    "GainNormalization": "correction",
-    "GammaCurve": "correction",
-    "Koma": "session",
-    "OutlierFilter": "correction",
-    "Session": "session",
-    "TruncationModel": "correction",
-    "correlated_noise": "correction",
-    "count_electrons": "correction",
-    "decimate": "correction",
-    "estimate_gain": "correction",
-    "find_orientation": "correction",
-    "fit_gamma": "correction",
-    "read_defects": "defects",
-    "read_reference": "references",
-    "replay": "correction",
-    "restore": "correction",
-    "write_defects": "defects",
-}
+_ROOMS = {
+    "correction": (
+        "GainNormalization", "GammaCurve", "OutlierFilter", "TruncationModel", "correlated_noise",
+        "count_electrons", "decimate", "estimate_gain", "find_orientation", "fit_gamma", "replay",
+        "restore",
+    ),
+    "defects": ("read_defects", "write_defects"),
+    "format": ("VerifyReport", "verify"),
+    "references": ("read_reference",),
+    "session": ("Koma", "Session"),
+    "stack": ("Stack", "open", "read", "read_async", "write", "write_async"),
+}  # fmt: skip
+# Found when they are first asked for: numpy takes longer to import than a command to tell its
+# options, and scipy, which corrections need, longer than a movie to open.
+_LATER = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

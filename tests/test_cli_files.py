@@ -333,7 +333,7 @@ def test_help_needs_neither_napari_nor_qt_nor_numpy():
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
         "loaded = {m.split('.')[0] for m in sys.modules}\n"
-        "assert not loaded & {'napari', 'qtpy', 'PyQt6', 'scipy', 'dask'}, loaded\n"
+        "assert not loaded & {'napari', 'qtpy', 'PyQt6', 'numpy', 'scipy', 'dask'}, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

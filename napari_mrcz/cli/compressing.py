@@ -11,7 +11,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
 from napari_mrcz.cli.running import run
-from napari_mrcz.stack.files import PLAIN_SUFFIXES
+from napari_mrcz.suffixes import PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

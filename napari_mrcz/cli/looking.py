@@ -14,15 +14,14 @@ from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, path
 from napari_mrcz.cli.progress import bar, printable, say, tell_outcomes
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.reader import FrameReader
-from napari_mrcz.inspection import Entry, entries_of, header_entries, step_entries
-from napari_mrcz.stack.files import SUFFIXES
+from napari_mrcz.suffixes import SUFFIXES
 from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_mrcz.format import Header
+    from napari_mrcz.inspection import Entry
     from napari_mrcz.stack import Stack
 
 __all__ = ["add_to"]
@@ -138,6 +137,8 @@ def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
 
 
 def _frames(file: Path) -> list[dict[str, Any]]:
+    from napari_mrcz.format import FrameReader
+
     with FrameReader(file) as reader:
         index, nbytes = reader.index, reader.header.frame_nbytes
         places = zip(index.offsets, index.sizes, strict=True)
@@ -148,6 +149,8 @@ def _frames(file: Path) -> list[dict[str, Any]]:
 
 
 def _as_text(known: dict[str, Any], header: Header | None) -> str:
+    from napari_mrcz.inspection import entries_of, header_entries, step_entries
+
     n, y, x = known["shape"]
     size = known["pixel_size"][2]
     lines = [

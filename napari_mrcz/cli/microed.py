@@ -12,7 +12,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare
 from napari_mrcz.cli.running import run
-from napari_mrcz.format.files import without_packing
+from napari_mrcz.suffixes import without_packing
 
 __all__ = ["add_to"]
 

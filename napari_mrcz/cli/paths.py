@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.files import PACKED_SUFFIXES, without_packing
-from napari_mrcz.stack.files import SUFFIXES
+from napari_mrcz.suffixes import PACKED_SUFFIXES, SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import references
 from napari_mrcz.cli.progress import bar, outcome_text, say
 from napari_mrcz.errors import MrczError
-from napari_mrcz.stack.files import SUFFIXES
+from napari_mrcz.suffixes import SUFFIXES
 
 if TYPE_CHECKING:
     from napari_mrcz.watching import Watch

@@ -13,8 +13,9 @@ from napari_mrcz.doctor.diagnosis import without_extended
 from napari_mrcz.doctor.finding import Finding, header_dtype
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.files import PACKED_SUFFIXES, open_file
+from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import HEADER_NBYTES, Header
+from napari_mrcz.suffixes import PACKED_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_mrcz.foreign.opening import SMV, open_movie
 from napari_mrcz.foreign.tvips import is_continuation
-from napari_mrcz.format.files import without_packing
+from napari_mrcz.suffixes import without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

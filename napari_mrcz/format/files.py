@@ -20,13 +20,12 @@ from typing import IO, TYPE_CHECKING, Any
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.suffixes import PACKED_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PACKED_SUFFIXES", "RandomAccessFile", "open_file", "without_packing"]
-
-PACKED_SUFFIXES = (".gz", ".bz2")
+__all__ = ["RandomAccessFile", "open_file"]
 
 _UNPACK_STEP = 2**20
 _MOST_AT_ONCE = 2**30
@@ -234,11 +233,6 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
         raise MrczError(path, f"is {kind}, where a file is expected")
     packed = path.suffix.lower() in PACKED_SUFFIXES
     return _UnpackedFile(path) if packed else RandomAccessFile(path)
-
-
-def without_packing(path: Path) -> Path:
-    """Give the path of a file that may be packed without the suffix that says so."""
-    return path.with_suffix("") if path.suffix.lower() in PACKED_SUFFIXES else path
 
 
 def _cannot_be_opened(path: Path, error: OSError) -> MrczError:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.plugin.layers import (
     LayerData,
     describe,
@@ -28,7 +27,7 @@ from napari_mrcz.plugin.layers import (
 )
 from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack import Stack, open
-from napari_mrcz.stack.files import SUFFIXES
+from napari_mrcz.suffixes import PACKED_SUFFIXES, SUFFIXES
 
 __all__ = ["get_reader", "read"]
 

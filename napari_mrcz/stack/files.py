@@ -20,17 +20,15 @@ from napari_mrcz.software import software
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import Stack, size_zyx
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES
 from napari_mrcz.threads import start_to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
 
-__all__ = ["PLAIN_SUFFIXES", "SUFFIXES", "open", "read", "read_async", "write", "write_async"]
+__all__ = ["open", "read", "read_async", "write", "write_async"]
 
-COMPRESSED_SUFFIX = ".mrcz"
-PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
-SUFFIXES = (COMPRESSED_SUFFIX, *PLAIN_SUFFIXES)
 
 Result = TypeVar("Result")
 

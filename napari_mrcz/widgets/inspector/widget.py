@@ -13,8 +13,8 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabWidget
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.suffixes import PACKED_SUFFIXES
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive

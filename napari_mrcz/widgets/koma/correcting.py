@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.session import Koma
 from napari_mrcz.stack import write
-from napari_mrcz.stack.files import COMPRESSED_SUFFIX, SUFFIXES
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PACKED_SUFFIXES, SUFFIXES
 from napari_mrcz.texts import error_text, size_text, time_text
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.koma.reading import BAD_STACK

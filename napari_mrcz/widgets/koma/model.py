@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.format.files import PACKED_SUFFIXES
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
-from napari_mrcz.stack.files import SUFFIXES
+from napari_mrcz.suffixes import PACKED_SUFFIXES, SUFFIXES
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
 from napari_mrcz.widgets.koma.outlier_fits import OutlierFits

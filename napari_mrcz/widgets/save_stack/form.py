@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import check_target, stack_of_layer
 from napari_mrcz.plugin.preferences import preferences
-from napari_mrcz.stack.files import COMPRESSED_SUFFIX
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX
 from napari_mrcz.texts import block_text, error_text
 from napari_mrcz.widgets.base.fields import choice_field, push_button
 from napari_mrcz.widgets.base.layer_picker import LayerPicker

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from napari_mrcz.folders import cache_folder
 from napari_mrcz.format import Encoding, Estimate, VerifyReport, estimate, verify
 from napari_mrcz.stack import Stack, write
-from napari_mrcz.stack.files import COMPRESSED_SUFFIX, SUFFIXES, sample_frames
+from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES
 from napari_mrcz.texts import block_text, size_text, time_text
 from napari_mrcz.widgets.base.job import Cancelled, Report
 

@@ -1,0 +1,21 @@
+"""How the names of movies end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["COMPRESSED_SUFFIX", "PACKED_SUFFIXES", "PLAIN_SUFFIXES", "SUFFIXES", "without_packing"]
+
+COMPRESSED_SUFFIX = ".mrcz"
+PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
+SUFFIXES = (COMPRESSED_SUFFIX, *PLAIN_SUFFIXES)
+# Behind any of the others.
+PACKED_SUFFIXES = (".gz", ".bz2")
+
+
+def without_packing(path: Path) -> Path:
+    """Give the path of a file that may be packed without the suffix that says so."""
+    return path.with_suffix("") if path.suffix.lower() in PACKED_SUFFIXES else path
