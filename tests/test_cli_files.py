@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -257,6 +258,7 @@ class TestVerify:
         path.write_bytes(raw)
         ran = napari_mrcz("verify", folder)
         assert ran.status == 1
+        assert f"{path}: damaged: 5 of 6 frames are good (checksums match)" in ran.out
         assert "packed.mrcz: frame 4:" in ran.out
         assert "1 of 2 files are good" in ran.err
 
@@ -272,6 +274,30 @@ class TestVerify:
         ran = napari_mrcz("verify", folder)
         assert ran.status == 1
         assert "3 of 4 files are good" in ran.err
+
+    @pytest.mark.parametrize("packing", ["", ".gz"])
+    @pytest.mark.parametrize("name", ["plain.mrc", "a packed.mrcz"])
+    def test_of_a_cut_file_begins_with_what_is_wrong(self, napari_mrcz, folder, name, packing):
+        """And names the command that saves the rest, as it can be typed."""
+        whole = folder / name.split()[-1]
+        with nm.open(whole) as stack:
+            end = int(stack._source.index.offsets[3]) + 10
+        path = folder / f"{name}{packing}"
+        cut = whole.read_bytes()[:end]
+        path.write_bytes(gzip.compress(cut) if packing else cut)
+        ran = napari_mrcz("verify", path)
+        assert ran.status == 1
+        assert ran.out.startswith(f"{path}: damaged: 3 of 6 frames are there, and these are good")
+        (said,) = ran.err.splitlines()
+        command, told = said.split(" saves ")
+        assert told == "what is whole"
+        repaired = napari_mrcz(*shlex.split(command)[1:])
+        assert repaired.status == 0, repaired.err
+        assert (nm.read(shlex.split(command)[-1]) == FRAMES[:3]).all()
+
+    def test_nothing_is_to_be_saved_of_what_cannot_be_opened(self, napari_mrcz, tmp_path):
+        (tmp_path / "a.mrcz").write_bytes(b"nothing")
+        assert "repair" not in napari_mrcz("verify", tmp_path).err
 
     def test_an_empty_folder_is_a_wrong_command(self, napari_mrcz, tmp_path):
         assert napari_mrcz("verify", tmp_path).status == 2

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.format import FrameReader
+from napari_mrcz.format import FrameFault, FrameReader, VerifyReport
 
 WITH_CHECKSUMS = ["ours", "ours, uint8", "ours, small blocks", "ours, plain"]
 
@@ -85,6 +85,8 @@ def test_several_bad_frames_are_all_named(good, folder, places):
     (folder / good.name).write_bytes(raw)
     report = nm.verify(folder / good.name)
     assert [fault.frame for fault in report.faults] == [1, 3]
+    n = len(places)
+    assert f"{report.path}: damaged: {n - 2} of {n} frames are good" in str(report).splitlines()[0]
 
 
 def test_missing_frames_are_said(tmp_path):
@@ -94,7 +96,23 @@ def test_missing_frames_are_said(tmp_path):
     report = nm.verify(path)
     assert not report
     assert report.frames == 3
-    assert "3 of the 4 frames" in str(report)
+    assert report.announced == 4
+    first, *others = str(report).splitlines()
+    assert first.startswith(f"{path}: damaged: 3 of 4 frames are there, and these are good (they")
+    assert "3 of the 4 frames" in others[0]
+
+
+def test_missing_and_damaged_frames_are_both_said(tmp_path):
+    faults = (FrameFault(1, 2000, "it is damaged"),)
+    report = VerifyReport("a.mrcz", "", 3, False, faults, ("a.mrcz: cut",), 4)
+    first, *others = str(report).splitlines()
+    assert first.startswith("a.mrcz: damaged: 3 of 4 frames are there, and 2 of these are good")
+    assert others == ["a.mrcz: cut", "a.mrcz: frame 1: it is damaged"]
+
+
+def test_what_costs_no_frame_is_damage_all_the_same(tmp_path):
+    report = VerifyReport("a.mrcz", "", 4, True, (), ("a.mrcz: its footer is damaged",), 4)
+    assert str(report).startswith("a.mrcz: damaged, but all 4 frames are good (checksums match)")
 
 
 def test_a_file_that_is_none_is_reported(tmp_path):

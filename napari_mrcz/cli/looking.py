@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, path
 from napari_mrcz.cli.progress import bar, printable, say, tell_outcomes
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import SUFFIXES
+from napari_mrcz.suffixes import SUFFIXES, without_packing
 from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
@@ -85,10 +86,19 @@ def verify(
                 typer.echo(json.dumps({**asdict(report), "ok": report.ok}))
             else:
                 typer.echo(str(report))
+            if not report and report.frames > len(report.faults):
+                say(f"{_repair_command(file)} saves what is whole")
     if len(found) > 1:
         say(f"{len(found) - len(bad)} of {len(found)} files are good")
     if bad:
         raise typer.Exit(1)
+
+
+def _repair_command(file: Path) -> str:
+    """Give the command that repairs a file, as it can be typed."""
+    plain = without_packing(file)
+    words = map(str, ("repair", file, "-o", plain.with_stem(f"{plain.stem}-whole")))
+    return shlex.join(["napari-mrcz", *words])
 
 
 def repair(

@@ -82,6 +82,8 @@ class Layout:
     end: int
     dtype: np.dtype[Any]
     warnings: tuple[str, ...]
+    announced: int
+    """Frames that there should be; more than in the index where the file is cut off."""
 
 
 def read_layout(file: RandomAccessFile) -> Layout:
@@ -105,9 +107,10 @@ def read_layout(file: RandomAccessFile) -> Layout:
             index = _walk_chunks(file, header, end, said.append)
         else:
             index = _even_frames(file, header, end)
-    if len(index) < header.nz:
+    announced = header.nz
+    if len(index) < announced:
         said.append(
-            f"{len(index)} of the {header.nz} frames that the header announces are there; "
+            f"{len(index)} of the {announced} frames that the header announces are there; "
             "the file is cut off or was never finished",
         )
         header = replace(header, nz=len(index))
@@ -120,7 +123,7 @@ def read_layout(file: RandomAccessFile) -> Layout:
         metadata = extended
     dtype = _given_dtype(header, footer)
     warnings = tuple(f"{file.path}: {message}" for message in said)
-    return Layout(header, footer, metadata, extended, index, end, dtype, warnings)
+    return Layout(header, footer, metadata, extended, index, end, dtype, warnings, announced)
 
 
 def _read_footer(file: RandomAccessFile, warn: Callable[[str], None]) -> tuple[Footer, int]:

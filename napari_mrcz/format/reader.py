@@ -50,6 +50,8 @@ class FrameReader:
         The rest of the footer, empty where there is none.
     dtype : numpy.dtype
         Pixel type of the frames as they are given, in native byte order.
+    announced : int
+        Frames that the header announces; more than there are where the file is cut off.
     warnings : tuple of str
         Damaged metadata, missing frames: what is wrong but costs no pixels.
 
@@ -74,6 +76,7 @@ class FrameReader:
         self.extended = layout.extended
         self.dtype = layout.dtype
         self.index = layout.index
+        self.announced = layout.announced
         self.warnings = layout.warnings
 
     def __reduce__(self) -> tuple[type[FrameReader], tuple[Path]]:

@@ -53,7 +53,9 @@ class VerifyReport:
     faults : tuple of FrameFault
         The bad frames.
     warnings : tuple of str
-        What is wrong but costs no pixels.
+        What else is wrong, such as frames that are missing.
+    announced : int
+        Frames that there should be; more than were checked where the file is cut off.
     """
 
     path: str
@@ -62,6 +64,7 @@ class VerifyReport:
     checksums: bool = False
     faults: tuple[FrameFault, ...] = ()
     warnings: tuple[str, ...] = ()
+    announced: int = 0
 
     @property
     def ok(self) -> bool:
@@ -75,12 +78,24 @@ class VerifyReport:
     def __str__(self) -> str:
         if self.error:
             return self.error
-        lines = list(self.warnings)
-        lines += [f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults]
+        verdict = f"{self.path}: {self._verdict()}"
+        faults = (f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults)
+        return "\n".join([verdict, *self.warnings, *faults])
+
+    def _verdict(self) -> str:
+        """Say how good the file is; if it is not, that comes first."""
         how = "checksums match" if self.checksums else "they decode; the file has no checksums"
-        if not self.faults:
-            lines.append(f"{self.path}: {self.frames} frames are good ({how})")
-        return "\n".join(lines)
+        good = self.frames - len(self.faults)
+        if self.ok:
+            return f"{good} frames are good ({how})"
+        if self.announced > self.frames:
+            there = f"damaged: {self.frames} of {self.announced} frames are there"
+            if self.faults:
+                return f"{there}, and {good} of these are good ({how})"
+            return f"{there}, and these are good ({how})"
+        if self.faults:
+            return f"damaged: {good} of {self.frames} frames are good ({how})"
+        return f"damaged, but all {good} frames are good ({how})"
 
 
 def verify(
@@ -122,5 +137,11 @@ def verify(
             if progress is not None:
                 progress(done, n)
     return VerifyReport(
-        fspath(path), "", n, reader.index.xxh3 is not None, tuple(faults), reader.warnings
+        fspath(path),
+        "",
+        n,
+        reader.index.xxh3 is not None,
+        tuple(faults),
+        reader.warnings,
+        reader.announced,
     )
