@@ -186,6 +186,22 @@ def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
     assert len(table.read_text().splitlines()) == 2  # the names of the columns, and the movie
 
 
+def test_a_single_image_among_movies_is_left_out_and_said(napari_mrcz, session, tmp_path):
+    """Without a recipe nothing else tells that it is a gain reference."""
+    ran = napari_mrcz("correct", session, "-o", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    assert f"{session / 'gain.mrc'}: a single image, maybe a gain reference" in ran.err
+    assert len(list((tmp_path / "out").iterdir())) == N_STACKS
+    ran = napari_mrcz("correct", session, session / "gain.mrc", "-o", tmp_path / "named")
+    assert len(list((tmp_path / "named").iterdir())) == N_STACKS + 1
+    sums = tmp_path / "sums"
+    sums.mkdir()
+    for i in range(2):
+        nm.write(sums / f"{i}.mrc", np.random.default_rng(i).poisson(50, (1, 64, 64)))
+    ran = napari_mrcz("correct", sums, "-o", tmp_path / "of-sums")
+    assert len(list((tmp_path / "of-sums").iterdir())) == 2, ran.err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

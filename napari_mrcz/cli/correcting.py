@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
+from napari_mrcz.cli.paths import prepare, session_in, target_of
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
@@ -47,7 +47,7 @@ def correct(
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources = movies_in(files, besides=references(wanted))
+    sources = session_in(files, wanted)
     targets = [target_of(source, output, ".mrcz") for source in sources]
     prepare(targets, output)
     if wanted.gain is not None and wanted.gain.orientation == "auto":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from napari_mrcz.cli.progress import say
 from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import PACKED_SUFFIXES, SUFFIXES, without_packing
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.recipe import Recipe
 
-__all__ = ["movies_in", "path", "prepare", "references", "target_of"]
+__all__ = ["movies_in", "path", "prepare", "references", "session_in", "target_of"]
 
 
 def path(text: str) -> Path:
@@ -44,7 +46,7 @@ def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path
 def movies_in(
     paths: list[Path], suffixes: tuple[str, ...] = (), besides: Sequence[Path] = ()
 ) -> list[Path]:
-    """Give files as they are named, and of folders all movies within, in order of their names.
+    """Give files as they are named, and of folders all movies within in order of names; each once.
 
     Parameters
     ----------
@@ -77,7 +79,42 @@ def movies_in(
             found.append(named)  # one that is not there is told of when its turn comes
     if not found:
         raise typer.BadParameter(f"no movie is in {', '.join(map(str, paths))}")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def session_in(paths: list[Path], recipe: Recipe) -> list[Path]:
+    """Give the movies of a session as `movies_in` does, without the single images among them.
+
+    A gain reference or a sum often lies in the folder of a session. What is named itself is taken,
+    and so are single images where half of all are: sums have sessions of their own.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Files and folders.
+    recipe : Recipe
+        The files that it names are no movies.
+    """
+    found = movies_in(paths, besides=references(recipe))
+    inside = [file for file in found if file not in paths]
+    single = [file for file in inside if _is_single_image(file)]
+    if not single or 2 * len(single) >= len(found):
+        return found
+    for file in single:
+        say(f"{file}: a single image, maybe a gain reference or a sum: left out unless it is named")
+    return [file for file in found if file not in single]
+
+
+def _is_single_image(file: Path) -> bool:
+    from napari_mrcz.foreign import open_movie
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when its turn does, and so does what is wrong
+        try:
+            with open_movie(file) as movie:
+                return len(movie) == 1
+        except (OSError, ValueError, ImportError):
+            return False
 
 
 def target_of(source: Path, folder: Path | None, suffix: str) -> Path:

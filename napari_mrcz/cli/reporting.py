@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import movies_in, references
+from napari_mrcz.cli.paths import session_in
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
@@ -68,7 +68,7 @@ def session(
         target.parent.mkdir(parents=True, exist_ok=True)
         AtomicFile(target, overwrite=overwrite).discard()  # the folder may be read-only
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources = [str(path.absolute()) for path in movies_in(files, besides=references(wanted))]
+    sources = [str(path.absolute()) for path in session_in(files, wanted)]
     measurements = Measurements(sources, _oriented(wanted, sources))
     tasks = measurements.tasks()
     status = run(
