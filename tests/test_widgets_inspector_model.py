@@ -133,10 +133,10 @@ def test_a_file_is_told_whole(path):
     assert inspection.warnings == ()
     voltage = find(sections, "Header", "voltage")
     assert (voltage.value, voltage.unit) == ("300", "kV")
-    assert find(sections, "Header", "pixel size").value == "0  1.5  1.5"
+    assert find(sections, "Header", "pixel size zyx").value == "0  1.5  1.5"
     assert find(sections, "Header", "MODE").value == "6000 (int8, zstd)"
     assert find(sections, "Header", "ISPG").value == "0 (stack of images)"
-    assert find(sections, "Header", "C3").value == "unknown"
+    assert find(sections, "Header", "C3 (Cs)").value == "unknown"
     assert find(sections, "User metadata", "tilts").value == "array of 30, float64"
     assert find(sections, "User metadata", "deep", "er", "1", "a").value == "nothing"
     assert find(sections, "Extended header", "grid").value == "3"

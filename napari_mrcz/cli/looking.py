@@ -29,6 +29,8 @@ __all__ = ["add_to"]
 
 # Of the lines of `info`, and of the names in them.
 _COLUMNS, _NAME_COLUMNS = 120, 18
+# Longer lists are counted, not listed.
+_MOST_BENEATH = 12
 
 
 def add_to(app: typer.Typer) -> None:
@@ -150,7 +152,7 @@ def _frames(file: Path) -> list[dict[str, Any]]:
     from napari_mrcz.format import FrameReader
 
     with FrameReader(file) as reader:
-        index, nbytes = reader.index, reader.header.frame_nbytes
+        index, nbytes = reader.index, reader.frame_nbytes
         places = zip(index.offsets, index.sizes, strict=True)
         return [
             {"frame": i, "offset": int(o), "bytes": int(s), "ratio": round(nbytes / int(s), 3)}
@@ -169,16 +171,16 @@ def _as_text(known: dict[str, Any], header: Header | None) -> str:
         + (f"{size:.5g} angstrom a pixel" if size else "pixel size unknown"),
         f"  {size_text(known['file_nbytes'])}, {known['ratio']:.3g} to 1",
     ]
+    lines += [f"  wrong or missing: {finding}" for finding in known["findings"]]
     sections = {
-        "header": () if header is None else header_entries(header),
-        "metadata": entries_of(known["metadata"]),
-        "footer": entries_of(known["footer"]),
         "what was done": map(_without_details, step_entries(known["history"])),
+        "header": () if header is None else header_entries(header),
+        "metadata": map(_folded, entries_of(known["metadata"])),
+        "footer": map(_folded, entries_of(known["footer"])),
     }
     for title, entries in sections.items():
         told = [line for entry in entries for line in _lines(entry, 2)]
         lines += [f"  {title}", *told] if told else []
-    lines += [f"  to be mended: {finding}" for finding in known["findings"]]
     for frame in known.get("frames", ()):
         lines.append("  " + "  ".join(f"{name} {value}" for name, value in frame.items()))
     return "\n".join(map(printable, lines))
@@ -188,6 +190,13 @@ def _without_details(step: Entry) -> Entry:
     """Leave out what is in the parameters of a step, such as every pixel that was replaced."""
     parameters = tuple(replace(parameter, children=()) for parameter in step.children)
     return replace(step, name=f"{step.name}:" if step.value else step.name, children=parameters)
+
+
+def _folded(entry: Entry) -> Entry:
+    """Count what is in long lists instead of listing it."""
+    if len(entry.children) > _MOST_BENEATH:
+        return replace(entry, value=f"{entry.value}; --json has them", children=())
+    return replace(entry, children=tuple(map(_folded, entry.children)))
 
 
 def _lines(entry: Entry, depth: int) -> Iterator[str]:

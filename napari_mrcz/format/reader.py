@@ -87,6 +87,11 @@ class FrameReader:
         """Frames, rows, columns."""
         return self.header.shape
 
+    @property
+    def frame_nbytes(self) -> int:
+        """Bytes of a frame as it is given: counts of uint8 may be stored as uint16."""
+        return self.shape[1] * self.shape[2] * self.dtype.itemsize
+
     def extended_raw(self) -> bytes:
         """Give the extended header's bytes as they are; none of one that no program writes."""
         nbytes = self.header.nsymbt
@@ -211,7 +216,7 @@ class FrameReader:
         try:
             return np.empty(self.shape[1:], self.dtype)
         except MemoryError:
-            nbytes = self.shape[1] * self.shape[2] * self.dtype.itemsize
+            nbytes = self.frame_nbytes
             found = f"a frame of {nbytes / 1e9:.1f} GB, more than there is memory"
             raise MrczError(self.path, found, frame=frame) from None
 

@@ -67,7 +67,7 @@ class FrameTable:
             str(reader.path),
             index.offsets,
             index.sizes,
-            header.frame_nbytes,
+            reader.frame_nbytes if header.codec else header.frame_nbytes,
             bool(header.codec),
             index.xxh3 is not None,
             stamp,
