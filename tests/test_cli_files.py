@@ -221,11 +221,14 @@ class TestInfo:
     def test_says_what_was_done_and_how_in_any_letters(self, napari_mrcz, folder):
         gain = nm.GainNormalization(np.ones(FRAMES.shape[1:], np.float32), 0.9)
         with nm.open(folder / "packed.mrcz") as stack:
-            odd = stack.described(metadata={"note": "two\nlines\x1b[2J"})
+            drift = [[i, -i] for i in range(60)]
+            odd = stack.described(metadata={"note": "two\nlines\x1b[2J", "drift": drift})
             nm.write(folder / "done.mrcz", odd.apply(gain))
         out = napari_mrcz("info", folder / "done.mrcz").out
         assert "1. Gain normalised: γ 0.9\n" in out
         assert "gamma              0.9\n" in out
+        assert "drift              60 entries; --json has them\n" in out
+        assert out.index("Gain normalised") < out.index("NX") < out.index("drift")
         assert "two\\nlines\\x1b[2J\n" in out
         program = "from napari_mrcz.cli.main import main; main()"
         command = [sys.executable, "-c", program, "info", str(folder / "done.mrcz")]
@@ -240,6 +243,12 @@ class TestInfo:
         assert told["metadata"] == {"grid": 3}
         stored = frames_of(folder / "packed.mrcz")
         assert [frame["bytes"] for frame in told["frames"]] == [len(chunk) for chunk in stored]
+
+    def test_ratios_are_those_of_the_pixels_that_are_read(self, napari_mrcz, folder):
+        nm.write(folder / "one by one.mrcz", (frame for frame in FRAMES))  # stored as uint16
+        told = json.loads(napari_mrcz("info", folder / "one by one.mrcz", "--json", "--frames").out)
+        for frame in told["frames"]:
+            assert frame["ratio"] == pytest.approx(FRAMES[0].nbytes / frame["bytes"], abs=1e-3)
 
     def test_goes_on_past_a_bad_file(self, napari_mrcz, folder):
         ran = napari_mrcz("info", folder / "gone.mrc", folder / "plain.mrc")
@@ -335,13 +344,13 @@ class TestRepair:
         raw = bytearray(path.read_bytes())
         raw[28:52] = bytes(24)  # MX MY MZ and the cell: the pixel size is gone
         path.write_bytes(raw)
-        assert "to be mended" in napari_mrcz("info", path).out
+        assert "wrong or missing: " in napari_mrcz("info", path).out
         ran = napari_mrcz("repair", path, "-o", folder / "whole.mrc", "--pixel-size", 1.2)
         assert ran.status == 0, ran.err
         with nm.open(folder / "whole.mrc") as stack:
             assert stack.pixel_size[1:] == pytest.approx((1.2, 1.2))
             assert (np.asarray(stack) == FRAMES).all()
-        assert "to be mended" not in napari_mrcz("info", folder / "whole.mrc").out
+        assert "wrong or missing: " not in napari_mrcz("info", folder / "whole.mrc").out
 
 
 @pytest.mark.parametrize("arguments", [("bogus",), ("compress",), ("compress", "a", "--level", 0)])
@@ -371,3 +380,14 @@ def test_a_damaged_tiff_is_refused(napari_mrcz, tmp_path):
     assert ran.status == 1
     assert "a.tif: a TIFF without pages" in ran.err
     assert "b.tif: pages of shape (4, 5, 3)" in ran.err
+
+
+def test_a_file_that_grew_is_said_to_be_larger(napari_mrcz, tmp_path):
+    """Each, and all together."""
+    for name in ("a", "b"):
+        nm.write(tmp_path / f"{name}.mrcz", np.zeros((6, 64, 64), np.int16))
+    ran = napari_mrcz("decompress", tmp_path)
+    before, after = ((tmp_path / f"a{suffix}").stat().st_size for suffix in (".mrcz", ".mrc"))
+    lines = ran.err.splitlines()
+    assert len(lines) == 3
+    assert all(f"({after / before:.3g} times larger)" in line for line in lines)

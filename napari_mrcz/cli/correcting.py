@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import prepare, session_in, target_of
+from napari_mrcz.cli.paths import prepare, references, session_in, target_of
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
@@ -136,7 +137,7 @@ def new(
     check_target(recipe, overwrite=overwrite)
     if history is None:
         # The reference is named, for who edits it; `check` says whether it is there.
-        made = Recipe(OutlierStep(), GainStep("gain.mrc"), KomaStep())
+        made = Recipe(OutlierStep(), GainStep("gain.mrc", orientation="auto"), KomaStep())
     else:
         with open_stack(history) as stack:
             if not stack.history:
@@ -145,3 +146,10 @@ def new(
     made.save(recipe, overwrite=overwrite)
     for sentence in made.sentences():
         typer.echo(sentence)
+    name = shlex.quote(str(recipe))
+    beside = [str(recipe.with_name(str(image))) for image in references(made)]
+    if history is None:
+        say(f"wrote {recipe}: put your gain reference beside it as gain.mrc, or edit it")
+    else:
+        say(f"wrote {', '.join([str(recipe), *beside])}")
+    say(f"next: napari-mrcz recipe check {name}; napari-mrcz correct MOVIES -r {name} -o FOLDER")

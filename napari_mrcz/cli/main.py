@@ -25,7 +25,7 @@ from napari_mrcz.cli import (
     showing,
     watching,
 )
-from napari_mrcz.cli.progress import say
+from napari_mrcz.cli.progress import say, say_error
 from napari_mrcz.errors import MrczError
 from napari_mrcz.texts import failure_text
 
@@ -110,7 +110,7 @@ def _write_all_letters() -> None:
 
 
 def _end(said: str, status: int) -> NoReturn:
-    say(f"napari-mrcz: {said}")
+    say_error(said)
     sys.exit(status)
 
 

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
     from napari_mrcz.batch import Outcome
 
-__all__ = ["bar", "printable", "say", "tell_outcomes"]
+__all__ = ["bar", "outcome_text", "printable", "say", "say_error", "tell_outcomes"]
 
 
 def say(line: str) -> None:
     """Write a line to the standard error; one it stays, whatever is in the name of a file."""
     typer.echo(printable(line), err=True)
+
+
+def say_error(error: str) -> None:
+    """Write an error; the library's word for replacing a file becomes the option's."""
+    # Every command that writes files has this option.
+    named = error.replace("have it replaced (overwrite)", "have it replaced (--overwrite)")
+    say(f"napari-mrcz: {named}")
 
 
 def printable(line: str) -> str:
@@ -71,7 +78,7 @@ def tell_outcomes(outcomes: Iterable[Outcome], verb: str, *, as_json: bool = Fal
         elif outcome.ok:
             say(outcome_text(outcome))
         if not outcome.ok:
-            say(f"napari-mrcz: {outcome.error}")
+            say_error(outcome.error)
     failed = [outcome for outcome in done if not outcome.ok]
     if len(done) > 1:
         say(_summary(done, failed, verb))
@@ -84,10 +91,16 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.target:
         line += f" -> {outcome.target}"
     if outcome.target_nbytes:
-        ratio = outcome.source_nbytes / outcome.target_nbytes
-        sizes = f"{size_text(outcome.source_nbytes)} -> {size_text(outcome.target_nbytes)}"
-        line += f": {sizes} ({ratio:.3g} to 1), {outcome.seconds:.1f} s"
+        sizes = _sizes_text(outcome.source_nbytes, outcome.target_nbytes)
+        line += f": {sizes}, {outcome.seconds:.1f} s"
     return "; ".join([line, *outcome.notes])
+
+
+def _sizes_text(before: int, after: int) -> str:
+    """Give two sizes, and how much smaller or larger a file has become."""
+    larger = after > before > 0
+    how = f"{after / before:.3g} times larger" if larger else f"{before / after:.3g} to 1"
+    return f"{size_text(before)} -> {size_text(after)} ({how})"
 
 
 def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
@@ -96,7 +109,7 @@ def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     before = sum(outcome.source_nbytes for outcome in good)
     after = sum(outcome.target_nbytes for outcome in good)
     if before and after:
-        line += f", {size_text(before)} -> {size_text(after)} ({before / after:.3g} to 1)"
+        line += f", {_sizes_text(before, after)}"
     if failed:
         line += "; failed: " + ", ".join(Path(outcome.source).name for outcome in failed)
     return line

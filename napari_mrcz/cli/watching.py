@@ -11,7 +11,7 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import references
-from napari_mrcz.cli.progress import bar, outcome_text, say
+from napari_mrcz.cli.progress import bar, outcome_text, say, say_error
 from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import SUFFIXES
 
@@ -165,7 +165,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
                 say(outcome_text(outcome))
             if not outcome.ok:
                 failed.append(Path(outcome.source).name)
-                say(f"napari-mrcz: {outcome.error}")
+                say_error(outcome.error)
     finally:
         line = f"movies compressed: {done['compressed']}"
         if watching.corrections is not None:

@@ -26,11 +26,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomli_w
-
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output
+from napari_mrcz.recipe.text import to_toml
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -125,7 +124,7 @@ class Recipe:
         return {name: asdict(step) for name, step in steps.items() if step is not None}
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write it as TOML, all or nothing.
+        """Write it as TOML with a comment for each key, all or nothing.
 
         Raises
         ------
@@ -133,7 +132,7 @@ class Recipe:
             If it is there already and may not be replaced, or the disk refuses.
         """
         with AtomicFile(path, overwrite=overwrite) as file:
-            file.write(tomli_w.dumps(self.as_dict()).encode("utf-8"))
+            file.write(to_toml(self.as_dict(), _STEPS).encode("utf-8"))
             file.commit()
 
     def sentences(self) -> list[str]:

@@ -1,90 +1,117 @@
-"""The steps of a recipe, each as one table of the text file says it."""
+"""The steps of a recipe, each as one table of the text file says it.
+
+What each key is stands beside it; the file says so too.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
-__all__ = ["GainStep", "KomaStep", "OutlierStep", "Output"]
+__all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "notes_of"]
+
+Value = TypeVar("Value")
+
+
+def _key(default: Value, note: str) -> Value:
+    """Give a field with its default, and what a recipe says of it."""
+    made: Value = field(default=default, metadata={"note": note})
+    return made
+
+
+def notes_of(step: type) -> dict[str, str]:
+    """Give what each key of a step is, with its unit and range."""
+    return {key.name: key.metadata["note"] for key in fields(step)}
 
 
 @dataclass(frozen=True)
 class OutlierStep:
     """Replacing hot and dark pixels, as `OutlierFilter.fit` takes it.
 
-    Attributes
-    ----------
-    model, order, relaxation, limit, fill, tolerance, seed
-        See there.
-    defects : str
-        File of pixels known to be defective; empty for none.
-    dark_threshold, hot_threshold : float
-        In standard deviations, the same for every movie; 0 leaves it to its fit.
+    What each key is stands beside it (`notes_of`).
     """
 
-    model: str = "poisson"
-    order: float = 6.0
-    relaxation: float = 0.95
-    limit: float = 0.5
-    fill: str = "sample"
-    tolerance: float = 1e-3
-    seed: int = 0
-    defects: str = ""
-    dark_threshold: float = 0.0
-    hot_threshold: float = 0.0
+    model: str = _key(
+        "poisson",
+        '"poisson" compares each pixel with its neighbours; '
+        '"normal" takes one normal distribution for the whole image.',
+    )
+    order: float = _key(6.0, "Steepness k of the weights at the thresholds, above 0.")
+    relaxation: float = _key(
+        0.95, "Factor on the thresholds at which a pixel keeps half of its own value, above 0."
+    )
+    limit: float = _key(
+        0.5, 'Residual, in standard deviations, from which a tail is fitted ("normal"); above 0.'
+    )
+    fill: str = _key(
+        "sample",
+        'What replaces them: "sample" draws counts for each frame, '
+        '"expectation" is the mean of the neighbours, the same in every frame.',
+    )
+    tolerance: float = _key(1e-3, "How far from 1 a weight may be and count as 1; 0 to 1.")
+    seed: int = _key(0, "Of the draws: the same seed gives the same pixels; 0 or more.")
+    defects: str = _key(
+        "",
+        "File of pixels known to be defective, beside the recipe or a whole path; none if empty.",
+    )
+    dark_threshold: float = _key(
+        0.0, "Threshold of dark pixels, in standard deviations, below 0; 0 leaves it to each fit."
+    )
+    hot_threshold: float = _key(
+        0.0, "Threshold of hot pixels, in standard deviations, above 0; 0 leaves it to each fit."
+    )
 
 
 @dataclass(frozen=True)
 class GainStep:
     """Gain normalisation, as `GainNormalization` takes it.
 
-    Attributes
-    ----------
-    reference, dark : str
-        Files; no dark reference is subtracted where it is empty.
-    orientation : str
-        Of the reference; "auto" finds it by the first movie.
-    gamma : float
-        Exponent of the reference; -1 divides by it.
+    What each key is stands beside it (`notes_of`).
     """
 
-    reference: str = ""
-    orientation: str = "identity"
-    gamma: float = 1.0
-    dark: str = ""
+    reference: str = _key("", "File of the gain reference, beside the recipe or a whole path.")
+    orientation: str = _key(
+        "identity",
+        '"auto" finds by the first movie how the reference lies, and whether it multiplies or '
+        'divides. Else one of "identity", "rot90", "rot180", "rot270", "fliplr", "flipud", '
+        '"transpose", "transverse".',
+    )
+    gamma: float = _key(
+        1.0, "Exponent of the reference, about 1; about -1 divides by it. -10 to 10."
+    )
+    dark: str = _key("", "File of a dark reference that is subtracted first; none if empty.")
 
 
 @dataclass(frozen=True)
 class KomaStep:
     """Normalisation by the stacks before and after, as `Koma` takes it.
 
-    Attributes
-    ----------
-    radius : int
-        Stacks to either side.
-    keep_mean : bool
-        Counts stay counts.
-    limit : float
-        Contrast, in robust standard deviations, beyond which a stack enters no average.
+    What each key is stands beside it (`notes_of`).
     """
 
-    radius: int = 12
-    keep_mean: bool = True
-    limit: float = 5.0
+    radius: int = _key(12, "Stacks to either side whose mean is subtracted, 1 or more.")
+    keep_mean: bool = _key(
+        True, "Whether the mean of what is subtracted is added back, so that counts stay counts."
+    )
+    limit: float = _key(
+        5.0,
+        "Contrast, in robust standard deviations, beyond which a stack (carbon, ice) enters no "
+        "average; above 0.",
+    )
 
 
 @dataclass(frozen=True)
 class Output:
     """How results are saved, as `write` takes it.
 
-    Attributes
-    ----------
-    codec, level, filter
-        See there.
-    dtype : str
-        Pixel type that values are rounded to; empty leaves them as they are.
+    What each key is stands beside it (`notes_of`).
     """
 
-    codec: str = "auto"
-    level: int = 1
-    filter: str = "auto"
-    dtype: str = ""
+    codec: str = _key(
+        "auto", '"zstd" ("auto" is that), "lz4", "lz4hc", "zlib", "blosclz", or "none" for plain.'
+    )
+    level: int = _key(1, "1 (fast) to 9 (small).")
+    filter: str = _key("auto", '"none", "shuffle", "bitshuffle"; "auto" tries on three frames.')
+    dtype: str = _key(
+        "", 'Pixel type that values are rounded to, such as "int16"; empty leaves them as they are.'
+    )

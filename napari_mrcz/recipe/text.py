@@ -1,0 +1,57 @@
+"""A recipe as text, with a comment for each of its keys."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from napari_mrcz.recipe.steps import notes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["to_toml"]
+
+_COLUMNS = 100
+_FIRST = "What is done to each movie, in this order. A table that is taken out is not done."
+_TABLES = {
+    "outliers": "Hot and dark pixels are replaced.",
+    "gain": "Frames are multiplied by the gain reference.",
+    "koma": "The mean of the stacks before and after is subtracted.",
+    "output": "How results are saved.",
+}
+
+
+def to_toml(tables: Mapping[str, Mapping[str, Any]], steps: Mapping[str, type]) -> str:
+    """Write a recipe's tables as TOML.
+
+    Parameters
+    ----------
+    tables : dict
+        By their names; keys and values of each.
+    steps : dict
+        The class of each, which knows what its keys are.
+
+    Returns
+    -------
+    str
+        The text of the file.
+    """
+    return "\n".join([*_comment(_FIRST), *_lines(tables, steps), ""])
+
+
+def _lines(tables: Mapping[str, Mapping[str, Any]], steps: Mapping[str, type]) -> Iterator[str]:
+    for name, table in tables.items():
+        yield ""
+        yield from _comment(_TABLES[name])
+        yield f"[{name}]"
+        notes = notes_of(steps[name])
+        for key, value in table.items():
+            yield from _comment(notes[key])
+            yield tomli_w.dumps({key: value}).rstrip("\n")
+
+
+def _comment(said: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(said, _COLUMNS - 2)]
