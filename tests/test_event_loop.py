@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt, QTimer
 
 import napari_mrcz as nm
 from napari_mrcz import folders
-from napari_mrcz.simulation import Camera, simulate_session
+from napari_mrcz.simulation import Camera, simulate_microed, simulate_raw, simulate_session
 
 LEFT = Qt.MouseButton.LeftButton
 SHAPE, N_FRAMES, N_MOVIES = (1024, 1024), 24, 4
@@ -177,6 +177,34 @@ def save_a_movie(viewer, qtbot, session):
     return watch.gaps
 
 
+def fit_truncated(viewer, qtbot, session):
+    """Fit anew a sweep that was fitted, where counts were cut off at zero."""
+    sweep = simulate_microed(20, (512, 512), seed=1).frames
+    viewer.add_image(nm.Stack.from_array(sweep), name="sweep")
+    return fit_anew(dock(viewer, "Truncated pixels"), qtbot)
+
+
+def fit_counting(viewer, qtbot, session):
+    """Fit anew raw frames; the electrons of one are counted into a layer."""
+    raw = simulate_raw(8, (512, 512), seed=1).frames
+    viewer.add_image(nm.Stack.from_array(raw), name="raw")
+    return fit_anew(dock(viewer, "Electron counting"), qtbot)
+
+
+def fit_anew(widget, qtbot):
+    """Fit twice, and watch the second time: napari has the layers already."""
+    rest(qtbot, widget)
+    widget.start_fit()
+    rest(qtbot, widget)
+    before = widget.fit
+    with EventLoopWatch() as watch:
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+        rest(qtbot, widget)
+    assert widget.fit is not before
+    assert widget.fit is not None
+    return watch.gaps
+
+
 @pytest.mark.parametrize(
     "act",
     [
@@ -186,6 +214,8 @@ def save_a_movie(viewer, qtbot, session):
         read_a_session,
         correct_a_session,
         save_a_movie,
+        fit_truncated,
+        fit_counting,
     ],
 )
 def test_the_window_stays_awake(act, viewer, qtbot, session, idle):

@@ -1,5 +1,9 @@
 """The "MicroED" widget in a real window: beam, annuli, fit, clicks, closing."""
 
+import os
+import subprocess
+import sys
+import threading
 import weakref
 
 import mouse
@@ -19,6 +23,7 @@ from qtpy.QtWidgets import (
 import napari_mrcz as nm
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.microed import widget as microed_widget
 from napari_mrcz.widgets.microed.model import Fit
 from napari_mrcz.widgets.microed.widget import MicroED
 from napari_mrcz.widgets.save_stack.widget import SaveStack
@@ -574,3 +579,47 @@ def test_axes_have_names_and_units(fitted):
     assert item.getAxis("bottom").labelText == "counts"
     assert item.getAxis("left").labelText == "pixels"
     assert item.getAxis("left").logMode
+
+
+def test_layers_of_new_kinds_are_loaded_in_a_thread(viewer, sweep, qtbot, monkeypatch):
+    """Else the window would wait for the first of them, for seconds."""
+    threads = []
+    for name in ("get_points_ready", "get_shapes_ready"):
+        monkeypatch.setattr(
+            microed_widget, name, lambda: threads.append(threading.current_thread())
+        )
+    widget = MicroED(viewer)
+    viewer.window.add_dock_widget(widget, name="MicroED")
+    settle(widget, qtbot)
+    assert widget.guides.shown
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
+def test_what_was_got_ready_is_not_loaded_any_more():
+    """In a program of its own: here, all is loaded already."""
+    code = """
+import sys
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication, QWidget
+from napari_mrcz.widgets.base.ready import get_points_ready, get_shapes_ready
+from napari_mrcz.widgets.microed.guides import Guides
+app, viewer, parent = QApplication([]), ViewerModel(), QWidget()
+image = viewer.add_image(np.ones((9, 9)))
+guides = Guides(viewer, parent)
+start = set(sys.modules)
+get_shapes_ready()
+get_points_ready()
+ready = set(sys.modules)
+guides.show(image, (4.0, 4.0), np.array([2.0, 3.0]))
+print(len(ready - start) > 100, sorted(set(sys.modules) - ready))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "True []"

@@ -19,6 +19,7 @@ from napari_mrcz.widgets.base.late_stack import LateStack
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.preview import PreviewLayer, frame_shown, geometry
+from napari_mrcz.widgets.base.ready import get_points_ready
 from napari_mrcz.widgets.counting.model import Fit, count_frame, find_events, fit_counting
 from napari_mrcz.widgets.counting.plots import ChargeView, Gallery, PixelView
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_mrcz.correction.counting import Events
+    from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.base.theme import Palette
 
 __all__ = ["Counting"]
@@ -126,8 +128,7 @@ class Counting(Panel):
         """Put points where the electrons of the frame that is shown struck."""
         if self.fit is not None and self._layer is not None:
             frame = frame_shown(self.viewer, self._layer)
-            find = partial(find_events, self.fit, frame, self.charges.threshold)
-            self._marking.request(lambda report: (frame, find(report)))
+            self._marking.request(partial(_mark, self.fit, frame, self.charges.threshold))
 
     def apply_palette(self, colours: Palette) -> None:
         """Colour the plots."""
@@ -307,3 +308,10 @@ class Counting(Panel):
     def _on_failed(self, error: Exception) -> None:
         self._awaited = None
         self.controls.tell(error_text(error), "error")
+
+
+def _mark(fit: Fit, frame: int, threshold: float, report: Report) -> tuple[int, Events]:
+    """Find the electrons of a frame, and get ready to draw them."""
+    events = find_events(fit, frame, threshold, report)
+    get_points_ready()
+    return frame, events

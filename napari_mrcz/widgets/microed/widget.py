@@ -14,6 +14,7 @@ from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.preview import frame_shown
+from napari_mrcz.widgets.base.ready import get_points_ready, get_shapes_ready
 from napari_mrcz.widgets.base.viewer_input import on_click_while_alive, pixel_at
 from napari_mrcz.widgets.microed.beam_box import BeamBox
 from napari_mrcz.widgets.microed.guides import Guides
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
+    from napari_mrcz.stack import Stack
+    from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.base.theme import Palette
 
 __all__ = ["MicroED"]
@@ -265,7 +268,7 @@ class MicroED(Panel):
             return
         self._outlined = choice
         stack = stack_of_layer(work.layer)
-        self._outlines.request(partial(outline, stack, self._frame, choice))
+        self._outlines.request(partial(_outline, stack, self._frame, choice))
 
     @Slot(object)
     def _on_outlined(self, drawn: Outline) -> None:
@@ -374,3 +377,11 @@ class MicroED(Panel):
         said = "Other choices were made since: press Fit again." if self._is_stale else ""
         self.tell(self.remark, said, "warning")
         self.remark.setVisible(bool(said))
+
+
+def _outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline:
+    """Lay the annuli, and get ready to draw them."""
+    drawn = outline(stack, frame, choice, report)
+    get_shapes_ready()
+    get_points_ready()
+    return drawn

@@ -1,0 +1,18 @@
+"""What napari loads with its first layer of a kind: the window would wait for it, a thread may."""
+
+from __future__ import annotations
+
+import numpy as np
+from napari.layers import Points, Shapes
+
+__all__ = ["get_points_ready", "get_shapes_ready"]
+
+
+def get_points_ready() -> None:
+    """Make points that nobody sees: half a second the first time, so call it in a thread."""
+    Points(np.zeros((1, 2)))
+
+
+def get_shapes_ready() -> None:
+    """Make a shape that nobody sees: seconds the first time, so call it in a thread."""
+    Shapes([(np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]]), "ellipse")])
