@@ -14,7 +14,7 @@ import napari_mrcz as nm
 from napari_mrcz.simulation import simulate_raw
 from napari_mrcz.widgets.base.late_stack import LateStack
 from napari_mrcz.widgets.base.theme import palette
-from napari_mrcz.widgets.counting.model import Fit
+from napari_mrcz.widgets.counting.model import Fit, fit_counting
 from napari_mrcz.widgets.counting.widget import Counting
 
 LEFT = Qt.MouseButton.LeftButton
@@ -300,6 +300,24 @@ def test_a_fit_is_cancelled(gated, qtbot):
     assert caught.args[0] is None
     assert widget.fit is None
     assert widget.controls.start_button.isEnabled()
+
+
+def test_a_fit_says_what_it_does_and_how_far_it_is():
+    """Every step of a known number, and no more frames than the movie has."""
+    told = []
+    fit_counting(nm.Stack.from_array(RAW.frames), lambda *step: told.append(step))
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert stages == [
+        "Reading for medians, frame",
+        "Measuring offsets, frame",
+        *(f"Finding electrons, round {k} of 3, frame" for k in (1, 2, 3)),
+        "Adding up charges, frame",
+    ]
+    for stage in stages:
+        done, total = zip(*[step[1:] for step in told if step[0] == stage], strict=True)
+        assert list(done) == list(range(1, total[0] + 1))
+        assert set(total) == {total[0]}
+        assert total[0] <= len(RAW.frames)
 
 
 def test_a_movie_that_is_removed_while_it_is_fitted_is_not_shown(gated, qtbot, viewer):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["MOST_FRAMES", "Background", "real"]
 
@@ -39,7 +42,9 @@ class Background:
     noise: float
 
     @classmethod
-    def fit(cls, movie: Any) -> Background:
+    def fit(
+        cls, movie: Any, *, progress: Callable[[str, int, int], None] | None = None
+    ) -> Background:
         """Measure it on frames spread over a movie.
 
         Electrons only ever add: what lies below a pixel's median is noise alone, and tells its
@@ -49,6 +54,8 @@ class Background:
         ----------
         movie : Stack or ndarray, shape (n, y, x)
             Raw frames, few of whose pixels were struck.
+        progress : callable, optional
+            Called after each frame with what is done, frames done, and how many there will be.
 
         Raises
         ------
@@ -62,7 +69,12 @@ class Background:
         if not n:
             raise ValueError("a background is measured on at least one frame")
         few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES_OF_MEDIAN)).astype(int))
-        frames = np.stack([real(np.asarray(movie[int(i)])) for i in few])
+        first = []
+        for done, i in enumerate(few, 1):
+            first.append(real(np.asarray(movie[int(i)])))
+            if progress is not None:
+                progress("Reading for medians, frame", done, len(few))
+        frames = np.stack(first)
         if n < 3:
             # No frame to compare with: all pixels are taken to be alike.
             offset = np.full(frames.shape[1:], np.median(frames), np.float32)
@@ -78,11 +90,13 @@ class Background:
         many = np.unique(np.linspace(0, n - 1, min(n, MOST_FRAMES)).astype(int))
         total = np.zeros(offset.shape, np.float32)
         number = np.zeros(offset.shape, np.float32)
-        for i in many:
+        for done, i in enumerate(many, 1):
             apart = real(np.asarray(movie[int(i)])) - offset
             quiet = apart < _STRUCK * noise
             total += np.where(quiet, apart, 0)
             number += quiet
+            if progress is not None:
+                progress("Measuring offsets, frame", done, len(many))
         offset += total / np.maximum(number, 1) - np.float32(_CUT_MEAN * noise)
         return cls(offset, _below(frames, offset))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
 from napari_mrcz.correction.history import described, register
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["ElectronCounting", "count_electrons"]
 
@@ -81,6 +81,7 @@ class ElectronCounting:
         threshold: float | None = None,
         spread: float | None = None,
         super_resolution: int = 1,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> Self:
         """Measure background, spread and threshold on some frames of a movie.
 
@@ -95,6 +96,9 @@ class ElectronCounting:
             In pixels; measured on spots that are bright and alone where it is not given.
         super_resolution : int
             1, 2 or 4.
+        progress : callable, optional
+            Called after each frame with what is done, frames done, and how many there will be;
+            what it raises ends the fit.
 
         Raises
         ------
@@ -102,15 +106,18 @@ class ElectronCounting:
             If the frames do not vary, are not of finite numbers, or nothing in them looks like an
             electron.
         """
-        background = Background.fit(movie)
+        background = Background.fit(movie, progress=progress)
         excerpts = _excerpts(movie)
         charge = 0.0
-        for _ in range(_ROUNDS):
+        for number in range(1, _ROUNDS + 1):
+            told = None
+            if progress is not None:
+                told = partial(progress, f"Finding electrons, round {number} of {_ROUNDS}, frame")
             width = _measure_spread(excerpts, background) if spread is None else float(spread)
             faint = max(_SIGMAS * charge_noise(background.noise, width), _PART_OF_CHARGE * charge)
             least = faint if threshold is None else float(threshold)
             counting = cls(background, width, least, super_resolution)
-            background, charge = _without_electrons(excerpts, counting)
+            background, charge = _without_electrons(excerpts, counting, told)
         return replace(counting, background=background)
 
     def with_threshold(self, threshold: float) -> Self:
@@ -227,7 +234,11 @@ def _excerpts(movie: Any) -> _Excerpts:
     return _Excerpts(window, frames, min(n, MOST_FRAMES))
 
 
-def _without_electrons(excerpts: _Excerpts, counting: ElectronCounting) -> tuple[Background, float]:
+def _without_electrons(
+    excerpts: _Excerpts,
+    counting: ElectronCounting,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Background, float]:
     """Measure the background anew where the electrons that were found are taken away.
 
     Also gives the median of their charges.
@@ -237,11 +248,13 @@ def _without_electrons(excerpts: _Excerpts, counting: ElectronCounting) -> tuple
     """
     old = counting.background
     left, charges = [], []
-    for frame in excerpts.frames:
+    for done, frame in enumerate(excerpts.frames, 1):
         above = frame - old.offset[excerpts.window]
         events = find_events(above, counting.spread, counting.threshold, old.noise)
         charges.append(events.charge)
         left.append(above - draw(events, counting.spread, above.shape))
+        if progress is not None:
+            progress(done, len(excerpts.frames))
     residual = np.stack(left)
     level, noise = 0.0, old.noise
     for _ in range(_ROUNDS):

@@ -87,23 +87,6 @@ class Fit:
         return middle[seen], curve[seen]
 
 
-class _Reported:
-    """A movie that tells of each frame that is read."""
-
-    def __init__(self, stack: Stack, report: Report) -> None:
-        self._stack, self._report = stack, report
-        self._n_read = 0
-        self.shape = stack.shape
-
-    def __len__(self) -> int:
-        return len(self._stack)
-
-    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        self._n_read += 1
-        self._report(f"Reading, {self._n_read} frames so far", 0, None)
-        return self._stack[key]
-
-
 def fit_counting(stack: Stack, report: Report) -> Fit:
     """Fit background, spread and threshold, and look at some frames with them.
 
@@ -112,15 +95,15 @@ def fit_counting(stack: Stack, report: Report) -> Fit:
     ValueError
         If these are no raw frames of single electrons.
     """
-    counting = ElectronCounting.fit(_Reported(stack, report))
+    counting = ElectronCounting.fit(stack, progress=report)
     faint = counting.with_threshold(_FAINT * counting.threshold)
     few = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), _FRAMES)).astype(int))
     window = _central(stack.shape[1:])
     offset = counting.background.offset[window]
     part = replace(faint, background=replace(counting.background, offset=offset))
     charges, patches, values = [], [], []
-    for done, index in enumerate(few):
-        report("Looking at frame", done, len(few))
+    for done, index in enumerate(few, 1):
+        report("Adding up charges, frame", done, len(few))
         frame = np.asarray(stack[int(index)])[window]
         events = part.events(frame)
         above = frame - offset
