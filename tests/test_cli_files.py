@@ -391,3 +391,21 @@ def test_a_file_that_grew_is_said_to_be_larger(napari_mrcz, tmp_path):
     lines = ran.err.splitlines()
     assert len(lines) == 3
     assert all(f"({after / before:.3g} times larger)" in line for line in lines)
+
+
+class TestCompressedAlready:
+    def test_those_in_a_folder_are_left_out_and_said(self, napari_mrcz, folder, tmp_path):
+        ran = napari_mrcz("compress", folder, "-o", tmp_path / "out")
+        assert ran.status == 0
+        told, *others = ran.err.splitlines()
+        assert told.startswith("1 MRCZ file is compressed already and left out")
+        assert len(others) == 1
+
+    def test_where_there_is_no_other(self, napari_mrcz, folder):
+        (folder / "plain.mrc").rename(folder / "second.mrcz")
+        ran = napari_mrcz("compress", folder)
+        assert ran.status == 2
+        assert ran.err.startswith("2 MRCZ files are compressed already and left out")
+
+    def test_nothing_is_said_of_files_that_are_named(self, napari_mrcz, folder):
+        assert len(napari_mrcz("compress", folder / "plain.mrc").err.splitlines()) == 1

@@ -67,7 +67,7 @@ class Session:
     """A watch in this process, without any waiting: `idle` is called where it would wait."""
 
     def __init__(self, folder, out, idle, **settings) -> None:
-        self.said: list[str] = []
+        self.said: list[str] = settings.pop("said", [])
         self.steps = []
         recipe, timeout = settings.pop("recipe", None), settings.pop("timeout", None)
         with Journal(out / "watch.jsonl") as journal:
@@ -610,6 +610,18 @@ class TestCorrecting:
         assert len(Session(folder, out, idle, recipe=RECIPE, ending=ending).done("corrected")) == 6
         assert set(waits) == {4}
 
+    def test_a_window_that_is_too_small_is_said_as_elsewhere(self, folder, out):
+        """In the words of KOMA in one go, with the same number."""
+        for i in range(3):
+            record(folder, i)
+        session = at_once(folder, out, recipe=RECIPE)
+        notes = [step.outcome.notes[-1] for step in session.steps if step.kind == "corrected"]
+        said = "KOMA with 2 of the 4 other stacks that a radius of 2 takes"
+        assert notes == 3 * [said]
+        koma = nm.Koma(sorted(out.glob("*.mrcz")), RADIUS, limit=1e6)
+        with pytest.warns(UserWarning, match=said):
+            koma.survey()
+
     def test_a_movie_of_another_shape_is_left_out(self, folder, out):
         for i in range(6):
             record(folder, i, (4, 32, 32) if i == 3 else SHAPE)
@@ -638,6 +650,54 @@ class TestCorrecting:
         at_once(folder, out, delete=True)
         assert not list(folder.iterdir())
         assert len(at_once(folder, out, recipe=RECIPE).done("corrected")) == 5
+
+
+class TestSaying:
+    def test_what_is_waited_for_is_said_in_words(self, folder, out):
+        """Once for each kind of waiting, and always in the bar."""
+        shown = []
+
+        def idle(session):
+            if len(session.said) == 1:
+                for i in range(RADIUS):
+                    record(folder, i)
+            elif not (folder / "empty.mrc").exists():
+                (folder / "empty.mrc").touch()
+            else:
+                raise KeyboardInterrupt
+
+        def report(what, done, of):
+            if what.startswith("waiting"):
+                shown.append((what, done, of))
+
+        said = []
+        with pytest.raises(KeyboardInterrupt):
+            Session(folder, out, idle, said=said, recipe=RECIPE, report=report)
+        waiting = "2 compressed, 2 waiting for their KOMA window"
+        assert said == [
+            "waiting for movies: none seen yet",
+            f"waiting for movies: {waiting}",
+            f"waiting for movies: 1 seen and resting for 0 s, {waiting}",
+        ]
+        assert shown == [(said[0], 0, 0), (said[1], 2, 2), (said[2], 2, 3)]
+
+    def test_once_says_at_once_what_it_waits_for(self, napari_mrcz, folder, out):
+        for i in range(3):
+            record(folder, i)
+        ran = napari_mrcz("watch", folder, "-o", out, "--once", "--settle", 0.05)
+        first, *others = ran.err.splitlines()
+        assert first == "napari-mrcz: waiting for movies: 3 seen and resting for 0.05 s"
+        assert len(others) == 4
+
+    def test_on_a_restart_the_journal_is_said(self, folder, out):
+        for i in range(3):
+            record(folder, i)
+        assert not at_once(folder, out).said
+        assert at_once(folder, out).said == ["going on: 3 compressed"]
+        said = ["going on: 3 compressed, 3 to be corrected"]
+        assert at_once(folder, out, recipe=RECIPE).said == said
+        said = ["going on: 3 compressed, 0 to be corrected"]
+        assert at_once(folder, out, recipe=RECIPE).said == said
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
+from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
-from napari_mrcz.suffixes import PLAIN_SUFFIXES
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,9 @@ def compress(
         raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")
     if delete and group > 1:
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
-    sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), references(None, decimate))
+    besides = references(None, decimate)
+    _tell_of_compressed(files, besides)
+    sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides)
     tasks = [
         Recode(
             str(source),
@@ -74,6 +77,17 @@ def compress(
         for source in sources
     ]
     _write_anew(tasks, output, "compressed", scheduler, workers, as_json)
+
+
+def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
+    """Say how many files in folders are left out, as they are MRCZ."""
+    folders = [named for named in paths if named.is_dir()]
+    found = [p for folder in folders for p in folder.rglob("*") if p.is_file()]
+    other = {file.resolve() for file in besides}
+    left = [p for p in found if p.suffix.lower() == COMPRESSED_SUFFIX and p.resolve() not in other]
+    if left:
+        files = "1 MRCZ file is" if len(left) == 1 else f"{len(left)} MRCZ files are"
+        say(f"{files} compressed already and left out; convert writes such files anew")
 
 
 def decompress(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.summaries import Summary
 
-__all__ = ["Koma", "cut_short", "high_contrasts", "mean_noise"]
+__all__ = ["Koma", "cut_short", "high_contrasts", "mean_noise", "too_few"]
 
 _LIMIT = 5.0
 
@@ -163,11 +163,8 @@ class Koma:
                 self._left_out = self._find_left_out(progress)
                 members = [i for i in range(len(self)) if i not in self._left_out]
                 if len(members) <= 2 * self._radius:
-                    warnings.warn(
-                        f"{len(members)} stacks can be averaged, where a radius of {self._radius} "
-                        f"asks for {2 * self._radius + 1}; all of them are used",
-                        stacklevel=3,
-                    )
+                    said = too_few(max(0, len(members) - 1), self._radius)
+                    warnings.warn(f"{said}: there are no more", stacklevel=3)
                 self._rolling = RollingAverage(self._session.mean, members, self._radius)
             return self._rolling
 
@@ -289,3 +286,8 @@ def cut_short(n_frames: Mapping[int, int]) -> dict[int, str]:
         for index, n in n_frames.items()
         if n < usual / 2
     }
+
+
+def too_few(n_others: int, radius: int) -> str:
+    """Say that a stack has fewer others to be averaged than a radius takes."""
+    return f"KOMA with {n_others} of the {2 * radius} other stacks that a radius of {radius} takes"

@@ -29,7 +29,7 @@ from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign import open_movie
 from napari_mrcz.recipe import KomaStep
-from napari_mrcz.session.koma import cut_short, high_contrasts
+from napari_mrcz.session.koma import cut_short, high_contrasts, too_few
 from napari_mrcz.watching.job import Job
 from napari_mrcz.watching.sums import Sums
 
@@ -192,7 +192,7 @@ class Corrections:
         outcome = self._correct(movie, report, outliers, correction)
         notes = [f"in no average: {why}"] if why else []
         if len(near) < 2 * koma.radius:
-            notes.append(f"KOMA with {len(near)} stacks, where {2 * koma.radius} are wanted")
+            notes.append(too_few(len(near), koma.radius))
         return replace(outcome, notes=(*outcome.notes, *notes))
 
     def _correct(

@@ -112,6 +112,7 @@ class Watch:
     _failed: dict[str, Version] = field(default_factory=dict, init=False)
     _unseen: bool = field(default=False, init=False)
     _paused: bool = field(default=False, init=False)
+    _told: set[tuple[bool, bool]] = field(default_factory=set, init=False)
 
     def steps(self) -> Iterator[Step]:
         """Do all that is to be done, as it comes.
@@ -126,6 +127,7 @@ class Watch:
         OSError
             If the folder cannot be read at the start; later that is told, and waited for.
         """
+        self._tell_of_journal()
         look = self.arrivals.look(time.monotonic())
         start = lately = time.monotonic()
         while True:
@@ -138,7 +140,7 @@ class Watch:
                 if job is None:
                     break
             if job is None:
-                self._tell_progress("waiting for movies", 0, 1)
+                self._tell_standing(look)
                 self.wait(self._pause(look, now - start, now - lately))
             else:
                 step = self._do(job)
@@ -154,6 +156,35 @@ class Watch:
     def waiting(self) -> int:
         """How many stacks wait for their KOMA window."""
         return 0 if self.corrections is None else len(self.corrections.waiting)
+
+    def _tell_of_journal(self) -> None:
+        """Say what was done before, if anything was."""
+        if done := self._n_compressed():
+            rest = f", {self.waiting} to be corrected" if self.corrections is not None else ""
+            self.tell(f"going on: {done} compressed{rest}")
+
+    def _tell_standing(self, look: Look) -> None:
+        """Show what is waited for; as a sentence, too, when something of another kind is."""
+        movies = map(self.ledger.movie, look.unfinished)
+        resting = sum(movie is None or not movie.compressed for movie in movies)
+        done, parts = self._n_compressed(), []
+        if resting:
+            marker = self.arrivals.marker
+            until = f"without {marker}" if marker else f"resting for {self.arrivals.settle:g} s"
+            parts.append(f"{resting} seen and {until}")
+        if done:
+            parts.append(f"{done} compressed")
+        if self.waiting:
+            parts.append(f"{self.waiting} waiting for their KOMA window")
+        said = f"waiting for movies: {', '.join(parts) or 'none seen yet'}"
+        self._tell_progress(said, done, done + resting)
+        kind = resting > 0, self.waiting > 0
+        if kind not in self._told:
+            self._told.add(kind)
+            self.tell(said)
+
+    def _n_compressed(self) -> int:
+        return sum(movie.compressed > 0 for movie in self.ledger.movies)
 
     def _tell_progress(self, what: str, done: int, of: int) -> None:
         if self.report is not None:
