@@ -118,3 +118,17 @@ def test_a_reference_that_is_no_image_is_refused(reference):
     frames = np.random.default_rng(1).poisson(3, (4, 64, 64))
     with pytest.raises(ValueError, match="an image of real numbers"):
         find_orientation(frames, reference)
+
+
+def test_ways_that_fit_are_counted_as_they_are_tried():
+    """A wide reference fits high frames in half of the ways."""
+    frames = np.random.default_rng(0).poisson(3, (4, 60, 40))
+    told = []
+    find_orientation(frames, np.ones((40, 60)), progress=lambda *step: told.append(step))
+    assert told == [(done, 8) for done in range(9)]
+
+
+def test_frames_with_nothing_in_common_scatter_by_the_error():
+    rng = np.random.default_rng(0)
+    found = [find_orientation(rng.poisson(3, (6, 64, 64)), np.ones((64, 64))) for _ in range(60)]
+    assert np.std([search.before for search in found]) == pytest.approx(found[0].error, rel=0.3)

@@ -197,6 +197,8 @@ class TestFinding:
         text, tone = search_text(found)
         assert tone == "text" and "certain" in text
         assert ("Looking at frame", 20, 20) in reports.seen
+        compared = [step for step in reports.seen if step[0] != "Looking at frame"]
+        assert compared == [("Comparing way", done, 16) for done in range(17)]
 
     def test_a_small_margin_is_said_to_be_chance(self):
         """With how far ahead it is; a large one is certain."""
@@ -209,6 +211,13 @@ class TestFinding:
         assert text.startswith("Best turned 90° to the left, divided by, but only 2.3 standard")
         assert "falls from 4.00 to 2.00" in text
         assert search_text(OrientationSearch(ways, before=4e-3, margin=7.0))[1] == "text"
+
+    @pytest.mark.parametrize("noise", [-3e-4, 2e-4])
+    def test_noise_below_its_error_is_said_to_be_nothing(self, noise):
+        """A negative noise is none that anybody understands."""
+        ways = tuple(Candidate("rot90", False, (8, 8), r) for r in (noise, 3e-3))
+        text, _ = search_text(OrientationSearch(ways, before=10.03e-3, margin=7.0, error=3e-4))
+        assert text.endswith("falls from 10.03 to nothing that can be measured.")
 
     def test_another_cameras_reference_is_not_recommended(self):
         """It improves nothing."""

@@ -121,11 +121,15 @@ class OrientationSearch:
     margin : float
         By how much the best beats the second, in standard errors of their difference. Below
         about 5 it may be chance.
+    error : float
+        Standard error of all these noises: where frames have nothing in common, they scatter
+        about 0 by so much.
     """
 
     candidates: tuple[Candidate, ...]
     before: float
     margin: float
+    error: float = 0.0
 
     @property
     def best(self) -> Candidate:
@@ -133,7 +137,9 @@ class OrientationSearch:
         return self.candidates[0]
 
 
-def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
+def find_orientation(
+    movie: Any, reference: Image, *, progress: Callable[[int, int], None] | None = None
+) -> OrientationSearch:
     """Find out how a gain reference is to be applied to a movie.
 
     All eight orientations that fit the frames, as factors and as reciprocals, in one pass over
@@ -148,6 +154,9 @@ def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
     reference : ndarray, shape (y, x)
         Of the frames' shape, turned or not, or of twice (super-resolution) or half as many
         pixels each way.
+    progress : callable, optional
+        Called, when all frames are read, with the ways that have been tried and how many there
+        will be; what it raises ends the search.
 
     Returns
     -------
@@ -165,6 +174,9 @@ def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
             f"a reference is an image of real numbers, not {reference.dtype} of {reference.shape}"
         )
     shape, n, total, squares = _moments(movie)
+    fitting = _fitting(reference.shape, shape)
+    told = progress or (lambda done, n_ways: None)
+    told(0, 2 * len(fitting))
     usable = ordinary_pixels(total)
     level = _smoothed(total / n, usable)
     usable &= level > 0
@@ -173,11 +185,12 @@ def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
     level[level <= 0] = 1
     total /= level
     squares /= level**2
-    tried = [
-        (_noise(n, total, squares, usable & good, factor), orientation, reciprocal, factor, good)
-        for reciprocal in (False, True)
-        for orientation, factor, good in _factors(reference, shape, reciprocal=reciprocal)
-    ]
+    tried = []
+    for reciprocal in (False, True):
+        for way, factor, good in _factors(reference, shape, fitting, reciprocal=reciprocal):
+            noise = _noise(n, total, squares, usable & good, factor)
+            tried.append((noise, way, reciprocal, factor, good))
+            told(len(tried), 2 * len(fitting))
     if not tried:
         raise ValueError(
             f"a reference of {reference.shape} fits frames of {shape} in no orientation, "
@@ -188,6 +201,8 @@ def find_orientation(movie: Any, reference: Image) -> OrientationSearch:
         tuple(Candidate(way, inverse, shape, noise) for noise, way, inverse, _, _ in tried),
         before=_noise(n, total, squares, usable, np.ones(total.shape)),
         margin=_margin(total, usable, tried[0][3:], tried[1][3:]),
+        # Of n (n - 1) / 2 correlations, each of so many pixels.
+        error=float(np.sqrt(2 / (n * (n - 1) * np.count_nonzero(usable)))),
     )
 
 
@@ -248,14 +263,23 @@ def _centred(values: Image) -> Image:
     return values - 1
 
 
-def _factors(reference: Image, shape: tuple[int, ...], *, reciprocal: bool) -> Any:
+def _fitting(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
+    """Give the orientations in which a reference of one shape fits frames of another."""
+    twice, half = (tuple(factor * size for size in frames) for factor in (2, 0.5))
+    return [
+        way
+        for way in ORIENTATIONS
+        if orient(np.broadcast_to(np.False_, reference), way).shape in (frames, twice, half)
+    ]
+
+
+def _factors(
+    reference: Image, shape: tuple[int, ...], fitting: list[str], *, reciprocal: bool
+) -> Any:
     """Yield orientation, factor and usable pixels, for each orientation that fits."""
     response, good = _response(reference, reciprocal=reciprocal)
-    for orientation in ORIENTATIONS:
-        try:
-            turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
-        except ValueError:
-            continue
+    for orientation in fitting:
+        turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
         values, usable = (image[_middle(shape)] for image in turned)
         smooth = _smoothed(values, usable)
         usable = usable & (smooth > 0)

@@ -203,15 +203,14 @@ def find(stack: Stack, reference: Reference, report: Report) -> OrientationSearc
         for done, frame in enumerate(stack, 1):
             report("Looking at frame", done, len(stack))
             yield frame
-        report("Comparing all ways", 0, None)
 
     if len(stack) < 2:
         raise ValueError(
             "one frame alone does not tell which way is right; a movie of two or more does"
         )
-    found = find_orientation(frames(), reference.image)
-    report("Comparing all ways", 0, None)  # it may have been cancelled meanwhile
-    return found
+    return find_orientation(
+        frames(), reference.image, progress=lambda done, ways: report("Comparing way", done, ways)
+    )
 
 
 def apply_choice(
@@ -262,7 +261,7 @@ def search_text(search: OrientationSearch) -> tuple[str, str]:
     best = search.best
     way = way_text(best.orientation, best.reciprocal)
     fall = f"noise common to all frames falls from {score_text(search.before)} to "
-    fall += f"{score_text(best.noise)}"
+    fall += score_text(best.noise) if best.noise > search.error else "nothing that can be measured"
     if not best.noise < search.before:
         return (
             f"No way helps: even the best, {way}, leaves as much noise common to all frames "
