@@ -83,12 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | None) -> None:
     """Correct the session's first movie in the window, and say so; picture each step."""
+    pictures: list[Path] = []
     steps = play(viewer, widgets, _SESSION, _free(_CORRECTED), wait_until_idle)
     for number, (title, said) in enumerate(steps, 1):
         dock_of(widgets[title]).raise_()
         print(f"{number}. {title}: {said}")
         if picture is not None:
-            save_picture(viewer, widgets.values(), picture.with_stem(f"{picture.stem}-{number}"))
+            pictures.append(picture.with_stem(f"{picture.stem}-{number}"))
+            save_picture(viewer, widgets.values(), pictures[-1])
+    if pictures:
+        print(f"The steps are pictured in {pictures[0].resolve()} to {pictures[-1].name}")
 
 
 def _free(path: Path) -> Path:

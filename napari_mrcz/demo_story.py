@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import napari_mrcz as nm
+from napari_mrcz.inspection import step_entries
 from napari_mrcz.plugin.contrast import contrast_limits
 from napari_mrcz.widgets.koma.reading import Entry
 
@@ -113,7 +114,7 @@ def play(
     inspector = widgets["Metadata inspector"]
     _select(viewer, again, inspector, wait)
     inspector.tabs.setCurrentWidget(inspector.history)
-    steps = ", ".join(step["name"] for step in again.data.history)
+    steps = "; ".join(entry.name for entry in step_entries(again.data.history))
     yield "Metadata inspector", f"its history: {steps}"
 
 

@@ -46,6 +46,7 @@ def test_it_writes_a_movie_and_pictures_the_window(qtbot, monkeypatch, tmp_path,
     said = capsys.readouterr().out
     assert str(tmp_path / "demo.mrcz") in said
     assert str(tmp_path / "demo.png") in said
+    assert f"The steps are pictured in {tmp_path / 'demo-1.png'} to demo-5.png\n" in said
 
 
 def test_the_story_ends_with_a_file_that_tells_it(qtbot, monkeypatch, tmp_path, capsys):
@@ -59,7 +60,8 @@ def test_the_story_ends_with_a_file_that_tells_it(qtbot, monkeypatch, tmp_path, 
             ["Outlier pixels", "Gain reference", "Session: KOMA", "Save stack"], 1
         ):
             assert f"{number}. {title}: " in said
-        assert "5. Metadata inspector: its history: OutlierFilter, GainNormalization, Koma" in said
+        steps = "1. Outlier pixels replaced; 2. Gain normalised; 3. Normalised by KOMA"
+        assert f"5. Metadata inspector: its history: {steps}\n" in said
     assert Path("demo-corrected-2.mrcz").is_file()  # the first is kept
     with nm.open("demo-corrected.mrcz") as saved, nm.open("demo-session/movie_1.mrcz") as raw:
         again = nm.replay(saved.history, raw)
