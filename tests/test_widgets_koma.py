@@ -327,8 +327,40 @@ class TestReading:
             qtbot.mouseClick(widget.reading.cancel_button, LEFT)
             gate.opened.set()
         assert widget.koma.reading is None
+        assert widget.reading.status.text() == "Cancelled."
         read_session(qtbot, widget)
         assert widget.koma.problem() == ""
+
+    def test_the_first_stack_that_enters_is_selected(self, widget, qtbot, session_folder):
+        """So that there is one to be previewed."""
+        drop(widget, files(session_folder))
+        widget.koma.set_enters(widget.koma.entries[0], False)
+        assert widget.box.stacks.current is None
+        read_session(qtbot, widget)
+        assert widget.box.stacks.selected == [widget.koma.entries[1]]
+        assert widget.preview_button.isEnabled()
+
+    def test_what_was_selected_stays_selected(self, widget, qtbot, session_folder):
+        drop(widget, files(session_folder))
+        widget.box.stacks.select([widget.koma.entries[3]])
+        read_session(qtbot, widget)
+        assert widget.box.stacks.selected == [widget.koma.entries[3]]
+
+    def test_a_second_reading_that_is_cancelled_leaves_the_first(self, read, qtbot, monkeypatch):
+        before, clicked = read.koma.reading, threading.Event()
+
+        def read_on(report):
+            assert clicked.wait(20)
+            report("Reading stack 1 of 9", 0, 54)
+
+        monkeypatch.setattr(read.koma, "read", lambda: read_on)
+        qtbot.mouseClick(read.reading.start_button, LEFT)
+        with qtbot.waitSignal(read.reading.ended):
+            qtbot.mouseClick(read.reading.cancel_button, LEFT)
+            clicked.set()
+        assert read.koma.reading is before
+        said = read.reading.status.text()
+        assert said == "Cancelled; the session read before still stands."
 
     def test_the_widget_may_be_closed_meanwhile(
         self, widget, qtbot, paths, gate, viewer, session_folder
@@ -526,13 +558,12 @@ class TestCorrectingAll:
         assert read.export.controls.start_button.isEnabled()
 
     def test_the_pace_is_told(self, read, qtbot, paths, tmp_path, gate):
-        """MB/s and the time left."""
+        """In MB/s."""
         gate.close(paths[-1], 4)
         with qtbot.waitSignal(read.export.finished):
             read.export.correct_into(str(tmp_path))
             qtbot.waitUntil(gate.reached.is_set)
-            qtbot.waitUntil(lambda: "B/s, " in read.export.controls.status.text())
-            assert read.export.controls.status.text().endswith(" left")
+            qtbot.waitUntil(lambda: "B/s" in read.export.controls.status.text())
             gate.opened.set()
 
     @pytest.mark.parametrize("answer", ["Replace", "Skip", "Cancel"])

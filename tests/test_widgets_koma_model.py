@@ -13,8 +13,9 @@ from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.koma.correcting import Targets
 from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
+from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
 from napari_mrcz.widgets.koma.pace import Pace
-from napari_mrcz.widgets.koma.reading import Entry
+from napari_mrcz.widgets.koma.reading import Entry, read_session
 
 N_STACKS, N_FRAMES, SHAPE = 9, 6, (64, 80)
 CARBON = 4
@@ -364,13 +365,31 @@ def test_the_pace_tells_speed_and_time_left():
     now = 100.0
     pace = Pace(5_000_000, clock=lambda: now)
     assert pace.text("Correcting stack 1 of 2", 1, 41) == "Correcting stack 1 of 2"
-    now += 10
+    now += 5
+    assert pace.text("Correcting stack 1 of 2", 11, 41) == "Correcting stack 1 of 2\n10 MB/s"
+    now += 5
     assert pace.text("Correcting stack 2 of 2", 21, 41) == (
         "Correcting stack 2 of 2\n10 MB/s, 10 s left"
     )
+    now += 9.75
+    assert pace.text("Correcting stack 2 of 2", 40, 41).endswith("MB/s, 0.5 s left")
+    now += 0.25
+    assert pace.text("Correcting stack 2 of 2", 41, 41) == "Correcting stack 2 of 2\n10 MB/s"
     assert pace.text("Comparing the sums", 0, 8) == "Comparing the sums"
     now += 2
+    assert pace.text("Comparing the sums", 4, 8) == "Comparing the sums\n10 MB/s, 2.0 s left"
     assert Pace(0, clock=lambda: now).text("Opening the files", 0, 0) == "Opening the files"
+
+
+def test_progress_never_falls_back(session_folder):
+    """Else the time left would be that of a part alone, and rise with every stack."""
+    told = []
+    entries = movies_in([session_folder])
+    read_session(entries, OutlierFits(), lambda *step: told.append(step))
+    steps = [(done, total) for stage, done, total in told if "stack" in stage]
+    assert any(stage.startswith("Finding outliers") for stage, _, _ in told)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert {total for _, total in steps} == {steps[-1][0]}
 
 
 def test_sums_are_summed_once(session_folder, monkeypatch):

@@ -136,10 +136,13 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
     sources = [entry.source for entry in entries]
     lengths, unusable = _lengths(entries, Session(sources), report)
     session = Session(sources, prepare=None if fits is None else fits.filtered)
-    total, before = sum(lengths.values()), 0
+    # Frames are read once more where outliers are to be found.
+    passes = 1 if fits is None else 2
+    total, before = passes * sum(lengths.values()), 0
     for index, n_frames in lengths.items():
         entry = entries[index]
-        told = _teller(report, "Reading", index, len(entries), before, total)
+        last = before + (passes - 1) * n_frames
+        told = _teller(report, "Reading", index, len(entries), last, total)
         try:
             if fits is not None:
                 finding = _teller(report, "Finding outliers of", index, len(entries), before, total)
@@ -149,7 +152,7 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
                 session.summary(index, progress=told)
         except BAD_STACK as error:
             unusable[entry] = _why(entry, error)
-        before += n_frames
+        before += passes * n_frames
         report(f"Reading stack {index + 1} of {len(entries)}", before, total)
     usable = [index for index in lengths if entries[index] not in unusable]
     if not usable:

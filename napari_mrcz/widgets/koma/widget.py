@@ -136,6 +136,7 @@ class KomaSession(Panel):
         self.filter_outliers.toggled.connect(self._on_filter)
         self.reading.start_button.clicked.connect(self._read)
         self.reading.returned.connect(self._on_read)
+        self.reading.cancelled.connect(self._on_cancelled)
         self.reading.ended.connect(self._show_state)
         self.radius.radius_changed.connect(self._on_radius)
         self.keep_mean.toggled.connect(self._on_keep_mean)
@@ -191,6 +192,14 @@ class KomaSession(Panel):
         self.koma.take(reading)
         self.reading.tell(_read_text(reading), "warning" if reading.unusable else "text")
         self.box.refresh()
+        stacks = self.box.stacks
+        if stacks.current is None and not stacks.selected:
+            stacks.select([entry for entry in self.koma.entries if self.koma.enters(entry)][:1])
+
+    @Slot()
+    def _on_cancelled(self) -> None:
+        if self.koma.reading is not None:
+            self.reading.tell("Cancelled; the session read before still stands.")
 
     @Slot(int)
     def _on_radius(self, radius: int) -> None:
