@@ -247,7 +247,7 @@ def apply_choice(
 
 
 def score_text(noise: float) -> str:
-    """Give correlated noise, R, in thousandths."""
+    """Give a correlation in thousandths: not the R of whole frames, but of their fine detail."""
     return f"{1000 * noise:.2f}"
 
 
@@ -260,11 +260,11 @@ def search_text(search: OrientationSearch) -> tuple[str, str]:
     """Say how sure the best way is, and in which tone: text or warning."""
     best = search.best
     way = way_text(best.orientation, best.reciprocal)
-    fall = f"noise common to all frames falls from {score_text(search.before)} to "
+    fall = f"the pattern common to all frames falls from {score_text(search.before)} to "
     fall += score_text(best.noise) if best.noise > search.error else "nothing that can be measured"
     if not best.noise < search.before:
         return (
-            f"No way helps: even the best, {way}, leaves as much noise common to all frames "
+            f"No way helps: even the best, {way}, leaves as much of a pattern common to all frames "
             f"({score_text(best.noise)}) as there is without it ({score_text(search.before)}). "
             "The movie may be gain-normalised already, or the reference is another camera's. "
             "Nothing was chosen."

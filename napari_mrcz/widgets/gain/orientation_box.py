@@ -102,8 +102,8 @@ class OrientationBox(QGroupBox):
             self.legend,
             ""
             if search is None
-            else "Under each: noise common to all frames, R, in thousandths; without a reference "
-            f"{score_text(search.before)}.",
+            else "Under each, in thousandths: fine pattern common to all frames, outliers and "
+            f"specimen apart; without a reference {score_text(search.before)}.",
             "muted",
         )
         self.legend.setVisible(search is not None)

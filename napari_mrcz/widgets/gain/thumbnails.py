@@ -108,7 +108,7 @@ class Thumbnails(QWidget):
         if not fits:
             return f"{tip}: does not fit the frames"
         if name in self._scores:
-            tip += f": leaves correlated noise of {score_text(self._scores[name])} thousandths"
+            tip += f": leaves a common pattern of {score_text(self._scores[name])} thousandths"
         return tip
 
 
