@@ -19,6 +19,7 @@ from napari_mrcz.recipe import Recipe
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.inspector import frame_view
 from napari_mrcz.widgets.inspector.frame_table import FrameTable
+from napari_mrcz.widgets.inspector.frame_view import shares
 from napari_mrcz.widgets.inspector.widget import MetadataInspector
 
 COUNTS = np.random.default_rng(8).poisson(1, (12, 60, 80)).astype(np.uint8)
@@ -288,6 +289,33 @@ def test_export(widget, qtbot, movie, tmp_path, monkeypatch):
 
 
 # Frames -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frame_nbytes", [999_000, 1_110_000])
+def test_sizes_and_their_units_fit_into_a_narrow_table(widget, qtbot, movie, frame_nbytes):
+    """And all other columns with them, in a movie of sixty frames."""
+    open_in(qtbot, widget, movie)
+    turn_to(qtbot, widget, FRAMES)
+    sizes = np.full(60, frame_nbytes, np.uint64)
+    offsets = np.cumsum(sizes)
+    table = FrameTable("movie.mrcz", offsets, sizes, 16_000_000, True, True, (1, 1))
+    widget.frames.show_table(table)
+    view = widget.frames.list
+    view.resize(296, 180)  # what a dock of 320 pixels leaves for it
+    for column in range(5):
+        needed = view.sizeHintForIndex(widget.frames.model.index(59, column)).width()
+        assert view.columnWidth(column) >= needed, column
+    assert sum(view.columnWidth(c) for c in range(5)) <= view.viewport().width()
+
+
+def test_a_width_is_shared_out():
+    texts, headings = [20, 80, 50, 30, 50], [40, 50, 40, 40, 70]
+    assert sum(shares(400, texts, headings)) == 400
+    assert shares(280, texts, headings) == [40, 80, 50, 40, 70]
+    narrow = shares(255, texts, headings)
+    assert all(n >= t for n, t in zip(narrow, texts, strict=True))
+    assert 250 < sum(narrow) <= 255
+    assert shares(200, texts, headings) == [20, 50, 50, 30, 50]
 
 
 def test_verifying_marks_damaged_frames(widget, qtbot, movie):

@@ -113,6 +113,13 @@ class FrameTable:
             self.state(frame),
         )
 
+    def widest(self) -> tuple[str, ...]:
+        """Give texts at least as wide as any that `texts` gives, in the same order."""
+        if not len(self):
+            return ("",) * len(COLUMNS)
+        last, least = len(self) - 1, int(self.sizes.argmin())
+        return (str(last), self.texts(last)[1], "8.88 MB", self.texts(least)[3], "damaged")
+
     def state(self, frame: int) -> str:
         """Give a word or two on whether a frame is whole."""
         if frame in self.faults:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, Qt, Signal, Slot
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyle,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_mrcz.widgets.base.job import while_alive
 from napari_mrcz.widgets.base.job_controls import JobControls
@@ -17,18 +25,23 @@ from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
 from napari_mrcz.widgets.inspector.works import verify_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qtpy.QtGui import QResizeEvent
 
     from napari_mrcz.format import VerifyReport
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["FrameView"]
+__all__ = ["FrameView", "shares"]
 
 _HEIGHT_PX = 180
 _MOST_POINTS = 2000
 _LEAST_SPAN = 0.2
 _STATE = len(COLUMNS) - 1
-_SHARES = (0.16, 0.25, 0.19, 0.14, 0.26)
+# What is cut off where all is too narrow; tooltips have it, too.
+_OFFSET = 1
+# Left and right of a text, besides what Qt leaves there itself.
+_ROOM_PX = 2
 _ROOT = QModelIndex()
 
 
@@ -78,6 +91,32 @@ class _FrameModel(QAbstractTableModel):
         return None
 
 
+def shares(width: int, texts: Sequence[int], headings: Sequence[int]) -> list[int]:
+    """Share a width out among columns: for their texts first, then for their headings.
+
+    Parameters
+    ----------
+    width : int
+        Of all columns, in pixels.
+    texts, headings : sequence of int
+        What these need in each column, in pixels.
+
+    Returns
+    -------
+    list of int
+        Where not even all texts fit, it is offsets that are cut off.
+    """
+    least = np.array(texts)
+    more = np.maximum(headings, least) - least
+    spare = width - int(least.sum())
+    if spare < 0:
+        least[_OFFSET] += spare
+        return [int(each) for each in np.maximum(least, 0)]
+    if more.sum() > spare:
+        return [int(each) for each in least + more * spare // more.sum()]
+    return [int(each) for each in least + more + (spare - more.sum()) // len(least)]
+
+
 class _FrameList(QTableView):
     """The table itself, its width shared out among the columns."""
 
@@ -102,10 +141,35 @@ class _FrameList(QTableView):
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         super().resizeEvent(event)
+        self._share()
+
+    def setModel(self, model: Any) -> None:
+        super().setModel(model)
+        model.modelReset.connect(self._share)
+        self._share()
+
+    @Slot()
+    def _share(self) -> None:
+        """Give each column what its texts need, then what its heading does, then more."""
+        model: Any = self.model()
+        if model is None or model.table is None:
+            return
         viewport: Any = self.viewport()
-        width = viewport.width()
-        for column, share in enumerate(_SHARES):
-            self.setColumnWidth(column, int(share * width))
+        head: Any = self.horizontalHeader()
+        style: Any = self.style()
+        margin = style.pixelMetric(QStyle.PixelMetric.PM_FocusFrameHMargin, None, self) + 1
+        room = 2 * margin + _ROOM_PX
+        # Qt's own hint leaves headings much more, which a narrow table has not.
+        texts, headings = (
+            [font.horizontalAdvance(text) + room for text in words]
+            for font, words in (
+                (self.fontMetrics(), model.table.widest()),
+                (head.fontMetrics(), (name for name, _ in COLUMNS)),
+            )
+        )
+        widths = shares(viewport.width(), texts, headings)
+        for column, width in enumerate(widths):
+            self.setColumnWidth(column, width)
 
 
 class FrameView(QWidget):
