@@ -15,6 +15,7 @@ from napari_mrcz.simulation import simulate_raw
 from napari_mrcz.widgets.base.late_stack import LateStack
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.counting.model import Fit, fit_counting
+from napari_mrcz.widgets.counting.plots import Gallery
 from napari_mrcz.widgets.counting.widget import Counting
 
 LEFT = Qt.MouseButton.LeftButton
@@ -248,10 +249,29 @@ def test_counts_that_outlive_the_widget_are_counted_where_they_are_looked_at(
 
 def test_the_gallery_shows_single_electrons(fitted):
     picture = fitted.fit.gallery
-    assert picture.shape == (39, 99)
-    first = picture[:9, :9]
-    assert np.unravel_index(first.argmax(), first.shape) == (4, 4)
-    assert fitted.gallery.pixmap().width() > 200
+    assert picture.shape[0] == 39
+    patches = np.isfinite(picture[::10, ::10])
+    assert patches.T.reshape(-1)[: np.count_nonzero(patches)].all()
+    assert np.count_nonzero(patches) > 40
+    for y, x in ((0, 0), (3, 9)):
+        patch = picture[10 * y : 10 * y + 9, 10 * x : 10 * x + 9]
+        assert np.unravel_index(patch.argmax(), patch.shape) == (4, 4)
+
+
+@pytest.mark.parametrize("width", [290, 580])
+def test_the_gallery_is_as_wide_as_there_is_room(qtbot, width):
+    """With whole patches, of the same size; all columns that there are at the most."""
+    gallery = Gallery()
+    qtbot.addWidget(gallery)
+    gallery.resize(width, gallery.height())
+    gallery.show_picture(np.ones((39, 399), np.float32))
+    shown = gallery.pixmap()
+    assert shown.height() == pytest.approx(gallery.height(), abs=6)
+    assert width - 20 < shown.width() <= width
+    gallery.resize(870 - width, gallery.height())
+    assert gallery.pixmap().width() == pytest.approx(870 - width, abs=20)
+    gallery.show_picture(np.ones((39, 99), np.float32))
+    assert gallery.pixmap().width() <= 300
 
 
 def test_counts_follow_the_movie_when_it_is_moved(fitted, layer):

@@ -25,7 +25,8 @@ _SIDE = 512
 _BINS = 100
 # Spots fainter than the threshold are shown too, so that one sees what it parts.
 _FAINT = 0.5
-_PATCH, _COLUMNS, _ROWS = 9, 10, 4
+# Of patches about single events: their side, and how they stand in the gallery.
+_PATCH, _ROWS, _FEWEST_COLUMNS, _MOST_COLUMNS = 9, 4, 10, 40
 
 # Middles of bins, and how much is in each.
 Histogram = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -48,7 +49,8 @@ class Fit:
     values : tuple of ndarray
         Histogram of pixels above their offsets, in grey values.
     gallery : ndarray, shape (y, x)
-        Patches about single events, in grey values, put together as one picture.
+        Patches about single events, in grey values, put together as one picture, four in each
+        column and as many columns as there are patches for, so that it can be cut off anywhere.
     """
 
     stack: Stack
@@ -159,16 +161,17 @@ def _patches(
         patch = above[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
         if patch.shape == (_PATCH, _PATCH):
             found.append(patch)
-        if len(found) == _COLUMNS * _ROWS:
+        if len(found) == _MOST_COLUMNS * _ROWS:
             break
     return found
 
 
 def _gallery(patches: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Put patches side by side, a pixel apart."""
+    """Put patches below each other and side by side, a pixel apart."""
     step = _PATCH + 1
-    picture = np.full((_ROWS * step - 1, _COLUMNS * step - 1), np.nan, np.float32)
-    for number, patch in enumerate(patches[: _ROWS * _COLUMNS]):
-        y, x = (step * k for k in divmod(number, _COLUMNS))
+    columns = min(max(-(-len(patches) // _ROWS), _FEWEST_COLUMNS), _MOST_COLUMNS)
+    picture = np.full((_ROWS * step - 1, columns * step - 1), np.nan, np.float32)
+    for number, patch in enumerate(patches[: _ROWS * columns]):
+        x, y = (step * k for k in divmod(number, _ROWS))
         picture[y : y + _PATCH, x : x + _PATCH] = patch
     return picture

@@ -31,6 +31,8 @@ _LARGEST = 1e7
 # Of a gallery: its brightest pixels are white, so many are; four rows of patches are so high.
 _WHITE = 0.995
 _GALLERY_PX = 118
+# Pixels of the picture from one column of patches to the next.
+_COLUMN = 10
 
 
 class ChargeView(QWidget):
@@ -140,7 +142,7 @@ class PixelView(QWidget):
 
 
 class Gallery(QLabel):
-    """Patches about single events as one picture, as large as fits."""
+    """Patches about single events as one picture, with as many of its columns as fit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,8 +167,11 @@ class Gallery(QLabel):
         if self._pixmap is None:
             self.clear()
             return
+        height = self._pixmap.height()
+        fitting = max(1, round(self.width() * height / (self.height() * _COLUMN)))
+        part = self._pixmap.copy(0, 0, min(fitting * _COLUMN - 1, self._pixmap.width()), height)
         how = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.FastTransformation
-        self.setPixmap(self._pixmap.scaled(self.size(), *how))
+        self.setPixmap(part.scaled(self.size(), *how))
 
 
 def _draw(plot: Plot, curve: Any, histogram: Histogram) -> None:
