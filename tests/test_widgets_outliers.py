@@ -1,5 +1,6 @@
 """The "Outlier pixels" widget in a real window: fitting, dragging, typing, clicking, closing."""
 
+import threading
 import weakref
 
 import numpy as np
@@ -21,7 +22,7 @@ import napari_mrcz as nm
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.demo import dock_of
 from napari_mrcz.widgets.base.theme import palette
-from napari_mrcz.widgets.outliers import model
+from napari_mrcz.widgets.outliers import background, model
 from napari_mrcz.widgets.outliers.model import Fit
 from napari_mrcz.widgets.outliers.widget import OutlierPixels
 from napari_mrcz.widgets.save_stack.widget import SaveStack
@@ -667,3 +668,16 @@ def test_axes_have_names_and_units(fitted):
         assert plot.getPlotItem().getAxis("bottom").labelText == x
         assert plot.getPlotItem().getAxis("left").labelText == y
     assert fitted.plots.residual.getPlotItem().getAxis("right").labelText == "weight w"
+
+
+def test_the_first_labels_are_loaded_in_a_thread(fitted, qtbot, monkeypatch):
+    """Else the window would wait for them."""
+    threads = []
+    monkeypatch.setattr(
+        background, "get_labels_ready", lambda: threads.append(threading.current_thread())
+    )
+    qtbot.mouseClick(fitted.buttons.mask_button, LEFT)
+    settle(fitted, qtbot)
+    assert fitted.layers.mask is not None
+    assert threads
+    assert threading.main_thread() not in threads

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from napari.layers import Points, Shapes
+from napari.layers import Labels, Points, Shapes
+from napari.utils.colormaps import DirectLabelColormap
 
-__all__ = ["get_points_ready", "get_shapes_ready"]
+__all__ = ["get_labels_ready", "get_points_ready", "get_shapes_ready"]
+
+
+def get_labels_ready() -> None:
+    """Make labels that nobody sees: a part of a second the first time, so call it in a thread."""
+    colours = DirectLabelColormap(color_dict={None: "transparent", 1: "red"})
+    Labels(np.zeros((1, 1), np.uint8), features={"index": [0]}, colormap=colours)
 
 
 def get_points_ready() -> None:

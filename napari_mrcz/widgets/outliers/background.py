@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal, Slot
 
 from napari_mrcz.widgets.base.job import LatestJob
+from napari_mrcz.widgets.base.ready import get_labels_ready
 from napari_mrcz.widgets.outliers.model import correct
 from napari_mrcz.widgets.outliers.reading import measure_noise, read_pixel
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
+    from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.outliers.model import Corrected, Fit
 
 __all__ = ["Background"]
@@ -63,7 +65,7 @@ class Background(QObject):
     def correct(self, fit: Fit, frame: int, with_mask: bool) -> None:
         """Ask for the corrected movie, and its noise."""
         self._noises.drop()
-        self._corrections.request(partial(correct, fit, frame, with_mask))
+        self._corrections.request(partial(_correct, fit, frame, with_mask))
 
     def read_pixel(self, fit: Fit, row: int, column: int) -> None:
         """Ask for a pixel's value through the frames."""
@@ -78,3 +80,11 @@ class Background(QObject):
     def _on_corrected(self, corrected: Corrected) -> None:
         self._noises.request(partial(measure_noise, corrected.fit))
         self.corrected.emit(corrected)
+
+
+def _correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Corrected:
+    """Correct the movie, and get ready to show the mask."""
+    corrected = correct(fit, frame, with_mask, report)
+    if with_mask:
+        get_labels_ready()
+    return corrected
