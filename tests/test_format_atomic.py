@@ -123,8 +123,9 @@ def test_killed_at_50_moments_the_old_file_or_the_new_one_is_there_whole(tmp_pat
     assert found["old"] > 10
     assert found["new"] > 2
     if way == "nameless":
-        assert found["litter"] == 0
-    # What may be left of files with a name, the next write takes away.
+        # Between getting a name and taking the target's there is a moment, which few kills meet.
+        assert found["litter"] <= 5
+    # What may be left then, and of files with a name, the next write takes away.
     nm.write(path, OLD, overwrite=True)
     assert_old(path)
 
