@@ -116,6 +116,21 @@ def test_stacks_of_high_contrast_are_left_out_with_the_reason(model):
     assert model.why_left_out(model.entries[0]) == "left out by choice"
 
 
+def test_a_movie_that_was_cut_off_is_left_out_as_koma_does(session_folder, tmp_path):
+    """Its mean is too noisy to count as much as others; it can be put back."""
+    short = tmp_path / "movie_10.mrc"
+    nm.write(short, frames(session_folder / "movie_1.mrc")[:2])
+    model = KomaModel()
+    model.add(movies_in([session_folder, short]))
+    model.take(model.read()(silent))
+    paths = [entry.path for entry in model.entries]
+    left_out = {i: model.why_left_out(entry) for i, entry in enumerate(model.entries)}
+    assert {i: why for i, why in left_out.items() if why} == nm.Koma(paths, 2).left_out
+    assert left_out[N_STACKS] == "only 2 frames, where the session has 6"
+    model.set_enters(model.entries[N_STACKS], True)
+    assert model.why_left_out(model.entries[N_STACKS]) == ""
+
+
 @pytest.mark.parametrize("put_back", [False, True])
 def test_the_curve_is_that_of_koma(model, paths, put_back):
     """Also when what is left out has changed since reading."""

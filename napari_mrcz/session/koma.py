@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.summaries import Summary
 
-__all__ = ["Koma", "cut_short", "high_contrasts", "mean_noise", "too_few"]
+__all__ = ["Koma", "cut_short", "high_contrasts", "kept_out", "mean_noise", "too_few"]
 
 _LIMIT = 5.0
 
@@ -210,8 +210,7 @@ class Koma:
             if progress is not None:
                 progress(index + 1, len(self))
         if self._exclude is None:
-            left_out.update(cut_short(n_frames))
-            left_out.update(high_contrasts(thumbnails, self._limit))
+            left_out.update(kept_out(n_frames, thumbnails, self._limit))
         return dict(sorted(left_out.items()))
 
 
@@ -244,6 +243,25 @@ def mean_noise(
     told = ~np.isnan(curves).any(axis=0)
     mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
     return mean
+
+
+def kept_out(
+    n_frames: Mapping[int, int],
+    thumbnails: Mapping[int, npt.NDArray[np.float64]],
+    limit: float = _LIMIT,
+) -> dict[int, str]:
+    """Find the stacks that should enter no average, and say of each why.
+
+    Parameters
+    ----------
+    n_frames : dict of int
+        Frames of each stack, by its index.
+    thumbnails : dict of ndarray
+        By the index of the stack, as in `Summary.thumbnail`.
+    limit : float
+        Score of `correction.koma.contrast_scores` beyond which a contrast is high.
+    """
+    return cut_short(n_frames) | high_contrasts(thumbnails, limit)
 
 
 def high_contrasts(

@@ -29,7 +29,7 @@ from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign import open_movie
 from napari_mrcz.recipe import KomaStep
-from napari_mrcz.session.koma import cut_short, high_contrasts, too_few
+from napari_mrcz.session.koma import kept_out, too_few
 from napari_mrcz.watching.job import Job
 from napari_mrcz.watching.sums import Sums
 
@@ -135,8 +135,11 @@ class Corrections:
     ) -> Job | None:
         """Find a stack whose window is complete, or is waited for no longer."""
         summed = {i: m.summed for i, m in enumerate(usable) if m.summed is not None}
-        left_out = cut_short({i: found.n_frames for i, found in summed.items()})
-        left_out |= high_contrasts({i: found.thumbnail for i, found in summed.items()}, limit)
+        left_out = kept_out(
+            {i: found.n_frames for i, found in summed.items()},
+            {i: found.thumbnail for i, found in summed.items()},
+            limit,
+        )
         members = [i for i in range(len(usable)) if i not in left_out]
         self._discard_sums(usable, members, radius)
         impatient = -np.inf if self._timeout is None else time.time() - self._timeout

@@ -134,16 +134,15 @@ class KomaModel:
         """Say why a stack enters no average, or nothing."""
         if self.enters(entry):
             return ""
-        if self._reading is not None and entry in self._reading.high_contrast:
-            return self._reading.high_contrast[entry]
-        return self.why_not(entry) or "left out by choice"
+        found = {} if self._reading is None else self._reading.kept_out
+        return found.get(entry) or self.why_not(entry) or "left out by choice"
 
     def enters(self, entry: Entry) -> bool:
         """Tell whether a stack enters the averages of others."""
         if self.why_not(entry):
             return False
-        high = self._reading is not None and entry in self._reading.high_contrast
-        return self._ticks.get(entry, not high)
+        kept_out = self._reading is not None and entry in self._reading.kept_out
+        return self._ticks.get(entry, not kept_out)
 
     def set_enters(self, entry: Entry, on: bool) -> None:
         """Leave a stack out of averages, or put it back."""

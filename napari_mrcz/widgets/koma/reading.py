@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session import Session
-from napari_mrcz.session.koma import high_contrasts, mean_noise
+from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise
 from napari_mrcz.stack import Stack
 from napari_mrcz.texts import error_text
 
@@ -60,15 +60,22 @@ class Reading:
         The same, with their sums.
     covariances : ndarray, shape (m, m)
         Between their sums.
-    high_contrast, unusable : dict of str
-        Of entries of high contrast, and of those that cannot be used at all: why.
+    high_contrast, cut_short, unusable : dict of str
+        Of entries of high contrast, of those with too few frames, and of those that cannot be used
+        at all: why.
     """
 
     entries: tuple[Entry, ...]
     session: Session
     covariances: npt.NDArray[np.float64]
     high_contrast: Mapping[Entry, str]
+    cut_short: Mapping[Entry, str]
     unusable: Mapping[Entry, str]
+
+    @property
+    def kept_out(self) -> Mapping[Entry, str]:
+        """Entries that should enter no average, and why; `Koma` leaves out the same."""
+        return {**self.cut_short, **self.high_contrast}
 
     def covers(self, entries: Iterable[Entry]) -> bool:
         """Tell whether all of them have been read."""
@@ -84,6 +91,7 @@ class Reading:
             self.session.chosen(indices),
             self.covariances[np.ix_(indices, indices)],
             {entry: why for entry, why in self.high_contrast.items() if entry in usable},
+            {entry: why for entry, why in self.cut_short.items() if entry in usable},
             {entry: why for entry, why in self.unusable.items() if entry in entries},
         )
 
@@ -164,8 +172,17 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
         range(len(session)), progress=lambda done, rows: report("Comparing the sums", done, rows)
     )
     kept = tuple(entries[index] for index in usable)
-    high = high_contrasts({i: session.summary(i).thumbnail for i in range(len(session))})
-    return Reading(kept, session, covariances, {kept[i]: why for i, why in high.items()}, unusable)
+    summaries = {i: session.summary(i) for i in range(len(session))}
+    high = high_contrasts({i: summary.thumbnail for i, summary in summaries.items()})
+    short = cut_short({i: summary.n_frames for i, summary in summaries.items()})
+    return Reading(
+        entries=kept,
+        session=session,
+        covariances=covariances,
+        high_contrast={kept[i]: why for i, why in high.items()},
+        cut_short={kept[i]: why for i, why in short.items()},
+        unusable=unusable,
+    )
 
 
 def noise_curve(reading: Reading, members: Sequence[int], radii: Sequence[int]) -> NoiseCurve:

@@ -274,5 +274,7 @@ class _Rows(QAbstractListModel):
         if self._koma.enters(entry):
             return ""
         reading = self._koma.reading
-        high = reading is not None and entry in reading.high_contrast
-        return f"\n      {'high contrast, ' * high}left out of averages"
+        why = ""
+        if reading is not None and entry in reading.kept_out:
+            why = "high contrast, " if entry in reading.high_contrast else "cut off, "
+        return f"\n      {why}left out of averages"

@@ -309,6 +309,8 @@ def _read_text(reading: Reading) -> str:
     text = f"{n} stacks read"
     if reading.high_contrast:
         text += f", {len(reading.high_contrast)} of high contrast"
+    if reading.cut_short:
+        text += f", {len(reading.cut_short)} cut off"
     if bad:
         names = ", ".join(entry.name for entry in reading.unusable)
         text += f"; {bad} cannot be used: {names}"
