@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-from napari_mrcz.plugin.layers import describe, widen_contrast_slider
-from napari_mrcz.plugin.series import StackSeries
+from napari_mrcz.widgets.base.corrected_layer import CorrectedLayer
 from napari_mrcz.widgets.base.preview import geometry, place
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ _COLOURS = Colormap(
     nan_color=_DEFECT,
 )
 _LABELS = {None: _CLEAR, 0: _CLEAR, 1: _HOT, 2: _DARK, 3: _DEFECT}
-# Seen alike before and after.
-_SHARED = ("contrast_limits", "gamma", "colormap")
 
 
 class OutlierLayers:
@@ -52,8 +49,6 @@ class OutlierLayers:
     sigma : Image or None
         Each pixel's standard deviations, transparent between the thresholds: these are its
         contrast limits, so that moving them needs no other data.
-    corrected : Image or None
-        The movie without outliers.
     mask : Labels or None
         1 hot, 2 dark, 3 defect.
     """
@@ -62,10 +57,14 @@ class OutlierLayers:
         self._viewer = viewer
         self._source = source
         self._toggled = toggled
-        self._connections: list[tuple[Layer, Any, Callable[..., None]]] = []
+        self._corrected: CorrectedLayer | None = None
         self.sigma: Image | None = None
-        self.corrected: Image | None = None
         self.mask: Labels | None = None
+
+    @property
+    def corrected(self) -> Image | None:
+        """The layer of the movie without outliers."""
+        return None if self._corrected is None else self._corrected.layer
 
     def owns(self, layer: Layer) -> bool:
         """Tell whether a layer is one of these, also while it comes and goes."""
@@ -79,7 +78,7 @@ class OutlierLayers:
     @property
     def shows_corrected(self) -> bool:
         """Whether the corrected movie is there and visible."""
-        return self.corrected is not None and self.corrected.visible
+        return self._corrected is not None and self._corrected.shows_after
 
     def show_fit(self, fit: Fit) -> None:
         """Show each pixel's sigma of another fit."""
@@ -92,7 +91,7 @@ class OutlierLayers:
                 blending="translucent",
                 **geometry(self._source, 2),
             )
-            self._tell_of(self.sigma)
+            self.sigma.events.visible.connect(self._on_visible)
             self._add(self.sigma)
         else:
             self.sigma.data = fit.sigma
@@ -105,21 +104,17 @@ class OutlierLayers:
 
     def show_corrected(self, corrected: Corrected) -> None:
         """Show another correction of the movie, and its mask if it has one."""
-        stack = corrected.stack
-        length = stack.description.sections_per_volume
-        data = stack if length is None else StackSeries(stack, length)
-        if self.corrected is None:
-            self._add_corrected(data, describe(stack))
+        if self._corrected is None:
+            self._corrected = CorrectedLayer(self._source, corrected.stack, self._toggled)
+            self._corrected.add(self._viewer)
         else:
-            self.corrected.data = data
-            self.corrected.metadata = describe(stack)
+            self._corrected.show(corrected.stack)
         self._show_mask(corrected.mask)
 
     def show_after(self, after: bool) -> None:
         """Show the corrected movie in place of the movie, or the other way round."""
-        if self.corrected is not None:
-            self.corrected.visible = after
-            self._source.visible = not after
+        if self._corrected is not None:
+            self._corrected.show_after(after)
 
     def show_colours(self, shown: bool) -> None:
         """Show or hide the outliers in colour, which cover what is in their place."""
@@ -133,25 +128,27 @@ class OutlierLayers:
 
     def place(self) -> None:
         """Lay all of them where the movie lies now."""
-        for layer in (self.sigma, self.corrected, self.mask):
+        if self._corrected is not None:
+            self._corrected.place()
+        for layer in (self.sigma, self.mask):
             if layer is not None:
                 place(layer, self._source)
 
     def forget(self, layer: Layer) -> None:
         """Let go of a layer that the viewer has no more."""
-        self._disconnect(layer)
-        if layer is self.sigma:
-            self.sigma = None
-        elif layer is self.mask:
+        if layer is self.mask:
             self.mask = None
+        elif layer is self.sigma:
+            self._disconnect_sigma()
+            self.sigma = None
         elif layer is self.corrected:
-            self.corrected = None
+            self._part_corrected()
             self._source.visible = True
 
     def part(self) -> None:
         """Let the layers be like any others."""
-        self._disconnect(self.sigma, self.corrected)
-        self.corrected = None
+        self._disconnect_sigma()
+        self._part_corrected()
 
     def release(self) -> None:
         """Take away what says nothing without the fit. The corrected movie stays."""
@@ -160,29 +157,6 @@ class OutlierLayers:
             if layer is not None:
                 self._viewer.layers.remove(layer)
         self.sigma = self.mask = None
-
-    def _add_corrected(self, data: Any, metadata: dict[str, Any]) -> None:
-        source = self._source
-        ndim = len(data.shape)
-        layer = Image(
-            data,
-            name=f"{source.name} corrected",
-            metadata=metadata,
-            contrast_limits=source.contrast_limits,
-            colormap=source.colormap,
-            gamma=source.gamma,
-            rgb=False,
-            multiscale=False,
-            axis_labels=source.axis_labels if ndim == source.ndim else None,
-            **geometry(source, ndim),
-        )
-        widen_contrast_slider(layer)
-        self.corrected = layer
-        self._add(layer, self._viewer.layers.index(source) + 1)
-        self._follow(source, layer)
-        self._follow(layer, source)
-        self._tell_of(layer)
-        self.show_after(True)
 
     def _show_mask(self, mask: Any) -> None:
         if mask is None:
@@ -199,41 +173,21 @@ class OutlierLayers:
         )
         self._add(self.mask)
 
-    def _add(self, layer: Layer, at: int | None = None) -> None:
+    def _add(self, layer: Layer) -> None:
         """Add a layer; the active one stays active."""
         layers = self._viewer.layers
         active = layers.selection.active
-        layers.insert(len(layers) if at is None else at, layer)
+        layers.append(layer)
         layers.selection.active = active
 
-    def _follow(self, leader: Image, follower: Image) -> None:
-        """Have one layer look as another does."""
-        for name in _SHARED:
+    def _on_visible(self, event: Any = None) -> None:
+        self._toggled()
 
-            def copy(event: Any = None, name: str = name) -> None:
-                value = getattr(leader, name)
-                if _plain(getattr(follower, name)) != _plain(value):
-                    setattr(follower, name, value)
+    def _disconnect_sigma(self) -> None:
+        if self.sigma is not None:
+            self.sigma.events.visible.disconnect(self._on_visible)
 
-            # Both go with the corrected movie.
-            self._connect(self.corrected, getattr(leader.events, name), copy)
-
-    def _tell_of(self, layer: Image) -> None:
-        self._connect(layer, layer.events.visible, lambda event=None: self._toggled())
-
-    def _connect(self, layer: Any, emitter: Any, callback: Callable[..., None]) -> None:
-        emitter.connect(callback)
-        self._connections.append((layer, emitter, callback))
-
-    def _disconnect(self, *layers: Layer | None) -> None:
-        """Undo what was connected on behalf of layers."""
-        for connection in list(self._connections):
-            layer, emitter, callback = connection
-            if layer in layers:
-                emitter.disconnect(callback)
-                self._connections.remove(connection)
-
-
-def _plain(value: Any) -> Any:
-    """Give what tells values apart; colormaps do not compare."""
-    return value.name if isinstance(value, Colormap) else value
+    def _part_corrected(self) -> None:
+        if self._corrected is not None:
+            self._corrected.part()
+        self._corrected = None
