@@ -94,6 +94,18 @@ def test_the_carbon_is_found_and_enters_no_average(movies, findings):
     assert findings.noise_limits == [1 / 16, 1 / 32, 1 / 48]
 
 
+def test_a_movie_of_few_frames_is_named_as_it_enters_no_average(movies, tmp_path):
+    """As KOMA says it."""
+    short = str(tmp_path / "short.mrcz")
+    with nm.open(movies[0]) as stack:
+        nm.write(short, stack[:3])
+    found = measured([*movies[:3], short], Recipe(OutlierStep(seed=3)))
+    remarks = [row.remark for row in found.movies]
+    assert remarks[:3] == [""] * 3
+    assert remarks[3] == "only 3 frames, where the session has 8: it enters no average"
+    assert found.frames_averaged == SHAPE[0]
+
+
 def test_the_outlier_map_is_the_share_of_movies(movies, findings):
     """Of the census of the session."""
     census = count_outliers(Session(movies), fitted)

@@ -101,16 +101,18 @@ class Measure:
             stack, outliers = corrected(movie, self.recipe)
             total, variance = summarise(stack, staged(report, "summing"))
             measured = Measured(
-                total,
-                len(stack),
-                variance,
-                noise_raw,
-                _noise(stack, "noise when corrected", report),
-                None if outliers is None else outliers.n_hot,
-                None if outliers is None else outliers.n_dark,
-                np.flatnonzero(() if outliers is None else outliers.mask).astype(np.uint32),
-                self._counts_per_electron(movie, outliers),
-                remark,
+                total=total,
+                n_frames=len(stack),
+                variance=variance,
+                noise_raw=noise_raw,
+                noise_corrected=_noise(stack, "noise when corrected", report),
+                n_hot=None if outliers is None else outliers.n_hot,
+                n_dark=None if outliers is None else outliers.n_dark,
+                outliers=np.flatnonzero(() if outliers is None else outliers.mask).astype(
+                    np.uint32
+                ),
+                counts_per_electron=self._counts_per_electron(movie, outliers),
+                remark=remark,
             )
         notes = [f"noise {noise_raw:.3g} -> {measured.noise_corrected:.3g}"]
         if outliers is not None:
@@ -186,16 +188,19 @@ class Measurements:
         averaged = [i for i in usable if not rows[i].high_contrast and i not in short]
         radii, noise = self._noise_by_radius(averaged)
         n = [self._measured[i].n_frames for i in averaged]
+        for i, why in short.items():
+            remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
+            rows[i] = replace(rows[i], remark=remark)
         return Findings(
-            tuple(rows[i] for i in sorted(rows)),
-            self._recipe,
-            limit,
-            electron,
-            radii,
-            noise[1:],
-            float(noise[0]),
-            round(float(np.median(n))) if n else 0,
-            self._outlier_share(usable, shape),
+            movies=tuple(rows[i] for i in sorted(rows)),
+            recipe=self._recipe,
+            limit=limit,
+            counts_per_electron=electron,
+            radii=radii,
+            noise_by_radius=noise[1:],
+            noise_without=float(noise[0]),
+            frames_averaged=round(float(np.median(n))) if n else 0,
+            outlier_share=self._outlier_share(usable, shape),
         )
 
     def _usable(self) -> tuple[tuple[int, int], list[int]]:
@@ -217,21 +222,22 @@ class Measurements:
         for k, i in enumerate(usable):
             found = self._measured[i]
             rows[i] = MovieRow(
-                i + 1,
-                self.sources[i],
-                found.n_frames,
-                *shape,
-                float(thumbnails[k].mean()) * found.n_frames / electron,
-                float(before[k]),
-                found.n_hot,
-                found.n_dark,
-                _known(found.noise_raw),
-                _known(found.noise_corrected),
-                float(contrasts[k]),
-                float(scores[k]),
-                k in high,
-                high.get(k, f"score {scores[k]:z.1f}, not beyond the limit of {limit:g}"),
-                found.remark,
+                number=i + 1,
+                movie=self.sources[i],
+                frames=found.n_frames,
+                rows=shape[0],
+                columns=shape[1],
+                dose=float(thumbnails[k].mean()) * found.n_frames / electron,
+                dose_before=float(before[k]),
+                hot=found.n_hot,
+                dark=found.n_dark,
+                noise_raw=_known(found.noise_raw),
+                noise_corrected=_known(found.noise_corrected),
+                contrast=float(contrasts[k]),
+                score=float(scores[k]),
+                high_contrast=k in high,
+                reason=high.get(k, f"score {scores[k]:z.1f}, not beyond the limit of {limit:g}"),
+                remark=found.remark,
             )
         return rows
 

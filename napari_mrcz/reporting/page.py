@@ -109,7 +109,7 @@ def _notable(findings: Findings, names: list[str]) -> str:
         return "<p>All movies can be used, and none is of high contrast.</p>"
     return (
         f'<h2>Movies to look at</h2>\n<ul class="notable">{"".join(told)}</ul>\n'
-        "<p>Those not usable and those of high contrast enter no average.</p>"
+        "<p>Those not usable, cut off or of high contrast enter no average.</p>"
     )
 
 
