@@ -6,12 +6,14 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import hypothesis
 import psutil
 import pytest
 from command_line import CommandLine
+from pytestqt.qtbot import QtBot
 
 # Before anything imports napari, which reads its settings' path once: no test may see, or change,
 # the settings of whoever runs it. NAPARI_CONFIG is for macOS and Windows, which know no XDG.
@@ -23,13 +25,16 @@ os.environ["NAPARI_CONFIG"] = str(Path(_home.name, "config", "settings.yaml"))
 # Jobs in a shell's background ignore interrupts, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is slow; pytest-timeout finds what hangs.
-hypothesis.settings.register_profile("patient", deadline=None)
+# A busy machine is slow, and so is a disk that really writes what it is to flush; pytest-timeout
+# finds what hangs.
+PATIENCE_S = 60
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("patient")
 
 MOVIE_SUFFIXES = {".mrcz", ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali"}
 THREAD_PREFIX = "napari-mrcz"
-JOIN_SECONDS = 10.0
 
 _failed = pytest.StashKey[bool]()
 
@@ -75,11 +80,25 @@ def no_leaks(
     if "qtbot" in request.fixturenames and (left or _open_movies(tmp_root) - files):
         gc.collect()  # window, layers and callbacks refer to each other
     for thread in left:
-        thread.join(JOIN_SECONDS / len(left))
+        thread.join(PATIENCE_S / len(left))
     running = sorted(thread.name for thread in left if thread.is_alive())
     assert not running, f"threads still running: {running}"
     still_open = sorted(path for path, _ in _open_movies(tmp_root) - files)
     assert not still_open, f"files still open: {still_open}"
+
+
+class PatientBot(QtBot):
+    """Waits for longer than the five seconds that are usual."""
+
+    waitSignal = partialmethod(QtBot.waitSignal, timeout=1000 * PATIENCE_S)
+    waitUntil = partialmethod(QtBot.waitUntil, timeout=1000 * PATIENCE_S)
+    waitExposed = partialmethod(QtBot.waitExposed, timeout=1000 * PATIENCE_S)
+
+
+@pytest.fixture
+def qtbot(qapp: object, request: pytest.FixtureRequest) -> PatientBot:
+    """Return a hand on the window, and an eye on what it does."""
+    return PatientBot(request)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ The frames come from a source that notes what is read, and waits where it is tol
 import random
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -168,6 +169,8 @@ def test_reading_ahead_never_holds_up_who_asks_for_something_else(source, stack)
     for frame in (30, 10, 20, 1):
         assert value(stack[frame]) == frame
     gate.set()
+    assert value(stack[2]) == 2
+    assert source.frames().count(2) == 1  # it was still held when all the others were there
 
 
 def test_an_error_ahead_concerns_its_own_frame_only_and_is_tried_again(source, stack):
@@ -195,15 +198,21 @@ def test_frames_dropped_before_their_turn_are_read_when_asked_for(source, stack)
     assert value(stack[2]) == 2
 
 
-def test_closing_waits_for_what_is_being_read_and_drops_the_rest(source, stack):
+def test_closing_waits_for_what_is_being_read_and_drops_the_rest(source, stack, monkeypatch):
     gate = source.hold(2)
     _ = stack[0], stack[1]
     source.wait_for(2)
-    closing = threading.Thread(target=stack.close)
-    closing.start()
-    gate.set()
-    closing.join(PATIENCE)
-    assert not closing.is_alive()
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def shutdown_while_one_is_read(pool, wait=True, *, cancel_futures=False):
+        shutdown(pool, wait=False, cancel_futures=cancel_futures)
+        if wait:
+            gate.set()
+        shutdown(pool, wait=wait)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown_while_one_is_read)
+    stack.close()
+    assert not dict(source.reads)[2].is_alive()
     assert 3 not in source.frames()
     before = len(source.frames())
     assert value(stack[1]) == 1  # forgotten, and read anew
