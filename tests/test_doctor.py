@@ -10,7 +10,8 @@ import pytest
 from good_files import KINDS, good_file, movie
 
 import napari_mrcz as nm
-from napari_mrcz.doctor import Finding, diagnose, mend
+from napari_mrcz import threads as threads_module
+from napari_mrcz.doctor import Finding, diagnose, mend, numbers
 
 SHAPE = (5, 16, 20)
 PIXEL = (0, 1.5, 1.25)
@@ -417,6 +418,23 @@ def test_statistics_from_a_few_frames_are_only_taken_away(plain):
         assert stack.header.dmin == pixels.min() and stack.header.dmax == pixels.max()
         assert stack.header.dmean == pytest.approx(pixels.mean())
         assert stack.header.rms == pytest.approx(pixels.std())
+
+
+def test_it_takes_as_many_threads_as_computations_may(plain, monkeypatch):
+    """One of many processes that share a machine, or a user, says how many."""
+    taken = []
+
+    def in_order(work, items, threads, name):
+        taken.append(threads)
+        return threads_module.in_order(work, items, threads, name)
+
+    monkeypatch.setattr(numbers, "in_order", in_order)
+    threads_module.limit_threads(1)
+    try:
+        diagnose(plain, full=True)
+    finally:
+        threads_module.limit_threads(0)
+    assert taken == [1]
 
 
 def test_statistics_of_what_has_no_statistics_are_right_as_they_are(tmp_path):

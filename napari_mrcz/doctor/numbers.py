@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_mrcz.doctor.finding import Finding
 from napari_mrcz.format.statistics import Statistics, statistics_of
-from napari_mrcz.threads import in_order
+from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ def measure(
         return statistics_of(reader.read_frame(frame))
 
     total = Statistics()
-    threads = min(len(frames), os.cpu_count() or 1)
+    threads = min(len(frames), processors())
     with in_order(one, frames, threads, "napari-mrcz-doctor") as done:
         for count, part in enumerate(done, 1):
             total += part or Statistics()
