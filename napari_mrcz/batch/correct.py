@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_mrcz.batch.task import Report
+    from napari_mrcz.batch.task import Report, Task
     from napari_mrcz.correction import GainNormalization
     from napari_mrcz.correction.koma import KomaNormalization
     from napari_mrcz.recipe import GainStep, Recipe
@@ -145,7 +145,7 @@ def correct_all(
     *,
     client: Any = None,
     overwrite: bool = False,
-    report: Callable[[Any, str, int, int], None] | None = None,
+    report: Callable[[Task, str, int, int], None] | None = None,
 ) -> Iterator[Outcome]:
     """Correct a session; the same files come of it wherever it is done.
 

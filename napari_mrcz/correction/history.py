@@ -44,7 +44,7 @@ import xxhash
 from napari_mrcz.software import software
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Replayable", "described", "fingerprint", "rebuild", "register", "replay"]
 
@@ -155,7 +155,7 @@ def fingerprint(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _digest(value: Any, update: Any) -> None:
+def _digest(value: Any, update: Callable[[bytes | memoryview], object]) -> None:
     # Each value announces its kind and length, so that no two structures look alike.
     if isinstance(value, np.ndarray):
         update(f"array {value.dtype.str} {value.shape} ".encode())

@@ -17,7 +17,7 @@ from scipy.ndimage import uniform_filter
 from napari_mrcz.correction.sums import ordinary_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["ORIENTATIONS", "Candidate", "OrientationSearch", "find_orientation", "orient"]
 
@@ -245,7 +245,7 @@ def _noise(n: int, total: Image, squares: Image, usable: Image, factor: Image) -
     return (float(np.var(sums)) - variances) / ((n - 1) * variances) if variances > 0 else np.inf
 
 
-def _margin(total: Image, usable: Image, first: Any, second: Any) -> float:
+def _margin(total: Image, usable: Image, first: Sequence[Image], second: Sequence[Image]) -> float:
     """Give the difference of two candidates' variances in standard errors of it."""
     usable = usable & first[1] & second[1]
     if np.count_nonzero(usable) < 2:
@@ -275,7 +275,7 @@ def _fitting(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
 
 def _factors(
     reference: Image, shape: tuple[int, ...], fitting: list[str], *, reciprocal: bool
-) -> Any:
+) -> Iterator[tuple[str, Image, Image]]:
     """Yield orientation, factor and usable pixels, for each orientation that fits."""
     response, good = _response(reference, reciprocal=reciprocal)
     for orientation in fitting:

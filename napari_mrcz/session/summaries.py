@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -219,7 +219,7 @@ def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return total.astype(np.promote_types(low, high))
 
 
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside its place and move it there, so that nobody sees half of it."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from napari_mrcz.doctor import Finding
+    from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.inspector.subject import Subject
 
 __all__ = ["DoctorView", "FindingBox"]
@@ -263,7 +264,7 @@ def _pixel_size_field() -> QDoubleSpinBox:
     return field
 
 
-def _look(path: str, pixel_size: float, report: Any) -> tuple[str, tuple[Finding, ...]]:
+def _look(path: str, pixel_size: float, report: Report) -> tuple[str, tuple[Finding, ...]]:
     return path, check_header(path, True, pixel_size, report)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.doctor import Finding
     from napari_mrcz.format import Header
+    from napari_mrcz.format.footer import Footer
     from napari_mrcz.widgets.inspector.subject import Subject
 
 __all__ = ["Inspection", "as_json", "export", "inspect"]
@@ -201,7 +202,7 @@ def _section(name: str, entries: tuple[Entry, ...], meaning: str) -> Entry:
     return Entry(name, "" if entries else "nothing", "", meaning, entries)
 
 
-def _footer(footer: Any, checksums: bool) -> dict[str, Any]:
+def _footer(footer: Footer, checksums: bool) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if footer.writer:
         told["writer"] = footer.writer
