@@ -408,10 +408,10 @@ def test_a_hundred_thousand_frames_do_not_block(widget, qtbot, movie):
     offsets = np.cumsum(sizes)
 
     def seconds(work):
-        started = time.perf_counter()
+        started = time.thread_time()  # which others on the machine do not lengthen
         work()
         QApplication.processEvents()
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     def show():
         widget.frames.show_table(FrameTable("long.mrcz", offsets, sizes, 2000, True, True, (1, 1)))
