@@ -152,9 +152,9 @@ def test_a_movie_can_be_saved_over_itself(tmp_path):
 
 
 CUT_WHILE_READING = """
-import os, sys, threading
+import sys, threading
 import napari_mrcz as nm
-path, seconds = sys.argv[1], float(sys.argv[2])
+path = sys.argv[1]
 whole = open(path, "rb").read()
 done = threading.Event()
 def cut_and_mend():
@@ -164,20 +164,18 @@ def cut_and_mend():
             file.seek(0)
             file.write(whole)
             file.flush()
-threading.Timer(seconds, done.set).start()
-errors = pixels = 0
+errors = 0
 with nm.open(path) as stack:
     cutter = threading.Thread(target=cut_and_mend)
     cutter.start()
-    while not done.is_set():
+    while errors < 200:
         for frame in range(len(stack)):
             try:
                 stack[frame, 3:1000, ::2]
-                pixels += 1
             except nm.MrczError:
                 errors += 1
+    done.set()
     cutter.join()
-print(errors > 0, pixels > 0)
 """
 
 
@@ -186,11 +184,10 @@ def test_a_file_that_is_cut_off_during_a_read_does_not_kill_the_process(tmp_path
     path = tmp_path / "cut.mrc"
     nm.write(path, np.zeros((4, 1000, 1000), np.int16), footer=footer, metadata={"a": 1})
     done = subprocess.run(
-        [sys.executable, "-c", CUT_WHILE_READING, str(path), "1.5"],
-        capture_output=True, text=True, check=False, timeout=60,
+        [sys.executable, "-c", CUT_WHILE_READING, str(path)],
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == "True", done.stdout
 
 
 # Packed files, handles ---------------------------------------------------------------------------
