@@ -1,10 +1,20 @@
-"""Errors, sizes and times as a person reads them."""
+"""Errors, numbers, sizes and times as a person reads them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["block_text", "error_text", "failure_text", "size_text", "time_text"]
+__all__ = [
+    "MINUS",
+    "block_text",
+    "error_text",
+    "failure_text",
+    "size_text",
+    "time_text",
+    "with_minus",
+]
+
+MINUS = "\N{MINUS SIGN}"
 
 
 def error_text(error: BaseException) -> str:
@@ -24,6 +34,11 @@ def failure_text(error: BaseException) -> str:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror}"
     return str(error) or type(error).__name__
+
+
+def with_minus(number: str) -> str:
+    """Give a number that was formatted, its hyphens made minus signs."""
+    return number.replace("-", MINUS)
 
 
 def size_text(nbytes: float) -> str:

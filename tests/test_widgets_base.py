@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from mouse import drag_line
-from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QSpinBox,
 )
 
+from napari_mrcz.widgets.base.fields import number_field
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.panel import Panel
@@ -72,6 +73,34 @@ def test_a_plot_takes_the_colours_of_the_theme(qtbot):
         assert line.pen.color().name() == colours.dark
     later = plot.curve("model")
     assert later.opts["pen"].color().name() == palette("dark").model
+
+
+@pytest.mark.parametrize("language", ["C", "sv"])
+def test_numbers_have_one_minus_sign_wherever_they_stand(qtbot, language):
+    """Whatever the system's language; a hyphen and a minus sign can be typed."""
+    field = number_field((-99, 0), 0.1, " σ", "tip")
+    field.setLocale(QLocale(language))
+    qtbot.addWidget(field)
+    field.setValue(-4)
+    point = field.locale().decimalPoint()
+    assert field.text() == f"−4{point}00 σ"
+    for typed in ("-3", "−2"):
+        field.selectAll()
+        field.lineEdit().insert(typed)
+        qtbot.keyClick(field, Qt.Key.Key_Return)
+        assert field.value() == -int(typed[1])
+    field.selectAll()
+    qtbot.keyClicks(field, "x-1")
+    qtbot.keyClick(field, Qt.Key.Key_Return)
+    assert field.value() == -1
+    plot = Plot("distance (σ)", "pixels", "tip")
+    qtbot.addWidget(plot)
+    line = plot.line("dark", movable=True, label="{value:.2f} σ")
+    line.setVisible(True)
+    line.setValue(-4)
+    assert line.label.toPlainText() == "−4.00 σ"
+    for side in ("bottom", "left"):
+        assert plot.getPlotItem().getAxis(side).tickStrings([-4, 2], 1, 2) == ["−4", "2"]
 
 
 def test_a_movable_line_follows_the_mouse(qtbot):

@@ -25,6 +25,7 @@ from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.outliers import background, model
 from napari_mrcz.widgets.outliers.model import Fit
 from napari_mrcz.widgets.outliers.widget import OutlierPixels
+from napari_mrcz.widgets.outliers.words import signed
 from napari_mrcz.widgets.save_stack.widget import SaveStack
 
 LEFT = Qt.MouseButton.LeftButton
@@ -114,7 +115,7 @@ def test_a_fit_finds_what_was_planted_and_shows_it(widget, viewer, movie, qtbot)
     for plot_lines, value in zip(widget.plots.lines.values(), limits[:2], strict=True):
         assert [line.value() for line in plot_lines] == [value, value]
         assert all(line.isVisible() for line in plot_lines)
-        assert plot_lines[0].label.toPlainText() == f"{value:.2f} σ"
+        assert plot_lines[0].label.toPlainText() == f"{signed(value)} σ"
     assert widget.thresholds.hot.value() == pytest.approx(limits.hot, abs=0.005)
     assert widget.counts.cells[0][1].text() == str(fit.current.n_hot)
     assert names(viewer) == ["movie", "movie corrected", "movie outliers (σ)"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.inspection.entries import Entry, entries_of
+from napari_mrcz.texts import with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,12 +50,13 @@ def _step(number: int, step: Mapping[str, Any]) -> Entry:
 
 def _outliers(step: Mapping[str, Any]) -> str:
     thresholds = step["thresholds"]
-    hot, dark = (f"{thresholds[side]:.2f} σ".replace("-", "−") for side in ("hot", "dark"))
+    hot, dark = (with_minus(f"{thresholds[side]:.2f} σ") for side in ("hot", "dark"))
     return f"{step['n_hot']} hot beyond {hot}, {step['n_dark']} dark beyond {dark}"
 
 
 def _gain(step: Mapping[str, Any]) -> str:
-    said = f"γ {step['gamma']:g}" if step["gamma"] != 1 else ""
+    exponent = with_minus(f"{step['gamma']:g}")
+    said = f"γ {exponent}" if step["gamma"] != 1 else ""
     turned = str(step["orientation"])
     parts = [said, "" if turned == "identity" else turned]
     return ", ".join(part for part in parts if part) or "by a gain reference"
@@ -66,7 +68,7 @@ def _koma(step: Mapping[str, Any]) -> str:
 
 def _truncation(step: Mapping[str, Any]) -> str:
     pixels = int(np.sum(step["zeros"]))
-    return f"{pixels} zeros replaced, down to {step['smallest']}".replace("-", "−")
+    return f"{pixels} zeros replaced, down to {with_minus(str(step['smallest']))}"
 
 
 def _pedestal(step: Mapping[str, Any]) -> str:
@@ -74,7 +76,7 @@ def _pedestal(step: Mapping[str, Any]) -> str:
 
 
 def _counting(step: Mapping[str, Any]) -> str:
-    pixels = {1: "detector pixels"}.get(step["super_resolution"], "super-resolution pixels")
+    pixels = "detector pixels" if step["super_resolution"] == 1 else "super-resolution pixels"
     return f"charges of {step['threshold']:.4g} grey values or more, in {pixels}"
 
 

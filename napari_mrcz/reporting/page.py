@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_mrcz.reporting import figures
 from napari_mrcz.software import software
+from napari_mrcz.texts import with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -197,7 +198,7 @@ def _row(movie: MovieRow, name: str) -> str:
         _figure_text(movie.noise_raw),
         _figure_text(movie.noise_corrected),
         percent,
-        _UNKNOWN if movie.score is None else f"{movie.score:z.1f}".replace("-", "−"),
+        _UNKNOWN if movie.score is None else with_minus(f"{movie.score:z.1f}"),
     )
     cells = "".join(f'<td class="n">{value}</td>' for value in values)
     verdict = '<span class="mark">yes</span>' if movie.high_contrast else "no"
@@ -237,11 +238,11 @@ def _figure_text(value: float | None) -> str:
     if value is None:
         return _UNKNOWN
     if abs(value) >= 1000:
-        return f"{value:,.0f}".replace("-", "−")
+        return with_minus(f"{value:,.0f}")
     if float(2 * value).is_integer():  # counts, and medians of counts
-        return f"{value:g}".replace("-", "−")
+        return with_minus(f"{value:g}")
     digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:.{min(digits, 7)}f}".replace("-", "−")
+    return with_minus(f"{value:.{min(digits, 7)}f}")
 
 
 def _number(count: int, name: str) -> str:

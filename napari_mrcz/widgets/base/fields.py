@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QPushButton, QWidget
 
+from napari_mrcz.texts import MINUS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["choice_field", "form", "number_field", "push_button"]
+__all__ = ["NumberField", "choice_field", "form", "number_field", "push_button"]
 
 
 def form(*rows: tuple[str, QWidget]) -> QFormLayout:
@@ -24,9 +26,29 @@ def form(*rows: tuple[str, QWidget]) -> QFormLayout:
     return layout
 
 
-def number_field(span: tuple[float, float], step: float, unit: str, tip: str) -> QDoubleSpinBox:
+class NumberField(QDoubleSpinBox):
+    """A field for a number, with the minus sign that sentences and plots have too.
+
+    A hyphen can be typed for it.
+    """
+
+    def textFromValue(self, value: float) -> str:
+        """Give a number as it is shown."""
+        return super().textFromValue(value).replace(self.locale().negativeSign(), MINUS)
+
+    def valueFromText(self, text: str | None) -> float:
+        """Give the number that was typed."""
+        return super().valueFromText(_with_hyphen(text))
+
+    def validate(self, text: str | None, position: int) -> Any:
+        """Tell whether what was typed is a number, or may become one; it stays as it was typed."""
+        state, *_ = super().validate(_with_hyphen(text), position)
+        return state, text, position
+
+
+def number_field(span: tuple[float, float], step: float, unit: str, tip: str) -> NumberField:
     """Give a field for a number, stepped or typed to its end."""
-    field = QDoubleSpinBox()
+    field = NumberField()
     field.setKeyboardTracking(False)
     field.setDecimals(2)
     field.setRange(*span)
@@ -53,3 +75,8 @@ def push_button(text: str, tip: str) -> QPushButton:
     button = QPushButton(text)
     button.setToolTip(tip)
     return button
+
+
+def _with_hyphen(text: str | None) -> str:
+    """Give what Qt takes for the beginning of a number in every language."""
+    return (text or "").replace(MINUS, "-")

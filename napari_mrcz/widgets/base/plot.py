@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyqtgraph as pg
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QSizePolicy
+
+from napari_mrcz.texts import with_minus
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
@@ -15,6 +17,21 @@ __all__ = ["Plot"]
 
 _HEIGHT_PX = 180
 _LINE_PX = 1.5
+
+
+class _Axis(pg.AxisItem):
+    """An axis with minus signs rather than hyphens."""
+
+    def tickStrings(self, *places: Any) -> list[str]:
+        """Give the numbers at the ticks."""
+        return [with_minus(text) for text in super().tickStrings(*places)]
+
+
+class _Format(str):
+    """The format of a line's label, which has a minus sign rather than a hyphen, too."""
+
+    def format(self, *values: Any, **named: Any) -> str:
+        return with_minus(super().format(*values, **named))
 
 
 class Plot(pg.PlotWidget):
@@ -28,8 +45,9 @@ class Plot(pg.PlotWidget):
         What is to be seen, and done, here.
     """
 
-    def __init__(self, x: str, y: str, tip: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent, background=None)
+    def __init__(self, x: str, y: str, tip: str) -> None:
+        axes = {side: _Axis(side) for side in ("bottom", "left")}
+        super().__init__(background=None, axisItems=axes)
         self.setToolTip(tip)
         self.setFrameShape(pg.QtWidgets.QFrame.Shape.NoFrame)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -105,7 +123,8 @@ class Plot(pg.PlotWidget):
             Format of the text beside it, such as ``"{value:.2f} σ"``.
         """
         shown = {"position": 0.92, "fill": (0, 0, 0, 0)} if label else None
-        line = pg.InfiniteLine(angle=angle, movable=movable, label=label, labelOpts=shown)
+        written = _Format(label) if label else None
+        line = pg.InfiniteLine(angle=angle, movable=movable, label=written, labelOpts=shown)
         line.setVisible(False)
         if movable:
             line.setCursor(

@@ -8,6 +8,8 @@ import numpy as np
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
+from napari_mrcz.texts import with_minus
+
 if TYPE_CHECKING:
     from napari_mrcz.widgets.microed.model import Fit
 
@@ -37,7 +39,7 @@ def rows(fit: Fit, frame: int) -> list[tuple[str, ...]]:
             fitted = (NOTHING,) * 3
         zeros = f"{model.zeros[frame, region] / pixels[region]:.1%}"
         name = str(fit.names[region])
-        texts.append((name, radii[region], zeros, *(t.replace("-", "\u2212") for t in fitted)))
+        texts.append((name, radii[region], zeros, *map(with_minus, fitted)))
     return texts
 
 

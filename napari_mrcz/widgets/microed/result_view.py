@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
 
+from napari_mrcz.texts import MINUS
 from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.microed.fit_table import FitTable, rows
@@ -119,8 +120,8 @@ def summary(fit: Fit) -> str:
         said = [f"{share:.1%} of the pixels had no counts; none of them becomes negative."]
     else:
         said = [
-            f"{share:.1%} of the pixels had no counts. They reach down to −{model.offset} now: "
-            f"formats without negative numbers need the offset {model.offset} (ADCOFFSET)."
+            f"{share:.1%} of the pixels had no counts. They reach down to {MINUS}{model.offset} "
+            f"now: formats without negative numbers need the offset {model.offset} (ADCOFFSET)."
         ]
     if model.n_unfitted:
         regions = "region has" if model.n_unfitted == 1 else "regions have"

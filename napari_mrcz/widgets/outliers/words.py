@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_mrcz.texts import with_minus
+
 if TYPE_CHECKING:
     from napari_mrcz.widgets.outliers.model import Fit
 
@@ -64,12 +66,12 @@ def kind_text(kind: int) -> str:
 
 def signed(sigma: float) -> str:
     """Give standard deviations, with a true minus sign."""
-    return _minus(f"{sigma:.2f}")
+    return with_minus(f"{sigma:.2f}")
 
 
 def small(value: float) -> str:
     """Give a number about 0."""
-    return _minus(f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.4f}")
+    return with_minus(f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.4f}")
 
 
 def _percentage(part: float) -> str:
@@ -81,7 +83,3 @@ def _expected(number: float) -> str:
     if number < 0.05:
         return "< 0.1"
     return f"{number:.1f}" if number < 9.95 else f"{number:,.0f}"
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
