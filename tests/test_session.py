@@ -11,7 +11,9 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz import folders
+from napari_mrcz.batch.correct import correct_all
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
+from napari_mrcz.recipe import KomaStep, Recipe
 from napari_mrcz.session import (
     Koma,
     Session,
@@ -369,3 +371,15 @@ def _known(defects):
         n_hot=int(defects.hot.sum()),
         n_dark=int((defects.dark | defects.dead).sum()),
     )
+
+
+def test_a_movie_alone_is_told_what_else_there_is(tmp_path):
+    """In scripts and by recipes in the same words."""
+    movie = str(tmp_path / "alone.mrc")
+    nm.write(movie, np.ones((3, 16, 16), np.uint8))
+    with pytest.raises(ValueError) as refused:
+        nm.Koma([movie])
+    target = tmp_path / "corrected.mrcz"
+    (outcome,) = correct_all([movie], [str(target)], Recipe(koma=KomaStep()))
+    assert outcome.error == f"{movie}: {refused.value}"
+    assert "use a gain reference" in outcome.error and not target.exists()

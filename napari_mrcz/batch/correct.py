@@ -17,6 +17,7 @@ from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import OutlierFilter, find_orientation
 from napari_mrcz.correction.gain import fitted_gain
 from napari_mrcz.correction.history import rebuild
+from napari_mrcz.correction.rolling import NO_NEIGHBOURS
 from napari_mrcz.defects import read_defects
 from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign import open_movie
@@ -187,8 +188,7 @@ def correct_all(
     usable = [source for source in sources if source in surveyed]
     if len(usable) < 2:
         for source in usable:
-            found = "KOMA needs other stacks of the session, and there is none"
-            yield Outcome(source, error=f"{source}: {found}")
+            yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
         return
     step = recipe.koma
     koma = Koma(

@@ -11,7 +11,13 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["RollingAverage"]
+__all__ = ["NO_NEIGHBOURS", "RollingAverage"]
+
+NO_NEIGHBOURS = (
+    "KOMA subtracts the mean of other stacks of the session, and there is none: "
+    "one stack alone cannot be normalised so; use a gain reference"
+)
+"""What is said where there is no other stack to average."""
 
 # Bits that a mean frame keeps below its average pixel: two more than float32 has. Those above are
 # for hot pixels, times the stacks of a window: a hundred million average pixels in all.
@@ -68,10 +74,7 @@ class RollingAverage:
         """
         count = len(self.neighbours(index))
         if not count:
-            raise ValueError(
-                "KOMA subtracts the mean of other stacks of the session, and there is none: "
-                "one stack alone cannot be normalised so; use a gain reference"
-            )
+            raise ValueError(NO_NEIGHBOURS)
         window = self._window_of(index)
         total = self._roll_to(window)
         if len(window) > count:

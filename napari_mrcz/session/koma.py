@@ -18,7 +18,7 @@ from napari_mrcz.correction.koma import (
     contrast_scores,
     noise_by_radius,
 )
-from napari_mrcz.correction.rolling import RollingAverage
+from napari_mrcz.correction.rolling import NO_NEIGHBOURS, RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session.session import Session, StackLike
 
@@ -83,10 +83,7 @@ class Koma:
     ) -> None:
         self._session = stacks if isinstance(stacks, Session) else Session(stacks)
         if len(self._session) < 2:
-            raise ValueError(
-                "KOMA subtracts the mean of other stacks of the session, and there is none: "
-                "one stack alone cannot be normalised so; use a gain reference"
-            )
+            raise ValueError(NO_NEIGHBOURS)
         if radius < 1:
             raise ValueError(f"a radius is at least 1 stack, not {radius}")
         if isinstance(exclude, str):
