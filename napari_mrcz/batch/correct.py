@@ -79,7 +79,7 @@ class Survey:
     recipe: Recipe
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it; the outcome's result is `Surveyed`."""
+        """Fit and sum; the outcome's result is `Surveyed`."""
         start = time.perf_counter()
         with open_movie(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe)
@@ -115,7 +115,18 @@ class Correct:
     overwrite: bool = False
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it."""
+        """Correct and write.
+
+        Parameters
+        ----------
+        report : callable, optional
+            Called with (stage, frames done, frames).
+
+        Raises
+        ------
+        MrczError
+            If a file cannot be used, or exists.
+        """
         start = time.perf_counter()
         check_paths(self.source, self.target)
         output = self.recipe.output

@@ -76,7 +76,7 @@ class CountElectrons:
     client: Any = field(default=None, repr=False)
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it.
+        """Count and write.
 
         Parameters
         ----------

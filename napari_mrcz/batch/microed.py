@@ -79,7 +79,7 @@ class RestoreNegatives:
         return self.targets[0]
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it.
+        """Fit, redraw and write.
 
         Parameters
         ----------

@@ -68,7 +68,7 @@ class Recode:
     delete: bool = False
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it.
+        """Read one file and write the other.
 
         Parameters
         ----------

@@ -40,7 +40,7 @@ class Repack:
     overwrite: bool = False
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it.
+        """Copy the file.
 
         Parameters
         ----------

@@ -25,7 +25,7 @@ class Task(Protocol):
         """The file."""
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it."""
+        """Do it, and give how it went."""
 
 
 def staged(report: Report | None, stage: str) -> Callable[[int, int | None], None]:

@@ -161,10 +161,12 @@ def compress(
     ----------
     frame : ndarray
         Pixels in the order and byte order in which they are to be stored.
-    codec, filter_ : str
-        A key of `CODECS`, a key of `FILTERS`.
+    codec : str
+        A key of `CODECS`.
     level : int
         1 (fast) to 9 (small).
+    filter_ : str
+        A key of `FILTERS`.
     block_nbytes : int
         Block size in bytes; blosc rounds it to whole pixels and to the frame's size.
     """

@@ -96,14 +96,20 @@ class Header:
         Cell lengths (Å), cell angles (degrees), origin (Å).
     axis_order : tuple of int
         MAPC, MAPR, MAPS: 1 X, 2 Y, 3 Z.
+    start : tuple of int
+        First column, row and section within a larger image (NXSTART, NYSTART, NZSTART), in pixels.
     dmin, dmax, dmean, rms : float
         Statistics as the file states them.
     ispg : int
         0 image stack, 1 volume, 401 stack of volumes.
     nsymbt, exttyp : int, str
         Length (bytes) and kind of the extended header.
+    nversion : int
+        Year of the MRC standard times 10, and its revision.
     voltage, c3, gain : float
         Acceleration voltage (kV), spherical aberration (mm), counts per electron; 0 if unknown.
+    packed_nbytes : int
+        Length of all compressed frames in bytes, as stated; advisory.
     labels : tuple of str
         Text labels.
     byte_order : str
@@ -114,6 +120,8 @@ class Header:
         Voxel size along Z, Y and X in Å; 0.0 where the file does not say.
     notes : tuple of str
         What was unusual about the header, and how it was understood.
+    raw : bytes
+        The 1024 bytes themselves; not among the fields by name.
     """
 
     nx: int

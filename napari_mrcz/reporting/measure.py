@@ -93,7 +93,7 @@ class Measure:
     recipe: Recipe
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it; the outcome's result is `Measured`."""
+        """Measure the movie; the outcome's result is `Measured`."""
         start = time.perf_counter()
         movie, remark = _opened(self.source)
         with movie:

@@ -51,7 +51,7 @@ class Job:
     work: Callable[[Report | None], Outcome]
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it.
+        """Do the work.
 
         Raises
         ------

@@ -31,6 +31,8 @@ class Subject:
         All its files, where they were joined.
     shape, dtype : tuple of int, str
         Of its frames.
+    pixel_size : tuple of float
+        Along z, y and x in Å; 0.0 for unknown.
     header : Header or None
         As it was when the file was opened.
     metadata : dict
