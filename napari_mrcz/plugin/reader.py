@@ -109,7 +109,7 @@ def _check(
     for stack, path in zip(stacks, paths, strict=True):
         examples.setdefault(trait(stack), Path(path).name)
     if len(examples) > 1:
-        named = [f"{name}: {trait}" for trait, name in examples.items()][:_MOST_NAMED]
+        named = [f"{name}: {found}" for found, name in examples.items()][:_MOST_NAMED]
         raise MrczError(
             None,
             f"these {len(stacks)} files cannot be shown as one stack, their {what} differ: "

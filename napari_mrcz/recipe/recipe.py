@@ -160,10 +160,10 @@ class Recipe:
                 f"The mean of {k.radius} stacks before and {k.radius} after is subtracted{kept}; "
                 f"stacks whose contrast exceeds {k.limit:g} robust standard deviations enter none."
             )
-        o_ = self.output
-        rounded = f", rounded to {o_.dtype}" if o_.dtype else ""
-        codec = "zstd" if o_.codec == "auto" else o_.codec
-        said.append(f"Results are saved with {codec}, level {o_.level}{rounded}.")
+        output = self.output
+        rounded = f", rounded to {output.dtype}" if output.dtype else ""
+        codec = "zstd" if output.codec == "auto" else output.codec
+        said.append(f"Results are saved with {codec}, level {output.level}{rounded}.")
         return said
 
 

@@ -43,13 +43,12 @@ class LayerPicker(QComboBox):
     def __init__(
         self,
         viewer: napari.Viewer,
-        parent: QWidget | None = None,
         *,
         accepts: Callable[[Any], bool] | None = None,
         none: str = "",
         kind: type[Image] | type[Labels] = Image,
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         viewer = plain_viewer(viewer)
         self._viewer = viewer
         self._accepts = accepts or (lambda layer: True)

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabWidget
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.suffixes import PACKED_SUFFIXES
+from napari_mrcz.suffixes import PACKED_SUFFIXES, without_packing
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["MetadataInspector"]
 
 _JOINED = "The layer is joined of several files: open this one alone to mend it in place"
-_UNPACK = "The file is packed: mend it in a copy, which will not be"
+_UNPACK = "The file is packed: mend it in a copy, which is then not packed"
 _HEADERS = "MRC files (*.mrc *.mrcs *.mrcz *.map *.st *.rec *.ali *.preali)"
 
 
@@ -248,7 +248,7 @@ class MetadataInspector(Panel):
     @Slot()
     def _mend_in_a_copy(self) -> None:
         source = Path(self.doctor.path)
-        unpacked = source.with_suffix("") if source.suffix.lower() in PACKED_SUFFIXES else source
+        unpacked = without_packing(source)
         beside = unpacked.with_stem(f"{unpacked.stem}-mended")
         path, _ = QFileDialog.getSaveFileName(self, "Mend in a copy", str(beside), _HEADERS)
         if path and Path(path).exists() and os.path.samefile(path, source):
