@@ -139,6 +139,24 @@ def test_a_bad_movie_enters_no_average_and_stops_nothing(napari_mrcz, session, t
     assert contents(tmp_path / "out") == contents(tmp_path / "good")
 
 
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_movie_of_another_size_enters_no_average_and_stops_nothing(
+    napari_mrcz, session, tmp_path, place
+):
+    """Nor where it comes first."""
+    movies = sorted(session.glob("movie_*"))[:4]
+    other = tmp_path / "other.mrcz"
+    nm.write(other, np.random.default_rng(1).poisson(1.5, (10, 72, 64)).astype(np.uint8))
+    (tmp_path / "r.toml").write_text("[koma]\nradius = 1\n")
+    options = ("-r", tmp_path / "r.toml", "-o")
+    some = [*movies[:place], other, *movies[place:]]
+    ran = napari_mrcz("correct", *some, *options, tmp_path / "out")
+    assert ran.status == 1
+    assert f"{other}: frames of (72, 64), where most of the session has (64, 72)" in ran.err
+    assert napari_mrcz("correct", *movies, *options, tmp_path / "good").status == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "good")
+
+
 def test_without_a_recipe_outliers_are_replaced(napari_mrcz, session, tmp_path):
     """And the movie stays integer."""
     movie = session / "movie_00.mrcz"
@@ -162,6 +180,23 @@ def test_the_reference_is_turned_as_the_first_movie_shows(napari_mrcz, tmp_path)
     ran = napari_mrcz("correct", movie_path, "-r", tmp_path / "r.toml", "-o", tmp_path / "out")
     assert ran.status == 0, ran.err
     assert "the reference lies: flipud" in ran.err
+    # A movie that cannot be used stops nothing, though it comes first.
+    (tmp_path / "bad.mrcz").write_bytes(b"cut off")
+    some = (tmp_path / "bad.mrcz", movie_path)
+    ran = napari_mrcz("correct", *some, "-r", tmp_path / "r.toml", "-o", tmp_path / "some")
+    assert ran.status == 1
+    assert "the reference lies: flipud" in ran.err
+    assert "1 of 2 files corrected" in ran.err
+    assert contents(tmp_path / "some") == contents(tmp_path / "out")
+
+
+def test_a_reference_that_fits_in_no_orientation_is_named(napari_mrcz, session, tmp_path):
+    gain = tmp_path / "gain.mrc"
+    nm.write(gain, np.ones((50, 60), np.float32))
+    (tmp_path / "r.toml").write_text('[gain]\nreference = "gain.mrc"\norientation = "auto"\n')
+    ran = napari_mrcz("correct", session, "-r", tmp_path / "r.toml", "-o", tmp_path / "out")
+    assert ran.status == 1
+    assert f"napari-mrcz: {gain}: a reference of (50, 60) fits" in ran.err
 
 
 def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
@@ -209,7 +244,9 @@ def test_a_single_image_among_movies_is_left_out_and_said(napari_mrcz, session, 
         ("[outliers]\nk = 6\n", r"k in \[outliers\]. Known are model, order"),
         ('[outliers]\norder = "steep"\n', r"order = 'steep' in \[outliers\]. Write a number"),
         ("[koma]\nkeep_mean = 1\n", "Write true or false"),
+        ("[koma]\nradius = 1.5\n", "Write a whole number"),
         ("[gain]\n", "without a reference"),
+        ("[gain]\ngamma = 0.9\n", "without a reference"),
         ("[output]\nlevel = 3\n", "does nothing"),
         ("koma = 12\n", r"Write a table: \[koma\]"),
         ("[outliers]\nhot_threshold = -3\n", "the hot one above; 0 leaves it to the fit"),
@@ -326,6 +363,12 @@ def test_files_are_told_of_when_the_scheduler_is_lost(session, tmp_path):
     failed = [outcome for outcome in outcomes if not outcome.ok]
     assert len(failed) >= len(sources) - 2
     assert all("scheduler or its workers were lost" in outcome.error for outcome in failed)
+
+
+def test_ctrl_c_is_left_to_the_process_that_ends_the_workers():
+    with cluster(workers=1) as client:
+        found = client.run(signal.getsignal, signal.SIGINT)
+    assert list(found.values()) == [signal.SIG_IGN]
 
 
 def test_two_clusters_on_one_machine_do_not_mind_each_other():

@@ -1,6 +1,7 @@
 """The commands for single files, from compress to repair, as they are typed."""
 
 import bz2
+import errno
 import gzip
 import json
 import os
@@ -8,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -147,7 +149,49 @@ class TestCompress:
         nm.write(folder / "sub" / "plain.mrc", FRAMES)
         ran = napari_mrcz("compress", folder, "-o", folder / "out")
         assert ran.status == 1
+        assert f"{folder / 'plain.mrc'} and {folder / 'sub' / 'plain.mrc'}" in ran.err
         assert not (folder / "out").exists()
+
+    @pytest.mark.parametrize("command", ["compress", "verify", "correct"])
+    def test_a_folder_that_may_not_be_read_is_told_of(
+        self, napari_mrcz, folder, monkeypatch, command
+    ):
+        """The other movies are done."""
+        shut = folder / "shut"
+        shut.mkdir()
+        nm.write(shut / "unseen.mrc", FRAMES)
+        scan, may = os.scandir, os.access
+
+        def refuse(path="."):
+            if Path(path) == shut:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != shut and may(path, mode))
+        (folder / "packed.mrcz").unlink()
+        options = () if command == "verify" else ("-o", folder / "out")
+        ran = napari_mrcz(command, folder, *options)
+        assert ran.status == 1
+        assert f"{shut}: is a folder that may not be read" in ran.out + ran.err
+        assert "1 of 2 files" in ran.err
+
+    def test_a_folder_that_cannot_be_made_is_named(self, napari_mrcz, folder, monkeypatch):
+        refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        monkeypatch.setattr(Path, "mkdir", mock.Mock(side_effect=refused))
+        ran = napari_mrcz("compress", folder / "plain.mrc", "-o", folder / "out")
+        assert ran.status == 1
+        assert f"{folder / 'out'}: cannot be made: Permission denied. Name another" in ran.err
+
+    def test_a_source_that_cannot_be_deleted_is_in_the_result(
+        self, napari_mrcz, folder, monkeypatch
+    ):
+        refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        monkeypatch.setattr(os, "remove", mock.Mock(side_effect=refused))
+        ran = napari_mrcz("compress", folder / "plain.mrc", "--verify", "--delete")
+        assert ran.status == 1
+        assert "plain.mrc: cannot be deleted: Permission denied. It was verified" in ran.err
+        assert (nm.read(folder / "plain.mrcz") == FRAMES).all()
 
     @pytest.mark.parametrize("name", ["plain.mrc", "plain.mrc/out"])
     def test_a_file_is_not_taken_for_the_folder_of_results(self, napari_mrcz, folder, name):
@@ -173,6 +217,14 @@ class TestCompress:
         ran = napari_mrcz("compress", folder, "--scheduler", "tcp://127.0.0.1:9")
         assert ran.status == 1
         assert ran.err.splitlines()[-1].startswith("napari-mrcz: no scheduler answers at")
+
+    @pytest.mark.parametrize("address", ["nonsense", "abc://x:1"])
+    def test_what_is_no_address_is_one_line(self, napari_mrcz, folder, address):
+        pytest.importorskip("distributed")
+        ran = napari_mrcz("compress", folder, "--scheduler", address)
+        assert ran.status == 1
+        assert f"napari-mrcz: '{address}' is no address: " in ran.err.splitlines()[-1]
+        assert "tcp://name:8786" in ran.err
 
 
 class TestDecompress:
@@ -327,6 +379,14 @@ class TestRepair:
             assert stack.pixel_size[1:] == pytest.approx((1.2, 1.2))
         assert nm.verify(folder / f"whole{path.suffix}").ok
 
+    def test_compressed_frames_get_no_name_of_a_plain_file(self, napari_mrcz, folder):
+        """No other program could read them there."""
+        ran = napari_mrcz("repair", folder / "packed.mrcz", "-o", folder / "whole.mrc")
+        assert ran.status == 1
+        assert "whole.mrc: is no name for frames that are compressed" in ran.err
+        assert "Name it .mrcz" in ran.err
+        assert not (folder / "whole.mrc").exists()
+
     def test_damaged_frames_are_left_out_and_named(self, napari_mrcz, folder):
         path = folder / "packed.mrcz"
         raw = bytearray(path.read_bytes())
@@ -359,6 +419,13 @@ def test_wrong_command_lines_are_one_line(napari_mrcz, arguments):
     assert ran.status == 2
     assert len(ran.err.splitlines()) == 1
     assert "--help" in ran.err
+
+
+def test_an_interrupt_is_said(napari_mrcz, folder, monkeypatch):
+    monkeypatch.setattr("napari_mrcz.format.verify", mock.Mock(side_effect=KeyboardInterrupt))
+    ran = napari_mrcz("verify", folder)
+    assert ran.status == 130
+    assert ran.err.splitlines() == ["napari-mrcz: interrupted"]
 
 
 def test_help_needs_neither_napari_nor_qt_nor_numpy():

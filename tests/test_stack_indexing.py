@@ -23,6 +23,11 @@ class Identity:
         return {"name": "identity"}
 
 
+def test_what_is_no_correction_is_said():
+    with pytest.raises(TypeError, match=r"has describe\(\), which 'function' has not"):
+        nm.Stack.from_array(PIXELS).apply(lambda frame, index: frame)
+
+
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("indexing")

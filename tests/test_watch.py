@@ -711,6 +711,16 @@ class TestSaying:
         assert at_once(folder, out, recipe=RECIPE).said == said
 
 
+def test_what_is_said_while_watching_ends_is_not_shown():
+    """It is an error to none but the library that watches."""
+    code = (
+        "import logging, napari_mrcz.watching\n"
+        "logging.getLogger('watchdog.inotify').error('called when the thread is inactive')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert ran.stderr == b""
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

@@ -185,6 +185,7 @@ def correct_all(
         yield from run_all(tasks, client=client, report=report)
         return
     surveyed: dict[str, Any] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     session = Session(sources)
     surveys = (Survey(source, recipe) for source in sources)
     for outcome in run_all(surveys, client=client, report=report):
@@ -194,9 +195,18 @@ def correct_all(
                 sources.index(outcome.source), found.total, found.n_frames, found.variance
             )
             surveyed[outcome.source] = found.outliers
+            shapes[outcome.source] = found.total.shape
         else:
             yield outcome
     usable = [source for source in sources if source in surveyed]
+    # Of two that are as frequent the first, whichever worker was first.
+    in_order = [shapes[source] for source in usable]
+    shape = max(in_order, key=in_order.count, default=())
+    for source in usable:
+        if shapes[source] != shape:
+            said = f"frames of {shapes[source]}, where most of the session has {shape}"
+            yield Outcome(source, error=f"{source}: {said}")
+    usable = [source for source in usable if shapes[source] == shape]
     if len(usable) < 2:
         for source in usable:
             yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
@@ -263,7 +273,13 @@ def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:
     """Give a recipe whose reference lies as a movie shows, where it says "auto"."""
     if recipe.gain is None or recipe.gain.orientation != "auto":
         return recipe
-    best = find_orientation(movie, read_reference(recipe.gain.reference)).best
+    reference = read_reference(recipe.gain.reference)
+    try:
+        best = find_orientation(movie, reference).best
+    except MrczError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{recipe.gain.reference}: {error}") from error
     gamma = -abs(recipe.gain.gamma) if best.reciprocal else abs(recipe.gain.gamma)
     return replace(recipe, gain=replace(recipe.gain, orientation=best.orientation, gamma=gamma))
 

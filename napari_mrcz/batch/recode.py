@@ -109,7 +109,12 @@ class Recode:
         if self.delete and odd:
             notes.append(f"source kept, as it is not whole: {odd}")
         elif self.delete:
-            os.remove(self.source)
+            try:
+                os.remove(self.source)
+            except OSError as error:
+                found = f"cannot be deleted: {error.strerror}"
+                advice = f"It was verified and is whole in {self.target}"
+                raise MrczError(self.source, found, advice=advice) from error
             notes.append("source deleted")
         after = Path(self.target).stat().st_size
         seconds = time.perf_counter() - start

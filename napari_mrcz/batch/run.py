@@ -130,13 +130,14 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
     Raises
     ------
     MrczError
-        If dask.distributed is not installed, or the scheduler does not answer.
+        If dask.distributed is not installed, or the scheduler has no address or does not answer.
     """
     if not scheduler and not workers:
         yield None
         return
     try:
         from dask.distributed import Client, LocalCluster
+        from distributed.comm.addressing import resolve_address
     except ImportError as error:
         advice = "pip install 'napari-mrcz[distributed]'"
         raise MrczError(None, "dask.distributed is not installed", advice=advice) from error
@@ -144,7 +145,11 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
     # its scheduler is lost.
     if scheduler:
         try:
+            resolve_address(scheduler)  # a client of what is no address waits long, then complains
             client = Client(scheduler, timeout="10s", set_as_default=False)
+        except ValueError as error:
+            advice = "Write it as tcp://name:8786"
+            raise MrczError(None, f"{scheduler!r} is no address: {error}", advice=advice) from error
         except OSError as error:
             advice = "Start one with: dask scheduler"
             raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error
@@ -158,6 +163,7 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         processes=True,
         # Any port: the usual one is taken where another cluster runs, which warns.
         dashboard_address="127.0.0.1:0",
+        preload=["napari_mrcz.batch.worker"],
     )
     with local, Client(local, set_as_default=False) as client:
         yield client

@@ -169,7 +169,8 @@ def _write_anew(
 ) -> None:
     from napari_mrcz.batch import run_all
 
-    prepare([Path(task.target) for task in tasks], output)
+    sources, targets = zip(*((Path(task.source), Path(task.target)) for task in tasks), strict=True)
+    prepare(sources, targets, output)
     status = run(partial(run_all, tasks), done, scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)

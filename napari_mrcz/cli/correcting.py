@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from napari_mrcz.cli.paths import prepare, references, session_in, target_of
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from napari_mrcz.recipe import Recipe
 
 __all__ = ["add_to"]
 
@@ -43,22 +46,15 @@ def correct(
     as_json: options.Json = False,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
-    from napari_mrcz.batch.correct import correct_all, with_orientation
-    from napari_mrcz.foreign import open_movie
+    from napari_mrcz.batch.correct import correct_all
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
     sources = session_in(files, wanted)
     targets = [target_of(source, output, ".mrcz") for source in sources]
-    prepare(targets, output)
+    prepare(sources, targets, output)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
-        with open_movie(sources[0]) as movie:
-            if len(movie) < _FEWEST_FRAMES:
-                advice = "Name a movie first, or write the orientation into the recipe"
-                raise MrczError(
-                    sources[0], "a single frame does not tell how the gain lies", advice=advice
-                )
-            wanted = with_orientation(wanted, movie)
+        wanted = _oriented(wanted, sources)
         if wanted.gain is not None:
             say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
     work = partial(
@@ -71,6 +67,25 @@ def correct(
     status = run(work, "corrected", scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)
+
+
+def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:
+    """Give a recipe whose reference lies as the first movie shows that can be used."""
+    from napari_mrcz.batch.correct import with_orientation
+    from napari_mrcz.foreign import open_movie
+
+    failures: list[Exception] = []
+    for source in sources:
+        try:
+            with open_movie(source) as movie:
+                if len(movie) < _FEWEST_FRAMES:
+                    found = "a single frame does not tell how the gain lies"
+                    advice = "Name a movie, or write the orientation into the recipe"
+                    raise MrczError(source, found, advice=advice)
+                return with_orientation(recipe, movie)
+        except (MrczError, OSError) as error:
+            failures.append(error)  # where another tells, it is said when their turn comes
+    raise failures[0]
 
 
 @recipes.command()

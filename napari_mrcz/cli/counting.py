@@ -65,7 +65,7 @@ def count(
     targets = [target_of(source, output, ".mrcz") for source in sources]
     if events is not None and len(sources) > 1:
         raise typer.BadParameter("--events takes the electrons of one movie")
-    prepare(targets, output)
+    prepare(sources, targets, output)
 
     def work(*, client: Any, report: Any) -> Iterator[Outcome]:
         # One movie after the other: the workers share the frames of each.

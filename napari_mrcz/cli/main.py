@@ -73,8 +73,9 @@ def main() -> None:
         _end(failure_text(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _end("interrupted", _INTERRUPTED)
-    else:
-        sys.exit(status)
+    if status == _INTERRUPTED:  # some versions of typer give it instead of raising
+        _end("interrupted", status)
+    sys.exit(status)
 
 
 @app.callback(invoke_without_command=True)

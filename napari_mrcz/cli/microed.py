@@ -86,7 +86,8 @@ def microed(
             overwrite=overwrite,
         )
         tasks.append(task)
-    prepare([Path(target) for task in tasks for target in task.targets], output)
+    pairs = [(Path(task.source), Path(target)) for task in tasks for target in task.targets]
+    prepare([source for source, _ in pairs], [target for _, target in pairs], output)
     status = run(partial(run_all, tasks), "corrected", scheduler, workers, as_json=as_json)
     if status:
         raise typer.Exit(status)

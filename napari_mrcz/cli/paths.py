@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,11 @@ def movies_in(
     besides : sequence of Path
         What in folders is no movie, such as a gain reference.
 
+    Returns
+    -------
+    list of Path
+        A folder that may not be read is in it too, to be told of when its turn comes.
+
     Raises
     ------
     typer.BadParameter
@@ -73,13 +79,22 @@ def movies_in(
     found: list[Path] = []
     for named in paths:
         if named.is_dir():
-            inside = (p for p in named.rglob("*") if p.name.lower().endswith(endings))
-            found += sorted(p for p in inside if p.is_file() and p.resolve() not in other)
+            files, unread = _walked(named)
+            inside = (p for p in files if p.name.lower().endswith(endings))
+            movies = [p for p in inside if p.is_file() and p.resolve() not in other]
+            found += sorted([*movies, *unread])
         else:
             found.append(named)  # one that is not there is told of when its turn comes
     if not found:
         raise typer.BadParameter(f"no movie is in {', '.join(map(str, paths))}")
     return list(dict.fromkeys(found))
+
+
+def _walked(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Give the files of a folder and of all within, and the folders that may not be read."""
+    unread: list[Path] = []
+    walk = os.walk(folder, onerror=lambda error: unread.append(Path(error.filename)))
+    return [Path(inside, name) for inside, _, names in walk for name in names], unread
 
 
 def session_in(paths: list[Path], recipe: Recipe) -> list[Path]:
@@ -122,7 +137,7 @@ def target_of(source: Path, folder: Path | None, suffix: str) -> Path:
     return (folder or source.parent) / f"{without_packing(source).stem}{suffix}"
 
 
-def prepare(targets: list[Path], folder: Path | None) -> None:
+def prepare(sources: Sequence[Path], targets: Sequence[Path], folder: Path | None) -> None:
     """See that no two files go to one place, and make the folder for them.
 
     Raises
@@ -130,12 +145,11 @@ def prepare(targets: list[Path], folder: Path | None) -> None:
     MrczError
         If they do, or a file has the folder's name.
     """
-    seen: set[Path] = set()
-    for target in targets:
-        if target in seen:
-            advice = "Give them folders of their own with --output"
-            raise MrczError(target, "is what two of these files would be written to", advice=advice)
-        seen.add(target)
+    seen: dict[Path, Path] = {}
+    for source, target in zip(sources, targets, strict=True):
+        if (other := seen.setdefault(target, source)) is not source:
+            found = f"is what both {other} and {source} would be written to"
+            raise MrczError(target, found, advice="Give them folders of their own with --output")
     if folder is None:
         return
     try:
@@ -143,3 +157,6 @@ def prepare(targets: list[Path], folder: Path | None) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         advice = "Name a folder with --output"
         raise MrczError(folder, "is or is in a file, not a folder", advice=advice) from error
+    except OSError as error:
+        found = f"cannot be made: {error.strerror}"
+        raise MrczError(folder, found, advice="Name another folder with --output") from error

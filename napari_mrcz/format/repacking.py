@@ -6,7 +6,9 @@ saved.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +20,7 @@ from napari_mrcz.format.footer import FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_DTYPE, Header
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.verification import FrameFault
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,14 +75,22 @@ def repack(
     Raises
     ------
     MrczError
-        If the source cannot be used, not one of its frames is whole, or the disk refuses.
+        If the source cannot be used, not one of its frames is whole, or the disk refuses; or if
+        the target's name is that of a plain file and the frames are compressed.
     """
     faults: list[FrameFault] = []
     offsets: list[int] = []
     sizes: list[int] = []
     checksums: list[int] = []
-    with FrameReader(source) as reader, AtomicFile(target, overwrite=overwrite) as file:
+    with ExitStack() as opened:
+        reader = opened.enter_context(FrameReader(source))
         old = reader.header
+        usual = (COMPRESSED_SUFFIX, without_packing(Path(source)).suffix.lower())
+        if old.codec and Path(target).suffix.lower() not in usual:
+            found = "is no name for frames that are compressed and copied as they are"
+            advice = f"Name it {COMPRESSED_SUFFIX}; decompress makes a plain file of that"
+            raise MrczError(target, found, advice=advice)
+        file = opened.enter_context(AtomicFile(target, overwrite=overwrite))
         file.write(bytes(len(old.raw)) + reader.extended_raw())
         if file.tell() != old.data_offset:
             raise MrczError(source, f"an extended header of {old.nsymbt} bytes, not to be copied")

@@ -40,7 +40,12 @@ _FILES = ("reference", "dark", "defects")
 # Of any number that means something here.
 _LARGEST = 1e9
 
-
+_WRITTEN: dict[type, str] = {
+    str: "a text in quotes",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
 _STEPS: dict[str, type] = {
     "outliers": OutlierStep,
     "gain": GainStep,
@@ -102,7 +107,7 @@ class Recipe:
             if not isinstance(table, Mapping):
                 raise MrczError(path, f"{name} = {table!r}", advice=f"Write a table: [{name}]")
             steps[name] = _step(_STEPS[name], name, table, Path(path))
-        if steps.get("gain") == GainStep():
+        if "gain" in steps and not steps["gain"].reference:
             advice = 'Name it: reference = "gain.mrc"'
             raise MrczError(path, "a [gain] without a reference", advice=advice)
         recipe = cls(**steps)
@@ -177,7 +182,7 @@ def _step(kind: type, name: str, table: Mapping[str, Any], path: Path) -> Any:
         if wanted is float and type(value) is int and abs(value) < _LARGEST:
             value = float(value)
         if type(value) is not wanted:
-            said = {str: "a text in quotes", bool: "true or false"}.get(wanted, "a number")
+            said = _WRITTEN[wanted]
             raise MrczError(path, f"{key} = {value!r} in [{name}]", advice=f"Write {said}")
         if (wanted is float and not abs(value) < _LARGEST) or (wanted is str and "\0" in value):
             raise MrczError(path, f"{key} = {value!r} in [{name}], which means nothing")

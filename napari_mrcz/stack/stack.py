@@ -256,7 +256,15 @@ class Stack:
         ----------
         correction : Correction
             Called with a frame (y, x) and its index when the frame is asked for.
+
+        Raises
+        ------
+        TypeError
+            If it is none.
         """
+        if not hasattr(correction, "describe"):
+            said = "a correction is called with a frame and its index, and has describe()"
+            raise TypeError(f"{said}, which {type(correction).__name__!r} has not")
         step = dict(correction.describe())
         description = replace(self._description, history=(*self.history, step))
         beneath = CachedSource(self._source, self._cache.peek)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ __all__ = ["Wait", "woken"]
 # Events may be lost: between machines they are never sent, and a queue of them may be full.
 _LONGEST_WITH_EVENTS = 30.0
 _POLL_WITHOUT_EVENTS = 5.0
+
+# What it says when it is ended while it looks means nothing; who keeps a log has it there.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
 class Wait:
