@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["COMPRESSED_SUFFIX", "PACKED_SUFFIXES", "PLAIN_SUFFIXES", "SUFFIXES", "without_packing"]
+__all__ = [
+    "COMPRESSED_SUFFIX",
+    "PACKED_SUFFIXES",
+    "PLAIN_SUFFIXES",
+    "SUFFIXES",
+    "has_movie_suffix",
+    "without_packing",
+]
 
 COMPRESSED_SUFFIX = ".mrcz"
 PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
 SUFFIXES = (COMPRESSED_SUFFIX, *PLAIN_SUFFIXES)
 # Behind any of the others.
 PACKED_SUFFIXES = (".gz", ".bz2")
+
+
+def has_movie_suffix(name: str) -> bool:
+    """Tell whether a name ends as that of an MRC or MRCZ file does, packed or not."""
+    name = name.lower()
+    for packed in PACKED_SUFFIXES:
+        name = name.removesuffix(packed)
+    return name.endswith(SUFFIXES)
 
 
 def without_packing(path: Path) -> Path:

@@ -11,13 +11,13 @@ names, numbers by their value. Of one frame shape and pixel type they become
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.names import natural_key
 from napari_mrcz.plugin.layers import (
     LayerData,
     describe,
@@ -27,7 +27,7 @@ from napari_mrcz.plugin.layers import (
 )
 from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack import Stack, open
-from napari_mrcz.suffixes import PACKED_SUFFIXES, SUFFIXES
+from napari_mrcz.suffixes import PACKED_SUFFIXES, has_movie_suffix
 
 __all__ = ["get_reader", "read"]
 
@@ -39,7 +39,7 @@ Paths = str | Sequence[str]
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
     """Give `read` for files that have our suffixes, None for others."""
     paths = [path] if isinstance(path, str) else list(path)
-    return read if paths and all(map(_is_ours, paths)) else None
+    return read if paths and all(has_movie_suffix(os.fspath(path)) for path in paths) else None
 
 
 def read(path: Paths) -> list[LayerData]:
@@ -60,7 +60,7 @@ def read(path: Paths) -> list[LayerData]:
     MrczError
         If a file cannot be used, or several do not agree.
     """
-    paths = [path] if isinstance(path, str) else sorted(path, key=_natural)
+    paths = [path] if isinstance(path, str) else sorted(map(os.fspath, path), key=natural_key)
     wanted = preferences()
     stacks: list[Stack] = []
     try:
@@ -128,25 +128,12 @@ def _depth(stack: Stack) -> int:
     return stack.description.sections_per_volume or len(stack)
 
 
-def _is_ours(path: str) -> bool:
-    name = os.fspath(path).lower()
-    for packed in PACKED_SUFFIXES:
-        name = name.removesuffix(packed)
-    return name.endswith(SUFFIXES)
-
-
 def _name(path: str) -> str:
     """Give a layer's name: the file's without its suffixes."""
     name = Path(path).name
     if name.lower().endswith(PACKED_SUFFIXES):
         name = Path(name).stem
     return Path(name).stem
-
-
-def _natural(path: str) -> list[Any]:
-    """Give a key by which movie_2 comes before movie_10."""
-    parts = re.split(r"(\d+)", str(path).lower())
-    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _attend_to_new_layers() -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mrcz.names import legal_stem
 from napari_mrcz.session import Koma
 from napari_mrcz.stack import write
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PACKED_SUFFIXES, SUFFIXES
@@ -250,8 +251,7 @@ def _stem(name: str) -> str:
     for suffix in (*PACKED_SUFFIXES, *SUFFIXES):
         if stem.lower().endswith(suffix):
             stem = stem[: -len(suffix)]
-    stem = "".join("_" if c in '<>:"/\\|?*' or ord(c) < 32 else c for c in stem).strip(" .")
-    return stem or "stack"
+    return legal_stem(stem)
 
 
 def _names(names: Sequence[str]) -> str:

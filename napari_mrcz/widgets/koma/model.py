@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mrcz.names import natural_key
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
-from napari_mrcz.suffixes import PACKED_SUFFIXES, SUFFIXES
+from napari_mrcz.suffixes import has_movie_suffix
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
 from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
@@ -247,8 +247,7 @@ def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
 
 def by_name(entry: Entry) -> Any:
     """Order names as a person does: numbers by their value."""
-    parts = re.split(r"(\d+)", entry.name.casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return natural_key(entry.name)
 
 
 def by_time(entry: Entry) -> Any:
@@ -261,10 +260,7 @@ def by_time(entry: Entry) -> Any:
 
 
 def _is_movie(path: Path) -> bool:
-    name = path.name.lower()
-    for packed in PACKED_SUFFIXES:
-        name = name.removesuffix(packed)
-    return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
+    return has_movie_suffix(path.name) and not path.name.startswith(".") and path.is_file()
 
 
 def _radii(largest: int) -> list[int]:

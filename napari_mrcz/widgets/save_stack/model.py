@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from napari_mrcz.folders import cache_folder
 from napari_mrcz.format import Encoding, Estimate, VerifyReport, estimate, verify
+from napari_mrcz.names import legal_stem
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack.files import sample_frames
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES
@@ -269,8 +270,7 @@ def suggest_path(stack: Stack, name: str, folder: Path | None, suffix: str) -> s
     if folder is None:
         beside = source is not None and not source.is_relative_to(cache_folder())
         folder = source.parent if source is not None and beside else Path.home()
-    stem = "".join("_" if c in '<>:"/\\|?*' or ord(c) < 32 else c for c in name).strip(" .")
-    path = folder / f"{stem or 'stack'}{suffix}"
+    path = folder / f"{legal_stem(name)}{suffix}"
     if path.absolute() == source:
         path = path.with_stem(f"{path.stem}-copy")
     return str(path)
