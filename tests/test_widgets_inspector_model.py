@@ -24,9 +24,9 @@ from napari_mrcz.plugin.layers import layer_data
 from napari_mrcz.plugin.reader import read
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
+from napari_mrcz.widgets.inspector.jobs import check_header, mend_file, replayed, verify_file
 from napari_mrcz.widgets.inspector.model import as_json, export, inspect
 from napari_mrcz.widgets.inspector.subject import subject_of
-from napari_mrcz.widgets.inspector.works import check_header, mend_file, replayed, verify_file
 
 COUNTS = np.random.default_rng(2).poisson(1, (6, 40, 50)).astype(np.uint8)
 

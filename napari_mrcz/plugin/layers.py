@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PHASE_LIMITS",
     "LayerData",
-    "check_target",
+    "check_not_source",
     "describe",
     "is_movie",
     "layer_data",
@@ -171,7 +171,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     return stack.described(pixel_size=(by_axis[3], by_axis[2], by_axis[1]), metadata=metadata)
 
 
-def check_target(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
+def check_not_source(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
     """See that a file to be written is not one that the frames are still read from.
 
     Raises

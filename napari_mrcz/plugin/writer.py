@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.plugin.layers import check_target, stack_of
+from napari_mrcz.plugin.layers import check_not_source, stack_of
 from napari_mrcz.stack import write
 
 if TYPE_CHECKING:
@@ -38,6 +38,6 @@ def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str
     MrczError
         If the layer cannot be stored without loss, or the disk refuses.
     """
-    check_target(path, data, attributes.get("metadata") or {})
+    check_not_source(path, data, attributes.get("metadata") or {})
     write(path, stack_of(data, attributes), overwrite=True)
     return [path]

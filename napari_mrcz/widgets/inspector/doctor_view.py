@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_mrcz.widgets.base.job import while_alive
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.inspector.works import Mended, check_header, mend_file
+from napari_mrcz.widgets.inspector.jobs import Mended, check_header, mend_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,7 @@ from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
 from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
-from napari_mrcz.widgets.inspector.works import verify_file
+from napari_mrcz.widgets.inspector.jobs import verify_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

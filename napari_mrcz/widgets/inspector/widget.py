@@ -23,10 +23,10 @@ from napari_mrcz.widgets.inspector.doctor_view import DoctorView
 from napari_mrcz.widgets.inspector.field_view import FieldView
 from napari_mrcz.widgets.inspector.frame_view import FrameView
 from napari_mrcz.widgets.inspector.history_view import HistoryView
+from napari_mrcz.widgets.inspector.jobs import check_header, replayed, save_recipe
 from napari_mrcz.widgets.inspector.model import Inspection, as_json, inspect
 from napari_mrcz.widgets.inspector.readers import Readers
 from napari_mrcz.widgets.inspector.subject import subject_of
-from napari_mrcz.widgets.inspector.works import check_header, replayed, save_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_mrcz.doctor import Finding
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.inspector.works import Mended
+    from napari_mrcz.widgets.inspector.jobs import Mended
 
 __all__ = ["MetadataInspector"]
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.plugin.layers import check_target, stack_of_layer
+from napari_mrcz.plugin.layers import check_not_source, stack_of_layer
 from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX
 from napari_mrcz.texts import block_text, error_text
@@ -142,7 +142,7 @@ class SaveForm(QWidget):
             return said
         try:
             stack_of_layer(layer)
-            check_target(options.path, layer.data, layer.metadata)
+            check_not_source(options.path, layer.data, layer.metadata)
         except MrczError as error:
             return error_text(error)
         return ""
