@@ -58,7 +58,7 @@ def dock(viewer, title):
 
 def settle(qtbot, *widgets) -> None:
     """Wait until nothing runs any more."""
-    qtbot.waitUntil(lambda: not any(widget.busy for widget in widgets), timeout=60_000)
+    qtbot.waitUntil(lambda: not any(widget.busy for widget in widgets))
 
 
 def rest(qtbot, *widgets) -> None:
@@ -155,7 +155,7 @@ def correct_a_session(viewer, qtbot, session):
     out = session / "corrected"
     out.mkdir()
     export = widget.export
-    with EventLoopWatch() as watch, qtbot.waitSignal(export.finished, timeout=60_000) as ended:
+    with EventLoopWatch() as watch, qtbot.waitSignal(export.finished) as ended:
         export.correct_into(str(out))
     assert ended.args[0].ok
     shutil.rmtree(out)
@@ -170,7 +170,7 @@ def save_a_movie(viewer, qtbot, session):
     widget.form.verify.setChecked(True)
     widget.form.set_path(str(session / "saved.mrcz"))
     rest(qtbot, widget)
-    with EventLoopWatch() as watch, qtbot.waitSignal(widget.finished, timeout=60_000) as ended:
+    with EventLoopWatch() as watch, qtbot.waitSignal(widget.finished) as ended:
         qtbot.mouseClick(widget.save_button, LEFT)
     assert ended.args[0].ok
     (session / "saved.mrcz").unlink()

@@ -48,7 +48,7 @@ def dock(viewer, title: str):
 
 def settle(qtbot, widget) -> None:
     """Wait until all is shown that was asked for."""
-    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def click(qtbot, widget, button) -> None:
@@ -122,7 +122,7 @@ def save(viewer, qtbot, layer, path: Path) -> None:
     qtbot.keyClick(widget.form.path, Qt.Key.Key_Enter)
     widget.form.verify.setChecked(True)
     settle(qtbot, widget)
-    with qtbot.waitSignal(widget.finished, timeout=20_000) as ended:
+    with qtbot.waitSignal(widget.finished) as ended:
         qtbot.mouseClick(widget.save_button, LEFT)
     assert ended.args[0].ok
 

@@ -49,14 +49,14 @@ def widget(viewer, layer, qtbot) -> Counting:
 @pytest.fixture
 def fitted(widget, qtbot) -> Counting:
     """Return the widget with the movie fitted and its counts shown."""
-    with qtbot.waitSignal(widget.previewed, timeout=20000):
+    with qtbot.waitSignal(widget.previewed):
         qtbot.mouseClick(widget.controls.start_button, LEFT)
     return widget
 
 
 def settle(widget, qtbot) -> None:
     """Wait until nothing is left to be computed."""
-    qtbot.waitUntil(lambda: not widget.busy, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def type_threshold(widget, qtbot, text: str) -> None:
@@ -171,7 +171,7 @@ def test_a_frame_that_is_stepped_to_is_counted_without_the_window_waiting(
     fitted, qtbot, viewer, layer
 ):
     """Blank first, and said so; then what the library counts."""
-    with qtbot.waitSignal(fitted.arrived, timeout=20000):
+    with qtbot.waitSignal(fitted.arrived):
         viewer.dims.set_current_step(0, 6)
         shown = fitted.counts._slice.image.raw
         assert shown.shape == (96, 128)

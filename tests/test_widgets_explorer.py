@@ -54,7 +54,7 @@ def test_a_click_on_a_point_chooses_it(widget, qtbot):
     """In the form, and the estimate follows."""
     explorer = widget.explorer
     assert explorer.plot.isHidden()
-    with qtbot.waitSignal(explorer.explored, timeout=30_000) as explored:
+    with qtbot.waitSignal(explorer.explored) as explored:
         qtbot.mouseClick(explorer.controls.start_button, Qt.MouseButton.LeftButton)
     assert not explorer.plot.isHidden()
     wanted = max(explored.args[0].trials, key=lambda trial: trial.ratio)
@@ -76,7 +76,7 @@ def test_a_click_on_a_point_chooses_it(widget, qtbot):
 
 def test_another_layer_forgets_what_was_found(widget, qtbot):
     """It was another movie's."""
-    with qtbot.waitSignal(widget.explorer.explored, timeout=30_000):
+    with qtbot.waitSignal(widget.explorer.explored):
         qtbot.mouseClick(widget.explorer.controls.start_button, Qt.MouseButton.LeftButton)
     widget.viewer.add_image(COUNTS[:2], name="other")
     assert widget.explorer.plot.isHidden()
@@ -95,6 +95,6 @@ def test_cancelling_shows_nothing(widget, qtbot):
     """And leaves the form alone."""
     before = widget.form.options
     qtbot.mouseClick(widget.explorer.controls.start_button, Qt.MouseButton.LeftButton)
-    with qtbot.waitSignal(widget.explorer.controls.ended, timeout=30_000):
+    with qtbot.waitSignal(widget.explorer.controls.ended):
         widget.explorer.controls.cancel()
     assert widget.form.options == before

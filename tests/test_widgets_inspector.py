@@ -88,7 +88,7 @@ def open_in(qtbot, widget, path):
 
 def settle(qtbot, widget):
     """Wait until nothing runs."""
-    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def turn_to(qtbot, widget, tab):
