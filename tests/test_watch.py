@@ -334,8 +334,9 @@ class TestJournal:
         with Journal(path) as journal:
             journal.append({"a": 1})
             monkeypatch.setattr(os, "write", half)
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(OSError, match="No space") as refused:
                 journal.append({"b": 2})
+            assert refused.value.filename == str(path)
             monkeypatch.setattr(os, "write", write)
             journal.append({"c": 3})
         assert [json.loads(line) for line in path.read_text().splitlines()] == [{"a": 1}, {"c": 3}]

@@ -71,8 +71,9 @@ class Journal:
             while left:
                 left = left[os.write(self._descriptor, left) :]
             os.fsync(self._descriptor)
-        except OSError:
+        except OSError as error:
             self._cut()
+            error.filename = str(self.path)
             raise
         self._end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
