@@ -27,9 +27,14 @@ _PART_OF_CHARGE = 0.3
 # Spots that the spread is measured on are this bright, and there are so many at most.
 _BRIGHT_SIGMAS = 6.0
 _MOST_SPOTS = 4000
+# Fewer of them may be noise, or pixels that are always bright.
+_FEWEST_SPOTS = 10
+# They are alone where no other peak, of so many standard deviations, is within so many pixels.
+_PEAK_SIGMAS = 4.0
 _LONELY = 4
 # What is measured on parts of frames: so many, so large, so often.
 _FRAMES, _SIDE, _ROUNDS = 16, 512, 3
+# Of a spot that is fitted: its charge, row and column.
 _PARAMETERS = 3
 # What lies farther from the background is none; and what that leaves of a normal distribution.
 _QUIET, _QUIET_STD = 3.0, 0.98658
@@ -155,7 +160,7 @@ class ElectronCounting:
         y = np.clip(np.floor((events.y + 0.5) * s), 0, rows - 1).astype(np.intp)
         x = np.clip(np.floor((events.x + 0.5) * s), 0, columns - 1).astype(np.intp)
         counts = np.bincount(y * columns + x, minlength=rows * columns)
-        # What one byte holds in every MRC file.
+        # A signed byte, which mode 0 of MRC is, holds no more.
         return np.minimum(counts, 127).astype(np.uint8).reshape(rows, columns)
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -282,13 +287,15 @@ def _measure_spread(excerpts: _Excerpts, background: Background) -> float:
         above = raw - background.offset[excerpts.window]
         frame = np.pad(above, REACH).astype(np.float64)
         bright = peaks(frame, _BRIGHT_SIGMAS * background.noise)
-        lonely = _without_neighbours(bright, peaks(frame, 4 * background.noise), frame.shape)
+        lonely = _without_neighbours(
+            bright, peaks(frame, _PEAK_SIGMAS * background.noise), frame.shape
+        )
         patches, _ = patches_at(frame, lonely[: _MOST_SPOTS - number])
         found.append(patches)
         number += len(patches)
         if number >= _MOST_SPOTS:
             break
-    if number < 10:
+    if number < _FEWEST_SPOTS:
         raise ValueError("nothing in these frames looks like a single electron")
     return fit_spread(np.concatenate(found))
 

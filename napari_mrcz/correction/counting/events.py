@@ -13,8 +13,11 @@ from napari_mrcz.threads import in_order, processors
 
 __all__ = ["Events", "draw", "find_events", "patches_at", "peaks"]
 
+# Times that what was found is taken away, and the rest looked through again.
 _ROUNDS = 3
+# Times the threshold that a spot needs to be an electron where it touches one found before.
 _BESIDE = 2.0
+# Rows that are searched in one thread.
 _STRIP = 256
 # What a strip must know of its neighbours: a spot, and the spots that overlap it.
 _MARGIN = 6 * REACH

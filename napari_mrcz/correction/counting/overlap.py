@@ -14,6 +14,7 @@ __all__ = ["models", "resolve"]
 
 # Spots closer than this, in pixels, are looked at together.
 _CLOSE = 1.9
+# Pixels from the middle of a patch that a spot is looked for, and steps of its fit.
 _FARTHEST = 2.0
 _STEPS = 12
 _PIXELS = (2 * REACH + 1) ** 2

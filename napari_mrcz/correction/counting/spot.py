@@ -19,10 +19,13 @@ _AWAY = np.arange(-REACH, REACH + 1)
 _BEYOND, _PER_PIXEL = 6, 512
 _STEPS = 4
 _FARTHEST = 0.9  # pixels from the brightest one
+# Standard deviations of a spot, in pixels, that are tried.
 _SPREADS = (0.25, 1.2)
+# Share of the spots that are single electrons, at least: the best fits of them count.
 _SINGLE = 0.8
 # Sum of squares, in those of the noise, that five more parameters rarely explain by chance.
 _SUSPICIOUS = 4.5
+# Half of the distance of two electrons, in pixels, that can be told from none.
 _SHORTEST = 0.1
 
 Values = npt.NDArray[np.float64]
