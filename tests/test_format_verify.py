@@ -124,6 +124,12 @@ def test_a_file_that_is_none_is_reported(tmp_path):
         assert str(report) == report.error
 
 
+@pytest.mark.parametrize(("n", "said"), [(1, "1 frame is good"), (2, "2 frames are good")])
+def test_how_many_are_good_is_said(tmp_path, n, said):
+    nm.write(tmp_path / "a.mrcz", np.ones((n, 4, 4), np.uint8))
+    assert f"a.mrcz: {said} (checksums match)" in str(nm.verify(tmp_path / "a.mrcz"))
+
+
 def test_what_progress_raises_ends_the_checking(tmp_path):
     good = good_file("ours", tmp_path)
     seen = []

@@ -120,6 +120,13 @@ def test_a_reference_that_is_no_image_is_refused(reference):
         find_orientation(frames, reference)
 
 
+@pytest.mark.parametrize("value", [0, -1, np.nan, np.inf])
+def test_a_reference_without_a_good_pixel_is_refused(value):
+    frames = np.random.default_rng(1).poisson(3, (4, 64, 64))
+    with pytest.raises(ValueError, match="no pixel of the reference is positive"):
+        find_orientation(frames, np.full((64, 64), value, np.float32))
+
+
 def test_ways_that_fit_are_counted_as_they_are_tried():
     """A wide reference fits high frames in half of the ways."""
     frames = np.random.default_rng(0).poisson(3, (4, 60, 40))

@@ -254,6 +254,13 @@ def test_high_contrast_and_unreadable_stacks_are_left_out_and_it_is_said_why(tmp
     assert koma.neighbours(5) == [2, 3, 4, 6, 7, 8]
 
 
+@pytest.mark.filterwarnings("ignore:KOMA with 0 of")
+def test_where_all_others_are_left_out_it_is_said_why(paths, tmp_path):
+    koma = Koma([paths[0], tmp_path / "missing.mrcz", paths[1]], 1, exclude=[2])
+    with pytest.raises(ValueError, match=r"2 left out, the first .*missing\.mrcz: cannot be read"):
+        koma[0]
+
+
 def test_a_session_shorter_than_its_window_uses_what_there_is_and_says_so(stacks):
     koma = Koma(stacks[:4], 3, exclude=())
     with pytest.warns(

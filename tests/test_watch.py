@@ -295,6 +295,26 @@ class TestArrivals:
         picked = Arrivals(folder, (".mrc",), settle=0, pattern="gain*").look(0.0)
         assert [f.source for f in picked.finished] == ["gain.mrc"]
 
+    def test_a_folder_that_may_not_be_read_is_told_of_once(self, folder, out, monkeypatch):
+        """The other movies are done."""
+        shut = folder / "shut"
+        shut.mkdir()
+        for path in (shut, folder):
+            record(path, 0)
+        record(folder, 1)
+        scan = os.scandir
+
+        def refuse(path="."):
+            if Path(path) == shut:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        session = at_once(folder, out)
+        assert session.done("compressed") == ["movie_00", "movie_01"]
+        refused = f"{shut} cannot be read (Permission denied): passed over"
+        assert [line for line in session.said if "shut" in line] == [refused]
+
 
 class TestJournal:
     def test_a_torn_last_line_was_never_written(self, tmp_path):

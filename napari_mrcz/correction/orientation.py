@@ -165,14 +165,16 @@ def find_orientation(
     Raises
     ------
     ValueError
-        If the reference fits in no orientation, there are fewer than two frames, or they hold no
-        counts that it could be compared with.
+        If the reference fits in no orientation or has no good pixel, there are fewer than two
+        frames, or they hold no counts that it could be compared with.
     """
     reference = np.asarray(reference)
     if reference.ndim != 2 or reference.dtype.kind not in "buif":
         raise ValueError(
             f"a reference is an image of real numbers, not {reference.dtype} of {reference.shape}"
         )
+    if not (np.isfinite(reference) & (reference > 0)).any():
+        raise ValueError("no pixel of the reference is positive: it normalises nothing")
     shape, n, total, squares = _moments(movie)
     fitting = _fitting(reference.shape, shape)
     told = progress or (lambda done, n_ways: None)

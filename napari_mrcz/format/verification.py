@@ -87,7 +87,7 @@ class VerifyReport:
         how = "checksums match" if self.checksums else "they decode; the file has no checksums"
         good = self.frames - len(self.faults)
         if self.ok:
-            return f"{good} frames are good ({how})"
+            return f"{good} {'frame is' if good == 1 else 'frames are'} good ({how})"
         if self.announced > self.frames:
             there = f"damaged: {self.frames} of {self.announced} frames are there"
             if self.faults:

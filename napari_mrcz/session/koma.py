@@ -122,6 +122,11 @@ class Koma:
         index %= len(self)
         with self._lock:
             rolling = self._surveyed()
+            if not rolling.neighbours(index):
+                others = {i: why for i, why in self._left_out.items() if i != index}
+                first, why = next(iter(others.items()))
+                left_out = f"{len(others)} left out, the first of them {self._session.name(first)}"
+                raise ValueError(f"{NO_NEIGHBOURS}. {left_out}: {why}")
             average = rolling.at(index)
             names = tuple(self._session.name(j) for j in rolling.neighbours(index))
         level = float(average.mean()) if self._keep_mean else 0.0

@@ -46,12 +46,15 @@ class Look:
         Seconds until one of these may be finished; None if only a marker can tell.
     changed : bool
         Whether anything is new since the last look.
+    unreadable : tuple of str
+        Folders within it that cannot be read, and why.
     """
 
     finished: tuple[Found, ...] = ()
     unfinished: tuple[str, ...] = ()
     soonest: float | None = None
     changed: bool = False
+    unreadable: tuple[str, ...] = ()
 
 
 class Arrivals:
@@ -125,7 +128,7 @@ class Arrivals:
         OSError
             If the folder cannot be read.
         """
-        there, markers = self._scan()
+        there, markers, unreadable = self._scan()
         # What was seen before and is the same keeps the time at which it was first seen so.
         before = self._seen
         self._seen = {
@@ -148,12 +151,14 @@ class Arrivals:
             tuple(sorted(unfinished)),
             min(waits, default=None),
             self._seen != before,
+            tuple(unreadable),
         )
 
-    def _scan(self) -> tuple[dict[str, Version], set[str]]:
+    def _scan(self) -> tuple[dict[str, Version], set[str], list[str]]:
         movies: dict[str, Version] = {}
         markers: set[str] = set()
-        for entry in self._entries(self.folder):
+        unreadable: list[str] = []
+        for entry in self._entries(self.folder, unreadable):
             source = Path(entry.path).relative_to(self.folder).as_posix()
             if self.marker and entry.name.endswith(self.marker):
                 markers.add(source)
@@ -162,10 +167,10 @@ class Arrivals:
                     movies[source] = _version(entry.stat())
                 except OSError:
                     continue  # it was deleted or renamed in this moment
-        return movies, markers
+        return movies, markers, unreadable
 
-    def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
-        """Give all files that are not hidden."""
+    def _entries(self, folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
+        """Give all files that are not hidden; note the folders that cannot be read."""
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -174,9 +179,11 @@ class Arrivals:
                     yield entry
                 elif not self._is_ignored(entry):
                     try:
-                        yield from self._entries(Path(entry.path))
-                    except OSError:
-                        continue  # deleted in this moment, or not ours to read
+                        yield from self._entries(Path(entry.path), unreadable)
+                    except FileNotFoundError:
+                        continue  # it was deleted or renamed in this moment
+                    except OSError as error:
+                        unreadable.append(f"{entry.path} cannot be read ({error.strerror})")
 
     def _is_movie(self, entry: os.DirEntry[str]) -> bool:
         return (

@@ -111,6 +111,7 @@ class Watch:
     report: Report | None = None
     _failed: dict[str, Version] = field(default_factory=dict, init=False)
     _unseen: bool = field(default=False, init=False)
+    _unreadable: set[str] = field(default_factory=set, init=False)
     _paused: bool = field(default=False, init=False)
     _told: set[tuple[bool, bool]] = field(default_factory=set, init=False)
 
@@ -129,6 +130,7 @@ class Watch:
         """
         self._tell_of_journal()
         look = self.arrivals.look(time.monotonic())
+        self._tell_unreadable(look)
         start = lately = time.monotonic()
         while True:
             now = time.monotonic()
@@ -201,7 +203,15 @@ class Watch:
         if self._unseen:
             self.tell(f"{self.arrivals.folder} can be read again")
             self._unseen = False
+        self._tell_unreadable(look)
         return look
+
+    def _tell_unreadable(self, look: Look) -> None:
+        """Say once of each folder that it is passed over for as long as it cannot be read."""
+        for folder in look.unreadable:
+            if folder not in self._unreadable:
+                self.tell(f"{folder}: passed over")
+        self._unreadable = set(look.unreadable)
 
     def _is_over(self, look: Look, since_start: float, since_change: float) -> bool:
         if self.ending.once:
