@@ -1,0 +1,175 @@
+"""The KOMA widget in a real window: a session of movies for it, and a hand on its list."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, QRect, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent
+from qtpy.QtWidgets import QApplication, QFileDialog, QStyle, QStyleOptionViewItem
+
+import napari_mrcz as nm
+from napari_mrcz import folders
+from napari_mrcz.simulation import CARBON_EDGE, simulate_session
+from napari_mrcz.widgets.koma.widget import KomaSession
+
+N_STACKS, N_FRAMES, SHAPE = 9, 6, (64, 80)
+CARBON = 4
+LEFT = Qt.MouseButton.LeftButton
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Give each test a cache folder of its own."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: cache)
+
+
+@pytest.fixture(autouse=True)
+def all_progress(monkeypatch):
+    """Show every step of progress: small sessions are done before the first is due."""
+    monkeypatch.setattr("napari_mrcz.widgets.base.job._REPORT_EVERY_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def session_folder(tmp_path_factory) -> Path:
+    """Return a folder with a session of nine movies, of which one shows carbon."""
+    folder = tmp_path_factory.mktemp("session")
+    session = simulate_session(
+        N_STACKS, N_FRAMES, SHAPE, dose=2.0, exceptions={CARBON: CARBON_EDGE}, seed=4
+    )
+    for index, movie in enumerate(session.iter_movies(), start=1):
+        nm.write(folder / f"movie_{index}.mrc", movie.frames, pixel_size=(0, 1.35, 1.35))
+    return folder
+
+
+@pytest.fixture
+def paths(session_folder) -> list[Path]:
+    """Return the movies in order."""
+    return [session_folder / f"movie_{index}.mrc" for index in range(1, N_STACKS + 1)]
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    """Return an empty viewer with a window."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def widget(viewer) -> KomaSession:
+    """Return the widget as napari docks it, empty."""
+    widget = KomaSession(viewer)
+    viewer.window.add_dock_widget(widget, name="Session: KOMA")
+    return widget
+
+
+@pytest.fixture
+def read(widget, qtbot, session_folder) -> KomaSession:
+    """Return the widget with the session read."""
+    drop(widget, files(session_folder))
+    read_session(qtbot, widget)
+    return widget
+
+
+def read_session(qtbot, widget) -> None:
+    """Press "Read session" and wait."""
+    with qtbot.waitSignal(widget.reading.ended):
+        qtbot.mouseClick(widget.reading.start_button, LEFT)
+    settle(qtbot, widget)
+
+
+def settle(qtbot, widget) -> None:
+    """Wait until all is shown that was asked for."""
+    qtbot.waitUntil(lambda: not widget.busy)
+
+
+def files(*paths: Path) -> QMimeData:
+    """Return what a file manager drops."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    return data
+
+
+def drop(target, data: QMimeData, at: QPoint | None = None) -> None:
+    """Drag something onto a widget and let it go."""
+    at = at if at is not None else target.rect().center()
+    action, none = Qt.DropAction.MoveAction, Qt.KeyboardModifier.NoModifier
+    for event in (
+        QDragEnterEvent(at, action, data, LEFT, none),
+        QDragMoveEvent(at, action, data, LEFT, none, QEvent.Type.DragMove),
+        QDropEvent(QPointF(at), action, data, LEFT, none),
+    ):
+        QApplication.sendEvent(target, event)
+        QApplication.processEvents()
+
+
+def row_rect(widget: KomaSession, row: int) -> QRect:
+    """Return where a stack is shown, scrolled to."""
+    index = widget.box.stacks.model().index(row)
+    widget.box.stacks.scrollTo(index)
+    return widget.box.stacks.visualRect(index)
+
+
+def click_tick(qtbot, widget: KomaSession, row: int) -> None:
+    """Click the tick of a stack."""
+    option = QStyleOptionViewItem()
+    widget.box.stacks.initViewItemOption(option)
+    option.rect = row_rect(widget, row)
+    option.features |= QStyleOptionViewItem.ViewItemFeature.HasCheckIndicator
+    box = widget.box.stacks.style().subElementRect(
+        QStyle.SubElement.SE_ItemViewItemCheckIndicator, option, widget.box.stacks
+    )
+    qtbot.mouseClick(widget.box.stacks.viewport(), LEFT, pos=box.center())
+
+
+def click_row(qtbot, widget: KomaSession, row: int) -> None:
+    """Select a stack."""
+    rect = row_rect(widget, row)
+    qtbot.mouseClick(
+        widget.box.stacks.viewport(), LEFT, pos=QPoint(rect.right() - 10, rect.center().y())
+    )
+
+
+def close(qtbot, viewer, widget: KomaSession) -> None:
+    """Close the widget, as its dock's cross does."""
+    gone = []
+    widget.destroyed.connect(lambda: gone.append(True))
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+    qtbot.waitUntil(lambda: bool(gone))
+
+
+def choose_folder(monkeypatch, folder: Path) -> None:
+    """Have the dialog for a folder give this one."""
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *args: str(folder))
+
+
+class Gate:
+    """Holds back the reading of one frame of one stack, from when it is closed until opened."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.path, self.frame = "", -1
+        self.reached, self.opened = threading.Event(), threading.Event()
+        from napari_mrcz.format import FrameReader
+
+        original = FrameReader.read_frame
+
+        def gated(reader, frame, out=None):
+            if str(reader.path) == self.path and frame == self.frame:
+                self.reached.set()
+                assert self.opened.wait(20)
+            return original(reader, frame, out)
+
+        monkeypatch.setattr(FrameReader, "read_frame", gated)
+
+    def close(self, path: Path, frame: int) -> None:
+        """Hold back a frame."""
+        self.path, self.frame = str(path), frame
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Return a gate that is open in the end."""
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.opened.set()
