@@ -4,10 +4,10 @@
 >>> movie = simulate_movie(40, (1024, 1024), dose=1.0, seed=7)
 >>> movie.frames, movie.defects.hot, movie.drift, movie.camera.gain_reference
 
-Rooms: `camera` (response, gain reference) with its `patterns` and `defects`; `specimen` and the
-`scene` that moves it; `movie`; `session`; `microed`, diffraction patterns; `raw`, frames
-before electrons are counted. Everything is seeded
-(`seeds`); nothing here knows the rest of the package.
+Modules: `camera` (response, gain reference) with its `patterns` and `defects`; `specimen` and the
+`scene` that moves it; `movie`; `session`; `microed`, diffraction patterns; `raw`, frames before
+electrons are counted. Everything is seeded (`seeds`); nothing here knows the rest of the package.
+Images are (y, x), movies (n, y, x); doses are in e⁻/pix, lengths in Å or pixels as is said.
 """
 
 from napari_mrcz.simulation.camera import GAMMA_COEFFICIENTS, Camera

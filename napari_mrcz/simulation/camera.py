@@ -4,9 +4,12 @@ The convention, everywhere in this package::
 
     corrected = (raw - dark_reference) * gain_reference ** gamma(dose_rate)
 
-(preprint doi:10.1101/116533, eq. 9). So the gain reference *multiplies* raw counts, a sensitive
-pixel has a gain below 1, and the camera's own response is ``gain_reference ** -gamma``.
+(McLeod et al., preprint doi:10.1101/116533, section 5.1, eq. 9). So the gain reference *multiplies*
+raw counts, a sensitive pixel has a gain below 1, and the camera's own response is
+``gain_reference ** -gamma``.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +17,16 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from napari_mrcz.simulation.defects import Defects, Sites, to_frame
 from napari_mrcz.simulation.patterns import cmos_pattern, etching_pattern
 from napari_mrcz.simulation.seeds import stream
 
+__all__ = ["GAMMA_COEFFICIENTS", "Camera"]
+
 GAMMA_COEFFICIENTS = (0.12035633, -1.04171635, -0.03363192, 1.03902726)
-"""a1, b1, a2, a3 of gamma(d) = a1 d**b1 + a2 d + a3, d in e-/pix/s (preprint, eq. 11)."""
+"""a1, b1, a2, a3 of gamma(d) = a1 d^b1 + a2 d + a3, d in e⁻/pix/s (preprint, eq. 11)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,35 +35,39 @@ class Camera:
 
     Parameters
     ----------
-    shape
+    shape : tuple of int
         Pixels (y, x) of a frame; in super-resolution these are the sub-pixels.
-    etching, cmos, pixel
+    etching, cmos, pixel : float
         Standard deviations, as a fraction of the mean, of the three parts of the response:
         smooth diagonal sweeps of the back-thinned layer, read-out columns and rows, independent
         pixels. All zero is a uniform camera.
-    dark_current
-        Mean electrons per pixel and frame counted without a beam, distributed like the read-out
-        electronics (the term I_CMOS of eq. 9).
-    hot, very_hot, dark, dead
+    dark_current : float
+        Mean counted without a beam, in e⁻/pix/frame, distributed like the read-out electronics
+        (the term I_CMOS of eq. 9).
+    hot, very_hot, dark, dead : float
         Fractions of the physical pixels. Hot ones count `hot_excess`, very hot ones
         `very_hot_excess` times the dose in addition to their signal; dark ones see only
-        `dark_response` of it, dead ones nothing. Excess and response are uniform in their range.
-    clustered
+        `dark_response` of it, dead ones nothing.
+    hot_excess, very_hot_excess : tuple of float
+        Ranges, in multiples of the dose per frame, within which excess is drawn uniformly.
+    dark_response : tuple of float
+        Range, as a fraction of a good pixel's, within which response is drawn uniformly.
+    clustered : float
         Fraction of the defects that come in groups of two to four touching pixels.
-    counts_per_electron
+    counts_per_electron : int
         What one electron adds to a pixel.
-    gamma
-        Exponent of the gain reference: a number, or the four coefficients of eq. 11.
-    super_resolution
+    gamma : float or tuple of four floats
+        Exponent of the gain reference: a number, or the coefficients a1, b1, a2, a3 of eq. 11.
+    super_resolution : int
         1, or 2: patterns and defects then belong to physical pixels of 2 x 2 sub-pixels.
-    seed
-        Of the patterns and the defects.
+    seed : int
+        Of the patterns and the defects; not negative.
 
     Raises
     ------
     ValueError
-        If the shape is not positive (or odd in super-resolution), a fraction is out of range, or
-        more than a tenth of the pixels would be defective.
+        If the shape is not positive (or odd in super-resolution), a number is out of its range,
+        or more than a tenth of the pixels would be defective.
     """
 
     shape: tuple[int, int] = (1024, 1024)
@@ -99,9 +108,19 @@ class Camera:
 
     @classmethod
     def ideal(cls, shape: tuple[int, int] = (1024, 1024), **changes: Any) -> Self:
-        """Return a uniform camera without defects: nothing but Poisson noise.
+        """Give a uniform camera without defects: nothing but Poisson noise.
 
-        Any parameter of `Camera` may be given to bring one imperfection back.
+        Parameters
+        ----------
+        shape : tuple of int
+            Pixels (y, x) of a frame.
+        **changes
+            Any other parameter of `Camera`, to bring an imperfection back.
+
+        Raises
+        ------
+        ValueError
+            As for `Camera`.
         """
         perfect: dict[str, Any] = dict.fromkeys(
             ("etching", "cmos", "pixel", "hot", "very_hot", "dark", "dead"), 0.0
@@ -110,12 +129,23 @@ class Camera:
 
     @property
     def physical_shape(self) -> tuple[int, int]:
-        """Physical pixels (y, x)."""
+        """Physical pixels (y, x) of a frame."""
         y, x = self.shape
         return y // self.super_resolution, x // self.super_resolution
 
     def gamma_at(self, dose_rate: float) -> float:
-        """Return gamma at `dose_rate`, in e-/pix/s of a physical pixel (eq. 11)."""
+        """Give the exponent of the gain reference at a dose rate (eq. 11).
+
+        Parameters
+        ----------
+        dose_rate : float
+            In e⁻/pix/s, of a physical pixel.
+
+        Raises
+        ------
+        ValueError
+            If it is not positive.
+        """
         if dose_rate <= 0:
             raise ValueError(f"dose_rate must be positive, not {dose_rate}")
         if isinstance(self.gamma, Sequence):
@@ -124,26 +154,42 @@ class Camera:
         return float(self.gamma)
 
     @cached_property
-    def _sensitivity(self) -> NDArray[np.float32]:
+    def _sensitivity(self) -> npt.NDArray[np.float32]:
         """Response of good pixels where gamma is 1, (y, x), mean 1."""
         shape = self.physical_shape
         pattern = self.etching * etching_pattern(shape, stream(self.seed, "etching"))
         pattern += self.cmos * self._cmos_pattern
         pattern += self.pixel * stream(self.seed, "pixel").standard_normal(shape, np.float32)
-        sensitivity: NDArray[np.float32] = np.exp(pattern)
+        sensitivity: npt.NDArray[np.float32] = np.exp(pattern)
         sensitivity /= sensitivity.mean(dtype=np.float64)
         return to_frame(sensitivity, self.super_resolution)
 
     @cached_property
-    def _cmos_pattern(self) -> NDArray[np.float32]:
+    def _cmos_pattern(self) -> npt.NDArray[np.float32]:
         return cmos_pattern(self.physical_shape, stream(self.seed, "cmos"))
 
-    def response(self, dose_rate: float) -> NDArray[np.float32]:
-        """Return what good pixels count per incident electron, (y, x): gain ** -gamma."""
+    def response(self, dose_rate: float) -> npt.NDArray[np.float32]:
+        """Give what good pixels count of each incident electron: gain ** -gamma (eq. 9).
+
+        Parameters
+        ----------
+        dose_rate : float
+            In e⁻/pix/s, of a physical pixel.
+
+        Returns
+        -------
+        ndarray of float32, shape (y, x)
+            In electrons; about 1.
+
+        Raises
+        ------
+        ValueError
+            If the dose rate is not positive.
+        """
         return np.power(self._sensitivity, np.float32(self.gamma_at(dose_rate)))
 
     @cached_property
-    def gain_reference(self) -> NDArray[np.float32]:
+    def gain_reference(self) -> npt.NDArray[np.float32]:
         """The reference that is shipped with the camera, (y, x): it multiplies raw counts.
 
         Dead pixels are 0 in it, as in a vendor's. Hot and dark ones are not marked: they came
@@ -154,24 +200,24 @@ class Camera:
         return gain
 
     @cached_property
-    def dark_reference(self) -> NDArray[np.float32]:
-        """Mean counts of a frame without a beam, (y, x): it is subtracted from raw counts."""
+    def dark_reference(self) -> npt.NDArray[np.float32]:
+        """Mean counts of a frame without a beam, (y, x): subtracted from raw counts (eq. 9)."""
         level = np.maximum(1 + self._cmos_pattern / 2, 0).astype(np.float32)
         level *= self.dark_current * self.counts_per_electron / level.mean(dtype=np.float64)
         return to_frame(level, self.super_resolution)
 
     @cached_property
     def defects(self) -> Defects:
-        """The defective pixels of the camera."""
+        """The defective pixels of a frame, (y, x)."""
         return self.sites().defects(self.super_resolution)
 
     def sites(self, n_hot: int | None = None) -> Sites:
-        """Return the physical pixels that are defective.
+        """Give the physical pixels that are defective.
 
         Parameters
         ----------
-        n_hot
-            How many are hot; the camera's own number where None. A session asks for as many as
+        n_hot : int, optional
+            How many are hot; the camera's own number by default. A session asks for as many as
             will ever turn hot in it. Dark and dead pixels are the same ones for any number.
 
         Raises

@@ -1,85 +1,92 @@
 """Defective pixels: where they are, what they do to the counts, and which of them touch."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
 from napari_mrcz.simulation.seeds import stream
+
+__all__ = ["Defects", "Sites", "to_frame"]
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Defects:
-    """The truth about the defective pixels of a frame.
+    """The truth about the defective pixels of a frame. Made by `Sites.defects`.
 
-    Parameters
+    Attributes
     ----------
-    excess
-        Electrons counted in addition to the signal, in multiples of the dose per frame, (y, x).
-    response
-        Fraction of the signal that is counted, (y, x): 1 for good and for hot pixels, 0 for dead.
+    excess : ndarray of float32, shape (y, x)
+        Electrons counted in addition to the signal, in multiples of the dose per frame.
+    response : ndarray of float32, shape (y, x)
+        Fraction of the signal that is counted: 1 for good and for hot pixels, 0 for dead ones.
     """
 
-    excess: NDArray[np.float32]
-    response: NDArray[np.float32]
+    excess: npt.NDArray[np.float32]
+    response: npt.NDArray[np.float32]
 
     @property
-    def hot(self) -> NDArray[np.bool_]:
+    def hot(self) -> npt.NDArray[np.bool_]:
         """Pixels that count too much, (y, x)."""
         return np.greater(self.excess, 0)
 
     @property
-    def dark(self) -> NDArray[np.bool_]:
+    def dark(self) -> npt.NDArray[np.bool_]:
         """Pixels that count too little but not nothing, (y, x)."""
         return (self.response > 0) & (self.response < 1)
 
     @property
-    def dead(self) -> NDArray[np.bool_]:
+    def dead(self) -> npt.NDArray[np.bool_]:
         """Pixels that count nothing, (y, x)."""
         return np.equal(self.response, 0)
 
     @property
-    def outliers(self) -> NDArray[np.bool_]:
+    def outliers(self) -> npt.NDArray[np.bool_]:
         """Every defective pixel, (y, x)."""
         return np.logical_or(self.excess > 0, self.response < 1)
 
     @property
-    def clusters(self) -> NDArray[np.bool_]:
+    def clusters(self) -> npt.NDArray[np.bool_]:
         """Defective pixels with another one in their 5 x 5 neighbourhood, (y, x).
 
-        The "neighbourly" ones of the preprint, section 4; the other outliers are singletons.
+        The "neighbourly" ones of McLeod et al., preprint doi:10.1101/116533, section 4; the other
+        outliers are singletons.
         """
         outliers = self.outliers
         count = uniform_filter(outliers.astype(np.float32), size=5, mode="constant") * 25
-        neighbourly: NDArray[np.bool_] = np.logical_and(outliers, count > 1.5)
+        neighbourly: npt.NDArray[np.bool_] = np.logical_and(outliers, count > 1.5)
         return neighbourly
 
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Physical pixels that are defective, or become so in the course of a session.
+    """Physical pixels that are defective, or become so in a session. Made by `Sites.draw`.
 
-    Parameters
+    Attributes
     ----------
-    shape
+    shape : tuple of int
         Physical pixels (y, x).
-    hot, stuck
-        Flat indices of hot pixels, in the order in which they turn hot, and of dark and dead ones.
-    excess
-        Of each hot pixel, in multiples of the dose per frame.
-    response
+    hot : ndarray of intp, shape (h,)
+        Flat indices of hot pixels, in the order in which they turn hot.
+    excess : ndarray of float32, shape (h,)
+        Electrons that each hot pixel counts in addition, in multiples of the dose per frame.
+    stuck : ndarray of intp, shape (s,)
+        Flat indices of dark and dead pixels.
+    response : ndarray of float32, shape (s,)
         Of each stuck pixel, as a fraction of a good one's.
     """
 
     shape: tuple[int, int]
-    hot: NDArray[np.intp]
-    excess: NDArray[np.float32]
-    stuck: NDArray[np.intp]
-    response: NDArray[np.float32]
+    hot: npt.NDArray[np.intp]
+    excess: npt.NDArray[np.float32]
+    stuck: npt.NDArray[np.intp]
+    response: npt.NDArray[np.float32]
 
     @classmethod
     def draw(
@@ -91,12 +98,26 @@ class Sites:
         clustered: float,
         seed: int,
     ) -> Self:
-        """Draw sites; each kind is a number of pixels and its range of excess or response.
+        """Draw sites; no pixel is hot and stuck at once.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Physical pixels (y, x).
+        hot : list of (int, (float, float))
+            For each kind of hot pixel how many there are, and the range of their excess, in
+            multiples of the dose per frame.
+        stuck : list of (int, (float, float))
+            For each kind of stuck pixel how many there are, and the range of their response.
+        clustered : float
+            Fraction of the defects that come in groups of two to four touching pixels.
+        seed : int
+            Of the draws; not negative.
 
         Raises
         ------
         ValueError
-            If they are too many for the camera.
+            If they are too many for the camera, or the seed is negative.
         """
         rng = stream(seed, "stuck")
         response = _draw_kinds(stuck, rng)
@@ -108,8 +129,23 @@ class Sites:
         hot_index = hot_index[~np.isin(hot_index, stuck_index)][: len(excess)]
         return cls(shape, hot_index, excess, stuck_index, response)
 
-    def defects(self, super_resolution: int = 1, alive: NDArray[np.bool_] | None = None) -> Defects:
-        """Return the maps of a frame, with the hot pixels that are `alive` (all where None)."""
+    def defects(
+        self, super_resolution: int = 1, alive: npt.NDArray[np.bool_] | None = None
+    ) -> Defects:
+        """Give the maps of a frame.
+
+        Parameters
+        ----------
+        super_resolution : int
+            Sub-pixels along a side of a physical pixel.
+        alive : ndarray of bool, shape (h,), optional
+            Which of the hot pixels are hot now; all by default.
+
+        Returns
+        -------
+        Defects
+            Of sub-pixels, (y, x).
+        """
         excess = np.zeros(self.shape, np.float32)
         response = np.ones(self.shape, np.float32)
         if alive is None:
@@ -120,22 +156,37 @@ class Sites:
         return Defects(to_frame(excess, super_resolution), to_frame(response, super_resolution))
 
 
-def to_frame(physical: NDArray[np.float32], super_resolution: int) -> NDArray[np.float32]:
-    """Repeat each physical pixel over its super-resolution x super-resolution sub-pixels."""
+def to_frame(physical: npt.NDArray[np.float32], super_resolution: int) -> npt.NDArray[np.float32]:
+    """Repeat each physical pixel over its sub-pixels.
+
+    Parameters
+    ----------
+    physical : ndarray of float32, shape (y, x)
+        A value for each physical pixel.
+    super_resolution : int
+        Sub-pixels along a side of a physical pixel.
+
+    Returns
+    -------
+    ndarray of float32
+        As many times (y, x); with 1 the array itself.
+    """
     if super_resolution == 1:
         return physical
     return physical.repeat(super_resolution, axis=0).repeat(super_resolution, axis=1)
 
 
-def _draw_kinds(kinds: list[tuple[int, Range]], rng: np.random.Generator) -> NDArray[np.float32]:
+def _draw_kinds(
+    kinds: list[tuple[int, Range]], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
     drawn = [rng.uniform(low, high, n).astype(np.float32) for n, (low, high) in kinds]
     return np.concatenate(drawn)
 
 
 def _scatter(
     n: int, shape: tuple[int, int], clustered: float, rng: np.random.Generator
-) -> NDArray[np.intp]:
-    """Return `n` different flat indices, the fraction `clustered` of them in touching groups.
+) -> npt.NDArray[np.intp]:
+    """Give `n` different flat indices, the fraction `clustered` of them in touching groups.
 
     The members of a group follow one another.
     """

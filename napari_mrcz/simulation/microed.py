@@ -1,75 +1,84 @@
 """A MicroED sweep whose negative counts are known, although its camera cut them off at zero.
 
-The background is what Hattne et al. (2016), doi:10.1107/S1600576716007196, found in theirs: in
-each shell a shifted lognormal distribution, narrower and lower the higher the resolution. Bragg
-spots stand on it, of known integrated intensity.
+The background is what Hattne et al. (2016), J. Appl. Cryst. 49, 1029-1034,
+doi:10.1107/S1600576716007196, found in theirs: in each shell a shifted lognormal distribution
+(eq. 1), narrower and lower the higher the resolution. Bragg spots stand on it, of known integrated
+intensity.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from napari_mrcz.simulation.seeds import stream
 
+__all__ = ["Spots", "Sweep", "simulate_microed"]
+
+# What one electron adds to a Bragg spot.
 _COUNTS_PER_ELECTRON = 4.0
-_SPOT_SIGMA = 1.1  # Pixels.
+# Standard deviation of a spot, and how far it is drawn on each side of its middle, in pixels.
+_SPOT_SIGMA = 1.1
 _SPOT_REACH = 5
+# Most counts of the camera.
 _TOP = 65535
 
 
 @dataclass(frozen=True, eq=False)
 class Spots:
-    """Bragg spots, one a line.
+    """Bragg spots of a sweep, by frame. Made by `simulate_microed`.
 
     Attributes
     ----------
-    frame
+    frame : ndarray of int64, shape (m,)
         Index of the frame that each is in.
-    y, x
-        Centre in pixels.
-    intensity
+    y, x : ndarray of float64, shape (m,)
+        Centres, in pixels; 0 is the middle of the first one.
+    intensity : ndarray of float64, shape (m,)
         Integrated, in counts: what is expected of it, not what its electrons happened to be.
     """
 
-    frame: NDArray[np.int64]
-    y: NDArray[np.float64]
-    x: NDArray[np.float64]
-    intensity: NDArray[np.float64]
+    frame: npt.NDArray[np.int64]
+    y: npt.NDArray[np.float64]
+    x: npt.NDArray[np.float64]
+    intensity: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """A simulated rotation series.
+    """A simulated rotation series. Made by `simulate_microed`.
 
     Attributes
     ----------
-    true_counts
-        What a camera with negative counts would give, (n, y, x).
-    shells
-        Shell of each pixel, (y, x): 1 is the innermost; 0 is behind the beam stop.
-    parameters
-        mu, sigma and shift of the background of each frame's shells, (n, shells, 3).
-    spots
+    true_counts : ndarray of int32, shape (n, y, x)
+        What a camera with negative counts would give.
+    shells : ndarray of uint16, shape (y, x)
+        Shell of each pixel: 1 ... k from the innermost; 0 is behind the beam stop.
+    parameters : ndarray of float64, shape (n, k, 3)
+        mu, sigma and shift of the background of each frame's shells: log(counts - shift) is
+        normal, with mean mu and standard deviation sigma (Hattne et al., eq. 1).
+    spots : Spots
         Where the Bragg spots are.
-    center
-        Of the beam, (y, x) in pixels.
+    center : tuple of float
+        Of the beam, (y, x) in pixels; 0 is the middle of the first one.
     """
 
-    true_counts: NDArray[np.int32]
-    shells: NDArray[np.uint16]
-    parameters: NDArray[np.float64]
+    true_counts: npt.NDArray[np.int32]
+    shells: npt.NDArray[np.uint16]
+    parameters: npt.NDArray[np.float64]
     spots: Spots
     center: tuple[float, float]
 
     @cached_property
-    def frames(self) -> NDArray[np.uint16]:
+    def frames(self) -> npt.NDArray[np.uint16]:
         """What the camera gives: unsigned 16 bits, negative counts cut off, (n, y, x)."""
         return self.true_counts.clip(0, _TOP).astype(np.uint16)
 
     @cached_property
-    def beam_stop(self) -> NDArray[np.bool_]:
+    def beam_stop(self) -> npt.NDArray[np.bool_]:
         """Pixels in the shadow of the beam stop, (y, x)."""
         return np.equal(self.shells, 0)
 
@@ -88,20 +97,32 @@ def simulate_microed(
 
     Parameters
     ----------
-    n_frames
-        How many.
-    shape
-        Pixels (y, x).
-    center
-        Of the beam, (y, x) in pixels; near the middle where None.
-    n_shells
-        Shells of equal area, each with a background of its own; many make a smooth one.
-    spots_per_frame
-        Bragg spots on each frame, on a lattice, other ones in every frame.
-    beam_stop
+    n_frames : int
+        How many, at least one.
+    shape : tuple of int
+        Pixels (y, x) of a frame.
+    center : tuple of float, optional
+        Of the beam, (y, x) in pixels, 0 being the middle of the first one; by default near the
+        frame's.
+    n_shells : int
+        Shells of equal area, at least one, each with a background of its own; many make a smooth
+        one.
+    spots_per_frame : int
+        Bragg spots on each frame, on a lattice, other ones in every frame; fewer where the frame
+        has not so many lattice points.
+    beam_stop : bool
         A bar from the left edge to the beam throws its shadow.
-    seed
-        Any non-negative integer.
+    seed : int
+        The same seed, the same sweep; not negative.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    ValueError
+        If there are no frames, or the number of spots or the seed is negative.
     """
     rng = stream(seed, "microed")
     if center is None:
@@ -133,8 +154,8 @@ def simulate_microed(
     return Sweep(counts, shells.astype(np.uint16), parameters, spots, center)
 
 
-def _background(resolution: NDArray[np.float64], strength: float) -> NDArray[np.float64]:
-    """Return mu, sigma and shift by the distance from the beam, 0 to 1: (shells, 3)."""
+def _background(resolution: npt.NDArray[np.float64], strength: float) -> npt.NDArray[np.float64]:
+    """Give mu, sigma and shift by the distance from the beam, 0 to 1: (shells, 3)."""
     mean = strength * (3 + 60 * np.exp(-5 * resolution))
     sd = 6 + strength * 25 * np.exp(-4 * resolution)
     sigma = 0.35 + 0.2 * np.exp(-3 * resolution)
@@ -149,7 +170,11 @@ def _spots(
     center: tuple[float, float],
     rng: np.random.Generator,
 ) -> Spots:
-    """Return lattice points, other ones in each frame, with Wilson's distribution."""
+    """Give lattice points, other ones in each frame, with Wilson's distribution of intensities.
+
+    Wilson (1949), doi:10.1107/S0365110X49000813: it is exponential where a crystal has no centre
+    of symmetry.
+    """
     spacing, angle = 14.0, rng.uniform(0.2, 0.6)
     index = np.arange(-max(shape) // 14, max(shape) // 14 + 1)
     h, k = (a.reshape(-1) * spacing for a in np.meshgrid(index, index))
@@ -171,8 +196,9 @@ def _spots(
 
 
 def _add_spots(
-    values: NDArray[np.float64], spots: Spots, index: int, rng: np.random.Generator
+    values: npt.NDArray[np.float64], spots: Spots, index: int, rng: np.random.Generator
 ) -> None:
+    """Add the spots of a frame to its counts (y, x), each electron by chance."""
     reach = np.arange(-_SPOT_REACH, _SPOT_REACH + 1)
     for spot in np.flatnonzero(spots.frame == index):
         row, column = round(float(spots.y[spot])), round(float(spots.x[spot]))

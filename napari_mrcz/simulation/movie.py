@@ -7,54 +7,63 @@
 >>> movie.defects.hot, movie.drift, movie.rate, movie.camera.gain_reference  # the truth
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+import numpy.typing as npt
 
 from napari_mrcz.simulation.camera import Camera
-from napari_mrcz.simulation.defects import Defects
 from napari_mrcz.simulation.scene import Scene, drift_path
 from napari_mrcz.simulation.seeds import child_seed, stream
-from napari_mrcz.simulation.specimen import VITREOUS_ICE, Specimen
+from napari_mrcz.simulation.specimen import VITREOUS_ICE
 
-_STRIP = 1 << 18  # Pixels drawn at a time: numpy draws 8 bytes each, and a cache is small.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_mrcz.simulation.defects import Defects
+    from napari_mrcz.simulation.specimen import Specimen
+
+__all__ = ["Movie", "simulate_movie"]
+
+# Pixels drawn at a time: numpy draws 8 bytes each, and a cache is small.
+_STRIP = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
 class Movie:
     """Dose-fractionated frames and everything that made them. Made by `simulate_movie`.
 
-    Parameters
+    Attributes
     ----------
-    camera
+    camera : Camera
         The detector: `camera.gain_reference`, `camera.dark_reference`.
-    defects
+    defects : Defects
         Its outlier pixels at the time of this movie: masks `hot`, `dark`, `dead`, `clusters`.
-    specimen
+    specimen : Specimen or None
         What was in the beam; None is vacuum.
-    drift
-        Displacement of the specimen in each frame against the first, (n, 2) as (y, x) pixels.
-    dose
-        Incident electrons per pixel and frame.
-    dose_rate
-        Incident electrons per *physical* pixel and second.
-    pixel_size
-        In angstrom.
-    dtype
+    drift : ndarray of float64, shape (n, 2)
+        Displacement (y, x) of the specimen in each frame against the first, in pixels.
+    dose : float
+        What comes in, in e⁻/pix/frame.
+    dose_rate : float
+        What comes in, in e⁻/pix/s of a *physical* pixel.
+    pixel_size : float
+        In Å.
+    dtype : dtype
         Of the frames. Counts beyond its range saturate, as they do in a detector.
-    seed
+    seed : int
         Of this movie.
     """
 
     camera: Camera
     defects: Defects
     specimen: Specimen | None
-    drift: NDArray[np.float64]
+    drift: npt.NDArray[np.float64]
     dose: float
     dose_rate: float
     pixel_size: float
@@ -63,12 +72,12 @@ class Movie:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames and pixels, (n, y, x)."""
+        """Number of frames, rows and columns: (n, y, x)."""
         return len(self.drift), *self.camera.shape
 
     @property
     def frame_time(self) -> float:
-        """Exposure of one frame in seconds."""
+        """Exposure of one frame, in seconds."""
         return self.dose * self.camera.super_resolution**2 / self.dose_rate
 
     @property
@@ -76,13 +85,22 @@ class Movie:
         """The exponent that the gain reference needs at this dose rate."""
         return self.camera.gamma_at(self.dose_rate)
 
-    def frame(self, index: int) -> NDArray[Any]:
-        """Return the counts of one frame, (y, x).
+    def frame(self, index: int) -> npt.NDArray[Any]:
+        """Give the counts of one frame.
+
+        Parameters
+        ----------
+        index : int
+            Which frame; negative ones count from the end.
+
+        Returns
+        -------
+        ndarray of `dtype`, shape (y, x)
 
         Raises
         ------
         IndexError
-            If there is no such frame; negative ones count from the end.
+            If there is no such frame.
         """
         n = len(self.drift)
         if not -n <= index < n:
@@ -91,13 +109,13 @@ class Movie:
         rate = self._with_defects(self.drift[index : index + 1])
         return self._counts(rate, stream(self.seed, "frame", index))
 
-    def iter_frames(self) -> Iterator[NDArray[Any]]:
-        """Yield the frames one by one; only one is in memory."""
+    def iter_frames(self) -> Iterator[npt.NDArray[Any]]:
+        """Give the frames (y, x) one by one; only one is in memory."""
         return (self.frame(index) for index in range(len(self.drift)))
 
     @cached_property
-    def frames(self) -> NDArray[Any]:
-        """All frames, (n, y, x): the same numbers as one by one."""
+    def frames(self) -> npt.NDArray[Any]:
+        """Counts of all frames, (n, y, x): the same numbers as one by one."""
         frames = np.empty(self.shape, self.dtype)
 
         def draw(index: int) -> None:
@@ -108,20 +126,28 @@ class Movie:
         return frames
 
     @cached_property
-    def rate(self) -> NDArray[np.float32]:
-        """Expected electrons per pixel and frame of a camera without defects, (y, x).
+    def rate(self) -> npt.NDArray[np.float32]:
+        """What a camera without defects is expected to count, in e⁻/pix/frame, (y, x).
 
         The mean over the frames, with the specimen and the response of the camera.
         """
         return self.dose * self._transmission(self.drift) * self._response + self._dark_current
 
     @cached_property
-    def expected(self) -> NDArray[np.float32]:
-        """Expected electrons per pixel and frame, defects included, (y, x)."""
+    def expected(self) -> npt.NDArray[np.float32]:
+        """What is expected to be counted, defects included, in e⁻/pix/frame, (y, x)."""
         return self._with_defects(self.drift)
 
     def describe(self) -> dict[str, Any]:
-        """Return what was simulated, as a plain dictionary for a file's metadata."""
+        """Give what was simulated, as a plain dictionary for a file's metadata.
+
+        Returns
+        -------
+        dict
+            Among others ``dose_per_frame`` (e⁻/pix/frame), ``dose_rate`` (e⁻/pix/s),
+            ``frame_time`` (s), ``pixel_size`` (Å), ``drift`` (a list of (y, x) in pixels), and the
+            numbers of defective pixels of a frame.
+        """
         return {
             "simulated": True,
             "seed": self.seed,
@@ -146,28 +172,28 @@ class Movie:
         return Scene(self.specimen, self.camera.shape, self.pixel_size, seed)
 
     @cached_property
-    def _response(self) -> NDArray[np.float32]:
+    def _response(self) -> npt.NDArray[np.float32]:
         return self.camera.response(self.dose_rate)
 
     @cached_property
-    def _dark_current(self) -> NDArray[np.float32]:
+    def _dark_current(self) -> npt.NDArray[np.float32]:
         return self.camera.dark_reference / np.float32(self.camera.counts_per_electron)
 
     @cached_property
-    def _gain_and_offset(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _gain_and_offset(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What every frame's transmission is multiplied by, and what is then added."""
         gain = self.dose * self._response * self.defects.response
         offset = self.dose * self.defects.excess + self._dark_current
         return gain, offset
 
-    def _transmission(self, drift: NDArray[np.float64]) -> NDArray[np.float32] | np.float32:
+    def _transmission(self, drift: npt.NDArray[np.float64]) -> npt.NDArray[np.float32] | np.float32:
         return np.float32(1) if self._scene is None else self._scene.averaged(drift)
 
-    def _with_defects(self, drift: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _with_defects(self, drift: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         gain, offset = self._gain_and_offset
         return self._transmission(drift) * gain + offset
 
-    def _counts(self, rate: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+    def _counts(self, rate: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[Any]:
         counts = np.empty(rate.shape, self.dtype)
         limit = np.iinfo(self.dtype).max if self.dtype.kind in "iu" else None
         rows = max(1, _STRIP // rate.shape[1])
@@ -184,10 +210,10 @@ def simulate_movie(
     dose: float = 1.0,
     specimen: Specimen | None = VITREOUS_ICE,
     camera: Camera | None = None,
-    drift: float | NDArray[np.float64] = 6.0,
+    drift: float | npt.NDArray[np.float64] = 6.0,
     dose_rate: float = 4.0,
     pixel_size: float = 1.35,
-    dtype: DTypeLike = np.uint8,
+    dtype: npt.DTypeLike = np.uint8,
     seed: int = 0,
 ) -> Movie:
     """Simulate a movie of a drifting specimen on a counting camera.
@@ -196,28 +222,32 @@ def simulate_movie(
 
     Parameters
     ----------
-    n_frames
-        Number of frames.
-    shape
+    n_frames : int
+        How many.
+    shape : tuple of int, optional
         Pixels (y, x) of a frame, of `Camera(shape, seed=seed)`; the camera's own if one is given,
         else 1024 x 1024.
-    dose
-        Incident electrons per pixel and frame.
-    specimen
+    dose : float
+        What comes in, in e⁻/pix/frame.
+    specimen : Specimen, optional
         What is in the beam, e.g. `CARBON_EDGE`; None is vacuum: a flat.
-    camera
+    camera : Camera, optional
         The detector; `Camera.ideal` has nothing but Poisson noise.
-    drift
-        Length of the specimen's path in pixels, or the path itself: (n_frames, 2) as (y, x).
-        Beyond 32 pixels the specimen's far side comes into view.
-    dose_rate
-        Incident electrons per physical pixel and second: what gamma depends on.
-    pixel_size
-        In angstrom.
-    dtype
+    drift : float or array_like, shape (n_frames, 2)
+        Length of the specimen's path in pixels, or the path itself: (y, x) of each frame, in
+        pixels. Beyond 32 pixels the specimen's far side comes into view.
+    dose_rate : float
+        What comes in, in e⁻/pix/s of a physical pixel: what gamma depends on.
+    pixel_size : float
+        In Å.
+    dtype : dtype-like
         Of the frames, an integer or floating type.
-    seed
-        The same seed, the same movie.
+    seed : int
+        The same seed, the same movie; not negative.
+
+    Returns
+    -------
+    Movie
 
     Raises
     ------

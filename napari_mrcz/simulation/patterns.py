@@ -1,18 +1,36 @@
 """Fixed patterns of a direct-electron detector, each with mean 0 and standard deviation 1.
 
-Preprint doi:10.1101/116533, fig. 8: the electrons pass the read-out electronics, then an active
-layer that was thinned by etching.
+McLeod et al., preprint doi:10.1101/116533, fig. 8: the electrons pass the read-out electronics,
+then an active layer that was thinned by etching.
 """
 
+from __future__ import annotations
+
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 from scipy.ndimage import zoom
 
-_GRID = 192  # Sweeps are smooth: a grid this fine, linearly enlarged, shows no steps.
+__all__ = ["cmos_pattern", "etching_pattern"]
+
+# Sweeps are smooth: a grid of so many points a side, linearly enlarged, shows no steps.
+_GRID = 192
 
 
-def etching_pattern(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return smooth, slightly bent diagonal sweeps, (y, x)."""
+def etching_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Give smooth, slightly bent diagonal sweeps, as etching leaves them.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Physical pixels (y, x).
+    rng : numpy.random.Generator
+        Draws their direction, bend and fading.
+
+    Returns
+    -------
+    ndarray of float32, shape (y, x)
+        Mean 0, standard deviation 1.
+    """
     grid = (min(_GRID, shape[0]), min(_GRID, shape[1]))
     y = np.linspace(0, 1, grid[0])[:, None]
     x = np.linspace(0, 1, grid[1])[None, :]
@@ -28,8 +46,21 @@ def etching_pattern(shape: tuple[int, int], rng: np.random.Generator) -> NDArray
     return _standardised(zoom(pattern.astype(np.float32), factors, order=1))
 
 
-def cmos_pattern(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return read-out columns, banks of columns, and rows that differ between the banks, (y, x)."""
+def cmos_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Give read-out columns, banks of columns, and rows that differ between the banks.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Physical pixels (y, x).
+    rng : numpy.random.Generator
+        Draws each column, row and bank.
+
+    Returns
+    -------
+    ndarray of float32, shape (y, x)
+        Mean 0, standard deviation 1; a single pixel is 0.
+    """
     n_banks = min(8, shape[1])
     bank = np.arange(shape[1]) * n_banks // shape[1]
     columns = rng.standard_normal(shape[1]) + rng.standard_normal(n_banks)[bank]
@@ -39,7 +70,7 @@ def cmos_pattern(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np
     return _standardised(pattern.astype(np.float32))
 
 
-def _standardised(pattern: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardised(pattern: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     pattern = pattern - pattern.mean(dtype=np.float64)
     spread = pattern.std(dtype=np.float64)
     # A single pixel has no pattern.

@@ -1,4 +1,8 @@
-"""Raw frames of a fast detector before counting: where each electron struck is known."""
+"""Raw frames of a fast detector before counting: where each electron struck is known.
+
+Such frames are what McLeod et al. (2018), doi:10.1016/j.jsb.2017.11.012, section 2.4, send to those
+who count.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,27 @@ if TYPE_CHECKING:
 
 __all__ = ["RawMovie", "simulate_raw"]
 
+# Pixels on each side of the one that was struck, up to which a spot is drawn.
 _REACH = 4
 
 
 @dataclass(frozen=True, eq=False)
 class RawMovie:
-    """Frames, and the truth about them.
+    """Frames, and the truth about them. Made by `simulate_raw`.
 
     Attributes
     ----------
     frames : ndarray of uint16, shape (n, y, x)
         As the detector reads them out, in grey values.
-    positions : tuple of ndarray, each (m, 2)
+    positions : tuple of ndarray of float64, each (m, 2)
         Where the electrons of each frame struck, (y, x) in pixels; the middle of the first
         pixel is 0.
-    offset : ndarray, shape (y, x)
-        What each pixel reads without electrons.
-    noise, spread : float
-        Read noise in grey values; standard deviation of a spot in pixels.
+    offset : ndarray of float64, shape (y, x)
+        What each pixel reads without electrons, in grey values.
+    noise : float
+        Standard deviation of the read noise, in grey values.
+    spread : float
+        Standard deviation of a spot, in pixels.
     """
 
     frames: npt.NDArray[np.uint16]
@@ -59,19 +66,28 @@ def simulate_raw(
     Parameters
     ----------
     n_frames : int
-        Frames.
-    shape : tuple of int
-        (y, x).
+        How many.
+    shape : sequence of int
+        Pixels (y, x) of a frame.
     dose : float
-        Electrons per pixel and frame.
+        Mean, in e⁻/pix/frame.
     spread : float
         Standard deviation of a spot, in pixels.
     charge : float
-        Median of an electron, in grey values added up over its spot.
+        Median charge of an electron, in grey values added up over its spot.
     noise : float
         Standard deviation of the read noise, in grey values.
     seed : int
-        Of everything random.
+        Of everything random; not negative.
+
+    Returns
+    -------
+    RawMovie
+
+    Raises
+    ------
+    ValueError
+        If the dose, the noise, the seed or the number of frames is negative.
     """
     rng = np.random.default_rng(seed)
     rows, columns = shape
@@ -91,7 +107,7 @@ def simulate_raw(
 def _spots(
     at: npt.NDArray[np.float64], charges: npt.NDArray[np.float64], spread: float, shape: Any
 ) -> npt.NDArray[np.float64]:
-    """Draw spots, each gathered by square pixels."""
+    """Give the image (y, x) of spots that were gathered by square pixels, in grey values."""
     image = np.zeros((shape[0] + 2 * _REACH, shape[1] + 2 * _REACH))
     middle = np.rint(at).astype(int)
     away = np.arange(-_REACH, _REACH + 1)

@@ -4,13 +4,23 @@ The image is kept as its Fourier transform, so that drift is a phase ramp: exact
 a pixel, and one inverse transform a frame.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 from scipy import fft
 
-from napari_mrcz.simulation.specimen import Specimen, transmission
+from napari_mrcz.simulation.specimen import transmission
 
-_MARGIN = 64  # Pixels of the torus beyond the frame: half on each side, more than a drift.
+if TYPE_CHECKING:
+    from napari_mrcz.simulation.specimen import Specimen
+
+__all__ = ["Scene", "drift_path"]
+
+# Pixels of the torus beyond the frame: half on each side, more than a drift.
+_MARGIN = 64
 
 
 class Scene:
@@ -18,14 +28,14 @@ class Scene:
 
     Parameters
     ----------
-    specimen
+    specimen : Specimen
         What is in the beam.
-    shape
+    shape : tuple of int
         Pixels (y, x) of the frame.
-    pixel_size
-        In angstrom.
-    seed
-        Of the specimen's random parts.
+    pixel_size : float
+        In Å.
+    seed : int
+        Of the specimen's random parts; not negative.
     """
 
     def __init__(
@@ -38,10 +48,18 @@ class Scene:
         )
         self._spectrum = fft.rfft2(transmission(specimen, self._torus, pixel_size, seed))
 
-    def averaged(self, drift: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Return the mean image (y, x) over the displacements `drift`, (n, 2) as (y, x) pixels.
+    def averaged(self, drift: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Give the mean image over some displacements.
 
-        What is at p without drift is at p + drift.
+        Parameters
+        ----------
+        drift : ndarray of float64, shape (n, 2)
+            (y, x) in pixels: what is at p without drift is at p + drift.
+
+        Returns
+        -------
+        ndarray of float32, shape (y, x)
+            Share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
         """
         y, x = self._torus
         ramp_y = np.exp(-2j * np.pi * drift[:, :1] * fft.fftfreq(y)) / len(drift)
@@ -49,26 +67,29 @@ class Scene:
         ramp = ramp_y.astype(np.complex64).T @ ramp_x.astype(np.complex64)
         image = fft.irfft2(self._spectrum * ramp, s=self._torus)
         top, left = (y - self.shape[0]) // 2, (x - self.shape[1]) // 2
-        frame: NDArray[np.float32] = image[top : top + self.shape[0], left : left + self.shape[1]]
-        return frame.clip(min=0)  # A steep edge rings a little; a beam is never negative.
+        frame: npt.NDArray[np.float32] = image[
+            top : top + self.shape[0], left : left + self.shape[1]
+        ]
+        # A steep edge rings a little; a beam is never negative.
+        return frame.clip(min=0)
 
 
-def drift_path(n_frames: int, length: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return where a specimen moves under the beam: fast at first, then slower, slightly bent.
+def drift_path(n_frames: int, length: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Give where a specimen moves under the beam: fast at first, then slower, slightly bent.
 
     Parameters
     ----------
-    n_frames
-        Number of positions.
-    length
+    n_frames : int
+        Number of positions, at least one.
+    length : float
         Of the whole path, in pixels.
-    rng
+    rng : numpy.random.Generator
         Draws the direction and the bend.
 
     Returns
     -------
-    array (n_frames, 2)
-        Displacements (y, x) in pixels; the first is (0, 0).
+    ndarray of float64, shape (n_frames, 2)
+        Displacements (y, x) against the first frame, in pixels; the first is (0, 0).
     """
     if n_frames == 1:
         return np.zeros((1, 2))

@@ -4,28 +4,52 @@ A stream depends on the seed and on its name only, so frame 599 is drawn without
 predecessors, and a new kind of noise leaves every older number as it was.
 """
 
+from __future__ import annotations
+
 from zlib import crc32
 
 import numpy as np
 
+__all__ = ["child_seed", "stream"]
+
 
 def stream(seed: int, *name: str | int) -> np.random.Generator:
-    """Return the generator that belongs to ``name`` under ``seed``.
+    """Give the generator that belongs to `name` under `seed`.
 
     Parameters
     ----------
-    seed
-        Any non-negative integer.
-    *name
+    seed : int
+        Not negative.
+    *name : str or int
         Words and indices, e.g. ``stream(7, "frame", 12)``.
+
+    Raises
+    ------
+    ValueError
+        If the seed is negative.
     """
     return np.random.default_rng(_sequence(seed, name))
 
 
 def child_seed(seed: int, *name: str | int) -> int:
-    """Return a seed below 2**53 that belongs to ``name`` under ``seed``.
+    """Give a seed that belongs to `name` under `seed`.
 
-    It stays below 2**53 so that it survives JSON readers that know floats only.
+    Parameters
+    ----------
+    seed : int
+        Not negative.
+    *name : str or int
+        Words and indices.
+
+    Returns
+    -------
+    int
+        Below 2**53, so that it survives JSON readers that know floats only.
+
+    Raises
+    ------
+    ValueError
+        If the seed is negative.
     """
     return int(_sequence(seed, name).generate_state(1, np.uint64)[0] >> np.uint64(11))
 

@@ -6,35 +6,44 @@ Nothing is held in memory: a stack is made when it is asked for, the same each t
 >>> for movie in session.iter_movies(): ...
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+import numpy.typing as npt
 
 from napari_mrcz.simulation.camera import Camera
-from napari_mrcz.simulation.defects import Sites
 from napari_mrcz.simulation.movie import Movie, simulate_movie
 from napari_mrcz.simulation.scene import drift_path
 from napari_mrcz.simulation.seeds import child_seed, stream
-from napari_mrcz.simulation.specimen import VITREOUS_ICE, Specimen
+from napari_mrcz.simulation.specimen import VITREOUS_ICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from napari_mrcz.simulation.defects import Sites
+    from napari_mrcz.simulation.specimen import Specimen
+
+__all__ = ["Session", "simulate_flats", "simulate_session"]
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
     """Stacks taken one after the other on one camera. Made by `simulate_session`.
 
-    Parameters
+    Attributes
     ----------
-    template
+    template : Movie
         What the stacks have in common, the camera above all.
-    specimens
-        What was in the beam, for each stack.
-    drift
+    specimens : tuple of Specimen or None
+        What was in the beam, for each stack; None is vacuum.
+    drift : float
         Length of the specimen's path within a stack, in pixels.
-    sites
-        Every pixel that is defective at some time.
-    births, deaths
+    sites : Sites
+        Every physical pixel that is defective at some time.
+    births, deaths : ndarray of intp, shape (h,)
         For each hot site, the first stack in which it is hot and the first in which it is not.
     """
 
@@ -42,8 +51,8 @@ class Session:
     specimens: tuple[Specimen | None, ...]
     drift: float
     sites: Sites = field(repr=False)
-    births: NDArray[np.intp] = field(repr=False)
-    deaths: NDArray[np.intp] = field(repr=False)
+    births: npt.NDArray[np.intp] = field(repr=False)
+    deaths: npt.NDArray[np.intp] = field(repr=False)
 
     @property
     def n_stacks(self) -> int:
@@ -51,23 +60,33 @@ class Session:
         return len(self.specimens)
 
     @property
-    def n_hot(self) -> NDArray[np.intp]:
+    def n_hot(self) -> npt.NDArray[np.intp]:
         """Hot physical pixels in each stack, (n_stacks,)."""
         return np.array([self._alive(index).sum() for index in range(self.n_stacks)])
 
     @property
-    def cumulative_dose(self) -> NDArray[np.float64]:
-        """Electrons per pixel that the camera had received before each stack, (n_stacks,)."""
+    def cumulative_dose(self) -> npt.NDArray[np.float64]:
+        """What the camera had received before each stack, in e⁻/pix, (n_stacks,)."""
         dose = self.template.dose * self.template.shape[0]
         return np.arange(self.n_stacks, dtype=np.float64) * dose
 
     def movie(self, index: int) -> Movie:
-        """Return one stack.
+        """Give one stack.
+
+        Parameters
+        ----------
+        index : int
+            Which stack; negative ones count from the end.
+
+        Returns
+        -------
+        Movie
+            The same each time.
 
         Raises
         ------
         IndexError
-            If there is no such stack; negative ones count from the end.
+            If there is no such stack.
         """
         if not -self.n_stacks <= index < self.n_stacks:
             raise IndexError(f"stack {index} of a session of {self.n_stacks}")
@@ -83,10 +102,10 @@ class Session:
         )
 
     def iter_movies(self) -> Iterator[Movie]:
-        """Yield the stacks in order of acquisition."""
+        """Give the stacks in order of acquisition."""
         return (self.movie(index) for index in range(self.n_stacks))
 
-    def _alive(self, index: int) -> NDArray[np.bool_]:
+    def _alive(self, index: int) -> npt.NDArray[np.bool_]:
         return (self.births <= index) & (index < self.deaths)
 
 
@@ -104,29 +123,48 @@ def simulate_session(
     drift: float = 6.0,
     dose_rate: float = 4.0,
     pixel_size: float = 1.35,
-    dtype: DTypeLike = np.uint8,
+    dtype: npt.DTypeLike = np.uint8,
     seed: int = 0,
 ) -> Session:
     """Simulate a session: the fixed pattern stays, hot pixels come, go and become more.
 
     Parameters
     ----------
-    n_stacks
-        Number of stacks.
-    n_frames, shape, dose, camera, dose_rate, pixel_size, dtype, seed
-        Of each stack, as for `simulate_movie`.
-    specimen
+    n_stacks : int
+        How many.
+    n_frames : int
+        Of each stack.
+    shape : tuple of int, optional
+        Pixels (y, x) of a frame, as for `simulate_movie`.
+    dose : float
+        What comes in, in e⁻/pix/frame.
+    specimen : Specimen, optional
         Of every stack, each with its own particles; None is vacuum.
-    exceptions
+    exceptions : dict of int to Specimen or None, optional
         Stacks with another specimen, by index: ``{7: CARBON_EDGE, 31: CRYSTALLINE_ICE}``.
-    hot
+    camera : Camera, optional
+        The detector, as for `simulate_movie`.
+    hot : tuple of float
         Fraction of the physical pixels that is hot in the first and in the last stack, linear in
-        between. The default is the preprint's 5,500 and 12,300 pixels of a K2 (fig. 7a). It
-        replaces the camera's own `hot` and `very_hot`; their proportion stays.
-    lifetime
+        between. The default is the 5,500 and 12,300 pixels of a K2 in McLeod et al., preprint
+        doi:10.1101/116533, fig. 7a. It replaces the camera's own `hot` and `very_hot`; their
+        proportion stays.
+    lifetime : float
         Mean number of stacks for which a pixel stays hot.
-    drift
+    drift : float
         Length of the specimen's path in each stack, in pixels.
+    dose_rate : float
+        What comes in, in e⁻/pix/s of a physical pixel.
+    pixel_size : float
+        In Å.
+    dtype : dtype-like
+        Of the frames, an integer or floating type.
+    seed : int
+        The same seed, the same session; not negative.
+
+    Returns
+    -------
+    Session
 
     Raises
     ------
@@ -156,21 +194,35 @@ def simulate_flats(
     *,
     electrons: float = 400.0,
     camera: Camera | None = None,
-    dtype: DTypeLike = np.uint16,
+    dtype: npt.DTypeLike = np.uint16,
     seed: int = 0,
 ) -> tuple[Movie, ...]:
     """Simulate flats at several dose rates: each a movie of one long frame in vacuum.
 
     Parameters
     ----------
-    dose_rates
-        Electrons per physical pixel and second; each flat's `Movie.gamma` follows from its own.
-    shape, camera, dtype
+    dose_rates : iterable of float
+        In e⁻/pix/s of a physical pixel; each flat's `Movie.gamma` follows from its own.
+    shape : tuple of int, optional
+        Pixels (y, x) of a flat, as for `simulate_movie`.
+    electrons : float
+        What comes in in each flat, in e⁻/pix.
+    camera : Camera, optional
+        The detector, as for `simulate_movie`.
+    dtype : dtype-like
+        Of the frames, an integer or floating type.
+    seed : int
+        Of the camera where none is given, and of the flats' noise; not negative.
+
+    Returns
+    -------
+    tuple of Movie
+        In the order of the dose rates.
+
+    Raises
+    ------
+    ValueError
         As for `simulate_movie`.
-    electrons
-        Incident electrons per pixel in each flat.
-    seed
-        Of the camera where none is given, and of the flats' noise.
     """
     if camera is None:
         camera = Camera(shape or (1024, 1024), seed=seed)
@@ -184,9 +236,9 @@ def simulate_flats(
 
 
 def _lives(
-    wanted: NDArray[np.int_], lifetime: float, rng: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return births and deaths of hot pixels, so that `wanted[i]` of them live in stack i."""
+    wanted: npt.NDArray[np.int_], lifetime: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Give births and deaths of hot pixels, so that `wanted[i]` of them live in stack i."""
     births = np.empty(0, np.intp)
     deaths = np.empty(0, np.intp)
     for index, number in enumerate(wanted):

@@ -1,27 +1,40 @@
 """What the beam passes: vitreous ice with a protein in it, a carbon edge, crystalline ice.
 
-Everything is drawn on a torus, so that the image has no seam where its sides meet.
+Everything is drawn on a torus, so that the image has no seam where its sides meet. Contrast comes
+of defocus, by the transfer function of Rohou and Grigorieff (2015), doi:10.1016/j.jsb.2015.08.008,
+at 300 kV.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 from scipy import fft
 from scipy.spatial.transform import Rotation
 
 from napari_mrcz.simulation.seeds import stream
 
-Image = NDArray[np.float32]
+__all__ = ["CARBON_EDGE", "CRYSTALLINE_ICE", "VITREOUS_ICE", "Specimen", "transmission"]
 
-_BEADS = 600  # Scatterers of one protein.
-_ICE_TO_PROTEIN = 1.0  # Scattering of the ice over that of the proteins, as standard deviations.
-_WAVELENGTH = 0.0197  # Angstrom, at 300 kV.
-_SPHERICAL_ABERRATION = 2.7e7  # Angstrom.
+Image = npt.NDArray[np.float32]
+
+# Scatterers of one protein.
+_BEADS = 600
+# Scattering of the ice over that of the proteins, as standard deviations.
+_ICE_TO_PROTEIN = 1.0
+# In Å, at 300 kV.
+_WAVELENGTH = 0.0197
+# In Å: 2.7 mm.
+_SPHERICAL_ABERRATION = 2.7e7
+# Fraction of the contrast.
 _AMPLITUDE_CONTRAST = 0.1
-_ENVELOPE_B = 300.0  # Angstrom squared.
-_ICE_LATTICE = 3.67  # Angstrom, the strongest spacing of hexagonal and cubic ice.
+# B factor of the contrast's fall with resolution, in Å².
+_ENVELOPE_B = 300.0
+# In Å: the spacing that hexagonal (002) and cubic ice (111) share.
+_ICE_LATTICE = 3.67
 
 
 @dataclass(frozen=True)
@@ -30,18 +43,19 @@ class Specimen:
 
     Parameters
     ----------
-    contrast
+    contrast : float
         Standard deviation of the image of ice and particles, as a fraction of its mean.
-    diameter, spacing
-        Of the particles and between their centres, in angstrom. They are copies of one molecule in
-        random orientations. An infinite spacing leaves the ice empty.
-    thickness_variation
+    diameter : float
+        Of the particles, in Å. They are copies of one molecule in random orientations.
+    spacing : float
+        Between the particles' centres, in Å; an infinite one leaves the ice empty.
+    thickness_variation : float
         Standard deviation of the ice's smooth changes in thickness, as a fraction of the mean.
-    defocus
-        Underfocus in micrometres.
-    carbon
+    defocus : float
+        Underfocus, in µm.
+    carbon : float
         Fraction of the beam that a bar of carbon film takes away; 0 is no film.
-    crystals
+    crystals : float
         Fraction of the area that is crystalline ice.
 
     Raises
@@ -74,18 +88,23 @@ CRYSTALLINE_ICE = Specimen(crystals=0.25)
 
 
 def transmission(specimen: Specimen, shape: tuple[int, int], pixel_size: float, seed: int) -> Image:
-    """Return the image of `specimen` relative to the incident dose: 1 on average in bare ice.
+    """Give the image of a specimen, relative to the incident dose.
 
     Parameters
     ----------
-    specimen
+    specimen : Specimen
         What is in the beam.
-    shape
+    shape : tuple of int
         Pixels (y, x) of the torus.
-    pixel_size
-        In angstrom.
-    seed
-        Where the particles, the film and the crystals lie.
+    pixel_size : float
+        In Å.
+    seed : int
+        Where the particles, the film and the crystals lie; not negative.
+
+    Returns
+    -------
+    ndarray of float32, shape (y, x)
+        Share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
     """
     protein = _particles(specimen, shape, pixel_size, stream(seed, "particles"))
     ice = stream(seed, "ice").standard_normal(shape, np.float32)
@@ -112,14 +131,18 @@ def transmission(specimen: Specimen, shape: tuple[int, int], pixel_size: float, 
 def _particles(
     specimen: Specimen, shape: tuple[int, int], pixel_size: float, rng: np.random.Generator
 ) -> Image:
-    """Return the projected proteins; those of a crowded grid keep apart, as real ones do."""
+    """Give the projected proteins, standard deviation 1; crowded ones keep apart, as real ones do.
+
+    They are scatterers about eight domains, in random orientations.
+    """
     image = np.zeros(shape, np.float32)
     step = specimen.spacing / pixel_size
     if not np.isfinite(step):
         return image
     grid = [max(int(n / step), 1) for n in shape]
     cells = np.argwhere(rng.random(grid) < 0.8)
-    if not len(cells):  # a field so small that no particle came to lie in it
+    # A field may be so small that no particle comes to lie in it.
+    if not len(cells):
         return image
     room = max(1 - specimen.diameter / specimen.spacing, 0.0)
     centres = (cells + 0.5 + room * rng.uniform(-0.5, 0.5, cells.shape)) * step
@@ -134,7 +157,7 @@ def _particles(
 
 
 def _film(shape: tuple[int, int], rng: np.random.Generator) -> Image:
-    """Return a bar of film with wavy edges over about a third of the field, 1 in the film."""
+    """Give a bar of film with wavy edges over about a third of the field, 1 in the film."""
     y = 2 * np.pi * (np.arange(shape[0])[:, np.newaxis] / shape[0] + rng.random())
     x = 2 * np.pi * (np.arange(shape[1])[np.newaxis, :] / shape[1] + rng.random())
     height = np.cos(x + 0.6 * np.sin(y)) - 0.5
@@ -144,7 +167,7 @@ def _film(shape: tuple[int, int], rng: np.random.Generator) -> Image:
 def _crystals(
     area: float, shape: tuple[int, int], pixel_size: float, rng: np.random.Generator
 ) -> Image:
-    """Return patches of varied strength over the fraction `area`, from 0 to 1."""
+    """Give patches of varied strength over the fraction `area`, from 0 to 1."""
     height = _smooth_noise(shape, 150 / pixel_size, rng)
     level = np.quantile(height[::4, ::4], 1 - area)
     edges = _smooth_step((height - level) * 80 / pixel_size)
@@ -152,7 +175,7 @@ def _crystals(
 
 
 def _lattice(shape: tuple[int, int], pixel_size: float, rng: np.random.Generator) -> Image:
-    """Return the lattice fringes of ice, hexagonal; none where the pixels are too coarse."""
+    """Give the lattice fringes of ice, hexagonal; none where the pixels are too coarse."""
     image = np.zeros(shape, np.float32)
     if pixel_size * 2 >= _ICE_LATTICE:
         return image
@@ -167,14 +190,14 @@ def _lattice(shape: tuple[int, int], pixel_size: float, rng: np.random.Generator
     return image
 
 
-def _smooth_step(height: NDArray[np.floating]) -> Image:
-    """Return 0 to 1 over a few pixels, as a Fourier shift of a sharper edge would ring."""
+def _smooth_step(height: npt.NDArray[np.floating]) -> Image:
+    """Give 0 to 1 over a few pixels, as a Fourier shift of a sharper edge would ring."""
     step: Image = (0.5 + 0.5 * np.tanh(height)).astype(np.float32)
     return step
 
 
 def _smooth_noise(shape: tuple[int, int], radius: float, rng: np.random.Generator) -> Image:
-    """Return Gaussian noise of mean 0 and standard deviation 1, smooth over `radius` pixels."""
+    """Give Gaussian noise of mean 0 and standard deviation 1, smooth over `radius` pixels."""
     spectrum = fft.rfft2(rng.standard_normal(shape, np.float32))
     frequency = np.hypot(fft.fftfreq(shape[0])[:, np.newaxis], fft.rfftfreq(shape[1]))
     spectrum *= np.exp(-2 * (np.pi * radius * frequency) ** 2).astype(np.float32)
@@ -184,7 +207,11 @@ def _smooth_noise(shape: tuple[int, int], radius: float, rng: np.random.Generato
 
 
 def _defocused(scattering: Image, defocus: float, pixel_size: float) -> Image:
-    """Return the contrast of weakly scattering matter at an underfocus of `defocus` micrometres."""
+    """Give the contrast of weakly scattering matter at an underfocus of `defocus` µm.
+
+    Rohou and Grigorieff (2015), doi:10.1016/j.jsb.2015.08.008, without astigmatism, times an
+    envelope; `pixel_size` in Å.
+    """
     shape = scattering.shape
     y = fft.fftfreq(shape[0], pixel_size)[:, np.newaxis]
     x = fft.rfftfreq(shape[1], pixel_size)[np.newaxis, :]
