@@ -252,6 +252,16 @@ class TestConvert:
         back, _ = mrcz.readMRC(str(tmp_path / "out" / "a.mrcz"))
         assert (np.asarray(back) == FRAMES).all()
 
+    def test_plain_frames_get_no_name_of_a_compressed_file(self, napari_mrcz, folder):
+        """It would promise what is not there; a codec keeps the promise."""
+        ran = napari_mrcz("convert", folder / "plain.mrc", "-o", folder / "out")
+        assert ran.status == 1
+        assert "plain.mrcz: is no name for frames that are not compressed" in ran.err
+        assert not (folder / "out" / "plain.mrcz").exists()
+        ran = napari_mrcz("convert", folder / "plain.mrc", "-o", folder / "out", "--codec", "lz4")
+        assert ran.status == 0, ran.err
+        assert (nm.read(folder / "out" / "plain.mrcz") == FRAMES).all()
+
     def test_another_codec(self, napari_mrcz, folder):
         ran = napari_mrcz("convert", folder / "packed.mrcz", "-o", folder / "out", "--codec", "lz4")
         assert ran.status == 0, ran.err

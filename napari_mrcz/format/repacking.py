@@ -76,7 +76,7 @@ def repack(
     ------
     MrczError
         If the source cannot be used, not one of its frames is whole, or the disk refuses; or if
-        the target's name is that of a plain file and the frames are compressed.
+        the target's name is that of a plain file and the frames are compressed, or the reverse.
     """
     faults: list[FrameFault] = []
     offsets: list[int] = []
@@ -85,11 +85,7 @@ def repack(
     with ExitStack() as opened:
         reader = opened.enter_context(FrameReader(source))
         old = reader.header
-        usual = (COMPRESSED_SUFFIX, without_packing(Path(source)).suffix.lower())
-        if old.codec and Path(target).suffix.lower() not in usual:
-            found = "is no name for frames that are compressed and copied as they are"
-            advice = f"Name it {COMPRESSED_SUFFIX}; decompress makes a plain file of that"
-            raise MrczError(target, found, advice=advice)
+        _check_name(source, target, old)
         file = opened.enter_context(AtomicFile(target, overwrite=overwrite))
         file.write(bytes(len(old.raw)) + reader.extended_raw())
         if file.tell() != old.data_offset:
@@ -140,3 +136,19 @@ def _header(old: Header, frames: int, packed_nbytes: int) -> bytes:
 
 def _dtype(header: Header) -> np.dtype[np.void]:
     return HEADER_DTYPE if header.byte_order == "<" else HEADER_DTYPE.newbyteorder(">")
+
+
+def _check_name(source: str | PathLike[str], target: str | PathLike[str], header: Header) -> None:
+    """Refuse a name that says of the frames what they are not, unless the source has it too."""
+    is_compressed = bool(header.codec)
+    suffix = Path(target).suffix.lower()
+    said = suffix == COMPRESSED_SUFFIX
+    if said == is_compressed or suffix == without_packing(Path(source)).suffix.lower():
+        return
+    if is_compressed:
+        found = "is no name for frames that are compressed and copied as they are"
+        advice = f"Name it {COMPRESSED_SUFFIX}; decompress makes a plain file of that"
+    else:
+        found = "is no name for frames that are not compressed and copied as they are"
+        advice = "compress, or convert with a codec, makes such a file of them"
+    raise MrczError(target, found, advice=advice)
