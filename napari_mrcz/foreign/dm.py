@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign.sizes import plausible
 from napari_mrcz.stack import Stack
+from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["open_dm"]
-
-_ANGSTROM = {"pm": 0.01, "nm": 10.0, "µm": 1e4, "um": 1e4, "Å": 1.0, "A": 1.0, "m": 1e10}
 
 
 def open_dm(path: Path) -> Stack:
@@ -40,6 +39,6 @@ def open_dm(path: Path) -> Stack:
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3:
         raise MrczError(path, f"data of shape {pixels.shape}, where a movie has three axes")
-    size = plausible(scale * _ANGSTROM.get(unit, 0.0))
+    size = plausible(scale * (angstroms(unit) or 0.0))
     stack = Stack.from_array(pixels[:, ::-1], pixel_size=(0.0, size, size))
     return stack.described(path=str(path.absolute()))

@@ -20,6 +20,7 @@ from napari_mrcz.plugin.series import StackSeries
 from napari_mrcz.plugin.shown import ShownStack
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.sources import FlattenedArray
+from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -42,11 +43,6 @@ PHASE_LIMITS = (-np.pi, np.pi)
 # Keys of `layer.metadata` that tell of the file; the user's own map is under "metadata".
 _OF_THE_FILE = ("path", "paths", "header", "footer", "extended_header", "notes", "metadata")
 _AXES = "axes"
-_ANGSTROM = {
-    "angstrom": 1.0, "Å": 1.0, "picometer": 0.01, "pm": 0.01, "nanometer": 10.0, "nm": 10.0,
-    "micrometer": 1e4, "micron": 1e4, "um": 1e4, "µm": 1e4, "μm": 1e4, "millimeter": 1e7,
-    "mm": 1e7, "meter": 1e10, "m": 1e10,
-}  # fmt: skip
 
 
 def layer_data(
@@ -273,7 +269,7 @@ def _angstroms(attributes: Mapping[str, Any], axes: int) -> list[float | None]:
     if scale is None or units is None:
         return [None] * axes
     units = [units] * axes if isinstance(units, str) else units
-    factors = [_ANGSTROM.get(str(unit)) for unit in units]
+    factors = [angstroms(str(unit)) for unit in units]
     return [None if f is None else abs(float(s)) * f for s, f in zip(scale, factors, strict=True)]
 
 

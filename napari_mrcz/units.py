@@ -1,0 +1,31 @@
+"""Units of length, as napari and other programs write them."""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["angstroms"]
+
+_ANGSTROMS = {
+    "angstrom": 1.0, "Å": 1.0, "A": 1.0, "picometer": 0.01, "pm": 0.01, "nanometer": 10.0,
+    "nm": 10.0, "micrometer": 1e4, "micron": 1e4, "um": 1e4, "\N{GREEK SMALL LETTER MU}m": 1e4,
+    "millimeter": 1e7, "mm": 1e7, "meter": 1e10, "m": 1e10,
+}  # fmt: skip
+
+
+def angstroms(unit: str) -> float | None:
+    """Give the length of a unit in Å.
+
+    Parameters
+    ----------
+    unit : str
+        Its name or symbol. µ may be the Greek letter or the sign that looks like it, and Å the
+        letter or the sign.
+
+    Returns
+    -------
+    float or None
+        None if it is no length that is known.
+    """
+    # Turns U+00B5 into the Greek letter, U+212B and A with a ring into the letter.
+    return _ANGSTROMS.get(unicodedata.normalize("NFKC", unit))

@@ -1,0 +1,92 @@
+"""Units of length, however a program writes them, and the movies and layers that have them."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from napari_mrcz.foreign import open_movie
+from napari_mrcz.plugin.layers import stack_of
+from napari_mrcz.units import angstroms
+
+GREEK, SIGN = "\N{GREEK SMALL LETTER MU}m", "\N{MICRO SIGN}m"
+COUNTS = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def ncempy():
+    """See that DM files can be read; its import holds whatever frame it is called from."""
+    return pytest.importorskip("ncempy.io.dm")
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        (["pm", "picometer"], 0.01),
+        (["A", "Å", "\N{ANGSTROM SIGN}", "A\N{COMBINING RING ABOVE}", "angstrom"], 1.0),
+        (["nm", "nanometer"], 10.0),
+        (["um", GREEK, SIGN, "micron", "micrometer"], 1e4),
+        (["mm", "millimeter"], 1e7),
+        (["m", "meter"], 1e10),
+        (["", "pixel", "1/nm", "s", "a", "NM", "μ"], None),
+    ],
+)
+def test_lengths_are_known_however_they_are_written(units, expected):
+    assert {unit: angstroms(unit) for unit in units} == dict.fromkeys(units, expected)
+
+
+@pytest.mark.parametrize("unit", ["um", GREEK, SIGN])
+def test_layers_in_micrometres(unit):
+    stack = stack_of(COUNTS, {"scale": [1, 2e-4, 3e-4], "units": ["pixel", unit, unit]})
+    assert stack.pixel_size == pytest.approx((0, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "expected"),
+    [
+        (2e-4, "um", 2.0), (2e-4, GREEK, 2.0), (2e-4, SIGN, 2.0), (0.25, "nm", 2.5),
+        (3.0, "Å", 3.0), (3.0, "A", 3.0), (0.25, "1/nm", 0.0), (0.25, "", 0.0),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("ncempy")
+def test_movies_of_digital_micrograph(tmp_path, scale, unit, expected):
+    path = tmp_path / "movie.dm3"
+    path.write_bytes(dm3(COUNTS, scale, unit))
+    with open_movie(path) as movie:
+        np.testing.assert_array_equal(np.asarray(movie), COUNTS[:, ::-1])
+        assert movie.pixel_size == pytest.approx((0, expected, expected))
+
+
+def dm3(counts: np.ndarray, scale: float, unit: str) -> bytes:
+    """Give a movie (n, y, x) as DigitalMicrograph 3 writes it, its tags of the least."""
+    pixel = {"Scale": number(6, "<f", scale), "Units": array(np.array([*map(ord, unit)], "<u2"))}
+    frame = {"Scale": number(6, "<f", 1.0), "Units": array(np.array([], "<u2"))}
+    image = {
+        "Calibrations": group(
+            {"Dimension": group([group(axis) for axis in (pixel, pixel, frame)])}
+        ),
+        "Data": array(counts.astype("<u2")),
+        "DataType": number(5, "<I", 10),
+        "Dimensions": group([number(5, "<I", size) for size in reversed(counts.shape)]),
+    }
+    tags = group({"ImageList": group([group({"ImageData": group(image)})])})[1]
+    return struct.pack(">III", 3, len(tags), 1) + tags
+
+
+def group(tags):
+    """Give a group of tags, which have names or none."""
+    named = tags.items() if isinstance(tags, dict) else [("", tag) for tag in tags]
+    content = b"".join(
+        struct.pack(">BH", kind, len(name)) + name.encode() + body for name, (kind, body) in named
+    )
+    return 20, struct.pack(">BBI", 1, 0, len(tags)) + content
+
+
+def number(kind, form, value):
+    """Give a tag with one number."""
+    return 21, b"%%%%" + struct.pack(">II", 1, kind) + struct.pack(form, value)
+
+
+def array(values):
+    """Give a tag with an array of 16-bit numbers."""
+    return 21, b"%%%%" + struct.pack(">IIII", 3, 20, 4, values.size) + values.tobytes()
