@@ -57,14 +57,25 @@ def test_movies_of_digital_micrograph(tmp_path, scale, unit, expected):
         assert movie.pixel_size == pytest.approx((0, expected, expected))
 
 
-def dm3(counts: np.ndarray, scale: float, unit: str) -> bytes:
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.usefixtures("ncempy")
+def test_pixels_of_digital_micrograph_that_are_not_square(tmp_path, n):
+    """Also of one frame, whose axis falls away in between."""
+    path = tmp_path / "movie.dm3"
+    path.write_bytes(dm3(COUNTS[:n], 0.25, "nm", (3.0, "Å")))
+    with open_movie(path) as movie:
+        np.testing.assert_array_equal(np.asarray(movie), COUNTS[:n, ::-1])
+        assert movie.pixel_size == pytest.approx((0, 3, 2.5))
+
+
+def dm3(counts: np.ndarray, scale: float, unit: str, y: tuple[float, str] | None = None) -> bytes:
     """Give a movie (n, y, x) as DigitalMicrograph 3 writes it, its tags of the least."""
-    pixel = {"Scale": number(6, "<f", scale), "Units": array(np.array([*map(ord, unit)], "<u2"))}
-    frame = {"Scale": number(6, "<f", 1.0), "Units": array(np.array([], "<u2"))}
+    axes = [
+        group({"Scale": number(6, "<f", s), "Units": array(np.array([*map(ord, u)], "<u2"))})
+        for s, u in ((scale, unit), y or (scale, unit), (1.0, ""))
+    ]
     image = {
-        "Calibrations": group(
-            {"Dimension": group([group(axis) for axis in (pixel, pixel, frame)])}
-        ),
+        "Calibrations": group({"Dimension": group(axes)}),
         "Data": array(counts.astype("<u2")),
         "DataType": number(5, "<I", 10),
         "Dimensions": group([number(5, "<I", size) for size in reversed(counts.shape)]),

@@ -32,13 +32,16 @@ def open_dm(path: Path) -> Stack:
     try:
         with fileDM(str(path)) as file:
             pixels = file.getMemmap(0)
-            # In the order of the axes in the file: x comes first.
-            scale, unit = float(file.scale[-pixels.ndim]), str(file.scaleUnit[-pixels.ndim])
+            image = int(file.numObjects > 1)  # a thumbnail comes before
+            sizes = (file.zSize2, file.zSize, file.ySize, file.xSize)
+            shape = tuple(int(size[image]) for size in sizes)
+            # Of all axes in the file, x before y.
+            x = sum(file.dataShape[:image])
+            axes = [(float(file.scale[i]), str(file.scaleUnit[i])) for i in (x + 1, x)]
     except Exception as error:  # it has no error of its own for a damaged file
         raise MrczError(path, f"it is no DM file that can be read ({error!r})") from error
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3:
-        raise MrczError(path, f"data of shape {pixels.shape}, where a movie has three axes")
-    size = plausible(scale * (angstroms(unit) or 0.0))
-    stack = Stack.from_array(pixels[:, ::-1], pixel_size=(0.0, size, size))
+    if shape[0] > 1 or 1 in shape[2:]:
+        raise MrczError(path, f"data of shape {shape}, where a movie has three axes")
+    pixel = (plausible(scale * (angstroms(unit) or 0.0)) for scale, unit in axes)
+    stack = Stack.from_array(pixels.reshape(shape[1:])[:, ::-1], pixel_size=(0.0, *pixel))
     return stack.described(path=str(path.absolute()))
