@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gate import Gate
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QFileDialog, QWidget
+from mouse import dragged, drop
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QAbstractSpinBox, QFileDialog, QWidget
 
 import napari_mrcz as nm
 from napari_mrcz.simulation import Camera, simulate_movie
@@ -47,7 +47,7 @@ def widget(viewer, files, qtbot) -> GainReference:
 @pytest.fixture
 def loaded(widget, files, qtbot) -> GainReference:
     """Return the widget with the reference read and the preview shown."""
-    drop(widget.references, files / "gain.mrc")
+    drop(widget.references, dragged(files / "gain.mrc"))
     settle(qtbot, widget)
     return widget
 
@@ -67,19 +67,6 @@ def gated(loaded, viewer, qtbot):
 def settle(qtbot, widget: GainReference) -> None:
     """Wait until nothing runs any more."""
     qtbot.waitUntil(lambda: not widget.busy)
-
-
-def drop(onto: QWidget, path: Path) -> bool:
-    """Drag a file over a widget and let it go; tell whether it was taken."""
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path))])
-    where = QPointF(5, 5)
-    shared = mime, LEFT, Qt.KeyboardModifier.NoModifier
-    entering = QDragEnterEvent(where.toPoint(), Qt.DropAction.CopyAction, *shared)
-    QApplication.sendEvent(onto, entering)
-    falling = QDropEvent(where, Qt.DropAction.CopyAction, *shared)
-    QApplication.sendEvent(onto, falling)
-    return entering.isAccepted() and falling.isAccepted()
 
 
 def choose_file(monkeypatch, path: Path | str, kind: str = "") -> None:

@@ -4,9 +4,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, QRect, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QFileDialog, QStyle, QStyleOptionViewItem
+from mouse import dragged, drop
+from qtpy.QtCore import QPoint, QRect, Qt
+from qtpy.QtWidgets import QFileDialog, QStyle, QStyleOptionViewItem
 
 import napari_mrcz as nm
 from napari_mrcz import folders
@@ -66,7 +66,7 @@ def widget(viewer) -> KomaSession:
 @pytest.fixture
 def read(widget, qtbot, session_folder) -> KomaSession:
     """Return the widget with the session read."""
-    drop(widget, files(session_folder))
+    drop(widget, dragged(session_folder))
     read_session(qtbot, widget)
     return widget
 
@@ -81,26 +81,6 @@ def read_session(qtbot, widget) -> None:
 def settle(qtbot, widget) -> None:
     """Wait until all is shown that was asked for."""
     qtbot.waitUntil(lambda: not widget.busy)
-
-
-def files(*paths: Path) -> QMimeData:
-    """Return what a file manager drops."""
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    return data
-
-
-def drop(target, data: QMimeData, at: QPoint | None = None) -> None:
-    """Drag something onto a widget and let it go."""
-    at = at if at is not None else target.rect().center()
-    action, none = Qt.DropAction.MoveAction, Qt.KeyboardModifier.NoModifier
-    for event in (
-        QDragEnterEvent(at, action, data, LEFT, none),
-        QDragMoveEvent(at, action, data, LEFT, none, QEvent.Type.DragMove),
-        QDropEvent(QPointF(at), action, data, LEFT, none),
-    ):
-        QApplication.sendEvent(target, event)
-        QApplication.processEvents()
 
 
 def row_rect(widget: KomaSession, row: int) -> QRect:
@@ -128,15 +108,6 @@ def click_row(qtbot, widget: KomaSession, row: int) -> None:
     qtbot.mouseClick(
         widget.box.stacks.viewport(), LEFT, pos=QPoint(rect.right() - 10, rect.center().y())
     )
-
-
-def close(qtbot, viewer, widget: KomaSession) -> None:
-    """Close the widget, as its dock's cross does."""
-    gone = []
-    widget.destroyed.connect(lambda: gone.append(True))
-    viewer.window.remove_dock_widget(widget)
-    widget.deleteLater()
-    qtbot.waitUntil(lambda: bool(gone))
 
 
 def choose_folder(monkeypatch, folder: Path) -> None:

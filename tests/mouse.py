@@ -1,8 +1,13 @@
-"""A hand on the mouse: drags, which `qtbot.mouseMove` cannot since it holds no button down."""
+"""A hand on the mouse: drags, which `qtbot.mouseMove` cannot since it holds no button down.
+
+And drops of what comes from other windows.
+"""
+
+from pathlib import Path
 
 import pyqtgraph
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent, QMouseEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
 LEFT = Qt.MouseButton.LeftButton
@@ -41,6 +46,33 @@ def click_point(plot: pyqtgraph.PlotWidget, x: float, y: float) -> None:
     send(viewport, QEvent.Type.MouseMove, at, Qt.MouseButton.NoButton, held=False)
     send(viewport, QEvent.Type.MouseButtonPress, at, LEFT, held=True)
     send(viewport, QEvent.Type.MouseButtonRelease, at, LEFT, held=False)
+
+
+def dragged(*paths: Path) -> QMimeData:
+    """Give what a file manager drags."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    return data
+
+
+def drop(
+    onto: QWidget,
+    data: QMimeData,
+    at: QPoint | None = None,
+    action: Qt.DropAction = Qt.DropAction.CopyAction,
+) -> bool:
+    """Drag something over a widget and let it go; tell whether it was taken."""
+    at = onto.rect().center() if at is None else at
+    shared = action, data, LEFT, Qt.KeyboardModifier.NoModifier
+    events = (
+        QDragEnterEvent(at, *shared),
+        QDragMoveEvent(at, *shared),
+        QDropEvent(QPointF(at), *shared),
+    )
+    for event in events:
+        QApplication.sendEvent(onto, event)
+        QApplication.processEvents()
+    return all(event.isAccepted() for event in events)
 
 
 def send(

@@ -72,12 +72,3 @@ def choose(combo, value) -> None:
 def names(viewer) -> list[str]:
     """Return the layers' names, lowest first."""
     return [layer.name for layer in viewer.layers]
-
-
-def close(widget, viewer, qtbot) -> None:
-    """Close the dock, and wait until the widget is gone."""
-    gone = []
-    widget.destroyed.connect(lambda: gone.append(True))
-    viewer.window.remove_dock_widget(widget)
-    widget.deleteLater()
-    qtbot.waitUntil(lambda: bool(gone))

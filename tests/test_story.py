@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mouse import drag_line
-from qtpy.QtCore import QItemSelectionModel, QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QWidget
+from mouse import drag_line, dragged, drop
+from qtpy.QtCore import QItemSelectionModel, Qt
+from qtpy.QtWidgets import QApplication
 
 import napari_mrcz as nm
 from napari_mrcz import folders
@@ -58,18 +57,6 @@ def click(qtbot, widget, button) -> None:
     settle(qtbot, widget)
 
 
-def drop(onto: QWidget, path: Path) -> None:
-    """Drag a file over a widget and let it go."""
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path))])
-    where, shared = QPointF(5, 5), (mime, LEFT, Qt.KeyboardModifier.NoModifier)
-    for event in (
-        QDragEnterEvent(where.toPoint(), Qt.DropAction.CopyAction, *shared),
-        QDropEvent(where, Qt.DropAction.CopyAction, *shared),
-    ):
-        QApplication.sendEvent(onto, event)
-
-
 def filter_and_drag(viewer, qtbot):
     """Fit the outliers of the layer shown, drag the hot line; give the corrected layer."""
     widget = dock(viewer, "Outlier pixels")
@@ -87,7 +74,7 @@ def normalise(viewer, qtbot, corrected, reference: Path):
     widget = dock(viewer, "Gain reference")
     viewer.layers.selection.active = corrected
     settle(qtbot, widget)
-    drop(widget.references, reference)
+    drop(widget.references, dragged(reference))
     settle(qtbot, widget)
     click(qtbot, widget, widget.orientation.controls.start_button)
     assert widget.choice.orientation == "flipud"

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mouse
 import numpy as np
 import pytest
+from closing import close
 from gate import Gate
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
@@ -239,9 +240,7 @@ def test_counts_that_outlive_the_widget_are_counted_where_they_are_looked_at(
 ):
     """The layer stays, and is like any other."""
     counts, counting = fitted.counts, fitted.fit.counting
-    with qtbot.waitSignal(fitted.destroyed):
-        viewer.window.remove_dock_widget(fitted)
-        fitted.deleteLater()
+    close(fitted, viewer, qtbot)
     viewer.dims.set_current_step(0, 5)
     expected = nm.count_electrons(layer().data, counting=counting)[5]
     np.testing.assert_array_equal(counts._slice.image.raw, expected)
@@ -356,9 +355,7 @@ def test_the_widget_is_closed_while_a_fit_runs(gated, qtbot, viewer):
     widget, gate, _ = gated
     qtbot.mouseClick(widget.controls.start_button, LEFT)
     assert gate.reached.wait(20)
-    with qtbot.waitSignal(widget.destroyed):
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
+    close(widget, viewer, qtbot)
     gate.opened.set()
 
 

@@ -10,7 +10,6 @@ from gain_dock import (
     MOVIE,
     choose_file,
     click,
-    drop,
     files,
     gated,
     loaded,
@@ -20,6 +19,7 @@ from gain_dock import (
     widget,
 )
 from mouse import drag as drag_mouse
+from mouse import dragged, drop
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt
 from qtpy.QtGui import QDragEnterEvent
 from qtpy.QtWidgets import QApplication
@@ -71,10 +71,10 @@ class TestReferences:
     def test_a_dropped_list_of_defects_is_told_from_a_reference(self, widget, qtbot, files):
         """Wherever it falls."""
         write_defects(files / "defects.txt", np.eye(128, dtype=bool), "motioncor")
-        assert drop(widget, files / "defects.txt")
+        assert drop(widget, dragged(files / "defects.txt"))
         settle(qtbot, widget)
         assert np.count_nonzero(widget.defects.layer.data) == 128
-        assert drop(widget, files / "gain.mrc")
+        assert drop(widget, dragged(files / "gain.mrc"))
         settle(qtbot, widget)
         assert widget.preview is not None
 
@@ -92,7 +92,7 @@ class TestReferences:
     def test_a_damaged_file_is_said(self, widget, qtbot, files):
         """By its name and what is wrong."""
         (files / "broken.tif").write_bytes(b"II*\0 nothing")
-        drop(widget.references, files / "broken.tif")
+        drop(widget.references, dragged(files / "broken.tif"))
         settle(qtbot, widget)
         assert "broken.tif" in widget.references.controls.status.text()
         assert palette("dark").error in widget.references.controls.status.styleSheet()
@@ -100,7 +100,7 @@ class TestReferences:
     def test_a_wrong_shape_is_said_with_both(self, widget, qtbot, files):
         """And nothing is shown; one in super-resolution fits."""
         nm.write(files / "wrong.mrc", np.ones((100, 128), np.float32))
-        drop(widget.references, files / "wrong.mrc")
+        drop(widget.references, dragged(files / "wrong.mrc"))
         settle(qtbot, widget)
         said = widget.references.summary.text()
         assert "The reference is 100 × 128, the frames are 128 × 128" in said
@@ -108,7 +108,7 @@ class TestReferences:
         assert widget.preview is None
         assert not widget.orientation.thumbnails.buttons["identity"].isEnabled()
         nm.write(files / "fine.mrc", np.repeat(np.repeat(GAIN, 2, 0), 2, 1))
-        drop(widget.references, files / "fine.mrc")
+        drop(widget.references, dragged(files / "fine.mrc"))
         settle(qtbot, widget)
         assert "super-resolution" in widget.references.summary.text()
         np.testing.assert_allclose(shown(widget, 0), GainNormalization(GAIN)(MOVIE[0]), rtol=1e-5)
@@ -154,7 +154,7 @@ class TestReferences:
         settle(qtbot, loaded)
         np.testing.assert_array_equal(shown(loaded, 0), plain)
         nm.write(files / "small.mrc", np.ones((64, 64), np.float32))
-        assert drop(loaded.references.dark_button, files / "small.mrc")
+        assert drop(loaded.references.dark_button, dragged(files / "small.mrc"))
         settle(qtbot, loaded)
         assert "The dark reference is 64 × 64, where 128 × 128" in loaded.references.summary.text()
 
@@ -193,7 +193,7 @@ class TestOrientation:
         """And the other eight are shown."""
         inverted = np.divide(1, GAIN, where=GAIN > 0, out=np.zeros_like(GAIN))
         nm.write(files / "counts.mrc", orient(inverted, "transpose").copy())
-        drop(widget.references, files / "counts.mrc")
+        drop(widget.references, dragged(files / "counts.mrc"))
         settle(qtbot, widget)
         click(qtbot, widget.orientation.controls.start_button)
         settle(qtbot, widget)
@@ -208,7 +208,7 @@ class TestOrientation:
         """Scores are of one movie and one reference."""
         click(qtbot, loaded.orientation.controls.start_button)
         settle(qtbot, loaded)
-        drop(loaded.references, files / "gain.mrc")
+        drop(loaded.references, dragged(files / "gain.mrc"))
         settle(qtbot, loaded)
         assert loaded.orientation.verdict.text() == ""
         assert "\n" not in loaded.orientation.thumbnails.buttons["flipud"].text()
@@ -313,7 +313,7 @@ class TestGamma:
         (flat,) = simulate_flats([3.0], camera=camera, seed=1)
         viewer.add_image(flat.frames, name="flat", contrast_limits=(0, 800))
         nm.write(files / "large.mrc", camera.gain_reference)
-        drop(widget.references, files / "large.mrc")
+        drop(widget.references, dragged(files / "large.mrc"))
         type_into(qtbot, widget.gamma.rate, "3")
         settle(qtbot, widget)
         assert widget.gamma.fit_plot.isHidden()

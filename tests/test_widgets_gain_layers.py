@@ -5,12 +5,12 @@ import weakref
 
 import numpy as np
 import pytest
+from closing import close
 from gain_dock import (
     GAIN,
     MOVIE,
     choose_file,
     click,
-    drop,
     files,
     gated,
     loaded,
@@ -19,6 +19,7 @@ from gain_dock import (
     viewer,
     widget,
 )
+from mouse import dragged, drop
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -114,7 +115,7 @@ class TestLayers:
 
     def test_an_image_that_was_computed_is_not_normalised(self, widget, qtbot, viewer, files):
         """A click on a sum changes nothing."""
-        drop(widget.references, files / "gain.mrc")
+        drop(widget.references, dragged(files / "gain.mrc"))
         settle(qtbot, widget)
         movie, before = widget.layers.layer, len(viewer.layers)
         viewer.add_image(MOVIE.sum(axis=0), name="sum")
@@ -158,11 +159,7 @@ class TestLayers:
         widget, gate = gated
         click(qtbot, widget.orientation.controls.start_button)
         qtbot.waitUntil(gate.reached.is_set)
-        gone = []
-        widget.destroyed.connect(lambda: gone.append(True))
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
-        qtbot.waitUntil(lambda: bool(gone))
+        close(widget, viewer, qtbot)
         gate.opened.set()
         viewer.layers.clear()
         viewer.theme = "light"
@@ -223,7 +220,7 @@ class TestDefects:
     def test_a_list_of_another_camera_is_refused(self, widget, qtbot, files):
         """With both shapes."""
         write_defects(files / "other.txt", np.eye(100, dtype=bool), "serialem")
-        drop(widget.defects, files / "other.txt")
+        drop(widget.defects, dragged(files / "other.txt"))
         settle(qtbot, widget)
         assert "(100, 100)" in widget.defects.controls.status.text()
         assert widget.defects.layer is None
@@ -231,7 +228,7 @@ class TestDefects:
     def test_a_removed_layer_begins_anew(self, widget, qtbot, viewer, files):
         """With nothing listed."""
         write_defects(files / "in.txt", np.eye(128, dtype=bool), "motioncor")
-        drop(widget.defects, files / "in.txt")
+        drop(widget.defects, dragged(files / "in.txt"))
         settle(qtbot, widget)
         assert widget.defects.count.text().startswith("128")
         viewer.layers.remove(widget.defects.layer)
@@ -266,7 +263,7 @@ def test_colours_follow_the_theme(loaded, viewer, theme):
 @pytest.mark.parametrize("width", [320, 600])
 def test_it_fits_its_dock_beside_the_scroll_bar(loaded, qtbot, files, width):
     """Also with scores under the thumbnails, and a dark."""
-    drop(loaded.references.dark_button, files / "dark.mrc")
+    drop(loaded.references.dark_button, dragged(files / "dark.mrc"))
     settle(qtbot, loaded)
     click(qtbot, loaded.orientation.controls.start_button)
     settle(qtbot, loaded)

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from closing import close
 from inspector_dock import (
     COUNTS,
     DOCTOR,
@@ -275,9 +276,7 @@ def test_verifying_ends_when_its_layer_or_the_widget_goes(
     qtbot.mouseClick(widget.frames.controls.start_button, LEFT)
     qtbot.waitUntil(reached.is_set)
     if how == "close":
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
-        qtbot.waitSignal(widget.destroyed).wait()
+        close(widget, viewer, qtbot)
         opened.set()
         return
     if how == "select":

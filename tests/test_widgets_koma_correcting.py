@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from closing import close
 from koma_dock import (
     CARBON,
     LEFT,
@@ -11,9 +12,6 @@ from koma_dock import (
     choose_folder,
     click_row,
     click_tick,
-    close,
-    drop,
-    files,
     gate,
     own_cache,
     paths,
@@ -25,7 +23,7 @@ from koma_dock import (
     viewer,
     widget,
 )
-from mouse import drag_line
+from mouse import drag_line, dragged, drop
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -101,7 +99,7 @@ class TestTheRadius:
         rng = np.random.default_rng(0)
         for index in range(5):
             nm.write(tmp_path / f"{index}.mrc", rng.poisson(2.0, (6, 64, 64)).astype(np.uint8))
-        drop(widget, files(tmp_path))
+        drop(widget, dragged(tmp_path))
         read_session(qtbot, widget)
         assert "brings in more noise than it takes away" in widget.noise.text()
         widget.noise.setText("")
@@ -170,7 +168,7 @@ class TestThePreview:
         gate.close(paths[3], 0)
         qtbot.mouseClick(read.preview_button, LEFT)
         qtbot.waitUntil(gate.reached.is_set)
-        close(qtbot, viewer, read)
+        close(read, viewer, qtbot)
         gate.opened.set()
         qtbot.waitUntil(lambda: not Job._running)
         assert not viewer.layers
@@ -248,7 +246,7 @@ class TestCorrectingAll:
         for path in paths[:4]:
             nm.write(tmp_path / f"{path.stem}.mrcz", nm.read(path))
         before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
-        drop(widget, files(tmp_path))
+        drop(widget, dragged(tmp_path))
         read_session(qtbot, widget)
         widget.export.correct_into(str(tmp_path))
         assert "Choose another folder" in widget.export.controls.status.text()
@@ -258,7 +256,7 @@ class TestCorrectingAll:
         (tmp_path / "in").mkdir()
         (tmp_path / "out").mkdir()
         (tmp_path / "in" / "bad.mrc").write_bytes(b"no movie at all")
-        drop(widget, files(tmp_path / "in", *paths))
+        drop(widget, dragged(tmp_path / "in", *paths))
         read_session(qtbot, widget)
         with qtbot.waitSignal(widget.export.finished):
             widget.export.correct_into(str(tmp_path / "out"))
@@ -276,7 +274,7 @@ class TestCorrectingAll:
         gate.close(paths[2], 4)
         read.export.correct_into(str(tmp_path))
         qtbot.waitUntil(gate.reached.is_set)
-        close(qtbot, viewer, read)
+        close(read, viewer, qtbot)
         gate.opened.set()
         qtbot.waitUntil(lambda: len(notification_manager.records) == 1)
         assert "Cancelled. 2 stacks" in str(notification_manager.records[0].message)

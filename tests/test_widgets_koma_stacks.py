@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from closing import close
 from koma_dock import (
     CARBON,
     LEFT,
@@ -14,9 +15,6 @@ from koma_dock import (
     choose_folder,
     click_row,
     click_tick,
-    close,
-    drop,
-    files,
     gate,
     own_cache,
     paths,
@@ -27,10 +25,13 @@ from koma_dock import (
     viewer,
     widget,
 )
+from mouse import dragged, drop
 from qtpy.QtCore import QPoint, Qt
 
 import napari_mrcz as nm
 from napari_mrcz.widgets.koma.widget import KomaSession
+
+MOVED = Qt.DropAction.MoveAction
 
 # Fixtures, which pytest finds by their names here.
 __all__ = [
@@ -65,11 +66,11 @@ class TestTheList:
 
     @pytest.mark.parametrize("onto", ["panel", "list"])
     def test_files_are_dropped(self, widget, paths, onto):
-        drop(widget if onto == "panel" else widget.box.stacks.viewport(), files(*paths[:3]))
+        drop(widget if onto == "panel" else widget.box.stacks.viewport(), dragged(*paths[:3]))
         assert names(widget) == [path.name for path in paths[:3]]
 
     def test_an_empty_folder_is_told(self, widget, tmp_path):
-        drop(widget, files(tmp_path))
+        drop(widget, dragged(tmp_path))
         assert widget.box.details.text() == "There are no movies in this folder."
 
     def test_stacks_are_dragged(self, read, qtbot):
@@ -77,7 +78,7 @@ class TestTheList:
         data = read.box.stacks.model().mimeData([read.box.stacks.model().index(0)])
         fourth = row_rect(read, 3)
         with qtbot.waitSignal(read.curve_shown):
-            drop(read.box.stacks.viewport(), data, QPoint(60, fourth.top() + 1))
+            drop(read.box.stacks.viewport(), data, QPoint(60, fourth.top() + 1), MOVED)
         assert names(read)[:4] == ["movie_2.mrc", "movie_3.mrc", "movie_1.mrc", "movie_4.mrc"]
         assert read.box.stacks.current.name == "movie_1.mrc"
         assert read.koma.problem() == ""
@@ -94,7 +95,7 @@ class TestTheList:
         other.box.add(read.koma.entries[:2])
         data = other.box.stacks.model().mimeData([other.box.stacks.model().index(1)])
         before = names(read)
-        drop(read.box.stacks.viewport(), data, QPoint(60, 2))
+        drop(read.box.stacks.viewport(), data, QPoint(60, 2), MOVED)
         assert names(read) == before
 
     def test_buttons_move_and_remove(self, read, qtbot):
@@ -152,7 +153,7 @@ class TestReading:
 
     def test_it_can_be_cancelled(self, widget, qtbot, paths, gate, session_folder):
         """In the middle of a stack, and begun again."""
-        drop(widget, files(session_folder))
+        drop(widget, dragged(session_folder))
         gate.close(paths[3], 4)
         with qtbot.waitSignal(widget.reading.cancelled):
             qtbot.mouseClick(widget.reading.start_button, LEFT)
@@ -168,7 +169,7 @@ class TestReading:
 
     def test_the_first_stack_that_enters_is_selected(self, widget, qtbot, session_folder):
         """So that there is one to be previewed."""
-        drop(widget, files(session_folder))
+        drop(widget, dragged(session_folder))
         widget.koma.set_enters(widget.koma.entries[0], False)
         assert widget.box.stacks.current is None
         read_session(qtbot, widget)
@@ -176,7 +177,7 @@ class TestReading:
         assert widget.preview_button.isEnabled()
 
     def test_what_was_selected_stays_selected(self, widget, qtbot, session_folder):
-        drop(widget, files(session_folder))
+        drop(widget, dragged(session_folder))
         widget.box.stacks.select([widget.koma.entries[3]])
         read_session(qtbot, widget)
         assert widget.box.stacks.selected == [widget.koma.entries[3]]
@@ -200,15 +201,15 @@ class TestReading:
     def test_the_widget_may_be_closed_meanwhile(
         self, widget, qtbot, paths, gate, viewer, session_folder
     ):
-        drop(widget, files(session_folder))
+        drop(widget, dragged(session_folder))
         gate.close(paths[3], 2)
         qtbot.mouseClick(widget.reading.start_button, LEFT)
         qtbot.waitUntil(gate.reached.is_set)
-        close(qtbot, viewer, widget)
+        close(widget, viewer, qtbot)
         gate.opened.set()
 
     def test_a_stack_may_be_removed_meanwhile(self, widget, qtbot, paths, gate, session_folder):
-        drop(widget, files(session_folder))
+        drop(widget, dragged(session_folder))
         gate.close(paths[3], 2)
         with qtbot.waitSignal(widget.reading.returned):
             qtbot.mouseClick(widget.reading.start_button, LEFT)
@@ -233,7 +234,7 @@ class TestReading:
     def test_a_bad_file_is_named(self, widget, qtbot, paths, tmp_path):
         """In red; the others are read."""
         (tmp_path / "bad.mrc").write_bytes(b"no movie at all")
-        drop(widget, files(tmp_path, *paths))
+        drop(widget, dragged(tmp_path, *paths))
         read_session(qtbot, widget)
         assert "1 cannot be used: bad.mrc" in widget.reading.status.text()
         row = names(widget).index("bad.mrc")
@@ -304,7 +305,7 @@ class TestOpenLayers:
         ]  # fmt: skip
 
     def test_layers_may_change_when_the_widget_is_gone(self, layers, widget, qtbot, viewer):
-        close(qtbot, viewer, widget)
+        close(widget, viewer, qtbot)
         layers[0].name = "other"
         layers[0].scale = (1, 2, 2)
         viewer.layers.clear()

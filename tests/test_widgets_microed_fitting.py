@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from closing import close
 from microed_dock import (
     LEFT,
     SWEEP,
@@ -229,15 +230,6 @@ def test_a_single_pattern_can_be_corrected(widget, viewer, qtbot):
 
 
 # The window ---------------------------------------------------------------------------------------
-
-
-def close(widget, viewer, qtbot) -> None:
-    """Close the dock, and wait until the widget is gone."""
-    gone = []
-    widget.destroyed.connect(lambda: gone.append(True))
-    viewer.window.remove_dock_widget(widget)
-    widget.deleteLater()
-    qtbot.waitUntil(lambda: bool(gone))
 
 
 def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, sweep, qtbot):

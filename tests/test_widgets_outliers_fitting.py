@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from closing import close
 from gate import Gate
 from outliers_dock import (
     COUNTS,
     LEFT,
     choose,
-    close,
     fit_layer,
     fitted,
     movie,

@@ -4,13 +4,13 @@ import threading
 
 import numpy as np
 import pytest
+from closing import close
 from mouse import drag_line
 from outliers_dock import (
     COUNTS,
     LEFT,
     PIXEL_SIZE,
     choose,
-    close,
     fit_layer,
     fitted,
     movie,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from closing import close
 from gate import Gate
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QColor
@@ -411,11 +412,7 @@ def test_the_widget_may_be_closed_while_it_estimates(gated, qtbot, viewer):
 
 def test_layers_may_change_when_the_widget_is_gone(widget, qtbot, viewer):
     """It has let go of the viewer."""
-    gone = []
-    widget.destroyed.connect(lambda: gone.append(True))
-    viewer.window.remove_dock_widget(widget)
-    widget.deleteLater()
-    qtbot.waitUntil(lambda: bool(gone))
+    close(widget, viewer, qtbot)
     viewer.layers[0].name = "other"
     viewer.add_image(np.zeros((3, 4)))
     viewer.layers.clear()
