@@ -49,8 +49,12 @@ class TestLayers:
         assert loaded.layers.layer is None
         assert "Open or add a movie" in loaded.references.summary.text()
         settle(qtbot, loaded)
-        gc.collect()
-        assert kept() is None
+
+        def gone() -> bool:
+            gc.collect()
+            return kept() is None
+
+        qtbot.waitUntil(gone)
 
     def test_a_movie_removed_in_the_middle_of_a_preview(self, gated, qtbot, viewer):
         """No layer comes after it."""
