@@ -42,7 +42,8 @@ def in_order(
     """Give an iterator of ``work(item)``; at most `threads` + 1 results are waited for at a time.
 
     An executor's own ``map`` takes all items at once: where there are hundreds of thousands of
-    frames, those that wait would take more memory than their pixels.
+    frames, those that wait would take more memory than their pixels. One thread is the caller's:
+    a process that may take one processor takes no second one.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def in_order(
     items : iterable
         Taken one by one, in the thread that takes the results.
     threads : int
-        How many.
+        How many, at least 1.
     name : str
         What the threads are called.
 
@@ -61,6 +62,9 @@ def in_order(
         Results in the order of the items, or what `work` raised. When the context ends, early or
         by an error, nothing more is begun and the threads end.
     """
+    if threads == 1:
+        yield map(work, items)
+        return
     pending: deque[Future[Result]] = deque()
 
     def results(pool: ThreadPoolExecutor) -> Iterator[Result]:

@@ -413,11 +413,7 @@ def _unpickled(
 
 
 def _in_threads(work: Callable[[int], None], count: int) -> None:
-    threads = min(count, processors())
-    if threads <= 1:
-        for i in range(count):
-            work(i)
-        return
+    threads = max(1, min(count, processors()))
     with in_order(work, range(count), threads, "napari-mrcz-read") as done:
         for _ in done:
             pass
