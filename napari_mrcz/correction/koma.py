@@ -118,12 +118,13 @@ class KomaNormalization:
 
 def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Give the means of 16 x 16 cells of an image, fewer where it has fewer pixels."""
-    sums, counts = np.asarray(image, np.float64), np.ones(image.shape)
-    for axis, size in enumerate(image.shape):
-        cells = min(_CELLS, size)
-        starts = np.arange(cells) * size // cells
-        sums, counts = (np.add.reduceat(a, starts, axis) for a in (sums, counts))
-    return sums / counts
+    means: npt.NDArray[np.float64] = np.asarray(image, np.float64)
+    starts = [np.arange(min(_CELLS, size)) * size // min(_CELLS, size) for size in image.shape]
+    for axis, at in enumerate(starts):
+        means = np.add.reduceat(means, at, axis)
+    rows, columns = (np.diff(at, append=size) for at, size in zip(starts, image.shape, strict=True))
+    means /= np.outer(rows, columns)
+    return means
 
 
 def contrast_scores(
