@@ -8,45 +8,15 @@ from mouse import dragged, drop
 from qtpy.QtCore import QPoint, QRect, Qt
 from qtpy.QtWidgets import QFileDialog, QStyle, QStyleOptionViewItem
 
-import napari_mrcz as nm
-from napari_mrcz import folders
-from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 from napari_mrcz.widgets.koma.widget import KomaSession
 
-N_STACKS, N_FRAMES, SHAPE = 9, 6, (64, 80)
-CARBON = 4
 LEFT = Qt.MouseButton.LeftButton
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Give each test a cache folder of its own."""
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: cache)
 
 
 @pytest.fixture(autouse=True)
 def all_progress(monkeypatch):
     """Show every step of progress: small sessions are done before the first is due."""
     monkeypatch.setattr("napari_mrcz.widgets.base.job._REPORT_EVERY_S", 0.0)
-
-
-@pytest.fixture(scope="module")
-def session_folder(tmp_path_factory) -> Path:
-    """Return a folder with a session of nine movies, of which one shows carbon."""
-    folder = tmp_path_factory.mktemp("session")
-    session = simulate_session(
-        N_STACKS, N_FRAMES, SHAPE, dose=2.0, exceptions={CARBON: CARBON_EDGE}, seed=4
-    )
-    for index, movie in enumerate(session.iter_movies(), start=1):
-        nm.write(folder / f"movie_{index}.mrc", movie.frames, pixel_size=(0, 1.35, 1.35))
-    return folder
-
-
-@pytest.fixture
-def paths(session_folder) -> list[Path]:
-    """Return the movies in order."""
-    return [session_folder / f"movie_{index}.mrc" for index in range(1, N_STACKS + 1)]
 
 
 @pytest.fixture

@@ -4,25 +4,20 @@ import numpy as np
 import pytest
 from closing import close
 from koma_dock import (
-    CARBON,
     LEFT,
-    N_FRAMES,
-    N_STACKS,
     all_progress,
     choose_folder,
     click_row,
     click_tick,
     gate,
-    own_cache,
-    paths,
     read,
     read_session,
     row_rect,
-    session_folder,
     settle,
     viewer,
     widget,
 )
+from koma_session import CARBON, N_FRAMES, N_STACKS, own_cache, paths, session_folder
 from mouse import drag_line, dragged, drop
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import (

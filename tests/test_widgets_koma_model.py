@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, own_cache, paths, session_folder
 
 import napari_mrcz as nm
-from napari_mrcz import folders
 from napari_mrcz.session import Session, noise_within
 from napari_mrcz.session.session import summarise
-from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.koma.correcting import Targets
 from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
@@ -17,33 +16,8 @@ from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
 from napari_mrcz.widgets.koma.pace import Pace
 from napari_mrcz.widgets.koma.reading import Entry, read_session
 
-N_STACKS, N_FRAMES, SHAPE = 9, 6, (64, 80)
-CARBON = 4
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Give each test a cache folder of its own."""
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: cache)
-
-
-@pytest.fixture(scope="module")
-def session_folder(tmp_path_factory) -> Path:
-    """Return a folder with a session of nine movies, of which one shows carbon."""
-    folder = tmp_path_factory.mktemp("session")
-    session = simulate_session(
-        N_STACKS, N_FRAMES, SHAPE, dose=2.0, exceptions={CARBON: CARBON_EDGE}, seed=4
-    )
-    for index, movie in enumerate(session.iter_movies(), start=1):
-        nm.write(folder / f"movie_{index}.mrc", movie.frames, pixel_size=(0, 1.35, 1.35))
-    return folder
-
-
-@pytest.fixture
-def paths(session_folder) -> list[Path]:
-    """Return the movies in order."""
-    return [session_folder / f"movie_{index}.mrc" for index in range(1, N_STACKS + 1)]
+# Fixtures, which pytest finds by their names here.
+__all__ = ["own_cache", "paths", "session_folder"]
 
 
 @pytest.fixture

@@ -6,25 +6,19 @@ import numpy as np
 import pytest
 from closing import close
 from koma_dock import (
-    CARBON,
     LEFT,
-    N_FRAMES,
-    N_STACKS,
-    SHAPE,
     all_progress,
     choose_folder,
     click_row,
     click_tick,
     gate,
-    own_cache,
-    paths,
     read,
     read_session,
     row_rect,
-    session_folder,
     viewer,
     widget,
 )
+from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, own_cache, paths, session_folder
 from mouse import dragged, drop
 from qtpy.QtCore import QPoint, Qt
 
