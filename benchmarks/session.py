@@ -157,7 +157,7 @@ def koma_time() -> Iterator[Row]:
     few = [rng.poisson(40.0, (2048, 2048)).astype(np.uint16) for _ in range(4)]
 
     def walk(radius: int) -> Callable[[], Frame]:
-        rolling = RollingAverage(lambda index: few[index % 4] / 40, range(400), radius)
+        rolling = RollingAverage(lambda index: (few[index % 4], 40), range(400), radius)
         rolling.at(100)
         position = iter(range(101, 400))
         return lambda: rolling.at(next(position))

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.batch import cluster
-from napari_mrcz.batch.correct import correct_all
+from napari_mrcz.batch import cluster, run_all
+from napari_mrcz.batch.correct import Correct, correct_all
 from napari_mrcz.batch.correct import corrected as corrected_by
+from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.recipe.history import recipe_of
 from napari_mrcz.simulation import simulate_movie
@@ -363,6 +365,21 @@ def test_files_are_told_of_when_the_scheduler_is_lost(session, tmp_path):
     failed = [outcome for outcome in outcomes if not outcome.ok]
     assert len(failed) >= len(sources) - 2
     assert all("scheduler or its workers were lost" in outcome.error for outcome in failed)
+
+
+def test_averages_as_large_as_a_camera_travel_without_a_word(tmp_path):
+    """Dask warns of tasks above 10 MB."""
+    frame = np.random.default_rng(0).integers(0, 9, (2048, 2048), np.uint8)
+    source, target = str(tmp_path / "a.mrcz"), str(tmp_path / "b.mrcz")
+    nm.write(source, frame[np.newaxis])
+    task = Correct(source, target, Recipe(), koma=KomaNormalization(frame, 0.0))
+    with cluster(workers=1) as client, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        (outcome,) = run_all([task], client=client)
+    assert outcome.ok, outcome.error
+    assert not said
+    with nm.open(target) as stack:
+        assert not stack[0].any()
 
 
 def test_ctrl_c_is_left_to_the_process_that_ends_the_workers():

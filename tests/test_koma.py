@@ -24,6 +24,11 @@ from napari_mrcz.simulation import (
 N_STACKS, N_FRAMES = 60, 40
 
 
+def single(means):
+    """Give what a rolling average asks for, of stacks of one frame each."""
+    return lambda index: (means[index], 1)
+
+
 def neighbours_by_the_book(index, members, radius):
     """Give the 2 x radius others around a stack, shifted where the session ends."""
     others = [j for j in members if j != index]
@@ -40,7 +45,7 @@ def test_rolling_equals_direct_for_every_stack_radius_and_exclusion(data):
     order = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     means = rng.random((n, 2, 3)) * 10.0 ** rng.integers(-3, 4, (n, 1, 1))
-    rolling = RollingAverage(means.__getitem__, members, radius)
+    rolling = RollingAverage(single(means), members, radius)
     for index in order:
         expected = neighbours_by_the_book(index, members, radius)
         assert rolling.neighbours(index) == expected
@@ -48,7 +53,7 @@ def test_rolling_equals_direct_for_every_stack_radius_and_exclusion(data):
             direct = means[expected].mean(axis=0)
             # Means are rounded by no more than 1/2^26 of their own average pixel.
             np.testing.assert_allclose(rolling.at(index), direct, 0, 2**-26 * means.max())
-            anew = RollingAverage(means.__getitem__, members, radius)
+            anew = RollingAverage(single(means), members, radius)
             np.testing.assert_array_equal(rolling.at(index), anew.at(index), strict=True)
         else:
             with pytest.raises(ValueError, match="one stack alone"):
@@ -58,13 +63,13 @@ def test_rolling_equals_direct_for_every_stack_radius_and_exclusion(data):
 def test_a_step_costs_the_same_whatever_the_radius():
     calls = []
 
-    def mean_of(index):
+    def sum_of(index):
         calls.append(index)
-        return np.zeros((1, 1))
+        return np.zeros((1, 1)), 1
 
     per_step = []
     for radius in (4, 25):
-        rolling = RollingAverage(mean_of, range(100), radius)
+        rolling = RollingAverage(sum_of, range(100), radius)
         rolling.at(40)
         calls.clear()
         for index in range(41, 61):
@@ -77,9 +82,9 @@ def test_a_step_costs_the_same_whatever_the_radius():
 def test_a_pixel_without_a_number_spoils_no_later_average():
     means = np.random.default_rng(3).random((30, 4, 4))
     means[10, 1, 2], means[12, 0, 0] = np.nan, np.inf
-    rolling = RollingAverage(means.__getitem__, range(30), 3)
+    rolling = RollingAverage(single(means), range(30), 3)
     for index in range(30):
-        anew = RollingAverage(means.__getitem__, range(30), 3).at(index)
+        anew = RollingAverage(single(means), range(30), 3).at(index)
         np.testing.assert_array_equal(rolling.at(index), anew)
         near = neighbours_by_the_book(index, range(30), 3)
         assert np.isfinite(anew).all() == (10 not in near and 12 not in near)
@@ -88,24 +93,24 @@ def test_a_pixel_without_a_number_spoils_no_later_average():
 def test_a_stack_that_cannot_be_read_leaves_no_half_step_behind():
     means, gone = np.random.default_rng(4).random((20, 4, 4)), {13}
 
-    def mean_of(index):
+    def sum_of(index):
         if index in gone:
             raise OSError("gone")
-        return means[index]
+        return means[index], 1
 
-    rolling = RollingAverage(mean_of, range(20), 3)
+    rolling = RollingAverage(sum_of, range(20), 3)
     rolling.at(9)
     with pytest.raises(OSError, match="gone"):
         rolling.at(10)
     gone.clear()
-    anew = RollingAverage(mean_of, range(20), 3)
+    anew = RollingAverage(sum_of, range(20), 3)
     np.testing.assert_array_equal(rolling.at(10), anew.at(10))
 
 
 @pytest.mark.parametrize("radius", [0, -1])
 def test_no_radius_is_refused(radius):
     with pytest.raises(ValueError, match="at least 1"):
-        RollingAverage(lambda index: np.zeros((1, 1)), [0, 1], radius)
+        RollingAverage(single(np.zeros((2, 1, 1))), [0, 1], radius)
 
 
 def test_the_average_is_subtracted_and_its_mean_added_back():
@@ -192,7 +197,7 @@ def test_the_curve_is_what_the_normalised_frames_show(vacuum):
         for index, frames in some.items():
             normalised = frames
             if radius:
-                rolling = RollingAverage(lambda j: sums[j] / N_FRAMES, range(N_STACKS), radius)
+                rolling = RollingAverage(lambda j: (sums[j], N_FRAMES), range(N_STACKS), radius)
                 koma = KomaNormalization(rolling.at(index), 1.0)
                 normalised = np.stack([koma(frame) for frame in frames])
             assert mean_pearson(normalised) == pytest.approx(curves[row, index], abs=1e-5)
@@ -215,7 +220,7 @@ def test_no_ghost_of_the_specimen_is_subtracted():
         return specimens @ standardised / standardised.size
 
     for radius in (4, 12, 25):
-        rolling = RollingAverage(means.__getitem__, range(N_STACKS), radius)
+        rolling = RollingAverage(single(means), range(N_STACKS), radius)
         ghosts, not_knocked_out = [], []
         for index in range(N_STACKS):
             average = rolling.at(index)

@@ -209,15 +209,25 @@ def test_a_damaged_summary_is_made_again(paths, stacks):
     np.testing.assert_array_equal(Session(paths[:1]).total(0), stacks[0].sum(axis=0))
 
 
-def test_sums_are_kept_exactly(tmp_path):
+@pytest.mark.parametrize(
+    ("frames", "sums", "dtype"),
+    [
+        (np.array([[[0, 200]], [[0, 55]]], np.uint8), [[0, 255]], np.uint8),
+        (np.array([[[0, 200]], [[0, 56]]], np.uint8), [[0, 256]], np.uint16),
+        (np.array([[[-1, 9]], [[0, 0]]], np.int16), [[-1, 9]], np.int16),
+        (np.array([[[0, 2**39]], [[0, 2**39]]], np.int64), [[0, 2**40]], np.uint64),
+        (np.array([[[0.5, 1]], [[0.25, 2]]], np.float32), [[0.75, 3]], np.float32),
+    ],
+)
+def test_sums_are_kept_exactly_and_small(frames, sums, dtype, tmp_path):
+    found = summaries.summarise(nm.Stack.from_array(frames))
     store = SummaryStore(tmp_path / "sums")
-    for low, high, dtype in ((0, 255, "u1"), (0, 256, "u2"), (-1, 9, "i2"), (0, 2**40, "u8")):
-        summary = store.save("key", np.array([[low, high]]), 3, 1.5)
-        assert summary.sum.tolist() == [[low, high]]
+    for summary in (store.save("key", found), store.load("key")):
+        assert summary.sum.tolist() == sums
         assert summary.sum.dtype == dtype
-        loaded = store.load("key")
-        assert (loaded.n_frames, loaded.variance) == (3, 1.5)
-        assert loaded.thumbnail.tolist() == [[low / 3, high / 3]]
+        assert summary.n_frames == 2
+        assert summary.variance == sum(frame.var() for frame in frames)
+        assert (2 * summary.thumbnail).tolist() == sums
     assert store.load("other") is None
 
 

@@ -23,7 +23,7 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign import open_movie
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
-from napari_mrcz.session.summaries import summarise
+from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import write
 
 if TYPE_CHECKING:
@@ -49,18 +49,12 @@ class Surveyed:
     ----------
     outliers : dict or None
         The outlier filter that was fitted, described.
-    total : ndarray, shape (y, x)
-        Sum of the corrected frames.
-    n_frames : int
-        How many.
-    variance : float
-        Of each frame over its pixels, added up.
+    sum : StackSum
+        Of the corrected frames.
     """
 
     outliers: Mapping[str, Any] | None
-    total: npt.NDArray[Any]
-    n_frames: int
-    variance: float
+    sum: StackSum
 
 
 @dataclass(frozen=True)
@@ -83,9 +77,8 @@ class Survey:
         start = time.perf_counter()
         with open_movie(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe)
-            total, variance = summarise(stack, staged(report, "summing"))
-        described = None if outliers is None else dict(outliers.describe())
-        surveyed = Surveyed(described, total, len(stack), variance)
+            found = summarise(stack, staged(report, "summing"))
+        surveyed = Surveyed(None if outliers is None else dict(outliers.describe()), found)
         return Outcome.done(start, self.source, result=surveyed)
 
 
@@ -190,12 +183,10 @@ def correct_all(
     surveys = (Survey(source, recipe) for source in sources)
     for outcome in run_all(surveys, client=client, report=report):
         if outcome.ok:
-            found = outcome.result
-            session.learn(
-                sources.index(outcome.source), found.total, found.n_frames, found.variance
-            )
+            found: Surveyed = outcome.result
+            session.learn(sources.index(outcome.source), found.sum)
             surveyed[outcome.source] = found.outliers
-            shapes[outcome.source] = found.total.shape
+            shapes[outcome.source] = found.sum.total.shape
         else:
             yield outcome
     usable = [source for source in sources if source in surveyed]

@@ -26,12 +26,16 @@ _ATTEMPTS = 3
 # What dask raises where they are gone for good.
 _LOST = ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError")
 # Of workers here. dask has them give every large array back to the system at once and take the next
-# one page by page, which took a third of their time; and looks at what they do each 10 ms.
+# one page by page, which took a third of their time; and it looks at what they do each 10 ms, and
+# whether they, and what watches over them, are still quick each 20 ms.
 _OF_WORKERS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
     "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
 }
+# Of whoever sends tasks: an average is as large as a frame, which is no reason for a warning.
+_OF_SENDERS = {"distributed.admin.large-graph-warning-threshold": "1 PiB"}
 # Tasks sent ahead, for each thread of the workers.
 _QUEUED = 2
 
@@ -161,7 +165,7 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         except OSError as error:
             advice = "Start one with: dask scheduler"
             raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error
-        with client:
+        with client, dask.config.set(_OF_SENDERS):
             yield client
         return
     # A thread each: one task keeps all its worker's processors busy by itself.
@@ -174,7 +178,12 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
             dashboard_address="127.0.0.1:0",
             preload=["napari_mrcz.batch.worker"],
         )
-    with local, Client(local, set_as_default=False) as client:
+    with (
+        local,
+        # On one machine results come straight from the workers, not by way of the scheduler.
+        Client(local, set_as_default=False, direct_to_workers=True) as client,
+        dask.config.set(_OF_SENDERS),
+    ):
         yield client
 
 

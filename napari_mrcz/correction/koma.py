@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.rolling import RollingAverage
+from napari_mrcz.correction.rolling import neighbours_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,21 +198,16 @@ def noise_by_radius(
     """
     result = np.full((len(radii), len(members)), np.nan)
     for row, radius in enumerate(radii):
-        rolling = RollingAverage(_no_image, members, radius) if radius else None
         for column, i in enumerate(members):
             n = int(n_frames[i])
             if n < 2 or variances[i] <= 0:
                 continue
             weights = np.zeros(len(n_frames))
-            if rolling is not None:
-                near = rolling.neighbours(i)
+            if radius:
+                near = neighbours_of(i, members, radius)
                 weights[near] = 1 / (n_frames[near] * len(near))
             cov_sk = float(weights @ covariances[i])
             var_k = float(weights @ covariances @ weights)
             covariance = (covariances[i, i] - variances[i]) / (n * (n - 1)) - 2 * cov_sk / n + var_k
             result[row, column] = covariance / ((variances[i] - 2 * cov_sk) / n + var_k)
     return result
-
-
-def _no_image(index: int) -> npt.NDArray[Any]:
-    raise AssertionError(f"stack {index} is not needed to tell its neighbours")

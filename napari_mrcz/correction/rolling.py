@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["NO_NEIGHBOURS", "RollingAverage"]
+__all__ = ["NO_NEIGHBOURS", "RollingAverage", "neighbours_of"]
 
 NO_NEIGHBOURS = (
     "KOMA subtracts the mean of other stacks of the session, and there is none: "
@@ -22,12 +22,29 @@ NO_NEIGHBOURS = (
 # Bits that a mean frame keeps below its average pixel: two more than float32 has. Those above are
 # for hot pixels, times the stacks of a window: a hundred million average pixels in all.
 _FRACTION_BITS = 26
+# Pixels that are rounded at a time, so that they stay in the processor's cache.
+_STRIP = 2**17
+
+
+class _Grid(NamedTuple):
+    """What the pixels of a stack's mean are rounded to.
+
+    Attributes
+    ----------
+    step : float
+        A power of two, or 0 for an image of zeros.
+    is_finite : bool
+        Whether all pixels are numbers.
+    """
+
+    step: float
+    is_finite: bool
 
 
 class RollingAverage:
     """The average of the neighbours of each stack, from a running total.
 
-    From one stack to the next costs two additions and two subtractions, whatever the radius; one
+    From one stack to the next costs one addition and two subtractions, whatever the radius; one
     image is held. Any order is allowed: a jump sums anew. The window always holds 2 x radius
     stacks where there are so many: it shifts at the ends, and goes round stacks left out.
 
@@ -36,8 +53,9 @@ class RollingAverage:
 
     Parameters
     ----------
-    mean_of : callable
-        Gives the mean frame (y, x) of the stack with a given index.
+    sum_of : callable
+        Gives the sum of the frames (y, x) of the stack with a given index, and how many they are.
+        It may lie in a file: it is read a few rows at a time.
     members : sequence of int
         Indices of the stacks that may be averaged, ascending.
     radius : int
@@ -50,19 +68,23 @@ class RollingAverage:
     """
 
     def __init__(
-        self, mean_of: Callable[[int], npt.NDArray[Any]], members: Sequence[int], radius: int
+        self,
+        sum_of: Callable[[int], tuple[npt.NDArray[Any], int]],
+        members: Sequence[int],
+        radius: int,
     ) -> None:
         if radius < 1:
             raise ValueError(f"a radius is at least 1 stack, not {radius}")
-        self._mean_of = mean_of
+        self._sum_of = sum_of
         self._members = tuple(members)
         self._radius = radius
         self._window = range(0)
         self._total: npt.NDArray[np.float64] | None = None
+        self._grids: dict[int, _Grid] = {}
 
     def neighbours(self, index: int) -> list[int]:
         """Give the stacks whose mean is subtracted from stack `index`, which is not among them."""
-        return [self._members[p] for p in self._window_of(index) if self._members[p] != index]
+        return neighbours_of(index, self._members, self._radius)
 
     def at(self, index: int) -> npt.NDArray[np.float64]:
         """Give the average for stack `index`, (y, x).
@@ -75,22 +97,12 @@ class RollingAverage:
         count = len(self.neighbours(index))
         if not count:
             raise ValueError(NO_NEIGHBOURS)
-        window = self._window_of(index)
-        total = self._roll_to(window)
-        if len(window) > count:
-            own = self._rounded(index)
-            is_number = np.isfinite(own).all()
-            total = total - own if is_number else self._sum_of(self.neighbours(index))
-        average: npt.NDArray[np.float64] = total / count
+        window = _window_of(index, self._members, self._radius)
+        average = self._roll_to(window).copy()
+        if len(window) > count and not self._shift(average, index, np.subtract):
+            average = self._anew(self.neighbours(index))
+        average /= count
         return average
-
-    def _window_of(self, index: int) -> range:
-        """Give the positions among the members that are summed, `index` included if it is one."""
-        position = bisect.bisect_left(self._members, index)
-        is_member = position < len(self._members) and self._members[position] == index
-        size = min(2 * self._radius + is_member, len(self._members))
-        start = min(max(position - self._radius, 0), len(self._members) - size)
-        return range(start, start + size)
 
     def _roll_to(self, window: range) -> npt.NDArray[np.float64]:
         leaving = [self._members[p] for p in self._window if p not in window]
@@ -101,7 +113,7 @@ class RollingAverage:
             is_near = len(leaving) + len(entering) < len(window)
             total = self._stepped(total, leaving, entering) if is_near else None
         if total is None:
-            total = self._sum_of([self._members[p] for p in window])
+            total = self._anew([self._members[p] for p in window])
         self._total, self._window = total, window
         return total
 
@@ -110,29 +122,79 @@ class RollingAverage:
     ) -> npt.NDArray[np.float64] | None:
         """Give the total one step further; None where only a new sum gets rid of a NaN."""
         for index in leaving:
-            mean = self._rounded(index)
-            if not np.isfinite(mean).all():
+            if not self._shift(total, index, np.subtract):
                 return None
-            total -= mean
         for index in entering:
-            total += self._rounded(index)
+            self._shift(total, index, np.add)
         return total
 
-    def _sum_of(self, indices: Sequence[int]) -> npt.NDArray[np.float64]:
-        total = self._rounded(indices[0])
-        for index in indices[1:]:
-            total += self._rounded(index)
+    def _anew(self, indices: Sequence[int]) -> npt.NDArray[np.float64]:
+        total = np.zeros(self._sum_of(indices[0])[0].shape)
+        for index in indices:
+            self._shift(total, index, np.add)
         return total
 
-    def _rounded(self, index: int) -> npt.NDArray[np.float64]:
-        """Give a stack's mean frame as multiples of a power of two, in an array of its own."""
-        mean = np.array(self._mean_of(index), np.float64)
-        level = np.abs(mean).mean()
-        if not np.isfinite(level):
-            level = np.abs(mean[np.isfinite(mean)]).sum() / mean.size
-        step = np.ldexp(1.0, np.frexp(level)[1] - _FRACTION_BITS)
-        if step > 0:
-            mean /= step
-            np.rint(mean, out=mean)
-            mean *= step
-        return mean
+    def _shift(self, total: npt.NDArray[np.float64], index: int, operation: np.ufunc) -> bool:
+        """Add or subtract a stack's rounded mean frame in place.
+
+        Returns
+        -------
+        bool
+            Whether all its pixels are numbers; otherwise nothing is subtracted.
+        """
+        image, n_frames = self._sum_of(index)
+        grid = self._grids.get(index)
+        if grid is None:
+            grid = self._grids[index] = _grid_of(image, n_frames)
+        if operation is np.subtract and not grid.is_finite:
+            return False
+        for rows in _strips(image):
+            mean = np.divide(image[rows], n_frames, dtype=np.float64)
+            if grid.step > 0:
+                mean /= grid.step
+                np.rint(mean, out=mean)
+                mean *= grid.step
+            operation(total[rows], mean, out=total[rows])
+        return grid.is_finite
+
+
+def neighbours_of(index: int, members: Sequence[int], radius: int) -> list[int]:
+    """Give the stacks around one, without itself.
+
+    Parameters
+    ----------
+    index : int
+        The stack.
+    members : sequence of int
+        Indices of the stacks that may be averaged, ascending.
+    radius : int
+        Stacks to either side; at the ends the window shifts.
+    """
+    window = _window_of(index, members, radius)
+    return [members[p] for p in window if members[p] != index]
+
+
+def _window_of(index: int, members: Sequence[int], radius: int) -> range:
+    """Give the positions among the members that are summed, `index` included if it is one."""
+    position = bisect.bisect_left(members, index)
+    is_member = position < len(members) and members[position] == index
+    size = min(2 * radius + is_member, len(members))
+    start = min(max(position - radius, 0), len(members) - size)
+    return range(start, start + size)
+
+
+def _grid_of(image: npt.NDArray[Any], n_frames: int) -> _Grid:
+    """Find what a mean frame is rounded to: a power of two, some 1e-8 of its average pixel."""
+    level, is_finite = 0.0, True
+    for rows in _strips(image):
+        size = np.abs(image[rows].astype(np.float64))
+        told = np.isfinite(size)
+        is_finite &= bool(told.all())
+        level += float(size.sum(where=told))
+    level /= image.size * n_frames
+    return _Grid(float(np.ldexp(1.0, np.frexp(level)[1] - _FRACTION_BITS)), is_finite)
+
+
+def _strips(image: npt.NDArray[Any]) -> Iterator[slice]:
+    height = max(1, _STRIP // image.shape[1])
+    return (np.s_[top : top + height] for top in range(0, len(image), height))

@@ -26,7 +26,7 @@ __all__ = ["AtomicFile", "check_target"]
 
 _PARTIAL = ".partial"
 _OPEN_FILES = "/proc/self/fd"
-_FLUSH_STEP = 2**26
+_FLUSH_STEP = 2**24
 # Between making a named temporary file and locking it, another writer must not take it for litter.
 _YOUNGEST_LITTER_S = 10.0
 

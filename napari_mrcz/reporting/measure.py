@@ -26,7 +26,7 @@ from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
 from napari_mrcz.session import Session, cumulative_dose
 from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise
-from napari_mrcz.session.summaries import summarise
+from napari_mrcz.session.summaries import StackSum, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,12 +47,8 @@ class Measured:
 
     Attributes
     ----------
-    total : ndarray, shape (y, x)
-        Sum of the corrected frames.
-    n_frames : int
-        How many.
-    variance : float
-        Of each frame over its pixels, added up.
+    sum : StackSum
+        Of the corrected frames.
     noise_raw, noise_corrected : float
         Correlated noise; NaN for a movie of one frame.
     n_hot, n_dark : int or None
@@ -65,9 +61,7 @@ class Measured:
         What is odd about the file, if anything.
     """
 
-    total: npt.NDArray[Any]
-    n_frames: int
-    variance: float
+    sum: StackSum
     noise_raw: float
     noise_corrected: float
     n_hot: int | None
@@ -99,11 +93,8 @@ class Measure:
         with movie:
             noise_raw = _noise(movie, "noise as recorded", report)
             stack, outliers = corrected(movie, self.recipe)
-            total, variance = summarise(stack, staged(report, "summing"))
             measured = Measured(
-                total=total,
-                n_frames=len(stack),
-                variance=variance,
+                sum=summarise(stack, staged(report, "summing")),
                 noise_raw=noise_raw,
                 noise_corrected=_noise(stack, "noise when corrected", report),
                 n_hot=None if outliers is None else outliers.n_hot,
@@ -161,10 +152,10 @@ class Measurements:
         index = self.sources.index(outcome.source)
         if outcome.ok:
             found: Measured = outcome.result
-            self._session.learn(index, found.total, found.n_frames, found.variance)
-            y, x = found.total.shape
+            self._session.learn(index, found.sum)
+            y, x = found.sum.total.shape
             self._shapes[index] = (y, x)
-            self._measured[index] = replace(found, total=np.empty((0, 0)))
+            self._measured[index] = replace(found, sum=replace(found.sum, total=np.empty((0, 0))))
         else:
             self._errors[index] = outcome.error
         return replace(outcome, result=None)
@@ -180,14 +171,14 @@ class Measurements:
         for i in self._measured.keys() - set(usable):
             y, x = self._shapes[i]
             error = f"frames of {y} x {x} pixels, where the session has {shape[0]} x {shape[1]}"
-            rows[i] = replace(rows[i], frames=self._measured[i].n_frames, rows=y, columns=x)
+            rows[i] = replace(rows[i], frames=self._measured[i].sum.n_frames, rows=y, columns=x)
             rows[i] = replace(rows[i], error=error)
         if usable:
             rows |= self._rows(usable, shape, electron, limit)
-        short = cut_short({i: self._measured[i].n_frames for i in usable})
+        short = cut_short({i: self._measured[i].sum.n_frames for i in usable})
         averaged = [i for i in usable if not rows[i].high_contrast and i not in short]
         radii, noise = self._noise_by_radius(averaged)
-        n = [self._measured[i].n_frames for i in averaged]
+        n = [self._measured[i].sum.n_frames for i in averaged]
         for i, why in short.items():
             remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
             rows[i] = replace(rows[i], remark=remark)
@@ -224,10 +215,10 @@ class Measurements:
             rows[i] = MovieRow(
                 number=i + 1,
                 movie=self.sources[i],
-                frames=found.n_frames,
+                frames=found.sum.n_frames,
                 rows=shape[0],
                 columns=shape[1],
-                dose=float(thumbnails[k].mean()) * found.n_frames / electron,
+                dose=float(thumbnails[k].mean()) * found.sum.n_frames / electron,
                 dose_before=float(before[k]),
                 hot=found.n_hot,
                 dark=found.n_dark,

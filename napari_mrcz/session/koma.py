@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import warnings
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -167,7 +167,7 @@ class Koma:
                 if len(members) <= 2 * self._radius:
                     said = too_few(max(0, len(members) - 1), self._radius)
                     warnings.warn(f"{said}: there are no more", stacklevel=3)
-                self._rolling = RollingAverage(self._session.mean, members, self._radius)
+                self._rolling = RollingAverage(self._sum_of, members, self._radius)
             return self._rolling
 
     def noise_curve(self, radii: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -190,6 +190,9 @@ class Koma:
         members = [i for i in range(len(self)) if i not in self._left_out]
         summaries = [self._session.summary(i) for i in members]
         return mean_noise(summaries, self._session.covariances(members), radii)
+
+    def _sum_of(self, index: int) -> tuple[npt.NDArray[Any], int]:
+        return self._session.total(index), self._session.summary(index).n_frames
 
     def _find_left_out(self, progress: Callable[[int, int], None] | None) -> dict[int, str]:
         left_out = dict.fromkeys(self._exclude or (), "left out by choice")

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.session.summaries import Summary, SummaryStore, key_of, summarise, sums_folder
+from napari_mrcz.session.summaries import (
+    StackSum,
+    Summary,
+    SummaryStore,
+    key_of,
+    summarise,
+    sums_folder,
+)
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 
@@ -133,10 +140,10 @@ class Session:
                 self._summaries[index] = found
             return found
 
-    def learn(self, index: int, total: npt.NDArray[Any], n_frames: int, variance: float) -> None:
+    def learn(self, index: int, found: StackSum) -> None:
         """Take over what another process has found out of a stack, as `summarise` gives it."""
         with self._lock:
-            self._summaries[index] = self._kept.save(None, total, n_frames, variance)
+            self._summaries[index] = self._kept.save(None, found)
 
     def total(self, index: int) -> npt.NDArray[Any]:
         """Give the sum of a stack's frames, (y, x), mapped from the cache."""
@@ -149,7 +156,8 @@ class Session:
 
     def mean(self, index: int) -> npt.NDArray[np.float64]:
         """Give the mean frame of a stack, (y, x)."""
-        mean: npt.NDArray[np.float64] = self.total(index) / self.summary(index).n_frames
+        n_frames = self.summary(index).n_frames
+        mean: npt.NDArray[np.float64] = np.divide(self.total(index), n_frames, dtype=np.float64)
         return mean
 
     def covariances(
@@ -193,8 +201,7 @@ class Session:
         found = None if key is None else kept.store.load(key)
         if found is not None:
             return found
-        total, variance = summarise(stack, progress)
-        return kept.save(key, total, len(stack), variance)
+        return kept.save(key, summarise(stack, progress))
 
 
 class _Kept:
@@ -205,21 +212,19 @@ class _Kept:
         self._own_keys: list[str] = []
         weakref.finalize(self, _discard, self.store, self._own_keys)
 
-    def save(
-        self, key: str | None, total: npt.NDArray[Any], n_frames: int, variance: float
-    ) -> Summary:
-        """Keep a summary; without a key for as long as there is a session that shares it."""
+    def save(self, key: str | None, found: StackSum) -> Summary:
+        """Keep a sum; without a key for as long as there is a session that shares it."""
         if key is None:
             key = uuid.uuid4().hex
             self._own_keys.append(key)
         try:
-            return self.store.save(key, total, n_frames, variance)
+            return self.store.save(key, found)
         except OSError:
             # A home that cannot be written is no reason to fail.
             folder = tempfile.mkdtemp(prefix="napari-mrcz-")
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             self.store = SummaryStore(folder)
-            return self.store.save(key, total, n_frames, variance)
+            return self.store.save(key, found)
 
 
 def _discard(store: SummaryStore, keys: list[str]) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from napari_mrcz.batch.correct import Correct, Survey, with_orientation
 from napari_mrcz.correction.history import fingerprint
-from napari_mrcz.correction.koma import KomaNormalization, thumbnail
+from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign import open_movie
@@ -164,19 +164,18 @@ class Corrections:
     def _survey(self, movie: Movie, first: Movie | None, report: Report | None) -> Outcome:
         outcome = Survey(movie.target, self._oriented())(report)
         found: Surveyed = outcome.result
-        shape = found.total.shape
+        shape = found.sum.total.shape
         if first is not None and first.summed is not None and shape != first.summed.shape:
             said = f"has frames of {shape}, the stacks before {first.summed.shape}"
             raise MrczError(movie.target, said, advice="A session is of one camera and mode")
         self._sums.save(movie, found)
-        small = thumbnail(found.total) / found.n_frames
         self._ledger.record(
             "summed",
             source=movie.source,
             recipe=self._made_by,
-            n_frames=found.n_frames,
+            n_frames=found.sum.n_frames,
             shape=list(shape),
-            thumbnail=small.tolist(),
+            thumbnail=found.sum.thumbnail.tolist(),
         )
         return replace(outcome, result=None)
 
@@ -229,17 +228,16 @@ class Corrections:
         """Give the average that was used before, if it is of the same stacks."""
         key = [(movie.source, movie.version) for movie in usable], members
         if self._rolling is None or self._rolling[0] != key:
-            rolling = RollingAverage(lambda i: self._mean(usable[i]), members, radius)
+            rolling = RollingAverage(lambda i: self._sum_of(usable[i]), members, radius)
             self._rolling = key, rolling
         return self._rolling[1]
 
-    def _mean(self, movie: Movie) -> npt.NDArray[Any]:
+    def _sum_of(self, movie: Movie) -> tuple[npt.NDArray[Any], int]:
         found = self._sums.load(movie)
         if found is None:  # it was deleted, by us as one that is not needed or by others
             found = Survey(movie.target, self._oriented())().result
             self._sums.save(movie, found)
-        mean: npt.NDArray[Any] = found.total / found.n_frames
-        return mean
+        return found.sum.total, found.sum.n_frames
 
     def _discard_sums(self, usable: list[Movie], members: list[int], radius: int) -> None:
         """Delete the sums of stacks that no window will reach any more.

@@ -10,6 +10,7 @@ import msgpack
 from napari_mrcz.batch.correct import Surveyed
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.metadata import from_tagged, to_plain
+from napari_mrcz.session.summaries import StackSum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,9 +48,7 @@ class Sums:
         content = {
             "of": self._key(movie),
             "outliers": surveyed.outliers,
-            "total": surveyed.total,
-            "n_frames": surveyed.n_frames,
-            "variance": surveyed.variance,
+            "sum": vars(surveyed.sum),
         }
         with AtomicFile(path, overwrite=True) as file:
             file.write(msgpack.packb(to_plain(content)))
@@ -59,9 +58,9 @@ class Sums:
         """Give a sum, if it is there and whole."""
         try:
             content = msgpack.unpackb(self._path(movie).read_bytes(), object_hook=from_tagged)
-            if content.pop("of") != self._key(movie):
+            if content["of"] != self._key(movie):
                 return None
-            return Surveyed(**content)
+            return Surveyed(content["outliers"], StackSum(**content["sum"]))
         except (OSError, ValueError, KeyError, TypeError, msgpack.UnpackException):
             return None
 
