@@ -77,7 +77,8 @@ class Export(QWidget):
         if replaced is None:
             return
         y, x = reading.session.total(0).shape
-        self._pace = Pace(y * x * _ITEMSIZE)
+        n_stacks = len(targets.paths) - len(targets.existing) + len(replaced)
+        self._pace = Pace(n_stacks, y * x * _ITEMSIZE)
         job = self.controls.run(self._koma.correct(targets, replaced))
         if job is not None:
             job.returned.connect(partial(_announce, weakref.ref(self)))

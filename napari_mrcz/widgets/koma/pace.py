@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -18,42 +17,44 @@ _SHORTEST_S = 0.5
 
 
 class Pace:
-    """Times what is reported; of many stacks it needs the first, to tell how long others take.
+    """Times what is reported; it needs a stack's share of it, to tell how long the rest takes.
 
     Parameters
     ----------
+    n_stacks : int
+        That a job goes through.
     frame_nbytes : int
         Of a frame in memory; 0 if speed is of no interest.
     clock : callable
         Gives seconds.
     """
 
-    def __init__(self, frame_nbytes: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        n_stacks: int = 1,
+        frame_nbytes: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._n_stacks = n_stacks
         self._frame_nbytes = frame_nbytes
         self._clock = clock
         self._total = -1
-        self._first = self._done = self._first_stack = 0
+        self._first = self._done = 0
         self._start = clock()
 
     def text(self, stage: str, done: int, total: int) -> str:
         """Say it; what has another total, or begins again, is timed anew."""
-        now, stack = self._clock(), _stack_in(stage)
+        now = self._clock()
         if total != self._total or done < self._done:
             self._total, self._start, self._first = total, now, done
-            self._first_stack = stack
         self._done = done
         elapsed = now - self._start
-        if done <= self._first or elapsed <= 0:
+        timed = done - self._first
+        if timed <= 0 or elapsed <= 0:
             return stage
-        rate = (done - self._first) / elapsed
+        rate = timed / elapsed
         left = (total - done) / rate
         said = [f"{size_text(rate * self._frame_nbytes)}/s"] if self._frame_nbytes else []
-        if left >= _SHORTEST_S and (not stack or stack > self._first_stack):
+        if left >= _SHORTEST_S and timed * self._n_stacks >= total:
             said.append(f"{time_text(left)} left")
         return f"{stage}\n{', '.join(said)}" if said else stage
-
-
-def _stack_in(stage: str) -> int:
-    """Give which stack a stage is about; 0 where it is about none."""
-    found = re.search(r"stack (\d+) of", stage)
-    return int(found[1]) if found else 0

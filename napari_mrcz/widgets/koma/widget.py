@@ -183,7 +183,7 @@ class KomaSession(Panel):
 
     @Slot()
     def _read(self) -> None:
-        self._pace = Pace()
+        self._pace = Pace(len(self.koma.entries))
         self.reading.run(self.koma.read())
         self._show_state()
 
@@ -296,7 +296,7 @@ class KomaSession(Panel):
 
     @Slot()
     def _measure_ageing(self) -> None:
-        self._pace = Pace()
+        self._pace = Pace(len(self.koma.entries))
         self.ageing.run(self.koma.ageing())
 
     @Slot(object)
