@@ -3,7 +3,7 @@
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
@@ -53,6 +53,7 @@ def test_counts_of_every_type_give_the_same_float32(dtype):
     count=st.integers(0, 255),
 )
 def test_a_defective_pixel_is_0_and_nothing_is_infinite(reference, dark, gamma, count):
+    assume((np.isfinite(reference) & (reference > 0) & np.isfinite(dark)).any())
     normalise = GainNormalization(reference, gamma, dark)
     with np.errstate(all="ignore"):  # a factor of 1e38 is a fine reference, times 255 it is none
         frame = normalise(np.full((3, 4), count, np.uint8))
@@ -88,6 +89,9 @@ def test_it_is_frozen():
         ({"reference": np.ones((2, 3)), "dark": np.ones((3, 2))}, "differ|dark of"),
         ({"reference": np.ones((2, 3)), "gamma": np.nan}, "gamma"),
         ({"reference": np.ones((2, 3)), "orientation": "upside"}, "upside"),
+        ({"reference": np.zeros((2, 3))}, "no pixel that can be used"),
+        ({"reference": [[-1, np.nan, np.inf]]}, "no pixel that can be used"),
+        ({"reference": [[1, 0]], "dark": [[np.nan, 0]]}, "no pixel that can be used"),
     ],
 )
 def test_what_cannot_be_a_gain_is_refused(arguments, message):

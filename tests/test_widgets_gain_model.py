@@ -85,6 +85,11 @@ class TestFitting:
         assert GainChoice().problem() == "Open or add a movie first."
         assert "Choose a gain reference" in GainChoice((3, 4)).problem()
 
+    def test_a_reference_without_any_gain_is_refused(self):
+        """Else all frames would become zeros."""
+        choice = GainChoice((3, 4), Reference("zeros.mrc", np.zeros((3, 4), np.float32)))
+        assert choice.problem() == "The reference has no pixel with a gain that can be used."
+
     def test_a_dark_lies_as_the_reference_does(self):
         """Or as the frames do, where the reference has other pixels than they."""
         gain, dark = reference((40, 60)), reference((60, 40))

@@ -281,12 +281,9 @@ def _gain(step: GainStep, shape: tuple[int, int]) -> GainNormalization:
     dark = read_reference(step.dark) if step.dark else None
     reference = read_reference(step.reference)
     try:
-        gain = fitted_gain(reference, shape, step.gamma, dark=dark, orientation=step.orientation)
+        return fitted_gain(reference, shape, step.gamma, dark=dark, orientation=step.orientation)
     except ValueError as error:
         raise MrczError(step.reference, str(error)) from error
-    if not gain.factor.any():
-        raise ValueError(f"the gain reference {step.reference} has no pixel that can be used")
-    return gain
 
 
 @lru_cache(maxsize=1)

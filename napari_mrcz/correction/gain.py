@@ -56,7 +56,8 @@ class GainNormalization:
     Raises
     ------
     ValueError
-        If shapes differ, gamma is not finite, or there is no such orientation.
+        If shapes differ, gamma is not finite, there is no such orientation, or no pixel has a
+        gain that can be used.
     """
 
     reference: npt.NDArray[np.float32]
@@ -77,10 +78,11 @@ class GainNormalization:
             )
         if not np.isfinite(self.gamma):
             raise ValueError(f"gamma is a number, not {self.gamma}")
-        orient(reference, self.orientation)
         object.__setattr__(self, "reference", reference)
         object.__setattr__(self, "dark", dark)
         object.__setattr__(self, "gamma", float(self.gamma))
+        if not self._usable().any():
+            raise ValueError("the gain reference has no pixel that can be used")
 
     def __call__(self, frame: Frame, index: int = 0) -> npt.NDArray[np.float32]:
         """Give the normalised frame.
@@ -125,9 +127,7 @@ class GainNormalization:
     def factor(self) -> npt.NDArray[np.float32]:
         """What raw counts are multiplied by, (y, x), as the frames lie; 0 where defective."""
         gain = orient(self.reference, self.orientation)
-        usable = np.isfinite(gain) & (gain > 0)
-        if self.dark is not None:
-            usable &= np.isfinite(orient(self.dark, self.orientation))
+        usable = self._usable()
         factor: npt.NDArray[Any] = np.where(usable, gain, 0)
         if self.gamma != 1:
             # In float64, so that it rounds to the same float32 on every machine.
@@ -137,6 +137,13 @@ class GainNormalization:
             power[power > np.finfo(np.float32).max] = 0
             factor = power
         return _frozen(factor)
+
+    def _usable(self) -> npt.NDArray[np.bool_]:
+        gain = orient(self.reference, self.orientation)
+        usable: npt.NDArray[np.bool_] = np.isfinite(gain) & (gain > 0)
+        if self.dark is not None:
+            usable &= np.isfinite(orient(self.dark, self.orientation))
+        return usable
 
     @cached_property
     def defects(self) -> npt.NDArray[np.bool_]:
@@ -222,7 +229,7 @@ def fitted_gain(
     Raises
     ------
     ValueError
-        If the reference, so turned, or the dark does not fit the frames.
+        If the reference, so turned, or the dark does not fit the frames, or no pixel can be used.
     """
     if orient(reference, orientation).shape == shape:
         return GainNormalization(reference, gamma, dark, orientation)

@@ -114,6 +114,8 @@ class GainChoice:
             return NORMALISED
         if self.reference is None:
             return "Choose a gain reference, or drop its file here."
+        if not self.reference.usable.any():
+            return "The reference has no pixel with a gain that can be used."
         if not self.fitting:
             return (
                 f"The reference is {shape_text(self.reference.shape)}, the frames are "
