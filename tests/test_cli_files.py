@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from unittest import mock
 
@@ -436,6 +437,22 @@ def test_an_interrupt_is_said(napari_mrcz, folder, monkeypatch):
     ran = napari_mrcz("verify", folder)
     assert ran.status == 130
     assert ran.err.splitlines() == ["napari-mrcz: interrupted"]
+
+
+def test_an_interrupt_is_said_while_the_program_is_loaded():
+    """Whatever is imported when it comes, and as the installed program begins."""
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+    module, function = project["project"]["scripts"]["napari-mrcz"].split(":")
+    code = (
+        "import signal, sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        f"from {module} import {function} as main; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "napari-mrcz: interrupted\n")
 
 
 def test_help_needs_neither_napari_nor_qt_nor_numpy():
