@@ -54,7 +54,8 @@ class RunningSum:
         if self._part_dtype is None:
             if self._total is None:
                 self._total = np.zeros(self._shape, self._dtype)
-            np.add(self._total, frame, out=self._total, casting="unsafe")
+            with np.errstate(invalid="ignore"):  # inf and -inf have no sum: NaN says so
+                np.add(self._total, frame, out=self._total, casting="unsafe")
             return
         if self._in_part == self._room:
             self._empty_part()

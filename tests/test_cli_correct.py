@@ -1,5 +1,6 @@
 """``correct`` and ``recipe``, as they are typed: the same files wherever it is done."""
 
+import math
 import os
 import signal
 import socket
@@ -396,3 +397,14 @@ def test_two_clusters_on_one_machine_do_not_mind_each_other():
             taken.listen()
         with cluster(workers=1) as client:
             assert client.submit(sum, (1, 2)).result() == 3
+
+
+def test_arithmetic_that_fails_concerns_one_file():
+    class Overflowing:
+        source = "a.mrcz"
+
+        def __call__(self, report=None):
+            return math.exp(1e9)
+
+    (outcome,) = run_all([Overflowing()])
+    assert outcome.error == "a.mrcz: math range error"

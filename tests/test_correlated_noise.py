@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
@@ -93,3 +94,11 @@ def test_hot_pixels_correlate_as_much_as_their_excess_says():
 def test_what_has_no_correlation_is_refused(frames):
     with pytest.raises(ValueError, match=r"frame|real"):
         correlated_noise(frames)
+
+
+def test_frames_of_enormous_numbers_have_no_noise():
+    """Their squares are more than any number that is kept."""
+    frames = 1e300 * np.random.default_rng(0).random((3, 8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(correlated_noise(frames))

@@ -1,19 +1,23 @@
 """Sessions of many stacks: what is read, what is kept, what is left out, how the camera ages."""
 
+import errno
 import gc
 import itertools
 import os
+import re
 import tracemalloc
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 
 import napari_mrcz as nm
 from napari_mrcz import folders
 from napari_mrcz.batch.correct import correct_all
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
-from napari_mrcz.recipe import KomaStep, Recipe
+from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.session import (
     Koma,
     Session,
@@ -200,6 +204,108 @@ def test_the_cache_keeps_within_its_bounds(paths, stacks, reads, monkeypatch):
     # What had to go is read again, without fuss.
     np.testing.assert_array_equal(session.total(0), stacks[0].sum(axis=0))
     assert reads == [str(path) for path in [*paths, paths[0]]]
+
+
+@pytest.mark.parametrize("lost", ["deleted", "empty", "rubbish", "cut"])
+def test_sums_that_are_lost_meanwhile_are_those_of_corrected_frames_again(lost, stacks, tmp_path):
+    """The cache may be emptied at any time, and has less room than a long session needs."""
+    rng = np.random.default_rng(4)
+    sources = [str(tmp_path / f"{i}.tif") for i in range(6)]
+    for source, stack in zip(sources, stacks, strict=False):
+        tifffile.imwrite(source, np.where(rng.random(SHAPE[1:]) < 0.003, 90, stack))
+    recipe = Recipe(OutlierStep(), koma=KomaStep(radius=2))
+
+    def corrected(folder, *, losing):
+        folder.mkdir()
+        targets = [str(folder / f"{i}.mrcz") for i in range(6)]
+        for done, outcome in enumerate(correct_all(sources, targets, recipe)):
+            assert outcome.ok, outcome.error
+            for path in sums_folder().iterdir() if losing and not done else ():
+                whole = path.read_bytes()
+                path.write_bytes({"rubbish": rng.bytes(999), "cut": whole[:-9]}.get(lost, b""))
+                if lost == "deleted":
+                    path.unlink()
+        return [nm.read(target) for target in targets]
+
+    undisturbed = corrected(tmp_path / "undisturbed", losing=False)
+    np.testing.assert_array_equal(corrected(tmp_path / "disturbed", losing=True), undisturbed)
+
+
+def test_a_session_larger_than_the_cache_is_corrected_alike(paths, tmp_path, monkeypatch):
+    recipe = Recipe(OutlierStep(), koma=KomaStep(radius=2))
+
+    def corrected(folder):
+        folder.mkdir()
+        targets = [str(folder / path.name) for path in paths]
+        for outcome in correct_all([str(path) for path in paths], targets, recipe):
+            assert outcome.ok, outcome.error
+        return [nm.read(target) for target in targets]
+
+    expected = corrected(tmp_path / "roomy")
+    monkeypatch.setattr(summaries, "_LARGEST", 3 * SHAPE[1] * SHAPE[2])
+    np.testing.assert_array_equal(corrected(tmp_path / "narrow"), expected)
+
+
+def test_a_stack_with_pixels_that_are_no_numbers_spoils_no_other(stacks):
+    frames = [stack.astype(np.float32) for stack in stacks]
+    frames[3][0, 1, 2], frames[3][1, 1, 2], frames[3][2, 5] = np.inf, -np.inf, np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        koma = Koma(frames, radius=2)
+        assert "no numbers" in koma.left_out[3]
+        assert list(koma.left_out) == [3]
+        corrected = [koma[i](stack[0]) for i, stack in enumerate(frames)]
+    assert all(np.isfinite(frame).all() for i, frame in enumerate(corrected) if i != 3)
+    assert np.isfinite(corrected[3][8:]).all()
+
+
+def test_pixels_that_no_stack_has_a_number_of_are_lost_alone(stacks):
+    frames = [stack.astype(np.float32) for stack in stacks]
+    for stack in frames:
+        stack[:, 4, 7] = np.nan
+    koma = Koma(frames, radius=2)
+    assert not koma.left_out
+    normalised = koma[4](frames[4][0])
+    assert np.argwhere(np.isnan(normalised)).tolist() == [[4, 7]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "said"),
+    [
+        (np.complex64, 1, "real numbers, not of complex64"),
+        (np.float64, 1e300, "e\\+30., more than"),
+    ],
+)
+def test_stacks_without_a_sum_are_told_of_one_by_one(dtype, scale, said, stacks, tmp_path):
+    sources = [str(tmp_path / f"{i}.{'mrcz' if scale == 1 else 'tif'}") for i in range(3)]
+    for source, stack in zip(sources, stacks, strict=False):
+        frames = stack.astype(dtype) * scale
+        nm.write(source, frames) if scale == 1 else tifffile.imwrite(source, frames)
+    targets = [str(tmp_path / f"out_{i}.mrcz") for i in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outcomes = list(correct_all(sources, targets, Recipe(koma=KomaStep(radius=2))))
+    for outcome, source in zip(outcomes, sources, strict=True):
+        assert outcome.error.startswith(f"{source}: ")
+        assert re.search(said, outcome.error)
+
+
+def test_a_stack_without_an_average_fails_alone(paths, tmp_path, monkeypatch):
+    """Such as one whose neighbours' sums are lost, and their files too."""
+    targets = [str(tmp_path / f"out_{path.name}") for path in paths[:3]]
+    broken = Koma.__getitem__
+
+    def average(koma, index):
+        if index == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return broken(koma, index)
+
+    monkeypatch.setattr(Koma, "__getitem__", average)
+    sources = [str(path) for path in paths[:3]]
+    recipe = Recipe(koma=KomaStep(radius=1))
+    outcomes = {o.source: o.error for o in correct_all(sources, targets, recipe)}
+    assert outcomes.pop(sources[1]) == f"{sources[1]}: No space left on device"
+    assert set(outcomes.values()) == {""}
 
 
 def test_a_damaged_summary_is_made_again(paths, stacks):

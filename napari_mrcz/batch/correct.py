@@ -25,6 +25,7 @@ from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import write
+from napari_mrcz.texts import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,6 +81,11 @@ class Survey:
             found = summarise(stack, staged(report, "summing"))
         surveyed = Surveyed(None if outliers is None else dict(outliers.describe()), found)
         return Outcome.done(start, self.source, result=surveyed)
+
+    def sum(self) -> StackSum:
+        """Give the sum alone."""
+        surveyed: Surveyed = self().result
+        return surveyed.sum
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,8 @@ def correct_all(
     for outcome in run_all(surveys, client=client, report=report):
         if outcome.ok:
             found: Surveyed = outcome.result
-            session.learn(sources.index(outcome.source), found.sum)
+            again = Survey(outcome.source, recipe).sum
+            session.learn(sources.index(outcome.source), found.sum, again)
             surveyed[outcome.source] = found.outliers
             shapes[outcome.source] = found.sum.total.shape
         else:
@@ -209,14 +216,22 @@ def correct_all(
         keep_mean=step.keep_mean,
         limit=step.limit,
     )
-    corrections = (
-        Correct(source, target_of[source], recipe, surveyed[source], koma[i], overwrite)
-        for i, source in enumerate(usable)
-    )
-    for outcome in run_all(corrections, client=client, report=report):
+    failed = []
+
+    def corrections() -> Iterator[Correct]:
+        for i, source in enumerate(usable):
+            try:
+                own = koma[i]
+            except (OSError, ValueError) as error:
+                failed.append(Outcome(source, error=f"{source}: {failure_text(error)}"))
+            else:
+                yield Correct(source, target_of[source], recipe, surveyed[source], own, overwrite)
+
+    for outcome in run_all(corrections(), client=client, report=report):
         left_out = koma.left_out.get(usable.index(outcome.source))
         notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
         yield replace(outcome, notes=notes)
+    yield from failed
 
 
 def corrected(

@@ -121,7 +121,7 @@ def attempt(task: Task, report: Report | None = None) -> Outcome:
         return task(report)
     except MrczError as error:
         failed = Outcome(task.source, error=str(error))
-    except (OSError, ValueError, ImportError, MemoryError) as error:
+    except (OSError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
         said = failure_text(error).removeprefix(f"{task.source}: ")
         failed = Outcome(task.source, error=f"{task.source}: {said}")
     return replace(failed, seconds=time.perf_counter() - start)

@@ -20,7 +20,7 @@ from napari_mrcz.correction.rolling import neighbours_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["KomaNormalization", "contrast_scores", "noise_by_radius", "thumbnail"]
+__all__ = ["KomaNormalization", "contrast_scores", "level_of", "noise_by_radius", "thumbnail"]
 
 _CELLS = 16
 _LEAST_SPREAD = 0.1
@@ -116,12 +116,21 @@ class KomaNormalization:
         )
 
 
+def level_of(average: npt.NDArray[np.float64]) -> float:
+    """Give the mean of an average that is added back: of the pixels that are numbers."""
+    told = np.isfinite(average)
+    if told.all():
+        return float(average.mean())
+    return float(average[told].mean()) if told.any() else 0.0
+
+
 def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Give the means of 16 x 16 cells of an image, fewer where it has fewer pixels."""
     means: npt.NDArray[np.float64] = np.asarray(image, np.float64)
     starts = [np.arange(min(_CELLS, size)) * size // min(_CELLS, size) for size in image.shape]
-    for axis, at in enumerate(starts):
-        means = np.add.reduceat(means, at, axis)
+    with np.errstate(invalid="ignore"):  # inf and -inf have no mean: NaN says so
+        for axis, at in enumerate(starts):
+            means = np.add.reduceat(means, at, axis)
     rows, columns = (np.diff(at, append=size) for at, size in zip(starts, image.shape, strict=True))
     means /= np.outer(rows, columns)
     return means

@@ -78,7 +78,8 @@ def _standard_deviation(pixels: npt.NDArray[Any]) -> float:
     typical = float(np.median(pixels[:: max(1, pixels.size // 1000)]))
     total = squares = 0.0
     for start in range(0, pixels.size, _PIECE):
-        apart = pixels[start : start + _PIECE] - np.float64(typical)
-        total += float(apart.sum())
-        squares += float((apart * apart).sum())
-    return math.sqrt(max(squares - total**2 / pixels.size, 0.0) / pixels.size)
+        with np.errstate(over="ignore", invalid="ignore"):  # of what is no count: NaN comes of it
+            apart = pixels[start : start + _PIECE] - np.float64(typical)
+            total += float(apart.sum())
+            squares += float((apart * apart).sum())
+    return math.sqrt(max(squares - total * total / pixels.size, 0.0) / pixels.size)

@@ -154,7 +154,8 @@ class RollingAverage:
                 mean /= grid.step
                 np.rint(mean, out=mean)
                 mean *= grid.step
-            operation(total[rows], mean, out=total[rows])
+            with np.errstate(invalid="ignore"):  # inf and -inf have no sum: NaN says so
+                operation(total[rows], mean, out=total[rows])
         return grid.is_finite
 
 

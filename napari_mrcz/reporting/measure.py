@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.batch import Outcome
-from napari_mrcz.batch.correct import corrected
+from napari_mrcz.batch.correct import Survey, corrected
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores
@@ -152,7 +152,8 @@ class Measurements:
         index = self.sources.index(outcome.source)
         if outcome.ok:
             found: Measured = outcome.result
-            self._session.learn(index, found.sum)
+            again = Survey(outcome.source, self._recipe).sum
+            self._session.learn(index, found.sum, again)
             y, x = found.sum.total.shape
             self._shapes[index] = (y, x)
             self._measured[index] = replace(found, sum=replace(found.sum, total=np.empty((0, 0))))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from napari_mrcz.correction.koma import (
     KomaNormalization,
     contrast_scores,
+    level_of,
     noise_by_radius,
 )
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, RollingAverage
@@ -28,9 +29,19 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.summaries import Summary
 
-__all__ = ["Koma", "cut_short", "high_contrasts", "kept_out", "mean_noise", "too_few"]
+__all__ = [
+    "Koma",
+    "cut_short",
+    "high_contrasts",
+    "kept_out",
+    "mean_noise",
+    "too_few",
+    "without_numbers",
+]
 
 _LIMIT = 5.0
+# Share of the stacks that makes most of them.
+_USUAL = 0.5
 
 
 class Koma:
@@ -44,7 +55,8 @@ class Koma:
     Micrographs of high contrast (carbon film, crystalline ice) would leave their image in others
     and do not enter averages; they are normalised like all others. Neither do movies that were cut
     off: the mean of less than half the usual frames is too noisy to count as much as others. Nor do
-    stacks enter that cannot be read. `left_out` says which and why.
+    stacks that cannot be read, or have no numbers (NaN, inf) where most have. `left_out` says which
+    and why.
 
     Parameters
     ----------
@@ -129,7 +141,7 @@ class Koma:
                 raise ValueError(f"{NO_NEIGHBOURS}. {left_out}: {why}")
             average = rolling.at(index)
             names = tuple(self._session.name(j) for j in rolling.neighbours(index))
-        level = float(average.mean()) if self._keep_mean else 0.0
+        level = level_of(average) if self._keep_mean else 0.0
         return KomaNormalization(average.astype(np.float32), level, index, names)
 
     @property
@@ -205,11 +217,10 @@ class Koma:
             except (MrczError, OSError) as error:
                 left_out[index] = f"cannot be read: {error}"
             else:
-                found = self._session.total(index).shape
-                shape = found if shape is None else shape
-                if found != shape:
-                    name = self._session.name(index)
-                    raise ValueError(f"{name} has frames of {found}, the stacks before {shape}")
+                shape = shape or summary.shape
+                if summary.shape != shape:
+                    said = f"has frames of {summary.shape}, the stacks before {shape}"
+                    raise ValueError(f"{self._session.name(index)} {said}")
                 thumbnails[index] = summary.thumbnail
                 n_frames[index] = summary.n_frames
             if progress is not None:
@@ -266,7 +277,30 @@ def kept_out(
     limit : float
         Score of `correction.koma.contrast_scores` beyond which a contrast is high.
     """
-    return cut_short(n_frames) | high_contrasts(thumbnails, limit)
+    spoilt = without_numbers(thumbnails)
+    whole = {index: image for index, image in thumbnails.items() if index not in spoilt}
+    return cut_short(n_frames) | high_contrasts(whole, limit) | spoilt
+
+
+def without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, str]:
+    """Find the stacks with pixels of NaN or inf where most have numbers, and say so of each.
+
+    Every pixel that is averaged with one would be lost. Pixels that most stacks have no number of,
+    such as masked defects, are lost anyway.
+
+    Parameters
+    ----------
+    thumbnails : dict of ndarray
+        By the index of the stack, as in `Summary.thumbnail`.
+    """
+    if not thumbnails:
+        return {}
+    told = np.isfinite(np.stack(list(thumbnails.values())))
+    spoilt = ~told & (told.mean(axis=0) > _USUAL)
+    said = "pixels that are no numbers (NaN, inf), where most of the session has numbers"
+    return {
+        i: said for i, any_of in zip(thumbnails, spoilt.any(axis=(1, 2)), strict=True) if any_of
+    }
 
 
 def high_contrasts(

@@ -69,6 +69,7 @@ class Session:
             raise ValueError("a session has at least one stack")
         self._prepare = prepare
         self._summaries: dict[int, Summary] = {}
+        self._again: dict[int, Callable[[], StackSum]] = {}
         self._lock = threading.RLock()
         self._kept = _Kept()
 
@@ -114,6 +115,9 @@ class Session:
                 for new, old in enumerate(indices)
                 if old in self._summaries
             }
+            session._again = {
+                new: self._again[old] for new, old in enumerate(indices) if old in self._again
+            }
             session._kept = self._kept
         return session
 
@@ -134,23 +138,37 @@ class Session:
         """
         with self._lock:
             found = self._summaries.get(index)
-            if found is None:
+            if found is None and index in self._again:
+                found = self._kept.save(None, self._again[index]())
+            elif found is None:
                 with self.opened(index) as stack:
                     found = self._summarised(stack, progress)
-                self._summaries[index] = found
+            self._summaries[index] = found
             return found
 
-    def learn(self, index: int, found: StackSum) -> None:
-        """Take over what another process has found out of a stack, as `summarise` gives it."""
+    def learn(self, index: int, found: StackSum, again: Callable[[], StackSum]) -> None:
+        """Take over what another process has found out of a stack.
+
+        Parameters
+        ----------
+        index : int
+            Which stack.
+        found : StackSum
+            As `summarise` gives it.
+        again : callable
+            Gives it once more, where the cache has lost it.
+        """
         with self._lock:
+            self._again[index] = again
             self._summaries[index] = self._kept.save(None, found)
 
     def total(self, index: int) -> npt.NDArray[Any]:
         """Give the sum of a stack's frames, (y, x), mapped from the cache."""
+        summary = self.summary(index)
         try:
-            return self.summary(index).sum
-        except FileNotFoundError:
-            # The cache was emptied, or other stacks needed the room.
+            return summary.sum
+        except (OSError, ValueError):
+            # The cache was emptied or damaged, or other stacks needed the room.
             self._summaries.pop(index, None)
             return self.summary(index).sum
 

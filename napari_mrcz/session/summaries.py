@@ -65,6 +65,8 @@ class Summary:
     ----------
     n_frames, variance, thumbnail
         As there.
+    shape : tuple of int
+        Of a frame (y, x).
     path : str
         File with the sum.
     """
@@ -72,6 +74,7 @@ class Summary:
     n_frames: int
     variance: float
     thumbnail: npt.NDArray[np.float64]
+    shape: tuple[int, int]
     path: str
 
     @property
@@ -79,8 +82,15 @@ class Summary:
         """Sum of the frames, (y, x), mapped from the file: it takes no memory to speak of.
 
         Mapped anew each time, as a mapping takes a file descriptor for as long as it lives.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the file is gone, or is no such sum any more.
         """
-        total: npt.NDArray[Any] = np.load(self.path, mmap_mode="r")
+        total: npt.NDArray[Any] = np.lib.format.open_memmap(self.path, mode="r")
+        if total.shape != self.shape:
+            raise ValueError(f"{self.path} has the shape {total.shape}, not {self.shape}")
         return total
 
 
@@ -109,7 +119,8 @@ class SummaryStore:
         try:
             content = json.loads(numbers.read_bytes())
             small = np.array(content["thumbnail"], np.float64)
-            summary = Summary(content["n_frames"], content["variance"], small, str(image))
+            shape = tuple(content["shape"])
+            summary = Summary(content["n_frames"], content["variance"], small, shape, str(image))
             if not summary.sum.size:
                 return None
         except (OSError, ValueError, TypeError, KeyError):
@@ -136,9 +147,11 @@ class SummaryStore:
             "n_frames": found.n_frames,
             "variance": found.variance,
             "thumbnail": found.thumbnail.tolist(),
+            "shape": found.total.shape,
         }
         _replace(numbers, lambda file: file.write(json.dumps(content).encode()))
-        return Summary(found.n_frames, found.variance, found.thumbnail, str(image))
+        shape = found.total.shape
+        return Summary(found.n_frames, found.variance, found.thumbnail, shape, str(image))
 
     def discard(self, key: str) -> None:
         """Delete a summary, if it is there."""
@@ -202,7 +215,14 @@ def summarise(stack: Stack, progress: Callable[[int, int], None] | None = None) 
     StackSum
         Its sum is in the smallest integers that hold it, or else, added up in float64, in float32:
         which loses some millionths of the noise of a thousand electrons.
+
+    Raises
+    ------
+    ValueError
+        If the frames are complex, or too large for float32.
     """
+    if stack.dtype.kind == "c":
+        raise ValueError(f"stacks of a session are of real numbers, not of {stack.dtype}")
     makers = list(stack.frame_makers())
     variances = np.zeros(len(stack))
 
@@ -221,19 +241,33 @@ def _variance(frame: npt.NDArray[Any]) -> float:
     flat = frame.reshape(-1)
     shift = float(flat[0])
     first = second = 0.0
-    for start in range(0, flat.size, _STRIP):
-        strip = flat[start : start + _STRIP].astype(np.float64)
-        strip -= shift
-        first += float(strip.sum())
-        # Not `strip @ strip`: BLAS has threads of its own, which would wait for each other's.
-        second += float(np.square(strip, out=strip).sum())
-    return second / flat.size - (first / flat.size) ** 2
+    # A frame with pixels that are no numbers, or enormous, has no variance: nothing to warn of.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, flat.size, _STRIP):
+            strip = flat[start : start + _STRIP].astype(np.float64)
+            strip -= shift
+            first += float(strip.sum())
+            # Not `strip @ strip`: BLAS has threads of its own, which would wait for each other's.
+            second += float(np.square(strip, out=strip).sum())
+    mean = first / flat.size
+    return second / flat.size - mean * mean
 
 
 def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give a sum in the smallest integers that hold it, or in float32."""
+    """Give a sum in the smallest integers that hold it, or in float32.
+
+    Raises
+    ------
+    ValueError
+        If float32 does not hold it.
+    """
     if total.dtype.kind == "f":
-        return total.astype(np.float32)
+        with np.errstate(over="ignore"):
+            narrowed = total.astype(np.float32)
+        if (np.isinf(narrowed) != np.isinf(total)).any():
+            largest = np.abs(total[np.isfinite(total)]).max()
+            raise ValueError(f"sums of up to {largest:.2g}, more than float32 holds, are no counts")
+        return narrowed
     if total.dtype.kind not in "iu":
         return total
     low, high = np.min_scalar_type(int(total.min())), np.min_scalar_type(int(total.max()))

@@ -24,7 +24,7 @@ import numpy as np
 
 from napari_mrcz.batch.correct import Correct, Survey, with_orientation
 from napari_mrcz.correction.history import fingerprint
-from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.correction.koma import KomaNormalization, level_of
 from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.foreign import open_movie
@@ -186,7 +186,7 @@ class Corrections:
         rolling = self._rolling_over(usable, members, koma.radius)
         movie, near = usable[index], rolling.neighbours(index)
         average = rolling.at(index)
-        level = float(average.mean()) if koma.keep_mean else 0.0
+        level = level_of(average) if koma.keep_mean else 0.0
         names = tuple(usable[i].target for i in near)
         correction = KomaNormalization(average.astype(np.float32), level, index, names)
         surveyed = self._sums.load(movie)
