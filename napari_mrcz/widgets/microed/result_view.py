@@ -16,7 +16,7 @@ from napari_mrcz.widgets.microed.histogram_view import HistogramView
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.microed.model import Fit
-    from napari_mrcz.widgets.microed.works import Work
+    from napari_mrcz.widgets.microed.sweeps import Sweep
 
 __all__ = ["ResultView", "summary"]
 
@@ -72,11 +72,11 @@ class ResultView(QWidget):
         grid.addWidget(self.table, 4, 0, 1, 2)
         self.region.valueChanged.connect(self._on_region)
         self.table.chosen.connect(self.region.setValue)
-        self.show_work(None)
+        self.show_sweep(None)
 
-    def show_work(self, work: Work | None) -> None:
+    def show_sweep(self, sweep: Sweep | None) -> None:
         """Show another fit, or none."""
-        fit = None if work is None else work.fit
+        fit = None if sweep is None else sweep.fit
         self.view.clear()
         self.table.show_rows([])
         self.region.blockSignals(True)
@@ -87,11 +87,11 @@ class ResultView(QWidget):
         self._panel.tell(self.offset, "" if fit is None else summary(fit))
         for part in (self.region, self.region_label, self.offset):
             part.setVisible(fit is not None)
-        self.show_state(work)
+        self.show_state(sweep)
 
-    def show_state(self, work: Work | None) -> None:
+    def show_state(self, sweep: Sweep | None) -> None:
         """Enable what can be used now."""
-        corrected = None if work is None else work.corrected
+        corrected = None if sweep is None else sweep.corrected
         self.toggle_button.setEnabled(corrected is not None)
         self.save_button.setEnabled(corrected is not None)
         before = corrected is None or corrected.shows_after

@@ -29,7 +29,7 @@ from napari_mrcz.widgets.microed.model import (
 )
 from napari_mrcz.widgets.microed.result_view import ResultView
 from napari_mrcz.widgets.microed.source_form import SourceForm
-from napari_mrcz.widgets.microed.works import Work, Works
+from napari_mrcz.widgets.microed.sweeps import Sweep, Sweeps
 
 if TYPE_CHECKING:
     import napari
@@ -69,13 +69,13 @@ class MicroED(Panel):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._works = Works()
-        self._shown: Work | None = None
+        self._sweeps = Sweeps()
+        self._shown: Sweep | None = None
         # What runs is for this one alone.
-        self._finding: Work | None = None
-        self._fitting: Work | None = None
+        self._finding: Sweep | None = None
+        self._fitting: Sweep | None = None
         self._outlined: Choice | None = None
-        self.source = SourceForm(self.viewer, accepts=lambda layer: not self._works.own(layer))
+        self.source = SourceForm(self.viewer, accepts=lambda layer: not self._sweeps.own(layer))
         self.beam = BeamBox(self)
         self.controls = JobControls(
             self, "Fit", "Fit a shifted lognormal distribution to each annulus of each frame"
@@ -94,18 +94,18 @@ class MicroED(Panel):
     @property
     def fit(self) -> Fit | None:
         """The fit of the layer picked."""
-        return None if self._work is None else self._work.fit
+        return None if self._sweep is None else self._sweep.fit
 
     @property
     def corrected(self) -> Image | None:
         """The layer of the corrected movie."""
-        work = self._work
-        return None if work is None or work.corrected is None else work.corrected.layer
+        sweep = self._sweep
+        return None if sweep is None or sweep.corrected is None else sweep.corrected.layer
 
     @property
     def center(self) -> tuple[float, float] | None:
         """Where the beam is, (y, x) in pixels."""
-        return None if self._work is None else self._work.center
+        return None if self._sweep is None else self._sweep.center
 
     @property
     def busy(self) -> bool:
@@ -116,41 +116,41 @@ class MicroED(Panel):
     @Slot()
     def find(self) -> None:
         """Find the beam in the sum of all frames."""
-        work = self._work
-        if work is not None and not self.source.problem() and not self.beam.controls.running:
-            self._finding = work
+        sweep = self._sweep
+        if sweep is not None and not self.source.problem() and not self.beam.controls.running:
+            self._finding = sweep
             self.beam.controls.run(
-                partial(find_beam, stack_of_layer(work.layer), self.source.invalid)
+                partial(find_beam, stack_of_layer(sweep.layer), self.source.invalid)
             )
 
     @Slot()
     def start_fit(self) -> None:
         """Fit the layer picked."""
-        work = self._work
-        if work is None or self.source.problem() or self.controls.running:
+        sweep = self._sweep
+        if sweep is None or self.source.problem() or self.controls.running:
             return
-        self._fitting = work
-        stack = stack_of_layer(work.layer)
+        self._fitting = sweep
+        stack = stack_of_layer(sweep.layer)
         self.controls.run(partial(fit_truncation, stack, self._choice, self._frame))
         self._show_state()
 
     @Slot(float, float)
     def set_center(self, y: float, x: float) -> None:
         """Put the beam elsewhere, in pixels; the annuli follow."""
-        work = self._work
-        if work is None:
+        sweep = self._sweep
+        if sweep is None:
             return
-        work.center = (y, x)
-        self.beam.show_center(work.center, self._shape)
-        self.guides.move(work.center)
+        sweep.center = (y, x)
+        self.beam.show_center(sweep.center, self._shape)
+        self.guides.move(sweep.center)
         self._ask_for_outline()
 
     @Slot()
     def toggle(self) -> None:
         """Show the movie if the corrected one is shown, else that."""
-        work = self._work
-        if work is not None and work.corrected is not None:
-            work.corrected.show_after(not work.corrected.shows_after)
+        sweep = self._sweep
+        if sweep is not None and sweep.corrected is not None:
+            sweep.corrected.show_after(not sweep.corrected.shows_after)
 
     @Slot()
     def save_corrected(self) -> None:
@@ -163,8 +163,8 @@ class MicroED(Panel):
         self.result.apply_palette(colours)
 
     @property
-    def _work(self) -> Work | None:
-        return self._works.of(self.source.layers.layer)
+    def _sweep(self) -> Sweep | None:
+        return self._sweeps.of(self.source.layers.layer)
 
     @property
     def _choice(self) -> Choice:
@@ -174,7 +174,7 @@ class MicroED(Panel):
 
     @property
     def _shape(self) -> tuple[int, int] | None:
-        return None if self._work is None else self._work.data.shape[-2:]
+        return None if self._sweep is None else self._sweep.data.shape[-2:]
 
     @property
     def _frame(self) -> int:
@@ -217,20 +217,20 @@ class MicroED(Panel):
     @Slot(object)
     def _on_layer(self, layer: Image | None) -> None:
         """Show what is known of the layer picked; what runs for another one is not wanted."""
-        work = self._work
-        if self._fitting is not None and self._fitting is not work:
+        sweep = self._sweep
+        if self._fitting is not None and self._fitting is not sweep:
             self.controls.cancel()
-        if self._finding is not None and self._finding is not work:
+        if self._finding is not None and self._finding is not sweep:
             self.beam.controls.cancel()
-        if work is not self._shown:
-            self._shown = work
+        if sweep is not self._shown:
+            self._shown = sweep
             self._outlined = None
             self.guides.remove()
             self._show_fit()
-        elif work is not None:
+        elif sweep is not None:
             self.guides.place()
-            if work.corrected is not None:
-                work.corrected.place()
+            if sweep.corrected is not None:
+                sweep.corrected.place()
         self.beam.show_center(self.center, self._shape)
         self._ask_for_outline()
 
@@ -238,7 +238,7 @@ class MicroED(Panel):
         """Let go of a layer that is gone, and of what was derived from it."""
         if self.guides.forget(event.value):
             self.beam.draw.setChecked(False)
-        self._works.forget(event.value)
+        self._sweeps.forget(event.value)
         self.source.layers.refill()  # a corrected movie may have become a movie like any other
         self._show_state()
 
@@ -246,7 +246,7 @@ class MicroED(Panel):
         """Keep no layer and no movie when the window is gone but the Python half is not."""
         self._shown = self._fitting = self._finding = None
         self.guides.let_go()
-        self._works.let_go()
+        self._sweeps.let_go()
 
     # Beam and annuli ------------------------------------------------------------------------------
 
@@ -254,8 +254,8 @@ class MicroED(Panel):
     def _ask_for_outline(self) -> None:
         """Have the annuli laid anew, if they are others now."""
         self._show_state()
-        work, choice = self._work, self._choice
-        if work is None or self.source.problem() or choice.regions is not None:
+        sweep, choice = self._sweep, self._choice
+        if sweep is None or self.source.problem() or choice.regions is not None:
             self._outlines.drop()
             self.guides.remove()
             self._outlined = None
@@ -267,27 +267,27 @@ class MicroED(Panel):
         if known and drawn == self.beam.draw.isChecked():
             return
         self._outlined = choice
-        stack = stack_of_layer(work.layer)
+        stack = stack_of_layer(sweep.layer)
         self._outlines.request(partial(_outline, stack, self._frame, choice))
 
     @Slot(object)
     def _on_outlined(self, drawn: Outline) -> None:
-        work = self._work
-        if work is None or self._outlined is None:
+        sweep = self._sweep
+        if sweep is None or self._outlined is None:
             return
-        work.center = drawn.center
+        sweep.center = drawn.center
         self._outlined = self._choice
-        self.beam.show_center(work.center, self._shape)
+        self.beam.show_center(sweep.center, self._shape)
         if self.beam.draw.isChecked():
-            self.guides.show(work.layer, drawn.center, drawn.radii)
+            self.guides.show(sweep.layer, drawn.center, drawn.radii)
             self._mark_region()
         self._show_state()
         self.outlined.emit(drawn)
 
     @Slot(object)
     def _on_found(self, center: tuple[float, float]) -> None:
-        work, self._finding = self._finding, None
-        if work is not None and work is self._work:
+        sweep, self._finding = self._finding, None
+        if sweep is not None and sweep is self._sweep:
             self.set_center(*center)
         self.found.emit(center)
 
@@ -305,9 +305,9 @@ class MicroED(Panel):
 
     @Slot(object)
     def _on_fitted(self, fit: Fit) -> None:
-        work, self._fitting = self._fitting, None
-        if work is not None and work is self._work:
-            work.show_fit(self.viewer, fit, self._show_state)
+        sweep, self._fitting = self._fitting, None
+        if sweep is not None and sweep is self._sweep:
+            sweep.show_fit(self.viewer, fit, self._show_state)
             self._show_fit()
         self._show_state()
         self.fitted.emit(fit)
@@ -321,7 +321,7 @@ class MicroED(Panel):
     def _show_fit(self) -> None:
         """Show all that is known of the layer picked."""
         self._histograms.drop()
-        self.result.show_work(self._work)
+        self.result.show_sweep(self._sweep)
         self._mark_region()
         self._on_step()
 
@@ -369,11 +369,11 @@ class MicroED(Panel):
 
     def _show_state(self) -> None:
         """Enable what can be used now, and say what is unusual."""
-        work, problem = self._work, self.source.problem()
+        sweep, problem = self._sweep, self.source.problem()
         self.controls.allow(problem)
         self.beam.controls.allow(problem)
         self.beam.setEnabled(self.source.regions.layer is None)
-        self.result.show_state(work)
+        self.result.show_state(sweep)
         said = "Other choices were made since: press Fit again." if self._is_stale else ""
         self.tell(self.remark, said, "warning")
         self.remark.setVisible(bool(said))

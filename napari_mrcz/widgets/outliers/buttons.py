@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QGridLayout, QWidget
 from napari_mrcz.widgets.base.fields import push_button
 
 if TYPE_CHECKING:
-    from napari_mrcz.widgets.outliers.works import Work
+    from napari_mrcz.widgets.outliers.kept_fits import KeptFit
 
 __all__ = ["ButtonBar"]
 
@@ -48,15 +48,15 @@ class ButtonBar(QWidget):
         grid.addWidget(self.mask_button, 1, 1)
         grid.addWidget(self.save_button, 2, 0, 1, 2)
 
-    def show_work(self, work: Work | None) -> None:
+    def show_state(self, kept: KeptFit | None) -> None:
         """Enable what can be used now."""
-        corrected = work is not None and work.layers.corrected is not None
-        self.reset_button.setEnabled(work is not None and work.fit.is_changed)
+        corrected = kept is not None and kept.layers.corrected is not None
+        self.reset_button.setEnabled(kept is not None and kept.fit.is_changed)
         self.toggle_button.setEnabled(corrected)
         self.save_button.setEnabled(corrected)
         self.mask_button.setEnabled(corrected)
-        self.mask_button.setChecked(self.mask_button.isChecked() and work is not None)
-        self.colour_button.setEnabled(work is not None and work.layers.sigma is not None)
-        self.colour_button.setChecked(work is not None and work.layers.shows_colours)
-        after = work is not None and work.layers.shows_corrected
+        self.mask_button.setChecked(self.mask_button.isChecked() and kept is not None)
+        self.colour_button.setEnabled(kept is not None and kept.layers.sigma is not None)
+        self.colour_button.setChecked(kept is not None and kept.layers.shows_colours)
+        after = kept is not None and kept.layers.shows_corrected
         self.toggle_button.setText("Show before" if after else "Show after")

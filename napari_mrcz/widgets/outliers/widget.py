@@ -21,12 +21,12 @@ from napari_mrcz.widgets.base.viewer_input import (
 from napari_mrcz.widgets.outliers.background import Background
 from napari_mrcz.widgets.outliers.buttons import ButtonBar
 from napari_mrcz.widgets.outliers.controls import CountTable, ReplacingForm, ThresholdFields
+from napari_mrcz.widgets.outliers.kept_fits import KeptFit, KeptFits
 from napari_mrcz.widgets.outliers.model import Corrected, Fit, FitOptions, fit_outliers
 from napari_mrcz.widgets.outliers.pixel_view import PixelView
 from napari_mrcz.widgets.outliers.plots import ThresholdPlots
 from napari_mrcz.widgets.outliers.source_form import SourceForm
 from napari_mrcz.widgets.outliers.words import in_words, remarks
-from napari_mrcz.widgets.outliers.works import Work, Works
 
 if TYPE_CHECKING:
     import napari
@@ -69,11 +69,11 @@ class OutlierPixels(Panel):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._works = Works(self.viewer, self._show_state)
-        self._shown: Work | None = None
+        self._kept_fits = KeptFits(self.viewer, self._show_state)
+        self._shown: KeptFit | None = None
         self._fitting: tuple[Image, Any, Image | None] | None = None
 
-        self.source = SourceForm(self.viewer, accepts=lambda layer: not self._works.own(layer))
+        self.source = SourceForm(self.viewer, accepts=lambda layer: not self._kept_fits.own(layer))
         self.controls = JobControls(
             self, "Fit", "Sum the frames, and find where the sum's distribution leaves the model"
         )
@@ -92,19 +92,19 @@ class OutlierPixels(Panel):
         self._lay_out()
         self._connect()
         self.apply_palette(self.palette_now)
-        self._show_work()
+        self._show_kept()
 
     @property
     def fit(self) -> Fit | None:
         """The fit of the layer picked, with the thresholds that are shown."""
-        work = self._work
-        return None if work is None else work.fit
+        kept = self._kept
+        return None if kept is None else kept.fit
 
     @property
     def layers(self) -> OutlierLayers | None:
         """The layers that show it."""
-        work = self._work
-        return None if work is None else work.layers
+        kept = self._kept
+        return None if kept is None else kept.layers
 
     @property
     def busy(self) -> bool:
@@ -117,9 +117,9 @@ class OutlierPixels(Panel):
         layer, gain = self.source.layers.layer, self.source.gains.layer
         if layer is None or self.source.problem() or self.controls.running:
             return
-        work = self._work
+        kept = self._kept
         # A stack that was summed need not be read again.
-        stack = stack_of_layer(layer) if work is None else work.fit.stack
+        stack = stack_of_layer(layer) if kept is None else kept.fit.stack
         reference = None if gain is None else gain.data
         self._fitting = (layer, layer.data, gain)
         self.controls.run(partial(fit_outliers, stack, self._options, reference))
@@ -128,14 +128,14 @@ class OutlierPixels(Panel):
     @Slot(str, float)
     def set_threshold(self, side: str, sigma: float) -> None:
         """Move the "dark" or the "hot" threshold, in standard deviations."""
-        if (work := self._work) is not None:
-            self._take(work, work.fit.with_thresholds(**{side: sigma}))
+        if (kept := self._kept) is not None:
+            self._take(kept, kept.fit.with_thresholds(**{side: sigma}))
 
     @Slot()
     def reset(self) -> None:
         """Take the thresholds of the fit again."""
-        if (work := self._work) is not None:
-            self._take(work, work.fit.reset())
+        if (kept := self._kept) is not None:
+            self._take(kept, kept.fit.reset())
 
     @Slot()
     def toggle(self) -> None:
@@ -156,8 +156,8 @@ class OutlierPixels(Panel):
         self.pixel.apply_palette(colours)
 
     @property
-    def _work(self) -> Work | None:
-        return self._works.of(self.source.layers.layer)
+    def _kept(self) -> KeptFit | None:
+        return self._kept_fits.of(self.source.layers.layer)
 
     @property
     def _options(self) -> FitOptions:
@@ -217,27 +217,27 @@ class OutlierPixels(Panel):
         """Show what is known of the layer picked; what runs for another one is not wanted."""
         if self._fitting is not None and not self._is_picked(*self._fitting[:2]):
             self.controls.cancel()
-        work = self._work
-        if work is None and layer is not None:
-            self._works.drop(layer)  # it has other data now
-        if work is not self._shown:
-            self._show_work()
-        elif work is not None:
-            work.layers.place()
+        kept = self._kept
+        if kept is None and layer is not None:
+            self._kept_fits.drop(layer)  # it has other data now
+        if kept is not self._shown:
+            self._show_kept()
+        elif kept is not None:
+            kept.layers.place()
         self._show_state()
 
     def _on_removed(self, event: Any) -> None:
         """Let go of a layer that is gone, and of what was derived from it."""
         if self.layers is not None and event.value is self.layers.mask:
             self.buttons.mask_button.setChecked(False)
-        self._works.forget(event.value)
+        self._kept_fits.forget(event.value)
         self.source.layers.refill()  # a corrected movie may have become a movie like any other
         self._show_state()
 
     def _let_go(self) -> None:
         """Keep no layer and no movie when the window is gone but the Python half is not."""
         self._shown = self._fitting = None
-        self._works.let_go()
+        self._kept_fits.let_go()
 
     def _is_picked(self, layer: Image, data: Any) -> bool:
         picked = self.source.layers.layer
@@ -250,8 +250,8 @@ class OutlierPixels(Panel):
         fitting, self._fitting = self._fitting, None
         if fitting is not None and self._is_picked(*fitting[:2]):
             layer, _, gain = fitting
-            self._works.keep(layer, gain, fit)
-            self._show_work()
+            self._kept_fits.keep(layer, gain, fit)
+            self._show_kept()
         self.fitted.emit(fit)
 
     @Slot(object)
@@ -267,59 +267,59 @@ class OutlierPixels(Panel):
         self._show_state()
         self.fitted.emit(None)
 
-    def _show_work(self) -> None:
+    def _show_kept(self) -> None:
         """Show all that is known of the layer picked."""
         self._background.drop()
-        work = self._shown = self._work
+        kept = self._shown = self._kept
         self.pixel.clear()
-        if work is None:
+        if kept is None:
             self.plots.clear()
             self.counts.show_fit(None)
             self.tell(self.noise, "")
             self._show_state()
             return
-        self.buttons.mask_button.setChecked(work.layers.mask is not None)
-        self.source.show_options(work.fit.options)
-        self.source.gains.pick(work.gain)
-        self.replacing.show_options(work.fit.options)
-        self.plots.show_fit(work.fit)
-        self._take(work, work.fit)
+        self.buttons.mask_button.setChecked(kept.layers.mask is not None)
+        self.source.show_options(kept.fit.options)
+        self.source.gains.pick(kept.gain)
+        self.replacing.show_options(kept.fit.options)
+        self.plots.show_fit(kept.fit)
+        self._take(kept, kept.fit)
 
     # Thresholds -----------------------------------------------------------------------------------
 
-    def _take(self, work: Work, fit: Fit) -> None:
+    def _take(self, kept: KeptFit, fit: Fit) -> None:
         """Show a fit with other thresholds or weights: at once what is quick, then the rest."""
-        work.fit = fit
+        kept.fit = fit
         self.plots.show_thresholds(fit)
         self.thresholds.show_thresholds(fit)
         self.counts.show_fit(fit)
-        work.layers.show_thresholds(fit)
+        kept.layers.show_thresholds(fit)
         self.tell(self.noise, _MEASURING, "muted")
-        self._ask_for_correction(work)
+        self._ask_for_correction(kept)
         self._show_state()
 
-    def _ask_for_correction(self, work: Work) -> None:
+    def _ask_for_correction(self, kept: KeptFit) -> None:
         layer = self.source.layers.layer
         frame = 0 if layer is None else frame_shown(self.viewer, layer)
-        self._background.correct(work.fit, frame, self.buttons.mask_button.isChecked())
+        self._background.correct(kept.fit, frame, self.buttons.mask_button.isChecked())
 
     @Slot()
     def _on_settled(self) -> None:
-        if (work := self._work) is not None:
-            self.plots.show_thresholds(work.fit)
+        if (kept := self._kept) is not None:
+            self.plots.show_thresholds(kept.fit)
 
     @Slot()
     def _on_replacing(self) -> None:
-        work = self._work
-        if work is None:
+        kept = self._kept
+        if kept is None:
             return
         try:
-            fit = work.fit.with_options(self._options)
+            fit = kept.fit.with_options(self._options)
         except ValueError as error:
-            self.replacing.show_options(work.fit.options)
+            self.replacing.show_options(kept.fit.options)
             self.controls.tell(in_words(error_text(error)), "error")
             return
-        self._take(work, fit)
+        self._take(kept, fit)
 
     @Slot(bool)
     def _on_colour(self, wanted: bool) -> None:
@@ -328,20 +328,20 @@ class OutlierPixels(Panel):
 
     @Slot(bool)
     def _on_mask(self, wanted: bool) -> None:
-        work = self._work
-        if work is None:
+        kept = self._kept
+        if kept is None:
             return
         if wanted:
-            self._ask_for_correction(work)
+            self._ask_for_correction(kept)
         else:
-            work.layers.remove_mask()
+            kept.layers.remove_mask()
 
     # What comes from threads ----------------------------------------------------------------------
 
     @Slot(object)
     def _on_corrected(self, corrected: Corrected) -> None:
-        if (work := self._work) is not None:
-            work.layers.show_corrected(corrected)
+        if (kept := self._kept) is not None:
+            kept.layers.show_corrected(corrected)
             self._show_state()
         self.corrected.emit()
 
@@ -362,25 +362,25 @@ class OutlierPixels(Panel):
 
     def _on_click(self, position: tuple[float, ...]) -> None:
         """Show the outlier that was clicked, or the pixel where there is none near."""
-        work, layer = self._work, self.source.layers.layer
+        kept, layer = self._kept, self.source.layers.layer
         at = None if layer is None else pixel_at(self.viewer, layer, position)
-        if work is None or at is None:
+        if kept is None or at is None:
             return
-        row, column = work.fit.outlier_near(*at)
+        row, column = kept.fit.outlier_near(*at)
         self.pixel.clear(f"Reading row {row}, column {column}…")
-        self._background.read_pixel(work.fit, row, column)
+        self._background.read_pixel(kept.fit, row, column)
 
     def _show_state(self) -> None:
         """Enable what can be used now, and say what is unusual."""
-        work = self._work
+        kept = self._kept
         self.controls.allow(self.source.problem())
         self.replacing.setEnabled(not self.controls.running)
-        self.thresholds.setEnabled(work is not None)
-        self.buttons.show_work(work)
-        said = [] if work is None else remarks(work.fit)
-        stale = work is not None and (
-            work.fit.options.needs_another_fit(self._options)
-            or work.gain is not self.source.gains.layer
+        self.thresholds.setEnabled(kept is not None)
+        self.buttons.show_state(kept)
+        said = [] if kept is None else remarks(kept.fit)
+        stale = kept is not None and (
+            kept.fit.options.needs_another_fit(self._options)
+            or kept.gain is not self.source.gains.layer
         )
         if stale:
             said.insert(0, "Other choices were made since: press Fit again.")

@@ -1,4 +1,4 @@
-"""What was done with each layer: it is there again when the layer is picked again."""
+"""What was done with each sweep: it is there again when its layer is picked again."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.microed.model import Center, Fit
 
-__all__ = ["Work", "Works"]
+__all__ = ["Sweep", "Sweeps"]
 
 
 @dataclass(eq=False)
-class Work:
-    """The beam in one layer, its fit, and the corrected movie.
+class Sweep:
+    """A layer with its beam, its fit, and the corrected movie.
 
     Attributes
     ----------
@@ -61,39 +61,39 @@ class Work:
         self.corrected = None
 
 
-class Works:
-    """The works of all layers of a viewer, none of layers that are gone or have other data."""
+class Sweeps:
+    """The sweeps of a viewer; none of layers that are gone, those of other data begun anew."""
 
     def __init__(self) -> None:
-        self._works: dict[Image, Work] = {}
+        self._sweeps: dict[Image, Sweep] = {}
 
-    def of(self, layer: Image | None) -> Work | None:
-        """Give the work of a layer as it is now, begun where there is none."""
+    def of(self, layer: Image | None) -> Sweep | None:
+        """Give the sweep of a layer as it is now, begun where there is none."""
         if layer is None:
             return None
-        work = self._works.get(layer)
-        if work is None or work.data is not layer.data:
-            if work is not None:
-                work.part()
-            work = self._works[layer] = Work(layer, layer.data)
-        return work
+        sweep = self._sweeps.get(layer)
+        if sweep is None or sweep.data is not layer.data:
+            if sweep is not None:
+                sweep.part()
+            sweep = self._sweeps[layer] = Sweep(layer, layer.data)
+        return sweep
 
     def forget(self, layer: Layer) -> None:
         """Let go of a layer that the viewer has no more."""
-        for work in list(self._works.values()):
-            if work.layer is layer:
-                self._works.pop(layer).part()
-            elif work.corrected is not None and work.corrected.layer is layer:
-                work.part()
-                work.layer.visible = True
+        for sweep in list(self._sweeps.values()):
+            if sweep.layer is layer:
+                self._sweeps.pop(layer).part()
+            elif sweep.corrected is not None and sweep.corrected.layer is layer:
+                sweep.part()
+                sweep.layer.visible = True
 
     def let_go(self) -> None:
         """Hold nothing; what is shown stays."""
-        for work in self._works.values():
-            work.part()
-        self._works.clear()
+        for sweep in self._sweeps.values():
+            sweep.part()
+        self._sweeps.clear()
 
     def own(self, layer: Layer) -> bool:
         """Tell whether a layer is a movie that was corrected here."""
-        corrected = [work.corrected for work in self._works.values()]
+        corrected = [sweep.corrected for sweep in self._sweeps.values()]
         return any(c is not None and c.layer is layer for c in corrected)

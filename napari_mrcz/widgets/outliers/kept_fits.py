@@ -1,4 +1,4 @@
-"""What was done with each layer: it is there again when the layer is picked again."""
+"""The fit of each layer: it is there again when the layer is picked again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.outliers.model import Fit
 
-__all__ = ["Work", "Works"]
+__all__ = ["KeptFit", "KeptFits"]
 
 
 @dataclass(eq=False)
-class Work:
+class KeptFit:
     """The fit of one layer and what shows it.
 
     Attributes
@@ -40,8 +40,8 @@ class Work:
     layers: OutlierLayers
 
 
-class Works:
-    """The works of all layers of a viewer, none of layers that are gone or have other data.
+class KeptFits:
+    """The fits of all layers of a viewer, none of layers that are gone or have other data.
 
     Parameters
     ----------
@@ -54,45 +54,45 @@ class Works:
     def __init__(self, viewer: napari.Viewer, toggled: Callable[[], None]) -> None:
         self._viewer = viewer
         self._toggled = toggled
-        self._works: dict[Image, Work] = {}
+        self._fits: dict[Image, KeptFit] = {}
 
-    def of(self, layer: Image | None) -> Work | None:
-        """Give the work of a layer, if it still has the same data."""
-        work = None if layer is None else self._works.get(layer)
-        return work if work is not None and layer is not None and work.data is layer.data else None
+    def of(self, layer: Image | None) -> KeptFit | None:
+        """Give the fit of a layer, if it still has the same data."""
+        kept = None if layer is None else self._fits.get(layer)
+        return kept if kept is not None and layer is not None and kept.data is layer.data else None
 
-    def keep(self, layer: Image, gain: Image | None, fit: Fit) -> Work:
+    def keep(self, layer: Image, gain: Image | None, fit: Fit) -> KeptFit:
         """Keep another fit of a layer, and show it there."""
-        work = self.of(layer)
-        if work is None:
+        kept = self.of(layer)
+        if kept is None:
             self.drop(layer)
             layers = OutlierLayers(self._viewer, layer, self._toggled)
-            work = self._works[layer] = Work(layer.data, gain, fit, layers)
-        work.gain, work.fit = gain, fit
-        work.layers.show_fit(fit)
-        return work
+            kept = self._fits[layer] = KeptFit(layer.data, gain, fit, layers)
+        kept.gain, kept.fit = gain, fit
+        kept.layers.show_fit(fit)
+        return kept
 
     def drop(self, layer: Image) -> None:
-        """Forget the work of a layer; its corrected movie becomes a layer like any other."""
-        work = self._works.pop(layer, None)
-        if work is not None:
-            work.layers.release()
+        """Forget the fit of a layer; its corrected movie becomes a layer like any other."""
+        kept = self._fits.pop(layer, None)
+        if kept is not None:
+            kept.layers.release()
 
     def forget(self, layer: Layer) -> None:
         """Let go of a layer that the viewer has no more."""
-        for work in self._works.values():
-            work.layers.forget(layer)
-            if work.gain is layer:
-                work.gain = None
-        if layer in self._works:
+        for kept in self._fits.values():
+            kept.layers.forget(layer)
+            if kept.gain is layer:
+                kept.gain = None
+        if layer in self._fits:
             self.drop(layer)
 
     def let_go(self) -> None:
         """Hold nothing; what is shown stays."""
-        for work in self._works.values():
-            work.layers.part()
-        self._works.clear()
+        for kept in self._fits.values():
+            kept.layers.part()
+        self._fits.clear()
 
     def own(self, layer: Layer) -> bool:
         """Tell whether a layer was derived here."""
-        return any(work.layers.owns(layer) for work in self._works.values())
+        return any(kept.layers.owns(layer) for kept in self._fits.values())
