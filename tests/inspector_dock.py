@@ -26,7 +26,12 @@ def movie(tmp_path):
 @pytest.fixture
 def sick(tmp_path):
     """Return a plain movie whose header is wrong in five ways."""
-    path = tmp_path / "sick.mrc"
+    return write_sick(tmp_path)
+
+
+def write_sick(folder):
+    """Write a plain movie whose header is wrong in five ways, and return it."""
+    path = folder / "sick.mrc"
     nm.write(path, COUNTS.astype(np.int16), footer=False)
     raw = bytearray(path.read_bytes())
     for offset, layout, *values in [

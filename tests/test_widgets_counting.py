@@ -9,7 +9,6 @@ import pytest
 from closing import close
 from gate import Gate
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
 
 import napari_mrcz as nm
 from napari_mrcz.simulation import simulate_raw
@@ -363,12 +362,6 @@ def test_plots_follow_the_theme(fitted, viewer):
     viewer.theme = "light"
     colour = fitted.charges.plot.getPlotItem().getAxis("left").textPen().color().name()
     assert colour == palette("light").text
-
-
-def test_every_control_has_a_tooltip(fitted):
-    for kind in (QAbstractButton, QAbstractSpinBox, QComboBox):
-        for control in fitted.findChildren(kind):
-            assert control.toolTip() or control.parent().toolTip(), control
 
 
 def test_the_fit_is_of_the_movie(fitted):

@@ -20,14 +20,6 @@ from gain_dock import (
     widget,
 )
 from mouse import dragged, drop
-from qtpy.QtWidgets import (
-    QAbstractButton,
-    QAbstractSpinBox,
-    QComboBox,
-    QLabel,
-    QProgressBar,
-    QScrollArea,
-)
 
 import napari_mrcz as nm
 from napari_mrcz.correction import GainNormalization
@@ -240,20 +232,6 @@ class TestDefects:
         assert not widget.defects.export_button.isEnabled()
 
 
-def test_every_control_explains_itself(loaded):
-    """By a tooltip."""
-    kinds = (QAbstractButton, QAbstractSpinBox, QComboBox, QProgressBar)
-    controls = [
-        control
-        for kind in kinds
-        for control in loaded.findChildren(kind)
-        if not control.objectName().startswith("qt_")
-        and not isinstance(control.parent(), QAbstractSpinBox | QComboBox)
-    ]
-    assert len(controls) >= 30
-    assert [control for control in controls if not control.toolTip()] == []
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_colours_follow_the_theme(loaded, viewer, theme):
     """Of words, frames and plots."""
@@ -262,16 +240,3 @@ def test_colours_follow_the_theme(loaded, viewer, theme):
     assert colours.text in loaded.references.summary.styleSheet()
     assert colours.accent in loaded.orientation.thumbnails.styleSheet()
     assert loaded.gamma.curve_line.opts["pen"].color().name() == colours.model
-
-
-@pytest.mark.parametrize("width", [320, 600])
-def test_it_fits_its_dock_beside_the_scroll_bar(loaded, qtbot, files, width):
-    """Also with scores under the thumbnails, and a dark."""
-    drop(loaded.references.dark_button, dragged(files / "dark.mrc"))
-    settle(qtbot, loaded)
-    click(qtbot, loaded.orientation.controls.start_button)
-    settle(qtbot, loaded)
-    area = loaded.findChild(QScrollArea)
-    bar = area.verticalScrollBar().sizeHint().width()
-    assert area.widget().minimumSizeHint().width() <= width - bar
-    assert all(label.wordWrap() for label in loaded.findChildren(QLabel) if len(label.text()) > 30)

@@ -337,27 +337,3 @@ def test_colours_follow_the_theme(widget, qtbot, movie):
         colours = palette(theme)
         assert widget.frames._curve.opts["pen"].color().name() == colours.accent
         assert widget.frames.model._error == QColor(colours.error)
-
-
-def test_every_control_says_what_it_is_for(widget, qtbot, sick):
-    """In its tooltip."""
-    open_in(qtbot, widget, sick)
-    doctor = widget.doctor
-    for control in (
-        widget.layers,
-        widget.fields.search,
-        widget.fields.tree,
-        widget.fields.controls.start_button,
-        widget.fields.export_button,
-        widget.frames.list,
-        widget.frames.plot,
-        widget.frames.controls.start_button,
-        widget.history.tree,
-        widget.history.controls.start_button,
-        doctor.pixel_size,
-        doctor.copy_button,
-        doctor.in_place_button,
-        doctor.controls.start_button,
-    ):
-        assert control.toolTip()
-    assert all(widget.tabs.tabToolTip(tab) for tab in range(4))

@@ -21,14 +21,10 @@ from koma_session import CARBON, N_FRAMES, N_STACKS, own_cache, paths, session_f
 from mouse import drag_line, dragged, drop
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import (
-    QAbstractButton,
-    QAbstractSpinBox,
     QApplication,
     QCheckBox,
-    QLineEdit,
     QMessageBox,
     QScrollArea,
-    QSlider,
 )
 
 import napari_mrcz as nm
@@ -299,19 +295,3 @@ def test_colours_follow_the_theme(read, viewer, theme):
     assert contrast_ratio(grey, colours.foreground) >= 4.5
     assert grey != colours.text
     assert colours.warning in read.radius.key.text()
-
-
-def test_every_control_explains_itself(read):
-    """By a tooltip."""
-    kinds = (QAbstractButton, QAbstractSpinBox, QSlider)
-    controls = [control for kind in kinds for control in read.findChildren(kind)]
-    assert len(controls) >= 15
-    silent = [c for c in controls if not c.toolTip() and not c.objectName().startswith("qt_")]
-    assert [c for c in silent if not isinstance(c.parent(), QAbstractSpinBox | QLineEdit)] == []
-
-
-@pytest.mark.parametrize("width", [320, 600])
-def test_it_fits_its_dock(read, width):
-    """Nothing sticks out, and nothing is scrolled sideways."""
-    read.resize(width, 700)
-    assert read.findChild(QScrollArea).widget().minimumSizeHint().width() <= width

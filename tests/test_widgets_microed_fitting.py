@@ -18,8 +18,6 @@ from microed_dock import (
     viewer,
     widget,
 )
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QProgressBar, QScrollArea
 
 import napari_mrcz as nm
 from napari_mrcz.widgets.base.theme import palette
@@ -264,32 +262,6 @@ def test_colours_follow_the_theme(fitted, viewer, theme):
     assert fitted.result.view._fitted.opts["pen"].color().name() == colours.model
     assert colours.model in fitted.result.view.legend.text()
     assert colours.text in fitted.result.offset.styleSheet()
-
-
-@pytest.mark.parametrize("width", [320, 600])
-def test_it_fits_its_dock(fitted, width):
-    """Nothing sticks out, and nothing is scrolled sideways."""
-    fitted.resize(width, 700)
-    area = fitted.findChild(QScrollArea)
-    bar = area.verticalScrollBar().sizeHint().width()
-    assert area.widget().minimumSizeHint().width() + bar <= width
-
-
-def test_every_control_explains_itself(fitted):
-    """By a tooltip; the plot, the table and its columns too."""
-    kinds = (QAbstractButton, QAbstractSpinBox, QComboBox, QProgressBar)
-    controls = [c for kind in kinds for c in fitted.findChildren(kind)]
-    parts = ("FitTable", "PlotItem", "QScrollArea", "LayerPicker", "_Field", "QSpinBox")
-    own = [
-        c
-        for c in controls
-        if type(c.parent()).__name__ not in parts and not c.objectName().startswith("qt_")
-    ]
-    assert len(own) >= 12
-    assert [c for c in own if not c.toolTip()] == []
-    assert fitted.result.view.plot.toolTip() and fitted.result.table.toolTip()
-    texts, tip = fitted.result.table.texts, Qt.ItemDataRole.ToolTipRole
-    assert all(texts.headerData(n, Qt.Orientation.Horizontal, tip) for n in range(6))
 
 
 def test_axes_have_names_and_units(fitted):

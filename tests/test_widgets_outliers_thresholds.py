@@ -22,12 +22,7 @@ from outliers_dock import (
 )
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import (
-    QAbstractButton,
-    QAbstractSpinBox,
     QApplication,
-    QComboBox,
-    QProgressBar,
-    QScrollArea,
 )
 from test_widgets_outliers_model import DARK, HOT
 
@@ -309,30 +304,6 @@ def test_colours_follow_the_theme(fitted, viewer, theme):
     assert fitted.plots.lines["hot"][0].pen.color().name() == colours.hot
     assert fitted.plots._weight.opts["pen"].color().name() == colours.accent
     assert colours.text in fitted.noise.styleSheet()
-
-
-@pytest.mark.parametrize("width", [320, 600])
-def test_it_fits_its_dock(fitted, width):
-    """Nothing sticks out, and nothing is scrolled sideways."""
-    fitted.resize(width, 700)
-    area = fitted.findChild(QScrollArea)
-    bar = area.verticalScrollBar().sizeHint().width()
-    assert area.widget().minimumSizeHint().width() + bar <= width
-
-
-def test_every_control_explains_itself(fitted):
-    """By a tooltip; the plots too."""
-    kinds = (QAbstractButton, QAbstractSpinBox, QComboBox, QProgressBar)
-    controls = [c for kind in kinds for c in fitted.findChildren(kind)]
-    parts = ("QDoubleSpinBox", "_Field", "QComboBox", "LayerPicker", "PlotItem", "QScrollArea")
-    own = [
-        c
-        for c in controls
-        if type(c.parent()).__name__ not in parts and not c.objectName().startswith("qt_")
-    ]
-    assert len(own) >= 14
-    assert [c for c in own if not c.toolTip()] == []
-    assert all(plot.toolTip() for plot in (fitted.plots.cdf, fitted.plots.residual))
 
 
 def test_axes_have_names_and_units(fitted):

@@ -8,7 +8,7 @@ from closing import close
 from gate import Gate
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QApplication, QMessageBox, QWidget
+from qtpy.QtWidgets import QApplication, QMessageBox
 
 import napari_mrcz as nm
 from napari_mrcz.widgets.base.theme import palette
@@ -419,27 +419,6 @@ def test_layers_may_change_when_the_widget_is_gone(widget, qtbot, viewer):
     viewer.theme = "light"
 
 
-def test_every_control_explains_itself(widget):
-    """By a tooltip; the labels of the form too."""
-    from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QProgressBar
-
-    kinds = (QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QProgressBar)
-    controls = [c for kind in kinds for c in widget.findChildren(kind) if own(c, widget)]
-    assert len(controls) >= 12
-    assert [c for c in controls if not c.toolTip()] == []
-
-
-def own(control: QWidget, widget: QWidget) -> bool:
-    """Tell whether a control is one of the form's, not a part of one."""
-    part_of = control.parent()
-    return not control.objectName().startswith("qt_") and type(part_of).__name__ not in (
-        "QSpinBox",
-        "QComboBox",
-        "LayerPicker",
-        "QScrollArea",
-    )
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_colours_follow_the_theme(widget, viewer, theme):
     """Of text and bars."""
@@ -448,13 +427,3 @@ def test_colours_follow_the_theme(widget, viewer, theme):
     assert colours.text in widget.estimate.styleSheet()
     assert widget.chart._bars[1]._fill == QColor(colours.accent)
     assert widget.chart._bars[1]._track == QColor(colours.foreground)
-
-
-@pytest.mark.parametrize("width", [320, 600])
-def test_it_fits_its_dock(widget, width):
-    """Nothing sticks out, and nothing is scrolled sideways."""
-    from qtpy.QtWidgets import QScrollArea
-
-    widget.resize(width, 700)
-    area = widget.findChild(QScrollArea)
-    assert area.widget().minimumSizeHint().width() <= width

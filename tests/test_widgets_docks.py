@@ -1,0 +1,165 @@
+"""Every dock widget, filled, in a real window: its controls explain themselves, and it fits."""
+
+from pathlib import Path
+
+import gain_dock
+import inspector_dock
+import koma_dock
+import microed_dock
+import numpy as np
+import outliers_dock
+import pytest
+from mouse import dragged, drop
+from npe2 import PluginManifest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
+    QLabel,
+    QLineEdit,
+    QListView,
+    QProgressBar,
+    QScrollArea,
+    QSlider,
+    QTabBar,
+    QTableView,
+    QTreeView,
+    QWidget,
+)
+
+import napari_mrcz as nm
+from napari_mrcz.simulation import simulate_raw
+from napari_mrcz.widgets.base.plot import Plot
+
+LEFT = Qt.MouseButton.LeftButton
+CONTROLS = (
+    *(QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QProgressBar, QSlider),
+    *(QListView, QTableView, QTreeView, Plot),
+)
+WIDTHS = (320, 600)
+
+
+def fill_counting(widget, viewer, folder, qtbot):
+    """Fit a movie, and show its counts."""
+    nm.write(folder / "raw.mrcz", simulate_raw(8, (96, 128), dose=0.01, seed=1).frames)
+    viewer.open(folder / "raw.mrcz", plugin="napari-mrcz")
+    with qtbot.waitSignal(widget.previewed):
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+
+
+def fill_gain(widget, viewer, folder, qtbot):
+    """Find how a reference lies, with scores under the thumbnails, and take a dark."""
+    nm.write(folder / "movie.mrcz", gain_dock.MOVIE)
+    nm.write(folder / "gain.mrc", np.flipud(gain_dock.GAIN).copy())
+    nm.write(folder / "dark.mrc", np.full(gain_dock.GAIN.shape, 0.25, np.float32))
+    viewer.open(folder / "movie.mrcz", plugin="napari-mrcz")
+    drop(widget.references, dragged(folder / "gain.mrc"))
+    gain_dock.settle(qtbot, widget)
+    drop(widget.references.dark_button, dragged(folder / "dark.mrc"))
+    gain_dock.settle(qtbot, widget)
+    gain_dock.click(qtbot, widget.orientation.controls.start_button)
+    gain_dock.settle(qtbot, widget)
+
+
+def fill_inspector(widget, viewer, folder, qtbot):
+    """Show a movie whose header is wrong."""
+    inspector_dock.open_in(qtbot, widget, inspector_dock.write_sick(folder))
+
+
+def fill_koma(widget, viewer, folder, qtbot):
+    """Read a session."""
+    rng = np.random.default_rng(5)
+    for i in range(4):
+        nm.write(folder / f"{i}.mrcz", rng.poisson(4, (3, 64, 64)).astype(np.uint8))
+    drop(widget, dragged(folder))
+    koma_dock.read_session(qtbot, widget)
+
+
+def fill_microed(widget, viewer, folder, qtbot):
+    """Fit a sweep."""
+    nm.write(folder / "sweep.mrcz", microed_dock.SWEEP.frames)
+    viewer.open(folder / "sweep.mrcz", plugin="napari-mrcz")
+    microed_dock.settle(widget, qtbot)
+    microed_dock.fit_layer(widget, qtbot)
+
+
+def fill_outliers(widget, viewer, folder, qtbot):
+    """Fit a movie."""
+    nm.write(folder / "movie.mrcz", outliers_dock.COUNTS)
+    viewer.open(folder / "movie.mrcz", plugin="napari-mrcz")
+    outliers_dock.fit_layer(widget, qtbot)
+
+
+def fill_save(widget, viewer, folder, qtbot):
+    """Estimate a movie."""
+    nm.write(folder / "movie.mrcz", outliers_dock.COUNTS)
+    with qtbot.waitSignal(widget.estimated):
+        viewer.open(folder / "movie.mrcz", plugin="napari-mrcz")
+
+
+# How each is filled, and how many controls it has at least.
+DOCKS = {
+    "Electron counting": (fill_counting, 10),
+    "Gain reference": (fill_gain, 35),
+    "Metadata inspector": (fill_inspector, 25),
+    "Outlier pixels": (fill_outliers, 18),
+    "Save stack": (fill_save, 15),
+    "Session: KOMA": (fill_koma, 20),
+    "Truncated pixels": (fill_microed, 18),
+}
+
+
+@pytest.fixture(params=DOCKS)
+def dock(request, make_napari_viewer, tmp_path: Path, qtbot) -> tuple[QWidget, int]:
+    """Return a widget as napari docks it, filled, and how many controls it has at least."""
+    viewer = make_napari_viewer()
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", request.param)
+    fill, least = DOCKS[request.param]
+    fill(widget, viewer, tmp_path, qtbot)
+    return widget, least
+
+
+def test_no_dock_is_forgotten():
+    manifest = PluginManifest.from_file(Path(nm.__file__).with_name("napari.yaml"))
+    assert {widget.display_name for widget in manifest.contributions.widgets} == DOCKS.keys()
+
+
+def test_every_control_explains_itself(dock):
+    """By a tooltip; plots, lists, columns and tabs too."""
+    widget, least = dock
+    controls = own_controls(widget)
+    assert len(controls) >= least
+    assert [control for control in controls if not control.toolTip()] == []
+    tip = Qt.ItemDataRole.ToolTipRole
+    for table in widget.findChildren(QTableView):
+        columns = range(table.model().columnCount())
+        assert all(table.model().headerData(n, Qt.Orientation.Horizontal, tip) for n in columns)
+    for tabs in widget.findChildren(QTabBar):
+        assert all(tabs.tabToolTip(n) for n in range(tabs.count()))
+
+
+def own_controls(widget: QWidget) -> list[QWidget]:
+    """Return the controls that are ours, without those that are parts of others."""
+    parts_of = (QAbstractSpinBox, QComboBox, QLineEdit, QTabBar)
+    return [
+        control
+        for kind in CONTROLS
+        for control in widget.findChildren(kind)
+        if not control.objectName().startswith("qt_")
+        and not isinstance(control.parent(), parts_of)
+        and control.window() is widget.window()  # the list that a combo box opens is not
+    ]
+
+
+def test_it_fits_its_dock_beside_the_scroll_bar(dock):
+    """Nothing sticks out, and nothing is scrolled sideways."""
+    widget, _ = dock
+    for width in WIDTHS:
+        widget.resize(width, 700)
+        area = widget.findChild(QScrollArea)
+        bar = area.verticalScrollBar().sizeHint().width()
+        assert area.widget().minimumSizeHint().width() + bar <= width
+    labels = widget.findChildren(QLabel)
+    long = [label for label in labels if any(len(line) > 30 for line in label.text().split("\n"))]
+    assert [label.text() for label in long if not label.wordWrap()] == []
