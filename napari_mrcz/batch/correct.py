@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_mrcz.recipe import GainStep, Recipe
     from napari_mrcz.stack import Stack
 
-__all__ = ["Correct", "Survey", "correct_all", "with_orientation"]
+__all__ = ["Correct", "Survey", "Surveyed", "correct_all", "corrected", "with_orientation"]
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def noise_by_radius(
     """Give the correlated noise after KOMA for many radii (fig. 12), without touching a pixel.
 
     With x_t the frames of stack i, S their sum and K its average, the mean covariance of two
-    frames of x_t - K is ((var S - Σ var x_t)/(n(n - 1)) - 2 cov(S, K)/n + var K, their mean
+    frames of x_t - K is (var S - Σ var x_t)/(n(n - 1)) - 2 cov(S, K)/n + var K, their mean
     variance (Σ var x_t - 2 cov(S, K))/n + var K, and K is a sum of sums. R is the ratio of the
     two: equal to the mean Pearson R (eq. 7) where the frames of a stack vary alike.
 

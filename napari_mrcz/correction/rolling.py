@@ -32,7 +32,7 @@ class _Grid(NamedTuple):
     Attributes
     ----------
     step : float
-        A power of two, or 0 for an image of zeros.
+        A power of two, or 0 where pixels are too small for one.
     is_finite : bool
         Whether all pixels are numbers.
     """
