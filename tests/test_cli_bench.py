@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz.comparison import Contestant, contestants, race
+from napari_mrcz.comparison import Contestant, Result, as_text, contestants, race
 from napari_mrcz.comparison.curves import by_block, by_dose, by_level, by_threads, serialisations
 from napari_mrcz.comparison.figures import draw_compression, draw_serialisation
 
@@ -43,6 +43,28 @@ def test_the_command_takes_a_movie(napari_mrcz, tmp_path):
     ran = napari_mrcz("bench", "--rounds", 1, "--frames", 2, "--shape", 64, 64)
     assert "2 simulated frames of 64 x 64 pixels" in ran.err
     assert ran.out.splitlines()[0].split()[:3] == ["way", "to", "store"]
+
+
+def test_short_times_and_small_files_have_three_figures():
+    """A small movie's times are no rows of 0.00."""
+    ways = [
+        Result("fast", 123_400, 2.0, 0.001234, 0.000456),
+        Result("large", 1_234_000_000, 2.0, 12.34, 0.5),
+        Result("copy", 246_800, 1.0, 0.01234, 0.00456),
+    ]
+    head, fast, large, _ = (line.split("  ") for line in as_text(ways).splitlines())
+    assert [cell.strip() for cell in head if cell][-2:] == ["write speed", "read speed"]
+    told = [cell.strip() for cell in fast if cell]
+    assert told == [
+        "fast",
+        "0.123",
+        "2.00",
+        "0.00123",
+        "0.000456",
+        "10.0 x copying",
+        "10.0 x plain",
+    ]
+    assert [cell.strip() for cell in large if cell][1:4] == ["1234", "2.00", "12.3"]
 
 
 def test_ratios_fall_with_dose_and_stay_below_the_bound():

@@ -406,7 +406,7 @@ class TestRepair:
         path.write_bytes(raw)
         ran = napari_mrcz("repair", path, "-o", folder / "whole.mrcz")
         assert ran.status == 0, ran.err
-        assert "damaged and left out: 2" in ran.err
+        assert "damaged and left out: frame 2" in ran.err
         assert (nm.read(folder / "whole.mrcz") == np.delete(FRAMES, 2, axis=0)).all()
 
     def test_the_header_is_mended(self, napari_mrcz, folder):
@@ -485,6 +485,41 @@ def test_a_file_that_grew_is_said_to_be_larger(napari_mrcz, tmp_path):
     lines = ran.err.splitlines()
     assert len(lines) == 3
     assert all(f"({after / before:.3g} times larger)" in line for line in lines)
+
+
+def test_a_file_that_is_as_large_is_said_to_be(napari_mrcz, folder, tmp_path):
+    """Not "1 times larger", nor "1 to 1"."""
+    ran = napari_mrcz("convert", folder / "packed.mrcz", "-o", tmp_path / "out")
+    assert ran.err.count("(as large)") == 1
+
+
+def test_a_level_or_filter_without_a_codec_is_refused(napari_mrcz, folder, tmp_path):
+    """Chunks are copied as they are: neither would do anything."""
+    for option in (("--level", 1), ("--filter", "none")):
+        ran = napari_mrcz("convert", folder, "-o", tmp_path / "out", *option)
+        assert ran.status == 2
+        assert "--level and --filter need --codec" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_workers_besides_a_scheduler_are_refused(napari_mrcz, folder, tmp_path):
+    """They would not be started."""
+    cluster = ("--workers", 2, "--scheduler", "tcp://127.0.0.1:1")
+    ran = napari_mrcz("compress", folder / "plain.mrc", "-o", tmp_path / "out", *cluster)
+    assert ran.status == 2
+    assert "--workers and --scheduler exclude each other" in ran.err
+
+
+def test_paragraphs_of_the_help_fill_the_lines(napari_mrcz):
+    """Lines end where the terminal does, not where those of the source do."""
+    lines = [line.strip() for line in napari_mrcz("watch", "--help").out.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("A journal in the output"))
+    paragraph = lines[start : lines.index("", start)]
+    longest = max(map(len, paragraph))
+    words = [line.split()[0] for line in paragraph[1:]]
+    assert all(
+        len(line) + 1 + len(word) > longest for line, word in zip(paragraph, words, strict=False)
+    )
 
 
 class TestCompressedAlready:

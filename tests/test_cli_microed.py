@@ -75,6 +75,7 @@ def test_smv_gets_an_offset_that_its_headers_tell(napari_mrcz, images, sweep, tm
     assert [path.name for path in written] == [path.name for path in images]
     model = nm.TruncationModel.fit(sweep.frames)
     assert f"ADCOFFSET {model.offset}" in told["notes"]
+    assert f"{len(images)} images, the last {images[-1].name}" in told["notes"]
     smallest = []
     for i, path in enumerate(written):
         image = fabio.open(str(path))

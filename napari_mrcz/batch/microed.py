@@ -132,6 +132,8 @@ class RestoreNegatives:
         before, after = (sum(map(os.path.getsize, paths)) for paths in (self.sources, targets))
         seconds = time.perf_counter() - start
         notes = _notes(model, offset, movie.size)
+        if len(targets) > 1:
+            notes = (f"{len(targets)} images, the last {Path(targets[-1]).name}", *notes)
         return Outcome(self.source, targets[0], "", before, after, seconds, notes)
 
     @property

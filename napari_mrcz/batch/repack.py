@@ -65,7 +65,9 @@ class Repack:
         notes = [f"{done.frames} of {done.announced} frames"]
         if done.left_out:
             named = ", ".join(str(fault.frame) for fault in done.left_out[:20])
-            notes.append(f"damaged and left out: {named}{', ...' * (len(done.left_out) > 20)}")
+            frames = "frame" if len(done.left_out) == 1 else "frames"
+            more = ", ..." * (len(done.left_out) > 20)
+            notes.append(f"damaged and left out: {frames} {named}{more}")
         if self.repair:
             findings = diagnose(self.target, pixel_size=self.pixel_size)
             if any(finding.mendable for finding in findings):

@@ -129,8 +129,13 @@ def convert(
     codec: Annotated[
         options.Codec | None, typer.Option(help="Without it chunks are copied as they are.")
     ] = None,
-    level: options.Level = 1,
-    filter_: options.FilterOption = options.Filter.auto,
+    level: Annotated[
+        int | None, typer.Option(min=1, max=9, help="1 is fast, 9 small; 1 without it.")
+    ] = None,
+    filter_: Annotated[
+        options.Filter | None,
+        typer.Option("--filter", help='"auto" tries on three frames; "auto" without it.'),
+    ] = None,
     overwrite: options.Overwrite = False,
     threads: options.Threads = None,
     workers: options.Workers = 0,
@@ -140,6 +145,10 @@ def convert(
     """Write MRCZ as MRCZ: with another codec, or with footer, index and checksums added."""
     from napari_mrcz.batch import Recode, Repack
 
+    if codec is None and (level or filter_):
+        raise typer.BadParameter(
+            "--level and --filter need --codec: without it chunks are copied as they are"
+        )
     sources = movies_in(files, (".mrcz",))
     pairs = [(str(source), str(target_of(source, output, ".mrcz"))) for source in sources]
     tasks: list[Recode | Repack] = [
@@ -149,8 +158,8 @@ def convert(
             source,
             target,
             codec=codec.value,
-            level=level,
-            filter=filter_.value,
+            level=level or 1,
+            filter=(filter_ or options.Filter.auto).value,
             threads=threads,
             overwrite=overwrite,
         )

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -53,6 +54,10 @@ for _module in (
     showing,
 ):
     _module.add_to(app)
+for _command in app.registered_commands:
+    # Typer keeps the ends of lines in all paragraphs but the first, whatever the terminal's width.
+    _paragraphs = (inspect.getdoc(_command.callback) or "").split("\n\n")
+    _command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs)
 
 
 def main() -> None:

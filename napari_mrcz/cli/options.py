@@ -64,7 +64,9 @@ Verify = Annotated[
     bool, typer.Option("--verify", help="Read the result back and compare every pixel.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Frames at a time; all processors.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Frames at a time; as many as processors without it.")
+]
 Workers = Annotated[int, typer.Option(min=0, help="Files at a time, each in a process of dask's.")]
 Scheduler = Annotated[str, typer.Option(help="Address of a dask scheduler whose workers do it.")]
 Json = Annotated[bool, typer.Option("--json", help="Write an object a file to standard output.")]

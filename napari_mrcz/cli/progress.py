@@ -98,8 +98,12 @@ def outcome_text(outcome: Outcome) -> str:
 
 def _sizes_text(before: int, after: int) -> str:
     """Give two sizes, and how much smaller or larger a file has become."""
-    larger = after > before > 0
-    how = f"{after / before:.3g} times larger" if larger else f"{before / after:.3g} to 1"
+    if 0.995 * before <= after <= 1.005 * before:
+        how = "as large"
+    elif after > before > 0:
+        how = f"{after / before:.3g} times larger"
+    else:
+        how = f"{before / after:.3g} to 1"
     return f"{size_text(before)} -> {size_text(after)} ({how})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import tempfile
@@ -117,17 +118,17 @@ def race(
 
 def as_text(results: Sequence[Result], *, markdown: bool = False) -> str:
     """Give results as a table, for people or for a page."""
-    head = ("way to store", "MB", "ratio", "write (s)", "read (s)", "write", "read")
+    head = ("way to store", "MB", "ratio", "write (s)", "read (s)", "write speed", "read speed")
     copy = results[-1]
     rows = [
         (
             r.name,
-            f"{r.nbytes / 1e6:.1f}",
+            _figures(r.nbytes / 1e6),
             f"{r.ratio:.2f}",
-            f"{r.write_s:.2f}",
-            f"{r.read_s:.2f}",
-            f"{copy.write_s / r.write_s:.2f} x copying",
-            f"{copy.read_s / r.read_s:.2f} x plain",
+            _figures(r.write_s),
+            _figures(r.read_s),
+            f"{_figures(copy.write_s / r.write_s)} x copying",
+            f"{_figures(copy.read_s / r.read_s)} x plain",
         )
         for r in results
     ]
@@ -142,6 +143,13 @@ def as_text(results: Sequence[Result], *, markdown: bool = False) -> str:
         )
         for row in (head, *rows)
     )
+
+
+def _figures(value: float) -> str:
+    """Give three figures, all of a large number, and no powers of ten."""
+    # Rounded first: 9.999 has as many digits as 10.
+    digits = 2 - math.floor(math.log10(float(f"{value:.3g}"))) if value > 0 else 0
+    return f"{value:.{max(digits, 0)}f}"
 
 
 def _copy(folder: Path, frames: Frames, times: tuple[list[float], list[float]]) -> None:
