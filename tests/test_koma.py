@@ -167,7 +167,7 @@ def vacuum():
 def curves_of(sums, variances, radii):
     covariances = np.cov(sums.reshape(len(sums), -1), bias=True)
     n_frames = np.full(len(sums), N_FRAMES)
-    return noise_by_radius(covariances, variances, n_frames, radii, range(len(sums)))
+    return noise_by_radius(covariances, variances, n_frames, radii)
 
 
 def test_noise_falls_to_the_limit(vacuum):
@@ -186,7 +186,7 @@ def test_stacks_of_one_frame_or_without_variance_have_no_noise(vacuum):
     covariances = np.cov(sums[:4].reshape(4, -1), bias=True)
     n_frames = np.array([N_FRAMES, 1, N_FRAMES, N_FRAMES])
     variances = np.where([True, True, False, True], variances[:4], 0)
-    found = noise_by_radius(covariances, variances, n_frames, [0, 1], range(4))
+    found = noise_by_radius(covariances, variances, n_frames, [0, 1])
     assert np.isnan(found).tolist() == [[False, True, True, False]] * 2
 
 

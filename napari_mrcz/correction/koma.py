@@ -178,7 +178,6 @@ def noise_by_radius(
     variances: npt.NDArray[np.float64],
     n_frames: npt.NDArray[np.intp],
     radii: Sequence[int],
-    members: Sequence[int],
 ) -> npt.NDArray[np.float64]:
     """Give the correlated noise after KOMA for many radii (fig. 12), without touching a pixel.
 
@@ -190,33 +189,32 @@ def noise_by_radius(
     Parameters
     ----------
     covariances : ndarray, shape (m, m)
-        Between the sums of the session's m stacks.
+        Between the sums of m stacks, in order of acquisition; all enter averages.
     variances : ndarray, shape (m,)
         Σ var x_t of each stack.
     n_frames : ndarray, shape (m,)
         Frames of each stack.
     radii : sequence of int
         0 stands for no normalisation.
-    members : sequence of int
-        Stacks that enter averages, and for which R is given.
 
     Returns
     -------
-    ndarray, shape (radii, members)
+    ndarray, shape (radii, m)
         NaN for stacks of one frame, and of frames without any variance.
     """
-    result = np.full((len(radii), len(members)), np.nan)
+    stacks = range(len(n_frames))
+    result = np.full((len(radii), len(stacks)), np.nan)
     for row, radius in enumerate(radii):
-        for column, i in enumerate(members):
+        for i in stacks:
             n = int(n_frames[i])
             if n < 2 or variances[i] <= 0:
                 continue
-            weights = np.zeros(len(n_frames))
+            weights = np.zeros(len(stacks))
             if radius:
-                near = neighbours_of(i, members, radius)
+                near = neighbours_of(i, stacks, radius)
                 weights[near] = 1 / (n_frames[near] * len(near))
             cov_sk = float(weights @ covariances[i])
             var_k = float(weights @ covariances @ weights)
             covariance = (covariances[i, i] - variances[i]) / (n * (n - 1)) - 2 * cov_sk / n + var_k
-            result[row, column] = covariance / ((variances[i] - 2 * cov_sk) / n + var_k)
+            result[row, i] = covariance / ((variances[i] - 2 * cov_sk) / n + var_k)
     return result

@@ -254,7 +254,6 @@ def mean_noise(
         np.array([summary.variance for summary in summaries]),
         np.array([summary.n_frames for summary in summaries]),
         radii,
-        range(len(summaries)),
     )
     told = ~np.isnan(curves).any(axis=0)
     mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
