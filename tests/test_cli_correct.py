@@ -4,10 +4,13 @@ import math
 import os
 import signal
 import socket
+import sys
+import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 
@@ -387,6 +390,50 @@ def test_ctrl_c_is_left_to_the_process_that_ends_the_workers():
     with cluster(workers=1) as client:
         found = client.run(signal.getsignal, signal.SIGINT)
     assert list(found.values()) == [signal.SIG_IGN]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no masks of signals there")
+def test_ctrl_c_while_workers_start_ends_when_they_can_be_closed(monkeypatch):
+    closed = []
+
+    class Interrupted(distributed.LocalCluster):
+        def __init__(self, **options):
+            signal.raise_signal(signal.SIGINT)
+            super().__init__(**options)
+            signal.raise_signal(signal.SIGINT)
+
+        def __exit__(self, *raised):
+            super().__exit__(*raised)
+            closed.append(self.status.name)
+
+    monkeypatch.setattr("dask.distributed.LocalCluster", Interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), cluster(workers=1):
+        pytest.fail("it was interrupted before")
+    assert closed == ["closed"]
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no masks of signals there")
+def test_workers_do_not_hear_of_ctrl_c_even_before_they_can_ignore_it():
+    with cluster(workers=1) as client:
+        masks = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+    assert all(signal.SIGINT in mask for mask in masks.values())
+
+
+def test_workers_that_are_ended_at_work_say_nothing(capfd):
+    def work(begun):
+        begun.set()
+        threading.Event().wait(60)
+
+    with pytest.raises(KeyboardInterrupt), cluster(workers=1) as client:
+        begun = distributed.Event(client=client)
+        working = client.submit(work, begun)
+        begun.wait()
+        raise KeyboardInterrupt
+    assert working.status != "finished"
+    assert not capfd.readouterr().err
 
 
 def test_two_clusters_on_one_machine_do_not_mind_each_other():

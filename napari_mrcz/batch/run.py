@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.worker import untold
 from napari_mrcz.errors import MrczError
 from napari_mrcz.texts import failure_text
 from napari_mrcz.threads import limit_threads
+
+if sys.platform != "win32":
+    from multiprocessing import resource_tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -168,23 +175,61 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         with client, dask.config.set(_OF_SENDERS):
             yield client
         return
-    # A thread each: one task keeps all its worker's processors busy by itself.
-    with dask.config.set(_OF_WORKERS):
-        local = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # Any port: the usual one is taken where another cluster runs, which warns.
-            dashboard_address="127.0.0.1:0",
-            preload=["napari_mrcz.batch.worker"],
-        )
-    with (
-        local,
-        # On one machine results come straight from the workers, not by way of the scheduler.
-        Client(local, set_as_default=False, direct_to_workers=True) as client,
-        dask.config.set(_OF_SENDERS),
-    ):
+    with ExitStack() as closing:
+        closing.enter_context(untold())
+        with _interrupts_waiting():
+            with dask.config.set(_OF_WORKERS):
+                # A thread each: one task keeps all its worker's processors busy by itself.
+                local = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    # Any port: the usual one is taken where another cluster runs, which warns.
+                    dashboard_address="127.0.0.1:0",
+                    preload=["napari_mrcz.batch.worker"],
+                )
+            closing.enter_context(local)
+            # On one machine results come straight from the workers, not by way of the scheduler.
+            client = Client(local, set_as_default=False, direct_to_workers=True)
+            closing.enter_context(client)
+        closing.enter_context(dask.config.set(_OF_SENDERS))
         yield client
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Let Ctrl-C wait until a cluster can be closed; processes begun meanwhile never hear of it.
+
+    Half a cluster cannot be closed. Processes that have yet to load what would make them ignore
+    Ctrl-C, which a terminal sends to all, would end with a traceback each.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        with _sigint_blocked():
+            yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Have threads begun meanwhile, and the processes that those begin, not hear of Ctrl-C."""
+    if sys.platform == "win32":
+        yield
+        return
+    # Begun by the first process that is spawned otherwise, and then it lets Ctrl-C through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _about(task: Task, report: Callable[[Task, str, int, int], None] | None) -> Report | None:
