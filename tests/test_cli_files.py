@@ -502,6 +502,15 @@ def test_a_level_or_filter_without_a_codec_is_refused(napari_mrcz, folder, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["int4", "datetime64", "S4"])
+def test_what_is_no_pixel_type_is_refused(napari_mrcz, folder, name):
+    """By the name of the option: no file is at fault."""
+    ran = napari_mrcz("compress", folder / "plain.mrc", "-o", folder / "out", "--dtype", name)
+    assert ran.status == 2
+    assert f"--dtype is a pixel type such as int16, not {name}" in ran.err
+    assert not (folder / "out").exists()
+
+
 def test_workers_besides_a_scheduler_are_refused(napari_mrcz, folder, tmp_path):
     """They would not be started."""
     cluster = ("--workers", 2, "--scheduler", "tcp://127.0.0.1:1")

@@ -35,6 +35,20 @@ class Filter(StrEnum):
     bitshuffle = "bitshuffle"
 
 
+def _pixel_type(name: str | None) -> str | None:
+    """Refuse what is no type of pixels before anything is read."""
+    if name is not None:
+        import numpy as np
+
+        try:
+            known = np.dtype(name).kind in "biufc"
+        except TypeError:
+            known = False
+        if not known:
+            raise typer.BadParameter(f"--dtype is a pixel type such as int16, not {name}")
+    return name
+
+
 Files = Annotated[
     list[Path],
     typer.Argument(help="Files, or folders: all movies within.", parser=path, show_default=False),
@@ -53,7 +67,10 @@ FilterOption = Annotated[Filter, typer.Option("--filter", help='"auto" tries on 
 CodecOption = Annotated[Codec, typer.Option(help="Every MRCZ reader knows all.")]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="Pixel type, such as int16; values are rounded, and refused if too large."),
+    typer.Option(
+        help="Pixel type, such as int16; values are rounded, and refused if too large.",
+        callback=_pixel_type,
+    ),
 ]
 Group = Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of EER.")]
 Decimate = Annotated[
