@@ -1,5 +1,6 @@
 """``correct`` and ``recipe``, as they are typed: the same files wherever it is done."""
 
+import logging
 import math
 import os
 import signal
@@ -420,6 +421,19 @@ def test_workers_do_not_hear_of_ctrl_c_even_before_they_can_ignore_it():
     with cluster(workers=1) as client:
         masks = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, [])
     assert all(signal.SIGINT in mask for mask in masks.values())
+
+
+def test_workers_whose_scheduler_is_closed_first_say_nothing():
+    """It depends on when they last told it that they are there."""
+
+    def is_told():
+        said = "Failed to communicate with scheduler during heartbeat."
+        record = logging.LogRecord("distributed.worker", logging.ERROR, "", 0, said, (), None)
+        return bool(logging.getLogger("distributed.worker").filter(record))
+
+    with cluster(workers=1) as client:
+        assert list(client.run(is_told).values()) == [False]
+    assert is_told()
 
 
 def test_workers_that_are_ended_at_work_say_nothing(capfd):

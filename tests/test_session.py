@@ -5,6 +5,8 @@ import gc
 import itertools
 import os
 import re
+import sys
+import tempfile
 import tracemalloc
 import warnings
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ import napari_mrcz as nm
 from napari_mrcz import folders
 from napari_mrcz.batch.correct import correct_all
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
+from napari_mrcz.errors import MrczError
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.session import (
     Koma,
@@ -306,6 +309,35 @@ def test_a_stack_without_an_average_fails_alone(paths, tmp_path, monkeypatch):
     outcomes = {o.source: o.error for o in correct_all(sources, targets, recipe)}
     assert outcomes.pop(sources[1]) == f"{sources[1]}: No space left on device"
     assert set(outcomes.values()) == {""}
+
+
+def test_sums_that_no_disk_takes_are_told_of(paths, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(summaries.os, "replace", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(MrczError) as said:
+        Session(paths).summary(0)
+    assert said.value.path.startswith(str(tmp_path / "napari-mrcz-"))
+    assert str(sums_folder()) in str(said.value)
+    assert "No space left on device. Make room" in str(said.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size there")
+def test_a_disk_that_takes_no_more_is_called_so(tmp_path):
+    import resource
+
+    found = summaries.summarise(nm.Stack.from_array(np.ones((2, 99, 99), np.uint8)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as said:
+            SummaryStore(tmp_path).save("key", found)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert said.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_summary_is_made_again(paths, stacks):

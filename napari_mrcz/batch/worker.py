@@ -14,6 +14,7 @@ __all__ = ["dask_setup", "untold"]
 
 # What dask warns of where workers are ended at work: that they are, which was asked for.
 _UNTOLD = {
+    "distributed.worker": "Failed to communicate with scheduler during heartbeat",
     "distributed.worker.state_machine": "ended with CancelledError",
     "distributed.nanny": "Worker process still alive after",
 }

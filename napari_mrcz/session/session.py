@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.errors import MrczError
 from napari_mrcz.session.summaries import (
     StackSum,
     Summary,
@@ -25,6 +26,7 @@ from napari_mrcz.session.summaries import (
 )
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
+from napari_mrcz.texts import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -231,7 +233,13 @@ class _Kept:
         weakref.finalize(self, _discard, self.store, self._own_keys)
 
     def save(self, key: str | None, found: StackSum) -> Summary:
-        """Keep a sum; without a key for as long as there is a session that shares it."""
+        """Keep a sum; without a key for as long as there is a session that shares it.
+
+        Raises
+        ------
+        MrczError
+            If no folder takes it.
+        """
         if key is None:
             key = uuid.uuid4().hex
             self._own_keys.append(key)
@@ -239,10 +247,17 @@ class _Kept:
             return self.store.save(key, found)
         except OSError:
             # A home that cannot be written is no reason to fail.
+            pass
+        folder = tempfile.gettempdir()
+        try:
             folder = tempfile.mkdtemp(prefix="napari-mrcz-")
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             self.store = SummaryStore(folder)
             return self.store.save(key, found)
+        except OSError as error:
+            said = f"takes no sum of frames, nor does {sums_folder()}: {failure_text(error)}"
+            advice = "Make room, or name another folder by the variable TMPDIR"
+            raise MrczError(folder, said, advice=advice) from error
 
 
 def _discard(store: SummaryStore, keys: list[str]) -> None:

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,7 +142,8 @@ class SummaryStore:
         image, numbers = self._paths(key)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._make_room(found.total.nbytes)
-        _replace(image, lambda file: np.save(file, found.total))
+        # By the file's own `write`: of a full disk NumPy's way says but how many pixels it took.
+        _replace(image, lambda file: np.save(SimpleNamespace(write=file.write), found.total))
         # The numbers come last: where they are, the image is whole.
         content = {
             "n_frames": found.n_frames,
