@@ -507,16 +507,20 @@ def test_what_is_no_pixel_type_is_refused(napari_mrcz, folder, name):
     """By the name of the option: no file is at fault."""
     ran = napari_mrcz("compress", folder / "plain.mrc", "-o", folder / "out", "--dtype", name)
     assert ran.status == 2
-    assert f"--dtype is a pixel type such as int16, not {name}" in ran.err
+    assert f"'--dtype': {name} is no pixel type" in ran.err
     assert not (folder / "out").exists()
 
 
-def test_workers_besides_a_scheduler_are_refused(napari_mrcz, folder, tmp_path):
-    """They would not be started."""
+@pytest.mark.parametrize("command", ["compress", "count"])
+@pytest.mark.parametrize("first", [0, 2])
+def test_workers_besides_a_scheduler_are_refused(napari_mrcz, folder, tmp_path, command, first):
+    """They would not be started; whichever is named first, and before a folder is made."""
     cluster = ("--workers", 2, "--scheduler", "tcp://127.0.0.1:1")
-    ran = napari_mrcz("compress", folder / "plain.mrc", "-o", tmp_path / "out", *cluster)
+    cluster = (*cluster[first:], *cluster[:first])
+    ran = napari_mrcz(command, folder / "plain.mrc", "-o", tmp_path / "out", *cluster)
     assert ran.status == 2
     assert "--workers and --scheduler exclude each other" in ran.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_paragraphs_of_the_help_fill_the_lines(napari_mrcz):

@@ -50,7 +50,12 @@ def count(
     ] = None,
     overwrite: options.Overwrite = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes of dask's that count; compressed frames go there.")
+        int,
+        typer.Option(
+            min=0,
+            help="Processes of dask's that count; compressed frames go there.",
+            callback=options.not_both,
+        ),
     ] = 0,
     scheduler: options.Scheduler = "",
     as_json: options.Json = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -13,6 +13,7 @@ from napari_mrcz.cli.paths import path
 __all__ = [
     "Codec", "CodecOption", "Decimate", "Dtype", "Files", "Filter", "FilterOption", "Folder",
     "Group", "Json", "Level", "Output", "Overwrite", "Scheduler", "Threads", "Verify", "Workers",
+    "not_both",
 ]  # fmt: skip
 
 
@@ -35,6 +36,24 @@ class Filter(StrEnum):
     bitshuffle = "bitshuffle"
 
 
+_Given = TypeVar("_Given", int, str)
+
+
+def not_both(context: typer.Context, given: _Given) -> _Given:
+    """Refuse a number of workers besides a scheduler, which would do nothing.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the other of the two was given before.
+    """
+    if given and (context.params.get("workers") or context.params.get("scheduler")):
+        raise typer.BadParameter(
+            "--workers and --scheduler exclude each other: a scheduler has workers of its own"
+        )
+    return given
+
+
 def _pixel_type(name: str | None) -> str | None:
     """Refuse what is no type of pixels before anything is read."""
     if name is not None:
@@ -45,7 +64,7 @@ def _pixel_type(name: str | None) -> str | None:
         except TypeError:
             known = False
         if not known:
-            raise typer.BadParameter(f"--dtype is a pixel type such as int16, not {name}")
+            raise typer.BadParameter(f"{name} is no pixel type; int16 is one")
     return name
 
 
@@ -84,6 +103,12 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Frames at a time; as many as processors without it.")
 ]
-Workers = Annotated[int, typer.Option(min=0, help="Files at a time, each in a process of dask's.")]
-Scheduler = Annotated[str, typer.Option(help="Address of a dask scheduler whose workers do it.")]
+Workers = Annotated[
+    int,
+    typer.Option(min=0, help="Files at a time, each in a process of dask's.", callback=not_both),
+]
+Scheduler = Annotated[
+    str,
+    typer.Option(help="Address of a dask scheduler whose workers do it.", callback=not_both),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write an object a file to standard output.")]

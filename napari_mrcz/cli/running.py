@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from napari_mrcz.cli.progress import bar, tell_outcomes
 
 if TYPE_CHECKING:
@@ -36,16 +34,7 @@ def run(
         What is done to them, such as "compressed".
     scheduler, workers, as_json
         As on the command line.
-
-    Raises
-    ------
-    typer.BadParameter
-        If both a scheduler and a number of workers are given.
     """
-    if scheduler and workers:
-        raise typer.BadParameter(
-            "--workers and --scheduler exclude each other: a scheduler has workers of its own"
-        )
     from napari_mrcz.batch import cluster
 
     with cluster(scheduler, workers) as client, bar() as advance:
