@@ -372,6 +372,19 @@ def test_files_are_told_of_when_the_scheduler_is_lost(session, tmp_path):
     assert all("scheduler or its workers were lost" in outcome.error for outcome in failed)
 
 
+def test_files_are_told_of_when_the_scheduler_was_lost_before_they_were_sent():
+    """As between the sums of a session and what is corrected by them."""
+
+    class Lost:
+        def nthreads(self):
+            raise TimeoutError("Timed out trying to connect to tcp://127.0.0.1:8786 after 10 s")
+
+    tasks = [Correct(name, f"{name}.mrcz", Recipe()) for name in ("a", "b")]
+    outcomes = list(run_all(tasks, client=Lost()))
+    assert [outcome.source for outcome in outcomes] == ["a", "b"]
+    assert all("scheduler or its workers were lost" in outcome.error for outcome in outcomes)
+
+
 def test_averages_as_large_as_a_camera_travel_without_a_word(tmp_path):
     """Dask warns of tasks above 10 MB."""
     frame = np.random.default_rng(0).integers(0, 9, (2048, 2048), np.uint8)

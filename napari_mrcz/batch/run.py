@@ -31,7 +31,13 @@ __all__ = ["attempt", "cluster", "run_all"]
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3
 # What dask raises where they are gone for good.
-_LOST = ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError")
+_LOST = (
+    "CancelledError",
+    "FutureCancelledError",
+    "CommClosedError",
+    "ClosedClientError",
+    "TimeoutError",
+)
 # Of workers here. dask has them give every large array back to the system at once and take the next
 # one page by page, which took a third of their time; and it looks at what they do each 10 ms, and
 # whether they, and what watches over them, are still quick each 20 ms.
@@ -77,7 +83,11 @@ def run_all(
 
     # No more than keep the workers busy: what a task carries (a sum, say) waits where it is made.
     waiting = iter(tasks)
-    workers = max(1, sum(client.nthreads().values()))
+    try:
+        workers = max(1, sum(client.nthreads().values()))
+    except Exception as error:  # the scheduler was lost before
+        yield from (_undone(task, error) for task in waiting)
+        return
     first = list(islice(waiting, workers * _QUEUED))
     submitted = {_submit(client, task): task for task in first}
     completed = as_completed(list(submitted), loop=client.loop)
@@ -172,7 +182,7 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         except OSError as error:
             advice = "Start one with: dask scheduler"
             raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error
-        with client, dask.config.set(_OF_SENDERS):
+        with untold(), client, dask.config.set(_OF_SENDERS):
             yield client
         return
     with ExitStack() as closing:

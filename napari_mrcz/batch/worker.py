@@ -12,17 +12,19 @@ if TYPE_CHECKING:
 
 __all__ = ["dask_setup", "untold"]
 
-# What dask warns of where workers are ended at work: that they are, which was asked for.
+# What dask warns of where workers are ended at work: that they are, which was asked for. And that
+# a scheduler is lost, which is said of each file.
 _UNTOLD = {
     "distributed.worker": "Failed to communicate with scheduler during heartbeat",
     "distributed.worker.state_machine": "ended with CancelledError",
+    "distributed.client": "Failed to reconnect to scheduler",
     "distributed.nanny": "Worker process still alive after",
 }
 
 
 @contextmanager
 def untold() -> Iterator[None]:
-    """Leave out of dask's log that workers are ended at work, for as long as the block lasts."""
+    """Leave out of dask's log what is no news, or said otherwise, as long as the block lasts."""
     _hush()
     try:
         yield
