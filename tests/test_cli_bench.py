@@ -1,6 +1,7 @@
 """``bench``: the ways to store a movie compared, and the article's figures."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -87,6 +88,17 @@ def test_figures_are_drawn(tmp_path):
         picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
         assert picture.shape[1] > 800
         assert (picture < 128).mean() > 0.01
+
+
+def test_figures_that_cannot_be_drawn_are_refused_before_the_work(napari_mrcz, tmp_path):
+    """It takes a minute, and the folder is not made either."""
+    figures = tmp_path / "figures"
+    with mock.patch.dict("sys.modules", {"matplotlib": None, "matplotlib.figure": None}):
+        ran = napari_mrcz("bench", "--shape", 64, 64, "--figures", figures)
+    assert ran.status == 1
+    assert (ran.out, ran.err.count("\n")) == ("", 1)
+    assert "needs matplotlib" in ran.err
+    assert not figures.exists()
 
 
 def test_packed_metadata_is_smaller_and_whole():

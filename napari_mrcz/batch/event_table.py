@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.tables import check_table
+from napari_mrcz.extras import check_table
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -11,6 +11,7 @@ import typer
 
 from napari_mrcz.cli.progress import bar, say
 from napari_mrcz.errors import MrczError
+from napari_mrcz.extras import need_matplotlib
 
 __all__ = ["add_to"]
 
@@ -56,6 +57,7 @@ def bench(
     if folder is not None and not folder.is_dir():
         raise MrczError(folder, "is no folder")
     if figures is not None:
+        need_matplotlib()
         figures.mkdir(parents=True, exist_ok=True)
     if movie is None:
         say(f"{frames} simulated frames of {shape[0]} x {shape[1]} pixels, {dose:g} e-/pix/frame")
@@ -81,13 +83,18 @@ def _draw(frame: object, folder: Path) -> None:
     from napari_mrcz.comparison.figures import draw_compression, draw_serialisation
 
     one = np.asarray(frame)
-    draw_compression(
-        curves.by_dose(),
-        curves.by_level(one),
-        curves.by_threads(one),
-        curves.by_block(one),
-        os.cpu_count() or 1,
-        folder / "compression.png",
-    )
-    draw_serialisation(curves.serialisations(), folder / "serialisation.png")
+    with bar() as advance:
+        advance("figure 2a: doses", 0, 5)
+        doses = curves.by_dose()
+        advance("figure 2b: levels", 1, 5)
+        levels = curves.by_level(one)
+        advance("figure 2c: threads", 2, 5)
+        threads = curves.by_threads(one)
+        advance("figure 2d: blocks", 3, 5)
+        blocks = curves.by_block(one)
+        advance("figure 3: metadata", 4, 5)
+        metadata = curves.serialisations()
+    processors = os.cpu_count() or 1
+    draw_compression(doses, levels, threads, blocks, processors, folder / "compression.png")
+    draw_serialisation(metadata, folder / "serialisation.png")
     say(f"figures are in {folder}")

@@ -49,11 +49,10 @@ def session(
     from datetime import datetime
 
     from napari_mrcz.batch import run_all
+    from napari_mrcz.extras import TABLE_SUFFIXES, check_table, need_matplotlib
     from napari_mrcz.format.atomic import AtomicFile, check_target
     from napari_mrcz.recipe import OutlierStep, Recipe
     from napari_mrcz.reporting import Measurements, page, write_table
-    from napari_mrcz.reporting.figures import need_matplotlib
-    from napari_mrcz.tables import TABLE_SUFFIXES, check_table
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter("--output is the report, a file of .html")

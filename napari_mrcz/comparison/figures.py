@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.extras import need_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,11 +84,9 @@ def draw_serialisation(found: Sequence[Serialisation], path: Path) -> None:
 
 
 def _axes(rows: int, columns: int) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        advice = "pip install 'napari-mrcz[report]'"
-        raise MrczError(None, "figures need matplotlib", advice=advice) from error
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
     width, height = _SIZE_IN
     figure = Figure(figsize=(width, height * rows / 2), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)

@@ -146,9 +146,9 @@ def _check_name(source: str | PathLike[str], target: str | PathLike[str], header
     if said == is_compressed or suffix == without_packing(Path(source)).suffix.lower():
         return
     if is_compressed:
-        found = "is no name for frames that are compressed and copied as they are"
+        found = "is a name for plain frames, and these stay compressed, as they are copied"
         advice = f"Name it {COMPRESSED_SUFFIX}; decompress makes a plain file of that"
     else:
-        found = "is no name for frames that are not compressed and copied as they are"
+        found = "is a name for compressed frames, and these stay plain, as they are copied"
         advice = "compress, or convert with a codec, makes such a file of them"
     raise MrczError(target, found, advice=advice)

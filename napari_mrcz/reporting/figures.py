@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "contrast_by_movie",
-    "need_matplotlib",
     "noise_after_koma",
     "noise_by_dose",
     "outlier_map",
@@ -64,21 +61,6 @@ _STYLE: dict[Any, Any] = {
 _SIZE_IN = (7.4, 3.1)
 _DOSE = "electrons per pixel received before the movie (e⁻/pix)"
 _MAP_CELLS = 96
-
-
-def need_matplotlib() -> None:
-    """See that there is something to draw with.
-
-    Raises
-    ------
-    MrczError
-        If matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        advice = "pip install 'napari-mrcz[report]'"
-        raise MrczError(None, "a report needs matplotlib", advice=advice) from error
 
 
 def outliers_by_dose(findings: Findings) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_mrcz.extras import need_matplotlib
 from napari_mrcz.reporting import figures
 from napari_mrcz.software import software
 from napari_mrcz.texts import with_minus
@@ -41,7 +42,7 @@ def page(findings: Findings, made: datetime) -> str:
     MrczError
         If matplotlib is not installed.
     """
-    figures.need_matplotlib()
+    need_matplotlib()
     folder, names = _names(findings.movies)
     title = f"Session of {_number(len(findings.movies), 'movie')}"
     body = [

@@ -8,9 +8,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_mrcz.extras import check_table
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.reporting.findings import MovieRow
-from napari_mrcz.tables import check_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Tables for other programs: which types of file there are, and what they need."""
+"""Tables and figures: what they need that not everybody has installed, said before the work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["TABLE_SUFFIXES", "check_table"]
+__all__ = ["TABLE_SUFFIXES", "check_table", "need_matplotlib"]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -32,3 +32,18 @@ def check_table(path: str | PathLike[str]) -> None:
         except ImportError as error:
             advice = "pip install 'napari-mrcz[report]', or write a .csv"
             raise MrczError(path, "Parquet needs pyarrow", advice=advice) from error
+
+
+def need_matplotlib() -> None:
+    """See that there is something to draw with.
+
+    Raises
+    ------
+    MrczError
+        If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        advice = "pip install 'napari-mrcz[report]'"
+        raise MrczError(None, "drawing figures needs matplotlib", advice=advice) from error
