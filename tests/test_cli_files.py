@@ -257,7 +257,7 @@ class TestConvert:
         """It would promise what is not there; a codec keeps the promise."""
         ran = napari_mrcz("convert", folder / "plain.mrc", "-o", folder / "out")
         assert ran.status == 1
-        assert "plain.mrcz: is no name for frames that are not compressed" in ran.err
+        assert "plain.mrcz: is a name for compressed frames" in ran.err
         assert not (folder / "out" / "plain.mrcz").exists()
         ran = napari_mrcz("convert", folder / "plain.mrc", "-o", folder / "out", "--codec", "lz4")
         assert ran.status == 0, ran.err
@@ -394,7 +394,7 @@ class TestRepair:
         """No other program could read them there."""
         ran = napari_mrcz("repair", folder / "packed.mrcz", "-o", folder / "whole.mrc")
         assert ran.status == 1
-        assert "whole.mrc: is no name for frames that are compressed" in ran.err
+        assert "whole.mrc: is a name for plain frames" in ran.err
         assert "Name it .mrcz" in ran.err
         assert not (folder / "whole.mrc").exists()
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.extras import check_table
+from napari_mrcz.format.atomic import AtomicFile
 
 if TYPE_CHECKING:
     from os import PathLike
