@@ -377,7 +377,7 @@ def test_files_are_told_of_when_the_scheduler_was_lost_before_they_were_sent():
 
     class Lost:
         def nthreads(self):
-            raise TimeoutError("Timed out trying to connect to tcp://127.0.0.1:8786 after 10 s")
+            raise OSError("Timed out trying to connect to tcp://127.0.0.1:8786 after 10 s")
 
     tasks = [Correct(name, f"{name}.mrcz", Recipe()) for name in ("a", "b")]
     outcomes = list(run_all(tasks, client=Lost()))

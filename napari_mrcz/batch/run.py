@@ -31,13 +31,7 @@ __all__ = ["attempt", "cluster", "run_all"]
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3
 # What dask raises where they are gone for good.
-_LOST = (
-    "CancelledError",
-    "FutureCancelledError",
-    "CommClosedError",
-    "ClosedClientError",
-    "TimeoutError",
-)
+_LOST = ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError")
 # Of workers here. dask has them give every large array back to the system at once and take the next
 # one page by page, which took a third of their time; and it looks at what they do each 10 ms, and
 # whether they, and what watches over them, are still quick each 20 ms.
@@ -85,8 +79,8 @@ def run_all(
     waiting = iter(tasks)
     try:
         workers = max(1, sum(client.nthreads().values()))
-    except Exception as error:  # the scheduler was lost before
-        yield from (_undone(task, error) for task in waiting)
+    except Exception:  # whatever dask calls it, the scheduler was lost before
+        yield from (_lost(task) for task in waiting)
         return
     first = list(islice(waiting, workers * _QUEUED))
     submitted = {_submit(client, task): task for task in first}
@@ -112,9 +106,12 @@ def run_all(
 def _undone(task: Task, error: Exception) -> Outcome:
     """Give the outcome of a task that no worker did."""
     if type(error).__name__ in _LOST:
-        said = "the scheduler or its workers were lost; start them again, and this for what is left"
-    else:
-        said = f"{type(error).__name__}: {error}"
+        return _lost(task)
+    return Outcome(task.source, error=f"{task.source}: {type(error).__name__}: {error}")
+
+
+def _lost(task: Task) -> Outcome:
+    said = "the scheduler or its workers were lost; start them again, and this for what is left"
     return Outcome(task.source, error=f"{task.source}: {said}")
 
 
