@@ -147,8 +147,8 @@ def _check_name(source: str | PathLike[str], target: str | PathLike[str], header
         return
     if is_compressed:
         found = "is a name for plain frames, and these stay compressed, as they are copied"
-        advice = f"Name it {COMPRESSED_SUFFIX}; decompress makes a plain file of that"
+        advice = f"Name it {COMPRESSED_SUFFIX}; napari-mrcz decompress makes a plain file of it"
     else:
         found = "is a name for compressed frames, and these stay plain, as they are copied"
-        advice = "compress, or convert with a codec, makes such a file of them"
+        advice = "napari-mrcz compress makes such a file of them"
     raise MrczError(target, found, advice=advice)
