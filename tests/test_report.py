@@ -2,6 +2,7 @@
 
 import csv
 import os
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
@@ -104,6 +105,29 @@ def test_a_movie_of_few_frames_is_named_as_it_enters_no_average(movies, tmp_path
     assert remarks[:3] == [""] * 3
     assert remarks[3] == "only 3 frames, where the session has 8: it enters no average"
     assert found.frames_averaged == SHAPE[0]
+
+
+def test_a_movie_with_nan_is_named_and_changes_nothing_of_the_others(movies, tmp_path):
+    """It enters no average, and its contrast cannot be told."""
+    paths = []
+    for index, movie in enumerate(movies[:6]):
+        paths.append(str(tmp_path / Path(movie).name))
+        with nm.open(movie) as stack:
+            frames = np.asarray(stack, np.float32)
+        if index == 2:
+            frames[1, 10:20] = np.nan
+        nm.write(paths[-1], frames)
+    found = measured(paths, Recipe())
+    others = measured([*paths[:2], *paths[3:]], Recipe())
+    spoilt = found.movies[2]
+    said = "pixels that are no numbers (NaN, inf), where most of the session has numbers"
+    assert spoilt.remark == f"{said}: it enters no average"
+    assert (spoilt.contrast, spoilt.score, spoilt.high_contrast) == (None, None, None)
+    rest = [row for row in found.movies if row is not spoilt]
+    for row, alone in zip(rest, others.movies, strict=True):
+        assert row == replace(alone, number=row.number, dose_before=row.dose_before)
+    assert np.isfinite([row.dose_before for row in found.movies]).all()
+    np.testing.assert_array_equal(found.noise_by_radius, others.noise_by_radius)
 
 
 def test_the_outlier_map_is_the_share_of_movies(movies, findings):

@@ -105,6 +105,20 @@ def test_a_movie_that_was_cut_off_is_left_out_as_koma_does(session_folder, tmp_p
     assert model.why_left_out(model.entries[N_STACKS]) == ""
 
 
+def test_a_movie_with_nan_is_left_out_as_koma_does(session_folder, tmp_path):
+    """It would spoil all around it."""
+    spoilt = frames(session_folder / "movie_1.mrc").astype(np.float32)
+    spoilt[0, 3, 5] = np.nan
+    nm.write(tmp_path / "movie_10.mrc", spoilt)
+    model = KomaModel()
+    model.add(movies_in([session_folder, tmp_path / "movie_10.mrc"]))
+    model.take(model.read()(silent))
+    paths = [entry.path for entry in model.entries]
+    left_out = {i: model.why_left_out(entry) for i, entry in enumerate(model.entries)}
+    assert {i: why for i, why in left_out.items() if why} == nm.Koma(paths, 2).left_out
+    assert "NaN" in left_out[N_STACKS]
+
+
 @pytest.mark.parametrize("put_back", [False, True])
 def test_the_curve_is_that_of_koma(model, paths, put_back):
     """Also when what is left out has changed since reading."""

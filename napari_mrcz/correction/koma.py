@@ -117,7 +117,7 @@ class KomaNormalization:
 
 
 def level_of(average: npt.NDArray[np.float64]) -> float:
-    """Give the mean of an average that is added back: of the pixels that are numbers."""
+    """Give the mean of the pixels that are numbers: what is added back of an average."""
     told = np.isfinite(average)
     if told.all():
         return float(average.mean())
@@ -157,6 +157,8 @@ def contrast_scores(
     contrasts, scores : ndarray, shape (n,)
         Good micrographs have scores below 3, carbon and crystals of 10 and more.
     """
+    if not thumbnails:
+        return np.zeros(0), np.zeros(0)
     cells = np.stack([np.ravel(image) for image in thumbnails]).astype(np.float64)
     cells = cells[:, np.isfinite(cells).all(axis=0)]
     if not cells.size:

@@ -20,16 +20,16 @@ from napari_mrcz.batch import Outcome
 from napari_mrcz.batch.correct import Survey, corrected
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
-from napari_mrcz.correction.koma import contrast_scores
+from napari_mrcz.correction.koma import contrast_scores, level_of
 from napari_mrcz.foreign import open_movie
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
 from napari_mrcz.session import Session, cumulative_dose
-from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise
+from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise, without_numbers
 from napari_mrcz.session.summaries import StackSum, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from napari_mrcz.batch.task import Report
     from napari_mrcz.correction import OutlierFilter
@@ -174,13 +174,14 @@ class Measurements:
             error = f"frames of {y} x {x} pixels, where the session has {shape[0]} x {shape[1]}"
             rows[i] = replace(rows[i], frames=self._measured[i].sum.n_frames, rows=y, columns=x)
             rows[i] = replace(rows[i], error=error)
+        spoilt = without_numbers({i: self._measured[i].sum.thumbnail for i in usable})
         if usable:
-            rows |= self._rows(usable, shape, electron, limit)
-        short = cut_short({i: self._measured[i].sum.n_frames for i in usable})
-        averaged = [i for i in usable if not rows[i].high_contrast and i not in short]
+            rows |= self._rows(usable, shape, electron, limit, spoilt)
+        out = cut_short({i: self._measured[i].sum.n_frames for i in usable}) | spoilt
+        averaged = [i for i in usable if not rows[i].high_contrast and i not in out]
         radii, noise = self._noise_by_radius(averaged)
         n = [self._measured[i].sum.n_frames for i in averaged]
-        for i, why in short.items():
+        for i, why in out.items():
             remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
             rows[i] = replace(rows[i], remark=remark)
         return Findings(
@@ -203,32 +204,39 @@ class Measurements:
         return shape, [i for i in sorted(self._shapes) if self._shapes[i] == shape]
 
     def _rows(
-        self, usable: list[int], shape: tuple[int, int], electron: float, limit: float
+        self,
+        usable: list[int],
+        shape: tuple[int, int],
+        electron: float,
+        limit: float,
+        spoilt: Collection[int],
     ) -> dict[int, MovieRow]:
-        session = self._session.chosen(usable)
-        before = cumulative_dose(session, electron)
-        thumbnails = [session.summary(k).thumbnail for k in range(len(usable))]
-        contrasts, scores = contrast_scores(thumbnails)
-        high = high_contrasts(dict(enumerate(thumbnails)), limit)
+        before = cumulative_dose(self._session.chosen(usable), electron)
+        whole = {i: self._measured[i].sum.thumbnail for i in usable if i not in spoilt}
+        contrasts, scores = contrast_scores([*whole.values()])
+        scored = {i: (float(contrasts[k]), float(scores[k])) for k, i in enumerate(whole)}
+        high = high_contrasts(whole, limit)
         rows = {}
         for k, i in enumerate(usable):
             found = self._measured[i]
+            contrast, score = scored.get(i, (math.nan, math.nan))
+            reason = f"score {score:z.1f}, not beyond the limit of {limit:g}" if i in scored else ""
             rows[i] = MovieRow(
                 number=i + 1,
                 movie=self.sources[i],
                 frames=found.sum.n_frames,
                 rows=shape[0],
                 columns=shape[1],
-                dose=float(thumbnails[k].mean()) * found.sum.n_frames / electron,
+                dose=level_of(found.sum.thumbnail) * found.sum.n_frames / electron,
                 dose_before=float(before[k]),
                 hot=found.n_hot,
                 dark=found.n_dark,
                 noise_raw=_known(found.noise_raw),
                 noise_corrected=_known(found.noise_corrected),
-                contrast=float(contrasts[k]),
-                score=float(scores[k]),
-                high_contrast=k in high,
-                reason=high.get(k, f"score {scores[k]:z.1f}, not beyond the limit of {limit:g}"),
+                contrast=_known(contrast),
+                score=_known(score),
+                high_contrast=i in high if i in scored else None,
+                reason=high.get(i, reason),
                 remark=found.remark,
             )
         return rows

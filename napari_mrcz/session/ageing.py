@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.koma import level_of
 from napari_mrcz.correction.outliers import OutlierFilter
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Serie
         What one electron adds to a pixel; a file's header may tell (`Stack.description.gain`).
     """
     received = [
-        session.summary(i).thumbnail.mean() * session.summary(i).n_frames
+        level_of(session.summary(i).thumbnail) * session.summary(i).n_frames
         for i in range(len(session))
     ]
     before: Series = np.concatenate([[0.0], np.cumsum(received)[:-1]]) / counts_per_electron

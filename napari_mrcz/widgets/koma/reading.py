@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session import Session
-from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise
+from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise, without_numbers
 from napari_mrcz.stack import Stack
 from napari_mrcz.texts import error_text
 
@@ -60,9 +60,9 @@ class Reading:
         The same, with their sums.
     covariances : ndarray, shape (m, m)
         Between their sums.
-    high_contrast, cut_short, unusable : dict of str
-        Of entries of high contrast, of those with too few frames, and of those that cannot be used
-        at all: why.
+    high_contrast, cut_short, without_numbers, unusable : dict of str
+        Of entries of high contrast, of those with too few frames, of those with pixels that are no
+        numbers, and of those that cannot be used at all: why.
     """
 
     entries: tuple[Entry, ...]
@@ -70,12 +70,13 @@ class Reading:
     covariances: npt.NDArray[np.float64]
     high_contrast: Mapping[Entry, str]
     cut_short: Mapping[Entry, str]
+    without_numbers: Mapping[Entry, str]
     unusable: Mapping[Entry, str]
 
     @property
     def kept_out(self) -> Mapping[Entry, str]:
         """Entries that should enter no average, and why; `Koma` leaves out the same."""
-        return {**self.cut_short, **self.high_contrast}
+        return {**self.cut_short, **self.high_contrast, **self.without_numbers}
 
     def covers(self, entries: Iterable[Entry]) -> bool:
         """Tell whether all of them have been read."""
@@ -92,6 +93,7 @@ class Reading:
             self.covariances[np.ix_(indices, indices)],
             {entry: why for entry, why in self.high_contrast.items() if entry in usable},
             {entry: why for entry, why in self.cut_short.items() if entry in usable},
+            {entry: why for entry, why in self.without_numbers.items() if entry in usable},
             {entry: why for entry, why in self.unusable.items() if entry in entries},
         )
 
@@ -173,7 +175,8 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
     )
     kept = tuple(entries[index] for index in usable)
     summaries = {i: session.summary(i) for i in range(len(session))}
-    high = high_contrasts({i: summary.thumbnail for i, summary in summaries.items()})
+    spoilt = without_numbers({i: summary.thumbnail for i, summary in summaries.items()})
+    high = high_contrasts({i: s.thumbnail for i, s in summaries.items() if i not in spoilt})
     short = cut_short({i: summary.n_frames for i, summary in summaries.items()})
     return Reading(
         entries=kept,
@@ -181,6 +184,7 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
         covariances=covariances,
         high_contrast={kept[i]: why for i, why in high.items()},
         cut_short={kept[i]: why for i, why in short.items()},
+        without_numbers={kept[i]: why for i, why in spoilt.items()},
         unusable=unusable,
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.koma.model import KomaModel
-    from napari_mrcz.widgets.koma.reading import Entry
+    from napari_mrcz.widgets.koma.reading import Entry, Reading
 
 __all__ = ["StackList"]
 
@@ -273,8 +273,13 @@ class _Rows(QAbstractListModel):
             return "\n      cannot be used"
         if self._koma.enters(entry):
             return ""
-        reading = self._koma.reading
-        why = ""
-        if reading is not None and entry in reading.kept_out:
-            why = "high contrast, " if entry in reading.high_contrast else "cut off, "
-        return f"\n      {why}left out of averages"
+        return f"\n      {_what_is_odd(entry, self._koma.reading)}left out of averages"
+
+
+def _what_is_odd(entry: Entry, reading: Reading | None) -> str:
+    """Give in a word why averages are better off without a stack; nothing if it was only chosen."""
+    if reading is None or entry not in reading.kept_out:
+        return ""
+    if entry in reading.without_numbers:
+        return "NaN or inf, "
+    return "high contrast, " if entry in reading.high_contrast else "cut off, "

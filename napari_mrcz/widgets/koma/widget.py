@@ -311,6 +311,8 @@ def _read_text(reading: Reading) -> str:
         text += f", {len(reading.high_contrast)} of high contrast"
     if reading.cut_short:
         text += f", {len(reading.cut_short)} cut off"
+    if reading.without_numbers:
+        text += f", {len(reading.without_numbers)} with NaN or inf"
     if bad:
         names = ", ".join(entry.name for entry in reading.unusable)
         text += f"; {bad} cannot be used: {names}"
