@@ -133,6 +133,15 @@ def test_a_worker_that_is_killed_changes_nothing(session, corrected, tmp_path):
     assert contents(tmp_path) == contents(corrected)
 
 
+def test_results_do_not_go_among_the_movies(napari_mrcz, tmp_path):
+    """They would have the names of movies that were only compressed."""
+    nm.write(tmp_path / "a.mrc", np.ones((3, 32, 32), np.uint8))
+    ran = napari_mrcz("correct", tmp_path, "-o", tmp_path / ".." / tmp_path.name)
+    assert ran.status == 2
+    assert "results need a folder of their own" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mrc"]
+
+
 def test_a_bad_movie_enters_no_average_and_stops_nothing(napari_mrcz, session, tmp_path):
     """The rest is corrected as if it had not been there."""
     movies = sorted(session.glob("movie_*"))

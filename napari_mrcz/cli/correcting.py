@@ -51,6 +51,9 @@ def correct(
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
     sources = session_in(files, wanted)
+    if output.resolve() in {source.resolve().parent for source in sources}:
+        # Corrected movies would pass for movies that were only compressed.
+        raise typer.BadParameter("results need a folder of their own: --output")
     targets = [target_of(source, output, ".mrcz") for source in sources]
     prepare(sources, targets, output)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
