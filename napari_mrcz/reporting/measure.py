@@ -25,15 +25,16 @@ from napari_mrcz.foreign import open_movie
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
 from napari_mrcz.session import Session, cumulative_dose
-from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise, without_numbers
+from napari_mrcz.session.koma import kept_out, mean_noise
 from napari_mrcz.session.summaries import StackSum, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_mrcz.batch.task import Report
     from napari_mrcz.correction import OutlierFilter
     from napari_mrcz.recipe import Recipe
+    from napari_mrcz.session.koma import KeptOut
     from napari_mrcz.stack import Stack
 
 __all__ = ["Measure", "Measured", "Measurements"]
@@ -174,14 +175,17 @@ class Measurements:
             error = f"frames of {y} x {x} pixels, where the session has {shape[0]} x {shape[1]}"
             rows[i] = replace(rows[i], frames=self._measured[i].sum.n_frames, rows=y, columns=x)
             rows[i] = replace(rows[i], error=error)
-        spoilt = without_numbers({i: self._measured[i].sum.thumbnail for i in usable})
+        out = kept_out(
+            {i: self._measured[i].sum.n_frames for i in usable},
+            {i: self._measured[i].sum.thumbnail for i in usable},
+            limit,
+        )
         if usable:
-            rows |= self._rows(usable, shape, electron, limit, spoilt)
-        out = cut_short({i: self._measured[i].sum.n_frames for i in usable}) | spoilt
-        averaged = [i for i in usable if not rows[i].high_contrast and i not in out]
+            rows |= self._rows(usable, shape, electron, limit, out)
+        averaged = [i for i in usable if i not in out.all]
         radii, noise = self._noise_by_radius(averaged)
         n = [self._measured[i].sum.n_frames for i in averaged]
-        for i, why in out.items():
+        for i, why in {**out.cut_short, **out.without_numbers}.items():
             remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
             rows[i] = replace(rows[i], remark=remark)
         return Findings(
@@ -209,13 +213,12 @@ class Measurements:
         shape: tuple[int, int],
         electron: float,
         limit: float,
-        spoilt: Collection[int],
+        out: KeptOut,
     ) -> dict[int, MovieRow]:
         before = cumulative_dose(self._session.chosen(usable), electron)
-        whole = {i: self._measured[i].sum.thumbnail for i in usable if i not in spoilt}
+        whole = {i: self._measured[i].sum.thumbnail for i in usable if i not in out.without_numbers}
         contrasts, scores = contrast_scores([*whole.values()])
         scored = {i: (float(contrasts[k]), float(scores[k])) for k, i in enumerate(whole)}
-        high = high_contrasts(whole, limit)
         rows = {}
         for k, i in enumerate(usable):
             found = self._measured[i]
@@ -235,8 +238,8 @@ class Measurements:
                 noise_corrected=_known(found.noise_corrected),
                 contrast=_known(contrast),
                 score=_known(score),
-                high_contrast=i in high if i in scored else None,
-                reason=high.get(i, reason),
+                high_contrast=i in out.high_contrast if i in scored else None,
+                reason=out.high_contrast.get(i, reason),
                 remark=found.remark,
             )
         return rows

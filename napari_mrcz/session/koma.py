@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,19 +30,35 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.summaries import Summary
 
-__all__ = [
-    "Koma",
-    "cut_short",
-    "high_contrasts",
-    "kept_out",
-    "mean_noise",
-    "too_few",
-    "without_numbers",
-]
+__all__ = ["KeptOut", "Koma", "kept_out", "mean_noise", "too_few"]
 
 _LIMIT = 5.0
 # Share of the stacks that makes most of them.
 _USUAL = 0.5
+
+
+@dataclass(frozen=True)
+class KeptOut:
+    """The stacks that should enter no average, and of each why, by its index.
+
+    Attributes
+    ----------
+    cut_short : dict of str
+        With less than half the usual frames.
+    high_contrast : dict of str
+        Of carbon film, crystalline ice and the like.
+    without_numbers : dict of str
+        With pixels of NaN or inf where most have numbers.
+    """
+
+    cut_short: Mapping[int, str]
+    high_contrast: Mapping[int, str]
+    without_numbers: Mapping[int, str]
+
+    @property
+    def all(self) -> dict[int, str]:
+        """All of them, each with one reason."""
+        return {**self.cut_short, **self.high_contrast, **self.without_numbers}
 
 
 class Koma:
@@ -226,7 +243,7 @@ class Koma:
             if progress is not None:
                 progress(index + 1, len(self))
         if self._exclude is None:
-            left_out.update(kept_out(n_frames, thumbnails, self._limit))
+            left_out.update(kept_out(n_frames, thumbnails, self._limit).all)
         return dict(sorted(left_out.items()))
 
 
@@ -264,8 +281,8 @@ def kept_out(
     n_frames: Mapping[int, int],
     thumbnails: Mapping[int, npt.NDArray[np.float64]],
     limit: float = _LIMIT,
-) -> dict[int, str]:
-    """Find the stacks that should enter no average, and say of each why.
+) -> KeptOut:
+    """Find the stacks that should enter no average.
 
     Parameters
     ----------
@@ -276,12 +293,12 @@ def kept_out(
     limit : float
         Score of `correction.koma.contrast_scores` beyond which a contrast is high.
     """
-    spoilt = without_numbers(thumbnails)
+    spoilt = _without_numbers(thumbnails)
     whole = {index: image for index, image in thumbnails.items() if index not in spoilt}
-    return cut_short(n_frames) | high_contrasts(whole, limit) | spoilt
+    return KeptOut(_cut_short(n_frames), _high_contrasts(whole, limit), spoilt)
 
 
-def without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, str]:
+def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, str]:
     """Find the stacks with pixels of NaN or inf where most have numbers, and say so of each.
 
     Every pixel that is averaged with one would be lost. Pixels that most stacks have no number of,
@@ -302,7 +319,7 @@ def without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[i
     }
 
 
-def high_contrasts(
+def _high_contrasts(
     thumbnails: Mapping[int, npt.NDArray[np.float64]], limit: float = _LIMIT
 ) -> dict[int, str]:
     """Find the stacks of high contrast by their thumbnails, and say of each how high it is.
@@ -326,7 +343,7 @@ def high_contrasts(
     }
 
 
-def cut_short(n_frames: Mapping[int, int]) -> dict[int, str]:
+def _cut_short(n_frames: Mapping[int, int]) -> dict[int, str]:
     """Find the stacks with less than half the usual frames, and say of each how many it has.
 
     Of two stacks none is usual.

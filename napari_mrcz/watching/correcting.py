@@ -139,7 +139,7 @@ class Corrections:
             {i: found.n_frames for i, found in summed.items()},
             {i: found.thumbnail for i, found in summed.items()},
             limit,
-        )
+        ).all
         members = [i for i in range(len(usable)) if i not in left_out]
         self._discard_sums(usable, members, radius)
         impatient = -np.inf if self._timeout is None else time.time() - self._timeout

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session import Session
-from napari_mrcz.session.koma import cut_short, high_contrasts, mean_noise, without_numbers
+from napari_mrcz.session.koma import kept_out, mean_noise
 from napari_mrcz.stack import Stack
 from napari_mrcz.texts import error_text
 
@@ -175,16 +175,17 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
     )
     kept = tuple(entries[index] for index in usable)
     summaries = {i: session.summary(i) for i in range(len(session))}
-    spoilt = without_numbers({i: summary.thumbnail for i, summary in summaries.items()})
-    high = high_contrasts({i: s.thumbnail for i, s in summaries.items() if i not in spoilt})
-    short = cut_short({i: summary.n_frames for i, summary in summaries.items()})
+    out = kept_out(
+        {i: summary.n_frames for i, summary in summaries.items()},
+        {i: summary.thumbnail for i, summary in summaries.items()},
+    )
     return Reading(
         entries=kept,
         session=session,
         covariances=covariances,
-        high_contrast={kept[i]: why for i, why in high.items()},
-        cut_short={kept[i]: why for i, why in short.items()},
-        without_numbers={kept[i]: why for i, why in spoilt.items()},
+        high_contrast={kept[i]: why for i, why in out.high_contrast.items()},
+        cut_short={kept[i]: why for i, why in out.cut_short.items()},
+        without_numbers={kept[i]: why for i, why in out.without_numbers.items()},
         unusable=unusable,
     )
 
