@@ -1,10 +1,13 @@
-"""Units of length, as napari and other programs write them."""
+"""Units of length, as napari and other programs write them, and lengths that can be true."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["angstroms"]
+__all__ = ["angstroms", "plausible"]
+
+# In Å. A scanner's dots per centimetre are none.
+_PLAUSIBLE = (0.01, 1000.0)
 
 _ANGSTROMS = {
     "angstrom": 1.0, "Å": 1.0, "A": 1.0, "picometer": 0.01, "pm": 0.01, "nanometer": 10.0,
@@ -29,3 +32,9 @@ def angstroms(unit: str) -> float | None:
     """
     # Turns U+00B5 into the Greek letter, U+212B and A with a ring into the letter.
     return _ANGSTROMS.get(unicodedata.normalize("NFKC", unit))
+
+
+def plausible(size: float) -> float:
+    """Return a pixel size in Å, or 0.0 for unknown where no micrograph has such a one."""
+    least, most = _PLAUSIBLE
+    return size if least <= size <= most else 0.0

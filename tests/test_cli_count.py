@@ -184,9 +184,8 @@ def test_frames_that_are_not_stored_in_chunks_are_compressed_on_leaving(tmp_path
         tifffile.imwrite(path, raw.frames)
     else:
         nm.write(path, raw.frames)
-    from napari_mrcz.foreign import open_movie
 
-    with open_movie(path) as opened:
+    with nm.open(path) as opened:
         parcels = Parcels(opened, str(path))
         for frame, parcel in enumerate(parcels):
             assert len(parcel.chunk) < opened[frame].nbytes

@@ -9,9 +9,9 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.defects import write_defects
-from napari_mrcz.foreign import open_movie, open_sweep, sweeps
-from napari_mrcz.foreign.smv import smv_header, write_smv
 from napari_mrcz.simulation import simulate_microed
+from napari_mrcz.stack import open_sweep, sweeps
+from napari_mrcz.stack.smv import smv_header, write_smv
 
 fabio = pytest.importorskip("fabio")
 N_FRAMES = 3
@@ -134,7 +134,7 @@ def test_workers_write_the_same_and_replace_nothing_unasked(napari_mrcz, movie, 
 @pytest.mark.parametrize(("version", "parts"), [(1, 1), (2, 1), (2, 2)])
 def test_a_tvips_recording_is_a_movie(napari_mrcz, sweep, tmp_path, version, parts):
     first = write_tvips(tmp_path / "rec.tvips", sweep.frames, version=version, parts=parts)
-    with open_movie(first) as movie:
+    with nm.open(first) as movie:
         np.testing.assert_array_equal(movie, sweep.frames)
         np.testing.assert_array_equal(movie[1, 3:9, ::2], sweep.frames[1, 3:9, ::2])
         assert movie.description.voltage == 200
@@ -157,7 +157,7 @@ def test_a_damaged_recording_is_told_of(sweep, tmp_path, damage, said):
     path = write_tvips(tmp_path / "rec.tvips", sweep.frames)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(nm.MrczError, match=said):
-        open_movie(path)
+        nm.open(path)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_damaged_recording_is_told_of(sweep, tmp_path, damage, said):
 def test_a_damaged_smv_image_is_told_of(images, damage):
     images[1].write_bytes(damage(images[1].read_bytes()))
     with pytest.raises(nm.MrczError, match=r"crystal_002.img: it is no SMV image"):
-        open_movie(images[1])
+        nm.open(images[1])
     with open_sweep(images) as movie, pytest.raises(nm.MrczError, match="crystal_002"):
         movie[1]
 
@@ -185,7 +185,7 @@ def test_fabio_and_we_read_what_the_other_wrote(tmp_path):
     np.testing.assert_array_equal(theirs.data[::-1], frame)
     assert theirs.header["WAVELENGTH"] == "0.0251"
     fabio.adscimage.AdscImage(frame, {"DISTANCE": "1"}).write(str(tmp_path / "theirs.img"))
-    with open_movie(tmp_path / "theirs.img") as movie:
+    with nm.open(tmp_path / "theirs.img") as movie:
         np.testing.assert_array_equal(movie[0], frame[::-1])
         assert movie.metadata["smv"] == {"DISTANCE": "1"}
     assert smv_header(tmp_path / "ours.img") == {"WAVELENGTH": "0.0251"}

@@ -58,10 +58,9 @@ def test_what_is_no_reference_is_refused(tmp_path):
         read_reference(tmp_path / "stack.tif")
     with pytest.raises(nm.MrczError, match="complex64"):
         read_reference(tmp_path / "waves.mrc")
-    with pytest.raises(nm.MrczError, match="TIFF cannot be decoded"):
-        read_reference(tmp_path / "broken.tif")
-    with pytest.raises(nm.MrczError, match="cannot be read"):
-        read_reference(tmp_path / "missing.tif")
+    for name in ("broken.tif", "missing.tif"):
+        with pytest.raises(nm.MrczError, match=name):
+            read_reference(tmp_path / name)
 
 
 SERIALEM = """\

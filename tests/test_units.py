@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from napari_mrcz.foreign import open_movie
+import napari_mrcz as nm
 from napari_mrcz.plugin.layers import stack_of
 from napari_mrcz.units import angstroms
 
@@ -52,7 +52,7 @@ def test_layers_in_micrometres(unit):
 def test_movies_of_digital_micrograph(tmp_path, scale, unit, expected):
     path = tmp_path / "movie.dm3"
     path.write_bytes(dm3(COUNTS, scale, unit))
-    with open_movie(path) as movie:
+    with nm.open(path) as movie:
         np.testing.assert_array_equal(np.asarray(movie), COUNTS[:, ::-1])
         assert movie.pixel_size == pytest.approx((0, expected, expected))
 
@@ -63,7 +63,7 @@ def test_pixels_of_digital_micrograph_that_are_not_square(tmp_path, n):
     """Also of one frame, whose axis falls away in between."""
     path = tmp_path / "movie.dm3"
     path.write_bytes(dm3(COUNTS[:n], 0.25, "nm", (3.0, "Å")))
-    with open_movie(path) as movie:
+    with nm.open(path) as movie:
         np.testing.assert_array_equal(np.asarray(movie), COUNTS[:n, ::-1])
         assert movie.pixel_size == pytest.approx((0, 3, 2.5))
 

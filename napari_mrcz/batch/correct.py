@@ -20,10 +20,10 @@ from napari_mrcz.correction.history import rebuild
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS
 from napari_mrcz.defects import read_defects
 from napari_mrcz.errors import MrczError
-from napari_mrcz.foreign import open_movie
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
 from napari_mrcz.session.summaries import StackSum, summarise
+from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
 from napari_mrcz.texts import failure_text
 
@@ -76,7 +76,7 @@ class Survey:
     def __call__(self, report: Report | None = None) -> Outcome:
         """Fit and sum; the outcome's result is `Surveyed`."""
         start = time.perf_counter()
-        with open_movie(self.source) as movie:
+        with open_stack(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe)
             found = summarise(stack, staged(report, "summing"))
         surveyed = Surveyed(None if outliers is None else dict(outliers.describe()), found)
@@ -129,7 +129,7 @@ class Correct:
         start = time.perf_counter()
         check_paths(self.source, self.target)
         output = self.recipe.output
-        with open_movie(self.source) as movie:
+        with open_stack(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe, self.outliers)
             if self.koma is not None:
                 stack = stack.apply(self.koma)

@@ -21,10 +21,10 @@ from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.parcels import Parcel, Parcels, pack, unpack
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
-from napari_mrcz.foreign import open_movie
 from napari_mrcz.format import Encoding, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.software import software
+from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.files import sample_frames
 from napari_mrcz.texts import size_text
 from napari_mrcz.threads import in_order, limit_threads, processors
@@ -97,7 +97,7 @@ class CountElectrons:
             table = None
             if self.events:
                 table = opened.enter_context(EventTable(self.events, overwrite=self.overwrite))
-            movie = opened.enter_context(open_movie(self.source))
+            movie = opened.enter_context(open_stack(self.source))
             staged(report, "fitting")(0, len(movie))
             counting = ElectronCounting.fit(
                 movie, threshold=self.threshold, super_resolution=self.super_resolution

@@ -18,11 +18,10 @@ from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import Pedestal, TruncationModel
 from napari_mrcz.defects import read_defects
-from napari_mrcz.foreign import open_sweep
-from napari_mrcz.foreign.smv import smv_header, write_smv
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.references import read_image
-from napari_mrcz.stack import write
+from napari_mrcz.stack import open_sweep, write
+from napari_mrcz.stack.smv import smv_header, write_smv
 
 if TYPE_CHECKING:
     from napari_mrcz.batch.task import Report

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.foreign import FOREIGN_SUFFIXES
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
@@ -55,7 +53,7 @@ class Parcels:
         self._stored = movie.dtype
         self._movie: Stack | None = movie
         self._reader: FrameReader | None = None
-        if Path(path).suffix.lower() not in FOREIGN_SUFFIXES:
+        if movie.header is not None:
             reader = FrameReader(path)
             if reader.header.codec and reader.header.mode != FOUR_BIT:
                 self._reader = reader

@@ -16,8 +16,8 @@ from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.doctor import SURPLUS, diagnose
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.foreign import open_movie
 from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.grouping import grouped
 from napari_mrcz.threads import in_order, processors
 
@@ -140,7 +140,7 @@ def _opened(source: str) -> tuple[Stack, str]:
     """Open a movie, and say what is in the file that will not be in a copy, or should have been."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        movie = open_movie(source)
+        movie = open_stack(source)
     for warning in caught:
         warnings.warn(warning.message, warning.category, stacklevel=3)
     ours = (warning.message for warning in caught if issubclass(warning.category, MrczWarning))
@@ -158,7 +158,7 @@ def _compare(path: str, wanted: Stack, report: Callable[[int, int], None]) -> No
     MrczError
         If a frame differs; says which.
     """
-    with open_movie(path) as written:
+    with open_stack(path) as written:
         if written.shape != wanted.shape:
             raise MrczError(path, f"{written.shape} was written, where {wanted.shape} was meant")
         pairs = zip(wanted.frame_makers(), written.frame_makers(), strict=True)

@@ -52,7 +52,7 @@ def bench(
     import numpy as np
 
     from napari_mrcz.comparison import as_text, contestants, race
-    from napari_mrcz.foreign import open_movie
+    from napari_mrcz.stack import open as open_stack
 
     if folder is not None and not folder.is_dir():
         raise MrczError(folder, "is no folder")
@@ -66,7 +66,7 @@ def bench(
         for pixels_of_one in pixels:
             pixels_of_one[...] = rng.poisson(dose, shape)
     else:
-        with open_movie(movie) as stack:
+        with open_stack(movie) as stack:
             pixels = stack[:frames]
     with bar() as advance:
         ways = list(contestants(pixels, slow=slow))

@@ -12,7 +12,7 @@ from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import run
-from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,6 @@ def compress(
 ) -> None:
     """Compress MRC, TIFF, EER, DM3 or DM4 movies as MRCZ."""
     from napari_mrcz.batch import Recode
-    from napari_mrcz.foreign import FOREIGN_SUFFIXES
 
     if delete and not verify:
         raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")

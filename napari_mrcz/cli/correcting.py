@@ -75,12 +75,12 @@ def correct(
 def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:
     """Give a recipe whose reference lies as the first movie shows that can be used."""
     from napari_mrcz.batch.correct import with_orientation
-    from napari_mrcz.foreign import open_movie
+    from napari_mrcz.stack import open as open_stack
 
     failures: list[Exception] = []
     for source in sources:
         try:
-            with open_movie(source) as movie:
+            with open_stack(source) as movie:
                 if len(movie) < _FEWEST_FRAMES:
                     found = "a single frame does not tell how the gain lies"
                     advice = "Name a movie, or write the orientation into the recipe"

@@ -45,7 +45,10 @@ def info(
     frames: Annotated[bool, typer.Option("--frames", help="List every frame as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write an object a file.")] = False,
 ) -> None:
-    """Show header, metadata and history, and what is wrong with the header (see repair)."""
+    """Show header, metadata and history, and what is wrong with the header (see repair).
+
+    Files may be of any format that is read.
+    """
     from napari_mrcz.doctor import diagnose
     from napari_mrcz.stack import open as open_stack
 
@@ -55,7 +58,8 @@ def info(
             with open_stack(file, read_ahead=False) as stack:
                 known = _known(file, stack, frames)
                 header = stack.header
-            known["findings"] = [str(finding) for finding in diagnose(file)]
+            findings = () if header is None else diagnose(file)
+            known["findings"] = [str(finding) for finding in findings]
         except MrczError as error:
             say(f"napari-mrcz: {error}")
             status = 1
@@ -142,8 +146,12 @@ def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
         "history": [dict(step) for step in stack.history],
         "footer": dict(stack.description.other),
     }
-    if frames:
+    if header is None and stack.description.voltage:
+        known["voltage"] = stack.description.voltage
+    if frames and header is not None:
         known["frames"] = _frames(file)
+    elif frames:
+        say(f"{file}: frames are listed of MRC and MRCZ files alone")
     plain: dict[str, Any] = to_json_safe(known)
     return plain
 
@@ -171,6 +179,8 @@ def _as_text(known: dict[str, Any], header: Header | None) -> str:
         + (f"{size:.5g} angstrom a pixel" if size else "pixel size unknown"),
         f"  {size_text(known['file_nbytes'])}, {known['ratio']:.3g} to 1",
     ]
+    if "voltage" in known:
+        lines.append(f"  {known['voltage']:g} kV")
     lines += [f"  wrong or missing: {finding}" for finding in known["findings"]]
     sections = {
         "what was done": map(_without_details, step_entries(known["history"])),

@@ -12,7 +12,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare
 from napari_mrcz.cli.running import run
-from napari_mrcz.suffixes import without_packing
+from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
 
 __all__ = ["add_to"]
 
@@ -70,7 +70,7 @@ def microed(
     """
     from napari_mrcz.batch import run_all
     from napari_mrcz.batch.microed import RestoreNegatives
-    from napari_mrcz.foreign import sweeps
+    from napari_mrcz.stack import sweeps
 
     tasks = []
     for sweep in sweeps(movies_in(files)):
@@ -96,10 +96,9 @@ def microed(
 def _targets(sweep: list[Path], folder: Path, wanted: Format | None) -> list[Path]:
     """Give what is written of a sweep: its images again, or one file of them all."""
     from napari_mrcz.batch.microed import FIRST
-    from napari_mrcz.foreign.opening import SMV
-    from napari_mrcz.foreign.sweeps import sweep_name
+    from napari_mrcz.stack.sweeps import sweep_name
 
-    images = all(path.suffix.lower() in SMV for path in sweep)
+    images = all(path.suffix.lower() in SMV_SUFFIXES for path in sweep)
     suffix = _SMV_SUFFIX
     if wanted is not Format.smv and not (wanted is None and images):
         suffix = f".{(wanted or Format.mrcz).value}"

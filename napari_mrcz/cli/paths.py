@@ -11,7 +11,7 @@ import typer
 
 from napari_mrcz.cli.progress import say
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import PACKED_SUFFIXES, SUFFIXES, without_packing
+from napari_mrcz.suffixes import FOREIGN_SUFFIXES, PACKED_SUFFIXES, SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +54,7 @@ def movies_in(
     paths : list of Path
         Files and folders.
     suffixes : tuple of str
-        Of the movies in folders, those of MRC also packed; those of all formats that are read
-        where there are none.
+        Of the movies in folders, packed or not; those of all formats that are read by default.
     besides : sequence of Path
         What in folders is no movie, such as a gain reference.
 
@@ -69,12 +68,8 @@ def movies_in(
     typer.BadParameter
         If there is none.
     """
-    if not suffixes:
-        from napari_mrcz.foreign import FOREIGN_SUFFIXES
-
-        suffixes = (*SUFFIXES, *FOREIGN_SUFFIXES)
-    packed = [f"{s}{p}" for s in suffixes if s in SUFFIXES for p in PACKED_SUFFIXES]
-    endings = (*suffixes, *packed)
+    suffixes = suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES)
+    endings = (*suffixes, *(f"{s}{p}" for s in suffixes for p in PACKED_SUFFIXES))
     other = {file.resolve() for file in besides}
     found: list[Path] = []
     for named in paths:
@@ -121,12 +116,12 @@ def session_in(paths: list[Path], recipe: Recipe) -> list[Path]:
 
 
 def _is_single_image(file: Path) -> bool:
-    from napari_mrcz.foreign import open_movie
+    from napari_mrcz.stack import open as open_stack
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when its turn does, and so does what is wrong
         try:
-            with open_movie(file) as movie:
+            with open_stack(file) as movie:
                 return len(movie) == 1
         except (OSError, ValueError, ImportError):
             return False

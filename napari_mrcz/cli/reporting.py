@@ -90,11 +90,11 @@ def _oriented(recipe: Recipe, sources: list[str]) -> Recipe:
     if recipe.gain is None or recipe.gain.orientation != "auto":
         return recipe
     from napari_mrcz.batch.correct import with_orientation
-    from napari_mrcz.foreign import open_movie
+    from napari_mrcz.stack import open as open_stack
 
     for source in sources:
         try:
-            with open_movie(source) as movie:
+            with open_stack(source) as movie:
                 return with_orientation(recipe, movie)
         except (MrczError, OSError):
             continue

@@ -13,7 +13,7 @@ from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import references
 from napari_mrcz.cli.progress import bar, outcome_text, say, say_error
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import SUFFIXES
+from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES
 
 if TYPE_CHECKING:
     from napari_mrcz.watching import Watch
@@ -93,7 +93,6 @@ def watch(
     at once, and stacks that wait for their KOMA window wait for the next start; --once corrects
     them with the window that there is.
     """
-    from napari_mrcz.foreign import FOREIGN_SUFFIXES
     from napari_mrcz.recipe import Recipe
     from napari_mrcz.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch, woken
 

@@ -21,12 +21,12 @@ from napari_mrcz.batch.correct import Survey, corrected
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores, level_of
-from napari_mrcz.foreign import open_movie
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
 from napari_mrcz.session import Session, cumulative_dose
 from napari_mrcz.session.koma import kept_out, mean_noise
 from napari_mrcz.session.summaries import StackSum, summarise
+from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -283,7 +283,7 @@ def _opened(source: str) -> tuple[Stack, str]:
     """Open a movie; what is odd about it belongs in the report, wherever it is opened."""
     with warnings.catch_warnings(record=True) as odd:
         warnings.simplefilter("always")
-        movie = open_movie(source)
+        movie = open_stack(source)
     return movie, "; ".join(str(warning.message).removeprefix(f"{source}: ") for warning in odd)
 
 

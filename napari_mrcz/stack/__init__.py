@@ -1,16 +1,25 @@
-"""The lazy stack of frames, and opening and saving it."""
+"""The lazy stack of frames: opening one of any format, and saving it.
 
-from napari_mrcz.stack.files import open, read, read_async, write, write_async
+Rows come in the order of MRC files, so that a movie and its gain reference, whatever their formats,
+lie on each other: those of TIFF, DM, SMV and TVIPS begin at the top and are turned upside down, as
+IMOD does, those of EER not.
+"""
+
+from napari_mrcz.stack.files import read, read_async, write, write_async
+from napari_mrcz.stack.opening import open, open_sweep
 from napari_mrcz.stack.sources import Correction, FrameSource
 from napari_mrcz.stack.stack import Stack
+from napari_mrcz.stack.sweeps import sweeps
 
 __all__ = [
     "Correction",
     "FrameSource",
     "Stack",
     "open",
+    "open_sweep",
     "read",
     "read_async",
+    "sweeps",
     "write",
     "write_async",
 ]

@@ -1,9 +1,8 @@
-"""Opening and saving stacks: the functions that scripts call."""
+"""Reading whole stacks and saving them: the functions that scripts call."""
 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.format import Description, Encoding, FrameReader, Progress, write_frames
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.software import software
-from napari_mrcz.stack.cache import CACHE_NBYTES
+from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import Stack, size_zyx
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES
@@ -27,62 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
 
-__all__ = ["open", "read", "read_async", "write", "write_async"]
-
+__all__ = ["read", "read_async", "write", "write_async"]
 
 Result = TypeVar("Result")
-
-
-def open(
-    path: str | PathLike[str], *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES
-) -> Stack:
-    """Open a movie without decoding anything.
-
-    Parameters
-    ----------
-    path : path-like
-        An MRC or MRCZ file (whatever its suffix), or one packed as `.gz` or `.bz2`.
-    read_ahead : bool
-        Decode the next two frames, in the background, when frames are asked for in order.
-    cache_nbytes : int
-        Bytes of decoded frames to be kept; three frames if that is more.
-
-    Returns
-    -------
-    Stack
-        Lazy, of shape (frames, rows, columns).
-
-    Raises
-    ------
-    MrczError
-        If the file cannot be used: what was found, at which byte, what to do.
-
-    Warns
-    -----
-    MrczWarning
-        If metadata is damaged or frames are missing, but pixels can be read.
-    """
-    reader = FrameReader(path)
-    for message in reader.warnings:
-        warnings.warn(MrczWarning(message), stacklevel=2)
-    header = reader.header
-    description = Description(
-        pixel_size=header.pixel_size,
-        axis_order=header.axis_order,
-        volume=header.ispg == 1,
-        sections_per_volume=_sections_per_volume(reader),
-        voltage=header.voltage,
-        c3=header.c3,
-        gain=header.gain,
-        origin=header.origin,
-        labels=header.labels,
-        extended=_extended(reader),
-        metadata=reader.metadata,
-        history=reader.footer.history,
-        other=reader.footer.other,
-        path=str(reader.path),
-    )
-    return Stack(reader, description, header, read_ahead=read_ahead, cache_nbytes=cache_nbytes)
 
 
 def read(path: str | PathLike[str]) -> npt.NDArray[Any]:
@@ -293,23 +239,6 @@ def _codec(path: Path, codec: str | None) -> str:
     if codec == "auto":
         return "zstd" if suffix == COMPRESSED_SUFFIX else "none"
     return codec or "none"
-
-
-def _extended(reader: FrameReader) -> tuple[str, bytes]:
-    """Give the extended header: the file's, or in a compressed one that of the file before it."""
-    if reader.header.nsymbt and reader.header.exttyp != "json":
-        return reader.header.exttyp, reader.extended_raw()
-    kept = reader.footer.other.get("extended")
-    if isinstance(kept, dict) and isinstance(kept.get("data"), bytes):
-        return str(kept.get("kind", ""))[:4], kept["data"]
-    return "", b""
-
-
-def _sections_per_volume(reader: FrameReader) -> int | None:
-    header = reader.header
-    depth = header.sampling[2]
-    stacked = header.is_volume and header.ispg != 1
-    return depth if stacked and depth > 0 and header.nz % depth == 0 else None
 
 
 def _in_background(work: Callable[[], Result]) -> Future[Result]:

@@ -270,6 +270,11 @@ class Stack:
         beneath = CachedSource(self._source, self._cache.peek)
         return self._with(CorrectedSource(beneath, correction), description)
 
+    def cached(self, *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES) -> Stack:
+        """Return the same frames, read ahead and kept in memory as the constructor has it."""
+        caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
+        return Stack(self._source, self._description, self._header, **caching)
+
     def described(self, **changes: Any) -> Stack:
         """Give the same frames with other things said of them.
 

@@ -27,9 +27,9 @@ from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import KomaNormalization, level_of
 from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
-from napari_mrcz.foreign import open_movie
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.session.koma import kept_out, too_few
+from napari_mrcz.stack import open as open_stack
 from napari_mrcz.watching.job import Job
 from napari_mrcz.watching.sums import Sums
 
@@ -220,7 +220,7 @@ class Corrections:
         """Give the recipe, with the orientation that the first movie shows where that is asked."""
         if self._recipe.gain is not None and self._recipe.gain.orientation == "auto":
             first = next(movie for movie in self._ledger.movies if movie.compressed)
-            with open_movie(first.target) as stack:
+            with open_stack(first.target) as stack:
                 self._recipe = with_orientation(self._recipe, stack)
         return self._recipe
 

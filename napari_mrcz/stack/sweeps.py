@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from napari_mrcz.foreign.opening import SMV, open_movie
-from napari_mrcz.foreign.tvips import is_continuation
-from napari_mrcz.suffixes import without_packing
+from napari_mrcz.stack.opening import open
+from napari_mrcz.stack.tvips import is_continuation
+from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def _number(path: Path) -> tuple[int, str]:
 
 
 def _is_single(path: Path) -> bool:
-    if path.suffix.lower() in SMV:
+    if without_packing(path).suffix.lower() in SMV_SUFFIXES:
         return True
-    with open_movie(path) as movie:
+    with open(path) as movie:
         return len(movie) == 1

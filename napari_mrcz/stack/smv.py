@@ -13,19 +13,24 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.stack import Stack
+from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["SmvFrames", "open_smv", "smv_header", "write_smv"]
+__all__ = ["SmvFrames", "is_smv", "open_smv", "smv_header", "write_smv"]
 
 _BLOCK = 512
 # What is said of the pixels by whoever writes them; the rest of a header is the experiment's.
 _OF_PIXELS = ("HEADER_BYTES", "DIM", "BYTE_ORDER", "TYPE", "Data_type", "SIZE1", "SIZE2")
 
 Frame = npt.NDArray[Any]
+
+
+def is_smv(head: bytes) -> bool:
+    """Return whether a file that begins so is an SMV image."""
+    return head.lstrip()[:1] == b"{" and b"HEADER_BYTES" in head
 
 
 def open_smv(paths: Sequence[Path]) -> Stack:

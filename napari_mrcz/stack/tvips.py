@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import Description
-from napari_mrcz.stack import Stack
+from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["TvipsFrames", "is_continuation", "open_tvips"]
+__all__ = ["TvipsFrames", "is_continuation", "is_tvips", "open_tvips"]
 
 _HEADER_NBYTES = 256
 _HEADER = np.dtype(
@@ -36,6 +36,19 @@ _FRAME_HEADER_OF_VERSION_1 = 12
 _PART = re.compile(r"^(.*)_(\d{3})$")
 
 Frame = npt.NDArray[Any]
+
+
+def is_tvips(head: bytes) -> bool:
+    """Return whether a file that begins so is the first one of a recording."""
+    if len(head) < _HEADER_NBYTES or head[208:212] == b"MAP ":
+        return False
+    fields = np.frombuffer(head, _HEADER, 1)[0]
+    return bool(
+        fields["size"] == _HEADER_NBYTES
+        and fields["version"] in (1, 2)
+        and fields["bits"] in (8, 16)
+        and min(fields["rows"], fields["columns"]) > 0
+    )
 
 
 def open_tvips(path: Path) -> Stack:

@@ -5,14 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.foreign.sizes import plausible
-from napari_mrcz.stack import Stack
-from napari_mrcz.units import angstroms
+from napari_mrcz.stack.stack import Stack
+from napari_mrcz.units import angstroms, plausible
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["open_dm"]
+__all__ = ["is_dm", "open_dm"]
+
+
+def is_dm(head: bytes) -> bool:
+    """Return whether a file that begins so is a DM3 or DM4 file."""
+    if len(head) < 16 or head[208:212] == b"MAP ":
+        return False
+    version = int.from_bytes(head[:4], "big")
+    at = {3: 8, 4: 12}.get(version)
+    if at is None:
+        return False
+    little_endian = int.from_bytes(head[at : at + 4], "big")
+    return little_endian in (0, 1) and any(head[4:at]) and max(head[at + 4 : at + 6]) <= 1
 
 
 def open_dm(path: Path) -> Stack:

@@ -12,23 +12,30 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.foreign.sizes import plausible
 from napari_mrcz.format import Description
-from napari_mrcz.stack import Stack
+from napari_mrcz.stack.stack import Stack
+from napari_mrcz.units import plausible
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["TiffFrames", "open_tiff"]
+__all__ = ["TiffFrames", "is_tiff", "open_tiff"]
 
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_EER_SUFFIX = ".eer"
 _CENTIMETRE = 3  # of TIFF's ResolutionUnit
 
 Frame = npt.NDArray[Any]
 
 
-def open_tiff(path: Path, *, flip: bool) -> Stack:
-    """Open a movie whose first row is the top one (`flip`) or the bottom one."""
-    frames = TiffFrames(path, flip)
+def is_tiff(head: bytes) -> bool:
+    """Return whether a file that begins so is a TIFF, BigTIFF or EER."""
+    return head.startswith(_MAGIC)
+
+
+def open_tiff(path: Path) -> Stack:
+    """Open a movie; the first row of a TIFF is the top one, that of EER the bottom one."""
+    frames = TiffFrames(path, path.suffix.lower() != _EER_SUFFIX)
     size = frames.pixel_size
     return Stack(frames, Description(pixel_size=size, path=str(path.absolute())))
 

@@ -1,0 +1,161 @@
+"""Opening a movie whatever its format is: what a file is, its bytes say before its name does."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.format import Description, FrameReader
+from napari_mrcz.format.files import open_file
+from napari_mrcz.stack.cache import CACHE_NBYTES
+from napari_mrcz.stack.dm import is_dm, open_dm
+from napari_mrcz.stack.smv import is_smv, open_smv
+from napari_mrcz.stack.stack import Stack
+from napari_mrcz.stack.tiff import is_tiff, open_tiff
+from napari_mrcz.stack.tvips import is_tvips, open_tvips
+from napari_mrcz.suffixes import (
+    DM_SUFFIXES,
+    PACKED_SUFFIXES,
+    SMV_SUFFIXES,
+    TIFF_SUFFIXES,
+    TVIPS_SUFFIX,
+    without_packing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from os import PathLike
+
+__all__ = ["open", "open_sweep"]
+
+# Enough of a file to know its format by.
+_HEAD_NBYTES = 1024
+# Of each format but MRC: whether a file begins as its files do, how they end, what opens them.
+_FORMATS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...], Callable[[Path], Stack]], ...] = (
+    (is_tiff, TIFF_SUFFIXES, open_tiff),
+    (is_dm, DM_SUFFIXES, open_dm),
+    (is_smv, SMV_SUFFIXES, lambda path: open_smv([path])),
+    (is_tvips, (TVIPS_SUFFIX,), open_tvips),
+)
+
+
+def open(
+    path: str | PathLike[str], *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES
+) -> Stack:
+    """Open a movie of any format without decoding anything.
+
+    Parameters
+    ----------
+    path : path-like
+        MRC or MRCZ; TIFF; EER (needs ``napari-mrcz[eer]``); DM3 or DM4 (needs
+        ``napari-mrcz[dm]``); SMV (needs ``napari-mrcz[microed]``); the first file of a TVIPS
+        recording, ``_000.tvips``. Its content decides, whatever the suffix.
+    read_ahead : bool
+        Decode the next two frames, in the background, when frames are asked for in order.
+    cache_nbytes : int
+        Bytes of decoded frames to be kept; three frames if that is more.
+
+    Returns
+    -------
+    Stack
+        Lazy, of shape (frames, rows, columns). Its header is None unless it is an MRC file.
+
+    Raises
+    ------
+    MrczError
+        If the file cannot be used: what was found, at which byte, what to do.
+
+    Warns
+    -----
+    MrczWarning
+        If metadata is damaged or frames are missing or not read, but pixels can be read.
+    """
+    path = Path(path).absolute()
+    opener = None if path.suffix.lower() in PACKED_SUFFIXES else _opener(_head(path))
+    if opener is None:
+        try:
+            return _open_mrc(path, read_ahead, cache_nbytes)
+        except MrczError:
+            suffix = without_packing(path).suffix.lower()
+            opener = next((opener for _, ends, opener in _FORMATS if suffix in ends), None)
+            if opener is None:
+                raise
+    # Also of what is not the format of its suffix: the format's own error says so.
+    return opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+
+
+def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
+    """Open files as one movie, one after the other, such as the images of a rotation series.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        One or more, in order; see `sweeps`.
+
+    Raises
+    ------
+    MrczError
+        If one cannot be read.
+    ValueError
+        If there is none, or their frames differ in shape or type.
+    """
+    if len(paths) == 1:
+        return open(paths[0])
+    if paths and all(Path(path).suffix.lower() in SMV_SUFFIXES for path in paths):
+        return open_smv([Path(path) for path in paths])
+    return Stack.joined([open(path) for path in paths])
+
+
+def _head(path: Path) -> bytes:
+    file = open_file(path)
+    try:
+        return file.read(0, _HEAD_NBYTES)
+    finally:
+        file.close()
+
+
+def _opener(head: bytes) -> Callable[[Path], Stack] | None:
+    return next((opener for begins, _, opener in _FORMATS if begins(head)), None)
+
+
+def _open_mrc(path: Path, read_ahead: bool, cache_nbytes: int) -> Stack:
+    reader = FrameReader(path)
+    for message in reader.warnings:
+        warnings.warn(MrczWarning(message), stacklevel=3)
+    header = reader.header
+    description = Description(
+        pixel_size=header.pixel_size,
+        axis_order=header.axis_order,
+        volume=header.ispg == 1,
+        sections_per_volume=_sections_per_volume(reader),
+        voltage=header.voltage,
+        c3=header.c3,
+        gain=header.gain,
+        origin=header.origin,
+        labels=header.labels,
+        extended=_extended(reader),
+        metadata=reader.metadata,
+        history=reader.footer.history,
+        other=reader.footer.other,
+        path=str(reader.path),
+    )
+    return Stack(reader, description, header, read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+
+
+def _extended(reader: FrameReader) -> tuple[str, bytes]:
+    """Return the extended header: the file's, or in a compressed one that of its source."""
+    if reader.header.nsymbt and reader.header.exttyp != "json":
+        return reader.header.exttyp, reader.extended_raw()
+    kept = reader.footer.other.get("extended")
+    if isinstance(kept, dict) and isinstance(kept.get("data"), bytes):
+        return str(kept.get("kind", ""))[:4], kept["data"]
+    return "", b""
+
+
+def _sections_per_volume(reader: FrameReader) -> int | None:
+    header = reader.header
+    depth = header.sampling[2]
+    stacked = header.is_volume and header.ispg != 1
+    return depth if stacked and depth > 0 and header.nz % depth == 0 else None
