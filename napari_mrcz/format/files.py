@@ -1,16 +1,21 @@
 """Reading bytes of a file from many threads at once, the file open only while it is needed.
 
-`.gz` and `.bz2` are unpacked once into a temporary file that lives as long as the reader.
+What is packed with gzip or bzip2, whatever its suffix, is unpacked into a temporary file that lives
+as long as the reader: no more of it than was asked for.
 """
 
 from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
+import io
 import os
+import re
 import shutil
 import stat
+import sys
 import tempfile
 import threading
 import zlib
@@ -20,16 +25,28 @@ from typing import IO, TYPE_CHECKING, Any
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_reading import parse_header
-from napari_mrcz.suffixes import PACKED_SUFFIXES
+from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 __all__ = ["RandomAccessFile", "open_file"]
 
+# By their first bytes; no MRC file is so large that it begins so.
+_GZIP = b"\x1f\x8b\x08"
+_BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
+_MAGIC_NBYTES = 10
 _UNPACK_STEP = 2**20
 _MOST_AT_ONCE = 2**30
 _LARGEST_SURPLUS = 2**26
+# Of other formats than MRC, whose headers are not known here; gzip reaches 1032.
+_MOST_EXPANDED = 1000
+# Of the disk on which is unpacked, so much stays free for others: or a part of it, if it is small.
+_STAYS_FREE = 2**30
+_PART_THAT_STAYS_FREE = 20
+_LOOKED_AFTER = 2**26
+_MORE_ROOM = "Make room there, or set TMPDIR to a larger disk"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _Identity = tuple[int, int]
 
@@ -76,12 +93,12 @@ class RandomAccessFile:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Read `nbytes` at `offset`, or fewer where the file ends."""
-        buffer = bytearray(max(0, min(nbytes, self.nbytes - offset)))
+        buffer = bytearray(max(0, min(nbytes, self._end(offset + nbytes) - offset)))
         return bytes(buffer[: self.read_into(offset, memoryview(buffer))])
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer` from `offset` on; give how many bytes there were."""
-        descriptor = self._use()
+        """Fill `buffer` from `offset` on; return how many bytes there were."""
+        descriptor = self._use(offset + len(buffer))
         done = 0
         try:
             while done < len(buffer):
@@ -103,16 +120,28 @@ class RandomAccessFile:
             raise MrczError(self.path, found, offset=offset) from error
         return done
 
+    def stream(self) -> io.BufferedReader:
+        """Return the file as one that is read and sought in, for the readers of other libraries.
+
+        It is closed with this file, and opens it again when it is read.
+        """
+        return io.BufferedReader(_Stream(self))
+
     def close(self) -> None:
-        """Let the file go; the next read opens it again."""
+        """Close the file; the next read opens it again."""
         with self._lock:
             self._descriptor = None
 
-    def _use(self) -> _Descriptor:
+    def _use(self, end: int = 0) -> _Descriptor:
+        """Return the descriptor from which all bytes up to `end` can be read."""
         with self._lock:
             if self._descriptor is None:
                 self._descriptor = self._open()
             return self._descriptor
+
+    def _end(self, wanted: int) -> int:
+        """Return the length of the file, or anything beyond `wanted` if it is not known yet."""
+        return self.nbytes
 
     def _open(self) -> _Descriptor:
         try:
@@ -126,26 +155,168 @@ class RandomAccessFile:
         return descriptor
 
 
-class _UnpackedFile(RandomAccessFile):
-    """A `.gz` or `.bz2` file, unpacked into a temporary file while it is in use."""
+class _Stream(io.RawIOBase):
+    """A position in a file that is read at any place."""
 
-    def __init__(self, path: Path) -> None:
-        self._temporary: Path | None = None
-        self._nbytes = 0
+    def __init__(self, file: RandomAccessFile) -> None:
+        self.name = str(file.path)
+        self._file = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        got = self._file.read_into(self._position, view)
+        self._position += got
+        return got
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        self._position = (self._file.nbytes if start is None else start) + offset
+        if self._position < 0:
+            self._position = 0
+            raise OSError(errno.EINVAL, "a place before the file's first byte")
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
+class _UnpackedFile(RandomAccessFile):
+    """A packed file, unpacked into a temporary file while it is in use, as far as it is read."""
+
+    def __init__(self, path: Path, opener: Callable[..., IO[bytes]]) -> None:
+        self._opener = opener
+        self._unpacking: _Unpacking | None = None
         super().__init__(path)
 
     @property
     def nbytes(self) -> int:
-        """Length of what is packed."""
-        return self._nbytes
+        """Length of what is packed: all of it is unpacked to learn it."""
+        self._use(sys.maxsize)
+        return self._end(0)
 
     def close(self) -> None:
         super().close()
         with self._lock:
+            self._unpacking = None
+
+    def _use(self, end: int = 0) -> _Descriptor:
+        with self._lock:
+            if self._unpacking is None:
+                self._open()  # looks whether it is still the same
+                self._unpacking = _Unpacking(self.path, self._opener)
+            self._unpacking.go_on(end)
+            return self._unpacking.content
+
+    def _end(self, wanted: int) -> int:
+        self._use(wanted)
+        unpacking = self._unpacking
+        return 0 if unpacking is None else unpacking.nbytes
+
+
+class _Unpacking:
+    """The content of a packed file in a temporary file, as far as it was needed yet."""
+
+    def __init__(self, path: Path, opener: Callable[..., IO[bytes]]) -> None:
+        self._path = path
+        self._temporary: Path | None = None
+        self._error: MrczError | None = None
+        self.nbytes = 0
+        self._packed: IO[bytes] | None = opener(path, "rb")
+        self._most: int | None = None
+        self._looked_at = 0
+        number, name = tempfile.mkstemp(prefix="napari-mrcz-")
+        self._target = os.fdopen(number, "wb", buffering=0)
+        self._temporary = Path(name)
+        self.content = _Descriptor(self._temporary)
+        if os.name != "nt":
+            # Open, it needs no name, and without one it is not left behind by a crash.
             self._remove()
 
-    def __del__(self) -> None:
-        self._remove()
+    def go_on(self, end: int) -> None:
+        """Unpack up to `end`, or all there is.
+
+        Raises
+        ------
+        MrczError
+            If it is damaged, unpacks to far more than it can be, or would fill the disk; then
+            again whenever it is called.
+        """
+        if self._error is not None:
+            raise self._error
+        try:
+            while self._packed is not None and self.nbytes < end:
+                piece = self._packed.read(_UNPACK_STEP)
+                if not piece:
+                    self._end()
+                    break
+                self._check(piece)
+                self._target.write(piece)
+                self.nbytes += len(piece)
+        except MrczError as error:
+            self._error = error
+        except (OSError, EOFError, zlib.error) as error:
+            why, advice = str(error), "The archive is truncated or damaged"
+            if isinstance(error, OSError) and error.errno in _FULL:
+                why, advice = f"{error.strerror} in {tempfile.gettempdir()}", _MORE_ROOM
+            self._error = MrczError(self._path, f"cannot be unpacked: {why}", advice=advice)
+        if self._error is not None:
+            self._end()
+            raise self._error
+
+    def _check(self, piece: bytes) -> None:
+        """Check that the next piece neither fills the disk nor is more than there can be.
+
+        Raises
+        ------
+        MrczError
+            If it is.
+        """
+        if self._most is None:
+            self._most = self._expected(piece)
+        if self.nbytes + len(piece) > self._most:
+            found = f"unpacked it is more than {size_text(self._most)}"
+            advice = "It was damaged, or made to fill the disk"
+            raise MrczError(self._path, f"{found}, far more than such a file has", advice=advice)
+        if self.nbytes + len(piece) >= self._looked_at:
+            self._check_room(0)
+            self._looked_at += _LOOKED_AFTER
+
+    def _expected(self, head: bytes) -> int:
+        """Return how many bytes there may be, by the header, and check that there is room."""
+        packed_nbytes = self._path.stat().st_size
+        try:
+            header = parse_header(head[:HEADER_NBYTES], self._path, 2**62)
+        except MrczError:
+            return packed_nbytes * _MOST_EXPANDED + _LARGEST_SURPLUS
+        pixels = header.nz * header.frame_nbytes
+        if header.codec:
+            # blosc's chunks hardly compress again.
+            return min(2 * pixels, 4 * packed_nbytes) + _LARGEST_SURPLUS
+        self._check_room(pixels)
+        # A footer may follow the pixels; anything longer than them was made to fill the disk.
+        return 2 * pixels + _LARGEST_SURPLUS
+
+    def _check_room(self, nbytes: int) -> None:
+        usage = shutil.disk_usage(tempfile.gettempdir())
+        free = max(0, usage.free - min(_STAYS_FREE, usage.total // _PART_THAT_STAYS_FREE))
+        if nbytes > free or not free:
+            found = f"{size_text(nbytes)}, and {size_text(free)} are" if nbytes else "more than is"
+            found = f"unpacked it takes {found} free in {tempfile.gettempdir()}"
+            raise MrczError(self._path, found, advice=_MORE_ROOM)
+
+    def _end(self) -> None:
+        """Close what is no longer needed."""
+        if self._packed is not None:
+            self._packed.close()
+            self._packed = None
+        self._target.close()
 
     def _remove(self) -> None:
         if self._temporary is not None:
@@ -153,68 +324,16 @@ class _UnpackedFile(RandomAccessFile):
                 self._temporary.unlink()
             self._temporary = None
 
-    def _open(self) -> _Descriptor:
-        super()._open()  # looks whether it is still the same
-        self._temporary = self._unpack()
-        descriptor = _Descriptor(self._temporary)
-        self._nbytes = os.fstat(descriptor.number).st_size
-        if os.name != "nt":
-            # Open, it needs no name, and without one it is not left behind by a crash.
-            self._remove()
-        return descriptor
-
-    def _unpack(self) -> Path:
-        number, name = tempfile.mkstemp(prefix="napari-mrcz-", suffix=self.path.suffix)
-        try:
-            with os.fdopen(number, "wb") as target:
-                for piece in _unpacked(self.path):
-                    target.write(piece)
-        except (OSError, EOFError, zlib.error) as error:
-            Path(name).unlink()
-            raise MrczError(
-                self.path,
-                f"cannot be unpacked: {error}",
-                advice="The archive is truncated or damaged",
-            ) from error
-        except BaseException:
-            Path(name).unlink()
-            raise
-        return Path(name)
-
-
-def _unpacked(path: Path) -> Iterator[bytes]:
-    """Give a packed file's content piece by piece, no more of it than its own header announces."""
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else bz2.open
-    packed: IO[bytes]
-    with opener(path, "rb") as packed:
-        head = packed.read(HEADER_NBYTES)
-        header = parse_header(head, path, 2**62)
-        if not header.codec and header.nz * header.frame_nbytes > _free_nbytes():
-            raise MrczError(
-                path,
-                f"unpacked it would take {header.nz * header.frame_nbytes / 1e9:.1f} GB, more than "
-                f"is free in {tempfile.gettempdir()}",
-                advice="Make room there, or set TMPDIR to a larger disk",
-            )
-        yield head
-        # A footer may follow the pixels; anything longer than them was made to fill the disk.
-        left = 2 * header.nz * header.frame_nbytes
-        if header.codec:
-            left = min(left, 4 * path.stat().st_size)  # blosc's chunks hardly compress again
-        left += _LARGEST_SURPLUS
-        while piece := packed.read(_UNPACK_STEP):
-            yield piece
-            left -= len(piece)
-            if left < 0:
-                raise EOFError("it holds far more than its header announces")
-
-
-def _free_nbytes() -> int:
-    return shutil.disk_usage(tempfile.gettempdir()).free
+    def __del__(self) -> None:
+        if hasattr(self, "_target"):
+            self._end()
+        if hasattr(self, "content"):
+            del self.content  # where an open file cannot be removed
+        self._remove()
 
 
 def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
-    """Open a file for reading at any place, unpacking `.gz` and `.bz2`.
+    """Open a file for reading at any place, unpacking what gzip or bzip2 packed.
 
     Raises
     ------
@@ -233,8 +352,15 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
         raise MrczError(path, f"is {kind}, where a file is expected")
-    packed = path.suffix.lower() in PACKED_SUFFIXES
-    return _UnpackedFile(path) if packed else RandomAccessFile(path)
+    file = RandomAccessFile(path)
+    magic = file.read(0, _MAGIC_NBYTES)
+    opener: Any = None
+    if magic.startswith(_GZIP) or _BZIP2.match(magic):
+        opener = gzip.open if magic.startswith(_GZIP) else bz2.open
+    if opener is None:
+        return file
+    file.close()
+    return _UnpackedFile(path, opener)
 
 
 def _cannot_be_opened(path: Path, error: OSError) -> MrczError:

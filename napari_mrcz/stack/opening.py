@@ -17,7 +17,6 @@ from napari_mrcz.stack.tiff import is_tiff, open_tiff
 from napari_mrcz.stack.tvips import is_tvips, open_tvips
 from napari_mrcz.suffixes import (
     DM_SUFFIXES,
-    PACKED_SUFFIXES,
     SMV_SUFFIXES,
     TIFF_SUFFIXES,
     TVIPS_SUFFIX,
@@ -73,7 +72,7 @@ def open(
         If metadata is damaged or frames are missing or not read, but pixels can be read.
     """
     path = Path(path).absolute()
-    opener = None if path.suffix.lower() in PACKED_SUFFIXES else _opener(_head(path))
+    opener = _opener(_head(path))
     if opener is None:
         try:
             return _open_mrc(path, read_ahead, cache_nbytes)
