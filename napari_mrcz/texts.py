@@ -9,6 +9,8 @@ __all__ = [
     "block_text",
     "error_text",
     "failure_text",
+    "is_without_threads",
+    "printable",
     "size_text",
     "time_text",
     "with_minus",
@@ -33,7 +35,20 @@ def failure_text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror}"
+    if is_without_threads(error):
+        return "no thread can be started: the system lends no more of them (ulimit -u)"
     return str(error) or type(error).__name__
+
+
+def is_without_threads(error: BaseException) -> bool:
+    """Tell whether an error is that of a thread which the system did not let start."""
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
+
+
+def printable(text: str) -> str:
+    """Give a text, such as the name of a file, with what would end a line or steer as escapes."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown)
 
 
 def with_minus(number: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.errors import MrczError
-from napari_mrcz.texts import failure_text
+from napari_mrcz.texts import failure_text, is_without_threads
 from napari_mrcz.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -119,6 +119,10 @@ def attempt(task: Task, report: Report | None = None) -> Outcome:
     except (OSError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
         said = failure_text(error).removeprefix(f"{task.source}: ")
         failed = Outcome(task.source, error=f"{task.source}: {said}")
+    except RuntimeError as error:
+        if not is_without_threads(error):
+            raise
+        failed = Outcome(task.source, error=f"{task.source}: {failure_text(error)}")
     return replace(failed, seconds=time.perf_counter() - start)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from napari_mrcz.cli.progress import bar, say
+from napari_mrcz.cli.progress import bar, say, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.extras import need_matplotlib
 
@@ -71,7 +71,9 @@ def bench(
     with bar() as advance:
         ways = list(contestants(pixels, slow=slow))
         results = race(pixels, ways, rounds=rounds, folder=folder, progress=advance)
-    typer.echo(json.dumps([asdict(r) for r in results]) if as_json else as_text(results))
+    write(
+        *([json.dumps([asdict(r) for r in results])] if as_json else as_text(results).splitlines())
+    )
     if figures is not None:
         _draw(pixels[0], figures)
 

@@ -11,7 +11,7 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import prepare, references, session_in, target_of
-from napari_mrcz.cli.progress import say
+from napari_mrcz.cli.progress import say, write
 from napari_mrcz.cli.running import run
 from napari_mrcz.errors import MrczError
 
@@ -97,7 +97,7 @@ def show(recipe: RecipeFile) -> None:
     from napari_mrcz.recipe import Recipe
 
     for sentence in Recipe.load(recipe).sentences():
-        typer.echo(sentence)
+        write(sentence)
 
 
 @recipes.command()
@@ -114,7 +114,7 @@ def check(recipe: RecipeFile) -> None:
         shape = reference.shape
         if not (reference > 0).any():
             raise MrczError(found.gain.reference, "has no pixel that can be used")
-        typer.echo(f"gain reference: {shape[0]} x {shape[1]} pixels")
+        write(f"gain reference: {shape[0]} x {shape[1]} pixels")
         if found.gain.dark:
             _check_dark(read_reference(found.gain.dark).shape, shape, found.gain.dark)
     if found.outliers is not None and found.outliers.defects:
@@ -123,10 +123,10 @@ def check(recipe: RecipeFile) -> None:
         except MrczError:
             raise
         except ValueError:  # rectangles; without a reference the shape is not known
-            typer.echo("defects: rectangles, which will be held against the frames")
+            write("defects: rectangles, which will be held against the frames")
         else:
-            typer.echo(f"defects: {int(defects.sum())} pixels")
-    typer.echo(f"{recipe} can be done")
+            write(f"defects: {int(defects.sum())} pixels")
+    write(f"{recipe} can be done")
 
 
 def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> None:
@@ -163,7 +163,7 @@ def new(
             made = recipe_of(stack.history, recipe, overwrite=overwrite)
     made.save(recipe, overwrite=overwrite)
     for sentence in made.sentences():
-        typer.echo(sentence)
+        write(sentence)
     name = shlex.quote(str(recipe))
     beside = [str(recipe.with_name(str(image))) for image in references(made)]
     if history is None:

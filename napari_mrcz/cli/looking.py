@@ -13,7 +13,7 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, path
-from napari_mrcz.cli.progress import bar, printable, say, tell_outcomes
+from napari_mrcz.cli.progress import bar, say, tell_outcomes, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import SUFFIXES, without_packing
 from napari_mrcz.texts import size_text
@@ -64,7 +64,7 @@ def info(
             say(f"napari-mrcz: {error}")
             status = 1
         else:
-            typer.echo(json.dumps(known, default=str) if as_json else _as_text(known, header))
+            write(*([json.dumps(known, default=str)] if as_json else _as_text(known, header)))
     if status:
         raise typer.Exit(status)
 
@@ -89,9 +89,9 @@ def verify(
             if not report:
                 bad.append(file)
             if as_json:
-                typer.echo(json.dumps({**asdict(report), "ok": report.ok}))
+                write(json.dumps({**asdict(report), "ok": report.ok}))
             else:
-                typer.echo(str(report))
+                write(str(report))
             if not report and report.frames > len(report.faults):
                 say(f"{_repair_command(file)} saves what is whole")
     if len(found) > 1:
@@ -168,7 +168,7 @@ def _frames(file: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _as_text(known: dict[str, Any], header: Header | None) -> str:
+def _as_text(known: dict[str, Any], header: Header | None) -> list[str]:
     from napari_mrcz.inspection import entries_of, header_entries, step_entries
 
     n, y, x = known["shape"]
@@ -193,7 +193,7 @@ def _as_text(known: dict[str, Any], header: Header | None) -> str:
         lines += [f"  {title}", *told] if told else []
     for frame in known.get("frames", ()):
         lines.append("  " + "  ".join(f"{name} {value}" for name, value in frame.items()))
-    return "\n".join(map(printable, lines))
+    return lines
 
 
 def _without_details(step: Entry) -> Entry:

@@ -26,9 +26,9 @@ from napari_mrcz.cli import (
     showing,
     watching,
 )
-from napari_mrcz.cli.progress import say, say_error
+from napari_mrcz.cli.progress import forget, say, say_error, write
 from napari_mrcz.errors import MrczError
-from napari_mrcz.texts import failure_text
+from napari_mrcz.texts import failure_text, is_without_threads
 
 __all__ = ["app", "main"]
 
@@ -66,15 +66,23 @@ def main() -> None:
     _open_what_is_closed()
     _write_all_letters()
     try:
-        status = app(standalone_mode=False)
+        # The command itself: called, `app` would have its own way to print a traceback.
+        status = typer.main.get_command(app).main(standalone_mode=False)
+        # Now, as what cannot be written at the very end ends in a traceback.
+        sys.stdout.flush()
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "napari-mrcz"
         if not error.format_message():  # a group of commands without one: its help was written
             sys.exit(_MISUSED)
         _end(f"{error.format_message()} ({command} --help tells more)", _MISUSED)
-    except MrczError as error:
-        _end(str(error), 1)
-    except (OSError, ValueError, ImportError, MemoryError) as error:
+    except BrokenPipeError:  # whoever read the output has had enough
+        forget(sys.stdout)
+        sys.exit(1)
+    except (MrczError, OSError, ValueError, ImportError, MemoryError) as error:
+        _end(str(error) if isinstance(error, MrczError) else failure_text(error), 1)
+    except RuntimeError as error:
+        if not is_without_threads(error):
+            raise
         _end(failure_text(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _end("interrupted", _INTERRUPTED)
@@ -93,10 +101,10 @@ def _options(
     if version:
         from importlib.metadata import version as version_of
 
-        typer.echo(f"napari-mrcz {version_of('napari-mrcz')}")
+        write(f"napari-mrcz {version_of('napari-mrcz')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        write(*context.get_help().splitlines())
 
 
 def _open_what_is_closed() -> None:
@@ -117,6 +125,10 @@ def _write_all_letters() -> None:
 
 def _end(said: str, status: int) -> NoReturn:
     say_error(said)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        forget(sys.stdout)
     sys.exit(status)
 
 

@@ -1,28 +1,54 @@
-"""What is told while files are worked on: a bar on a terminal, plain lines elsewhere."""
+"""What is told while files are worked on: a bar on a terminal, plain lines above it and elsewhere.
+
+All that is written goes through here, so that no line ends up within the bar.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from napari_mrcz.texts import size_text
+from napari_mrcz.texts import printable, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from napari_mrcz.batch import Outcome
 
-__all__ = ["bar", "outcome_text", "printable", "say", "say_error", "tell_outcomes"]
+__all__ = ["bar", "forget", "outcome_text", "say", "say_error", "tell_outcomes", "write"]
+
+# Seconds between two pictures of the bar.
+_BETWEEN = 0.1
+# The console of the bar that is on the terminal.
+_console: Any = None
 
 
 def say(line: str) -> None:
-    """Write a line to the standard error; one it stays, whatever is in the name of a file."""
-    typer.echo(printable(line), err=True)
+    """Write a line to the standard error; one line it stays, whatever is in the name of a file.
+
+    Where nobody can read it (a full disk, a closed pipe), the work goes on.
+    """
+    try:
+        _write(printable(line), sys.stderr)
+    except OSError:
+        forget(sys.stderr)
+
+
+def write(*lines: str) -> None:
+    """Write lines of data to the standard output.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    for line in lines:
+        _write(printable(line), sys.stdout)
 
 
 def say_error(error: str) -> None:
@@ -32,15 +58,24 @@ def say_error(error: str) -> None:
     say(f"napari-mrcz: {named}")
 
 
-def printable(line: str) -> str:
-    """Write what would end a line or steer the terminal as escapes."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return "".join(shown)
+def forget(stream: Any) -> None:
+    """Have a standard stream that cannot be written lead nowhere: Python flushes it at the end."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _write(line: str, stream: Any) -> None:
+    if _console is not None and stream.isatty():
+        _console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    else:
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 @contextmanager
 def bar() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that takes (what, done, of how many); on a terminal it draws a bar."""
+    global _console
     if not sys.stderr.isatty():
         yield lambda what, done, of: None
         return
@@ -48,14 +83,37 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        one = progress.add_task("", total=None)
+    name = TextColumn("{task.description}", markup=False)
+    progress = Progress(
+        name,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeLeft(),
+        console=Console(stderr=True),
+        transient=True,
+        # Drawn when something is to be told: it takes no thread, of which there may be none left.
+        auto_refresh=False,
+        redirect_stdout=False,
+    )
+    one = progress.add_task("", total=None, visible=False)
+    drawn = 0.0
 
-        def advance(what: str, done: int, of: int) -> None:
-            progress.update(one, description=what, completed=done, total=of or None)
+    def advance(what: str, done: int, of: int) -> None:
+        nonlocal drawn
+        progress.update(
+            one, description=printable(what), completed=done, total=of or None, visible=True
+        )
+        if (now := time.monotonic()) > drawn + _BETWEEN:
+            drawn = now
+            progress.refresh()
 
-        yield advance
+    try:
+        with progress:
+            _console = progress.console
+            yield advance
+    finally:
+        _console = None
+        progress.console.show_cursor(True)  # an interrupt may have come when it was to be shown
 
 
 def tell_outcomes(outcomes: Iterable[Outcome], verb: str, *, as_json: bool = False) -> int:
@@ -74,7 +132,7 @@ def tell_outcomes(outcomes: Iterable[Outcome], verb: str, *, as_json: bool = Fal
     for outcome in outcomes:
         done.append(outcome)
         if as_json:
-            typer.echo(json.dumps(outcome.as_dict()))
+            write(json.dumps(outcome.as_dict()))
         elif outcome.ok:
             say(outcome_text(outcome))
         if not outcome.ok:

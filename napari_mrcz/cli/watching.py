@@ -11,7 +11,7 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import references
-from napari_mrcz.cli.progress import bar, outcome_text, say, say_error
+from napari_mrcz.cli.progress import bar, outcome_text, say, say_error, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES
 
@@ -159,7 +159,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
             done[step.kind] += outcome.ok
             told = step.kind != "summed" or not outcome.ok
             if as_json and told:
-                typer.echo(json.dumps({"step": step.kind, **outcome.as_dict()}))
+                write(json.dumps({"step": step.kind, **outcome.as_dict()}))
             elif outcome.ok and told:
                 say(outcome_text(outcome))
             if not outcome.ok:
