@@ -1,7 +1,8 @@
 """A MicroED sweep whose zeros are given likely negative values, written for whoever integrates it.
 
 Formats with negative numbers get them. SMV has none: there an offset is added to all pixels, and
-recorded as ADCOFFSET (MOSFLM's name) and IMAGE_PEDESTAL (that of DIALS).
+recorded as ADCOFFSET (MOSFLM's name) and IMAGE_PEDESTAL (that of DIALS), and under whatever other
+names the images have for it. A pedestal that is in them already stays in them.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import Pedestal, TruncationModel
+from napari_mrcz.correction.truncation import pedestal_names
 from napari_mrcz.defects import read_defects
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.references import read_image
 from napari_mrcz.stack import open_sweep, write
-from napari_mrcz.stack.smv import smv_header, write_smv
+from napari_mrcz.stack.smv import frame_header, write_smv
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_mrcz.batch.task import Report
     from napari_mrcz.stack import Stack
 
@@ -53,6 +57,8 @@ class RestoreNegatives:
         Label image in the place of annuli; empty for none.
     offset : int, optional
         Added to all pixels. None for none, in SMV for the least that leaves no negative value.
+    pedestal : int, optional
+        Value at which counts were cut off; by default what headers state, or 0.
     overwrite : bool
         Replace existing targets.
     """
@@ -65,6 +71,7 @@ class RestoreNegatives:
     regions: str = ""
     seed: int = 0
     offset: int | None = None
+    pedestal: int | None = None
     overwrite: bool = False
 
     @property
@@ -107,16 +114,18 @@ class RestoreNegatives:
                 read_defects(self.mask, shape) if self.mask else None,
                 self.seed,
                 regions=read_image(self.regions) if self.regions else None,
+                pedestal=self.pedestal,
                 progress=staged(report, "fitting"),
             )
-            corrected, offset = self._corrected(movie, model)
+            corrected, added = self._corrected(movie, model)
+            offset = model.pedestal + added
             tell = staged(report, "writing")
             if self._is_smv:
                 for index, target in enumerate(targets):
                     write_smv(
                         Path(target),
                         corrected[index],
-                        {**self._header(index, movie), **_recorded(offset)},
+                        _recorded(frame_header(movie.metadata.get("smv", {}), index), offset),
                         overwrite=self.overwrite,
                     )
                     tell(index + 1, len(targets))
@@ -124,13 +133,13 @@ class RestoreNegatives:
                 write(
                     self.target,
                     corrected,
-                    metadata=_recorded(offset),
+                    metadata=_kept(movie.metadata, offset),
                     overwrite=self.overwrite,
                     progress=tell,
                 )
         before, after = (sum(map(os.path.getsize, paths)) for paths in (self.sources, targets))
         seconds = time.perf_counter() - start
-        notes = _notes(model, offset, movie.size)
+        notes = _notes(model, added, movie.size)
         if len(targets) > 1:
             notes = (f"{len(targets)} images, the last {Path(targets[-1]).name}", *notes)
         return Outcome(self.source, targets[0], "", before, after, seconds, notes)
@@ -159,23 +168,29 @@ class RestoreNegatives:
             raise ValueError(f"counts of {model.largest}, where 16 bits hold no more than {_TOP}")
         return corrected.apply(Pedestal(offset)), offset
 
-    def _header(self, index: int, movie: Stack) -> dict[str, str]:
-        """Give what an SMV image's own header says of its frame."""
-        return smv_header(Path(self.sources[index])) if "smv" in movie.metadata else {}
+
+def _recorded(header: Mapping[str, Any], offset: int) -> dict[str, Any]:
+    """Return a header whose pedestals, under all names, are the offset of the pixels."""
+    names = [*pedestal_names(header), "ADCOFFSET", "IMAGE_PEDESTAL"]
+    return {**header, **dict.fromkeys(names, offset)}
 
 
-def _recorded(offset: int) -> dict[str, int]:
-    return {"ADCOFFSET": offset, "IMAGE_PEDESTAL": offset}
+def _kept(metadata: Mapping[str, Any], offset: int) -> dict[str, Any]:
+    kept = _recorded(metadata, offset)
+    if isinstance(smv := kept.get("smv"), dict):
+        kept["smv"] = {**smv, **dict.fromkeys(pedestal_names(smv), str(offset))}
+    return kept
 
 
-def _notes(model: TruncationModel, offset: int, n_pixels: int) -> tuple[str, ...]:
+def _notes(model: TruncationModel, added: int, n_pixels: int) -> tuple[str, ...]:
     notes = [f"{int(model.zeros.sum()) / n_pixels:.1%} of the pixels redrawn"]
     if model.center is not None:
         y, x = model.center
         notes.insert(0, f"beam at row {y:.1f}, column {x:.1f}")
     if model.n_unfitted:
         notes.append(f"{model.n_unfitted} regions left as they are: too few counts")
+    offset = model.pedestal + added
     notes.append(f"ADCOFFSET {offset}" if offset else f"values down to {model.smallest}")
-    if model.largest + offset > _TOP and offset:
+    if model.largest + added > _TOP and added:
         notes.append(f"saturated at {_TOP}")
     return tuple(notes)

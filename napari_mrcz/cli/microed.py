@@ -54,6 +54,10 @@ def microed(
             help="Added to all pixels; without it nothing is, in SMV as little as is needed.",
         ),
     ] = None,
+    pedestal: Annotated[
+        int | None,
+        typer.Option(min=0, help="Value at which counts were cut off; of the headers without it."),
+    ] = None,
     file_format: Annotated[
         Format | None,
         typer.Option("--format", help="SMV stays SMV, all else becomes MRCZ without it."),
@@ -83,6 +87,7 @@ def microed(
             regions=str(regions or ""),
             seed=seed,
             offset=offset,
+            pedestal=pedestal,
             overwrite=overwrite,
         )
         tasks.append(task)

@@ -1,17 +1,78 @@
-"""DM3 and DM4 movies of DigitalMicrograph, mapped into memory."""
+"""DM3 and DM4 files of DigitalMicrograph.
+
+``ImageList`` among the tags has an entry for each object with pixels: nearly always a thumbnail,
+then the movie or image, and sometimes more, such as a gain reference or a sum.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError
+import numpy as np
+
+from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
+from napari_mrcz.format import Description
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.units import angstroms, plausible
+from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["is_dm", "open_dm"]
+
+# DigitalMicrograph's types with one number per pixel; binary images have a byte per pixel.
+_DTYPES = {1: "i2", 2: "f4", 3: "c8", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8",
+           13: "c16", 14: "u1"}  # fmt: skip
+_COLOURS = (8, 23)
+# Arrays among the tags are kept up to these sizes, each and together.
+_LONGEST_ARRAY, _MOST_ARRAYS = 2**20, 2**24
+_MOST_NAMED = 10
+_PIXELS = re.compile(r"\.ImageList\.[^.]*\.ImageData\.Data")
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One entry of ``ImageList`` with pixels.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the list.
+    shape : tuple of int
+        The slowest axis first, as in numpy; axes of length 1 before rows and columns left out.
+    data_type : int
+        DigitalMicrograph's.
+    pixels : ArrayPlace
+        Where they are.
+    tags : dict
+        All that is said of it.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    data_type: int
+    pixels: ArrayPlace
+    tags: dict[str, Any]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it consists of frames with one number per pixel."""
+        return len(self.shape) in (2, 3) and self.data_type in _DTYPES
+
+    def __str__(self) -> str:
+        kind = f"pixels of DigitalMicrograph's type {self.data_type}"
+        if self.data_type in _DTYPES:
+            kind = str(np.dtype(_DTYPES[self.data_type]))
+        elif self.data_type in _COLOURS:
+            kind = "RGB colours"
+        return f"{' x '.join(map(str, self.shape))} of {kind}"
 
 
 def is_dm(head: bytes) -> bool:
@@ -27,32 +88,122 @@ def is_dm(head: bytes) -> bool:
 
 
 def open_dm(path: Path) -> Stack:
-    """Open a movie."""
-    try:
-        from ncempy.io.dm import fileDM
-    except ImportError as error:
-        advice = "pip install 'napari-mrcz[dm]'"
-        raise MrczError(path, "DM3 and DM4 files need ncempy", advice=advice) from error
-    try:
-        with path.open("rb") as content:
-            if not content.read(1):
-                # It would trip over an empty file once more when it lets go of it, and say so.
-                raise MrczError(path, "an empty file")
-    except OSError as error:
-        raise MrczError(path, f"cannot be opened: {error.strerror}") from error
-    try:
-        with fileDM(str(path)) as file:
-            pixels = file.getMemmap(0)
-            image = int(file.numObjects > 1)  # a thumbnail comes before
-            sizes = (file.zSize2, file.zSize, file.ySize, file.xSize)
-            shape = tuple(int(size[image]) for size in sizes)
-            # Of all axes in the file, x before y.
-            x = sum(file.dataShape[:image])
-            axes = [(float(file.scale[i]), str(file.scaleUnit[i])) for i in (x + 1, x)]
-    except Exception as error:  # it has no error of its own for a damaged file
-        raise MrczError(path, f"it is no DM file that can be read ({error!r})") from error
-    if shape[0] > 1 or 1 in shape[2:]:
-        raise MrczError(path, f"data of shape {shape}, where a movie has three axes")
-    pixel = (plausible(scale * (angstroms(unit) or 0.0)) for scale, unit in axes)
-    stack = Stack.from_array(pixels.reshape(shape[1:])[:, ::-1], pixel_size=(0.0, *pixel))
-    return stack.described(path=str(path.absolute()))
+    """Open a movie or image; all tags are in ``metadata["dm"]``.
+
+    Raises
+    ------
+    MrczError
+        If the file is damaged, or has no frames with one number per pixel.
+
+    Warns
+    -----
+    MrczWarning
+        If there are further objects in the file, beside a thumbnail, or tags that are not kept.
+    """
+    path = path.absolute()
+    tags, order = read_tags(path, _LONGEST_ARRAY, _MOST_ARRAYS)
+    objects = _objects(path, tags)
+    wanted = _without_thumbnails(objects, tags)
+    if not wanted:
+        raise MrczError(path, "a DM file without pixels, only tags")
+    # A stack rather than a single image, then what has the most pixels, then the first.
+    movie = max(wanted, key=lambda o: (o.is_readable, len(o.shape) == 3, math.prod(o.shape)))
+    if not movie.is_readable:
+        advice = "Frames of two axes with one number per pixel are read"
+        raise MrczError(path, f"its pixels are {movie}", advice=advice)
+    if others := [str(other) for other in wanted if other is not movie]:
+        named = "; ".join(others[:_MOST_NAMED]) + "; ..." * (len(others) > _MOST_NAMED)
+        count = "1 further object" if len(others) == 1 else f"{len(others)} further objects"
+        found = f"{count} in the file beside {movie}, not read: {named}"
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
+    n, y, x = (1,) * (3 - len(movie.shape)) + movie.shape
+    dtype = np.dtype(_DTYPES[movie.data_type]).newbyteorder(order)
+    run = FrameRun(path, movie.pixels.offset, y * x * dtype.itemsize, n)
+    microscope = _at(movie.tags, "ImageTags", "Microscope Info")
+    description = Description(
+        pixel_size=(0.0, _pixel_size(movie, 1), _pixel_size(movie, 0)),
+        voltage=_positive(_at(microscope, "Voltage")) / 1000,
+        c3=_positive(_at(microscope, "Cs(mm)")),
+        path=str(path),
+        metadata={"dm": _kept(path, tags)},
+    )
+    return Stack(RawFrames([run], (y, x), dtype), description)
+
+
+def _objects(path: Path, tags: dict[str, Any]) -> list[_Object]:
+    found = []
+    for number, entry in enumerate(_values(_at(tags, "ImageList"))):
+        data = _at(entry, "ImageData")
+        pixels, data_type = _at(data, "Data"), _at(data, "DataType")
+        sizes = _values(_at(data, "Dimensions"))[::-1]
+        if not isinstance(pixels, ArrayPlace):
+            continue
+        if not isinstance(data_type, int) or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise MrczError(path, f"a damaged DM file: an image of type {data_type}, axes {sizes}")
+        while len(sizes) > 2 and sizes[0] == 1:
+            sizes = sizes[1:]
+        nbytes = math.prod(sizes) * np.dtype(_DTYPES.get(data_type, "u1")).itemsize
+        if not sizes or nbytes > pixels.nbytes or max(sizes[-2:]) > LARGEST_SIDE:
+            claimed = " x ".join(map(str, sizes)) or "no axes"
+            found_ = f"a damaged DM file: an image of {claimed} in {pixels.nbytes} bytes"
+            raise MrczError(path, found_, offset=pixels.offset)
+        found.append(_Object(number, tuple(sizes), data_type, pixels, entry))
+    return found
+
+
+def _without_thumbnails(objects: list[_Object], tags: dict[str, Any]) -> list[_Object]:
+    """Leave out what the file itself calls a thumbnail; where it calls none so, a first picture."""
+    named = {_at(entry, "ImageIndex") for entry in _values(_at(tags, "Thumbnails"))}
+    left = [other for other in objects if other.number not in named]
+    if not named and objects and objects[0].data_type in _COLOURS:
+        left = objects[1:]
+    return left or objects
+
+
+def _pixel_size(movie: _Object, axis: int) -> float:
+    """Return the pixel size in Å along an axis, x first; 0.0 where its unit is not a length."""
+    axes = _values(_at(movie.tags, "ImageData", "Calibrations", "Dimension"))
+    if axis >= len(axes):
+        return 0.0
+    unit = _at(axes[axis], "Units")
+    length = angstroms(unit.strip()) if isinstance(unit, str) else None
+    return _positive(_at(axes[axis], "Scale")) * (length or 0.0)
+
+
+def _kept(path: Path, tags: dict[str, Any]) -> Any:
+    """Return the tags without pixels."""
+    left_out: list[str] = []
+
+    def kept(value: Any, name: str) -> Any:
+        if isinstance(value, dict):
+            pairs = ((key, kept(item, f"{name}.{key}")) for key, item in value.items())
+            return {key: item for key, item in pairs if not isinstance(item, ArrayPlace)}
+        if isinstance(value, list):
+            items = (kept(item, f"{name}.{at}") for at, item in enumerate(value))
+            return [None if isinstance(item, ArrayPlace) else item for item in items]
+        if isinstance(value, ArrayPlace) and not _PIXELS.fullmatch(name):
+            left_out.append(f"{name.lstrip('.')} ({value.nbytes} bytes)")
+        return value
+
+    found = kept(tags, "")
+    if left_out:
+        named = ", ".join(left_out[:_MOST_NAMED]) + ", ..." * (len(left_out) > _MOST_NAMED)
+        warnings.warn(f"{path}: long tags that are not kept: {named}", MrczWarning, stacklevel=5)
+    return found
+
+
+def _at(tags: Any, *names: str) -> Any:
+    """Return a tag within groups; None where there is none."""
+    for name in names:
+        tags = tags.get(name) if isinstance(tags, dict) else None
+    return tags
+
+
+def _values(group: Any) -> Sequence[Any]:
+    """Return the tags of a group in order, without their names."""
+    return list(group.values()) if isinstance(group, dict) else group or []
+
+
+def _positive(number: Any) -> float:
+    good = isinstance(number, int | float) and math.isfinite(number) and number > 0
+    return float(number) if good else 0.0

@@ -1,16 +1,21 @@
-"""SMV images of diffraction detectors (`.img`): read by fabio; written for MOSFLM, XDS and DIALS.
+"""SMV images of diffraction detectors (`.img`), as ADSC and Rigaku (d*TREK) and MicroED have them.
 
-A text header of some multiple of 512 bytes between braces, then one image, its top row first.
+A text header of some multiple of 512 bytes between braces, then an image, its top row first.
+d*TREK Image Format 1.1 (Rigaku) names types in ``Data_type``, ADSC and the converters of cameras
+for electrons in ``TYPE``.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.stack.stack import Stack
@@ -19,11 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["SmvFrames", "is_smv", "open_smv", "smv_header", "write_smv"]
+__all__ = ["frame_header", "is_smv", "merged", "open_smv", "write_smv"]
 
 _BLOCK = 512
-# What is said of the pixels by whoever writes them; the rest of a header is the experiment's.
-_OF_PIXELS = ("HEADER_BYTES", "DIM", "BYTE_ORDER", "TYPE", "Data_type", "SIZE1", "SIZE2")
+_LONGEST_HEADER = 2**22
+_MOST_IMAGES = 2**24
+# These describe the pixels and belong to whoever writes them; the others are the experiment's.
+_OF_PIXELS = re.compile(r"HEADER_BYTES|DIM|BYTE_ORDER|TYPE|Data_type|SIZE\d", re.IGNORECASE)
+_ENTRY = re.compile(r"([^=;\n{}]+)=([^;\n]*)")
+_TYPES = {"char": "i1", "byte": "i1", "short": "i2", "long": "i4", "": "i4", "float": "f4",
+          "double": "f8"}  # fmt: skip
+_ORDERS = {"little_endian": "<", "big_endian": ">"}
+# Shorter ones, in Å, are those of electrons of more than 15 keV, not of X-rays.
+_ELECTRONS = 0.1
+_VOLTAGES = (60.0, 80.0, 100.0, 120.0, 160.0, 200.0, 300.0)
 
 Frame = npt.NDArray[Any]
 
@@ -34,73 +48,62 @@ def is_smv(head: bytes) -> bool:
 
 
 def open_smv(paths: Sequence[Path]) -> Stack:
-    """Open images of one shape as a movie; the first one's header is in ``metadata["smv"]``."""
-    frames = SmvFrames(paths)
-    path = str(frames.paths[0])
-    return Stack(frames, Description(path=path, metadata={"smv": smv_header(frames.paths[0])}))
+    """Open images of one shape as a movie.
 
-
-class SmvFrames:
-    """Images of one shape, a file each; one is read when it is asked for.
+    The fields of their headers are in ``metadata["smv"]``: text, or a list with one text per
+    image where images differ.
 
     Parameters
     ----------
     paths : sequence of Path
         The files, in order.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = [path.absolute() for path in paths]
-        first = _read(self.paths[0]).data
-        self._page_shape: tuple[int, int] = first.shape
-        self._dtype: np.dtype[Any] = np.dtype(first.dtype).newbyteorder("=")
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns."""
-        return len(self.paths), *self._page_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return self._dtype
-
-    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Read one image.
-
-        Raises
-        ------
-        MrczError
-            If it is damaged, or not like the first one.
-        """
-        pixels = _read(self.paths[frame]).data
-        if pixels.shape != self._page_shape or pixels.dtype != self._dtype:
-            found = f"{pixels.dtype} pixels of {pixels.shape}"
-            expected = f"where the first image has {self._dtype} of {self._page_shape}"
-            raise MrczError(self.paths[frame], f"{found}, {expected}")
-        if out is None:
-            return np.ascontiguousarray(pixels[::-1])
-        out[...] = pixels[::-1]
-        return out
-
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Read one image and give part of it."""
-        return np.array(self.read_frame(frame)[window])
-
-    def close(self) -> None:
-        """Do nothing: no file stays open."""
-
-
-def smv_header(path: Path) -> dict[str, str]:
-    """Give what an image's header says of the experiment.
 
     Raises
     ------
     MrczError
-        If it cannot be read.
+        If a file is damaged or unlike the first one.
+
+    Warns
+    -----
+    MrczWarning
+        If a file holds more than its header describes.
     """
-    items = _read(path).header.items()
-    return {str(name): str(value) for name, value in items if name not in _OF_PIXELS}
+    paths = [path.absolute() for path in paths]
+    read = [_read(path) for path in paths]
+    headers = [header for header, _, _, _ in read]
+    _, first, page_shape, stored = read[0]
+    for path, (_, _, shape, dtype) in zip(paths, read, strict=True):
+        if shape != page_shape or dtype.newbyteorder("=") != stored.newbyteorder("="):
+            found = f"{dtype} pixels of {shape}, where {paths[0].name} has {stored} of {page_shape}"
+            raise MrczError(path, found)
+        if dtype != stored:
+            found = f"another byte order than {paths[0].name}"
+            raise MrczError(path, found, advice="Open it by itself")
+    frames = RawFrames([run for _, run, _, _ in read], page_shape, stored)
+    description = Description(
+        path=str(first.path),
+        voltage=_kilovolts(headers[0].get("WAVELENGTH", "")),
+        metadata={"smv": merged(headers)},
+    )
+    return Stack(frames, description)
+
+
+def merged(maps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what several maps say: values in common, and lists of those that differ."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for each in maps for name in each):
+        values = [each.get(name) for each in maps]
+        if all(isinstance(value, dict) for value in values):
+            found[name] = merged([dict(value or {}) for value in values])
+        else:
+            same = all(np.array_equal(value, values[0]) for value in values)
+            found[name] = values[0] if same else values
+    return found
+
+
+def frame_header(smv: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return what ``metadata["smv"]`` says of one frame."""
+    return {name: v[index] if isinstance(v, list) else v for name, v in smv.items()}
 
 
 def write_smv(
@@ -115,7 +118,8 @@ def write_smv(
     frame : ndarray of uint16, shape (y, x)
         Rows in the order of MRC files.
     header : mapping, optional
-        What is said of the experiment, such as DISTANCE, WAVELENGTH or OSC_START.
+        What is said of the experiment, such as DISTANCE, WAVELENGTH or OSC_START; what describes
+        pixels is left out, as is None.
     overwrite : bool
         Replace an existing file.
 
@@ -130,7 +134,9 @@ def write_smv(
         raise ValueError(f"an SMV image is of uint16 and (y, x), not {frame.dtype} {frame.shape}")
     size = {"SIZE1": frame.shape[1], "SIZE2": frame.shape[0]}
     items = {"DIM": 2, "BYTE_ORDER": "little_endian", "TYPE": "unsigned_short", **size}
-    items |= {name: value for name, value in (header or {}).items() if name not in _OF_PIXELS}
+    for name, value in (header or {}).items():
+        if value is not None and not _OF_PIXELS.fullmatch(name):
+            items[name] = re.sub(r"[;\n]", " ", str(value))
     lines = "".join(f"{name}={value};\n" for name, value in items.items())
     nbytes = -(-(len(lines.encode()) + 32) // _BLOCK) * _BLOCK
     head = f"{{\nHEADER_BYTES={nbytes:5d};\n{lines}}}\n\f\n".encode()
@@ -140,19 +146,76 @@ def write_smv(
         file.commit()
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dtype[Any]]:
+    """Return a file's header, and where its pixels are, of which shape and type."""
     try:
-        from fabio.adscimage import AdscImage
-    except ImportError as error:
-        advice = "pip install 'napari-mrcz[microed]'"
-        raise MrczError(path, "SMV files need fabio", advice=advice) from error
-    try:
-        image = AdscImage().read(str(path))
+        with path.open("rb") as file:
+            start = file.read(_BLOCK)
+            stated = re.search(rb"^\s*\{.*?HEADER_BYTES\s*=\s*(\d{1,9})", start, re.DOTALL)
+            if stated is None or not 0 < int(stated[1]) <= _LONGEST_HEADER:
+                raise MrczError(path, "no header of SMV", offset=0)
+            nbytes = int(stated[1])
+            raw = start[:nbytes] + file.read(nbytes - len(start[:nbytes]))
+        length = path.stat().st_size
     except OSError as error:
-        found = error.strerror or f"it is no SMV image that can be read ({error})"
-        raise MrczError(path, found) from error
-    except Exception as error:  # it has no error of its own for a damaged file
-        raise MrczError(path, f"it is no SMV image that can be read ({error!r})") from error
-    if image.data is None or image.data.ndim != 2:
-        raise MrczError(path, "an SMV file without an image of two axes")
-    return image
+        raise MrczError(path, f"cannot be opened: {error.strerror}") from error
+    text = re.split(r"^\s*\}", raw.decode("latin-1"), maxsplit=1, flags=re.MULTILINE)[0]
+    header = {name.strip(): value.strip() for name, value in _ENTRY.findall(text)}
+    sizes = _sizes(path, header)
+    stored = _dtype(path, header)
+    step = sizes[0] * sizes[1] * stored.itemsize
+    surplus = length - nbytes - step * sizes[2]
+    if surplus < 0:
+        found = f"a damaged SMV image: {-surplus} of its {step * sizes[2]} bytes are missing"
+        raise MrczError(path, found, offset=length)
+    if surplus:
+        found = f"{surplus} bytes after the image, which are not read"
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+    return header, FrameRun(path, nbytes, step, sizes[2]), (sizes[1], sizes[0]), stored
+
+
+def _sizes(path: Path, header: Mapping[str, str]) -> tuple[int, int, int]:
+    """Return columns, rows and images."""
+    try:
+        dim = int(header.get("DIM", 2))
+        x, y, n = (int(header[f"SIZE{axis + 1}"]) if axis < dim else 1 for axis in range(3))
+    except (KeyError, ValueError) as error:
+        raise MrczError(path, f"a damaged header of SMV ({error})", offset=0) from error
+    if dim not in (2, 3) or not 0 < min(x, y) <= max(x, y) <= LARGEST_SIDE or not 0 < n:
+        found = f"a damaged header of SMV: {dim} axes, {x} columns, {y} rows, {n} images"
+        raise MrczError(path, found, offset=0)
+    if n > _MOST_IMAGES:
+        raise MrczError(path, f"a damaged header of SMV: {n} images", offset=0)
+    return x, y, n
+
+
+def _dtype(path: Path, header: Mapping[str, str]) -> np.dtype[Any]:
+    """Return the pixel type, named as by ADSC (unsigned_short) or d*TREK (unsigned short int)."""
+    named = header.get("Data_type") or header.get("TYPE") or "unsigned_short"
+    words = set(re.split(r"[\s_]+", named.lower())) - {"int", "integer", "ieee"}
+    kind = " ".join(words - {"signed", "unsigned"})
+    order = header.get("BYTE_ORDER", "little_endian").lower()
+    if kind not in _TYPES or order not in _ORDERS:
+        found = f"an SMV image of {named}, {order}, which is not known"
+        raise MrczError(path, found, offset=0)
+    letters = _TYPES[kind]
+    if "unsigned" in words or (kind == "byte" and "signed" not in words):
+        letters = letters.replace("i", "u")
+    return np.dtype(_ORDERS[order] + letters)
+
+
+def _kilovolts(wavelength: str) -> float:
+    """Return the voltage of electrons of a wavelength in Å; 0.0 where it is that of X-rays."""
+    try:
+        length = float(wavelength)
+    except ValueError:
+        return 0.0
+    if not 0 < length < _ELECTRONS:
+        return 0.0
+    # The relativistic momentum h / λ, in keV, and the rest energy of the electron.
+    momentum, rest = 12.398419843 / length, 510.99895
+    voltage = (momentum**2 + rest**2) ** 0.5 - rest
+    usual = min(_VOLTAGES, key=lambda nominal: abs(nominal - voltage))
+    # Wavelengths are often rounded: 0.025 Å would be 201 kV.
+    return usual if abs(usual - voltage) < 0.02 * usual else float(round(voltage))
+

@@ -7,24 +7,26 @@ the first has the header of them all.
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.format import Description
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["TvipsFrames", "is_continuation", "is_tvips", "open_tvips"]
+__all__ = ["is_continuation", "is_tvips", "open_tvips"]
 
 _HEADER_NBYTES = 256
 _HEADER = np.dtype(
     [
-        (name, "<i4")
+        (name, "<u4")
         for name in (
             *("size", "version", "columns", "rows", "bits", "column_offset", "row_offset"),
             *("column_binning", "row_binning", "pixel_size_nm", "high_tension_kV"),
@@ -32,10 +34,21 @@ _HEADER = np.dtype(
         )
     ]
 )
+# Version 1 has the first three of these. After the last follow fields that nobody has described.
+_FRAME_HEADER = np.dtype(
+    [
+        *((name, "<u4") for name in ("number", "time_s", "time_ms", "lut_index")),
+        *(("faraday_cup", "<f4"), ("magnification", "<u4"), ("mode", "<u4")),
+        *((f"stage_{axis}", "<f4") for axis in ("x", "y", "z", "alpha", "beta")),
+        *(("rotator", "<u4"), ("temperature", "<f4"), ("objective", "<f4")),
+    ]
+)
 _FRAME_HEADER_OF_VERSION_1 = 12
-_PART = re.compile(r"^(.*)_(\d{3})$")
-
-Frame = npt.NDArray[Any]
+_LONGEST_FRAME_HEADER = 2**20
+# Of as many frames the headers are read: a day at 10 frames a second would be 2**20.
+_MOST_FRAME_HEADERS = 2**18
+_IMAGING = 1
+_PART = re.compile(r"^(.*)_(\d{3,})$")
 
 
 def is_tvips(head: bytes) -> bool:
@@ -52,96 +65,56 @@ def is_tvips(head: bytes) -> bool:
 
 
 def open_tvips(path: Path) -> Stack:
-    """Open a recording by its first file; its header is in ``metadata["tvips"]``."""
-    frames = TvipsFrames(path)
-    return Stack(
-        frames,
-        Description(
-            path=str(frames.path),
-            voltage=float(frames.header["high_tension_kV"]),
-            metadata={"tvips": frames.header},
-        ),
-    )
+    """Open a recording by its first file.
 
-
-def is_continuation(path: Path) -> bool:
-    """Say whether a file is a later one of a recording whose first one lies beside it."""
-    part = _PART.match(path.stem) if path.suffix.lower() == ".tvips" else None
-    return bool(part and int(part[2]) and path.with_stem(f"{part[1]}_000").exists())
-
-
-class TvipsFrames:
-    """Frames of a recording, read as they are asked for.
-
-    Parameters
-    ----------
-    path : Path
-        Its first file.
+    Its header is in ``metadata["tvips"]``, and the headers of its frames in
+    ``metadata["tvips"]["frames"]``, one array per field.
 
     Raises
     ------
     MrczError
-        If it is none, or cut off.
+        If it is not the first file of a recording, or has no whole frame.
+
+    Warns
+    -----
+    MrczWarning
+        If a file of the recording is cut off or missing.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self.header = _header(self.path)
-        version = self.header["version"]
-        own = self.header["frame_header_bytes"] if version == 2 else _FRAME_HEADER_OF_VERSION_1
-        self._page_shape = self.header["rows"], self.header["columns"]
-        self._dtype: np.dtype[Any] = np.dtype(np.uint8 if self.header["bits"] == 8 else np.uint16)
-        self._before = own
-        nbytes = own + self._page_shape[0] * self._page_shape[1] * self._dtype.itemsize
-        # (file, offset) of each frame.
-        self._places: list[tuple[Path, int]] = []
-        for part in _parts(self.path):
-            start = 0 if self._places else _HEADER_NBYTES
-            n, rest = divmod(part.stat().st_size - start, nbytes)
-            if n < 1 or rest:
-                found = f"{n} frames of {nbytes} bytes and {rest} bytes more: it is cut off"
-                raise MrczError(part, found, offset=start + n * nbytes)
-            self._places += [(part, start + i * nbytes) for i in range(n)]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns."""
-        return len(self._places), *self._page_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return self._dtype
-
-    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Read one frame.
-
-        Raises
-        ------
-        MrczError
-            If the file is not as it was.
-        """
-        path, offset = self._places[frame]
-        stored = self._dtype.newbyteorder("<")
-        count = self._page_shape[0] * self._page_shape[1]
+    path = path.absolute()
+    header = _header(path)
+    dtype = np.dtype("u1" if header["bits"] == 8 else "<u2")
+    before = header["frame_header_bytes"] if header["version"] == 2 else _FRAME_HEADER_OF_VERSION_1
+    step = before + header["rows"] * header["columns"] * dtype.itemsize
+    runs = []
+    for part in _parts(path):
+        start = 0 if runs else _HEADER_NBYTES
         try:
-            pixels = np.fromfile(path, stored, count, offset=offset + self._before)
+            n, rest = divmod(max(part.stat().st_size - start, 0), step)
         except OSError as error:
-            raise MrczError(path, f"cannot be read: {error.strerror}", frame=frame) from error
-        if len(pixels) != count:
-            raise MrczError(path, "it was cut off meanwhile", frame=frame, offset=offset)
-        flipped = pixels.reshape(self._page_shape)[::-1]
-        if out is None:
-            return np.ascontiguousarray(flipped, self._dtype)
-        out[...] = flipped
-        return out
+            raise MrczError(part, f"cannot be opened: {error.strerror}") from error
+        if rest or not n:
+            found = f"it is cut off: {n} whole frames of {step} bytes, and {rest} bytes more"
+            if not runs and not n:
+                raise MrczError(part, found, offset=start)
+            warnings.warn(f"{part}: {found}", MrczWarning, stacklevel=4)
+        if n:
+            runs.append(FrameRun(part, start + before, step, n))
+    frames = RawFrames(runs, (header["rows"], header["columns"]), dtype)
+    each = _frame_headers(path, runs, before)
+    metadata = {"tvips": {**header, "frames": each} if each else dict(header)}
+    description = Description(
+        pixel_size=_pixel_size(header, each),
+        path=str(path),
+        voltage=float(header["high_tension_kV"]),
+        metadata=metadata,
+    )
+    return Stack(frames, description)
 
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Read one frame and give part of it."""
-        return np.array(self.read_frame(frame)[window])
 
-    def close(self) -> None:
-        """Do nothing: no file stays open."""
+def is_continuation(path: Path) -> bool:
+    """Return whether a file is a later one of a recording whose first one lies beside it."""
+    part = _PART.match(path.stem) if path.suffix.lower() == ".tvips" else None
+    return bool(part and int(part[2]) and path.with_stem(f"{part[1]}_000").exists())
 
 
 def _header(path: Path) -> dict[str, int]:
@@ -154,21 +127,75 @@ def _header(path: Path) -> dict[str, int]:
         raise MrczError(path, f"a file of {len(raw)} bytes, shorter than a header of TVIPS")
     fields = np.frombuffer(raw, _HEADER, 1)[0]
     header = {name: int(fields[name]) for name in _HEADER.names or ()}
-    known = header["size"] == _HEADER_NBYTES and header["version"] in (1, 2)
-    if not known:
+    if header["size"] != _HEADER_NBYTES or header["version"] not in (1, 2):
         advice = "Only the first file of a recording has one: open name_000.tvips"
         raise MrczError(path, "no header of TVIPS", offset=0, advice=advice)
-    pixels = header["bits"] in (8, 16) and min(header["rows"], header["columns"]) > 0
-    if not pixels or not 0 <= header["frame_header_bytes"] < 2**20:
+    sides = header["rows"], header["columns"]
+    pixels = header["bits"] in (8, 16) and 0 < min(sides) and max(sides) <= LARGEST_SIDE
+    if not pixels or header["frame_header_bytes"] >= _LONGEST_FRAME_HEADER:
         found = f"{header['rows']} rows, {header['columns']} columns, {header['bits']} bits"
+        found += f", {header['frame_header_bytes']} bytes before each frame"
         raise MrczError(path, f"a damaged header of TVIPS: {found}", offset=8)
     return header
 
 
 def _parts(path: Path) -> list[Path]:
-    """Give the files of a recording: as many as there are without a gap."""
-    parts = [path]
+    """Return the files of a recording that are there, in order."""
     named = _PART.match(path.stem)
-    while named and (later := path.with_stem(f"{named[1]}_{len(parts):03d}")).exists():
-        parts.append(later)
-    return parts
+    if named is None or int(named[2]):
+        return [path]
+    try:
+        stems = [p.stem for p in path.parent.iterdir() if p.suffix == path.suffix]
+    except OSError:
+        return [path]  # a folder that may be entered, but not listed
+    matches = filter(None, map(_PART.match, stems))
+    numbers = sorted({int(m[2]) for m in matches if m[1] == named[1]} - {0})
+    missing = sorted(set(range(1, max(numbers, default=0))) - set(numbers))
+    if missing:
+        some = ", ".join(f"{number:03d}" for number in missing[:10])
+        more = ", ..." * (len(missing) > 10)
+        found = f"the files {some}{more} of the recording are missing: their frames are left out"
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+    return [path, *(path.with_stem(f"{named[1]}_{number:03d}") for number in numbers)]
+
+
+def _frame_headers(path: Path, runs: Sequence[FrameRun], nbytes: int) -> dict[str, Any]:
+    """Return the fields of the headers before frames, each an array with one value per frame."""
+    if nbytes >= _FRAME_HEADER.itemsize:
+        dtype = _FRAME_HEADER
+    elif nbytes >= _FRAME_HEADER_OF_VERSION_1:
+        dtype = np.dtype([(name, "<u4") for name in (_FRAME_HEADER.names or ())[:3]])
+    else:
+        return {}
+    n = sum(run.count for run in runs)
+    if n > _MOST_FRAME_HEADERS:
+        found = f"the headers of its {n} frames are not read: more than {_MOST_FRAME_HEADERS}"
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+        return {}
+    raw = bytearray()
+    for run in runs:
+        try:
+            with run.path.open("rb", buffering=0) as file:
+                for frame in range(run.count):
+                    file.seek(run.offset - nbytes + frame * run.step)
+                    raw += file.read(dtype.itemsize)
+        except OSError as error:
+            raise MrczError(run.path, f"cannot be read: {error.strerror}") from error
+    if len(raw) != n * dtype.itemsize:
+        raise MrczError(path, "it became shorter while it was opened")
+    records = np.frombuffer(bytes(raw), dtype)
+    return {name: np.ascontiguousarray(records[name]) for name in dtype.names or ()}
+
+
+def _pixel_size(header: dict[str, int], frames: dict[str, Any]) -> tuple[float, float, float]:
+    """Return the pixel size in Å of an image: the camera's pixels divided by the magnification.
+
+    Unknown for diffraction patterns, and with binning, of which the header does not say whether
+    the camera's pixel size includes it.
+    """
+    binned = (header["column_binning"], header["row_binning"]) != (1, 1)
+    imaged = "mode" in frames and (frames["mode"] == _IMAGING).all()
+    if binned or not imaged or not header["magnification"]:
+        return 0.0, 0.0, 0.0
+    size = 10.0 * header["pixel_size_nm"] / header["magnification"]
+    return 0.0, size, size

@@ -2,7 +2,15 @@
 
 from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
 from napari_mrcz.correction.truncation.model import TruncationModel
-from napari_mrcz.correction.truncation.pedestal import Pedestal
+from napari_mrcz.correction.truncation.pedestal import Pedestal, pedestal_names, pedestal_of
 from napari_mrcz.correction.truncation.regions import annuli, find_center
 
-__all__ = ["Pedestal", "ShiftedLognormal", "TruncationModel", "annuli", "find_center"]
+__all__ = [
+    "Pedestal",
+    "ShiftedLognormal",
+    "TruncationModel",
+    "annuli",
+    "find_center",
+    "pedestal_names",
+    "pedestal_of",
+]

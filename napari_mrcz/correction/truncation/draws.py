@@ -25,9 +25,13 @@ def draws(
     parameters: npt.NDArray[np.float64],
     seed: int,
     index: int,
+    pedestal: int = 0,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    """Give the pixels of a frame that have no counts, and values of 0 and less for them."""
-    pixels = np.flatnonzero((frame == 0) & (labels > 0))
+    """Return the pixels of a frame that have no counts, and values of 0 and less for them.
+
+    Those are counts: pixels without any have the pedestal's value.
+    """
+    pixels = np.flatnonzero((frame == pedestal) & (labels > 0))
     regions = labels.reshape(-1)[pixels]
     (bits,) = random_bits((seed, index), len(pixels))
     drawn = np.zeros(len(pixels), np.int64)

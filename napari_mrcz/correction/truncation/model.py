@@ -20,6 +20,7 @@ from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.sums import frame_sum
 from napari_mrcz.correction.truncation.draws import draws
 from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
+from napari_mrcz.correction.truncation.pedestal import pedestal_of
 from napari_mrcz.correction.truncation.regions import annuli, find_center, region_labels
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class TruncationModel:
 
     Call it with a frame and its index, or give it to `Stack.apply`. Pixels above 0 stay as they
     are, no value rises, and a frame without zeros comes back the same; so do zeros of pixels that
-    are not valid, or in a region of too few counts to fit.
+    are not valid, or in a region of too few counts to fit. Where counts were cut off and a pedestal
+    was added, pixels with that value are the zeros, and the pedestal stays in all pixels.
 
     Attributes
     ----------
@@ -59,6 +61,8 @@ class TruncationModel:
         Of the annuli, (y, x) in pixels; None where regions were given.
     seed : int
         Of the draws.
+    pedestal : int
+        Value of pixels without counts.
     """
 
     labels: npt.NDArray[np.uint16]
@@ -68,6 +72,7 @@ class TruncationModel:
     largest: int
     center: tuple[float, float] | None = None
     seed: int = 0
+    pedestal: int = 0
 
     def __post_init__(self) -> None:
         """See that the parts fit together, and freeze them."""
@@ -89,6 +94,7 @@ class TruncationModel:
         seed: int = 0,
         *,
         regions: npt.ArrayLike | None = None,
+        pedestal: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Fit the counts of every region of every frame.
@@ -108,6 +114,9 @@ class TruncationModel:
             Of the draws.
         regions : array_like of int, shape (y, x), optional
             Labels of other regions than annuli; 0 where pixels are not valid.
+        pedestal : int, optional
+            Value that was added to all pixels after counts were cut off; by default what the
+            movie's metadata state, as read from an SMV header, or 0.
         progress : callable, optional
             Called with (frames done, frames); what it raises ends the fitting.
 
@@ -118,7 +127,8 @@ class TruncationModel:
         Raises
         ------
         ValueError
-            If there are no frames, shapes differ, or values are negative or not whole.
+            If there are no frames, shapes differ, values are below the pedestal or not whole, or
+            the metadata state several pedestals.
 
         References
         ----------
@@ -129,27 +139,30 @@ class TruncationModel:
         if len(frames.shape) != 3 or 0 in frames.shape:
             raise ValueError(f"frames of the shape {frames.shape}, where (n, y, x) is expected")
         _check_type(np.dtype(frames.dtype))
+        if pedestal is None:
+            pedestal = pedestal_of(getattr(frames, "metadata", {}))
         n, *shape = frames.shape
         if regions is not None:
             labels, center = region_labels(regions, tuple(shape), mask), None
         else:
-            center = find_center(_summed(frames), mask) if center is None else center
+            if center is None:
+                center = find_center(_summed(frames) - n * pedestal, mask)
             labels = annuli(tuple(shape), center, n_annuli, mask)
         k = int(labels.max())
         parameters, zeros = np.full((n, k, 3), np.nan), np.zeros((n, k), np.int64)
-        smallest = largest = 0
+        smallest = largest = pedestal
         for index, frame in enumerate(frames):
-            counted = histograms(_checked(frame, index), labels, k)
+            counted = histograms(_checked(frame, index, labels, pedestal), labels, k, pedestal)
             zeros[index] = counted[:, 0]
             for region, histogram in enumerate(counted):
                 if (found := ShiftedLognormal.fit(histogram)) is not None:
                     parameters[index, region] = found.mu, found.sigma, found.shift
-            _, drawn = draws(frame, labels, parameters[index], seed, index)
-            smallest = min(smallest, int(drawn.min(initial=0)))
+            _, drawn = draws(frame, labels, parameters[index], seed, index, pedestal)
+            smallest = min(smallest, int(drawn.min(initial=0)) + pedestal)
             largest = max(largest, int(frame.max()))
             if progress is not None:
                 progress(index + 1, n)
-        return cls(labels, parameters, zeros, smallest, largest, center, seed)
+        return cls(labels, parameters, zeros, smallest, largest, center, seed, pedestal)
 
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Correct a frame.
@@ -179,9 +192,10 @@ class TruncationModel:
         dtype = self.output_dtype(frame.dtype)
         if frame.dtype.kind != "f" and frame.max() > np.iinfo(dtype).max:
             raise ValueError(f"frame {index} has more counts than any that was fitted")
-        pixels, drawn = draws(frame, self.labels, self.parameters[index], self.seed, index)
+        fitted = self.labels, self.parameters[index], self.seed, index, self.pedestal
+        pixels, drawn = draws(frame, *fitted)
         corrected = frame.astype(dtype)
-        corrected.reshape(-1)[pixels] = drawn
+        corrected.reshape(-1)[pixels] = drawn + self.pedestal
         return corrected
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -209,11 +223,11 @@ class TruncationModel:
 
     @property
     def offset(self) -> int:
-        """What makes all values 0 or more: minus the smallest one of all regions of all frames.
+        """What must be added to make all values 0 or more.
 
-        Formats without negative numbers are written with it, and MOSFLM is told (ADCOFFSET).
+        Formats without negative numbers are written with it, on top of the pedestal.
         """
-        return -self.smallest
+        return max(0, -self.smallest)
 
     @property
     def n_unfitted(self) -> int:
@@ -253,6 +267,7 @@ class TruncationModel:
             largest=self.largest,
             center=self.center,
             seed=self.seed,
+            pedestal=self.pedestal,
         )
 
     @classmethod
@@ -271,12 +286,16 @@ class TruncationModel:
                 for name in ("labels", "parameters", "zeros", "smallest", "largest", "seed")
             },
             center=None if center is None else (center[0], center[1]),
+            pedestal=description.get("pedestal", 0),
         )
 
 
-def histograms(frame: Frame, labels: npt.NDArray[np.uint16], k: int) -> npt.NDArray[np.int64]:
-    """Count the values 0, 1, 2, ... in each region, (k, values); the last is that and beyond."""
-    values = np.minimum(frame, np.int64(_TOP)).astype(np.int64)
+def histograms(
+    frame: Frame, labels: npt.NDArray[np.uint16], k: int, pedestal: int = 0
+) -> npt.NDArray[np.int64]:
+    """Count 0, 1, 2, ... above the pedestal in each region, (k, values); the last has the rest."""
+    # Below it are pixels that are not valid, at most.
+    values = np.clip(frame, pedestal, np.int64(_TOP + pedestal)).astype(np.int64) - pedestal
     width = int(values.max()) + 1
     places = labels.astype(np.int64) * width + values
     counted = np.bincount(places.reshape(-1), minlength=(k + 1) * width)
@@ -292,16 +311,23 @@ def _summed(frames: Any) -> npt.NDArray[np.float64]:
     total = frame_sum(frames)
     if not (np.abs(total) <= _WHOLE).all():  # also where it is not a number
         for index, frame in enumerate(frames):
-            _checked(frame, index)
+            _check_whole(frame, index)
     return total
 
 
-def _checked(frame: Frame, index: int) -> Frame:
-    """Refuse what are no counts that were cut off at zero."""
+def _checked(frame: Frame, index: int, labels: npt.NDArray[np.uint16], pedestal: int) -> Frame:
+    """Refuse what are not counts that were cut off at the pedestal."""
+    _check_whole(frame, index)
+    if (frame < pedestal)[labels > 0].any():
+        if pedestal:
+            least = int(frame[labels > 0].min())
+            raise ValueError(f"frame {index} has values of {least} below the pedestal of {pedestal}")
+        raise ValueError(f"frame {index} has negative counts: none were cut off")
+    return frame
+
+
+def _check_whole(frame: Frame, index: int) -> None:
     if frame.dtype.kind == "f" and not (
         np.abs(frame).max() <= _WHOLE and np.array_equal(frame, np.rint(frame))
     ):
         raise ValueError(f"frame {index} has other values than whole counts")
-    if frame.min() < 0:
-        raise ValueError(f"frame {index} has negative counts: none were cut off")
-    return frame

@@ -1,19 +1,25 @@
-"""`Pedestal`: a constant added to every pixel, for formats without negative numbers."""
+"""Constants added to every pixel, for formats without negative numbers, and what files call them.
+
+ADSC's detectors and DIALS (dxtbx) have IMAGE_PEDESTAL, Rigaku's DARK_PEDESTAL, simulations
+(nanoBragg, dxtbx's FormatSMVJHSim) ADC_OFFSET, MOSFLM and the converters of MicroED ADCOFFSET,
+Leginon LEGINON_OFFSET.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["Pedestal", "pedestal_names", "pedestal_of"]
 
-__all__ = ["Pedestal"]
+_NAMES = re.compile(r"(\w+_)?PEDESTAL|(ADC|IMAGE|LEGINON)_?OFFSET", re.IGNORECASE)
 
 
 @register
@@ -60,3 +66,39 @@ class Pedestal:
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Build it again."""
         return cls(description["offset"], description["dtype"])
+
+
+def pedestal_names(header: Mapping[str, Any]) -> list[str]:
+    """Return the names under which a header states a pedestal."""
+    return [name for name in header if isinstance(name, str) and _NAMES.fullmatch(name)]
+
+
+def pedestal_of(metadata: Mapping[str, Any]) -> int:
+    """Return the pedestal that metadata state, themselves or in an SMV header; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If several are stated, or one that is not a whole number of 0 or more.
+    """
+    smv = metadata.get("smv")
+    headers = [metadata, smv] if isinstance(smv, Mapping) else [metadata]
+    stated = {
+        f"{name} {value}": value
+        for header in headers
+        for name in pedestal_names(header)
+        for value in (header[name] if isinstance(header[name], list) else [header[name]])
+    }
+    found = set()
+    for text, value in stated.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = -1.0
+        if not (number >= 0 and number.is_integer()):
+            raise ValueError(f"the header states {text}, which is not a pedestal")
+        found.add(int(number))
+    if len(found) > 1:
+        several = ", ".join(stated)
+        raise ValueError(f"the headers state several pedestals: {several}; name the right one")
+    return found.pop() if found else 0

@@ -67,9 +67,9 @@ def read_histogram(fit: Fit, frame: int, region: int, report: Report) -> Histogr
     """Count the pixels of a region of a frame."""
     report("Reading a frame", 0, None)
     here = fit.model.labels == region
-    recorded = fit.stack[frame][here].astype(np.int64)
+    recorded = fit.stack[frame][here].astype(np.int64) - fit.model.pedestal
     report("Reading a frame", 0, None)
-    corrected = fit.corrected[frame][here].astype(np.int64)
+    corrected = fit.corrected[frame][here].astype(np.int64) - fit.model.pedestal
     distribution = fit.model.distribution(frame, region)
     if distribution is None:
         top = int(np.quantile(recorded, _SHOWN_UNFITTED))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction import TruncationModel
-from napari_mrcz.correction.truncation import annuli, find_center
+from napari_mrcz.correction.truncation import annuli, find_center, pedestal_of
 
 if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
@@ -78,7 +78,7 @@ def outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline
     report("Looking for the beam", 0, None)
     center = choice.center
     if center is None:
-        center = find_center(stack[frame], choice.mask)
+        center = find_center(stack[frame] - pedestal_of(stack.metadata), choice.mask)
     rows, columns = stack.shape[1:]
     labels = annuli((rows, columns), center, choice.n_annuli, choice.mask)
     report("Looking for the beam", 0, None)
@@ -91,7 +91,7 @@ def outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline
 def find_beam(stack: Stack, mask: npt.NDArray[np.bool_] | None, report: Report) -> Center:
     """Find the beam in the sum of all frames, which can be cancelled between them."""
     total = stack.sum(axis=0, progress=lambda done, n: report(SUMMING, done, n))
-    return find_center(total, mask)
+    return find_center(total - len(stack) * pedestal_of(stack.metadata), mask)
 
 
 @dataclass(frozen=True, eq=False)
