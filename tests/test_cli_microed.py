@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_files import write_tvips
 
 import napari_mrcz as nm
+from napari_mrcz.correction.truncation import pedestal_of
 from napari_mrcz.defects import write_defects
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.stack import open_sweep, sweeps
-from napari_mrcz.stack.smv import smv_header, write_smv
+from napari_mrcz.stack.smv import write_smv
 
 fabio = pytest.importorskip("fabio")
 N_FRAMES = 3
+PEDESTALS = ("IMAGE_PEDESTAL", "DARK_PEDESTAL", "PEDESTAL", "ADCOFFSET", "ADC_OFFSET",
+             "LEGINON_OFFSET", "image_pedestal")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +42,6 @@ def movie(tmp_path, sweep):
     """Write it as MRCZ."""
     nm.write(tmp_path / "sweep.mrcz", sweep.frames)
     return tmp_path / "sweep.mrcz"
-
-
-def write_tvips(path, frames, *, version=2, parts=1):
-    """Write a recording as the camera's own program does."""
-    n, y, x = frames.shape
-    own = 64 if version == 2 else 12
-    head = np.zeros(64, "<i4")
-    head[:13] = 256, version, x, y, frames.itemsize * 8, 0, 0, 2, 2, 15600, 200, 0, own
-    for part, some in enumerate(np.array_split(np.arange(n), parts)):
-        with path.with_stem(f"{path.stem}_{part:03d}").open("wb") as file:
-            file.write(head.tobytes() if part == 0 else b"")
-            for i in some:
-                file.write(bytes([i]) * own + frames[i, ::-1].astype("<u2").tobytes())
-    return path.with_stem(f"{path.stem}_000")
 
 
 def test_mrcz_gets_the_negative_counts_that_the_library_draws(napari_mrcz, movie, sweep, tmp_path):
@@ -131,64 +121,64 @@ def test_workers_write_the_same_and_replace_nothing_unasked(napari_mrcz, movie, 
     assert again.err.count("exists already") == 2
 
 
-@pytest.mark.parametrize(("version", "parts"), [(1, 1), (2, 1), (2, 2)])
-def test_a_tvips_recording_is_a_movie(napari_mrcz, sweep, tmp_path, version, parts):
-    first = write_tvips(tmp_path / "rec.tvips", sweep.frames, version=version, parts=parts)
-    with nm.open(first) as movie:
-        np.testing.assert_array_equal(movie, sweep.frames)
-        np.testing.assert_array_equal(movie[1, 3:9, ::2], sweep.frames[1, 3:9, ::2])
-        assert movie.description.voltage == 200
+def test_a_tvips_recording_is_a_movie(napari_mrcz, sweep, tmp_path):
+    write_tvips(tmp_path / "rec.tvips", sweep.frames, parts=2)
     ran = napari_mrcz("microed", *sorted(tmp_path.glob("*.tvips")), "-o", tmp_path / "out")
     assert ran.status == 0, ran.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["rec_000.mrcz"]
+    model = nm.TruncationModel.fit(sweep.frames)
+    with nm.open(tmp_path / "out" / "rec_000.mrcz") as done:
+        np.testing.assert_array_equal(done[1], model(sweep.frames[1], 1))
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda raw: raw[:100], "shorter than a header"),
-        (lambda raw: b"\0" * len(raw), "no header of TVIPS.*open name_000.tvips"),
-        (lambda raw: raw[:-1], "it is cut off"),
-        (lambda raw: raw[:16] + b"\x0c" + raw[17:], "12 bits"),
-        (lambda raw: raw[:300], "0 frames"),
-    ],
-)
-def test_a_damaged_recording_is_told_of(sweep, tmp_path, damage, said):
-    path = write_tvips(tmp_path / "rec.tvips", sweep.frames)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(nm.MrczError, match=said):
-        nm.open(path)
+@pytest.mark.parametrize("name", PEDESTALS)
+@pytest.mark.parametrize(("value", "expected"), [("64", 64), (40.0, 40), (" 0 ", 0), ([5, 5], 5)])
+def test_pedestals_have_many_names(name, value, expected):
+    assert pedestal_of({"smv": {"UNIF_PED": "1500", "PHI": "7", name: value}}) == expected
+    assert pedestal_of({name: value}) == expected
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [lambda raw: raw[:100], lambda raw: b"\0" * 600, lambda raw: raw[:-7], lambda raw: b""],
-)
-def test_a_damaged_smv_image_is_told_of(images, damage):
-    images[1].write_bytes(damage(images[1].read_bytes()))
-    with pytest.raises(nm.MrczError, match=r"crystal_002.img: it is no SMV image"):
-        nm.open(images[1])
-    with open_sweep(images) as movie, pytest.raises(nm.MrczError, match="crystal_002"):
-        movie[1]
+@pytest.mark.parametrize("value", ["-3", "4.5", "nan", "none", None, [3, 4]])
+def test_what_is_not_a_pedestal_is_refused(value):
+    with pytest.raises(ValueError, match="pedestal"):
+        pedestal_of({"smv": {"IMAGE_PEDESTAL": value}})
 
 
-def test_an_image_of_another_shape_is_told_of(images):
-    write_smv(images[2], np.zeros((4, 6), np.uint16), overwrite=True)
-    with open_sweep(images) as movie, pytest.raises(nm.MrczError, match=r"\(4, 6\)"):
-        movie[2]
+@pytest.mark.parametrize("form", ["smv", "mrcz"])
+def test_pedestals_are_used_and_carried_on(napari_mrcz, sweep, tmp_path, form):
+    """Counts were cut off at 0, then 5 was added, which is too little for what is drawn."""
+    (tmp_path / "raw").mkdir()
+    stated = dict.fromkeys(PEDESTALS, "5.0")
+    for i, frame in enumerate(sweep.frames):
+        header = {**stated, "PHI": i, "GAIN": "1"}
+        write_smv(tmp_path / "raw" / f"x_{i + 1}.img", frame + np.uint16(5), header)
+    ran = napari_mrcz("microed", tmp_path / "raw", "-o", tmp_path / "out", "--format", form)
+    assert ran.status == 0, ran.err
+    expected = nm.TruncationModel.fit(sweep.frames)
+    assert expected.offset > 5
+    offset = expected.offset if form == "smv" else 5
+    with open_sweep(sorted((tmp_path / "out").iterdir())) as done:
+        counts, smv = np.asarray(done).astype(int) - offset, done.metadata["smv"]
+        metadata = smv if form == "smv" else done.metadata
+    for i, frame in enumerate(sweep.frames):
+        np.testing.assert_array_equal(counts[i], expected(frame, i))
+    assert {int(smv[name]) for name in PEDESTALS} == {offset}
+    assert {int(metadata[name]) for name in ("ADCOFFSET", "IMAGE_PEDESTAL")} == {offset}
+    assert (smv["PHI"], smv["GAIN"]) == (["0", "1", "2"], "1")
 
 
-def test_fabio_and_we_read_what_the_other_wrote(tmp_path):
-    frame = np.random.default_rng(0).integers(0, 65536, (30, 42)).astype(np.uint16)
-    write_smv(tmp_path / "ours.img", frame, {"WAVELENGTH": 0.0251})
-    theirs = fabio.open(str(tmp_path / "ours.img"))
-    np.testing.assert_array_equal(theirs.data[::-1], frame)
-    assert theirs.header["WAVELENGTH"] == "0.0251"
-    fabio.adscimage.AdscImage(frame, {"DISTANCE": "1"}).write(str(tmp_path / "theirs.img"))
-    with nm.open(tmp_path / "theirs.img") as movie:
-        np.testing.assert_array_equal(movie[0], frame[::-1])
-        assert movie.metadata["smv"] == {"DISTANCE": "1"}
-    assert smv_header(tmp_path / "ours.img") == {"WAVELENGTH": "0.0251"}
+def test_pedestals_that_contradict_each_other_are_refused(napari_mrcz, sweep, tmp_path):
+    path = tmp_path / "x_1.img"
+    write_smv(path, sweep.frames[0] + np.uint16(8), {"ADC_OFFSET": 8, "IMAGE_PEDESTAL": 40})
+    ran = napari_mrcz("microed", path, "-o", tmp_path / "out")
+    assert ran.status == 1
+    assert "ADC_OFFSET 8, IMAGE_PEDESTAL 40" in ran.err
+    assert napari_mrcz("microed", path, "-o", tmp_path / "out", "--pedestal", 9).status == 1
+    ran = napari_mrcz("microed", path, "-o", tmp_path / "out", "--pedestal", 8)
+    assert ran.status == 0, ran.err
+    with nm.open(tmp_path / "out" / "x_1.img") as done:
+        header = done.metadata["smv"]
+        assert header["ADC_OFFSET"] == header["IMAGE_PEDESTAL"] == header["ADCOFFSET"]
 
 
 def test_numbered_files_of_one_image_are_a_sweep_and_movies_are_not(images, movie, tmp_path):

@@ -6,10 +6,10 @@ IMOD does, those of EER not.
 """
 
 from napari_mrcz.stack.files import read, read_async, write, write_async
-from napari_mrcz.stack.opening import open, open_sweep
+from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.sources import Correction, FrameSource
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.stack.sweeps import sweeps
+from napari_mrcz.stack.sweeps import open_sweep, sweeps
 
 __all__ = [
     "Correction",

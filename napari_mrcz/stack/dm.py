@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.format import Description
 from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
-from napari_mrcz.format import Description
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.units import angstroms
 
@@ -115,7 +115,7 @@ def open_dm(path: Path) -> Stack:
         named = "; ".join(others[:_MOST_NAMED]) + "; ..." * (len(others) > _MOST_NAMED)
         count = "1 further object" if len(others) == 1 else f"{len(others)} further objects"
         found = f"{count} in the file beside {movie}, not read: {named}"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=3)
     n, y, x = (1,) * (3 - len(movie.shape)) + movie.shape
     dtype = np.dtype(_DTYPES[movie.data_type]).newbyteorder(order)
     run = FrameRun(path, movie.pixels.offset, y * x * dtype.itemsize, n)
@@ -188,7 +188,7 @@ def _kept(path: Path, tags: dict[str, Any]) -> Any:
     found = kept(tags, "")
     if left_out:
         named = ", ".join(left_out[:_MOST_NAMED]) + ", ..." * (len(left_out) > _MOST_NAMED)
-        warnings.warn(f"{path}: long tags that are not kept: {named}", MrczWarning, stacklevel=5)
+        warnings.warn(f"{path}: long tags that are not kept: {named}", MrczWarning, stacklevel=4)
     return found
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.lib.recfunctions import structured_to_unstructured
@@ -47,7 +47,7 @@ class ArrayPlace:
     nbytes: int
 
 
-def read_tags(path: Path, longest: int, most: int) -> tuple[dict[str, Any], str]:
+def read_tags(path: Path, longest: int, most: int) -> tuple[dict[str, Any], Literal["<", ">"]]:
     """Read all tags of a file.
 
     Parameters
@@ -92,7 +92,7 @@ class _Reader:
         _, little = self._unpack(f"{self._long}I")
         if little not in (0, 1):
             raise MrczError(path, f"a byte order of {little}, where DM files have 0 or 1")
-        self.order = "<" if little else ">"
+        self.order: Literal["<", ">"] = "<" if little else ">"
 
     def root(self) -> dict[str, Any]:
         group = self._group(0)
@@ -178,7 +178,9 @@ class _Reader:
         if unknown := set(kinds) - _NUMBERS.keys():
             raise self._damaged(f"numbers of type {min(unknown)}")
         types = [np.dtype(self.order + _NUMBERS[kind]) for kind in kinds]
-        return types[0] if len(types) == 1 else np.dtype([(f"f{i}", t) for i, t in enumerate(types)])
+        return (
+            types[0] if len(types) == 1 else np.dtype([(f"f{i}", t) for i, t in enumerate(types)])
+        )
 
     def _unpack(self, form: str) -> tuple[Any, ...]:
         return struct.unpack(f">{form}", self._read(struct.calcsize(f">{form}")))

@@ -24,10 +24,10 @@ from napari_mrcz.suffixes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from os import PathLike
 
-__all__ = ["open", "open_sweep"]
+__all__ = ["open"]
 
 # Enough of a file to know its format by.
 _HEAD_NBYTES = 1024
@@ -48,9 +48,8 @@ def open(
     Parameters
     ----------
     path : path-like
-        MRC or MRCZ; TIFF; EER (needs ``napari-mrcz[eer]``); DM3 or DM4 (needs
-        ``napari-mrcz[dm]``); SMV (needs ``napari-mrcz[microed]``); the first file of a TVIPS
-        recording, ``_000.tvips``. Its content decides, whatever the suffix.
+        MRC or MRCZ; TIFF; EER (needs ``napari-mrcz[eer]``); DM3 or DM4; SMV; the first file of a
+        TVIPS recording, ``_000.tvips``. Its content decides, whatever the suffix.
     read_ahead : bool
         Decode the next two frames, in the background, when frames are asked for in order.
     cache_nbytes : int
@@ -83,28 +82,6 @@ def open(
                 raise
     # Also of what is not the format of its suffix: the format's own error says so.
     return opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
-
-
-def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
-    """Open files as one movie, one after the other, such as the images of a rotation series.
-
-    Parameters
-    ----------
-    paths : sequence of path-like
-        One or more, in order; see `sweeps`.
-
-    Raises
-    ------
-    MrczError
-        If one cannot be read.
-    ValueError
-        If there is none, or their frames differ in shape or type.
-    """
-    if len(paths) == 1:
-        return open(paths[0])
-    if paths and all(Path(path).suffix.lower() in SMV_SUFFIXES for path in paths):
-        return open_smv([Path(path) for path in paths])
-    return Stack.joined([open(path) for path in paths])
 
 
 def _head(path: Path) -> bytes:

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def merged(maps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what several maps say: values in common, and lists of those that differ."""
     found: dict[str, Any] = {}
     for name in dict.fromkeys(name for each in maps for name in each):
-        values = [each.get(name) for each in maps]
+        values: list[Any] = [each.get(name) for each in maps]
         if all(isinstance(value, dict) for value in values):
             found[name] = merged([dict(value or {}) for value in values])
         else:
@@ -218,4 +218,3 @@ def _kilovolts(wavelength: str) -> float:
     usual = min(_VOLTAGES, key=lambda nominal: abs(nominal - voltage))
     # Wavelengths are often rounded: 0.025 Å would be 201 kV.
     return usual if abs(usual - voltage) < 0.02 * usual else float(round(voltage))
-

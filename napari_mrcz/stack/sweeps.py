@@ -1,21 +1,28 @@
-"""Which files are the images of one rotation series."""
+"""Which files are the images of one rotation series, and opening them as one movie."""
 
 from __future__ import annotations
 
+import itertools
 import re
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mrcz.errors import MrczWarning
 from napari_mrcz.stack.opening import open
+from napari_mrcz.stack.smv import merged, open_smv
+from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tvips import is_continuation
 from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+    from os import PathLike
 
-__all__ = ["sweep_name", "sweeps"]
+__all__ = ["open_sweep", "sweep_name", "sweeps"]
 
 _NUMBER = re.compile(r"[-_.]?\d+$")
+_MOST_NAMED = 10
 
 
 def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
@@ -52,8 +59,45 @@ def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
     return found
 
 
+def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
+    """Open files as one movie, one after the other, such as the images of a rotation series.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        One or more, in order; see `sweeps`.
+
+    Returns
+    -------
+    Stack
+        What their metadata have in common is as in each of them; where they differ, it is a list
+        with one value per file.
+
+    Raises
+    ------
+    MrczError
+        If one cannot be read.
+    ValueError
+        If there is none, or their frames differ in shape or type.
+
+    Warns
+    -----
+    MrczWarning
+        If numbers are missing in the series.
+    """
+    if len(paths) == 1:
+        return open(paths[0])
+    files = [Path(path).absolute() for path in paths]
+    if missing := _gaps(files):
+        warnings.warn(f"{files[0]}: images {missing} are missing", MrczWarning, stacklevel=2)
+    if files and all(path.suffix.lower() in SMV_SUFFIXES for path in files):
+        return open_smv(files)
+    parts = [open(path) for path in files]
+    return Stack.joined(parts).described(metadata=merged([part.metadata for part in parts]))
+
+
 def sweep_name(path: Path) -> str:
-    """Give what the names of a series have in common: without number and suffix."""
+    """Return what the names of a series have in common: without number and suffix."""
     stem = without_packing(path).stem
     return _NUMBER.sub("", stem) or stem
 
@@ -61,6 +105,20 @@ def sweep_name(path: Path) -> str:
 def _number(path: Path) -> tuple[int, str]:
     digits = re.search(r"\d+$", without_packing(path).stem)
     return int(digits[0]) if digits else 0, path.name
+
+
+def _gaps(paths: Sequence[Path]) -> str:
+    """Return which numbers are missing among the files of one series, in words; "" for none."""
+    if len({(path.parent, sweep_name(path)) for path in paths}) != 1:
+        return ""
+    numbers = sorted({_number(path)[0] for path in paths})
+    pairs = itertools.pairwise(numbers)
+    missing = [
+        f"{one + 1}" if other == one + 2 else f"{one + 1} to {other - 1}"
+        for one, other in pairs
+        if other > one + 1
+    ]
+    return ", ".join(missing[:_MOST_NAMED]) + ", ..." * (len(missing) > _MOST_NAMED)
 
 
 def _is_single(path: Path) -> bool:

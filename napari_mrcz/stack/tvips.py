@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.format import Description
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def open_tvips(path: Path) -> Stack:
     dtype = np.dtype("u1" if header["bits"] == 8 else "<u2")
     before = header["frame_header_bytes"] if header["version"] == 2 else _FRAME_HEADER_OF_VERSION_1
     step = before + header["rows"] * header["columns"] * dtype.itemsize
-    runs = []
+    runs: list[FrameRun] = []
     for part in _parts(path):
         start = 0 if runs else _HEADER_NBYTES
         try:
@@ -96,7 +96,7 @@ def open_tvips(path: Path) -> Stack:
             found = f"it is cut off: {n} whole frames of {step} bytes, and {rest} bytes more"
             if not runs and not n:
                 raise MrczError(part, found, offset=start)
-            warnings.warn(f"{part}: {found}", MrczWarning, stacklevel=4)
+            warnings.warn(f"{part}: {found}", MrczWarning, stacklevel=3)
         if n:
             runs.append(FrameRun(part, start + before, step, n))
     frames = RawFrames(runs, (header["rows"], header["columns"]), dtype)
@@ -155,7 +155,7 @@ def _parts(path: Path) -> list[Path]:
         some = ", ".join(f"{number:03d}" for number in missing[:10])
         more = ", ..." * (len(missing) > 10)
         found = f"the files {some}{more} of the recording are missing: their frames are left out"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
     return [path, *(path.with_stem(f"{named[1]}_{number:03d}") for number in numbers)]
 
 
@@ -170,7 +170,7 @@ def _frame_headers(path: Path, runs: Sequence[FrameRun], nbytes: int) -> dict[st
     n = sum(run.count for run in runs)
     if n > _MOST_FRAME_HEADERS:
         found = f"the headers of its {n} frames are not read: more than {_MOST_FRAME_HEADERS}"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
         return {}
     raw = bytearray()
     for run in runs:

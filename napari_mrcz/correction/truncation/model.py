@@ -321,7 +321,9 @@ def _checked(frame: Frame, index: int, labels: npt.NDArray[np.uint16], pedestal:
     if (frame < pedestal)[labels > 0].any():
         if pedestal:
             least = int(frame[labels > 0].min())
-            raise ValueError(f"frame {index} has values of {least} below the pedestal of {pedestal}")
+            raise ValueError(
+                f"frame {index} has values of {least} below the pedestal of {pedestal}"
+            )
         raise ValueError(f"frame {index} has negative counts: none were cut off")
     return frame
 

@@ -70,7 +70,7 @@ class Pedestal:
 
 def pedestal_names(header: Mapping[str, Any]) -> list[str]:
     """Return the names under which a header states a pedestal."""
-    return [name for name in header if isinstance(name, str) and _NAMES.fullmatch(name)]
+    return [name for name in header if _NAMES.fullmatch(str(name))]
 
 
 def pedestal_of(metadata: Mapping[str, Any]) -> int:

@@ -1,0 +1,234 @@
+"""TVIPS recordings and SMV images: every type, what is cut off or missing, and what headers say."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from foreign_files import smv_bytes, write_tvips
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import napari_mrcz as nm
+from napari_mrcz.stack import open_sweep
+from napari_mrcz.stack.smv import write_smv
+
+FRAMES = np.random.default_rng(0).integers(0, 60_000, (7, 6, 10)).astype(np.uint16)
+ANY_PATH = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("version", "parts"), [(1, 1), (2, 1), (2, 3)])
+def test_a_recording_is_a_movie(tmp_path, version, parts, bits):
+    frames = FRAMES.astype(f"u{bits // 8}")
+    first, *_ = write_tvips(tmp_path / "rec.tvips", frames, version=version, parts=parts)
+    with nm.open(first) as movie:
+        np.testing.assert_array_equal(movie, frames)
+        assert movie.dtype == frames.dtype
+        np.testing.assert_array_equal(movie[6, 1:5, ::2], frames[6, 1:5, ::2])
+        assert movie.description.voltage == 200
+        about = movie.metadata["tvips"]
+    assert about["pixel_size_nm"] == 15600
+    np.testing.assert_array_equal(about["frames"]["number"], np.arange(1, 8))
+    np.testing.assert_array_equal(about["frames"]["time_s"], 1_600_000_000 + np.arange(7))
+    if version == 2:
+        np.testing.assert_array_equal(about["frames"]["stage_alpha"], -60 + 0.5 * np.arange(7))
+
+
+@ANY_PATH
+@given(part=st.integers(0, 2), cut=st.integers(0, 1000))
+@pytest.mark.filterwarnings("ignore::napari_mrcz.MrczWarning")
+def test_a_part_that_is_cut_off_has_its_whole_frames(tmp_path, part, cut):
+    files = write_tvips(tmp_path / "rec.tvips", FRAMES, parts=3)
+    raw = files[part].read_bytes()
+    start, step = 256 if part == 0 else 0, 64 + FRAMES[0].nbytes
+    raw = raw[: max(0, len(raw) - cut)]
+    files[part].write_bytes(raw)
+    whole = max(0, len(raw) - start) // step
+    expected = [*np.array_split(FRAMES, 3)]
+    expected[part] = expected[part][:whole]
+    if part == 0 and not whole:
+        with pytest.raises(nm.MrczError, match="rec_000"):
+            nm.open(files[0])
+        return
+    with nm.open(files[0]) as movie:
+        np.testing.assert_array_equal(movie, np.concatenate(expected))
+
+
+def test_what_is_cut_off_or_missing_is_told(tmp_path):
+    first, second, third, last = write_tvips(tmp_path / "rec.tvips", FRAMES, parts=4)
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.warns(nm.MrczWarning, match=r"rec_003.*0 whole frames"), nm.open(first) as movie:
+        assert len(movie) == 6
+    last.unlink()
+    second.unlink()
+    with pytest.warns(nm.MrczWarning, match="001 of the recording"), nm.open(first) as movie:
+        np.testing.assert_array_equal(movie, np.delete(FRAMES, [2, 3, 6], 0))
+    third.unlink()
+    with nm.open(first) as movie:
+        np.testing.assert_array_equal(movie, FRAMES[:2])
+
+
+def test_a_recording_that_becomes_shorter_is_told_of(tmp_path):
+    (first,) = write_tvips(tmp_path / "rec.tvips", FRAMES)
+    with nm.open(first) as movie:
+        first.write_bytes(first.read_bytes()[:-1])
+        np.testing.assert_array_equal(movie[5], FRAMES[5])
+        with pytest.raises(nm.MrczError, match="frame 6"):
+            movie[6]
+
+
+@pytest.mark.parametrize(
+    ("binning", "mode", "magnification", "expected"),
+    [(1, 1, 50_000, 3.12), (1, 2, 50_000, 0), (1, 0, 50_000, 0), (2, 1, 50_000, 0), (1, 1, 0, 0)],
+)
+def test_pixel_sizes_of_images_but_not_of_diffraction(
+    tmp_path, binning, mode, magnification, expected
+):
+    about = {"binning": binning, "mode": mode, "magnification": magnification}
+    (first,) = write_tvips(tmp_path / "rec.tvips", FRAMES, **about)
+    with nm.open(first) as movie:
+        assert movie.pixel_size == pytest.approx((0, expected, expected))
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (2, 0),
+        (2, 2**31),
+        (3, 70_000),
+        (3, 2**32 - 1),
+        (4, 12),
+        (12, 2**24),
+        (12, 2**32 - 1),
+        (1, 9),
+    ],
+)
+def test_a_damaged_header_of_a_recording_is_refused(tmp_path, at, value):
+    (first,) = write_tvips(tmp_path / "rec.tvips", FRAMES)
+    raw = bytearray(first.read_bytes())
+    raw[4 * at : 4 * at + 4] = np.uint32(value).tobytes()
+    first.write_bytes(raw)
+    with pytest.raises(nm.MrczError, match="rec_000"):
+        nm.open(first)
+
+
+def test_a_recording_of_absurdly_many_frames_takes_little_memory(tmp_path):
+    (first,) = write_tvips(tmp_path / "rec.tvips", FRAMES[:, :1, :1].astype(np.uint8), version=1)
+    with first.open("r+b") as file:
+        file.truncate(2**33)
+    tracemalloc.start()
+    with pytest.warns(nm.MrczWarning), nm.open(first) as movie:
+        assert len(movie) == (2**33 - 256) // 13
+        assert movie[3, 0, 0] == FRAMES[3, 0, 0] % 256
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
+
+
+ADSC = {"unsigned_short": "u2", "signed_short": "i2", "short": "i2", "long_integer": "i4",
+        "unsigned_long": "u4", "unsigned_long_integer": "u4", "float": "f4", "unsigned_byte": "u1",
+        "signed_byte": "i1", "double": "f8", "integer": "i4"}  # fmt: skip
+DTREK = {"signed char": "i1", "unsigned char": "u1", "short int": "i2", "unsigned short int": "u2",
+         "long int": "i4", "unsigned long int": "u4", "float IEEE": "f4"}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (3, 4, 6)])
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("length", [512, 1024, 777])
+@pytest.mark.parametrize("named", ["TYPE", "Data_type"])
+def test_smv_images_of_all_types(tmp_path, named, length, order, shape):
+    path = tmp_path / "x.img"
+    for kind, dtype in (ADSC if named == "TYPE" else DTREK).items():
+        pixels = np.random.default_rng(1).normal(0, 100, shape).astype(dtype)
+        about = {"named": named, "kind": kind, "order": order, "length": length}
+        path.write_bytes(smv_bytes(pixels, **about, PHI="3.5"))
+        with nm.open(path) as movie:
+            assert movie.dtype == np.dtype(dtype)
+            np.testing.assert_array_equal(movie, pixels.reshape(-1, 4, 6))
+            assert movie.metadata["smv"]["PHI"] == "3.5"
+            assert movie.metadata["smv"][named] == kind
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw[:100], "SMV"),
+        (lambda raw: b"\0" * 600, ""),
+        (lambda raw: raw[:-7], "7 of its 48 bytes"),
+        (lambda raw: raw.replace(b"SIZE1=6", b"SIZE1=0"), "0 columns"),
+        (lambda raw: raw.replace(b"SIZE1=6;", b"SIZE1=99999999;"), "99999999 columns"),
+        (lambda raw: raw.replace(b"SIZE1", b"SIZES"), "SIZE1"),
+        (lambda raw: raw.replace(b"DIM=2", b"DIM=1"), "1 axes"),
+        (lambda raw: raw.replace(b"unsigned_short", b"Compressed"), "Compressed"),
+        (lambda raw: raw.replace(b"little", b"middle"), "middle"),
+        (lambda raw: raw.replace(b"=  512", b"=99999999"), "no header"),
+    ],
+)
+def test_a_damaged_smv_image_is_refused(tmp_path, change, said):
+    for name in ("x_1.img", "x_2.img"):
+        (tmp_path / name).write_bytes(smv_bytes(FRAMES[0, :4, :6]))
+    path = tmp_path / "x_2.img"
+    path.write_bytes(change(path.read_bytes()))
+    for opening in (lambda: nm.open(path), lambda: open_sweep([tmp_path / "x_1.img", path])):
+        with pytest.raises(nm.MrczError, match=rf"x_2\.img: .*{said}"):
+            opening()
+
+
+def test_what_follows_an_smv_image_is_told_of(tmp_path):
+    path = tmp_path / "x.img"
+    path.write_bytes(smv_bytes(FRAMES[0]) + bytes(5))
+    with pytest.warns(nm.MrczWarning, match="5 bytes after"), nm.open(path) as movie:
+        np.testing.assert_array_equal(movie, FRAMES[:1])
+
+
+@pytest.mark.parametrize(
+    ("wavelength", "expected"),
+    [("0.0251", 200), ("0.025", 200), ("0.01969", 300), ("0.0370", 100), ("0.0221", 248),
+     ("1.0332", 0), ("unknown", 0), ("-1", 0)],
+)  # fmt: skip
+def test_voltage_follows_from_the_wavelength_of_electrons(tmp_path, wavelength, expected):
+    path = tmp_path / "x.img"
+    path.write_bytes(smv_bytes(FRAMES[0], WAVELENGTH=wavelength))
+    with nm.open(path) as movie:
+        assert movie.description.voltage == expected
+
+
+def test_a_sweep_keeps_each_images_header_and_tells_of_gaps(tmp_path):
+    numbers = (9, 10, 12, 16)
+    paths = [tmp_path / f"xtal_{number}.img" for number in numbers]
+    for number, path in zip(numbers, paths, strict=True):
+        path.write_bytes(smv_bytes(FRAMES[0], OSC_START=0.5 * number, DISTANCE="1200"))
+    with pytest.warns(nm.MrczWarning, match="images 11, 13 to 15 are missing"):
+        movie = open_sweep(paths)
+    with movie:
+        assert movie.metadata["smv"]["OSC_START"] == ["4.5", "5.0", "6.0", "8.0"]
+        assert movie.metadata["smv"]["DISTANCE"] == "1200"
+
+
+@pytest.mark.parametrize("other", [FRAMES[0, 1:], FRAMES[0].astype(np.int32)])
+def test_images_unlike_the_first_one_are_refused(tmp_path, other):
+    (tmp_path / "x_1.img").write_bytes(smv_bytes(FRAMES[0]))
+    kind = "long_integer" if other.itemsize == 4 else "unsigned_short"
+    (tmp_path / "x_2.img").write_bytes(smv_bytes(other, kind=kind))
+    with pytest.raises(nm.MrczError, match=r"x_2\.img"):
+        open_sweep([tmp_path / "x_1.img", tmp_path / "x_2.img"])
+
+
+def test_sweeps_of_other_formats_keep_each_files_metadata(tmp_path):
+    paths = [tmp_path / f"x_{number}.mrc" for number in (1, 2)]
+    for angle, path in enumerate(paths):
+        nm.write(path, FRAMES[:1], metadata={"about": {"phi": angle, "who": "me"}, "n": 1})
+    with open_sweep(paths) as movie:
+        assert movie.metadata == {"about": {"phi": [0, 1], "who": "me"}, "n": 1}
+
+
+def test_fabio_and_we_read_what_the_other_wrote(tmp_path):
+    fabio = pytest.importorskip("fabio")
+    write_smv(tmp_path / "ours.img", FRAMES[0], {"WAVELENGTH": 0.0251, "SIZE3": 7, "Odd": "a;b"})
+    theirs = fabio.open(str(tmp_path / "ours.img"))
+    np.testing.assert_array_equal(theirs.data[::-1], FRAMES[0])
+    assert theirs.header["WAVELENGTH"] == "0.0251"
+    assert "SIZE3" not in theirs.header
+    fabio.adscimage.AdscImage(FRAMES[0], {"DISTANCE": "1"}).write(str(tmp_path / "theirs.img"))
+    with nm.open(tmp_path / "theirs.img") as movie:
+        np.testing.assert_array_equal(movie[0], FRAMES[0, ::-1])
+        assert movie.metadata["smv"]["DISTANCE"] == "1"
