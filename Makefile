@@ -3,9 +3,10 @@
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 DISPLAYED := scripts/with_display.sh
+PYTEST := $(DISPLAYED) $(PY) -m pytest -n logical --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs figures screenshots clean system-packages
+.PHONY: help demo test test-all check bench docs figures screenshots clean system-packages
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -13,8 +14,11 @@ help:  ## list the targets
 demo: .venv/installed-all system-packages  ## write a sample movie and session and open them in napari
 	$(DISPLAYED) $(PY) -m napari_mrcz.demo
 
-test: .venv/installed-dev system-packages  ## run the whole test suite, real Qt window included
-	$(DISPLAYED) $(PY) -m pytest -n logical --dist worksteal $(ARGS)
+test: .venv/installed-dev system-packages  ## run the tests, those in a real Qt window included
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: .venv/installed-dev system-packages  ## run the thorough and long tests too
+	$(PYTEST) --hypothesis-profile thorough $(ARGS)
 
 check: .venv/installed-dev  ## ruff, mypy and the napari manifest
 	$(PY) -m ruff check

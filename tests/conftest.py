@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
@@ -28,10 +29,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is slow, and so is a disk that really writes what it is to flush; pytest-timeout
 # finds what hangs.
 PATIENCE_S = 60
-hypothesis.settings.register_profile(
-    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("patient")
+for profile, examples in {"quick": 25, "thorough": 250}.items():
+    hypothesis.settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile("quick")
 
 MOVIE_SUFFIXES = {".mrcz", ".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali"}
 THREAD_PREFIX = "napari-mrcz"
@@ -111,6 +116,32 @@ def napari_set_aside() -> None:
 
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def viewer(request: pytest.FixtureRequest, qtbot: PatientBot) -> Iterator[object]:
+    """Return a viewer without a canvas, or for tests marked `window` one in a real napari window.
+
+    Mark tests that need canvas, menus, keys or napari's own docks.
+    """
+    if request.node.get_closest_marker("window"):
+        yield request.getfixturevalue("make_napari_viewer")()
+    else:
+        yield request.getfixturevalue("viewer_model")
+
+
+@pytest.fixture
+def viewer_model(qtbot: PatientBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Return a viewer without a canvas: its model, with the docks in a plain window."""
+    import napari
+    from npe2 import PluginManager
+    from viewer_model import DockedViewer
+
+    PluginManager.instance().discover()
+    viewer = DockedViewer()
+    monkeypatch.setattr(napari, "current_viewer", weakref.ref(viewer))
+    yield viewer
+    viewer.close()
 
 
 @pytest.fixture(scope="session")

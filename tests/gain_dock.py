@@ -29,12 +29,6 @@ def files(tmp_path) -> Path:
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return an empty viewer."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def widget(viewer, files, qtbot) -> GainReference:
     """Return the widget, docked, with the movie opened."""
     widget = GainReference(viewer)

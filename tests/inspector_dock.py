@@ -46,12 +46,6 @@ def write_sick(folder):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return an empty viewer."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def widget(viewer, qtbot):
     """Return the widget, docked and in sight."""
     viewer.window.resize(1000, 800)

@@ -20,12 +20,6 @@ def all_progress(monkeypatch):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return an empty viewer with a window."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def widget(viewer) -> KomaSession:
     """Return the widget as napari docks it, empty."""
     widget = KomaSession(viewer)

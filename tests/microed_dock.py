@@ -18,12 +18,6 @@ PIXEL_SIZE = (0, 2.5, 2.5)
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return a viewer with nothing in it."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def sweep(viewer, tmp_path):
     """Return what gives the layer of a sweep opened from a file, and does not keep it open."""
     nm.write(tmp_path / "sweep.mrcz", SWEEP.frames, pixel_size=PIXEL_SIZE)

@@ -16,12 +16,6 @@ PIXEL_SIZE = (0, 1.5, 1.5)
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return a viewer with a movie that was opened from a file."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def movie(viewer, tmp_path):
     """Return what gives the layer of a movie opened from a file, and does not keep it open."""
     nm.write(tmp_path / "movie.mrcz", COUNTS, pixel_size=PIXEL_SIZE, metadata={"sample": "ice"})

@@ -12,9 +12,8 @@ import napari_mrcz as nm
 
 
 @pytest.fixture
-def run(monkeypatch, make_napari_viewer):
+def run(monkeypatch, viewer):
     """Return the viewer that a command gets, and the mock that is called to show it."""
-    viewer = make_napari_viewer()
     monkeypatch.setattr(napari, "Viewer", lambda title: viewer)
     shown = mock.Mock()
     monkeypatch.setattr(napari, "run", shown)
@@ -30,6 +29,7 @@ def movies(tmp_path):
     return paths
 
 
+@pytest.mark.window
 def test_movies_are_layers_with_all_our_widgets_beside_them(napari_mrcz, movies, run):
     """And the window is shown once."""
     viewer, shown = run

@@ -15,17 +15,21 @@ import napari_mrcz as nm
 from napari_mrcz import folders
 from napari_mrcz.simulation import Camera, simulate_microed, simulate_raw, simulate_session
 
+pytestmark = pytest.mark.window
+
 LEFT = Qt.MouseButton.LeftButton
-SHAPE, N_FRAMES, N_MOVIES = (1024, 1024), 24, 4
+N_FRAMES, N_MOVIES = 24, 4
+# In pixels, of a side. The large ones are slow.
+SMALL, LARGE = 512, 1024
 # Seconds that a hand does not notice.
 BUDGET = 0.05
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=[SMALL])
+def session(request, tmp_path_factory) -> Path:
     """Return a folder of movies and a gain reference."""
     folder = tmp_path_factory.mktemp("session")
-    camera = Camera(SHAPE, seed=1)
+    camera = Camera((request.param, request.param), seed=1)
     movies = simulate_session(N_MOVIES, N_FRAMES, camera=camera, dose=1.0, seed=1)
     for index, movie in enumerate(movies.iter_movies(), 1):
         nm.write(folder / f"movie_{index}.mrcz", movie.frames, pixel_size=(0, 1.35, 1.35))
@@ -40,9 +44,8 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer, session, qtbot):
-    """Return a window with the first movie."""
-    viewer = make_napari_viewer()
+def viewer(viewer, session):
+    """Return a viewer in a window with the first movie."""
     viewer.window.resize(1200, 900)
     viewer.window._qt_window.show()
     viewer.open(session / "movie_1.mrcz", plugin="napari-mrcz")
@@ -205,18 +208,17 @@ def fit_anew(widget, qtbot):
     return watch.gaps
 
 
+QUICK = (drag_a_threshold, find_an_orientation, correct_a_session, save_a_movie)
+ALL = (*QUICK, fit_outliers, read_a_session, fit_truncated, fit_counting)
+
+
 @pytest.mark.parametrize(
-    "act",
+    ("session", "act"),
     [
-        fit_outliers,
-        drag_a_threshold,
-        find_an_orientation,
-        read_a_session,
-        correct_a_session,
-        save_a_movie,
-        fit_truncated,
-        fit_counting,
+        *((SMALL, act) for act in QUICK),
+        *(pytest.param(LARGE, act, marks=pytest.mark.slow) for act in ALL),
     ],
+    indirect=["session"],
 )
 def test_the_window_stays_awake(act, viewer, qtbot, session, idle):
     """As awake as when nothing but frames are shown."""

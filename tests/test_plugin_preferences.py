@@ -45,11 +45,10 @@ def test_files_are_opened_as_it_is_set(settings, tmp_path):
     stack.close()
 
 
-def test_the_save_widget_begins_with_what_is_set(settings, make_napari_viewer):
+def test_the_save_widget_begins_with_what_is_set(settings, viewer):
     """Codec and level."""
     settings.saving.codec = "lz4"
     settings.saving.level = 9
-    viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
     assert (widget.form.options.codec, widget.form.options.level) == ("lz4", 9)
 

@@ -1,4 +1,4 @@
-"""The plugin in a real napari window: opening, stepping, saving, samples, what goes wrong."""
+"""The plugin in napari: opening, stepping, saving, samples, what goes wrong."""
 
 import copy
 import warnings
@@ -50,9 +50,9 @@ def shown(layer) -> np.ndarray:
     return layer._slice.image.raw
 
 
-def test_opening_decodes_two_frames_and_stepping_one_each(make_napari_viewer, movie, decoded):
+@pytest.mark.window
+def test_opening_decodes_two_frames_stepping_one_each_and_contrast_none(viewer, movie, decoded):
     """The first and the middle one, where napari puts the slider of the first layer."""
-    viewer = make_napari_viewer()
     (layer,) = open_files(viewer, movie)
     assert sorted(decoded) == [0, 10]
     np.testing.assert_array_equal(shown(layer), COUNTS[viewer.dims.current_step[0]])
@@ -62,23 +62,16 @@ def test_opening_decodes_two_frames_and_stepping_one_each(make_napari_viewer, mo
     layer.data.close()  # waits for what is decoded ahead
     assert sorted(set(decoded)) == sorted(decoded)
     assert set(decoded) <= {0, *range(10, 17)}
-
-
-def test_contrast_colormap_and_gamma_decode_nothing(make_napari_viewer, movie, decoded):
-    """They are the graphics card's work."""
-    viewer = make_napari_viewer()
-    (layer,) = open_files(viewer, movie)
     decoded.clear()
-    layer.contrast_limits = (1, 3)
+    layer.contrast_limits = (1, 3)  # the graphics card's work, as all that follows
     layer.gamma = 0.5
     layer.colormap = "viridis"
     viewer.reset_view()
     assert decoded == []
 
 
-def test_a_layer_is_in_angstrom_and_its_sliders_have_room(make_napari_viewer, movie):
+def test_a_layer_is_in_angstrom_and_its_sliders_have_room(viewer, movie):
     """In window and scale bar."""
-    viewer = make_napari_viewer()
     (layer,) = open_files(viewer, movie)
     assert layer.name == "movie"
     assert list(layer.scale) == [1, 1.5, 1.5]
@@ -89,10 +82,10 @@ def test_a_layer_is_in_angstrom_and_its_sliders_have_room(make_napari_viewer, mo
     assert layer.axis_labels == ("frame", "y", "x")
 
 
-def test_files_can_be_dropped_on_the_window(make_napari_viewer, movie, tmp_path):
+@pytest.mark.window
+def test_files_can_be_dropped_on_the_window(viewer, movie, tmp_path):
     """Each becomes a layer; no question which plugin is to open it."""
     nm.write(tmp_path / "other.mrc", COUNTS)
-    viewer = make_napari_viewer()
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(movie), QUrl.fromLocalFile(str(tmp_path / "other.mrc"))])
     event = QDropEvent(
@@ -107,52 +100,49 @@ def test_files_can_be_dropped_on_the_window(make_napari_viewer, movie, tmp_path)
     assert all(isinstance(layer.data, nm.Stack) for layer in viewer.layers)
 
 
-def test_what_the_user_asks_of_the_layer_counts(make_napari_viewer, movie):
+def test_what_the_user_asks_of_the_layer_counts(viewer, movie):
     """By keywords of `viewer.open`."""
-    (layer,) = open_files(make_napari_viewer(), movie, name="mine", colormap="magma", opacity=0.5)
+    (layer,) = open_files(viewer, movie, name="mine", colormap="magma", opacity=0.5)
     assert (layer.name, layer.colormap.name, layer.opacity) == ("mine", "magma", 0.5)
 
 
-def test_several_files_as_one_stack(make_napari_viewer, movie, tmp_path):
+def test_several_files_as_one_stack(viewer, movie, tmp_path):
     """Two sliders, the frame that they point at."""
     nm.write(tmp_path / "other.mrcz", COUNTS[::-1].copy(), pixel_size=(0, 1.5, 1.5))
-    viewer = make_napari_viewer()
     (layer,) = open_files(viewer, [movie, str(tmp_path / "other.mrcz")], stack=True)
     assert layer.axis_labels == ("movie", "frame", "y", "x")
     viewer.dims.set_current_step((0, 1), (1, 4))
     np.testing.assert_array_equal(shown(layer), COUNTS[::-1][4])
 
 
-def test_complex_pixels_are_two_layers(make_napari_viewer, tmp_path):
+def test_complex_pixels_are_two_layers(viewer, tmp_path):
     """The phase in its own colours."""
     nm.write(tmp_path / "wave.mrcz", np.full((3, 20, 30), 1j, np.complex64), pixel_size=1.0)
-    amplitude, phase = open_files(make_napari_viewer(), str(tmp_path / "wave.mrcz"))
+    amplitude, phase = open_files(viewer, str(tmp_path / "wave.mrcz"))
     assert (shown(amplitude) == 1).all()
     np.testing.assert_allclose(shown(phase), np.pi / 2)
     assert phase.contrast_limits_range == pytest.approx([-np.pi, np.pi])
 
 
-def test_a_duplicate_shows_the_same_frames(make_napari_viewer, movie):
+def test_a_duplicate_shows_the_same_frames(viewer, movie):
     """What "Duplicate layer" does: a deep copy of the data."""
-    viewer = make_napari_viewer()
     (layer,) = open_files(viewer, movie)
     data, attributes, kind = layer.as_layer_data_tuple()
     (twin,) = viewer._add_layer_from_data(copy.deepcopy(data), attributes, kind)
     np.testing.assert_array_equal(shown(twin), shown(layer))
 
 
-def test_narrow_frames_are_no_colours(make_napari_viewer, tmp_path):
+def test_narrow_frames_are_no_colours(viewer, tmp_path):
     """Three columns of uint8 would be taken for red, green and blue."""
     nm.write(tmp_path / "strip.mrcz", COUNTS[:, :, :3].copy())
-    (layer,) = open_files(make_napari_viewer(), str(tmp_path / "strip.mrcz"))
+    (layer,) = open_files(viewer, str(tmp_path / "strip.mrcz"))
     assert not layer.rgb
     assert layer.ndim == 3
 
 
 @pytest.mark.parametrize("name", ["copy.mrcz", "copy.mrc"])
-def test_saving_by_naparis_menu(make_napari_viewer, movie, tmp_path, name):
+def test_saving_a_layer(viewer, movie, tmp_path, name):
     """The layer's pixel size, which was changed, goes with it."""
-    viewer = make_napari_viewer()
     (layer,) = open_files(viewer, movie)
     layer.scale = [1, 2, 2]
     assert viewer.layers.save(str(tmp_path / name)) == [str(tmp_path / name)]
@@ -161,13 +151,12 @@ def test_saving_by_naparis_menu(make_napari_viewer, movie, tmp_path, name):
         assert back.pixel_size == (0, 2, 2)
 
 
-def test_a_damaged_file_is_said_once(make_napari_viewer, movie, tmp_path):
+def test_a_damaged_file_is_said_once(viewer, movie, tmp_path):
     """A readable warning in napari's corner; the frames that are there are shown."""
     cut = tmp_path / "cut.mrcz"
     with nm.open(movie) as stack:
         end = int(stack._source.index.offsets[17])
     cut.write_bytes(Path(movie).read_bytes()[:end])
-    viewer = make_napari_viewer()
     notification_manager.records.clear()
     with warnings.catch_warnings(), notification_manager:
         warnings.simplefilter("default", nm.MrczWarning)
@@ -178,9 +167,9 @@ def test_a_damaged_file_is_said_once(make_napari_viewer, movie, tmp_path):
     assert "cut.mrcz: 17 of the 21 frames" in str(record.message)
 
 
-@pytest.mark.parametrize("damaged", [0, 10, 20])
+@pytest.mark.parametrize("damaged", [0, pytest.param(10, marks=pytest.mark.window), 20])
 def test_a_damaged_frame_is_blank_and_keeps_nothing_from_being_shown(
-    make_napari_viewer, movie, tmp_path, damaged
+    viewer, movie, tmp_path, damaged
 ):
     """It is said once; but it is not saved as if it had been blank."""
     path = tmp_path / "damaged.mrcz"
@@ -188,7 +177,6 @@ def test_a_damaged_frame_is_blank_and_keeps_nothing_from_being_shown(
     with nm.open(movie) as stack:
         raw[int(stack._source.index.offsets[damaged]) + 40] ^= 0xFF
     path.write_bytes(raw)
-    viewer = make_napari_viewer()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         (layer,) = open_files(viewer, str(path))
@@ -206,11 +194,11 @@ def test_a_damaged_frame_is_blank_and_keeps_nothing_from_being_shown(
         nm.write(tmp_path / "copy.mrcz", layer.data)
 
 
-def test_a_file_that_cannot_be_used_says_why(make_napari_viewer, tmp_path):
+def test_a_file_that_cannot_be_used_says_why(viewer, tmp_path):
     """The error that napari shows is ours."""
     (tmp_path / "short.mrcz").write_bytes(b"not a movie")
     with pytest.raises(nm.MrczError, match="only 11 bytes, where an MRC header alone takes 1024"):
-        open_files(make_napari_viewer(), str(tmp_path / "short.mrcz"))
+        open_files(viewer, str(tmp_path / "short.mrcz"))
 
 
 @pytest.fixture
@@ -221,9 +209,8 @@ def small_sample(monkeypatch, tmp_path):
     monkeypatch.setattr(sample, "cache_folder", lambda: tmp_path / "cache")
 
 
-def test_the_sample_is_simulated_once(make_napari_viewer, small_sample, monkeypatch, tmp_path):
+def test_the_sample_is_simulated_once(viewer, small_sample, monkeypatch, tmp_path):
     """Then it is a file like any other, lazily opened."""
-    viewer = make_napari_viewer()
     (layer,) = viewer.open_sample("napari-mrcz", "movie")
     monkeypatch.setattr(sample, "simulate_movie", None)
     (again,) = viewer.open_sample("napari-mrcz", "movie")
@@ -243,9 +230,7 @@ def test_the_sample_is_simulated_once(make_napari_viewer, small_sample, monkeypa
         ("raw", "simulated raw frames", (3, 64, 64)),
     ],
 )
-def test_each_sample_opens_from_the_menu(
-    make_napari_viewer, monkeypatch, tmp_path, key, name, shape
-):
+def test_each_sample_opens(viewer, monkeypatch, tmp_path, key, name, shape):
     """The second time from the file that the first has made."""
     monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache")
     for number, value in {
@@ -253,7 +238,6 @@ def test_each_sample_opens_from_the_menu(
         "_SWEEP_FRAMES": 3, "_SWEEP_SHAPE": (128, 128), "_RAW_FRAMES": 3, "_RAW_SHAPE": (64, 64),
     }.items():  # fmt: skip
         monkeypatch.setattr(sample, number, value)
-    viewer = make_napari_viewer()
     written = set()
     for _ in range(2):
         (layer,) = viewer.open_sample("napari-mrcz", key)

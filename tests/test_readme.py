@@ -101,10 +101,11 @@ def test_its_pictures_and_links_are_there() -> None:
             assert (ROOT / target).is_file(), target
 
 
+@pytest.mark.window
 @pytest.mark.skipif(Version(napari.__version__) < Version("0.9"), reason="names were others")
-def test_its_menus_are_there(make_napari_viewer) -> None:
+def test_its_menus_are_there(viewer) -> None:
     """All but the pages of the preferences, which are no menu."""
-    window = make_napari_viewer().window
+    window = viewer.window
     named = {" ".join(path.split()) for path in re.findall(r"\*([^*]+ →\s[^*]+)\*", README)}
     named = {path for path in named if "Preferences" not in path}
     assert len(named) >= 10

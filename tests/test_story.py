@@ -114,9 +114,9 @@ def save(viewer, qtbot, layer, path: Path) -> None:
     assert ended.args[0].ok
 
 
-def test_a_session_is_corrected_saved_inspected_and_done_again(make_napari_viewer, qtbot, session):
+@pytest.mark.window
+def test_a_session_is_corrected_saved_inspected_and_done_again(viewer, qtbot, session):
     """Every step with mouse and keys; the file's own history makes the same file of raw frames."""
-    viewer = make_napari_viewer()
     viewer.window.resize(1400, 900)
     viewer.window._qt_window.show()
     paths = [session / f"movie_{number}.mrcz" for number in range(1, N_MOVIES + 1)]

@@ -27,9 +27,8 @@ WRITTEN = ("text", "muted", "error", "warning", "accent", "hot", "dark", "model"
 
 
 @pytest.fixture
-def panel(make_napari_viewer) -> Panel:
+def panel(viewer) -> Panel:
     """Return a panel docked in a viewer."""
-    viewer = make_napari_viewer()
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel)
     return panel
@@ -50,6 +49,7 @@ def test_contrast_is_that_of_the_standard():
     assert readable("#0000ff", "#ffffff", "#000000") == "#0000ff"
 
 
+@pytest.mark.window
 def test_a_sentence_keeps_its_tone_when_the_theme_changes(panel):
     """An error stays an error."""
     label = QLabel()
@@ -143,6 +143,7 @@ def test_a_job_shows_progress_and_how_it_ended(panel, qtbot):
     assert not controls.cancel_button.isVisibleTo(controls)
 
 
+@pytest.mark.window
 def test_nothing_moves_while_a_job_runs(panel, qtbot):
     """Else all plots below would be drawn anew when it starts, and again when it ends."""
     controls, below = JobControls(panel, "Fit", "Fit it"), QLabel("Below")

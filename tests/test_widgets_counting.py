@@ -23,12 +23,6 @@ RAW = simulate_raw(8, (96, 128), dose=0.01, seed=1)
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return a viewer with nothing in it."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def layer(viewer, tmp_path):
     """Return what gives the layer of a movie opened from a file, and does not keep it open."""
     nm.write(tmp_path / "raw.mrcz", RAW.frames, pixel_size=(0, 2, 2))
@@ -167,6 +161,7 @@ def test_the_layer_of_counts_goes_and_comes(fitted, qtbot, viewer):
     assert [x.name for x in viewer.layers] == ["raw"]
 
 
+@pytest.mark.window
 def test_a_frame_that_is_stepped_to_is_counted_without_the_window_waiting(
     fitted, qtbot, viewer, layer
 ):
@@ -350,6 +345,7 @@ def test_a_movie_that_is_removed_while_it_is_fitted_is_not_shown(gated, qtbot, v
     assert [x.name for x in viewer.layers] == ["raw"]
 
 
+@pytest.mark.window
 def test_the_widget_is_closed_while_a_fit_runs(gated, qtbot, viewer):
     widget, gate, _ = gated
     qtbot.mouseClick(widget.controls.start_button, LEFT)

@@ -9,6 +9,7 @@ import microed_dock
 import numpy as np
 import outliers_dock
 import pytest
+from closing import close
 from mouse import dragged, drop
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
@@ -110,24 +111,25 @@ DOCKS = {
 }
 
 
-@pytest.fixture(params=DOCKS)
-def dock(request, make_napari_viewer, tmp_path: Path, qtbot) -> tuple[QWidget, int]:
-    """Return a widget as napari docks it, filled, and how many controls it has at least."""
-    viewer = make_napari_viewer()
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", request.param)
-    fill, least = DOCKS[request.param]
-    fill(widget, viewer, tmp_path, qtbot)
-    return widget, least
-
-
 def test_no_dock_is_forgotten():
     manifest = PluginManifest.from_file(Path(nm.__file__).with_name("napari.yaml"))
     assert {widget.display_name for widget in manifest.contributions.widgets} == DOCKS.keys()
 
 
-def test_every_control_explains_itself(dock):
-    """By a tooltip; plots, lists, columns and tabs too."""
-    widget, least = dock
+@pytest.mark.window
+@pytest.mark.parametrize("title", DOCKS)
+def test_a_filled_dock_explains_itself_fits_and_is_closed(title, viewer, tmp_path, qtbot):
+    """As napari docks it; nothing that it has opened is left when it is closed."""
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", title)
+    fill, least = DOCKS[title]
+    fill(widget, viewer, tmp_path, qtbot)
+    check_explained(widget, least)
+    check_fits(widget)
+    close(widget, viewer, qtbot)
+
+
+def check_explained(widget: QWidget, least: int) -> None:
+    """Fail where a control has no tooltip: plots, lists, columns and tabs included."""
     controls = own_controls(widget)
     assert len(controls) >= least
     assert [control for control in controls if not control.toolTip()] == []
@@ -137,6 +139,18 @@ def test_every_control_explains_itself(dock):
         assert all(table.model().headerData(n, Qt.Orientation.Horizontal, tip) for n in columns)
     for tabs in widget.findChildren(QTabBar):
         assert all(tabs.tabToolTip(n) for n in range(tabs.count()))
+
+
+def check_fits(widget: QWidget) -> None:
+    """Fail if anything sticks out beside the scroll bar, or is scrolled sideways."""
+    for width in WIDTHS:
+        widget.resize(width, 700)
+        area = widget.findChild(QScrollArea)
+        bar = area.verticalScrollBar().sizeHint().width()
+        assert area.widget().minimumSizeHint().width() + bar <= width
+    labels = widget.findChildren(QLabel)
+    long = [label for label in labels if any(len(line) > 30 for line in label.text().split("\n"))]
+    assert [label.text() for label in long if not label.wordWrap()] == []
 
 
 def own_controls(widget: QWidget) -> list[QWidget]:
@@ -150,16 +164,3 @@ def own_controls(widget: QWidget) -> list[QWidget]:
         and not isinstance(control.parent(), parts_of)
         and control.window() is widget.window()  # the list that a combo box opens is not
     ]
-
-
-def test_it_fits_its_dock_beside_the_scroll_bar(dock):
-    """Nothing sticks out, and nothing is scrolled sideways."""
-    widget, _ = dock
-    for width in WIDTHS:
-        widget.resize(width, 700)
-        area = widget.findChild(QScrollArea)
-        bar = area.verticalScrollBar().sizeHint().width()
-        assert area.widget().minimumSizeHint().width() + bar <= width
-    labels = widget.findChildren(QLabel)
-    long = [label for label in labels if any(len(line) > 30 for line in label.text().split("\n"))]
-    assert [label.text() for label in long if not label.wordWrap()] == []

@@ -39,10 +39,9 @@ def test_shuffle_is_tried_where_pixels_have_more_bytes():
 
 
 @pytest.fixture
-def widget(make_napari_viewer, qtbot, tmp_path):
+def widget(viewer, qtbot, tmp_path):
     """Return a docked Save widget with a movie."""
     nm.write(tmp_path / "movie.mrcz", COUNTS)
-    viewer = make_napari_viewer()
     viewer.open(tmp_path / "movie.mrcz", plugin="napari-mrcz")
     _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
     widget.resize(400, 900)

@@ -15,7 +15,6 @@ from gain_dock import (
     loaded,
     settle,
     type_into,
-    viewer,
     widget,
 )
 from mouse import drag as drag_mouse
@@ -32,7 +31,7 @@ from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.gain.widget import GainReference
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["files", "gated", "loaded", "viewer", "widget"]
+__all__ = ["files", "gated", "loaded", "widget"]
 
 
 def shown(widget: GainReference, frame: int) -> np.ndarray:

@@ -16,7 +16,6 @@ from gain_dock import (
     loaded,
     settle,
     type_into,
-    viewer,
     widget,
 )
 from mouse import dragged, drop
@@ -27,7 +26,7 @@ from napari_mrcz.defects import read_defects, write_defects
 from napari_mrcz.widgets.base.theme import palette
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["files", "gated", "loaded", "viewer", "widget"]
+__all__ = ["files", "gated", "loaded", "widget"]
 
 
 class TestLayers:
@@ -150,6 +149,7 @@ class TestLayers:
         expected = GainNormalization(np.flipud(GAIN))(MOVIE[13])
         np.testing.assert_array_equal(np.asarray(loaded.preview.data[2, 3]).squeeze(), expected)
 
+    @pytest.mark.window
     def test_the_widget_may_go_while_it_works(self, gated, qtbot, viewer):
         """No signal reaches what is no longer there."""
         widget, gate = gated

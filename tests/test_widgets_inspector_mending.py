@@ -16,7 +16,6 @@ from inspector_dock import (
     settle,
     sick,
     turn_to,
-    viewer,
     widget,
 )
 from qtpy.QtCore import QPoint, Qt, QTimer
@@ -27,7 +26,7 @@ from napari_mrcz.doctor import diagnose
 from napari_mrcz.recipe import Recipe
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["movie", "sick", "viewer", "widget"]
+__all__ = ["movie", "sick", "widget"]
 
 
 @pytest.fixture
@@ -144,6 +143,7 @@ def findings(widget):
     return [finding.field for finding in widget.doctor.findings]
 
 
+@pytest.mark.window
 def test_mending_in_place_asks_and_opens_the_layer_again(viewer, widget, qtbot, sick):
     """What is ticked alone; the pixel size that was told becomes the layer's."""
     layer = open_in(qtbot, widget, sick)

@@ -19,7 +19,6 @@ from inspector_dock import (
     settle,
     sick,
     turn_to,
-    viewer,
     widget,
 )
 from qtpy.QtCore import Qt
@@ -33,7 +32,7 @@ from napari_mrcz.widgets.inspector.frame_table import FrameTable
 from napari_mrcz.widgets.inspector.frame_view import shares
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["movie", "sick", "viewer", "widget"]
+__all__ = ["movie", "sick", "widget"]
 
 
 def flip(path, frame):

@@ -14,7 +14,6 @@ from koma_dock import (
     read_session,
     row_rect,
     settle,
-    viewer,
     widget,
 )
 from koma_session import CARBON, N_FRAMES, N_STACKS, own_cache, paths, session_folder
@@ -39,7 +38,6 @@ __all__ = [
     "paths",
     "read",
     "session_folder",
-    "viewer",
     "widget",
 ]
 
@@ -106,6 +104,7 @@ class TestTheRadius:
 class TestThePreview:
     """One stack corrected, as a layer."""
 
+    @pytest.mark.window
     def test_it_follows_what_is_chosen(self, read, qtbot, viewer, paths):
         """Stack, radius, mean, ticks: each the frames that Koma gives."""
         click_row(qtbot, read, 3)
@@ -154,6 +153,7 @@ class TestThePreview:
         settle(qtbot, read)
         assert not viewer.layers
 
+    @pytest.mark.window
     def test_the_widget_may_be_closed_meanwhile(self, read, qtbot, viewer, paths, gate):
         click_row(qtbot, read, 3)
         gate.close(paths[3], 0)
@@ -255,6 +255,7 @@ class TestCorrectingAll:
         assert "9 stacks corrected" in status.text() and "bad.mrc: cannot be read" in status.text()
         assert palette("dark").warning in status.styleSheet()
 
+    @pytest.mark.window
     def test_the_widget_may_be_closed_in_the_middle(
         self, read, qtbot, viewer, paths, tmp_path, gate
     ):

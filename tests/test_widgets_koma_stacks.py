@@ -15,7 +15,6 @@ from koma_dock import (
     read,
     read_session,
     row_rect,
-    viewer,
     widget,
 )
 from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, own_cache, paths, session_folder
@@ -35,7 +34,6 @@ __all__ = [
     "paths",
     "read",
     "session_folder",
-    "viewer",
     "widget",
 ]
 

@@ -20,7 +20,6 @@ from microed_dock import (
     settle,
     sweep,
     type_number,
-    viewer,
     widget,
 )
 from qtpy.QtCore import QEvent, Qt
@@ -29,7 +28,7 @@ from napari_mrcz.widgets.microed import widget as microed_widget
 from napari_mrcz.widgets.microed.widget import MicroED
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["fitted", "gated", "sweep", "viewer", "widget"]
+__all__ = ["fitted", "gated", "sweep", "widget"]
 
 
 # Beam and annuli ----------------------------------------------------------------------------------
@@ -73,6 +72,7 @@ def test_the_beam_is_typed(widget, qtbot):
     assert after[1] > before[1]  # a beam near a corner has larger annuli
 
 
+@pytest.mark.window
 def test_the_beam_is_dragged_with_the_mouse(widget, viewer, sweep, qtbot):
     """The point; the circles and the numbers follow."""
     qtbot.mouseClick(widget.beam.drag_button, LEFT)
@@ -118,6 +118,7 @@ def test_annuli_are_as_many_as_are_typed(widget, qtbot):
         assert len(widget.guides.rings.data) == lines
 
 
+@pytest.mark.window
 def test_the_drawing_can_be_taken_away_and_comes_back(widget, viewer, qtbot):
     """By its box, or in the layer list; the beam stays known."""
     center = widget.center
@@ -136,6 +137,7 @@ def test_the_drawing_can_be_taken_away_and_comes_back(widget, viewer, qtbot):
 # Beam stop and regions ----------------------------------------------------------------------------
 
 
+@pytest.mark.window
 def test_a_beam_stop_is_painted(fitted, viewer, sweep, qtbot):
     """On a layer made for it; what is painted is not valid, and asks for another fit."""
     qtbot.mouseClick(fitted.source.paint_button, LEFT)

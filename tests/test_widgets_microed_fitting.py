@@ -15,7 +15,6 @@ from microed_dock import (
     settle,
     sweep,
     type_number,
-    viewer,
     widget,
 )
 
@@ -24,7 +23,7 @@ from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.save_stack.widget import SaveStack
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["fitted", "gated", "sweep", "viewer", "widget"]
+__all__ = ["fitted", "gated", "sweep", "widget"]
 
 
 # Fitting ------------------------------------------------------------------------------------------
@@ -72,6 +71,7 @@ def test_an_annulus_is_chosen_in_the_table(fitted, qtbot):
     assert caught.args[0].region == fitted.result.region.value() == 2
 
 
+@pytest.mark.window
 def test_an_annulus_is_chosen_in_the_pattern(fitted, viewer, qtbot):
     """By a click; a click beside the pattern chooses nothing."""
     canvas = viewer.window._qt_viewer.canvas.native
@@ -207,6 +207,7 @@ def test_the_corrected_layer_may_be_removed(fitted, viewer, sweep, qtbot):
     assert "sweep corrected" in names(viewer)
 
 
+@pytest.mark.window
 def test_the_corrected_movie_goes_to_save_stack(fitted, viewer, tmp_path, qtbot):
     """The dock opens with the corrected layer; negative counts are written."""
     qtbot.mouseClick(fitted.result.save_button, LEFT)
@@ -230,6 +231,7 @@ def test_a_single_pattern_can_be_corrected(widget, viewer, qtbot):
 # The window ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.window
 def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, sweep, qtbot):
     """Clicks, points, layers; with a histogram on its way."""
     corrected, beam = fitted.corrected, fitted.guides.beam
@@ -245,6 +247,7 @@ def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, sweep, qtbot):
     viewer.layers.clear()
 
 
+@pytest.mark.window
 def test_the_widget_may_be_closed_while_it_fits(gated, viewer, qtbot):
     """No signal reaches what is no longer there."""
     widget, gate, _ = gated

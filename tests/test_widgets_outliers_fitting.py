@@ -14,7 +14,6 @@ from outliers_dock import (
     names,
     settle,
     type_number,
-    viewer,
     widget,
 )
 from test_widgets_outliers_model import DARK, HOT
@@ -27,7 +26,7 @@ from napari_mrcz.widgets.outliers.model import Fit
 from napari_mrcz.widgets.outliers.words import signed
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["fitted", "movie", "viewer", "widget"]
+__all__ = ["fitted", "movie", "widget"]
 
 
 @pytest.fixture
@@ -148,6 +147,7 @@ def test_a_layer_that_goes_in_the_middle_of_its_fit(gated, viewer, qtbot, how):
     assert "gated corrected" not in names(viewer)
 
 
+@pytest.mark.window
 def test_the_widget_may_be_closed_while_it_fits(gated, viewer, qtbot):
     """No signal reaches what is no longer there."""
     widget, gate, _ = gated

@@ -17,7 +17,6 @@ from outliers_dock import (
     names,
     settle,
     type_number,
-    viewer,
     widget,
 )
 from qtpy.QtCore import QPoint, Qt
@@ -34,7 +33,7 @@ from napari_mrcz.widgets.outliers.widget import OutlierPixels
 from napari_mrcz.widgets.save_stack.widget import SaveStack
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["fitted", "movie", "viewer", "widget"]
+__all__ = ["fitted", "movie", "widget"]
 
 
 # Thresholds ---------------------------------------------------------------------------------------
@@ -118,6 +117,7 @@ def test_weights_and_fill_take_effect_at_once(fitted, qtbot):
 # Before and after ---------------------------------------------------------------------------------
 
 
+@pytest.mark.window
 def test_before_and_after_by_button_and_key(fitted, viewer, movie, qtbot):
     """The button says what comes next."""
     button = fitted.buttons.toggle_button
@@ -187,6 +187,7 @@ def test_a_mask_that_the_user_removes_is_no_longer_wanted(fitted, viewer, qtbot)
     assert not fitted.buttons.mask_button.isChecked()
 
 
+@pytest.mark.window
 def test_derived_layers_may_be_removed(fitted, viewer, movie, qtbot):
     """The movie is seen again; what follows makes the corrected one anew."""
     viewer.layers.remove(fitted.layers.corrected)
@@ -212,6 +213,7 @@ def click_pixel(viewer, qtbot, movie, row: int, column: int) -> None:
     qtbot.mouseClick(canvas.native, LEFT, pos=QPoint(round(x), round(y)))
 
 
+@pytest.mark.window
 def test_a_clicked_outlier_is_shown_through_the_frames(fitted, viewer, movie, qtbot):
     """Its counts, its sigma, its kind."""
     row, column = HOT[1]
@@ -226,6 +228,7 @@ def test_a_clicked_outlier_is_shown_through_the_frames(fitted, viewer, movie, qt
     assert fitted.pixel.plot.isVisibleTo(fitted)
 
 
+@pytest.mark.window
 def test_a_click_outside_or_before_a_fit_does_nothing(widget, viewer, movie, qtbot):
     """No error, nothing to wait for."""
     click_pixel(viewer, qtbot, movie(), 20, 40)
@@ -241,6 +244,7 @@ def test_a_click_outside_or_before_a_fit_does_nothing(widget, viewer, movie, qtb
 # Saving -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.window
 def test_the_corrected_movie_goes_to_save_stack(fitted, viewer, movie, qtbot, tmp_path):
     """The dock opens, with the corrected layer; the fit is still there after."""
     qtbot.mouseClick(fitted.buttons.save_button, LEFT)
@@ -267,6 +271,7 @@ def test_the_corrected_movie_goes_to_save_stack(fitted, viewer, movie, qtbot, tm
 # The window ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.window
 def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, movie, qtbot):
     """Key, clicks, layers."""
     corrected = fitted.layers.corrected
@@ -282,6 +287,7 @@ def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, movie, qtbot):
     viewer.layers.clear()
 
 
+@pytest.mark.window
 def test_another_binding_of_the_key_comes_back(viewer, movie, qtbot):
     """When the widget is closed."""
     pressed = []

@@ -29,12 +29,6 @@ def movie(tmp_path) -> str:
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return an empty viewer."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def widget(viewer, movie, qtbot) -> SaveStack:
     """Return the widget as napari docks it, with the movie opened and estimated."""
     viewer.open(movie, plugin="napari-mrcz")
@@ -368,6 +362,7 @@ class TestCancelling:
         with nm.open(tmp_path / "gated.mrcz") as back:
             np.testing.assert_array_equal(np.asarray(back), COUNTS)
 
+    @pytest.mark.window
     def test_the_widget_may_be_closed_while_it_saves(self, gated, qtbot, viewer, tmp_path):
         """The file becomes whole, and napari says so."""
         from napari.utils.notifications import notification_manager
@@ -410,6 +405,7 @@ def test_the_widget_may_be_closed_while_it_estimates(gated, qtbot, viewer):
     gate.opened.set()
 
 
+@pytest.mark.window
 def test_layers_may_change_when_the_widget_is_gone(widget, qtbot, viewer):
     """It has let go of the viewer."""
     close(widget, viewer, qtbot)
