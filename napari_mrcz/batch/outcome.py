@@ -31,6 +31,10 @@ class Outcome:
         What it took.
     notes : tuple of str
         What else is worth knowing.
+    kept : str
+        Why a source that was to be deleted is still there; empty otherwise.
+    skipped : bool
+        Whether the result was there before, whole and of this source, and nothing was done.
     result : Any
         What was found, for whoever asked.
     """
@@ -42,6 +46,8 @@ class Outcome:
     target_nbytes: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    kept: str = ""
+    skipped: bool = False
     result: Any = field(default=None, repr=False)
 
     @classmethod

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.batch.existing import is_done
 from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.source_files import Kept, SourceFiles
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.doctor import SURPLUS, diagnose
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.grouping import grouped
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_mrcz.batch.task import Report
 
 __all__ = ["Recode"]
 
 Frame = npt.NDArray[Any]
+
+# Of a description; a header holds them as float32.
+_FLOATS = ("pixel_size", "voltage", "c3", "gain", "origin")
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,14 @@ class Recode:
     verify : bool
         Read the result back and compare every pixel with the source.
     delete : bool
-        Delete the source, if what was verified is the same and all that the source has: one that
-        was cut off, or holds more than its header says, is kept.
+        Delete the source, if it is still the file that was read and all of it is in the result.
+    judge : bool
+        Find out whether the source may be deleted, and make the reason against it the outcome's
+        `kept`, for whoever deletes it later; the outcome's result is the inode that was read.
+    skip_existing : bool
+        Do nothing where the result is there, whole and of this source.
+    footer : bool
+        Write a footer; a plain file without one is what other programs expect.
     """
 
     source: str
@@ -66,6 +79,9 @@ class Recode:
     overwrite: bool = False
     verify: bool = False
     delete: bool = False
+    judge: bool = False
+    skip_existing: bool = False
+    footer: bool = True
 
     def __call__(self, report: Report | None = None) -> Outcome:
         """Read one file and write the other.
@@ -86,39 +102,114 @@ class Recode:
                 "a source is deleted only where the result was verified to be the same"
             )
         check_paths(self.source, self.target)
-        movie, odd = _opened(self.source)
-        with movie:
-            wanted = self._wanted(movie)
-            write(
+        with SourceFiles(self.source, resting=self.delete or self.judge) as files:
+            record = files.record(**self._options())
+            skipped = self.skip_existing and is_done(
                 self.target,
-                wanted,
-                codec=self.codec,
-                level=self.level,
-                filter=self.filter,
-                block_size=self.block_size,
-                dtype=self.dtype,
-                threads=self.threads,
+                record,
+                self._shape,
                 overwrite=self.overwrite,
-                progress=staged(report, "writing"),
+                threads=self.threads,
+                progress=staged(report, "checking"),
             )
-            notes = []
-            if self.verify:
-                _compare(self.target, wanted, staged(report, "verifying"))
-                notes.append("verified: every pixel is the same")
-        before = Path(self.source).stat().st_size
-        if self.delete and odd:
-            notes.append(f"source kept, as it is not whole: {odd}")
-        elif self.delete:
-            try:
-                os.remove(self.source)
-            except OSError as error:
-                found = f"cannot be deleted: {error.strerror}"
-                advice = f"It was verified and is whole in {self.target}"
-                raise MrczError(self.source, found, advice=advice) from error
-            notes.append("source deleted")
+            notes, kept = ["there already, and whole"] * skipped, ""
+            if not skipped or self.delete:
+                with _heard() as heard:
+                    more, kept = self._do(files, record, heard, report, written=skipped)
+                notes += more
+            if self.delete and not kept:
+                try:
+                    notes.append(files.delete())
+                except Kept as reason:
+                    kept = str(reason)
+            if kept and self.delete:
+                notes.append(f"source kept: {kept}")
+            before, inode = files.nbytes, files.inode
         after = Path(self.target).stat().st_size
         seconds = time.perf_counter() - start
-        return Outcome(self.source, self.target, "", before, after, seconds, tuple(notes))
+        sizes = before, after, seconds
+        return Outcome(self.source, self.target, "", *sizes, tuple(notes), kept, skipped, inode)
+
+    def _do(
+        self,
+        files: SourceFiles,
+        record: dict[str, Any],
+        heard: list[warnings.WarningMessage],
+        report: Report | None,
+        *,
+        written: bool,
+    ) -> tuple[list[str], str]:
+        """Write and verify; return what is to be known, and why the source has to be kept."""
+        notes = []
+        with open_stack(self.source) as movie:
+            wanted = self._wanted(movie)
+            tell = staged(report, "writing")
+
+            def still_the_same(done: int, total: int | None) -> None:
+                files.check()  # what this raises leaves no file
+                tell(done, total)
+
+            if not written:
+                other = {**wanted.description.other, "source": record}
+                write(
+                    self.target,
+                    wanted.described(other=other),
+                    codec=self.codec,
+                    level=self.level,
+                    filter=self.filter,
+                    block_size=self.block_size,
+                    dtype=self.dtype,
+                    threads=self.threads,
+                    footer=self.footer,
+                    overwrite=self.overwrite,
+                    progress=still_the_same,
+                )
+                files.give_time(self.target)
+            if self.verify:
+                self._compare(wanted, staged(report, "verifying"))
+                notes.append("verified: every pixel is the same")
+            files.check()
+            kept = ""
+            if self.delete or self.judge:
+                odd = [str(warning.message).removeprefix(f"{movie.path}: ") for warning in heard]
+                kept = "; ".join([*(odd or _surplus(movie)), *_left_out(wanted, self.target)])
+        return notes, kept
+
+    def _options(self) -> dict[str, Any]:
+        """Return what the pixels of the result depend on."""
+        options = {
+            "codec": self.codec,
+            "dtype": self.dtype,
+            "group": self.group if self.group > 1 else None,
+            "decimate": Path(self.decimate).name,
+        }
+        return {name: value for name, value in options.items() if value}
+
+    def _shape(self) -> tuple[int, ...]:
+        with open_stack(self.source) as movie:
+            return self._wanted(movie).shape
+
+    def _compare(self, wanted: Stack, report: Callable[[int, int], None]) -> None:
+        """Compare the result with what was to be written: its checksums, and pixel by pixel.
+
+        Raises
+        ------
+        MrczError
+            If a frame differs; says which.
+        """
+        with open_stack(self.target) as written:
+            if written.shape != wanted.shape:
+                found = f"{written.shape} was written, where {wanted.shape} was meant"
+                raise MrczError(self.target, found)
+            pairs = zip(wanted.frame_makers(), written.frame_makers(), strict=True)
+            threads = self.threads or processors()
+            with in_order(_same_pixels, pairs, threads, "napari-mrcz-compare") as compared:
+                for index, same in enumerate(compared):
+                    if not same:
+                        found = "differs from its source"
+                        advice = "Values were rounded, or the file is damaged; the source is kept"
+                        raise MrczError(self.target, found, frame=index, advice=advice)
+                    report(index + 1, len(wanted))
 
     def _wanted(self, movie: Stack) -> Stack:
         if self.decimate:
@@ -136,39 +227,47 @@ class Recode:
         return grouped(movie, self.group) if self.group > 1 else movie
 
 
-def _opened(source: str) -> tuple[Stack, str]:
-    """Open a movie, and say what is in the file that will not be in a copy, or should have been."""
+@contextmanager
+def _heard() -> Iterator[list[warnings.WarningMessage]]:
+    """Give a list of what is warned of meanwhile; it is passed on in the end."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        movie = open_stack(source)
-    for warning in caught:
-        warnings.warn(warning.message, warning.category, stacklevel=3)
-    ours = (warning.message for warning in caught if issubclass(warning.category, MrczWarning))
-    odd = [str(message).removeprefix(f"{movie.path}: ") for message in ours]
-    if not odd and movie.header is not None:
-        odd = [finding.sentence for finding in diagnose(source) if finding.field == SURPLUS]
-    return movie, "; ".join(odd)
+        try:
+            yield caught
+        finally:
+            said = list(caught)
+    for warning in said:
+        warnings.warn(warning.message, warning.category, stacklevel=4)
 
 
-def _compare(path: str, wanted: Stack, report: Callable[[int, int], None]) -> None:
-    """See that a file holds what was meant to be written: its checksums, and pixel by pixel.
+def _surplus(movie: Stack) -> list[str]:
+    """Return what an MRC file holds beside what its header speaks of."""
+    if movie.header is None or movie.path is None:
+        return []
+    return [finding.sentence for finding in diagnose(movie.path) if finding.field == SURPLUS]
 
-    Raises
-    ------
-    MrczError
-        If a frame differs; says which.
-    """
-    with open_stack(path) as written:
-        if written.shape != wanted.shape:
-            raise MrczError(path, f"{written.shape} was written, where {wanted.shape} was meant")
-        pairs = zip(wanted.frame_makers(), written.frame_makers(), strict=True)
-        threads = processors()
-        with in_order(_same_pixels, pairs, threads, "napari-mrcz-compare") as compared:
-            for index, same in enumerate(compared):
-                if not same:
-                    advice = "Values were rounded, or the file is damaged; the source is kept"
-                    raise MrczError(path, "differs from its source", frame=index, advice=advice)
-                report(index + 1, len(wanted))
+
+def _left_out(wanted: Stack, target: str) -> list[str]:
+    """Return which parts of what is said of a movie are not in its result."""
+    with open_stack(target) as written:
+        before, after = wanted.description, written.description
+    names = [field.name for field in fields(before) if field.name not in ("path", "writer")]
+    lost = [n for n in names if not _is_kept(n, getattr(before, n), getattr(after, n))]
+    return [f"not all is in the result: {', '.join(lost)}"] if lost else []
+
+
+def _is_kept(name: str, before: Any, after: Any) -> bool:
+    if name == "labels":
+        return {label for label in before if "MRCZ" not in label.upper()} <= set(after)
+    if name == "extended" and before[0] == "json":
+        return True  # it is the metadata
+    if name == "other":
+        own = ("source", "extended")
+        before, after = ({k: v for k, v in d.items() if k not in own} for d in (before, after))
+    if name in _FLOATS:
+        return np.allclose(before, after, rtol=1e-5, atol=0)
+    same: bool = msgpack.packb(to_plain(before)) == msgpack.packb(to_plain(after))
+    return same
 
 
 def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> bool:

@@ -22,7 +22,7 @@ from napari_mrcz.errors import MrczError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["AtomicFile", "check_target"]
+__all__ = ["AtomicFile", "check_target", "rename_to_free_name"]
 
 _PARTIAL = ".partial"
 _OPEN_FILES = "/proc/self/fd"
@@ -193,7 +193,7 @@ class AtomicFile:
         if self._overwrite:
             os.replace(self._partial, self._target)
         else:
-            _rename_to_free_name(self._partial, self._target)
+            rename_to_free_name(self._partial, self._target)
         self._partial = None
 
     def _link(self, name: Path) -> None:
@@ -253,7 +253,7 @@ def _failed(path: Path, error: OSError) -> MrczError:
     return MrczError(path, f"cannot be written: {error.strerror}", advice=advice)
 
 
-def _rename_to_free_name(partial: Path, target: Path) -> None:
+def rename_to_free_name(partial: Path, target: Path) -> None:
     """Rename a file; FileExistsError if the name is taken."""
     if sys.platform == "win32":
         os.rename(partial, target)  # fails there if the name is taken

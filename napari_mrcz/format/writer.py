@@ -246,7 +246,9 @@ def _footer(
         other["extended"] = {"kind": kind, "data": raw}
     reads_as = np.dtype(np.uint8) if storage.four_bit else storage.stored
     dtype = None if storage.final == reads_as else storage.final.name
-    nothing = not (description.metadata or description.history or other or dtype)
+    nothing = not (
+        description.metadata or description.history or other.keys() - {"source"} or dtype
+    )
     if nothing and not storage.encoding.number:
         return None
     return Footer(

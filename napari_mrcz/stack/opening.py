@@ -114,7 +114,8 @@ def _open_mrc(path: Path, read_ahead: bool, cache_nbytes: int) -> Stack:
         extended=_extended(reader),
         metadata=reader.metadata,
         history=reader.footer.history,
-        other=reader.footer.other,
+        # What this file was made of, another file is not.
+        other={k: v for k, v in reader.footer.other.items() if k != "source"},
         path=str(reader.path),
     )
     return Stack(reader, description, header, read_ahead=read_ahead, cache_nbytes=cache_nbytes)

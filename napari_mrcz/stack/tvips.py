@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["is_continuation", "is_tvips", "open_tvips"]
+__all__ = ["is_continuation", "is_tvips", "open_tvips", "parts_of"]
 
 _HEADER_NBYTES = 256
 _HEADER = np.dtype(
@@ -62,6 +62,20 @@ def is_tvips(head: bytes) -> bool:
         and fields["bits"] in (8, 16)
         and min(fields["rows"], fields["columns"]) > 0
     )
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files of a recording by its first one; of a file of another format only that."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER_NBYTES)
+    except OSError:
+        return [path]
+    if not is_tvips(head):
+        return [path]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # opening it warns of missing ones
+        return _parts(path)
 
 
 def open_tvips(path: Path) -> Stack:

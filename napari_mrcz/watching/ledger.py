@@ -5,7 +5,7 @@ was interrupted is known as ours; what is done is told after:
 
 ``watching``    the folder
 ``begun``       a movie (``source``, ``size``, ``mtime_ns``) is about to be written to ``target``
-``compressed``  it was, and its pixels were compared
+``compressed``  it was, and its pixels were compared; ``kept`` says why it may not be deleted
 ``deleting``    its source is about to be deleted
 ``summed``      its sum is known: what KOMA's average and the contrasts need
 ``correcting``  it is about to be corrected into ``target``
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from napari_mrcz.watching.journal import Journal
 
 __all__ = ["Ledger", "Movie", "Summed", "Version"]
+
+# Of lines of earlier versions.
+_NOT_JUDGED = "it was not looked at whether all of it is in the result"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,10 @@ class Movie:
         When it was compressed and verified, in seconds of `time.time`; 0 if it was not.
     nbytes : int
         Size of the compressed file.
+    inode : int
+        Number of the source's file when it was read; 0 where it is not known.
+    kept : str
+        Why the source may not be deleted; empty if it may.
     deleting : bool
         Whether its source was deleted, or was about to be.
     summed : Summed or None
@@ -102,6 +109,8 @@ class Movie:
     target: str
     compressed: float = 0.0
     nbytes: int = 0
+    inode: int = 0
+    kept: str = ""
     deleting: bool = False
     summed: Summed | None = None
     corrected: str = ""
@@ -196,7 +205,9 @@ class Ledger:
         movie = self._movies[source]
         if event == "compressed":
             when = datetime.fromisoformat(line["time"]).timestamp()
-            movie = replace(movie, compressed=when, nbytes=line["nbytes"])
+            kept = line.get("kept", _NOT_JUDGED)
+            inode = line.get("inode", 0)
+            movie = replace(movie, compressed=when, nbytes=line["nbytes"], inode=inode, kept=kept)
         elif event == "deleting":
             movie = replace(movie, deleting=True)
         elif event == "summed":

@@ -11,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch import Outcome, Recode
 from napari_mrcz.batch.run import attempt
+from napari_mrcz.batch.source_files import Kept, SourceFiles
+from napari_mrcz.batch.task import staged
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format import verify
 from napari_mrcz.texts import size_text
 from napari_mrcz.watching.arrival import Look
 from napari_mrcz.watching.job import DiskFull, Job, free_nbytes
@@ -241,7 +244,7 @@ class Watch:
             movie = self.ledger.movie(found.source)
             if movie is None or not movie.compressed or movie.version != found.version:
                 return self._job("compressed", found, self._compress)
-            if self.delete:
+            if self.delete and not movie.kept:
                 return self._job("deleted", found, self._delete)
         return None if self.corrections is None else self.corrections.next(ending=ending)
 
@@ -265,6 +268,8 @@ class Watch:
             self.tell("there is room again: it goes on")
             self._paused = False
         if outcome.ok:
+            if outcome.kept:
+                self._failed[job.movie] = job.version
             return Step(job.kind, outcome)
         now = self.arrivals.version(job.movie)
         if job.kind == "compressed" and now not in (None, job.version):
@@ -287,28 +292,46 @@ class Watch:
         if movie is None or movie.version != found.version or movie.target != str(target):
             version = {"size": found.version.size, "mtime_ns": found.version.mtime_ns}
             self.ledger.record("begun", source=found.source, target=str(target), **version)
-        task = Recode(str(source), str(target), **self.options, verify=True, overwrite=replaces)
+        task = Recode(
+            str(source), str(target), **self.options, verify=True, judge=True, overwrite=replaces
+        )
         outcome = task(report)
         if self.arrivals.version(found.source) != found.version:
             raise MrczError(source, "has changed while it was compressed")
-        self.ledger.record("compressed", source=found.source, nbytes=outcome.target_nbytes)
-        return outcome
+        said = {"nbytes": outcome.target_nbytes, "inode": outcome.result, "kept": outcome.kept}
+        self.ledger.record("compressed", source=found.source, **said)
+        return self._keeping(replace(outcome, result=None), outcome.kept)
 
     def _delete(self, found: Found, report: Report | None) -> Outcome:
         source, movie = self.arrivals.path(found.source), self.ledger.movie(found.source)
-        if movie is None or os.stat(movie.target).st_size != movie.nbytes:
-            advice = "The source is kept"
-            raise MrczError(source, "its result is not as it was verified", advice=advice)
-        if self.arrivals.version(found.source) != found.version:
-            raise MrczError(source, "has changed, and is kept")
-        if not movie.deleting:
-            self.ledger.record("deleting", source=found.source)
-        # The marker first: it would call the next movie of this name finished.
         marker = self.arrivals.marker_of(found.source)
-        if marker is not None:
-            marker.unlink(missing_ok=True)
-        os.remove(source)
-        return Outcome(str(source), notes=("source deleted",))
+        with SourceFiles(str(source), resting=True) as files:
+            if movie is None or self.arrivals.version(found.source) != found.version:
+                raise MrczError(source, "has changed, and is kept")
+            checked = verify(movie.target, progress=staged(report, "checking the result"))
+            if not checked or os.stat(movie.target).st_size != movie.nbytes:
+                advice = "The source is kept"
+                raise MrczError(source, "its result is not as it was verified", advice=advice)
+
+            def before() -> None:
+                if not movie.deleting:
+                    self.ledger.record("deleting", source=found.source)
+                # The marker first: it would call the next movie of this name finished.
+                if marker is not None:
+                    marker.unlink(missing_ok=True)
+
+            try:
+                if movie.inode not in (0, files.inode):
+                    raise Kept("another file has its name now")
+                return Outcome(str(source), notes=(files.delete(before),))
+            except Kept as reason:
+                return self._keeping(Outcome(str(source)), str(reason))
+
+    def _keeping(self, outcome: Outcome, why: str) -> Outcome:
+        """Return an outcome that says why a source is kept that was to be deleted."""
+        if not self.delete or not why:
+            return replace(outcome, kept="")
+        return replace(outcome, kept=why, notes=(*outcome.notes, f"source kept: {why}"))
 
     def _wait_for_room(self) -> None:
         """Wait until there is more room than there is now."""

@@ -1,0 +1,338 @@
+"""The files of a movie while it is worked on: held open, and deleted only if they are unchanged.
+
+A file is known by what its open descriptor says (device, inode, size, times), not by its name,
+which another file can take at any moment. To be deleted it is moved aside first, to a name that
+nobody else knows; if it is another file than the one that was read, it gets its name back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.stack.tvips import parts_of
+from napari_mrcz.format.atomic import rename_to_free_name
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Kept", "SourceFiles"]
+
+# Times of change may be this coarse, and coarser where they are whole seconds (FAT: 2 s).
+_TICK_S, _COARSE_TICK_S = 0.02, 2.0
+# File systems whose servers decide on leases: there a refusal says nothing of writers.
+_NETWORKED = ("nfs", "nfs4", "cifs", "smb3")
+_ASIDE = ".deleting"
+
+_GONE = "it is not there any more: somebody has renamed or deleted it"
+_OTHER = "another file has its name now"
+_CHANGED = "it was written to while it was read"
+_WRITTEN = "another program has it open to write to it"
+
+
+class Kept(Exception):
+    """A source that is not deleted; the message says why."""
+
+
+class _State(NamedTuple):
+    """A file as its descriptor shows it."""
+
+    device: int
+    inode: int
+    nbytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> _State:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class SourceFiles:
+    """The files of one movie, open from before they are read until the work is done.
+
+    Parameters
+    ----------
+    path : str
+        The movie; of a recording in several files, the first.
+    resting : bool
+        Wait until a file that was written just now can show by its time that it is written again.
+    """
+
+    def __init__(self, path: str, *, resting: bool = False) -> None:
+        self.path = path
+        self._files: list[_Held] = []
+        try:
+            for part in parts_of(Path(path)):
+                self._files.append(_Held(part, resting=resting))
+        except OSError:
+            self.close()  # whoever reads it says why it cannot be opened
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all files together."""
+        return sum(held.state.nbytes for held in self._files)
+
+    @property
+    def inode(self) -> int:
+        """Number of the first file; 0 if it could not be opened."""
+        return self._files[0].state.inode if self._files else 0
+
+    def record(self, **options: Any) -> dict[str, Any]:
+        """Return what a result says of its source, to be recognised by `existing.why_not_done`."""
+        mtime_ns = self._files[0].state.mtime_ns if self._files else 0
+        said = {"name": Path(self.path).name, "size": self.nbytes, "mtime_ns": mtime_ns}
+        return {**said, "options": options}
+
+    def check(self) -> None:
+        """Check that nobody has written to the files since they were opened.
+
+        Raises
+        ------
+        MrczError
+            If somebody has.
+        """
+        for held in self._files:
+            if held.was_written():
+                advice = "Do this again when the file is finished"
+                raise MrczError(held.path, "was written to while it was read", advice=advice)
+
+    def give_time(self, target: str) -> None:
+        """Set a result's time of change to that of its source."""
+        if self._files:
+            mtime_ns = self._files[0].state.mtime_ns
+            with contextlib.suppress(OSError):  # a file system that does not allow it
+                os.utime(target, ns=(mtime_ns, mtime_ns))
+
+    def delete(self, before: Callable[[], None] = lambda: None) -> str:
+        """Delete the files, all or none.
+
+        Parameters
+        ----------
+        before : callable
+            Called when all is checked and the files are about to go; what it raises keeps them.
+
+        Returns
+        -------
+        str
+            What was deleted.
+
+        Raises
+        ------
+        Kept
+            If one is not the file that was opened, or is being written to.
+        MrczError
+            If the system refuses.
+        """
+        if not self._files:
+            raise Kept("it could not be opened")
+        if parts_of(Path(self.path)) != [held.path for held in self._files]:
+            raise Kept("its recording has other files than before")
+        for held in self._files:
+            held.check_name()
+        try:
+            with _aside(self._files):
+                for held in self._files:
+                    held.check_aside()
+                before()
+                for held in self._files:
+                    held.remove()
+        except OSError as error:
+            found = f"cannot be deleted: {error.strerror}"
+            advice = "It was verified and is whole in the result"
+            raise MrczError(self.path, found, advice=advice) from error
+        if len(self._files) > 1:
+            return f"source deleted: {len(self._files)} files"
+        return self._files[0].farewell
+
+    def close(self) -> None:
+        """Close the files."""
+        for held in self._files:
+            held.close()
+        self._files = []
+
+    def __enter__(self) -> SourceFiles:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+class _Held:
+    """One open file."""
+
+    def __init__(self, path: Path, *, resting: bool) -> None:
+        self.path = path
+        self.aside: Path | None = None
+        self._is_leased = False
+        entry = os.lstat(path)
+        self._entry = entry.st_dev, entry.st_ino
+        self._leads_to = Path(os.path.realpath(path)) if stat.S_ISLNK(entry.st_mode) else None
+        # Without waiting for someone to write to it, should it be a pipe.
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        self._descriptor = os.open(path, flags)
+        status = os.fstat(self._descriptor)
+        if resting:
+            _rest(status.st_mtime_ns)
+            status = os.fstat(self._descriptor)
+        self.state = _State.of(status)
+        # Changes with its names and rights, too: it shows that a file was away for a while.
+        self._ctime_ns = status.st_ctime_ns
+        self._links = status.st_nlink
+
+    @property
+    def farewell(self) -> str:
+        """What to say when it was deleted."""
+        if self._leads_to is not None:
+            return f"source deleted, a link; the file it leads to stays at {self._leads_to}"
+        if self._links > 1:
+            others = "another name" if self._links == 2 else f"{self._links - 1} other names"
+            return f"source deleted; the file stays under {others}"
+        return "source deleted"
+
+    def was_written(self) -> bool:
+        """Return whether the open file has changed."""
+        return _State.of(os.fstat(self._descriptor)) != self.state
+
+    def check_name(self) -> None:
+        """Check that the name leads to the file, which was neither written to nor moved."""
+        try:
+            entry, status = os.lstat(self.path), os.fstat(self._descriptor)
+            named = _State.of(os.stat(self.path))
+        except FileNotFoundError:
+            raise Kept(_GONE) from None
+        if _State.of(status) != self.state:
+            raise Kept(_CHANGED)
+        if (entry.st_dev, entry.st_ino) != self._entry or named != self.state:
+            raise Kept(_OTHER)
+        if os.name != "nt" and status.st_ctime_ns != self._ctime_ns:
+            raise Kept("it was renamed, linked or had its rights changed while it was read")
+
+    def check_aside(self) -> None:
+        """Check that the file that was moved aside is the one that was read, and at rest."""
+        if self.aside is None:
+            raise Kept("it could not be moved")
+        entry, status = os.lstat(self.aside), os.stat(self.aside)
+        if (entry.st_dev, entry.st_ino) != self._entry or _State.of(status) != self.state:
+            raise Kept(_OTHER)
+        if self._descriptor >= 0:
+            if self._leads_to is None:  # of a link only the link goes
+                self._is_leased = _leased(self._descriptor, self.state)
+            if self.was_written():
+                raise Kept(_CHANGED)
+
+    def remove(self) -> None:
+        """Delete the file that was moved aside."""
+        if self.aside is None:
+            return
+        if self._is_leased and fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+            raise Kept(_WRITTEN)  # somebody waits to
+        os.remove(self.aside)
+        self.aside = None
+
+    def close(self) -> None:
+        """Close the file; whoever waits to write to it does so then."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+@contextlib.contextmanager
+def _aside(files: list[_Held]) -> Iterator[None]:
+    """Move files to names that nobody knows; those that are still there go back in the end."""
+    left = []
+    try:
+        for held in files:
+            aside = held.path.with_name(f"{held.path.name}.{secrets.token_hex(4)}{_ASIDE}")
+            if sys.platform == "win32":
+                held.close()  # an open file cannot be renamed there
+            try:
+                os.rename(held.path, aside)
+            except FileNotFoundError:
+                raise Kept(_GONE) from None
+            held.aside = aside
+        yield
+    finally:
+        for held in files:
+            if held.aside is not None:
+                try:
+                    rename_to_free_name(held.aside, held.path)
+                except OSError:
+                    left.append(held.aside)
+                held.aside = None
+        if left:
+            raise Kept(f"{_OTHER}; it is {', '.join(map(str, left))}")
+
+
+def _rest(mtime_ns: int) -> None:
+    """Wait until a change would show in a file's time, where it was changed a moment ago."""
+    tick = _COARSE_TICK_S if mtime_ns % 10**9 == 0 else _TICK_S
+    age = time.time() - mtime_ns / 1e9
+    if 0 <= age < tick:
+        time.sleep(tick - age)
+
+
+def _leased(descriptor: int, state: _State) -> bool:
+    """Take a lease of a file, which is given only where no process has it open for writing.
+
+    Whoever opens it for writing waits from then on, until the descriptor is closed.
+
+    Raises
+    ------
+    Kept
+        If a process has it open for writing.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        # What is sent when somebody waits; the usual signal would end the process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN and not _is_networked(state.device):
+            raise Kept(_WRITTEN) from None
+        if _has_writer(state):  # a file of somebody else, or a file system without leases
+            raise Kept(_WRITTEN) from None
+        return False
+    return True
+
+
+def _is_networked(device: int) -> bool:
+    major, minor = os.major(device), os.minor(device)
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    kinds = [
+        line.partition(" - ")[2].split()[0]
+        for line in mounts
+        if line.split()[2] == f"{major}:{minor}"
+    ]
+    return any(kind in _NETWORKED for kind in kinds)
+
+
+def _has_writer(state: _State) -> bool:
+    """Return whether a process that may be looked at has a file open for writing."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # of another user, or gone by now
+            for entry in os.scandir(process / "fd"):
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    status = os.stat(entry.path)
+                    if (status.st_dev, status.st_ino) != (state.device, state.inode):
+                        continue
+                    said = (process / "fdinfo" / entry.name).read_text()
+                    flags = int(said.split("flags:")[1].split()[0], 8)
+                    if flags & os.O_ACCMODE != os.O_RDONLY:
+                        return True
+    return False
