@@ -59,7 +59,8 @@ class Recode:
         Delete the source, if it is still the file that was read and all of it is in the result.
     judge : bool
         Find out whether the source may be deleted, and make the reason against it the outcome's
-        `kept`, for whoever deletes it later; the outcome's result is the inode that was read.
+        `kept`, for whoever deletes it later; the outcome's result is the
+        `stamp` of what was read.
     skip_existing : bool
         Do nothing where the result is there, whole and of this source.
     footer : bool
@@ -124,11 +125,11 @@ class Recode:
                     kept = str(reason)
             if kept and self.delete:
                 notes.append(f"source kept: {kept}")
-            before, inode = files.nbytes, files.inode
+            before, stamp = files.nbytes, files.stamp
         after = Path(self.target).stat().st_size
         seconds = time.perf_counter() - start
         sizes = before, after, seconds
-        return Outcome(self.source, self.target, "", *sizes, tuple(notes), kept, skipped, inode)
+        return Outcome(self.source, self.target, "", *sizes, tuple(notes), kept, skipped, stamp)
 
     def _do(
         self,

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.stack.tvips import parts_of
 from napari_mrcz.format.atomic import rename_to_free_name
+from napari_mrcz.stack.tvips import parts_of
 
 if sys.platform != "win32":
     import fcntl
@@ -28,7 +28,7 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Kept", "SourceFiles"]
+__all__ = ["TOUCHED", "Kept", "SourceFiles"]
 
 # Times of change may be this coarse, and coarser where they are whole seconds (FAT: 2 s).
 _TICK_S, _COARSE_TICK_S = 0.02, 2.0
@@ -38,6 +38,8 @@ _ASIDE = ".deleting"
 
 _GONE = "it is not there any more: somebody has renamed or deleted it"
 _OTHER = "another file has its name now"
+TOUCHED = "it was renamed, linked or had its rights changed after it was read"
+"""Why a source is kept whose contents and times look the same, but not its system's record."""
 _CHANGED = "it was written to while it was read"
 _WRITTEN = "another program has it open to write to it"
 
@@ -73,6 +75,8 @@ class SourceFiles:
     def __init__(self, path: str, *, resting: bool = False) -> None:
         self.path = path
         self._files: list[_Held] = []
+        if not os.path.isfile(path):  # whoever reads it says so
+            return
         try:
             for part in parts_of(Path(path)):
                 self._files.append(_Held(part, resting=resting))
@@ -85,9 +89,10 @@ class SourceFiles:
         return sum(held.state.nbytes for held in self._files)
 
     @property
-    def inode(self) -> int:
-        """Number of the first file; 0 if it could not be opened."""
-        return self._files[0].state.inode if self._files else 0
+    def stamp(self) -> tuple[int, int] | None:
+        """Inode of the first file and when that last changed, in ns: kept by the journal."""
+        held = self._files[0] if self._files else None
+        return None if held is None else (held.state.inode, held.ctime_ns)
 
     def record(self, **options: Any) -> dict[str, Any]:
         """Return what a result says of its source, to be recognised by `existing.why_not_done`."""
@@ -188,7 +193,7 @@ class _Held:
             status = os.fstat(self._descriptor)
         self.state = _State.of(status)
         # Changes with its names and rights, too: it shows that a file was away for a while.
-        self._ctime_ns = status.st_ctime_ns
+        self.ctime_ns = status.st_ctime_ns
         self._links = status.st_nlink
 
     @property
@@ -216,8 +221,10 @@ class _Held:
             raise Kept(_CHANGED)
         if (entry.st_dev, entry.st_ino) != self._entry or named != self.state:
             raise Kept(_OTHER)
-        if os.name != "nt" and status.st_ctime_ns != self._ctime_ns:
-            raise Kept("it was renamed, linked or had its rights changed while it was read")
+        if os.name != "nt" and status.st_ctime_ns != self.ctime_ns:
+            raise Kept(TOUCHED)
+        if self._leads_to is None:  # of a link only the link goes
+            self._is_leased = _leased(self._descriptor, self.state)
 
     def check_aside(self) -> None:
         """Check that the file that was moved aside is the one that was read, and at rest."""
@@ -226,20 +233,28 @@ class _Held:
         entry, status = os.lstat(self.aside), os.stat(self.aside)
         if (entry.st_dev, entry.st_ino) != self._entry or _State.of(status) != self.state:
             raise Kept(_OTHER)
-        if self._descriptor >= 0:
-            if self._leads_to is None:  # of a link only the link goes
-                self._is_leased = _leased(self._descriptor, self.state)
-            if self.was_written():
-                raise Kept(_CHANGED)
+        if self._descriptor >= 0 and self.was_written():
+            raise Kept(_CHANGED)
+        if not self._is_leased and self._leads_to is None and _has_writer(self.state):
+            raise Kept(_WRITTEN)
 
     def remove(self) -> None:
         """Delete the file that was moved aside."""
         if self.aside is None:
             return
-        if self._is_leased and fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+        if self._is_leased and not self._has_lease():
             raise Kept(_WRITTEN)  # somebody waits to
         os.remove(self.aside)
         self.aside = None
+
+    def stamp_anew(self) -> None:
+        """Take over the time at which it was moved back, if nobody else can have changed it."""
+        if self._is_leased and self._has_lease():
+            self.ctime_ns = os.fstat(self._descriptor).st_ctime_ns
+
+    def _has_lease(self) -> bool:
+        """Return whether nobody waits to write to the file."""
+        return bool(fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK)
 
     def close(self) -> None:
         """Close the file; whoever waits to write to it does so then."""
@@ -268,6 +283,7 @@ def _aside(files: list[_Held]) -> Iterator[None]:
             if held.aside is not None:
                 try:
                     rename_to_free_name(held.aside, held.path)
+                    held.stamp_anew()
                 except OSError:
                     left.append(held.aside)
                 held.aside = None
@@ -324,6 +340,8 @@ def _is_networked(device: int) -> bool:
 
 def _has_writer(state: _State) -> bool:
     """Return whether a process that may be looked at has a file open for writing."""
+    if sys.platform != "linux":
+        return False
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # of another user, or gone by now
             for entry in os.scandir(process / "fd"):

@@ -7,6 +7,7 @@ was interrupted is known as ours; what is done is told after:
 ``begun``       a movie (``source``, ``size``, ``mtime_ns``) is about to be written to ``target``
 ``compressed``  it was, and its pixels were compared; ``kept`` says why it may not be deleted
 ``deleting``    its source is about to be deleted
+``kept``        it was not, as it had changed or somebody writes to it (``why``)
 ``summed``      its sum is known: what KOMA's average and the contrasts need
 ``correcting``  it is about to be corrected into ``target``
 ``corrected``   it was
@@ -92,8 +93,8 @@ class Movie:
         When it was compressed and verified, in seconds of `time.time`; 0 if it was not.
     nbytes : int
         Size of the compressed file.
-    inode : int
-        Number of the source's file when it was read; 0 where it is not known.
+    stamp : tuple of int
+        Inode of the source, and when that last changed, in ns: `SourceFiles.stamp` as it was read.
     kept : str
         Why the source may not be deleted; empty if it may.
     deleting : bool
@@ -109,7 +110,7 @@ class Movie:
     target: str
     compressed: float = 0.0
     nbytes: int = 0
-    inode: int = 0
+    stamp: tuple[int, ...] = ()
     kept: str = ""
     deleting: bool = False
     summed: Summed | None = None
@@ -205,11 +206,17 @@ class Ledger:
         movie = self._movies[source]
         if event == "compressed":
             when = datetime.fromisoformat(line["time"]).timestamp()
-            kept = line.get("kept", _NOT_JUDGED)
-            inode = line.get("inode", 0)
-            movie = replace(movie, compressed=when, nbytes=line["nbytes"], inode=inode, kept=kept)
+            movie = replace(
+                movie,
+                compressed=when,
+                nbytes=line["nbytes"],
+                stamp=tuple(line.get("stamp", ())),
+                kept=line.get("kept", _NOT_JUDGED),
+            )
         elif event == "deleting":
             movie = replace(movie, deleting=True)
+        elif event == "kept":
+            movie = replace(movie, deleting=False, stamp=tuple(line["stamp"]))
         elif event == "summed":
             small = np.array(line["thumbnail"], np.float64)
             y, x = line["shape"]

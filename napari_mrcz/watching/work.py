@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch import Outcome, Recode
 from napari_mrcz.batch.run import attempt
-from napari_mrcz.batch.source_files import Kept, SourceFiles
+from napari_mrcz.batch.source_files import TOUCHED, Kept, SourceFiles
 from napari_mrcz.batch.task import staged
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import verify
@@ -298,7 +298,7 @@ class Watch:
         outcome = task(report)
         if self.arrivals.version(found.source) != found.version:
             raise MrczError(source, "has changed while it was compressed")
-        said = {"nbytes": outcome.target_nbytes, "inode": outcome.result, "kept": outcome.kept}
+        said = {"nbytes": outcome.target_nbytes, "stamp": outcome.result, "kept": outcome.kept}
         self.ledger.record("compressed", source=found.source, **said)
         return self._keeping(replace(outcome, result=None), outcome.kept)
 
@@ -313,18 +313,23 @@ class Watch:
                 advice = "The source is kept"
                 raise MrczError(source, "its result is not as it was verified", advice=advice)
 
+            if movie.stamp != files.stamp:
+                return self._keeping(Outcome(str(source)), TOUCHED)
+            if not movie.deleting:
+                self.ledger.record("deleting", source=found.source)
+
             def before() -> None:
-                if not movie.deleting:
-                    self.ledger.record("deleting", source=found.source)
                 # The marker first: it would call the next movie of this name finished.
                 if marker is not None:
                     marker.unlink(missing_ok=True)
 
             try:
-                if movie.inode not in (0, files.inode):
-                    raise Kept("another file has its name now")
                 return Outcome(str(source), notes=(files.delete(before),))
-            except Kept as reason:
+            except BaseException as reason:  # an interrupt, too, leaves the source where it was
+                said = {"stamp": files.stamp, "why": str(reason)}
+                self.ledger.record("kept", source=found.source, **said)
+                if not isinstance(reason, Kept):
+                    raise
                 return self._keeping(Outcome(str(source)), str(reason))
 
     def _keeping(self, outcome: Outcome, why: str) -> Outcome:
