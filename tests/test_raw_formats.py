@@ -1,10 +1,14 @@
 """TVIPS recordings and SMV images: every type, what is cut off or missing, and what headers say."""
 
+import bz2
+import gzip
+import pickle
 import tracemalloc
 
 import numpy as np
+import psutil
 import pytest
-from foreign_files import smv_bytes, write_tvips
+from foreign_files import DmWriter, image, smv_bytes, write_tvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -232,3 +236,34 @@ def test_fabio_and_we_read_what_the_other_wrote(tmp_path):
     with nm.open(tmp_path / "theirs.img") as movie:
         np.testing.assert_array_equal(movie[0], FRAMES[0, ::-1])
         assert movie.metadata["smv"]["DISTANCE"] == "1"
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+def test_packed_files_are_read_as_others_are(tmp_path, suffix, pack):
+    for number in (1, 2):
+        packed = pack(smv_bytes(FRAMES[number], PHI=number))
+        (tmp_path / f"x_{number}.img{suffix}").write_bytes(packed)
+    with open_sweep([tmp_path / f"x_{number}.img{suffix}" for number in (1, 2)]) as movie:
+        np.testing.assert_array_equal(movie, FRAMES[1:3])
+        assert movie.metadata["smv"]["PHI"] == ["1", "2"]
+    first, *later = write_tvips(tmp_path / "rec.tvips", FRAMES, parts=3)
+    for part in (first, *later):
+        part.with_name(part.name + suffix).write_bytes(pack(part.read_bytes()))
+        part.unlink()
+    with nm.open(f"{first}{suffix}") as movie:
+        np.testing.assert_array_equal(movie, FRAMES)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(movie)), FRAMES)
+    content = DmWriter().images([image(FRAMES)])
+    (tmp_path / f"x.dm4{suffix}").write_bytes(pack(content))
+    with nm.open(tmp_path / f"x.dm4{suffix}") as movie:
+        np.testing.assert_array_equal(movie, FRAMES[:, ::-1])
+
+
+def test_many_images_are_not_open_at_once(tmp_path):
+    paths = [tmp_path / f"x_{number}.img" for number in range(40)]
+    for path in paths:
+        path.write_bytes(smv_bytes(FRAMES[0]))
+    before = len(psutil.Process().open_files())
+    with open_sweep(paths) as movie:
+        np.asarray(movie)
+        assert len(psutil.Process().open_files()) <= before + 8

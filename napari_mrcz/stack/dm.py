@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description
+from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
@@ -100,8 +101,17 @@ def open_dm(path: Path) -> Stack:
     MrczWarning
         If there are further objects in the file, beside a thumbnail, or tags that are not kept.
     """
-    path = path.absolute()
-    tags, order = read_tags(path, _LONGEST_ARRAY, _MOST_ARRAYS)
+    file = open_file(path.absolute())
+    try:
+        return _opened(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _opened(file: RandomAccessFile) -> Stack:
+    path = file.path
+    tags, order = read_tags(file, _LONGEST_ARRAY, _MOST_ARRAYS)
     objects = _objects(path, tags)
     wanted = _without_thumbnails(objects, tags)
     if not wanted:
@@ -115,10 +125,10 @@ def open_dm(path: Path) -> Stack:
         named = "; ".join(others[:_MOST_NAMED]) + "; ..." * (len(others) > _MOST_NAMED)
         count = "1 further object" if len(others) == 1 else f"{len(others)} further objects"
         found = f"{count} in the file beside {movie}, not read: {named}"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=3)
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
     n, y, x = (1,) * (3 - len(movie.shape)) + movie.shape
     dtype = np.dtype(_DTYPES[movie.data_type]).newbyteorder(order)
-    run = FrameRun(path, movie.pixels.offset, y * x * dtype.itemsize, n)
+    run = FrameRun(file, movie.pixels.offset, y * x * dtype.itemsize, n)
     microscope = _at(movie.tags, "ImageTags", "Microscope Info")
     description = Description(
         pixel_size=(0.0, _pixel_size(movie, 1), _pixel_size(movie, 0)),
@@ -188,7 +198,7 @@ def _kept(path: Path, tags: dict[str, Any]) -> Any:
     found = kept(tags, "")
     if left_out:
         named = ", ".join(left_out[:_MOST_NAMED]) + ", ..." * (len(left_out) > _MOST_NAMED)
-        warnings.warn(f"{path}: long tags that are not kept: {named}", MrczWarning, stacklevel=4)
+        warnings.warn(f"{path}: long tags that are not kept: {named}", MrczWarning, stacklevel=5)
     return found
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.lib.recfunctions import structured_to_unstructured
@@ -20,7 +20,7 @@ from numpy.lib.recfunctions import structured_to_unstructured
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from napari_mrcz.format.files import RandomAccessFile
 
 __all__ = ["ArrayPlace", "read_tags"]
 
@@ -47,12 +47,14 @@ class ArrayPlace:
     nbytes: int
 
 
-def read_tags(path: Path, longest: int, most: int) -> tuple[dict[str, Any], Literal["<", ">"]]:
+def read_tags(
+    file: RandomAccessFile, longest: int, most: int
+) -> tuple[dict[str, Any], Literal["<", ">"]]:
     """Read all tags of a file.
 
     Parameters
     ----------
-    path : Path
+    file : RandomAccessFile
         The file.
     longest, most : int
         Bytes of one array, and of all arrays together, that are read; all others, and the pixels
@@ -70,28 +72,24 @@ def read_tags(path: Path, longest: int, most: int) -> tuple[dict[str, Any], Lite
     MrczError
         If it is not such a file, damaged or cut off.
     """
-    try:
-        with path.open("rb") as file:
-            reader = _Reader(path, file, longest, most)
-            return reader.root(), reader.order
-    except OSError as error:
-        raise MrczError(path, f"cannot be read: {error.strerror}") from error
+    reader = _Reader(file, longest, most)
+    return reader.root(), reader.order
 
 
 class _Reader:
-    def __init__(self, path: Path, file: BinaryIO, longest: int, most: int) -> None:
-        self._path, self._file = path, file
+    def __init__(self, file: RandomAccessFile, longest: int, most: int) -> None:
+        self._path, self._file = file.path, file.stream()
         self._longest, self._left = longest, most
-        self._end = os.fstat(file.fileno()).st_size
+        self._end = file.nbytes
         self._n_tags = 0
         (version,) = struct.unpack(">I", self._read(4))
         if version not in (3, 4):
-            raise MrczError(path, "neither a DM3 nor a DM4 file", offset=0)
+            raise MrczError(self._path, "neither a DM3 nor a DM4 file", offset=0)
         # Sizes and counts of the layout.
         self._long = "I" if version == 3 else "Q"
         _, little = self._unpack(f"{self._long}I")
         if little not in (0, 1):
-            raise MrczError(path, f"a byte order of {little}, where DM files have 0 or 1")
+            raise MrczError(self._path, f"a byte order of {little}, where DM files have 0 or 1")
         self.order: Literal["<", ">"] = "<" if little else ">"
 
     def root(self) -> dict[str, Any]:

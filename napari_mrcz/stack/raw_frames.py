@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format.files import RandomAccessFile, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ __all__ = ["LARGEST_SIDE", "FrameRun", "RawFrames"]
 LARGEST_SIDE = 2**16
 """More rows or columns than any camera has: what claims them is damaged."""
 
+# Of movies in more files than these, a file is open only while it is read.
+_MOST_OPEN = 8
+
 Frame = npt.NDArray[Any]
 
 
@@ -30,8 +34,8 @@ class FrameRun:
 
     Attributes
     ----------
-    path : Path
-        The file.
+    file : RandomAccessFile
+        The file; it may be packed.
     offset : int
         Byte at which the pixels of the first frame begin.
     step : int
@@ -40,10 +44,13 @@ class FrameRun:
         Number of frames.
     """
 
-    path: Path
+    file: RandomAccessFile
     offset: int
     step: int
     count: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.file.path, self.offset, self.step, self.count)
 
 
 class RawFrames:
@@ -83,20 +90,20 @@ class RawFrames:
         Raises
         ------
         MrczError
-            If the file is gone, or shorter than when it was opened.
+            If the file is gone, changed, or damaged where it is packed.
         """
         at = bisect.bisect_right(self._ends, frame)
         run = self.runs[at]
         offset = run.offset + run.step * (frame - (self._ends[at] - run.count))
-        count = self._page_shape[0] * self._page_shape[1]
-        try:
-            pixels = np.fromfile(run.path, self._stored, count, offset=offset)
-        except OSError as error:
-            raise MrczError(run.path, f"cannot be read: {error.strerror}", frame=frame) from error
-        if len(pixels) != count:
-            found = f"it ends after {len(pixels)} of {count} pixels; it was whole when opened"
-            raise MrczError(run.path, found, frame=frame, offset=offset)
-        flipped = pixels.reshape(self._page_shape)[::-1]
+        rows, columns = self._page_shape
+        buffer = np.empty(rows * columns * self._stored.itemsize, np.uint8)
+        got = run.file.read_into(offset, buffer.data)
+        if len(self.runs) > _MOST_OPEN:
+            run.file.close()
+        if got != len(buffer):
+            found = f"it ends after {got} of {len(buffer)} bytes; it was whole when opened"
+            raise MrczError(run.file.path, found, frame=frame, offset=offset)
+        flipped = buffer.view(self._stored).reshape(self._page_shape)[::-1]
         if out is None:
             return np.ascontiguousarray(flipped, self.dtype)
         out[...] = flipped
@@ -107,4 +114,10 @@ class RawFrames:
         return np.array(self.read_frame(frame)[window])
 
     def close(self) -> None:
-        """Do nothing: no file stays open."""
+        """Close the files; reading opens them again."""
+        for run in self.runs:
+            run.file.close()
+
+
+def _reopened(path: Path, offset: int, step: int, count: int) -> FrameRun:
+    return FrameRun(open_file(path), offset, step, count)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.files import open_file
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 
@@ -28,6 +29,7 @@ __all__ = ["frame_header", "is_smv", "merged", "open_smv", "write_smv"]
 
 _BLOCK = 512
 _LONGEST_HEADER = 2**22
+_LENGTH = re.compile(rb"\s*\{.*?HEADER_BYTES\s*=\s*(\d{1,9})", re.DOTALL)
 _MOST_IMAGES = 2**24
 # These describe the pixels and belong to whoever writes them; the others are the experiment's.
 _OF_PIXELS = re.compile(r"HEADER_BYTES|DIM|BYTE_ORDER|TYPE|Data_type|SIZE\d", re.IGNORECASE)
@@ -81,7 +83,7 @@ def open_smv(paths: Sequence[Path]) -> Stack:
             raise MrczError(path, found, advice="Open it by itself")
     frames = RawFrames([run for _, run, _, _ in read], page_shape, stored)
     description = Description(
-        path=str(first.path),
+        path=str(first.file.path),
         voltage=_kilovolts(headers[0].get("WAVELENGTH", "")),
         metadata={"smv": merged(headers)},
     )
@@ -148,17 +150,15 @@ def write_smv(
 
 def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dtype[Any]]:
     """Return a file's header, and where its pixels are, of which shape and type."""
+    file = open_file(path)
     try:
-        with path.open("rb") as file:
-            start = file.read(_BLOCK)
-            stated = re.search(rb"^\s*\{.*?HEADER_BYTES\s*=\s*(\d{1,9})", start, re.DOTALL)
-            if stated is None or not 0 < int(stated[1]) <= _LONGEST_HEADER:
-                raise MrczError(path, "no header of SMV", offset=0)
-            nbytes = int(stated[1])
-            raw = start[:nbytes] + file.read(nbytes - len(start[:nbytes]))
-        length = path.stat().st_size
-    except OSError as error:
-        raise MrczError(path, f"cannot be opened: {error.strerror}") from error
+        stated = _LENGTH.match(file.read(0, _BLOCK))
+        if stated is None or not 0 < int(stated[1]) <= _LONGEST_HEADER:
+            raise MrczError(path, "no header of SMV", offset=0)
+        nbytes, length = int(stated[1]), file.nbytes
+        raw = file.read(0, nbytes)
+    finally:
+        file.close()
     text = re.split(r"^\s*\}", raw.decode("latin-1"), maxsplit=1, flags=re.MULTILINE)[0]
     header = {name.strip(): value.strip() for name, value in _ENTRY.findall(text)}
     sizes = _sizes(path, header)
@@ -171,7 +171,7 @@ def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dty
     if surplus:
         found = f"{surplus} bytes after the image, which are not read"
         warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
-    return header, FrameRun(path, nbytes, step, sizes[2]), (sizes[1], sizes[0]), stored
+    return header, FrameRun(file, nbytes, step, sizes[2]), (sizes[1], sizes[0]), stored
 
 
 def _sizes(path: Path, header: Mapping[str, str]) -> tuple[int, int, int]:

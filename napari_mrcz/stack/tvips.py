@@ -6,6 +6,7 @@ the first has the header of them all.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ import numpy as np
 
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description
+from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
+from napari_mrcz.suffixes import PACKED_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +51,7 @@ _LONGEST_FRAME_HEADER = 2**20
 # Of as many frames the headers are read: a day at 10 frames a second would be 2**20.
 _MOST_FRAME_HEADERS = 2**18
 _IMAGING = 1
-_PART = re.compile(r"^(.*)_(\d{3,})$")
+_PART = re.compile(r"(.*)_(\d{3,6})\.tvips(?:\.gz|\.bz2)?", re.IGNORECASE)
 
 
 def is_tvips(head: bytes) -> bool:
@@ -95,48 +98,56 @@ def open_tvips(path: Path) -> Stack:
         If a file of the recording is cut off or missing.
     """
     path = path.absolute()
-    header = _header(path)
+    with contextlib.ExitStack() as opened:
+        stack = _opened(path, opened)
+        opened.pop_all()
+    return stack
+
+
+def _opened(path: Path, opened: contextlib.ExitStack) -> Stack:
+    """Open the files, to be closed by `opened` if it fails."""
+    first = open_file(path)
+    opened.callback(first.close)
+    header = _header(first)
     dtype = np.dtype("u1" if header["bits"] == 8 else "<u2")
     before = header["frame_header_bytes"] if header["version"] == 2 else _FRAME_HEADER_OF_VERSION_1
     step = before + header["rows"] * header["columns"] * dtype.itemsize
     runs: list[FrameRun] = []
     for part in _parts(path):
         start = 0 if runs else _HEADER_NBYTES
-        try:
-            n, rest = divmod(max(part.stat().st_size - start, 0), step)
-        except OSError as error:
-            raise MrczError(part, f"cannot be opened: {error.strerror}") from error
+        file = first
+        if runs:
+            file = open_file(part)
+            opened.callback(file.close)
+        n, rest = divmod(max(file.nbytes - start, 0), step)
         if rest or not n:
             found = f"it is cut off: {n} whole frames of {step} bytes, and {rest} bytes more"
             if not runs and not n:
                 raise MrczError(part, found, offset=start)
-            warnings.warn(f"{part}: {found}", MrczWarning, stacklevel=3)
+            warnings.warn(f"{part}: {found}", MrczWarning, stacklevel=4)
         if n:
-            runs.append(FrameRun(part, start + before, step, n))
-    frames = RawFrames(runs, (header["rows"], header["columns"]), dtype)
+            runs.append(FrameRun(file, start + before, step, n))
     each = _frame_headers(path, runs, before)
-    metadata = {"tvips": {**header, "frames": each} if each else dict(header)}
     description = Description(
         pixel_size=_pixel_size(header, each),
         path=str(path),
         voltage=float(header["high_tension_kV"]),
-        metadata=metadata,
+        metadata={"tvips": {**header, "frames": each} if each else dict(header)},
     )
-    return Stack(frames, description)
+    return Stack(RawFrames(runs, (header["rows"], header["columns"]), dtype), description)
 
 
 def is_continuation(path: Path) -> bool:
     """Return whether a file is a later one of a recording whose first one lies beside it."""
-    part = _PART.match(path.stem) if path.suffix.lower() == ".tvips" else None
-    return bool(part and int(part[2]) and path.with_stem(f"{part[1]}_000").exists())
+    part = _PART.fullmatch(path.name)
+    if part is None or not int(part[2]):
+        return False
+    first = f"{part[1]}_000.tvips"
+    return any(path.with_name(first + packed).exists() for packed in ("", *PACKED_SUFFIXES))
 
 
-def _header(path: Path) -> dict[str, int]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_HEADER_NBYTES)
-    except OSError as error:
-        raise MrczError(path, f"cannot be opened: {error.strerror}") from error
+def _header(file: RandomAccessFile) -> dict[str, int]:
+    path, raw = file.path, file.read(0, _HEADER_NBYTES)
     if len(raw) < _HEADER_NBYTES:
         raise MrczError(path, f"a file of {len(raw)} bytes, shorter than a header of TVIPS")
     fields = np.frombuffer(raw, _HEADER, 1)[0]
@@ -155,22 +166,26 @@ def _header(path: Path) -> dict[str, int]:
 
 def _parts(path: Path) -> list[Path]:
     """Return the files of a recording that are there, in order."""
-    named = _PART.match(path.stem)
+    named = _PART.fullmatch(path.name)
     if named is None or int(named[2]):
         return [path]
     try:
-        stems = [p.stem for p in path.parent.iterdir() if p.suffix == path.suffix]
+        beside = sorted(path.parent.iterdir())
     except OSError:
         return [path]  # a folder that may be entered, but not listed
-    matches = filter(None, map(_PART.match, stems))
-    numbers = sorted({int(m[2]) for m in matches if m[1] == named[1]} - {0})
-    missing = sorted(set(range(1, max(numbers, default=0))) - set(numbers))
+    parts = {0: path}
+    for other in beside:
+        part = _PART.fullmatch(other.name)
+        if part and part[1] == named[1]:
+            parts.setdefault(int(part[2]), other)
+    numbers = sorted(parts)
+    missing = sorted(set(range(numbers[-1])) - set(numbers))
     if missing:
         some = ", ".join(f"{number:03d}" for number in missing[:10])
         more = ", ..." * (len(missing) > 10)
         found = f"the files {some}{more} of the recording are missing: their frames are left out"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
-    return [path, *(path.with_stem(f"{named[1]}_{number:03d}") for number in numbers)]
+        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+    return [parts[number] for number in numbers]
 
 
 def _frame_headers(path: Path, runs: Sequence[FrameRun], nbytes: int) -> dict[str, Any]:
@@ -186,18 +201,14 @@ def _frame_headers(path: Path, runs: Sequence[FrameRun], nbytes: int) -> dict[st
         found = f"the headers of its {n} frames are not read: more than {_MOST_FRAME_HEADERS}"
         warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
         return {}
-    raw = bytearray()
-    for run in runs:
-        try:
-            with run.path.open("rb", buffering=0) as file:
-                for frame in range(run.count):
-                    file.seek(run.offset - nbytes + frame * run.step)
-                    raw += file.read(dtype.itemsize)
-        except OSError as error:
-            raise MrczError(run.path, f"cannot be read: {error.strerror}") from error
+    raw = b"".join(
+        run.file.read(run.offset - nbytes + frame * run.step, dtype.itemsize)
+        for run in runs
+        for frame in range(run.count)
+    )
     if len(raw) != n * dtype.itemsize:
         raise MrczError(path, "it became shorter while it was opened")
-    records = np.frombuffer(bytes(raw), dtype)
+    records = np.frombuffer(raw, dtype)
     return {name: np.ascontiguousarray(records[name]) for name in dtype.names or ()}
 
 
