@@ -33,7 +33,7 @@ def test_a_recording_is_a_movie(tmp_path, version, parts, bits):
         about = movie.metadata["tvips"]
     assert about["pixel_size_nm"] == 15600
     np.testing.assert_array_equal(about["frames"]["number"], np.arange(1, 8))
-    np.testing.assert_array_equal(about["frames"]["time_s"], 1_600_000_000 + np.arange(7))
+    np.testing.assert_array_equal(about["frames"]["timestamp"], 1_600_000_000 + np.arange(7))
     if version == 2:
         np.testing.assert_array_equal(about["frames"]["stage_alpha"], -60 + 0.5 * np.arange(7))
 

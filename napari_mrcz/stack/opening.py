@@ -10,6 +10,7 @@ from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description, FrameReader
 from napari_mrcz.format.files import open_file
 from napari_mrcz.stack.cache import CACHE_NBYTES
+from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
 from napari_mrcz.stack.smv import is_smv, open_smv
 from napari_mrcz.stack.stack import Stack
@@ -58,7 +59,8 @@ def open(
     Returns
     -------
     Stack
-        Lazy, of shape (frames, rows, columns). Its header is None unless it is an MRC file.
+        Lazy, of shape (frames, rows, columns). Its header is None unless it is an MRC file. What
+        SerialEM's `.mdoc`, EPU's `.xml` or an `_info.txt` beside it says is in its metadata.
 
     Raises
     ------
@@ -68,20 +70,22 @@ def open(
     Warns
     -----
     MrczWarning
-        If metadata is damaged or frames are missing or not read, but pixels can be read.
+        If metadata is damaged or frames are missing or not read, but pixels can be read; also
+        metadata in files beside it.
     """
     path = Path(path).absolute()
     opener = _opener(_head(path))
     if opener is None:
         try:
-            return _open_mrc(path, read_ahead, cache_nbytes)
+            return with_companions(_open_mrc(path, read_ahead, cache_nbytes), path)
         except MrczError:
             suffix = without_packing(path).suffix.lower()
             opener = next((opener for _, ends, opener in _FORMATS if suffix in ends), None)
             if opener is None:
                 raise
     # Also of what is not the format of its suffix: the format's own error says so.
-    return opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+    movie = opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+    return with_companions(movie, path)
 
 
 def _head(path: Path) -> bytes:

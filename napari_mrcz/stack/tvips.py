@@ -40,7 +40,7 @@ _HEADER = np.dtype(
 # Version 1 has the first three of these. After the last follow fields that nobody has described.
 _FRAME_HEADER = np.dtype(
     [
-        *((name, "<u4") for name in ("number", "time_s", "time_ms", "lut_index")),
+        *((name, "<u4") for name in ("number", "timestamp", "timestamp_ms", "lut_index")),
         *(("faraday_cup", "<f4"), ("magnification", "<u4"), ("mode", "<u4")),
         *((f"stage_{axis}", "<f4") for axis in ("x", "y", "z", "alpha", "beta")),
         *(("rotator", "<u4"), ("temperature", "<f4"), ("objective", "<f4")),
