@@ -22,7 +22,6 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack.grouping import grouped
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
@@ -166,6 +165,8 @@ class Recode:
                     progress=still_the_same,
                 )
                 files.give_time(self.target)
+            if left := len(movie) % self.group:
+                notes.append(f"the last frame is the sum of {left}, not of {self.group}")
             if self.verify:
                 self._compare(wanted, staged(report, "verifying"))
                 notes.append("verified: every pixel is the same")
@@ -225,7 +226,10 @@ class Recode:
                 advice = "Name the one that this movie was multiplied by, lying as its frames do"
                 raise MrczError(self.decimate, str(error), advice=advice) from error
             movie = decimate(movie, gain)
-        return grouped(movie, self.group) if self.group > 1 else movie
+        try:
+            return movie.group(self.group) if self.group > 1 else movie
+        except ValueError as error:
+            raise MrczError(self.source, str(error)) from error
 
 
 @contextmanager

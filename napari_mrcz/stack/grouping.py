@@ -1,4 +1,4 @@
-"""Sums of so many consecutive frames as a stack of their own, e.g. of an EER movie's many."""
+"""Sums of so many consecutive frames as frames of their own, e.g. of an EER movie's many."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.stack.stack import Stack
-
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_mrcz.stack.sources import FrameSource
 
-__all__ = ["GroupedSource", "grouped"]
+__all__ = ["GROUPED", "GroupedSource"]
+
+GROUPED = "grouped"
+"""Key of a stack's metadata: how many frames are in each of its frames."""
 
 _WIDER = {"u": ("u1", "u2", "u4", "u8"), "i": ("i1", "i2", "i4", "i8")}
 
@@ -26,26 +27,28 @@ class GroupedSource:
     source : FrameSource
         The frames.
     size : int
-        Frames in a group. Those after the last whole group are left out: a shorter exposure
-        among equal ones would be taken for what it is not.
+        Frames per group.
+    keep_rest : bool
+        Whether frames after the last whole group are a last, smaller one.
 
     Raises
     ------
     ValueError
-        If there is not one whole group.
+        If there would be no group.
     """
 
-    def __init__(self, source: FrameSource, size: int) -> None:
-        if not 1 <= size <= source.shape[0]:
-            raise ValueError(f"groups of {size} frames of a movie of {source.shape[0]}")
+    def __init__(self, source: FrameSource, size: int, keep_rest: bool) -> None:
+        n = source.shape[0]
+        if not 1 <= size <= n:
+            raise ValueError(f"groups of {size} frames of a movie of {n}")
         self._source, self._size = source, size
+        self._n = -(-n // size) if keep_rest else n // size
         self._dtype = _sum_dtype(source.dtype, size)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Groups, rows, columns."""
-        n, y, x = self._source.shape
-        return n // self._size, y, x
+        return (self._n, *self._source.shape[1:])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -53,37 +56,29 @@ class GroupedSource:
         return self._dtype
 
     def read_frame(self, frame: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """Give the sum of one group."""
-        first = frame * self._size
+        """Return the sum of one group."""
+        first, *others = self._frames(frame)
         total = np.empty(self.shape[1:], self._dtype) if out is None else out
         total[...] = self._source.read_frame(first)
-        for index in range(first + 1, first + self._size):
+        for index in others:
             total += self._source.read_frame(index)
         return total
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> npt.NDArray[Any]:
-        """Give part of the sum of one group."""
-        first = frame * self._size
-        parts = (self._source.read_window(first + k, window) for k in range(self._size))
+        """Return part of the sum of one group."""
+        parts = (self._source.read_window(index, window) for index in self._frames(frame))
         total = next(parts).astype(self._dtype)
         for part in parts:
             total += part
         return total
 
     def close(self) -> None:
-        """Let the files beneath go."""
+        """Close the underlying files."""
         self._source.close()
 
-
-def grouped(stack: Stack, size: int) -> Stack:
-    """Give a lazy stack of the sums of `size` consecutive frames each.
-
-    Raises
-    ------
-    ValueError
-        If there is not one whole group.
-    """
-    return Stack(GroupedSource(stack._source, size), stack.description, stack.header)
+    def _frames(self, frame: int) -> range:
+        first = frame * self._size
+        return range(first, min(first + self._size, self._source.shape[0]))
 
 
 def _sum_dtype(dtype: np.dtype[Any], size: int) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
 from napari_mrcz.stack.smv import is_smv, open_smv
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.stack.tiff import is_tiff, open_tiff
+from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, is_eer, is_tiff, open_tiff
 from napari_mrcz.stack.tvips import is_tvips, open_tvips
 from napari_mrcz.suffixes import (
     DM_SUFFIXES,
@@ -42,7 +42,13 @@ _FORMATS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...], Callable[[Path],
 
 
 def open(
-    path: str | PathLike[str], *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES
+    path: str | PathLike[str],
+    *,
+    group: int | None = None,
+    dose_per_frame: float | None = None,
+    superresolution: int = 1,
+    read_ahead: bool = True,
+    cache_nbytes: int = CACHE_NBYTES,
 ) -> Stack:
     """Open a movie of any format without decoding anything.
 
@@ -50,7 +56,16 @@ def open(
     ----------
     path : path-like
         MRC or MRCZ; TIFF; EER (needs ``napari-mrcz[eer]``); DM3 or DM4; SMV; the first file of a
-        TVIPS recording, ``_000.tvips``. Its content decides, whatever the suffix.
+        TVIPS recording, ``_000.tvips``. Its content decides, whatever the suffix; it may be packed
+        with gzip or bzip2.
+    group : int, optional
+        Of EER: how many frames are summed into one (see `Stack.group`).
+    dose_per_frame : float, optional
+        Of EER, instead of `group`: so many frames are summed as come nearest to this dose, in the
+        unit of the total dose that the file names.
+    superresolution : {1, 2, 4}
+        Of EER: into how many rows and columns each pixel is divided, e.g. 4096², 8192² or 16384²
+        pixels per frame.
     read_ahead : bool
         Decode the next two frames, in the background, when frames are asked for in order.
     cache_nbytes : int
@@ -65,7 +80,10 @@ def open(
     Raises
     ------
     MrczError
-        If the file cannot be used: what was found, at which byte, what to do.
+        If the file cannot be used: what was found, at which byte, what to do; or if an option
+        is for EER, which it is not.
+    ValueError
+        If an option has no such value.
 
     Warns
     -----
@@ -75,6 +93,9 @@ def open(
     """
     path = Path(path).absolute()
     opener = _opener(_head(path))
+    if group is not None or dose_per_frame is not None or superresolution != 1:
+        movie = _open_eer(path, opener is open_tiff, group, dose_per_frame, superresolution)
+        return movie.cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     if opener is None:
         try:
             return with_companions(_open_mrc(path, read_ahead, cache_nbytes), path)
@@ -86,6 +107,43 @@ def open(
     # Also of what is not the format of its suffix: the format's own error says so.
     movie = opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     return with_companions(movie, path)
+
+
+def _open_eer(
+    path: Path,
+    is_tiff: bool,
+    group: int | None,
+    dose_per_frame: float | None,
+    superresolution: int,
+) -> Stack:
+    """Open an EER movie with the options that are for EER alone."""
+    if superresolution not in SUPERRESOLUTIONS:
+        raise ValueError(f"superresolution is 1, 2 or 4, not {superresolution!r}")
+    if group is not None and dose_per_frame is not None:
+        raise ValueError("group and dose_per_frame exclude each other")
+    if group is not None and group < 1:
+        raise ValueError(f"group is a number of frames, not {group!r}")
+    if dose_per_frame is not None and not dose_per_frame > 0:
+        raise ValueError(f"dose_per_frame is a dose, not {dose_per_frame!r}")
+    movie = open_tiff(path, superresolution) if is_tiff else None
+    if movie is None or not is_eer(movie):
+        if movie is not None:
+            movie.close()
+        found = "group, dose_per_frame and superresolution are options of EER movies"
+        advice = "Sum the frames of others by Stack.group"
+        raise MrczError(path, f"{found}, which this is not", advice=advice)
+    if dose_per_frame is not None:
+        total = movie.metadata.get("eer", {}).get("totalDose")
+        if not isinstance(total, int | float) or not total > 0:
+            movie.close()
+            found = "it names no total dose, by which frames could be grouped"
+            raise MrczError(path, found, advice="Name the number of frames by group")
+        group = min(len(movie), max(1, round(dose_per_frame * len(movie) / total)))
+    try:
+        return movie if group is None else movie.group(group)
+    except ValueError as error:
+        movie.close()
+        raise MrczError(path, str(error)) from error
 
 
 def _head(path: Path) -> bytes:

@@ -20,6 +20,7 @@ __all__ = [
     "FlattenedArray",
     "FrameSource",
     "JoinedSource",
+    "SelectedSource",
 ]
 
 Frame = npt.NDArray[Any]
@@ -298,3 +299,68 @@ class JoinedSource:
         position = bisect.bisect_right(self._ends, frame)
         before = self._ends[position - 1] if position else 0
         return self._sources[position], frame - before
+
+
+class SelectedSource:
+    """Some of another source's frames, rows and columns.
+
+    Parameters
+    ----------
+    source : FrameSource
+        The frames.
+    frames, rows, columns : slice
+        Which of them.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+
+    def __init__(self, source: FrameSource, frames: slice, rows: slice, columns: slice) -> None:
+        wanted = (frames, rows, columns)
+        if not all(isinstance(part, slice) for part in wanted):
+            raise TypeError("frames, rows and columns are selected by slices")
+        parts = [range(size)[part] for size, part in zip(source.shape, wanted, strict=True)]
+        if not all(parts):
+            raise ValueError(f"nothing of a stack of {source.shape} is selected")
+        self._source = source
+        self._frames, self._rows, self._columns = parts
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        return len(self._frames), len(self._rows), len(self._columns)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return self._source.dtype
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Read part of one frame."""
+        if (self._rows, self._columns) == tuple(map(range, self._source.shape[1:])):
+            return self._source.read_frame(self._frames[frame], out)
+        pixels = self.read_window(frame, (slice(None), slice(None)))
+        if out is None:
+            return pixels
+        out[...] = pixels
+        return out
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Read a smaller part of one frame."""
+        rows, columns = self._rows[window[0]], self._columns[window[1]]
+        inside = _index(rows), _index(columns)
+        return np.ascontiguousarray(self._source.read_window(self._frames[frame], inside))
+
+    def close(self) -> None:
+        """Close the underlying files."""
+        self._source.close()
+
+
+def _index(places: int | range) -> int | slice:
+    """Return the index that takes the places of a range."""
+    if not isinstance(places, range):
+        return places
+    # A range that counts down to the first place ends before it, which a slice calls None.
+    return slice(places.start, places.stop if places.stop >= 0 else None, places.step)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import operator
 import os
 import threading
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.errors import MrczWarning
 from napari_mrcz.format import Description, Header
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
+from napari_mrcz.stack.grouping import GROUPED, GroupedSource
 from napari_mrcz.stack.indexing import split_index
 from napari_mrcz.stack.sources import (
     ArraySource,
@@ -21,6 +24,7 @@ from napari_mrcz.stack.sources import (
     Correction,
     FrameSource,
     JoinedSource,
+    SelectedSource,
 )
 from napari_mrcz.summing import sum_dtype, sum_frames
 from napari_mrcz.threads import in_order, processors
@@ -269,6 +273,65 @@ class Stack:
         description = replace(self._description, history=(*self.history, step))
         beneath = CachedSource(self._source, self._cache.peek)
         return self._with(CorrectedSource(beneath, correction), description)
+
+    def group(self, size: int, rest: str = "keep") -> Stack:
+        """Return a lazy stack of the sums of `size` consecutive frames each.
+
+        How many frames are in each is in its ``metadata["grouped"]``.
+
+        Parameters
+        ----------
+        size : int
+            Frames per group.
+        rest : {"keep", "drop"}
+            Whether frames after the last whole group are summed into a last frame, which is a
+            shorter exposure than the others, or left out.
+
+        Raises
+        ------
+        ValueError
+            If there is not one whole group, or `rest` is neither.
+
+        Warns
+        -----
+        MrczWarning
+            If there is a rest.
+        """
+        if rest not in ("keep", "drop"):
+            raise ValueError(f'rest is "keep" or "drop", not {rest!r}')
+        size = operator.index(size)
+        source = GroupedSource(self._source, size, rest == "keep")
+        left = len(self) % size
+        if left:
+            done = f"the last is of {left}" if rest == "keep" else f"the last {left} are left out"
+            said = f"{len(self)} frames in groups of {size}: {done}"
+            warnings.warn(MrczWarning(f"{self.path or 'stack'}: {said}"), stacklevel=2)
+        grouped = {"frames": len(self), "frames_per_group": size}
+        grouped["frames_in_last_group"] = left if left and rest == "keep" else size
+        metadata = {**self.metadata, GROUPED: grouped} if size > 1 else self.metadata
+        return self._with(source, replace(self._description, metadata=metadata))
+
+    def select(
+        self,
+        frames: slice = slice(None),
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+    ) -> Stack:
+        """Return a lazy crop: some of the frames, rows and columns.
+
+        Parameters
+        ----------
+        frames, rows, columns : slice
+            As for an array; all by default.
+
+        Raises
+        ------
+        ValueError
+            If nothing is left.
+        """
+        source = SelectedSource(self._source, frames, rows, columns)
+        depth = self._description.sections_per_volume if len(self) == source.shape[0] else None
+        return self._with(source, replace(self._description, sections_per_volume=depth))
 
     def cached(self, *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES) -> Stack:
         """Return the same frames, read ahead and kept in memory as the constructor has it."""

@@ -1,9 +1,7 @@
-"""TIFF and EER movies: their pages as frames, one decoded at a time."""
+"""TIFF and EER movies, one frame decoded at a time."""
 
 from __future__ import annotations
 
-import os
-import struct
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -13,64 +11,136 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description
+from napari_mrcz.format.files import open_file
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.units import plausible
+from napari_mrcz.stack.tiff_frames import EER, find_frames
+from napari_mrcz.stack.tiff_metadata import tiff_metadata
+from napari_mrcz.stack.tiff_pages import MAGIC, read_directories
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["TiffFrames", "is_tiff", "open_tiff"]
+    from napari_mrcz.stack.tiff_frames import TiffFrame, TiffMovie
+    from napari_mrcz.stack.tiff_pages import Page
 
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_EER_SUFFIX = ".eer"
-_CENTIMETRE = 3  # of TIFF's ResolutionUnit
+__all__ = ["SUPERRESOLUTIONS", "TiffFrames", "is_eer", "is_tiff", "open_tiff"]
+
+SUPERRESOLUTIONS = (1, 2, 4)
+
+_LZW = 5
+# Of EER: bits of the numbers of pixels that are skipped, and of the places within pixels.
+_EER_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2)}
+_EER_TAGS = ((65007, 7), (65008, 2), (65009, 2))
+# Rows that are added where the last pixels to be skipped lie behind the last row.
+_EER_MORE_ROWS = 16
 
 Frame = npt.NDArray[Any]
 
 
 def is_tiff(head: bytes) -> bool:
     """Return whether a file that begins so is a TIFF, BigTIFF or EER."""
-    return head.startswith(_MAGIC)
+    return head.startswith(MAGIC)
 
 
-def open_tiff(path: Path) -> Stack:
-    """Open a movie; the first row of a TIFF is the top one, that of EER the bottom one."""
-    frames = TiffFrames(path, path.suffix.lower() != _EER_SUFFIX)
-    size = frames.pixel_size
-    return Stack(frames, Description(pixel_size=size, path=str(path.absolute())))
+def is_eer(movie: Stack) -> bool:
+    """Return whether a stack is an EER movie as it was opened."""
+    return isinstance(movie._source, TiffFrames) and movie._source.is_eer
+
+
+def open_tiff(path: Path, superresolution: int = 1) -> Stack:
+    """Open a movie; the first row of a TIFF is the top one, that of EER the bottom one.
+
+    Parameters
+    ----------
+    path : Path
+        The file, packed or not.
+    superresolution : int
+        Rows and columns that each pixel of EER frames is divided into: 1, 2 or 4.
+
+    Raises
+    ------
+    MrczError
+        If it cannot be read.
+
+    Warns
+    -----
+    MrczWarning
+        If the file holds more than is read, or less than it says.
+    """
+    frames = TiffFrames(path, superresolution)
+    for sentence in frames.said:
+        warnings.warn(MrczWarning(f"{frames.path}: {sentence}"), stacklevel=3)
+    known = frames.known
+    z, y, x = known.pixel_size
+    description = Description(
+        pixel_size=(z, y / superresolution, x / superresolution),
+        voltage=known.voltage,
+        metadata=known.metadata,
+        path=str(frames.path),
+    )
+    return Stack(frames, description)
 
 
 class TiffFrames:
-    """The pages of a TIFF file, one decoded at a time. Safe to use from many threads, picklable.
+    """The frames of a TIFF file. Safe to use from many threads, picklable.
 
     Parameters
     ----------
     path : Path
         The file.
-    flip : bool
-        Turn rows upside down.
+    superresolution : int
+        For EER.
+
+    Attributes
+    ----------
+    is_eer : bool
+        Whether its frames are EER-compressed.
+    said : tuple of str
+        What is in the file that is not read, or should be and is not.
+    known : TiffMetadata
+        What the file says of its frames.
     """
 
-    def __init__(self, path: Path, flip: bool) -> None:
-        self._path, self._flip = path.absolute(), flip
+    def __init__(self, path: Path, superresolution: int = 1) -> None:
+        self.path = path.absolute()
+        self._superresolution = superresolution
         self._lock = threading.Lock()
-        self._file: Any = None
+        self._tiff: Any = None
+        self._file = open_file(self.path)
         try:
-            first = self._look()
+            found = read_directories(self._file)
+            movie = find_frames(self._file, found)
+            self.known = tiff_metadata(movie, found.pages[0])
+            self._choose(movie)
         except BaseException:
             self.close()
             raise
-        self._page_shape: tuple[int, int] = first.shape
-        self._dtype: np.dtype[Any] = np.dtype(first.dtype).newbyteorder("=")
-        self.pixel_size = _tiff_pixel_size(first)
+        self.said = (*movie.said, *self.known.said)
+        if path.name.lower().endswith(".eer") and not self.is_eer:
+            self.said += ("its pages are not EER-compressed: it is read as a TIFF, top row first",)
+
+    def _choose(self, movie: TiffMovie) -> None:
+        """Set what frames are like, and check that there is what decodes them."""
+        self._frames, self.is_eer = movie.frames, movie.is_eer
+        page = movie.page
+        factor = self._superresolution
+        if self.is_eer:
+            self._page_shape = page.shape[0] * factor, page.shape[1] * factor
+            self._dtype: np.dtype[Any] = np.dtype(np.uint8)
+            for frame in {frame.page.compression: frame for frame in self._frames}.values():
+                self._check_eer(frame.page)
+        else:
+            self._page_shape = page.shape[0], page.shape[1]
+            self._dtype = np.dtype(page.dtype).newbyteorder("=")
+            self._check_codec(self._frames[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TiffFrames, (self._path, self._flip)
+        return TiffFrames, (self.path, self._superresolution)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Frames, rows, columns."""
-        return self._n, *self._page_shape
+        return len(self._frames), *self._page_shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -78,23 +148,24 @@ class TiffFrames:
         return self._dtype
 
     def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Decode one page.
+        """Decode one frame.
 
         Raises
         ------
         MrczError
             If it is damaged.
         """
-        with self._lock:
-            try:
-                pixels = self._decode(frame)
-            except Exception as error:  # neither library has one error for a damaged file
-                found = f"its TIFF page cannot be decoded ({error})"
-                raise MrczError(self._path, found, frame=frame) from error
+        try:
+            pixels = self._decode(self._frames[frame])
+        except (MrczError, MemoryError):
+            raise
+        except Exception as error:  # neither library has one error for a damaged file
+            found = f"its TIFF page cannot be decoded ({error})"
+            raise MrczError(self.path, found, frame=frame) from error
         if pixels.shape != self._page_shape:
             found = f"a page of {pixels.shape}, where the first has {self._page_shape}"
-            raise MrczError(self._path, found, frame=frame)
-        if self._flip:
+            raise MrczError(self.path, found, frame=frame)
+        if not self.is_eer:
             pixels = pixels[::-1]
         if out is None:
             return np.ascontiguousarray(pixels, self._dtype)
@@ -102,89 +173,122 @@ class TiffFrames:
         return out
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Decode one page and give part of it."""
+        """Decode one frame and return part of it."""
         return np.array(self.read_frame(frame)[window])
 
     def close(self) -> None:
-        """Let the file go; reading opens it again."""
+        """Close the file; reading opens it again."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            if self._tiff is not None:
+                self._tiff.close()
+                self._tiff = None
+        self._file.close()
+
+    def _decode(self, frame: TiffFrame) -> Frame:
+        page = frame.page
+        if page.compression in EER:
+            return self._decode_eer(page)
+        if page.is_plain:
+            whole = [(frame.offset, page.pixels_nbytes)] if frame.offset is not None else None
+            return self._read_plain(page, whole or page.segments())
+        if page.compression == _LZW:
+            return self._decode_lzw(frame)
+        with self._lock:
+            return np.asarray(self._pages()[frame.number].asarray())
+
+    def _read_plain(self, page: Page, segments: list[tuple[int, int]]) -> Frame:
+        pixels = np.empty(page.shape, page.dtype)
+        target = pixels.reshape(-1).view(np.uint8).data
+        done = 0
+        for offset, nbytes in segments:
+            part = target[done : done + nbytes]
+            if self._file.read_into(offset, part) < len(part):
+                raise MrczError(self.path, "it became shorter while it was open", offset=offset)
+            done += len(part)
+        if done < len(target):
+            raise ValueError(f"{done} bytes, where a frame has {len(target)}")
+        return pixels
+
+    def _decode_lzw(self, frame: TiffFrame) -> Frame:
+        """Decode what SerialEM and IMOD write, for which tifffile needs a large further package."""
+        from PIL.TiffImagePlugin import TiffImageFile
+
+        # Not Image.open, which warns of images of the size of super-resolution frames.
+        with self._file.stream() as stream, TiffImageFile(stream) as image:
+            image.seek(frame.number)
+            return np.asarray(image)
+
+    def _decode_eer(self, page: Page) -> Frame:
+        from imagecodecs import eer_decode
+
+        data = b"".join(self._file.read(offset, nbytes) for offset, nbytes in page.segments())
+        data += b"\0" * (len(data) % 2)
+        skip, across, down = _eer_bits(page)
+        factor = self._superresolution
+        level = {1: 0, 2: 1, 4: 2}[factor]
+        y, x = self._page_shape
+        try:
+            frame = eer_decode(data, (y, x), skip, across, down, superres=level)
+        except Exception:
+            # Some end with pixels to be skipped that lie behind the last one.
+            shape = y + _EER_MORE_ROWS * factor, x
+            frame = eer_decode(data, shape, skip, across, down, superres=level)
+            if frame[y:].any():
+                raise
+            frame = frame[:y]
+        return frame.view(np.uint8)
+
+    def _check_eer(self, page: Page) -> None:
+        """Check that there is what decodes a page, as finely as is asked.
+
+        Raises
+        ------
+        MrczError
+            If there is not.
+        """
+        try:
+            import imagecodecs
+
+            _ = imagecodecs.eer_decode
+        except (ImportError, AttributeError) as error:
+            advice = "pip install 'napari-mrcz[eer]'"
+            raise MrczError(self.path, "EER needs imagecodecs", advice=advice) from error
+        bits = min(_eer_bits(page)[1:])
+        if self._superresolution > 1 << bits:
+            found = f"electrons are known to 1/{1 << bits} of a pixel"
+            advice = f"superresolution is {1 << bits} at most"
+            raise MrczError(self.path, found, advice=advice)
+
+    def _check_codec(self, frame: TiffFrame) -> None:
+        """Check that there is what decodes a page.
+
+        Raises
+        ------
+        MrczError
+            If there is not.
+        """
+        if frame.page.is_plain or frame.page.compression == _LZW:
+            return
+        try:
+            with self._lock:
+                self._pages()[frame.number].decode  # noqa: B018  (tifffile looks for the codec)
+        except MrczError:
+            raise
+        except Exception as error:
+            found, advice = f"its pages need a codec ({error})", "pip install 'napari-mrcz[eer]'"
+            raise MrczError(self.path, found, advice=advice) from None
 
     def _pages(self) -> Any:
         import tifffile  # slow to import, seldom needed
 
-        try:
-            if self._file is None:
-                self._file = tifffile.TiffFile(self._path)
-            return self._file.pages
-        except OSError as error:
-            raise MrczError(self._path, f"cannot be opened: {error.strerror}") from error
-        except Exception as error:
-            raise MrczError(self._path, f"it is no TIFF that can be read ({error})") from error
-
-    def _decode(self, frame: int) -> Frame:
-        page = self._pages()[frame]
-        if _is_lzw(page):
-            return _decode_lzw(self._path, frame)
-        return np.asarray(page.asarray())
-
-    def _look(self) -> Any:
-        """Give the first page, if it is a frame that can be decoded."""
-        with self._lock:
-            pages = self._pages()
-            self._n = len(pages)
-            if not self._n:
-                raise MrczError(self._path, "a TIFF without pages", advice="It is cut off")
-            first = pages[0]
-            if not _is_last(self._file, self._n - 1):
-                said = f"only {self._n} of its frames can be read; it is cut off or damaged"
-                warnings.warn(f"{self._path}: {said}", MrczWarning, stacklevel=5)
-        if len(first.shape) != 2:
-            found = f"pages of shape {first.shape}, where frames have two axes"
-            raise MrczError(self._path, found)
-        try:
-            if not _is_lzw(first):
-                first.decode  # noqa: B018  (tifffile looks for the codec here)
-        except Exception as error:
-            found, advice = f"its pages need a codec ({error})", "pip install 'napari-mrcz[eer]'"
-            raise MrczError(self._path, found, advice=advice) from None
-        return first
+        if self._tiff is None:
+            self._tiff = tifffile.TiffFile(self._file.stream())
+        return self._tiff.pages
 
 
-def _is_last(file: Any, page: int) -> bool:
-    """Tell whether a page is whole and names no page after it."""
-    kind, handle = file.tiff, file.filehandle
-    try:
-        handle.seek(file.pages[page].offset)
-        (tags,) = struct.unpack(kind.tagnoformat, handle.read(kind.tagnosize))
-    except Exception:  # as for decoding it
-        return False
-    handle.seek(tags * kind.tagsize, os.SEEK_CUR)
-    return bool(handle.read(kind.offsetsize) == bytes(kind.offsetsize))
-
-
-def _is_lzw(page: Any) -> bool:
-    import tifffile
-
-    return bool(page.compression == tifffile.COMPRESSION.LZW)
-
-
-def _decode_lzw(path: Path, frame: int) -> Frame:
-    """Decode what SerialEM and IMOD write, for which tifffile needs a large further package."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image.seek(frame)
-        return np.asarray(image)
-
-
-def _tiff_pixel_size(page: Any) -> tuple[float, float, float]:
-    """Give the pixel size in Å where resolution is in dots per centimetre, as SerialEM has it."""
-    resolution, unit = page.tags.get("XResolution"), page.tags.get("ResolutionUnit")
-    size = 0.0
-    if resolution is not None and unit is not None and int(unit.value) == _CENTIMETRE:
-        dots, length = resolution.value
-        size = plausible(1e8 * length / dots) if dots else 0.0
-    return 0.0, size, size
+def _eer_bits(page: Page) -> tuple[int, int, int]:
+    known = _EER_BITS.get(page.compression)
+    if known is not None:
+        return known
+    skip, across, down = (page.number(code, default) for code, default in _EER_TAGS)
+    return skip, across, down

@@ -1,0 +1,305 @@
+"""Which pages of a TIFF file are the frames of a movie: what is not one of them is said.
+
+Programs store a movie as one page per frame, in the order of the pages; or in another order, which
+OME-XML describes; or with one page and all frames after each other behind it (ImageJ beyond 4 GB,
+tifffile's "shaped" files). Beside the frames there are thumbnails, smaller copies, sums and gains.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.texts import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_mrcz.format.files import RandomAccessFile
+    from napari_mrcz.stack.tiff_pages import Directories, Page
+
+__all__ = ["DESCRIPTION", "EER", "TiffFrame", "TiffMovie", "find_frames", "parse_xml"]
+
+EER = (65000, 65001, 65002)
+DESCRIPTION = 270
+
+# Less than this between pages is padding.
+_LEAST_SURPLUS = 4096
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class TiffFrame:
+    """Where one frame is: the page with this number, or pixels at this byte of the file."""
+
+    page: Page
+    number: int
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class TiffMovie:
+    """The frames of a file, and what is in it that is none of them."""
+
+    frames: list[TiffFrame]
+    is_eer: bool
+    said: tuple[str, ...]
+
+    @property
+    def page(self) -> Page:
+        """The page of the first frame, for all."""
+        return self.frames[0].page
+
+
+def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
+    """Find the frames of a movie among the pages of a file.
+
+    Raises
+    ------
+    MrczError
+        If its pages are no frames, or none of them is whole.
+    """
+    said: list[str] = []
+    everything = [TiffFrame(page, number) for number, page in enumerate(found.pages)]
+    frames = [frame for frame in everything if frame.page.compression in EER]
+    is_eer = bool(frames)
+    frames = _alike(frames) if is_eer else frames
+    description = found.pages[0].text(DESCRIPTION)
+    if not is_eer:
+        frames = _alike(everything)
+        planes = ome_planes(description, file.path.name, len(everything))
+        if planes is not None:
+            said += planes.said
+            inside = [everything[number] for number in planes.pages]
+            frames = _alike(inside) if inside else frames
+    _check(frames[0].page)
+    if not found.is_whole:
+        said.append(f"only {len(frames)} of its frames can be read; it is cut off or damaged")
+    others = Counter(
+        f"{'x'.join(map(str, page.shape))} {page.dtype if page.dtype is not None else ''}".strip()
+        for page in _without([f.page for f in everything], [f.page for f in frames])
+    )
+    extra = 0
+    if not is_eer:
+        announced = announced_images(description, frames[0].page)
+        if announced > len(frames):
+            behind = _contiguous(file, frames[0], announced, found.pages)
+            extra = (len(behind) - 1) * frames[0].page.pixels_nbytes if behind else 0
+            frames = behind or frames
+        if announced > len(frames):
+            said.append(
+                f"its description names {announced} images, of which {len(frames)} are read"
+            )
+    whole = _whole(file, frames)
+    if not whole:
+        raise MrczError(file.path, "a TIFF whose first frame is not all there; it is cut off")
+    if len(whole) < len(frames):
+        said.append(f"only {len(whole)} of its {len(frames)} frames are whole; it is cut off")
+    named = [f"{count} of {kind}" for kind, count in others.most_common(_MOST_NAMED)]
+    if others:
+        more = ", ..." if len(others) > _MOST_NAMED else ""
+        why = "not EER-compressed" if is_eer else "none of its frames"
+        said.append(f"pages that are {why} are not read: {', '.join(named)}{more}")
+    if found.below:
+        said.append(f"{len(found.below)} pages below others, e.g. smaller copies, are not read")
+    if not said:
+        said += _surplus(file, found, whole, extra)
+    return TiffMovie(whole, is_eer, tuple(said))
+
+
+def _alike(frames: Sequence[TiffFrame]) -> list[TiffFrame]:
+    """Return the frames of the shape and type that most have, the largest if several are equal."""
+    full = [frame for frame in frames if not frame.page.is_reduced] or frames
+    groups: dict[Any, list[TiffFrame]] = {}
+    for frame in full:
+        groups.setdefault((frame.page.shape, frame.page.dtype), []).append(frame)
+    return max(groups.values(), key=lambda group: (len(group), group[0].page.pixels_nbytes))
+
+
+def _without(pages: Sequence[Page], others: Sequence[Page]) -> list[Page]:
+    places = {page.offset for page in others}
+    return [page for page in pages if page.offset not in places]
+
+
+def _check(page: Page) -> None:
+    path = page.file.path
+    if len(page.shape) != 2:
+        found = f"pages of shape {page.shape}, where frames have two axes"
+        raise MrczError(path, found, advice="Colour images are not read")
+    if page.dtype is None or not min(page.shape):
+        found = f"pages of shape {page.shape}, whose pixels are of no type that is read"
+        raise MrczError(path, found)
+
+
+def _contiguous(
+    file: RandomAccessFile, first: TiffFrame, count: int, pages: Sequence[Page]
+) -> list[TiffFrame]:
+    """Return frames that follow the first one without pages of their own, as many as there are."""
+    page = first.page
+    segments = page.segments()
+    nbytes = page.pixels_nbytes
+    if not page.is_plain or len(segments) != 1 or segments[0][1] != nbytes:
+        return []
+    start = segments[0][0]
+    # They end where the file does, or something else begins.
+    places = [other.offset for other in pages]
+    places += [offset for other in pages for offset, _ in other.segments()]
+    end = min([file.nbytes, *(place for place in places if place > start)])
+    count = min(count, (end - start) // nbytes)
+    return [replace(first, offset=start + i * nbytes) for i in range(count)]
+
+
+def _whole(file: RandomAccessFile, frames: list[TiffFrame]) -> list[TiffFrame]:
+    """Return the frames up to the last one that does not end beyond the file."""
+
+    def is_whole(frame: TiffFrame) -> bool:
+        if frame.offset is not None:
+            return frame.offset + frame.page.pixels_nbytes <= file.nbytes
+        segments = frame.page.segments()
+        return bool(segments) and all(offset + nbytes <= file.nbytes for offset, nbytes in segments)
+
+    count = len(frames)
+    while count and not is_whole(frames[count - 1]):
+        count -= 1
+    return frames[:count]
+
+
+def _surplus(
+    file: RandomAccessFile, found: Directories, frames: Sequence[TiffFrame], extra: int
+) -> list[str]:
+    """Say what no page accounts for, if it may be a frame."""
+    accounted = sum(page.accounted() for page in (*found.pages, *found.below)) + extra
+    surplus = file.nbytes - accounted
+    stored = sum(sum(n for _, n in frame.page.segments()) for frame in frames) // len(frames)
+    if surplus < max(stored, _LEAST_SURPLUS):
+        return []
+    return [f"{size_text(surplus)} of the file belong to none of its pages and are not read"]
+
+
+def announced_images(description: str, page: Page) -> int:
+    """Return how many images of a page's shape a description names; 0 where it names none."""
+    if description.startswith("ImageJ="):
+        named = dict(re.findall(r"^(images|channels|slices|frames)=(\d+)\s*$", description, re.M))
+        hyper = 1
+        for axis in ("channels", "slices", "frames"):
+            hyper *= int(named.get(axis, 1))
+        return max(int(named.get("images", 1)), hyper)
+    if description.startswith("{"):
+        try:
+            shape = json.loads(description)["shape"]
+            count = 1
+            for size in shape:
+                count *= int(size)
+            return count // max(1, page.shape[0] * page.shape[1])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return 0
+    return 0
+
+
+def parse_xml(text: str) -> ElementTree.Element | None:
+    """Return the root of an XML text of a file; None if it is none, or names entities."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return None
+    try:
+        # Without entities nothing in it can grow.
+        return ElementTree.fromstring(text)  # noqa: S314
+    except ElementTree.ParseError:
+        return None
+
+
+@dataclass(frozen=True)
+class OmePlanes:
+    """The pages of the largest image that OME-XML describes, in the order of its planes."""
+
+    pages: list[int]
+    said: list[str]
+
+
+def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
+    """Return which pages are planes, in which order; None where the description is no OME-XML.
+
+    Parameters
+    ----------
+    description : str
+        Of the first page.
+    name : str
+        Of the file: planes may be in others.
+    n_pages : int
+        Pages that there are.
+    """
+    if not description.lstrip().startswith("<") or "OME" not in description[:1000]:
+        return None
+    root = parse_xml(description.strip())
+    if root is None or _local(root) != "OME":
+        return None
+    elsewhere = [e.get("MetadataFile", "") for e in root if _local(e) == "BinaryOnly"]
+    if elsewhere:
+        return OmePlanes([], [f"its OME-XML is in another file, {elsewhere[0]}"])
+    images = [
+        _pixels_planes(pixels, root.get("UUID"), name, n_pages)
+        for image in root
+        if _local(image) == "Image"
+        for pixels in image
+        if _local(pixels) == "Pixels"
+    ]
+    if not images:
+        return None
+    announced, pages, others = max(images, key=lambda image: len(image[1]))
+    said = []
+    if len(images) > 1:
+        said.append(f"{len(images)} images, of which the largest one is read")
+    if announced > len(pages):
+        where = f"; more are in {', '.join(others[:_MOST_NAMED])}" if others else ""
+        said.append(f"{len(pages)} of the {announced} planes of its image are read{where}")
+    return OmePlanes(pages, said)
+
+
+def _pixels_planes(
+    pixels: ElementTree.Element, uuid: str | None, name: str, n_pages: int
+) -> tuple[int, list[int], list[str]]:
+    """Return how many planes an image has, the pages that they are, and which files hold more."""
+    axes = pixels.get("DimensionOrder", "XYZCT")[2:]
+    sizes = {axis: _number(pixels, f"Size{axis}", 1) for axis in axes}
+    announced = 1
+    for size in sizes.values():
+        announced *= size
+    samples = [_number(e, "SamplesPerPixel", 1) for e in pixels if _local(e) == "Channel"]
+    announced //= max([1, *samples[:1]])
+    place: dict[int, int] = {}
+    others: list[str] = []
+    blocks = [element for element in pixels if _local(element) == "TiffData"]
+    for block in blocks:
+        first, step = 0, 1
+        for axis in axes:
+            first += step * _number(block, f"First{axis}", 0)
+            step *= sizes[axis]
+        page = _number(block, "IFD", 0)
+        left = announced - first
+        count = _number(block, "PlaneCount", 1 if block.get("IFD") is not None else left)
+        at = next((e for e in block if _local(e) == "UUID"), None)
+        file = None if at is None else at.get("FileName")
+        if at is not None and (at.text or "").strip() != uuid and file not in (None, name):
+            others += [file] if file not in others else []
+            continue
+        for step in range(max(0, min(count, left, n_pages - page))):
+            place.setdefault(first + step, page + step)
+    if not blocks:
+        place = {i: i for i in range(min(announced, n_pages))}
+    used = [place[plane] for plane in sorted(place)]
+    return announced, list(dict.fromkeys(used)), [str(other) for other in others]
+
+
+def _local(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _number(element: ElementTree.Element, name: str, default: int) -> int:
+    try:
+        return max(0, int(element.get(name, default)))
+    except ValueError:
+        return default
