@@ -150,6 +150,7 @@ class RandomAccessFile:
         except OSError as error:
             raise _cannot_be_opened(self.path, error) from error
         if self._identity not in (None, identity):
+            del descriptor  # which the error's traceback would keep open
             raise _changed(self.path)
         self._identity = identity
         return descriptor

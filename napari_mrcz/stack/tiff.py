@@ -31,8 +31,8 @@ _LZW = 5
 # Of EER: bits of the numbers of pixels that are skipped, and of the places within pixels.
 _EER_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2)}
 _EER_TAGS = ((65007, 7), (65008, 2), (65009, 2))
-# Rows that are added where the last pixels to be skipped lie behind the last row.
-_EER_MORE_ROWS = 16
+_EER_PADDING = 4
+_EER_ROWS = 16  # divided by each number of sub-pixels, as the decoder wants it
 
 Frame = npt.NDArray[Any]
 
@@ -68,7 +68,7 @@ def open_tiff(path: Path, superresolution: int = 1) -> Stack:
         If the file holds more than is read, or less than it says.
     """
     frames = TiffFrames(path, superresolution)
-    for sentence in frames.said:
+    for sentence in frames.warnings:
         warnings.warn(MrczWarning(f"{frames.path}: {sentence}"), stacklevel=3)
     known = frames.known
     z, y, x = known.pixel_size
@@ -95,7 +95,7 @@ class TiffFrames:
     ----------
     is_eer : bool
         Whether its frames are EER-compressed.
-    said : tuple of str
+    warnings : tuple of str
         What is in the file that is not read, or should be and is not.
     known : TiffMetadata
         What the file says of its frames.
@@ -115,9 +115,11 @@ class TiffFrames:
         except BaseException:
             self.close()
             raise
-        self.said = (*movie.said, *self.known.said)
+        self.warnings = (*movie.remarks, *self.known.remarks)
         if path.name.lower().endswith(".eer") and not self.is_eer:
-            self.said += ("its pages are not EER-compressed: it is read as a TIFF, top row first",)
+            self.warnings += (
+                "its pages are not EER-compressed: it is read as a TIFF, top row first",
+            )
 
     def _choose(self, movie: TiffMovie) -> None:
         """Set what frames are like, and check that there is what decodes them."""
@@ -222,7 +224,9 @@ class TiffFrames:
         from imagecodecs import eer_decode
 
         data = b"".join(self._file.read(offset, nbytes) for offset, nbytes in page.segments())
-        data += b"\0" * (len(data) % 2)
+        # The decoder wants an even number, and more after the last electron than its own bits; as
+        # a frame ends with the last pixel, what comes behind means nothing.
+        data += bytes(_EER_PADDING + len(data) % 2)
         skip, across, down = _eer_bits(page)
         factor = self._superresolution
         level = {1: 0, 2: 1, 4: 2}[factor]
@@ -230,12 +234,10 @@ class TiffFrames:
         try:
             frame = eer_decode(data, (y, x), skip, across, down, superres=level)
         except Exception:
-            # Some end with pixels to be skipped that lie behind the last one.
-            shape = y + _EER_MORE_ROWS * factor, x
-            frame = eer_decode(data, shape, skip, across, down, superres=level)
-            if frame[y:].any():
-                raise
-            frame = frame[:y]
+            # The last number of pixels that are skipped may lead beyond the last pixel, by so many.
+            rows = -(-((1 << skip) + 8 * _EER_PADDING) // page.shape[1])
+            shape = y + _EER_ROWS * -(-rows // _EER_ROWS) * factor, x
+            frame = eer_decode(data, shape, skip, across, down, superres=level)[:y]
         return frame.view(np.uint8)
 
     def _check_eer(self, page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Which pages of a TIFF file are the frames of a movie: what is not one of them is said.
+"""Which pages of a TIFF file are the frames of a movie: what is none of them becomes a remark.
 
 Programs store a movie as one page per frame, in the order of the pages; or in another order, which
 OME-XML describes; or with one page and all frames after each other behind it (ImageJ beyond 4 GB,
@@ -48,7 +48,7 @@ class TiffMovie:
 
     frames: list[TiffFrame]
     is_eer: bool
-    said: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @property
     def page(self) -> Page:
@@ -64,7 +64,7 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
     MrczError
         If its pages are no frames, or none of them is whole.
     """
-    said: list[str] = []
+    remarks: list[str] = []
     everything = [TiffFrame(page, number) for number, page in enumerate(found.pages)]
     frames = [frame for frame in everything if frame.page.compression in EER]
     is_eer = bool(frames)
@@ -74,12 +74,12 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
         frames = _alike(everything)
         planes = ome_planes(description, file.path.name, len(everything))
         if planes is not None:
-            said += planes.said
+            remarks += planes.remarks
             inside = [everything[number] for number in planes.pages]
             frames = _alike(inside) if inside else frames
     _check(frames[0].page)
     if not found.is_whole:
-        said.append(f"only {len(frames)} of its frames can be read; it is cut off or damaged")
+        remarks.append(f"only {len(frames)} of its frames can be read; it is cut off or damaged")
     others = Counter(
         f"{'x'.join(map(str, page.shape))} {page.dtype if page.dtype is not None else ''}".strip()
         for page in _without([f.page for f in everything], [f.page for f in frames])
@@ -92,24 +92,24 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
             extra = (len(behind) - 1) * frames[0].page.pixels_nbytes if behind else 0
             frames = behind or frames
         if announced > len(frames):
-            said.append(
+            remarks.append(
                 f"its description names {announced} images, of which {len(frames)} are read"
             )
     whole = _whole(file, frames)
     if not whole:
         raise MrczError(file.path, "a TIFF whose first frame is not all there; it is cut off")
     if len(whole) < len(frames):
-        said.append(f"only {len(whole)} of its {len(frames)} frames are whole; it is cut off")
+        remarks.append(f"only {len(whole)} of its {len(frames)} frames are whole; it is cut off")
     named = [f"{count} of {kind}" for kind, count in others.most_common(_MOST_NAMED)]
     if others:
         more = ", ..." if len(others) > _MOST_NAMED else ""
         why = "not EER-compressed" if is_eer else "none of its frames"
-        said.append(f"pages that are {why} are not read: {', '.join(named)}{more}")
+        remarks.append(f"pages that are {why} are not read: {', '.join(named)}{more}")
     if found.below:
-        said.append(f"{len(found.below)} pages below others, e.g. smaller copies, are not read")
-    if not said:
-        said += _surplus(file, found, whole, extra)
-    return TiffMovie(whole, is_eer, tuple(said))
+        remarks.append(f"{len(found.below)} pages below others, e.g. smaller copies, are not read")
+    if not remarks:
+        remarks += _surplus(file, found, whole, extra)
+    return TiffMovie(whole, is_eer, tuple(remarks))
 
 
 def _alike(frames: Sequence[TiffFrame]) -> list[TiffFrame]:
@@ -217,7 +217,7 @@ class OmePlanes:
     """The pages of the largest image that OME-XML describes, in the order of its planes."""
 
     pages: list[int]
-    said: list[str]
+    remarks: list[str]
 
 
 def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
@@ -250,13 +250,13 @@ def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
     if not images:
         return None
     announced, pages, others = max(images, key=lambda image: len(image[1]))
-    said = []
+    remarks = []
     if len(images) > 1:
-        said.append(f"{len(images)} images, of which the largest one is read")
+        remarks.append(f"{len(images)} images, of which the largest one is read")
     if announced > len(pages):
         where = f"; more are in {', '.join(others[:_MOST_NAMED])}" if others else ""
-        said.append(f"{len(pages)} of the {announced} planes of its image are read{where}")
-    return OmePlanes(pages, said)
+        remarks.append(f"{len(pages)} of the {announced} planes of its image are read{where}")
+    return OmePlanes(pages, remarks)
 
 
 def _pixels_planes(

@@ -53,7 +53,7 @@ class TiffMetadata:
     metadata: dict[str, Any]
     pixel_size: tuple[float, float, float]
     voltage: float
-    said: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
@@ -66,10 +66,10 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
     first : Page
         The first page, frame or not: files as a whole are described there.
     """
-    said: list[str] = []
-    tags = dict(_tags(first, said))
+    remarks: list[str] = []
+    tags = dict(_tags(first, remarks))
     if movie.page is not first:
-        tags |= dict(_tags(movie.page, said))
+        tags |= dict(_tags(movie.page, remarks))
     description = first.text(DESCRIPTION) or movie.page.text(DESCRIPTION)
     each = _descriptions(movie)
     if len(set(each)) > 1 or (each and each[0] != description):
@@ -79,15 +79,15 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
         tags["serialem"] = serialem
     metadata: dict[str, Any] = {"tiff": tags} if tags else {}
     if first.number(_ORIENTATION, 1) != 1:
-        said.append(f"its tag of orientation, {first.number(_ORIENTATION, 1)}, is not followed")
+        remarks.append(f"its tag of orientation, {first.number(_ORIENTATION, 1)}, is not followed")
     if movie.is_eer:
         eer = _eer(first) or _eer(movie.page)
         if eer:
             metadata["eer"] = eer
             announced = _whole_number(eer.get("numberOfFrames"))
             if announced > len(movie.frames):
-                said.append(f"{len(movie.frames)} frames, where its metadata names {announced}")
-            return TiffMetadata(metadata, _eer_pixel_size(eer), _eer_voltage(eer), tuple(said))
+                remarks.append(f"{len(movie.frames)} frames, where its metadata names {announced}")
+            return TiffMetadata(metadata, _eer_pixel_size(eer), _eer_voltage(eer), tuple(remarks))
     size = (
         _ome_pixel_size(description)
         or _imagej_pixel_size(description, movie.page)
@@ -95,17 +95,17 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
         or _resolution_pixel_size(movie.page)
         or (0.0, 0.0, 0.0)
     )
-    return TiffMetadata(metadata, size, _text_voltage(description), tuple(said))
+    return TiffMetadata(metadata, size, _text_voltage(description), tuple(remarks))
 
 
-def _tags(page: Page, said: list[str]) -> Iterator[tuple[str, Any]]:
+def _tags(page: Page, remarks: list[str]) -> Iterator[tuple[str, Any]]:
     """Yield the names and values of the tags that say more than how pixels are stored."""
     for code, tag in sorted(page.tags.items()):
         if code in _OF_PIXELS or code in _EER_XML or code in _EER_BITS:
             continue
         name = _NAMES.get(code, f"tag_{code}")
         if tag.nbytes > _LARGEST_TAG and code != DESCRIPTION:
-            said.append(f"its tag {code} of {tag.nbytes} bytes is not kept")
+            remarks.append(f"its tag {code} of {tag.nbytes} bytes is not kept")
         elif tag.kind == _TEXT:
             yield name, page.text(code)
         elif tag.kind in (_UNDEFINED, _BYTE) and tag.count > 4:

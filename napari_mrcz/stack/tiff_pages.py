@@ -35,6 +35,8 @@ _TYPES = {
 }  # fmt: skip
 _TEXT, _UNDEFINED = 2, 7
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 6: "c"}
+# Sizes beyond 4 GB do not fit, and lose what is above.
+WRAPPED = 2**32
 # Far more than any program writes.
 _MOST_PAGES = 2**20
 _MOST_TAGS = 2**10
@@ -154,8 +156,8 @@ class Page:
         offsets = self.values(_TILE_OFFSETS) or self.values(_STRIP_OFFSETS)
         sizes = self.values(_TILE_NBYTES) or self.values(_STRIP_NBYTES)
         pixels = self.pixels_nbytes
-        if len(offsets) == 1 and (not sizes or (self.is_plain and sizes[0] == pixels % 2**32)):
-            # Some programs leave the size out, and one beyond 4 GB does not fit.
+        if len(offsets) == 1 and (not sizes or (self.is_plain and sizes[0] == pixels % WRAPPED)):
+            # Some programs leave the size out.
             sizes = (pixels,)
         joined: list[tuple[int, int]] = []
         for offset, nbytes in zip(offsets, sizes, strict=False):
