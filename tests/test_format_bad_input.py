@@ -203,7 +203,7 @@ def footer_cases(ours):
     }.items():
         yield f"trailer: {name}", with_payload(ours, payload, **options), WARNING
     chunks = {
-        "gigabytes of 0": packed(bytes(2**30)),
+        "a gigabyte of 0": packed(bytes(2**30)),
         "claims 2 GB": lying_chunk(2**31 - 100),
         "claims 4 GB": lying_chunk(2**32 - 1),
         "claims 0": lying_chunk(0),
@@ -397,7 +397,7 @@ def archive_cases(plain):
             patched(archive, (len(archive) // 2, "4s", b"\0\xff\0\xff")),
             ERROR,
         )
-        zeros = bytes(500 * 10**6) if suffix == ".gz" else bytes(120 * 10**6)
+        zeros = bytes(120 * 10**6)
         yield f"bomb{suffix}", pack(plain + zeros), ERROR
         sizes = (2**31 - 1, 100, 100)
         yield f"huge sizes{suffix}", pack(patched(plain, (0, "<3i", *sizes))), ERROR
@@ -437,29 +437,6 @@ def cases(good):
             yield kind, name, content, expected
     for name, content, expected in extended_cases(plain):
         yield "ours, plain, no footer", name, content, expected
-
-
-def test_every_bad_file_is_refused_or_warned_of(good, folder):
-    count = 0
-    for kind, name, content, expected in cases(good):
-        suffix = (
-            Path(name).suffix if name.endswith((".gz", ".bz2")) else Path(good[kind].name).suffix
-        )
-        path = folder / f"bad{suffix}"
-        path.write_bytes(content)
-        outcome = judge(path, good[kind])
-        refused = bool(outcome.error) or bool(outcome.refused)
-        if expected == ERROR:
-            assert refused, (name, outcome)
-        if expected == WARNING:
-            assert outcome.warned, (name, outcome)
-            assert not (refused or outcome.wrong), (name, outcome)
-        if good[kind].checksums:
-            assert not outcome.wrong, (name, outcome)
-        report = nm.verify(path)
-        assert report.ok == (not refused and not outcome.warned), (name, report)
-        count += 1
-    assert count > 600
 
 
 @pytest.mark.parametrize("kind", ["ours", "ours, plain", "ours, plain, no footer", "mrcz"])
@@ -506,10 +483,14 @@ for line in sys.stdin:
 
 @pytest.fixture
 def cost(good, folder):
-    """Give a function that reads a file in a process of its own; returns outcome, s, bytes.
+    """Return a function that reads a file in a process of its own; returns outcome, s, bytes.
 
-    Bytes are the peak of the process so far, beyond what it took to read good files.
+    Bytes are the peak of the process so far, beyond what it took to read good files. None where
+    they are not counted as Linux does.
     """
+    if not LINUX:
+        yield None
+        return
     command = [sys.executable, "-c", MEASURE, *[folder / kind.name for kind in good.values()]]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -524,17 +505,31 @@ def cost(good, folder):
         reader.stdin.close()
 
 
-@pytest.mark.skipif(not LINUX, reason="peak memory is measured as Linux counts it")
-def test_no_bad_file_takes_a_second_or_100_mb(good, folder, cost):
-    for kind, name, content, _ in cases(good):
+def test_every_bad_file_is_refused_or_warned_of_in_a_second_and_100_mb(good, folder, cost):
+    count = 0
+    for kind, name, content, expected in cases(good):
         suffix = (
             Path(name).suffix if name.endswith((".gz", ".bz2")) else Path(good[kind].name).suffix
         )
-        path = folder / f"cost{suffix}"
+        path = folder / f"bad{suffix}"
         path.write_bytes(content)
-        outcome, seconds, nbytes = cost(path)
-        assert seconds < 1, (name, outcome, seconds)
-        assert nbytes < MOST_NBYTES, (name, outcome, nbytes)
+        outcome = judge(path, good[kind])
+        refused = bool(outcome.error) or bool(outcome.refused)
+        if expected == ERROR:
+            assert refused, (name, outcome)
+        if expected == WARNING:
+            assert outcome.warned, (name, outcome)
+            assert not (refused or outcome.wrong), (name, outcome)
+        if good[kind].checksums:
+            assert not outcome.wrong, (name, outcome)
+        report = nm.verify(path)
+        assert report.ok == (not refused and not outcome.warned), (name, report)
+        if cost is not None:
+            said, seconds, nbytes = cost(path)
+            assert seconds < 1, (name, said, seconds)
+            assert nbytes < MOST_NBYTES, (name, said, nbytes)
+        count += 1
+    assert count > 600
 
 
 def sparse(path, content, size):

@@ -19,7 +19,9 @@ def inverted(reference):
     return np.divide(1, reference, where=reference > 0, out=np.zeros_like(reference))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 20))]
+)
 def test_every_orientation_and_reciprocal_is_found(seed):
     specimen = (VITREOUS_ICE, CARBON_EDGE, CRYSTALLINE_ICE, None)[seed % 4]
     movie = simulate_movie(40, (256, 256), dose=0.5, specimen=specimen, seed=seed)

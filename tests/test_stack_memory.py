@@ -99,7 +99,6 @@ MOST = {
 }
 
 
-@pytest.mark.slow
 def test_few_frames_are_in_memory_whatever_is_done(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path), str(THREADS)],

@@ -61,10 +61,12 @@ def wait_for_lines(process: subprocess.Popen, out: Path, n: int, seconds: float 
             continue
 
 
-@pytest.mark.slow
-def test_killed_ten_times_every_movie_is_there_once(napari_mrcz, folder, out, tmp_path):
+@pytest.mark.parametrize(("kills", "n"), [(2, 8), pytest.param(10, 30, marks=pytest.mark.slow)])
+def test_however_often_killed_every_movie_is_there_once(
+    napari_mrcz, folder, out, tmp_path, kills, n
+):
     """And verified, and corrected as if nothing had happened; sources are as they were."""
-    n, shape = 30, (8, 160, 160)
+    shape = (8, 160, 160)
     RECIPE.save(tmp_path / "r.toml")
     arguments = (folder, "-o", out, "-r", tmp_path / "r.toml", "--settle", 0.3, "--poll", 0.05)
     pause = threading.Event()
@@ -77,7 +79,7 @@ def test_killed_ten_times_every_movie_is_there_once(napari_mrcz, folder, out, tm
     recording = threading.Thread(target=camera)
     recording.start()
     chance = random.Random(3)
-    for _ in range(10):
+    for _ in range(kills):
         with start(*arguments) as process:
             wait_for_lines(process, out, chance.randint(1, 11))
             with pytest.raises(subprocess.TimeoutExpired):
