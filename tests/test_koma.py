@@ -219,10 +219,10 @@ def test_no_ghost_of_the_specimen_is_subtracted():
         standardised = (average - average.mean()).ravel() / average.std()
         return specimens @ standardised / standardised.size
 
-    for radius in (4, 12, 25):
+    for radius in (4, 25):
         rolling = RollingAverage(single(means), range(N_STACKS), radius)
         ghosts, not_knocked_out = [], []
-        for index in range(N_STACKS):
+        for index in range(0, N_STACKS, 2):
             average = rolling.at(index)
             whole = (average * 2 * radius + means[index]) / (2 * radius + 1)
             # Particles on a grid are somewhat alike in all stacks: with stacks that are not in
