@@ -22,6 +22,7 @@ from napari_mrcz.defects import read_defects
 from napari_mrcz.errors import MrczError
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
+from napari_mrcz.session.order import GIVEN
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
@@ -155,6 +156,7 @@ def correct_all(
     recipe: Recipe,
     *,
     client: Any = None,
+    order: str = GIVEN,
     overwrite: bool = False,
     report: Callable[[Task, str, int, int], None] | None = None,
 ) -> Iterator[Outcome]:
@@ -168,6 +170,8 @@ def correct_all(
         What is done.
     client : dask.distributed.Client, optional
         Where it is done; here, one after the other, without.
+    order : str
+        What is known of the order of the movies, for the history.
     overwrite : bool
         Replace existing targets.
     report : callable, optional
@@ -185,7 +189,7 @@ def correct_all(
         return
     surveyed: dict[str, Any] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    session = Session(sources)
+    session = Session(sources, order=order)
     surveys = (Survey(source, recipe) for source in sources)
     for outcome in run_all(surveys, client=client, report=report):
         if outcome.ok:

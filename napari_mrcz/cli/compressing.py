@@ -57,7 +57,7 @@ def compress(
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
     besides = references(None, decimate)
     _tell_of_compressed(files, besides)
-    sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides)
+    sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides, leave_references=True)
     tasks = [
         Recode(
             str(source),

@@ -50,7 +50,7 @@ def correct(
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources = session_in(files, wanted)
+    sources, order = session_in(files, wanted)
     if output.resolve() in {source.resolve().parent for source in sources}:
         # Corrected movies would pass for movies that were only compressed.
         raise typer.BadParameter("results need a folder of their own: --output")
@@ -65,6 +65,7 @@ def correct(
         [str(source.absolute()) for source in sources],
         [str(target.absolute()) for target in targets],
         wanted,
+        order=order,
         overwrite=overwrite,
     )
     status = run(work, "corrected", scheduler, workers, as_json=as_json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +9,18 @@ import typer
 
 from napari_mrcz.cli.progress import say
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, PACKED_SUFFIXES, SUFFIXES, without_packing
+from napari_mrcz.names import natural_key
+from napari_mrcz.suffixes import without_packing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from napari_mrcz.recipe import Recipe
 
 __all__ = ["movies_in", "path", "prepare", "references", "session_in", "target_of"]
+
+# Of the files that are left out for one reason.
+_MOST_NAMED = 5
 
 
 def path(text: str) -> Path:
@@ -45,18 +47,27 @@ def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path
 
 
 def movies_in(
-    paths: list[Path], suffixes: tuple[str, ...] = (), besides: Sequence[Path] = ()
+    paths: list[Path],
+    suffixes: tuple[str, ...] = (),
+    besides: Sequence[Path] = (),
+    *,
+    leave_references: bool = False,
 ) -> list[Path]:
-    """Give files as they are named, and of folders all movies within in order of names; each once.
+    """Return files as they are named, and of folders all movies within by name; each once.
 
     Parameters
     ----------
     paths : list of Path
-        Files and folders.
+        Files and folders. In plain order of their names, as a shell has them, they are taken in
+        natural order.
     suffixes : tuple of str
-        Of the movies in folders, packed or not; those of all formats that are read by default.
+        Of the movies in folders, also packed; those of all formats that are read where there are
+        none.
     besides : sequence of Path
         What in folders is no movie, such as a gain reference.
+    leave_references : bool
+        Leave out of folders what is a gain reference by its content or a reference by its name,
+        and say so.
 
     Returns
     -------
@@ -68,35 +79,21 @@ def movies_in(
     typer.BadParameter
         If there is none.
     """
-    suffixes = suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES)
-    endings = (*suffixes, *(f"{s}{p}" for s in suffixes for p in PACKED_SUFFIXES))
-    other = {file.resolve() for file in besides}
-    found: list[Path] = []
-    for named in paths:
-        if named.is_dir():
-            files, unread = _walked(named)
-            inside = (p for p in files if p.name.lower().endswith(endings))
-            movies = [p for p in inside if p.is_file() and p.resolve() not in other]
-            found += sorted([*movies, *unread])
-        else:
-            found.append(named)  # one that is not there is told of when its turn comes
-    if not found:
-        raise typer.BadParameter(f"no movie is in {', '.join(map(str, paths))}")
-    return list(dict.fromkeys(found))
+    found, inside = _found(paths, suffixes, besides)
+    if leave_references and inside:
+        from napari_mrcz.session.movies import images_beside, looks_at
+
+        left = images_beside(looks_at(inside), sums=True)
+        _tell_left(left)
+        found = [file for file in found if file not in left]
+    return found
 
 
-def _walked(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Give the files of a folder and of all within, and the folders that may not be read."""
-    unread: list[Path] = []
-    walk = os.walk(folder, onerror=lambda error: unread.append(Path(error.filename)))
-    return [Path(inside, name) for inside, _, names in walk for name in names], unread
+def session_in(paths: list[Path], recipe: Recipe) -> tuple[list[Path], str]:
+    """Return the movies of a session in order of acquisition, and say by what that is known.
 
-
-def session_in(paths: list[Path], recipe: Recipe) -> list[Path]:
-    """Give the movies of a session as `movies_in` does, without the single images among them.
-
-    A gain reference or a sum often lies in the folder of a session. What is named itself is taken,
-    and so are single images where half of all are: sums have sessions of their own.
+    Single images in folders are left out: references, and sums where there are as many movies.
+    What is named itself is taken.
 
     Parameters
     ----------
@@ -104,27 +101,57 @@ def session_in(paths: list[Path], recipe: Recipe) -> list[Path]:
         Files and folders.
     recipe : Recipe
         The files that it names are no movies.
+
+    Returns
+    -------
+    movies : list of Path
+        As `napari_mrcz.session.order.in_order` sorts them.
+    order : str
+        What that says of the order.
     """
-    found = movies_in(paths, besides=references(recipe))
-    inside = [file for file in found if file not in paths]
-    single = [file for file in inside if _is_single_image(file)]
-    if not single or 2 * len(single) >= len(found):
-        return found
-    for file in single:
-        say(f"{file}: a single image, maybe a gain reference or a sum: left out unless it is named")
-    return [file for file in found if file not in single]
+    from napari_mrcz.session.movies import images_beside, looks_at
+    from napari_mrcz.session.order import GIVEN, NAMES, in_order
+
+    found, inside = _found(paths, (), references(recipe))
+    looks = looks_at(found)
+    left = images_beside({file: looks[file] for file in inside}, sums=False)
+    _tell_left(left)
+    movies = [file for file in found if file not in left]
+    otherwise = NAMES if movies == sorted(movies, key=natural_key) else GIVEN
+    movies, order = in_order(movies, [looks[file] for file in movies], otherwise)
+    if len(movies) > 1:
+        say(f"order of the {len(movies)} movies: {order}")
+    return movies, order
 
 
-def _is_single_image(file: Path) -> bool:
-    from napari_mrcz.stack import open as open_stack
+def _found(
+    paths: list[Path], suffixes: tuple[str, ...], besides: Sequence[Path]
+) -> tuple[list[Path], list[Path]]:
+    """Return all files that are meant, and those of them that folders have and nobody named."""
+    from napari_mrcz.session.movies import movies_within
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come when its turn does, and so does what is wrong
-        try:
-            with open_stack(file) as movie:
-                return len(movie) == 1
-        except (OSError, ValueError, ImportError):
-            return False
+    # A shell that is given a pattern sorts movie_10 before movie_2.
+    in_turn = sorted(paths, key=natural_key) if paths == sorted(paths) else paths
+    found: list[Path] = []
+    for named in in_turn:
+        if named.is_dir():
+            movies, unread = movies_within(named, suffixes, besides)
+            found += [*movies, *unread]
+        else:
+            found.append(named)  # one that is not there is told of when its turn comes
+    if not found:
+        raise typer.BadParameter(f"no movie is in {', '.join(map(str, paths))}")
+    found = list(dict.fromkeys(found))
+    return found, [file for file in found if file not in paths and not file.is_dir()]
+
+
+def _tell_left(left: Mapping[Path, str]) -> None:
+    """Say which files are left out, those of a kind in one line."""
+    for why in dict.fromkeys(left.values()):
+        files = [str(file) for file, reason in left.items() if reason == why]
+        named = ", ".join(files[:_MOST_NAMED]) + ", ..." * (len(files) > _MOST_NAMED)
+        count = f"{len(files)} files: {named}" if len(files) > 1 else named
+        say(f"{count}: {why}; left out unless named itself")
 
 
 def target_of(source: Path, folder: Path | None, suffix: str) -> Path:

@@ -67,8 +67,9 @@ def session(
         target.parent.mkdir(parents=True, exist_ok=True)
         AtomicFile(target, overwrite=overwrite).discard()  # the folder may be read-only
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources = [str(path.absolute()) for path in session_in(files, wanted)]
-    measurements = Measurements(sources, _oriented(wanted, sources))
+    movies, order = session_in(files, wanted)
+    sources = [str(path.absolute()) for path in movies]
+    measurements = Measurements(sources, _oriented(wanted, sources), order)
     tasks = measurements.tasks()
     status = run(
         lambda **how: map(measurements.take, run_all(tasks, **how)), "measured", scheduler, workers

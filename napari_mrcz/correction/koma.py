@@ -44,6 +44,8 @@ class KomaNormalization:
         Which stack of the session it is for.
     neighbours : tuple of str
         The stacks averaged, by name, for the history.
+    order : str
+        What is known of the order that makes them neighbours, for the history.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class KomaNormalization:
     level: float
     index: int = 0
     neighbours: tuple[str, ...] = ()
+    order: str = ""
 
     def __post_init__(self) -> None:
         """Take a copy."""
@@ -103,6 +106,7 @@ class KomaNormalization:
             level=self.level,
             index=self.index,
             neighbours=list(self.neighbours),
+            **({"order": self.order} if self.order else {}),
         )
 
     @classmethod
@@ -113,6 +117,7 @@ class KomaNormalization:
             description["level"],
             description["index"],
             tuple(description["neighbours"]),
+            str(description.get("order", "")),
         )
 
 

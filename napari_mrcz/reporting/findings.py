@@ -76,6 +76,8 @@ class Findings:
         In order of acquisition, those that cannot be used included.
     recipe : Recipe
         What was done to the movies before they were measured.
+    order : str
+        What is known of the order of the movies, such as "by acquisition time".
     limit : float
         Score beyond which a contrast is high.
     counts_per_electron : float
@@ -94,6 +96,7 @@ class Findings:
 
     movies: tuple[MovieRow, ...]
     recipe: Recipe
+    order: str
     limit: float
     counts_per_electron: float
     radii: tuple[int, ...]

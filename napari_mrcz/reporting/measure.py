@@ -25,6 +25,7 @@ from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
 from napari_mrcz.session import Session, cumulative_dose
 from napari_mrcz.session.koma import kept_out, mean_noise
+from napari_mrcz.session.order import GIVEN
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
 
@@ -134,12 +135,14 @@ class Measurements:
         The movies in order of acquisition.
     recipe : Recipe
         What is done to them before KOMA; its limit tells high contrast.
+    order : str
+        What is known of the order of the movies.
     """
 
-    def __init__(self, sources: Sequence[str], recipe: Recipe) -> None:
+    def __init__(self, sources: Sequence[str], recipe: Recipe, order: str = GIVEN) -> None:
         self.sources = tuple(dict.fromkeys(sources))
         self._recipe = recipe
-        self._session = Session(self.sources)
+        self._session = Session(self.sources, order=order)
         self._measured: dict[int, Measured] = {}
         self._errors: dict[int, str] = {}
         self._shapes: dict[int, tuple[int, int]] = {}
@@ -191,6 +194,7 @@ class Measurements:
         return Findings(
             movies=tuple(rows[i] for i in sorted(rows)),
             recipe=self._recipe,
+            order=self._session.order,
             limit=limit,
             counts_per_electron=electron,
             radii=radii,

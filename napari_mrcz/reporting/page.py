@@ -214,6 +214,7 @@ def _method(findings: Findings) -> str:
     return (
         "<footer><h2>How it was measured</h2>\n"
         f"<ul>{done}"
+        f"<li>The order of the movies is {escape(findings.order)}.</li>"
         f"<li>Doses are what was counted after that, {per:.4g} to an electron; movies that are "
         "not usable count as none.</li>"
         "<li>Correlated noise is the mean correlation R of all pairs of frames of a movie "

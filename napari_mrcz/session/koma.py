@@ -26,6 +26,7 @@ from napari_mrcz.session.session import Session, StackLike
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from os import PathLike
     from typing import Literal
 
     from napari_mrcz.session.summaries import Summary
@@ -77,8 +78,9 @@ class Koma:
 
     Parameters
     ----------
-    stacks : Session, or iterable of path-like, Stack or ndarray (n, y, x)
-        In order of acquisition, all of one frame shape.
+    stacks : Session, or iterable of path-like, Stack or ndarray (n, y, x), or a folder
+        All of one frame shape. Their order is that of acquisition: a list is taken as it is given,
+        a folder as `Session` sorts it.
     radius : int
         Stacks to either side. Correlated noise cannot fall below 1/(2 radius n) of n frames; the
         preprint sees little gain beyond 25.
@@ -103,7 +105,7 @@ class Koma:
 
     def __init__(
         self,
-        stacks: Session | Iterable[StackLike],
+        stacks: Session | Iterable[StackLike] | str | PathLike[str],
         radius: int = 12,
         *,
         keep_mean: bool = True,
@@ -159,7 +161,8 @@ class Koma:
             average = rolling.at(index)
             names = tuple(self._session.name(j) for j in rolling.neighbours(index))
         level = level_of(average) if self._keep_mean else 0.0
-        return KomaNormalization(average.astype(np.float32), level, index, names)
+        order = self._session.order
+        return KomaNormalization(average.astype(np.float32), level, index, names, order)
 
     @property
     def session(self) -> Session:

@@ -7,15 +7,19 @@ import shutil
 import tempfile
 import threading
 import uuid
+import warnings
 import weakref
 from contextlib import contextmanager
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.session.movies import images_beside, looks_at, movies_within
+from napari_mrcz.session.order import GIVEN, in_order
 from napari_mrcz.session.summaries import (
     StackSum,
     Summary,
@@ -47,13 +51,18 @@ class Session:
 
     Parameters
     ----------
-    stacks : iterable of path-like, Stack or ndarray (n, y, x)
-        In order of acquisition. Files are opened when they are needed and closed again. Stacks
-        may carry corrections.
+    stacks : iterable of path-like, Stack or ndarray (n, y, x); or path-like
+        In order of acquisition, which is kept. Files are opened when they are needed and closed
+        again. Stacks may carry corrections. Of a folder all movies within it, by the acquisition
+        times in their metadata, or by name (movie_2 before movie_10) where not all have one; a
+        gain reference or sum beside them is left out, with a warning.
     prepare : callable, optional
         Applied to each stack when it is opened, e.g. to filter its outliers::
 
             Session(paths, prepare=lambda stack: stack.apply(nm.OutlierFilter.fit(stack)))
+
+    order : str, optional
+        What is known of the order; in the history of what is normalised by neighbours.
 
     Raises
     ------
@@ -62,11 +71,16 @@ class Session:
     """
 
     def __init__(
-        self, stacks: Iterable[StackLike], *, prepare: Callable[[Stack], Stack] | None = None
+        self,
+        stacks: Iterable[StackLike] | str | PathLike[str],
+        *,
+        prepare: Callable[[Stack], Stack] | None = None,
+        order: str = GIVEN,
     ) -> None:
         if isinstance(stacks, str | PathLike):
-            raise ValueError(f"a session is a list of movies, not one name ({stacks})")
+            stacks, order = _movies_of(Path(stacks))
         self._stacks = tuple(stacks)
+        self.order = order
         if not self._stacks:
             raise ValueError("a session has at least one stack")
         self._prepare = prepare
@@ -110,7 +124,8 @@ class Session:
         It shares what was read of them: nothing is read again.
         """
         indices = list(indices)
-        session = Session([self._stacks[i] for i in indices], prepare=self._prepare)
+        stacks = [self._stacks[i] for i in indices]
+        session = Session(stacks, prepare=self._prepare, order=self.order)
         with self._lock:
             session._summaries = {
                 new: self._summaries[old]
@@ -203,8 +218,12 @@ class Session:
         first = np.zeros(len(members))
         second = np.zeros((len(members), len(members)))
         for top in range(0, y, rows):
-            strip = np.stack([self.total(i)[top : top + rows].reshape(-1) for i in members])
-            centred = strip - level[:, np.newaxis]
+            height = min(rows, y - top)
+            # One after the other: each sum takes a file descriptor for as long as it is mapped.
+            centred = np.empty((len(members), height * x))
+            for k, i in enumerate(members):
+                strip = self.total(i)[top : top + height].reshape(-1)
+                np.subtract(strip, level[k], out=centred[k])
             first += centred.sum(axis=1)
             second += centred @ centred.T
             if progress is not None:
@@ -222,6 +241,20 @@ class Session:
         if found is not None:
             return found
         return kept.save(key, summarise(stack, progress))
+
+
+def _movies_of(folder: Path) -> tuple[list[Path], str]:
+    if not folder.is_dir():
+        raise ValueError(f"a session is a folder or a list of movies, not one file ({folder})")
+    movies, unread = movies_within(folder)
+    for other in unread:
+        warnings.warn(MrczWarning(f"{other}: cannot be read, and is left out"), stacklevel=3)
+    looks = looks_at(movies)
+    left = images_beside(looks, sums=False)
+    for path, why in left.items():
+        warnings.warn(MrczWarning(f"{path}: {why}; it is left out"), stacklevel=3)
+    movies = [movie for movie in movies if movie not in left]
+    return in_order(movies, [looks[movie] for movie in movies])
 
 
 class _Kept:

@@ -1,0 +1,147 @@
+"""Which files of folders are movies of a session, and which are images that lie beside them.
+
+A gain reference, a dark or a sum often lies in the folder of a session: a file of one image. What
+is taken for what is decided here, for all commands, and said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_mrcz.names import natural_key
+from napari_mrcz.session.order import look_at
+from napari_mrcz.stack import open as open_stack
+from napari_mrcz.suffixes import FOREIGN_SUFFIXES, PACKED_SUFFIXES, SUFFIXES, without_packing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Any
+
+    import numpy.typing as npt
+
+    from napari_mrcz.session.order import Look
+
+__all__ = ["REFERENCE", "SINGLE", "images_beside", "is_reference", "looks_at", "movies_within"]
+
+REFERENCE, SINGLE = "taken for a reference", "a single image, maybe a sum"
+"""What is said of files that are no movies."""
+
+_NAME = re.compile(
+    r"(?<![a-z])(gain|dark|flat|(gain|count|super|dark|flat)?ref(erence)?s?|defects?)(?![a-z])"
+)
+# Of sums, whose names say what was done to them.
+_CORRECTED = re.compile(r"corr|normali")
+# Of references: their usual value, and how far from it most pixels may lie.
+_LEVEL, _SPREAD = (0.5, 2.0), 0.3
+
+
+def movies_within(
+    folder: Path,
+    suffixes: tuple[str, ...] = (),
+    besides: Collection[Path] = (),
+) -> tuple[list[Path], list[Path]]:
+    """Find the movies of a folder and of all within.
+
+    Parameters
+    ----------
+    folder : Path
+        Links to other folders are not followed.
+    suffixes : tuple of str
+        Of the movies, also packed; those of all formats that are read where there are none.
+    besides : collection of Path
+        Files that are no movies, such as a gain reference.
+
+    Returns
+    -------
+    movies : list of Path
+        In natural order of their names: movie_2 before movie_10.
+    unread : list of Path
+        Folders that may not be read.
+    """
+    suffixes = suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES)
+    endings = (*suffixes, *(f"{s}{p}" for s in suffixes for p in PACKED_SUFFIXES))
+    other = {file.resolve() for file in besides}
+    unread: list[Path] = []
+    found = []
+    walk = os.walk(folder, onerror=lambda error: unread.append(Path(error.filename)))
+    for inside, _, names in walk:
+        files = (Path(inside, name) for name in names if name.lower().endswith(endings))
+        found += [p for p in files if p.is_file() and p.resolve() not in other]
+    return sorted(found, key=natural_key), sorted(unread, key=natural_key)
+
+
+def looks_at(paths: Sequence[Path]) -> dict[Path, Look | None]:
+    """Look at movies; None for what cannot be opened, which is said when its turn comes."""
+    return {path: look_at(path) for path in paths}
+
+
+def images_beside(looks: Mapping[Path, Look | None], *, sums: bool) -> dict[Path, str]:
+    """Find the files that are no movies of a session but images beside them.
+
+    Parameters
+    ----------
+    looks : dict
+        Files of folders, and what a look at each tells.
+    sums : bool
+        Whether other single images than references are movies, too. They are where they are more
+        than the movies: sums have sessions of their own.
+
+    Returns
+    -------
+    dict of str
+        `REFERENCE` or `SINGLE` of each. None is left out where nothing else is there.
+    """
+    known = {path: look for path, look in looks.items() if look is not None}
+    single = {path: look for path, look in known.items() if look.shape[0] == 1}
+    frames = {look.shape[1:] for path, look in known.items() if path not in single}
+    named = [path for path in single if _has_name_of_reference(path)]
+    by_name = named if frames or 2 * len(named) <= len(single) else []
+    found = {
+        path: REFERENCE
+        for path, look in single.items()
+        if path in by_name
+        or (frames and look.is_float and _fits(look.shape[1:], frames) and is_reference(path))
+    }
+    others = [path for path in single if path not in found]
+    if not sums and frames and len(others) <= len(known) - len(single):
+        found.update(dict.fromkeys(others, SINGLE))
+    return found if len(found) < len(looks) else {}
+
+
+def is_reference(path: Path) -> bool:
+    """Return whether a file is one image of floating numbers near 1, as a gain reference is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with open_stack(path, read_ahead=False) as stack:
+                return len(stack) == 1 and stack.dtype.kind == "f" and _is_near_one(stack[0])
+        except (OSError, ValueError, ImportError, MemoryError):
+            return False
+
+
+def _is_near_one(image: npt.NDArray[Any]) -> bool:
+    values = image[np.isfinite(image) & (image > 0)]
+    # Defects are 0 in references, but not half of all pixels.
+    if 2 * values.size < image.size or np.array_equal(values, np.rint(values)):
+        return False
+    low, level, high = np.percentile(values, (16, 50, 84))
+    return bool(_LEVEL[0] <= level <= _LEVEL[1] and (high - low) / 2 <= _SPREAD * level)
+
+
+def _fits(shape: tuple[int, ...], frames: Collection[tuple[int, ...]]) -> bool:
+    """Return whether a reference fits frames: turned or not, in super-resolution or half of it."""
+    y, x = shape
+    sizes = {(y, x), (2 * y, 2 * x), (y // 2, x // 2)}
+    return any({frame, frame[::-1]} & sizes for frame in frames)
+
+
+def _has_name_of_reference(path: Path) -> bool:
+    stem = without_packing(path).stem
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem).lower()
+    return bool(_NAME.search(words)) and not _CORRECTED.search(words)
