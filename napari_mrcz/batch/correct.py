@@ -22,7 +22,7 @@ from napari_mrcz.defects import read_defects
 from napari_mrcz.errors import MrczError
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
-from napari_mrcz.session.order import GIVEN
+from napari_mrcz.session.order import GIVEN, acquired_at
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
@@ -30,6 +30,7 @@ from napari_mrcz.texts import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     import numpy as np
     import numpy.typing as npt
@@ -53,10 +54,13 @@ class Surveyed:
         The outlier filter that was fitted, described.
     sum : StackSum
         Of the corrected frames.
+    acquired : datetime or None
+        When, where the movie's metadata says so.
     """
 
     outliers: Mapping[str, Any] | None
     sum: StackSum
+    acquired: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ class Survey:
         with open_stack(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe)
             found = summarise(stack, staged(report, "summing"))
-        surveyed = Surveyed(None if outliers is None else dict(outliers.describe()), found)
+            acquired = acquired_at(movie.metadata)
+        described = None if outliers is None else dict(outliers.describe())
+        surveyed = Surveyed(described, found, acquired)
         return Outcome.done(start, self.source, result=surveyed)
 
     def sum(self) -> StackSum:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,6 @@ from napari_mrcz.suffixes import FOREIGN_SUFFIXES, PACKED_SUFFIXES, SUFFIXES, wi
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from typing import Any
-
-    import numpy.typing as npt
 
     from napari_mrcz.session.order import Look
 
@@ -106,7 +102,7 @@ def images_beside(looks: Mapping[Path, Look | None], *, sums: bool) -> dict[Path
         path: REFERENCE
         for path, look in single.items()
         if path in by_name
-        or (frames and look.is_float and _fits(look.shape[1:], frames) and is_reference(path))
+        or (frames and look.is_float and _fits(look.shape[1:], frames) and _is_near_one(path))
     }
     others = [path for path in single if path not in found]
     if not sums and frames and len(others) <= len(known) - len(single):
@@ -115,17 +111,20 @@ def images_beside(looks: Mapping[Path, Look | None], *, sums: bool) -> dict[Path
 
 
 def is_reference(path: Path) -> bool:
-    """Return whether a file is one image of floating numbers near 1, as a gain reference is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with open_stack(path, read_ahead=False) as stack:
-                return len(stack) == 1 and stack.dtype.kind == "f" and _is_near_one(stack[0])
-        except (OSError, ValueError, ImportError, MemoryError):
-            return False
+    """Return whether a file is a reference, by itself: one image, so named or near 1."""
+    look = look_at(path)
+    if look is None or look.shape[0] != 1:
+        return False
+    return _has_name_of_reference(path) or (look.is_float and _is_near_one(path))
 
 
-def _is_near_one(image: npt.NDArray[Any]) -> bool:
+def _is_near_one(path: Path) -> bool:
+    """Return whether the image of a file is one of floating numbers near 1, as of a gain."""
+    try:
+        with open_stack(path, read_ahead=False) as stack:
+            image = stack[0]
+    except (OSError, ValueError, ImportError, MemoryError):
+        return False
     values = image[np.isfinite(image) & (image > 0)]
     # Defects are 0 in references, but not half of all pixels.
     if 2 * values.size < image.size or np.array_equal(values, np.rint(values)):

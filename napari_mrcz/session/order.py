@@ -112,6 +112,7 @@ def acquired_at(metadata: Mapping[str, Any]) -> datetime | None:
     """Return when a movie was acquired, as its metadata says; the first time of several."""
     found: dict[str, list[datetime]] = {}
     for name, value in _told(metadata):
+        value = value.tolist() if hasattr(value, "tolist") else value  # one per frame
         for time in map(_time, value if isinstance(value, list | tuple) else (value,)):
             if time is not None and _FIRST <= time.replace(tzinfo=None) <= _LAST:
                 found.setdefault(name, []).append(time)

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mrcz.names import natural_key
 from napari_mrcz.watching.ledger import Version
 
 if TYPE_CHECKING:
@@ -147,8 +148,8 @@ class Arrivals:
                 if marked and rests > 0:
                     waits.append(rests)
         return Look(
-            tuple(sorted(finished, key=lambda found: (found.version.mtime_ns, found.source))),
-            tuple(sorted(unfinished)),
+            tuple(sorted(finished, key=lambda found: (found.version.mtime_ns, natural_key(found.source)))),
+            tuple(sorted(unfinished, key=natural_key)),
             min(waits, default=None),
             self._seen != before,
             tuple(unreadable),

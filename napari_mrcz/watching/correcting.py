@@ -29,6 +29,7 @@ from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.session.koma import kept_out, too_few
+from napari_mrcz.session.order import ARRIVED, in_order
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.watching.job import Job
 from napari_mrcz.watching.sums import Sums
@@ -63,6 +64,12 @@ class Corrections:
         Seconds after which a stack does not wait for its window any more.
     overwrite : bool
         Replace results that are not ours.
+
+    Attributes
+    ----------
+    order : str
+        What makes stacks neighbours: the times at which they were acquired, where the metadata of
+        all has them, or their arrival; empty before that matters.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Corrections:
         self._rolling: tuple[Any, RollingAverage] | None = None
         self._left_out: dict[str, Version] = {}
         self._n_discarded = 0
+        self.order = ""
 
     @property
     def waiting(self) -> list[Movie]:
@@ -114,6 +122,8 @@ class Corrections:
             if movie.summed is None or movie.summed.recipe != self._made_by:
                 return self._survey_of(movie, usable[0] if usable else None)
             usable.append(movie)
+        looks = [movie.summed for movie in usable]
+        usable, self.order = in_order(usable, looks, ARRIVED)
         return self._complete(usable, koma.radius, koma.limit, ending=ending)
 
     def patience(self) -> float | None:
@@ -176,6 +186,7 @@ class Corrections:
             n_frames=found.sum.n_frames,
             shape=list(shape),
             thumbnail=found.sum.thumbnail.tolist(),
+            acquired=found.acquired and found.acquired.isoformat(),
         )
         return replace(outcome, result=None)
 
@@ -188,7 +199,8 @@ class Corrections:
         average = rolling.at(index)
         level = level_of(average) if koma.keep_mean else 0.0
         names = tuple(usable[i].target for i in near)
-        correction = KomaNormalization(average.astype(np.float32), level, index, names)
+        average = average.astype(np.float32)
+        correction = KomaNormalization(average, level, index, names, self.order)
         surveyed = self._sums.load(movie)
         outliers = None if surveyed is None else surveyed.outliers
         outcome = self._correct(movie, report, outliers, correction)

@@ -69,12 +69,15 @@ class Summed:
         Of a frame.
     thumbnail : ndarray
         As in `napari_mrcz.session.summaries.Summary`.
+    acquired : datetime or None
+        When, where the movie's metadata says so.
     """
 
     recipe: str
     n_frames: int
     shape: tuple[int, int]
     thumbnail: npt.NDArray[np.float64]
+    acquired: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,10 @@ class Ledger:
         elif event == "summed":
             small = np.array(line["thumbnail"], np.float64)
             y, x = line["shape"]
-            movie = replace(movie, summed=Summed(line["recipe"], line["n_frames"], (y, x), small))
+            told = line.get("acquired")
+            acquired = datetime.fromisoformat(told) if told else None
+            summed = Summed(line["recipe"], line["n_frames"], (y, x), small, acquired)
+            movie = replace(movie, summed=summed)
         elif event == "corrected":
             movie = replace(movie, corrected=line["recipe"])
         self._movies[source] = movie

@@ -12,6 +12,7 @@ import numpy as np
 from napari_mrcz.names import natural_key
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
+from napari_mrcz.session.order import in_order, look_at
 from napari_mrcz.suffixes import has_movie_suffix
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
@@ -236,13 +237,16 @@ class KomaModel:
 
 
 def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
-    """Give the movies of folders and files, by name; what is hidden and no movie is passed over."""
+    """Return the movies of folders and files as they were acquired (`session.order.in_order`).
+
+    What is hidden or no movie is passed over.
+    """
     found: list[Path] = []
     for path in map(Path, paths):
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        found += [file for file in files if _is_movie(file)]
-    entries = [Entry(path.name, str(path.absolute())) for path in found]
-    return sorted(entries, key=by_name)
+        files = path.iterdir() if path.is_dir() else [path]
+        found += [file.absolute() for file in files if _is_movie(file)]
+    ordered, _ = in_order(found, map(look_at, found))
+    return [Entry(path.name, str(path)) for path in ordered]
 
 
 def by_name(entry: Entry) -> Any:
