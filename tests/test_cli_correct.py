@@ -14,6 +14,7 @@ from pathlib import Path
 import distributed
 import numpy as np
 import pytest
+from watch_session import frames_in
 
 import napari_mrcz as nm
 from napari_mrcz.batch import cluster, run_all
@@ -22,6 +23,7 @@ from napari_mrcz.batch.correct import corrected as corrected_by
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.recipe.history import recipe_of
+from napari_mrcz.session.order import NAMES
 from napari_mrcz.simulation import simulate_movie
 
 N_STACKS, SHAPE = 8, (10, 64, 72)
@@ -61,7 +63,8 @@ def session(tmp_path_factory) -> Path:
 def corrected(session, tmp_path_factory) -> Path:
     """Return the folder of what comes of them in one process."""
     folder = tmp_path_factory.mktemp("corrected")
-    for outcome in correct_all(*paths(session, folder), Recipe.load(session / "recipe.toml")):
+    recipe = Recipe.load(session / "recipe.toml")
+    for outcome in correct_all(*paths(session, folder), recipe, order=NAMES):
         assert outcome.ok, outcome.error
     return folder
 
@@ -125,7 +128,7 @@ def test_a_worker_that_is_killed_changes_nothing(session, corrected, tmp_path):
     recipe = Recipe.load(session / "recipe.toml")
     with cluster(workers=2) as client:
         killed = 0
-        for outcome in correct_all(*paths(session, tmp_path), recipe, client=client):
+        for outcome in correct_all(*paths(session, tmp_path), recipe, client=client, order=NAMES):
             assert outcome.ok, outcome.error
             if not killed:
                 killed = client.run(os.getpid).popitem()[1]
@@ -152,7 +155,7 @@ def test_a_bad_movie_enters_no_average_and_stops_nothing(napari_mrcz, session, t
     assert "failed: movie_00b.mrcz" in ran.err
     good = napari_mrcz("correct", *movies, "-r", session / "recipe.toml", "-o", tmp_path / "good")
     assert good.status == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "good")
+    assert frames_in(tmp_path / "out") == frames_in(tmp_path / "good")
 
 
 @pytest.mark.parametrize("place", [0, 3])
@@ -170,7 +173,7 @@ def test_a_movie_of_another_size_enters_no_average_and_stops_nothing(
     assert ran.status == 1
     assert f"{other}: frames of (72, 64), where most of the session has (64, 72)" in ran.err
     assert napari_mrcz("correct", *movies, *options, tmp_path / "good").status == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "good")
+    assert frames_in(tmp_path / "out") == frames_in(tmp_path / "good")
 
 
 def test_without_a_recipe_outliers_are_replaced(napari_mrcz, session, tmp_path):
@@ -241,7 +244,7 @@ def test_a_single_image_among_movies_is_left_out_and_said(napari_mrcz, session, 
     """Without a recipe nothing else tells that it is a gain reference."""
     ran = napari_mrcz("correct", session, "-o", tmp_path / "out")
     assert ran.status == 0, ran.err
-    assert f"{session / 'gain.mrc'}: a single image, maybe a gain reference" in ran.err
+    assert f"{session / 'gain.mrc'}: taken for a reference" in ran.err
     assert len(list((tmp_path / "out").iterdir())) == N_STACKS
     ran = napari_mrcz("correct", session, session / "gain.mrc", "-o", tmp_path / "named")
     assert len(list((tmp_path / "named").iterdir())) == N_STACKS + 1

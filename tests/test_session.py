@@ -424,7 +424,7 @@ def test_what_makes_no_sense_is_refused(stacks):
         Koma(stacks[:1])
     with pytest.raises(ValueError, match="at least one stack"):
         Session([])
-    with pytest.raises(ValueError, match="a list of movies, not one name"):
+    with pytest.raises(ValueError, match="a folder or a list of movies, not one file"):
         Session("movie.mrcz")
     with pytest.raises(ValueError, match="radius"):
         Koma(stacks, 0)

@@ -4,7 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from watch_session import RADIUS, RECIPE, SHAPE, Session, at_once, contents, folder, out, record
+from watch_session import (
+    RADIUS,
+    RECIPE,
+    SHAPE,
+    Session,
+    at_once,
+    contents,
+    folder,
+    frames_in,
+    out,
+    record,
+)
 
 import napari_mrcz as nm
 from napari_mrcz.recipe import OutlierStep, Recipe
@@ -29,15 +40,15 @@ class TestCorrecting:
             Session(folder, out, next_movie, recipe=RECIPE)
         # Stacks 0, 1 and 2 have the first five as their window, the others two to either side.
         assert corrected_at == [0, 0, 0, 0, 0, 3, 4, 5, 6]
-        followed = contents(out / "corrected")
+        followed = frames_in(out / "corrected")
         assert at_once(folder, out, recipe=RECIPE).done("corrected") == ["movie_06", "movie_07"]
         RECIPE.save(tmp_path / "r.toml")
         movies = sorted(out.glob("*.mrcz"))
         ran = napari_mrcz("correct", *movies, "-r", tmp_path / "r.toml", "-o", tmp_path / "whole")
         assert ran.status == 0, ran.err
-        whole = contents(tmp_path / "whole")
+        whole = frames_in(tmp_path / "whole")
         assert followed == {name: whole[name] for name in followed}
-        assert contents(out / "corrected") == whole
+        assert frames_in(out / "corrected") == whole
         sources = sorted(folder.glob("*.mrc"))
         napari_mrcz("correct", *sources, "-r", tmp_path / "r.toml", "-o", tmp_path / "direct")
         for name in whole:

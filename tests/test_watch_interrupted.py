@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from watch_session import (
     RECIPE,
     Session,
@@ -23,6 +26,7 @@ from watch_session import (
     count,
     events,
     folder,
+    frames_in,
     frames_of,
     out,
     record,
@@ -100,7 +104,7 @@ def test_however_often_killed_every_movie_is_there_once(
     movies = sorted(out.glob("*.mrcz"))
     ran = napari_mrcz("correct", *movies, "-r", tmp_path / "r.toml", "-o", tmp_path / "whole")
     assert ran.status == 0, ran.err
-    assert contents(out / "corrected") == contents(tmp_path / "whole")
+    assert frames_in(out / "corrected") == frames_in(tmp_path / "whole")
     again = napari_mrcz("watch", *arguments, "--once")
     assert "movies compressed: 0, corrected: 0" in again.err
 
@@ -174,21 +178,25 @@ def test_events_tell_of_a_movie_and_an_interrupt_ends_cleanly(folder, out):
     assert (nm.read(out / "movie_00.mrcz") == frames_of(0)).all()
 
 
+BEGUN = {"time": "2026-03-25T13:45:22.123+00:00", "event": "watching", "folder": "/a"}
+FIRST = json.dumps(BEGUN, separators=(",", ":")).encode() + b"\n"
+
+
 class TestJournal:
     def test_a_torn_last_line_was_never_written(self, tmp_path):
         path = tmp_path / "watch.jsonl"
         with Journal(path) as journal:
-            journal.append({"a": 1})
+            journal.append(BEGUN)
         whole = path.read_bytes()
         path.write_bytes(whole + b'{"b": 2')
         with Journal(path) as journal:
-            assert journal.lines == [{"a": 1}]
+            assert journal.lines == [BEGUN]
             journal.append({"c": 3})
         assert path.read_bytes() == whole + b'{"c":3}\n'
 
     def test_a_damaged_line_is_named(self, tmp_path):
         path = tmp_path / "watch.jsonl"
-        path.write_bytes(b'{"a": 1}\nzzz\n{"b": 2}\n')
+        path.write_bytes(FIRST + b'zzz\n{"b": 2}\n')
         with pytest.raises(nm.MrczError, match="its line 2 is damaged"):
             Journal(path)
 
@@ -210,14 +218,51 @@ class TestJournal:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with Journal(path) as journal:
-            journal.append({"a": 1})
+            journal.append(BEGUN)
             monkeypatch.setattr(os, "write", half)
             with pytest.raises(OSError, match="No space") as refused:
                 journal.append({"b": 2})
             assert refused.value.filename == str(path)
             monkeypatch.setattr(os, "write", write)
             journal.append({"c": 3})
-        assert [json.loads(line) for line in path.read_text().splitlines()] == [{"a": 1}, {"c": 3}]
+        assert [json.loads(line) for line in path.read_text().splitlines()] == [BEGUN, {"c": 3}]
+
+    @given(st.integers(0, len(FIRST)))
+    def test_a_torn_first_line_was_never_written(self, whole):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "watch.jsonl")
+            path.write_bytes(FIRST[:whole])
+            with Journal(path) as journal:
+                assert journal.lines == ([BEGUN] if whole == len(FIRST) else [])
+
+    @given(
+        st.binary(min_size=1, max_size=200).filter(lambda content: not FIRST.startswith(content))
+        | st.sampled_from([b'{"event":"begun"}\n', FIRST[:40] + b"x", b"no line", b"\n" + FIRST])
+    )
+    def test_another_file_of_its_name_stays_as_it_is(self, content):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "watch.jsonl")
+            path.write_bytes(content)
+            with pytest.raises(nm.MrczError, match="is not a journal"):
+                Journal(path)
+            assert path.read_bytes() == content
+
+    @pytest.mark.parametrize("content", [None, b"", FIRST + b"{"])
+    def test_no_link_is_followed(self, tmp_path, content):
+        """Neither to a journal nor to what is not there yet."""
+        other = tmp_path / "other"
+        if content is not None:
+            other.write_bytes(content)
+        (tmp_path / "watch.jsonl").symlink_to(other)
+        with pytest.raises(nm.MrczError, match="is a link"):
+            Journal(tmp_path / "watch.jsonl")
+        assert content == (other.read_bytes() if other.exists() else None)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="has no pipes with names")
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "watch.jsonl")
+        with pytest.raises(nm.MrczError, match="is not a file"):
+            Journal(tmp_path / "watch.jsonl")
 
     def test_that_of_another_folder_is_not_gone_on_with(self, folder, out, tmp_path):
         at_once(folder, out)

@@ -51,6 +51,19 @@ def count(out: Path, kind: str) -> Counter:
     return Counter(line["source"] for line in events(out) if line["event"] == kind)
 
 
+def frames_in(folder: Path) -> dict[str, tuple[bytes, list[str]]]:
+    """Frames and neighbours of each result: the same however they were made, as histories are not.
+
+    These say how the order of the movies was known.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.mrcz")):
+        with nm.open(path) as stack:
+            neighbours = stack.history[-1].get("neighbours", [])
+            found[path.name] = np.asarray(stack).tobytes(), list(neighbours)
+    return found
+
+
 def contents(folder: Path, pattern: str = "*.mrcz") -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob(pattern))}
 

@@ -153,11 +153,15 @@ def _tell(watching: Watch, as_json: bool) -> int:
     """Tell each step, and in the end how many there were; give the exit status."""
     done = Counter[str]()
     failed: list[str] = []
+    order = ""
     try:
         for step in watching.steps():
             outcome = step.outcome
             done[step.kind] += outcome.ok
             told = step.kind != "summed" or not outcome.ok
+            if watching.corrections is not None and order != watching.corrections.order:
+                order = watching.corrections.order
+                _say(f"order of the movies: {order}")
             if as_json and told:
                 write(json.dumps({"step": step.kind, **outcome.as_dict()}))
             elif outcome.ok and told:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from napari_mrcz.names import natural_key
 from napari_mrcz.stack import open as open_stack
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from os import PathLike
 
-__all__ = ["ARRIVED", "GIVEN", "NAMES", "TIMES", "Look", "acquired_at", "in_order", "look_at"]
+__all__ = [
+    "ARRIVED",
+    "GIVEN",
+    "NAMES",
+    "TIMES",
+    "Dated",
+    "Look",
+    "acquired_at",
+    "in_order",
+    "look_at",
+]
 
 TIMES, NAMES = "by acquisition time", "by name"
 GIVEN, ARRIVED = "as given", "by arrival"
@@ -44,6 +54,17 @@ _FORMATS = (
 )  # fmt: skip
 # Years in which movies are recorded; a number beyond is no time.
 _FIRST, _LAST = datetime(1990, 1, 1), datetime(2100, 1, 1)
+
+
+Movie = TypeVar("Movie")
+
+
+class Dated(Protocol):
+    """What says when a movie was acquired."""
+
+    @property
+    def acquired(self) -> datetime | None:
+        """The time; None if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +98,14 @@ def look_at(path: str | PathLike[str]) -> Look | None:
 
 
 def in_order(
-    paths: Sequence[Any], looks: Iterable[Look | None], otherwise: str = NAMES
-) -> tuple[list[Any], str]:
+    movies: Sequence[Movie], looks: Iterable[Dated | None], otherwise: str = NAMES
+) -> tuple[list[Movie], str]:
     """Sort movies as they were acquired.
 
     Parameters
     ----------
-    paths : sequence of path-like
-        The movies.
+    movies : sequence of path-like
+        Anything else where they stay as they come.
     looks : iterable of Look or None
         What is known of each.
     otherwise : str
@@ -94,18 +115,20 @@ def in_order(
     Returns
     -------
     sorted : list
-        The movies; those of one time by their names.
+        The movies; those of one time in the other order.
     order : str
         Which order that is: `TIMES`, or `otherwise`.
     """
     times = [None if look is None else look.acquired for look in looks]
-    by_name = sorted(paths, key=natural_key) if otherwise == NAMES else list(paths)
+    indices = list(range(len(movies)))
+    if otherwise == NAMES:
+        indices.sort(key=lambda i: natural_key(movies[i]))  # type: ignore[arg-type]
     known = [time for time in times if time is not None]
     # Times of a clock with a zone and of one without cannot be compared.
-    if len(known) < len(paths) or len({time.tzinfo is None for time in known}) != 1:
-        return by_name, otherwise
-    at = dict(zip(paths, known, strict=True))
-    return sorted(by_name, key=at.__getitem__), TIMES
+    if len(known) == len(movies) and len({time.tzinfo is None for time in known}) == 1:
+        indices.sort(key=known.__getitem__)
+        otherwise = TIMES
+    return [movies[i] for i in indices], otherwise
 
 
 def acquired_at(metadata: Mapping[str, Any]) -> datetime | None:

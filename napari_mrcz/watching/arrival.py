@@ -148,7 +148,7 @@ class Arrivals:
                 if marked and rests > 0:
                     waits.append(rests)
         return Look(
-            tuple(sorted(finished, key=lambda found: (found.version.mtime_ns, natural_key(found.source)))),
+            tuple(sorted(finished, key=_arrived)),
             tuple(sorted(unfinished, key=natural_key)),
             min(waits, default=None),
             self._seen != before,
@@ -198,6 +198,10 @@ class Arrivals:
         # Names first: to resolve each path would take longer than all the rest.
         named = entry.name in self._ignored_names
         return named and Path(entry.path).resolve() in self._ignored
+
+
+def _arrived(found: Found) -> tuple[object, ...]:
+    return found.version.mtime_ns, natural_key(found.source)
 
 
 def _version(state: os.stat_result) -> Version:

@@ -199,8 +199,8 @@ class Corrections:
         average = rolling.at(index)
         level = level_of(average) if koma.keep_mean else 0.0
         names = tuple(usable[i].target for i in near)
-        average = average.astype(np.float32)
-        correction = KomaNormalization(average, level, index, names, self.order)
+        image = average.astype(np.float32)
+        correction = KomaNormalization(image, level, index, names, self.order)
         surveyed = self._sums.load(movie)
         outliers = None if surveyed is None else surveyed.outliers
         outcome = self._correct(movie, report, outliers, correction)

@@ -1,7 +1,8 @@
 """The journal: lines of JSON that are on the disk when `append` returns, and stay as they are.
 
 A process killed in the middle of a line leaves a part of it, without its end; that part is cut off
-when the journal is opened again, and counts as never written.
+when the journal is opened again, and counts as never written. A file that is no journal by its
+first line is refused, and stays as it is; no link is followed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,11 @@ if sys.platform != "win32":
 
 __all__ = ["Journal"]
 
+_ADVICE = "Choose another output folder"
+# How the first line of every journal begins.
+_FIRST_LINE = b'{"time":"2000-01-01T00:00:00.000+00:00","event":"watching","folder":"'
+_FIRST = re.compile(rb'\{"time":"[0-9T:.+-]{29}","event":"watching","folder":"')
+
 
 class Journal:
     """A file of JSON lines, for one process at a time.
@@ -35,18 +43,24 @@ class Journal:
     Raises
     ------
     MrczError
-        If another process has it, a line is damaged, or it cannot be opened.
+        If another process has it, a line is damaged, it is no journal, or it cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        flags = os.O_RDWR | os.O_CREAT
+        for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
+            flags |= getattr(os, name, 0)
+        if self.path.is_symlink():
+            raise MrczError(path, "is a link, not a journal of a watch", advice=_ADVICE)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, flags, 0o666)
         except OSError as error:
             raise MrczError(path, f"cannot be opened: {error.strerror}") from error
         try:
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise MrczError(path, "is not a file", advice=_ADVICE)
             self._lock()
             self._lines = self._read()
         except BaseException:
@@ -101,7 +115,10 @@ class Journal:
             return  # a file system without locks
 
     def _read(self) -> list[dict[str, Any]]:
-        content = self.path.read_bytes()
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            content = file.read()
+        if content and not _is_journal(content):
+            raise MrczError(self.path, "is not a journal of a watch", advice=_ADVICE)
         self._end = content.rfind(b"\n") + 1
         self._cut()
         lines = []
@@ -111,7 +128,7 @@ class Journal:
             except ValueError:
                 found = None
             if not isinstance(found, dict):
-                advice = "Put it right, or choose another output folder"
+                advice = f"Put it right, or {_ADVICE.lower()}"
                 raise MrczError(self.path, f"its line {number} is damaged", advice=advice)
             lines.append(found)
         return lines
@@ -121,3 +138,12 @@ class Journal:
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, self._end)
         os.lseek(self._descriptor, self._end, os.SEEK_SET)
+
+
+def _is_journal(content: bytes) -> bool:
+    """Return whether a file is a journal by its first line, or by the part of it that it has."""
+    line, end, _ = content.partition(b"\n")
+    first = line[: len(_FIRST_LINE)]
+    if end and len(first) < len(_FIRST_LINE):
+        return False
+    return _FIRST.fullmatch(first + _FIRST_LINE[len(first) :]) is not None

@@ -147,7 +147,9 @@ class Ledger:
                     found, advice = f"is of {line['folder']}", "Choose another output folder"
                     raise MrczError(journal.path, found, advice=advice)
                 self._take(line)
-            except (KeyError, TypeError, AttributeError) as error:
+            except MrczError:
+                raise
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 found = f"its line {number} makes no sense ({error!r})"
                 raise MrczError(journal.path, found) from error
         if not journal.lines:

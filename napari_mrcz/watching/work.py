@@ -20,6 +20,7 @@ from napari_mrcz.batch.source_files import TOUCHED, Kept, SourceFiles
 from napari_mrcz.batch.task import staged
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import verify
+from napari_mrcz.session.movies import REFERENCE, is_reference
 from napari_mrcz.texts import size_text
 from napari_mrcz.watching.arrival import Look
 from napari_mrcz.watching.job import DiskFull, Job, free_nbytes
@@ -243,6 +244,10 @@ class Watch:
                 continue
             movie = self.ledger.movie(found.source)
             if movie is None or not movie.compressed or movie.version != found.version:
+                if movie is None and is_reference(self.arrivals.path(found.source)):
+                    self.tell(f"{found.source}: {REFERENCE}; left out")
+                    self._failed[found.source] = found.version
+                    continue
                 return self._job("compressed", found, self._compress)
             if self.delete and not movie.kept:
                 return self._job("deleted", found, self._delete)

@@ -34,7 +34,8 @@ class SourceBar(QWidget):
         super().__init__()
         self._folder = ""
         self.folder = push_button(
-            "Add folder…", "Add all movies of a folder, by acquisition time where known, else by name"
+            "Add folder…",
+            "Add all movies of a folder, by acquisition time or, without it, by name",
         )
         self.layers = push_button("Add open layers", "Add the movies open in napari, oldest first")
         _row(self, self.folder, self.layers)
