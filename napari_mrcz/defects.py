@@ -5,22 +5,25 @@ map. Masks are of shape (y, x), True where a pixel is bad, with rows in the orde
 
 SerialEM counts rows from the top of the image as its camera gives it, from 0; where it saves MRC
 frames, and where IMOD applies such a file to them, these are upside down, and so is the mask here.
-MotionCor's ``x y w h`` are corner and size in the frame as stored, from 0. In a map of integers
-odd values are bad: IMOD writes 128 and 129 for 0 and 1.
+MotionCor's ``x y w h`` are corner and size in the frame as stored, from 0. In a map all values but
+0 are bad. IMOD may write bytes 128 higher: in a map of nothing but 128 and 129 (-128 and -127 where
+they are read as signed) the higher ones are bad.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.files import open_file
 from napari_mrcz.references import read_image
 from napari_mrcz.stack import write
 
@@ -35,6 +38,9 @@ Mask = npt.NDArray[np.bool_]
 _SERIALEM = re.compile(r"^\s*(CameraSize[XY]|RotationAndFlip|K2Type|UsableArea|\w*Bad[A-Z]\w*)\s")
 _SHORTEST_RUN = 3
 _LARGEST_CAMERA = 2**16
+_IMODS_ZEROS = (128, -128)
+_MOST_BAD = 0.5
+_LONGEST_TEXT = 2**24
 
 
 def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> Mask:
@@ -60,12 +66,23 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
         rectangles lies wholly outside the frames.
     ValueError
         If the shape is needed and not given.
+
+    Warns
+    -----
+    MrczWarning
+        If more than half of a map's pixels are bad: good and bad are likely swapped.
     """
     path = Path(path)
     text = _text(path)
     if text is None:
         image = read_image(path)
-        bad = image != 0 if image.dtype.kind == "f" else (image & 1).astype(bool)
+        bad = image != 0
+        for zero in _IMODS_ZEROS:
+            if image.dtype.kind in "iu" and np.isin(image, (zero, zero + 1)).all():
+                bad = image != zero
+        if (share := bad.mean()) > _MOST_BAD:
+            said = f"{share:.0%} of its pixels are defective: it may have 1 for good ones"
+            warnings.warn(f"{path}: {said}", MrczWarning, stacklevel=2)
         return _scaled(path, bad, shape)
     if any(_SERIALEM.match(line) for line in text.splitlines()):
         return _scaled(path, _serialem_mask(path, text), shape)
@@ -128,16 +145,17 @@ def write_defects(
 
 
 def _text(path: Path) -> str | None:
-    """Give the content of a text file; None of a binary one."""
-    if path.is_fifo():
-        raise MrczError(path, "is a pipe, where a file is expected")  # it would be waited for
+    """Return the content of a text file; None of a binary one."""
+    file = open_file(path)
     try:
-        with path.open("rb") as file:
-            if b"\0" in file.read(1024):
-                return None
-        return path.read_text(encoding="latin-1")
-    except OSError as error:
-        raise MrczError(path, f"it cannot be read ({error.strerror})") from error
+        if b"\0" in file.read(0, 1024):
+            return None
+        raw = file.read(0, _LONGEST_TEXT + 1)
+    finally:
+        file.close()
+    if len(raw) > _LONGEST_TEXT:
+        raise MrczError(path, f"more than {_LONGEST_TEXT} bytes of text, which is no defect list")
+    return raw.decode("latin-1")
 
 
 def _serialem_mask(path: Path, text: str) -> Mask:

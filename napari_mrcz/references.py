@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.stack import open as open_stack
+from napari_mrcz.suffixes import without_packing
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -29,8 +30,8 @@ def read_reference(path: str | PathLike[str]) -> npt.NDArray[np.float32]:
     Parameters
     ----------
     path : path-like
-        A file of any format that `open` reads: MRC, a TIFF (also with the suffix `.gain`, as EER
-        movies come with), DM3 or DM4 ...
+        A file of any format that `open` reads, packed or not: MRC, a TIFF (also with the suffix
+        `.gain`, as EER movies come with), DM3 or DM4 ...
 
     Returns
     -------
@@ -55,7 +56,7 @@ def read_image(path: str | PathLike[str]) -> npt.NDArray[Any]:
     with open_stack(path, read_ahead=False) as stack:
         image = _single(path, stack)
         # A TIFF, whose rows lie as those of the EER movie that it belongs to.
-        own_rows = stack.header is None and path.suffix.lower() == ".gain"
+        own_rows = stack.header is None and without_packing(path).suffix.lower() == ".gain"
     return image[::-1] if own_rows else image
 
 

@@ -1,9 +1,12 @@
 """Gain references and defect lists of other programs, in their formats and row orders."""
 
+import gzip
+
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import tifffile
+from foreign_files import DmWriter, image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,12 +26,17 @@ def test_references_come_in_the_rows_of_mrc(tmp_path):
         tifffile.imwrite(tmp_path / name, GAIN, compression=compression)
     Image.fromarray(GAIN).save(tmp_path / "lzw.tif", compression="tiff_lzw")
     expected = {"lzw.tif": GAIN[::-1], "gain.mrc": GAIN, "gain.mrcz": GAIN, "gain.tif": GAIN[::-1],
-                "zipped.tiff": GAIN[::-1], "gain.gain": GAIN}  # fmt: skip
-    for name, image in expected.items():
+                "zipped.tiff": GAIN[::-1], "gain.gain": GAIN, "gain.mrc.gz": GAIN,
+                "gain.dm4": GAIN[::-1],
+                "gain.dm3.gz": GAIN[::-1]}  # fmt: skip
+    (tmp_path / "gain.mrc.gz").write_bytes(gzip.compress((tmp_path / "gain.mrc").read_bytes()))
+    (tmp_path / "gain.dm4").write_bytes(DmWriter().images([image(GAIN)]))
+    (tmp_path / "gain.dm3.gz").write_bytes(gzip.compress(DmWriter(3).images([image(GAIN)])))
+    for name, pixels in expected.items():
         found = read_reference(tmp_path / name)
         assert found.dtype == np.float32
         assert found.flags.c_contiguous
-        np.testing.assert_array_equal(found, image)
+        np.testing.assert_array_equal(found, pixels)
 
 
 def test_references_of_digital_micrograph(shared_data):
@@ -92,6 +100,8 @@ def test_serialems_list_counts_rows_from_the_top(tmp_path):
         "xx   x  x",
     )]) == "x"  # fmt: skip
     np.testing.assert_array_equal(read_defects(path), top_first[::-1])
+    path.with_name("packed.gz").write_bytes(gzip.compress(path.read_bytes()))
+    np.testing.assert_array_equal(read_defects(path.with_name("packed.gz")), top_first[::-1])
     doubled = top_first[::-1].repeat(2, axis=0).repeat(2, axis=1)
     np.testing.assert_array_equal(read_defects(path, (12, 18)), doubled)
 
@@ -121,18 +131,39 @@ def test_motioncors_rectangles_lie_in_the_frame_as_stored(tmp_path):
 @pytest.mark.parametrize(
     ("low", "high", "dtype"),
     [(0, 1, np.uint8), (0, 255, np.uint8), (128, 129, np.uint8), (0, 1, np.float32),
-     (-128, -127, np.int8), (0, 1, np.int16)],
+     (-128, -127, np.int8), (0, 1, np.int16), (0, 2, np.uint8), (0, 128, np.uint8),
+     (0, -2, np.int16), (0, 40_000, np.uint16), (0, np.nan, np.float32), (0, -1, np.int8)],
 )  # fmt: skip
 def test_maps_of_all_programs(tmp_path, low, high, dtype):
     mask = np.random.default_rng(1).random((6, 9)) < 0.3
-    image = np.where(mask, high, low).astype(dtype)
-    nm.write(tmp_path / "map.mrc", image)
-    tifffile.imwrite(tmp_path / "map.tif", image[::-1])
+    values = np.where(mask, high, low).astype(dtype)
+    nm.write(tmp_path / "map.mrc", values)
+    tifffile.imwrite(tmp_path / "map.tif", values[::-1])
     for name in ("map.mrc", "map.tif"):
         np.testing.assert_array_equal(read_defects(tmp_path / name, (6, 9)), mask)
 
 
+@given(values=arrays.arrays(st.sampled_from(["u1", "i1", "i2", "u2", "i4"]), (3, 4)))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.filterwarnings("ignore::napari_mrcz.MrczWarning")
+def test_any_value_but_zero_is_bad(tmp_path, values):
+    tifffile.imwrite(tmp_path / "map.tif", values[::-1])
+    expected = values != 0
+    for zero in (128, -128):
+        if set(values.flat) <= {zero, zero + 1}:
+            expected = values != zero
+    np.testing.assert_array_equal(read_defects(tmp_path / "map.tif"), expected)
+
+
+def test_a_map_with_good_and_bad_swapped_is_told_of(tmp_path):
+    mask = np.random.default_rng(3).random((6, 9)) < 0.9
+    write_defects(tmp_path / "map.mrc", mask, "map")
+    with pytest.warns(nm.MrczWarning, match="of its pixels are defective"):
+        np.testing.assert_array_equal(read_defects(tmp_path / "map.mrc", mask.shape), mask)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.filterwarnings("ignore::napari_mrcz.MrczWarning")
 @given(
     mask=arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 30))),
     kind_and_name=st.sampled_from(
