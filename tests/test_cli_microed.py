@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
+import fabio
 import numpy as np
 import pytest
 from foreign_files import write_tvips
@@ -15,7 +16,6 @@ from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.stack import open_sweep, sweeps
 from napari_mrcz.stack.smv import write_smv
 
-fabio = pytest.importorskip("fabio")
 N_FRAMES = 3
 PEDESTALS = ("IMAGE_PEDESTAL", "DARK_PEDESTAL", "PEDESTAL", "ADCOFFSET", "ADC_OFFSET",
              "LEGINON_OFFSET", "image_pedestal")  # fmt: skip

@@ -5,11 +5,14 @@ import os
 import numpy as np
 import pytest
 import tifffile
+from foreign_files import DmWriter, image, smv_bytes, write_tvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
 from napari_mrcz.batch.recode import Recode
+from napari_mrcz.cli import looking
+from napari_mrcz.inspection import entries_of
 from napari_mrcz.stack import companions
 
 FRAMES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
@@ -279,3 +282,26 @@ def test_any_mdoc_comes_back(globals_, sections):
     expected = [{"ZValue": at, **section} for at, section in enumerate(sections)]
     assert found.pop("sections", []) == expected
     assert found == globals_
+
+
+def test_info_shows_what_files_of_all_formats_say(napari_mrcz, tmp_path):
+    nm.write(tmp_path / "movie.mrc", FRAMES)
+    (tmp_path / "movie.mdoc").write_text(MDOC)
+    (tmp_path / "x.img").write_bytes(smv_bytes(FRAMES[0].astype(np.uint16), OSC_START=3.25))
+    (tmp_path / "x.dm4").write_bytes(DmWriter().images([image(FRAMES, Operator="Ada")]))
+    write_tvips(tmp_path / "x.tvips", FRAMES.astype(np.uint16))
+    said = {"movie.mrc": ("84-1", "36k"), "x.img": ("OSC_START", "3.25"),
+            "x.dm4": ("Operator", "Ada"), "x_000.tvips": ("stage_alpha", "-60, -59.5")}  # fmt: skip
+    for name, words in said.items():
+        ran = napari_mrcz("info", tmp_path / name)
+        assert ran.status == 0, ran.err
+        assert all(word in ran.out for word in words)
+
+
+@given(st.recursive(st.integers(0, 9), lambda kids: st.dictionaries(WORDS, kids, max_size=30)))
+def test_info_shows_as_much_as_there_is_room_for(content):
+    (entry,) = entries_of({"all": content})
+    shown = looking._folded(entry, 40)
+    n_lines, n_shown = looking._n_lines(entry), looking._n_lines(shown)
+    assert n_shown <= 40
+    assert n_shown == n_lines or "--json" in str(shown)

@@ -48,7 +48,6 @@ def test_references_of_digital_micrograph(shared_data):
 
 
 def test_damaged_dm_files_are_refused(tmp_path):
-    pytest.importorskip("ncempy.io.dm")
     (tmp_path / "gain.dm4").write_bytes(b"\0\0\0\4" + bytes(100))
     for name in ("gain.dm4", "missing.dm4"):
         with pytest.raises(nm.MrczError, match=name):

@@ -1,9 +1,8 @@
 """Units of length, however a program writes them, and the movies and layers that have them."""
 
-import struct
-
 import numpy as np
 import pytest
+from foreign_files import DmWriter, image
 
 import napari_mrcz as nm
 from napari_mrcz.plugin.layers import stack_of
@@ -11,12 +10,6 @@ from napari_mrcz.units import angstroms
 
 GREEK, SIGN = "\N{GREEK SMALL LETTER MU}m", "\N{MICRO SIGN}m"
 COUNTS = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
-
-
-@pytest.fixture(scope="module")
-def ncempy():
-    """See that DM files can be read; its import holds whatever frame it is called from."""
-    return pytest.importorskip("ncempy.io.dm")
 
 
 @pytest.mark.parametrize(
@@ -48,56 +41,20 @@ def test_layers_in_micrometres(unit):
         (3.0, "Å", 3.0), (3.0, "A", 3.0), (0.25, "1/nm", 0.0), (0.25, "", 0.0),
     ],
 )  # fmt: skip
-@pytest.mark.usefixtures("ncempy")
 def test_movies_of_digital_micrograph(tmp_path, scale, unit, expected):
     path = tmp_path / "movie.dm3"
-    path.write_bytes(dm3(COUNTS, scale, unit))
+    path.write_bytes(DmWriter(3).images([image(COUNTS, scale, unit)]))
     with nm.open(path) as movie:
         np.testing.assert_array_equal(np.asarray(movie), COUNTS[:, ::-1])
         assert movie.pixel_size == pytest.approx((0, expected, expected))
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.usefixtures("ncempy")
 def test_pixels_of_digital_micrograph_that_are_not_square(tmp_path, n):
     """Also of one frame, whose axis falls away in between."""
     path = tmp_path / "movie.dm3"
-    path.write_bytes(dm3(COUNTS[:n], 0.25, "nm", (3.0, "Å")))
+    axes = [(0.25, "nm"), (3.0, "Å"), (1.0, "")]
+    path.write_bytes(DmWriter(3).images([image(COUNTS[:n], axes=axes)]))
     with nm.open(path) as movie:
         np.testing.assert_array_equal(np.asarray(movie), COUNTS[:n, ::-1])
         assert movie.pixel_size == pytest.approx((0, 3, 2.5))
-
-
-def dm3(counts: np.ndarray, scale: float, unit: str, y: tuple[float, str] | None = None) -> bytes:
-    """Give a movie (n, y, x) as DigitalMicrograph 3 writes it, its tags of the least."""
-    axes = [
-        group({"Scale": number(6, "<f", s), "Units": array(np.array([*map(ord, u)], "<u2"))})
-        for s, u in ((scale, unit), y or (scale, unit), (1.0, ""))
-    ]
-    image = {
-        "Calibrations": group({"Dimension": group(axes)}),
-        "Data": array(counts.astype("<u2")),
-        "DataType": number(5, "<I", 10),
-        "Dimensions": group([number(5, "<I", size) for size in reversed(counts.shape)]),
-    }
-    tags = group({"ImageList": group([group({"ImageData": group(image)})])})[1]
-    return struct.pack(">III", 3, len(tags), 1) + tags
-
-
-def group(tags):
-    """Give a group of tags, which have names or none."""
-    named = tags.items() if isinstance(tags, dict) else [("", tag) for tag in tags]
-    content = b"".join(
-        struct.pack(">BH", kind, len(name)) + name.encode() + body for name, (kind, body) in named
-    )
-    return 20, struct.pack(">BBI", 1, 0, len(tags)) + content
-
-
-def number(kind, form, value):
-    """Give a tag with one number."""
-    return 21, b"%%%%" + struct.pack(">II", 1, kind) + struct.pack(form, value)
-
-
-def array(values):
-    """Give a tag with an array of 16-bit numbers."""
-    return 21, b"%%%%" + struct.pack(">IIII", 3, 20, 4, values.size) + values.tobytes()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import mrcfile
 import numpy as np
 import pytest
+from foreign_files import DmWriter, image
 
 import napari_mrcz as nm
 from napari_mrcz.doctor import diagnose
@@ -20,7 +21,7 @@ from napari_mrcz.inspection import (
     matching,
     step_entries,
 )
-from napari_mrcz.plugin.layers import layer_data
+from napari_mrcz.plugin.layers import describe, layer_data
 from napari_mrcz.plugin.reader import read
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
@@ -101,6 +102,28 @@ def test_maps_and_lists_of_them_are_nested():
     entries = entries_of({"a": {"b": [{"c": 1}, 2]}})
     assert find(entries, "a", "b", "0", "c").value == "1"
     assert find(entries, "a", "b", "1").value == "2"
+
+
+def test_files_of_other_formats_are_told_of(tmp_path):
+    """They have no header, but metadata, and need no frame table."""
+    path = tmp_path / "movie.dm4"
+    about = {"Microscope Info": {"Voltage": np.float32(300e3)}}
+    path.write_bytes(DmWriter().images([image(COUNTS, 0.15, "nm", **about)]))
+    (tmp_path / "movie.mdoc").write_text("[FrameSet = 0]\nTiltAngle = 7.5\n")
+    with nm.open(path) as stack:
+        (layer,) = layer_data(stack, "movie", metadata=describe(stack))
+    inspection = inspect(subject_of(layer_of(*layer)))
+    assert not inspection.warnings
+    assert inspection.frames is None
+    assert find(inspection.sections, "Frames", "voltage").value == "300"
+    names = ("Metadata", "dm", "ImageList", "0", "ImageTags", "Microscope Info", "Voltage")
+    assert find(inspection.sections, *names).value == "300000"
+    (section,) = find(inspection.sections, "Metadata", "mdoc", "sections").children
+    assert find(section.children, "TiltAngle").value == "7.5"
+    assert json.loads(as_json(inspection, (), None))["metadata"]["tilt"] == 7.5
+    path.unlink()
+    (warning,) = inspect(subject_of(layer_of(*layer))).warnings
+    assert "movie.dm4" in warning
 
 
 def test_searching_keeps_what_leads_to_a_match_and_what_is_beneath():

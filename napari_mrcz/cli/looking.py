@@ -31,6 +31,8 @@ __all__ = ["add_to"]
 _COLUMNS, _NAME_COLUMNS = 120, 18
 # Longer lists are counted, not listed.
 _MOST_BENEATH = 12
+# Lines that each piece of metadata may take.
+_ROOM = 120
 
 
 def add_to(app: typer.Typer) -> None:
@@ -185,8 +187,8 @@ def _as_text(known: dict[str, Any], header: Header | None) -> list[str]:
     sections = {
         "what was done": map(_without_details, step_entries(known["history"])),
         "header": () if header is None else header_entries(header),
-        "metadata": map(_folded, entries_of(known["metadata"])),
-        "footer": map(_folded, entries_of(known["footer"])),
+        "metadata": (_folded(entry, _ROOM) for entry in entries_of(known["metadata"])),
+        "footer": (_folded(entry, _ROOM) for entry in entries_of(known["footer"])),
     }
     for title, entries in sections.items():
         told = [line for entry in entries for line in _lines(entry, 2)]
@@ -202,11 +204,26 @@ def _without_details(step: Entry) -> Entry:
     return replace(step, name=f"{step.name}:" if step.value else step.name, children=parameters)
 
 
-def _folded(entry: Entry) -> Entry:
-    """Count what is in long lists instead of listing it."""
-    if len(entry.children) > _MOST_BENEATH:
+def _folded(entry: Entry, room: int) -> Entry:
+    """Count what is in long lists, and in what takes more lines than there is room for."""
+    children = entry.children
+    is_list = all(child.name.isdecimal() for child in children)
+    if len(children) > (_MOST_BENEATH if is_list else room):
         return replace(entry, value=f"{entry.value}; --json has them", children=())
-    return replace(entry, children=tuple(map(_folded, entry.children)))
+    room -= len(children)
+    shown = list(children)
+    # Small groups first: what they leave is for the large ones.
+    groups = sorted((_n_lines(child), at) for at, child in enumerate(children) if child.children)
+    for left, (n_lines, at) in zip(range(len(groups), 0, -1), groups, strict=True):
+        each = min(n_lines, room // left)
+        shown[at] = _folded(children[at], each)
+        room -= each
+    return replace(entry, children=tuple(shown))
+
+
+def _n_lines(entry: Entry) -> int:
+    """Return how many lines are beneath an entry."""
+    return sum(1 + _n_lines(child) for child in entry.children)
 
 
 def _lines(entry: Entry, depth: int) -> Iterator[str]:

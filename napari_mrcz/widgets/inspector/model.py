@@ -55,14 +55,18 @@ class Inspection:
 
 
 def inspect(subject: Subject) -> Inspection:
-    """Read all that a layer's file says, but no pixels; without a file, give what there is."""
+    """Read all that a layer's file says, but no pixels; without a file, return what there is."""
     if not subject.path:
         return _without_file(subject, ())
     try:
+        if subject.header is None:  # its metadata was read when it was opened
+            return _of_other_format(subject, Path(subject.path).stat().st_size)
         with FrameReader(subject.path) as reader:
             return _of_file(subject, reader)
     except MrczError as error:
         return _without_file(subject, (error_text(error),))
+    except OSError as error:
+        return _without_file(subject, (f"{Path(subject.path).name}: {error.strerror}.",))
 
 
 def as_json(inspection: Inspection, findings: Sequence[Finding], frames: FrameTable | None) -> str:
@@ -121,31 +125,53 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     )
 
 
+def _of_other_format(subject: Subject, nbytes: int) -> Inspection:
+    """Return what there is of a file without a header of MRC."""
+    file = Entry(
+        "File", Path(subject.path).name, "", "Where the frames are", _file(subject, nbytes)
+    )
+    frames = Entry("Frames", subject.name, "", "What the file says of them", _frames(subject))
+    metadata = entries_of(subject.metadata)
+    sections = file, frames, _section("Metadata", metadata, "What the file, or one beside it, says")
+    content = {"path": subject.path, "size": nbytes, **_content(subject)}
+    return Inspection(subject, _headline(subject, size_text(nbytes)), (), sections, None, content)
+
+
 def _without_file(subject: Subject, problems: tuple[str, ...]) -> Inspection:
     problems = tuple(problem for problem in (*problems, subject.problem) if problem)
-    size = " × ".join(f"{s:g}" for s in subject.pixel_size if s)
-    told = (
-        Entry("shape", " × ".join(map(str, subject.shape)), "", "Frames, rows, columns"),
-        Entry("pixel type", subject.dtype, "", "Type of the numbers"),
-        Entry("pixel size", size or "unknown", "Å" if size else "", "Along (z,) y and x"),
-    )
     where = "Frames in memory" if not subject.path else "What was known when it was opened"
-    sections = [Entry("Layer", subject.name, "", where, told)]
+    sections = [Entry("Layer", subject.name, "", where, _frames(subject))]
     if subject.header is not None:
         entries = tuple(header_entries(subject.header))
         sections.append(_section("Header", entries, "As it was when the file was opened"))
     metadata = entries_of(subject.metadata)
     sections.append(_section("User metadata", metadata, "What is kept with it when it is saved"))
-    content = {
+    headline = _headline(subject, "in no file" if not subject.path else "its file is out of reach")
+    return Inspection(subject, headline, problems, tuple(sections), None, _content(subject))
+
+
+def _frames(subject: Subject) -> tuple[Entry, ...]:
+    size = " × ".join(f"{s:g}" for s in subject.pixel_size if s)
+    voltage = f"{subject.voltage:g}" if subject.voltage else ""
+    return (
+        Entry("shape", " × ".join(map(str, subject.shape)), "", "Frames, rows, columns"),
+        Entry("pixel type", subject.dtype, "", "Type of the numbers"),
+        Entry("pixel size", size or "unknown", "Å" if size else "", "Along (z,) y and x"),
+        Entry("voltage", voltage or "unknown", "kV" if voltage else "", "Acceleration voltage"),
+    )
+
+
+def _content(subject: Subject) -> dict[str, Any]:
+    """Return what is known of a layer whose header is not, for JSON."""
+    return {
         "layer": subject.name,
         "shape": list(subject.shape),
         "dtype": subject.dtype,
         "pixel_size": list(subject.pixel_size),
+        "voltage": subject.voltage,
         "metadata": subject.metadata,
         "history": list(subject.history),
     }
-    headline = _headline(subject, "in no file" if not subject.path else "its file is out of reach")
-    return Inspection(subject, headline, problems, tuple(sections), None, content)
 
 
 def _headline(subject: Subject, size: str) -> str:

@@ -39,6 +39,8 @@ class Subject:
         The user's.
     history : tuple of dict
         Corrections applied, to the layer rather than to its file.
+    voltage : float
+        In kV; 0.0 for unknown.
     problem : str
         Why it is no stack of frames.
     """
@@ -52,6 +54,7 @@ class Subject:
     header: Header | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = ()
+    voltage: float = 0.0
     problem: str = ""
 
 
@@ -74,4 +77,5 @@ def subject_of(layer: Image) -> Subject:
         stack.header,
         stack.metadata,
         stack.history,
+        stack.description.voltage,
     )
