@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psutil
@@ -142,6 +143,16 @@ def viewer_model(qtbot: PatientBot, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(napari, "current_viewer", weakref.ref(viewer))
     yield viewer
     viewer.close()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Any]:
+    """Return a client of two worker processes, which all tests of a module share."""
+    pytest.importorskip("distributed")
+    from napari_mrcz.batch import cluster
+
+    with cluster(workers=2) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

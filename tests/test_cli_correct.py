@@ -113,11 +113,11 @@ def test_the_command_gives_the_same_files(napari_mrcz, session, corrected, tmp_p
     assert contents(tmp_path / "out") == contents(corrected)
 
 
-def test_workers_give_the_same_files(napari_mrcz, session, corrected, tmp_path):
+def test_workers_give_the_same_files(napari_mrcz, session, corrected, tmp_path, workers):
     """Two processes."""
-    pytest.importorskip("distributed")
     arguments = ("correct", *sorted(session.glob("movie_*")), "-r", session / "recipe.toml")
-    ran = napari_mrcz(*arguments, "-o", tmp_path / "out", "--workers", 2)
+    address = workers.scheduler.address
+    ran = napari_mrcz(*arguments, "-o", tmp_path / "out", "--scheduler", address)
     assert ran.status == 0, ran.err
     assert contents(tmp_path / "out") == contents(corrected)
 
@@ -397,25 +397,24 @@ def test_files_are_told_of_when_the_scheduler_was_lost_before_they_were_sent():
     assert all("scheduler or its workers were lost" in outcome.error for outcome in outcomes)
 
 
-def test_averages_as_large_as_a_camera_travel_without_a_word(tmp_path):
+def test_averages_as_large_as_a_camera_travel_without_a_word(tmp_path, workers):
     """Dask warns of tasks above 10 MB."""
     frame = np.random.default_rng(0).integers(0, 9, (2048, 2048), np.uint8)
     source, target = str(tmp_path / "a.mrcz"), str(tmp_path / "b.mrcz")
     nm.write(source, frame[np.newaxis])
     task = Correct(source, target, Recipe(), koma=KomaNormalization(frame, 0.0))
-    with cluster(workers=1) as client, warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        (outcome,) = run_all([task], client=client)
+        (outcome,) = run_all([task], client=workers)
     assert outcome.ok, outcome.error
     assert not said
     with nm.open(target) as stack:
         assert not stack[0].any()
 
 
-def test_ctrl_c_is_left_to_the_process_that_ends_the_workers():
-    with cluster(workers=1) as client:
-        found = client.run(signal.getsignal, signal.SIGINT)
-    assert list(found.values()) == [signal.SIG_IGN]
+def test_ctrl_c_is_left_to_the_process_that_ends_the_workers(workers):
+    found = workers.run(signal.getsignal, signal.SIGINT)
+    assert list(found.values()) == [signal.SIG_IGN] * 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no masks of signals there")
@@ -442,13 +441,12 @@ def test_ctrl_c_while_workers_start_ends_when_they_can_be_closed(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no masks of signals there")
-def test_workers_do_not_hear_of_ctrl_c_even_before_they_can_ignore_it():
-    with cluster(workers=1) as client:
-        masks = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+def test_workers_do_not_hear_of_ctrl_c_even_before_they_can_ignore_it(workers):
+    masks = workers.run(signal.pthread_sigmask, signal.SIG_BLOCK, [])
     assert all(signal.SIGINT in mask for mask in masks.values())
 
 
-def test_workers_whose_scheduler_is_closed_first_say_nothing():
+def test_workers_whose_scheduler_is_closed_first_say_nothing(workers):
     """It depends on when they last told it that they are there."""
 
     def is_told():
@@ -456,8 +454,7 @@ def test_workers_whose_scheduler_is_closed_first_say_nothing():
         record = logging.LogRecord("distributed.worker", logging.ERROR, "", 0, said, (), None)
         return bool(logging.getLogger("distributed.worker").filter(record))
 
-    with cluster(workers=1) as client:
-        assert list(client.run(is_told).values()) == [False]
+    assert list(workers.run(is_told).values()) == [False] * 2
     assert is_told()
 
 

@@ -102,24 +102,32 @@ def test_a_long_table_is_written_in_parts_and_is_whole(tmp_path, monkeypatch, ra
     )
 
 
-def test_the_file_is_the_same_on_one_process_one_worker_and_four(movie, raw, tmp_path):
-    pytest.importorskip("distributed")
-    written, tables = [], []
-    for workers in (0, 1, 4):
-        target, table = tmp_path / f"{workers}.mrcz", tmp_path / f"{workers}.csv"
-        with cluster("", workers) as client:
-            task = CountElectrons(
-                str(movie), str(target), super_resolution=2, events=str(table), client=client
-            )
-            (outcome,) = run_all([task])
-        assert outcome.ok, outcome.error
-        written.append(target.read_bytes())
-        tables.append(table.read_bytes())
-        sizes = [len(parcel.chunk) for parcel in _parcels(movie)]
-        assert outcome.result["sent"] == (sum(sizes) if workers else 0)
-        assert outcome.result["raw"] == raw.frames.nbytes
-    assert written[0] == written[1] == written[2]
-    assert tables[0] == tables[1] == tables[2]
+def counted_by(client, movie, raw, folder):
+    """Count a movie on the workers of a client, or in this process; return movie and table."""
+    folder.mkdir()
+    target, table = folder / "counts.mrcz", folder / "events.csv"
+    task = CountElectrons(
+        str(movie), str(target), super_resolution=2, events=str(table), client=client
+    )
+    (outcome,) = run_all([task])
+    assert outcome.ok, outcome.error
+    sizes = [len(parcel.chunk) for parcel in _parcels(movie)]
+    assert outcome.result["sent"] == (0 if client is None else sum(sizes))
+    assert outcome.result["raw"] == raw.frames.nbytes
+    return target.read_bytes(), table.read_bytes()
+
+
+def test_the_file_is_the_same_on_workers(movie, raw, tmp_path, workers):
+    here = counted_by(None, movie, raw, tmp_path / "here")
+    assert counted_by(workers, movie, raw, tmp_path / "there") == here
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 4])
+def test_the_file_is_the_same_on_however_many_workers(movie, raw, tmp_path, n):
+    here = counted_by(None, movie, raw, tmp_path / "here")
+    with cluster("", n) as client:
+        assert counted_by(client, movie, raw, tmp_path / "there") == here
 
 
 def test_no_more_frames_are_under_way_than_keep_the_workers_busy(movie, tmp_path):
@@ -238,8 +246,7 @@ def test_a_wrong_command_line_is_told_of(napari_mrcz, movie, tmp_path, arguments
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_frame_ends_the_counting_of_its_file(napari_mrcz, movie, tmp_path):
-    pytest.importorskip("distributed")
+def test_a_damaged_frame_ends_the_counting_of_its_file(napari_mrcz, movie, tmp_path, workers):
     with nm.open(movie) as opened:
         parcels = Parcels(opened, str(movie))
         at = list(parcels)[10]
@@ -248,7 +255,7 @@ def test_a_damaged_frame_ends_the_counting_of_its_file(napari_mrcz, movie, tmp_p
     content[at.offset + 40] ^= 255
     movie.write_bytes(content)
     arguments = ("count", movie, "-o", tmp_path / "out")
-    for more in ((), ("--workers", 1)):
+    for more in ((), ("--scheduler", workers.scheduler.address)):
         ran = napari_mrcz(*arguments, *more)
         assert ran.status == 1
         assert "frame 10" in ran.err

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -213,8 +214,12 @@ class TestCompress:
         for name in names:
             assert (folder / "there" / name).read_bytes() == (folder / "here" / name).read_bytes()
 
-    def test_no_scheduler_is_one_line(self, napari_mrcz, folder):
-        pytest.importorskip("distributed")
+    def test_no_scheduler_is_one_line(self, napari_mrcz, folder, monkeypatch):
+        distributed = pytest.importorskip("dask.distributed")
+        soon = partial(distributed.Client, timeout="0.5s")
+        monkeypatch.setattr(
+            distributed, "Client", lambda address, timeout, **more: soon(address, **more)
+        )
         ran = napari_mrcz("compress", folder, "--scheduler", "tcp://127.0.0.1:9")
         assert ran.status == 1
         assert ran.err.splitlines()[-1].startswith("napari-mrcz: no scheduler answers at")

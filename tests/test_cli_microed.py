@@ -108,15 +108,17 @@ def test_one_movie_becomes_numbered_smv_images(napari_mrcz, movie, tmp_path):
     assert names == ["sweep_0001.img", "sweep_0002.img", "sweep_0003.img"]
 
 
-def test_workers_write_the_same_and_replace_nothing_unasked(napari_mrcz, movie, images, tmp_path):
-    pytest.importorskip("distributed")
+def test_workers_write_the_same_and_replace_nothing_unasked(
+    napari_mrcz, movie, images, tmp_path, workers
+):
     here, there = tmp_path / "here", tmp_path / "there"
     arguments = ("microed", movie, *images, "--format", "smv")
     assert napari_mrcz(*arguments, "-o", here).status == 0
-    assert napari_mrcz(*arguments, "-o", there, "--workers", 1).status == 0
+    arguments += ("--scheduler", workers.scheduler.address)
+    assert napari_mrcz(*arguments, "-o", there).status == 0
     for path in sorted(here.iterdir()):
         assert (there / path.name).read_bytes() == path.read_bytes()
-    again = napari_mrcz(*arguments, "-o", there, "--workers", 1)
+    again = napari_mrcz(*arguments, "-o", there)
     assert again.status == 1
     assert again.err.count("exists already") == 2
 

@@ -276,15 +276,12 @@ def test_the_table_says_the_same_as_csv_and_as_parquet(napari_mrcz, findings, ba
     assert high == [f"movie {CARBON}.mrcz"]
 
 
-def test_workers_give_the_same_table(napari_mrcz, bad_movies, tmp_path):
+def test_workers_give_the_same_table(napari_mrcz, bad_movies, tmp_path, workers):
     """Bit by bit, the bad movies included."""
-    pytest.importorskip("distributed")
     tables = []
-    for workers in (0, 2):
-        report, table = tmp_path / f"{workers}.html", tmp_path / f"{workers}.csv"
-        ran = napari_mrcz(
-            "session", *bad_movies, "-o", report, "--table", table, "--workers", workers
-        )
+    for place, more in {"here": (), "there": ("--scheduler", workers.scheduler.address)}.items():
+        report, table = tmp_path / f"{place}.html", tmp_path / f"{place}.csv"
+        ran = napari_mrcz("session", *bad_movies, "-o", report, "--table", table, *more)
         assert ran.status == 1
         tables.append(table.read_bytes())
     assert tables[0] == tables[1]
