@@ -267,3 +267,17 @@ def test_many_images_are_not_open_at_once(tmp_path):
     with open_sweep(paths) as movie:
         np.asarray(movie)
         assert len(psutil.Process().open_files()) <= before + 8
+
+
+def test_later_files_of_a_recording_are_not_movies_of_their_own(napari_mrcz, tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    files = write_tvips(raw / "rec.tvips", FRAMES, parts=3)
+    for named in ([raw], files):
+        ran = napari_mrcz("compress", *named, "-o", out, "--overwrite")
+        assert ran.status == 0, ran.err
+        assert [path.name for path in out.iterdir()] == ["rec_000.mrcz"]
+    np.testing.assert_array_equal(nm.read(out / "rec_000.mrcz"), FRAMES)
+    ran = napari_mrcz("compress", files[1], "-o", out)
+    assert ran.status == 1
+    assert "rec_001" in ran.err

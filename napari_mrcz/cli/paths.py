@@ -129,6 +129,7 @@ def _found(
 ) -> tuple[list[Path], list[Path]]:
     """Return all files that are meant, and those of them that folders have and nobody named."""
     from napari_mrcz.session.movies import movies_within
+    from napari_mrcz.stack.tvips import first_part
 
     # A shell that is given a pattern sorts movie_10 before movie_2.
     in_turn = sorted(paths, key=natural_key) if paths == sorted(paths) else paths
@@ -141,7 +142,9 @@ def _found(
             found.append(named)  # one that is not there is told of when its turn comes
     if not found:
         raise typer.BadParameter(f"no movie is in {', '.join(map(str, paths))}")
-    found = list(dict.fromkeys(found))
+    # Later files of a recording are opened with its first one.
+    every = set(found)
+    found = [file for file in dict.fromkeys(found) if first_part(file) not in every]
     return found, [file for file in found if file not in paths and not file.is_dir()]
 
 

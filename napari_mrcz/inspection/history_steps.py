@@ -68,7 +68,8 @@ def _koma(step: Mapping[str, Any]) -> str:
 
 def _truncation(step: Mapping[str, Any]) -> str:
     pixels = int(np.sum(step["zeros"]))
-    return f"{pixels} zeros replaced, down to {with_minus(str(step['smallest']))}"
+    smallest = int(step["smallest"]) - int(step.get("pedestal", 0))
+    return f"{pixels} zeros replaced, down to {with_minus(str(smallest))}"
 
 
 def _pedestal(step: Mapping[str, Any]) -> str:

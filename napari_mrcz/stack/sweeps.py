@@ -12,7 +12,7 @@ from napari_mrcz.errors import MrczWarning
 from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.smv import merged, open_smv
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.stack.tvips import is_continuation
+from napari_mrcz.stack.tvips import first_part
 from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
     """
     groups: dict[tuple[Path, str, str], list[Path]] = {}
     for path in paths:
-        if not is_continuation(path):
+        if first_part(path) is None:
             suffixes = path.name.removeprefix(without_packing(path).stem)
             key = path.parent, sweep_name(path), suffixes.lower()
             groups.setdefault(key, []).append(path)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["is_continuation", "is_tvips", "open_tvips", "parts_of"]
+__all__ = ["first_part", "is_tvips", "open_tvips", "parts_of"]
 
 _HEADER_NBYTES = 256
 _HEADER = np.dtype(
@@ -70,9 +70,10 @@ def is_tvips(head: bytes) -> bool:
 def parts_of(path: Path) -> list[Path]:
     """Return the files of a recording by its first one; of a file of another format only that."""
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEADER_NBYTES)
-    except OSError:
+        file = open_file(path)
+        head = file.read(0, _HEADER_NBYTES)
+        file.close()
+    except MrczError:
         return [path]
     if not is_tvips(head):
         return [path]
@@ -137,13 +138,13 @@ def _opened(path: Path, opened: contextlib.ExitStack) -> Stack:
     return Stack(RawFrames(runs, (header["rows"], header["columns"]), dtype), description)
 
 
-def is_continuation(path: Path) -> bool:
-    """Return whether a file is a later one of a recording whose first one lies beside it."""
+def first_part(path: Path) -> Path | None:
+    """Return the first file of a recording of which this is a later one; None of others."""
     part = _PART.fullmatch(path.name)
     if part is None or not int(part[2]):
-        return False
-    first = f"{part[1]}_000.tvips"
-    return any(path.with_name(first + packed).exists() for packed in ("", *PACKED_SUFFIXES))
+        return None
+    names = (f"{part[1]}_000.tvips{packed}" for packed in ("", *PACKED_SUFFIXES))
+    return next((first for first in map(path.with_name, names) if first.exists()), None)
 
 
 def _header(file: RandomAccessFile) -> dict[str, int]:

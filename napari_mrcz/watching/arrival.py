@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mrcz.names import natural_key
+from napari_mrcz.stack.tvips import first_part
 from napari_mrcz.watching.ledger import Version
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ class Arrivals:
             and fnmatch(entry.name, self._pattern)
             and entry.is_file()
             and not self._is_ignored(entry)
+            and first_part(Path(entry.path)) is None  # it is read with its first part
         )
 
     def _is_ignored(self, entry: os.DirEntry[str]) -> bool:
