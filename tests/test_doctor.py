@@ -186,8 +186,7 @@ def test_the_length_of_an_extended_header_is_found_again(tmp_path):
         good = path.read_bytes()
         for wrong in (10**8, -1):
             damage(path, (92, "<i", wrong))
-            with pytest.raises(nm.MrczError):
-                nm.open(path)
+            np.testing.assert_array_equal(read(path)[0], pixels)
             findings = diagnose(path)
             assert named(findings) == ["NSYMBT"]
             mend(path, findings)
@@ -252,20 +251,20 @@ def test_a_volume_cut_off_stays_a_volume(tmp_path):
     assert is_valid(path)
 
 
-def test_bytes_that_nothing_speaks_of_are_told_and_left_alone(plain, compressed):
-    """They may be frames or another program's: it is not for us to say."""
-    for path in (plain, compressed):
-        with path.open("ab") as file:
-            file.write(bytes(2 * 16 * 20 * 2))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", nm.MrczWarning)
-            (found,) = diagnose(path)
-        assert found.field == "file length"
-        assert not found.mendable
-        assert "1280 bytes after the last frame" in found.sentence
-        with pytest.raises(nm.MrczError, match="nothing to mend"):
-            mend(path, [found])
-    assert "2 frames more" in diagnose(plain)[0].sentence
+@pytest.mark.parametrize("name", ["plain", "compressed"])
+def test_bytes_that_nothing_speaks_of_are_told_and_left_alone(name, request):
+    """They are no frames, and may be another program's."""
+    path = request.getfixturevalue(name)
+    with path.open("ab") as file:
+        file.write(bytes(2 * 16 * 20 * 2 + 1))
+    (found,) = diagnose(path)
+    assert found.field == "file length"
+    assert not found.mendable
+    assert "1281 bytes after the last frame" in found.sentence
+    with pytest.warns(nm.MrczWarning, match="1281 bytes after the last frame"):
+        nm.open(path)
+    with pytest.raises(nm.MrczError, match="nothing to mend"):
+        mend(path, [found])
 
 
 def bytes_movie(path, values, **statistics):

@@ -230,7 +230,9 @@ def test_an_extended_header_goes_through_compression_and_back(folder):
     raw = (folder / "fei.mrc").read_bytes()[1024 : 1024 + record.nbytes]
     for before, after in (("fei.mrc", "c.mrcz"), ("c.mrcz", "d.mrcz"), ("d.mrcz", "e.mrc")):
         with nm.open(folder / before) as stack:
-            assert stack.description.extended == ("FEI1", raw)
+            extended = stack.description.extended
+            assert (extended.kind, extended.data, extended.frames) == ("FEI1", raw, 3)
+            assert [frame["HT"] for frame in stack.metadata["FEI1"]] == [300e3] * 3
             nm.write(folder / after, stack, metadata={"by": after}, overwrite=True)
     assert (folder / "e.mrc").read_bytes()[1024 : 1024 + record.nbytes] == raw
     with pytest.warns(RuntimeWarning, match="larger"), mrcfile.open(folder / "e.mrc") as file:

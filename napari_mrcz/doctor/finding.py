@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.format.header import HEADER_DTYPE, Header
+from napari_mrcz.format.header import Header, header_dtype
+from napari_mrcz.format.header_reading import parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from os import PathLike
 
     from napari_mrcz.format.layout import Layout
 
-__all__ = ["Finding", "Patient", "header_dtype"]
+__all__ = ["Finding", "Patient"]
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,31 @@ class Patient:
         What opening it found out.
     nbytes : int
         Its length.
-    raw : bytes
-        Its header.
+    path : path-like
+        Its name.
     pixel_size : float
         What the caller knows it to be, in Å; 0.0 for nothing.
     """
 
     layout: Layout
     nbytes: int
-    raw: bytes
+    path: str | PathLike[str]
     pixel_size: float = 0.0
 
     @property
     def header(self) -> Header:
-        """The header as it was understood; its `nz` counts the frames that are there."""
+        """The header as the whole file shows it to be; `nz` counts the frames that are there."""
         return self.layout.header
+
+    @property
+    def stated(self) -> Header:
+        """The header as it says itself."""
+        return parse_header(self.raw, self.path)
+
+    @property
+    def raw(self) -> bytes:
+        """The header's bytes."""
+        return self.layout.header.raw
 
     @property
     def record(self) -> np.void:
@@ -90,13 +102,3 @@ class Patient:
     def announced(self) -> int:
         """The frames of which the header speaks."""
         return int(self.record["n"][2])
-
-    @property
-    def compressed(self) -> bool:
-        """Whether frames are blosc chunks, where MX MY MZ follow `mrcz`, not MRC2014."""
-        return bool(self.header.codec)
-
-
-def header_dtype(byte_order: str) -> np.dtype[np.void]:
-    """Give the layout of a header in this byte order."""
-    return HEADER_DTYPE if byte_order == "<" else HEADER_DTYPE.newbyteorder(">")

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.doctor.finding import Finding
+from napari_mrcz.format.extended import microscope_settings
+from napari_mrcz.format.header import CODEC_NAMES, holds_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +24,6 @@ SURPLUS = "file length"
 # Atoms are 1 Å apart; nobody records a movie with pixels of a tenth of a millimetre.
 _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-3, 1e6
 _MOST_SAMPLES = 2**24
-_METRE = 1e10
 _IMAGES, _VOLUME = 0, 1
 _SPACE_GROUPS = range(231)
 _VOLUME_STACK = range(401, 631)
@@ -33,6 +34,7 @@ _AXES = [1, 2, 3]
 def check_geometry(patient: Patient) -> Iterator[Finding]:
     """Give the findings in the order in which they lie in the header."""
     yield from _frames(patient)
+    yield from _mode(patient)
     yield from _sampling(patient)
     yield from _pixel_size(patient)
     yield from _axes(patient)
@@ -46,6 +48,8 @@ def _frames(patient: Patient) -> Iterator[Finding]:
     if there == announced:
         return
     sentence = f"The file has {_counted(there)}, where the header speaks of {announced}."
+    if there > announced:
+        sentence += " Other programs do not see those that are more."
     if there < announced:
         sentence += " It was cut off, never finished, or has the header of another."
         header = patient.header
@@ -55,9 +59,23 @@ def _frames(patient: Patient) -> Iterator[Finding]:
     yield Finding("NZ", sentence, str(announced), str(there), {"nz": there})
 
 
+def _mode(patient: Patient) -> Iterator[Finding]:
+    header, stated = patient.header, patient.stated
+    if header.codec == stated.codec:
+        return
+    what = f"blosc chunks ({CODEC_NAMES[header.codec]})" if header.codec else "plain pixels"
+    why = f"The frames are {what}; other programs go by MODE, and show a torn picture or none."
+    true = header.mode + 1000 * header.codec
+    depth = header.nz if header.is_volume else 1
+    patch = {"mode": true, "m": (header.nx, header.ny, 0 if header.codec else depth)}
+    yield Finding("MODE", why, str(header.mode + 1000 * stated.codec), str(true), patch)
+
+
 def _sampling(patient: Patient) -> Iterator[Finding]:
     header, found = patient.header, _triple(patient.record["m"])
     sizes, group = (header.nx, header.ny, header.nz), _group(patient)
+    if header.codec != patient.stated.codec:
+        return  # MODE goes with them
     # `mrcz` before 0.5 wrote sizes here: by its label, other numbers are not believed.
     old = header.mrcz_version is not None and header.mrcz_version < (0, 5, 0)
     wrong = min(found) < 0 or max(found) > _MOST_SAMPLES
@@ -67,9 +85,9 @@ def _sampling(patient: Patient) -> Iterator[Finding]:
         # As `mrcz` has it: MZ of 0 is one stack, its cell divided by its sizes.
         proposed = (0, 0, 0) if old else (*sizes[:2], 0)
     elif wrong or 0 in found:
-        wrong, proposed = True, sizes if group != _IMAGES or old else (*sizes[:2], 1)
+        wrong, proposed = True, sizes if header.is_volume or old else (*sizes[:2], 1)
     else:
-        wrong = group == _IMAGES and found[2] != 1 and not old and not _is_cube(patient)
+        wrong = group == _IMAGES and found[2] != 1 and not old and not header.is_volume
         proposed = (*found[:2], 1)
         why = (
             "In a stack of images MZ is 1; by another number, programs take the frames for the "
@@ -83,7 +101,8 @@ def _sampling(patient: Patient) -> Iterator[Finding]:
 
 def _pixel_size(patient: Patient) -> Iterator[Finding]:
     header = patient.header
-    z, y, x = header.pixel_size
+    z = header.pixel_size[0]
+    _, y, x = patient.stated.pixel_size
     stated = [float(c) for c in patient.record["cell"]]
     odd = [c for c in stated if not np.isfinite(c) or c < 0 or 0 < c <= 1e-6]
     sizes = (x, y, z) if header.is_volume else (x, y)
@@ -114,16 +133,13 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
 
 
 def _known_pixel_size(patient: Patient) -> tuple[tuple[float, float, float] | None, str]:
-    """Give z, y, x in Å and who says so: the caller, or an extended header of FEI's."""
+    """Return z, y, x in Å and who says so: the caller, or an extended header of FEI's."""
     if patient.pixel_size:
         return (patient.pixel_size,) * 3, "as you say"
-    records = patient.layout.extended
-    if isinstance(records, list) and records:
-        x, y = (records[0].get(f"Pixel size {axis}", 0.0) * _METRE for axis in "XY")
-        if all(_SMALLEST_PIXEL <= size <= _LARGEST_PIXEL for size in (x, y)):
-            x, y = float(f"{x:.6g}"), float(f"{y:.6g}")
-            return (x, y, x), "by the extended header"
-    return None, ""
+    carried = patient.layout.carried
+    kind = "" if carried is None else carried.decoded_as
+    across, _ = microscope_settings(kind, patient.layout.extended)
+    return (None, "") if across is None else ((across[1], *across), "by the extended header")
 
 
 def _axes(patient: Patient) -> Iterator[Finding]:
@@ -143,10 +159,15 @@ def _space_group(patient: Patient) -> Iterator[Finding]:
         yield Finding("ISPG", why, f"{found}, NZ {header.nz}, MZ {depth}", _CUT)
     elif found not in _SPACE_GROUPS and found not in _VOLUME_STACK:
         why = "It is 0 for a stack of images, 1 for a volume, 401 for a stack of volumes."
-        new = _VOLUME if _is_cube(patient) else _IMAGES
+        shape = (header.nz, header.ny, header.nx)
+        volume = holds_volume(_IMAGES, depth, shape, patient.path, header.labels)
+        new = _VOLUME if volume else _IMAGES
         yield Finding("ISPG", why, str(found), names[new], {"ispg": new})
-    elif found == _IMAGES and _is_cube(patient):
-        why = "It says that these are images; but they form a cube, and MZ says so too."
+    elif found == _IMAGES and header.is_volume:
+        why = (
+            "It says that these are images; but MZ says that they are the sections of a volume, "
+            "and they form a cube, or the file's name or a label says so too."
+        )
         yield Finding("ISPG", why, f"0, MZ {depth}", names[_VOLUME], {"ispg": _VOLUME})
 
 
@@ -156,18 +177,10 @@ def _group(patient: Patient) -> int:
     return found if found in _SPACE_GROUPS or found in _VOLUME_STACK else _IMAGES
 
 
-def _is_cube(patient: Patient) -> bool:
-    """Tell whether sections are as many as their rows and columns, and so are the samples."""
-    header = patient.header
-    sides = {header.nx, header.ny, header.nz, int(patient.record["m"][2])}
-    return len(sides) == 1 and header.nx > 1 and not header.codec
-
-
 def _extended_nbytes(patient: Patient) -> Iterator[Finding]:
-    found = int(patient.record["nsymbt"])
-    first = int(patient.layout.index.offsets[0])
-    true = first - len(patient.raw)
+    found, true = patient.stated.nsymbt, patient.header.nsymbt
     if found != true:
+        first = patient.header.data_offset
         why = f"The pixels begin at byte {first}, not where the length of the extended header says."
         yield Finding("NSYMBT", why, f"{found} bytes", f"{true} bytes", {"nsymbt": true})
 
@@ -180,10 +193,6 @@ def _surplus(patient: Patient) -> Iterator[Finding]:
     if surplus <= 0 or header.nz < patient.announced:
         return
     why = f"{surplus} bytes after the last frame are spoken of nowhere in the header."
-    if not header.codec:
-        frames, rest = divmod(surplus, header.frame_nbytes)
-        if frames and not rest:
-            why += f" They would be {_counted(frames)} more, or the extended header is longer."
     proposed = "Compare the frames with the original; other programs take no harm"
     yield Finding(SURPLUS, why, f"{patient.nbytes} bytes", proposed)
 

@@ -47,10 +47,10 @@ def check_identity(patient: Patient) -> Iterator[Finding]:
 
 def is_mixed(patient: Patient) -> bool:
     """Tell whether fields of both byte orders are in one header."""
-    header, mode = patient.header, int(patient.record["mode"])
-    version = mrcz_version(header.labels)
-    old = header.byte_order == ">" and version is not None and version < (0, 6, 0)
-    return old or mode != header.mode + 1000 * header.codec
+    stated, mode = patient.stated, int(patient.record["mode"])
+    version = mrcz_version(stated.labels)
+    old = stated.byte_order == ">" and version is not None and version < (0, 6, 0)
+    return old or mode != stated.mode + 1000 * stated.codec
 
 
 def check_sign(patient: Patient, measured: Statistics | None) -> Iterator[Finding]:

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.doctor.diagnosis import without_extended
-from napari_mrcz.doctor.finding import Finding, header_dtype
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
-from napari_mrcz.format.header import HEADER_NBYTES, Header
+from napari_mrcz.format.header import HEADER_NBYTES, Header, header_dtype
+from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.header_writing import keep_depth, set_frames
+from napari_mrcz.format.layout import read_layout
 from napari_mrcz.suffixes import PACKED_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from os import PathLike
+
+    from napari_mrcz.doctor.finding import Finding
 
 __all__ = ["Change", "mend"]
 
@@ -102,7 +105,7 @@ def mend(
             raw = file.read(0, HEADER_NBYTES)
             if any(finding.header != raw for finding in chosen):
                 raise _changed(path)
-            header = without_extended(raw, path)
+            header = read_layout(file).header
             mended = _mended(raw, header, chosen)
             copy.write(mended)
             while piece := file.read(copy.tell(), _PIECE):
@@ -141,29 +144,32 @@ def _mended(raw: bytes, header: Header, chosen: Sequence[Finding]) -> bytes:
     return record.tobytes()
 
 
-def _set_sizes(record: np.void, header: Header, patch: dict[str, Any]) -> None:
+def _set_sizes(record: Any, header: Header, patch: dict[str, Any]) -> None:
     """Write frames, samples and the cell, so that the pixel size stays or becomes what it should.
 
     Where a number of the three changes, the cell follows: it is pixel size times samples.
     """
-    if not patch.keys() & {"nz", "m", "pixel_size"}:
+    if not patch.keys() & {"nz", "m", "mode", "pixel_size"}:
         return
-    announced = int(record["n"][2])
-    frames = patch.pop("nz", announced)
-    record["n"][2] = frames
-    if record["m"][2] == announced:
-        record["m"][2] = frames
-    if "m" in patch:
-        record["m"] = patch.pop("m")
-    asked = patch.pop("pixel_size", None)
-    z, y, x = header.pixel_size if asked is None else asked
+    _, y, x = parse_header(header.raw, "").pixel_size
+    z, asked = header.pixel_size[0], patch.pop("pixel_size", None)
+    if "nz" in patch:
+        set_frames(record, header, patch.pop("nz"))
+    for name in ("m", "mode"):
+        if name in patch:
+            record[name] = patch.pop(name)
+    if asked is not None:
+        z, y, x = asked
     mx, my, mz = (int(m) for m in record["m"])
     told = mx > 0 and my > 0
-    depth = mz if told and mz > 0 and not header.codec else frames
     across = (mx, my) if told else (header.nx, header.ny)
-    for axis, length in enumerate((x * across[0], y * across[1], z * depth)):
+    for axis, length in enumerate((x * across[0], y * across[1])):
         if length or asked is not None:
             record["cell"][axis] = length
+    if asked is not None:
+        plain = told and mz > 0 and 0 <= int(record["mode"]) < 1000
+        record["cell"][2] = z * (mz if plain else int(record["n"][2]))
+    keep_depth(record, z)
 
 
 def _changes(raw: bytes, mended: bytes, byte_order: str) -> tuple[Change, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.format.header import along_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from napari_mrcz.format.extended import ExtendedHeader
 
 __all__ = ["Description"]
 
@@ -31,10 +35,14 @@ class Description:
         kV, mm, counts per electron; 0 for unknown.
     origin : tuple of float
         X, Y, Z in Å.
+    start : tuple of int
+        First column, row and section within a larger image, in pixels.
     labels : tuple of str
         Text labels to be kept from a source.
-    extended : tuple of (str, bytes)
-        Kind and bytes of a source's extended header, kept as it is; ("", b"") for none.
+    header : bytes
+        A source's header, whose words that belong to other programs are kept; b"" for none.
+    extended : ExtendedHeader or None
+        A source's extended header, kept as it is.
     metadata : dict
         The user's map.
     history : tuple of dict
@@ -55,13 +63,34 @@ class Description:
     c3: float = 0.0
     gain: float = 0.0
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    start: tuple[int, int, int] = (0, 0, 0)
     labels: tuple[str, ...] = ()
-    extended: tuple[str, bytes] = ("", b"")
+    header: bytes = b""
+    extended: ExtendedHeader | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = ()
     other: Mapping[str, Any] = field(default_factory=dict)
     writer: str = "napari-mrcz"
     path: str = ""
+
+    def all_metadata(self, frames: int) -> dict[str, Any]:
+        """Return the user's map, and under its kind the extended header decoded.
+
+        Parameters
+        ----------
+        frames : int
+            Frames that are described; an extended header that is of others is left out.
+        """
+        extended = self.extended
+        if extended is None or not extended.describes(frames) or self._decoded is None:
+            return dict(self.metadata)
+        return {extended.decoded_as: self._decoded, **self.metadata}
+
+    @cached_property
+    def _decoded(self) -> Any:
+        with contextlib.suppress(ValueError):  # opening the file has warned of it
+            return None if self.extended is None else self.extended.decoded()
+        return None
 
     @property
     def scale(self) -> tuple[float, float, float]:

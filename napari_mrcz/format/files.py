@@ -41,6 +41,8 @@ _MOST_AT_ONCE = 2**30
 _LARGEST_SURPLUS = 2**26
 # Of other formats than MRC, whose headers are not known here; gzip reaches 1032.
 _MOST_EXPANDED = 1000
+# Pixels hardly ever pack as well as this.
+_MOST_PACKED = 20
 # Of the disk on which is unpacked, so much stays free for others: or a part of it, if it is small.
 _STAYS_FREE = 2**30
 _PART_THAT_STAYS_FREE = 20
@@ -293,16 +295,17 @@ class _Unpacking:
         """Return how many bytes there may be, by the header, and check that there is room."""
         packed_nbytes = self._path.stat().st_size
         try:
-            header = parse_header(head[:HEADER_NBYTES], self._path, 2**62)
+            header = parse_header(head[:HEADER_NBYTES], self._path)
         except MrczError:
             return packed_nbytes * _MOST_EXPANDED + _LARGEST_SURPLUS
-        pixels = header.nz * header.frame_nbytes
+        pixels = max(0, header.nz) * header.frame_nbytes
         if header.codec:
             # blosc's chunks hardly compress again.
-            return min(2 * pixels, 4 * packed_nbytes) + _LARGEST_SURPLUS
+            return 4 * packed_nbytes + _LARGEST_SURPLUS
         self._check_room(pixels)
-        # A footer may follow the pixels; anything longer than them was made to fill the disk.
-        return 2 * pixels + _LARGEST_SURPLUS
+        # A footer may follow the pixels, and NZ may be too small; anything far longer than them
+        # was made to fill the disk.
+        return max(2 * pixels, _MOST_PACKED * packed_nbytes) + _LARGEST_SURPLUS
 
     def _check_room(self, nbytes: int) -> None:
         usage = shutil.disk_usage(tempfile.gettempdir())

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_mrcz.format.modes import DTYPE_OF_MODE, frame_nbytes
+from napari_mrcz.suffixes import without_packing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from os import PathLike
 
 __all__ = [
     "CODEC_NAMES",
+    "EXTRA_WORDS",
     "HEADER_DTYPE",
     "HEADER_NBYTES",
     "Header",
     "Triple",
     "along_axes",
+    "header_dtype",
+    "holds_volume",
     "mrcz_version",
 ]
 
@@ -44,17 +50,26 @@ HEADER_DTYPE = np.dtype(
         ("dmean", "<f4"),
         ("ispg", "<i4"),  # 88: 0 image stack, 1 volume, 401 stack of volumes
         ("nsymbt", "<i4"),  # 92: bytes of extended header
-        ("extra1", "V8"),  # 96
+        ("creatid", "<i2"),  # 96: IMOD, the program that made the file
+        ("extra1", "V6"),  # 98
         ("exttyp", "S4"),  # 104: kind of extended header
         ("nversion", "<i4"),  # 108: year x 10 + revision of the standard
-        ("extra2", "V20"),  # 112
+        ("extra2", "V16"),  # 112
+        ("nint", "<i2"),  # 128: integers (or bytes) a frame in the extended header
+        ("nreal", "<i2"),  # 130: real numbers (or flags, SerialEM) a frame in it
         ("voltage", "<f4"),  # 132: MRCZ, kV
         ("c3", "<f4"),  # 136: MRCZ, spherical aberration, mm
         ("gain", "<f4"),  # 140: MRCZ, counts per electron
         ("packed_nbytes", "<i8"),  # 144: MRCZ, length of all chunks; advisory
         ("imod_stamp", "<i4"),  # 152: 1146047817 where IMOD wrote it
         ("imod_flags", "<i4"),  # 156: bit 0 set: mode 0 is signed
-        ("extra3", "V36"),  # 160
+        ("idtype", "<i2"),  # 160: IMOD, kind of tilt series
+        ("lens", "<i2"),  # 162
+        ("nd1", "<i2"),  # 164: tilt axis, 1 X, 2 Y, 3 Z
+        ("nd2", "<i2"),  # 166
+        ("vd1", "<i2"),  # 168: tilt increment x 100
+        ("vd2", "<i2"),  # 170: first tilt angle x 100
+        ("tiltangles", "<f4", 6),  # 172: rotation of a volume, original and current
         ("origin", "<f4", 3),  # 196: origin X Y Z, angstrom
         ("map", "S4"),  # 208: b"MAP "
         ("machst", "u1", 4),  # 212: machine stamp, 0x44 0x44 little, 0x11 0x11 big
@@ -68,8 +83,17 @@ CODEC_NAMES = {0: "none", 1: "blosclz", 2: "lz4", 3: "lz4hc", 4: "snappy", 5: "z
     code: f"codec {code} of blosc2" for code in range(7, 16)
 }
 
+# Words of other programs, none of which the standard defines: kept, and shown where they are set.
+EXTRA_WORDS = (
+    *("creatid", "extra1", "extra2", "nint", "nreal", "imod_stamp", "imod_flags"),
+    *("idtype", "lens", "nd1", "nd2", "vd1", "vd2", "tiltangles"),
+)
+
 _MRCZ_LABEL = re.compile(r"MRCZ\s*(\d+)\.(\d+)\.(\d+)")
+_CRYSTALS_AND_VOLUMES = range(1, 231)
 _VOLUME_STACKS = range(401, 631)
+# The label of IMOD's program `tilt`, which stays with what is made of its result.
+_TOMOGRAM = "tomographic reconstruction"
 
 Triple = tuple[float, float, float]
 
@@ -118,6 +142,10 @@ class Header:
         Mode 0 holds unsigned pixels (IMOD's flag).
     pixel_size : tuple of float
         Voxel size along Z, Y and X in Å; 0.0 where the file does not say.
+    is_volume : bool
+        Sections are slices of a volume (or of several), not frames of a movie: see `holds_volume`.
+    extra : dict
+        Words of other programs that are set, such as IMOD's and SerialEM's, by `EXTRA_WORDS`.
     notes : tuple of str
         What was unusual about the header, and how it was understood.
     raw : bytes
@@ -151,6 +179,8 @@ class Header:
     byte_order: str
     unsigned_bytes: bool
     pixel_size: Triple
+    is_volume: bool
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
     raw: bytes = field(default=b"", repr=False)
 
@@ -196,9 +226,9 @@ class Header:
         return HEADER_NBYTES + self.nsymbt
 
     @property
-    def is_volume(self) -> bool:
-        """Sections are slices of a volume (or of several), not frames of a movie."""
-        return self.ispg == 1 or self.ispg in _VOLUME_STACKS
+    def is_volume_stack(self) -> bool:
+        """The space group is that of a stack of volumes."""
+        return self.ispg in _VOLUME_STACKS
 
     @property
     def mrcz_version(self) -> tuple[int, int, int] | None:
@@ -209,6 +239,47 @@ class Header:
     def scale(self) -> Triple:
         """`pixel_size` along the array's axes (sections, rows, columns), as MAPC MAPR MAPS say."""
         return along_axes(self.pixel_size, self.axis_order)
+
+
+def header_dtype(byte_order: str) -> np.dtype[np.void]:
+    """Return the layout of a header in this byte order."""
+    return HEADER_DTYPE if byte_order == "<" else HEADER_DTYPE.newbyteorder(">")
+
+
+def holds_volume(
+    ispg: int,
+    depth: int,
+    shape: tuple[int, int, int],
+    path: str | PathLike[str],
+    labels: Sequence[str] = (),
+) -> bool:
+    """Decide whether sections are slices of a volume or frames of a movie.
+
+    By MRC2014 the space group says so: 0 a stack of images, 1 a volume, 2 to 230 a crystal's map,
+    401 to 630 a stack of volumes. Many programs write 0 for everything, and MZ = NZ for volumes as
+    well as for movies. With both, it is a volume if it is a cube, if it is named `.rec`, or if a
+    label says that IMOD's `tilt` reconstructed it; anything else is a movie.
+
+    Parameters
+    ----------
+    ispg, depth : int
+        ISPG and MZ.
+    shape : tuple of int
+        Sections, rows, columns.
+    path : path-like
+        The file, for its suffix.
+    labels : sequence of str
+        The header's.
+    """
+    if ispg:
+        return ispg in _CRYSTALS_AND_VOLUMES or ispg in _VOLUME_STACKS
+    if shape[0] < 2 or depth != shape[0]:
+        return False
+    return (
+        len(set(shape)) == 1
+        or without_packing(Path(path)).suffix.lower() == ".rec"
+        or any(_TOMOGRAM in label.lower() for label in labels)
+    )
 
 
 def along_axes(pixel_size: Triple, axis_order: tuple[int, int, int]) -> Triple:

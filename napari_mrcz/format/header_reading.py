@@ -14,10 +14,13 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.header import (
     CODEC_NAMES,
+    EXTRA_WORDS,
     HEADER_DTYPE,
     HEADER_NBYTES,
     Header,
     Triple,
+    header_dtype,
+    holds_volume,
     mrcz_version,
 )
 from napari_mrcz.format.modes import DTYPE_OF_MODE
@@ -25,9 +28,9 @@ from napari_mrcz.format.modes import DTYPE_OF_MODE
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["parse_header"]
+__all__ = ["IMOD_STAMP", "labels_of", "parse_header", "pixel_size_of", "setting_of"]
 
-_IMOD_STAMP = 1146047817
+IMOD_STAMP = 1146047817
 _UNSUPPORTED_COMPLEX_INT16 = 3
 # Above these, a number is no size or sampling of anything that was ever recorded.
 _MOST_PIXELS = 2**40
@@ -37,7 +40,7 @@ _SMALLEST_CELL = 1e-6
 _FLOAT32_STEP = 2.0**-23
 
 
-def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Header:
+def parse_header(raw: bytes, path: str | PathLike[str]) -> Header:
     """Understand a header as real files have it.
 
     The byte order is decided field by field: sizes, mode and counts are far below 65536, so the
@@ -49,19 +52,17 @@ def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Hea
     raw : bytes
         The file's first 1024 bytes, or fewer if it has fewer.
     path : path-like
-        For messages.
-    file_nbytes : int
-        The file's length, against which sizes are checked.
+        For messages, and for the suffix.
 
     Returns
     -------
     Header
+        NSYMBT, the codec and NZ as stated: only the rest of the file shows whether they are true.
 
     Raises
     ------
     MrczError
-        If this cannot be an MRC header: too short, impossible sizes, unknown mode, an extended
-        header longer than the file.
+        If this cannot be an MRC header: too short, impossible sizes, unknown mode.
     """
     if len(raw) < HEADER_NBYTES:
         raise MrczError(
@@ -72,15 +73,14 @@ def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Hea
         )
     raw = bytes(raw[:HEADER_NBYTES])
     little = np.frombuffer(raw, HEADER_DTYPE)[0]
-    big = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(">"))[0]
+    big = np.frombuffer(raw, header_dtype(">"))[0]
     order = _byte_order(little, big)
     both = _BothOrders(little, big, order, path)
     record = both.record
 
     nx, ny, nz = _sizes(both)
     codec, mode = _mode(both)
-    nsymbt = _extended_nbytes(both, file_nbytes)
-    labels = _labels(record["label"])
+    labels = tuple(text for text, _ in labels_of(record))
     # Where `mrcz` before 0.6 wrote big-endian files, it forgot some fields.
     version = mrcz_version(labels)
     numbers = record
@@ -93,7 +93,8 @@ def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Hea
         both.note("no 'MAP ' at byte 208")
     sampling = _sampling(both, version)
     cell = _cell(both)
-    imod = int(record["imod_stamp"]) == _IMOD_STAMP
+    imod = int(record["imod_stamp"]) == IMOD_STAMP
+    ispg = _space_group(both)
     return Header(
         nx=nx,
         ny=ny,
@@ -110,18 +111,20 @@ def parse_header(raw: bytes, path: str | PathLike[str], file_nbytes: int) -> Hea
         dmax=float(numbers["dmax"]),
         dmean=float(numbers["dmean"]),
         rms=float(record["rms"]),
-        ispg=_space_group(both),
-        nsymbt=nsymbt,
+        ispg=ispg,
+        nsymbt=int(record["nsymbt"]),
         exttyp=bytes(record["exttyp"]).decode("latin-1"),
         nversion=int(record["nversion"]),
-        voltage=_finite(numbers["voltage"]),
-        c3=_finite(numbers["c3"]),
-        gain=_finite(numbers["gain"]),
+        voltage=setting_of(numbers["voltage"]),
+        c3=setting_of(numbers["c3"]),
+        gain=setting_of(numbers["gain"]),
         packed_nbytes=both.smaller(little["packed_nbytes"], big["packed_nbytes"])[0],
         labels=labels,
         byte_order=order,
         unsigned_bytes=imod and not int(record["imod_flags"]) & 1,
-        pixel_size=_pixel_size(cell, sampling, (nx, ny, nz), codec),
+        pixel_size=pixel_size_of(cell, sampling, (nx, ny, nz), codec),
+        is_volume=holds_volume(ispg, sampling[2], (nz, ny, nx), path, labels),
+        extra=_extra(record),
         notes=tuple(both.notes),
         raw=raw,
     )
@@ -159,7 +162,9 @@ class _BothOrders:
 
 def _sizes(both: _BothOrders) -> tuple[int, int, int]:
     nx, ny, nz = _integers(both.record["n"])
-    if min(nx, ny, nz) < 1 or nx * ny > _MOST_PIXELS:
+    # Frames can be counted in the file, but what has no number of them is no MRC file by chance.
+    impossible = min(nx, ny) < 1 or nx * ny > _MOST_PIXELS
+    if impossible or (nz < 1 and both.record["map"] != b"MAP "):
         raise both.refuse(f"sizes of {nx} x {ny} x {nz} (NX NY NZ), which no movie has", 0)
     return nx, ny, nz
 
@@ -175,14 +180,6 @@ def _mode(both: _BothOrders) -> tuple[int, int]:
     if mode not in DTYPE_OF_MODE or codec not in CODEC_NAMES:
         raise both.refuse(f"mode {number}: pixel mode {mode} or codec {codec} is unknown", 12)
     return codec, mode
-
-
-def _extended_nbytes(both: _BothOrders, file_nbytes: int) -> int:
-    nsymbt = int(both.record["nsymbt"])
-    if nsymbt < 0 or HEADER_NBYTES + nsymbt > file_nbytes:
-        found = f"an extended header of {nsymbt} bytes (NSYMBT) in a file of {file_nbytes} bytes"
-        raise both.refuse(found, 92)
-    return nsymbt
 
 
 def _sampling(both: _BothOrders, version: tuple[int, int, int] | None) -> tuple[int, int, int]:
@@ -229,12 +226,14 @@ def _space_group(both: _BothOrders) -> int:
 
 def _byte_order(little: np.void, big: np.void) -> str:
     """Decide by the sizes: the wrong order makes them at least 65536 times larger."""
-    volumes = [float(np.prod(r["n"].astype(np.float64).clip(-1))) for r in (little, big)]
-    plausible = [v > 0 and (r["n"] > 0).all() for v, r in zip(volumes, (little, big), strict=True)]
-    if plausible[0] != plausible[1]:
-        return "<" if plausible[0] else ">"
-    if volumes[0] != volumes[1]:
-        return "<" if volumes[0] < volumes[1] else ">"
+    for axes in (2, 3):  # NZ may be wrong
+        sizes = [record["n"][:axes].astype(np.float64) for record in (little, big)]
+        plausible = [(n > 0).all() for n in sizes]
+        if plausible[0] != plausible[1]:
+            return "<" if plausible[0] else ">"
+        volumes = [float(np.prod(n)) for n in sizes]
+        if plausible[0] and volumes[0] != volumes[1]:
+            return "<" if volumes[0] < volumes[1] else ">"
     return _stamp_order(little["machst"]) or "<"
 
 
@@ -242,9 +241,23 @@ def _stamp_order(stamp: npt.NDArray[np.uint8]) -> str | None:
     return {0x44: "<", 0x11: ">"}.get(int(stamp[0]))
 
 
-def _labels(raw: npt.NDArray[np.bytes_]) -> tuple[str, ...]:
-    texts = (_text(bytes(label)) for label in raw)
-    return tuple(text for text in texts if text)
+def _extra(record: np.void) -> dict[str, Any]:
+    """Return the words of other programs that are set."""
+    extra: dict[str, Any] = {}
+    for name in EXTRA_WORDS:
+        value = record[name]
+        if any(value.tobytes()):
+            if value.dtype.kind == "V":
+                extra[name] = value.tobytes()
+            else:
+                extra[name] = tuple(value.tolist()) if value.ndim else value.item()
+    return extra
+
+
+def labels_of(record: Any) -> list[tuple[str, bytes]]:
+    """Return the labels that have text, and their bytes."""
+    labels = [(_text(bytes(label)), bytes(label)) for label in record["label"]]
+    return [(text, raw) for text, raw in labels if text]
 
 
 def _text(raw: bytes) -> str:
@@ -267,10 +280,10 @@ def _floats(values: npt.NDArray[np.float32]) -> Triple:
     return x, y, z
 
 
-def _pixel_size(
+def pixel_size_of(
     cell: Triple, sampling: tuple[int, int, int], sizes: tuple[int, int, int], codec: int
 ) -> Triple:
-    """Give the voxel size along Z, Y, X: the cell's length divided by MX, MY, MZ.
+    """Return the voxel size along Z, Y, X: the cell's length divided by MX, MY, MZ.
 
     Where those are 0 (as `mrcz` writes them), it is divided by NX, NY, NZ, and along Z in every
     compressed file: there MZ says how `mrcz` cuts the stack into a list.
@@ -278,7 +291,8 @@ def _pixel_size(
     told = sampling[0] > 0 and sampling[1] > 0
     along_z = 0 if codec else sampling[2]
     samples = [
-        m if told and m > 0 else n for m, n in zip((*sampling[:2], along_z), sizes, strict=True)
+        m if told and m > 0 else max(1, n)
+        for m, n in zip((*sampling[:2], along_z), sizes, strict=True)
     ]
     x, y, z = (
         _shortest(c / m) if np.isfinite(c) and c > _SMALLEST_CELL else 0.0
@@ -293,7 +307,7 @@ def _shortest(value: float) -> float:
     return next(r for r in rounded if abs(r - value) <= _FLOAT32_STEP * value)
 
 
-def _finite(value: np.float32) -> float:
-    """Give a microscope setting, or 0.0 for one that no microscope has."""
+def setting_of(value: Any) -> float:
+    """Return a microscope setting, or 0.0 for one that no microscope has."""
     number = float(value)
     return number if np.isfinite(number) and 1e-6 < abs(number) < 1e6 else 0.0

@@ -1,34 +1,58 @@
-"""Making headers that `mrcz` and `mrcfile` read alike."""
+"""Making headers that `mrcz` and `mrcfile` read alike, and changing the number of frames in one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.format.header import HEADER_DTYPE, Triple
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.header import (
+    EXTRA_WORDS,
+    HEADER_DTYPE,
+    HEADER_NBYTES,
+    Header,
+    header_dtype,
+    holds_volume,
+)
+from napari_mrcz.format.header_reading import (
+    IMOD_STAMP,
+    labels_of,
+    parse_header,
+    pixel_size_of,
+    setting_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
-__all__ = ["build_header"]
+    from napari_mrcz.format.description import Description
+    from napari_mrcz.format.extended import ExtendedHeader
+
+__all__ = ["build_header", "keep_depth", "set_frames", "source_header"]
+
+_SIGNED = 1
+_MOST_LABELS = 10
+_LABEL_NBYTES = 80
+_SAME_SIZE = 1e-6
+# The words that MRCZ has for itself, where plain files may have those of other programs.
+_OF_MRCZ = ("voltage", "c3", "gain", "packed_nbytes")
+# What the extended header is laid out by.
+_LAYOUT = ("nint", "nreal")
 
 
 def build_header(
+    path: str | PathLike[str],
     shape: tuple[int, int, int],
     mode: int,
+    codec: int,
+    description: Description,
     *,
-    codec: int = 0,
-    pixel_size: Triple = (0.0, 0.0, 0.0),
-    axis_order: tuple[int, int, int] = (1, 2, 3),
-    volume: bool = False,
-    sections_per_volume: int | None = None,
+    signed: bool,
+    extended: ExtendedHeader | None = None,
     statistics: tuple[float, float, float, float] | None = None,
-    extended: tuple[str, int] = ("", 0),
-    voltage: float = 0.0,
-    c3: float = 0.0,
-    gain: float = 0.0,
-    origin: Triple = (0.0, 0.0, 0.0),
     packed_nbytes: int = 0,
     labels: Sequence[str] = (),
 ) -> bytes:
@@ -36,66 +60,176 @@ def build_header(
 
     Compressed files follow `mrcz`: MZ is 0 ("one array"; other values would have `mrcz` cut the
     stack into a list) and the cell is the pixel size times NX, NY, NZ. Plain files follow MRC2014:
-    MZ is 1 for an image stack, NZ for a volume.
+    MZ is 1 for an image stack, NZ for a volume; but cell, sampling and space group are those of
+    the source, where they say the same of these frames.
 
     Parameters
     ----------
+    path : path-like
+        The file.
     shape : tuple of int
         Frames, rows, columns.
     mode, codec : int
         Pixel mode, and the codec's number (0 for none).
-    pixel_size : tuple of float
-        Along Z, Y, X in Å; 0.0 for unknown.
-    axis_order : tuple of int
-        MAPC, MAPR, MAPS: which of X (1), Y (2), Z (3) columns, rows and sections run along.
-    volume : bool
-        A volume (ISPG 1) rather than a stack of images (ISPG 0).
-    sections_per_volume : int, optional
-        Given for a stack of volumes (ISPG 401).
+    description : Description
+        What is said of the frames.
+    signed : bool
+        Whether pixels of mode 0 are.
+    extended : ExtendedHeader, optional
+        What follows the header.
     statistics : tuple of float, optional
         Minimum, maximum, mean, standard deviation; None for not determined.
-    extended : tuple of (str, int)
-        Kind and length (bytes) of the extended header.
-    voltage, c3, gain : float
-        kV, mm, counts per electron; 0 for unknown.
-    origin : tuple of float
-        X, Y, Z in Å.
     packed_nbytes : int
         Length of all chunks.
     labels : sequence of str
         Up to 10, each cut at 80 bytes.
+    """
+    nz, ny, nx = shape
+    record: Any = np.zeros((), HEADER_DTYPE)
+    source: Any = None
+    record["angles"] = 90.0
+    if description.header:
+        source = np.frombuffer(description.header, HEADER_DTYPE)[0]
+        for name in ("angles", *EXTRA_WORDS):
+            record[name] = source[name]
+    record["n"] = nx, ny, nz
+    record["mode"] = mode + 1000 * codec
+    record["nstart"] = description.start
+    record["map_crs"] = description.axis_order
+    _set_cell(record, source, path, codec, description)
+    low, high, mean, rms = statistics if statistics else (0.0, -1.0, -2.0, -1.0)
+    record["dmin"], record["dmax"], record["dmean"], record["rms"] = low, high, mean, rms
+    record["nint"], record["nreal"] = (0, 0)
+    if extended is not None:
+        record["exttyp"] = extended.kind.encode("latin-1", "replace")
+        record["nsymbt"] = len(extended.data)
+        record["nint"], record["nreal"] = extended.layout
+    record["nversion"] = 20141
+    _set_microscope(record, source, codec, description)
+    record["packed_nbytes"] = packed_nbytes if codec else record["packed_nbytes"]
+    if record["imod_stamp"] == IMOD_STAMP and mode == 0:
+        flags = int(record["imod_flags"])
+        record["imod_flags"] = flags | _SIGNED if signed else flags & ~_SIGNED
+    record["origin"] = description.origin
+    record["map"] = b"MAP "
+    record["machst"] = 0x44, 0x44, 0, 0
+    known = {} if source is None else dict(labels_of(source))
+    raw = [known.get(label, label.encode("ascii", "replace").strip()) for label in labels]
+    raw = [label[:_LABEL_NBYTES] for label in raw if label.strip()][:_MOST_LABELS]
+    record["nlabl"] = len(raw)
+    record["label"][: len(raw)] = raw
+    return bytes(record.tobytes())
+
+
+def _set_cell(
+    record: Any, source: Any, path: str | PathLike[str], codec: int, description: Description
+) -> None:
+    """Write ISPG, MX MY MZ and the cell: the source's, or those of a new file."""
+    nx, ny, nz = (int(n) for n in record["n"])
+    volumes = description.sections_per_volume
+    volume = description.volume or volumes is not None
+    z, y, x = description.pixel_size
+    depth = volumes or (nz if volume else 1)
+    if codec and not volumes:
+        depth = 0
+    record["ispg"] = 401 if volumes else int(volume)
+    record["m"] = nx, ny, depth
+    # `mrcz` divides the cell by NZ, whatever MZ says: for compressed files the two must agree.
+    record["cell"] = x * nx, y * ny, z * (nz if codec else depth)
+    if source is None:
+        return
+    group, shape = int(source["ispg"]), (nz, ny, nx)
+    stacks = 401 <= group <= 630
+    known = 0 <= group <= 230 or stacks
+    if known and stacks == (volumes is not None):
+        if holds_volume(group, depth, shape, path, description.labels) == volume:
+            record["ispg"] = group
+        m, cell = (tuple(source[name].tolist()) for name in ("m", "cell"))
+        if (
+            not codec
+            and (source["n"] == record["n"]).all()
+            and min(m) > 0
+            and (volumes or m[2]) == m[2]
+            and pixel_size_of(cell, m, (nx, ny, nz), 0) == description.pixel_size
+            and holds_volume(int(record["ispg"]), m[2], shape, path, description.labels) == volume
+        ):
+            record["m"], record["cell"] = m, source["cell"]
+
+
+def _set_microscope(record: Any, source: Any, codec: int, description: Description) -> None:
+    """Write voltage, C3 and gain; what a plain file has in their place stays, if it is not them."""
+    if source is not None and not codec:
+        plain = 0 <= int(source["mode"]) < 1000
+        for name in _OF_MRCZ if plain else _OF_MRCZ[:3]:
+            record[name] = source[name]
+    for name in _OF_MRCZ[:3]:
+        value = getattr(description, name)
+        if codec or setting_of(record[name]) != value:
+            record[name] = value
+
+
+def source_header(header: Header, kept: Any) -> Header:
+    """Return the header whose words are kept when the frames of a file are saved again.
+
+    Parameters
+    ----------
+    header : Header
+        The file's own.
+    kept : bytes
+        Of a compressed file, the header of the plain one that it was made of, as the footer has
+        it; anything else is passed over.
 
     Returns
     -------
-    bytes
+    Header
+        `raw` is little-endian.
     """
-    nz, ny, nx = shape
-    record = np.zeros((), HEADER_DTYPE)
-    record["n"] = nx, ny, nz
-    record["mode"] = mode + 1000 * codec
-    if sections_per_volume is not None:
-        depth, record["ispg"] = sections_per_volume, 401
-    elif volume:
-        depth, record["ispg"] = (0 if codec else nz), 1
-    else:
-        depth, record["ispg"] = (0 if codec else 1), 0
-    record["m"] = nx, ny, depth
-    z, y, x = pixel_size
-    # `mrcz` divides the cell by NZ, whatever MZ says: for compressed files the two must agree.
-    record["cell"] = x * nx, y * ny, z * (nz if codec else depth)
-    record["angles"] = 90.0
-    record["map_crs"] = axis_order
-    low, high, mean, rms = statistics if statistics else (0.0, -1.0, -2.0, -1.0)
-    record["dmin"], record["dmax"], record["dmean"], record["rms"] = low, high, mean, rms
-    record["exttyp"], record["nsymbt"] = extended[0].encode("latin-1", "replace"), extended[1]
-    record["nversion"] = 20141
-    record["voltage"], record["c3"], record["gain"] = voltage, c3, gain
-    record["packed_nbytes"] = packed_nbytes
-    record["origin"] = origin
-    record["map"] = b"MAP "
-    record["machst"] = 0x44, 0x44, 0, 0
-    texts = [t for label in labels if (t := label.encode("ascii", "replace").strip())][:10]
-    record["nlabl"] = len(texts)
-    for i, text in enumerate(texts):
-        record["label"][i] = text[:80]
-    return record.tobytes()
+    own = _little_endian(header)
+    labels = header.labels
+    if header.codec and isinstance(kept, bytes) and len(kept) == HEADER_NBYTES:
+        try:
+            source = parse_header(kept, "")
+        except MrczError:
+            source = None
+        if source is not None and source.shape[1:] == header.shape[1:]:
+            mixed = _little_endian(source)
+            # These are in the file's own header, too, where they may have been corrected.
+            for name in ("angles", *EXTRA_WORDS):
+                if name not in _LAYOUT:
+                    mixed[name] = own[name]
+            own = mixed
+            if labels[1:] == source.labels[: _MOST_LABELS - 1]:
+                labels = source.labels
+    return replace(header, raw=own.tobytes(), labels=labels)
+
+
+def set_frames(record: Any, header: Header, frames: int) -> None:
+    """Write another number of frames into a header, and into MZ where it is that of the frames.
+
+    Parameters
+    ----------
+    record : numpy.void
+        The header's fields, in its own byte order.
+    header : Header
+        The header as the whole file shows it to be.
+    frames : int
+        Frames that there will be.
+    """
+    depth = int(record["m"][2])
+    follows = depth in (int(record["n"][2]), header.nz)
+    if follows and (header.is_volume or depth != 1):
+        record["m"][2] = frames
+    record["n"][2] = frames
+    keep_depth(record, header.pixel_size[0])
+
+
+def keep_depth(record: Any, z: float) -> None:
+    """Write the cell's length along Z so that the voxel size along it is `z`."""
+    read = parse_header(record.tobytes(), "").pixel_size[0]
+    if z and read and abs(read - z) > _SAME_SIZE * z:
+        record["cell"][2] *= z / read
+
+
+def _little_endian(header: Header) -> Any:
+    record = np.frombuffer(header.raw, header_dtype(header.byte_order))
+    return record.astype(HEADER_DTYPE)[0]

@@ -1,4 +1,4 @@
-"""Metadata in and out: what msgpack and JSON can hold, and the extended header's contents.
+"""Metadata in and out: what msgpack and JSON can hold, and the JSON of extended headers.
 
 msgpack has no arrays, complex numbers or 128-bit integers; these travel as tagged maps and come
 back as they were. JSON, which peers read, gets what it can show and leaves out the rest.
@@ -15,19 +15,16 @@ from enum import Enum
 from os import PathLike, fspath
 from typing import Any
 
-import mrcfile.dtypes
 import numpy as np
 
 from napari_mrcz.format.limits import DEEPEST, check_content, check_json, most_values
 
-__all__ = ["decode_extended", "from_tagged", "to_json_safe", "to_plain"]
+__all__ = ["decode_json", "from_tagged", "to_json_safe", "to_plain"]
 
 _ARRAY, _COMPLEX = "__ndarray__", "__complex__"
 # dtype.str of numbers, booleans and text, the arrays that are kept as arrays.
 _ARRAY_DTYPE = re.compile(r"[<>|][biufcSU]\d{1,9}")
 _LONGEST_LIST = 2**12
-# One record describes one frame; a file with more of them than this is no movie.
-_MOST_FEI_RECORDS = 2**11
 
 
 def to_plain(value: Any, depth: int = 0) -> Any:
@@ -137,33 +134,14 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def decode_extended(exttyp: str, raw: bytes, byte_order: str) -> Any:
-    """Decode an extended header where its layout is known.
-
-    Parameters
-    ----------
-    exttyp : str
-        "json" (MRCZ) gives the map; "FEI1" and "FEI2" give a list with one map a frame, in the
-        units of the FEI specification (SI). Others ("SERI", "AGAR", ...) give None: they are
-        kept as they are.
-    raw : bytes
-        The extended header.
-    byte_order : str
-        "<" or ">", the file's.
+def decode_json(raw: bytes) -> dict[str, Any]:
+    """Decode an extended header of kind "json".
 
     Raises
     ------
     ValueError
-        If it is of a known kind but cannot be decoded; says why.
+        If it is not JSON, not a map, or more than any program writes.
     """
-    if exttyp == "json":
-        return _decode_json(raw)
-    if exttyp in ("FEI1", "FEI2"):
-        return _decode_fei(exttyp, raw, byte_order)
-    return None
-
-
-def _decode_json(raw: bytes) -> dict[str, Any]:
     most = most_values(len(raw))
     check_json(raw, most)
     try:
@@ -178,23 +156,3 @@ def _decode_json(raw: bytes) -> dict[str, Any]:
         raise ValueError(f"the JSON is a {type(content).__name__}, where a map is expected")
     check_content(content, most)
     return content
-
-
-def _decode_fei(exttyp: str, raw: bytes, byte_order: str) -> list[dict[str, Any]]:
-    dtype = mrcfile.dtypes.get_ext_header_dtype(exttyp.encode("ascii"), byte_order)
-    if len(raw) < dtype.itemsize:
-        raise ValueError(f"{len(raw)} bytes, where one {exttyp} record takes {dtype.itemsize}")
-    # Records may be longer than the layout known here; each states its own length.
-    stated = int(np.frombuffer(raw, f"{byte_order}i4", 1)[0])
-    step = stated if dtype.itemsize <= stated <= len(raw) else dtype.itemsize
-    count = min((len(raw) - dtype.itemsize) // step + 1, _MOST_FEI_RECORDS)
-    records = np.ndarray(count, dtype, raw, strides=step)
-    padding = np.flatnonzero(records["Metadata size"] != stated)
-    whole = records[: padding[0]] if padding.size else records
-    return [dict(zip(dtype.names, map(_plain, record), strict=True)) for record in whole.tolist()]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.split(b"\0", 1)[0].decode("latin-1").strip()
-    return value

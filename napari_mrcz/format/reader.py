@@ -17,9 +17,12 @@ from napari_mrcz.format.chunks import (
     decompress,
     parse_chunk_header,
 )
+from napari_mrcz.format.description import Description
+from napari_mrcz.format.extended import LARGEST_EXTENDED
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import HEADER_NBYTES
-from napari_mrcz.format.layout import LARGEST_EXTENDED, read_layout
+from napari_mrcz.format.header_writing import source_header
+from napari_mrcz.format.layout import read_layout
 from napari_mrcz.format.modes import FOUR_BIT, unpack_four_bit
 
 if TYPE_CHECKING:
@@ -45,7 +48,9 @@ class FrameReader:
     metadata : dict
         The user's map: the footer's where there is one, else the JSON extended header's.
     extended : dict, list or None
-        The extended header decoded, where its kind is known ("json", "FEI1", "FEI2").
+        The extended header decoded, where its kind is known: see `ExtendedHeader.decoded`.
+    description : Description
+        What the file says of its frames, as they are saved again.
     footer : Footer
         The rest of the footer, empty where there is none.
     dtype : numpy.dtype
@@ -78,6 +83,27 @@ class FrameReader:
         self.index = layout.index
         self.announced = layout.announced
         self.warnings = layout.warnings
+        header, footer = layout.header, layout.footer
+        source = source_header(header, footer.other.get("header"))
+        self.description = Description(
+            pixel_size=header.pixel_size,
+            axis_order=header.axis_order,
+            volume=header.is_volume and not header.is_volume_stack,
+            sections_per_volume=self._sections_per_volume(),
+            voltage=header.voltage,
+            c3=header.c3,
+            gain=header.gain,
+            origin=header.origin,
+            start=header.start,
+            labels=source.labels,
+            header=source.raw,
+            extended=layout.carried,
+            metadata=layout.metadata,
+            history=footer.history,
+            # What this file was made of, another file is not.
+            other={key: value for key, value in footer.other.items() if key != "source"},
+            path=str(self.path),
+        )
 
     def __reduce__(self) -> tuple[type[FrameReader], tuple[Path]]:
         return FrameReader, (self.path,)
@@ -186,6 +212,11 @@ class FrameReader:
         return parse_chunk_header(
             self._file.read(int(self.index.offsets[frame]), CHUNK_HEADER_NBYTES)
         )
+
+    def _sections_per_volume(self) -> int | None:
+        depth = self.header.sampling[2]
+        even = depth > 0 and self.header.nz % depth == 0
+        return depth if self.header.is_volume_stack and even else None
 
     def __enter__(self) -> FrameReader:
         return self

@@ -17,7 +17,9 @@ import xxhash
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.footer import FrameIndex, pack_footer
-from napari_mrcz.format.header import HEADER_DTYPE, Header
+from napari_mrcz.format.header import Header, header_dtype
+from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.header_writing import set_frames
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.verification import FrameFault
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, without_packing
@@ -38,7 +40,7 @@ class Repacked:
     frames : int
         Frames in the new file.
     announced : int
-        Frames that the old header spoke of.
+        Frames that there should be; more than there were where the source is cut off.
     left_out : tuple of FrameFault
         Frames that were there but damaged.
     """
@@ -115,27 +117,20 @@ def repack(
             file.write(pack_footer(written))  # a plain file that had none is to stay plain
         file.write_at(0, _header(old, len(offsets), packed_nbytes))
         file.commit()
-    announced = int(np.frombuffer(old.raw, _dtype(old))["n"][0, 2])
-    return Repacked(len(offsets), announced, tuple(faults))
+    return Repacked(len(offsets), reader.announced, tuple(faults))
 
 
 def _header(old: Header, frames: int, packed_nbytes: int) -> bytes:
-    """Give the header of so many frames; all else as it was."""
-    record = np.frombuffer(old.raw, _dtype(old)).copy()[0]
-    before = int(record["n"][2])
-    if record["m"][2] == before:
-        record["m"][2] = frames
-        record["cell"][2] *= frames / before
-    elif old.codec:
-        record["cell"][2] *= frames / before  # `mrcz` divides it by the frames, whatever MZ says
-    record["n"][2] = frames
+    """Return the header of so many frames, NSYMBT and MODE as they are; all else as it was."""
+    record = np.frombuffer(old.raw, header_dtype(old.byte_order)).copy()[0]
+    stated = parse_header(old.raw, "")
+    record["nsymbt"] = old.nsymbt
+    if old.codec != stated.codec:
+        record["mode"] = old.mode + 1000 * old.codec
+    set_frames(record, old, frames)
     if old.codec:
         record["packed_nbytes"] = packed_nbytes
     return bytes(record.tobytes())
-
-
-def _dtype(header: Header) -> np.dtype[np.void]:
-    return HEADER_DTYPE if header.byte_order == "<" else HEADER_DTYPE.newbyteorder(">")
 
 
 def _check_name(source: str | PathLike[str], target: str | PathLike[str], header: Header) -> None:

@@ -18,8 +18,9 @@ import xxhash
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
-from napari_mrcz.format.header import HEADER_NBYTES
+from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES
 from napari_mrcz.format.header_writing import build_header
 from napari_mrcz.format.limits import LARGEST_JSON, check_content, most_values
 from napari_mrcz.format.metadata import to_json_safe, to_plain
@@ -161,28 +162,32 @@ def _storable(path: str | PathLike[str], description: Description) -> Descriptio
 def _write_file(
     file: AtomicFile, work: _Work, description: Description, storage: Storage, *, footer: bool
 ) -> None:
-    kind, extended = _extended_header(file.path, description, storage)
-    file.write(bytes(HEADER_NBYTES) + extended)
+    json_text = _json(file.path, description) if storage.encoding.number else b""
+    extended = description.extended
+    if json_text:
+        extended = ExtendedHeader("json", json_text)
+    elif extended is not None and not (work.total and extended.belongs_to(work.total)):
+        extended = None
+    file.write(bytes(HEADER_NBYTES) + (extended.data if extended is not None else b""))
     start = file.tell()
     written = _write_pixels(file, work, storage)
     packed_nbytes = file.tell() - start
-    if footer and (content := _footer(description, written, storage, kept=extended)):
+    frames = len(written.offsets)
+    if extended is not None and not (json_text or extended.belongs_to(frames)):
+        found = f"{frames} frames, where {work.total} were announced"
+        raise MrczError(file.path, found, advice="Close other programs that change the source")
+    if footer and (content := _footer(description, written, storage, own=extended)):
         file.write(pack_footer(content))
     header = build_header(
-        (len(written.offsets), *storage.shape),  # type: ignore[arg-type]
+        file.path,
+        (frames, *storage.shape),  # type: ignore[arg-type]
         storage.mode,
-        codec=storage.encoding.number,
-        pixel_size=description.pixel_size,
-        axis_order=description.axis_order,
-        volume=description.volume,
-        sections_per_volume=description.sections_per_volume,
+        storage.encoding.number,
+        description,
+        signed=storage.final.kind == "i",
+        extended=extended,
         statistics=written.statistics.for_header() if written.statistics else None,
-        extended=(kind, len(extended)),
-        voltage=description.voltage,
-        c3=description.c3,
-        gain=description.gain,
-        origin=description.origin,
-        packed_nbytes=packed_nbytes if storage.encoding.number else 0,
+        packed_nbytes=packed_nbytes,
         labels=_labels(description, storage),
     )
     file.write_at(0, header)
@@ -221,35 +226,35 @@ def _encode(storage: Storage, frame: LazyFrame, index: int) -> _Encoded:
     return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
 
 
-def _extended_header(
-    path: str | PathLike[str], description: Description, storage: Storage
-) -> tuple[str, bytes]:
-    """Give kind and bytes: JSON in compressed files, as `mrcz` has it, else what the source had."""
-    if storage.encoding.number and description.metadata:
-        text = json.dumps(to_json_safe(description.metadata), allow_nan=False).encode("utf-8")
-        if len(text) > LARGEST_JSON:
-            found = f"metadata of {len(text) / 1e6:.0f} MB as text"
-            raise MrczError(path, found, advice="Keep what is long as numpy arrays")
-        return "json", text
-    kind, raw = description.extended
-    return ("", b"") if kind == "json" else (kind, raw)
+def _json(path: str | PathLike[str], description: Description) -> bytes:
+    """Return the metadata as `mrcz` has them in a compressed file's extended header."""
+    if not description.metadata:
+        return b""
+    text = json.dumps(to_json_safe(description.metadata), allow_nan=False).encode("utf-8")
+    if len(text) > LARGEST_JSON:
+        found = f"metadata of {len(text) / 1e6:.0f} MB as text"
+        raise MrczError(path, found, advice="Keep what is long as numpy arrays")
+    return text
 
 
 def _footer(
-    description: Description, written: _Written, storage: Storage, *, kept: bytes
+    description: Description, written: _Written, storage: Storage, *, own: ExtendedHeader | None
 ) -> Footer | None:
-    """Give the footer, or None for a plain file with nothing to keep."""
+    """Return the footer, or None for a plain file with nothing to keep."""
+    # What the source had in places where this file has something else, or nothing.
     other = dict(description.other)
     other.pop("extended", None)
-    kind, raw = description.extended
-    if raw and kind != "json" and raw != kept:
-        other["extended"] = {"kind": kind, "data": raw}
+    other.pop("header", None)
+    compressed = bool(storage.encoding.number)
+    if description.extended is not None and description.extended is not own:
+        other["extended"] = description.extended.as_map()
+    if compressed and _is_plain(description.header):
+        other["header"] = description.header
     reads_as = np.dtype(np.uint8) if storage.four_bit else storage.stored
     dtype = None if storage.final == reads_as else storage.final.name
-    nothing = not (
-        description.metadata or description.history or other.keys() - {"source"} or dtype
-    )
-    if nothing and not storage.encoding.number:
+    kept = other.keys() - {"source"}
+    nothing = not (description.metadata or description.history or kept or dtype)
+    if nothing and not compressed:
         return None
     return Footer(
         writer=description.writer,
@@ -261,7 +266,17 @@ def _footer(
     )
 
 
+def _is_plain(header: bytes) -> bool:
+    """Whether a header is that of a file which is not compressed."""
+    return bool(header) and 0 <= int(np.frombuffer(header, HEADER_DTYPE)["mode"][0]) < 1000
+
+
 def _labels(description: Description, storage: Storage) -> list[str]:
+    """Return the labels: this program's first where frames are compressed, as `mrcz` has it."""
     own = description.writer
     kept = [label for label in description.labels if "MRCZ" not in label.upper()]
-    return [f"{_FORMAT_LABEL} {own}" if storage.encoding.number else f"Written by {own}", *kept]
+    if storage.encoding.number:
+        return [f"{_FORMAT_LABEL} {own}", *kept]
+    # A file that was only copied says what its source said.
+    copied = description.header and not description.history
+    return kept if copied else [*kept, f"Written by {own}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_mrcz.format.header import CODEC_NAMES
-from napari_mrcz.inspection.entries import Entry
+from napari_mrcz.inspection.entries import Entry, entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,6 +41,8 @@ _FIELDS = {
     "origin": ("ORIGIN xyz", "Å", "Origin of X, Y, Z"),
     "byte_order": ("byte order", "", "Which byte of a number comes first, as the sizes show"),
     "unsigned_bytes": ("IMOD flag", "", "Whether bytes of mode 0 are unsigned, by IMOD's flag"),
+    "is_volume": ("volume", "", "Sections of a volume, by ISPG, MZ, shape and name; else frames"),
+    "extra": ("EXTRA", "", "Words of other programs, such as IMOD's and SerialEM's"),
     "labels": ("labels", "", "Lines of text that programs left"),
 }
 _ZERO_IS_UNKNOWN = ("voltage", "c3", "gain")
@@ -54,6 +56,9 @@ def header_entries(header: Header) -> Iterator[Entry]:
         if field == "labels":
             lines = tuple(Entry(str(at), text) for at, text in enumerate(header.labels))
             yield Entry(name, f"{len(lines)} of 10", unit, meaning, lines)
+        elif field == "extra":
+            words = tuple(entry_of(word.upper(), value) for word, value in header.extra.items())
+            yield Entry(name, f"{len(words)} set" if words else "nothing", unit, meaning, words)
         else:
             value = _value(header, field)
             yield Entry(name, value, "" if value == "unknown" else unit, meaning)
@@ -72,7 +77,8 @@ def _value(header: Header, field: str) -> str:
     if field == "byte_order":
         return _ORDERS[value]
     if isinstance(value, bool):
-        return "unsigned" if value else "not set"
+        names = ("movie", "volume") if field == "is_volume" else ("not set", "unsigned")
+        return names[value]
     if isinstance(value, tuple):
         return _joined(value)
     return f"{value:.7g}" if isinstance(value, float) else str(value)

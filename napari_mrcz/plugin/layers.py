@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.metadata import decode_extended
 from napari_mrcz.plugin.contrast import contrast_limits, slider_range
 from napari_mrcz.plugin.series import StackSeries
 from napari_mrcz.plugin.shown import ShownStack
@@ -90,17 +89,16 @@ def describe(stack: Stack) -> dict[str, Any]:
         is known, else bytes; JSON is in ``metadata``); ``footer``, what else the file carries:
         ``history`` and keys of other programs.
     """
-    said: dict[str, Any] = {"path": stack.path, "metadata": stack.metadata}
     description, header = stack.description, stack.header
+    said: dict[str, Any] = {"path": stack.path, "metadata": dict(description.metadata)}
     if header is not None:
         said["header"] = dict(header)
         said["notes"] = list(header.notes)
-        kind, raw = description.extended
-        if raw:
-            said["extended_header"] = {"kind": kind, "content": raw}
+        if (extended := description.extended) is not None:
+            said["extended_header"] = {"kind": extended.decoded_as, "content": extended.data}
             with contextlib.suppress(ValueError):  # opening the file has warned of it
-                content = decode_extended(kind, raw, header.byte_order)
-                said["extended_header"]["content"] = raw if content is None else content
+                content = extended.decoded()
+                said["extended_header"]["content"] = extended.data if content is None else content
     said["footer"] = {**description.other, "history": [dict(step) for step in stack.history]}
     return said
 
@@ -163,7 +161,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     ]
     # Axes may have been turned: columns, rows, sections need not run along X, Y, Z.
     by_axis = dict(zip(reversed(description.axis_order), scale, strict=True))
-    metadata = _users_map(attributes.get("metadata") or {}, stack.metadata)
+    metadata = _users_map(attributes.get("metadata") or {}, description.metadata)
     return stack.described(pixel_size=(by_axis[3], by_axis[2], by_axis[1]), metadata=metadata)
 
 

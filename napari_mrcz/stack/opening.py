@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError, MrczWarning
-from napari_mrcz.format import Description, FrameReader
+from napari_mrcz.format import FrameReader
 from napari_mrcz.format.files import open_file
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
@@ -162,39 +162,10 @@ def _open_mrc(path: Path, read_ahead: bool, cache_nbytes: int) -> Stack:
     reader = FrameReader(path)
     for message in reader.warnings:
         warnings.warn(MrczWarning(message), stacklevel=3)
-    header = reader.header
-    description = Description(
-        pixel_size=header.pixel_size,
-        axis_order=header.axis_order,
-        volume=header.ispg == 1,
-        sections_per_volume=_sections_per_volume(reader),
-        voltage=header.voltage,
-        c3=header.c3,
-        gain=header.gain,
-        origin=header.origin,
-        labels=header.labels,
-        extended=_extended(reader),
-        metadata=reader.metadata,
-        history=reader.footer.history,
-        # What this file was made of, another file is not.
-        other={k: v for k, v in reader.footer.other.items() if k != "source"},
-        path=str(reader.path),
+    return Stack(
+        reader,
+        reader.description,
+        reader.header,
+        read_ahead=read_ahead,
+        cache_nbytes=cache_nbytes,
     )
-    return Stack(reader, description, header, read_ahead=read_ahead, cache_nbytes=cache_nbytes)
-
-
-def _extended(reader: FrameReader) -> tuple[str, bytes]:
-    """Return the extended header: the file's, or in a compressed one that of its source."""
-    if reader.header.nsymbt and reader.header.exttyp != "json":
-        return reader.header.exttyp, reader.extended_raw()
-    kept = reader.footer.other.get("extended")
-    if isinstance(kept, dict) and isinstance(kept.get("data"), bytes):
-        return str(kept.get("kind", ""))[:4], kept["data"]
-    return "", b""
-
-
-def _sections_per_volume(reader: FrameReader) -> int | None:
-    header = reader.header
-    depth = header.sampling[2]
-    stacked = header.is_volume and header.ispg != 1
-    return depth if stacked and depth > 0 and header.nz % depth == 0 else None

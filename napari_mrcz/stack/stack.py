@@ -178,8 +178,8 @@ class Stack:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The user's map, as stored with the file."""
-        return dict(self._description.metadata)
+        """The user's map, as stored with the file, and what its extended header says of frames."""
+        return self._description.all_metadata(len(self))
 
     @property
     def history(self) -> tuple[Mapping[str, Any], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.metadata import decode_extended, to_json_safe
+from napari_mrcz.format.metadata import to_json_safe
 from napari_mrcz.inspection import Entry, entries_of, entry_of, header_entries
 from napari_mrcz.texts import error_text, size_text
 from napari_mrcz.widgets.inspector.frame_table import FrameTable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.doctor import Finding
     from napari_mrcz.format import Header
+    from napari_mrcz.format.extended import ExtendedHeader
     from napari_mrcz.format.footer import Footer
     from napari_mrcz.widgets.inspector.subject import Subject
 
@@ -94,7 +96,7 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     nbytes = status.st_size
     warnings_ = tuple(w.removeprefix(f"{reader.path}: ") for w in reader.warnings)
     notes = (*warnings_, *header.notes)
-    extended = _extended(reader)
+    carried = reader.description.extended
     sections = [
         Entry("File", Path(subject.path).name, "", "Where the frames are", _file(subject, nbytes)),
         _section("Header", tuple(header_entries(header)), "The first 1024 bytes"),
@@ -103,8 +105,17 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
         lines = tuple(Entry(str(at), note) for at, note in enumerate(notes, 1))
         sections.append(Entry("Notes", f"{len(lines)}", "", "What is unusual", lines))
     sections.append(_section("User metadata", entries_of(subject.metadata), "Kept with the frames"))
-    if header.nsymbt:
-        sections.append(_extended_section(header, extended))
+    extended = reader.extended
+    if carried is not None:
+        with contextlib.suppress(ValueError):  # the notes say it
+            extended = carried.decoded()
+        extended = carried.data if extended is None else extended
+        sections.append(_extended_section(header, carried, extended))
+    elif extended is not None:
+        # What JSON can hold of the user's metadata, which is shown in whole.
+        meaning = f"{size_text(header.nsymbt)} between header and frames"
+        entries = entries_of(extended)
+        sections.append(Entry("Extended header", "json", "", meaning, entries, folded=True))
     told = _footer(footer, reader.index.xxh3 is not None)
     sections.append(_section("Footer", entries_of(told), "What follows the last frame"))
     return Inspection(
@@ -199,29 +210,17 @@ def _file(subject: Subject, nbytes: int) -> tuple[Entry, ...]:
     return tuple(told)
 
 
-def _extended(reader: FrameReader) -> Any:
-    """Give the extended header decoded, else its bytes."""
-    if reader.extended is not None or not reader.header.nsymbt:
-        return reader.extended
-    raw = reader.extended_raw()
-    try:
-        return decode_extended(reader.header.exttyp, raw, reader.header.byte_order) or raw
-    except ValueError:
-        return raw
-
-
-def _extended_section(header: Header, content: Any) -> Entry:
-    kind = header.exttyp.strip("\0 ") or "no kind stated"
-    meaning = f"{size_text(header.nsymbt)} between header and frames, of kind {kind}"
+def _extended_section(header: Header, extended: ExtendedHeader, content: Any) -> Entry:
+    size, kind = size_text(len(extended.data)), extended.decoded_as or "no kind stated"
+    own = header.nsymbt and header.exttyp != "json"
+    where = "between header and frames" if own else "of the file that this one was made of"
+    meaning = f"{size} {where}, of kind {kind}"
     if isinstance(content, list):
-        records = tuple(entry_of(f"frame {at}", record) for at, record in enumerate(content))
+        noun = "frame" if isinstance(content[0], dict) else "line"
+        records = tuple(entry_of(f"{noun} {at}", record) for at, record in enumerate(content))
         what = f"{kind}, {len(records)} record{'s' if len(records) != 1 else ''}"
         return Entry("Extended header", what, "", meaning, records)
-    if isinstance(content, dict):
-        # What JSON can hold of the user's metadata, which is shown in whole.
-        return Entry("Extended header", kind, "", meaning, entries_of(content), folded=True)
-    what = f"{kind}, {size_text(header.nsymbt)}, not decoded"
-    return Entry("Extended header", what, "", meaning)
+    return Entry("Extended header", f"{kind}, {size}, not decoded", "", meaning)
 
 
 def _section(name: str, entries: tuple[Entry, ...], meaning: str) -> Entry:

@@ -75,7 +75,7 @@ def subject_of(layer: Image) -> Subject:
         str(stack.dtype),
         stack.pixel_size,
         stack.header,
-        stack.metadata,
+        dict(stack.description.metadata),
         stack.history,
         stack.description.voltage,
     )

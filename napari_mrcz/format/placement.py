@@ -1,0 +1,608 @@
+"""Where the frames of a file lie: its bytes decide, where NSYMBT, MODE or NZ contradict them.
+
+Headers are copied from other files, frames are appended or cut off, codecs forgotten. What the
+footer's checksums, a chain of blosc chunks or the file's length show counts more than three numbers
+in the header. What was decided is in the header that `place_frames` returns; a note says so where
+nothing else is possible, a warning where it is doubtful or something is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.chunks import (
+    CHUNK_HEADER_NBYTES,
+    CODECS,
+    check_chunk,
+    decompress,
+    parse_chunk_header,
+)
+from napari_mrcz.format.extended import LARGEST_EXTENDED, record_nbytes
+from napari_mrcz.format.footer import FrameIndex
+from napari_mrcz.format.header import CODEC_NAMES, HEADER_NBYTES, Header, holds_volume
+from napari_mrcz.format.header_reading import pixel_size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_mrcz.format.files import RandomAccessFile
+
+__all__ = ["EvenFrames", "Placement", "place_frames"]
+
+# A blosc chunk is never longer than its content and this.
+_CHUNK_OVERHEAD = 32
+# Of what may precede the first chunk, if NSYMBT is wrong, places at which one seems to begin.
+_MOST_PLACES = 64
+# JSON whose end is looked for; longer one is not found.
+_LONGEST_SCAN = 2**18
+# Two voxel sizes that differ by no more than this are the same.
+_SAME_SIZE = 1e-5
+
+
+@dataclass(frozen=True)
+class EvenFrames:
+    """Frames one after the other, as `FrameIndex` has them, but without listing them.
+
+    Where frames are small and a file is long, there may be a thousand million of them.
+    """
+
+    start: int
+    nbytes: int
+    count: int
+    xxh3: None = None
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self.count
+
+    @property
+    def offsets(self) -> range:
+        """Bytes from the file's start."""
+        return range(self.start, self.start + self.count * self.nbytes, self.nbytes)
+
+    @property
+    def sizes(self) -> npt.NDArray[np.uint64]:
+        """Bytes taken."""
+        return np.broadcast_to(np.uint64(self.nbytes), self.count)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was decided.
+
+    Attributes
+    ----------
+    header : Header
+        NSYMBT, codec and NZ are the true ones; NZ counts the frames that exist.
+    index : FrameIndex or EvenFrames
+        Where each of them lies.
+    announced : int
+        Frames that there should be; more than there are where the file is cut off.
+    """
+
+    header: Header
+    index: FrameIndex | EvenFrames
+    announced: int
+
+
+def place_frames(
+    file: RandomAccessFile,
+    header: Header,
+    index: FrameIndex | None,
+    end: int,
+    warn: Callable[[str], None],
+    *,
+    footer_lost: bool = False,
+) -> Placement:
+    """Decide where the frames lie.
+
+    Parameters
+    ----------
+    file : RandomAccessFile
+    header : Header
+        As it states NSYMBT, MODE and NZ.
+    index : FrameIndex or None
+        The footer's, if there is one.
+    end : int
+        Byte at which pixels must have ended: where the footer begins, else the file's length.
+    warn : callable
+        Called with a sentence for each thing that is doubtful or missing.
+    footer_lost : bool
+        The file ends with a footer that cannot be read: what follows the frames is no frame.
+
+    Raises
+    ------
+    MrczError
+        If there is no frame that could be read.
+    """
+    found = None if index is None else _by_footer(file, header, index, end, warn)
+    if found is None:
+        if header.codec:
+            found = _compressed(file, header, end, warn)
+        else:
+            found = _plain(file, header, end, warn, footer_lost=footer_lost)
+    if len(found.index) < found.announced:
+        hint = ""
+        rest = end - HEADER_NBYTES - header.nz * header.frame_nbytes
+        if not found.header.codec and 0 < rest < found.header.nsymbt:
+            hint = f", or its extended header is {rest} bytes long, not {header.nsymbt} (NSYMBT)"
+        warn(
+            f"{len(found.index)} of the {found.announced} frames that the header announces are "
+            f"there; the file is cut off or was never finished{hint}"
+        )
+    return replace(found, header=_counted_anew(file, header, found))
+
+
+# By a footer -------------------------------------------------------------------------------------
+
+
+def _by_footer(
+    file: RandomAccessFile,
+    header: Header,
+    index: FrameIndex,
+    end: int,
+    warn: Callable[[str], None],
+) -> Placement | None:
+    """Decide between an index and a header that contradict each other: a checksum tells."""
+    compressed = _holds_chunks(file, header, index, end)
+    wrong = _contradiction(index, header, end, compressed)
+    moved = index.xxh3 is not None and bool((index.offsets[:1] != header.data_offset).any())
+    if not wrong and not moved and compressed == bool(header.codec):
+        return Placement(header, index, len(index))
+    if not _matches(index, end, file):
+        why = wrong or "its frames begin elsewhere than NSYMBT says"
+        if compressed != bool(header.codec):
+            why = "it lists frames of another kind than MODE says"
+        warn(f"the footer's frame index is ignored: {why}; what is read is not checked")
+        return None
+    if not compressed and (index.sizes != header.frame_nbytes).all():
+        raise MrczError(
+            file.path,
+            f"frames of {header.nx} x {header.ny} in mode {header.mode} by the header, "
+            f"{header.frame_nbytes} bytes each; of {index.sizes[0]} bytes by the footer, whose "
+            "checksums are right",
+            offset=0,
+            advice="The header was damaged after the file was written; restore it from a copy",
+        )
+    if wrong:
+        warn(f"{wrong}; the footer is right, as its checksums show")
+    header = _of_kind(header, _codec_at(file, int(index.offsets[0])) if compressed else 0, warn)
+    header = _moved(header, int(index.offsets[0]) - HEADER_NBYTES, "the footer's checksums show")
+    # What is outside is given no bytes, which do not match the checksum.
+    inside = (index.offsets <= end) & (index.sizes <= end) & (index.offsets + index.sizes <= end)
+    offsets, sizes = np.where(inside, index.offsets, 0), np.where(inside, index.sizes, 0)
+    index = replace(index, offsets=offsets, sizes=sizes)
+    return Placement(header, index, len(index))
+
+
+def _holds_chunks(file: RandomAccessFile, header: Header, index: FrameIndex, end: int) -> bool:
+    """Decide whether the frames of an index are blosc chunks, from as few bytes as will do."""
+    if not len(index):
+        return bool(header.codec)
+    even = bool((index.sizes == header.frame_nbytes).all())
+    if even != bool(header.codec):
+        return not even  # as MODE says
+    offset, nbytes = int(index.offsets[0]), int(index.sizes[0])
+    raw = file.read(offset, CHUNK_HEADER_NBYTES) if offset <= end else b""
+    if len(raw) < CHUNK_HEADER_NBYTES:
+        return bool(header.codec)
+    chunk = parse_chunk_header(raw)
+    # Of a chunk of another size than MODE and NX NY ask for, its own check will tell.
+    right = bool(header.codec) or chunk.nbytes == header.frame_nbytes
+    return right and chunk.version in (2, 5) and chunk.ctbytes == nbytes
+
+
+def _matches(index: FrameIndex, end: int, file: RandomAccessFile) -> bool:
+    """Tell whether the first or the last frame is where an index says, and has its checksum."""
+    if index.xxh3 is None or (index.offsets[:-1] >= index.offsets[1:]).any():
+        return False
+    for frame in (0, -1)[: len(index)]:
+        offset, nbytes = int(index.offsets[frame]), int(index.sizes[frame])
+        if offset + nbytes > end:
+            continue
+        if xxhash.xxh3_64_intdigest(file.read(offset, nbytes)) == int(index.xxh3[frame]):
+            return int(index.offsets[0]) >= HEADER_NBYTES
+    return False
+
+
+def _contradiction(index: FrameIndex, header: Header, end: int, compressed: bool) -> str:
+    """Say why an index cannot be this file's, or nothing."""
+    if len(index) != header.nz:
+        return f"it lists {len(index)} frames, the header {header.nz}"
+    offsets, sizes = index.offsets, index.sizes
+    # Checksums say more of where the frames are than the length of the extended header.
+    start = header.data_offset if index.xxh3 is None else HEADER_NBYTES
+    if (offsets < max(0, start)).any() or (offsets > end).any() or (sizes > end).any():
+        return "frames lie outside the file"
+    ends = offsets + sizes
+    if (ends > end).any() or (ends[:-1] > offsets[1:]).any():
+        return "frames overlap or lie outside the pixel data"
+    smallest = CHUNK_HEADER_NBYTES if compressed else header.frame_nbytes
+    if (sizes < smallest).any() or (not compressed and (sizes != smallest).any()):
+        return "frames are of impossible size"
+    return ""
+
+
+# By a chain of chunks ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Chunks one after the other; `stop` is the byte after the last, `cut` if another was begun."""
+
+    start: int
+    offsets: list[int]
+    sizes: list[int]
+    stop: int
+    cut: bool
+
+    def index(self) -> FrameIndex:
+        return FrameIndex(np.array(self.offsets, np.uint64), np.array(self.sizes, np.uint64))
+
+
+def _compressed(
+    file: RandomAccessFile, header: Header, end: int, warn: Callable[[str], None]
+) -> Placement:
+    """Place the frames of a file whose MODE says that they are compressed."""
+    refusal = _nonsense_nsymbt(file, header)
+    if refusal is None:
+        try:
+            chain = _walk(file, header, header.data_offset, end)
+        except MrczError as error:
+            refusal = error
+        else:
+            if chain.offsets:
+                return _of_chain(file, header, chain, end, warn)
+            refusal = MrczError(
+                file.path,
+                f"no frames: {max(0, end - header.data_offset)} bytes follow the header",
+                offset=header.data_offset,
+                advice="The file was never finished; the C library writes such files where frames "
+                "do not compress",
+            )
+    if not refusal.frame and (elsewhere := _chain_elsewhere(file, header, end)) is not None:
+        return _of_chain(file, header, elsewhere, end, warn)
+    for nsymbt in {header.nsymbt, 0}:
+        if nsymbt >= 0 and header.nz > 0 and _fits(header, nsymbt, end):
+            plain = _moved(_of_kind(header, 0, warn), nsymbt, "the file's length shows")
+            index = EvenFrames(plain.data_offset, header.frame_nbytes, header.nz)
+            return Placement(plain, index, header.nz)
+    raise refusal
+
+
+def _of_chain(
+    file: RandomAccessFile,
+    header: Header,
+    chain: _Chain,
+    end: int,
+    warn: Callable[[str], None],
+) -> Placement:
+    count = len(chain.offsets)
+    header = _moved(header, chain.start - HEADER_NBYTES, "the chunks show")
+    announced = max(count, header.nz)
+    if count > header.nz:
+        warn(
+            f"{_counted(count)} follow one another, where the header speaks of {header.nz} (NZ); "
+            "all are read"
+        )
+    if count >= header.nz and chain.stop < end:
+        rest = f"{end - chain.stop} bytes after the last frame are"
+        if chain.cut:
+            warn(f"{rest} of a frame that was cut off")
+        else:
+            warn(f"{rest} no footer that can be read; metadata or frames are lost")
+    return Placement(header, chain.index(), announced)
+
+
+def _walk(file: RandomAccessFile, header: Header, start: int, end: int) -> _Chain:
+    """Follow the chunk headers from byte `start`, as long as one leads to another.
+
+    Raises
+    ------
+    MrczError
+        If one of the frames that the header announces cannot be a chunk.
+    """
+    offsets: list[int] = []
+    sizes: list[int] = []
+    offset, cut, typesize = start, False, 0
+    while (left := end - offset) >= CHUNK_HEADER_NBYTES:
+        frame = len(offsets)
+        chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
+        if frame and left < chunk.ctbytes <= header.frame_nbytes + _CHUNK_OVERHEAD:
+            # A last frame that was cut off; the ones before it are whole.
+            cut = frame < header.nz or chunk.nbytes == header.frame_nbytes
+            break
+        where: dict[str, Any] = {"path": file.path, "frame": frame, "offset": offset}
+        beyond = frame >= max(1, header.nz)
+        if beyond and chunk.typesize != typesize:
+            break  # a footer is packed as a chunk, too
+        try:
+            check_chunk(chunk, header.frame_nbytes, left, **where)
+        except MrczError:
+            if beyond:
+                break
+            raise
+        typesize = chunk.typesize
+        offsets.append(offset)
+        sizes.append(chunk.ctbytes)
+        offset += chunk.ctbytes
+    cut |= 0 < end - offset < CHUNK_HEADER_NBYTES and len(offsets) < header.nz
+    return _Chain(start, offsets, sizes, offset, cut)
+
+
+def _chain_elsewhere(file: RandomAccessFile, header: Header, end: int) -> _Chain | None:
+    """Return the first chain of chunks that accounts for the file, wherever it begins.
+
+    One that begins later than NSYMBT says, and has not as many frames as NZ says, may lack the
+    first frames: these may be damaged.
+    """
+    sound = 0 <= header.nsymbt <= end - HEADER_NBYTES
+    for start in _places_of_chunks(file, header, end):
+        try:
+            chain = _walk(file, header, start, end)
+        except MrczError:
+            continue
+        count = len(chain.offsets)
+        if not count:
+            continue
+        if count == header.nz or (
+            (not sound or start <= header.data_offset)
+            and (chain.cut or (chain.stop == end and count > header.nz))
+        ):
+            return chain
+    return None
+
+
+def _places_of_chunks(file: RandomAccessFile, header: Header, end: int) -> Iterator[int]:
+    """Find where a chunk of one frame may begin: all have the frame's size at their fifth byte."""
+    head = file.read(HEADER_NBYTES, min(LARGEST_EXTENDED, end - HEADER_NBYTES))
+    if header.frame_nbytes >= 2**32:
+        return
+    wanted, at = header.frame_nbytes.to_bytes(4, "little"), 0
+    for _ in range(_MOST_PLACES):
+        at = head.find(wanted, at + 1)
+        if at < 0:
+            return
+        if at >= 4 and head[at - 4] in (2, 5):
+            yield HEADER_NBYTES + at - 4
+
+
+# By the file's length ----------------------------------------------------------------------------
+
+
+def _plain(
+    file: RandomAccessFile,
+    header: Header,
+    end: int,
+    warn: Callable[[str], None],
+    *,
+    footer_lost: bool,
+) -> Placement:
+    """Place the frames of a file whose MODE says that they are plain pixels."""
+    sound = 0 <= header.nsymbt <= end - HEADER_NBYTES
+    if sound and header.nz > 0 and _fits(header, header.nsymbt, end):
+        index = EvenFrames(header.data_offset, header.frame_nbytes, header.nz)
+        return Placement(header, index, header.nz)
+    if (chain := _hidden_chain(file, header, end)) is not None:
+        header = _of_kind(header, _codec_at(file, chain.start), warn)
+        return _of_chain(file, header, chain, end, warn)
+    header = _moved(header, _true_nsymbt(file, header, end), "the file's length shows")
+    if (refusal := _nonsense_nsymbt(file, header)) is not None:
+        raise refusal
+    count, rest = divmod(max(0, end - header.data_offset), header.frame_nbytes)
+    if count < 1:
+        raise MrczError(
+            file.path,
+            f"no whole frame: {end - header.data_offset} bytes of pixels, where one frame of "
+            f"{header.nx} x {header.ny} takes {header.frame_nbytes}",
+            offset=header.data_offset,
+            advice="The file is truncated, or its header is damaged",
+        )
+    surplus = end - header.data_offset - max(1, header.nz) * header.frame_nbytes
+    if surplus > 0 and header.nz > 0 and (footer_lost or _is_footer(file, end - surplus)):
+        # Of a footer that was cut off, nothing can be read; of one that is damaged, it was said.
+        count, rest = header.nz, 0 if footer_lost else surplus
+    elif count > header.nz and (header.nz < 1 or not rest):
+        warn(
+            f"{_counted(count)} fill the file, where the header speaks of {header.nz} (NZ); all "
+            "are read"
+        )
+    elif count >= header.nz:
+        count, rest = header.nz, surplus
+    if count >= header.nz and rest:
+        warn(
+            f"{rest} bytes after the last frame are not read: another program's, or the extended "
+            "header is longer than NSYMBT says"
+        )
+    index = EvenFrames(header.data_offset, header.frame_nbytes, count)
+    return Placement(header, index, max(count, header.nz))
+
+
+def _hidden_chain(file: RandomAccessFile, header: Header, end: int) -> _Chain | None:
+    """Return the blosc chunks of a file that claims to have none, if it consists of them.
+
+    Pixels may look like one chunk by chance, but not like one after the other up to the end of the
+    file, of which the first or the last can be decompressed.
+    """
+    for start in dict.fromkeys((header.data_offset, HEADER_NBYTES)):
+        if not HEADER_NBYTES <= start <= end or not _is_chunk(file, header, start, end):
+            continue
+        try:
+            chain = _walk(file, header, start, end)
+        except MrczError:
+            continue
+        whole = chain.stop == end or (len(chain.offsets) > 1 and chain.cut)
+        if whole and any(_decodes(file, header, chain, at) for at in (0, -1)):
+            return chain
+    if file.read(HEADER_NBYTES, 1) == b"{":  # JSON, as all that compress have it
+        later = _chain_elsewhere(file, header, end)
+        if later is not None and later.stop == end and _decodes(file, header, later, 0):
+            return later
+    return None
+
+
+def _decodes(file: RandomAccessFile, header: Header, chain: _Chain, at: int) -> bool:
+    offset, nbytes = chain.offsets[at], chain.sizes[at]
+    where: dict[str, Any] = {"path": file.path, "frame": 0, "offset": offset}
+    pixels = np.empty(header.frame_nbytes, np.uint8)
+    try:
+        decompress(memoryview(file.read(offset, nbytes)), pixels, **where)
+    except MrczError:
+        return False
+    return True
+
+
+def _true_nsymbt(file: RandomAccessFile, header: Header, end: int) -> int:
+    """Return the extended header's length, where the file's shows that NSYMBT is not it."""
+    stated, nz = header.nsymbt, header.nz
+    if nz < 1:
+        return stated
+    rest = end - HEADER_NBYTES - nz * header.frame_nbytes
+    if rest < 0:
+        return stated
+    if not 0 <= stated <= end - HEADER_NBYTES:
+        return rest if rest <= LARGEST_EXTENDED else stated
+    known = _known_nbytes(file, header, end)
+    if rest == 0:
+        # A file that lost as many bytes as it has extended header would be as long.
+        return 0 if known is None else stated
+    if known == rest:
+        return rest
+    # A kind, and no length of it: the bytes that are too many are all that it can be.
+    named = header.exttyp.strip("\0 ") and stated == 0 and rest % header.frame_nbytes
+    return rest if named and rest <= LARGEST_EXTENDED else stated
+
+
+def _known_nbytes(file: RandomAccessFile, header: Header, end: int) -> int | None:
+    """Return the length that the extended header itself shows, if it shows one."""
+    kind = header.exttyp.strip("\0 ")
+    if kind == "json":
+        head = file.read(HEADER_NBYTES, min(LARGEST_EXTENDED, end - HEADER_NBYTES))
+        return _json_nbytes(head)
+    layout = (header.extra.get("nint", 0), header.extra.get("nreal", 0))
+    head = file.read(HEADER_NBYTES, 4)
+    nbytes = record_nbytes(kind, layout, head, header.byte_order)
+    return nbytes * header.nz if nbytes and kind in ("FEI1", "FEI2") else None
+
+
+def _json_nbytes(head: bytes) -> int | None:
+    """Return the length of the JSON map at the beginning, by its brackets."""
+    depth, quoted, at = 0, False, 0
+    if not head.startswith(b"{"):
+        return None
+    while at < min(len(head), _LONGEST_SCAN):
+        byte = head[at]
+        if quoted:
+            at += byte == 0x5C  # what follows a backslash is text
+            quoted = byte != 0x22
+        elif byte == 0x22:
+            quoted = True
+        elif byte in b"{[":
+            depth += 1
+        elif byte in b"}]":
+            depth -= 1
+        at += 1
+        if not depth:
+            return at
+    return None
+
+
+# What all of them need ---------------------------------------------------------------------------
+
+
+def _counted_anew(file: RandomAccessFile, stated: Header, found: Placement) -> Header:
+    """Return the header with the number of frames that there are, and what follows from it."""
+    header, count = found.header, len(found.index)
+    if count == stated.nz:
+        return header
+    of_stated, of_true = (
+        pixel_size_of(stated.cell, stated.sampling, (stated.nx, stated.ny, n), stated.codec)
+        for n in (stated.nz, count)
+    )
+    # The cell may be that of the frames which there were to be, or of those that there are.
+    size, other = (of_stated, of_true) if count < found.announced else (of_true, of_stated)
+    if _is_isotropic(other) and not _is_isotropic(size):
+        size = other
+    shape, depth = (count, header.ny, header.nx), header.sampling[2]
+    volume = holds_volume(header.ispg, depth, shape, file.path, header.labels)
+    return replace(header, nz=count, pixel_size=size, is_volume=header.is_volume or volume)
+
+
+def _is_isotropic(size: tuple[float, float, float]) -> bool:
+    return size[2] > 0 and abs(size[0] - size[2]) <= _SAME_SIZE * size[2]
+
+
+def _moved(header: Header, nsymbt: int, why: str) -> Header:
+    """Return the header with another length of the extended one, and a note if it is another."""
+    if nsymbt == header.nsymbt:
+        return header
+    note = (
+        f"the extended header is {nsymbt} bytes long, as {why}, not {header.nsymbt} as NSYMBT says"
+    )
+    if not nsymbt:
+        note = f"there is no extended header of {header.nsymbt} bytes (NSYMBT), as {why}"
+    return replace(header, nsymbt=nsymbt, notes=(*header.notes, note))
+
+
+def _of_kind(header: Header, codec: int, warn: Callable[[str], None]) -> Header:
+    """Return the header with another codec, and warn where MODE is wrong about it."""
+    if bool(codec) == bool(header.codec):
+        return header
+    stated = header.mode + 1000 * header.codec
+    what = "plain pixels" if not codec else f"blosc chunks ({CODEC_NAMES[codec]})"
+    warn(f"the frames are {what}, where MODE {stated} says otherwise; they are read as they are")
+    return replace(header, codec=codec)
+
+
+def _codec_at(file: RandomAccessFile, offset: int) -> int:
+    """Return the number in MODE of the codec that a chunk states."""
+    chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
+    return CODECS.get(chunk.codec, CODECS["zstd"])
+
+
+def _is_chunk(file: RandomAccessFile, header: Header, offset: int, end: int) -> bool:
+    if end - offset < CHUNK_HEADER_NBYTES:
+        return False
+    chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
+    where: dict[str, Any] = {"path": file.path, "frame": 0, "offset": offset}
+    try:
+        check_chunk(chunk, header.frame_nbytes, end - offset, **where)
+    except MrczError:
+        return False
+    return True
+
+
+def _is_footer(file: RandomAccessFile, offset: int) -> bool:
+    """Whether a footer of this program begins here, of which the end may be missing."""
+    head = file.read(offset, CHUNK_HEADER_NBYTES)
+    if len(head) < CHUNK_HEADER_NBYTES:
+        return False
+    chunk = parse_chunk_header(head)
+    packed = chunk.version == 2 and chunk.typesize == 8 and chunk.blocksize == chunk.nbytes
+    # A msgpack map whose first key is a short name, or a JSON one.
+    name = head[2 : 2 + (head[1] & 0x1F)]
+    plain = head[0] & 0xF0 == 0x80 and head[1] & 0xE0 == 0xA0 and name.isalnum()
+    return packed or plain or head.startswith(b'{"')
+
+
+def _fits(header: Header, nsymbt: int, end: int) -> bool:
+    """Whether so long an extended header and NZ plain frames are exactly the file."""
+    return HEADER_NBYTES + nsymbt + header.nz * header.frame_nbytes == end
+
+
+def _nonsense_nsymbt(file: RandomAccessFile, header: Header) -> MrczError | None:
+    if 0 <= header.nsymbt <= file.nbytes - HEADER_NBYTES:
+        return None
+    found = f"an extended header of {header.nsymbt} bytes (NSYMBT) in a file of {file.nbytes} bytes"
+    advice = "The file is damaged or not an MRC file"
+    return MrczError(file.path, found, offset=92, advice=advice)
+
+
+def _counted(frames: int) -> str:
+    return "1 frame" if frames == 1 else f"{frames} frames"
