@@ -9,6 +9,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.format import FrameReader
+from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.plugin.layers import stack_of
 from napari_mrcz.plugin.reader import get_reader, read
 from napari_mrcz.plugin.series import StackSeries
@@ -149,12 +150,17 @@ def test_metadata_tells_all_that_the_file_does(write):
 
 def test_extended_headers_are_decoded_or_kept(write):
     """Kinds that are not known stay bytes, by name."""
-    path = write("movie.mrc", extended=("SERI", b"\1\2\3\4" * 256))
+    path = write("movie.mrc", extended=ExtendedHeader("HDF5", b"\1\2\3\4" * 256))
     ((_, attributes, _),) = read(path)
     assert attributes["metadata"]["extended_header"] == {
-        "kind": "SERI",
+        "kind": "HDF5",
         "content": b"\1\2\3\4" * 256,
     }
+    angles = np.arange(5, dtype="<i2").tobytes()
+    path = write("tilt.st", extended=ExtendedHeader("SERI", angles, layout=(2, 1)))
+    ((_, attributes, _),) = read(path)
+    content = attributes["metadata"]["extended_header"]["content"]
+    assert [frame["TiltAngle"] for frame in content] == [0, 0.01, 0.02, 0.03, 0.04]
 
 
 @pytest.mark.parametrize(
