@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["in_order", "limit_threads", "processors", "start_to_the_end"]
+__all__ = ["in_order", "limit_threads", "processors", "start_to_the_end", "thread_limit"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,6 +33,11 @@ def limit_threads(threads: int) -> None:
     """
     global _limit
     _limit = threads
+
+
+def thread_limit() -> int:
+    """Return the limit that was set; 0 for none."""
+    return _limit
 
 
 @contextmanager

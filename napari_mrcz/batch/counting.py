@@ -7,7 +7,7 @@ doi:10.1016/j.jsb.2017.11.012, section 2.4).
 
 from __future__ import annotations
 
-import time
+import os
 from collections import deque
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.batch.event_table import EventTable
-from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.parcels import Parcel, Parcels, pack, unpack
-from napari_mrcz.batch.task import check_paths, staged
+from napari_mrcz.batch.task import staged
 from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
 from napari_mrcz.format import Encoding, write_frames
 from napari_mrcz.format.atomic import check_target
@@ -30,10 +30,11 @@ from napari_mrcz.texts import size_text
 from napari_mrcz.threads import in_order, limit_threads, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
+    from napari_mrcz.batch.source_files import SourceFiles
     from napari_mrcz.batch.task import Report
     from napari_mrcz.stack import Stack
 
@@ -48,7 +49,7 @@ _Counted = tuple["npt.NDArray[np.uint8]", Events]
 
 
 @dataclass(frozen=True)
-class CountElectrons:
+class CountElectrons(Making):
     """Counts the electrons of one file and writes another.
 
     Attributes
@@ -61,8 +62,6 @@ class CountElectrons:
         Charge from which a spot is an electron, in grey values; fitted without it.
     events : str
         Table of all electrons, .csv or .parquet; empty for none.
-    overwrite : bool
-        Replace existing files.
     client : dask.distributed.Client, optional
         Whose workers count.
     """
@@ -72,27 +71,20 @@ class CountElectrons:
     super_resolution: int = 1
     threshold: float | None = None
     events: str = ""
-    overwrite: bool = False
     client: Any = field(default=None, repr=False)
 
-    def __call__(self, report: Report | None = None) -> Outcome:
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
         """Count and write.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Called with (stage, frames done, frames).
 
         Raises
         ------
-        MrczError
-            If a file cannot be used, or exists.
         ValueError
             If these are no raw frames of single electrons.
         """
-        start = time.perf_counter()
-        check_paths(self.source, self.target)
-        check_target(Path(self.target), overwrite=self.overwrite)
+        overwrite = self.overwrite or there
+        check_target(Path(self.target), overwrite=overwrite)
         with ExitStack() as opened:
             table = None
             if self.events:
@@ -104,21 +96,39 @@ class CountElectrons:
             )
             counts = count_electrons(movie, counting=counting)
             run = _Run(movie, self.source, counting, self.client, table)
+            other = {**counts.description.other, "source": record}
             write_frames(
                 self.target,
                 run,
                 sample_frames(counts),
-                description=replace(counts.description, writer=software()),
+                description=replace(counts.description, writer=software(), other=other),
                 encoding=Encoding("zstd" if self.target.endswith(".mrcz") else "none"),
                 total=len(movie),
                 progress=staged(report, "counting"),
-                overwrite=self.overwrite,
+                overwrite=overwrite,
             )
+            files.check()
             if table is not None:
                 table.commit()
         notes = (*_notes(counting, run.n_electrons, movie.size), *run.notes())
         result = {"electrons": run.n_electrons, "sent": run.n_sent, "raw": movie.nbytes}
-        return Outcome.done(start, self.source, self.target, notes, result=result)
+        return Made(notes, result=result)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the counts depend on, where it was chosen."""
+        options = {"super_resolution": self.super_resolution, "threshold": self.threshold}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the counts."""
+        with open_stack(self.source) as movie:
+            n, y, x = movie.shape
+        return n, y * self.super_resolution, x * self.super_resolution
+
+    @property
+    def works_on_results(self) -> bool:
+        """Whether the table of electrons is to be made, for which they are counted again."""
+        return bool(self.events) and not os.path.exists(self.events)
 
 
 class _Run:

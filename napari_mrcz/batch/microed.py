@@ -7,15 +7,14 @@ names the images have for it. A pedestal that is in them already stays in them.
 
 from __future__ import annotations
 
-import os
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.making import Made, Making
+from napari_mrcz.batch.source_files import SourceFiles
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import Pedestal, TruncationModel
 from napari_mrcz.correction.truncation import pedestal_names
@@ -40,7 +39,7 @@ _TOP = int(np.iinfo(np.uint16).max)
 
 
 @dataclass(frozen=True)
-class RestoreNegatives:
+class RestoreNegatives(Making):
     """Fits a sweep, redraws its zeros and writes it.
 
     Attributes
@@ -59,8 +58,8 @@ class RestoreNegatives:
         Added to all pixels. None for none, in SMV for the least that leaves no negative value.
     pedestal : int, optional
         Value at which counts were cut off; by default what headers state, or 0.
-    overwrite : bool
-        Replace existing targets.
+    footer : bool
+        Write a footer. Other programs expect none behind plain frames.
     """
 
     sources: tuple[str, ...]
@@ -72,7 +71,7 @@ class RestoreNegatives:
     seed: int = 0
     offset: int | None = None
     pedestal: int | None = None
-    overwrite: bool = False
+    footer: bool = True
 
     @property
     def source(self) -> str:
@@ -84,22 +83,16 @@ class RestoreNegatives:
         """What is written, or the first of it."""
         return self.targets[0]
 
-    def __call__(self, report: Report | None = None) -> Outcome:
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
         """Fit, redraw and write.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Called with (stage, frames done, frames).
 
         Raises
         ------
-        MrczError
-            If a file cannot be used, or exists.
         ValueError
             If these are no counts that were cut off, or an offset is too small.
         """
-        start = time.perf_counter()
         with open_sweep(self.sources) as movie:
             targets = self._targets(len(movie))
             for target in targets:
@@ -132,17 +125,35 @@ class RestoreNegatives:
             else:
                 write(
                     self.target,
-                    corrected,
+                    corrected.described(other={**corrected.description.other, "source": record}),
                     metadata=_kept(movie.metadata, offset),
+                    footer=self.footer,
                     overwrite=self.overwrite,
                     progress=tell,
                 )
-        before, after = (sum(map(os.path.getsize, paths)) for paths in (self.sources, targets))
-        seconds = time.perf_counter() - start
+        files.check()
         notes = _notes(model, added, movie.size)
         if len(targets) > 1:
             notes = (f"{len(targets)} images, the last {Path(targets[-1]).name}", *notes)
-        return Outcome(self.source, targets[0], "", before, after, seconds, notes)
+        return Made(notes)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the result depends on, where it was chosen."""
+        left_out = ("sources", "targets", "footer", *(field.name for field in fields(Making)))
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {k: v for k, v in chosen.items() if v not in (None, "")}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the sweep."""
+        with open_sweep(self.sources) as movie:
+            return movie.shape
+
+    def _files(self) -> SourceFiles:
+        return SourceFiles(self.sources)
+
+    def _written(self) -> list[Path]:
+        one_name = self._is_smv and len(self.targets) == 1
+        return [Path(path) for path in self._targets(self.shape()[0] if one_name else 1)]
 
     @property
     def _is_smv(self) -> bool:

@@ -35,6 +35,8 @@ class Outcome:
         Why a source that was to be deleted is still there; empty otherwise.
     skipped : bool
         Whether the result was there before, whole and of this source, and nothing was done.
+    source_sha256, target_sha256 : str
+        Checksums of the files, in hexadecimal digits; empty where they were not asked for.
     result : Any
         What was found, for whoever asked.
     """
@@ -48,6 +50,8 @@ class Outcome:
     notes: tuple[str, ...] = ()
     kept: str = ""
     skipped: bool = False
+    source_sha256: str = ""
+    target_sha256: str = ""
     result: Any = field(default=None, repr=False)
 
     @classmethod

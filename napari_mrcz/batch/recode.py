@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -13,19 +12,20 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.batch.existing import is_done
-from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.source_files import Kept, SourceFiles
-from napari_mrcz.batch.task import check_paths, staged
+from napari_mrcz.batch.task import staged
 from napari_mrcz.doctor import SURPLUS, diagnose
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format import Encoding, estimate
 from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
+from napari_mrcz.stack.files import sample_frames
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from napari_mrcz.batch.task import Report
 
@@ -38,14 +38,14 @@ _FLOATS = ("pixel_size", "voltage", "c3", "gain", "origin")
 
 
 @dataclass(frozen=True)
-class Recode:
-    """Reads one file and writes another. Call it, here or on another machine.
+class Recode(Making):
+    """Reads one file and writes another, frame by frame.
 
     Attributes
     ----------
     source, target : str
         The files.
-    codec, level, filter, block_size, dtype, threads, overwrite
+    codec, level, filter, block_size, dtype, threads
         As `napari_mrcz.write` takes them.
     group : int
         Frames that are summed into one.
@@ -58,12 +58,9 @@ class Recode:
         Delete the source, if it is still the file that was read and all of it is in the result.
     judge : bool
         Find out whether the source may be deleted, and make the reason against it the outcome's
-        `kept`, for whoever deletes it later; the outcome's result is the
-        `stamp` of what was read.
-    skip_existing : bool
-        Do nothing where the result is there, whole and of this source.
+        `kept`, for whoever deletes it later; the outcome's result is the `stamp` of what was read.
     footer : bool
-        Write a footer; a plain file without one is what other programs expect.
+        Write a footer. Other programs expect none behind plain frames.
     """
 
     source: str
@@ -76,97 +73,35 @@ class Recode:
     group: int = 1
     decimate: str = ""
     threads: int | None = None
-    overwrite: bool = False
     verify: bool = False
     delete: bool = False
     judge: bool = False
-    skip_existing: bool = False
     footer: bool = True
 
-    def __call__(self, report: Report | None = None) -> Outcome:
-        """Read one file and write the other.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Called with (stage, frames done, frames).
+    def __post_init__(self) -> None:
+        """Refuse to delete what would be lost.
 
         Raises
         ------
-        MrczError
-            If it cannot be done; the source is as it was.
+        ValueError
+            If sums would be kept in the place of frames, or nothing is verified.
         """
-        start = time.perf_counter()
         if self.delete and (self.group > 1 or not self.verify):
             raise ValueError(
                 "a source is deleted only where the result was verified to be the same"
             )
-        check_paths(self.source, self.target)
-        with SourceFiles(self.source, resting=self.delete or self.judge) as files:
-            record = files.record(**self._options())
-            skipped = self.skip_existing and is_done(
-                self.target,
-                record,
-                self._shape,
-                overwrite=self.overwrite,
-                threads=self.threads,
-                progress=staged(report, "checking"),
-            )
-            notes, kept = ["there already, and whole"] * skipped, ""
-            if not skipped or self.delete:
-                with _heard() as heard:
-                    more, kept = self._do(files, record, heard, report, written=skipped)
-                notes += more
-            if self.delete and not kept:
-                try:
-                    notes.append(files.delete())
-                except Kept as reason:
-                    kept = str(reason)
-            if kept and self.delete:
-                notes.append(f"source kept: {kept}")
-            before, stamp = files.nbytes, files.stamp
-        after = Path(self.target).stat().st_size
-        seconds = time.perf_counter() - start
-        sizes = before, after, seconds
-        return Outcome(self.source, self.target, "", *sizes, tuple(notes), kept, skipped, stamp)
 
-    def _do(
-        self,
-        files: SourceFiles,
-        record: dict[str, Any],
-        heard: list[warnings.WarningMessage],
-        report: Report | None,
-        *,
-        written: bool,
-    ) -> tuple[list[str], str]:
-        """Write and verify; return what is to be known, and why the source has to be kept."""
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Write, verify and delete as it is wanted."""
         notes = []
-        with open_stack(self.source) as movie:
+        with _heard() as heard, open_stack(self.source) as movie:
             wanted = self._wanted(movie)
-            tell = staged(report, "writing")
-
-            def still_the_same(done: int, total: int | None) -> None:
-                files.check()  # what this raises leaves no file
-                tell(done, total)
-
-            if not written:
-                other = {**wanted.description.other, "source": record}
-                write(
-                    self.target,
-                    wanted.described(other=other),
-                    codec=self.codec,
-                    level=self.level,
-                    filter=self.filter,
-                    block_size=self.block_size,
-                    dtype=self.dtype,
-                    threads=self.threads,
-                    footer=self.footer,
-                    overwrite=self.overwrite,
-                    progress=still_the_same,
-                )
-                files.give_time(self.target)
-            if left := len(movie) % self.group:
-                notes.append(f"the last frame is the sum of {left}, not of {self.group}")
+            if not there:
+                self._write(files, record, wanted, staged(report, "writing"))
+                if left := len(movie) % self.group:
+                    notes.append(f"the last frame is the sum of {left}, not of {self.group}")
             if self.verify:
                 self._compare(wanted, staged(report, "verifying"))
                 notes.append("verified: every pixel is the same")
@@ -175,10 +110,17 @@ class Recode:
             if self.delete or self.judge:
                 odd = [str(warning.message).removeprefix(f"{movie.path}: ") for warning in heard]
                 kept = "; ".join([*(odd or _surplus(movie)), *_left_out(wanted, self.target)])
-        return notes, kept
+        if self.delete and not kept:
+            try:
+                notes.append(files.delete())
+            except Kept as reason:
+                kept = str(reason)
+        if self.delete and kept:
+            notes.append(f"source kept: {kept}")
+        return Made(tuple(notes), kept, files.stamp)
 
-    def _options(self) -> dict[str, Any]:
-        """Return what the pixels of the result depend on."""
+    def options(self) -> dict[str, Any]:
+        """Return what the pixels of the result depend on, where it was chosen."""
         options = {
             "codec": self.codec,
             "dtype": self.dtype,
@@ -187,9 +129,55 @@ class Recode:
         }
         return {name: value for name, value in options.items() if value}
 
-    def _shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the result."""
         with open_stack(self.source) as movie:
-            return self._wanted(movie).shape
+            return (grouped(movie, self.group) if self.group > 1 else movie).shape
+
+    def estimate(self) -> int:
+        """Return how many bytes the result will take, by excerpts of a few frames."""
+        if self.decimate or self.group > 1:
+            return 0
+        with open_stack(self.source) as movie:
+            if self.codec == "none":
+                return movie.size * np.dtype(self.dtype or movie.dtype).itemsize
+            encoding = Encoding(self.codec, self.level, self.filter, self.block_size)
+            found = estimate(self.target, sample_frames(movie), encoding, self.dtype)
+            return round(found.frame_nbytes * len(movie))
+
+    @property
+    def works_on_results(self) -> bool:
+        """Whether a source is to be deleted, for which its result has to be verified."""
+        return self.delete
+
+    def _files(self) -> SourceFiles:
+        return SourceFiles([self.source], resting=self.delete or self.judge)
+
+    def _write(
+        self,
+        files: SourceFiles,
+        record: Mapping[str, Any],
+        wanted: Stack,
+        tell: Callable[[int, int | None], None],
+    ) -> None:
+        def still_the_same(done: int, total: int | None) -> None:
+            files.check()  # what this raises leaves no file
+            tell(done, total)
+
+        write(
+            self.target,
+            wanted.described(other={**wanted.description.other, "source": record}),
+            codec=self.codec,
+            level=self.level,
+            filter=self.filter,
+            block_size=self.block_size,
+            dtype=self.dtype,
+            threads=self.threads,
+            footer=self.footer,
+            overwrite=self.overwrite,
+            progress=still_the_same,
+        )
+        files.give_time(self.target)
 
     def _compare(self, wanted: Stack, report: Callable[[int, int], None]) -> None:
         """Compare the result with what was to be written: its checksums, and pixel by pixel.

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.batch.outcome import Outcome
-from napari_mrcz.batch.task import check_paths, staged
+from napari_mrcz.batch.making import Made, Making
+from napari_mrcz.batch.task import staged
 from napari_mrcz.doctor import diagnose, mend
+from napari_mrcz.format import FrameReader
 from napari_mrcz.format.repacking import repack
 from napari_mrcz.software import software
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_mrcz.batch.source_files import SourceFiles
     from napari_mrcz.batch.task import Report
+
 __all__ = ["Repack"]
 
 
 @dataclass(frozen=True)
-class Repack:
-    """Copies frames as they are, and adds index and checksums. Call it, here or elsewhere.
+class Repack(Making):
+    """Copies frames as they are, and adds index and checksums.
 
     Attributes
     ----------
@@ -29,39 +34,27 @@ class Repack:
         Leave damaged frames out, and mend the header.
     pixel_size : float
         In Å, where the file does not tell and it is known; 0.0 otherwise.
-    overwrite : bool
-        Replace an existing target.
     """
 
     source: str
     target: str
     repair: bool = False
     pixel_size: float = 0.0
-    overwrite: bool = False
 
-    def __call__(self, report: Report | None = None) -> Outcome:
-        """Copy the file.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Called with (stage, frames done, frames).
-
-        Raises
-        ------
-        MrczError
-            If it cannot be done; the source is as it was.
-        """
-        start = time.perf_counter()
-        check_paths(self.source, self.target)
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Copy the file."""
         done = repack(
             self.source,
             self.target,
             writer=software(),
+            made_of=record,
             leave_out_damaged=self.repair,
             overwrite=self.overwrite,
             progress=staged(report, "copying"),
         )
+        files.check()
         notes = [f"{done.frames} of {done.announced} frames"]
         if done.left_out:
             named = ", ".join(str(fault.frame) for fault in done.left_out[:20])
@@ -72,4 +65,19 @@ class Repack:
             findings = diagnose(self.target, pixel_size=self.pixel_size)
             if any(finding.mendable for finding in findings):
                 notes += [str(change) for change in mend(self.target, findings)]
-        return Outcome.done(start, self.source, self.target, notes)
+        else:
+            files.give_time(self.target)
+        return Made(tuple(notes))
+
+    def options(self) -> dict[str, Any]:
+        """Return nothing: chunks are copied as they are."""
+        return {}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the result."""
+        with FrameReader(self.source) as reader:
+            return reader.shape
+
+    def estimate(self) -> int:
+        """Return how many bytes the result will take: about as many."""
+        return Path(self.source).stat().st_size

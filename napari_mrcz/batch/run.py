@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.errors import MrczError
 from napari_mrcz.texts import failure_text, is_without_threads
-from napari_mrcz.threads import limit_threads
+from napari_mrcz.threads import limit_threads, thread_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -100,12 +100,13 @@ def _submit(client: Any, task: Task) -> Any:
     if getattr(task, "overwrite", True) is False and not os.path.exists(task.target):  # type: ignore[attr-defined]
         # A worker that takes over from one that died may find its result.
         task = replace(task, overwrite=True)  # type: ignore[type-var]
-    return client.submit(_attempt_alone, task, retries=_ATTEMPTS, pure=False)
+    threads = thread_limit() or 1
+    return client.submit(_attempt_alone, task, threads, retries=_ATTEMPTS, pure=False)
 
 
-def _attempt_alone(task: Task) -> Outcome:
-    """Run a task on a worker, which is one of many and takes one processor."""
-    limit_threads(1)
+def _attempt_alone(task: Task, threads: int) -> Outcome:
+    """Run a task on a worker, one of many on its machine, with so many threads."""
+    limit_threads(threads)
     return attempt(task)
 
 

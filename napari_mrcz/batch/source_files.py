@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import signal
@@ -26,9 +27,9 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["TOUCHED", "Kept", "SourceFiles"]
+__all__ = ["TOUCHED", "Kept", "SourceFiles", "sha256_of"]
 
 # Times of change may be this coarse, and coarser where they are whole seconds (FAT: 2 s).
 _TICK_S, _COARSE_TICK_S = 0.02, 2.0
@@ -66,22 +67,28 @@ class SourceFiles:
 
     Parameters
     ----------
-    path : str
-        The movie; of a recording in several files, the first.
+    paths : sequence of str
+        The movie; of a recording in several files, the first; of a series of images, all.
     resting : bool
         Wait until a file that was written just now can show by its time that it is written again.
     """
 
-    def __init__(self, path: str, *, resting: bool = False) -> None:
-        self.path = path
+    def __init__(self, paths: Sequence[str], *, resting: bool = False) -> None:
+        self.path = paths[0]
+        self._named = [Path(path) for path in paths]
         self._files: list[_Held] = []
-        if not os.path.isfile(path):  # whoever reads it says so
+        if not all(map(os.path.isfile, paths)):  # whoever reads them says so
             return
         try:
-            for part in parts_of(Path(path)):
+            for part in self._parts():
                 self._files.append(_Held(part, resting=resting))
         except OSError:
             self.close()  # whoever reads it says why it cannot be opened
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [held.path for held in self._files] or self._named
 
     @property
     def nbytes(self) -> int:
@@ -95,7 +102,7 @@ class SourceFiles:
         return None if held is None else (held.state.inode, held.ctime_ns)
 
     def record(self, **options: Any) -> dict[str, Any]:
-        """Return what a result says of its source, to be recognised by `existing.why_not_done`."""
+        """Return what a result says of its source, to be recognised by it."""
         mtime_ns = self._files[0].state.mtime_ns if self._files else 0
         said = {"name": Path(self.path).name, "size": self.nbytes, "mtime_ns": mtime_ns}
         return {**said, "options": options}
@@ -142,7 +149,7 @@ class SourceFiles:
         """
         if not self._files:
             raise Kept("it could not be opened")
-        if parts_of(Path(self.path)) != [held.path for held in self._files]:
+        if self._parts() != self.paths:
             raise Kept("its recording has other files than before")
         for held in self._files:
             held.check_name()
@@ -160,6 +167,13 @@ class SourceFiles:
         if len(self._files) > 1:
             return f"source deleted: {len(self._files)} files"
         return self._files[0].farewell
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file; of several, one after the other."""
+        return sha256_of(self.paths)
+
+    def _parts(self) -> list[Path]:
+        return [part for path in self._named for part in parts_of(path)]
 
     def close(self) -> None:
         """Close the files."""
@@ -261,6 +275,15 @@ class _Held:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 of a file as `sha256sum` prints it; of several, one after the other."""
+    sums = []
+    for path in paths:
+        with path.open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return " ".join(sums)
 
 
 @contextlib.contextmanager

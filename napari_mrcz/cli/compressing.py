@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
 from napari_mrcz.cli.progress import say
-from napari_mrcz.cli.running import run
+from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(convert)
 
 
+@with_options
 def compress(
     files: options.Files,
     output: options.Output = None,
@@ -42,11 +42,8 @@ def compress(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete a source whose result was verified.")
     ] = False,
-    overwrite: options.Overwrite = False,
-    threads: options.Threads = None,
-    workers: options.Workers = 0,
-    scheduler: options.Scheduler = "",
-    as_json: options.Json = False,
+    *,
+    how: Running,
 ) -> None:
     """Compress MRC, TIFF, EER, DM3 or DM4 movies as MRCZ."""
     from napari_mrcz.batch import Recode
@@ -61,21 +58,20 @@ def compress(
     tasks = [
         Recode(
             str(source),
-            str(target_of(source, output, ".mrcz")),
+            str(target_of(source, output, ".mrcz", files)),
             codec=codec.value,
             level=level,
             filter=filter_.value,
             dtype=dtype,
             group=group,
             decimate=str(decimate or ""),
-            threads=threads,
-            overwrite=overwrite,
+            **how.making,
             verify=verify,
             delete=delete,
         )
         for source in sources
     ]
-    _write_anew(tasks, output, "compressed", scheduler, workers, as_json)
+    _write_anew(tasks, "compressed", how)
 
 
 def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
@@ -89,17 +85,16 @@ def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
         say(f"{files} compressed already and left out; convert writes such files anew")
 
 
+@with_options
 def decompress(
     files: options.Files,
     output: options.Output = None,
     suffix: Annotated[str, typer.Option(help=".mrc, .mrcs, .map, .st ...")] = ".mrc",
     dtype: options.Dtype = None,
     verify: options.Verify = False,
-    overwrite: options.Overwrite = False,
-    threads: options.Threads = None,
-    workers: options.Workers = 0,
-    scheduler: options.Scheduler = "",
-    as_json: options.Json = False,
+    no_footer: options.NoFooter = False,
+    *,
+    how: Running,
 ) -> None:
     """Write MRCZ as plain MRC, for programs that read no other."""
     from napari_mrcz.batch import Recode
@@ -110,18 +105,19 @@ def decompress(
     tasks = [
         Recode(
             str(source),
-            str(target_of(source, output, suffix)),
+            str(target_of(source, output, suffix, files)),
             codec="none",
             dtype=dtype,
-            threads=threads,
-            overwrite=overwrite,
+            footer=not no_footer,
+            **how.making,
             verify=verify,
         )
         for source in sources
     ]
-    _write_anew(tasks, output, "decompressed", scheduler, workers, as_json)
+    _write_anew(tasks, "decompressed", how)
 
 
+@with_options
 def convert(
     files: options.Files,
     output: options.Folder,
@@ -135,11 +131,8 @@ def convert(
         options.Filter | None,
         typer.Option("--filter", help='"auto" tries on three frames; "auto" without it.'),
     ] = None,
-    overwrite: options.Overwrite = False,
-    threads: options.Threads = None,
-    workers: options.Workers = 0,
-    scheduler: options.Scheduler = "",
-    as_json: options.Json = False,
+    *,
+    how: Running,
 ) -> None:
     """Write MRCZ as MRCZ: with another codec, or with footer, index and checksums added."""
     from napari_mrcz.batch import Recode, Repack
@@ -149,9 +142,9 @@ def convert(
             "--level and --filter need --codec: without it chunks are copied as they are"
         )
     sources = movies_in(files, (".mrcz",))
-    pairs = [(str(source), str(target_of(source, output, ".mrcz"))) for source in sources]
+    pairs = [(str(source), str(target_of(source, output, ".mrcz", files))) for source in sources]
     tasks: list[Recode | Repack] = [
-        Repack(source, target, overwrite=overwrite)
+        Repack(source, target, **how.making)
         if codec is None
         else Recode(
             source,
@@ -159,26 +152,14 @@ def convert(
             codec=codec.value,
             level=level or 1,
             filter=(filter_ or options.Filter.auto).value,
-            threads=threads,
-            overwrite=overwrite,
+            **how.making,
         )
         for source, target in pairs
     ]
-    _write_anew(tasks, output, "converted", scheduler, workers, as_json)
+    _write_anew(tasks, "converted", how)
 
 
-def _write_anew(
-    tasks: Sequence[Recode | Repack],
-    output: Path | None,
-    done: str,
-    scheduler: str,
-    workers: int,
-    as_json: bool,
-) -> None:
-    from napari_mrcz.batch import run_all
-
+def _write_anew(tasks: Sequence[Recode | Repack], done: str, how: Running) -> None:
     sources, targets = zip(*((Path(task.source), Path(task.target)) for task in tasks), strict=True)
-    prepare(sources, targets, output)
-    status = run(partial(run_all, tasks), done, scheduler, workers, as_json=as_json)
-    if status:
-        raise typer.Exit(status)
+    prepare(sources, targets, dry_run=how.dry_run)
+    how.run(tasks, done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare, target_of
-from napari_mrcz.cli.running import run
+from napari_mrcz.cli.running import Running, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(count)
 
 
+@with_options
 def count(
     files: options.Files,
     output: options.Folder,
@@ -48,17 +50,8 @@ def count(
         Path | None,
         typer.Option(help="Table of one movie's electrons, frame, y, x, charge: .csv or .parquet."),
     ] = None,
-    overwrite: options.Overwrite = False,
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Processes of dask's that count; compressed frames go there.",
-            callback=options.not_both,
-        ),
-    ] = 0,
-    scheduler: options.Scheduler = "",
-    as_json: options.Json = False,
+    *,
+    how: Running,
 ) -> None:
     """Count single electrons in raw frames of a fast detector; background and spots are fitted."""
     from napari_mrcz.batch import run_all
@@ -67,27 +60,24 @@ def count(
     if threshold is not None and not threshold > 0:
         raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")
     sources = movies_in(files, leave_references=True)
-    targets = [target_of(source, output, ".mrcz") for source in sources]
+    targets = [target_of(source, output, ".mrcz", files) for source in sources]
     if events is not None and len(sources) > 1:
         raise typer.BadParameter("--events takes the electrons of one movie")
-    prepare(sources, targets, output)
+    prepare(sources, targets, dry_run=how.dry_run)
+    tasks = [
+        CountElectrons(
+            str(source),
+            str(target),
+            super_resolution=int(super_resolution.value),
+            threshold=threshold,
+            events=str(events or ""),
+            **how.making,
+        )
+        for source, target in zip(sources, targets, strict=True)
+    ]
 
     def work(*, client: Any, report: Any) -> Iterator[Outcome]:
         # One movie after the other: the workers share the frames of each.
-        tasks = (
-            CountElectrons(
-                str(source),
-                str(target),
-                super_resolution=int(super_resolution.value),
-                threshold=threshold,
-                events=str(events or ""),
-                overwrite=overwrite,
-                client=client,
-            )
-            for source, target in zip(sources, targets, strict=True)
-        )
-        return run_all(tasks, report=report)
+        return run_all((replace(task, client=client) for task in tasks), report=report)
 
-    status = run(work, "counted", scheduler, workers, as_json=as_json)
-    if status:
-        raise typer.Exit(status)
+    how.run(tasks, "counted", work)

@@ -133,4 +133,4 @@ def _end(said: str, status: int) -> NoReturn:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    say(f"napari-mrcz: warning: {message}")
+    say(f"napari-mrcz: warning: {message}", always=True)

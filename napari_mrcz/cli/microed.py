@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import movies_in, prepare
-from napari_mrcz.cli.running import run
+from napari_mrcz.cli.paths import movies_in, prepare, target_of
+from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
 
 __all__ = ["add_to"]
@@ -33,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(microed)
 
 
+@with_options
 def microed(
     files: options.Files,
     output: options.Folder,
@@ -63,16 +63,14 @@ def microed(
         typer.Option("--format", help="SMV stays SMV, all else becomes MRCZ without it."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random values.")] = 0,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = 0,
-    scheduler: options.Scheduler = "",
-    as_json: options.Json = False,
+    no_footer: options.NoFooter = False,
+    *,
+    how: Running,
 ) -> None:
     """Give zeros of MicroED patterns likely negative values again: MRC, SMV, TVIPS or TIFF.
 
     Numbered files of one image each are taken as one rotation series. (Hattne et al. 2016)
     """
-    from napari_mrcz.batch import run_all
     from napari_mrcz.batch.microed import RestoreNegatives
     from napari_mrcz.stack import sweeps
 
@@ -80,7 +78,7 @@ def microed(
     for sweep in sweeps(movies_in(files)):
         task = RestoreNegatives(
             tuple(str(path.absolute()) for path in sweep),
-            tuple(str(path.absolute()) for path in _targets(sweep, output, file_format)),
+            tuple(str(path.absolute()) for path in _targets(sweep, output, file_format, files)),
             center=center,
             n_annuli=annuli,
             mask=str(mask or ""),
@@ -88,18 +86,24 @@ def microed(
             seed=seed,
             offset=offset,
             pedestal=pedestal,
-            overwrite=overwrite,
+            footer=not no_footer,
+            **how.making,
         )
         tasks.append(task)
     pairs = [(Path(task.source), Path(target)) for task in tasks for target in task.targets]
-    prepare([source for source, _ in pairs], [target for _, target in pairs], output)
-    status = run(partial(run_all, tasks), "corrected", scheduler, workers, as_json=as_json)
-    if status:
-        raise typer.Exit(status)
+    smv = any(target.suffix == _SMV_SUFFIX for _, target in pairs)
+    if how.skip_existing and smv:
+        raise typer.BadParameter("--skip-existing: SMV images do not say what they were made of")
+    if no_footer and any(target.suffix != ".mrc" for _, target in pairs):
+        raise typer.BadParameter("--no-footer is for --format mrc")
+    prepare(*zip(*pairs, strict=True), dry_run=how.dry_run)
+    how.run(tasks, "corrected")
 
 
-def _targets(sweep: list[Path], folder: Path, wanted: Format | None) -> list[Path]:
-    """Give what is written of a sweep: its images again, or one file of them all."""
+def _targets(
+    sweep: list[Path], folder: Path, wanted: Format | None, named: list[Path]
+) -> list[Path]:
+    """Return what is written of a sweep: its images again, or one file of them all."""
     from napari_mrcz.batch.microed import FIRST
     from napari_mrcz.stack.sweeps import sweep_name
 
@@ -108,6 +112,7 @@ def _targets(sweep: list[Path], folder: Path, wanted: Format | None) -> list[Pat
     if wanted is not Format.smv and not (wanted is None and images):
         suffix = f".{(wanted or Format.mrcz).value}"
     if suffix == _SMV_SUFFIX and (images or len(sweep) > 1):
-        return [folder / f"{without_packing(path).stem}{suffix}" for path in sweep]
+        return [target_of(path, folder, suffix, named) for path in sweep]
     name = sweep_name(sweep[0]) if len(sweep) > 1 else without_packing(sweep[0]).stem
-    return [folder / f"{name}{FIRST if suffix == _SMV_SUFFIX else ''}{suffix}"]
+    within = target_of(sweep[0], folder, suffix, named).parent
+    return [within / f"{name}{FIRST if suffix == _SMV_SUFFIX else ''}{suffix}"]

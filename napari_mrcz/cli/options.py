@@ -11,10 +11,13 @@ import typer
 from napari_mrcz.cli.paths import path
 
 __all__ = [
-    "Codec", "CodecOption", "Decimate", "Dtype", "Files", "Filter", "FilterOption", "Folder",
-    "Group", "Json", "Level", "Output", "Overwrite", "Scheduler", "Threads", "Verify", "Workers",
-    "not_both",
+    "MANIFEST_SUFFIXES", "Codec", "CodecOption", "Decimate", "DryRun", "Dtype", "Files", "Filter",
+    "FilterOption", "Folder", "Group", "Json", "Level", "Log", "Manifest", "NoFooter", "Output",
+    "Overwrite", "Quiet", "Scheduler", "SkipExisting", "Threads", "Verify", "Workers", "not_both",
 ]  # fmt: skip
+
+
+MANIFEST_SUFFIXES = (".csv", ".jsonl")
 
 
 class Codec(StrEnum):
@@ -68,6 +71,12 @@ def _pixel_type(name: str | None) -> str | None:
     return name
 
 
+def _table_of_files(manifest: Path | None) -> Path | None:
+    if manifest is not None and manifest.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise typer.BadParameter(f"a file of {' or '.join(MANIFEST_SUFFIXES)}")
+    return manifest
+
+
 Files = Annotated[
     list[Path],
     typer.Argument(help="Files, or folders: all movies within.", parser=path, show_default=False),
@@ -105,10 +114,37 @@ Threads = Annotated[
 ]
 Workers = Annotated[
     int,
-    typer.Option(min=0, help="Files at a time, each in a process of dask's.", callback=not_both),
+    typer.Option(min=0, help="Processes of dask's that work at a time.", callback=not_both),
 ]
 Scheduler = Annotated[
     str,
     typer.Option(help="Address of a dask scheduler whose workers do it.", callback=not_both),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write an object a file to standard output.")]
+SkipExisting = Annotated[
+    bool,
+    typer.Option(
+        "--skip-existing",
+        help="Leave results that are whole and of the same source and options as they are.",
+    ),
+]
+NoFooter = Annotated[
+    bool,
+    typer.Option("--no-footer", help="Write plain MRC without metadata and checksums behind it."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be written where; write nothing.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
+Log = Annotated[
+    Path | None,
+    typer.Option(help="File to which all that is said is appended, with times.", parser=path),
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        help="Table of the files, .csv or .jsonl: sizes, SHA-256 of source and target, errors.",
+        parser=path,
+        callback=_table_of_files,
+    ),
+]

@@ -157,31 +157,59 @@ def _tell_left(left: Mapping[Path, str]) -> None:
         say(f"{count}: {why}; left out unless named itself")
 
 
-def target_of(source: Path, folder: Path | None, suffix: str) -> Path:
-    """Give the path of what is made of a file: beside it or in a folder, with another suffix."""
-    return (folder or source.parent) / f"{without_packing(source).stem}{suffix}"
+def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:
+    """Return the path of what is made of a file: beside it or in a folder, with another suffix.
+
+    Parameters
+    ----------
+    source : Path
+        The file.
+    folder : Path or None
+        Where results go; beside each file without it.
+    suffix : str
+        Of the result.
+    named : sequence of Path
+        What was named on the command line: folders within one of these are made in `folder` too.
+    """
+    name = f"{without_packing(source).stem}{suffix}"
+    if folder is None:
+        return source.with_name(name)
+    if source not in named:
+        for root in named:
+            if source.is_relative_to(root):
+                return folder / source.relative_to(root).with_name(name)
+    return folder / name
 
 
-def prepare(sources: Sequence[Path], targets: Sequence[Path], folder: Path | None) -> None:
-    """See that no two files go to one place, and make the folder for them.
+def prepare(sources: Sequence[Path], targets: Sequence[Path], *, dry_run: bool = False) -> None:
+    """Check that no two files go to one place, and make the folders for them.
+
+    Parameters
+    ----------
+    sources, targets : sequence of Path
+        Files, and what is made of each.
+    dry_run : bool
+        Make no folders.
 
     Raises
     ------
     MrczError
-        If they do, or a file has the folder's name.
+        If two do, or a file has the name of a folder.
     """
     seen: dict[Path, Path] = {}
     for source, target in zip(sources, targets, strict=True):
         if (other := seen.setdefault(target, source)) is not source:
             found = f"is what both {other} and {source} would be written to"
             raise MrczError(target, found, advice="Give them folders of their own with --output")
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        advice = "Name a folder with --output"
-        raise MrczError(folder, "is or is in a file, not a folder", advice=advice) from error
-    except OSError as error:
-        found = f"cannot be made: {error.strerror}"
-        raise MrczError(folder, found, advice="Name another folder with --output") from error
+    for folder in dict.fromkeys(target.parent for target in targets):
+        try:
+            if not dry_run:
+                folder.mkdir(parents=True, exist_ok=True)
+            elif (there := next(p for p in (folder, *folder.parents) if p.exists())).is_file():
+                raise NotADirectoryError(there)
+        except (FileExistsError, NotADirectoryError) as error:
+            advice = "Name a folder with --output"
+            raise MrczError(folder, "is or is in a file, not a folder", advice=advice) from error
+        except OSError as error:
+            found = f"cannot be made: {error.strerror}"
+            raise MrczError(folder, found, advice="Name another folder with --output") from error

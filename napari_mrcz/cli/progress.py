@@ -9,30 +9,105 @@ import json
 import os
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.texts import printable, size_text
+from napari_mrcz.errors import MrczError
+from napari_mrcz.texts import failure_text, printable, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from napari_mrcz.batch import Outcome
 
-__all__ = ["bar", "forget", "outcome_text", "say", "say_error", "tell_outcomes", "write"]
+__all__ = [
+    "as_option",
+    "bar",
+    "forget",
+    "listening",
+    "note",
+    "outcome_text",
+    "say",
+    "say_error",
+    "tell_outcomes",
+    "write",
+]
 
 # Seconds between two pictures of the bar.
 _BETWEEN = 0.1
 # The console of the bar that is on the terminal.
 _console: Any = None
+# Where all that is said goes, too, and whether only problems are shown.
+_log: Any = None
+_quiet = False
 
 
-def say(line: str) -> None:
+@contextmanager
+def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
+    """Have what is said in the block appended to a log, and shown only if it is a problem.
+
+    Parameters
+    ----------
+    log : Path or None
+        The file; each line gets the time.
+    quiet : bool
+        Show only warnings and errors.
+
+    Raises
+    ------
+    MrczError
+        If the log cannot be opened.
+    """
+    global _log, _quiet
+    before = _log, _quiet
+    try:
+        opened = nullcontext() if log is None else log.open("a", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise MrczError(log, f"cannot be opened: {failure_text(error)}") from error
+    with opened as _log:
+        _quiet = quiet
+        try:
+            yield
+        except KeyboardInterrupt:
+            note("napari-mrcz: interrupted")
+            raise
+        except Exception as error:
+            if not isinstance(error, RuntimeError):  # click's way to end
+                note(
+                    f"napari-mrcz: {error if isinstance(error, MrczError) else failure_text(error)}"
+                )
+            raise
+        finally:
+            _log, _quiet = before
+
+
+def note(line: str) -> None:
+    """Write a line to the log, if there is one."""
+    if _log is not None:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        with suppress(OSError):
+            _log.write(f"{now} {printable(line)}\n")
+            _log.flush()
+
+
+def say(line: str, *, always: bool = False) -> None:
     """Write a line to the standard error; one line it stays, whatever is in the name of a file.
 
     Where nobody can read it (a full disk, a closed pipe), the work goes on.
+
+    Parameters
+    ----------
+    line : str
+        What is said.
+    always : bool
+        Also where a quiet command was asked for.
     """
+    note(line)
+    if _quiet and not always:
+        return
     try:
         _write(printable(line), sys.stderr)
     except OSError:
@@ -53,9 +128,23 @@ def write(*lines: str) -> None:
 
 def say_error(error: str) -> None:
     """Write an error; the library's word for replacing a file becomes the option's."""
-    # Every command that writes files has this option.
-    named = error.replace("have it replaced (overwrite)", "have it replaced (--overwrite)")
-    say(f"napari-mrcz: {named}")
+    say(f"napari-mrcz: {as_option(error)}", always=True)
+
+
+def as_option(error: str, *, skips: bool = False) -> str:
+    """Return an error with the options in the place of the library's word for replacing a file.
+
+    Parameters
+    ----------
+    error : str
+        The error.
+    skips : bool
+        Whether the command can skip what exists; that every one that writes can replace it.
+    """
+    options = "have it replaced (--overwrite)"
+    if skips:
+        options = "have it replaced (--overwrite) or skipped (--skip-existing)"
+    return error.replace("have it replaced (overwrite)", options)
 
 
 def forget(stream: Any) -> None:
@@ -76,7 +165,7 @@ def _write(line: str, stream: Any) -> None:
 def bar() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that takes (what, done, of how many); on a terminal it draws a bar."""
     global _console
-    if not sys.stderr.isatty():
+    if _quiet or not sys.stderr.isatty():
         yield lambda what, done, of: None
         return
     from rich.console import Console
@@ -116,7 +205,9 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
         progress.console.show_cursor(True)  # an interrupt may have come when it was to be shown
 
 
-def tell_outcomes(outcomes: Iterable[Outcome], verb: str, *, as_json: bool = False) -> int:
+def tell_outcomes(
+    outcomes: Iterable[Outcome], verb: str, *, as_json: bool = False, skips: bool = False
+) -> int:
     """Tell each outcome as it comes, and in the end how many there were; give the exit status.
 
     Parameters
@@ -127,16 +218,21 @@ def tell_outcomes(outcomes: Iterable[Outcome], verb: str, *, as_json: bool = Fal
         What was done to them, such as "compressed".
     as_json : bool
         Write a JSON object a file to the standard output, and nothing else there.
+    skips : bool
+        Whether the command can skip what exists.
     """
     done: list[Outcome] = []
     for outcome in outcomes:
+        outcome = replace(outcome, error=as_option(outcome.error, skips=skips))
         done.append(outcome)
         if as_json:
             write(json.dumps(outcome.as_dict()))
-        elif outcome.ok:
-            say(outcome_text(outcome))
         if not outcome.ok:
             say_error(outcome.error)
+        elif as_json:
+            note(outcome_text(outcome))
+        else:
+            say(outcome_text(outcome))
     failed = [outcome for outcome in done if not outcome.ok]
     if len(done) > 1:
         say(_summary(done, failed, verb))
@@ -168,10 +264,14 @@ def _sizes_text(before: int, after: int) -> str:
 def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     good = [outcome for outcome in done if outcome.ok]
     line = f"{len(good)} of {len(done)} files {verb}"
+    if skipped := sum(outcome.skipped for outcome in good):
+        line += f" ({skipped} of them before)"
     before = sum(outcome.source_nbytes for outcome in good)
     after = sum(outcome.target_nbytes for outcome in good)
     if before and after:
         line += f", {_sizes_text(before, after)}"
+    if kept := sum(bool(outcome.kept) for outcome in good):
+        line += f"; {kept} {'source' if kept == 1 else 'sources'} kept"
     if failed:
         line += "; failed: " + ", ".join(Path(outcome.source).name for outcome in failed)
     return line

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -25,7 +25,7 @@ from napari_mrcz.format.verification import FrameFault
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, without_packing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from os import PathLike
 
 __all__ = ["Repacked", "repack"]
@@ -55,6 +55,7 @@ def repack(
     target: str | PathLike[str],
     *,
     writer: str,
+    made_of: Mapping[str, Any] | None = None,
     leave_out_damaged: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -67,6 +68,8 @@ def repack(
         The files.
     writer : str
         Program and version, for the footer.
+    made_of : dict, optional
+        What the footer says of the source.
     leave_out_damaged : bool
         Decode every frame, and leave out those that cannot be; otherwise they end the copying.
     overwrite : bool
@@ -111,7 +114,12 @@ def repack(
         if not offsets:
             raise MrczError(source, "not one frame is whole", advice="There is nothing to save")
         index = FrameIndex(*(np.array(c, np.uint64) for c in (offsets, sizes, checksums)))
-        written = replace(reader.footer, writer=writer, frames=index, metadata=reader.metadata)
+        other = {k: v for k, v in reader.footer.other.items() if k != "source"}
+        if made_of is not None:
+            other["source"] = made_of
+        written = replace(
+            reader.footer, writer=writer, frames=index, metadata=reader.metadata, other=other
+        )
         packed_nbytes = file.tell() - old.data_offset
         if old.codec or reader.footer.frames is not None:
             file.write(pack_footer(written))  # a plain file that had none is to stay plain

@@ -310,7 +310,7 @@ class Watch:
     def _delete(self, found: Found, report: Report | None) -> Outcome:
         source, movie = self.arrivals.path(found.source), self.ledger.movie(found.source)
         marker = self.arrivals.marker_of(found.source)
-        with SourceFiles(str(source), resting=True) as files:
+        with SourceFiles([str(source)], resting=True) as files:
             if movie is None or self.arrivals.version(found.source) != found.version:
                 raise MrczError(source, "has changed, and is kept")
             checked = verify(movie.target, progress=staged(report, "checking the result"))
