@@ -31,10 +31,10 @@ if TYPE_CHECKING:
         restore,
     )
     from napari_mrcz.defects import read_defects, write_defects
-    from napari_mrcz.format import VerifyReport, verify
+    from napari_mrcz.format import VerifyReport
     from napari_mrcz.references import read_reference
     from napari_mrcz.session import Koma, Session
-    from napari_mrcz.stack import Stack, open, read, read_async, write, write_async
+    from napari_mrcz.stack import Stack, open, read, read_async, verify, write, write_async
 
 __all__ = [
     "GainNormalization",
@@ -73,10 +73,10 @@ _ROOMS = {
         "restore",
     ),
     "defects": ("read_defects", "write_defects"),
-    "format": ("VerifyReport", "verify"),
+    "format": ("VerifyReport",),
     "references": ("read_reference",),
     "session": ("Koma", "Session"),
-    "stack": ("Stack", "open", "read", "read_async", "write", "write_async"),
+    "stack": ("Stack", "open", "read", "read_async", "verify", "write", "write_async"),
 }  # fmt: skip
 # Found when they are first asked for: numpy takes longer to import than a command to tell its
 # options, and scipy, which corrections need, longer than a movie to open.

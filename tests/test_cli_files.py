@@ -149,9 +149,10 @@ class TestCompress:
     def test_two_files_do_not_go_to_one(self, napari_mrcz, folder):
         (folder / "sub").mkdir()
         nm.write(folder / "sub" / "plain.mrc", FRAMES)
-        ran = napari_mrcz("compress", folder, "-o", folder / "out")
+        files = folder / "plain.mrc", folder / "sub" / "plain.mrc"
+        ran = napari_mrcz("compress", *files, "-o", folder / "out")
         assert ran.status == 1
-        assert f"{folder / 'plain.mrc'} and {folder / 'sub' / 'plain.mrc'}" in ran.err
+        assert f"{files[0]} and {files[1]}" in ran.err
         assert not (folder / "out").exists()
 
     @pytest.mark.parametrize("command", ["compress", "verify", "correct"])
@@ -494,7 +495,8 @@ def test_a_file_that_grew_is_said_to_be_larger(napari_mrcz, tmp_path):
 
 def test_a_file_that_is_as_large_is_said_to_be(napari_mrcz, folder, tmp_path):
     """Not "1 times larger", nor "1 to 1"."""
-    ran = napari_mrcz("convert", folder / "packed.mrcz", "-o", tmp_path / "out")
+    nm.write(folder / "large.mrcz", np.concatenate([FRAMES] * 5))
+    ran = napari_mrcz("convert", folder / "large.mrcz", "-o", tmp_path / "out")
     assert ran.err.count("(as large)") == 1
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.run import run_all
-from napari_mrcz.batch.task import check_paths, staged
+from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import OutlierFilter, find_orientation
 from napari_mrcz.correction.gain import fitted_gain
-from napari_mrcz.correction.history import rebuild
-from napari_mrcz.correction.rolling import NO_NEIGHBOURS
+from napari_mrcz.correction.history import fingerprint, rebuild
+from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.defects import read_defects
 from napari_mrcz.errors import MrczError
 from napari_mrcz.references import read_reference
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_mrcz.batch.source_files import SourceFiles
     from napari_mrcz.batch.task import Report, Task
     from napari_mrcz.correction import GainNormalization
     from napari_mrcz.correction.koma import KomaNormalization
@@ -96,7 +99,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Correct:
+class Correct(Making):
     """Corrects a stack by a recipe and writes it.
 
     Attributes
@@ -109,8 +112,6 @@ class Correct:
         The filter, where it was fitted before.
     koma : KomaNormalization, optional
         The stack's own.
-    overwrite : bool
-        Replace an existing target.
     """
 
     source: str
@@ -118,23 +119,11 @@ class Correct:
     recipe: Recipe
     outliers: Mapping[str, Any] | None = None
     koma: KomaNormalization | None = field(default=None, repr=False)
-    overwrite: bool = False
 
-    def __call__(self, report: Report | None = None) -> Outcome:
-        """Correct and write.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Called with (stage, frames done, frames).
-
-        Raises
-        ------
-        MrczError
-            If a file cannot be used, or exists.
-        """
-        start = time.perf_counter()
-        check_paths(self.source, self.target)
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Correct and write."""
         output = self.recipe.output
         with open_stack(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe, self.outliers)
@@ -142,18 +131,35 @@ class Correct:
                 stack = stack.apply(self.koma)
             write(
                 self.target,
-                stack,
+                stack.described(other={**stack.description.other, "source": record}),
                 codec=output.codec,
                 level=output.level,
                 filter=output.filter,
                 dtype=output.dtype or None,
                 overwrite=self.overwrite,
-                progress=staged(report, "correcting"),
+                progress=files.watched(staged(report, "correcting")),
             )
-        notes = []
-        if outliers is not None:
-            notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
-        return Outcome.done(start, self.source, self.target, notes)
+        files.check()
+        if outliers is None:
+            return Made()
+        return Made((f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels",))
+
+    def options(self) -> dict[str, Any]:
+        """Return the recipe, as a fingerprint, and the names of the stacks averaged by KOMA.
+
+        Where these are not known, they are taken to be those of a result that is there.
+        """
+        options: dict[str, Any] = {"recipe": fingerprint(self.recipe.as_dict())}
+        if self.koma is not None:
+            options["neighbours"] = [Path(name).name for name in self.koma.neighbours]
+        elif self.recipe.koma is not None:
+            options["neighbours"] = self.recorded().get("neighbours")
+        return options
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the movie."""
+        with open_stack(self.source) as movie:
+            return movie.shape
 
 
 def correct_all(
@@ -164,6 +170,8 @@ def correct_all(
     client: Any = None,
     order: str = GIVEN,
     overwrite: bool = False,
+    skip_existing: bool = False,
+    checksums: bool = False,
     report: Callable[[Task, str, int, int], None] | None = None,
 ) -> Iterator[Outcome]:
     """Correct a session; the same files come of it wherever it is done.
@@ -178,8 +186,9 @@ def correct_all(
         Where it is done; here, one after the other, without.
     order : str
         What is known of the order of the movies, for the history.
-    overwrite : bool
-        Replace existing targets.
+    overwrite, skip_existing, checksums : bool
+        As `Making` takes them. With KOMA the sums of all movies are needed for any that is not
+        there yet.
     report : callable, optional
         As `run_all` takes it.
 
@@ -188,9 +197,19 @@ def correct_all(
     Outcome
         One a movie; one that cannot be used enters no average and is not written.
     """
-    target_of = dict(zip(sources, targets, strict=True))
-    if recipe.koma is None:
-        tasks = (Correct(s, target_of[s], recipe, overwrite=overwrite) for s in sources)
+    correct_of = {
+        source: Correct(
+            source,
+            target,
+            recipe,
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+            checksums=checksums,
+        )
+        for source, target in zip(sources, targets, strict=True)
+    }
+    tasks = list(correct_of.values())
+    if recipe.koma is None or (skip_existing and _are_of_one_session(tasks, recipe.koma.radius)):
         yield from run_all(tasks, client=client, report=report)
         return
     surveyed: dict[str, Any] = {}
@@ -235,13 +254,28 @@ def correct_all(
             except (OSError, ValueError) as error:
                 failed.append(Outcome(source, error=f"{source}: {failure_text(error)}"))
             else:
-                yield Correct(source, target_of[source], recipe, surveyed[source], own, overwrite)
+                yield replace(correct_of[source], outliers=surveyed[source], koma=own)
 
     for outcome in run_all(corrections(), client=client, report=report):
         left_out = koma.left_out.get(usable.index(outcome.source))
         notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
         yield replace(outcome, notes=notes)
     yield from failed
+
+
+def _are_of_one_session(tasks: Sequence[Correct], radius: int) -> bool:
+    """Return whether results of KOMA are all there, and average what they would average now."""
+    names = [Path(task.source).name for task in tasks]
+    if len(set(names)) < len(names):
+        return False  # other folders have movies of the same name
+    averaged = [task.recorded().get("neighbours") for task in tasks]
+    if not all(isinstance(near, list) and set(near) <= set(names) for near in averaged):
+        return False
+    members = sorted({names.index(name) for near in averaged for name in near or ()})
+    return all(
+        near == [names[i] for i in neighbours_of(index, members, radius)]
+        for index, near in enumerate(averaged)
+    ) and all(task.is_done() for task in tasks)
 
 
 def corrected(

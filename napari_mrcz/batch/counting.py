@@ -104,7 +104,7 @@ class CountElectrons(Making):
                 description=replace(counts.description, writer=software(), other=other),
                 encoding=Encoding("zstd" if self.target.endswith(".mrcz") else "none"),
                 total=len(movie),
-                progress=staged(report, "counting"),
+                progress=files.watched(staged(report, "counting")),
                 overwrite=overwrite,
             )
             files.check()

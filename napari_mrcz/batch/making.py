@@ -161,6 +161,23 @@ class Making(ABC):
             sizes = files.nbytes, self.estimate() if files.nbytes else 0
             return Outcome(self.source, self.target, "", *sizes, notes=notes)
 
+    def is_done(self) -> bool:
+        """Return whether the result is there, whole and of this source."""
+        if not os.path.exists(self.target):
+            return False
+        with self._files() as files:
+            return not self._why_not_done(files, None)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a result that is there says it was made with; nothing of others."""
+        try:
+            with FrameReader(self.target) as reader:
+                said = reader.footer.other.get("source")
+        except MrczError:
+            return {}
+        options = said.get("options") if isinstance(said, dict) else None
+        return options if isinstance(options, dict) else {}
+
     def estimate(self) -> int:
         """Return how many bytes the result will take; 0 where that is not known before."""
         return 0

@@ -112,7 +112,7 @@ class RestoreNegatives(Making):
             )
             corrected, added = self._corrected(movie, model)
             offset = model.pedestal + added
-            tell = staged(report, "writing")
+            tell = files.watched(staged(report, "writing"))
             if self._is_smv:
                 for index, target in enumerate(targets):
                     write_smv(
@@ -152,8 +152,10 @@ class RestoreNegatives(Making):
         return SourceFiles(self.sources)
 
     def _written(self) -> list[Path]:
-        one_name = self._is_smv and len(self.targets) == 1
-        return [Path(path) for path in self._targets(self.shape()[0] if one_name else 1)]
+        targets = self.targets
+        if self._is_smv and len(targets) == 1:
+            targets = tuple(self._targets(self.shape()[0]))
+        return [Path(target) for target in targets]
 
     @property
     def _is_smv(self) -> bool:

@@ -132,7 +132,7 @@ class Recode(Making):
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the result."""
         with open_stack(self.source) as movie:
-            return (grouped(movie, self.group) if self.group > 1 else movie).shape
+            return (movie.group(self.group) if self.group > 1 else movie).shape
 
     def estimate(self) -> int:
         """Return how many bytes the result will take, by excerpts of a few frames."""
@@ -160,10 +160,6 @@ class Recode(Making):
         wanted: Stack,
         tell: Callable[[int, int | None], None],
     ) -> None:
-        def still_the_same(done: int, total: int | None) -> None:
-            files.check()  # what this raises leaves no file
-            tell(done, total)
-
         write(
             self.target,
             wanted.described(other={**wanted.description.other, "source": record}),
@@ -175,7 +171,7 @@ class Recode(Making):
             threads=self.threads,
             footer=self.footer,
             overwrite=self.overwrite,
-            progress=still_the_same,
+            progress=files.watched(tell),
         )
         files.give_time(self.target)
 

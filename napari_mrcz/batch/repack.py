@@ -52,7 +52,7 @@ class Repack(Making):
             made_of=record,
             leave_out_damaged=self.repair,
             overwrite=self.overwrite,
-            progress=staged(report, "copying"),
+            progress=files.watched(staged(report, "copying")),
         )
         files.check()
         notes = [f"{done.frames} of {done.announced} frames"]

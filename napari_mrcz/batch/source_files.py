@@ -120,6 +120,15 @@ class SourceFiles:
                 advice = "Do this again when the file is finished"
                 raise MrczError(held.path, "was written to while it was read", advice=advice)
 
+    def watched(self, tell: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
+        """Return a progress function that also does `check`: what that raises leaves no result."""
+
+        def checked(done: int, total: int | None) -> None:
+            self.check()
+            tell(done, total)
+
+        return checked
+
     def give_time(self, target: str) -> None:
         """Set a result's time of change to that of its source."""
         if self._files:

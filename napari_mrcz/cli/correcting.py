@@ -12,7 +12,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import prepare, references, session_in, target_of
 from napari_mrcz.cli.progress import say, write
-from napari_mrcz.cli.running import run
+from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
@@ -34,19 +34,18 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(recipes, name="recipe")
 
 
+@with_options
 def correct(
     files: options.Files,
     output: options.Folder,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
     ] = None,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = 0,
-    scheduler: options.Scheduler = "",
-    as_json: options.Json = False,
+    *,
+    how: Running,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
-    from napari_mrcz.batch.correct import correct_all
+    from napari_mrcz.batch.correct import Correct, correct_all
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
@@ -54,23 +53,18 @@ def correct(
     if output.resolve() in {source.resolve().parent for source in sources}:
         # Corrected movies would pass for movies that were only compressed.
         raise typer.BadParameter("results need a folder of their own: --output")
-    targets = [target_of(source, output, ".mrcz") for source in sources]
-    prepare(sources, targets, output)
+    targets = [target_of(source, output, ".mrcz", files) for source in sources]
+    prepare(sources, targets, dry_run=how.dry_run)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
         wanted = _oriented(wanted, sources)
         if wanted.gain is not None:
             say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
-    work = partial(
-        correct_all,
-        [str(source.absolute()) for source in sources],
-        [str(target.absolute()) for target in targets],
-        wanted,
-        order=order,
-        overwrite=overwrite,
+    movies = [str(source.absolute()) for source in sources]
+    results = [str(target.absolute()) for target in targets]
+    tasks = [Correct(*pair, wanted, **how.making) for pair in zip(movies, results, strict=True)]
+    how.run(
+        tasks, "corrected", partial(correct_all, movies, results, wanted, order=order, **how.making)
     )
-    status = run(work, "corrected", scheduler, workers, as_json=as_json)
-    if status:
-        raise typer.Exit(status)
 
 
 def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import replace
-from functools import partial
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_mrcz.cli import options
+from napari_mrcz.cli.manifest import recorded
 from napari_mrcz.cli.paths import movies_in, path
-from napari_mrcz.cli.progress import bar, say, tell_outcomes, write
+from napari_mrcz.cli.progress import bar, note, say, write
+from napari_mrcz.cli.running import Working, with_options
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import SUFFIXES, without_packing
+from napari_mrcz.suffixes import without_packing
 from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from napari_mrcz.format import Header
+    from napari_mrcz.format import Header, VerifyReport
     from napari_mrcz.inspection import Entry
     from napari_mrcz.stack import Stack
 
@@ -71,35 +74,71 @@ def info(
         raise typer.Exit(status)
 
 
+@with_options
 def verify(
     paths: Annotated[
         list[Path],
         typer.Argument(help="Files, or folders: then all within.", parser=path, show_default=False),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Write an object a file.")] = False,
+    *,
+    how: Working,
 ) -> None:
-    """Decode every frame and hold it against its checksum; the exit status is 1 on damage."""
-    from dataclasses import asdict
+    """Decode every frame and compare it with its checksum; the exit status is 1 on damage.
 
-    from napari_mrcz.format import verify as verify_file
+    Files of other formats than MRC and MRCZ have no checksums; their frames are decoded.
+    """
+    from napari_mrcz.batch import Outcome
+    from napari_mrcz.batch.source_files import sha256_of
 
-    found = movies_in(paths, SUFFIXES)
-    bad = []
-    with bar() as advance:
-        for file in found:
-            report = verify_file(file, progress=partial(advance, file.name))
-            if not report:
-                bad.append(file)
-            if as_json:
-                write(json.dumps({**asdict(report), "ok": report.ok}))
-            else:
-                write(str(report))
+    found = movies_in(paths)
+    bad = 0
+    with recorded(how.manifest) as take, _reports(found) as reports:
+        for file, report in zip(found, reports, strict=True):
+            bad += not report
+            text = str(report)
+            if how.as_json:
+                write(json.dumps({**asdict(report), "ok": report.ok, "text": text}))
+            elif not report or not how.quiet:
+                write(*text.splitlines())
+            note(text)
             if not report and report.frames > len(report.faults):
-                say(f"{_repair_command(file)} saves what is whole")
+                say(f"{_repair_command(file)} saves what is whole", always=True)
+            if how.manifest is not None:
+                there = file.is_file()
+                nbytes, checksum = (file.stat().st_size, sha256_of([file])) if there else (0, "")
+                error = "" if report else text
+                take(Outcome(str(file), "", error, nbytes, source_sha256=checksum))
     if len(found) > 1:
-        say(f"{len(found) - len(bad)} of {len(found)} files are good")
+        say(f"{len(found) - bad} of {len(found)} files are good")
     if bad:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
+    """Verify files, several at a time; give their reports in order."""
+    from napari_mrcz.stack import verify
+    from napari_mrcz.threads import in_order, processors
+
+    at_once = min(len(files), processors())
+    threads = max(1, processors() // at_once)
+    ended = threading.Event()
+
+    with bar() as advance:
+
+        def report(file: Path) -> VerifyReport:
+            def tell(done: int, of: int) -> None:
+                if ended.is_set():
+                    raise InterruptedError
+                advance(file.name, done, of)
+
+            return verify(file, threads=threads, progress=tell)
+
+        with in_order(report, files, at_once, "napari-mrcz-files") as reports:
+            try:
+                yield reports
+            finally:
+                ended.set()
 
 
 def _repair_command(file: Path) -> str:
@@ -109,6 +148,7 @@ def _repair_command(file: Path) -> str:
     return shlex.join(["napari-mrcz", *words])
 
 
+@with_options
 def repair(
     file: Annotated[
         Path, typer.Argument(help="The damaged file.", parser=path, show_default=False)
@@ -118,16 +158,23 @@ def repair(
         float, typer.Option(min=0, max=1e6, help="In angstrom, where the file does not tell.")
     ] = 0.0,
     overwrite: options.Overwrite = False,
+    *,
+    how: Working,
 ) -> None:
     """Save what is whole of a file that was cut off or damaged, and mend its header."""
     from napari_mrcz.batch import Repack, run_all
 
-    task = Repack(str(file), str(output), repair=True, pixel_size=pixel_size, overwrite=overwrite)
+    task = Repack(
+        str(file),
+        str(output),
+        repair=True,
+        pixel_size=pixel_size,
+        overwrite=overwrite,
+        checksums=how.manifest is not None,
+    )
     with bar() as advance:
         outcomes = run_all([task], report=lambda task, stage, n, of: advance(stage, n, of))
-        status = tell_outcomes(outcomes, "repaired")
-    if status:
-        raise typer.Exit(status)
+        how.tell(outcomes, "repaired")
 
 
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import session_in
-from napari_mrcz.cli.progress import say
-from napari_mrcz.cli.running import run
+from napari_mrcz.cli.progress import say, tell_outcomes
+from napari_mrcz.cli.running import Saying, at_work, with_options
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(session)
 
 
+@with_options
 def session(
     files: options.Files,
     output: Annotated[
@@ -41,6 +42,8 @@ def session(
     overwrite: options.Overwrite = False,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = "",
+    *,
+    how: Saying,
 ) -> None:
     """Report on a session: dose, outliers, noise, contrast. Name movies in order of acquisition.
 
@@ -71,9 +74,8 @@ def session(
     sources = [str(path.absolute()) for path in movies]
     measurements = Measurements(sources, _oriented(wanted, sources), order)
     tasks = measurements.tasks()
-    status = run(
-        lambda **how: map(measurements.take, run_all(tasks, **how)), "measured", scheduler, workers
-    )
+    with at_work(scheduler, workers) as where:
+        status = tell_outcomes(map(measurements.take, run_all(tasks, **where)), "measured")
     findings = measurements.findings()
     with AtomicFile(output, overwrite=overwrite) as file:
         # Names of files need not be of the encoding that the system claims.

@@ -12,6 +12,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import references
 from napari_mrcz.cli.progress import bar, outcome_text, say, say_error, write
+from napari_mrcz.cli.running import Saying, with_options
 from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES
 
@@ -28,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(watch)
 
 
+@with_options
 def watch(
     folder: Annotated[
         Path, typer.Argument(help="Where movies arrive, and folders in it.", show_default=False)
@@ -83,8 +85,9 @@ def watch(
         bool, typer.Option("--delete", help="Delete sources whose results were verified.")
     ] = False,
     overwrite: options.Overwrite = False,
-    threads: options.Threads = None,
     as_json: options.Json = False,
+    *,
+    how: Saying,
 ) -> None:
     """Compress, verify and correct movies as they are finished; start it again to go on.
 
@@ -120,7 +123,6 @@ def watch(
         "dtype": dtype,
         "group": group,
         "decimate": str(decimate or ""),
-        "threads": threads,
     }
     with (
         Journal(output / _JOURNAL) as journal,
@@ -154,10 +156,12 @@ def _tell(watching: Watch, as_json: bool) -> int:
     done = Counter[str]()
     failed: list[str] = []
     order = ""
+    kept = 0
     try:
         for step in watching.steps():
             outcome = step.outcome
             done[step.kind] += outcome.ok
+            kept += bool(outcome.kept)
             told = step.kind != "summed" or not outcome.ok
             if watching.corrections is not None and order != watching.corrections.order:
                 order = watching.corrections.order
@@ -175,6 +179,8 @@ def _tell(watching: Watch, as_json: bool) -> int:
             line += f", corrected: {done['corrected']}"
         if watching.waiting:
             line += f", waiting for their KOMA window: {watching.waiting}"
+        if kept:
+            line += f", sources kept: {kept}"
         if failed:
             line += f"; failed: {', '.join(failed)}"
         say(line)

@@ -99,7 +99,10 @@ class VerifyReport:
 
 
 def verify(
-    path: str | PathLike[str], *, progress: Callable[[int, int], None] | None = None
+    path: str | PathLike[str],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
     """Check that every frame of a file can be read.
 
@@ -107,6 +110,8 @@ def verify(
     ----------
     path : path-like
         The file.
+    threads : int, optional
+        Frames decoded at once; as many as there are processors by default.
     progress : callable, optional
         Called with (frames done, frames); what it raises ends the checking.
 
@@ -129,7 +134,7 @@ def verify(
         return None
 
     faults = []
-    threads = min(n, processors())
+    threads = min(n, threads or processors())
     with reader, in_order(check, range(n), threads, "napari-mrcz-verify") as checked:
         for done, fault in enumerate(checked, 1):
             if fault is not None:

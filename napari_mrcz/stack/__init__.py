@@ -10,6 +10,7 @@ from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.sources import Correction, FrameSource
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.sweeps import open_sweep, sweeps
+from napari_mrcz.stack.verifying import verify
 
 __all__ = [
     "Correction",
@@ -20,6 +21,7 @@ __all__ = [
     "read",
     "read_async",
     "sweeps",
+    "verify",
     "write",
     "write_async",
 ]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
 
-__all__ = ["open"]
+__all__ = ["is_mrc", "open"]
 
 # Enough of a file to know its format by.
 _HEAD_NBYTES = 1024
@@ -144,6 +144,17 @@ def _open_eer(
     except ValueError as error:
         movie.close()
         raise MrczError(path, str(error)) from error
+
+
+def is_mrc(path: Path) -> bool:
+    """Return whether a file does not begin as those of other formats do.
+
+    Raises
+    ------
+    MrczError
+        If it cannot be opened.
+    """
+    return _opener(_head(path)) is None
 
 
 def _head(path: Path) -> bytes:

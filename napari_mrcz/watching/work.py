@@ -19,8 +19,8 @@ from napari_mrcz.batch.run import attempt
 from napari_mrcz.batch.source_files import TOUCHED, Kept, SourceFiles
 from napari_mrcz.batch.task import staged
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format import verify
 from napari_mrcz.session.movies import REFERENCE, is_reference
+from napari_mrcz.stack import verify
 from napari_mrcz.texts import size_text
 from napari_mrcz.watching.arrival import Look
 from napari_mrcz.watching.job import DiskFull, Job, free_nbytes
