@@ -16,7 +16,7 @@ from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.source_files import Kept, SourceFiles
 from napari_mrcz.batch.task import staged
 from napari_mrcz.doctor import SURPLUS, diagnose
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Encoding, estimate
 from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
@@ -132,7 +132,7 @@ class Recode(Making):
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the result."""
         with open_stack(self.source) as movie:
-            return (movie.group(self.group) if self.group > 1 else movie).shape
+            return self._grouped(movie).shape
 
     def estimate(self) -> int:
         """Return how many bytes the result will take, by excerpts of a few frames."""
@@ -210,8 +210,14 @@ class Recode(Making):
                 advice = "Name the one that this movie was multiplied by, lying as its frames do"
                 raise MrczError(self.decimate, str(error), advice=advice) from error
             movie = decimate(movie, gain)
+        return self._grouped(movie)
+
+    def _grouped(self, movie: Stack) -> Stack:
+        """Return sums of frames; that the last is of fewer is in the outcome's notes."""
         try:
-            return movie.group(self.group) if self.group > 1 else movie
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MrczWarning)
+                return movie.group(self.group) if self.group > 1 else movie
         except ValueError as error:
             raise MrczError(self.source, str(error)) from error
 
