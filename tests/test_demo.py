@@ -28,44 +28,39 @@ def small(monkeypatch):
         monkeypatch.setattr(sample, name, value)
 
 
-def test_it_writes_a_movie_and_pictures_the_window(qtbot, monkeypatch, tmp_path, capsys):
-    """With the outliers of the movie; the picture shows more than one colour."""
+def test_it_writes_a_movie_tells_its_story_and_pictures_the_window(
+    qtbot, monkeypatch, tmp_path, capsys
+):
+    """The file that it ends with, done again to the raw movie, gives the same pixels."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAPARI_MRCZ_NO_SCREEN", "1")
+    Path("demo-corrected.mrcz").write_bytes(b"mine")
     assert demo.main([]) == 0
+    said = capsys.readouterr().out
     with nm.open("demo.mrcz") as movie:
         assert movie.shape == (5, 96, 128)
     assert len(list(tmp_path.glob("demo-session/movie_*.mrcz"))) == 3
+
+    titles = ["Outlier pixels", "Gain reference", "Session: KOMA", "Save stack"]
+    for number, title in enumerate(titles, 1):
+        assert f"{number}. {title}: " in said
+    steps = "1. Outlier pixels replaced; 2. Gain normalised; 3. Normalised by KOMA"
+    assert f"5. Metadata inspector: its history: {steps}\n" in said
+    assert Path("demo-corrected.mrcz").read_bytes() == b"mine"
+    with nm.open("demo-corrected-2.mrcz") as saved, nm.open("demo-session/movie_1.mrcz") as raw:
+        again = nm.replay(saved.history, raw)
+        np.testing.assert_array_equal(np.asarray(again), np.asarray(saved))
+
     picture = np.asarray(Image.open("demo.png").convert("L"))
     assert picture.shape[0] > 600 and picture.shape[1] > 1000
     canvas = picture[200:500, 400:900]
-    assert canvas.std() > 10
+    assert canvas.std() > 10  # the picture shows more than one colour
     assert [path.name for path in sorted(tmp_path.glob("demo*.png"))] == [
         *(f"demo-{number}.png" for number in range(1, 6)), "demo.png"
     ]  # fmt: skip
-    said = capsys.readouterr().out
     assert str(tmp_path / "demo.mrcz") in said
     assert str(tmp_path / "demo.png") in said
     assert f"The steps are pictured in {tmp_path / 'demo-1.png'} to demo-5.png\n" in said
-
-
-def test_the_story_ends_with_a_file_that_tells_it(qtbot, monkeypatch, tmp_path, capsys):
-    """Done again to the raw movie, it gives the same pixels; a second time it is told anew."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NAPARI_MRCZ_NO_SCREEN", "1")
-    for _ in range(2):
-        assert demo.main(["--story"]) == 0
-        said = capsys.readouterr().out
-        for number, title in enumerate(
-            ["Outlier pixels", "Gain reference", "Session: KOMA", "Save stack"], 1
-        ):
-            assert f"{number}. {title}: " in said
-        steps = "1. Outlier pixels replaced; 2. Gain normalised; 3. Normalised by KOMA"
-        assert f"5. Metadata inspector: its history: {steps}\n" in said
-    assert Path("demo-corrected-2.mrcz").is_file()  # the first is kept
-    with nm.open("demo-corrected.mrcz") as saved, nm.open("demo-session/movie_1.mrcz") as raw:
-        again = nm.replay(saved.history, raw)
-        np.testing.assert_array_equal(np.asarray(again), np.asarray(saved))
 
 
 def test_a_movie_that_is_there_is_left_alone(tmp_path):
