@@ -28,8 +28,10 @@ def test_references_come_in_the_rows_of_mrc(tmp_path):
     expected = {"lzw.tif": GAIN[::-1], "gain.mrc": GAIN, "gain.mrcz": GAIN, "gain.tif": GAIN[::-1],
                 "zipped.tiff": GAIN[::-1], "gain.gain": GAIN, "gain.mrc.gz": GAIN,
                 "gain.dm4": GAIN[::-1],
-                "gain.dm3.gz": GAIN[::-1]}  # fmt: skip
-    (tmp_path / "gain.mrc.gz").write_bytes(gzip.compress((tmp_path / "gain.mrc").read_bytes()))
+                "gain.dm3.gz": GAIN[::-1], "gain.tif.gz": GAIN[::-1],
+                "gain.gain.gz": GAIN}  # fmt: skip
+    for name in ("gain.mrc", "gain.tif", "gain.gain"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
     (tmp_path / "gain.dm4").write_bytes(DmWriter().images([image(GAIN)]))
     (tmp_path / "gain.dm3.gz").write_bytes(gzip.compress(DmWriter(3).images([image(GAIN)])))
     for name, pixels in expected.items():

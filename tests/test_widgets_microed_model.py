@@ -70,6 +70,24 @@ def test_a_fit_is_that_of_the_library(fit):
     assert fit.name(2) == "Annulus 2"
 
 
+def test_a_pedestal_changes_nothing_but_what_is_added(fit):
+    """It is taken from what an SMV header states."""
+    metadata = {"smv": {"IMAGE_PEDESTAL": "40"}}
+    raised = nm.Stack.from_array(SWEEP.frames + np.uint16(40), metadata=metadata)
+    found = fit_truncation(raised, CHOICE, 1, silent)
+    np.testing.assert_array_equal(np.asarray(found.corrected) - 40, fit.corrected)
+    for one, other in zip(
+        read_histogram(found, 1, 2, silent).corrected,
+        read_histogram(fit, 1, 2, silent).corrected,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    unknown = Choice(None, 4, SWEEP.beam_stop)
+    assert outline(raised, 2, unknown, silent).center == outline(stack(), 2, unknown, silent).center
+    centers = [find_beam(movie, SWEEP.beam_stop, silent) for movie in (raised, stack())]
+    assert centers[0] == centers[1]
+
+
 def test_a_fit_without_a_beam_finds_it_in_the_sum():
     """And says where it was."""
     fit = fit_truncation(stack(), Choice(None, 4, SWEEP.beam_stop), 0, silent)

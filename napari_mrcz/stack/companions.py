@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from napari_mrcz.errors import MrczWarning
+from napari_mrcz.stack.tiff_frames import parse_xml
 from napari_mrcz.suffixes import without_packing
 from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
+    from xml.etree import ElementTree
+
     from napari_mrcz.stack.stack import Stack
 
 __all__ = ["with_companions"]
@@ -211,14 +213,9 @@ def _mdoc_facts(mdoc: Map, shape: tuple[int, int, int], name: str) -> _Facts:
 
 def _parse_xml(text: str) -> Map:
     """Read XML as nested maps: elements by their names without namespaces, lists of several."""
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("XML with definitions of its own")
-    # A declaration may name the encoding that it was decoded from.
-    text = re.sub(r"^\s*<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
-    try:
-        root = ElementTree.fromstring(text)  # noqa: S314  (without entities nothing in it can grow)
-    except ElementTree.ParseError as error:
-        raise ValueError(f"damaged XML ({error})") from error
+    root = parse_xml(text.strip())
+    if root is None:
+        raise ValueError("damaged XML, or XML that defines entities")
     return {_plain_name(root.tag): _element(root, 0)}
 
 

@@ -78,7 +78,8 @@ def outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline
     report("Looking for the beam", 0, None)
     center = choice.center
     if center is None:
-        center = find_center(stack[frame] - pedestal_of(stack.metadata), choice.mask)
+        pattern = stack[frame].astype(np.float64) - pedestal_of(stack.metadata)
+        center = find_center(pattern, choice.mask)
     rows, columns = stack.shape[1:]
     labels = annuli((rows, columns), center, choice.n_annuli, choice.mask)
     report("Looking for the beam", 0, None)

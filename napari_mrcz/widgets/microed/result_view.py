@@ -116,13 +116,16 @@ def summary(fit: Fit) -> str:
     """Say what the fit changes, which offset it needs, and what it left as it was."""
     model = fit.model
     share = int(model.zeros.sum()) / fit.stack.size
-    if not model.offset:
+    depth, offset = model.pedestal - model.smallest, model.pedestal + model.offset
+    if not depth:
         said = [f"{share:.1%} of the pixels had no counts; none of them becomes negative."]
     else:
         said = [
-            f"{share:.1%} of the pixels had no counts. They reach down to {MINUS}{model.offset} "
-            f"now: formats without negative numbers need the offset {model.offset} (ADCOFFSET)."
+            f"{share:.1%} of the pixels had no counts. They reach down to {MINUS}{depth} "
+            f"now: formats without negative numbers need the offset {offset} (ADCOFFSET)."
         ]
+    if model.pedestal:
+        said.append(f"All pixels keep the pedestal of {model.pedestal}.")
     if model.n_unfitted:
         regions = "region has" if model.n_unfitted == 1 else "regions have"
         said.append(
