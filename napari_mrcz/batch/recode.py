@@ -18,6 +18,7 @@ from napari_mrcz.batch.task import staged
 from napari_mrcz.doctor import SURPLUS, diagnose
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Encoding, estimate
+from napari_mrcz.format.header import EXTRA_WORDS, HEADER_DTYPE
 from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
@@ -254,10 +255,16 @@ def _left_out(wanted: Stack, target: str) -> list[str]:
 def _is_kept(name: str, before: Any, after: Any) -> bool:
     if name == "labels":
         return {label for label in before if "MRCZ" not in label.upper()} <= set(after)
-    if name == "extended" and before[0] == "json":
-        return True  # it is the metadata
+    if name == "header":
+        if not before:
+            return True
+        words = ("nstart", "angles", *EXTRA_WORDS)
+        old, new = (np.frombuffer(raw, HEADER_DTYPE, 1)[0] for raw in (before, after))
+        return all(old[word].tobytes() == new[word].tobytes() for word in words)
+    if name == "extended":
+        before, after = (None if e is None else e.as_map() for e in (before, after))
     if name == "other":
-        own = ("source", "extended")
+        own = ("source", "extended", "header")
         before, after = ({k: v for k, v in d.items() if k not in own} for d in (before, after))
     if name in _FLOATS:
         return np.allclose(before, after, rtol=1e-5, atol=0)

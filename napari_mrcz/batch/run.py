@@ -120,10 +120,11 @@ def attempt(task: Task, report: Report | None = None) -> Outcome:
     except (OSError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
         said = failure_text(error).removeprefix(f"{task.source}: ")
         failed = Outcome(task.source, error=f"{task.source}: {said}")
-    except RuntimeError as error:
+    except Exception as error:  # a fault of ours, or a library's: the other files are still done
+        said = failure_text(error)
         if not is_without_threads(error):
-            raise
-        failed = Outcome(task.source, error=f"{task.source}: {failure_text(error)}")
+            said = f"{type(error).__name__}: {said}"
+        failed = Outcome(task.source, error=f"{task.source}: {said}")
     return replace(failed, seconds=time.perf_counter() - start)
 
 
