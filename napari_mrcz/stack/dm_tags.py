@@ -9,7 +9,6 @@ numbers and knows no limits.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +30,8 @@ _NUMBERS = {2: "i2", 3: "i4", _USHORT: "u2", 5: "u4", 6: "f4", 7: "f8", 8: "u1",
             11: "i8", 12: "u8"}  # fmt: skip
 # Real files have some thousand tags, in some ten levels.
 _MOST_TAGS, _DEEPEST, _MOST_FIELDS = 2**17, 64, 2**10
+_SHORTEST_TAG = 9
+_AHEAD = 2**16
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ def read_tags(
 
 class _Reader:
     def __init__(self, file: RandomAccessFile, longest: int, most: int) -> None:
-        self._path, self._file = file.path, file.stream()
+        self._path, self._file = file.path, file
         self._longest, self._left = longest, most
         self._end = file.nbytes
+        # Where it reads; what was read ahead from where.
+        self._at, self._ahead, self._start = 0, b"", 0
         self._n_tags = 0
         (version,) = struct.unpack(">I", self._read(4))
         if version not in (3, 4):
@@ -100,12 +103,12 @@ class _Reader:
         if depth > _DEEPEST:
             raise self._damaged(f"groups of tags more than {_DEEPEST} deep")
         _, _, count = self._unpack(f"BB{self._long}")
+        self._n_tags += count
+        if self._n_tags > _MOST_TAGS or count * _SHORTEST_TAG > self._end - self._at:
+            raise self._damaged(f"a group of {count} tags")
         named: dict[str, Any] = {}
         unnamed: list[Any] = []
         for _ in range(count):
-            self._n_tags += 1
-            if self._n_tags > _MOST_TAGS:
-                raise self._damaged(f"more than {_MOST_TAGS} tags")
             kind, length = self._unpack("BH")
             name = self._read(length).decode("latin-1")
             if self._long == "Q":
@@ -153,12 +156,12 @@ class _Reader:
         return kinds
 
     def _array(self, name: str, kinds: list[int], count: int) -> Any:
-        offset = self._file.tell()
+        offset = self._at
         nbytes = count * self._dtype(kinds).itemsize
         if offset + nbytes > self._end:
             raise self._damaged(f"{nbytes} bytes of {name!r}, which end beyond the file")
         if name == "Data" or nbytes > min(self._longest, self._left):
-            self._file.seek(nbytes, os.SEEK_CUR)
+            self._at += nbytes
             return ArrayPlace(offset, nbytes)
         self._left -= nbytes
         values = self._numbers(kinds, count)
@@ -184,9 +187,15 @@ class _Reader:
         return struct.unpack(f">{form}", self._read(struct.calcsize(f">{form}")))
 
     def _read(self, nbytes: int) -> bytes:
-        if nbytes > self._end - self._file.tell():
+        if nbytes > self._end - self._at:
             raise self._damaged("it ends within a tag: cut off or damaged")
-        return self._file.read(nbytes)
+        if self._at + nbytes > self._start + len(self._ahead) or self._at < self._start:
+            self._ahead, self._start = self._file.read(self._at, max(nbytes, _AHEAD)), self._at
+        found = self._ahead[self._at - self._start : self._at - self._start + nbytes]
+        self._at += nbytes
+        if len(found) != nbytes:
+            raise self._damaged("it became shorter while it was read")
+        return found
 
     def _damaged(self, found: str) -> MrczError:
-        return MrczError(self._path, f"a damaged DM file: {found}", offset=self._file.tell())
+        return MrczError(self._path, f"a damaged DM file: {found}", offset=self._at)
