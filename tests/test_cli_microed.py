@@ -169,6 +169,18 @@ def test_pedestals_are_used_and_carried_on(napari_mrcz, sweep, tmp_path, form):
     assert (smv["PHI"], smv["GAIN"]) == (["0", "1", "2"], "1")
 
 
+def test_packed_images_stay_images(napari_mrcz, images, sweep, tmp_path):
+    for path in images:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    ran = napari_mrcz("microed", images[0].parent, "-o", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    written = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in written] == [path.name for path in images]
+    with open_sweep(written) as done:
+        assert done.metadata["smv"]["OSC_START"] == ["0.00", "0.09", "0.18"]
+
+
 def test_pedestals_that_contradict_each_other_are_refused(napari_mrcz, sweep, tmp_path):
     path = tmp_path / "x_1.img"
     write_smv(path, sweep.frames[0] + np.uint16(8), {"ADC_OFFSET": 8, "IMAGE_PEDESTAL": 40})

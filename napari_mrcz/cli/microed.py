@@ -107,7 +107,7 @@ def _targets(
     from napari_mrcz.batch.microed import FIRST
     from napari_mrcz.stack.sweeps import sweep_name
 
-    images = all(path.suffix.lower() in SMV_SUFFIXES for path in sweep)
+    images = all(without_packing(path).suffix.lower() in SMV_SUFFIXES for path in sweep)
     suffix = _SMV_SUFFIX
     if wanted is not Format.smv and not (wanted is None and images):
         suffix = f".{(wanted or Format.mrcz).value}"
