@@ -40,30 +40,28 @@ _LARGEST_SEARCHED = 0.65
 _SEARCHED_FROM, _OPTIMISED_FROM, _ULTRA_FROM = 4, 7, 9
 
 _P, _S = zstd.CompressionParameter, zstd.Strategy
-_COMMON = {_P.window_log: 17, _P.content_size_flag: 1, _P.checksum_flag: 0}
+_COMMON: dict[int, int] = {_P.window_log: 17, _P.content_size_flag: 1, _P.checksum_flag: 0}
 # As near to literals only as zstd comes; a target length above 0 would leave them uncoded.
 _LITERALS = {_P.strategy: _S.fast, _P.min_match: 7, _P.hash_log: 6, _P.target_length: 0}
-_LAZY = {_P.min_match: 7, _P.hash_log: 15, _P.chain_log: 15, _P.search_log: 5}
-_OPTIMAL = {
+_LAZY: dict[int, int] = {_P.min_match: 7, _P.hash_log: 15, _P.chain_log: 15, _P.search_log: 5}
+_OPTIMAL: dict[int, int] = {
     _P.min_match: 6,
     _P.hash_log: 16,
     _P.chain_log: 17,
     _P.search_log: 7,
     _P.target_length: 999,
 }
-_PARSERS = {
-    1: _LITERALS,
-    _SEARCHED_FROM: {_P.strategy: _S.lazy2, **_LAZY},
-    _OPTIMISED_FROM: {_P.strategy: _S.btopt, **_OPTIMAL},
-    _ULTRA_FROM: {_P.strategy: _S.btultra, **_OPTIMAL},
+_PARSERS: dict[int, dict[int, int]] = {
+    1: {**_COMMON, **_LITERALS},
+    _SEARCHED_FROM: {**_COMMON, _P.strategy: _S.lazy2, **_LAZY},
+    _OPTIMISED_FROM: {**_COMMON, _P.strategy: _S.btopt, **_OPTIMAL},
+    _ULTRA_FROM: {**_COMMON, _P.strategy: _S.btultra, **_OPTIMAL},
 }
 
 Bytes = npt.NDArray[np.uint8]
 
 
-def compress_counts(
-    frame: npt.NDArray[Any], level: int, filter_: str, block_nbytes: int
-) -> bytes | memoryview:
+def compress_counts(frame: npt.NDArray[Any], level: int, filter_: str, block_nbytes: int) -> bytes:
     """Compress one contiguous frame of integers into a version-2 chunk.
 
     Parameters
@@ -80,7 +78,7 @@ def compress_counts(
 
     Returns
     -------
-    bytes-like
+    bytes
         The chunk; the same for the same input.
     """
     pixels = frame.reshape(-1)
@@ -96,7 +94,7 @@ def compress_counts(
     for block in range(n_blocks):
         offsets[block] = position
         part = pixels[block * step : (block + 1) * step]
-        streams = list(_streams(part, level, filter_))
+        streams: list[Any] = list(_streams(part, level, filter_))
         length = sum(map(len, streams))
         if length >= part.nbytes:
             streams = [_rearranged(part, filter_)]
@@ -157,11 +155,13 @@ def _smallest(plane: Bytes, level: int) -> bytes:
 
 
 def _coded(data: Bytes, parser: int) -> bytes:
-    compressors = _of_this_thread.__dict__
+    if not hasattr(_of_this_thread, "compressors"):
+        _of_this_thread.compressors = {}
+    compressors: dict[int, zstd.ZstdCompressor] = _of_this_thread.compressors
     if parser not in compressors:
-        compressors[parser] = zstd.ZstdCompressor(options={**_COMMON, **_PARSERS[parser]})
+        compressors[parser] = zstd.ZstdCompressor(options=_PARSERS[parser])
     compressor = compressors[parser]
-    coded: bytes = compressor.compress(data, mode=compressor.FLUSH_FRAME)
+    coded: bytes = compressor.compress(data.data, mode=compressor.FLUSH_FRAME)
     return coded
 
 

@@ -1,8 +1,9 @@
-"""How frames are compressed: codec, level, filter, block size, the latter two from the data.
+"""How frames are compressed: codec, level, filter, block size, encoder; the latter from the data.
 
 Counted frames of few electrons compress best with bitshuffle, those of many without a filter, and
-both better in 1 MB blocks than in `mrcz`'s 64 kB: so each is tried on a sample. Shannon's bound
-says how much is left to gain.
+both better in 1 MB blocks than in `mrcz`'s 64 kB, by an encoder that looks for no repeats (see
+`counts`); frames with repeats, such as volumes, by blosc's own: so each is tried on a sample.
+Shannon's bound says how much is left to gain.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.format.chunks import CODECS, FILTERS, compress
+from napari_mrcz.format.counts import compress_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +25,8 @@ __all__ = ["Encoding", "choose_encoding", "compressed_fraction", "excerpt", "sha
 _BLOCK_TARGETS = (2**20, 2**18)
 # Two of the largest blocks: the choice costs less than one frame.
 _EXCERPT_NBYTES = 2**21
+# Candidates whose first sample is larger than the smallest by this are not tried on the others.
+_HOPELESS = 1.03
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Encoding:
         "auto", "none", "shuffle" or "bitshuffle".
     block_size : int or "auto"
         Bytes.
+    as_counts : bool or None
+        Code integers by our own encoder, which looks for no repeats (zstd only); None to choose by
+        a sample.
 
     Raises
     ------
@@ -50,6 +57,7 @@ class Encoding:
     level: int = 1
     filter: str = "auto"
     block_size: int | str = "auto"
+    as_counts: bool | None = None
 
     def __post_init__(self) -> None:
         if self.codec != "none" and self.codec not in CODECS:
@@ -73,7 +81,9 @@ class Encoding:
         return self.block_size if isinstance(self.block_size, int) else 0
 
     def compress(self, frame: npt.NDArray[Any]) -> bytes:
-        """Compress one frame; `filter` and `block_size` must have been chosen."""
+        """Compress one frame; `filter`, `block_size` and `as_counts` must have been chosen."""
+        if self.as_counts:
+            return compress_counts(frame, self.level, self.filter, self.block_nbytes)
         return compress(frame, self.codec, self.level, self.filter, self.block_nbytes)
 
 
@@ -95,20 +105,33 @@ def choose_encoding(
     -------
     Encoding
     """
-    if encoding.codec == "none" or (encoding.filter != "auto" and encoding.block_size != "auto"):
+    if encoding.codec == "none":
         return encoding
+    # Whole-byte shuffling does nothing for single bytes.
+    wide = any(f.dtype.itemsize > 1 for f in frames)
     filters: Iterable[str] = (encoding.filter,)
     if encoding.filter == "auto":
-        # Whole-byte shuffling does nothing for single bytes.
-        wide = any(f.dtype.itemsize > 1 for f in frames)
         filters = ("bitshuffle", "none", "shuffle") if wide else ("bitshuffle", "none")
-    blocks: Iterable[int | str] = (encoding.block_size,)
+    blocks: Sequence[int | str] = (encoding.block_size,)
     if encoding.block_size == "auto":
         nbytes, itemsize = frame_nbytes or frames[0].nbytes, frames[0].itemsize
         sizes = {_even_block(nbytes, itemsize, target) for target in _BLOCK_TARGETS}
         blocks = sorted(sizes, reverse=True)
-    candidates = [replace(encoding, filter=f, block_size=b) for f in filters for b in blocks]
-    return min(candidates, key=lambda c: compressed_fraction(c, frames))
+    candidates = [
+        replace(encoding, filter=f, block_size=b, as_counts=False) for f in filters for b in blocks
+    ]
+    if encoding.codec == "zstd" and all(f.dtype.kind in "iu" for f in frames):
+        # Smaller blocks never help: every bit plane has a code of its own in any case.
+        candidates = [
+            replace(encoding, filter=f, block_size=blocks[0], as_counts=True) for f in filters
+        ] + candidates
+    if encoding.as_counts is not None:
+        candidates = [c for c in candidates if c.as_counts == encoding.as_counts] or candidates
+    if len(candidates) == 1:
+        return candidates[0]
+    first = [compressed_fraction(c, frames[:1]) for c in candidates]
+    hopeful = [c for c, f in zip(candidates, first, strict=True) if f <= _HOPELESS * min(first)]
+    return min(hopeful, key=lambda c: compressed_fraction(c, frames))
 
 
 def compressed_fraction(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) -> float:
