@@ -42,7 +42,12 @@ _SEARCHED_FROM, _OPTIMISED_FROM, _ULTRA_FROM = 4, 7, 9
 _P, _S = zstd.CompressionParameter, zstd.Strategy
 _COMMON: dict[int, int] = {_P.window_log: 17, _P.content_size_flag: 1, _P.checksum_flag: 0}
 # As near to literals only as zstd comes; a target length above 0 would leave them uncoded.
-_LITERALS: dict[int, int] = {_P.strategy: _S.fast, _P.min_match: 7, _P.hash_log: 6, _P.target_length: 0}
+_LITERALS: dict[int, int] = {
+    _P.strategy: _S.fast,
+    _P.min_match: 7,
+    _P.hash_log: 6,
+    _P.target_length: 0,
+}
 _LAZY: dict[int, int] = {_P.min_match: 7, _P.hash_log: 15, _P.chain_log: 15, _P.search_log: 5}
 _OPTIMAL: dict[int, int] = {
     _P.min_match: 6,

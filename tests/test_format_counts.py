@@ -1,0 +1,98 @@
+"""Chunks of our own encoder: every blosc reads them, and they come near to Shannon's bound."""
+
+from dataclasses import replace
+
+import blosc
+import blosc2
+import hypothesis.extra.numpy as numpy_data
+import hypothesis.strategies as st
+import numcodecs.blosc
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+
+from napari_mrcz.format.chunks import check_chunk, parse_chunk_header
+from napari_mrcz.format.counts import compress_counts
+from napari_mrcz.format.encoding import Encoding, choose_encoding
+
+FILTERS = ("none", "shuffle", "bitshuffle")
+LEVELS = (1, 4, 7, 9)
+# Of Shannon's bound, at mean counts; budgets of the fastest and of the smallest level.
+BUDGETS = {
+    0.1: (1.12, 1.065),
+    0.25: (1.11, 1.07),
+    0.5: (1.05, 1.04),
+    1.0: (1.08, 1.055),
+    2.0: (1.025, 1.02),
+    4.0: (1.02, 1.02),
+    10.0: (1.01, 1.01),
+}
+
+integers = st.sampled_from(["i1", "u1", "<i2", "<u2", "<i4", "<u4"])
+shapes = st.tuples(st.integers(1, 70), st.integers(1, 70))
+frames = integers.flatmap(
+    lambda dtype: numpy_data.arrays(
+        dtype,
+        shapes,
+        elements=st.integers(0, 3) | numpy_data.from_dtype(np.dtype(dtype)),
+        fill=st.integers(0, 1),
+    )
+)
+
+
+def assert_all_read(chunk: bytes, frame: np.ndarray) -> None:
+    """Compare what numcodecs, python-blosc (and so `mrcz`) and blosc2 make of a chunk."""
+    assert bytes(numcodecs.blosc.decompress(chunk)) == frame.tobytes()
+    assert blosc.decompress(chunk) == frame.tobytes()
+    out = np.empty_like(frame)
+    blosc2.decompress2(chunk, dst=out.reshape(-1).view(np.uint8))
+    assert np.array_equal(out, frame)
+
+
+@given(
+    frame=frames,
+    level=st.sampled_from(LEVELS),
+    filter_=st.sampled_from(FILTERS),
+    block=st.integers(1, 5000),
+)
+@example(np.zeros((1, 1), np.uint8), 1, "bitshuffle", 16)
+@example(np.full((64, 64), 255, np.uint8), 9, "bitshuffle", 2**20)
+@example(np.arange(4096, dtype=np.uint16).reshape(64, 64), 9, "shuffle", 2**10)
+def test_every_blosc_reads_it(frame: np.ndarray, level: int, filter_: str, block: int) -> None:
+    chunk = compress_counts(frame, level, filter_, block)
+    header = parse_chunk_header(chunk)
+    check_chunk(header, frame.nbytes, len(chunk), path="x", frame=0, offset=0)
+    assert header.ctbytes == len(chunk) <= frame.nbytes + 16
+    assert_all_read(chunk, frame)
+
+
+def over_bound(encoding: Encoding, frame: np.ndarray) -> float:
+    p = np.bincount(frame.reshape(-1)) / frame.size
+    bound = -(p[p > 0] * np.log2(p[p > 0])).sum() / 8 * frame.size
+    return len(encoding.compress(frame)) / bound
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2"])
+@pytest.mark.parametrize("mean", BUDGETS)
+def test_sizes_come_near_to_shannons_bound(mean: float, dtype: str) -> None:
+    frame = np.random.default_rng(3).poisson(mean, (1024, 1024)).astype(dtype)
+    chosen = choose_encoding(Encoding(), [frame])
+    # Two-byte pixels have twice the planes, with a table and a header each.
+    room = 0.01 if frame.itemsize == 2 else 0.0
+    assert over_bound(chosen, frame) <= BUDGETS[mean][0] + room
+    assert over_bound(replace(chosen, level=9), frame) <= BUDGETS[mean][1] + room
+
+
+@settings(max_examples=8)
+@given(mean=st.floats(0.005, 12), dtype=integers, seed=st.integers(0, 99))
+def test_a_higher_level_is_never_larger(mean: float, dtype: str, seed: int) -> None:
+    frame = np.random.default_rng(seed).poisson(mean, (128, 256)).astype(dtype)
+    sizes = [len(compress_counts(frame, level, "bitshuffle", 2**20)) for level in LEVELS]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_frames_with_repeats_are_left_to_blosc() -> None:
+    ramp = np.add.outer(np.arange(1024), np.arange(1024)).astype(np.uint16)
+    assert choose_encoding(Encoding(), [ramp]).as_counts is False
+    assert choose_encoding(Encoding(), [ramp.astype(np.float32)]).as_counts is False
+    assert choose_encoding(Encoding("lz4"), [ramp]).as_counts is False
