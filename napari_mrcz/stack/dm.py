@@ -18,7 +18,7 @@ from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
-from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.units import angstroms
 
@@ -153,7 +153,9 @@ def _objects(path: Path, tags: dict[str, Any]) -> list[_Object]:
         while len(sizes) > 2 and sizes[0] == 1:
             sizes = sizes[1:]
         nbytes = math.prod(sizes) * np.dtype(_DTYPES.get(data_type, "u1")).itemsize
-        if not sizes or nbytes > pixels.nbytes or max(sizes[-2:]) > LARGEST_SIDE:
+        # A spectrum may be longer.
+        absurd = len(sizes) > 1 and (max(sizes[-2:]) > LARGEST_SIDE or max(sizes) > MOST_FRAMES)
+        if not sizes or nbytes > pixels.nbytes or absurd:
             claimed = " x ".join(map(str, sizes)) or "no axes"
             found_ = f"a damaged DM file: an image of {claimed} in {pixels.nbytes} bytes"
             raise MrczError(path, found_, offset=pixels.offset)

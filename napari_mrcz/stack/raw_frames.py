@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["LARGEST_SIDE", "FrameRun", "RawFrames"]
+__all__ = ["LARGEST_SIDE", "MOST_FRAMES", "FrameRun", "RawFrames"]
 
 LARGEST_SIDE = 2**16
 """More rows or columns than any camera has: what claims them is damaged."""
+
+MOST_FRAMES = 2**24
+"""More frames than any recording has: 40,000 a second for seven minutes."""
 
 # Of movies in more files than these, a file is open only while it is read.
 _MOST_OPEN = 8

@@ -18,7 +18,7 @@ from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
-from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ __all__ = ["frame_header", "is_smv", "merged", "open_smv", "write_smv"]
 _BLOCK = 512
 _LONGEST_HEADER = 2**22
 _LENGTH = re.compile(rb"\s*\{.*?HEADER_BYTES\s*=\s*(\d{1,9})", re.DOTALL)
-_MOST_IMAGES = 2**24
 # These describe the pixels and belong to whoever writes them; the others are the experiment's.
 _OF_PIXELS = re.compile(r"HEADER_BYTES|DIM|BYTE_ORDER|TYPE|Data_type|SIZE\d", re.IGNORECASE)
 _ENTRY = re.compile(r"([^=;\n{}]+)=([^;\n]*)")
@@ -184,7 +183,7 @@ def _sizes(path: Path, header: Mapping[str, str]) -> tuple[int, int, int]:
     if dim not in (2, 3) or not 0 < min(x, y) <= max(x, y) <= LARGEST_SIDE or not 0 < n:
         found = f"a damaged header of SMV: {dim} axes, {x} columns, {y} rows, {n} images"
         raise MrczError(path, found, offset=0)
-    if n > _MOST_IMAGES:
+    if n > MOST_FRAMES:
         raise MrczError(path, f"a damaged header of SMV: {n} images", offset=0)
     return x, y, n
 

@@ -16,7 +16,7 @@ import numpy as np
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
-from napari_mrcz.stack.raw_frames import LARGEST_SIDE, FrameRun, RawFrames
+from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.suffixes import PACKED_SUFFIXES
 
@@ -128,6 +128,9 @@ def _opened(path: Path, opened: contextlib.ExitStack) -> Stack:
             warnings.warn(f"{part}: {found}", MrczWarning, stacklevel=4)
         if n:
             runs.append(FrameRun(file, start + before, step, n))
+    if (total := sum(run.count for run in runs)) > MOST_FRAMES:
+        found = f"{total} frames of {header['rows']} rows, {header['columns']} columns"
+        raise MrczError(path, f"a damaged header of TVIPS: {found}", offset=8)
     each = _frame_headers(path, runs, before)
     description = Description(
         pixel_size=_pixel_size(header, each),
