@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from os import PathLike, fspath
 
-__all__ = ["MrczError", "MrczWarning"]
+__all__ = ["MrczError", "MrczWarning", "NotEnoughMemory", "is_out_of_memory"]
 
 
 class MrczError(ValueError):
@@ -46,13 +47,76 @@ class MrczError(ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling of exceptions.
-        return _rebuild, (self.path, self.found, self.offset, self.frame, self.advice)
+        return _rebuild, (
+            type(self), self.path, self.found, self.offset, self.frame, self.advice
+        )  # fmt: skip
 
 
 def _rebuild(
-    path: str | None, found: str, offset: int | None, frame: int | None, advice: str
+    kind: type[MrczError],
+    path: str | None,
+    found: str,
+    offset: int | None,
+    frame: int | None,
+    advice: str,
 ) -> MrczError:
-    return MrczError(path, found, offset=offset, frame=frame, advice=advice)
+    return kind(path, found, offset=offset, frame=frame, advice=advice)
+
+
+class NotEnoughMemory(MrczError, MemoryError):
+    """Too little memory for the work on a file; nothing is known to be wrong with the file.
+
+    Parameters
+    ----------
+    path : path-like or None
+        The file concerned; None where there is none.
+    what : str
+        What the memory was for, such as "a frame of 67.1 MB".
+    offset, frame, advice
+        As for `MrczError`.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str] | None,
+        what: str,
+        *,
+        offset: int | None = None,
+        frame: int | None = None,
+        advice: str = "",
+    ) -> None:
+        found = f"not enough memory for {what}"
+        super().__init__(path, found, offset=offset, frame=frame, advice=advice)
+        self.what = what
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # As for any other, but with what `found` is made of.
+        return _rebuild, (
+            type(self), self.path, self.what, self.offset, self.frame, self.advice
+        )  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or what led to it, is an allocation that failed.
+
+    Not every library raises MemoryError: the system refuses memory for a thread, a mapped file or
+    a shared library in its own ways.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        if isinstance(error, RuntimeError) and str(error).startswith("can't start new thread"):
+            return True
+        if isinstance(error, ImportError) and any(said in str(error) for said in _UNLOADABLE):
+            return True
+        error = error.__cause__
+    return False
+
+
+# What the dynamic loader says of a shared library that finds no room.
+_UNLOADABLE = ("annot allocate memory", "failed to map segment", "cannot create shared object")
 
 
 class MrczWarning(UserWarning):

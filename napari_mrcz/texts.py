@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_mrcz.errors import is_out_of_memory
+
 __all__ = [
     "MINUS",
     "block_text",
     "error_text",
     "failure_text",
-    "is_without_threads",
     "printable",
     "size_text",
     "time_text",
@@ -31,18 +32,15 @@ def error_text(error: BaseException) -> str:
 
 
 def failure_text(error: BaseException) -> str:
-    """Give an error that is not ours as part of a line: without the system's number for it."""
+    """Return an error that is not ours as part of a line: without the system's number for it."""
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        return "not enough memory for a thread, or the system lends no more of them (ulimit -u)"
+    if is_out_of_memory(error):
+        return f"not enough memory ({error})" if str(error) else "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror}"
-    if is_without_threads(error):
-        return "no thread can be started: the system lends no more of them (ulimit -u)"
     return str(error) or type(error).__name__
-
-
-def is_without_threads(error: BaseException) -> bool:
-    """Tell whether an error is that of a thread which the system did not let start."""
-    return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 def printable(text: str) -> str:

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from napari_mrcz.allowance import lent_processors, threads_with_room
+from napari_mrcz.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["in_order", "limit_threads", "processors", "start_to_the_end", "thread_limit"]
+__all__ = [
+    "Abandoned",
+    "abandonable",
+    "go_on_if_wanted",
+    "in_order",
+    "limit_threads",
+    "processors",
+    "start_to_the_end",
+    "thread_limit",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
 
 _limit = 0
 
 
 def processors() -> int:
-    """Give how many threads a computation takes: one a processor, or what it was limited to."""
-    return _limit or os.cpu_count() or 1
+    """Return how many threads a computation takes: one per processor lent, or the limit set."""
+    return _limit or lent_processors()
 
 
 def limit_threads(threads: int) -> None:
-    """Let computations of this process take so many threads from now on; 0 for one a processor.
+    """Limit the threads of a computation of this process; 0 for one per processor.
 
     For one of many processes that share a machine's processors.
     """
@@ -42,24 +53,36 @@ def thread_limit() -> int:
 
 @contextmanager
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int, name: str
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    name: str,
+    *,
+    nbytes: int = 0,
 ) -> Iterator[Iterator[Result]]:
-    """Give an iterator of ``work(item)``; at most `threads` + 1 results are waited for at a time.
+    """Run ``work(item)`` in threads; at most `threads` + 1 results wait to be taken at a time.
 
     An executor's own ``map`` takes all items at once: where there are hundreds of thousands of
     frames, those that wait would take more memory than their pixels. One thread is the caller's:
     a process that may take one processor takes no second one.
 
+    Memory that is short ends no work that can be done with less: no more threads are started than
+    `nbytes` each leave room for, or than the system starts; and an item for which there was not
+    enough memory is done again, as are all after it, in the caller's thread when the others are
+    idle.
+
     Parameters
     ----------
     work : callable
-        Called in one of the threads.
+        Called in one of the threads. If it fails for lack of memory, it can be called again.
     items : iterable
         Taken one by one, in the thread that takes the results.
     threads : int
-        How many, at least 1.
+        How many at most, at least 1.
     name : str
         What the threads are called.
+    nbytes : int
+        Memory that the work on one item takes, where it is much.
 
     Yields
     ------
@@ -67,33 +90,170 @@ def in_order(
         Results in the order of the items, or what `work` raised. When the context ends, early or
         by an error, nothing more is begun and the threads end.
     """
-    if threads == 1:
+    threads = min(threads, threads_with_room(nbytes)) if threads > 1 else threads
+    if threads <= 1:
         yield map(work, items)
         return
-    pending: deque[Future[Result]] = deque()
+    crew = _Crew(work, threads, name)
+    try:
+        yield crew.results(items)
+    finally:
+        crew.end()
 
-    def results(pool: ThreadPoolExecutor) -> Iterator[Result]:
+
+class _Call(Future[Result], Generic[Item, Result]):
+    """One item, until it is worked on, and its result; the item again if memory was short."""
+
+    def __init__(self, item: Item) -> None:
+        super().__init__()
+        self.items = [item]
+
+
+class _Crew(Generic[Item, Result]):
+    """Threads that take calls from a queue; started one by one, as there are calls."""
+
+    def __init__(self, work: Callable[[Item], Result], threads: int, name: str) -> None:
+        self._work = work
+        self._most = threads
+        self._name = name
+        self._wanted = _wanted.check
+        self._queue: SimpleQueue[_Call[Item, Result] | None] = SimpleQueue()
+        self._pending: deque[_Call[Item, Result]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._is_short = False
+
+    def results(self, items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results in order."""
         for item in items:
-            pending.append(pool.submit(work, item))
+            self._start_another()
+            if self._is_short or not self._threads:
+                while self._pending:
+                    yield self._next()
+                yield self._work(item)
+                continue
+            call: _Call[Item, Result] = _Call(item)
             del item  # the work is the one to hold it, as long as it needs it
-            if len(pending) > threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+            self._pending.append(call)
+            self._queue.put(call)
+            del call
+            if len(self._pending) > self._most:
+                yield self._next()
+        while self._pending:
+            yield self._next()
 
-    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+    def end(self) -> None:
+        """Begin nothing more, and wait for the threads to end."""
+        for call in self._pending:
+            call.cancel()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _next(self) -> Result:
+        call = self._pending.popleft()
         try:
-            yield results(pool)
-        finally:
-            for future in pending:
-                future.cancel()
+            return call.result()
+        except BaseException as error:
+            if not call.items or not is_out_of_memory(error):
+                raise
+        self._is_short = True
+        for other in self._pending:  # what they hold is free when they are done
+            other.exception()
+        return self._work(call.items.pop())
 
+    def _start_another(self) -> None:
+        if len(self._threads) == self._most:
+            return
+        number = len(self._threads)
+        thread = threading.Thread(target=self._run, name=f"{self._name}_{number}", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):  # the system has no more: on with those there are
+            self._most = number
+        else:
+            self._threads.append(thread)
+
+    def _run(self) -> None:
+        _wanted.check = self._wanted
+        while (call := self._queue.get()) is not None:
+            if call.set_running_or_notify_cancel():
+                item = call.items.pop()
+                try:
+                    result = self._work(item)
+                except BaseException as error:
+                    if is_out_of_memory(error):
+                        call.items.append(item)
+                        _forget_frames(error)
+                    call.set_exception(error)
+                    del error
+                else:
+                    call.set_result(result)
+                    del result
+                del item
+            del call
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what the work had allocated, which the tracebacks hold."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+# Reading that nobody may want any more ----------------------------------------------------------
+
+
+class Abandoned(BaseException):
+    """What is being read is not wanted any more. Not an error: what handles those lets it pass."""
+
+
+class _Wanted(threading.local):
+    check: Callable[[], bool] | None = None
+
+
+_wanted = _Wanted()
+
+
+@contextmanager
+def abandonable(is_wanted: Callable[[], bool]) -> Iterator[None]:
+    """Run a block whose reading ends with `Abandoned` as soon as it is not wanted any more.
+
+    Parameters
+    ----------
+    is_wanted : callable
+        Asked by whatever reads for long, between two pieces, in this thread or those of
+        `in_order`.
+    """
+    before, _wanted.check = _wanted.check, is_wanted
+    try:
+        yield
+    finally:
+        _wanted.check = before
+
+
+def go_on_if_wanted() -> bool:
+    """Return whether this thread's reading may be abandoned, and so is to be done in pieces.
+
+    Raises
+    ------
+    Abandoned
+        If it is.
+    """
+    if _wanted.check is None:
+        return False
+    if not _wanted.check():
+        raise Abandoned
+    return True
+
+
+# Work that outlives the main thread -------------------------------------------------------------
 
 _running: set[threading.Thread] = set()
 
 
 def start_to_the_end(work: Callable[[], object], name: str) -> threading.Thread:
-    """Start a thread that a program which ends waits for, and lets use executors until then.
+    """Start a thread that a program which ends waits for, and lets use threads until then.
 
     Parameters
     ----------
@@ -111,7 +271,11 @@ def start_to_the_end(work: Callable[[], object], name: str) -> threading.Thread:
 
     thread = threading.Thread(target=run, name=name)
     _running.add(thread)
-    thread.start()
+    try:
+        thread.start()
+    except BaseException:
+        _running.discard(thread)
+        raise
     return thread
 
 

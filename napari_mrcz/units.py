@@ -17,7 +17,7 @@ _ANGSTROMS = {
 
 
 def angstroms(unit: str) -> float | None:
-    """Return the length of a unit in Å.
+    """Give the length of a unit in Å.
 
     Parameters
     ----------

@@ -3,6 +3,8 @@
 The frames come from a source that notes what is read, and waits where it is told to.
 """
 
+import os
+import queue
 import random
 import threading
 import weakref
@@ -13,6 +15,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.format import Description
+from napari_mrcz.threads import Abandoned, go_on_if_wanted
 
 PATIENCE = 20.0
 N = 120
@@ -26,7 +29,10 @@ class Source:
         self.reads = []
         self.failing = set()
         self.alive = []
+        self.closed = 0
+        self.abandoned = []
         self._gates = {}
+        self._pieces = {}
         self._changed = threading.Condition()
 
     def read_frame(self, frame, out=None):
@@ -35,6 +41,8 @@ class Source:
             self._changed.notify_all()
         if frame in self._gates:
             assert self._gates[frame].wait(PATIENCE)
+        if frame in self._pieces and not self._pieces[frame].is_set():
+            self._read_in_pieces(frame)
         if frame in self.failing:
             raise nm.MrczError("a.mrc", "is broken", frame=frame)
         # Nominally as large as it is said to be, but without taking the memory.
@@ -50,7 +58,18 @@ class Source:
         return np.asarray(self.read_frame(frame)[window])
 
     def close(self):
-        pass
+        self.closed += 1
+
+    def _read_in_pieces(self, frame):
+        finished = self._pieces[frame]
+        try:
+            while not finished.is_set() and go_on_if_wanted():
+                pass
+        except Abandoned:
+            with self._changed:
+                self.abandoned.append(frame)
+                self._changed.notify_all()
+            raise
 
     def frames(self):
         return [frame for frame, _ in self.reads]
@@ -64,6 +83,19 @@ class Source:
         """Let whoever reads this frame wait for the event that is returned."""
         self._gates[frame] = threading.Event()
         return self._gates[frame]
+
+    def in_pieces(self, frame):
+        """Let this frame be read in pieces, without end unless `finish` is called."""
+        self._pieces[frame] = threading.Event()
+
+    def finish(self, frame):
+        """Let this frame have no more pieces."""
+        self._pieces[frame].set()
+
+    def wait_until_abandoned(self, frame):
+        """Wait until the reading of this frame was given up."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: frame in self.abandoned, PATIENCE)
 
 
 @pytest.fixture
@@ -198,25 +230,88 @@ def test_frames_dropped_before_their_turn_are_read_when_asked_for(source, stack)
     assert value(stack[2]) == 2
 
 
-def test_closing_waits_for_what_is_being_read_and_drops_the_rest(source, stack, monkeypatch):
+def test_closing_does_not_wait_for_what_is_read_ahead_and_leaves_nothing_open(source, stack):
     gate = source.hold(2)
     _ = stack[0], stack[1]
     source.wait_for(2)
-    shutdown = ThreadPoolExecutor.shutdown
-
-    def shutdown_while_one_is_read(pool, wait=True, *, cancel_futures=False):
-        shutdown(pool, wait=False, cancel_futures=cancel_futures)
-        if wait:
-            gate.set()
-        shutdown(pool, wait=wait)
-
-    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown_while_one_is_read)
-    stack.close()
-    assert not dict(source.reads)[2].is_alive()
+    stack.close()  # would never end if it waited
+    assert source.closed == 1
+    gate.set()
+    dict(source.reads)[2].join(PATIENCE)
+    assert source.closed == 2  # what that read may have opened again
     assert 3 not in source.frames()
     before = len(source.frames())
     assert value(stack[1]) == 1  # forgotten, and read anew
     assert len(source.frames()) > before
+
+
+def test_a_jump_abandons_what_is_read_ahead_and_later_it_is_read_anew(source, stack):
+    source.in_pieces(2)
+    _ = stack[0], stack[1]
+    source.wait_for(2)  # 3 waits behind it
+    assert value(stack[50]) == 50
+    source.wait_until_abandoned(2)
+    assert 3 not in source.frames()
+    assert value(stack[2]) == 2
+    assert source.frames().count(2) == 2
+
+
+def test_stepping_on_abandons_nothing_that_is_still_wanted(source, stack):
+    source.in_pieces(3)
+    _ = stack[0], stack[1]
+    source.wait_for(3)
+    for frame in (2, 2, 1):  # the second read of 3 is for another direction
+        assert value(stack[frame]) == frame
+        if frame == 2:
+            assert source.abandoned == []
+    source.wait_until_abandoned(3)
+
+
+def test_a_frame_that_is_waited_for_is_not_abandoned_by_another_threads_jump(source, stack):
+    source.in_pieces(2)
+    _ = stack[0], stack[1]
+    source.wait_for(2)
+    asked = stack._cache._kept[2]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: value(stack[2]))
+        while asked.is_ahead:  # until it was asked for
+            pass
+        assert value(stack[50]) == 50
+        source.finish(2)
+        assert waiting.result(PATIENCE) == 2
+    assert source.frames().count(2) == 1
+
+
+@pytest.mark.parametrize("name", ["a.mrcz", "a.mrc"])
+def test_a_file_is_read_ahead_in_pieces_and_no_further_than_it_is_wanted(
+    tmp_path, monkeypatch, name
+):
+    """Each piece waits for its own permission, as on a disk that is slow without end."""
+    pixels = np.random.default_rng(0).integers(0, 2**16, (4, 1024, 1536), np.uint16)  # 3 MB each
+    nm.write(tmp_path / name, pixels)
+    main, read, asked, permit = threading.main_thread(), [], threading.Event(), queue.SimpleQueue()
+    preadv = os.preadv
+
+    def slow(number, buffers, offset):
+        got = preadv(number, buffers, offset)
+        if threading.current_thread() is not main:
+            read.append(got)
+            asked.set()
+            permit.get(timeout=PATIENCE)
+        return got
+
+    with nm.open(tmp_path / name) as stack:
+        _ = stack[0]
+        monkeypatch.setattr(os, "preadv", slow)
+        _ = stack[1]
+        assert asked.wait(PATIENCE)
+        reading = stack._cache._kept[2]
+        np.testing.assert_array_equal(stack[0], pixels[0])
+        np.testing.assert_array_equal(stack[3], pixels[3])
+        stack.close()
+        permit.put("the first piece")
+        reading.exception(PATIENCE)
+    assert read == [2**20]
 
 
 def test_eight_threads_that_want_one_frame_read_it_once(source, stack):

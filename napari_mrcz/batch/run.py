@@ -9,8 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
-from napari_mrcz.errors import MrczError
-from napari_mrcz.texts import failure_text, is_without_threads
+from napari_mrcz.errors import MrczError, is_out_of_memory
+from napari_mrcz.texts import failure_text
 from napari_mrcz.threads import limit_threads, thread_limit
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ __all__ = ["attempt", "run_all"]
 _ATTEMPTS = 3
 # What dask raises where they are gone for good.
 _LOST = ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError")
+# Of what a task may raise besides `MrczError`, what concerns its file.
+_FAILURES = (OSError, ValueError, ArithmeticError, ImportError)
 # Tasks sent ahead, for each thread of the workers.
 _QUEUED = 2
 
@@ -116,13 +118,12 @@ def attempt(task: Task, report: Report | None = None) -> Outcome:
     try:
         return task(report)
     except MrczError as error:
-        failed = Outcome(task.source, error=str(error))
-    except (OSError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
+        where = f"{task.source}: " if error.path is None else ""
+        failed = Outcome(task.source, error=f"{where}{error}")
+    except Exception as error:
         said = failure_text(error).removeprefix(f"{task.source}: ")
-        failed = Outcome(task.source, error=f"{task.source}: {said}")
-    except Exception as error:  # a fault of ours, or a library's: the other files are still done
-        said = failure_text(error)
-        if not is_without_threads(error):
+        if not (isinstance(error, _FAILURES) or is_out_of_memory(error)):
+            # A fault of ours, or a library's: the other files are still done.
             said = f"{type(error).__name__}: {said}"
         failed = Outcome(task.source, error=f"{task.source}: {said}")
     return replace(failed, seconds=time.perf_counter() - start)

@@ -10,9 +10,17 @@ import signal
 import sys
 from typing import Any
 
+from napari_mrcz.allowance import check_room_to_import, lent_processors, threads_with_room
+from napari_mrcz.errors import is_out_of_memory
+from napari_mrcz.texts import failure_text
+
 __all__ = ["main"]
 
 _AGAIN_S = 0.01
+# What numpy takes of the address space, with one thread.
+_NUMERIC_NBYTES = 10**8
+# What each further thread leaves for frames.
+_LEFT_NBYTES = 2**29
 _HAS_TIMER = hasattr(signal, "setitimer")
 
 
@@ -35,11 +43,28 @@ def main() -> None:
 
 
 def _load_and_run(is_heard: bool = False) -> None:
-    from napari_mrcz.cli.main import main as run
-
+    try:
+        _keep_within_what_was_lent()
+        from napari_mrcz.cli.main import main as run
+    except (MemoryError, ImportError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        os.write(2, f"napari-mrcz: {failure_text(error)}\n".encode())
+        sys.exit(1)
     if is_heard:
         signal.signal(signal.SIGINT, _interrupt)
     run()
+
+
+def _keep_within_what_was_lent() -> None:
+    """Have numeric libraries start no more threads than processors, or than memory, were lent.
+
+    They go by the machine's processors, each thread of which takes its own stack and buffers.
+    """
+    threads = min(lent_processors(), threads_with_room(_LEFT_NBYTES))
+    for name in ("OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
+        os.environ.setdefault(name, str(max(1, threads)))
+    check_room_to_import("numpy", _NUMERIC_NBYTES)
 
 
 def _interrupt(number: int, frame: Any) -> None:

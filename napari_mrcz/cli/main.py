@@ -27,8 +27,8 @@ from napari_mrcz.cli import (
     watching,
 )
 from napari_mrcz.cli.progress import forget, say, say_error, write
-from napari_mrcz.errors import MrczError
-from napari_mrcz.texts import failure_text, is_without_threads
+from napari_mrcz.errors import MrczError, is_out_of_memory
+from napari_mrcz.texts import failure_text
 
 __all__ = ["app", "main"]
 
@@ -78,14 +78,14 @@ def main() -> None:
     except BrokenPipeError:  # whoever read the output has had enough
         forget(sys.stdout)
         sys.exit(1)
-    except (MrczError, OSError, ValueError, ImportError, MemoryError) as error:
-        _end(str(error) if isinstance(error, MrczError) else failure_text(error), 1)
-    except RuntimeError as error:
-        if not is_without_threads(error):
-            raise
-        _end(failure_text(error), 1)
+    except MrczError as error:
+        _end(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _end("interrupted", _INTERRUPTED)
+    except Exception as error:
+        if not (isinstance(error, OSError | ValueError | ImportError) or is_out_of_memory(error)):
+            raise
+        _end(failure_text(error), 1)
     if status == _INTERRUPTED:  # some versions of typer give it instead of raising
         _end("interrupted", status)
     sys.exit(status)

@@ -4,6 +4,10 @@ A movie is anything of shape (n, y, x) that gives its frames when iterated. A co
 frozen object: call it with a frame (y, x) and its index, ask it to `describe` itself.
 """
 
+from napari_mrcz.allowance import check_room_to_import
+
+check_room_to_import("scipy", 2 * 10**8)  # before any of these does
+
 from napari_mrcz.correction.complex_parts import Amplitude, Phase
 from napari_mrcz.correction.counting import ElectronCounting, count_electrons
 from napari_mrcz.correction.decimation import Decimation, DecimationError, decimate, restore

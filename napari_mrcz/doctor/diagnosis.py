@@ -10,7 +10,7 @@ from napari_mrcz.doctor.finding import Finding, Patient
 from napari_mrcz.doctor.geometry import check_geometry
 from napari_mrcz.doctor.identity import check_identity, check_sign, is_mixed
 from napari_mrcz.doctor.numbers import check_statistics, frames_to_measure, measure
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.layout import read_layout
 from napari_mrcz.format.reader import FrameReader
@@ -71,6 +71,8 @@ def _check_pixels(
     try:
         with FrameReader(path) as reader:
             measured = measure(reader, frames, progress)
+    except NotEnoughMemory:
+        raise
     except MrczError as error:
         why = "The statistics cannot be held against the pixels: a frame is damaged."
         yield Finding("pixels", why, error.found, "Verify all frames")

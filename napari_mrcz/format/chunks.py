@@ -9,7 +9,10 @@ Chunk layouts: c-blosc README_CHUNK_FORMAT (version 2), c-blosc2 README_CHUNK_FO
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.allowance import has_room
+from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
 __all__ = [
@@ -30,12 +36,22 @@ __all__ = [
     "ChunkHeader",
     "check_chunk",
     "compress",
+    "decoded",
     "decompress",
     "parse_chunk_header",
 ]
 
 CHUNK_HEADER_NBYTES = 16
 LARGEST_FRAME: int = blosc.MAX_BUFFERSIZE
+
+# Of working memory: blosc's buffers, of two blocks, and a codec's tables, which grow with them;
+# a codec's context (zstd: 160 kB to decompress, more to compress) and a thread's stack.
+_PER_BLOCK = 4
+_CONTEXT_NBYTES = 2**20
+_STACK_NBYTES = 2**23
+# The largest that blosc chooses itself.
+_OWN_BLOCK_NBYTES = 2**21
+_ATTEMPTS = 2
 
 # The codecs that are written, with their numbers in MODE.
 CODECS = {"blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
@@ -169,7 +185,15 @@ def compress(
         A key of `FILTERS`.
     block_nbytes : int
         Block size in bytes; blosc rounds it to whole pixels and to the frame's size.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If there is not enough to compress it.
     """
+    what = f"compressing a frame of {size_text(frame.nbytes)}"
+    if not has_room(_working_nbytes(block_nbytes or _OWN_BLOCK_NBYTES, frame.nbytes)):
+        raise NotEnoughMemory(None, what)
     return bytes(
         blosc.compress(frame, codec.encode("ascii"), level, FILTERS[filter_], block_nbytes)
     )
@@ -189,22 +213,65 @@ def decompress(
     ------
     MrczError
         If the chunk is damaged, or of version 5 where `blosc2` is not installed.
+    NotEnoughMemory
+        If there is not enough to decompress it.
     """
     header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
     target = out.reshape(-1).view(np.uint8)
     if header.version == 5:
         _decompress_blosc2(chunk, target, path=path, frame=frame, offset=offset)
         return
-    try:
-        blosc.decompress(chunk, target)
-    except (RuntimeError, ValueError) as error:
+    if not decoded(lambda: blosc.decompress(chunk, target), header):
         raise MrczError(
             path,
             f"the {header.codec} chunk cannot be decompressed",
             frame=frame,
             offset=offset,
             advice="The frame is damaged; the others can still be read",
-        ) from error
+        )
+
+
+def decoded(decode: Callable[[], object], header: ChunkHeader) -> bool:
+    """Decode a chunk, and return whether that succeeded; if not, the chunk is damaged.
+
+    Blosc gives one error for a damaged chunk and for memory that its codec did not get, and writes
+    to address 0 if it gets none itself. So the memory that it needs is looked for before; and what
+    failed is tried again, as it may have been taken by another thread in between.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If there is not enough to decompress it.
+    """
+    needed = _working_nbytes(header.blocksize, header.nbytes)
+    for _ in range(_ATTEMPTS):
+        if not has_room(needed):
+            break
+        try:
+            decode()
+        except (RuntimeError, ValueError):
+            continue
+        return True
+    if has_room(needed):
+        return False
+    raise NotEnoughMemory(None, f"decompressing {size_text(header.nbytes)}")
+
+
+def _working_nbytes(block_nbytes: int, frame_nbytes: int) -> int:
+    """Return what blosc and its codec allocate at most, in all threads of their own."""
+    block = min(block_nbytes, frame_nbytes)
+    # In the main thread numcodecs lets blosc use threads of its own, each with its stack.
+    each, threads = _PER_BLOCK * block + _CONTEXT_NBYTES, 1
+    if threading.current_thread() is threading.main_thread():
+        threads = max(1, min(_internal_threads(), frame_nbytes // max(1, block)))
+    return threads * (each + _STACK_NBYTES) if threads > 1 else each
+
+
+def _internal_threads() -> int:
+    """Return how many threads blosc uses for one chunk."""
+    with contextlib.suppress(ValueError):
+        return int(os.environ.get("BLOSC_NTHREADS", ""))  # goes before what was set
+    return int(blosc.get_nthreads())
 
 
 def _decompress_blosc2(
@@ -246,13 +313,12 @@ def _decompress_blosc2(
             offset=offset,
             advice="Install it with: pip install 'napari-mrcz[blosc2]'",
         ) from None
-    try:
-        blosc2.decompress2(chunk, dst=target)
-    except (RuntimeError, ValueError) as error:
+    header = parse_chunk_header(raw)
+    if not decoded(lambda: blosc2.decompress2(chunk, dst=target), header):
         raise MrczError(
             path,
             "the version-5 chunk cannot be decompressed",
             frame=frame,
             offset=offset,
             advice="The frame is damaged; the others can still be read",
-        ) from error
+        )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.format.encoding import Encoding, compressed_fraction, excerpt, shannon_fraction
+from napari_mrcz.format.encoding import Encoding, compressed_fraction, shannon_fraction
 from napari_mrcz.format.modes import frame_nbytes
-from napari_mrcz.format.storage import LazyFrame, Storage, choose_storage
+from napari_mrcz.format.storage import LazyFrame, choose_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from os import PathLike
 
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Estimate", "estimate", "stored_excerpts"]
+__all__ = ["Estimate", "estimate"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def estimate(
     MrczError
         If these frames cannot be stored so without loss.
     """
-    storage, stored = stored_excerpts(path, samples, encoding, dtype)
+    storage, stored = choose_storage(path, samples, dtype, encoding, wide=False)
     rows, columns = storage.shape
     plain_nbytes = frame_nbytes(storage.mode, (rows, columns))
     bound = shannon_fraction(stored)
@@ -76,22 +76,3 @@ def estimate(
         plain_nbytes * compressed_fraction(storage.encoding, stored),
         None if bound is None else bound * rows * columns * storage.stored.itemsize,
     )
-
-
-def stored_excerpts(
-    path: str | PathLike[str],
-    samples: Iterable[LazyFrame],
-    encoding: Encoding,
-    dtype: npt.DTypeLike | None = None,
-) -> tuple[Storage, list[npt.NDArray[Any]]]:
-    """Give how frames will be stored, and excerpts of them as they will be; see `estimate`."""
-    excerpts: list[npt.NDArray[Any]] = []
-
-    def noted() -> Iterator[npt.NDArray[Any]]:
-        for sample in samples:
-            frame = sample() if callable(sample) else sample
-            excerpts.append(excerpt(frame))
-            yield frame
-
-    storage = choose_storage(path, noted(), dtype, encoding, wide=False)
-    return storage, [storage.convert(pixels, 0) for pixels in excerpts]

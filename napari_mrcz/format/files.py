@@ -22,10 +22,11 @@ import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.texts import size_text
+from napari_mrcz.threads import go_on_if_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,6 @@ __all__ = ["RandomAccessFile", "open_file"]
 _GZIP = b"\x1f\x8b\x08"
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 _MAGIC_NBYTES = 10
-_MAP, _MAP_PLACE = b"MAP ", 208
 _UNPACK_STEP = 2**20
 _MOST_AT_ONCE = 2**30
 _LARGEST_SURPLUS = 2**26
@@ -50,6 +50,8 @@ _PART_THAT_STAYS_FREE = 20
 _LOOKED_AFTER = 2**26
 _MORE_ROOM = "Make room there, or set TMPDIR to a larger disk"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of what is read ahead of need: it is dropped between two pieces if something else is asked for.
+_PIECE = 2**20
 
 _Identity = tuple[int, int]
 
@@ -75,18 +77,11 @@ class RandomAccessFile:
     path : Path
         The file.
 
-    Attributes
-    ----------
-    is_packed : bool
-        Whether its bytes are those that were packed, unpacked.
-
     Raises
     ------
     MrczError
         If it cannot be opened.
     """
-
-    is_packed = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,24 +103,28 @@ class RandomAccessFile:
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill `buffer` from `offset` on; return how many bytes there were."""
+        go_on_if_wanted()  # before a file that was closed meanwhile is opened again
         descriptor = self._use(offset + len(buffer))
         done = 0
         try:
             while done < len(buffer):
+                in_pieces = go_on_if_wanted()
                 if hasattr(os, "preadv"):
                     # macOS refuses more than 2 GB at once.
-                    piece = buffer[done : done + _MOST_AT_ONCE]
+                    piece = buffer[done : done + (_PIECE if in_pieces else _MOST_AT_ONCE)]
                     got = os.preadv(descriptor.number, [piece], offset + done)
                 else:
-                    with self._lock:
+                    with self._lock:  # no longer than another thread's frame can wait for it
                         os.lseek(descriptor.number, offset + done, os.SEEK_SET)
-                        data = os.read(descriptor.number, len(buffer) - done)
+                        data = os.read(descriptor.number, min(_PIECE, len(buffer) - done))
                     got = len(data)
                     buffer[done : done + got] = data
                 if not got:
                     break
                 done += got
         except OSError as error:
+            if is_out_of_memory(error):
+                raise NotEnoughMemory(self.path, "reading", offset=offset) from error
             found = f"cannot be read: {error.strerror}"
             raise MrczError(self.path, found, offset=offset) from error
         return done
@@ -201,8 +200,6 @@ class _Stream(io.RawIOBase):
 class _UnpackedFile(RandomAccessFile):
     """A packed file, unpacked into a temporary file while it is in use, as far as it is read."""
 
-    is_packed = True
-
     def __init__(self, path: Path, opener: Callable[..., IO[bytes]]) -> None:
         self._opener = opener
         self._unpacking: _Unpacking | None = None
@@ -265,8 +262,7 @@ class _Unpacking:
             raise self._error
         try:
             while self._packed is not None and self.nbytes < end:
-                wanted = max(HEADER_NBYTES, min(_UNPACK_STEP, end - self.nbytes))
-                piece = self._packed.read(wanted)
+                piece = self._packed.read(_UNPACK_STEP)
                 if not piece:
                     self._end()
                     break
@@ -305,13 +301,10 @@ class _Unpacking:
     def _expected(self, head: bytes) -> int:
         """Return how many bytes there may be, by the header, and check that there is room."""
         packed_nbytes = self._path.stat().st_size
-        any_other = packed_nbytes * _MOST_EXPANDED + _LARGEST_SURPLUS
-        if head[_MAP_PLACE : _MAP_PLACE + len(_MAP)] != _MAP:
-            return any_other  # numbers of other formats could be taken for those of a header
         try:
             header = parse_header(head[:HEADER_NBYTES], self._path)
         except MrczError:
-            return any_other
+            return packed_nbytes * _MOST_EXPANDED + _LARGEST_SURPLUS
         pixels = max(0, header.nz) * header.frame_nbytes
         if header.codec:
             # blosc's chunks hardly compress again.
@@ -382,6 +375,8 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
 
 
 def _cannot_be_opened(path: Path, error: OSError) -> MrczError:
+    if is_out_of_memory(error):
+        return NotEnoughMemory(path, "opening it")
     hint = "Check the name and the folder" if isinstance(error, FileNotFoundError) else ""
     return MrczError(path, f"cannot be opened: {error.strerror}", advice=hint)
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import xxhash
 from numcodecs import blosc
 
+from napari_mrcz.format.chunks import decoded, parse_chunk_header
 from napari_mrcz.format.limits import check_content, check_json, check_msgpack, most_values
 from napari_mrcz.format.metadata import from_tagged, to_json_safe, to_plain
 
@@ -42,7 +43,7 @@ _AS_IT_IS, _BLOSC = 0, 1
 _FREE_NBYTES = 2**20
 _LARGEST_EXPANSION = 32
 
-_UNDECODABLE = (ValueError, TypeError, RecursionError, MemoryError)
+_UNDECODABLE = (ValueError, TypeError, RecursionError)
 
 Encoding = Literal["msgpack", "json"]
 
@@ -198,8 +199,7 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
             check_json(payload, most)
             content = json.loads(payload, object_hook=from_tagged)
         check_content(content, most)
-    # msgpack's own errors are ValueErrors, but for two that are plain Exceptions; and it makes room
-    # for as many values as a list claims to have.
+    # msgpack's own errors are ValueErrors, but for two that are plain Exceptions.
     except (*_UNDECODABLE, msgpack.exceptions.UnpackException) as error:
         raise FooterError(f"it cannot be decoded ({error})") from error
     if not isinstance(content, dict):
@@ -240,10 +240,10 @@ def _expand(payload: bytes) -> bytes:
         raise FooterError(f"it would unpack from {ctbytes} to {unpacked} bytes")
     if unpacked == 0:
         return b""
-    try:
-        return bytes(blosc.decompress(payload))
-    except (RuntimeError, ValueError) as error:
-        raise FooterError("its packed payload cannot be decompressed") from error
+    target = bytearray(unpacked)
+    if not decoded(lambda: blosc.decompress(payload, target), parse_chunk_header(payload)):
+        raise FooterError("its packed payload cannot be decompressed")
+    return bytes(target)
 
 
 def _frame_index(frames: Any) -> FrameIndex | None:

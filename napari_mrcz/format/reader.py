@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
     ChunkHeader,
@@ -24,6 +24,7 @@ from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_writing import source_header
 from napari_mrcz.format.layout import read_layout
 from napari_mrcz.format.modes import FOUR_BIT, unpack_four_bit
+from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -130,9 +131,14 @@ class FrameReader:
         ------
         MrczError
             If they are damaged or missing.
+        NotEnoughMemory
+            If there is not enough for them.
         """
-        # Not bytes, which would be set to 0 first.
-        stored = np.empty(int(self.index.sizes[frame]), np.uint8).data
+        nbytes = int(self.index.sizes[frame])
+        try:
+            stored = np.empty(nbytes, np.uint8).data  # not bytes, which would be set to 0 first
+        except MemoryError:
+            raise self._no_memory(frame, nbytes) from None
         self._read_whole(stored, frame)
         self._verify(stored, frame)
         return stored
@@ -156,11 +162,19 @@ class FrameReader:
         ------
         MrczError
             If the frame is damaged.
+        NotEnoughMemory
+            If there is not enough for it: it may well be sound.
         """
+        try:
+            return self._read_frame(frame, out)
+        except MemoryError:
+            raise self._no_memory(frame, self.frame_nbytes) from None
+
+    def _read_frame(self, frame: int, out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         header = self.header
         shape = header.shape[1:]
         if out is None:
-            out = self._room_for(frame)
+            out = np.empty(self.shape[1:], self.dtype)
         # Where the stored pixels are the caller's pixels, they are decoded right into the result.
         direct = header.mode != FOUR_BIT and self.dtype == header.stored_dtype.newbyteorder("=")
         same_bytes = direct or (header.mode == 0 and self.dtype in (np.uint8, np.bool_))
@@ -202,7 +216,10 @@ class FrameReader:
         # Read rather than mapped: where a mapped file is cut off by another program, the system
         # kills whoever touches the pages that are gone.
         n_rows = abs(wanted[-1] - wanted[0]) + 1 if wanted else 0
-        block = np.empty((n_rows, nx), header.stored_dtype)
+        try:
+            block = np.empty((n_rows, nx), header.stored_dtype)
+        except MemoryError:
+            raise self._no_memory(frame, n_rows * nx * header.stored_dtype.itemsize) from None
         self._read_whole(block.reshape(-1).view(np.uint8).data, frame, first * block.strides[0])
         picked = block[:: wanted.step] if isinstance(rows, slice) else block[0]
         return np.array(picked[..., columns], self.dtype)
@@ -243,13 +260,10 @@ class FrameReader:
         check_chunk(chunk_header, len(target), len(chunk), **where)
         decompress(chunk[: chunk_header.ctbytes], target, **where)
 
-    def _room_for(self, frame: int) -> npt.NDArray[Any]:
-        try:
-            return np.empty(self.shape[1:], self.dtype)
-        except MemoryError:
-            nbytes = self.frame_nbytes
-            found = f"a frame of {nbytes / 1e9:.1f} GB, more than there is memory"
-            raise MrczError(self.path, found, frame=frame) from None
+    def _no_memory(self, frame: int, nbytes: int) -> NotEnoughMemory:
+        what = f"a frame of {size_text(nbytes)}"
+        advice = "The file may be sound: read it where there is more"
+        return NotEnoughMemory(self.path, what, frame=frame, advice=advice)
 
     def _read_whole(self, buffer: memoryview, frame: int, start: int = 0) -> None:
         """Fill `buffer` with a frame's stored bytes from `start` on."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.footer import FrameIndex, pack_footer
 from napari_mrcz.format.header import Header, header_dtype
@@ -82,6 +82,8 @@ def repack(
     MrczError
         If the source cannot be used, not one of its frames is whole, or the disk refuses; or if
         the target's name is that of a plain file and the frames are compressed, or the reverse.
+    NotEnoughMemory
+        If a frame does not fit into memory: it is not left out for that.
     """
     faults: list[FrameFault] = []
     offsets: list[int] = []
@@ -100,6 +102,8 @@ def repack(
                 if leave_out_damaged:
                     reader.read_frame(frame)
                 stored = reader.read_stored(frame)
+            except NotEnoughMemory:
+                raise
             except MrczError as error:
                 if not leave_out_damaged:
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -101,9 +102,66 @@ def choose_storage(
     encoding: Encoding,
     *,
     wide: bool,
+) -> tuple[Storage, list[Frame]]:
+    """Decide dtype, filter and block size before the first byte is written.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to be, for messages.
+    samples : iterable of ndarray, shape (y, x), or of functions that make them
+        A few frames, of which only one is in memory at a time. A function that says `shape` and
+        `dtype` is not called for a frame that cannot be stored.
+    dtype : dtype-like or "uint4", optional
+        Pixel type asked for.
+    encoding : Encoding
+        As asked for.
+    wide : bool
+        Store unsigned bytes in 16 bits, whatever the samples hold.
+
+    Returns
+    -------
+    storage : Storage
+    excerpts : list of ndarray
+        Of the samples, as they will be stored.
+
+    Raises
+    ------
+    MrczError
+        If there are no frames, or these cannot be stored so.
+    """
+    remaining = iter(samples)
+    first = next(remaining, None)
+    if first is None:
+        raise MrczError(path, "no frames to write")
+    known: Any = first if hasattr(first, "shape") else (first := first())
+    shape, given = known.shape, np.dtype(known.dtype).newbyteorder("=")
+    if len(shape) != 2 or not all(shape):
+        raise MrczError(path, f"frames of shape {shape}, where (rows, columns) are expected")
+    storage = _as_asked(path, shape, given, dtype, encoding)
+    if wide and storage.final == np.uint8 and not storage.four_bit:
+        storage = replace(storage, stored=np.dtype(np.uint16))
+    _check_size(storage)
+    excerpts = [excerpt(first() if callable(first) else first)]
+    del first, known
+    excerpts += (excerpt(frame() if callable(frame) else frame) for frame in remaining)
+    try:
+        stored = [storage.convert(pixels, None) for pixels in excerpts]
+    except TooWideForMode0:
+        storage = replace(storage, stored=np.dtype(np.uint16))
+        _check_size(storage)
+        stored = [storage.convert(pixels, None) for pixels in excerpts]
+    chosen = choose_encoding(storage.encoding, stored, _stored_nbytes(storage))
+    return replace(storage, encoding=chosen), stored
+
+
+def _as_asked(
+    path: str | PathLike[str],
+    shape: tuple[int, ...],
+    given: np.dtype[Any],
+    dtype: npt.DTypeLike | None,
+    encoding: Encoding,
 ) -> Storage:
-    """Decide dtype, filter and block size before the first byte is written."""
-    shape, given, excerpts = _look_at(path, samples)
     four_bit = isinstance(dtype, str) and dtype == "uint4"
     try:
         asked = given if dtype is None else np.dtype(np.uint8 if four_bit else dtype)
@@ -117,39 +175,19 @@ def choose_storage(
             "4-bit packing and compression exclude each other",
             advice="Compressed uint8 takes less room; or save uncompressed (codec none)",
         )
-    nbytes = shape[0] * shape[1] * stored.itemsize
-    if encoding.number and nbytes > LARGEST_FRAME:
+    return Storage(path, shape, given, final, stored, four_bit, encoding)
+
+
+def _check_size(storage: Storage) -> None:
+    """Refuse frames that are too large for blosc."""
+    nbytes = _stored_nbytes(storage)
+    if storage.encoding.number and nbytes > LARGEST_FRAME:
         raise MrczError(
-            path,
+            storage.path,
             f"a frame of {nbytes} bytes, where blosc compresses {LARGEST_FRAME} at most",
             advice="Save it uncompressed (codec none)",
         )
-    storage = Storage(path, shape, given, final, stored, four_bit, encoding)
-    if wide and final == np.uint8 and not four_bit:
-        storage = replace(storage, stored=np.dtype(np.uint16))
-    try:
-        stored_excerpts = [storage.convert(pixels, None) for pixels in excerpts]
-    except TooWideForMode0:
-        storage = replace(storage, stored=np.dtype(np.uint16))
-        stored_excerpts = [storage.convert(pixels, None) for pixels in excerpts]
-    nbytes = shape[0] * shape[1] * storage.stored.itemsize
-    return replace(storage, encoding=choose_encoding(storage.encoding, stored_excerpts, nbytes))
 
 
-def _look_at(
-    path: str | PathLike[str], samples: Iterable[LazyFrame]
-) -> tuple[tuple[int, int], np.dtype[Any], list[Frame]]:
-    """Give shape, dtype and excerpts of some frames, of which only one is in memory at a time."""
-    shape, dtype = (0, 0), np.dtype(np.uint8)
-    excerpts: list[Frame] = []
-    for sample in samples:
-        frame = sample() if callable(sample) else sample
-        if frame.ndim != 2 or not frame.size:
-            found = f"frames of shape {frame.shape}, where (rows, columns) are expected"
-            raise MrczError(path, found)
-        if not excerpts:
-            shape, dtype = frame.shape, frame.dtype.newbyteorder("=")
-        excerpts.append(excerpt(frame))
-    if not excerpts:
-        raise MrczError(path, "no frames to write")
-    return shape, dtype, excerpts
+def _stored_nbytes(storage: Storage) -> int:
+    return math.prod(storage.shape) * storage.stored.itemsize

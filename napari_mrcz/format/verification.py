@@ -1,4 +1,4 @@
-"""Checking every frame of a file: a report, never an exception, however bad the file."""
+"""Checking every frame of a file: a report and no error, however bad the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.threads import in_order, processors
 
@@ -119,9 +119,16 @@ def verify(
     -------
     VerifyReport
         True in a condition if all is well.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If a frame does not fit into memory even alone, so that nothing is known of it.
     """
     try:
         reader = FrameReader(path)
+    except NotEnoughMemory:
+        raise
     except MrczError as error:
         return VerifyReport(fspath(path), error=str(error))
     n = reader.shape[0]
@@ -129,13 +136,16 @@ def verify(
     def check(frame: int) -> FrameFault | None:
         try:
             reader.read_frame(frame)
+        except NotEnoughMemory:
+            raise
         except MrczError as error:
             return FrameFault(frame, error.offset, error.found)
         return None
 
     faults = []
     threads = min(n, threads or processors())
-    with reader, in_order(check, range(n), threads, "napari-mrcz-verify") as checked:
+    room = 2 * reader.frame_nbytes  # with a frame's compressed bytes
+    with reader, in_order(check, range(n), threads, "napari-mrcz-verify", nbytes=room) as checked:
         for done, fault in enumerate(checked, 1):
             if fault is not None:
                 faults.append(fault)

@@ -7,6 +7,7 @@ places are gathered on the way, and the file takes its name when the last byte i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
@@ -27,6 +28,7 @@ from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of
 from napari_mrcz.format.storage import LazyFrame, Storage, TooWideForMode0, choose_storage
+from napari_mrcz.texts import size_text
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
@@ -131,16 +133,18 @@ def write_frames(
     MrczError
         If the frames cannot be stored without loss, there are none, metadata is too much or too
         deep, or the disk refuses.
+    NotEnoughMemory
+        If a frame cannot be made or compressed even alone.
     """
     description = _storable(path, description)
     only_once = iter(frames) is frames
-    storage = choose_storage(path, samples, dtype, encoding, wide=only_once)
+    storage, _ = choose_storage(path, samples, dtype, encoding, wide=only_once)
     work = _Work(frames, total, threads or processors(), progress)
     try:
         with AtomicFile(path, overwrite=overwrite) as file:
             _write_file(file, work, description, storage, footer=footer)
     except TooWideForMode0:
-        storage = choose_storage(path, samples, dtype, encoding, wide=True)
+        storage, _ = choose_storage(path, samples, dtype, encoding, wide=True)
         with AtomicFile(path, overwrite=overwrite) as file:
             _write_file(file, work, description, storage, footer=footer)
 
@@ -197,13 +201,25 @@ def _write_file(
 def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
     """Encode frames in threads and write them in order."""
     written = _Written()
+    frame_nbytes = math.prod(storage.shape) * max(storage.given.itemsize, storage.stored.itemsize)
 
     def encode(numbered: tuple[int, LazyFrame]) -> _Encoded:
         index, frame = numbered
-        return _encode(storage, frame, index)
+        try:
+            return _encode(storage, frame, index)
+        except NotEnoughMemory as error:
+            if error.path is not None:
+                raise
+            raise NotEnoughMemory(storage.path, error.what, frame=index) from None
+        except MemoryError:
+            what = f"making and storing a frame of {size_text(frame_nbytes)}"
+            raise NotEnoughMemory(storage.path, what, frame=index) from None
 
     numbered = enumerate(work.frames)
-    with in_order(encode, numbered, work.threads, "napari-mrcz-write") as encoded_frames:
+    room = 3 * frame_nbytes  # as it is made, as it is stored, compressed
+    with in_order(
+        encode, numbered, work.threads, "napari-mrcz-write", nbytes=room
+    ) as encoded_frames:
         for encoded in encoded_frames:
             written.add(file.tell(), encoded)
             file.write(encoded.data)

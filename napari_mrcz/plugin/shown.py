@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, MrczWarning, NotEnoughMemory
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.indexing import split_index
 
@@ -22,6 +22,8 @@ __all__ = ["ShownStack"]
 
 class ShownStack(Stack):
     """A stack whose damaged frames are all 0 when they are indexed, with one warning each.
+
+    So are frames for which there is not enough memory, as long as there is not.
 
     One bad frame must not keep a movie from being looked at. Whatever computes with the frames
     (sums, corrections, saving, ``np.asarray``) still raises `MrczError`: it takes them from the
@@ -65,7 +67,10 @@ class ShownStack(Stack):
         return np.stack(found)
 
     def _warn(self, frame: int, error: MrczError) -> None:
-        if frame not in self.damaged:
+        if isinstance(error, NotEnoughMemory):  # each time: there may be enough the next
+            message = f"{error}. It is shown blank as long as there is not enough"
+            warnings.warn(MrczWarning(message), stacklevel=3)
+        elif frame not in self.damaged:
             self.damaged.add(frame)
             message = f"{error}. It is shown blank; the other frames can be used"
             warnings.warn(MrczWarning(message), stacklevel=3)

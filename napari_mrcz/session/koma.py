@@ -21,7 +21,7 @@ from napari_mrcz.correction.koma import (
     noise_by_radius,
 )
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, RollingAverage
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.session.session import Session, StackLike
 
 if TYPE_CHECKING:
@@ -234,6 +234,8 @@ class Koma:
             # Even those left out by choice: whether they can be read is found out now.
             try:
                 summary = self._session.summary(index)
+            except NotEnoughMemory:
+                raise
             except (MrczError, OSError) as error:
                 left_out[index] = f"cannot be read: {error}"
             else:

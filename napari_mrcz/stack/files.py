@@ -203,13 +203,25 @@ def _one_by_one(
     first = next(iterator, None)
     if first is None:
         raise MrczError(path, "no frames to write")
-    first = as_frame(first)
     # Iterators let go of what they have given; a list would hold the first frame to the end.
-    samples = iter([first])
+    samples = iter([_Sample(first) if hasattr(first, "shape") else np.asarray(first)])
     if iterator is frames:
-        return itertools.chain([first], map(as_frame, iterator)), samples, None, Description()
+        all_frames = map(as_frame, itertools.chain([first], iterator))
+        return all_frames, samples, None, Description()
     total = len(frames) if hasattr(frames, "__len__") else None
     return _Repeatable(lambda: map(as_frame, frames)), samples, total, Description()
+
+
+class _Sample:
+    """A frame that may have to be computed (dask), which its shape and dtype need not be."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+        self.shape: tuple[int, ...] = tuple(frame.shape)
+        self.dtype: np.dtype[Any] = np.dtype(frame.dtype)
+
+    def __call__(self) -> npt.NDArray[Any]:
+        return np.asarray(self._frame)
 
 
 class _Repeatable:

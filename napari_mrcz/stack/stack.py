@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.allowance import new_array
 from napari_mrcz.errors import MrczWarning
 from napari_mrcz.format import Description, Header
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
@@ -79,7 +80,12 @@ class Stack:
         n, y, x = source.shape
         nbytes = y * x * source.dtype.itemsize
         self._cache = FrameCache(
-            source.read_frame, n, nbytes, read_ahead=read_ahead, nbytes=cache_nbytes
+            source.read_frame,
+            n,
+            nbytes,
+            read_ahead=read_ahead,
+            nbytes=cache_nbytes,
+            close=source.close,
         )
         self._sum: Frame | None = None
         self._sum_lock = threading.Lock()
@@ -226,7 +232,13 @@ class Stack:
         return self._read_windows(frames, window)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Frame:
-        """Decode all frames, several at once."""
+        """Decode all frames, several at once.
+
+        Raises
+        ------
+        NotEnoughMemory
+            If they do not fit into memory, before any is decoded.
+        """
         if copy is False:
             raise ValueError("a lazy stack can only be made an array by decoding it")
         frames = self._read_frames(range(len(self)))
@@ -413,7 +425,7 @@ class Stack:
         return Stack(source, description, self._header, **self._caching)
 
     def _read_frames(self, frames: Sequence[int]) -> Frame:
-        out = np.empty((len(frames), *self.shape[1:]), self.dtype)
+        out = self._new_array(len(frames), self.shape[1:])
 
         def read(position: int) -> None:
             cached = self._cache.peek(frames[position])
@@ -422,12 +434,12 @@ class Stack:
             else:
                 out[position] = cached
 
-        _in_threads(read, len(frames))
+        _in_threads(read, len(frames), self.nbytes // len(self))
         return out
 
     def _read_windows(self, frames: Sequence[int], window: tuple[Any, ...]) -> Frame:
         shape = np.broadcast_to(False, self.shape[1:])[window].shape
-        out = np.empty((len(frames), *shape), self.dtype)
+        out = self._new_array(len(frames), shape)
 
         def read(position: int) -> None:
             cached = self._cache.peek(frames[position])
@@ -436,16 +448,29 @@ class Stack:
             else:
                 out[position] = cached[window]
 
-        _in_threads(read, len(frames))
+        _in_threads(read, len(frames), self.nbytes // len(self))
         return out
+
+    def _new_array(self, frames: int, shape: tuple[int, ...]) -> Frame:
+        advice = "Take frames one by one (`for frame in stack`), parts (`select`) or `to_dask()`"
+        what = f"{frames} frames of {' x '.join(map(str, shape))} {self.dtype}"
+        return new_array((frames, *shape), self.dtype, self.path, what, advice)
 
 
 class _FrameMaker:
-    """Reads one frame when called."""
+    """Reads one frame when called; its shape and dtype are known before."""
 
     def __init__(self, source: FrameSource, index: int) -> None:
         self._source = source
         self._index = index
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._source.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._source.dtype
 
     def __call__(self) -> Frame:
         return self._source.read_frame(self._index)
@@ -480,8 +505,8 @@ def _unpickled(
     return Stack(source, description, header, **caching)
 
 
-def _in_threads(work: Callable[[int], None], count: int) -> None:
+def _in_threads(work: Callable[[int], None], count: int, nbytes: int) -> None:
     threads = max(1, min(count, processors()))
-    with in_order(work, range(count), threads, "napari-mrcz-read") as done:
+    with in_order(work, range(count), threads, "napari-mrcz-read", nbytes=nbytes) as done:
         for _ in done:
             pass

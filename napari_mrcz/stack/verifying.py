@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari_mrcz.format
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import VerifyReport
 from napari_mrcz.format.verification import FrameFault
 from napari_mrcz.stack.opening import is_mrc, open
@@ -43,9 +43,16 @@ def verify(
     -------
     VerifyReport
         True in a condition if all is well.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If a frame does not fit into memory even alone, so that nothing is known of it.
     """
     try:
         ours = is_mrc(Path(path))
+    except NotEnoughMemory:
+        raise
     except MrczError as error:
         return VerifyReport(fspath(path), error=str(error))
     if ours:
@@ -56,6 +63,8 @@ def verify(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             movie = open(path, read_ahead=False)
+    except NotEnoughMemory:
+        raise
     except MrczError as error:
         return VerifyReport(fspath(path), error=str(error))
 
@@ -63,6 +72,8 @@ def verify(
         frame, maker = numbered
         try:
             maker()
+        except NotEnoughMemory:
+            raise
         except MrczError as error:
             return FrameFault(frame, error.offset, error.found)
         return None
@@ -70,10 +81,9 @@ def verify(
     n = len(movie)
     faults = []
     work = enumerate(movie.frame_makers())
-    with (
-        movie,
-        in_order(check, work, min(n, threads or processors()), "napari-mrcz-verify") as all_,
-    ):
+    threads = min(n, threads or processors())
+    room = 2 * movie.nbytes // n
+    with movie, in_order(check, work, threads, "napari-mrcz-verify", nbytes=room) as all_:
         for done, fault in enumerate(all_, 1):
             faults += [fault] if fault is not None else []
             if progress is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.format import Encoding
 from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
-from napari_mrcz.format.estimation import stored_excerpts
+from napari_mrcz.format.storage import choose_storage
 from napari_mrcz.stack.files import sample_frames
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def explore(stack: Stack, options: SaveOptions, report: Report) -> Exploration:
     """
     plain = Encoding("zstd", 1, "none", "auto")
     path = f"{options.path or 'movie'}"
-    storage, excerpts = stored_excerpts(path, sample_frames(stack), plain, options.dtype)
+    samples = sample_frames(stack)
+    storage, excerpts = choose_storage(path, samples, options.dtype, plain, wide=False)
     frame_nbytes = storage.shape[0] * storage.shape[1] * storage.stored.itemsize
     filters = (
         ("bitshuffle", "none", "shuffle")
