@@ -213,7 +213,7 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
 
 
 def _listed_rectangles(path: Path, text: str) -> Iterator[tuple[int, int, int, int, int]]:
-    """Give the number of each line, and x, y, width and height."""
+    """Return the number of each line, and x, y, width and height."""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -279,7 +279,7 @@ def _several(name: str, items: list[str], most: int) -> Iterator[str]:
 
 
 def _runs(mask: Mask) -> list[tuple[int, int, int]]:
-    """Give row, first column and end of each run of bad pixels."""
+    """Return row, first column and end of each run of bad pixels."""
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     edges = np.diff(padded, axis=1)
     starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
@@ -290,7 +290,7 @@ def _runs(mask: Mask) -> list[tuple[int, int, int]]:
 
 
 def _rectangles(mask: Mask) -> list[tuple[int, int, int, int]]:
-    """Give x, y, width and height: the runs of bad pixels, merged over rows where they agree."""
+    """Return x, y, width and height: the runs of bad pixels, merged over rows where they agree."""
     tops_and_ends: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for row, start, end in _runs(mask):
         stacked = tops_and_ends.setdefault((start, end), [])

@@ -17,7 +17,7 @@ _ANGSTROMS = {
 
 
 def angstroms(unit: str) -> float | None:
-    """Give the length of a unit in Å.
+    """Return the length of a unit in Å.
 
     Parameters
     ----------

@@ -308,7 +308,8 @@ def test_a_file_cut_off_anywhere_gives_its_whole_frames_or_an_error(tmp_path_fac
         except nm.MrczError:
             return
     with stack:
-        assert any(issubclass(warning.category, nm.MrczWarning) for warning in caught)
+        warned = any(issubclass(warning.category, nm.MrczWarning) for warning in caught)
+        assert warned or len(stack) == len(frames)  # where but a tag of the last page is lost
         np.testing.assert_array_equal(np.asarray(stack), frames[: len(stack), ::-1])
 
 

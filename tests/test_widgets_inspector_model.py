@@ -149,7 +149,7 @@ def test_a_file_is_told_whole(path):
     """Header with units and meanings, metadata, footer, frames."""
     inspection = inspect(subject_of(opened(path)))
     assert [section.name for section in inspection.sections] == [
-        "File", "Header", "User metadata", "Extended header", "Footer",
+        "File", "Header", "Metadata", "Extended header", "Footer",
     ]  # fmt: skip
     sections = inspection.sections
     assert inspection.headline.startswith("6 frames of 40 × 50, uint8, ")
@@ -160,8 +160,8 @@ def test_a_file_is_told_whole(path):
     assert find(sections, "Header", "MODE").value == "6000 (int8, zstd)"
     assert find(sections, "Header", "ISPG").value == "0 (stack of images)"
     assert find(sections, "Header", "C3 (Cs)").value == "unknown"
-    assert find(sections, "User metadata", "tilts").value == "array of 30, float64"
-    assert find(sections, "User metadata", "deep", "er", "1", "a").value == "nothing"
+    assert find(sections, "Metadata", "tilts").value == "array of 30, float64"
+    assert find(sections, "Metadata", "deep", "er", "1", "a").value == "nothing"
     assert find(sections, "Extended header", "grid").value == "3"
     assert find(sections, "Footer", "checksums").value == "xxh3, one a frame"
     assert find(sections, "Footer", "pixel type before saving").value == "uint8"
@@ -209,9 +209,9 @@ def test_a_layer_without_a_file_shows_what_there_is():
     """Shape, type, pixel size, metadata."""
     stack = nm.Stack.from_array(COUNTS, pixel_size=2, metadata={"who": "me"})
     inspection = inspect(subject_of(layer_of(*layer_data(stack, "mine")[0])))
-    assert [section.name for section in inspection.sections] == ["Layer", "User metadata"]
+    assert [section.name for section in inspection.sections] == ["Layer", "Metadata"]
     assert find(inspection.sections, "Layer", "shape").value == "6 × 40 × 50"
-    assert find(inspection.sections, "User metadata", "who").value == "me"
+    assert find(inspection.sections, "Metadata", "who").value == "me"
     assert inspection.frames is None
     assert "in no file" in inspection.headline
 

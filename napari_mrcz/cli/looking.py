@@ -52,19 +52,25 @@ def info(
 ) -> None:
     """Show header, metadata and history, and what is wrong with the header (see repair).
 
-    Files may be of any format that is read.
+    Files may be of any format that is read. Of an MRC file that is packed (.gz, .bz2), only the
+    header is unpacked.
     """
     from napari_mrcz.doctor import diagnose
     from napari_mrcz.stack import open as open_stack
+    from napari_mrcz.stack.opening import packed_header
 
     status = 0
     for file in files:
         try:
-            with open_stack(file, read_ahead=False) as stack:
-                known = _known(file, stack, frames)
-                header = stack.header
-            findings = () if header is None else diagnose(file)
-            known["findings"] = [str(finding) for finding in findings]
+            header = packed_header(file)
+            if header is not None:
+                known = _known_of_header(file, header, frames)
+            else:
+                with open_stack(file, read_ahead=False) as stack:
+                    known = _known(file, stack, frames)
+                    header = stack.header
+                findings = () if header is None else diagnose(file)
+                known["findings"] = [str(finding) for finding in findings]
         except MrczError as error:
             say(f"napari-mrcz: {error}")
             status = 1
@@ -213,6 +219,31 @@ def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
     return plain
 
 
+def _known_of_header(file: Path, header: Header, frames: bool) -> dict[str, Any]:
+    """Return what the header of a packed file says; the rest of it was not read."""
+    from napari_mrcz.format.metadata import to_json_safe
+
+    if frames:
+        say(f"{file}: frames of a packed file are not listed; unpack it")
+    file_nbytes = file.stat().st_size
+    known = {
+        "path": str(file),
+        "shape": header.shape,
+        "dtype": str(header.stored_dtype.newbyteorder("=")),
+        "pixel_size": header.pixel_size,
+        "file_nbytes": file_nbytes,
+        "ratio": round(header.nz * header.frame_nbytes / file_nbytes, 3),
+        "header": dict(header),
+        "metadata": {},
+        "history": [],
+        "footer": {},
+        "findings": [],
+        "packed": "only the header was unpacked: metadata, history and faults are not known",
+    }
+    plain: dict[str, Any] = to_json_safe(known)
+    return plain
+
+
 def _frames(file: Path) -> list[dict[str, Any]]:
     from napari_mrcz.format import FrameReader
 
@@ -236,6 +267,8 @@ def _as_text(known: dict[str, Any], header: Header | None) -> list[str]:
         + (f"{size:.5g} angstrom a pixel" if size else "pixel size unknown"),
         f"  {size_text(known['file_nbytes'])}, {known['ratio']:.3g} to 1",
     ]
+    if "packed" in known:
+        lines.append(f"  packed: {known['packed']}")
     if "voltage" in known:
         lines.append(f"  {known['voltage']:g} kV")
     lines += [f"  wrong or missing: {finding}" for finding in known["findings"]]

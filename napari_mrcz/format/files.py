@@ -37,6 +37,7 @@ __all__ = ["RandomAccessFile", "open_file"]
 _GZIP = b"\x1f\x8b\x08"
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 _MAGIC_NBYTES = 10
+_MAP, _MAP_PLACE = b"MAP ", 208
 _UNPACK_STEP = 2**20
 _MOST_AT_ONCE = 2**30
 _LARGEST_SURPLUS = 2**26
@@ -77,11 +78,18 @@ class RandomAccessFile:
     path : Path
         The file.
 
+    Attributes
+    ----------
+    is_packed : bool
+        Whether its bytes are those that were packed, unpacked.
+
     Raises
     ------
     MrczError
         If it cannot be opened.
     """
+
+    is_packed = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -200,6 +208,8 @@ class _Stream(io.RawIOBase):
 class _UnpackedFile(RandomAccessFile):
     """A packed file, unpacked into a temporary file while it is in use, as far as it is read."""
 
+    is_packed = True
+
     def __init__(self, path: Path, opener: Callable[..., IO[bytes]]) -> None:
         self._opener = opener
         self._unpacking: _Unpacking | None = None
@@ -262,7 +272,8 @@ class _Unpacking:
             raise self._error
         try:
             while self._packed is not None and self.nbytes < end:
-                piece = self._packed.read(_UNPACK_STEP)
+                wanted = max(HEADER_NBYTES, min(_UNPACK_STEP, end - self.nbytes))
+                piece = self._packed.read(wanted)
                 if not piece:
                     self._end()
                     break
@@ -301,10 +312,13 @@ class _Unpacking:
     def _expected(self, head: bytes) -> int:
         """Return how many bytes there may be, by the header, and check that there is room."""
         packed_nbytes = self._path.stat().st_size
+        any_other = packed_nbytes * _MOST_EXPANDED + _LARGEST_SURPLUS
+        if head[_MAP_PLACE : _MAP_PLACE + len(_MAP)] != _MAP:
+            return any_other  # numbers of other formats could be taken for those of a header
         try:
             header = parse_header(head[:HEADER_NBYTES], self._path)
         except MrczError:
-            return packed_nbytes * _MOST_EXPANDED + _LARGEST_SURPLUS
+            return any_other
         pixels = max(0, header.nz) * header.frame_nbytes
         if header.codec:
             # blosc's chunks hardly compress again.

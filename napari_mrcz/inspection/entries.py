@@ -45,12 +45,12 @@ class Entry:
 
 
 def entries_of(values: Mapping[Any, Any]) -> tuple[Entry, ...]:
-    """Give an entry for each item of a map, nested as it is."""
+    """Return an entry for each item of a map, nested as it is."""
     return tuple(entry_of(str(name), value) for name, value in values.items())
 
 
 def entry_of(name: str, value: Any, meaning: str = "") -> Entry:
-    """Give the entry of one value: of maps and lists what is in them, of arrays what they are."""
+    """Return the entry of one value: of maps and lists what is in them, of arrays what they are."""
     if isinstance(value, Mapping):
         return Entry(name, _counted(len(value), "entry"), "", meaning, entries_of(value))
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.size <= _LONGEST_LINE:
@@ -69,7 +69,7 @@ def entry_of(name: str, value: Any, meaning: str = "") -> Entry:
 
 
 def matching(entries: Iterable[Entry], words: str) -> tuple[Entry, ...]:
-    """Give the entries in which every word is found, each with what leads to it.
+    """Return the entries in which every word is found, each with what leads to it.
 
     Words may be in an entry itself or in what it belongs to; what is beneath a match is kept.
     """

@@ -51,7 +51,7 @@ _GROUPS = {0: "stack of images", 1: "volume", 401: "stack of volumes"}
 
 
 def header_entries(header: Header) -> Iterator[Entry]:
-    """Give the fields of a header, in the order in which they lie in it."""
+    """Return the fields of a header, in the order in which they lie in it."""
     for field, (name, unit, meaning) in _FIELDS.items():
         if field == "labels":
             lines = tuple(Entry(str(at), text) for at, text in enumerate(header.labels))

@@ -31,7 +31,7 @@ _TOLD = ("name", "software")
 
 
 def step_entries(history: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
-    """Give a history's steps in order: what was done, how, and by which software."""
+    """Return a history's steps in order: what was done, how, and by which software."""
     return tuple(_step(number, step) for number, step in enumerate(history, 1))
 
 

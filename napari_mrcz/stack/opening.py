@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.files import open_file
+from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
 
-__all__ = ["is_mrc", "open"]
+    from napari_mrcz.format import Header
+
+__all__ = ["is_mrc", "open", "packed_header"]
 
 # Enough of a file to know its format by.
 _HEAD_NBYTES = 1024
@@ -132,18 +136,30 @@ def _open_eer(
         found = "group, dose_per_frame and superresolution are options of EER movies"
         advice = "Sum the frames of others by Stack.group"
         raise MrczError(path, f"{found}, which this is not", advice=advice)
-    if dose_per_frame is not None:
-        total = movie.metadata.get("eer", {}).get("totalDose")
-        if not isinstance(total, int | float) or not total > 0:
-            movie.close()
-            found = "it names no total dose, by which frames could be grouped"
-            raise MrczError(path, found, advice="Name the number of frames by group")
-        group = min(len(movie), max(1, round(dose_per_frame * len(movie) / total)))
+    size = movie.pixel_size
+    movie = with_companions(movie, path)
+    if movie.pixel_size != size:
+        z, y, x = movie.pixel_size  # that of whole pixels
+        size = z, y / superresolution, x / superresolution
+        movie = movie.described(pixel_size=size)
     try:
+        if dose_per_frame is not None:
+            group = _frames_of_dose(movie, dose_per_frame)
         return movie if group is None else movie.group(group)
     except ValueError as error:
         movie.close()
+        if isinstance(error, MrczError):
+            raise
         raise MrczError(path, str(error)) from error
+
+
+def _frames_of_dose(movie: Stack, dose: float) -> int:
+    """Return how many frames of an EER movie have a dose, as nearly as can be."""
+    total = movie.metadata.get("eer", {}).get("totalDose")
+    if not isinstance(total, int | float) or not total > 0:
+        found = "it names no total dose, by which frames could be grouped"
+        raise MrczError(movie.path, found, advice="Name the number of frames by group")
+    return min(len(movie), max(1, round(dose * len(movie) / total)))
 
 
 def is_mrc(path: Path) -> bool:
@@ -157,12 +173,27 @@ def is_mrc(path: Path) -> bool:
     return _opener(_head(path)) is None
 
 
-def _head(path: Path) -> bytes:
-    file = open_file(path)
+def packed_header(path: Path) -> Header | None:
+    """Return the header of a packed MRC file, of which no more is unpacked; None of other files.
+
+    Raises
+    ------
+    MrczError
+        If it cannot be opened or unpacked.
+    """
+    with closing(open_file(path)) as file:
+        head = file.read(0, _HEAD_NBYTES) if file.is_packed else b""
+    if not head or _opener(head) is not None:
+        return None
     try:
+        return parse_header(head, path)
+    except MrczError:
+        return None
+
+
+def _head(path: Path) -> bytes:
+    with closing(open_file(path)) as file:
         return file.read(0, _HEAD_NBYTES)
-    finally:
-        file.close()
 
 
 def _opener(head: bytes) -> Callable[[Path], Stack] | None:

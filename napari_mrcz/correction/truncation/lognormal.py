@@ -51,7 +51,7 @@ class ShiftedLognormal:
     shift: float
 
     def cdf(self, x: npt.ArrayLike) -> Values:
-        """Give the probability of a value below `x`."""
+        """Return the probability of a value below `x`."""
         distance = np.asarray(x, np.float64) - self.shift
         z = np.full(distance.shape, -np.inf)
         inside = distance > 0
@@ -60,7 +60,7 @@ class ShiftedLognormal:
         return below
 
     def pdf(self, x: npt.ArrayLike) -> Values:
-        """Give the probability density at `x`, per count."""
+        """Return the probability density at `x`, per count."""
         distance = np.asarray(x, np.float64) - self.shift
         density = np.zeros(distance.shape)
         inside = distance > 0
@@ -69,7 +69,7 @@ class ShiftedLognormal:
         return density
 
     def quantile(self, p: npt.ArrayLike) -> Values:
-        """Give the value below which a share `p` of all lies."""
+        """Return the value below which a share `p` of all lies."""
         value: Values = self.shift + np.exp(self.mu + self.sigma * ndtri(p))
         return value
 
@@ -118,7 +118,7 @@ class ShiftedLognormal:
 
 
 def _end(positive: Values) -> int:
-    """Give the largest value that belongs to the background, of a histogram from 1 on."""
+    """Return the largest value that belongs to the background, of a histogram from 1 on."""
     cumulated = np.cumsum(positive) / positive.sum()
     median, upper = (int(np.searchsorted(cumulated, q)) + 1 for q in (0.5, 0.75))
     return min(len(positive), int(median + _REACH * max(upper - median, 1)))
@@ -139,7 +139,7 @@ class _Likelihood:
         self._edges = np.arange(len(counts)) + _EDGE
 
     def start(self, shape: float) -> Values:
-        """Give the parameters at which mean and variance are those of the histogram."""
+        """Return the parameters at which mean and variance are those of the histogram."""
         values = np.arange(len(self._counts))
         mean = np.average(values, weights=self._counts)
         sd = np.sqrt(np.average((values - mean) ** 2, weights=self._counts))
@@ -150,7 +150,7 @@ class _Likelihood:
         return np.array([np.log(scale) - shape**2 / 2, np.log(shape), np.log(distance)])
 
     def __call__(self, free: Values) -> tuple[float, Values]:
-        """Give minus the mean log-likelihood and its gradient by the free parameters."""
+        """Return minus the mean log-likelihood and its gradient by the free parameters."""
         mu, sigma, shift = _parameters(free)
         distance = self._edges - shift
         z = (np.log(distance) - mu) / sigma
@@ -170,6 +170,6 @@ class _Likelihood:
 
 
 def _parameters(free: Values) -> tuple[float, float, float]:
-    """Give mu, sigma > 0 and shift < 0.5 of what is searched without bounds."""
+    """Return mu, sigma > 0 and shift < 0.5 of what is searched without bounds."""
     mu, log_sigma, log_distance = np.clip(free, _LEAST_FREE, _MOST_FREE).tolist()
     return mu, float(np.exp(log_sigma)), float(_EDGE - np.exp(log_distance))

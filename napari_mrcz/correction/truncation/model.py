@@ -75,7 +75,7 @@ class TruncationModel:
     pedestal: int = 0
 
     def __post_init__(self) -> None:
-        """See that the parts fit together, and freeze them."""
+        """Check that the parts fit together, and freeze them."""
         for name, dtype in (("labels", np.uint16), ("parameters", float), ("zeros", np.int64)):
             array = np.array(getattr(self, name), dtype, order="C")
             array.flags.writeable = False
@@ -199,7 +199,7 @@ class TruncationModel:
         return corrected
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Give the type of corrected frames: the smallest signed one that all values fit.
+        """Return the type of corrected frames: the smallest signed one that all values fit.
 
         Raises
         ------
@@ -252,12 +252,12 @@ class TruncationModel:
         return radii[1:]
 
     def distribution(self, index: int, region: int) -> ShiftedLognormal | None:
-        """Give what was fitted to a region (1 ... k) of a frame; None where nothing was."""
+        """Return what was fitted to a region (1 ... k) of a frame; None where nothing was."""
         mu, sigma, shift = self.parameters[index, region - 1].tolist()
         return None if np.isnan(mu) else ShiftedLognormal(mu, sigma, shift)
 
     def describe(self) -> dict[str, Any]:
-        """Say all that is needed to do it again."""
+        """Return all that is needed to do it again."""
         return described(
             self,
             labels=self.labels,

@@ -39,7 +39,7 @@ class Pedestal:
     dtype: str = "uint16"
 
     def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
-        """Give the frame (y, x) with the offset.
+        """Return the frame (y, x) with the offset.
 
         Raises
         ------
@@ -55,11 +55,11 @@ class Pedestal:
         return np.minimum(raised, np.iinfo(dtype).max).astype(dtype)
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Give the type of the frames that come out."""
+        """Return the type of the frames that come out."""
         return np.dtype(self.dtype)
 
     def describe(self) -> dict[str, Any]:
-        """Say how much it adds."""
+        """Return how much it adds, as a map."""
         return described(self, offset=self.offset, dtype=self.dtype)
 
     @classmethod

@@ -72,7 +72,7 @@ def inspect(subject: Subject) -> Inspection:
 
 
 def as_json(inspection: Inspection, findings: Sequence[Finding], frames: FrameTable | None) -> str:
-    """Give all of it as JSON; what JSON cannot hold (large arrays, bytes) is left out."""
+    """Return all of it as JSON; what JSON cannot hold (large arrays, bytes) is left out."""
     content = dict(to_json_safe(inspection.content))
     content["findings"] = [
         {"field": f.field, "sentence": f.sentence, "found": f.found, "proposed": f.proposed}
@@ -104,7 +104,13 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     if notes:
         lines = tuple(Entry(str(at), note) for at, note in enumerate(notes, 1))
         sections.append(Entry("Notes", f"{len(lines)}", "", "What is unusual", lines))
-    sections.append(_section("User metadata", entries_of(subject.metadata), "Kept with the frames"))
+    sections.append(
+        _section(
+            "Metadata",
+            entries_of(subject.metadata),
+            "Kept with the frames, or in files beside them",
+        )
+    )
     extended = reader.extended
     if carried is not None:
         with contextlib.suppress(ValueError):  # the notes say it
@@ -156,7 +162,7 @@ def _without_file(subject: Subject, problems: tuple[str, ...]) -> Inspection:
         entries = tuple(header_entries(subject.header))
         sections.append(_section("Header", entries, "As it was when the file was opened"))
     metadata = entries_of(subject.metadata)
-    sections.append(_section("User metadata", metadata, "What is kept with it when it is saved"))
+    sections.append(_section("Metadata", metadata, "What is kept with it when it is saved"))
     headline = _headline(subject, "in no file" if not subject.path else "its file is out of reach")
     return Inspection(subject, headline, problems, tuple(sections), None, _content(subject))
 

@@ -59,7 +59,7 @@ class Subject:
 
 
 def subject_of(layer: Image) -> Subject:
-    """Give what a layer tells without a byte being read."""
+    """Return what a layer tells without a byte being read."""
     metadata = layer.metadata
     try:
         stack = stack_of_layer(layer)
