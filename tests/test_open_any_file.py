@@ -63,7 +63,8 @@ KINDS = ["mrc", "mrcz", "old mrc", "tiff", "bigtiff", "zlib", "eer", "dm3", "dm4
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
-    return {kind: written(kind, folder) for kind in KINDS}
+    made = {kind: written(kind, folder) for kind in KINDS}
+    return made.__getitem__  # whose text is short
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,7 +75,7 @@ def files(tmp_path_factory):
     suffix=st.sampled_from(list(PACK)),
 )
 def test_a_file_is_what_its_bytes_say(files, tmp_path_factory, kind, name, packed, suffix):
-    content, frames = files[kind]
+    content, frames = files(kind)
     path = tmp_path_factory.mktemp("any") / f"{name}{suffix}"
     path.write_bytes(PACK[packed](content))
     with nm.open(path) as stack:
@@ -88,7 +89,7 @@ def test_a_file_is_what_its_bytes_say(files, tmp_path_factory, kind, name, packe
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_info_shows_every_format(napari_mrcz, files, tmp_path, kind):
-    content, frames = files[kind]
+    content, frames = files(kind)
     path = tmp_path / "movie.xyz"
     path.write_bytes(content)
     ran = napari_mrcz("info", path, "--json")
