@@ -10,6 +10,7 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import distributed
 import numpy as np
@@ -22,7 +23,7 @@ from napari_mrcz.batch.correct import Correct, correct_all
 from napari_mrcz.batch.correct import corrected as corrected_by
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
-from napari_mrcz.recipe.history import recipe_of
+from napari_mrcz.recipe.history import save_recipe_of
 from napari_mrcz.session.order import NAMES
 from napari_mrcz.simulation import simulate_movie
 
@@ -341,7 +342,7 @@ def test_a_side_that_was_switched_off_stays_off(session, tmp_path):
     """Though TOML that anybody reads knows no infinity."""
     with nm.open(session / "movie_01.mrcz") as stack:
         fitted = nm.OutlierFilter.fit(stack).with_thresholds(dark=-np.inf)
-        recipe_of(stack.apply(fitted).history, tmp_path / "r.toml").save(tmp_path / "r.toml")
+        save_recipe_of(stack.apply(fitted).history, tmp_path / "r.toml")
         _, outliers = corrected_by(stack, Recipe.load(tmp_path / "r.toml"))
     assert outliers.n_dark == 0
     assert outliers.n_hot == fitted.n_hot
@@ -354,7 +355,17 @@ def test_a_history_that_no_recipe_does_is_refused(session, tmp_path):
         gain = nm.GainNormalization(np.ones(SHAPE[1:], np.float32))
         for odd in (stack.apply(gain).apply(outliers), stack.apply(outliers).apply(outliers)):
             with pytest.raises(nm.MrczError, match=r"each once and in the order.*nm\.replay"):
-                recipe_of(odd.history, tmp_path / "r.toml")
+                save_recipe_of(odd.history, tmp_path / "r.toml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_cannot_be_saved_leaves_nothing(
+    napari_mrcz, corrected, tmp_path, monkeypatch
+):
+    refused = nm.MrczError(tmp_path / "r.toml", "cannot be written: No space left on device")
+    monkeypatch.setattr(Recipe, "save", mock.Mock(side_effect=refused))
+    movie = corrected / "movie_02.mrcz"
+    assert napari_mrcz("recipe", "new", tmp_path / "r.toml", "--history", movie).status == 1
     assert list(tmp_path.iterdir()) == []
 
 

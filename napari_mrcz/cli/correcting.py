@@ -144,19 +144,19 @@ def new(
     """Write a recipe to be edited, or that of a movie that was corrected."""
     from napari_mrcz.format.atomic import check_target
     from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
-    from napari_mrcz.recipe.history import recipe_of
+    from napari_mrcz.recipe.history import save_recipe_of
     from napari_mrcz.stack import open as open_stack
 
     check_target(recipe, overwrite=overwrite)
     if history is None:
         # The reference is named, for who edits it; `check` says whether it is there.
         made = Recipe(OutlierStep(), GainStep("gain.mrc", orientation="auto"), KomaStep())
+        made.save(recipe, overwrite=overwrite)
     else:
         with open_stack(history) as stack:
             if not stack.history:
                 raise MrczError(history, "has no history: nothing was done to it")
-            made = recipe_of(stack.history, recipe, overwrite=overwrite)
-    made.save(recipe, overwrite=overwrite)
+            made = save_recipe_of(stack.history, recipe, overwrite=overwrite)
     for sentence in made.sentences():
         write(sentence)
     name = shlex.quote(str(recipe))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import references
-from napari_mrcz.cli.progress import bar, outcome_text, say, say_error, write
+from napari_mrcz.cli.progress import as_option, bar, outcome_text, say, say_error, write
 from napari_mrcz.cli.running import Saying, with_options
 from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES
@@ -159,7 +160,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
     kept = 0
     try:
         for step in watching.steps():
-            outcome = step.outcome
+            outcome = replace(step.outcome, error=as_option(step.outcome.error))
             done[step.kind] += outcome.ok
             kept += bool(outcome.kept)
             told = step.kind != "summed" or not outcome.ok

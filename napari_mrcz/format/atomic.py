@@ -14,10 +14,11 @@ import stat
 import sys
 import threading
 import time
+import warnings
 from os import PathLike
 from pathlib import Path
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, MrczWarning
 
 if sys.platform != "win32":
     import fcntl
@@ -178,9 +179,8 @@ class AtomicFile:
         return self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}{_PARTIAL}")
 
     def _take_name(self) -> None:
-        if os.chmod in os.supports_fd:
-            with contextlib.suppress(OSError):
-                os.chmod(self._descriptor, self._target.stat().st_mode & 0o7777)
+        with contextlib.suppress(FileNotFoundError):
+            self._take_rights(self._target.stat())
         if self._partial is None:
             if not self._overwrite:
                 self._link(self._target)
@@ -195,6 +195,21 @@ class AtomicFile:
         else:
             rename_to_free_name(self._partial, self._target)
         self._partial = None
+
+    def _take_rights(self, old: os.stat_result) -> None:
+        """Give the new file owner, group and mode of the one that it replaces."""
+        if sys.platform == "win32":
+            return
+        for owner in ((old.st_uid, -1), (-1, old.st_gid)):
+            # Anybody may give a file to another of the own groups, only root to another user.
+            with contextlib.suppress(OSError):
+                os.fchown(self._descriptor, *owner)
+        new = os.fstat(self._descriptor)
+        if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+            said = "it was replaced, and belongs to you and your group now"
+            warnings.warn(MrczWarning(f"{self.path}: {said}"), stacklevel=5)
+        with contextlib.suppress(OSError):
+            os.fchmod(self._descriptor, old.st_mode & 0o7777)
 
     def _link(self, name: Path) -> None:
         """Give the nameless file its first name, which fails where that name is taken."""
@@ -248,8 +263,14 @@ def _failed(path: Path, error: OSError) -> MrczError:
         advice = "Make room or choose another disk; nothing that was there has been changed"
     elif isinstance(error, FileNotFoundError):
         advice = "Make the folder first, or check its name"
+    elif error.errno == errno.EROFS:
+        advice = "The disk is mounted read-only: choose another"
     elif isinstance(error, PermissionError):
         advice = "Close the file in other programs, or choose another folder"
+        if not os.access(os.path.realpath(path.parent), os.W_OK | os.X_OK):
+            advice = f"{path.parent} may not be written to: choose another folder"
+        elif sys.platform != "win32":
+            advice = "Choose another folder"
     return MrczError(path, f"cannot be written: {error.strerror}", advice=advice)
 
 

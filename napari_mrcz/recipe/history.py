@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format.atomic import check_target
 from napari_mrcz.recipe.recipe import Recipe
 from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep
 from napari_mrcz.recipe.values import LARGEST_SIGMA
+from napari_mrcz.stack import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from os import PathLike
 
-__all__ = ["recipe_of"]
+__all__ = ["save_recipe_of"]
 
 # The order in which recipes do them.
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
@@ -28,20 +30,20 @@ _DEFECT = 2
 Image = npt.NDArray[Any]
 
 
-def recipe_of(
+def save_recipe_of(
     history: Iterable[Mapping[str, Any]], path: str | PathLike[str], *, overwrite: bool = False
 ) -> Recipe:
-    """Make a recipe of what was done to a movie, and write the images that it names beside it.
+    """Save a recipe of what was done to a movie, and the images that it names beside it.
 
     Thresholds that somebody has set are kept; those that the fit had found, and all else that is
-    fitted, every movie gets its own of.
+    fitted, every movie gets its own of. If a file cannot be written, none is left behind.
 
     Parameters
     ----------
     history : iterable of dict
         Such as `Stack.history`.
     path : path-like
-        Where the recipe will be. Gain and dark reference and known defects are written as
+        The recipe. Gain and dark reference and known defects are written as
         ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` where there are any.
     overwrite : bool
         Replace such files.
@@ -49,14 +51,33 @@ def recipe_of(
     Returns
     -------
     Recipe
-        Still to be saved.
 
     Raises
     ------
     MrczError
         If there is a step that recipes do not have, they have another order, or one is there
-        twice; or if a file exists.
+        twice; or if a file exists or cannot be written.
     """
+    path = Path(path)
+    recipe, images = _recipe_of(history)
+    paths = {name: path.with_name(f"{path.stem}-{name}.mrc") for name in images}
+    recipe = _naming(recipe, {name: image.name for name, image in paths.items()})
+    for file in (path, *paths.values()):
+        check_target(file, overwrite=overwrite)
+    new = []
+    try:
+        for name, image in paths.items():
+            new += [image] * (not image.exists())
+            write(image, images[name], overwrite=overwrite)
+        recipe.save(path, overwrite=overwrite)
+    except BaseException:
+        for image in new:
+            image.unlink(missing_ok=True)
+        raise
+    return recipe
+
+
+def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, Image]]:
     steps = _ordered(history)
     outliers, gain, koma = map(steps.get, _STEPS)
     images: dict[str, Image] = {}
@@ -76,7 +97,7 @@ def recipe_of(
     if koma is not None:
         radius = max(1, len(koma.get("neighbours", ())) // 2)
         recipe = replace(recipe, koma=KomaStep(radius, bool(koma.get("level"))))
-    return _naming(recipe, _write(images, Path(path), overwrite=overwrite))
+    return recipe, images
 
 
 def _ordered(history: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -109,19 +130,6 @@ def _known_defects(outliers: Mapping[str, Any], gain: Mapping[str, Any] | None) 
     if gain is not None:
         defects &= ~GainNormalization.from_description(gain).defects
     return defects
-
-
-def _write(images: Mapping[str, Image], recipe: Path, *, overwrite: bool) -> dict[str, str]:
-    """Write images beside a recipe; give their names."""
-    from napari_mrcz.format.atomic import check_target
-    from napari_mrcz.stack import write
-
-    paths = {name: recipe.with_name(f"{recipe.stem}-{name}.mrc") for name in images}
-    for path in paths.values():
-        check_target(path, overwrite=overwrite)
-    for name, path in paths.items():
-        write(path, images[name], overwrite=overwrite)
-    return {name: path.name for name, path in paths.items()}
 
 
 def _naming(recipe: Recipe, names: Mapping[str, str]) -> Recipe:

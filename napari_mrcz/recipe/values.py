@@ -17,6 +17,9 @@ __all__ = ["LARGEST_SIGMA", "check_values"]
 
 LARGEST_SIGMA = 1e6
 """A threshold beyond all pixels, in standard deviations."""
+# Of what weighs or scales thresholds, and of stacks to either side: beyond, nothing changes but
+# the time that it takes, or numbers overflow.
+_LARGEST_OPTION, _LARGEST_RADIUS, _LARGEST_SEED = 1000, 10**6, 2**63 - 1
 # Cameras have exponents about 1, or about -1 where a reference divides.
 _LARGEST_GAMMA = 10
 
@@ -42,6 +45,14 @@ def check_values(
 
 def _check_outliers(step: OutlierStep) -> None:
     OutlierOptions(**{field.name: getattr(step, field.name) for field in fields(OutlierOptions)})
+    for name, most in (
+        ("order", _LARGEST_OPTION),
+        ("relaxation", _LARGEST_OPTION),
+        ("limit", _LARGEST_OPTION),
+        ("seed", _LARGEST_SEED),
+    ):
+        if (value := getattr(step, name)) > most:
+            raise ValueError(f"{name} is {_short(value)}, and {most} at most")
     dark, hot = step.dark_threshold, step.hot_threshold
     if dark > 0 or hot < 0:
         raise ValueError(
@@ -60,7 +71,9 @@ def _check_gain(step: GainStep) -> None:
 
 def _check_koma(step: KomaStep) -> None:
     if step.radius < 1:
-        raise ValueError(f"a radius is at least 1 stack, not {step.radius}")
+        raise ValueError(f"a radius is at least 1 stack, not {_short(step.radius)}")
+    if step.radius > _LARGEST_RADIUS:
+        raise ValueError(f"a radius is {_LARGEST_RADIUS} stacks at most, not {_short(step.radius)}")
     if step.limit <= 0:
         raise ValueError(f"the limit of contrasts is positive, not {step.limit:g}")
 
@@ -70,3 +83,8 @@ def _check_output(output: Output) -> None:
     Encoding(codec, output.level, output.filter)
     if output.dtype:
         storage_dtype(output.dtype)
+
+
+def _short(number: float) -> str:
+    """Return a number as it is read, however many digits it has."""
+    return f"{number:g}" if abs(number) < 1e300 else "a number of hundreds of digits"

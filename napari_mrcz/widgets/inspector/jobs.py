@@ -112,12 +112,12 @@ def save_recipe(history: Sequence[Mapping[str, Any]], path: str, report: Report)
     MrczError
         If recipes cannot do it, or the disk refuses.
     """
-    from napari_mrcz.recipe.history import recipe_of
+    from napari_mrcz.recipe.history import save_recipe_of
 
     report("Writing the recipe", 0, 0)
     # Whoever chose the name of a recipe that exists agreed to have it replaced, images included.
     replaces = Path(path).exists()
-    recipe_of(history, path, overwrite=replaces).save(path, overwrite=replaces)
+    save_recipe_of(history, path, overwrite=replaces)
     return f"Saved {Path(path).name}. To do it to other movies: napari-mrcz correct -r {path} …"
 
 
