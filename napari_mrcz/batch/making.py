@@ -200,7 +200,7 @@ class Making(ABC):
             return False
         why = self._why_not_done(files, report)
         if why and not self.overwrite:
-            found = f"exists already, and is not the whole result: {why}"
+            found = f"exists already, and is not this result: {why}"
             raise MrczError(self.target, found, advice="Choose another name, or --overwrite it")
         return not why
 
