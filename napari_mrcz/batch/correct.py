@@ -156,6 +156,14 @@ class Correct(Making):
             options["neighbours"] = self.recorded().get("neighbours")
         return options
 
+    def planned(self) -> Outcome:
+        """Return what would be done, as far as that is known before KOMA knows all sums."""
+        planned = super().planned()
+        if planned.skipped and self.recipe.koma is not None:
+            note = "there already, and whole, if the same movies are averaged"
+            planned = replace(planned, notes=(note,))
+        return planned
+
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the movie."""
         with open_stack(self.source) as movie:

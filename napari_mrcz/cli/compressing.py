@@ -52,7 +52,7 @@ def compress(
         raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")
     if delete and group > 1:
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
-    besides = references(None, decimate)
+    besides = [*references(None, decimate), *_results(output)]
     _tell_of_compressed(files, besides)
     sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides, leave_references=True)
     tasks = [
@@ -74,14 +74,19 @@ def compress(
     _write_anew(tasks, "compressed", how)
 
 
+def _results(output: Path | None) -> list[Path]:
+    """Return the folder of the results, in which no movies are looked for."""
+    return [] if output is None else [output]
+
+
 def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
     """Say how many files in folders are left out, as they are MRCZ."""
+    from napari_mrcz.session.movies import movies_within
+
     folders = [named for named in paths if named.is_dir()]
-    found = [p for folder in folders for p in folder.rglob("*") if p.is_file()]
-    other = {file.resolve() for file in besides}
-    left = [p for p in found if p.suffix.lower() == COMPRESSED_SUFFIX and p.resolve() not in other]
-    if left:
-        files = "1 MRCZ file is" if len(left) == 1 else f"{len(left)} MRCZ files are"
+    found = [movies_within(folder, (COMPRESSED_SUFFIX,), besides)[0] for folder in folders]
+    if left := sum(map(len, found)):
+        files = "1 MRCZ file is" if left == 1 else f"{left} MRCZ files are"
         say(f"{files} compressed already and left out; convert writes such files anew")
 
 
@@ -101,7 +106,7 @@ def decompress(
 
     if suffix not in PLAIN_SUFFIXES:
         raise typer.BadParameter(f"--suffix is one of {' '.join(PLAIN_SUFFIXES)}")
-    sources = movies_in(files, (".mrcz",))
+    sources = movies_in(files, (".mrcz",), _results(output))
     tasks = [
         Recode(
             str(source),
@@ -141,7 +146,7 @@ def convert(
         raise typer.BadParameter(
             "--level and --filter need --codec: without it chunks are copied as they are"
         )
-    sources = movies_in(files, (".mrcz",))
+    sources = movies_in(files, (".mrcz",), _results(output))
     pairs = [(str(source), str(target_of(source, output, ".mrcz", files))) for source in sources]
     tasks: list[Recode | Repack] = [
         Repack(source, target, **how.making)

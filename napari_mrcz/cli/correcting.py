@@ -49,7 +49,7 @@ def correct(
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    sources, order = session_in(files, wanted)
+    sources, order = session_in(files, wanted, [output])
     if output.resolve() in {source.resolve().parent for source in sources}:
         # Corrected movies would pass for movies that were only compressed.
         raise typer.BadParameter("results need a folder of their own: --output")

@@ -59,7 +59,7 @@ def count(
 
     if threshold is not None and not threshold > 0:
         raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")
-    sources = movies_in(files, leave_references=True)
+    sources = movies_in(files, besides=[output], leave_references=True)
     targets = [target_of(source, output, ".mrcz", files) for source in sources]
     if events is not None and len(sources) > 1:
         raise typer.BadParameter("--events takes the electrons of one movie")

@@ -75,7 +75,7 @@ def microed(
     from napari_mrcz.stack import sweeps
 
     tasks = []
-    for sweep in sweeps(movies_in(files)):
+    for sweep in sweeps(movies_in(files, besides=[output])):
         task = RestoreNegatives(
             tuple(str(path.absolute()) for path in sweep),
             tuple(str(path.absolute()) for path in _targets(sweep, output, file_format, files)),

@@ -64,7 +64,7 @@ def movies_in(
         Of the movies in folders, also packed; those of all formats that are read where there are
         none.
     besides : sequence of Path
-        What in folders is no movie, such as a gain reference.
+        What in folders is no movie, such as a gain reference, and folders of results.
     leave_references : bool
         Leave out of folders what is a gain reference by its content or a reference by its name,
         and say so.
@@ -89,7 +89,9 @@ def movies_in(
     return found
 
 
-def session_in(paths: list[Path], recipe: Recipe) -> tuple[list[Path], str]:
+def session_in(
+    paths: list[Path], recipe: Recipe, results: Sequence[Path] = ()
+) -> tuple[list[Path], str]:
     """Return the movies of a session in order of acquisition, and say by what that is known.
 
     Single images in folders are left out: references, and sums where there are as many movies.
@@ -101,6 +103,8 @@ def session_in(paths: list[Path], recipe: Recipe) -> tuple[list[Path], str]:
         Files and folders.
     recipe : Recipe
         The files that it names are no movies.
+    results : sequence of Path
+        Folders of results, which are no movies of the session either.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def session_in(paths: list[Path], recipe: Recipe) -> tuple[list[Path], str]:
     from napari_mrcz.session.movies import images_beside, looks_at
     from napari_mrcz.session.order import GIVEN, NAMES, in_order
 
-    found, inside = _found(paths, (), references(recipe))
+    found, inside = _found(paths, (), [*references(recipe), *results])
     looks = looks_at(found)
     left = images_beside({file: looks[file] for file in inside}, sums=False)
     _tell_left(left)

@@ -51,7 +51,7 @@ def movies_within(
     suffixes : tuple of str
         Of the movies, also packed; those of all formats that are read where there are none.
     besides : collection of Path
-        Files that are no movies, such as a gain reference.
+        Files that are no movies, such as a gain reference, and folders of results.
 
     Returns
     -------
@@ -66,7 +66,8 @@ def movies_within(
     unread: list[Path] = []
     found = []
     walk = os.walk(folder, onerror=lambda error: unread.append(Path(error.filename)))
-    for inside, _, names in walk:
+    for inside, folders, names in walk:
+        folders[:] = [name for name in folders if Path(inside, name).resolve() not in other]
         files = (Path(inside, name) for name in names if name.lower().endswith(endings))
         found += [p for p in files if p.is_file() and p.resolve() not in other]
     return sorted(found, key=natural_key), sorted(unread, key=natural_key)
