@@ -131,14 +131,22 @@ def viewer(request: pytest.FixtureRequest, qtbot: PatientBot) -> Iterator[object
         yield request.getfixturevalue("viewer_model")
 
 
-@pytest.fixture
-def viewer_model(qtbot: PatientBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """Return a viewer without a canvas: its model, with the docks in a plain window."""
-    import napari
+@pytest.fixture(scope="session")
+def plugins_discovered() -> None:
+    """Find the plugins, as napari does for its first viewer."""
     from npe2 import PluginManager
-    from viewer_model import DockedViewer
 
     PluginManager.instance().discover()
+
+
+@pytest.fixture
+def viewer_model(
+    qtbot: PatientBot, plugins_discovered: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[object]:
+    """Return a viewer without a canvas: its model, with the docks in a plain window."""
+    import napari
+    from viewer_model import DockedViewer
+
     viewer = DockedViewer()
     monkeypatch.setattr(napari, "current_viewer", weakref.ref(viewer))
     yield viewer

@@ -502,7 +502,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("made", CASES)
+@pytest.mark.parametrize(
+    "made",
+    [pytest.param(made, marks=[pytest.mark.slow] * made.startswith("plain")) for made in CASES],
+)
 def test_a_bad_file_is_refused_or_warned_of_in_a_second_and_100_mb(good, folder, cost, made):
     kind, cases, least = CASES[made]
     count = 0
