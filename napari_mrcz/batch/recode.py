@@ -15,10 +15,9 @@ import numpy.typing as npt
 from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.source_files import Kept, SourceFiles
 from napari_mrcz.batch.task import staged
-from napari_mrcz.doctor import SURPLUS, diagnose
 from napari_mrcz.errors import MrczError, MrczWarning
 from napari_mrcz.format import Encoding, estimate
-from napari_mrcz.format.header import EXTRA_WORDS, HEADER_DTYPE
+from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
@@ -110,7 +109,7 @@ class Recode(Making):
             kept = ""
             if self.delete or self.judge:
                 odd = [str(warning.message).removeprefix(f"{movie.path}: ") for warning in heard]
-                kept = "; ".join([*(odd or _surplus(movie)), *_left_out(wanted, self.target)])
+                kept = "; ".join([*odd, *_left_out(wanted, self.target)])
         if self.delete and not kept:
             try:
                 notes.append(files.delete())
@@ -236,13 +235,6 @@ def _heard() -> Iterator[list[warnings.WarningMessage]]:
         warnings.warn(warning.message, warning.category, stacklevel=4)
 
 
-def _surplus(movie: Stack) -> list[str]:
-    """Return what an MRC file holds beside what its header speaks of."""
-    if movie.header is None or movie.path is None:
-        return []
-    return [finding.sentence for finding in diagnose(movie.path) if finding.field == SURPLUS]
-
-
 def _left_out(wanted: Stack, target: str) -> list[str]:
     """Return which parts of what is said of a movie are not in its result."""
     with open_stack(target) as written:
@@ -255,14 +247,10 @@ def _left_out(wanted: Stack, target: str) -> list[str]:
 def _is_kept(name: str, before: Any, after: Any) -> bool:
     if name == "labels":
         return {label for label in before if "MRCZ" not in label.upper()} <= set(after)
-    if name == "header":
-        if not before:
-            return True
-        words = ("nstart", "angles", *EXTRA_WORDS)
-        old, new = (np.frombuffer(raw, HEADER_DTYPE, 1)[0] for raw in (before, after))
-        return all(old[word].tobytes() == new[word].tobytes() for word in words)
     if name == "extended":
-        before, after = (None if e is None else e.as_map() for e in (before, after))
+        return bool(before == after)
+    if name == "header":
+        return other_words(before) == other_words(after)
     if name == "other":
         own = ("source", "extended", "header")
         before, after = ({k: v for k, v in d.items() if k not in own} for d in (before, after))

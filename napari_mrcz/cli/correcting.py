@@ -53,7 +53,7 @@ def correct(
     if output.resolve() in {source.resolve().parent for source in sources}:
         # Corrected movies would pass for movies that were only compressed.
         raise typer.BadParameter("results need a folder of their own: --output")
-    targets = [target_of(source, output, ".mrcz", files) for source in sources]
+    targets = [target_of(source, output, wanted.output.suffix, files) for source in sources]
     prepare(sources, targets, dry_run=how.dry_run)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
         wanted = _oriented(wanted, sources)

@@ -271,6 +271,7 @@ def _as_text(known: dict[str, Any], header: Header | None) -> list[str]:
         lines.append(f"  packed: {known['packed']}")
     if "voltage" in known:
         lines.append(f"  {known['voltage']:g} kV")
+    lines += [f"  note: {note}" for note in known["header"].get("notes", ())]
     lines += [f"  wrong or missing: {finding}" for finding in known["findings"]]
     sections = {
         "what was done": map(_without_details, step_entries(known["history"])),

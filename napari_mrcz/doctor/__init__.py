@@ -14,7 +14,6 @@ The pixels are never touched: a mended file has another header before the same b
 
 from napari_mrcz.doctor.diagnosis import diagnose
 from napari_mrcz.doctor.finding import Finding
-from napari_mrcz.doctor.geometry import SURPLUS
 from napari_mrcz.doctor.mending import Change, mend
 
-__all__ = ["SURPLUS", "Change", "Finding", "diagnose", "mend"]
+__all__ = ["Change", "Finding", "diagnose", "mend"]

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.doctor.finding import Patient
 
-__all__ = ["SURPLUS", "check_geometry"]
-
-SURPLUS = "file length"
-"""What the finding is called that a file holds more than its header speaks of."""
+__all__ = ["check_geometry"]
 
 # Atoms are 1 Å apart; nobody records a movie with pixels of a tenth of a millimetre.
 _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-3, 1e6
@@ -194,7 +191,7 @@ def _surplus(patient: Patient) -> Iterator[Finding]:
         return
     why = f"{surplus} bytes after the last frame are spoken of nowhere in the header."
     proposed = "Compare the frames with the original; other programs take no harm"
-    yield Finding(SURPLUS, why, f"{patient.nbytes} bytes", proposed)
+    yield Finding("file length", why, f"{patient.nbytes} bytes", proposed)
 
 
 def _counted(frames: int) -> str:

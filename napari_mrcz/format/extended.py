@@ -71,7 +71,8 @@ class ExtendedHeader:
     data : bytes
         Its bytes, as they are.
     frames : int
-        Frames of the file that it was written for; 0 where that is not known.
+        Frames of the file that it was written for; 0 where that is not known, -1 where they are
+        in another order now.
     byte_order : str
         "<" or ">", that file's.
     layout : tuple of int
@@ -170,7 +171,7 @@ class ExtendedHeader:
     def _count(self, record_nbytes: int) -> int:
         """Return the number of records: one for each frame, or as many as there are."""
         there = len(self.data) // record_nbytes
-        return min(there, self.frames or there, _MOST_RECORDS)
+        return min(there, self.frames if self.frames > 0 else there, _MOST_RECORDS)
 
     def _decode_serial_em(self) -> list[dict[str, Any]] | None:
         fields = _serial_em_fields(self.layout)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_mrcz.format.description import Description
     from napari_mrcz.format.extended import ExtendedHeader
 
-__all__ = ["build_header", "keep_depth", "set_frames", "source_header"]
+__all__ = ["build_header", "keep_depth", "other_words", "set_frames", "source_header"]
 
 _SIGNED = 1
 _MOST_LABELS = 10
@@ -201,6 +201,22 @@ def source_header(header: Header, kept: Any) -> Header:
             if labels[1:] == source.labels[: _MOST_LABELS - 1]:
                 labels = source.labels
     return replace(header, raw=own.tobytes(), labels=labels)
+
+
+def other_words(header: bytes) -> dict[str, bytes]:
+    """Return what a little-endian header says beside its frames: words of other programs, angles.
+
+    NINT and NREAL, which go with the extended header, and the sign of bytes, which goes with the
+    mode, are left out.
+    """
+    if not header:
+        return {}
+    record = np.frombuffer(header, HEADER_DTYPE).copy()[0]
+    record["imod_flags"] &= ~_SIGNED
+    words = {name: record[name].tobytes() for name in EXTRA_WORDS if name not in _LAYOUT}
+    if (record["angles"] != 90).any():
+        words["angles"] = record["angles"].tobytes()
+    return {name: word for name, word in words.items() if any(word)}
 
 
 def set_frames(record: Any, header: Header, frames: int) -> None:

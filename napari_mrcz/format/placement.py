@@ -521,8 +521,9 @@ def _counted_anew(file: RandomAccessFile, stated: Header, found: Placement) -> H
     header, count = found.header, len(found.index)
     if count == stated.nz:
         return header
+    codec = stated.codec and header.codec
     of_stated, of_true = (
-        pixel_size_of(stated.cell, stated.sampling, (stated.nx, stated.ny, n), stated.codec)
+        pixel_size_of(stated.cell, stated.sampling, (stated.nx, stated.ny, n), codec)
         for n in (stated.nz, count)
     )
     # The cell may be that of the frames which there were to be, or of those that there are.
@@ -557,7 +558,10 @@ def _of_kind(header: Header, codec: int, warn: Callable[[str], None]) -> Header:
     stated = header.mode + 1000 * header.codec
     what = "plain pixels" if not codec else f"blosc chunks ({CODEC_NAMES[codec]})"
     warn(f"the frames are {what}, where MODE {stated} says otherwise; they are read as they are")
-    return replace(header, codec=codec)
+    # Who wrote a wrong MODE wrote MZ as in plain files, or as 0, which means the same in both.
+    sizes = (header.nx, header.ny, header.nz)
+    size = pixel_size_of(header.cell, header.sampling, sizes, 0)
+    return replace(header, codec=codec, pixel_size=size)
 
 
 def _codec_at(file: RandomAccessFile, offset: int) -> int:

@@ -86,11 +86,13 @@ class FrameReader:
         self.warnings = layout.warnings
         header, footer = layout.header, layout.footer
         source = source_header(header, footer.other.get("header"))
+        sections = self._sections_per_volume()
         self.description = Description(
             pixel_size=header.pixel_size,
             axis_order=header.axis_order,
-            volume=header.is_volume and not header.is_volume_stack,
-            sections_per_volume=self._sections_per_volume(),
+            # A stack of volumes that does not come out even can only be shown as one.
+            volume=header.is_volume and sections is None,
+            sections_per_volume=sections,
             voltage=header.voltage,
             c3=header.c3,
             gain=header.gain,

@@ -139,6 +139,7 @@ def _header(old: Header, frames: int, packed_nbytes: int) -> bytes:
     record["nsymbt"] = old.nsymbt
     if old.codec != stated.codec:
         record["mode"] = old.mode + 1000 * old.codec
+        record["m"][2] = 0 if old.codec else frames if old.is_volume else 1
     set_frames(record, old, frames)
     if old.codec:
         record["packed_nbytes"] = packed_nbytes

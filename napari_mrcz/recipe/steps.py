@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
+
 __all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "notes_of"]
 
 Value = TypeVar("Value")
@@ -115,3 +117,8 @@ class Output:
     dtype: str = _key(
         "", 'Pixel type that values are rounded to, such as "int16"; empty leaves them as they are.'
     )
+
+    @property
+    def suffix(self) -> str:
+        """How the names of results end."""
+        return PLAIN_SUFFIXES[0] if self.codec == "none" else COMPRESSED_SUFFIX

@@ -15,11 +15,12 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
+from napari_mrcz.format.chunks import CODECS
 from napari_mrcz.software import software
 from napari_mrcz.stack.opening import open
-from napari_mrcz.stack.sources import FlattenedArray
+from napari_mrcz.stack.sources import FlattenedArray, unmasked
 from napari_mrcz.stack.stack import Stack, size_zyx
-from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PLAIN_SUFFIXES, SUFFIXES
 from napari_mrcz.threads import start_to_the_end
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def write(
     ----------
     path : path-like
         The file; its suffix decides whether it is compressed (`.mrcz`) or plain (`.mrc`, `.mrcs`,
-        `.map`, `.st`, `.rec`, `.ali`, `.preali`), unless `codec` does.
+        `.map`, `.st`, `.rec`, `.ali`, `.preali`).
     frames : Stack, ndarray, dask array or iterable of ndarray
         Shape (n, y, x), or (y, x) for one frame, or (v, z, y, x) for a stack of volumes; or frames
         (y, x) one by one, as many as will come. All kinds are streamed.
@@ -83,7 +84,8 @@ def write(
     pixel_size : float or sequence of float, optional
         One number, (y, x) or (z, y, x), in Å; the stack's own by default.
     codec : {"auto", "zstd", "lz4", "lz4hc", "zlib", "blosclz", "none"}
-        "auto" is zstd for `.mrcz` and none for the others.
+        "auto" is zstd for `.mrcz` and none for the others; a codec that contradicts the suffix is
+        refused.
     level : int
         1 (fast) to 9 (small).
     filter : {"auto", "none", "shuffle", "bitshuffle"}
@@ -107,7 +109,8 @@ def write(
     Raises
     ------
     MrczError
-        If the frames cannot be stored without loss, the file exists, or the disk refuses.
+        If the frames cannot be stored without loss, pixels are masked, codec and suffix contradict
+        each other, the file exists, or the disk refuses.
     ValueError
         If an option is none of those listed.
     """
@@ -199,7 +202,11 @@ def _one_by_one(
         found = f"a {type(frames).__name__}, where frames are expected"
         raise MrczError(path, found) from None
     # Copies: whatever makes frames one by one may well put them all into the same array.
-    as_frame = np.asarray if isinstance(frames, Sequence) else np.array
+    convert = np.asarray if isinstance(frames, Sequence) else np.array
+
+    def as_frame(frame: Any) -> npt.NDArray[Any]:
+        return convert(unmasked(frame))
+
     first = next(iterator, None)
     if first is None:
         raise MrczError(path, "no frames to write")
@@ -248,9 +255,17 @@ def _codec(path: Path, codec: str | None) -> str:
             f"the suffix {suffix!r} is none that is written" if suffix else "no suffix",
             advice=f"Use one of {' '.join(SUFFIXES)}",
         )
+    compressed = suffix == COMPRESSED_SUFFIX
     if codec == "auto":
-        return "zstd" if suffix == COMPRESSED_SUFFIX else "none"
-    return codec or "none"
+        return "zstd" if compressed else "none"
+    codec = codec or "none"
+    if compressed and codec == "none":
+        found = "is a name for compressed frames, and the codec is none"
+        raise MrczError(path, found, advice=f"Name it {PLAIN_SUFFIXES[0]}, or choose a codec")
+    if not compressed and codec in CODECS:
+        found = f"is a name for plain frames, and the codec is {codec}"
+        raise MrczError(path, found, advice=f"Name it {COMPRESSED_SUFFIX}, or choose no codec")
+    return codec
 
 
 def _in_background(work: Callable[[], Result]) -> Future[Result]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.errors import MrczError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -73,7 +75,7 @@ class ArraySource:
     """
 
     def __init__(self, array: Any) -> None:
-        self._array = array
+        self._array = unmasked(array) if isinstance(array, np.ma.MaskedArray) else array
         self._dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
 
     @property
@@ -89,7 +91,7 @@ class ArraySource:
 
     def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
         """Give one frame; a view where the array is in memory."""
-        pixels = np.asarray(self._array[frame], self._dtype)
+        pixels = np.asarray(unmasked(self._array[frame]), self._dtype)
         if out is None:
             return pixels
         out[...] = pixels
@@ -97,10 +99,29 @@ class ArraySource:
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
         """Give part of a frame."""
-        return np.asarray(self._array[(frame, *window)], self._dtype)
+        return np.asarray(unmasked(self._array[(frame, *window)]), self._dtype)
 
     def close(self) -> None:
         """Do nothing: the array belongs to whoever made it."""
+
+
+def unmasked(array: Any) -> Any:
+    """Return an array without the mask that it does not need.
+
+    Raises
+    ------
+    MrczError
+        If pixels are masked: no file would say so, and they would come back as good ones.
+    """
+    if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):
+        array = array.compute()  # dask's: only it knows the mask
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    if count := int(np.ma.getmaskarray(array).sum()):
+        found = f"an array in which {count} pixels are masked, where MRC has no mask"
+        advice = "Fill them first, e.g. with array.filled(0), and save the mask beside it"
+        raise MrczError(None, found, advice=advice)
+    return array.data
 
 
 class CachedSource:
@@ -331,6 +352,15 @@ class SelectedSource:
     def shape(self) -> tuple[int, int, int]:
         """Frames, rows, columns."""
         return len(self._frames), len(self._rows), len(self._columns)
+
+    @property
+    def first(self) -> tuple[int, int, int] | None:
+        """First column, row and frame in the other source; None where some are left out between."""
+        parts = (self._columns, self._rows, self._frames)
+        if any(part.step != 1 for part in parts):
+            return None
+        column, row, frame = (part.start for part in parts)
+        return column, row, frame
 
     @property
     def dtype(self) -> np.dtype[Any]:

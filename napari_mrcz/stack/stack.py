@@ -283,8 +283,10 @@ class Stack:
             raise TypeError(f"{said}, which {type(correction).__name__!r} has not")
         step = dict(correction.describe())
         description = replace(self._description, history=(*self.history, step))
-        beneath = CachedSource(self._source, self._cache.peek)
-        return self._with(CorrectedSource(beneath, correction), description)
+        source = CorrectedSource(CachedSource(self._source, self._cache.peek), correction)
+        if source.shape != self.shape:
+            description = replace(description, start=(0, 0, 0))
+        return self._with(source, description)
 
     def group(self, size: int, rest: str = "keep") -> Stack:
         """Return a lazy stack of the sums of `size` consecutive frames each.
@@ -320,7 +322,7 @@ class Stack:
             warnings.warn(MrczWarning(f"{self.path or 'stack'}: {said}"), stacklevel=2)
         grouped = {"frames": len(self), "frames_per_group": size}
         grouped["frames_in_last_group"] = left if left and rest == "keep" else size
-        metadata = {**self.metadata, GROUPED: grouped} if size > 1 else self.metadata
+        metadata = dict(self._description.metadata) | ({GROUPED: grouped} if size > 1 else {})
         return self._with(source, replace(self._description, metadata=metadata))
 
     def select(
@@ -342,8 +344,16 @@ class Stack:
             If nothing is left.
         """
         source = SelectedSource(self._source, frames, rows, columns)
-        depth = self._description.sections_per_volume if len(self) == source.shape[0] else None
-        return self._with(source, replace(self._description, sections_per_volume=depth))
+        description = self._description
+        depth = description.sections_per_volume if len(self) == source.shape[0] else None
+        first, extended = source.first, description.extended
+        start = (0, 0, 0)
+        if first is not None:
+            start = tuple(a + b for a, b in zip(description.start, first, strict=True))  # type: ignore[assignment]
+        elif extended is not None:
+            extended = replace(extended, frames=-1)
+        changes: dict[str, Any] = {"sections_per_volume": depth, "start": start}
+        return self._with(source, replace(description, extended=extended, **changes))
 
     def cached(self, *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES) -> Stack:
         """Return the same frames, read ahead and kept in memory as the constructor has it."""

@@ -216,7 +216,8 @@ class Corrections:
         outliers: Mapping[str, Any] | None = None,
         koma: KomaNormalization | None = None,
     ) -> Outcome:
-        target = (self._out / "corrected" / movie.source).with_suffix(".mrcz").absolute()
+        target = self._out / "corrected" / movie.source
+        target = target.with_suffix(self._recipe.output.suffix).absolute()
         replaces = self._ledger.may_replace(target, movie.source, overwrite=self._overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not self._ledger.owns(target, movie.source):
