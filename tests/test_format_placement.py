@@ -178,12 +178,13 @@ def test_frames_are_those_that_are_there(folder, shape, stated, suffix, volume, 
         assert size == SIZE
     again, size_again, is_volume = repaired(path)
     np.testing.assert_array_equal(again, pixels)
-    assert size_again == size
+    assert size_again == pytest.approx(size)
     assert is_volume == volume
     mend(path, diagnose(path), target=folder / f"mended{suffix}", overwrite=True)
     found, size_mended, is_volume, warned = read(folder / f"mended{suffix}")
     np.testing.assert_array_equal(found, pixels)
-    assert (size_mended, is_volume, warned) == (size, volume, [])
+    assert size_mended == pytest.approx(size)
+    assert (is_volume, warned) == (volume, [])
 
 
 @pytest.mark.parametrize("suffix", [".mrc", ".mrcz"])
