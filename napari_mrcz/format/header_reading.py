@@ -123,7 +123,8 @@ def parse_header(raw: bytes, path: str | PathLike[str]) -> Header:
         byte_order=order,
         unsigned_bytes=imod and not int(record["imod_flags"]) & 1,
         pixel_size=pixel_size_of(cell, sampling, (nx, ny, nz), codec),
-        is_volume=holds_volume(ispg, sampling[2], (nz, ny, nx), path, labels),
+        # Where frames are compressed, MZ is how `mrcz` cuts a stack into a list.
+        is_volume=holds_volume(ispg, 0 if codec else sampling[2], (nz, ny, nx), path, labels),
         extra=_extra(record),
         notes=tuple(both.notes),
         raw=raw,

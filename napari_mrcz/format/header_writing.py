@@ -232,7 +232,7 @@ def set_frames(record: Any, header: Header, frames: int) -> None:
         Frames that there will be.
     """
     depth = int(record["m"][2])
-    follows = depth in (int(record["n"][2]), header.nz)
+    follows = depth > 0 and depth in (int(record["n"][2]), header.nz)
     if follows and (header.is_volume or depth != 1):
         record["m"][2] = frames
     record["n"][2] = frames

@@ -530,7 +530,7 @@ def _counted_anew(file: RandomAccessFile, stated: Header, found: Placement) -> H
     size, other = (of_stated, of_true) if count < found.announced else (of_true, of_stated)
     if _is_isotropic(other) and not _is_isotropic(size):
         size = other
-    shape, depth = (count, header.ny, header.nx), header.sampling[2]
+    shape, depth = (count, header.ny, header.nx), 0 if codec else header.sampling[2]
     volume = holds_volume(header.ispg, depth, shape, file.path, header.labels)
     return replace(header, nz=count, pixel_size=size, is_volume=header.is_volume or volume)
 
