@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from napari_mrcz.format.description import Description
     from napari_mrcz.format.extended import ExtendedHeader
 
-__all__ = ["build_header", "keep_depth", "other_words", "set_frames", "source_header"]
+__all__ = [
+    "build_header",
+    "has_unsigned_bytes",
+    "keep_depth",
+    "other_words",
+    "set_frames",
+    "source_header",
+]
 
 _SIGNED = 1
 _MOST_LABELS = 10
@@ -201,6 +208,14 @@ def source_header(header: Header, kept: Any) -> Header:
             if labels[1:] == source.labels[: _MOST_LABELS - 1]:
                 labels = source.labels
     return replace(header, raw=own.tobytes(), labels=labels)
+
+
+def has_unsigned_bytes(header: bytes) -> bool:
+    """Whether a little-endian header says by IMOD's flag that bytes are unsigned."""
+    if not header:
+        return False
+    record = np.frombuffer(header, HEADER_DTYPE)[0]
+    return record["imod_stamp"] == IMOD_STAMP and not int(record["imod_flags"]) & _SIGNED
 
 
 def other_words(header: bytes) -> dict[str, bytes]:

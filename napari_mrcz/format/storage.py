@@ -61,7 +61,10 @@ class Storage:
     @property
     def mode(self) -> int:
         """The pixel mode in the header."""
-        return FOUR_BIT if self.four_bit else MODE_OF_DTYPE[self.stored]
+        if self.four_bit:
+            return FOUR_BIT
+        # Mode 0 of unsigned bytes, where IMOD's flag says so.
+        return 0 if self.stored == np.uint8 else MODE_OF_DTYPE[self.stored]
 
     def fit(self, frame: Frame, index: int) -> Frame:
         """Give the frame in its stored dtype, contiguous and little-endian."""

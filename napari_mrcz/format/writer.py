@@ -22,7 +22,7 @@ from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES
-from napari_mrcz.format.header_writing import build_header
+from napari_mrcz.format.header_writing import build_header, has_unsigned_bytes
 from napari_mrcz.format.limits import LARGEST_JSON, check_content, most_values
 from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
@@ -139,6 +139,9 @@ def write_frames(
     description = _storable(path, description)
     only_once = iter(frames) is frames
     storage, _ = choose_storage(path, samples, dtype, encoding, wide=only_once)
+    bytes_ = storage.final == np.uint8 and not (storage.four_bit or encoding.number)
+    if bytes_ and has_unsigned_bytes(description.header):
+        storage = replace(storage, stored=storage.final)
     work = _Work(frames, total, threads or processors(), progress)
     try:
         with AtomicFile(path, overwrite=overwrite) as file:
