@@ -138,7 +138,7 @@ def write_frames(
     """
     description = _storable(path, description)
     only_once = iter(frames) is frames
-    storage, _ = choose_storage(path, samples, dtype, encoding, wide=only_once)
+    storage = choose_storage(path, samples, dtype, encoding, wide=only_once)[0]
     bytes_ = storage.final == np.uint8 and not (storage.four_bit or encoding.number)
     if bytes_ and has_unsigned_bytes(description.header):
         storage = replace(storage, stored=storage.final)
@@ -147,7 +147,7 @@ def write_frames(
         with AtomicFile(path, overwrite=overwrite) as file:
             _write_file(file, work, description, storage, footer=footer)
     except TooWideForMode0:
-        storage, _ = choose_storage(path, samples, dtype, encoding, wide=True)
+        storage = choose_storage(path, samples, dtype, encoding, wide=True)[0]
         with AtomicFile(path, overwrite=overwrite) as file:
             _write_file(file, work, description, storage, footer=footer)
 
