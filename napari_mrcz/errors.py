@@ -107,6 +107,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
+        if type(error).__name__ == "ZstdError" and "not enough memory" in str(error):
+            return True
         if isinstance(error, RuntimeError) and str(error).startswith("can't start new thread"):
             return True
         if isinstance(error, ImportError) and any(said in str(error) for said in _UNLOADABLE):

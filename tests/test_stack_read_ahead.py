@@ -371,6 +371,8 @@ def test_of_large_frames_no_more_than_four_are_in_memory(way):
             assert value(shown) == frame
         assert most <= 4
     del shown
+    for thread in {thread for _, thread in source.reads} - {threading.main_thread()}:
+        thread.join(PATIENCE)  # closing does not wait for it
     assert alive(source) == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from napari_mrcz.cli.progress import bar, say, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.extras import need_matplotlib
+from napari_mrcz.threads import processors
 
 __all__ = ["add_to"]
 
@@ -96,7 +96,6 @@ def _draw(frame: object, folder: Path) -> None:
         blocks = curves.by_block(one)
         advance("figure 3: metadata", 4, 5)
         metadata = curves.serialisations()
-    processors = os.cpu_count() or 1
-    draw_compression(doses, levels, threads, blocks, processors, folder / "compression.png")
+    draw_compression(doses, levels, threads, blocks, processors(), folder / "compression.png")
     draw_serialisation(metadata, folder / "serialisation.png")
     say(f"figures are in {folder}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from napari_mrcz.format.chunks import compress
 from napari_mrcz.format.encoding import Encoding, choose_encoding, excerpt, shannon_fraction
-from napari_mrcz.threads import in_order
+from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +106,7 @@ def by_block(frame: Frame, blocks: Sequence[int] = BLOCKS) -> list[Curve]:
 
 def by_threads(frame: Frame, most: int = 0) -> list[Curve]:
     """Give figure 2c: zstd-1 and lz4-9, several frames at a time, up to twice the processors."""
-    threads = tuple(range(1, (most or 2 * (os.cpu_count() or 1)) + 1))
+    threads = tuple(range(1, (most or 2 * processors()) + 1))
     curves = []
     for codec, level in (("zstd", 1), ("lz4", 9)):
         encoding = choose_encoding(Encoding(codec, level), [excerpt(frame)], frame.nbytes)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.threads import processors
+from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +52,8 @@ def over_neighbours(
         some = pixels[start : start + _CHUNK]
         return work(some, *_neighbours(some, shape))
 
-    with ThreadPoolExecutor(processors(), thread_name_prefix="napari-mrcz-outliers") as pool:
-        parts = pool.map(chunk, range(0, max(1, len(pixels)), _CHUNK))
+    starts = range(0, max(1, len(pixels)), _CHUNK)
+    with in_order(chunk, starts, processors(), "napari-mrcz-outliers") as parts:
         return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 

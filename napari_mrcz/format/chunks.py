@@ -245,16 +245,19 @@ def decoded(decode: Callable[[], object], header: ChunkHeader) -> bool:
     """
     needed = _working_nbytes(header.blocksize, header.nbytes)
     for _ in range(_ATTEMPTS):
-        if not has_room(needed):
-            break
+        _check_room(needed, header.nbytes)
         try:
             decode()
         except (RuntimeError, ValueError):
             continue
         return True
-    if has_room(needed):
-        return False
-    raise NotEnoughMemory(None, f"decompressing {size_text(header.nbytes)}")
+    _check_room(needed, header.nbytes)
+    return False
+
+
+def _check_room(needed: int, frame_nbytes: int) -> None:
+    if not has_room(needed):
+        raise NotEnoughMemory(None, f"decompressing {size_text(frame_nbytes)}")
 
 
 def _working_nbytes(block_nbytes: int, frame_nbytes: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
@@ -214,7 +214,9 @@ def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
             if error.path is not None:
                 raise
             raise NotEnoughMemory(storage.path, error.what, frame=index) from None
-        except MemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             what = f"making and storing a frame of {size_text(frame_nbytes)}"
             raise NotEnoughMemory(storage.path, what, frame=index) from None
 

@@ -11,7 +11,6 @@ weights and masks, is done with the few thousand codes instead of millions of pi
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.neighbours import over_neighbours
 from napari_mrcz.correction.outliers.background import Background
-from napari_mrcz.threads import processors
+from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -284,5 +283,9 @@ def _by_strips(
     """Do the rows (top, bottom) of an image, several strips at a time; give what the work gives."""
     height = max(1, _STRIP // shape[1])
     tops = range(0, shape[0], height)
-    with ThreadPoolExecutor(processors(), thread_name_prefix="napari-mrcz-outliers") as pool:
-        yield from pool.map(lambda top: work(top, min(shape[0], top + height)), tops)
+
+    def strip(top: int) -> npt.NDArray[Any]:
+        return work(top, min(shape[0], top + height))
+
+    with in_order(strip, tops, processors(), "napari-mrcz-outliers") as strips:
+        yield from strips
