@@ -22,6 +22,7 @@ from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.suffixes import COMPRESSED_SUFFIX
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
@@ -138,10 +139,13 @@ class Recode(Making):
         """Return how many bytes the result will take, by excerpts of a few frames."""
         if self.decimate or self.group > 1:
             return 0
+        codec = self.codec
+        if codec == "auto":
+            codec = "zstd" if self.target.endswith(COMPRESSED_SUFFIX) else "none"
         with open_stack(self.source) as movie:
-            if self.codec == "none":
+            if codec == "none":
                 return movie.size * np.dtype(self.dtype or movie.dtype).itemsize
-            encoding = Encoding(self.codec, self.level, self.filter, self.block_size)
+            encoding = Encoding(codec, self.level, self.filter, self.block_size)
             found = estimate(self.target, sample_frames(movie), encoding, self.dtype)
             return round(found.frame_nbytes * len(movie))
 

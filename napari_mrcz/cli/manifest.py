@@ -111,7 +111,10 @@ def _read(path: Path) -> list[dict[str, Any]]:
         if path.suffix.lower() == ".jsonl":
             rows = [json.loads(line) for line in text.splitlines()]
         else:
-            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            table = csv.DictReader(io.StringIO(text, newline=""))
+            if tuple(table.fieldnames or ()) != _COLUMNS:
+                raise ValueError("other columns")
+            rows = list(table)
         return [{name: row[name] for name in _COLUMNS} for row in rows]
     except OSError as error:
         raise MrczError(path, f"cannot be read: {error.strerror}") from error
