@@ -10,6 +10,7 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import distributed
@@ -399,7 +400,9 @@ def test_files_are_told_of_when_the_scheduler_was_lost_before_they_were_sent():
     """As between the sums of a session and what is corrected by them."""
 
     class Lost:
-        def nthreads(self):
+        scheduler = SimpleNamespace(ncores=None)
+
+        def sync(self, function, **options):
             raise OSError("Timed out trying to connect to tcp://127.0.0.1:8786 after 10 s")
 
     tasks = [Correct(name, f"{name}.mrcz", Recipe()) for name in ("a", "b")]

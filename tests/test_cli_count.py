@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_no_more_frames_are_under_way_than_keep_the_workers_busy(movie, tmp_path
             Future.under_way += 1
             most = max(most, Future.under_way)
 
-        def result(self):
+        def result(self, timeout):
             return self.value
 
         def release(self):
@@ -152,7 +153,9 @@ def test_no_more_frames_are_under_way_than_keep_the_workers_busy(movie, tmp_path
         def scatter(self, value, **_):
             return value
 
-        def nthreads(self):
+        scheduler = SimpleNamespace(ncores=None)
+
+        def sync(self, function, **_):
             return {"one": 1, "other": 1}
 
         def submit(self, function, *arguments, **_):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 from napari_mrcz.batch.event_table import EventTable
 from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.parcels import Parcel, Parcels, pack, unpack
+from napari_mrcz.batch.scheduler import PATIENCE_S, SchedulerLost, ask, result_of, watched
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
 from napari_mrcz.format import Encoding, write_frames
@@ -85,6 +86,8 @@ class CountElectrons(Making):
         """
         overwrite = self.overwrite or there
         check_target(Path(self.target), overwrite=overwrite)
+        if self.client is not None:
+            ask(self.client)  # one that is lost is known before a fit is made
         with ExitStack() as opened:
             table = None
             if self.events:
@@ -183,8 +186,11 @@ class _Run:
         with closing(Parcels(self._movie, self._source)) as parcels:
             # What all frames need is sent once to every worker.
             what = _Work(self._counting, parcels, with_events=self._table is not None)
-            work = client.scatter(what, broadcast=True, hash=False)
-            most = max(1, sum(client.nthreads().values())) * _QUEUED
+            most = max(1, ask(client)) * _QUEUED
+            work = watched(
+                client,
+                lambda: client.scatter(what, broadcast=True, hash=False, timeout=PATIENCE_S),
+            )
             pending: deque[Any] = deque()
             try:
                 for parcel in parcels:
@@ -197,10 +203,11 @@ class _Run:
                 while pending:
                     yield self._received(pending.popleft())
             finally:
-                client.cancel([*pending, work])
+                with suppress(SchedulerLost):
+                    watched(client, lambda: client.cancel([*pending, work]))
 
     def _received(self, future: Any) -> _Counted:
-        counts, events = future.result()
+        counts, events = result_of(self._client, future)
         future.release()
         self.n_returned += len(counts) + len(events)
         return unpack(counts), Events(*unpack(events)) if events else _NO_EVENTS

@@ -6,9 +6,11 @@ import os
 import time
 from dataclasses import replace
 from itertools import islice
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
+from napari_mrcz.batch.scheduler import SchedulerLost, ask, next_of, result_of, watched
 from napari_mrcz.errors import MrczError, is_out_of_memory
 from napari_mrcz.texts import failure_text
 from napari_mrcz.threads import limit_threads, thread_limit
@@ -22,8 +24,6 @@ __all__ = ["attempt", "run_all"]
 
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3
-# What dask raises where they are gone for good.
-_LOST = ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError")
 # Of what a task may raise besides `MrczError`, what concerns its file.
 _FAILURES = (OSError, ValueError, ArithmeticError, ImportError)
 # Tasks sent ahead, for each thread of the workers.
@@ -56,46 +56,38 @@ def run_all(
         for task in tasks:
             yield attempt(task, _about(task, report))
         return
-    from dask.distributed import as_completed
-
     # No more than keep the workers busy: what a task carries (a sum, say) waits where it is made.
     waiting = iter(tasks)
+    submitted: dict[Any, Task] = {}
+    unsent: list[Task] = []
+    done: SimpleQueue[Any] = SimpleQueue()
+
+    def send(n: int) -> None:
+        for task in islice(waiting, n):
+            unsent.append(task)
+            future = _submit(client, task)
+            submitted[future] = unsent.pop()
+            future.add_done_callback(done.put)
+
     try:
-        workers = max(1, sum(client.nthreads().values()))
-    except Exception:  # whatever dask calls it, the scheduler was lost before
-        yield from (_lost(task) for task in waiting)
-        return
-    first = list(islice(waiting, workers * _QUEUED))
-    submitted = {_submit(client, task): task for task in first}
-    completed = as_completed(list(submitted), loop=client.loop)
-    for future in completed:
-        task = submitted.pop(future)
-        try:
-            outcome = future.result()
-        except Exception as error:  # the workers themselves failed
-            outcome = _undone(task, error)
-        future.release()
-        yield outcome
-        for another in islice(waiting, 1):
+        send(max(1, ask(client)) * _QUEUED)
+        while submitted:
+            future = next_of(client, done)
             try:
-                more = _submit(client, another)
-            except Exception as error:  # the scheduler is lost, and with it all that wait
-                yield from (_undone(task, error) for task in (another, *waiting))
-                break
-            submitted[more] = another
-            completed.add(more)
-
-
-def _undone(task: Task, error: Exception) -> Outcome:
-    """Give the outcome of a task that no worker did."""
-    if type(error).__name__ in _LOST:
-        return _lost(task)
-    return Outcome(task.source, error=f"{task.source}: {type(error).__name__}: {error}")
-
-
-def _lost(task: Task) -> Outcome:
-    said = "the scheduler or its workers were lost; start them again, and this for what is left"
-    return Outcome(task.source, error=f"{task.source}: {said}")
+                outcome = result_of(client, future)
+            except SchedulerLost:
+                raise
+            except Exception as error:  # the workers themselves failed
+                task = submitted[future]
+                said = f"{task.source}: {type(error).__name__}: {error}"
+                outcome = Outcome(task.source, error=said)
+            del submitted[future]
+            future.release()
+            yield outcome
+            send(1)
+    except SchedulerLost as lost:
+        for task in (*submitted.values(), *unsent, *waiting):
+            yield Outcome(task.source, error=f"{task.source}: {lost}")
 
 
 def _submit(client: Any, task: Task) -> Any:
@@ -103,7 +95,10 @@ def _submit(client: Any, task: Task) -> Any:
         # A worker that takes over from one that died may find its result.
         task = replace(task, overwrite=True)  # type: ignore[type-var]
     threads = thread_limit() or 1
-    return client.submit(_attempt_alone, task, threads, retries=_ATTEMPTS, pure=False)
+    return watched(
+        client,
+        lambda: client.submit(_attempt_alone, task, threads, retries=_ATTEMPTS, pure=False),
+    )
 
 
 def _attempt_alone(task: Task, threads: int) -> Outcome:

@@ -5,14 +5,17 @@ Those that are started here are set up for images, and Ctrl-C ends them without 
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from napari_mrcz.batch.scheduler import close
 from napari_mrcz.batch.worker import untold
 from napari_mrcz.errors import MrczError
+from napari_mrcz.texts import failure_text
 
 if sys.platform != "win32":
     from multiprocessing import resource_tracker
@@ -31,6 +34,10 @@ _OF_WORKERS = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
 }
+# What dask's log has to say of workers that end while they start.
+_OF_STARTING = (
+    "distributed.nanny", "distributed.core", "distributed.worker", "tornado.application",
+)  # fmt: skip
 # Of whoever sends tasks: an average is as large as a frame, which is no reason for a warning.
 _OF_SENDERS = {"distributed.admin.large-graph-warning-threshold": "1 PiB"}
 
@@ -73,28 +80,65 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
         except OSError as error:
             advice = "Start one with: dask scheduler"
             raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error
-        with untold(), client, dask.config.set(_OF_SENDERS):
+        with ExitStack() as closing:
+            closing.enter_context(untold())
+            closing.callback(close, client)
+            closing.enter_context(dask.config.set(_OF_SENDERS))
             yield client
         return
     with ExitStack() as closing:
         closing.enter_context(untold())
         with _interrupts_waiting():
             with dask.config.set(_OF_WORKERS):
-                # A thread each: one task keeps all its worker's processors busy by itself.
-                local = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    # Any port: the usual one is taken where another cluster runs, which warns.
-                    dashboard_address="127.0.0.1:0",
-                    preload=["napari_mrcz.batch.worker"],
-                )
+                local = _local(LocalCluster, workers)
             closing.enter_context(local)
             # On one machine results come straight from the workers, not by way of the scheduler.
             client = Client(local, set_as_default=False, direct_to_workers=True)
-            closing.enter_context(client)
+            closing.callback(close, client)
         closing.enter_context(dask.config.set(_OF_SENDERS))
         yield client
+
+
+def _local(cluster: Any, workers: int) -> Any:
+    """Start workers here, with a thread each: one task keeps all its processors busy by itself.
+
+    Raises
+    ------
+    MrczError
+        If one ends while it starts.
+    """
+    logs = [logging.getLogger(name) for name in _OF_STARTING]
+    for log in logs:
+        log.addFilter(_nothing)  # what ended them is said once
+    try:
+        return cluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # Any port: the usual one is taken where another cluster runs, which warns.
+            dashboard_address="127.0.0.1:0",
+            preload=["napari_mrcz.batch.worker"],
+        )
+    except Exception as error:  # whatever dask calls it
+        advice = "Ask for fewer --workers, or see whether there is memory for them"
+        said = f"{workers} workers cannot be started: {'; '.join(_causes(error))}"
+        raise MrczError(None, said, advice=advice) from error
+    finally:
+        for log in logs:
+            log.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+def _causes(error: BaseException | None) -> list[str]:
+    """Return an error and what led to it, each once, as parts of a line."""
+    said = []
+    while error is not None:
+        said.append(failure_text(error).splitlines()[0].rstrip("."))
+        error = error.__cause__
+    return list(dict.fromkeys(said))
 
 
 @contextmanager
