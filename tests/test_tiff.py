@@ -53,17 +53,22 @@ def assert_part(path, frames, said):
     n=st.integers(1, 5),
     dtype=st.sampled_from(DTYPES[:-1]),
     kind=st.sampled_from(["plain", "imagej", "ome", "shaped", "contiguous", "bigtiff"]),
-    compression=st.sampled_from([None, None, "zlib", "zstd", "packbits"]),
+    compression=st.sampled_from([None, None, "zlib", "zstd", "packbits", "lzw"]),
     rows=st.sampled_from([None, 3]),
     tile=st.booleans(),
     predictor=st.booleans(),
+    data=st.data(),
 )
-def test_frames_of_tifffile(tmp_path_factory, n, dtype, kind, compression, rows, tile, predictor):
+def test_frames_of_tifffile(
+    tmp_path_factory, n, dtype, kind, compression, rows, tile, predictor, data
+):
     frames = movie(n, dtype)
     path = tmp_path_factory.mktemp("tiff") / "movie.tif"
     byteorder = ">" if dtype.startswith(">") else "<"
-    options = {"photometric": "minisblack", "compression": compression, "byteorder": byteorder}
-    if compression in ("zlib", "zstd") and predictor and np.dtype(dtype).kind in "iu":
+    white = data.draw(st.booleans()) and np.dtype(dtype).kind == "u" and kind != "imagej"
+    photometric = "miniswhite" if white else "minisblack"
+    options = {"photometric": photometric, "compression": compression, "byteorder": byteorder}
+    if compression in ("zlib", "zstd", "lzw") and predictor and np.dtype(dtype).kind in "iu":
         options["predictor"] = True
     options |= {"tile": (16, 16)} if tile else {"rowsperstrip": rows}
     if kind == "imagej" and (compression or np.dtype(dtype).str[1:] not in ("u1", "u2", "f4")):
@@ -97,12 +102,15 @@ def test_frames_of_pillow(tmp_path, compression, dtype):
     assert_read(path, frames)
 
 
-def test_lzw_needs_no_further_package(tmp_path):
-    frames = movie(3, "u1")
-    images = [Image.fromarray(frame) for frame in frames]
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "i2", "i4", "f4"])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_lzw_needs_no_further_package(tmp_path, dtype, predictor):
+    frames = movie(3, dtype)
     path = tmp_path / "movie.tif"
-    images[0].save(path, save_all=True, append_images=images[1:], compression="tiff_lzw")
-    with mock.patch.dict("sys.modules", {"imagecodecs": None}):
+    byteorder = ">" if dtype.startswith(">") else "<"
+    tifffile.imwrite(path, frames, photometric="minisblack", compression="lzw", rowsperstrip=4,
+                     predictor=predictor and dtype != "f4", byteorder=byteorder)  # fmt: skip
+    with mock.patch("napari_mrcz.stack.tiff.TiffFrames._pages", side_effect=AssertionError):
         assert_read(path, frames)
 
 
@@ -319,7 +327,7 @@ def test_a_file_cut_off_anywhere_gives_its_whole_frames_or_an_error(tmp_path_fac
 @pytest.mark.parametrize("shape", [(5, 10, 12, 3), (10, 12, 4)])
 def test_colours_are_refused(tmp_path, shape):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8), photometric="rgb")
-    with pytest.raises(nm.MrczError, match="Colour images are not read"):
+    with pytest.raises(nm.MrczError, match="Colour images and pages with a depth are not read"):
         nm.open(tmp_path / "a.tif")
 
 
@@ -445,3 +453,17 @@ def test_a_stack_is_pickled_closed_and_read_again(tmp_path):
         path.write_bytes(path.read_bytes() + b"\0")
         with pytest.raises(nm.MrczError, match="changed by another program"):
             _ = stack[0]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_too_little_memory_is_not_damage(tmp_path, compression):
+    path = tmp_path / "movie.tif"
+    tifffile.imwrite(path, movie(), photometric="minisblack", compression=compression)
+    with nm.open(path) as stack:
+        decode = "napari_mrcz.stack.tiff.TiffFrames._decode"
+        with (
+            mock.patch(decode, side_effect=MemoryError),
+            pytest.raises(MemoryError, match="a frame of 240 B"),
+        ):
+            _ = stack[1]
+        np.testing.assert_array_equal(stack[1], movie()[1, ::-1])

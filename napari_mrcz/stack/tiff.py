@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import threading
 import warnings
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, MrczWarning, NotEnoughMemory, is_out_of_memory
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import open_file
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tiff_frames import EER, find_frames
 from napari_mrcz.stack.tiff_metadata import tiff_metadata
 from napari_mrcz.stack.tiff_pages import MAGIC, read_directories
+from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +32,8 @@ __all__ = ["SUPERRESOLUTIONS", "TiffFrames", "is_eer", "is_tiff", "open_tiff"]
 SUPERRESOLUTIONS = (1, 2, 4)
 
 _LZW = 5
+_DIFFERENCES = 2
+_BITS, _PREDICTOR, _TILE_OFFSETS = 258, 317, 324
 # Of EER: bits of the numbers of pixels that are skipped, and of the places within pixels.
 _EER_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2)}
 _EER_TAGS = ((65007, 7), (65008, 2), (65009, 2))
@@ -156,12 +162,18 @@ class TiffFrames:
         ------
         MrczError
             If it is damaged.
+        NotEnoughMemory
+            If there is not enough for it: it may well be sound.
         """
         try:
             pixels = self._decode(self._frames[frame])
-        except (MrczError, MemoryError):
+        except MrczError:
             raise
         except Exception as error:  # neither library has one error for a damaged file
+            if is_out_of_memory(error):
+                y, x = self._page_shape
+                what = f"a frame of {size_text(y * x * self._dtype.itemsize)}"
+                raise NotEnoughMemory(self.path, what, frame=frame) from None
             found = f"its TIFF page cannot be decoded ({error})"
             raise MrczError(self.path, found, frame=frame) from error
         if pixels.shape != self._page_shape:
@@ -193,8 +205,8 @@ class TiffFrames:
         if page.is_plain:
             whole = [(frame.offset, page.pixels_nbytes)] if frame.offset is not None else None
             return self._read_plain(page, whole or page.segments())
-        if page.compression == _LZW:
-            return self._decode_lzw(frame)
+        if _is_usual_lzw(page):
+            return self._decode_lzw(page)
         with self._lock:
             return np.asarray(self._pages()[frame.number].asarray())
 
@@ -211,14 +223,23 @@ class TiffFrames:
             raise ValueError(f"{done} bytes, where a frame has {len(target)}")
         return pixels
 
-    def _decode_lzw(self, frame: TiffFrame) -> Frame:
-        """Decode what SerialEM and IMOD write, for which tifffile needs a large further package."""
+    def _decode_lzw(self, page: Page) -> Frame:
+        """Decode what SerialEM and IMOD write, for which tifffile needs a large further package.
+
+        Pillow decodes LZW, but not every type, byte order and BigTIFF: it is handed the bytes of
+        rows as pixels of a file of its own.
+        """
         from PIL.TiffImagePlugin import TiffImageFile
 
+        dtype = np.dtype(page.dtype)
+        segments = [self._file.read(offset, nbytes) for offset, nbytes in page.segments()]
         # Not Image.open, which warns of images of the size of super-resolution frames.
-        with self._file.stream() as stream, TiffImageFile(stream) as image:
-            image.seek(frame.number)
-            return np.asarray(image)
+        with TiffImageFile(io.BytesIO(_bytes_as_tiff(page, dtype.itemsize, segments))) as image:
+            pixels = np.asarray(image).view(dtype)
+        if page.number(_PREDICTOR, 1) == _DIFFERENCES:
+            native = dtype.newbyteorder("=")
+            return np.add.accumulate(pixels.astype(native), axis=1, dtype=native)
+        return pixels
 
     def _decode_eer(self, page: Page) -> Frame:
         from imagecodecs import eer_decode
@@ -253,6 +274,8 @@ class TiffFrames:
 
             _ = imagecodecs.eer_decode
         except (ImportError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise NotEnoughMemory(self.path, "the library that decodes it") from None
             advice = "pip install 'napari-mrcz[eer]'"
             raise MrczError(self.path, "EER needs imagecodecs", advice=advice) from error
         bits = min(_eer_bits(page)[1:])
@@ -269,7 +292,7 @@ class TiffFrames:
         MrczError
             If there is not.
         """
-        if frame.page.is_plain or frame.page.compression == _LZW:
+        if frame.page.is_plain or _is_usual_lzw(frame.page):
             return
         try:
             with self._lock:
@@ -277,6 +300,8 @@ class TiffFrames:
         except MrczError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise NotEnoughMemory(self.path, "the library that decodes it") from None
             found, advice = f"its pages need a codec ({error})", "pip install 'napari-mrcz[eer]'"
             raise MrczError(self.path, found, advice=advice) from None
 
@@ -286,6 +311,41 @@ class TiffFrames:
         if self._tiff is None:
             self._tiff = tifffile.TiffFile(self._file.stream())
         return self._tiff.pages
+
+
+def _is_usual_lzw(page: Page) -> bool:
+    """Return whether a page is of LZW, and of pixels that whole bytes or their differences are."""
+    if page.compression != _LZW or page.dtype is None:
+        return False
+    if page.values(_BITS) != (8 * page.dtype.itemsize,):
+        return False
+    predictor = page.number(_PREDICTOR, 1)
+    differences = page.dtype.kind in "iu" and _TILE_OFFSETS not in page.tags
+    return predictor == 1 or (predictor == _DIFFERENCES and differences)
+
+
+def _bytes_as_tiff(page: Page, itemsize: int, segments: list[bytes]) -> bytes:
+    """Return a TIFF of one page whose pixels are the bytes of another's, compressed as there."""
+    rows, columns = page.shape
+    tags = {256: [columns * itemsize], 257: [rows], 258: [8], 259: [_LZW], 262: [1],
+            266: [page.number(266, 1)], 277: [1]}  # fmt: skip
+    sizes = [len(segment) for segment in segments]
+    starts = list(accumulate(sizes[:-1], initial=8))
+    if _TILE_OFFSETS in page.tags:
+        tile = [page.number(322, 0) * itemsize], [page.number(323, 0)]
+        tags |= {322: tile[0], 323: tile[1], 324: starts, 325: sizes}
+    else:
+        tags |= {273: starts, 278: [min(rows, page.number(278, rows))], 279: sizes}
+    start = 8 + sum(sizes)
+    place = start + 2 + 12 * len(tags) + 4
+    entries, arrays = b"", b""
+    for code, values in sorted(tags.items()):
+        raw = struct.pack(f"<{len(values)}I", *values)
+        where = raw if len(values) == 1 else struct.pack("<I", place + len(arrays))
+        arrays += b"" if len(values) == 1 else raw
+        entries += struct.pack("<HHI", code, 4, len(values)) + where
+    head = struct.pack("<2sHI", b"II", 42, start)
+    return b"".join([head, *segments, struct.pack("<H", len(tags)), entries, bytes(4), arrays])
 
 
 def _eer_bits(page: Page) -> tuple[int, int, int]:

@@ -130,7 +130,7 @@ def _check(page: Page) -> None:
     path = page.file.path
     if len(page.shape) != 2:
         found = f"pages of shape {page.shape}, where frames have two axes"
-        raise MrczError(path, found, advice="Colour images are not read")
+        raise MrczError(path, found, advice="Colour images and pages with a depth are not read")
     if page.dtype is None or not min(page.shape):
         found = f"pages of shape {page.shape}, whose pixels are of no type that is read"
         raise MrczError(path, found)
