@@ -250,30 +250,32 @@ def _compressed(
     file: RandomAccessFile, header: Header, end: int, warn: Callable[[str], None]
 ) -> Placement:
     """Place the frames of a file whose MODE says that they are compressed."""
-    refusal = _nonsense_nsymbt(file, header)
-    if refusal is None:
-        try:
-            chain = _walk(file, header, header.data_offset, end)
-        except MrczError as error:
-            refusal = error
-        else:
-            if chain.offsets:
-                return _of_chain(file, header, chain, end, warn)
-            refusal = MrczError(
-                file.path,
-                f"no frames: {max(0, end - header.data_offset)} bytes follow the header",
-                offset=header.data_offset,
-                advice="The file was never finished; the C library writes such files where frames "
-                "do not compress",
-            )
-    if not refusal.frame and (elsewhere := _chain_elsewhere(file, header, end)) is not None:
-        return _of_chain(file, header, elsewhere, end, warn)
-    for nsymbt in {header.nsymbt, 0}:
-        if nsymbt >= 0 and header.nz > 0 and _fits(header, nsymbt, end):
-            plain = _moved(_of_kind(header, 0, warn), nsymbt, "the file's length shows")
-            index = EvenFrames(plain.data_offset, header.frame_nbytes, header.nz)
-            return Placement(plain, index, header.nz)
-    raise refusal
+    try:
+        return _of_chain(file, header, _stated_chain(file, header, end), end, warn)
+    except MrczError as refusal:
+        first = not refusal.frame
+        if first and (chain := _chain_elsewhere(file, header, end)) is not None:
+            return _of_chain(file, header, chain, end, warn)
+        for nsymbt in {header.nsymbt, 0}:
+            if nsymbt >= 0 and header.nz > 0 and _fits(header, nsymbt, end):
+                plain = _moved(_of_kind(header, 0, warn), nsymbt, "the file's length shows")
+                index = EvenFrames(plain.data_offset, header.frame_nbytes, header.nz)
+                return Placement(plain, index, header.nz)
+        raise
+
+
+def _stated_chain(file: RandomAccessFile, header: Header, end: int) -> _Chain:
+    _check_nsymbt(file, header)
+    chain = _walk(file, header, header.data_offset, end)
+    if not chain.offsets:
+        raise MrczError(
+            file.path,
+            f"no frames: {max(0, end - header.data_offset)} bytes follow the header",
+            offset=header.data_offset,
+            advice="The file was never finished; the C library writes such files where frames do "
+            "not compress",
+        )
+    return chain
 
 
 def _of_chain(
@@ -393,8 +395,7 @@ def _plain(
         header = _of_kind(header, _codec_at(file, chain.start), warn)
         return _of_chain(file, header, chain, end, warn)
     header = _moved(header, _true_nsymbt(file, header, end), "the file's length shows")
-    if (refusal := _nonsense_nsymbt(file, header)) is not None:
-        raise refusal
+    _check_nsymbt(file, header)
     count, rest = divmod(max(0, end - header.data_offset), header.frame_nbytes)
     if count < 1:
         raise MrczError(
@@ -526,10 +527,11 @@ def _counted_anew(file: RandomAccessFile, stated: Header, found: Placement) -> H
         pixel_size_of(stated.cell, stated.sampling, (stated.nx, stated.ny, n), codec)
         for n in (stated.nz, count)
     )
-    # The cell may be that of the frames which there were to be, or of those that there are.
-    size, other = (of_stated, of_true) if count < found.announced else (of_true, of_stated)
-    if _is_isotropic(other) and not _is_isotropic(size):
-        size = other
+    size = of_true
+    # Of a file that was cut off, the cell is that of the frames which there were to be; but NZ
+    # may be wrong as well.
+    if count < found.announced and (_is_isotropic(of_stated) or not _is_isotropic(of_true)):
+        size = of_stated
     shape, depth = (count, header.ny, header.nx), 0 if codec else header.sampling[2]
     volume = holds_volume(header.ispg, depth, shape, file.path, header.labels)
     return replace(header, nz=count, pixel_size=size, is_volume=header.is_volume or volume)
@@ -600,12 +602,15 @@ def _fits(header: Header, nsymbt: int, end: int) -> bool:
     return HEADER_NBYTES + nsymbt + header.nz * header.frame_nbytes == end
 
 
-def _nonsense_nsymbt(file: RandomAccessFile, header: Header) -> MrczError | None:
+def _check_nsymbt(file: RandomAccessFile, header: Header) -> None:
     if 0 <= header.nsymbt <= file.nbytes - HEADER_NBYTES:
-        return None
-    found = f"an extended header of {header.nsymbt} bytes (NSYMBT) in a file of {file.nbytes} bytes"
-    advice = "The file is damaged or not an MRC file"
-    return MrczError(file.path, found, offset=92, advice=advice)
+        return
+    raise MrczError(
+        file.path,
+        f"an extended header of {header.nsymbt} bytes (NSYMBT) in a file of {file.nbytes} bytes",
+        offset=92,
+        advice="The file is damaged or not an MRC file",
+    )
 
 
 def _counted(frames: int) -> str:
