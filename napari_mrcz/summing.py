@@ -83,7 +83,7 @@ class RunningSum:
                 self._grow(part)
 
     def total(self) -> Frame:
-        """Give the sum, (y, x), of `smallest_sum_dtype`; nothing can be added after that."""
+        """Return the sum, (y, x), of `smallest_sum_dtype`; nothing can be added after that."""
         if self._total is None and self._part is not None:
             part, self._part = self._part, None
             return part
@@ -115,7 +115,7 @@ def sum_frames(
     Parameters
     ----------
     read : callable
-        Gives frame i, (y, x), in whichever thread asks.
+        Returns frame i, (y, x), in whichever thread asks.
     shape : tuple of int
         Frames, rows, columns.
     dtype : dtype
@@ -146,7 +146,8 @@ def sum_frames(
         finally:
             free.put(running)
 
-    with in_order(add, range(n), threads, "napari-mrcz-sum") as added:
+    room = 2 * shape[1] * shape[2] * np.dtype(dtype).itemsize  # as it is stored, and read
+    with in_order(add, range(n), threads, "napari-mrcz-sum", nbytes=room) as added:
         for done, _ in enumerate(added, 1):
             if progress is not None:
                 progress(done, n)
@@ -163,7 +164,8 @@ def _sum_in_order(
 ) -> Frame:
     """Read in threads, add in order: floating sums would else depend on how threads take turns."""
     running = RunningSum(shape[1:], dtype, shape[0])
-    with in_order(read, range(shape[0]), processors(), "napari-mrcz-sum") as frames:
+    threads, room = processors(), 2 * shape[1] * shape[2] * np.dtype(dtype).itemsize
+    with in_order(read, range(shape[0]), threads, "napari-mrcz-sum", nbytes=room) as frames:
         for done, frame in enumerate(frames, 1):
             running.add(frame)
             if progress is not None:
@@ -203,7 +205,7 @@ def sum_array(frames: Frame) -> Frame:
 
 
 def sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
-    """Give the type that holds the sum of so many frames without overflow.
+    """Return the type that holds the sum of so many frames without overflow.
 
     int32 or int64 for integers (uint64 for its own kind), float64 or complex128 else.
     """
@@ -219,13 +221,13 @@ def sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
 
 
 def smallest_sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
-    """Give `sum_dtype`, or one of 16 bits where that is enough for so many 8-bit frames."""
+    """Return `sum_dtype`, or one of 16 bits where that is enough for so many 8-bit frames."""
     part, room = _part_of(np.dtype(dtype))
     return part if part is not None and n_frames <= room else sum_dtype(dtype, n_frames)
 
 
 def _part_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any] | None, int]:
-    """Give the type of the small sum and how many frames it holds."""
+    """Return the type of the small sum and how many frames it holds."""
     if dtype.kind == "b" or dtype == np.uint8:
         return np.dtype(np.uint16), 257
     if dtype == np.int8:

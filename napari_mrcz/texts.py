@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_mrcz.errors import is_out_of_memory
+from napari_mrcz.errors import MrczError, is_out_of_memory
 
 __all__ = [
     "MINUS",
@@ -21,8 +21,8 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def error_text(error: BaseException) -> str:
-    """Give an error as a sentence or two, of a path only the file's name."""
-    text = str(error)
+    """Return an error as a sentence or two, of a path only the file's name."""
+    text = failure_text(error) if is_out_of_memory(error) else str(error)
     path = getattr(error, "path", None)
     if path:
         text = text.replace(path, Path(path).name, 1)
@@ -32,7 +32,9 @@ def error_text(error: BaseException) -> str:
 
 
 def failure_text(error: BaseException) -> str:
-    """Return an error that is not ours as part of a line: without the system's number for it."""
+    """Return any error as part of a line: without the system's number for it."""
+    if isinstance(error, MrczError):
+        return str(error)
     if isinstance(error, RuntimeError) and is_out_of_memory(error):
         return "not enough memory for a thread, or the system lends no more of them (ulimit -u)"
     if is_out_of_memory(error):

@@ -21,6 +21,7 @@ from napari_mrcz.errors import NotEnoughMemory, is_out_of_memory
 from napari_mrcz.format import Encoding, FrameReader, chunks, estimate, reader
 from napari_mrcz.format.repacking import repack
 from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.texts import error_text, failure_text
 from napari_mrcz.threads import in_order
 
 PIXELS = np.random.default_rng(0).poisson(2.0, (6, 40, 50)).astype(np.int16)
@@ -105,6 +106,15 @@ def test_every_librarys_way_to_say_so_is_known():
         assert is_out_of_memory(wrapped)
     others = [RuntimeError("else"), OSError(28, "No space left"), ImportError("no module"), None]
     assert not any(is_out_of_memory(error) for error in others)
+
+
+def test_whatever_shows_an_error_shows_it_as_such():
+    for error in (MemoryError("Unable to allocate 512. MiB"), MemoryError(), OSError(12, "no")):
+        assert "not enough memory" in error_text(error).lower()
+        assert "not enough memory" in failure_text(error)
+    ours = NotEnoughMemory("/tmp/a.mrc", "a frame of 67.1 MB")
+    assert failure_text(ours) == str(ours)
+    assert error_text(ours) == "a.mrc: not enough memory for a frame of 67.1 MB."
 
 
 def test_reading_verifying_and_repairing_call_no_frame_damaged(path, tmp_path, shortage):

@@ -67,7 +67,7 @@ class Storage:
         return 0 if self.stored == np.uint8 else MODE_OF_DTYPE[self.stored]
 
     def fit(self, frame: Frame, index: int) -> Frame:
-        """Give the frame in its stored dtype, contiguous and little-endian."""
+        """Return the frame in its stored dtype, contiguous and little-endian."""
         native = frame.dtype.newbyteorder("=")
         if frame.shape != self.shape or native != self.given:
             raise MrczError(
@@ -79,7 +79,7 @@ class Storage:
         return self.convert(np.ascontiguousarray(frame, native), index)
 
     def convert(self, frame: Frame, index: int | None) -> Frame:
-        """Give pixels of the dtype that was given in the one that is stored."""
+        """Return pixels of the dtype that was given in the one that is stored."""
         frame = cast_as_asked(frame, self.final, self.path, index)
         if self.four_bit:
             if frame.max() > LARGEST_FOUR_BIT:
