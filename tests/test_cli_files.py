@@ -102,10 +102,11 @@ class TestCompress:
 
     def test_float_movies_are_decimated(self, napari_mrcz, tmp_path):
         gain = np.random.default_rng(1).uniform(0.8, 1.25, FRAMES.shape[1:]).astype(np.float32)
-        nm.write(tmp_path / "gain.mrc", gain)
+        nm.write(tmp_path / "gain.mrc", np.ascontiguousarray(np.flipud(gain)))
         nm.write(tmp_path / "movie.mrc", FRAMES * gain)
         ran = napari_mrcz("compress", tmp_path / "movie.mrc", "--decimate", tmp_path / "gain.mrc")
         assert ran.status == 0, ran.err
+        assert "orientation of the gain reference: flipud" in ran.err
         assert (nm.read(tmp_path / "movie.mrcz") == FRAMES).all()
 
     def test_the_source_is_deleted_only_when_verified(self, napari_mrcz, folder):

@@ -47,7 +47,7 @@ def movie(tmp_path, sweep):
 def test_mrcz_gets_the_negative_counts_that_the_library_draws(napari_mrcz, movie, sweep, tmp_path):
     ran = napari_mrcz("microed", movie, "-o", tmp_path / "out", "--annuli", 5, "--seed", 4)
     assert ran.status == 0, ran.err
-    assert "of the pixels redrawn" in ran.err
+    assert "of the pixels changed" in ran.err
     with nm.open(tmp_path / "out" / "sweep.mrcz") as done, nm.open(movie) as raw:
         model = nm.TruncationModel.fit(raw, n_annuli=5, seed=4)
         np.testing.assert_array_equal(done, raw.apply(model))
@@ -83,7 +83,7 @@ def test_the_beam_the_mask_and_the_offset_can_be_given(napari_mrcz, movie, sweep
     arguments = ("--center", y, x, "--mask", tmp_path / "mask.mrc", "--offset", 100)
     ran = napari_mrcz("microed", movie, "-o", tmp_path / "out", *arguments, "--format", "mrc")
     assert ran.status == 0, ran.err
-    assert f"beam at row {y:.1f}, column {x:.1f}" in ran.err
+    assert f"beam at row {y:.1f} from the bottom, column {x:.1f}" in ran.err
     with nm.open(tmp_path / "out" / "sweep.mrc") as done:
         assert done.dtype == np.uint16
         shadow = np.asarray(done)[:, sweep.beam_stop]
@@ -247,3 +247,36 @@ def test_a_movie_that_was_not_cut_off_is_refused(napari_mrcz, tmp_path, sweep):
     assert ran.status == 1
     assert "negative counts: none were cut off" in ran.err
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("center", [(160, 3), (3, 192), (-1, 3), (float("nan"), 3)])
+def test_a_beam_outside_of_the_frames_is_refused(movie, sweep, napari_mrcz, tmp_path, center):
+    with pytest.raises(ValueError, match="outside of frames of 160 x 192"):
+        nm.TruncationModel.fit(sweep.frames, center)
+    if center[0] > 0:
+        ran = napari_mrcz("microed", movie, "-o", tmp_path / "out", "--center", *center)
+        assert ran.status == 1
+        assert "outside of frames" in ran.err
+
+
+@pytest.mark.parametrize("other", [("--annuli", 10), ("--center", 3, 3)])
+def test_regions_besides_rings_are_refused(movie, napari_mrcz, tmp_path, other):
+    ran = napari_mrcz("microed", movie, "-o", tmp_path / "out", "--regions", movie, *other)
+    assert ran.status == 2
+    assert "--regions excludes" in ran.err
+
+
+def test_the_percentage_is_that_of_the_pixels_that_change(napari_mrcz, sweep, tmp_path):
+    """Not of the zeros: those of a region with too few counts stay."""
+    regions = np.ones(sweep.frames.shape[1:], np.int8)
+    regions[0, :50] = 2
+    frames = sweep.frames.copy()
+    frames[:, 0, :50] = 0
+    nm.write(tmp_path / "in.mrc", frames)
+    nm.write(tmp_path / "regions.mrc", regions)
+    options = ("-o", tmp_path / "out", "--regions", tmp_path / "regions.mrc")
+    ran = napari_mrcz("microed", tmp_path / "in.mrc", *options)
+    assert ran.status == 0, ran.err
+    changed = np.mean(nm.read(tmp_path / "out/in.mrcz") != frames)
+    assert 0 < changed < np.mean(frames == 0)
+    assert f"{changed:.1%} of the pixels changed" in ran.err

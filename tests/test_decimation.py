@@ -17,6 +17,8 @@ from napari_mrcz.correction import (
     rebuild,
     restore,
 )
+from napari_mrcz.correction.decimation import decimate_by
+from napari_mrcz.correction.orientation import ORIENTATIONS, orient
 from napari_mrcz.simulation import simulate_movie
 from napari_mrcz.stack import Stack
 
@@ -182,3 +184,23 @@ def test_complex_movies_and_gains_are_refused():
         decimate(frames, np.ones((4, 4)))
     with pytest.raises(ValueError, match="real values"):
         decimate(frames.real, np.ones((4, 4), np.complex64))
+
+
+@pytest.mark.parametrize("turn", ORIENTATIONS)
+def test_the_orientation_of_the_reference_is_found(movie, floats, turn):
+    """An empty first frame fits in any."""
+    frames = np.concatenate([np.zeros_like(floats[:1]), floats])
+    back = {orient(movie.camera.gain_reference, other).tobytes(): other for other in ORIENTATIONS}
+    turned = orient(movie.camera.gain_reference, turn)
+    counts, found = decimate_by(frames, turned)
+    np.testing.assert_array_equal(counts[1:], movie.frames)
+    assert orient(turned, found).tobytes() == movie.camera.gain_reference.tobytes()
+    assert len(back) == len(ORIENTATIONS)
+
+
+def test_a_reference_that_leaves_no_whole_counts_in_any_orientation_is_refused(movie, floats):
+    other = np.random.default_rng(3).uniform(0.8, 1.2, floats.shape[1:]).astype(np.float32)
+    with pytest.raises(DecimationError, match="Nor does it in any other orientation"):
+        decimate_by(floats, other)
+    with pytest.raises(ValueError, match="does not fit frames"):
+        decimate_by(floats, other[:-1])

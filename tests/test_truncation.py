@@ -212,7 +212,7 @@ def test_seeds_and_frames_have_draws_of_their_own():
         (np.zeros((0, 4, 4), np.uint16), {}, r"where \(n, y, x\) is expected"),
         (np.zeros((1, 4, 4), np.uint16), {"mask": np.zeros((4, 5))}, "does not fit frames"),
         (np.zeros((1, 4, 4), np.uint16), {"n_annuli": 0}, "one annulus or more"),
-        (np.zeros((1, 4, 4), np.uint16), {"center": (np.nan, 0)}, "the centre is"),
+        (np.zeros((1, 4, 4), np.uint16), {"center": (np.nan, 0)}, "outside of frames"),
         (np.zeros((1, 4, 4), np.uint16), {"regions": np.zeros((4, 4))}, "whole numbers"),
     ],
 )

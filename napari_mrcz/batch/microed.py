@@ -196,10 +196,10 @@ def _kept(metadata: Mapping[str, Any], offset: int) -> dict[str, Any]:
 
 
 def _notes(model: TruncationModel, added: int, n_pixels: int) -> tuple[str, ...]:
-    notes = [f"{int(model.zeros.sum()) / n_pixels:.1%} of the pixels redrawn"]
+    notes = [f"{model.n_changed / n_pixels:.1%} of the pixels changed"]
     if model.center is not None:
         y, x = model.center
-        notes.insert(0, f"beam at row {y:.1f}, column {x:.1f}")
+        notes.insert(0, f"beam at row {y:.1f} from the bottom, column {x:.1f}")
     if model.n_unfitted:
         notes.append(f"{model.n_unfitted} regions left as they are: too few counts")
     offset = model.pedestal + added

@@ -96,9 +96,9 @@ class Recode(Making):
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
     ) -> Made:
         """Write, verify and delete as it is wanted."""
-        notes = []
+        notes: list[str] = []
         with _heard() as heard, open_stack(self.source) as movie:
-            wanted = self._wanted(movie)
+            wanted = self._wanted(movie, notes)
             if not there:
                 self._write(files, record, wanted, staged(report, "writing"))
                 if left := len(movie) % self.group:
@@ -201,19 +201,20 @@ class Recode(Making):
                         raise MrczError(self.target, found, frame=index, advice=advice)
                     report(index + 1, len(wanted))
 
-    def _wanted(self, movie: Stack) -> Stack:
+    def _wanted(self, movie: Stack, notes: list[str]) -> Stack:
         if self.decimate:
-            from napari_mrcz.correction import decimate
-            from napari_mrcz.correction.gain import fitted_gain
+            from napari_mrcz.correction.decimation import DecimationError, decimate_by
             from napari_mrcz.references import read_reference
 
             reference = read_reference(self.decimate)
             try:
-                gain = fitted_gain(reference, movie.shape[1:])
+                movie, orientation = decimate_by(movie, reference)
+            except DecimationError:
+                raise
             except ValueError as error:
-                advice = "Name the one that this movie was multiplied by, lying as its frames do"
+                advice = "Name the one that this movie was multiplied by"
                 raise MrczError(self.decimate, str(error), advice=advice) from error
-            movie = decimate(movie, gain)
+            notes.append(f"orientation of the gain reference: {orientation}")
         return self._grouped(movie)
 
     def _grouped(self, movie: Stack) -> Stack:

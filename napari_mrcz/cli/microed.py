@@ -25,6 +25,7 @@ class Format(StrEnum):
 
 
 _SMV_SUFFIX = ".img"
+_ANNULI = 10
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,9 +39,15 @@ def microed(
     output: options.Folder,
     center: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="Y X", help="Row and column of the beam, from 0; found without it."),
+        typer.Option(
+            metavar="Y X",
+            help="Row and column of the beam, from 0, the bottom row being row 0, in all formats; "
+            "found without it.",
+        ),
     ] = None,
-    annuli: Annotated[int, typer.Option(min=1, help="Rings that are fitted each by itself.")] = 10,
+    annuli: Annotated[
+        int | None, typer.Option(min=1, help="Rings that are fitted each by itself; 10 without it.")
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Pixels that are not valid, such as the beam stop's.")
     ] = None,
@@ -74,13 +81,17 @@ def microed(
     from napari_mrcz.batch.microed import RestoreNegatives
     from napari_mrcz.stack import sweeps
 
+    if regions is not None and (annuli is not None or center is not None):
+        raise typer.BadParameter(
+            "--regions excludes --annuli and --center: they are other regions than rings"
+        )
     tasks = []
     for sweep in sweeps(movies_in(files, besides=[output])):
         task = RestoreNegatives(
             tuple(str(path.absolute()) for path in sweep),
             tuple(str(path.absolute()) for path in _targets(sweep, output, file_format, files)),
             center=center,
-            n_annuli=annuli,
+            n_annuli=annuli or _ANNULI,
             mask=str(mask or ""),
             regions=str(regions or ""),
             seed=seed,

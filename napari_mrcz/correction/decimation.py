@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.gain import GainNormalization
+from napari_mrcz.correction.gain import GainNormalization, fitted_gain
 from napari_mrcz.correction.history import described, rebuild, register
+from napari_mrcz.correction.orientation import ORIENTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Decimation", "DecimationError", "decimate", "restore"]
+__all__ = ["Decimation", "DecimationError", "decimate", "decimate_by", "restore"]
 
 _DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 
@@ -259,6 +260,50 @@ def decimate(
         }
         return counts.described(other={**counts.description.other, "gain": place})
     return np.stack([decimation(frame, index) for index, frame in enumerate(movie)])
+
+
+def decimate_by(movie: Any, reference: npt.NDArray[Any]) -> tuple[Any, str]:
+    """Turn a gain-normalised movie back into counts by a reference that lies as it may.
+
+    Only the orientation that the frames were multiplied with leaves whole counts.
+
+    Parameters
+    ----------
+    movie : Stack or array_like, shape (n, y, x)
+        Normalised frames of float.
+    reference : ndarray
+        As it came; of the frames' shape, turned or not, or of twice or half as many pixels.
+
+    Returns
+    -------
+    counts : Stack or ndarray
+        As `decimate` returns them.
+    orientation : str
+        One of `ORIENTATIONS`: how the reference was turned.
+
+    Raises
+    ------
+    DecimationError
+        If no orientation leaves whole counts; with the figures of the first.
+    ValueError
+        If the reference fits in no orientation.
+    """
+    failures: list[ValueError] = []
+    for orientation in ORIENTATIONS:
+        try:
+            gain = fitted_gain(reference, movie.shape[1:], orientation=orientation)
+        except ValueError as error:
+            failures.append(error)
+            continue
+        try:
+            return decimate(movie, gain), orientation
+        except DecimationError as error:
+            failures.append(error)
+    first = next((f for f in failures if isinstance(f, DecimationError)), None)
+    if first is None:
+        raise failures[0]
+    said = f"{first}. Nor does it in any other orientation"
+    raise DecimationError(said, first.frame, first.n_astray, first.n_inexact) from first
 
 
 def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:

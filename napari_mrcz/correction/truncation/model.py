@@ -63,6 +63,8 @@ class TruncationModel:
         Of the draws.
     pedestal : int
         Value of pixels without counts.
+    n_changed : int
+        Pixels of all frames that have another value after the correction.
     """
 
     labels: npt.NDArray[np.uint16]
@@ -73,6 +75,7 @@ class TruncationModel:
     center: tuple[float, float] | None = None
     seed: int = 0
     pedestal: int = 0
+    n_changed: int = 0
 
     def __post_init__(self) -> None:
         """Check that the parts fit together, and freeze them."""
@@ -147,10 +150,16 @@ class TruncationModel:
         else:
             if center is None:
                 center = find_center(_summed(frames) - n * pedestal, mask)
+            elif not all(0 <= at < size for at, size in zip(center, shape, strict=True)):
+                raise ValueError(
+                    f"a centre at row {center[0]:g}, column {center[1]:g} is outside of frames of "
+                    f"{shape[0]} x {shape[1]} pixels"
+                )
             labels = annuli(tuple(shape), center, n_annuli, mask)
         k = int(labels.max())
         parameters, zeros = np.full((n, k, 3), np.nan), np.zeros((n, k), np.int64)
         smallest = largest = pedestal
+        n_changed = 0
         for index, frame in enumerate(frames):
             counted = histograms(_checked(frame, index, labels, pedestal), labels, k, pedestal)
             zeros[index] = counted[:, 0]
@@ -158,11 +167,12 @@ class TruncationModel:
                 if (found := ShiftedLognormal.fit(histogram)) is not None:
                     parameters[index, region] = found.mu, found.sigma, found.shift
             _, drawn = draws(frame, labels, parameters[index], seed, index, pedestal)
+            n_changed += int(np.count_nonzero(drawn))
             smallest = min(smallest, int(drawn.min(initial=0)) + pedestal)
             largest = max(largest, int(frame.max()))
             if progress is not None:
                 progress(index + 1, n)
-        return cls(labels, parameters, zeros, smallest, largest, center, seed, pedestal)
+        return cls(labels, parameters, zeros, smallest, largest, center, seed, pedestal, n_changed)
 
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Correct a frame.
@@ -268,6 +278,7 @@ class TruncationModel:
             center=self.center,
             seed=self.seed,
             pedestal=self.pedestal,
+            n_changed=self.n_changed,
         )
 
     @classmethod
@@ -287,6 +298,7 @@ class TruncationModel:
             },
             center=None if center is None else (center[0], center[1]),
             pedestal=description.get("pedestal", 0),
+            n_changed=description.get("n_changed", 0),
         )
 
 
