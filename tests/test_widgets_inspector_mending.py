@@ -239,7 +239,7 @@ def test_with_nothing_ticked_nothing_can_be_mended(widget, qtbot, sick, movie):
     for button in (doctor.copy_button, doctor.in_place_button):
         assert not button.isEnabled() and "Tick" in button.toolTip()
     open_in(qtbot, widget, movie)
-    assert "nothing to mend" in doctor.copy_button.toolTip()
+    assert not doctor.copy_button.isEnabled() and "Tick" not in doctor.copy_button.toolTip()
     assert not doctor.pixel_size.isVisible()
 
 

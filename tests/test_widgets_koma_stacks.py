@@ -54,7 +54,7 @@ class TestTheList:
         assert names(widget) == [f"movie_{i}.mrc" for i in range(1, N_STACKS + 1)]
         assert widget.reading.start_button.isEnabled()
         assert not widget.export.controls.start_button.isEnabled()
-        assert widget.export.controls.start_button.toolTip() == "Read the session first."
+        assert widget.export.controls.start_button.toolTip() == widget.koma.problem() != ""
 
     @pytest.mark.parametrize("onto", ["panel", "list"])
     def test_files_are_dropped(self, widget, paths, onto):
@@ -111,9 +111,10 @@ class TestTheList:
         index = read.box.stacks.model().index(CARBON)
         assert "high contrast, left out" in index.data()
         assert index.data(Qt.ItemDataRole.ForegroundRole) is not None
-        assert "robust standard deviations" in index.data(Qt.ItemDataRole.ToolTipRole)
+        why = read.koma.why_left_out(read.koma.entries[CARBON])
+        assert why and why in index.data(Qt.ItemDataRole.ToolTipRole)
         click_row(qtbot, read, CARBON)
-        assert "robust standard deviations" in read.box.details.text()
+        assert why in read.box.details.text()
         assert read.radius.slider.maximum() == 3
         with qtbot.waitSignal(read.curve_shown):
             click_tick(qtbot, read, CARBON)
@@ -235,7 +236,7 @@ class TestReading:
         assert red > green + 30
         assert not widget.box.stacks.model().flags(index) & Qt.ItemFlag.ItemIsUserCheckable
         click_row(qtbot, widget, row)
-        assert widget.box.details.text().startswith("bad.mrc cannot be read: ")
+        assert widget.box.details.text().startswith("bad.mrc ")
         assert not widget.preview_button.isEnabled()
         assert widget.export.controls.start_button.isEnabled()
 
@@ -280,7 +281,7 @@ class TestOpenLayers:
         assert names(widget) == ["first", "movie_3", "movie_4", "array"]
         assert widget.koma.problem() == ""
         layers[4].data = np.ones((3, *SHAPE), np.uint8)
-        assert widget.koma.problem() == "Read the session first."
+        assert widget.koma.problem() != ""
 
     def test_a_layer_may_go_while_it_is_read(self, layers, widget, qtbot, viewer, paths, gate):
         qtbot.mouseClick(
