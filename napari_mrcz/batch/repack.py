@@ -56,6 +56,7 @@ class Repack(Making):
         )
         files.check()
         notes = [f"{done.frames} of {done.announced} frames"]
+        notes += [warning.removeprefix(f"{self.source}: ") for warning in done.warnings]
         if done.left_out:
             named = ", ".join(str(fault.frame) for fault in done.left_out[:20])
             frames = "frame" if len(done.left_out) == 1 else "frames"

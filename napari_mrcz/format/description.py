@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from napari_mrcz.format.extended import microscope_settings
 from napari_mrcz.format.header import along_axes
 
 if TYPE_CHECKING:
@@ -91,6 +92,12 @@ class Description:
         with contextlib.suppress(ValueError):  # opening the file has warned of it
             return None if self.extended is None else self.extended.decoded()
         return None
+
+    @property
+    def settings(self) -> tuple[tuple[float, float] | None, float]:
+        """Pixel size (y, x) in Å and voltage in kV that the extended header has."""
+        kind = "" if self.extended is None else self.extended.decoded_as
+        return microscope_settings(kind, self._decoded)
 
     @property
     def scale(self) -> tuple[float, float, float]:

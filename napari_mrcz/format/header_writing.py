@@ -107,12 +107,14 @@ def build_header(
     low, high, mean, rms = statistics if statistics else (0.0, -1.0, -2.0, -1.0)
     record["dmin"], record["dmax"], record["dmean"], record["rms"] = low, high, mean, rms
     record["nint"], record["nreal"] = (0, 0)
+    if extended is None and source is not None and not source["nsymbt"]:
+        record["exttyp"] = source["exttyp"]  # a kind of nothing, as some programs have it
     if extended is not None:
         record["exttyp"] = extended.kind.encode("latin-1", "replace")
         record["nsymbt"] = len(extended.data)
         record["nint"], record["nreal"] = extended.layout
     record["nversion"] = 20141
-    _set_microscope(record, source, codec, description)
+    _set_microscope(record, source, codec, description, extended)
     record["packed_nbytes"] = packed_nbytes if codec else record["packed_nbytes"]
     if record["imod_stamp"] == IMOD_STAMP and mode == 0:
         flags = int(record["imod_flags"])
@@ -120,12 +122,22 @@ def build_header(
     record["origin"] = description.origin
     record["map"] = b"MAP "
     record["machst"] = 0x44, 0x44, 0, 0
-    known = {} if source is None else dict(labels_of(source))
-    raw = [known.get(label, label.encode("ascii", "replace").strip()) for label in labels]
+    _set_labels(record, source, labels)
+    return bytes(record.tobytes())
+
+
+def _set_labels(record: Any, source: Any, labels: Sequence[str]) -> None:
+    known = [] if source is None else labels_of(source)
+    if known and [text for text, _ in known] == list(labels):
+        count = int(source["nlabl"])
+        if count == len(known) and all(label.strip() for label in source["label"][:count]):
+            record["nlabl"], record["label"] = count, source["label"]
+            return
+    as_they_were = dict(known)
+    raw = [as_they_were.get(text, text.encode("ascii", "replace").strip()) for text in labels]
     raw = [label[:_LABEL_NBYTES] for label in raw if label.strip()][:_MOST_LABELS]
     record["nlabl"] = len(raw)
     record["label"][: len(raw)] = raw
-    return bytes(record.tobytes())
 
 
 def _set_cell(
@@ -163,14 +175,25 @@ def _set_cell(
             record["m"], record["cell"] = m, source["cell"]
 
 
-def _set_microscope(record: Any, source: Any, codec: int, description: Description) -> None:
+def _set_microscope(
+    record: Any,
+    source: Any,
+    codec: int,
+    description: Description,
+    extended: ExtendedHeader | None,
+) -> None:
     """Write voltage, C3 and gain; what a plain file has in their place stays, if it is not them."""
+    voltage = 0.0
+    if extended is not None and extended is description.extended:
+        _, voltage = description.settings
     if source is not None and not codec:
         plain = 0 <= int(source["mode"]) < 1000
         for name in _OF_MRCZ if plain else _OF_MRCZ[:3]:
             record[name] = source[name]
     for name in _OF_MRCZ[:3]:
         value = getattr(description, name)
+        if name == "voltage" and value == voltage and not codec:
+            continue  # the extended header says it
         if codec or setting_of(record[name]) != value:
             record[name] = value
 

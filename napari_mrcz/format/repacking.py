@@ -43,11 +43,14 @@ class Repacked:
         Frames that there should be; more than there were where the source is cut off.
     left_out : tuple of FrameFault
         Frames that were there but damaged.
+    warnings : tuple of str
+        What was doubtful about the source.
     """
 
     frames: int
     announced: int
     left_out: tuple[FrameFault, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def repack(
@@ -129,7 +132,7 @@ def repack(
             file.write(pack_footer(written))  # a plain file that had none is to stay plain
         file.write_at(0, _header(old, len(offsets), packed_nbytes))
         file.commit()
-    return Repacked(len(offsets), reader.announced, tuple(faults))
+    return Repacked(len(offsets), reader.announced, tuple(faults), reader.warnings)
 
 
 def _header(old: Header, frames: int, packed_nbytes: int) -> bytes:
