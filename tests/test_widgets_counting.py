@@ -71,7 +71,7 @@ def gated(widget, viewer):
     gate.opened.set()
 
 
-def test_a_fit_tells_dose_noise_and_spread(fitted):
+def test_a_fit_tells_dose_noise_and_spread_and_shows_single_electrons(fitted):
     dose = sum(map(len, RAW.positions)) / RAW.frames.size
     said = fitted.found.text()
     assert float(said.split()[0]) == pytest.approx(
@@ -80,6 +80,27 @@ def test_a_fit_tells_dose_noise_and_spread(fitted):
     assert fitted.fit.counting.background.noise == pytest.approx(6, rel=0.03)
     assert f"Noise {fitted.fit.counting.background.noise:.1f} grey values" in said
     assert fitted.charges.threshold == pytest.approx(fitted.fit.counting.threshold, abs=0.06)
+
+    assert isinstance(fitted.fit, Fit)
+    middle, number = fitted.fit.charge_histogram()
+    assert middle[number[middle > 100].argmax() + np.count_nonzero(middle <= 100)] == pytest.approx(
+        190, abs=60
+    )
+    middle, pixels = fitted.fit.values
+    curve_at, curve = fitted.fit.noise_curve()
+    quiet = np.isin(middle, curve_at[np.abs(curve_at) < 8])
+    measured, expected = pixels[quiet].sum(), curve[np.abs(curve_at) < 8].sum()
+    assert measured == pytest.approx(expected, rel=0.15)
+
+    # Of single electrons, each in the middle of its patch.
+    picture = fitted.fit.gallery
+    assert picture.shape[0] == 39
+    patches = np.isfinite(picture[::10, ::10])
+    assert patches.T.reshape(-1)[: np.count_nonzero(patches)].all()
+    assert np.count_nonzero(patches) > 40
+    for y, x in ((0, 0), (3, 9)):
+        patch = picture[10 * y : 10 * y + 9, 10 * x : 10 * x + 9]
+        assert np.unravel_index(patch.argmax(), patch.shape) == (4, 4)
 
 
 def test_the_layer_of_counts_is_what_the_library_counts(fitted, viewer, layer):
@@ -240,17 +261,6 @@ def test_counts_that_outlive_the_widget_are_counted_where_they_are_looked_at(
     np.testing.assert_array_equal(counts._slice.image.raw, expected)
 
 
-def test_the_gallery_shows_single_electrons(fitted):
-    picture = fitted.fit.gallery
-    assert picture.shape[0] == 39
-    patches = np.isfinite(picture[::10, ::10])
-    assert patches.T.reshape(-1)[: np.count_nonzero(patches)].all()
-    assert np.count_nonzero(patches) > 40
-    for y, x in ((0, 0), (3, 9)):
-        patch = picture[10 * y : 10 * y + 9, 10 * x : 10 * x + 9]
-        assert np.unravel_index(patch.argmax(), patch.shape) == (4, 4)
-
-
 @pytest.mark.parametrize("width", [290, 580])
 def test_the_gallery_is_as_wide_as_there_is_room(qtbot, width):
     """With whole patches, of the same size; all columns that there are at the most."""
@@ -358,16 +368,3 @@ def test_plots_follow_the_theme(fitted, viewer):
     viewer.theme = "light"
     colour = fitted.charges.plot.getPlotItem().getAxis("left").textPen().color().name()
     assert colour == palette("light").text
-
-
-def test_the_fit_is_of_the_movie(fitted):
-    assert isinstance(fitted.fit, Fit)
-    middle, number = fitted.fit.charge_histogram()
-    assert middle[number[middle > 100].argmax() + np.count_nonzero(middle <= 100)] == pytest.approx(
-        190, abs=60
-    )
-    middle, pixels = fitted.fit.values
-    curve_at, curve = fitted.fit.noise_curve()
-    quiet = np.isin(middle, curve_at[np.abs(curve_at) < 8])
-    measured, expected = pixels[quiet].sum(), curve[np.abs(curve_at) < 8].sum()
-    assert measured == pytest.approx(expected, rel=0.15)

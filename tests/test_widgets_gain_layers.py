@@ -233,11 +233,11 @@ class TestDefects:
         assert not widget.defects.export_button.isEnabled()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_colours_follow_the_theme(loaded, viewer, theme):
+def test_colours_follow_the_theme(loaded, viewer):
     """Of words, frames and plots."""
-    viewer.theme = theme
-    colours = palette(theme)
-    assert colours.text in loaded.references.summary.styleSheet()
-    assert colours.accent in loaded.orientation.thumbnails.styleSheet()
-    assert loaded.gamma.curve_line.opts["pen"].color().name() == colours.model
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        colours = palette(theme)
+        assert colours.text in loaded.references.summary.styleSheet()
+        assert colours.accent in loaded.orientation.thumbnails.styleSheet()
+        assert loaded.gamma.curve_line.opts["pen"].color().name() == colours.model

@@ -259,14 +259,14 @@ def test_the_widget_may_be_closed_while_it_fits(gated, viewer, qtbot):
     gate.opened.set()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_colours_follow_the_theme(fitted, viewer, theme):
+def test_colours_follow_the_theme(fitted, viewer):
     """Of the curve and of the words that name it."""
-    viewer.theme = theme
-    colours = palette(theme)
-    assert fitted.result.view._fitted.opts["pen"].color().name() == colours.model
-    assert colours.model in fitted.result.view.legend.text()
-    assert colours.text in fitted.result.offset.styleSheet()
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        colours = palette(theme)
+        assert fitted.result.view._fitted.opts["pen"].color().name() == colours.model
+        assert colours.model in fitted.result.view.legend.text()
+        assert colours.text in fitted.result.offset.styleSheet()
 
 
 def test_axes_have_names_and_units(fitted):

@@ -302,14 +302,14 @@ def test_another_binding_of_the_key_comes_back(viewer, movie, qtbot):
     assert pressed == [True]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_colours_follow_the_theme(fitted, viewer, theme):
+def test_colours_follow_the_theme(fitted, viewer):
     """Of lines, curves and words."""
-    viewer.theme = theme
-    colours = palette(theme)
-    assert fitted.plots.lines["hot"][0].pen.color().name() == colours.hot
-    assert fitted.plots._weight.opts["pen"].color().name() == colours.accent
-    assert colours.text in fitted.noise.styleSheet()
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        colours = palette(theme)
+        assert fitted.plots.lines["hot"][0].pen.color().name() == colours.hot
+        assert fitted.plots._weight.opts["pen"].color().name() == colours.accent
+        assert colours.text in fitted.noise.styleSheet()
 
 
 def test_axes_have_names_and_units(fitted):

@@ -415,11 +415,11 @@ def test_layers_may_change_when_the_widget_is_gone(widget, qtbot, viewer):
     viewer.theme = "light"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_colours_follow_the_theme(widget, viewer, theme):
+def test_colours_follow_the_theme(widget, viewer):
     """Of text and bars."""
-    viewer.theme = theme
-    colours = palette(theme)
-    assert colours.text in widget.estimate.styleSheet()
-    assert widget.chart._bars[1]._fill == QColor(colours.accent)
-    assert widget.chart._bars[1]._track == QColor(colours.foreground)
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        colours = palette(theme)
+        assert colours.text in widget.estimate.styleSheet()
+        assert widget.chart._bars[1]._fill == QColor(colours.accent)
+        assert widget.chart._bars[1]._track == QColor(colours.foreground)
