@@ -146,6 +146,35 @@ def test_the_command_line_says_so_in_a_line_and_ends_with_1(path, tmp_path, shor
     assert [p.name for p in tmp_path.rglob("*.mrc*")] == ["a.mrcz"]
 
 
+@pytest.mark.parametrize("short", [no_context, full_in_between])
+def test_packed_frames_under_a_plain_mode_are_not_taken_for_pixels(tmp_path, monkeypatch, short):
+    """What the file is, decoding a frame tells: where that cannot be done, it is not guessed."""
+    path = tmp_path / "a.mrcz"
+    nm.write(path, PIXELS, footer=False)
+    content = bytearray(path.read_bytes())
+    content[12:16] = np.int32(1).tobytes()
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(nm.read(path), PIXELS)
+        short(monkeypatch)
+        with pytest.raises(NotEnoughMemory):
+            nm.open(path)
+
+
+def test_a_result_that_is_there_is_not_written_anew_for_it(tmp_path, napari_mrcz, monkeypatch):
+    nm.write(tmp_path / "a.mrc", PIXELS)
+    command = ("compress", tmp_path / "a.mrc", "--skip-existing")
+    assert napari_mrcz(*command).status == 0
+    before = (tmp_path / "a.mrcz").stat()
+    no_array(monkeypatch)
+    ran = napari_mrcz(*command)
+    assert ran.status == 1
+    assert "not enough memory" in ran.err
+    after = (tmp_path / "a.mrcz").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_damaged_chunk_is_still_damaged(path):
     with FrameReader(path) as opened:
         offset = int(opened.index.offsets[2])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.source_files import SourceFiles, sha256_of
 from napari_mrcz.batch.task import check_paths, staged
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.metadata import to_plain
@@ -173,6 +173,8 @@ class Making(ABC):
         try:
             with FrameReader(self.target) as reader:
                 said = reader.footer.other.get("source")
+        except NotEnoughMemory:
+            raise
         except MrczError:
             return {}
         options = said.get("options") if isinstance(said, dict) else None
@@ -231,6 +233,8 @@ class Making(ABC):
                 with in_order(check, range(n), processors(), "napari-mrcz-check") as frames:
                     for done, _ in enumerate(frames, 1):
                         tell(done, n)
+        except NotEnoughMemory:
+            raise
         except MrczError as error:
             return str(error).removeprefix(f"{self.target}: ")
         return ""

@@ -283,6 +283,8 @@ class _Unpacking:
         except MrczError as error:
             self._error = error
         except (OSError, EOFError, zlib.error) as error:
+            if is_out_of_memory(error):
+                raise NotEnoughMemory(self._path, "unpacking it") from error
             why, advice = str(error), "The archive is truncated or damaged"
             if isinstance(error, OSError) and error.errno in _FULL:
                 why, advice = f"{error.strerror} in {tempfile.gettempdir()}", _MORE_ROOM

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
     CODECS,
@@ -252,6 +252,8 @@ def _compressed(
     """Place the frames of a file whose MODE says that they are compressed."""
     try:
         return _of_chain(file, header, _stated_chain(file, header, end), end, warn)
+    except NotEnoughMemory:
+        raise
     except MrczError as refusal:
         first = not refusal.frame
         if first and (chain := _chain_elsewhere(file, header, end)) is not None:
@@ -454,6 +456,8 @@ def _decodes(file: RandomAccessFile, header: Header, chain: _Chain, at: int) -> 
     pixels = np.empty(header.frame_nbytes, np.uint8)
     try:
         decompress(memoryview(file.read(offset, nbytes)), pixels, **where)
+    except NotEnoughMemory:
+        raise
     except MrczError:
         return False
     return True

@@ -65,6 +65,8 @@ class FrameReader:
     ------
     MrczError
         If the file cannot be used.
+    NotEnoughMemory
+        If it cannot be found out.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -73,6 +75,9 @@ class FrameReader:
         self._file = open_file(self.path)
         try:
             layout = read_layout(self._file)
+        except MemoryError:
+            self._file.close()
+            raise NotEnoughMemory(self.path, "opening it") from None
         except BaseException:
             self._file.close()
             raise

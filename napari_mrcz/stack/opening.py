@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, MrczWarning, NotEnoughMemory
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header_reading import parse_header
@@ -103,6 +103,8 @@ def open(
     if opener is None:
         try:
             return with_companions(_open_mrc(path, read_ahead, cache_nbytes), path)
+        except NotEnoughMemory:
+            raise
         except MrczError:
             suffix = without_packing(path).suffix.lower()
             opener = next((opener for _, ends, opener in _FORMATS if suffix in ends), None)
