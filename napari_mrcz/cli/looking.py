@@ -19,7 +19,7 @@ from napari_mrcz.cli.progress import bar, note, say, write
 from napari_mrcz.cli.running import Working, with_options
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.suffixes import without_packing
-from napari_mrcz.texts import size_text
+from napari_mrcz.texts import printable, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,7 +101,7 @@ def verify(
     with recorded(how.manifest) as take, _reports(found) as reports:
         for file, report in zip(found, reports, strict=True):
             bad += not report
-            text = str(report)
+            text = str(replace(report, path=printable(report.path)))
             if how.as_json:
                 write(json.dumps({**asdict(report), "ok": report.ok, "text": text}))
             elif not report or not how.quiet:
