@@ -139,6 +139,22 @@ def test_with_checksums_plain_frames_are_found_whatever_nsymbt_says(folder, shap
     np.testing.assert_array_equal(read(path)[0], pixels)
 
 
+@given(shapes, st.integers(0, 11), st.integers(0, 500))
+def test_a_length_without_room_for_the_records_is_too_small(folder, shape, stated, padding):
+    """SerialEM's records take 12 bytes for each frame here."""
+    pixels = movie(shape, "int16")
+    nbytes = 12 * len(pixels) + padding
+    assume(nbytes % (shape[1] * shape[2] * 2))
+    path = folder / "serial.mrc"
+    write(path, pixels)
+    extend(path, bytes(nbytes), b"SERI", stated=stated)
+    patch(path, 128, "<2h", 12, 7)
+    found, _, _, warned = read(path)
+    np.testing.assert_array_equal(found, pixels)
+    assert not warned
+    assert [f.patch for f in diagnose(path) if f.field == "NSYMBT"] == [{"nsymbt": nbytes}]
+
+
 def test_a_file_cut_off_is_not_taken_for_one_without_its_extended_header(folder):
     pixels = movie((4, 8, 8), "int16")
     path = folder / "cut.mrc"

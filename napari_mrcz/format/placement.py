@@ -473,27 +473,28 @@ def _true_nsymbt(file: RandomAccessFile, header: Header, end: int) -> int:
         return stated
     if not 0 <= stated <= end - HEADER_NBYTES:
         return rest if rest <= LARGEST_EXTENDED else stated
-    known = _known_nbytes(file, header, end)
+    known, least = _known_nbytes(file, header, end)
     if rest == 0:
         # A file that lost as many bytes as it has extended header would be as long.
         return 0 if known is None else stated
     if known == rest:
         return rest
-    # A kind, and no length of it: the bytes that are too many are all that it can be.
-    named = header.exttyp.strip("\0 ") and stated == 0 and rest % header.frame_nbytes
-    return rest if named and rest <= LARGEST_EXTENDED else stated
+    # A kind, and not the room for it: the bytes that are too many are all that it can be.
+    named = bool(header.exttyp.strip("\0 ")) and rest % header.frame_nbytes > 0
+    short = stated < max(1, least) <= rest <= LARGEST_EXTENDED
+    return rest if named and short else stated
 
 
-def _known_nbytes(file: RandomAccessFile, header: Header, end: int) -> int | None:
-    """Return the length that the extended header itself shows, if it shows one."""
+def _known_nbytes(file: RandomAccessFile, header: Header, end: int) -> tuple[int | None, int]:
+    """Return the length that the extended header itself shows, if it shows one, and the least."""
     kind = header.exttyp.strip("\0 ")
     if kind == "json":
         head = file.read(HEADER_NBYTES, min(LARGEST_EXTENDED, end - HEADER_NBYTES))
-        return _json_nbytes(head)
+        return _json_nbytes(head), 0
     layout = (header.extra.get("nint", 0), header.extra.get("nreal", 0))
     head = file.read(HEADER_NBYTES, 4)
-    nbytes = record_nbytes(kind, layout, head, header.byte_order)
-    return nbytes * header.nz if nbytes and kind in ("FEI1", "FEI2") else None
+    nbytes = record_nbytes(kind, layout, head, header.byte_order) * header.nz
+    return nbytes if nbytes and kind in ("FEI1", "FEI2") else None, nbytes
 
 
 def _json_nbytes(head: bytes) -> int | None:

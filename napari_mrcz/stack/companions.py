@@ -94,7 +94,7 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     MrczWarning
         If one of them cannot be read.
     """
-    metadata, found = movie.metadata, False
+    metadata, found = dict(movie.description.metadata), False
     pixel_size, voltage = movie.pixel_size, movie.description.voltage
     for kind, names, parse, facts_of in _KINDS:
         if kind in metadata:

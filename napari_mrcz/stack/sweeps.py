@@ -93,7 +93,9 @@ def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
     if files and all(path.suffix.lower() in SMV_SUFFIXES for path in files):
         return open_smv(files)
     parts = [open(path) for path in files]
-    return Stack.joined(parts).described(metadata=merged([part.metadata for part in parts]))
+    return Stack.joined(parts).described(
+        metadata=merged([dict(part.description.metadata) for part in parts])
+    )
 
 
 def sweep_name(path: Path) -> str:
