@@ -18,6 +18,7 @@ __all__ = [
     "TIFF_SUFFIXES",
     "TVIPS_SUFFIX",
     "has_movie_suffix",
+    "with_packing",
     "without_packing",
 ]
 
@@ -40,6 +41,11 @@ def has_movie_suffix(name: str) -> bool:
     for packed in PACKED_SUFFIXES:
         name = name.removesuffix(packed)
     return name.endswith(SUFFIXES)
+
+
+def with_packing(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return suffixes as they are, and as they are when files are packed."""
+    return (*suffixes, *(f"{suffix}{packed}" for suffix in suffixes for packed in PACKED_SUFFIXES))
 
 
 def without_packing(path: Path) -> Path:

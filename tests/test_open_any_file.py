@@ -117,6 +117,16 @@ def test_packed_files_of_every_format_are_found_in_folders(napari_mrcz, tmp_path
         assert [path.name for path in target.iterdir()] == ["movie.mrcz"]
 
 
+def test_packed_files_are_watched(napari_mrcz, files, tmp_path):
+    (tmp_path / "in").mkdir()
+    for kind, name in (("mrc", "a.mrc.gz"), ("tiff", "b.tif.bz2")):
+        (tmp_path / "in" / name).write_bytes(PACK[Path(name).suffix](files(kind)[0]))
+    ran = napari_mrcz("watch", tmp_path / "in", "-o", tmp_path / "out", "--once", "--settle", 0)
+    assert ran.status == 0, ran.err
+    for name in ("a.mrcz", "b.mrcz"):
+        np.testing.assert_array_equal(nm.read(tmp_path / "out" / name), FRAMES)
+
+
 # Unpacking --------------------------------------------------------------------------------------
 
 

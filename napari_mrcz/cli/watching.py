@@ -15,7 +15,7 @@ from napari_mrcz.cli.paths import references
 from napari_mrcz.cli.progress import as_option, bar, outcome_text, say, say_error, write
 from napari_mrcz.cli.running import Saying, with_options
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES
+from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, with_packing
 
 if TYPE_CHECKING:
     from napari_mrcz.watching import Watch
@@ -111,7 +111,7 @@ def watch(
     wanted = None if recipe is None else Recipe.load(recipe)
     arrivals = Arrivals(
         folder,
-        (*SUFFIXES, *FOREIGN_SUFFIXES),
+        with_packing((*SUFFIXES, *FOREIGN_SUFFIXES)),
         settle=settle,
         marker=marker,
         pattern=pattern,

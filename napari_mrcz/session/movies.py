@@ -16,7 +16,7 @@ import numpy as np
 from napari_mrcz.names import natural_key
 from napari_mrcz.session.order import look_at
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, PACKED_SUFFIXES, SUFFIXES, without_packing
+from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, with_packing, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -60,8 +60,7 @@ def movies_within(
     unread : list of Path
         Folders that may not be read.
     """
-    suffixes = suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES)
-    endings = (*suffixes, *(f"{s}{p}" for s in suffixes for p in PACKED_SUFFIXES))
+    endings = with_packing(suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES))
     other = {file.resolve() for file in besides}
     unread: list[Path] = []
     found = []

@@ -169,7 +169,7 @@ class Page:
 
     def subdirectories(self) -> tuple[int, ...]:
         """Return the places of the directories below this one."""
-        return tuple(offset for offset in self.values(_SUBDIRECTORIES) if offset)
+        return tuple(offset for offset in self.values(_SUBDIRECTORIES)[:_MOST_TAGS] if offset)
 
     def accounted(self) -> int:
         """Return the bytes of the file that are its directory, tags and pixels."""

@@ -31,6 +31,7 @@ from napari_mrcz.recipe import KomaStep
 from napari_mrcz.session.koma import kept_out, too_few
 from napari_mrcz.session.order import ARRIVED, in_order
 from napari_mrcz.stack import open as open_stack
+from napari_mrcz.suffixes import without_packing
 from napari_mrcz.watching.job import Job
 from napari_mrcz.watching.sums import Sums
 
@@ -216,7 +217,7 @@ class Corrections:
         outliers: Mapping[str, Any] | None = None,
         koma: KomaNormalization | None = None,
     ) -> Outcome:
-        target = self._out / "corrected" / movie.source
+        target = without_packing(self._out / "corrected" / movie.source)
         target = target.with_suffix(self._recipe.output.suffix).absolute()
         replaces = self._ledger.may_replace(target, movie.source, overwrite=self._overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from napari_mrcz.batch.task import staged
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session.movies import REFERENCE, is_reference
 from napari_mrcz.stack import verify
+from napari_mrcz.suffixes import without_packing
 from napari_mrcz.texts import size_text
 from napari_mrcz.watching.arrival import Look
 from napari_mrcz.watching.job import DiskFull, Job, free_nbytes
@@ -290,7 +291,7 @@ class Watch:
 
     def _compress(self, found: Found, report: Report | None) -> Outcome:
         source = self.arrivals.path(found.source)
-        target = (self.out / found.source).with_suffix(".mrcz").absolute()
+        target = without_packing(self.out / found.source).with_suffix(".mrcz").absolute()
         replaces = self.ledger.may_replace(target, found.source, overwrite=self.overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
         movie = self.ledger.movie(found.source)
