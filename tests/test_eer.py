@@ -89,6 +89,16 @@ def test_only_eer_pages_are_frames_and_others_are_warned_of(napari_mrcz, tmp_pat
     np.testing.assert_array_equal(nm.read(tmp_path / "movie.mrcz"), frames)
 
 
+def test_eer_stays_where_frames_were_compressed(napari_mrcz, tmp_path):
+    """It says where in their pixels the electrons are, which frames do not."""
+    frames = movie_of(tmp_path / "movie.eer")
+    ran = napari_mrcz("compress", tmp_path / "movie.eer", "--verify", "--delete")
+    assert ran.status == 0, ran.err
+    assert "source kept" in ran.err
+    assert (tmp_path / "movie.eer").exists()
+    np.testing.assert_array_equal(nm.read(tmp_path / "movie.mrcz"), frames)
+
+
 def test_what_the_file_says_is_read_and_kept(napari_mrcz, tmp_path):
     movie_of(tmp_path / "movie.eer", xml=XML.format(n=10))
 

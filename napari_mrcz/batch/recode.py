@@ -22,6 +22,7 @@ from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.stack.tiff import is_eer
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX
 from napari_mrcz.threads import in_order, processors
 
@@ -110,6 +111,8 @@ class Recode(Making):
             kept = ""
             if self.delete or self.judge:
                 odd = [str(warning.message).removeprefix(f"{movie.path}: ") for warning in heard]
+                if is_eer(movie):
+                    odd.append("it says where in their pixels electrons are, which frames do not")
                 kept = "; ".join([*odd, *_left_out(wanted, self.target)])
         if self.delete and not kept:
             try:
