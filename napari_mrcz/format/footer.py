@@ -90,7 +90,8 @@ class Footer:
     history : tuple of dict
         One map a correction applied.
     other : dict
-        Keys of later versions and of other programs, and `gain`; kept and written back.
+        Keys of later versions and of other programs, and `gain`; kept and written back. ``source``
+        is of this file alone: name, size and time of the file that it was made of, and how.
     """
 
     writer: str = ""
