@@ -89,6 +89,11 @@ def no_leaks(
         thread.join(PATIENCE_S / len(left))
     running = sorted(thread.name for thread in left if thread.is_alive())
     assert not running, f"threads still running: {running}"
+    if "qtbot" in request.fixturenames and _open_movies(tmp_root) - files:
+        from qtpy.QtCore import QCoreApplication
+
+        QCoreApplication.processEvents()  # what the threads have said last
+        gc.collect()
     still_open = sorted(path for path, _ in _open_movies(tmp_root) - files)
     assert not still_open, f"files still open: {still_open}"
 

@@ -1,4 +1,4 @@
-"""The Gain reference widget in a real window: a movie and references for it, and a hand on it."""
+"""The Gain reference widget in a viewer: a movie and references for it, and a hand on it."""
 
 from pathlib import Path
 

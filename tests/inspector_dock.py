@@ -1,4 +1,4 @@
-"""The metadata inspector in a real window: a good movie and a sick one, and a hand on it."""
+"""The metadata inspector in a viewer: a good movie and a sick one, and a hand on it."""
 
 import struct
 

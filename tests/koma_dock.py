@@ -1,4 +1,4 @@
-"""The KOMA widget in a real window: a session of movies for it, and a hand on its list."""
+"""The KOMA widget in a viewer: a session of movies for it, and a hand on its list."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The "MicroED" widget in a real window: a sweep for it, fitted, and a hand on it."""
+"""The "MicroED" widget in a viewer: a sweep for it, fitted, and a hand on it."""
 
 import weakref
 

@@ -1,4 +1,4 @@
-"""The "Outlier pixels" widget in a real window: a movie for it, fitted, and a hand on it."""
+"""The "Outlier pixels" widget in a viewer: a movie for it, fitted, and a hand on it."""
 
 import weakref
 

@@ -1,4 +1,4 @@
-"""The "Electron counting" widget in a real window: fit, threshold, counts, points, closing."""
+"""The "Electron counting" widget in a viewer: fit, threshold, counts, points, closing."""
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor

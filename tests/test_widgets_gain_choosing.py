@@ -1,4 +1,4 @@
-"""The Gain reference widget in a real window: its reference, orientation and γ, chosen or found."""
+"""The Gain reference widget in a viewer: its reference, orientation and γ, chosen or found."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The Gain reference widget in a real window: its previews, its defective pixels, its looks."""
+"""The Gain reference widget in a viewer: its previews, its defective pixels, its looks."""
 
 import gc
 import weakref

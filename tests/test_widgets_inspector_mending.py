@@ -1,4 +1,4 @@
-"""The metadata inspector in a real window: a history replayed and saved, a header mended."""
+"""The metadata inspector in a viewer: a history replayed and saved, a header mended."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The metadata inspector in a real window: fields and frames, shown, exported and verified."""
+"""The metadata inspector in a viewer: fields and frames, shown, exported and verified."""
 
 import json
 import threading

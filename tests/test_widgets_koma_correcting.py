@@ -1,4 +1,4 @@
-"""The KOMA widget corrects in a real window: radius, preview, the whole session, its looks."""
+"""The KOMA widget corrects in a viewer: radius, preview, the whole session, its looks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The KOMA widget's stacks in a real window: dropping, dragging, ticking, reading, open layers."""
+"""The KOMA widget's stacks in a viewer: dropping, dragging, ticking, reading, open layers."""
 
 import threading
 

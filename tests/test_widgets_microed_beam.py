@@ -1,4 +1,4 @@
-"""The "MicroED" widget in a real window: where beam, annuli, beam stop and regions are."""
+"""The "MicroED" widget in a viewer: where beam, annuli, beam stop and regions are."""
 
 import os
 import subprocess

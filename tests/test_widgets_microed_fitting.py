@@ -1,4 +1,4 @@
-"""The "MicroED" widget in a real window: a fit, its annuli and layers, its looks."""
+"""The "MicroED" widget in a viewer: a fit, its annuli and layers, its looks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The Save widget in a real window: selecting, typing, clicking, cancelling, closing."""
+"""The Save widget in a viewer: selecting, typing, clicking, cancelling, closing."""
 
 from pathlib import Path
 
