@@ -227,14 +227,14 @@ def _space_group(both: _BothOrders) -> int:
 
 def _byte_order(little: np.void, big: np.void) -> str:
     """Decide by the sizes: the wrong order makes them at least 65536 times larger."""
-    for axes in (2, 3):  # NZ may be wrong
-        sizes = [record["n"][:axes].astype(np.float64) for record in (little, big)]
-        plausible = [(n > 0).all() for n in sizes]
-        if plausible[0] != plausible[1]:
-            return "<" if plausible[0] else ">"
-        volumes = [float(np.prod(n)) for n in sizes]
-        if plausible[0] and volumes[0] != volumes[1]:
-            return "<" if volumes[0] < volumes[1] else ">"
+    sizes = [record["n"].astype(np.float64) for record in (little, big)]
+    plausible = [bool((n[:2] > 0).all()) for n in sizes]
+    if plausible[0] != plausible[1]:
+        return "<" if plausible[0] else ">"
+    # NZ may be wrong, but says more of what is larger by far.
+    volumes = [float(n[0] * n[1] * max(1.0, n[2])) for n in sizes]
+    if plausible[0] and volumes[0] != volumes[1]:
+        return "<" if volumes[0] < volumes[1] else ">"
     return _stamp_order(little["machst"]) or "<"
 
 
