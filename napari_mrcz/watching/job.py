@@ -22,8 +22,8 @@ __all__ = ["DiskFull", "Job", "free_nbytes", "is_full"]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class DiskFull(Exception):
-    """There was no room for what was to be written."""
+class DiskFull(BaseException):
+    """There was no room for what was to be written. No failure of a movie: `attempt` passes it."""
 
 
 @dataclass(frozen=True)
