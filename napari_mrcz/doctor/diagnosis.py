@@ -85,5 +85,5 @@ def _check_pixels(
 
 
 def _of(patient: Patient, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Say in which header they were found."""
+    """Name the header in which they were found."""
     return tuple(replace(finding, header=patient.raw) for finding in findings)

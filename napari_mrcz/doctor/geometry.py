@@ -29,7 +29,7 @@ _AXES = [1, 2, 3]
 
 
 def check_geometry(patient: Patient) -> Iterator[Finding]:
-    """Give the findings in the order in which they lie in the header."""
+    """Return the findings in the order in which they lie in the header."""
     yield from _frames(patient)
     yield from _mode(patient)
     yield from _sampling(patient)
@@ -169,7 +169,7 @@ def _space_group(patient: Patient) -> Iterator[Finding]:
 
 
 def _group(patient: Patient) -> int:
-    """Give the space group, that of images where there is no such group."""
+    """Return the space group, that of images where there is no such group."""
     found = int(patient.record["ispg"])
     return found if found in _SPACE_GROUPS or found in _VOLUME_STACK else _IMAGES
 

@@ -24,7 +24,7 @@ _LARGEST_SIGNED_BYTE = 127
 
 
 def check_identity(patient: Patient) -> Iterator[Finding]:
-    """Give the findings in the order in which they lie in the header."""
+    """Return the findings in the order in which they lie in the header."""
     if is_mixed(patient):
         why = (
             "Some fields are little-endian, others big-endian, as mrcz before 0.6 wrote them; "
@@ -46,7 +46,7 @@ def check_identity(patient: Patient) -> Iterator[Finding]:
 
 
 def is_mixed(patient: Patient) -> bool:
-    """Tell whether fields of both byte orders are in one header."""
+    """Return whether fields of both byte orders are in one header."""
     stated, mode = patient.stated, int(patient.record["mode"])
     version = mrcz_version(stated.labels)
     old = stated.byte_order == ">" and version is not None and version < (0, 6, 0)

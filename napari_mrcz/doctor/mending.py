@@ -133,7 +133,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _mended(raw: bytes, header: Header, chosen: Sequence[Finding]) -> bytes:
-    """Give the header with all that is chosen written into it."""
+    """Return the header with all that is chosen written into it."""
     patch: dict[str, Any] = {}
     for finding in chosen:
         patch |= finding.patch

@@ -30,7 +30,7 @@ _MEAN_OFF, _RMS_OFF = 0.5, 2.0
 
 
 def frames_to_measure(count: int, full: bool) -> tuple[int, ...]:
-    """Give the first, the middle and the last frame, or all."""
+    """Return the first, the middle and the last frame, or all."""
     return tuple(range(count)) if full else tuple(sorted({0, count // 2, count - 1}))
 
 
@@ -39,7 +39,7 @@ def measure(
     frames: tuple[int, ...],
     progress: Callable[[int, int], None] | None,
 ) -> Statistics | None:
-    """Give the statistics of some frames; None of complex ones.
+    """Return the statistics of some frames; None of complex ones.
 
     Raises
     ------

@@ -112,11 +112,11 @@ class ExtendedHeader:
         }
 
     def describes(self, frames: int) -> bool:
-        """Whether it is of so many frames: text is of any, records of as many as there were."""
+        """Return whether it is of so many frames; text is of any number."""
         return self.decoded_as in _SYMMETRY or self.frames in (0, frames)
 
     def belongs_to(self, frames: int) -> bool:
-        """Whether a file of so many frames, written by this program, can have it as its own.
+        """Return whether a file of so many frames, written by this program, can have it as its own.
 
         The numbers in it have to be in the byte order of that file, which is little-endian.
         """

@@ -92,6 +92,8 @@ class Footer:
     other : dict
         Keys of later versions and of other programs, and `gain`; kept and written back. ``source``
         is of this file alone: name, size and time of the file that it was made of, and how.
+        ``header`` and ``extended`` are what the plain file that it was made of had in places where
+        this one has something else.
     """
 
     writer: str = ""

@@ -185,7 +185,7 @@ class Header:
     raw: bytes = field(default=b"", repr=False)
 
     def __getitem__(self, name: str) -> Any:
-        """Give one field by its name; KeyError if there is none."""
+        """Return one field by its name; KeyError if there is none."""
         if name not in self.keys():
             raise KeyError(name)
         return getattr(self, name)
@@ -195,7 +195,7 @@ class Header:
         return iter(self.keys())
 
     def keys(self) -> tuple[str, ...]:
-        """Give the names of the fields."""
+        """Return the names of the fields."""
         return tuple(f.name for f in fields(self) if f.name != "raw")
 
     @property
@@ -283,13 +283,13 @@ def holds_volume(
 
 
 def along_axes(pixel_size: Triple, axis_order: tuple[int, int, int]) -> Triple:
-    """Give sizes along Z, Y, X as sizes along sections, rows, columns (MAPC MAPR MAPS)."""
+    """Return sizes along Z, Y, X as sizes along sections, rows, columns (MAPC MAPR MAPS)."""
     by_axis = dict(zip((3, 2, 1), pixel_size, strict=True))
     column, row, section = axis_order
     return by_axis[section], by_axis[row], by_axis[column]
 
 
 def mrcz_version(labels: tuple[str, ...]) -> tuple[int, int, int] | None:
-    """Give the version of the MRCZ library that label 0 names."""
+    """Return the version of the MRCZ library that label 0 names."""
     found = _MRCZ_LABEL.match(labels[0]) if labels else None
     return (int(found[1]), int(found[2]), int(found[3])) if found else None

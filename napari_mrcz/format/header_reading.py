@@ -153,7 +153,7 @@ class _BothOrders:
         return MrczError(self.path, found, offset=offset, advice=advice)
 
     def smaller(self, little: Any, big: Any) -> tuple[int, str]:
-        """Give the smaller of two readings that is not negative, and its byte order."""
+        """Return the smaller of two readings that is not negative, and its byte order."""
         readings = {"<": int(little), ">": int(big)}
         if readings["<"] == readings[">"]:
             return readings[self.order], self.order
@@ -171,7 +171,7 @@ def _sizes(both: _BothOrders) -> tuple[int, int, int]:
 
 
 def _mode(both: _BothOrders) -> tuple[int, int]:
-    """Give codec and pixel mode."""
+    """Return codec and pixel mode."""
     number, order = both.smaller(both.little["mode"], both.big["mode"])
     if order != both.order:
         both.note("MODE is in the other byte order than the sizes (mrcz before 0.6 writes so)")
@@ -184,7 +184,7 @@ def _mode(both: _BothOrders) -> tuple[int, int]:
 
 
 def _sampling(both: _BothOrders, version: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    """Give MX MY MZ, or 0 0 0 where they mean something else."""
+    """Return MX MY MZ, or 0 0 0 where they mean something else."""
     mx, my, mz = (
         both.smaller(little, big)[0]
         for little, big in zip(both.little["m"], both.big["m"], strict=True)
@@ -303,7 +303,7 @@ def pixel_size_of(
 
 
 def _shortest(value: float) -> float:
-    """Give the shortest number that a float32 cannot tell from this: 1.05 rather than 1.0499999."""
+    """Return the shortest number with this float32: 1.05 rather than 1.0499999."""
     rounded = (float(f"{value:.{digits}g}") for digits in (6, 7, 8, 9))
     return next(r for r in rounded if abs(r - value) <= _FLOAT32_STEP * value)
 

@@ -234,7 +234,7 @@ def source_header(header: Header, kept: Any) -> Header:
 
 
 def has_unsigned_bytes(header: bytes) -> bool:
-    """Whether a little-endian header says by IMOD's flag that bytes are unsigned."""
+    """Return whether a little-endian header says by IMOD's flag that bytes are unsigned."""
     if not header:
         return False
     record = np.frombuffer(header, HEADER_DTYPE)[0]

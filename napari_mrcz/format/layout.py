@@ -176,7 +176,7 @@ def _with_settings(header: Header, kind: str, content: Any) -> Header:
 
 
 def _given_dtype(header: Header, footer: Footer) -> np.dtype[Any]:
-    """Give the dtype that the writer was handed, where the footer names it and it is possible."""
+    """Return the dtype that the writer was handed, where the footer names it and it is possible."""
     given = DTYPE_OF_NAME.get(footer.dtype or "")
     if given is None or not (
         storage_dtype(given) == header.dtype or (given == np.uint8 and header.dtype == np.uint16)

@@ -199,7 +199,7 @@ def _holds_chunks(file: RandomAccessFile, header: Header, index: FrameIndex, end
 
 
 def _matches(index: FrameIndex, end: int, file: RandomAccessFile) -> bool:
-    """Tell whether the first or the last frame is where an index says, and has its checksum."""
+    """Return whether the first or the last frame is where an index says, and has its checksum."""
     if index.xxh3 is None or (index.offsets[:-1] >= index.offsets[1:]).any():
         return False
     for frame in (0, -1)[: len(index)]:
@@ -212,7 +212,7 @@ def _matches(index: FrameIndex, end: int, file: RandomAccessFile) -> bool:
 
 
 def _contradiction(index: FrameIndex, header: Header, end: int, compressed: bool) -> str:
-    """Say why an index cannot be this file's, or nothing."""
+    """Return why an index cannot be this file's, or nothing."""
     if len(index) != header.nz:
         return f"it lists {len(index)} frames, the header {header.nz}"
     offsets, sizes = index.offsets, index.sizes
@@ -590,7 +590,7 @@ def _is_chunk(file: RandomAccessFile, header: Header, offset: int, end: int) -> 
 
 
 def _is_footer(file: RandomAccessFile, offset: int) -> bool:
-    """Whether a footer of this program begins here, of which the end may be missing."""
+    """Return whether a footer of this program begins here, of which the end may be missing."""
     head = file.read(offset, CHUNK_HEADER_NBYTES)
     if len(head) < CHUNK_HEADER_NBYTES:
         return False
@@ -603,7 +603,7 @@ def _is_footer(file: RandomAccessFile, offset: int) -> bool:
 
 
 def _fits(header: Header, nsymbt: int, end: int) -> bool:
-    """Whether so long an extended header and NZ plain frames are exactly the file."""
+    """Return whether so long an extended header and NZ plain frames are exactly the file."""
     return HEADER_NBYTES + nsymbt + header.nz * header.frame_nbytes == end
 
 

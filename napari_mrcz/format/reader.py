@@ -127,12 +127,12 @@ class FrameReader:
         return self.shape[1] * self.shape[2] * self.dtype.itemsize
 
     def extended_raw(self) -> bytes:
-        """Give the extended header's bytes as they are; none of one that no program writes."""
+        """Return the extended header's bytes as they are; none of one that no program writes."""
         nbytes = self.header.nsymbt
         return self._file.read(HEADER_NBYTES, nbytes) if nbytes <= LARGEST_EXTENDED else b""
 
     def read_stored(self, frame: int) -> memoryview:
-        """Give the bytes of a frame as they lie in the file, their checksum verified.
+        """Return the bytes of a frame as they lie in the file, their checksum verified.
 
         Raises
         ------
@@ -232,7 +232,7 @@ class FrameReader:
         return np.array(picked[..., columns], self.dtype)
 
     def chunk_header(self, frame: int) -> ChunkHeader:
-        """Give the header of a compressed frame's chunk."""
+        """Return the header of a compressed frame's chunk."""
         return parse_chunk_header(
             self._file.read(int(self.index.offsets[frame]), CHUNK_HEADER_NBYTES)
         )

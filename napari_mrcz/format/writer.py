@@ -153,7 +153,7 @@ def write_frames(
 
 
 def _storable(path: str | PathLike[str], description: Description) -> Description:
-    """Give the description as it is stored; found out here rather than after the last frame."""
+    """Return the description as it is stored; found out here rather than after the last frame."""
     try:
         plain = [
             to_plain(x) for x in (description.metadata, description.history, description.other)
