@@ -74,7 +74,7 @@ def test_8_threads_read_at_random_while_others_close(path, seconds):
     def reader(seed):
         def read():
             chance = random.Random(seed)
-            while time.monotonic() < end:
+            while time.monotonic() < end or len(set(reads)) < len(PIXELS):
                 frame = chance.randrange(len(PIXELS))
                 key = chance.choice(
                     [frame, (frame, slice(3, 50, 2)), (frame, 1, 2), slice(frame, frame + 3)]
