@@ -17,6 +17,8 @@ __all__ = [
     "with_minus",
 ]
 
+# Of numbers and their units, and between columns.
+_SPACES = "\u00a0\u2007\u2009\u202f"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -47,7 +49,9 @@ def failure_text(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """Give a text, such as the name of a file, with what would end a line or steer as escapes."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = (
+        c if c.isprintable() or c in _SPACES else c.encode("unicode_escape").decode() for c in text
+    )
     return "".join(shown)
 
 

@@ -145,10 +145,10 @@ class _Crew(Generic[Item, Result]):
         """Begin nothing more, and wait for the threads to end."""
         for call in self._pending:
             call.cancel()
-        for _ in self._threads:
-            self._queue.put(None)
+        self._queue.put(None)  # each thread hands it on
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # an interrupt may have come before it was started
+                thread.join()
 
     def _next(self) -> Result:
         call = self._pending.popleft()
@@ -167,12 +167,13 @@ class _Crew(Generic[Item, Result]):
             return
         number = len(self._threads)
         thread = threading.Thread(target=self._run, name=f"{self._name}_{number}", daemon=True)
+        # Listed before: an interrupt that comes while it is started leaves none to run on.
+        self._threads.append(thread)
         try:
             thread.start()
         except (RuntimeError, MemoryError):  # the system has no more: on with those there are
+            self._threads.pop()
             self._most = number
-        else:
-            self._threads.append(thread)
 
     def _run(self) -> None:
         _wanted.check = self._wanted
@@ -192,6 +193,7 @@ class _Crew(Generic[Item, Result]):
                     del result
                 del item
             del call
+        self._queue.put(None)
 
 
 def _forget_frames(error: BaseException | None) -> None:

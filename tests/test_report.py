@@ -17,6 +17,7 @@ from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.reporting import Measurements
+from napari_mrcz.reporting.page import _escaped
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 
@@ -325,3 +326,7 @@ def test_a_failed_worker_is_a_movie_that_cannot_be_used(movies):
     found = measurements.findings()
     assert [row.error for row in found.movies] == ["", "the worker died"]
     assert found.radii == ()
+
+
+def test_names_are_text_in_the_page():
+    assert _escaped("<b>&\x1b[31m\u202e.mrc") == "&lt;b&gt;&amp;\\x1b[31m\\u202e.mrc"

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_mrcz.widgets.base.fields import number_field
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
-from napari_mrcz.widgets.base.panel import Panel
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
 from napari_mrcz.widgets.base.plot import Plot
 from napari_mrcz.widgets.base.theme import contrast_ratio, palette, readable
 
@@ -268,3 +268,14 @@ def test_the_wheel_is_the_docks_and_changes_no_field(panel, qtbot, kind):
     qtbot.waitUntil(field.hasFocus)
     assert turn_wheel(field)
     assert now() != before
+
+
+def test_texts_of_files_are_shown_as_they_are(qtbot):
+    """Neither taken for HTML nor steering the screen; spaces of numbers stay."""
+    label = WrappedLabel("tip")
+    qtbot.addWidget(label)
+    label.setText("<b>a\u202e\x1b</b>\n3\u2009nm")
+    assert label.text() == "<b>a\\u202e\\x1b</b>\n3\u2009nm"
+    assert label.textFormat() == Qt.TextFormat.PlainText
+    assert plain_tip("<b>\na") == "<qt>&lt;b&gt;<br>a</qt>"
+    assert plain_tip("a\nb") == "a\nb"

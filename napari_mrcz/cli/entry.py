@@ -10,10 +10,6 @@ import signal
 import sys
 from typing import Any
 
-from napari_mrcz.allowance import check_room_to_import, lent_processors, threads_with_room
-from napari_mrcz.errors import is_out_of_memory
-from napari_mrcz.texts import failure_text
-
 __all__ = ["main"]
 
 _AGAIN_S = 0.01
@@ -40,9 +36,16 @@ def main() -> None:
     finally:
         # All is done, or was said: what is left is to close.
         signal.signal(signal.SIGINT, _end)
+        if _HAS_TIMER:  # it would end a process that has set its signals back
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 def _load_and_run(is_heard: bool = False) -> None:
+    # Not before: an interrupt while they are loaded is heeded from now on.
+    from napari_mrcz.errors import is_out_of_memory
+    from napari_mrcz.texts import failure_text
+
     try:
         _keep_within_what_was_lent()
         from napari_mrcz.cli.main import main as run
@@ -61,6 +64,8 @@ def _keep_within_what_was_lent() -> None:
 
     They go by the machine's processors, each thread of which takes its own stack and buffers.
     """
+    from napari_mrcz.allowance import check_room_to_import, lent_processors, threads_with_room
+
     threads = min(lent_processors(), threads_with_room(_LEFT_NBYTES))
     for name in ("OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
         os.environ.setdefault(name, str(max(1, threads)))

@@ -13,7 +13,7 @@ import numpy as np
 from napari_mrcz.extras import need_matplotlib
 from napari_mrcz.reporting import figures
 from napari_mrcz.software import software
-from napari_mrcz.texts import with_minus
+from napari_mrcz.texts import printable, with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def page(findings: Findings, made: datetime) -> str:
     title = f"Session of {_number(len(findings.movies), 'movie')}"
     body = [
         f"<header><h1>{title}</h1>",
-        f"<p>{escape(folder)}<br>{made:%d %B %Y, %H:%M} · {escape(software())}</p></header>",
+        f"<p>{_escaped(folder)}<br>{made:%d %B %Y, %H:%M} · {_escaped(software())}</p></header>",
         _tiles(findings),
         _notable(findings, names),
         *_figures(findings),
@@ -102,8 +102,8 @@ def _notable(findings: Findings, names: list[str]) -> str:
             ("remark", movie.remark),
         )
         told += [
-            f'<li><span class="mark">{what}</span> <b>{movie.number}. {escape(name)}</b>: '
-            f"{escape(why)}</li>"
+            f'<li><span class="mark">{what}</span> <b>{movie.number}. {_escaped(name)}</b>: '
+            f"{_escaped(why)}</li>"
             for what, why in remarks
             if why
         ]
@@ -155,7 +155,7 @@ def _figures(findings: Findings) -> Iterable[str]:
         if svg:
             yield (
                 f"<section><h2>{title}</h2>\n<figure>{svg}"
-                f"<figcaption>{escape(caption)}</figcaption></figure></section>"
+                f"<figcaption>{_escaped(caption)}</figcaption></figure></section>"
             )
     if not findings.radii:
         yield (
@@ -186,9 +186,9 @@ def _table(findings: Findings, names: list[str]) -> str:
 
 
 def _row(movie: MovieRow, name: str) -> str:
-    start = f'<td class="n">{movie.number}</td><td class="name">{escape(name)}</td>'
+    start = f'<td class="n">{movie.number}</td><td class="name">{_escaped(name)}</td>'
     if movie.error:
-        said = escape(_without_path(movie))
+        said = _escaped(_without_path(movie))
         return f'<tr class="bad">{start}<td colspan="9">not usable: {said}</td></tr>'
     percent = _UNKNOWN if movie.contrast is None else f"{movie.contrast:.2%}"
     values = (
@@ -203,18 +203,18 @@ def _row(movie: MovieRow, name: str) -> str:
     )
     cells = "".join(f'<td class="n">{value}</td>' for value in values)
     verdict = '<span class="mark">yes</span>' if movie.high_contrast else "no"
-    return f'<tr>{start}{cells}<td title="{escape(movie.reason)}">{verdict}</td></tr>'
+    return f'<tr>{start}{cells}<td title="{_escaped(movie.reason)}">{verdict}</td></tr>'
 
 
 def _method(findings: Findings) -> str:
     # Movies are measured before KOMA; the last sentence says how results would be saved.
     sentences = replace(findings.recipe, koma=None).sentences()[:-1]
-    done = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    done = "".join(f"<li>{_escaped(sentence)}</li>" for sentence in sentences)
     per = findings.counts_per_electron
     return (
         "<footer><h2>How it was measured</h2>\n"
         f"<ul>{done}"
-        f"<li>The order of the movies is {escape(findings.order)}.</li>"
+        f"<li>The order of the movies is {_escaped(findings.order)}.</li>"
         f"<li>Doses are what was counted after that, {per:.4g} to an electron; movies that are "
         "not usable count as none.</li>"
         "<li>Correlated noise is the mean correlation R of all pairs of frames of a movie "
@@ -224,6 +224,11 @@ def _method(findings: Findings) -> str:
         "<li>McLeod et al. (2017), preprint doi:10.1101/116533: outliers by dose fig. 7, noise "
         "after KOMA fig. 12.</li></ul></footer>"
     )
+
+
+def _escaped(text: str) -> str:
+    """Return a text as HTML, whatever is in the name of a file or in what a file says."""
+    return escape(printable(text))
 
 
 def _without_path(movie: MovieRow) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Qt
+
 from napari_mrcz.widgets.base.panel import WrappedLabel
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Key(WrappedLabel):
     def __init__(self, meanings: Sequence[tuple[str, str, str]]) -> None:
         super().__init__("What is drawn how in the plot")
         self._meanings = tuple(meanings)
+        self.setTextFormat(Qt.TextFormat.RichText)
 
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""

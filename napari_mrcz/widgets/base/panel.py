@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
@@ -17,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mrcz.texts import printable
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive, plain_viewer
 from napari_mrcz.widgets.base.theme import Palette, palette
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtGui import QShowEvent
 
-__all__ = ["Panel", "WrappedLabel"]
+__all__ = ["Panel", "WrappedLabel", "plain_tip"]
 
 _WIDTH_PX = 340
 _SAVE = ("napari-mrcz", "Save stack")
@@ -102,7 +104,8 @@ class Panel(QWidget):
 
     def tell(self, label: QLabel, text: str, tone: str = "text") -> None:
         """Show a sentence in one of the palette's colours: text, muted, warning or error."""
-        label.setText(text)
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        label.setText(_plain(text))
         if self._tones.get(label) != tone:  # styling is slow, and some sentences follow a drag
             self._tones[label] = tone
             self._colour(label, tone)
@@ -122,12 +125,31 @@ class Panel(QWidget):
         label.setStyleSheet(f"color: {getattr(self.palette_now, tone)}")
 
 
+def plain_tip(text: str) -> str:
+    """Return a text as a tip that is shown as it is: Qt takes what has tags for HTML."""
+    text = _plain(text)
+    return f"<qt>{escape(text)}</qt>".replace("\n", "<br>") if "<" in text else text
+
+
+def _plain(text: str | None) -> str:
+    """Return lines of text of which none steers a terminal or a screen: names of files may."""
+    return "\n".join(map(printable, (text or "").split("\n")))
+
+
 class WrappedLabel(QLabel):
-    """A label that wraps, takes the height it needs and can be copied from."""
+    """A label that wraps, takes the height it needs and can be copied from.
+
+    Its text is shown as it is: a file may be named ``<b>``.
+    """
 
     def __init__(self, tip: str) -> None:
         super().__init__()
         self.setToolTip(tip)
+        self.setTextFormat(Qt.TextFormat.PlainText)
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+
+    def setText(self, text: str | None) -> None:
+        """Show a text."""
+        super().setText(_plain(text))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractItemModel, QModelIndex, QSize, Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeView
 
+from napari_mrcz.widgets.base.panel import plain_tip
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -98,7 +100,7 @@ class _EntryModel(QAbstractItemModel):
             value = entry.value if self.units_apart else _with_unit(entry)
             return (entry.name, value, entry.unit, entry.meaning)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return entry_text(entry)
+            return plain_tip(entry_text(entry))
         return None
 
 

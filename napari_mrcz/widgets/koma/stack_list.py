@@ -16,6 +16,7 @@ from qtpy.QtCore import (
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
 from qtpy.QtWidgets import QAbstractItemView, QListView, QSizePolicy
 
+from napari_mrcz.widgets.base.panel import plain_tip
 from napari_mrcz.widgets.base.theme import readable
 
 if TYPE_CHECKING:
@@ -208,9 +209,8 @@ class _Rows(QAbstractListModel):
                 return self.error
             return None if self._koma.enters(entry) else self.muted
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join(
-                filter(None, (entry.path or entry.name, self._koma.why_left_out(entry)))
-            )
+            said = filter(None, (entry.path or entry.name, self._koma.why_left_out(entry)))
+            return plain_tip("\n".join(said))
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
