@@ -214,6 +214,8 @@ def source_header(header: Header, kept: Any) -> Header:
     Header
         `raw` is little-endian.
     """
+    if header.byte_order == "<" and not (header.codec and kept):
+        return header
     own = _little_endian(header)
     labels = header.labels
     if header.codec and isinstance(kept, bytes) and len(kept) == HEADER_NBYTES:
