@@ -254,6 +254,26 @@ def test_quiet_says_problems_alone_and_the_log_all(napari_mrcz, tree, tmp_path):
     assert any(line.endswith(said) for line in more[len(lines) :])
 
 
+@pytest.mark.filterwarnings("always::napari_mrcz.MrczWarning")
+def test_a_kept_source_is_a_problem_and_no_failure(napari_mrcz, tree, tmp_path):
+    with (tree / "a" / "movie.mrc").open("ab") as file:
+        file.write(b"more")
+    command = ("compress", tree, "-o", tmp_path / "out", "--verify", "--delete")
+    ran = napari_mrcz(*command, "--log", tmp_path / "log", "--quiet")
+    assert ran.status == 0
+    assert ran.err.splitlines()[-1].count("source kept: ") == 1
+    assert "; 1 source kept" in (tmp_path / "log").read_text().splitlines()[-1]
+    assert [p.relative_to(tree).as_posix() for p in tree.rglob("*.mrc")] == ["a/movie.mrc"]
+
+
+def test_json_says_the_same_as_the_text(napari_mrcz, tree, tmp_path):
+    command = ("compress", tree, "-o", tmp_path / "out")
+    napari_mrcz(*command)
+    ran = napari_mrcz(*command, "--json")
+    errors = [f"napari-mrcz: {json.loads(line)['error']}" for line in ran.out.splitlines()]
+    assert ran.err.splitlines()[:-1] == errors
+
+
 def test_what_ends_a_command_is_in_its_log(napari_mrcz, tree, tmp_path, monkeypatch):
     monkeypatch.setattr(Making, "__call__", mock.Mock(side_effect=KeyboardInterrupt))
     command = ("compress", tree, "-o", tmp_path / "out", "--log", tmp_path / "log")
@@ -383,6 +403,7 @@ def test_no_footer_is_what_the_validator_of_mrc_takes(napari_mrcz, tmp_path):
     for options, valid in (((), False), (("--no-footer",), True)):
         ran = napari_mrcz("decompress", tmp_path / "m.mrcz", "--overwrite", "--verify", *options)
         assert ran.status == 0, ran.err
+        assert ("metadata left out" in ran.err) is valid
         assert mrcfile.validate(tmp_path / "m.mrc") is valid
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.batch.making import Made, Making
+from napari_mrcz.batch.making import Made, Making, left_out_note
 from napari_mrcz.batch.source_files import SourceFiles
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import Pedestal, TruncationModel
@@ -133,6 +133,8 @@ class RestoreNegatives(Making):
                 )
         files.check()
         notes = _notes(model, added, movie.size)
+        if not self._is_smv:
+            notes = (*notes, *left_out_note(corrected, footer=self.footer))
         if len(targets) > 1:
             notes = (f"{len(targets)} images, the last {Path(targets[-1]).name}", *notes)
         return Made(notes)

@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.batch.making import Made, Making
+from napari_mrcz.batch.making import Made, Making, left_out_note
 from napari_mrcz.batch.source_files import Kept, SourceFiles
 from napari_mrcz.batch.task import staged
 from napari_mrcz.errors import MrczError, MrczWarning
@@ -102,6 +102,7 @@ class Recode(Making):
             wanted = self._wanted(movie, notes)
             if not there:
                 self._write(files, record, wanted, staged(report, "writing"))
+                notes += left_out_note(wanted, footer=self.footer)
                 if left := len(movie) % self.group:
                     notes.append(f"the last frame is the sum of {left}, not of {self.group}")
             if self.verify:

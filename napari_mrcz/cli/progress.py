@@ -232,7 +232,7 @@ def tell_outcomes(
         elif as_json:
             note(outcome_text(outcome))
         else:
-            say(outcome_text(outcome))
+            say(outcome_text(outcome), always=bool(outcome.kept))
     failed = [outcome for outcome in done if not outcome.ok]
     if len(done) > 1:
         say(_summary(done, failed, verb))

@@ -170,7 +170,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
             if as_json and told:
                 write(json.dumps({"step": step.kind, **outcome.as_dict()}))
             elif outcome.ok and told:
-                say(outcome_text(outcome))
+                say(outcome_text(outcome), always=bool(outcome.kept))
             if not outcome.ok:
                 failed.append(Path(outcome.source).name)
                 say_error(outcome.error)
