@@ -186,6 +186,22 @@ def test_watch_looks_at_the_result_again(source, folder, out):
     assert count(out, "deleting") == {}
 
 
+@pytest.mark.parametrize("attack", [Path.unlink, lambda path: path.write_bytes(b"other")])
+def test_a_source_is_kept_where_its_result_is_gone(source, monkeypatch, attack):
+    """Or another file, after it was verified."""
+    rename = os.rename
+
+    def late(path, aside):
+        attack(source.parents[1] / "movie.mrcz")
+        rename(path, aside)
+
+    monkeypatch.setattr(os, "rename", late)
+    outcome = attempt(compress(source))
+    assert outcome.kept or outcome.error
+    assert source.exists()
+    assert lost(source.parents[1], FRAMES) == []
+
+
 @LINUX
 def test_a_file_that_somebody_may_write_to_is_kept(source):
     with source.open("r+b"):

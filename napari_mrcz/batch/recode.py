@@ -105,21 +105,24 @@ class Recode(Making):
                 notes += left_out_note(wanted, footer=self.footer)
                 if left := len(movie) % self.group:
                     notes.append(f"the last frame is the sum of {left}, not of {self.group}")
-            if self.verify:
-                self._compare(wanted, staged(report, "verifying"))
-                notes.append("verified: every pixel is the same")
-            files.check()
-            kept = ""
-            if self.delete or self.judge:
-                odd = [str(warning.message).removeprefix(f"{movie.path}: ") for warning in heard]
-                if is_eer(movie):
-                    odd.append("it says where in their pixels electrons are, which frames do not")
-                kept = "; ".join([*odd, *_left_out(wanted, self.target)])
-        if self.delete and not kept:
-            try:
-                notes.append(files.delete())
-            except Kept as reason:
-                kept = str(reason)
+            with SourceFiles([self.target]) as result:
+                if self.verify:
+                    self._compare(wanted, staged(report, "verifying"))
+                    notes.append("verified: every pixel is the same")
+                files.check()
+                kept = ""
+                if self.delete or self.judge:
+                    said = (str(warning.message) for warning in heard)
+                    odd = [text.removeprefix(f"{movie.path}: ") for text in said]
+                    if is_eer(movie):
+                        odd.append("it says where in their pixels electrons are, frames do not")
+                    kept = "; ".join([*odd, *_left_out(wanted, self.target)])
+                if self.delete and not kept:
+                    movie.close()
+                    try:
+                        notes.append(files.delete(result.check_result))
+                    except Kept as reason:
+                        kept = str(reason)
         if self.delete and kept:
             notes.append(f"source kept: {kept}")
         return Made(tuple(notes), kept, files.stamp)

@@ -120,6 +120,22 @@ class SourceFiles:
                 advice = "Do this again when the file is finished"
                 raise MrczError(held.path, "was written to while it was read", advice=advice)
 
+    def check_result(self) -> None:
+        """Check that the files, which are a result that was verified, are still what they were.
+
+        Raises
+        ------
+        Kept
+            If they are not; the source is all that is left then.
+        """
+        try:
+            if not self._files:
+                raise Kept(_GONE)
+            for held in self._files:
+                held.check_name()
+        except Kept as reason:
+            raise Kept(f"of its result {self.path}: {reason}") from None
+
     def watched(self, tell: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
         """Return a progress function that also does `check`: what that raises leaves no result."""
 

@@ -311,7 +311,10 @@ class Watch:
     def _delete(self, found: Found, report: Report | None) -> Outcome:
         source, movie = self.arrivals.path(found.source), self.ledger.movie(found.source)
         marker = self.arrivals.marker_of(found.source)
-        with SourceFiles([str(source)], resting=True) as files:
+        with (
+            SourceFiles([str(source)], resting=True) as files,
+            SourceFiles([movie.target if movie else ""]) as result,
+        ):
             if movie is None or self.arrivals.version(found.source) != found.version:
                 raise MrczError(source, "has changed, and is kept")
             checked = verify(movie.target, progress=staged(report, "checking the result"))
@@ -325,6 +328,7 @@ class Watch:
                 self.ledger.record("deleting", source=found.source)
 
             def before() -> None:
+                result.check_result()
                 # The marker first: it would call the next movie of this name finished.
                 if marker is not None:
                     marker.unlink(missing_ok=True)
