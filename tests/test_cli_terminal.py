@@ -61,7 +61,7 @@ def folder(tmp_path, monkeypatch):
         "correct in -o out -r k.toml",
         "session in -o out/r.html",
         "watch in -o out -r k.toml --once --settle 0",
-        "microed in -o out",
+        "microed in/a.mrc -o out --annuli 1",
         "repair in/a.mrc -o out/a.mrc",
         "bench in/a.mrc --rounds 1",
         "count in -o out",
@@ -189,7 +189,7 @@ def interrupt(command: str, after: float, group: bool) -> tuple[int, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="has other ways to interrupt")
 @pytest.mark.parametrize(
     ("name", "moments"),
-    [("correct", 2), *(pytest.param(name, 30, marks=pytest.mark.slow) for name in COMMANDS)],
+    [("verify", 2), *(pytest.param(name, 30, marks=pytest.mark.slow) for name in COMMANDS)],
 )
 def test_an_interrupt_at_any_moment_is_one_line(folder, name, moments):
     """A process that has done all dies of it without a word."""
