@@ -97,7 +97,8 @@ def images_beside(looks: Mapping[Path, Look | None], *, sums: bool) -> dict[Path
     single = {path: look for path, look in known.items() if look.shape[0] == 1}
     frames = {look.shape[1:] for path, look in known.items() if path not in single}
     named = [path for path in single if _has_name_of_reference(path)]
-    by_name = named if frames or 2 * len(named) <= len(single) else []
+    # Also beside files that cannot be opened, which are none of single images as far as is known.
+    by_name = named if len(single) < len(looks) or 2 * len(named) <= len(single) else []
     found = {
         path: REFERENCE
         for path, look in single.items()
