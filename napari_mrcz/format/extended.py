@@ -180,7 +180,7 @@ class ExtendedHeader:
         nbytes = self.layout[0]
         count = self._count(nbytes)
         shorts = np.frombuffer(self.data, f"{self.byte_order}i2", count * nbytes // 2)
-        return [_serial_em_record(row, fields) for row in shorts.reshape(count, -1)]
+        return [_serial_em_record(row, fields) for row in shorts.reshape(count, nbytes // 2)]
 
     def _decode_agard(self) -> list[dict[str, Any]]:
         integers, reals = self.layout if min(self.layout) >= 0 and any(self.layout) else (0, 0)

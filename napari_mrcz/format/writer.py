@@ -21,7 +21,7 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
-from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES
+from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version
 from napari_mrcz.format.header_writing import build_header, has_unsigned_bytes
 from napari_mrcz.format.limits import LARGEST_JSON, check_content, most_values
 from napari_mrcz.format.metadata import to_json_safe, to_plain
@@ -41,6 +41,7 @@ __all__ = ["Progress", "write_frames"]
 
 # The version of `mrcz` whose files ours are like; readers take label 0 for the format's version.
 _FORMAT_LABEL = "MRCZ0.6.0"
+_OWN_LABEL = "Written by napari-mrcz"
 
 Progress = Callable[[int, int | None], None]
 
@@ -295,7 +296,12 @@ def _is_plain(header: bytes) -> bool:
 def _labels(description: Description, storage: Storage) -> list[str]:
     """Return the labels: this program's first where frames are compressed, as `mrcz` has it."""
     own = description.writer
-    kept = [label for label in description.labels if "MRCZ" not in label.upper()]
+    # Labels of MRCZ and of this program speak of the file that they are in.
+    kept = [
+        label
+        for label in description.labels
+        if not (mrcz_version((label,)) or label.startswith(_OWN_LABEL))
+    ]
     if storage.encoding.number:
         return [f"{_FORMAT_LABEL} {own}", *kept]
     # A file that was only copied says what its source said.
