@@ -76,7 +76,7 @@ def shortage(request, monkeypatch, path):
 
 
 def copy_of(opened):
-    def init(self, path):
+    def init(self, path, file=None):
         self.__dict__.update(opened.__dict__)
 
     return init

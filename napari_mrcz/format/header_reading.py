@@ -5,6 +5,7 @@ What was unusual, and how it was understood, ends up in the header's `notes`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,11 @@ _MOST_SAMPLES = 2**24
 # An angstrom length below this is an integer that was written into a float field (1.4e-45).
 _SMALLEST_CELL = 1e-6
 _FLOAT32_STEP = 2.0**-23
+_EXTRA_PLACES = {
+    name: slice(offset, offset + dtype.itemsize)
+    for name in EXTRA_WORDS
+    for dtype, offset, *_ in [HEADER_DTYPE.fields[name]]  # type: ignore[index]
+}
 
 
 def parse_header(raw: bytes, path: str | PathLike[str]) -> Header:
@@ -125,7 +131,7 @@ def parse_header(raw: bytes, path: str | PathLike[str]) -> Header:
         pixel_size=pixel_size_of(cell, sampling, (nx, ny, nz), codec),
         # Where frames are compressed, MZ is how `mrcz` cuts a stack into a list.
         is_volume=holds_volume(ispg, 0 if codec else sampling[2], (nz, ny, nx), path, labels),
-        extra=_extra(record),
+        extra=_extra(record, raw),
         notes=tuple(both.notes),
         raw=raw,
     )
@@ -187,7 +193,7 @@ def _sampling(both: _BothOrders, version: tuple[int, int, int] | None) -> tuple[
     """Return MX MY MZ, or 0 0 0 where they mean something else."""
     mx, my, mz = (
         both.smaller(little, big)[0]
-        for little, big in zip(both.little["m"], both.big["m"], strict=True)
+        for little, big in zip(both.little["m"].tolist(), both.big["m"].tolist(), strict=True)
     )
     if version is not None and version < (0, 5, 0) and any((mx, my, mz)):
         both.note("MX MY MZ ignored: mrcz before 0.5 writes the sizes there")
@@ -212,7 +218,7 @@ def _axis_order(both: _BothOrders) -> tuple[int, int, int]:
 
 def _cell(both: _BothOrders) -> Triple:
     cell = _floats(both.record["cell"])
-    if any(c < 0 or 0 < c <= _SMALLEST_CELL or not np.isfinite(c) for c in cell):
+    if any(c < 0 or 0 < c <= _SMALLEST_CELL or not math.isfinite(c) for c in cell):
         both.note(f"the cell of {cell[0]:g} x {cell[1]:g} x {cell[2]:g} Å is no size: unknown")
     return cell
 
@@ -227,12 +233,12 @@ def _space_group(both: _BothOrders) -> int:
 
 def _byte_order(little: np.void, big: np.void) -> str:
     """Decide by the sizes: the wrong order makes them at least 65536 times larger."""
-    sizes = [record["n"].astype(np.float64) for record in (little, big)]
-    plausible = [bool((n[:2] > 0).all()) for n in sizes]
+    sizes = [record["n"].tolist() for record in (little, big)]
+    plausible = [min(n[:2]) > 0 for n in sizes]
     if plausible[0] != plausible[1]:
         return "<" if plausible[0] else ">"
     # NZ may be wrong, but says more of what is larger by far.
-    volumes = [float(n[0] * n[1] * max(1.0, n[2])) for n in sizes]
+    volumes = [n[0] * n[1] * max(1, n[2]) for n in sizes]
     if plausible[0] and volumes[0] != volumes[1]:
         return "<" if volumes[0] < volumes[1] else ">"
     return _stamp_order(little["machst"]) or "<"
@@ -242,12 +248,12 @@ def _stamp_order(stamp: npt.NDArray[np.uint8]) -> str | None:
     return {0x44: "<", 0x11: ">"}.get(int(stamp[0]))
 
 
-def _extra(record: np.void) -> dict[str, Any]:
+def _extra(record: np.void, raw: bytes) -> dict[str, Any]:
     """Return the words of other programs that are set."""
     extra: dict[str, Any] = {}
-    for name in EXTRA_WORDS:
-        value = record[name]
-        if any(value.tobytes()):
+    for name, place in _EXTRA_PLACES.items():
+        if any(raw[place]):
+            value = record[name]
             if value.dtype.kind == "V":
                 extra[name] = value.tobytes()
             else:
@@ -257,7 +263,7 @@ def _extra(record: np.void) -> dict[str, Any]:
 
 def labels_of(record: Any) -> list[tuple[str, bytes]]:
     """Return the labels that have text, and their bytes."""
-    labels = [(_text(bytes(label)), bytes(label)) for label in record["label"]]
+    labels = [(_text(raw), raw) for raw in record["label"].tolist() if raw]
     return [(text, raw) for text, raw in labels if text]
 
 
@@ -272,12 +278,12 @@ def _text(raw: bytes) -> str:
 
 
 def _integers(values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
-    x, y, z = (int(v) for v in values)
+    x, y, z = values.tolist()
     return x, y, z
 
 
 def _floats(values: npt.NDArray[np.float32]) -> Triple:
-    x, y, z = (float(v) for v in values)
+    x, y, z = values.tolist()
     return x, y, z
 
 
@@ -296,7 +302,7 @@ def pixel_size_of(
         for m, n in zip((*sampling[:2], along_z), sizes, strict=True)
     ]
     x, y, z = (
-        _shortest(c / m) if np.isfinite(c) and c > _SMALLEST_CELL else 0.0
+        _shortest(c / m) if math.isfinite(c) and c > _SMALLEST_CELL else 0.0
         for c, m in zip(cell, samples, strict=True)
     )
     return z, y, x
@@ -311,4 +317,4 @@ def _shortest(value: float) -> float:
 def setting_of(value: Any) -> float:
     """Return a microscope setting, or 0.0 for one that no microscope has."""
     number = float(value)
-    return number if np.isfinite(number) and 1e-6 < abs(number) < 1e6 else 0.0
+    return number if math.isfinite(number) and 1e-6 < abs(number) < 1e6 else 0.0

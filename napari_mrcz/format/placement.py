@@ -136,6 +136,8 @@ def place_frames(
             f"{len(found.index)} of the {found.announced} frames that the header announces are "
             f"there; the file is cut off or was never finished{hint}"
         )
+    if len(found.index) == header.nz:
+        return found
     return replace(found, header=_counted_anew(file, header, found))
 
 
@@ -525,8 +527,6 @@ def _json_nbytes(head: bytes) -> int | None:
 def _counted_anew(file: RandomAccessFile, stated: Header, found: Placement) -> Header:
     """Return the header with the number of frames that there are, and what follows from it."""
     header, count = found.header, len(found.index)
-    if count == stated.nz:
-        return header
     codec = stated.codec and header.codec
     of_stated, of_true = (
         pixel_size_of(stated.cell, stated.sampling, (stated.nx, stated.ny, n), codec)

@@ -29,6 +29,8 @@ from napari_mrcz.texts import size_text
 if TYPE_CHECKING:
     from os import PathLike
 
+    from napari_mrcz.format.files import RandomAccessFile
+
 __all__ = ["FrameReader"]
 
 
@@ -39,6 +41,8 @@ class FrameReader:
     ----------
     path : path-like
         The file; `.gz` and `.bz2` are unpacked first.
+    file : RandomAccessFile, optional
+        It, if it is open already.
 
     Attributes
     ----------
@@ -69,10 +73,10 @@ class FrameReader:
         If it cannot be found out.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], file: RandomAccessFile | None = None) -> None:
         # Absolute: reopening and unpickling must not depend on the working directory.
         self.path = Path(path).absolute()
-        self._file = open_file(self.path)
+        self._file = file or open_file(self.path)
         try:
             layout = read_layout(self._file)
         except MemoryError:

@@ -8,12 +8,12 @@ a second to import pandas.
 from __future__ import annotations
 
 import math
+import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczWarning
@@ -22,6 +22,7 @@ from napari_mrcz.suffixes import without_packing
 from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from xml.etree import ElementTree
 
     from napari_mrcz.stack.stack import Stack
@@ -96,11 +97,14 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     """
     metadata, found = dict(movie.description.metadata), False
     pixel_size, voltage = movie.pixel_size, movie.description.voltage
-    for kind, names, parse, facts_of in _KINDS:
+    folder, plain = os.path.split(path)[0], without_packing(path)
+    stems = dict.fromkeys((plain.stem, _ENDINGS.sub("", plain.stem)))
+    for kind, ending, parse, facts_of in _KINDS:
         if kind in metadata:
             continue
-        for name in names(path):
-            companion = path.with_name(name)
+        whole = (path.name, plain.name) if kind == "mdoc" else ()
+        for stem in dict.fromkeys((*whole, *stems)):
+            companion = os.path.join(folder, stem + ending)
             try:
                 text = _text(companion)
                 if text is None:
@@ -125,17 +129,17 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     return movie.described(metadata=metadata, pixel_size=pixel_size, voltage=voltage)
 
 
-def _text(path: Path) -> str | None:
+def _text(path: str) -> str | None:
     """Return the text of a file; None where there is none."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
     if status.st_size > _LARGEST:
         raise ValueError(f"{status.st_size} bytes, where {_LARGEST} are the most that is read")
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         raw = file.read(_LARGEST)
     for encoding in ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig",):
         try:
@@ -143,24 +147,6 @@ def _text(path: Path) -> str | None:
         except UnicodeDecodeError:
             continue
     return raw.decode("latin-1")
-
-
-def _mdoc_names(path: Path) -> Iterator[str]:
-    plain = without_packing(path)
-    yield from dict.fromkeys(f"{name}.mdoc" for name in (path.name, plain.name, *_stems(path)))
-
-
-def _xml_names(path: Path) -> Iterator[str]:
-    yield from (f"{stem}.xml" for stem in _stems(path))
-
-
-def _info_names(path: Path) -> Iterator[str]:
-    yield from (f"{stem}_info.txt" for stem in _stems(path))
-
-
-def _stems(path: Path) -> list[str]:
-    stem = without_packing(path).stem
-    return list(dict.fromkeys((stem, _ENDINGS.sub("", stem))))
 
 
 def _parse_mdoc(text: str) -> Map:
@@ -332,11 +318,10 @@ def _plain_name(tag: str) -> str:
     return tag.rpartition("}")[2]
 
 
-_Names = Callable[[Path], Iterator[str]]
 _Parse = Callable[[str], Map]
 _FactsOf = Callable[[Map, tuple[int, int, int], str], _Facts]
-_KINDS: tuple[tuple[str, _Names, _Parse, _FactsOf], ...] = (
-    ("mdoc", _mdoc_names, _parse_mdoc, _mdoc_facts),
-    ("xml", _xml_names, _parse_xml, _xml_facts),
-    ("info", _info_names, _parse_info, _info_facts),
+_KINDS: tuple[tuple[str, str, _Parse, _FactsOf], ...] = (
+    ("mdoc", ".mdoc", _parse_mdoc, _mdoc_facts),
+    ("xml", ".xml", _parse_xml, _xml_facts),
+    ("info", "_info.txt", _parse_info, _info_facts),
 )

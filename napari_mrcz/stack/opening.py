@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from napari_mrcz.format import Header
+    from napari_mrcz.format.files import RandomAccessFile
 
 __all__ = ["is_mrc", "open", "packed_header"]
 
@@ -96,13 +97,19 @@ def open(
         metadata in files beside it.
     """
     path = Path(path).absolute()
-    opener = _opener(_head(path))
+    file = open_file(path)
+    try:
+        opener = _opener(file.read(0, _HEAD_NBYTES))
+    except BaseException:
+        file.close()
+        raise
     if group is not None or dose_per_frame is not None or superresolution != 1:
+        file.close()
         movie = _open_eer(path, opener is open_tiff, group, dose_per_frame, superresolution)
         return movie.cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     if opener is None:
         try:
-            return with_companions(_open_mrc(path, read_ahead, cache_nbytes), path)
+            return with_companions(_open_mrc(file, read_ahead, cache_nbytes), path)
         except NotEnoughMemory:
             raise
         except MrczError:
@@ -110,6 +117,7 @@ def open(
             opener = next((opener for _, ends, opener in _FORMATS if suffix in ends), None)
             if opener is None:
                 raise
+    file.close()
     # Also of what is not the format of its suffix: the format's own error says so.
     movie = opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     return with_companions(movie, path)
@@ -202,8 +210,8 @@ def _opener(head: bytes) -> Callable[[Path], Stack] | None:
     return next((opener for begins, _, opener in _FORMATS if begins(head)), None)
 
 
-def _open_mrc(path: Path, read_ahead: bool, cache_nbytes: int) -> Stack:
-    reader = FrameReader(path)
+def _open_mrc(file: RandomAccessFile, read_ahead: bool, cache_nbytes: int) -> Stack:
+    reader = FrameReader(file.path, file)
     for message in reader.warnings:
         warnings.warn(MrczWarning(message), stacklevel=3)
     return Stack(
