@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import struct
 import warnings
 import zlib
 from unittest import mock
@@ -467,3 +468,83 @@ def test_too_little_memory_is_not_damage(tmp_path, compression):
         ):
             _ = stack[1]
         np.testing.assert_array_equal(stack[1], movie()[1, ::-1])
+
+
+# What is said beside pixels -----------------------------------------------------------------------
+
+
+def metadata_of(path):
+    with nm.open(path) as stack:
+        return stack.metadata["tiff"]
+
+
+def test_what_each_frame_says_is_kept(tmp_path):
+    path = tmp_path / "movie.tif"
+    pages = [
+        page_of(frame, _306=("text", f"2026:01:01 00:00:0{at}"), _282=("ratio", (100 + at, 1)),
+                _65100=("long", 7), **({"_65200": ("text", "only here")} if at == 1 else {}))
+        for at, frame in enumerate(movie(3))
+    ]  # fmt: skip
+    path.write_bytes(tiff(pages))
+    said = metadata_of(path)
+    assert said["tag_65100"] == 7
+    assert said["frames"] == {
+        "date_time": [f"2026:01:01 00:00:0{at}" for at in range(3)],
+        "x_resolution": [[100 + at, 1] for at in range(3)],
+        "tag_65200": [None, "only here", None],
+    }
+
+
+def test_a_text_is_kept_beside_tifffiles_own(napari_mrcz, tmp_path):
+    source, frames = tmp_path / "movie.tif", movie(5)
+    tifffile.imwrite(source, frames, photometric="minisblack", description="SerialEM: r/f 3")
+    napari_mrcz("compress", source, "-o", tmp_path / "out", "--verify", "--delete")
+    assert not source.exists()
+    said = metadata_of(tmp_path / "out" / "movie.mrcz")
+    assert said["description"] == "SerialEM: r/f 3"
+    assert json.loads(said["description_2"])["shape"] == list(frames.shape)
+
+
+def test_how_values_are_meant_to_be_seen_is_kept(tmp_path):
+    path, colours = tmp_path / "movie.tif", np.arange(768, dtype="u2").reshape(3, 256)
+    tifffile.imwrite(path, movie(1, "u1")[0], photometric="palette", colormap=colours)
+    said = metadata_of(path)
+    assert said["photometric"] == 3
+    np.testing.assert_array_equal(said["color_map"], colours.ravel())
+
+
+@pytest.mark.parametrize("code", [400, 34665, 34853])
+def test_directories_of_further_tags_are_kept(tmp_path, code):
+    content = bytearray(tiff([page_of(frame, **{f"_{code}": ("long", 0)}) for frame in movie(2)]))
+    text = b"a note of 24 characters\0"
+    below = struct.pack("<QHHQQQ", 1, 37500, 7, len(text), len(content) + 36, 0) + text
+    entry = struct.pack("<HHQ", code, 4, 1)
+    for at in [match.end() for match in re.finditer(re.escape(entry), content)]:
+        content[at : at + 8] = struct.pack("<Q", len(content))
+    path = tmp_path / "movie.tif"
+    path.write_bytes(content + below)
+    names = {400: "global_parameters", 34665: "exif", 34853: "gps"}
+    assert metadata_of(path)[names[code]] == {"tag_37500": text.decode().rstrip("\0")}
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"_330": ("long", 10**6)}, "pages below others"),
+        ({"_34665": ("long", 10**6)}, "directory that its tag 34665 leads to"),
+    ],
+)
+def test_directories_that_cannot_be_read(tmp_path, tags, said):
+    path, frames = tmp_path / "movie.tif", movie(2)
+    path.write_bytes(tiff([page_of(frame, **tags) for frame in frames]))
+    assert_part(path, frames, said)
+
+
+@pytest.mark.parametrize(("behind", "is_said"), [(b"a note " * 5, True), (bytes(999), False)])
+def test_a_few_bytes_behind_the_last_page(tmp_path, behind, is_said):
+    path, frames = tmp_path / "movie.tif", movie(2)
+    path.write_bytes(tiff([page_of(frame) for frame in frames]) + behind)
+    if is_said:
+        assert_part(path, frames, "belong to none of its pages")
+    else:
+        assert_read(path, frames)

@@ -28,9 +28,11 @@ __all__ = ["DESCRIPTION", "EER", "TiffFrame", "TiffMovie", "find_frames", "parse
 EER = (65000, 65001, 65002)
 DESCRIPTION = 270
 
-# Less than this between pages is padding.
+# Less than this between pages is padding, or a directory that was written anew elsewhere.
 _LEAST_SURPLUS = 4096
+_STEP = 2**20
 _MOST_NAMED = 5
+_HEAD_NBYTES = 8
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
     frames = [frame for frame in everything if frame.page.compression in EER]
     is_eer = bool(frames)
     frames = _alike(frames) if is_eer else frames
-    description = found.pages[0].text(DESCRIPTION)
+    descriptions = found.pages[0].texts(DESCRIPTION)
     if not is_eer:
         frames = _alike(everything)
-        planes = ome_planes(description, file.path.name, len(everything))
+        planes = ome_planes(descriptions[0], file.path.name, len(everything))
         if planes is not None:
             remarks += planes.remarks
             inside = [everything[number] for number in planes.pages]
@@ -84,12 +86,10 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
         f"{'x'.join(map(str, page.shape))} {page.dtype if page.dtype is not None else ''}".strip()
         for page in _without([f.page for f in everything], [f.page for f in frames])
     )
-    extra = 0
     if not is_eer:
-        announced = announced_images(description, frames[0].page)
+        announced = max(announced_images(text, frames[0].page) for text in descriptions)
         if announced > len(frames):
             behind = _contiguous(file, frames[0], announced, found.pages)
-            extra = (len(behind) - 1) * frames[0].page.pixels_nbytes if behind else 0
             frames = behind or frames
         if announced > len(frames):
             remarks.append(
@@ -108,7 +108,7 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
     if found.below:
         remarks.append(f"{len(found.below)} pages below others, e.g. smaller copies, are not read")
     if not remarks:
-        remarks += _surplus(file, found, whole, extra)
+        remarks += _surplus(file, found, whole)
     return TiffMovie(whole, is_eer, tuple(remarks))
 
 
@@ -169,16 +169,34 @@ def _whole(file: RandomAccessFile, frames: list[TiffFrame]) -> list[TiffFrame]:
     return frames[:count]
 
 
-def _surplus(
-    file: RandomAccessFile, found: Directories, frames: Sequence[TiffFrame], extra: int
-) -> list[str]:
-    """Say what no page accounts for, if it may be a frame."""
-    accounted = sum(page.accounted() for page in (*found.pages, *found.below)) + extra
-    surplus = file.nbytes - accounted
+def _surplus(file: RandomAccessFile, found: Directories, frames: Sequence[TiffFrame]) -> list[str]:
+    """Return a remark on what no page accounts for, if it may be a frame, text or other data."""
+    known = [place for page in found.pages for place in page.accounted()]
+    behind = [frame for frame in frames if frame.offset is not None]
+    known += [(frame.offset or 0, frame.page.pixels_nbytes) for frame in behind]
+    gaps, at = [], _HEAD_NBYTES
+    for offset, nbytes in sorted([*known, (file.nbytes, 0)]):
+        if offset > at:
+            gaps.append((at, min(offset, file.nbytes)))
+        at = max(at, offset + nbytes)
     stored = sum(sum(n for _, n in frame.page.segments()) for frame in frames) // len(frames)
-    if surplus < max(stored, _LEAST_SURPLUS):
+    surplus = sum(stop - start for start, stop in gaps)
+    # tifffile leaves behind the last page those values that it has in common with the first.
+    least_behind = found.pages[-1].outlying_nbytes()
+    filled = (
+        _is_filled(file, start, stop)
+        for start, stop in gaps
+        if stop - start > (least_behind if stop == file.nbytes else _LEAST_SURPLUS)
+    )
+    if surplus < max(stored, _LEAST_SURPLUS) and not any(filled):
         return []
     return [f"{size_text(surplus)} of the file belong to none of its pages and are not read"]
+
+
+def _is_filled(file: RandomAccessFile, start: int, stop: int) -> bool:
+    """Return whether these bytes of a file are more than zeros."""
+    steps = range(start, stop, _STEP)
+    return any(any(file.read(at, min(_STEP, stop - at))) for at in steps)
 
 
 def announced_images(description: str, page: Page) -> int:

@@ -9,29 +9,33 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_mrcz.stack.tiff_frames import DESCRIPTION, parse_xml
+from napari_mrcz.stack.tiff_pages import DEEPEST, DIRECTORIES, TYPES
 from napari_mrcz.units import angstroms, plausible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_mrcz.stack.tiff_frames import TiffMovie
     from napari_mrcz.stack.tiff_pages import Page
 
 __all__ = ["TiffMetadata", "tiff_metadata"]
 
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _ORIENTATION = 282, 283, 296, 274
+# How values are meant to be seen: zero as black, or as white, or as the entry of a map of colours.
+_PHOTOMETRIC, _ZERO_IS_BLACK = 262, 1
 # Of TIFF's ResolutionUnit, in Å. A scanner's dots per inch are no micrograph's: see `plausible`.
 _RESOLUTION_UNITS = {2: 2.54e8, 3: 1e8}
 _NAMES = {
     269: "document_name", 270: "description", 271: "make", 272: "model", 274: "orientation",
     282: "x_resolution", 283: "y_resolution", 285: "page_name", 296: "resolution_unit",
-    305: "software", 306: "date_time", 315: "artist", 316: "host_computer", 33432: "copyright",
+    305: "software", 306: "date_time", 315: "artist", 316: "host_computer", 320: "color_map",
+    33432: "copyright", **DIRECTORIES,
 }  # fmt: skip
 # What describes how pixels are stored, which is another matter in another file.
 _OF_PIXELS = {
-    *range(254, 269), *range(273, 282), 284, 292, 293, 297, 301, 317, 318, 319, 320,
-    *range(321, 326), 330, 332, *range(336, 342), 347, 513, 514, *range(529, 533), 32997,
+    *range(254, 269), *range(273, 282), 284, 292, 293, 297, 317, *range(321, 326), 330, 332,
+    *range(336, 342), 347, 513, 514, *range(529, 533), 32997,
 }  # fmt: skip
 # The XML of EER, and the numbers of bits of compression 65002.
 _EER_XML = range(65001, 65007)
@@ -67,9 +71,9 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
         The first page, frame or not: files as a whole are described there.
     """
     remarks: list[str] = []
-    tags = dict(_tags(first, remarks))
+    tags = _tags(first, remarks)
     if movie.page is not first:
-        tags |= dict(_tags(movie.page, remarks))
+        tags |= _tags(movie.page, remarks)
     description = first.text(DESCRIPTION) or movie.page.text(DESCRIPTION)
     each = _descriptions(movie)
     if len(set(each)) > 1 or (each and each[0] != description):
@@ -77,6 +81,11 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
     serialem = _serialem(description)
     if serialem:
         tags["serialem"] = serialem
+    if not movie.is_eer:
+        if (seen_as := movie.page.number(_PHOTOMETRIC, _ZERO_IS_BLACK)) != _ZERO_IS_BLACK:
+            tags["photometric"] = seen_as
+        if differing := _differing_tags(movie, remarks):
+            tags["frames"] = differing
     metadata: dict[str, Any] = {"tiff": tags} if tags else {}
     if first.number(_ORIENTATION, 1) != 1:
         remarks.append(f"its tag of orientation, {first.number(_ORIENTATION, 1)}, is not followed")
@@ -98,25 +107,79 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
     return TiffMetadata(metadata, size, _text_voltage(description), tuple(remarks))
 
 
-def _tags(page: Page, remarks: list[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values of the tags that say more than how pixels are stored."""
-    for code, tag in sorted(page.tags.items()):
-        if code in _OF_PIXELS or code in _EER_XML or code in _EER_BITS:
+def _tags(page: Page, remarks: list[str], depth: int = 0) -> dict[str, Any]:
+    """Return names and values of the tags that say more than how pixels are stored."""
+    values = {_name(code): _value_of(page, code, remarks, depth) for code in _said(page)}
+    for code, repeated in page.repeated():
+        if code in _said(repeated):
+            number = 2 + sum(name.startswith(f"{_name(code)}_") for name in values)
+            values[f"{_name(code)}_{number}"] = _value_of(repeated, code, remarks, depth)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _said(page: Page) -> list[int]:
+    """Return the tags that say more than how pixels are stored."""
+    return [
+        code
+        for code in sorted(page.tags)
+        if code not in _OF_PIXELS and code not in _EER_XML and code not in _EER_BITS
+    ]
+
+
+def _name(code: int) -> str:
+    return _NAMES.get(code, f"tag_{code}")
+
+
+def _value_of(page: Page, code: int, remarks: list[str], depth: int = 0) -> Any:
+    """Return what a tag says; None, and a remark, if that cannot be kept."""
+    tag = page.tags[code]
+    if page.leads_to_directory(code):
+        below = page.directory(code) if code in DIRECTORIES and depth < DEEPEST else None
+        if below is None:
+            remarks.append(f"the directory that its tag {code} leads to is not read")
+            return None
+        return _tags(below, remarks, depth + 1)
+    if tag.kind not in TYPES:
+        remarks.append(f"its tag {code} is of type {tag.kind}, which is not known")
+        return None
+    if tag.nbytes > _LARGEST_TAG and code != DESCRIPTION:
+        remarks.append(f"its tag {code} of {tag.nbytes} bytes is not kept")
+        return None
+    raw = page.raw(code)
+    if len(raw) < tag.nbytes:
+        remarks.append(f"its tag {code} of {tag.nbytes} bytes ends beyond the file")
+    if tag.kind == _TEXT:
+        return page.text(code)
+    if tag.kind in (_UNDEFINED, _BYTE) and tag.count > 4:
+        return page.text(code) if _is_text(raw) else raw
+    values = page.values(code)
+    if tag.count > _MOST_NUMBERS:
+        return np.asarray(values)
+    listed = [list(v) if isinstance(v, tuple) else v for v in values]
+    return listed[0] if len(listed) == 1 else listed or None
+
+
+def _differing_tags(movie: TiffMovie, remarks: list[str]) -> dict[str, list[Any]]:
+    """Return what frames say differently in their tags, descriptions aside: one value per frame."""
+    pages = [frame.page for frame in movie.frames if frame.offset is None]
+    found: dict[str, list[Any]] = {}
+    for code in sorted({code for page in pages for code in _said(page)} - {DESCRIPTION}):
+        tags = [page.tags.get(code) for page in pages]
+        if tags.count(tags[0]) == len(tags) or not any(tags[1:]):
+            continue  # said of the file as a whole
+        if sum(tag.nbytes for tag in tags if tag is not None) > _LARGEST_DESCRIPTIONS:
+            remarks.append(f"the tags {code} of its frames are not kept: they are too large")
             continue
-        name = _NAMES.get(code, f"tag_{code}")
-        if tag.nbytes > _LARGEST_TAG and code != DESCRIPTION:
-            remarks.append(f"its tag {code} of {tag.nbytes} bytes is not kept")
-        elif tag.kind == _TEXT:
-            yield name, page.text(code)
-        elif tag.kind in (_UNDEFINED, _BYTE) and tag.count > 4:
-            raw = page.raw(code)
-            yield name, page.text(code) if _is_text(raw) else raw
-        elif tag.count <= _MOST_NUMBERS:
-            values = [list(v) if isinstance(v, tuple) else v for v in page.values(code)]
-            if values:
-                yield name, values[0] if len(values) == 1 else values
-        else:
-            yield name, page.raw(code)
+        raw = {(t.kind, t.count, p.raw(code)) for p, t in zip(pages, tags, strict=True) if t}
+        if len(raw) > 1 or None in tags:
+            own: list[str] = []
+            values = [_value_of(page, code, own) if code in page.tags else None for page in pages]
+            found[_name(code)] = values
+            remarks += [remark for remark in dict.fromkeys(own) if remark not in remarks]
+    again = [[(code, other.raw(code)) for code, other in page.repeated()] for page in pages]
+    if any(said and said != again[0] for said in again):
+        remarks.append("tags that its frames have more than once are not kept")
+    return found
 
 
 def _is_text(raw: bytes) -> bool:

@@ -7,7 +7,7 @@ cannot be read ends the chain, and what lay behind it is lost: that is said.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,17 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from napari_mrcz.format.files import RandomAccessFile
 
-__all__ = ["MAGIC", "UNCOMPRESSED", "Directories", "Page", "Tag", "read_directories"]
+__all__ = [
+    "DEEPEST",
+    "DIRECTORIES",
+    "MAGIC",
+    "TYPES",
+    "UNCOMPRESSED",
+    "Directories",
+    "Page",
+    "Tag",
+    "read_directories",
+]
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UNCOMPRESSED = 1
@@ -27,8 +37,12 @@ _SUBFILE_TYPE, _WIDTH, _LENGTH, _BITS, _COMPRESSION = 254, 256, 257, 258, 259
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_NBYTES = 273, 277, 278, 279
 _PREDICTOR, _TILE_OFFSETS, _TILE_NBYTES, _SUBDIRECTORIES = 317, 324, 325, 330
 _SAMPLE_FORMAT, _DEPTH = 339, 32997
+# Of tags that lead to a directory of further tags: EXIF, GPS and the like, and by their type.
+DIRECTORIES = {400: "global_parameters", 34665: "exif", 34853: "gps", 40965: "interoperability"}
+_PLACES = (13, 18)
+DEEPEST = 2
 # Of each type of value, how numpy reads it and how many there are in one.
-_TYPES = {
+TYPES = {
     1: ("u1", 1), 2: ("S1", 1), 3: ("u2", 1), 4: ("u4", 1), 5: ("u4", 2), 6: ("i1", 1),
     7: ("S1", 1), 8: ("i2", 1), 9: ("i4", 1), 10: ("i4", 2), 11: ("f4", 1), 12: ("f8", 1),
     13: ("u4", 1), 16: ("u8", 1), 17: ("i8", 1), 18: ("u8", 1),
@@ -55,7 +69,7 @@ class Tag:
     @property
     def nbytes(self) -> int:
         """Bytes that its values take."""
-        dtype, numbers = _TYPES.get(self.kind, ("u1", 1))
+        dtype, numbers = TYPES.get(self.kind, ("u1", 1))
         return np.dtype(dtype).itemsize * numbers * self.count
 
 
@@ -68,13 +82,15 @@ class Page:
     offset: int
     nbytes: int
     tags: dict[int, Tag]
+    again: tuple[tuple[int, Tag], ...] = ()
+    """Tags whose numbers are among `tags` already, such as tifffile's second description."""
 
     def values(self, code: int) -> tuple[Any, ...]:
         """Return a tag's numbers, none where it is missing or damaged; ratios as pairs."""
         tag = self.tags.get(code)
-        if tag is None or tag.kind not in _TYPES or tag.kind in (_TEXT, _UNDEFINED):
+        if tag is None or tag.kind not in TYPES or tag.kind in (_TEXT, _UNDEFINED):
             return ()
-        dtype, numbers = _TYPES[tag.kind]
+        dtype, numbers = TYPES[tag.kind]
         raw = self._raw(tag)
         step = np.dtype(dtype).itemsize * numbers
         found = np.frombuffer(raw[: len(raw) // step * step], f"{self.order}{dtype}")
@@ -86,6 +102,14 @@ class Page:
         """Return the bytes of a tag's values."""
         tag = self.tags.get(code)
         return b"" if tag is None else self._raw(tag)
+
+    def texts(self, code: int) -> list[str]:
+        """Return all texts of a tag that may be there more than once."""
+        return [self.text(code), *(page.text(code) for at, page in self.repeated() if at == code)]
+
+    def repeated(self) -> list[tuple[int, Page]]:
+        """Return tags that are there again, each as if it were the page's only one."""
+        return [(code, replace(self, tags={code: tag}, again=())) for code, tag in self.again]
 
     def text(self, code: int) -> str:
         """Return a tag's text without its trailing zeros; "" where it is missing."""
@@ -171,19 +195,43 @@ class Page:
         """Return the places of the directories below this one."""
         return tuple(offset for offset in self.values(_SUBDIRECTORIES)[:_MOST_TAGS] if offset)
 
-    def accounted(self) -> int:
-        """Return the bytes of the file that are its directory, tags and pixels."""
-        values = (tag.nbytes for tag in self.tags.values() if tag.nbytes > len(tag.value))
-        return self.nbytes + sum(values) + sum(nbytes for _, nbytes in self.segments())
+    def leads_to_directory(self, code: int) -> bool:
+        """Return whether a tag's value is the place of a directory."""
+        return code in DIRECTORIES or self.tags[code].kind in _PLACES
+
+    def directory(self, code: int) -> Page | None:
+        """Return the directory of further tags that a tag leads to; None if it cannot be read."""
+        big = len(self.tags[code].value) > 4
+        read = _page(self.file, self.order, big, self.number(code, 0), of_pixels=False)
+        return None if read is None else read[0]
+
+    def accounted(self, depth: int = 0) -> list[tuple[int, int]]:
+        """Return (offset, bytes) of what is its directory, tags and pixels."""
+        found = [(self.offset, self.nbytes), *self.segments()]
+        found += [(self._place(tag), tag.nbytes) for tag in self._outlying()]
+        for code in DIRECTORIES.keys() & self.tags.keys() if depth < DEEPEST else ():
+            below = self.directory(code)
+            found += [] if below is None else below.accounted(depth + 1)
+        return found
+
+    def outlying_nbytes(self) -> int:
+        """Return the bytes that values outside the directory take."""
+        return sum(tag.nbytes for tag in self._outlying())
+
+    def _outlying(self) -> list[Tag]:
+        tags = [*self.tags.values(), *(tag for _, tag in self.again)]
+        return [tag for tag in tags if tag.nbytes > len(tag.value)]
+
+    def _place(self, tag: Tag) -> int:
+        return int.from_bytes(tag.value, "little" if self.order == "<" else "big")
 
     def _raw(self, tag: Tag) -> bytes:
         if tag.nbytes <= len(tag.value):
             return tag.value[: tag.nbytes]
-        place = int.from_bytes(tag.value, "little" if self.order == "<" else "big")
         if tag.nbytes > _LARGEST_VALUE:
             found = f"a tag of {tag.nbytes} bytes in its directory"
             raise MrczError(self.file.path, found, offset=self.offset)
-        return self.file.read(place, tag.nbytes)
+        return self.file.read(self._place(tag), tag.nbytes)
 
 
 @dataclass(frozen=True)
@@ -191,8 +239,9 @@ class Directories:
     """The pages of a file."""
 
     pages: list[Page]
-    below: list[Page] = field(default_factory=list)
-    """Pages that others name as being below them, such as their smaller copies."""
+    below: list[Page | None] = field(default_factory=list)
+    """Pages that others name as being below them, such as their smaller copies; None for one that
+    cannot be read."""
     is_whole: bool = True
     """Whether the chain of directories ends as it should."""
 
@@ -225,12 +274,9 @@ def read_directories(file: RandomAccessFile) -> Directories:
         pages.append(page)
     if not pages:
         raise MrczError(file.path, "a TIFF without pages", advice="It is cut off")
-    below = [
-        read[0]
-        for page in pages
-        for place in page.subdirectories()
-        if place not in seen and (read := _page(file, order, big, place)) is not None
-    ]
+    places = [place for page in pages for place in page.subdirectories() if place not in seen]
+    read_below = (_page(file, order, big, place) for place in places)
+    below = [None if page is None else page[0] for page in read_below]
     return Directories(pages, below, not offset)
 
 
@@ -238,7 +284,9 @@ def _integer(raw: bytes, order: str) -> int:
     return int.from_bytes(raw, "little" if order == "<" else "big")
 
 
-def _page(file: RandomAccessFile, order: str, big: bool, offset: int) -> tuple[Page, int] | None:
+def _page(
+    file: RandomAccessFile, order: str, big: bool, offset: int, *, of_pixels: bool = True
+) -> tuple[Page, int] | None:
     """Return a page and the place of the next one; None if it cannot be read."""
     count_nbytes, place_nbytes = (8, 8) if big else (2, 4)
     entry_nbytes = 4 + 2 * place_nbytes
@@ -255,8 +303,13 @@ def _page(file: RandomAccessFile, order: str, big: bool, offset: int) -> tuple[P
     dtype = np.dtype([("code", f"{order}u2"), ("kind", f"{order}u2"), ("count", place),
                       ("value", f"V{place_nbytes}")])  # fmt: skip
     entries = np.frombuffer(raw, dtype, count, count_nbytes).tolist()
-    tags = {code: Tag(kind, number, value) for code, kind, number, value in entries}
-    if _WIDTH not in tags or _LENGTH not in tags:
+    tags: dict[int, Tag] = {}
+    again = []
+    for code, kind, number, value in entries:
+        tag = Tag(kind, number, value)
+        if tags.setdefault(code, tag) is not tag:
+            again.append((code, tag))
+    if of_pixels and (_WIDTH not in tags or _LENGTH not in tags):
         return None
     following = _integer(raw[nbytes - place_nbytes : nbytes], order)
-    return Page(file, order, offset, nbytes, tags), following
+    return Page(file, order, offset, nbytes, tags, tuple(again)), following
