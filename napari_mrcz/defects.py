@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
 from napari_mrcz.references import read_image
@@ -82,7 +81,7 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
                 bad = image != zero
         if (share := bad.mean()) > _MOST_BAD:
             said = f"{share:.0%} of its pixels are defective: it may have 1 for good ones"
-            warnings.warn(f"{path}: {said}", MrczWarning, stacklevel=2)
+            warn(f"{path}: {said}")
         return _scaled(path, bad, shape)
     if any(_SERIALEM.match(line) for line in text.splitlines()):
         return _scaled(path, _serialem_mask(path, text), shape)

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import errno
+import sys
+import threading
+import warnings
+from contextlib import contextmanager
 from os import PathLike, fspath
+from typing import TYPE_CHECKING
 
-__all__ = ["MrczError", "MrczWarning", "NotEnoughMemory", "is_out_of_memory"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "MrczError",
+    "MrczWarning",
+    "NotEnoughMemory",
+    "collected_warnings",
+    "is_out_of_memory",
+    "warn",
+]
 
 
 class MrczError(ValueError):
@@ -123,3 +138,36 @@ _UNLOADABLE = ("annot allocate memory", "failed to map segment", "cannot create 
 
 class MrczWarning(UserWarning):
     """Something in a file is wrong or lost, but its pixels are intact."""
+
+
+class _Collecting(threading.local):
+    messages: list[str] | None = None
+
+
+_collecting = _Collecting()
+
+
+def warn(message: str) -> None:
+    """Issue an `MrczWarning` at the line outside this package that led to it."""
+    if _collecting.messages is not None:
+        _collecting.messages.append(message)
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_globals.get("__package__", "").startswith(__package__) and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(MrczWarning(message), stacklevel=level)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the messages of this thread's `warn`, which are not issued.
+
+    `warnings.catch_warnings` changes the filters of all threads: two of them at a time would take
+    each other's warnings, and leave the filters of one in place.
+    """
+    before, messages = _collecting.messages, list[str]()
+    _collecting.messages = messages
+    try:
+        yield messages
+    finally:
+        _collecting.messages = before

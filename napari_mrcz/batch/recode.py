@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from napari_mrcz.batch.making import Made, Making, left_out_note
 from napari_mrcz.batch.source_files import Kept, SourceFiles
 from napari_mrcz.batch.task import staged
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, collected_warnings, warn
 from napari_mrcz.format import Encoding, estimate
 from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.metadata import to_plain
@@ -112,8 +111,7 @@ class Recode(Making):
                 files.check()
                 kept = ""
                 if self.delete or self.judge:
-                    said = (str(warning.message) for warning in heard)
-                    odd = [text.removeprefix(f"{movie.path}: ") for text in said]
+                    odd = [text.removeprefix(f"{movie.path}: ") for text in heard]
                     if is_eer(movie):
                         odd.append("it says where in their pixels electrons are, frames do not")
                     kept = "; ".join([*odd, *_left_out(wanted, self.target)])
@@ -227,24 +225,19 @@ class Recode(Making):
     def _grouped(self, movie: Stack) -> Stack:
         """Return sums of frames; that the last is of fewer is in the outcome's notes."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", MrczWarning)
+            with collected_warnings():
                 return movie.group(self.group) if self.group > 1 else movie
         except ValueError as error:
             raise MrczError(self.source, str(error)) from error
 
 
 @contextmanager
-def _heard() -> Iterator[list[warnings.WarningMessage]]:
-    """Give a list of what is warned of meanwhile; it is passed on in the end."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield caught
-        finally:
-            said = list(caught)
-    for warning in said:
-        warnings.warn(warning.message, warning.category, stacklevel=4)
+def _heard() -> Iterator[list[str]]:
+    """Collect warnings, to be issued in the end."""
+    with collected_warnings() as messages:
+        yield messages
+    for message in messages:
+        warn(message)
 
 
 def _left_out(wanted: Stack, target: str) -> list[str]:

@@ -14,11 +14,10 @@ import stat
 import sys
 import threading
 import time
-import warnings
 from os import PathLike
 from pathlib import Path
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, warn
 
 if sys.platform != "win32":
     import fcntl
@@ -207,7 +206,7 @@ class AtomicFile:
         new = os.fstat(self._descriptor)
         if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
             said = "it was replaced, and belongs to you and your group now"
-            warnings.warn(MrczWarning(f"{self.path}: {said}"), stacklevel=5)
+            warn(f"{self.path}: {said}")
         with contextlib.suppress(OSError):
             os.fchmod(self._descriptor, old.st_mode & 0o7777)
 

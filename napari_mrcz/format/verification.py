@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["FrameFault", "VerifyReport", "verify"]
+__all__ = ["FrameFault", "VerifyReport", "faults_of", "verify"]
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,39 @@ def verify(
     except MrczError as error:
         return VerifyReport(fspath(path), error=str(error))
     n = reader.shape[0]
+    makers = (partial(reader.read_frame, frame) for frame in range(n))
+    with reader:
+        faults = faults_of(makers, n, reader.frame_nbytes, threads=threads, progress=progress)
+    checksums = reader.index.xxh3 is not None
+    return VerifyReport(fspath(path), "", n, checksums, faults, reader.warnings, reader.announced)
 
-    def check(frame: int) -> FrameFault | None:
+
+def faults_of(
+    makers: Iterable[Callable[[], object]],
+    n: int,
+    frame_nbytes: int,
+    *,
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[FrameFault, ...]:
+    """Return the frames that cannot be made; see `verify`.
+
+    Parameters
+    ----------
+    makers : iterable of callable
+        What reads each frame.
+    n : int
+        How many there are.
+    frame_nbytes : int
+        Bytes of one.
+    threads, progress
+        As for `verify`.
+    """
+
+    def check(numbered: tuple[int, Callable[[], object]]) -> FrameFault | None:
+        frame, make = numbered
         try:
-            reader.read_frame(frame)
+            make()
         except NotEnoughMemory:
             raise
         except MrczError as error:
@@ -144,19 +174,11 @@ def verify(
 
     faults = []
     threads = min(n, threads or processors())
-    room = 2 * reader.frame_nbytes  # with a frame's compressed bytes
-    with reader, in_order(check, range(n), threads, "napari-mrcz-verify", nbytes=room) as checked:
+    room = 2 * frame_nbytes  # with its compressed bytes
+    with in_order(check, enumerate(makers), threads, "napari-mrcz-verify", nbytes=room) as checked:
         for done, fault in enumerate(checked, 1):
             if fault is not None:
                 faults.append(fault)
             if progress is not None:
                 progress(done, n)
-    return VerifyReport(
-        fspath(path),
-        "",
-        n,
-        reader.index.xxh3 is not None,
-        tuple(faults),
-        reader.warnings,
-        reader.announced,
-    )
+    return tuple(faults)

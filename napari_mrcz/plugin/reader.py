@@ -11,12 +11,11 @@ names, numbers by their value. Of one frame shape and pixel type they become
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.names import natural_key
 from napari_mrcz.plugin.layers import (
     LayerData,
@@ -88,7 +87,7 @@ def _together(stacks: Sequence[Stack], paths: Sequence[str]) -> Stack:
     if len({stack.pixel_size for stack in stacks}) > 1:
         size = first.pixel_size[2]
         said = f"these {len(stacks)} files differ in pixel size; that of the first is shown"
-        warnings.warn(MrczWarning(f"{said}: {size:g} Å, {paths[0]}"), stacklevel=2)
+        warn(f"{said}: {size:g} Å, {paths[0]}")
     joined = Stack.joined(stacks)
     if _kind(first) == "movie":
         lengths = {len(stack) for stack in stacks}

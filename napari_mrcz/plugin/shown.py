@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_mrcz.errors import MrczError, MrczWarning, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.indexing import split_index
 
@@ -68,9 +67,7 @@ class ShownStack(Stack):
 
     def _warn(self, frame: int, error: MrczError) -> None:
         if isinstance(error, NotEnoughMemory):  # each time: there may be enough the next
-            message = f"{error}. It is shown blank as long as there is not enough"
-            warnings.warn(MrczWarning(message), stacklevel=3)
+            warn(f"{error}. It is shown blank as long as there is not enough")
         elif frame not in self.damaged:
             self.damaged.add(frame)
-            message = f"{error}. It is shown blank; the other frames can be used"
-            warnings.warn(MrczWarning(message), stacklevel=3)
+            warn(f"{error}. It is shown blank; the other frames can be used")

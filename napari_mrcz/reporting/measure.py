@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from napari_mrcz.batch.correct import Survey, corrected
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores, level_of
+from napari_mrcz.errors import collected_warnings
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
 from napari_mrcz.session import Session, cumulative_dose
@@ -285,10 +285,9 @@ def _noise(stack: Stack, stage: str, report: Report | None) -> float:
 
 def _opened(source: str) -> tuple[Stack, str]:
     """Open a movie; what is odd about it belongs in the report, wherever it is opened."""
-    with warnings.catch_warnings(record=True) as odd:
-        warnings.simplefilter("always")
+    with collected_warnings() as odd:
         movie = open_stack(source)
-    return movie, "; ".join(str(warning.message).removeprefix(f"{source}: ") for warning in odd)
+    return movie, "; ".join(message.removeprefix(f"{source}: ") for message in odd)
 
 
 def _known(value: float) -> float | None:

@@ -7,12 +7,12 @@ its metadata: SerialEM's mdoc, EPU's XML, the tags of Digital Micrograph, FEI's 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from napari_mrcz.errors import collected_warnings
 from napari_mrcz.names import natural_key
 from napari_mrcz.stack import open as open_stack
 
@@ -88,8 +88,7 @@ class Look:
 
 def look_at(path: str | PathLike[str]) -> Look | None:
     """Return what a look at a movie tells; None where it cannot be opened, for whatever reason."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come when its turn does, and so does what is wrong
+    with collected_warnings():  # they come when its turn does, and so does what is wrong
         try:
             with open_stack(path, read_ahead=False) as movie:
                 return Look(movie.shape, movie.dtype.kind == "f", acquired_at(movie.metadata))

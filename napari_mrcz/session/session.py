@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import threading
 import uuid
-import warnings
 import weakref
 from contextlib import contextmanager
 from os import PathLike, fspath
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.session.movies import images_beside, looks_at, movies_within
 from napari_mrcz.session.order import GIVEN, in_order
 from napari_mrcz.session.summaries import (
@@ -248,11 +247,11 @@ def _movies_of(folder: Path) -> tuple[list[Path], str]:
         raise ValueError(f"a session is a folder or a list of movies, not one file ({folder})")
     movies, unread = movies_within(folder)
     for other in unread:
-        warnings.warn(MrczWarning(f"{other}: cannot be read, and is left out"), stacklevel=3)
+        warn(f"{other}: cannot be read, and is left out")
     looks = looks_at(movies)
     left = images_beside(looks, sums=False)
     for path, why in left.items():
-        warnings.warn(MrczWarning(f"{path}: {why}; it is left out"), stacklevel=3)
+        warn(f"{path}: {why}; it is left out")
     movies = [movie for movie in movies if movie not in left]
     return in_order(movies, [looks[movie] for movie in movies])
 

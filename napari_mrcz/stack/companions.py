@@ -11,12 +11,11 @@ import math
 import os
 import re
 import stat
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczWarning
+from napari_mrcz.errors import warn
 from napari_mrcz.stack.tiff_frames import parse_xml
 from napari_mrcz.suffixes import without_packing
 from napari_mrcz.units import angstroms
@@ -112,8 +111,7 @@ def with_companions(movie: Stack, path: Path) -> Stack:
                 content = parse(text)
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
-                said = f"{companion}: it lies beside {path.name}, but cannot be read: {reason}"
-                warnings.warn(said, MrczWarning, stacklevel=3)
+                warn(f"{companion}: it lies beside {path.name}, but cannot be read: {reason}")
                 continue
             metadata[kind], found = content, True
             facts = facts_of(content, movie.shape, path.name)

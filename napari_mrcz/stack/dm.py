@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
@@ -125,7 +124,7 @@ def _opened(file: RandomAccessFile) -> Stack:
         named = "; ".join(others[:_MOST_NAMED]) + "; ..." * (len(others) > _MOST_NAMED)
         count = "1 further object" if len(others) == 1 else f"{len(others)} further objects"
         found = f"{count} in the file beside {movie}, not read: {named}"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
+        warn(f"{path}: {found}")
     n, y, x = (1,) * (3 - len(movie.shape)) + movie.shape
     dtype = np.dtype(_DTYPES[movie.data_type]).newbyteorder(order)
     run = FrameRun(file, movie.pixels.offset, y * x * dtype.itemsize, n)
@@ -200,7 +199,7 @@ def _kept(path: Path, tags: dict[str, Any]) -> Any:
     found = kept(tags, "")
     if left_out:
         named = ", ".join(left_out[:_MOST_NAMED]) + ", ..." * (len(left_out) > _MOST_NAMED)
-        warnings.warn(f"{path}: long tags that are not kept: {named}", MrczWarning, stacklevel=5)
+        warn(f"{path}: long tags that are not kept: {named}")
     return found
 
 

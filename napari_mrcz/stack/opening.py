@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.errors import MrczError, MrczWarning, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header_reading import parse_header
@@ -213,7 +212,7 @@ def _opener(head: bytes) -> Callable[[Path], Stack] | None:
 def _open_mrc(file: RandomAccessFile, read_ahead: bool, cache_nbytes: int) -> Stack:
     reader = FrameReader(file.path, file)
     for message in reader.warnings:
-        warnings.warn(MrczWarning(message), stacklevel=3)
+        warn(message)
     return Stack(
         reader,
         reader.description,

@@ -8,13 +8,12 @@ for electrons in ``TYPE``.
 from __future__ import annotations
 
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
@@ -168,8 +167,7 @@ def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dty
         found = f"a damaged SMV image: {-surplus} of its {step * sizes[2]} bytes are missing"
         raise MrczError(path, found, offset=length)
     if surplus:
-        found = f"{surplus} bytes after the image, which are not read"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+        warn(f"{path}: {surplus} bytes after the image, which are not read")
     return header, FrameRun(file, nbytes, step, sizes[2]), (sizes[1], sizes[0]), stored
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import threading
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.allowance import new_array
-from napari_mrcz.errors import MrczWarning
+from napari_mrcz.errors import warn
 from napari_mrcz.format import Description, Header
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
 from napari_mrcz.stack.grouping import GROUPED, GroupedSource
@@ -319,7 +318,7 @@ class Stack:
         if left:
             done = f"the last is of {left}" if rest == "keep" else f"the last {left} are left out"
             said = f"{len(self)} frames in groups of {size}: {done}"
-            warnings.warn(MrczWarning(f"{self.path or 'stack'}: {said}"), stacklevel=2)
+            warn(f"{self.path or 'stack'}: {said}")
         grouped = {"frames": len(self), "frames_per_group": size}
         grouped["frames_in_last_group"] = left if left and rest == "keep" else size
         metadata = dict(self._description.metadata) | ({GROUPED: grouped} if size > 1 else {})

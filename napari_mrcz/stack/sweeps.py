@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.errors import MrczWarning
+from napari_mrcz.errors import warn
 from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.smv import merged, open_smv
 from napari_mrcz.stack.stack import Stack
@@ -89,7 +88,7 @@ def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
         return open(paths[0])
     files = [Path(path).absolute() for path in paths]
     if missing := _gaps(files):
-        warnings.warn(f"{files[0]}: images {missing} are missing", MrczWarning, stacklevel=2)
+        warn(f"{files[0]}: images {missing} are missing")
     if files and all(path.suffix.lower() in SMV_SUFFIXES for path in files):
         return open_smv(files)
     parts = [open(path) for path in files]

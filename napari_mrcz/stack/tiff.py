@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import struct
 import threading
-import warnings
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, MrczWarning, NotEnoughMemory, is_out_of_memory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import open_file
 from napari_mrcz.stack.stack import Stack
@@ -75,7 +74,7 @@ def open_tiff(path: Path, superresolution: int = 1) -> Stack:
     """
     frames = TiffFrames(path, superresolution)
     for sentence in frames.warnings:
-        warnings.warn(MrczWarning(f"{frames.path}: {sentence}"), stacklevel=3)
+        warn(f"{frames.path}: {sentence}")
     known = frames.known
     z, y, x = known.pixel_size
     description = Description(

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, collected_warnings, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
@@ -77,8 +76,7 @@ def parts_of(path: Path) -> list[Path]:
         return [path]
     if not is_tvips(head):
         return [path]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # opening it warns of missing ones
+    with collected_warnings():  # opening it warns of missing ones
         return _parts(path)
 
 
@@ -125,7 +123,7 @@ def _opened(path: Path, opened: contextlib.ExitStack) -> Stack:
             found = f"it is cut off: {n} whole frames of {step} bytes, and {rest} bytes more"
             if not runs and not n:
                 raise MrczError(part, found, offset=start)
-            warnings.warn(f"{part}: {found}", MrczWarning, stacklevel=4)
+            warn(f"{part}: {found}")
         if n:
             runs.append(FrameRun(file, start + before, step, n))
     if (total := sum(run.count for run in runs)) > MOST_FRAMES:
@@ -188,7 +186,7 @@ def _parts(path: Path) -> list[Path]:
         some = ", ".join(f"{number:03d}" for number in missing[:10])
         more = ", ..." * (len(missing) > 10)
         found = f"the files {some}{more} of the recording are missing: their frames are left out"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=5)
+        warn(f"{path}: {found}")
     return [parts[number] for number in numbers]
 
 
@@ -203,7 +201,7 @@ def _frame_headers(path: Path, runs: Sequence[FrameRun], nbytes: int) -> dict[st
     n = sum(run.count for run in runs)
     if n > _MOST_FRAME_HEADERS:
         found = f"the headers of its {n} frames are not read: more than {_MOST_FRAME_HEADERS}"
-        warnings.warn(f"{path}: {found}", MrczWarning, stacklevel=4)
+        warn(f"{path}: {found}")
         return {}
     raw = b"".join(
         run.file.read(run.offset - nbytes + frame * run.step, dtype.itemsize)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import napari_mrcz.format
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings
 from napari_mrcz.format import VerifyReport
-from napari_mrcz.format.verification import FrameFault
+from napari_mrcz.format.verification import faults_of
 from napari_mrcz.stack.opening import is_mrc, open
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, without_packing
-from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,33 +58,14 @@ def verify(
         if not report.error or without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
             return report
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with collected_warnings() as said:
             movie = open(path, read_ahead=False)
     except NotEnoughMemory:
         raise
     except MrczError as error:
         return VerifyReport(fspath(path), error=str(error))
-
-    def check(numbered: tuple[int, Callable[[], Any]]) -> FrameFault | None:
-        frame, maker = numbered
-        try:
-            maker()
-        except NotEnoughMemory:
-            raise
-        except MrczError as error:
-            return FrameFault(frame, error.offset, error.found)
-        return None
-
     n = len(movie)
-    faults = []
-    work = enumerate(movie.frame_makers())
-    threads = min(n, threads or processors())
-    room = 2 * movie.nbytes // n
-    with movie, in_order(check, work, threads, "napari-mrcz-verify", nbytes=room) as all_:
-        for done, fault in enumerate(all_, 1):
-            faults += [fault] if fault is not None else []
-            if progress is not None:
-                progress(done, n)
-    said = tuple(str(warning.message) for warning in caught)
-    return VerifyReport(fspath(path), "", n, False, tuple(faults), said, n)
+    with movie:
+        makers, nbytes = movie.frame_makers(), movie.nbytes // n
+        faults = faults_of(makers, n, nbytes, threads=threads, progress=progress)
+    return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)

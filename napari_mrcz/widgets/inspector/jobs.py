@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.doctor import Change, Finding, diagnose, mend
-from napari_mrcz.errors import MrczError, MrczWarning
+from napari_mrcz.errors import MrczError, collected_warnings
 from napari_mrcz.format import verify
 from napari_mrcz.plugin.layers import describe, layer_data
 from napari_mrcz.stack import open as open_stack
@@ -124,8 +123,7 @@ def save_recipe(history: Sequence[Mapping[str, Any]], path: str, report: Report)
 def _reopened(subject: Subject) -> LayerData | Exception:
     """Open a file, and do again what had been done to a layer of it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MrczWarning)
+        with collected_warnings():
             file = open_stack(subject.path)
     except MrczError as error:
         return error
