@@ -153,7 +153,7 @@ def warn(message: str) -> None:
         _collecting.messages.append(message)
         return
     level, frame = 1, sys._getframe()
-    while frame.f_globals.get("__package__", "").startswith(__package__) and frame.f_back:
+    while frame.f_globals.get("__name__", "").startswith("napari_mrcz.") and frame.f_back:
         level, frame = level + 1, frame.f_back
     warnings.warn(MrczWarning(message), stacklevel=level)
 

@@ -50,3 +50,10 @@ def test_a_warning_points_at_the_line_that_opened_the_file(tmp_path):
     with pytest.warns(nm.MrczWarning) as caught:
         nm.open(path).close()
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_script_is_warned_too():
+    script = compile("warn('of a script')", "script.py", "exec")
+    with pytest.warns(nm.MrczWarning) as caught:
+        exec(script, {"__name__": "__main__", "__package__": None, "warn": warn})
+    assert [warning.filename for warning in caught] == ["script.py"]
