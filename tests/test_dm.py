@@ -184,3 +184,38 @@ def test_ncempy_reads_the_same(tmp_path, version):
         assert ours.pixel_size[2] == 1e4 * theirs["pixelSize"][2]
     with ncempy.fileDM(str(path)) as file:
         assert file.allTags[".ImageList.2.ImageTags.Name"] == "x"
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(8), b"\0" * 8 + b"text"])
+def test_bytes_behind_the_tags_are_told_of(tmp_path, behind):
+    content = DmWriter().images([image(MOVIE)]) + behind
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opened(tmp_path, content).close()
+    assert ["behind its tags" in str(warning.message) for warning in caught] == [True] * any(behind)
+
+
+def test_pixels_beyond_the_axes_are_told_of(tmp_path):
+    longer = image(MOVIE)
+    longer["ImageData"]["Dimensions"] = [np.uint32(n) for n in (4, 3, 1)]
+    with (
+        pytest.warns(nm.MrczWarning, match="24 bytes of pixels beyond"),
+        opened(tmp_path, DmWriter().images([longer])) as stack,
+    ):
+        np.testing.assert_array_equal(stack, MOVIE[:1, ::-1])
+
+
+def test_a_large_picture_is_no_thumbnail(tmp_path):
+    large = image(np.zeros((600, 700, 4), np.uint8), data_type=RGB)
+    with (
+        pytest.warns(nm.MrczWarning, match="1 further object"),
+        opened(tmp_path, DmWriter().images([large, image(MOVIE)])) as stack,
+    ):
+        np.testing.assert_array_equal(stack, MOVIE[:, ::-1])
+
+
+def test_text_of_any_encoding_is_kept(tmp_path):
+    with opened(
+        tmp_path, DmWriter().images([image(MOVIE)], Half=np.array([0xD800, 97], "u2"))
+    ) as stack:
+        np.testing.assert_array_equal(stack.metadata["dm"]["Half"], [0xD800, 97])

@@ -286,3 +286,38 @@ def test_later_files_of_a_recording_are_not_movies_of_their_own(napari_mrcz, tmp
     ran = napari_mrcz("compress", files[1], "-o", out)
     assert ran.status == 1
     assert "rec_001" in ran.err
+
+
+def test_what_nobody_has_described_in_a_recording_is_kept(tmp_path):
+    (first,) = write_tvips(tmp_path / "rec.tvips", FRAMES, own=80)
+    raw = bytearray(first.read_bytes())
+    raw[100:104] = b"note"
+    step = 80 + FRAMES[0].nbytes
+    for at in range(7):
+        raw[256 + at * step + 70] = at
+    first.write_bytes(raw)
+    with nm.open(first) as movie:
+        about = movie.metadata["tvips"]
+        np.testing.assert_array_equal(movie, FRAMES)
+    assert about["reserved"][100 - 52 :].startswith(b"note\0")
+    np.testing.assert_array_equal(about["frames"]["reserved"][:, 70 - 60], np.arange(7))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"SIZE1", b"A=1;\nA=2;\nSIZE1"),
+        (b"SIZE1", b"some text without a name;\nSIZE1"),
+        (b"\n}\n", b"\n}\na comment"),
+    ],
+)
+def test_text_of_a_header_that_is_no_entry_is_told_of(tmp_path, before, after):
+    path, image_ = tmp_path / "x_1.img", FRAMES[0]
+    raw = smv_bytes(image_)
+    changed = raw[:512].replace(before, after, 1)[:512].ljust(512)
+    path.write_bytes(changed + raw[512:])
+    with (
+        pytest.warns(nm.MrczWarning, match="text of its header is not kept"),
+        nm.open(path) as movie,
+    ):
+        np.testing.assert_array_equal(movie[0], image_)

@@ -34,6 +34,8 @@ _COLOURS = (8, 23)
 # Arrays among the tags are kept up to these sizes, each and together.
 _LONGEST_ARRAY, _MOST_ARRAYS = 2**20, 2**24
 _MOST_NAMED = 10
+_STEP = 2**20
+_LARGEST_THUMBNAIL = 512
 _PIXELS = re.compile(r"\.ImageList\.[^.]*\.ImageData\.Data")
 
 
@@ -65,6 +67,11 @@ class _Object:
     def is_readable(self) -> bool:
         """Whether it consists of frames with one number per pixel."""
         return len(self.shape) in (2, 3) and self.data_type in _DTYPES
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that so many pixels take."""
+        return math.prod(self.shape) * np.dtype(_DTYPES.get(self.data_type, "u1")).itemsize
 
     def __str__(self) -> str:
         kind = f"pixels of DigitalMicrograph's type {self.data_type}"
@@ -110,7 +117,11 @@ def open_dm(path: Path) -> Stack:
 
 def _opened(file: RandomAccessFile) -> Stack:
     path = file.path
-    tags, order = read_tags(file, _LONGEST_ARRAY, _MOST_ARRAYS)
+    tags, order, end = read_tags(file, _LONGEST_ARRAY, _MOST_ARRAYS)
+    # Some zeros are all that DigitalMicrograph writes there.
+    if (behind := file.nbytes - end) > _STEP or any(file.read(end, behind)):
+        found = f"{behind} bytes behind its tags, which are not read"
+        warn(f"{path}: {found}")
     objects = _objects(path, tags)
     wanted = _without_thumbnails(objects, tags)
     if not wanted:
@@ -124,6 +135,9 @@ def _opened(file: RandomAccessFile) -> Stack:
         named = "; ".join(others[:_MOST_NAMED]) + "; ..." * (len(others) > _MOST_NAMED)
         count = "1 further object" if len(others) == 1 else f"{len(others)} further objects"
         found = f"{count} in the file beside {movie}, not read: {named}"
+        warn(f"{path}: {found}")
+    if (surplus := movie.pixels.nbytes - movie.nbytes) > 0:
+        found = f"{surplus} bytes of pixels beyond the {movie}, which are not read"
         warn(f"{path}: {found}")
     n, y, x = (1,) * (3 - len(movie.shape)) + movie.shape
     dtype = np.dtype(_DTYPES[movie.data_type]).newbyteorder(order)
@@ -151,24 +165,24 @@ def _objects(path: Path, tags: dict[str, Any]) -> list[_Object]:
             raise MrczError(path, f"a damaged DM file: an image of type {data_type}, axes {sizes}")
         while len(sizes) > 2 and sizes[0] == 1:
             sizes = sizes[1:]
-        nbytes = math.prod(sizes) * np.dtype(_DTYPES.get(data_type, "u1")).itemsize
+        object_ = _Object(number, tuple(sizes), data_type, pixels, entry)
         # A spectrum may be longer.
         absurd = len(sizes) > 1 and (max(sizes[-2:]) > LARGEST_SIDE or max(sizes) > MOST_FRAMES)
-        if not sizes or nbytes > pixels.nbytes or absurd:
+        if not sizes or object_.nbytes > pixels.nbytes or absurd:
             claimed = " x ".join(map(str, sizes)) or "no axes"
             found_ = f"a damaged DM file: an image of {claimed} in {pixels.nbytes} bytes"
             raise MrczError(path, found_, offset=pixels.offset)
-        found.append(_Object(number, tuple(sizes), data_type, pixels, entry))
+        found.append(object_)
     return found
 
 
 def _without_thumbnails(objects: list[_Object], tags: dict[str, Any]) -> list[_Object]:
     """Leave out what the file itself calls a thumbnail; where it calls none so, a first picture."""
     named = {_at(entry, "ImageIndex") for entry in _values(_at(tags, "Thumbnails"))}
-    left = [other for other in objects if other.number not in named]
     if not named and objects and objects[0].data_type in _COLOURS:
-        left = objects[1:]
-    return left or objects
+        named = {objects[0].number}
+    small = {other.number for other in objects if max(other.shape) <= _LARGEST_THUMBNAIL}
+    return [other for other in objects if other.number not in named & small] or objects
 
 
 def _pixel_size(movie: _Object, axis: int) -> float:

@@ -50,7 +50,7 @@ class ArrayPlace:
 
 def read_tags(
     file: RandomAccessFile, longest: int, most: int
-) -> tuple[dict[str, Any], Literal["<", ">"]]:
+) -> tuple[dict[str, Any], Literal["<", ">"], int]:
     """Read all tags of a file.
 
     Parameters
@@ -67,6 +67,8 @@ def read_tags(
         Groups are maps, or lists where tags have no names.
     str
         The byte order of the numbers, "<" or ">".
+    int
+        Where the tags end.
 
     Raises
     ------
@@ -74,7 +76,7 @@ def read_tags(
         If it is not such a file, damaged or cut off.
     """
     reader = _Reader(file, longest, most)
-    return reader.root(), reader.order
+    return reader.root(), reader.order, reader.at
 
 
 class _Reader:
@@ -83,7 +85,7 @@ class _Reader:
         self._longest, self._left = longest, most
         self._end = file.nbytes
         # Where it reads; what was read ahead from where.
-        self._at, self._ahead, self._start = 0, b"", 0
+        self.at, self._ahead, self._start = 0, b"", 0
         self._n_tags = 0
         (version,) = struct.unpack(">I", self._read(4))
         if version not in (3, 4):
@@ -104,7 +106,7 @@ class _Reader:
             raise self._damaged(f"groups of tags more than {_DEEPEST} deep")
         _, _, count = self._unpack(f"BB{self._long}")
         self._n_tags += count
-        if self._n_tags > _MOST_TAGS or count * _SHORTEST_TAG > self._end - self._at:
+        if self._n_tags > _MOST_TAGS or count * _SHORTEST_TAG > self._end - self.at:
             raise self._damaged(f"a group of {count} tags")
         named: dict[str, Any] = {}
         unnamed: list[Any] = []
@@ -122,13 +124,12 @@ class _Reader:
             if not name:
                 unnamed.append(value)
                 continue
-            again = 1
-            while (key := f"{name} ({again})" if again > 1 else name) in named:
-                again += 1
-            named[key] = value
+            named[_free_name(name, named)] = value
         if not named:
             return unnamed
-        return {**named, **{str(at): value for at, value in enumerate(unnamed)}}
+        for at, value in enumerate(unnamed):
+            named[_free_name(str(at), named)] = value
+        return named
 
     def _data(self, name: str) -> Any:
         if self._read(4) != b"%%%%":
@@ -140,7 +141,7 @@ class _Reader:
         if kind in _NUMBERS:
             return self._numbers([kind], 1).item()
         if kind == _STRING and len(about) == 1:
-            return self._read(about[0]).decode("utf-8", "replace")
+            return _decoded(self._read(about[0]))
         if kind == _STRUCTURE:
             return list(self._numbers(self._fields(about), 1)[0].item())
         if kind == _ARRAY and len(about) >= 2:
@@ -156,18 +157,21 @@ class _Reader:
         return kinds
 
     def _array(self, name: str, kinds: list[int], count: int) -> Any:
-        offset = self._at
+        offset = self.at
         nbytes = count * self._dtype(kinds).itemsize
         if offset + nbytes > self._end:
             raise self._damaged(f"{nbytes} bytes of {name!r}, which end beyond the file")
         if name == "Data" or nbytes > min(self._longest, self._left):
-            self._at += nbytes
+            self.at += nbytes
             return ArrayPlace(offset, nbytes)
         self._left -= nbytes
         values = self._numbers(kinds, count)
         if kinds != [_USHORT]:
             return structured_to_unstructured(values) if values.dtype.names else values
-        text = values.astype("<u2").tobytes().decode("utf-16-le", "replace").rstrip("\0")
+        try:
+            text = values.astype("<u2").tobytes().decode("utf-16-le").rstrip("\0")
+        except UnicodeDecodeError:
+            return values
         return text if all(c.isprintable() or c.isspace() for c in text) else values
 
     def _numbers(self, kinds: list[int], count: int) -> Any:
@@ -187,15 +191,30 @@ class _Reader:
         return struct.unpack(f">{form}", self._read(struct.calcsize(f">{form}")))
 
     def _read(self, nbytes: int) -> bytes:
-        if nbytes > self._end - self._at:
+        if nbytes > self._end - self.at:
             raise self._damaged("it ends within a tag: cut off or damaged")
-        if self._at + nbytes > self._start + len(self._ahead) or self._at < self._start:
-            self._ahead, self._start = self._file.read(self._at, max(nbytes, _AHEAD)), self._at
-        found = self._ahead[self._at - self._start : self._at - self._start + nbytes]
-        self._at += nbytes
+        if self.at + nbytes > self._start + len(self._ahead) or self.at < self._start:
+            self._ahead, self._start = self._file.read(self.at, max(nbytes, _AHEAD)), self.at
+        found = self._ahead[self.at - self._start : self.at - self._start + nbytes]
+        self.at += nbytes
         if len(found) != nbytes:
             raise self._damaged("it became shorter while it was read")
         return found
 
     def _damaged(self, found: str) -> MrczError:
-        return MrczError(self._path, f"a damaged DM file: {found}", offset=self._at)
+        return MrczError(self._path, f"a damaged DM file: {found}", offset=self.at)
+
+
+def _free_name(name: str, named: dict[str, Any]) -> str:
+    """Return a name, numbered if it is among others already."""
+    again = 1
+    while (key := f"{name} ({again})" if again > 1 else name) in named:
+        again += 1
+    return key
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")

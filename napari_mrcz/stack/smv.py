@@ -31,6 +31,9 @@ _LONGEST_HEADER = 2**22
 _LENGTH = re.compile(rb"\s*\{.*?HEADER_BYTES\s*=\s*(\d{1,9})", re.DOTALL)
 # These describe the pixels and belong to whoever writes them; the others are the experiment's.
 _OF_PIXELS = re.compile(r"HEADER_BYTES|DIM|BYTE_ORDER|TYPE|Data_type|SIZE\d", re.IGNORECASE)
+# Between entries, and behind them up to the pixels.
+_PADDING = re.compile(r"[\s;{}\0]+")
+_MOST_SHOWN = 80
 _ENTRY = re.compile(r"([^=;\n{}]+)=([^;\n]*)")
 _TYPES = {"char": "i1", "byte": "i1", "short": "i2", "long": "i4", "": "i4", "float": "f4",
           "double": "f8"}  # fmt: skip
@@ -157,8 +160,11 @@ def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dty
         raw = file.read(0, nbytes)
     finally:
         file.close()
-    text = re.split(r"^\s*\}", raw.decode("latin-1"), maxsplit=1, flags=re.MULTILINE)[0]
-    header = {name.strip(): value.strip() for name, value in _ENTRY.findall(text)}
+    text, *behind = re.split(r"^\s*\}", raw.decode("latin-1"), maxsplit=1, flags=re.MULTILINE)
+    entries = [(name.strip(), value.strip()) for name, value in _ENTRY.findall(text)]
+    header = dict(entries)
+    again = [f"{name}={value}" for name, value in entries if header[name] != value]
+    other = [_PADDING.sub(" ", part).strip() for part in (_ENTRY.sub("", text), *behind)]
     sizes = _sizes(path, header)
     stored = _dtype(path, header)
     step = sizes[0] * sizes[1] * stored.itemsize
@@ -167,7 +173,11 @@ def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dty
         found = f"a damaged SMV image: {-surplus} of its {step * sizes[2]} bytes are missing"
         raise MrczError(path, found, offset=length)
     if surplus:
-        warn(f"{path}: {surplus} bytes after the image, which are not read")
+        found = f"{surplus} bytes after the image, which are not read"
+        warn(f"{path}: {found}")
+    if unread := "; ".join(filter(None, (*again, *other))):
+        found = f"text of its header is not kept: {unread[:_MOST_SHOWN]!r}"
+        warn(f"{path}: {found}")
     return header, FrameRun(file, nbytes, step, sizes[2]), (sizes[1], sizes[0]), stored
 
 

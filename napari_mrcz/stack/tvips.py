@@ -49,6 +49,8 @@ _FRAME_HEADER_OF_VERSION_1 = 12
 _LONGEST_FRAME_HEADER = 2**20
 # Of as many frames the headers are read: a day at 10 frames a second would be 2**20.
 _MOST_FRAME_HEADERS = 2**18
+_MOST_FRAME_HEADERS_NBYTES = 2**26
+_RESERVED = "reserved"
 _IMAGING = 1
 _PART = re.compile(r"(.*)_(\d{3,6})\.tvips(?:\.gz|\.bz2)?", re.IGNORECASE)
 
@@ -148,12 +150,14 @@ def first_part(path: Path) -> Path | None:
     return next((first for first in map(path.with_name, names) if first.exists()), None)
 
 
-def _header(file: RandomAccessFile) -> dict[str, int]:
+def _header(file: RandomAccessFile) -> dict[str, Any]:
     path, raw = file.path, file.read(0, _HEADER_NBYTES)
     if len(raw) < _HEADER_NBYTES:
         raise MrczError(path, f"a file of {len(raw)} bytes, shorter than a header of TVIPS")
     fields = np.frombuffer(raw, _HEADER, 1)[0]
-    header = {name: int(fields[name]) for name in _HEADER.names or ()}
+    header: dict[str, Any] = {name: int(fields[name]) for name in _HEADER.names or ()}
+    if any(reserved := raw[_HEADER.itemsize :]):
+        header[_RESERVED] = reserved
     if header["size"] != _HEADER_NBYTES or header["version"] not in (1, 2):
         advice = "Only the first file of a recording has one: open name_000.tvips"
         raise MrczError(path, "no header of TVIPS", offset=0, advice=advice)
@@ -191,18 +195,23 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _frame_headers(path: Path, runs: Sequence[FrameRun], nbytes: int) -> dict[str, Any]:
-    """Return the fields of the headers before frames, each an array with one value per frame."""
-    if nbytes >= _FRAME_HEADER.itemsize:
-        dtype = _FRAME_HEADER
-    elif nbytes >= _FRAME_HEADER_OF_VERSION_1:
-        dtype = np.dtype([(name, "<u4") for name in (_FRAME_HEADER.names or ())[:3]])
-    else:
-        return {}
+    """Return the fields of the headers before frames, each an array with one value per frame.
+
+    What nobody has described is in "reserved", as bytes, where it is not empty.
+    """
     n = sum(run.count for run in runs)
-    if n > _MOST_FRAME_HEADERS:
-        found = f"the headers of its {n} frames are not read: more than {_MOST_FRAME_HEADERS}"
+    if n > _MOST_FRAME_HEADERS or n * nbytes > _MOST_FRAME_HEADERS_NBYTES:
+        found = f"the headers of its {n} frames, of {nbytes} bytes each, are too many to be kept"
         warn(f"{path}: {found}")
         return {}
+    fields: list[tuple[Any, ...]] = []
+    if nbytes >= _FRAME_HEADER.itemsize:
+        fields = list(_FRAME_HEADER.descr)
+    elif nbytes >= _FRAME_HEADER_OF_VERSION_1:
+        fields = list(_FRAME_HEADER.descr[:3])
+    if rest := nbytes - np.dtype(fields).itemsize:
+        fields.append((_RESERVED, "u1", (rest,)))
+    dtype = np.dtype(fields)
     raw = b"".join(
         run.file.read(run.offset - nbytes + frame * run.step, dtype.itemsize)
         for run in runs
@@ -210,11 +219,14 @@ def _frame_headers(path: Path, runs: Sequence[FrameRun], nbytes: int) -> dict[st
     )
     if len(raw) != n * dtype.itemsize:
         raise MrczError(path, "it became shorter while it was opened")
+    if not raw:
+        return {}
     records = np.frombuffer(raw, dtype)
-    return {name: np.ascontiguousarray(records[name]) for name in dtype.names or ()}
+    each = {name: np.ascontiguousarray(records[name]) for name in dtype.names or ()}
+    return {name: values for name, values in each.items() if name != _RESERVED or values.any()}
 
 
-def _pixel_size(header: dict[str, int], frames: dict[str, Any]) -> tuple[float, float, float]:
+def _pixel_size(header: dict[str, Any], frames: dict[str, Any]) -> tuple[float, float, float]:
     """Return the pixel size in Å of an image: the camera's pixels divided by the magnification.
 
     Unknown for diffraction patterns, and with binning, of which the header does not say whether
