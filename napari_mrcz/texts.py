@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "MINUS",
     "block_text",
     "error_text",
     "failure_text",
+    "listed",
     "printable",
     "size_text",
     "time_text",
@@ -47,8 +52,14 @@ def failure_text(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def listed(items: Sequence[object], most: int = 10, separator: str = ", ") -> str:
+    """Return items one after the other, "..." in the place of those that are too many."""
+    named = [str(item) for item in items[:most]]
+    return separator.join(named + ["..."] * (len(items) > most))
+
+
 def printable(text: str) -> str:
-    """Give a text, such as the name of a file, with what would end a line or steer as escapes."""
+    """Return a text, such as a file's name, with control characters escaped."""
     shown = (
         c if c.isprintable() or c in _SPACES else c.encode("unicode_escape").decode() for c in text
     )

@@ -142,7 +142,7 @@ class _Crew(Generic[Item, Result]):
             yield self._next()
 
     def end(self) -> None:
-        """Begin nothing more, and wait for the threads to end."""
+        """Cancel what has not begun, and wait for the threads to end."""
         for call in self._pending:
             call.cancel()
         self._queue.put(None)  # each thread hands it on
@@ -197,7 +197,7 @@ class _Crew(Generic[Item, Result]):
 
 
 def _forget_frames(error: BaseException | None) -> None:
-    """Let go of what the work had allocated, which the tracebacks hold."""
+    """Free what the work had allocated, which the tracebacks hold."""
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

@@ -1,13 +1,15 @@
-"""Units of length, as napari and other programs write them, and lengths that can be true."""
+"""Units of length and voltage, as programs write them, and values that can be true."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["angstroms", "plausible"]
+__all__ = ["angstroms", "kilovolts", "plausible"]
 
 # In Å. A scanner's dots per centimetre are none.
 _PLAUSIBLE = (0.01, 1000.0)
+# In kV, of any microscope; a higher number without a unit is in V.
+_VOLTAGES = (1.0, 3000.0)
 
 _ANGSTROMS = {
     "angstrom": 1.0, "Å": 1.0, "A": 1.0, "picometer": 0.01, "pm": 0.01, "nanometer": 10.0,
@@ -38,3 +40,19 @@ def plausible(size: float) -> float:
     """Return a pixel size in Å, or 0.0 for unknown where no micrograph has such a one."""
     least, most = _PLAUSIBLE
     return size if least <= size <= most else 0.0
+
+
+def kilovolts(voltage: float, unit: str = "") -> float:
+    """Return a voltage in kV, or 0.0 for unknown where no microscope has such a one.
+
+    Parameters
+    ----------
+    voltage : float
+        The number.
+    unit : str
+        "V", "kV" or a name such as "kilovolts"; decided by the number where it is empty.
+    """
+    least, most = _VOLTAGES
+    if unit.lower().startswith("v") or (not unit and voltage > most):
+        voltage /= 1000
+    return voltage if least <= voltage <= most else 0.0

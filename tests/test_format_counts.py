@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from napari_mrcz.format.chunks import check_chunk, parse_chunk_header
-from napari_mrcz.format.counts import compress_counts
+from napari_mrcz.format.count_encoding import compress_counts
 from napari_mrcz.format.encoding import Encoding, choose_encoding
 
 FILTERS = ("none", "shuffle", "bitshuffle")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import napari_mrcz as nm
 from napari_mrcz.names import natural_key
 from napari_mrcz.session.order import GIVEN, NAMES, TIMES, acquired_at, in_order
-from napari_mrcz.session.order import Look as Seen
+from napari_mrcz.session.order import MovieInfo as Seen
 from napari_mrcz.widgets.koma.model import movies_in
 
 START = datetime(2021, 3, 25, 9, 0, 0)

@@ -59,7 +59,7 @@ class Recode(Making):
         Delete the source, if it is still the file that was read and all of it is in the result.
     judge : bool
         Find out whether the source may be deleted, and make the reason against it the outcome's
-        `kept`, for whoever deletes it later; the outcome's result is the `stamp` of what was read.
+        `kept`, for deleting it later; the outcome's result is the `stamp` of what was read.
     footer : bool
         Write a footer. Other programs expect none behind plain frames.
     """

@@ -12,6 +12,7 @@ from napari_mrcz.doctor import diagnose, mend
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.repacking import repack
 from napari_mrcz.software import software
+from napari_mrcz.texts import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,10 +59,9 @@ class Repack(Making):
         notes = [f"{done.frames} of {done.announced} frames"]
         notes += [warning.removeprefix(f"{self.source}: ") for warning in done.warnings]
         if done.left_out:
-            named = ", ".join(str(fault.frame) for fault in done.left_out[:20])
+            named = listed([fault.frame for fault in done.left_out], 20)
             frames = "frame" if len(done.left_out) == 1 else "frames"
-            more = ", ..." * (len(done.left_out) > 20)
-            notes.append(f"damaged and left out: {frames} {named}{more}")
+            notes.append(f"damaged and left out: {frames} {named}")
         if self.repair:
             findings = diagnose(self.target, pixel_size=self.pixel_size)
             if any(finding.mendable for finding in findings):

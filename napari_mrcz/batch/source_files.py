@@ -77,13 +77,13 @@ class SourceFiles:
         self.path = paths[0]
         self._named = [Path(path) for path in paths]
         self._files: list[_Held] = []
-        if not all(map(os.path.isfile, paths)):  # whoever reads them says so
+        if not all(map(os.path.isfile, paths)):  # opening them says why
             return
         try:
             for part in self._parts():
                 self._files.append(_Held(part, resting=resting))
         except OSError:
-            self.close()  # whoever reads it says why it cannot be opened
+            self.close()  # opening the movie says why
 
     @property
     def paths(self) -> list[Path]:
@@ -296,7 +296,7 @@ class _Held:
         return bool(fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK)
 
     def close(self) -> None:
-        """Close the file; whoever waits to write to it does so then."""
+        """Close the file, and with it end its lease."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -350,7 +350,7 @@ def _rest(mtime_ns: int) -> None:
 def _leased(descriptor: int, state: _State) -> bool:
     """Take a lease of a file, which is given only where no process has it open for writing.
 
-    Whoever opens it for writing waits from then on, until the descriptor is closed.
+    A process that opens it for writing waits from then on, until the descriptor is closed.
 
     Raises
     ------

@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _load_and_run(is_heard: bool = False) -> None:
-    # Not before: an interrupt while they are loaded is heeded from now on.
+    # Not before: an interrupt while they are loaded ends the program from now on.
     from napari_mrcz.errors import is_out_of_memory
     from napari_mrcz.texts import failure_text
 
@@ -60,7 +60,7 @@ def _load_and_run(is_heard: bool = False) -> None:
 
 
 def _keep_within_what_was_lent() -> None:
-    """Have numeric libraries start no more threads than processors, or than memory, were lent.
+    """Limit the threads of numeric libraries to the processors and the memory that were lent.
 
     They go by the machine's processors, each thread of which takes its own stack and buffers.
     """
@@ -92,7 +92,7 @@ def _raised_again(ignored: Any) -> None:
 
 
 def _said_in_a_line(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-    """End by an interrupt that came before or after all that heeds one."""
+    """End by an interrupt that came before or after the command ran."""
     if issubclass(kind, KeyboardInterrupt):
         _end()
     sys.__excepthook__(kind, error, traceback)

@@ -33,7 +33,7 @@ __all__ = ["add_to"]
 # Of the lines of `info`, and of the names in them.
 _COLUMNS, _NAME_COLUMNS = 120, 18
 # Longer lists are counted, not listed.
-_MOST_BENEATH = 12
+_LONGEST_LIST = 12
 # Lines that each piece of metadata may take.
 _ROOM = 120
 
@@ -297,7 +297,7 @@ def _folded(entry: Entry, room: int) -> Entry:
     """Count what is in long lists, and in what takes more lines than there is room for."""
     children = entry.children
     is_list = all(child.name.isdecimal() for child in children)
-    if len(children) > (_MOST_BENEATH if is_list else room):
+    if len(children) > (_LONGEST_LIST if is_list else room):
         return replace(entry, value=f"{entry.value}; --json has them", children=())
     room -= len(children)
     shown = list(children)
@@ -311,12 +311,12 @@ def _folded(entry: Entry, room: int) -> Entry:
 
 
 def _n_lines(entry: Entry) -> int:
-    """Return how many lines are beneath an entry."""
+    """Return how many lines are below an entry."""
     return sum(1 + _n_lines(child) for child in entry.children)
 
 
 def _lines(entry: Entry, depth: int) -> Iterator[str]:
-    """Give an entry and what is beneath it, each a line of limited length."""
+    """Yield the lines of an entry and of those below it, of limited length."""
     value = f"{entry.value} {entry.unit}".strip()
     line = f"{'  ' * depth}{entry.name:<{_NAME_COLUMNS}} {value}".rstrip()
     yield line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 3]}..."

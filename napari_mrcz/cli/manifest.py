@@ -41,7 +41,7 @@ _BETWEEN = 30.0
 def recorded(
     path: Path | None, *, overwrite: bool = False, continued: bool = False
 ) -> Iterator[Callable[[Outcome], Outcome]]:
-    """Give a function that takes outcomes for the table and returns them.
+    """Return a function that takes outcomes for the table and returns them.
 
     The table is written now and then, and in the end, however that comes.
 

@@ -11,6 +11,7 @@ from napari_mrcz.cli.progress import say
 from napari_mrcz.errors import MrczError
 from napari_mrcz.names import natural_key
 from napari_mrcz.suffixes import without_packing
+from napari_mrcz.texts import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,10 +154,10 @@ def _found(
 
 
 def _tell_left(left: Mapping[Path, str]) -> None:
-    """Say which files are left out, those of a kind in one line."""
+    """Print which files are left out, those of a kind in one line."""
     for why in dict.fromkeys(left.values()):
         files = [str(file) for file, reason in left.items() if reason == why]
-        named = ", ".join(files[:_MOST_NAMED]) + ", ..." * (len(files) > _MOST_NAMED)
+        named = listed(files, _MOST_NAMED)
         count = f"{len(files)} files: {named}" if len(files) > 1 else named
         say(f"{count}: {why}; left out unless named itself")
 

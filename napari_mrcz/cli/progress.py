@@ -47,7 +47,7 @@ _quiet = False
 
 @contextmanager
 def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
-    """Have what is said in the block appended to a log, and shown only if it is a problem.
+    """Append the messages of a block to a log, and show only problems.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def as_option(error: str, *, skips: bool = False) -> str:
 
 
 def forget(stream: Any) -> None:
-    """Have a standard stream that cannot be written lead nowhere: Python flushes it at the end."""
+    """Redirect a stream that cannot be written to nowhere, as Python flushes it at the end."""
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 

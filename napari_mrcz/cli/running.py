@@ -61,7 +61,7 @@ class Working(Saying):
     as_json: options.Json = False
 
     def tell(self, outcomes: Iterable[Outcome], verb: str) -> None:
-        """Tell each outcome as it comes, and in the end how many there were.
+        """Print each outcome as it comes, and in the end how many there were.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class Running(Working):
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """Do as `Saying.begun`; refuse to write where nothing is to be written."""
+        """Refuse options that write files if nothing is to be written; then as `Saying.begun`."""
         if self.dry_run and (self.log or self.manifest):
             raise typer.BadParameter("--dry-run writes nothing, neither --log nor --manifest")
         with super().begun():
@@ -151,7 +151,7 @@ class Running(Working):
 
 @contextmanager
 def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
-    """Give what `napari_mrcz.batch.run_all` takes: a client of a cluster, and a bar's report."""
+    """Return what `napari_mrcz.batch.run_all` takes: a client of a cluster, and a bar's report."""
     from napari_mrcz.batch import cluster
 
     with cluster(scheduler, workers) as client, bar() as advance:

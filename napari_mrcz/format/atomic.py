@@ -196,7 +196,7 @@ class AtomicFile:
         self._partial = None
 
     def _take_rights(self, old: os.stat_result) -> None:
-        """Give the new file owner, group and mode of the one that it replaces."""
+        """Set owner, group and mode of the new file to those of the one that it replaces."""
         if sys.platform == "win32":
             return
         for owner in ((old.st_uid, -1), (-1, old.st_gid)):

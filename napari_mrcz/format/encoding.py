@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.format.chunks import CODECS, FILTERS, compress
-from napari_mrcz.format.counts import compress_counts
+from napari_mrcz.format.count_encoding import compress_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,7 +20,13 @@ import numpy.typing as npt
 
 from napari_mrcz.format.metadata import decode_json
 
-__all__ = ["LARGEST_EXTENDED", "ExtendedHeader", "microscope_settings", "record_nbytes"]
+__all__ = [
+    "LARGEST_EXTENDED",
+    "ExtendedHeader",
+    "json_nbytes",
+    "microscope_settings",
+    "record_nbytes",
+]
 
 # The largest extended header that is decoded or kept; real ones take a megabyte.
 LARGEST_EXTENDED = 2**25
@@ -54,6 +60,9 @@ _SERIAL_EM = {
     512: ("", 2),
     1024: ("", 1),
 }
+
+# JSON whose end is looked for; longer one is not found.
+_LONGEST_SCAN = 2**18
 
 _METRE, _KILOVOLT = 1e10, 1e-3
 _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-3, 1e6
@@ -222,6 +231,28 @@ def record_nbytes(kind: str, layout: tuple[int, int], head: bytes, byte_order: s
     if kind == "AGAR" and min(layout) >= 0:
         return 4 * sum(layout)
     return 0
+
+
+def json_nbytes(head: bytes) -> int | None:
+    """Return the length of the JSON map at the beginning, by its brackets."""
+    depth, quoted, at = 0, False, 0
+    if not head.startswith(b"{"):
+        return None
+    while at < min(len(head), _LONGEST_SCAN):
+        byte = head[at]
+        if quoted:
+            at += byte == 0x5C  # what follows a backslash is text
+            quoted = byte != 0x22
+        elif byte == 0x22:
+            quoted = True
+        elif byte in b"{[":
+            depth += 1
+        elif byte in b"}]":
+            depth -= 1
+        at += 1
+        if not depth:
+            return at
+    return None
 
 
 def microscope_settings(kind: str, content: Any) -> tuple[tuple[float, float] | None, float]:

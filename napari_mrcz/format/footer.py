@@ -24,6 +24,7 @@ from napari_mrcz.format.metadata import from_tagged, to_json_safe, to_plain
 
 __all__ = [
     "TRAILER_NBYTES",
+    "EvenFrames",
     "Footer",
     "FooterError",
     "FrameIndex",
@@ -71,6 +72,33 @@ class FrameIndex:
     def __len__(self) -> int:
         """Give the number of frames."""
         return len(self.offsets)
+
+
+@dataclass(frozen=True)
+class EvenFrames:
+    """Frames one after the other, as `FrameIndex` has them, but without listing them.
+
+    Where frames are small and a file is long, there may be a thousand million of them.
+    """
+
+    start: int
+    nbytes: int
+    count: int
+    xxh3: None = None
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self.count
+
+    @property
+    def offsets(self) -> range:
+        """Bytes from the file's start."""
+        return range(self.start, self.start + self.count * self.nbytes, self.nbytes)
+
+    @property
+    def sizes(self) -> npt.NDArray[np.uint64]:
+        """Bytes taken."""
+        return np.broadcast_to(np.uint64(self.nbytes), self.count)
 
 
 @dataclass(frozen=True)

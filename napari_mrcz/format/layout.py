@@ -14,6 +14,7 @@ import numpy as np
 from napari_mrcz.format.extended import LARGEST_EXTENDED, ExtendedHeader, microscope_settings
 from napari_mrcz.format.footer import (
     TRAILER_NBYTES,
+    EvenFrames,
     Footer,
     FooterError,
     FrameIndex,
@@ -23,7 +24,7 @@ from napari_mrcz.format.footer import (
 from napari_mrcz.format.header import HEADER_NBYTES, Header
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.modes import DTYPE_OF_NAME, storage_dtype
-from napari_mrcz.format.placement import EvenFrames, place_frames
+from napari_mrcz.format.placement import place_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,7 +19,7 @@ import numpy as np
 
 from napari_mrcz.format.limits import DEEPEST, check_content, check_json, most_values
 
-__all__ = ["decode_json", "from_tagged", "to_json_safe", "to_plain"]
+__all__ = ["decode_json", "from_tagged", "to_json_safe", "to_plain", "value_at"]
 
 _ARRAY, _COMPLEX = "__ndarray__", "__complex__"
 # dtype.str of numbers, booleans and text, the arrays that are kept as arrays.
@@ -86,6 +86,13 @@ def from_tagged(value: dict[Any, Any]) -> Any:
         except (ValueError, TypeError, OverflowError):
             return value
     return value
+
+
+def value_at(tree: Any, *names: str) -> Any:
+    """Return a value within maps within maps; None where there is none."""
+    for name in names:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def to_json_safe(value: Any) -> Any:

@@ -9,67 +9,29 @@ nothing else is possible, a warning where it is doubtful or something is missing
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory
-from napari_mrcz.format.chunks import (
-    CHUNK_HEADER_NBYTES,
-    CODECS,
-    check_chunk,
-    decompress,
-    parse_chunk_header,
-)
-from napari_mrcz.format.extended import LARGEST_EXTENDED, record_nbytes
-from napari_mrcz.format.footer import FrameIndex
+from napari_mrcz.format.chunk_chain import Chain, codec_at, decodes, find_chain, is_chunk, walk
+from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, parse_chunk_header
+from napari_mrcz.format.extended import LARGEST_EXTENDED, json_nbytes, record_nbytes
+from napari_mrcz.format.footer import EvenFrames
 from napari_mrcz.format.header import CODEC_NAMES, HEADER_NBYTES, Header, holds_volume
 from napari_mrcz.format.header_reading import pixel_size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from napari_mrcz.format.files import RandomAccessFile
+    from napari_mrcz.format.footer import FrameIndex
 
-__all__ = ["EvenFrames", "Placement", "place_frames"]
+__all__ = ["Placement", "place_frames"]
 
-# A blosc chunk is never longer than its content and this.
-_CHUNK_OVERHEAD = 32
-# Of what may precede the first chunk, if NSYMBT is wrong, places at which one seems to begin.
-_MOST_PLACES = 64
-# JSON whose end is looked for; longer one is not found.
-_LONGEST_SCAN = 2**18
 # Two voxel sizes that differ by no more than this are the same.
 _SAME_SIZE = 1e-5
-
-
-@dataclass(frozen=True)
-class EvenFrames:
-    """Frames one after the other, as `FrameIndex` has them, but without listing them.
-
-    Where frames are small and a file is long, there may be a thousand million of them.
-    """
-
-    start: int
-    nbytes: int
-    count: int
-    xxh3: None = None
-
-    def __len__(self) -> int:
-        """Return the number of frames."""
-        return self.count
-
-    @property
-    def offsets(self) -> range:
-        """Bytes from the file's start."""
-        return range(self.start, self.start + self.count * self.nbytes, self.nbytes)
-
-    @property
-    def sizes(self) -> npt.NDArray[np.uint64]:
-        """Bytes taken."""
-        return np.broadcast_to(np.uint64(self.nbytes), self.count)
 
 
 @dataclass(frozen=True)
@@ -174,7 +136,7 @@ def _by_footer(
         )
     if wrong:
         warn(f"{wrong}; the footer is right, as its checksums show")
-    header = _of_kind(header, _codec_at(file, int(index.offsets[0])) if compressed else 0, warn)
+    header = _of_kind(header, codec_at(file, int(index.offsets[0])) if compressed else 0, warn)
     header = _moved(header, int(index.offsets[0]) - HEADER_NBYTES, "the footer's checksums show")
     # What is outside is given no bytes, which do not match the checksum.
     inside = (index.offsets <= end) & (index.sizes <= end) & (index.offsets + index.sizes <= end)
@@ -234,20 +196,6 @@ def _contradiction(index: FrameIndex, header: Header, end: int, compressed: bool
 # By a chain of chunks ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Chain:
-    """Chunks one after the other; `stop` is the byte after the last, `cut` if another was begun."""
-
-    start: int
-    offsets: list[int]
-    sizes: list[int]
-    stop: int
-    cut: bool
-
-    def index(self) -> FrameIndex:
-        return FrameIndex(np.array(self.offsets, np.uint64), np.array(self.sizes, np.uint64))
-
-
 def _compressed(
     file: RandomAccessFile, header: Header, end: int, warn: Callable[[str], None]
 ) -> Placement:
@@ -258,7 +206,7 @@ def _compressed(
         raise
     except MrczError as refusal:
         first = not refusal.frame
-        if first and (chain := _chain_elsewhere(file, header, end)) is not None:
+        if first and (chain := find_chain(file, header, end)) is not None:
             return _of_chain(file, header, chain, end, warn)
         for nsymbt in {header.nsymbt, 0}:
             if nsymbt >= 0 and header.nz > 0 and _fits(header, nsymbt, end):
@@ -268,9 +216,9 @@ def _compressed(
         raise
 
 
-def _stated_chain(file: RandomAccessFile, header: Header, end: int) -> _Chain:
+def _stated_chain(file: RandomAccessFile, header: Header, end: int) -> Chain:
     _check_nsymbt(file, header)
-    chain = _walk(file, header, header.data_offset, end)
+    chain = walk(file, header, header.data_offset, end)
     if not chain.offsets:
         raise MrczError(
             file.path,
@@ -285,7 +233,7 @@ def _stated_chain(file: RandomAccessFile, header: Header, end: int) -> _Chain:
 def _of_chain(
     file: RandomAccessFile,
     header: Header,
-    chain: _Chain,
+    chain: Chain,
     end: int,
     warn: Callable[[str], None],
 ) -> Placement:
@@ -306,79 +254,6 @@ def _of_chain(
     return Placement(header, chain.index(), announced)
 
 
-def _walk(file: RandomAccessFile, header: Header, start: int, end: int) -> _Chain:
-    """Follow the chunk headers from byte `start`, as long as one leads to another.
-
-    Raises
-    ------
-    MrczError
-        If one of the frames that the header announces cannot be a chunk.
-    """
-    offsets: list[int] = []
-    sizes: list[int] = []
-    offset, cut, typesize = start, False, 0
-    while (left := end - offset) >= CHUNK_HEADER_NBYTES:
-        frame = len(offsets)
-        chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
-        if frame and left < chunk.ctbytes <= header.frame_nbytes + _CHUNK_OVERHEAD:
-            # A last frame that was cut off; the ones before it are whole.
-            cut = frame < header.nz or chunk.nbytes == header.frame_nbytes
-            break
-        where: dict[str, Any] = {"path": file.path, "frame": frame, "offset": offset}
-        beyond = frame >= max(1, header.nz)
-        if beyond and chunk.typesize != typesize:
-            break  # a footer is packed as a chunk, too
-        try:
-            check_chunk(chunk, header.frame_nbytes, left, **where)
-        except MrczError:
-            if beyond:
-                break
-            raise
-        typesize = chunk.typesize
-        offsets.append(offset)
-        sizes.append(chunk.ctbytes)
-        offset += chunk.ctbytes
-    cut |= 0 < end - offset < CHUNK_HEADER_NBYTES and len(offsets) < header.nz
-    return _Chain(start, offsets, sizes, offset, cut)
-
-
-def _chain_elsewhere(file: RandomAccessFile, header: Header, end: int) -> _Chain | None:
-    """Return the first chain of chunks that accounts for the file, wherever it begins.
-
-    One that begins later than NSYMBT says, and has not as many frames as NZ says, may lack the
-    first frames: these may be damaged.
-    """
-    sound = 0 <= header.nsymbt <= end - HEADER_NBYTES
-    for start in _places_of_chunks(file, header, end):
-        try:
-            chain = _walk(file, header, start, end)
-        except MrczError:
-            continue
-        count = len(chain.offsets)
-        if not count:
-            continue
-        if count == header.nz or (
-            (not sound or start <= header.data_offset)
-            and (chain.cut or (chain.stop == end and count > header.nz))
-        ):
-            return chain
-    return None
-
-
-def _places_of_chunks(file: RandomAccessFile, header: Header, end: int) -> Iterator[int]:
-    """Find where a chunk of one frame may begin: all have the frame's size at their fifth byte."""
-    head = file.read(HEADER_NBYTES, min(LARGEST_EXTENDED, end - HEADER_NBYTES))
-    if header.frame_nbytes >= 2**32:
-        return
-    wanted, at = header.frame_nbytes.to_bytes(4, "little"), 0
-    for _ in range(_MOST_PLACES):
-        at = head.find(wanted, at + 1)
-        if at < 0:
-            return
-        if at >= 4 and head[at - 4] in (2, 5):
-            yield HEADER_NBYTES + at - 4
-
-
 # By the file's length ----------------------------------------------------------------------------
 
 
@@ -396,7 +271,7 @@ def _plain(
         index = EvenFrames(header.data_offset, header.frame_nbytes, header.nz)
         return Placement(header, index, header.nz)
     if (chain := _hidden_chain(file, header, end)) is not None:
-        header = _of_kind(header, _codec_at(file, chain.start), warn)
+        header = _of_kind(header, codec_at(file, chain.start), warn)
         return _of_chain(file, header, chain, end, warn)
     header = _moved(header, _true_nsymbt(file, header, end), "the file's length shows")
     _check_nsymbt(file, header)
@@ -429,40 +304,27 @@ def _plain(
     return Placement(header, index, max(count, header.nz))
 
 
-def _hidden_chain(file: RandomAccessFile, header: Header, end: int) -> _Chain | None:
+def _hidden_chain(file: RandomAccessFile, header: Header, end: int) -> Chain | None:
     """Return the blosc chunks of a file that claims to have none, if it consists of them.
 
     Pixels may look like one chunk by chance, but not like one after the other up to the end of the
     file, of which the first or the last can be decompressed.
     """
     for start in dict.fromkeys((header.data_offset, HEADER_NBYTES)):
-        if not HEADER_NBYTES <= start <= end or not _is_chunk(file, header, start, end):
+        if not HEADER_NBYTES <= start <= end or not is_chunk(file, header, start, end):
             continue
         try:
-            chain = _walk(file, header, start, end)
+            chain = walk(file, header, start, end)
         except MrczError:
             continue
         whole = chain.stop == end or (len(chain.offsets) > 1 and chain.cut)
-        if whole and any(_decodes(file, header, chain, at) for at in (0, -1)):
+        if whole and any(decodes(file, header, chain, at) for at in (0, -1)):
             return chain
     if file.read(HEADER_NBYTES, 1) == b"{":  # JSON, as all that compress have it
-        later = _chain_elsewhere(file, header, end)
-        if later is not None and later.stop == end and _decodes(file, header, later, 0):
+        later = find_chain(file, header, end)
+        if later is not None and later.stop == end and decodes(file, header, later, 0):
             return later
     return None
-
-
-def _decodes(file: RandomAccessFile, header: Header, chain: _Chain, at: int) -> bool:
-    offset, nbytes = chain.offsets[at], chain.sizes[at]
-    where: dict[str, Any] = {"path": file.path, "frame": 0, "offset": offset}
-    pixels = np.empty(header.frame_nbytes, np.uint8)
-    try:
-        decompress(memoryview(file.read(offset, nbytes)), pixels, **where)
-    except NotEnoughMemory:
-        raise
-    except MrczError:
-        return False
-    return True
 
 
 def _true_nsymbt(file: RandomAccessFile, header: Header, end: int) -> int:
@@ -492,33 +354,11 @@ def _known_nbytes(file: RandomAccessFile, header: Header, end: int) -> tuple[int
     kind = header.exttyp.strip("\0 ")
     if kind == "json":
         head = file.read(HEADER_NBYTES, min(LARGEST_EXTENDED, end - HEADER_NBYTES))
-        return _json_nbytes(head), 0
+        return json_nbytes(head), 0
     layout = (header.extra.get("nint", 0), header.extra.get("nreal", 0))
     head = file.read(HEADER_NBYTES, 4)
     nbytes = record_nbytes(kind, layout, head, header.byte_order) * header.nz
     return nbytes if nbytes and kind in ("FEI1", "FEI2") else None, nbytes
-
-
-def _json_nbytes(head: bytes) -> int | None:
-    """Return the length of the JSON map at the beginning, by its brackets."""
-    depth, quoted, at = 0, False, 0
-    if not head.startswith(b"{"):
-        return None
-    while at < min(len(head), _LONGEST_SCAN):
-        byte = head[at]
-        if quoted:
-            at += byte == 0x5C  # what follows a backslash is text
-            quoted = byte != 0x22
-        elif byte == 0x22:
-            quoted = True
-        elif byte in b"{[":
-            depth += 1
-        elif byte in b"}]":
-            depth -= 1
-        at += 1
-        if not depth:
-            return at
-    return None
 
 
 # What all of them need ---------------------------------------------------------------------------
@@ -569,24 +409,6 @@ def _of_kind(header: Header, codec: int, warn: Callable[[str], None]) -> Header:
     sizes = (header.nx, header.ny, header.nz)
     size = pixel_size_of(header.cell, header.sampling, sizes, 0)
     return replace(header, codec=codec, pixel_size=size)
-
-
-def _codec_at(file: RandomAccessFile, offset: int) -> int:
-    """Return the number in MODE of the codec that a chunk states."""
-    chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
-    return CODECS.get(chunk.codec, CODECS["zstd"])
-
-
-def _is_chunk(file: RandomAccessFile, header: Header, offset: int, end: int) -> bool:
-    if end - offset < CHUNK_HEADER_NBYTES:
-        return False
-    chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
-    where: dict[str, Any] = {"path": file.path, "frame": 0, "offset": offset}
-    try:
-        check_chunk(chunk, header.frame_nbytes, end - offset, **where)
-    except MrczError:
-        return False
-    return True
 
 
 def _is_footer(file: RandomAccessFile, offset: int) -> bool:

@@ -21,7 +21,7 @@ from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, with_packing, witho
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from napari_mrcz.session.order import Look
+    from napari_mrcz.session.order import MovieInfo
 
 __all__ = ["REFERENCE", "SINGLE", "images_beside", "is_reference", "looks_at", "movies_within"]
 
@@ -72,12 +72,12 @@ def movies_within(
     return sorted(found, key=natural_key), sorted(unread, key=natural_key)
 
 
-def looks_at(paths: Sequence[Path]) -> dict[Path, Look | None]:
+def looks_at(paths: Sequence[Path]) -> dict[Path, MovieInfo | None]:
     """Look at movies; None for what cannot be opened, which is said when its turn comes."""
     return {path: look_at(path) for path in paths}
 
 
-def images_beside(looks: Mapping[Path, Look | None], *, sums: bool) -> dict[Path, str]:
+def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict[Path, str]:
     """Find the files that are no movies of a session but images beside them.
 
     Parameters

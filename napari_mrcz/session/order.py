@@ -26,7 +26,7 @@ __all__ = [
     "NAMES",
     "TIMES",
     "Dated",
-    "Look",
+    "MovieInfo",
     "acquired_at",
     "in_order",
     "look_at",
@@ -68,7 +68,7 @@ class Dated(Protocol):
 
 
 @dataclass(frozen=True)
-class Look:
+class MovieInfo:
     """What a look at a movie tells before any frame is decoded.
 
     Attributes
@@ -86,12 +86,12 @@ class Look:
     acquired: datetime | None
 
 
-def look_at(path: str | PathLike[str]) -> Look | None:
+def look_at(path: str | PathLike[str]) -> MovieInfo | None:
     """Return what a look at a movie tells; None where it cannot be opened, for whatever reason."""
     with collected_warnings():  # they come when its turn does, and so does what is wrong
         try:
             with open_stack(path, read_ahead=False) as movie:
-                return Look(movie.shape, movie.dtype.kind == "f", acquired_at(movie.metadata))
+                return MovieInfo(movie.shape, movie.dtype.kind == "f", acquired_at(movie.metadata))
         except (OSError, ValueError, ImportError, MemoryError):
             return None
 
@@ -105,7 +105,7 @@ def in_order(
     ----------
     movies : sequence of path-like
         Anything else where they stay as they come.
-    looks : iterable of Look or None
+    looks : iterable of MovieInfo or None
         What is known of each.
     otherwise : str
         Their order where the times of some are not known: `NAMES`, or what is said where they

@@ -11,14 +11,15 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import warn
-from napari_mrcz.stack.tiff_frames import parse_xml
+from napari_mrcz.format.metadata import value_at
+from napari_mrcz.stack.tiff_frames import local_name, parse_xml
 from napari_mrcz.suffixes import without_packing
-from napari_mrcz.units import angstroms
+from napari_mrcz.units import angstroms, kilovolts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,7 +201,7 @@ def _parse_xml(text: str) -> Map:
     root = parse_xml(text.strip())
     if root is None:
         raise ValueError("damaged XML, or XML that defines entities")
-    return {_plain_name(root.tag): _element(root, 0)}
+    return {local_name(root): _element(root, 0)}
 
 
 def _element(element: ElementTree.Element, depth: int) -> Any:
@@ -213,7 +214,7 @@ def _element(element: ElementTree.Element, depth: int) -> Any:
             return _value(text)
         return {**found, "#text": _value(text)} if text else found
     for child in element:
-        name, value = _plain_name(child.tag), _element(child, depth + 1)
+        name, value = local_name(child), _element(child, depth + 1)
         if isinstance(value, dict) and set(value) == {"Key", "Value"}:
             name, value = str(value["Key"]), value["Value"]
         if name not in found:
@@ -228,22 +229,22 @@ def _element(element: ElementTree.Element, depth: int) -> Any:
 def _xml_facts(xml: Map, shape: tuple[int, int, int], name: str) -> _Facts:
     """Return what EPU says, in SI units."""
     _, y, x = shape
-    image = _at(xml, "MicroscopeImage")
-    microscope = _at(image, "microscopeData")
+    image = value_at(xml, "MicroscopeImage")
+    microscope = value_at(image, "microscopeData")
     sizes = [
-        1e10 * (_number(_at(image, "SpatialScale", "pixelSize", axis, "numericValue")) or 0.0)
+        1e10 * (_number(value_at(image, "SpatialScale", "pixelSize", axis, "numericValue")) or 0.0)
         for axis in "yx"
     ]
     # Of the camera's pixels, which those of frames may be parts of (super-resolution), or several.
-    area = _at(microscope, "acquisition", "camera", "ReadoutArea")
-    camera = [_number(_at(area, side)) or 0.0 for side in ("height", "width")]
+    area = value_at(microscope, "acquisition", "camera", "ReadoutArea")
+    camera = [_number(value_at(area, side)) or 0.0 for side in ("height", "width")]
     if all(camera):
         if abs(camera[0] / y / (camera[1] / x) - 1) > 0.01:
             sizes = [0.0, 0.0]
         sizes = [size * camera[1] / x for size in sizes]
-    voltage = _number(_at(microscope, "gun", "AccelerationVoltage")) or 0.0
-    dose = _number(_at(image, "CustomData", "Dose"))
-    tilt = _number(_at(microscope, "stage", "Position", "A"))
+    voltage = _number(value_at(microscope, "gun", "AccelerationVoltage")) or 0.0
+    dose = _number(value_at(image, "CustomData", "Dose"))
+    tilt = _number(value_at(microscope, "stage", "Position", "A"))
     return _Facts(
         (max(0.0, sizes[0]), max(0.0, sizes[1])),
         max(0.0, voltage / 1000),
@@ -280,9 +281,7 @@ def _info_facts(info: Map, shape: tuple[int, int, int], name: str) -> _Facts:
             axes = [found[1].strip().lower()] if found[1] else ["y", "x"]
             sizes |= {axis: sizes[axis] or size for axis in axes}
         elif found := _VOLTAGE.fullmatch(key):
-            volts = not found[1].lower().startswith("k") if found[1] else number > 3000
-            kilovolts = number / 1000 if volts else number
-            voltage = voltage or (kilovolts if 1 < kilovolts < 5000 else 0.0)
+            voltage = voltage or kilovolts(number, found[1] or "")
         elif _TILT.fullmatch(key):
             tilt = number if tilt is None else tilt
         elif _DOSE.search(key) and number > 0:
@@ -304,16 +303,6 @@ def _value(text: str) -> Any:
 def _number(value: Any) -> float | None:
     good = isinstance(value, int | float) and math.isfinite(value)
     return float(value) if good else None
-
-
-def _at(tree: Any, *names: str) -> Any:
-    for name in names:
-        tree = tree.get(name) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def _plain_name(tag: str) -> str:
-    return tag.rpartition("}")[2]
 
 
 _Parse = Callable[[str], Map]

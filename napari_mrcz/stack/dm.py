@@ -16,9 +16,11 @@ import numpy as np
 from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
+from napari_mrcz.format.metadata import value_at
 from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
+from napari_mrcz.texts import listed
 from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ _DTYPES = {1: "i2", 2: "f4", 3: "c8", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "
 _COLOURS = (8, 23)
 # Arrays among the tags are kept up to these sizes, each and together.
 _LONGEST_ARRAY, _MOST_ARRAYS = 2**20, 2**24
-_MOST_NAMED = 10
 _STEP = 2**20
 _LARGEST_THUMBNAIL = 512
 _PIXELS = re.compile(r"\.ImageList\.[^.]*\.ImageData\.Data")
@@ -132,9 +133,8 @@ def _opened(file: RandomAccessFile) -> Stack:
         advice = "Frames of two axes with one number per pixel are read"
         raise MrczError(path, f"its pixels are {movie}", advice=advice)
     if others := [str(other) for other in wanted if other is not movie]:
-        named = "; ".join(others[:_MOST_NAMED]) + "; ..." * (len(others) > _MOST_NAMED)
         count = "1 further object" if len(others) == 1 else f"{len(others)} further objects"
-        found = f"{count} in the file beside {movie}, not read: {named}"
+        found = f"{count} in the file beside {movie}, not read: {listed(others, separator='; ')}"
         warn(f"{path}: {found}")
     if (surplus := movie.pixels.nbytes - movie.nbytes) > 0:
         found = f"{surplus} bytes of pixels beyond the {movie}, which are not read"
@@ -142,11 +142,11 @@ def _opened(file: RandomAccessFile) -> Stack:
     n, y, x = (1,) * (3 - len(movie.shape)) + movie.shape
     dtype = np.dtype(_DTYPES[movie.data_type]).newbyteorder(order)
     run = FrameRun(file, movie.pixels.offset, y * x * dtype.itemsize, n)
-    microscope = _at(movie.tags, "ImageTags", "Microscope Info")
+    microscope = value_at(movie.tags, "ImageTags", "Microscope Info")
     description = Description(
         pixel_size=(0.0, _pixel_size(movie, 1), _pixel_size(movie, 0)),
-        voltage=_positive(_at(microscope, "Voltage")) / 1000,
-        c3=_positive(_at(microscope, "Cs(mm)")),
+        voltage=_positive(value_at(microscope, "Voltage")) / 1000,
+        c3=_positive(value_at(microscope, "Cs(mm)")),
         path=str(path),
         metadata={"dm": _kept(path, tags)},
     )
@@ -155,10 +155,10 @@ def _opened(file: RandomAccessFile) -> Stack:
 
 def _objects(path: Path, tags: dict[str, Any]) -> list[_Object]:
     found = []
-    for number, entry in enumerate(_values(_at(tags, "ImageList"))):
-        data = _at(entry, "ImageData")
-        pixels, data_type = _at(data, "Data"), _at(data, "DataType")
-        sizes = _values(_at(data, "Dimensions"))[::-1]
+    for number, entry in enumerate(_values(value_at(tags, "ImageList"))):
+        data = value_at(entry, "ImageData")
+        pixels, data_type = value_at(data, "Data"), value_at(data, "DataType")
+        sizes = _values(value_at(data, "Dimensions"))[::-1]
         if not isinstance(pixels, ArrayPlace):
             continue
         if not isinstance(data_type, int) or not all(isinstance(n, int) and n > 0 for n in sizes):
@@ -178,7 +178,7 @@ def _objects(path: Path, tags: dict[str, Any]) -> list[_Object]:
 
 def _without_thumbnails(objects: list[_Object], tags: dict[str, Any]) -> list[_Object]:
     """Leave out what the file itself calls a thumbnail; where it calls none so, a first picture."""
-    named = {_at(entry, "ImageIndex") for entry in _values(_at(tags, "Thumbnails"))}
+    named = {value_at(entry, "ImageIndex") for entry in _values(value_at(tags, "Thumbnails"))}
     if not named and objects and objects[0].data_type in _COLOURS:
         named = {objects[0].number}
     small = {other.number for other in objects if max(other.shape) <= _LARGEST_THUMBNAIL}
@@ -187,12 +187,12 @@ def _without_thumbnails(objects: list[_Object], tags: dict[str, Any]) -> list[_O
 
 def _pixel_size(movie: _Object, axis: int) -> float:
     """Return the pixel size in Å along an axis, x first; 0.0 where its unit is not a length."""
-    axes = _values(_at(movie.tags, "ImageData", "Calibrations", "Dimension"))
+    axes = _values(value_at(movie.tags, "ImageData", "Calibrations", "Dimension"))
     if axis >= len(axes):
         return 0.0
-    unit = _at(axes[axis], "Units")
+    unit = value_at(axes[axis], "Units")
     length = angstroms(unit.strip()) if isinstance(unit, str) else None
-    return _positive(_at(axes[axis], "Scale")) * (length or 0.0)
+    return _positive(value_at(axes[axis], "Scale")) * (length or 0.0)
 
 
 def _kept(path: Path, tags: dict[str, Any]) -> Any:
@@ -212,16 +212,8 @@ def _kept(path: Path, tags: dict[str, Any]) -> Any:
 
     found = kept(tags, "")
     if left_out:
-        named = ", ".join(left_out[:_MOST_NAMED]) + ", ..." * (len(left_out) > _MOST_NAMED)
-        warn(f"{path}: long tags that are not kept: {named}")
+        warn(f"{path}: long tags that are not kept: {listed(left_out)}")
     return found
-
-
-def _at(tags: Any, *names: str) -> Any:
-    """Return a tag within groups; None where there is none."""
-    for name in names:
-        tags = tags.get(name) if isinstance(tags, dict) else None
-    return tags
 
 
 def _values(group: Any) -> Sequence[Any]:

@@ -29,7 +29,7 @@ __all__ = ["frame_header", "is_smv", "merged", "open_smv", "write_smv"]
 _BLOCK = 512
 _LONGEST_HEADER = 2**22
 _LENGTH = re.compile(rb"\s*\{.*?HEADER_BYTES\s*=\s*(\d{1,9})", re.DOTALL)
-# These describe the pixels and belong to whoever writes them; the others are the experiment's.
+# These describe the pixels as they are stored in one file; the others describe the experiment.
 _OF_PIXELS = re.compile(r"HEADER_BYTES|DIM|BYTE_ORDER|TYPE|Data_type|SIZE\d", re.IGNORECASE)
 # Between entries, and behind them up to the pixels.
 _PADDING = re.compile(r"[\s;{}\0]+")

@@ -13,6 +13,7 @@ from napari_mrcz.stack.smv import merged, open_smv
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tvips import first_part
 from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
+from napari_mrcz.texts import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["open_sweep", "sweep_name", "sweeps"]
 
 _NUMBER = re.compile(r"[-_.]?\d+$")
-_MOST_NAMED = 10
 
 
 def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
@@ -119,7 +119,7 @@ def _gaps(paths: Sequence[Path]) -> str:
         for one, other in pairs
         if other > one + 1
     ]
-    return ", ".join(missing[:_MOST_NAMED]) + ", ..." * (len(missing) > _MOST_NAMED)
+    return listed(missing)
 
 
 def _is_single(path: Path) -> bool:

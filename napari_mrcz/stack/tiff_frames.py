@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.texts import size_text
+from napari_mrcz.texts import listed, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_mrcz.format.files import RandomAccessFile
     from napari_mrcz.stack.tiff_pages import Directories, Page
 
-__all__ = ["DESCRIPTION", "EER", "TiffFrame", "TiffMovie", "find_frames", "parse_xml"]
+__all__ = ["DESCRIPTION", "EER", "TiffFrame", "TiffMovie", "find_frames", "local_name", "parse_xml"]
 
 EER = (65000, 65001, 65002)
 DESCRIPTION = 270
@@ -100,11 +100,10 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
         raise MrczError(file.path, "a TIFF whose first frame is not all there; it is cut off")
     if len(whole) < len(frames):
         remarks.append(f"only {len(whole)} of its {len(frames)} frames are whole; it is cut off")
-    named = [f"{count} of {kind}" for kind, count in others.most_common(_MOST_NAMED)]
     if others:
-        more = ", ..." if len(others) > _MOST_NAMED else ""
         why = "not EER-compressed" if is_eer else "none of its frames"
-        remarks.append(f"pages that are {why} are not read: {', '.join(named)}{more}")
+        named = [f"{count} of {kind}" for kind, count in others.most_common()]
+        remarks.append(f"pages that are {why} are not read: {listed(named, _MOST_NAMED)}")
     if found.below:
         remarks.append(f"{len(found.below)} pages below others, e.g. smaller copies, are not read")
     if not remarks:
@@ -230,6 +229,11 @@ def parse_xml(text: str) -> ElementTree.Element | None:
         return None
 
 
+def local_name(element: ElementTree.Element) -> str:
+    """Return an element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
+
+
 @dataclass(frozen=True)
 class OmePlanes:
     """The pages of the largest image that OME-XML describes, in the order of its planes."""
@@ -253,17 +257,17 @@ def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
     if not description.lstrip().startswith("<") or "OME" not in description[:1000]:
         return None
     root = parse_xml(description.strip())
-    if root is None or _local(root) != "OME":
+    if root is None or local_name(root) != "OME":
         return None
-    elsewhere = [e.get("MetadataFile", "") for e in root if _local(e) == "BinaryOnly"]
+    elsewhere = [e.get("MetadataFile", "") for e in root if local_name(e) == "BinaryOnly"]
     if elsewhere:
         return OmePlanes([], [f"its OME-XML is in another file, {elsewhere[0]}"])
     images = [
         _pixels_planes(pixels, root.get("UUID"), name, n_pages)
         for image in root
-        if _local(image) == "Image"
+        if local_name(image) == "Image"
         for pixels in image
-        if _local(pixels) == "Pixels"
+        if local_name(pixels) == "Pixels"
     ]
     if not images:
         return None
@@ -272,7 +276,7 @@ def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
     if len(images) > 1:
         remarks.append(f"{len(images)} images, of which the largest one is read")
     if announced > len(pages):
-        where = f"; more are in {', '.join(others[:_MOST_NAMED])}" if others else ""
+        where = f"; more are in {listed(others, _MOST_NAMED)}" if others else ""
         remarks.append(f"{len(pages)} of the {announced} planes of its image are read{where}")
     return OmePlanes(pages, remarks)
 
@@ -286,11 +290,11 @@ def _pixels_planes(
     announced = 1
     for size in sizes.values():
         announced *= size
-    samples = [_number(e, "SamplesPerPixel", 1) for e in pixels if _local(e) == "Channel"]
+    samples = [_number(e, "SamplesPerPixel", 1) for e in pixels if local_name(e) == "Channel"]
     announced //= max([1, *samples[:1]])
     place: dict[int, int] = {}
     others: list[str] = []
-    blocks = [element for element in pixels if _local(element) == "TiffData"]
+    blocks = [element for element in pixels if local_name(element) == "TiffData"]
     for block in blocks:
         first, step = 0, 1
         for axis in axes:
@@ -299,7 +303,7 @@ def _pixels_planes(
         page = _number(block, "IFD", 0)
         left = announced - first
         count = _number(block, "PlaneCount", 1 if block.get("IFD") is not None else left)
-        at = next((e for e in block if _local(e) == "UUID"), None)
+        at = next((e for e in block if local_name(e) == "UUID"), None)
         file = None if at is None else at.get("FileName")
         if at is not None and (at.text or "").strip() != uuid and file not in (None, name):
             others += [file] if file not in others else []
@@ -310,10 +314,6 @@ def _pixels_planes(
         place = {i: i for i in range(min(announced, n_pages))}
     used = [place[plane] for plane in sorted(place)]
     return announced, list(dict.fromkeys(used)), [str(other) for other in others]
-
-
-def _local(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
 
 
 def _number(element: ElementTree.Element, name: str, default: int) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_mrcz.stack.tiff_frames import DESCRIPTION, parse_xml
 from napari_mrcz.stack.tiff_pages import DEEPEST, DIRECTORIES, TYPES
-from napari_mrcz.units import angstroms, plausible
+from napari_mrcz.units import angstroms, kilovolts, plausible
 
 if TYPE_CHECKING:
     from napari_mrcz.stack.tiff_frames import TiffMovie
@@ -268,13 +268,7 @@ def _text_pixel_size(description: str) -> tuple[float, float, float] | None:
 
 def _text_voltage(description: str) -> float:
     found = _VOLTAGE.search(description)
-    return 0.0 if found is None else _kilovolts(_float(found[1]), found[2] or "")
-
-
-def _kilovolts(value: float, unit: str) -> float:
-    volts = unit.lower() == "v" or (not unit and value > 3000)
-    value = value / 1000 if volts else value
-    return value if 1 <= value <= 3000 else 0.0
+    return 0.0 if found is None else kilovolts(_float(found[1]), found[2] or "")
 
 
 def _eer(page: Page) -> dict[str, Any]:
@@ -320,7 +314,7 @@ def _eer_pixel_size(eer: dict[str, Any]) -> tuple[float, float, float]:
 def _eer_voltage(eer: dict[str, Any]) -> float:
     for name, value in eer.items():
         if re.search(r"(?i)voltage$|hightension$", name):
-            return _kilovolts(_float(value), str(eer.get(f"{name}.unit", "")))
+            return kilovolts(_float(value), str(eer.get(f"{name}.unit", "")))
     return 0.0
 
 

@@ -18,6 +18,7 @@ from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.suffixes import PACKED_SUFFIXES
+from napari_mrcz.texts import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,9 +188,8 @@ def _parts(path: Path) -> list[Path]:
     numbers = sorted(parts)
     missing = sorted(set(range(numbers[-1])) - set(numbers))
     if missing:
-        some = ", ".join(f"{number:03d}" for number in missing[:10])
-        more = ", ..." * (len(missing) > 10)
-        found = f"the files {some}{more} of the recording are missing: their frames are left out"
+        some = listed([f"{number:03d}" for number in missing])
+        found = f"the files {some} of the recording are missing: their frames are left out"
         warn(f"{path}: {found}")
     return [parts[number] for number in numbers]
 
