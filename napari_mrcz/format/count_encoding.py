@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 import sys
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,13 +120,13 @@ def _streams(pixels: npt.NDArray[Any], level: int, filter_: str) -> Iterator[byt
     """Yield the zstd frames of one block."""
     if filter_ == "bitshuffle" and pixels.size % 8 == 0:
         for plane in _planes(pixels):
-            yield _smallest(plane, level)
+            yield _zeros(pixels.size // 8) if plane is None else _smallest(plane, level)
     else:
         yield _coded(_rearranged(pixels, filter_), 1)
 
 
-def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes]:
-    """Yield the bit planes of a block, the lowest bit first: 8 pixels per byte."""
+def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
+    """Yield the bit planes of a block, lowest bit first, 8 pixels per byte; None for all zeros."""
     by_byte = pixels.view(np.uint8).reshape(pixels.size, pixels.itemsize)
     masked = np.empty(pixels.size, np.uint8)
     for column in range(pixels.itemsize):
@@ -136,17 +137,24 @@ def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes]:
                 np.bitwise_and(values, np.uint8(1 << bit), out=masked)
                 yield np.packbits(masked, bitorder="little")
             else:
-                yield np.zeros(pixels.size // 8, np.uint8)
+                yield None
 
 
 def _rearranged(pixels: npt.NDArray[Any], filter_: str) -> Bytes:
     """Return the bytes of a block as blosc's filter leaves them."""
     if filter_ == "bitshuffle" and pixels.size % 8 == 0:
-        return np.concatenate(list(_planes(pixels)))
+        zeros = np.zeros(pixels.size // 8, np.uint8)
+        return np.concatenate([zeros if p is None else p for p in _planes(pixels)])
     if filter_ == "shuffle":
         by_byte = pixels.view(np.uint8).reshape(pixels.size, pixels.itemsize)
         return np.ascontiguousarray(by_byte.T).reshape(-1)
     return pixels.view(np.uint8)  # blosc leaves a block of no multiple of 8 pixels as it is
+
+
+@lru_cache(64)
+def _zeros(nbytes: int) -> bytes:
+    """Return so many zeros compressed: most planes of counts are nothing else."""
+    return _coded(np.zeros(nbytes, np.uint8), 1)
 
 
 def _smallest(plane: Bytes, level: int) -> bytes:

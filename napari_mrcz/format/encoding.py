@@ -25,8 +25,9 @@ __all__ = ["Encoding", "choose_encoding", "compressed_fraction", "excerpt", "sha
 _BLOCK_TARGETS = (2**20, 2**18)
 # Two of the largest blocks: the choice costs less than one frame.
 _EXCERPT_NBYTES = 2**21
-# Candidates whose first sample is larger than the smallest by this are not tried on the others.
-_HOPELESS = 1.03
+# Candidates that leave one block of the first sample larger than the best by this are tried on no
+# more of the samples; those of counts differ by a thousandth from block to block.
+_HOPELESS = 1.01
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def choose_encoding(
         candidates = [c for c in candidates if c.as_counts == encoding.as_counts] or candidates
     if len(candidates) == 1:
         return candidates[0]
-    first = [compressed_fraction(c, frames[:1]) for c in candidates]
+    block = frames[0].reshape(-1)[: max(1, _BLOCK_TARGETS[0] // frames[0].itemsize)]
+    first = [compressed_fraction(c, [block]) for c in candidates]
     hopeful = [c for c, f in zip(candidates, first, strict=True) if f <= _HOPELESS * min(first)]
     return min(hopeful, key=lambda c: compressed_fraction(c, frames))
 

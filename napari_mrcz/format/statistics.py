@@ -60,7 +60,7 @@ class Statistics:
 
 
 def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
-    """Give the statistics of one frame, or None of a complex one, which has no minimum."""
+    """Return the statistics of one frame, or None of a complex one, which has no minimum."""
     if frame.dtype.kind == "c":
         return None
     flat = frame.reshape(-1)
@@ -72,6 +72,7 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
     values, ones = buffer.reshape(-1), np.ones((_COLUMNS, 1), working)
     n_pieces = -(-flat.size // buffer.size)
     sums, squares = (np.empty((n_pieces, rows, 1, 1), working) for _ in range(2))
+    lows, highs = (np.empty(n_pieces, flat.dtype) for _ in range(2))
     # Differences from a typical value: squares of large numbers would lose the small ones.
     typical = float(flat[flat.size // 2])
     if flat.dtype.itemsize == 1 or not math.isfinite(typical):
@@ -80,6 +81,7 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
         for index in range(n_pieces):
             piece = flat[index * buffer.size : (index + 1) * buffer.size]
             np.copyto(values[: piece.size], piece)
+            lows[index], highs[index] = piece.min(), piece.max()
             if typical:
                 np.subtract(values, typical, out=values)
             values[piece.size :] = 0
@@ -88,7 +90,7 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
             np.matmul(buffer[:, np.newaxis], ones, out=sums[index])
             np.matmul(buffer[:, np.newaxis], buffer[:, :, np.newaxis], out=squares[index])
         total, total_squares = (float(x.sum(dtype=np.float64)) for x in (sums, squares))
-        low, high = float(flat.min()), float(flat.max())
+        low, high = float(lows.min()), float(highs.max())
     mean = total / flat.size
     around_mean = math.inf
     if math.isfinite(total_squares):
