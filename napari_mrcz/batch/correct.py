@@ -142,7 +142,8 @@ class Correct(Making):
         files.check()
         if outliers is None:
             return Made()
-        return Made((f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels",))
+        found = f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels"
+        return Made((found, *outliers.warnings))
 
     def options(self) -> dict[str, Any]:
         """Return the recipe, as a fingerprint, and the names of the stacks averaged by KOMA.

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-__all__ = ["PoissonDraws", "random_bits"]
+__all__ = ["PoissonDraws", "poisson_quantiles", "random_bits"]
 
 # Means beyond which a series takes the place of a table.
 _LARGE = 24.0
 _MOST = np.uint32(2**32 - 1)
+# Numbers beyond this one, four in a million, count as it: sums of probabilities reach it for sure.
+_LAST = np.uint32(2**32 - 2**14)
 
 Bits = npt.NDArray[np.uint32]
 Values = npt.NDArray[np.float64]
@@ -60,6 +62,36 @@ class PoissonDraws:
         counts[self._small] = few
         counts[self._large] = _quantiles(drawn[self._large], self._large_means)
         return counts
+
+
+def poisson_quantiles(drawn: Bits, means: Values) -> npt.NDArray[np.int64]:
+    """Turn random numbers into quantiles of Poisson distributions around means, not negative.
+
+    As `PoissonDraws` does, for means that are drawn around only once.
+    """
+    large = means > _LARGE
+    if large.any():
+        counts = np.empty(len(drawn), np.int64)
+        counts[large] = _quantiles(drawn[large], means[large])
+        counts[~large] = poisson_quantiles(drawn[~large], means[~large])
+        return counts
+    # Single precision is enough for all but the last few in a million.
+    share = np.minimum(drawn, _LAST).astype(np.float32)
+    share *= np.float32(2.0**-32)
+    mean = means.astype(np.float32)
+    probability = np.exp(-means).astype(np.float32)
+    below = probability.copy()
+    few = np.zeros(len(drawn), np.uint8)
+    above = share >= below
+    number = 0
+    while above.any():
+        few += above
+        number += 1
+        probability *= mean
+        probability /= np.float32(number)
+        below += probability
+        np.greater_equal(share, below, out=above)
+    return few.astype(np.int64)
 
 
 def _cumulated(means: Values) -> list[Bits]:

@@ -110,6 +110,7 @@ class Measure:
         notes = [f"noise {noise_raw:.3g} -> {measured.noise_corrected:.3g}"]
         if outliers is not None:
             notes.insert(0, f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
+            notes.extend(outliers.warnings)
         if remark:
             notes.append(remark)
         return Outcome.done(start, self.source, notes=notes, result=measured)

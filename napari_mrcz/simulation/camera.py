@@ -12,14 +12,14 @@ raw counts, a sensitive pixel has a gain below 1, and the camera's own response 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.simulation.defects import Defects, Sites, to_frame
+from napari_mrcz.simulation.defects import Blocks, Defects, Sites, to_frame
 from napari_mrcz.simulation.patterns import cmos_pattern, etching_pattern
 from napari_mrcz.simulation.seeds import stream
 
@@ -54,8 +54,18 @@ class Camera:
         Range, as a fraction of a good pixel's, within which response is drawn uniformly.
     clustered : float
         Fraction of the defects that come in groups of two to four touching pixels.
+    clusters, lines : tuple of int
+        Sides of clusters (squares) and widths of lines (through the whole image) of physical
+        pixels; each is there twice, hot by `cluster_excess` and dead.
+    cluster_excess : tuple of float
+        As `hot_excess`.
+    flicker : float
+        Fraction of the hot pixels that are hot in half of the frames only.
     counts_per_electron : int
         What one electron adds to a pixel.
+    pedestal, read_noise : float
+        Counts added to every pixel of a frame, their mean and standard deviation, as by an
+        integrating camera.
     gamma : float or tuple of four floats
         Exponent of the gain reference: a number, or the coefficients a1, b1, a2, a3 of eq. 11.
     super_resolution : int
@@ -83,7 +93,13 @@ class Camera:
     dark_response: tuple[float, float] = (0.1, 0.5)
     dead: float = 2e-5
     clustered: float = 0.1
+    clusters: tuple[int, ...] = ()
+    lines: tuple[int, ...] = ()
+    cluster_excess: tuple[float, float] = (1.0, 4.0)
+    flicker: float = 0.0
     counts_per_electron: int = 1
+    pedestal: float = 0.0
+    read_noise: float = 0.0
     gamma: float | tuple[float, float, float, float] = GAMMA_COEFFICIENTS
     super_resolution: int = 1
     seed: int = 0
@@ -97,6 +113,12 @@ class Camera:
         fractions = (self.hot, self.very_hot, self.dark, self.dead)
         if min(fractions) < 0 or sum(fractions) > 0.1:
             raise ValueError(f"hot, very_hot, dark, dead = {fractions}: at most 0.1 together")
+        if not 0 <= self.flicker <= 1:
+            raise ValueError(f"flicker must lie within 0 and 1, not {self.flicker}")
+        if min(self.pedestal, self.read_noise, *self.cluster_excess) < 0:
+            raise ValueError("pedestal, read_noise and cluster_excess are not negative")
+        if min((*self.clusters, *self.lines), default=1) < 1:
+            raise ValueError("clusters and lines are at least one pixel wide")
         if not 0 <= self.clustered <= 1:
             raise ValueError(f"clustered must lie within 0 and 1, not {self.clustered}")
         if min(*self.hot_excess, *self.very_hot_excess) <= 0:
@@ -229,7 +251,7 @@ class Camera:
         n_hot = round((self.hot + self.very_hot) * n_pixels) if n_hot is None else n_hot
         share = self.very_hot / (self.hot + self.very_hot) if self.very_hot else 0.0
         n_very = round(share * n_hot)
-        return Sites.draw(
+        sites = Sites.draw(
             self.physical_shape,
             hot=[(n_hot - n_very, self.hot_excess), (n_very, self.very_hot_excess)],
             stuck=[
@@ -239,3 +261,13 @@ class Camera:
             clustered=self.clustered,
             seed=self.seed,
         )
+        if not (self.clusters or self.lines):
+            return sites
+        blocks = Blocks.draw(
+            self.physical_shape,
+            clusters=self.clusters,
+            lines=self.lines,
+            excess=self.cluster_excess,
+            seed=self.seed,
+        )
+        return replace(sites, blocks=blocks)

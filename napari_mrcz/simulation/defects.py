@@ -11,9 +11,12 @@ from scipy.ndimage import uniform_filter
 
 from napari_mrcz.simulation.seeds import stream
 
-__all__ = ["Defects", "Sites", "to_frame"]
+__all__ = ["Blocks", "Defects", "Sites", "to_frame"]
 
 Range = tuple[float, float]
+
+# Good pixels around a cluster or a line, and places that are tried for one.
+_APART, _TRIES = 4, 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,8 @@ class Sites:
         Flat indices of dark and dead pixels.
     response : ndarray of float32, shape (s,)
         Of each stuck pixel, as a fraction of a good one's.
+    blocks : Blocks, optional
+        Clusters and lines besides.
     """
 
     shape: tuple[int, int]
@@ -87,6 +92,7 @@ class Sites:
     excess: npt.NDArray[np.float32]
     stuck: npt.NDArray[np.intp]
     response: npt.NDArray[np.float32]
+    blocks: Blocks | None = None
 
     @classmethod
     def draw(
@@ -153,7 +159,97 @@ class Sites:
         else:
             excess.flat[self.hot[alive]] = self.excess[alive]
         response.flat[self.stuck] = self.response
+        if self.blocks is not None:
+            self.blocks.put_into(excess, response)
         return Defects(to_frame(excess, super_resolution), to_frame(response, super_resolution))
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Clusters and lines of defective pixels. Made by `Blocks.draw`.
+
+    Attributes
+    ----------
+    hot, dead : tuple of (slice, slice)
+        Rows and columns of each.
+    excess : ndarray of float32, shape (y, x)
+        Electrons that the pixels of hot ones count in addition, in multiples of the dose.
+    """
+
+    hot: tuple[tuple[slice, slice], ...]
+    dead: tuple[tuple[slice, slice], ...]
+    excess: npt.NDArray[np.float32]
+
+    @classmethod
+    def draw(
+        cls,
+        shape: tuple[int, int],
+        *,
+        clusters: tuple[int, ...],
+        lines: tuple[int, ...],
+        excess: Range,
+        seed: int,
+    ) -> Self:
+        """Draw places that do not touch, but where lines cross.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Physical pixels (y, x).
+        clusters : tuple of int
+            Pixels along a side of each cluster; each is there twice, hot and dead.
+        lines : tuple of int
+            Width of each line, through the whole image; each is there twice, hot and dead.
+        excess : (float, float)
+            Range of the excess of hot pixels.
+        seed : int
+            Of the draws; not negative.
+
+        Raises
+        ------
+        ValueError
+            If there is no room for them.
+        """
+        rng = stream(seed, "blocks")
+        taken = np.zeros(shape, np.bool_)
+        along = np.zeros((2, max(shape)), np.bool_)
+        found: dict[str, list[tuple[slice, slice]]] = {"hot": [], "dead": []}
+        for number, width in enumerate(lines):
+            for kind, axis in (("dead", number % 2), ("hot", 1 - number % 2)):
+                for _ in range(_TRIES):
+                    start = int(rng.integers(_APART, shape[axis] - width - _APART))
+                    near = np.s_[start - _APART : start + width + _APART]
+                    if not along[axis, near].any():
+                        break
+                else:
+                    raise ValueError("so many lines do not fit into the camera")
+                along[axis, start : start + width] = True
+                whole = [slice(0, shape[0]), slice(0, shape[1])]
+                whole[axis] = slice(start, start + width)
+                found[kind].append((whole[0], whole[1]))
+                taken[whole[0], whole[1]] = True
+        for side in clusters:
+            for kind in found:
+                for _ in range(_TRIES):
+                    y, x = (int(rng.integers(_APART, n - side - _APART)) for n in shape)
+                    around = np.s_[y - _APART : y + side + _APART, x - _APART : x + side + _APART]
+                    if not taken[around].any():
+                        break
+                else:
+                    raise ValueError("so many clusters do not fit into the camera")
+                place = (slice(y, y + side), slice(x, x + side))
+                found[kind].append(place)
+                taken[place] = True
+        level = rng.uniform(*excess, shape).astype(np.float32)
+        return cls(tuple(found["hot"]), tuple(found["dead"]), level)
+
+    def put_into(self, excess: npt.NDArray[np.float32], response: npt.NDArray[np.float32]) -> None:
+        """Put them into the maps of a camera (y, x), in place; dead ones prevail."""
+        for place in self.hot:
+            excess[place] = self.excess[place]
+        for place in self.dead:
+            excess[place] = 0
+            response[place] = 0
 
 
 def to_frame(physical: npt.NDArray[np.float32], super_resolution: int) -> npt.NDArray[np.float32]:

@@ -49,7 +49,9 @@ class Movie:
     drift : ndarray of float64, shape (n, 2)
         Displacement (y, x) of the specimen in each frame against the first, in pixels.
     dose : float
-        What comes in, in e⁻/pix/frame.
+        What comes in, in e⁻/pix/frame; the mean over the frames.
+    doses : ndarray of float64, shape (n,)
+        What comes in in each frame.
     dose_rate : float
         What comes in, in e⁻/pix/s of a *physical* pixel.
     pixel_size : float
@@ -65,6 +67,7 @@ class Movie:
     specimen: Specimen | None
     drift: npt.NDArray[np.float64]
     dose: float
+    doses: npt.NDArray[np.float64]
     dose_rate: float
     pixel_size: float
     dtype: np.dtype[Any]
@@ -107,6 +110,11 @@ class Movie:
             raise IndexError(f"frame {index} of a movie of {n} frames")
         index %= n
         rate = self._with_defects(self.drift[index : index + 1])
+        if self.camera.flicker:
+            rate -= self.dose * self._asleep(index)
+        relative = np.float32(self.doses[index] / self.dose)
+        if relative != 1:
+            rate = (rate - self._dark_current) * relative + self._dark_current
         return self._counts(rate, stream(self.seed, "frame", index))
 
     def iter_frames(self) -> Iterator[npt.NDArray[Any]]:
@@ -193,12 +201,30 @@ class Movie:
         gain, offset = self._gain_and_offset
         return self._transmission(drift) * gain + offset
 
+    @cached_property
+    def _flickering(self) -> npt.NDArray[np.float32]:
+        """Excess of the hot pixels that flicker, (y, x)."""
+        rng = stream(self.camera.seed, "flicker")
+        chosen = rng.random(self.defects.excess.shape) < self.camera.flicker
+        return np.where(chosen, self.defects.excess, np.float32(0))
+
+    def _asleep(self, index: int) -> npt.NDArray[np.float32]:
+        """Return the excess that is missing in a frame, (y, x)."""
+        rng = stream(self.seed, "asleep", index)
+        return np.where(rng.random(self._flickering.shape) < 0.5, self._flickering, np.float32(0))
+
     def _counts(self, rate: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[Any]:
         counts = np.empty(rate.shape, self.dtype)
         limit = np.iinfo(self.dtype).max if self.dtype.kind in "iu" else None
         rows = max(1, _STRIP // rate.shape[1])
         for top in range(0, len(rate), rows):
-            drawn = rng.poisson(rate[top : top + rows]) * self.camera.counts_per_electron
+            drawn: npt.NDArray[Any] = rng.poisson(rate[top : top + rows])
+            drawn = drawn * self.camera.counts_per_electron
+            if self.camera.pedestal or self.camera.read_noise:
+                noise = rng.normal(self.camera.pedestal, self.camera.read_noise, drawn.shape)
+                drawn = drawn + noise
+                if limit is not None:
+                    drawn = np.maximum(np.rint(drawn), np.iinfo(self.dtype).min)
             counts[top : top + rows] = drawn if limit is None else np.minimum(drawn, limit)
         return counts
 
@@ -207,7 +233,7 @@ def simulate_movie(
     n_frames: int = 40,
     shape: tuple[int, int] | None = None,
     *,
-    dose: float = 1.0,
+    dose: float | npt.ArrayLike = 1.0,
     specimen: Specimen | None = VITREOUS_ICE,
     camera: Camera | None = None,
     drift: float | npt.NDArray[np.float64] = 6.0,
@@ -227,8 +253,8 @@ def simulate_movie(
     shape : tuple of int, optional
         Pixels (y, x) of a frame, of `Camera(shape, seed=seed)`; the camera's own if one is given,
         else 1024 x 1024.
-    dose : float
-        What comes in, in e⁻/pix/frame.
+    dose : float or array_like, shape (n_frames,)
+        What comes in, in e⁻/pix/frame, or that of each frame: 0 is a blank one.
     specimen : Specimen, optional
         What is in the beam, e.g. `CARBON_EDGE`; None is vacuum: a flat.
     camera : Camera, optional
@@ -257,8 +283,11 @@ def simulate_movie(
     camera = Camera(shape or (1024, 1024), seed=seed) if camera is None else camera
     if shape is not None and tuple(shape) != camera.shape:
         raise ValueError(f"shape {shape} is not the camera's {camera.shape}")
-    if n_frames < 1 or min(dose, dose_rate, pixel_size) <= 0:
-        raise ValueError("n_frames, dose, dose_rate and pixel_size must be positive")
+    if n_frames < 1:
+        raise ValueError("n_frames must be positive")
+    doses = np.array(np.broadcast_to(np.asarray(dose, np.float64), (n_frames,)))
+    if doses.min() < 0 or min(doses.mean(), dose_rate, pixel_size) <= 0:
+        raise ValueError("dose, dose_rate and pixel_size must be positive")
     dtype = np.dtype(dtype)
     if dtype.kind not in "iuf":
         raise ValueError(f"frames are integers or floating numbers, not {dtype}")
@@ -272,7 +301,8 @@ def simulate_movie(
         defects=camera.defects,
         specimen=specimen,
         drift=path,
-        dose=float(dose),
+        dose=float(doses.mean()) if np.ndim(dose) else float(doses[0]),
+        doses=doses,
         dose_rate=float(dose_rate),
         pixel_size=float(pixel_size),
         dtype=dtype,

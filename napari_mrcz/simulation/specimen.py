@@ -57,6 +57,17 @@ class Specimen:
         Fraction of the beam that a bar of carbon film takes away; 0 is no film.
     crystals : float
         Fraction of the area that is crystalline ice.
+    fringes : float
+        Amplitude of lattice fringes over the whole field, as a fraction of the mean; of a
+        two-dimensional crystal, graphene, a material.
+    fringe_spacing : float
+        In Å.
+    beads : int
+        Gold beads, sharp discs.
+    bead_diameter : float
+        In Å.
+    bead_transmission : float
+        Fraction of the electrons that passes a bead.
 
     Raises
     ------
@@ -71,6 +82,11 @@ class Specimen:
     defocus: float = 2.2
     carbon: float = 0.0
     crystals: float = 0.0
+    fringes: float = 0.0
+    fringe_spacing: float = 5.0
+    beads: int = 0
+    bead_diameter: float = 13.5
+    bead_transmission: float = 0.3
 
     def __post_init__(self) -> None:
         """Refuse what cannot be in a microscope."""
@@ -80,6 +96,10 @@ class Specimen:
             raise ValueError(f"{self}: diameter and spacing are positive")
         if not (0 <= self.carbon < 1 and 0 <= self.crystals < 1):
             raise ValueError(f"{self}: carbon and crystals are fractions below 1")
+        if not (0 <= self.fringes < 1 and 0 <= self.bead_transmission <= 1 and self.beads >= 0):
+            raise ValueError(f"{self}: fringes and bead_transmission are fractions")
+        if min(self.fringe_spacing, self.bead_diameter) <= 0:
+            raise ValueError(f"{self}: fringe_spacing and bead_diameter are positive")
 
 
 VITREOUS_ICE = Specimen()
@@ -125,7 +145,38 @@ def transmission(specimen: Specimen, shape: tuple[int, int], pixel_size: float, 
         image += _defocused(scattering, specimen.defocus, pixel_size)
         absorption *= 1 - 0.6 * crystals
     image = (1 + image) * absorption
+    if specimen.fringes:
+        image *= 1 + specimen.fringes * _fringes(
+            shape, specimen.fringe_spacing / pixel_size, stream(seed, "fringes")
+        )
+    if specimen.beads:
+        radius = specimen.bead_diameter / pixel_size / 2
+        inside = _discs(shape, specimen.beads, radius, stream(seed, "beads"))
+        image[inside] *= np.float32(specimen.bead_transmission)
     return image.clip(min=0)
+
+
+def _fringes(shape: tuple[int, int], spacing: float, rng: np.random.Generator) -> Image:
+    """Return a wave of a spacing in pixels, with whole periods round the torus, -1 to 1."""
+    angle = rng.uniform(0, np.pi)
+    waves = np.rint(np.array(shape) / spacing * [np.sin(angle), np.cos(angle)])
+    y = waves[0] * np.arange(shape[0])[:, np.newaxis] / shape[0]
+    x = waves[1] * np.arange(shape[1])[np.newaxis, :] / shape[1]
+    wave: Image = np.cos(2 * np.pi * (y + x)).astype(np.float32)
+    return wave
+
+
+def _discs(
+    shape: tuple[int, int], number: int, radius: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Return discs around pixels, True inside."""
+    inside = np.zeros(shape, np.bool_)
+    reach = np.arange(-math.ceil(radius), math.ceil(radius) + 1)
+    disc = np.argwhere(np.hypot(reach[:, np.newaxis], reach) <= radius) + reach[0]
+    centres = rng.integers(0, shape, (number, 2))
+    y, x = (centres[:, np.newaxis] + disc).reshape(-1, 2).T
+    inside[y % shape[0], x % shape[1]] = True
+    return inside
 
 
 def _particles(

@@ -17,10 +17,13 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-__all__ = ["Background"]
+__all__ = ["LEAST", "Background"]
 
-# In electrons; a Poisson distribution needs a mean.
-_LEAST = 1e-3
+LEAST = 1e-3
+"""Fewest electrons that are expected; a Poisson distribution needs a mean."""
+
+# Where the neighbours have a smaller part of what is typical, there is no beam.
+_EMPTY = 0.01
 
 Image = npt.NDArray[Any]
 
@@ -38,12 +41,15 @@ class Background:
         off here, many hot pixels would make good ones among them look dark.
     typical : float
         Mean of the image, outliers left out.
+    brightest : float
+        Electrons in the brightest fiftieth of the image, narrow defects left out.
     """
 
     offset: float
     slope: float
     ceiling: float
     typical: float
+    brightest: float = 0.0
 
     @classmethod
     def of(cls, counts: SummedCounts) -> Self:
@@ -66,21 +72,37 @@ class Background:
             low, high = np.percentile(error, [15.87, 84.13])
             spread = max((high - low) / 2, max(float(pixel[good].mean()), 0.0) ** 0.5)
             good = np.abs(error) <= 4 * spread
-        return cls(offset, slope, ceiling, float(pixel[good].mean()))
+        squares = np.concatenate([_squares(counts.rows(*strip)[1]) for strip in strips])
+        brightest = float(np.quantile(squares, 0.98))
+        return cls(offset, slope, ceiling, float(pixel[good].mean()), brightest)
 
     def rows(self, counts: SummedCounts, top: int, bottom: int) -> tuple[Image, Image]:
         """Give rows of raw electrons and of those expected, each float32."""
         raw, around = _neighbours_mean(counts, top, bottom, self.ceiling, self.typical)
-        return raw, self.expected(around, None if counts.gain is None else counts.gain[top:bottom])
+        gain = None if counts.gain is None else counts.gain[top:bottom]
+        expected = self.expected(around, gain)
+        if around.min(initial=np.inf) <= _EMPTY * self.typical:
+            # Where there is no beam, the rest of the image tells nothing.
+            expected[around <= _EMPTY * self.typical] = LEAST
+        return raw, expected
 
     def expected(self, around: Image, gain: Image | None) -> Image:
         """Give the raw electrons expected of pixels, from the means of their neighbours."""
         expected: Image = np.multiply(around, around.dtype.type(self.slope))
         expected += around.dtype.type(self.offset)
-        np.maximum(expected, around.dtype.type(_LEAST), out=expected)
+        np.maximum(expected, around.dtype.type(LEAST), out=expected)
         if gain is not None:
             expected /= gain
         return expected
+
+
+def _squares(strip: Image) -> Image:
+    """Return what two thirds of each piece of a strip exceed: narrow defects fill less of it."""
+    length = min(16, strip.shape[1])
+    pieces = strip[:, : strip.shape[1] // length * length]
+    pieces = pieces.reshape(len(strip), -1, length).swapaxes(0, 1)
+    thirds: Image = np.percentile(pieces.reshape(len(pieces), -1), 33, axis=1)
+    return thirds
 
 
 def _lower_neighbour(strip: Image) -> Image:

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.outliers.frames import FrameStatistics, frame_reader
 from napari_mrcz.summing import RunningSum, smallest_sum_dtype, sum_array
 
 __all__ = ["SummedCounts"]
 
 # Pixels that typical values are taken from.
 _SAMPLE = 2**18
+# Pixels that are looked at in single frames.
+_FRAME_SAMPLE = 2**16
 # What is larger, or smaller than its reciprocal, has no square in float32; a few pixels may.
 _LARGEST, _FEW = 1e18, 0.01
-# Beyond these not all whole numbers are floats.
-_WHOLE = 2.0**53
-
 Image = npt.NDArray[Any]
 
 
@@ -45,6 +45,12 @@ class SummedCounts:
         Flat indices of the pixels that say nothing, in order.
     are_counts : bool
         False where so many pixels are negative that these are no counts of electrons.
+    pedestal : float
+        Counts in a frame's pixel without electrons; the sum has as many of them as frames.
+    left_out : tuple of int
+        Frames that are not in the sum, being unlike the others.
+    pedestal_is_unknown : bool
+        There seems to be one, which could not be measured.
     """
 
     total: Image
@@ -53,6 +59,9 @@ class SummedCounts:
     gain: npt.NDArray[np.float32] | None
     defects: npt.NDArray[np.intp]
     are_counts: bool
+    pedestal: float = 0.0
+    left_out: tuple[int, ...] = ()
+    pedestal_is_unknown: bool = False
 
     @classmethod
     def of(
@@ -62,6 +71,7 @@ class SummedCounts:
         gain: npt.ArrayLike | None = None,
         defects: npt.ArrayLike | None = None,
         per_electron: float | None = None,
+        pedestal: float | None = None,
     ) -> SummedCounts:
         """Sum a movie; pixels that are not finite, or have no usable gain, become defects.
 
@@ -74,8 +84,10 @@ class SummedCounts:
         defects : array_like of bool, shape (y, x), optional
             Defects that are known.
         per_electron : float, optional
-            As above; measured from the noise of the first two frames where it is not given. What
-            are no counts have a sixteenth of their own noise for an electron.
+            As above; measured from the noise of typical frames where it is not given. What are
+            no counts have a sixteenth of their own noise for an electron.
+        pedestal : float, optional
+            As above; measured from the skewness of the noise where it is not given.
 
         Raises
         ------
@@ -106,15 +118,35 @@ class SummedCounts:
             raise ValueError("no pixel is usable: all are defects, not finite, or have no gain")
         if where.size:
             total = _with_ordinary(total, factor, where)
-        step = max(1, total.size // _SAMPLE)
+        step = max(1, total.size // _FRAME_SAMPLE)
         values = total[::step] if factor is None else total[::step] * factor[::step]
+        shown = FrameStatistics(1.0, pedestal or 0.0)
+        if float(np.mean(values < 0)) <= 0.1:
+            low, high = np.percentile(values, [1, 99])
+            usual = (low <= values) & (values <= high)
+            row, column = np.divmod(where, total.shape[1])
+            usual[row[row % step == 0] // step, column[row % step == 0]] = False
+            if usual.any():
+                mean = float(total[::step][usual].mean()) / shape[0]
+                shown = FrameStatistics.of(movie, usual, step, mean, factor, pedestal)
+        if shown.unlike:
+            total = _without(total, movie, shown.unlike)
+            if where.size:
+                total = _with_ordinary(total, factor, where)
+        n_frames = shape[0] - len(shown.unlike)
+        values = total[::step] - n_frames * shown.pedestal
+        if factor is not None:
+            values = values * factor[::step]
         are_counts = float(np.mean(values < 0)) <= 0.1
         if per_electron is None and not are_counts:
             low, high = np.percentile(values, [15.87, 84.13])
             per_electron = float(high - low) / 32 or 1.0
         elif per_electron is None:
-            per_electron = _measure_per_electron(movie, values, factor, step)
-        return cls(total, shape[0], float(per_electron), factor, where, are_counts)
+            per_electron = shown.per_electron
+        return cls(
+            total, n_frames, float(per_electron), factor, where, are_counts, shown.pedestal,
+            shown.unlike, shown.pedestal_is_unknown,
+        )  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,15 +160,24 @@ class SummedCounts:
         return self.total.size - self.defects.size
 
     def rows(self, top: int, bottom: int) -> tuple[Image, Image]:
-        """Give rows as electrons, (raw, gain-normalised), each float32."""
+        """Return rows as electrons, (raw, gain-normalised), each float32."""
         raw = self.total[top:bottom].astype(np.float32)
+        if self.pedestal:
+            raw -= np.float32(self.n_frames * self.pedestal)
         if self.per_electron != 1:
             raw *= np.float32(1 / self.per_electron)
         return raw, raw if self.gain is None else raw * self.gain[top:bottom]
 
-    def normalised(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        """Give the gain-normalised sums, in counts, of pixels by flat index."""
+    def raw(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Return the sums, in counts and without the pedestal, of pixels by flat index."""
         values: npt.NDArray[np.float64] = self.total.reshape(-1)[pixels].astype(np.float64)
+        if self.pedestal:
+            values -= self.n_frames * self.pedestal
+        return values
+
+    def normalised(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Return the gain-normalised sums, in counts, of pixels by flat index."""
+        values = self.raw(pixels)
         return values if self.gain is None else values * self.gain.reshape(-1)[pixels]
 
     def sample(self, height: int = 8) -> list[tuple[int, int]]:
@@ -211,45 +252,18 @@ def _with_ordinary(
     return filled.reshape(total.shape)
 
 
-def _measure_per_electron(
-    movie: Any, values: Image, gain: npt.NDArray[np.float32] | None, step: int
-) -> float:
-    """Measure the counts of an electron: of Poisson counts, the variance over the mean.
-
-    The variance is that between the first two frames, which no fixed pattern adds to; a single
-    frame has only its neighbouring pixels to be compared. Whole numbers have whole ones.
-
-    Parameters
-    ----------
-    movie : Stack or ndarray, shape (n, y, x)
-        The frames.
-    values : ndarray, shape (y / step, x)
-        Every so many-th row of the gain-normalised sum.
-    gain : ndarray, shape (y, x), optional
-        The gain.
-    step : int
-        From row to row.
-    """
-    # Rows of a frame are not kept by a stack, as whole ones are.
-    frames = [np.asarray(movie[index, ::step]) for index in range(min(2, len(movie)))]
-    low, high = np.percentile(values, [1, 99])
-    usual = _usable(frames[0]) & (low <= values) & (values <= high)
-    ratio = 0.0
-    if len(frames) == 2:
-        ratio = _fano(frames[0], frames[1], usual & _usable(frames[1]))
-    if not ratio:
-        level = frames[0] if gain is None else frames[0] * gain[::step]
-        ratio = _fano(level[:, 1:], level[:, :-1], usual[:, 1:] & usual[:, :-1])
-    some = frames[0][usual]
-    largest = float(np.abs(some).max(initial=0))
-    if ratio and largest < _WHOLE and np.all(some == np.rint(some)):
-        unit = max(1, int(np.gcd.reduce(some.astype(np.int64), initial=0)))
-        ratio = float(unit * max(1, round(ratio / unit)))
-    return ratio or 1.0
-
-
-def _fano(one: Image, other: Image, where: npt.NDArray[np.bool_]) -> float:
-    """Give variance over mean of two counts of the same, 0 where they tell nothing."""
-    first, second = one[where].astype(np.float64), other[where].astype(np.float64)
-    level = float((first + second).mean()) if first.size else 0.0
-    return float((first - second).var()) / level if level > 0 else 0.0
+def _without(total: Image, movie: Any, frames: tuple[int, ...]) -> Image:
+    """Return the sum without some of its frames."""
+    read_frame = frame_reader(movie)
+    if total.dtype.kind != "f":
+        rest = total.copy()
+        for index in frames:
+            np.subtract(rest, read_frame(index), out=rest, casting="unsafe")
+        return rest
+    # A float cannot be taken from a sum again without its rounding; nor can NaN.
+    running = RunningSum(total.shape, movie.dtype, len(movie))
+    for index in range(len(movie)):
+        if index not in frames:
+            running.add(read_frame(index))
+    rest = running.total()
+    return np.where(_usable(rest), rest, 0)

@@ -3,6 +3,10 @@
 McLeod et al., preprint doi:10.1101/116533, section 4, step 5. The same fill in every frame is
 itself correlated noise, and no whole number: so each frame's counts are drawn from the Poisson
 distribution around it, unless the preprint's expectation itself is asked for.
+
+The expectation comes from the sum of the frames; in each of them it is scaled by how bright that
+frame is there (`levels`): doses change, specimens tilt, frames are blank. What is drawn depends on
+the frame's own counts, too, so that no two movies have the same noise in the same pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.neighbours import NEIGHBOURS, over_neighbours
-from napari_mrcz.correction.poisson_draws import PoissonDraws, random_bits
+from napari_mrcz.correction.outliers.levels import FrameLevels
+from napari_mrcz.correction.poisson_draws import PoissonDraws, poisson_quantiles, random_bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +62,7 @@ class Replacement:
     weights : ndarray of uint16, shape (k,)
         How much of its own value a pixel keeps, in parts of 65535.
     expected : ndarray of float32, shape (k,)
-        Counts per frame that are expected of it.
+        Counts per frame that are expected of it, without a pedestal.
     per_electron : float
         Counts of an electron.
     fill : str
@@ -65,6 +70,10 @@ class Replacement:
     seed : int
         With a frame's index it decides what is drawn: any frame alone comes out as it does among
         the others.
+    levels : FrameLevels, optional
+        How bright the frames are; without it all are alike, as in files of the first version.
+    pedestal : float
+        Counts of a pixel without electrons.
     """
 
     shape: tuple[int, int]
@@ -75,6 +84,8 @@ class Replacement:
     per_electron: float
     fill: str
     seed: int
+    levels: FrameLevels | None = None
+    pedestal: float = 0.0
 
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Give the frame (y, x) with index `index`, corrected."""
@@ -82,13 +93,19 @@ class Replacement:
             raise ValueError(f"outliers of frames of {self.shape} in a frame of {frame.shape}")
         out = np.array(frame, self.output_dtype(frame.dtype), order="C")
         flat = out.reshape(-1)
-        if self.fill == "sample":
-            self._draw(flat, index)
-        else:
+        expected, key = self.expected, 0
+        if self.levels is not None:
+            level, key = self.levels.relative(frame)
+            expected = expected * level.reshape(-1).astype(np.float32)[self._parts]
+        if self.fill != "sample":
             # What is replaced as a whole may have been NaN.
             own = np.where(self.weights > 0, flat[self.pixels], 0)
             kept = self.weights / np.float32(_WHOLE)
-            flat[self.pixels] = own * kept + self.expected * (1 - kept)
+            flat[self.pixels] = own * kept + (expected + np.float32(self.pedestal)) * (1 - kept)
+        elif self.levels is None:
+            self._draw(flat, index)
+        else:
+            self._draw_scaled(flat, index, key, expected)
         return out
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -111,6 +128,8 @@ class Replacement:
             "per_electron": self.per_electron,
             "fill": self.fill,
             "seed": self.seed,
+            "levels": None if self.levels is None else self.levels.describe(),
+            "pedestal": self.pedestal,
         }
 
     @classmethod
@@ -123,6 +142,9 @@ class Replacement:
             If its parts do not fit together.
         """
         y, x = description["shape"]
+        levels = description.get("levels")
+        pedestal = float(description.get("pedestal", 0.0))
+        per_electron = float(description["per_electron"])
         pixels = np.cumsum(np.asarray(description["gaps"]), dtype=np.intp)
         made = cls(
             (int(y), int(x)),
@@ -130,14 +152,29 @@ class Replacement:
             np.asarray(description["kinds"], np.int8),
             np.asarray(description["weights"], np.uint16),
             np.asarray(description["expected"], np.float32),
-            float(description["per_electron"]),
+            per_electron,
             str(description["fill"]),
             int(description["seed"]),
+            None
+            if levels is None
+            else FrameLevels.from_description(levels, (int(y), int(x)), pedestal, per_electron),
+            pedestal,
         )
         lengths = {len(a) for a in (made.pixels, made.kinds, made.weights, made.expected)}
         if len(lengths) != 1 or pixels.max(initial=0) >= y * x or made.fill not in FILLS:
             raise ValueError("its pixels, weights and fills do not fit together")
         return made
+
+    @cached_property
+    def _parts(self) -> Pixels:
+        """The part of the image that each pixel is in."""
+        return np.zeros(0, np.intp) if self.levels is None else self.levels.parts(self.pixels)
+
+    @cached_property
+    def _split(self) -> tuple[Pixels, Pixels, npt.NDArray[Any]]:
+        """Which pixels are replaced in every frame, which in some; and the weights of these."""
+        some = np.flatnonzero(self.weights > 0)
+        return np.flatnonzero(self.weights == 0), some, self.weights[some].astype(np.uint32) << 16
 
     @cached_property
     def _every(self) -> tuple[Pixels, PoissonDraws]:
@@ -167,12 +204,25 @@ class Replacement:
         (bits,) = random_bits((self.seed, index, 1), len(lost))
         flat[near[lost]] = self._counts(PoissonDraws(electrons[lost])(bits), flat.dtype)
 
+    def _draw_scaled(
+        self, flat: Frame, index: int, key: int, expected: npt.NDArray[np.float32]
+    ) -> None:
+        """Replace pixels by draws around what is expected of this frame."""
+        every, some, weights = self._split
+        electrons = np.maximum(expected.astype(np.float64) / self.per_electron, 0)
+        bits, decisions = random_bits((self.seed, index, key, 0), len(every), len(some))
+        lost = some[decisions >= weights]
+        (more,) = random_bits((self.seed, index, key, 1), len(lost))
+        drawn = np.concatenate([every, lost])
+        counts = poisson_quantiles(np.concatenate([bits, more]), electrons[drawn])
+        flat[self.pixels[drawn]] = self._counts(counts, flat.dtype)
+
     def _counts(self, electrons: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> Frame:
         if dtype.kind == "f":
-            return (electrons * self.per_electron).astype(dtype)
+            return (electrons * self.per_electron + self.pedestal).astype(dtype)
         counts = electrons
-        if self.per_electron != 1:
-            counts = np.rint(electrons * self.per_electron).astype(np.int64)
+        if self.per_electron != 1 or self.pedestal:
+            counts = np.rint(electrons * self.per_electron + self.pedestal).astype(np.int64)
         most = 1 if dtype.kind == "b" else np.iinfo(dtype).max
         return np.minimum(counts, min(most, 2**63 - 1)).astype(dtype)
 

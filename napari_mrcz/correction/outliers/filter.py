@@ -9,7 +9,7 @@ pixels lie beyond, and `fill` puts something likely in their place.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,6 +18,8 @@ from scipy.special import ndtr
 
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.outliers.counts import SummedCounts
+from napari_mrcz.correction.outliers.course import read_course
+from napari_mrcz.correction.outliers.doubts import doubts_of_counts, doubts_of_fit
 from napari_mrcz.correction.outliers.fill import Replacement
 from napari_mrcz.correction.outliers.fit import DistributionFit
 from napari_mrcz.correction.outliers.pixels import FittedPixels, OutlierOptions
@@ -59,6 +61,8 @@ class OutlierFilter:
         Outliers of each kind.
     false_hot, false_dark : float
         How many good pixels the model expects beyond each threshold.
+    warnings : tuple of str
+        Why the fit should not be trusted without a look; empty when all is well.
     distribution : DistributionFit or None
         Histogram, cumulative distribution, model and residual, for a plot.
     dark_tail, hot_tail : TailFit or None
@@ -79,6 +83,7 @@ class OutlierFilter:
     n_defects: int
     false_hot: float
     false_dark: float
+    warnings: tuple[str, ...] = ()
     distribution: DistributionFit | None = field(default=None, repr=False)
     dark_tail: TailFit | None = field(default=None, repr=False)
     hot_tail: TailFit | None = field(default=None, repr=False)
@@ -98,6 +103,7 @@ class OutlierFilter:
         defects: npt.ArrayLike | None = None,
         fill: str = "sample",
         counts_per_electron: float | None = None,
+        pedestal: float | None = None,
         tolerance: float = 1e-3,
         seed: int = 0,
     ) -> Self:
@@ -128,6 +134,9 @@ class OutlierFilter:
             "expectation" is the preprint's mean of the neighbours, the same in every frame.
         counts_per_electron : float, optional
             What one electron adds; measured from the noise where it is not given.
+        pedestal : float, optional
+            Counts of a pixel without electrons in one frame, as integrating cameras add them;
+            measured from the noise where it is not given.
         tolerance : float
             How far from 1 a weight may be and count as 1.
         seed : int
@@ -149,10 +158,17 @@ class OutlierFilter:
         """
         options = OutlierOptions(model, order, relaxation, limit, fill, tolerance, seed)
         counts = SummedCounts.of(
-            movie, gain=gain, defects=defects, per_electron=counts_per_electron
+            movie,
+            gain=gain,
+            defects=defects,
+            per_electron=counts_per_electron,
+            pedestal=pedestal,
         )
         _check_drawable(counts, options)
-        scale = poisson_scale(counts) if model == "poisson" else normal_scale(counts)
+        if model == "poisson":
+            scale = poisson_scale(counts, partial(read_course, movie, counts))
+        else:
+            scale = normal_scale(counts)
         distribution = DistributionFit.of(scale)
         dark_tail, hot_tail = fit_tails(distribution, limit)
         if model == "poisson":
@@ -289,6 +305,7 @@ class OutlierFilter:
             **asdict(self.options),
             thresholds=self.thresholds._asdict(),
             **{name: getattr(self, name) for name in _NUMBERS},
+            warnings=list(self.warnings),
             replacement=self.replacement.describe(),
         )
 
@@ -306,6 +323,7 @@ class OutlierFilter:
             options=options,
             thresholds=Thresholds(**description["thresholds"]),
             **{name: description[name] for name in _NUMBERS},
+            warnings=tuple(description.get("warnings", ())),
             _rebuilt=Replacement.from_description(description["replacement"]),
         )
 
@@ -317,13 +335,25 @@ class OutlierFilter:
     def _with(self, thresholds: Thresholds) -> Self:
         pixels = self._known()
         n_dark, n_hot = pixels.numbers(thresholds)
+        false_hot = float(pixels.counts.n_usable * ndtr(-thresholds.hot))
+        false_dark = float(pixels.counts.n_usable * ndtr(thresholds.dark))
+        doubts = doubts_of_counts(pixels.counts)
+        if self.distribution is not None and self.options.model == "poisson":
+            doubts += doubts_of_fit(
+                pixels.counts,
+                pixels.scale,
+                self.distribution.width,
+                n_dark + n_hot,
+                false_dark + false_hot,
+            )
         return replace(
             self,
             thresholds=thresholds,
             n_hot=n_hot,
             n_dark=n_dark,
-            false_hot=float(pixels.counts.n_usable * ndtr(-thresholds.hot)),
-            false_dark=float(pixels.counts.n_usable * ndtr(thresholds.dark)),
+            false_hot=false_hot,
+            false_dark=false_dark,
+            warnings=tuple(doubts),
         )
 
 

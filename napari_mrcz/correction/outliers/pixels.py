@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.outliers.fill import FILLS, Replacement, expected_counts, in_parts
+from napari_mrcz.correction.outliers.levels import FrameLevels
 from napari_mrcz.correction.outliers.thresholds import weight
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class FittedPixels:
             per_electron=self.counts.per_electron,
             fill=options.fill,
             seed=options.seed,
+            levels=FrameLevels.of(self.counts, pixels[marks[pixels] != 0]),
+            pedestal=self.counts.pedestal,
         )
 
     def _bounds(self, thresholds: Thresholds) -> tuple[int, int]:

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.neighbours import over_neighbours
-from napari_mrcz.correction.outliers.background import Background
+from napari_mrcz.correction.neighbours import NEIGHBOURS, over_neighbours
+from napari_mrcz.correction.outliers.background import LEAST, Background
+from napari_mrcz.correction.outliers.structure import BLOCK, Structure, block_widths
+from napari_mrcz.correction.outliers.suspects import Suspects
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
+    from napari_mrcz.correction.outliers.suspects import Course
 
 __all__ = ["PixelScale", "normal_scale", "poisson_deviate", "poisson_scale"]
 
@@ -38,9 +41,21 @@ _ZERO = _FARTHEST * _STEPS
 _CODES = 2 * _ZERO + 1
 # Numbers of electrons whose codes are looked up: some for each code.
 _MOST_EDGES = 2**19
+# Good pixels of as many electrons hardly ever count nothing, which is this part of them. How far
+# those are placed that do.
+_ENOUGH, _NOTHING, _SUSPECT = 8.0, 0.02, 4.5
+# Where less than this part of what is typical is expected, it is too dark to tell.
+_LIT = 0.2
+# Fewer pixels than this in the beam have no distribution.
+_FEWEST = 1000
 
-# With so many neighbours like it a pixel is no outlier, but at a corner or an edge of something.
-_COMPANY = 8
+# Those of the neighbours that touch a pixel along a side.
+_NEAREST = np.flatnonzero(np.abs(NEIGHBOURS).sum(axis=1) == 1)
+# With so many neighbours as bright, or as dark, a pixel is a part of something. Small dark things
+# there are many of, gold beads; two by two pixels are none, with three neighbours each.
+_BRIGHT, _DARK = 6.0, 3.4
+# Beside so many bright suspects a pixel looks dark.
+_BRIGHT_BESIDE = 3
 
 Codes = npt.NDArray[np.uint16]
 Values = npt.NDArray[np.float64]
@@ -69,6 +84,10 @@ class PixelScale:
         Centre and standard deviation, in units of `places`, if there was nothing but noise.
     origin, unit : float
         Electrons of a pixel at place 0, and those from there to place 1, of a typical pixel.
+    n_spots : int
+        Spots that are bright in a few frames only, which are no outliers.
+    structured : float
+        Part of the image that has lattice fringes.
     """
 
     codes: Codes
@@ -80,6 +99,8 @@ class PixelScale:
     start: tuple[float, float]
     origin: float
     unit: float
+    n_spots: int = 0
+    structured: float = 0.0
 
     def outside(self, first: int, last: int) -> npt.NDArray[np.intp]:
         """Give the pixels, by flat index, with codes below `first` or from `last` on."""
@@ -140,28 +161,62 @@ def normal_scale(counts: SummedCounts) -> PixelScale:
     return PixelScale(codes, places, n_pixels, counted, edges, dose, start, 0.0, 1.0)
 
 
-def poisson_scale(counts: SummedCounts) -> PixelScale:
-    """Give each pixel's Poisson deviate, its mean expected by its neighbours.
+def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelScale:
+    """Return each pixel's Poisson deviate, its mean expected by its neighbours.
 
     Where a pixel may be an outlier it is expected anew, from those neighbours that are none.
+
+    Parameters
+    ----------
+    counts : SummedCounts
+        The movie's sum.
+    course : callable, optional
+        Reads pixels in some frames; see `Suspects.judged`.
     """
     background = Background.of(counts)
     codes = np.empty(counts.shape, np.uint16)
+    widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
+    empty_in: list[int] = []
+    # What counts nothing at all is suspect, though its neighbours be dead, too.
+    dead = _NOTHING * background.typical if background.typical > _ENOUGH else -np.inf
+    lit = np.float32(_LIT * background.typical)
 
     def work(top: int, bottom: int) -> npt.NDArray[np.int64]:
         raw, expected = background.rows(counts, top, bottom)
+        empty = None
+        if expected.min(initial=np.inf) <= LEAST:
+            empty = (expected <= LEAST) & (raw <= 0)
+            empty_in.append(int(np.count_nonzero(empty)))
+        nothing = None
+        if raw.min(initial=np.inf) <= dead:
+            nothing = (raw <= dead) & (expected > lit)
         raw += np.float32(0.5)
-        codes[top:bottom] = _codes(poisson_deviate(raw, expected))
+        deviate = poisson_deviate(raw, expected)
+        if empty is not None:
+            deviate[empty] = 0
+        if nothing is not None:
+            deviate[nothing] = np.minimum(deviate[nothing], -_SUSPECT)
+        widths[top // BLOCK : -(-bottom // BLOCK)] = block_widths(deviate)
+        codes[top:bottom] = _codes(deviate)
         return np.bincount(codes[top:bottom].reshape(-1), minlength=_CODES)
 
     n_pixels = sum(_by_strips(work, counts.shape), np.zeros((), np.int64))
+    # Where there is no beam nothing can be said, but that there are no outliers.
+    n_empty = sum(empty_in) if sum(empty_in) < codes.size - counts.defects.size - _FEWEST else 0
+    structure = Structure.of(codes, _ZERO, _STEPS, widths)
+    if not structure.is_none:
+        n_pixels = np.bincount(codes.reshape(-1), minlength=_CODES)
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
-    _expect_suspects_anew(counts, background, codes, n_pixels)
+    n_pixels[_ZERO] -= min(n_empty, int(n_pixels[_ZERO]))
+    n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, course)
     places = (np.arange(_CODES) - float(_ZERO)) / _STEPS
     edges, dose = _whole_electrons(max(background.typical, 1e-3))
     counted, start = slice(0, _CODES), (0.0, 1.0)
     mean = max(background.typical, 0.0)
-    return PixelScale(codes, places, n_pixels, counted, edges, dose, start, mean, mean**0.5)
+    return PixelScale(
+        codes, places, n_pixels, counted, edges, dose, start, mean, mean**0.5, n_spots,
+        structure.share,
+    )  # fmt: skip
 
 
 def poisson_deviate(counted: Any, expected: Any) -> Any:
@@ -196,15 +251,18 @@ def poisson_deviate(counted: Any, expected: Any) -> Any:
     return deviate
 
 
-def _expect_suspects_anew(
+def _judge_suspects(
     counts: SummedCounts,
     background: Background,
+    structure: Structure,
     codes: Codes,
     n_pixels: npt.NDArray[np.int64],
-) -> None:
+    course: Course | None,
+) -> int:
     """Renew, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
 
-    What they should have counted tell those of their neighbours that are not beyond.
+    What they should have counted tell those of their neighbours that are not beyond. Returns how
+    many spots are bright in a few frames only.
     """
     cumulated = np.cumsum(n_pixels)
     low, middle, high = np.searchsorted(cumulated, np.array([0.1587, 0.5, 0.8413]) * cumulated[-1])
@@ -213,31 +271,77 @@ def _expect_suspects_anew(
     flat = codes.reshape(-1)
     # Defects are not suspected of anything, but tell nothing of others.
     flat[counts.defects] = middle
-    suspects = _outside(codes, first, last)
+    pixels = _outside(codes, first, last)
     flat[counts.defects] = 0
+    if not pixels.size:
+        return 0
 
-    def work(pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
+    def told(pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
         own, around = counts.normalised(pixels), counts.normalised(neighbours)
         beside = flat[neighbours]
         usable = (beside >= first) & (beside < last) & within
         mean = (around * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
-        # As far out as the pixel itself, but for its noise.
         electron = counts.per_electron
-        noise = 1.5 * np.sqrt((np.maximum(own, 0) + 2 * electron) * electron)
-        side = np.where(own > mean, 1, -1)
-        alike = (around - own[:, None]) * side[:, None] >= -noise[:, None]
-        return mean, usable.any(axis=1), (alike & within).sum(axis=1) >= _COMPANY
+        company = _in_company(own, around, mean, within)
+        company |= (own < mean) & (((beside >= last) & within).sum(axis=1) >= _BRIGHT_BESIDE)
+        excess = ((around - mean[:, None]) * within)[:, _NEAREST].sum(axis=1)
+        profile = excess / np.sqrt(4 * np.maximum(mean, electron) * electron)
+        return mean / electron, usable.any(axis=1), company, profile
 
-    mean, known, in_company = over_neighbours(work, suspects, counts.shape)
-    around = mean / counts.per_electron
-    gain = None if counts.gain is None else counts.gain.reshape(-1)[suspects]
-    raw = counts.total.reshape(-1)[suspects] / counts.per_electron + 0.5
-    anew = _codes(poisson_deviate(raw, background.expected(around, gain)))
-    anew[~known] = flat[suspects[~known]]
-    anew[in_company] = middle
-    n_pixels -= np.bincount(flat[suspects], minlength=_CODES)
-    n_pixels += np.bincount(anew, minlength=_CODES)
-    flat[suspects] = anew
+    def expect(pixels: npt.NDArray[np.intp]) -> Suspects:
+        around, known, company, profile = over_neighbours(told, pixels, counts.shape)
+        gain = None if counts.gain is None else counts.gain.reshape(-1)[pixels]
+        expected = background.expected(around, gain)
+        raw = counts.raw(pixels) / counts.per_electron
+        deviate = poisson_deviate(raw + 0.5, expected.copy())
+        deviate = structure.applied(deviate, pixels, counts.shape[1])
+        deviate[~known] = (flat[pixels[~known]].astype(np.float64) - _ZERO) / _STEPS
+        expected[~known] = background.typical
+        return Suspects(counts.shape, pixels, deviate, raw, expected, company, profile)
+
+    def put(pixels: npt.NDArray[np.intp], anew: Codes) -> None:
+        n_pixels[:] -= np.bincount(flat[pixels], minlength=_CODES)
+        n_pixels[:] += np.bincount(anew, minlength=_CODES)
+        flat[pixels] = anew
+
+    verdict = expect(pixels).judged(counts, background.brightest, course)
+    put(pixels, _codes(verdict.deviate))
+    put(verdict.more, _codes(verdict.more_deviate))
+    # What is beside clusters and spots was expected to be like them; but spots have skirts.
+    for extended, has_skirts in ((verdict.clusters, False), (verdict.spots, True)):
+        beside = _around(extended, counts.shape)
+        for others in (pixels, verdict.more, counts.defects):
+            beside = np.setdiff1d(beside, others, assume_unique=True)
+        if beside.size:
+            anew = _codes(expect(beside).deviate)
+            nearer = np.abs(flat[beside] - float(middle)) < np.abs(anew - float(middle))
+            anew[nearer & has_skirts] = flat[beside][nearer & has_skirts]
+            put(beside, anew)
+    put(pixels[verdict.left_alone], np.full(verdict.left_alone.sum(), middle, np.uint16))
+    return verdict.n_spots
+
+
+def _around(pixels: npt.NDArray[np.intp], shape: tuple[int, int]) -> npt.NDArray[np.intp]:
+    """Return the neighbours of pixels, by flat index, each once."""
+    row, column = np.divmod(pixels, shape[1])
+    row = (row[:, None] + NEIGHBOURS[:, 0]).ravel()
+    column = (column[:, None] + NEIGHBOURS[:, 1]).ravel()
+    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    return np.unique(row[inside] * shape[1] + column[inside])
+
+
+def _in_company(own: Values, around: Values, mean: Values, within: Any) -> npt.NDArray[np.bool_]:
+    """Mark pixels of which several neighbours (k, 24) are nearer to them than to what is expected.
+
+    Such are parts of an edge, a corner or a bead.
+    """
+    between = ((np.sqrt(np.maximum(own, 0)) + np.sqrt(np.maximum(mean, 0))) / 2) ** 2
+    bright = own > mean
+    nearer = ((around > between[:, None]) == bright[:, None]) & within
+    # At the border of the image a part of the neighbours shows what is there.
+    number = nearer.sum(axis=1) * (24 / within.sum(axis=1).clip(min=1))
+    part: npt.NDArray[np.bool_] = number >= np.where(bright, _BRIGHT, _DARK)
+    return part
 
 
 def _codes(deviate: Any) -> Codes:
@@ -281,7 +385,7 @@ def _by_strips(
     work: Callable[[int, int], npt.NDArray[Any]], shape: tuple[int, int]
 ) -> Iterator[npt.NDArray[Any]]:
     """Do the rows (top, bottom) of an image, several strips at a time; give what the work gives."""
-    height = max(1, _STRIP // shape[1])
+    height = max(1, _STRIP // shape[1] // BLOCK) * BLOCK
     tops = range(0, shape[0], height)
 
     def strip(top: int) -> npt.NDArray[Any]:

@@ -33,8 +33,8 @@ def summary(fit: Fit) -> list[tuple[str, ...]]:
 
 
 def remarks(fit: Fit) -> list[str]:
-    """Say what is unusual: thresholds that are defaults, defects."""
-    said = []
+    """Return what is unusual: doubts about the fit, thresholds that are defaults, defects."""
+    said = list(fit.current.warnings)
     limits = fit.current.thresholds
     sides = (
         ("dark", limits.dark, limits.dark_is_default),

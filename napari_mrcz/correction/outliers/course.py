@@ -1,0 +1,65 @@
+"""Single pixels through some of a movie's frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.outliers.frames import frame_reader
+from napari_mrcz.threads import in_order, processors
+
+if TYPE_CHECKING:
+    from napari_mrcz.correction.outliers.counts import SummedCounts
+
+__all__ = ["read_course"]
+
+# Frames that are read, spread over the movie; fewer do not show that a pixel is steady.
+_MOST, _FEWEST = 16, 5
+_SAMPLE = 2**16
+
+
+def read_course(
+    movie: Any, counts: SummedCounts, pixels: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Read pixels in some frames.
+
+    Parameters
+    ----------
+    movie : Stack or ndarray, shape (n, y, x)
+        The frames.
+    counts : SummedCounts
+        Their sum.
+    pixels : ndarray of intp, shape (k,)
+        Flat indices.
+
+    Returns
+    -------
+    electrons : ndarray, shape (m, k)
+        Without a pedestal.
+    share : ndarray, shape (m,)
+        Part of the sum's electrons that each frame has, by its ordinary pixels. No frames come
+        back of a movie that has too few of them.
+    """
+    read_frame = frame_reader(movie)
+    used = np.setdiff1d(np.arange(len(movie)), counts.left_out)
+    if len(used) < _FEWEST:
+        return np.zeros((0, len(pixels))), np.zeros(0)
+    chosen = used[np.unique(np.linspace(0, len(used) - 1, min(_MOST, len(used))).astype(int))]
+    step = max(1, counts.total.size // _SAMPLE)
+    ordinary = np.setdiff1d(np.arange(0, counts.total.size, step), counts.defects)
+    total = counts.raw(ordinary)
+    low, high = np.percentile(total, [1, 99])
+    ordinary = ordinary[(low <= total) & (total <= high)]
+    whole = max(float(counts.raw(ordinary).sum()), 1e-9)
+
+    def work(index: int) -> tuple[npt.NDArray[np.float64], float]:
+        flat = read_frame(index).reshape(-1)
+        own = (flat[pixels].astype(np.float64) - counts.pedestal) / counts.per_electron
+        level = flat[ordinary].astype(np.float64) - counts.pedestal
+        return own, float(level.sum()) / whole
+
+    with in_order(work, chosen.tolist(), processors(), "napari-mrcz-outliers") as found:
+        values, share = zip(*found, strict=True)
+    return np.stack(values), np.maximum(np.array(share), 0)

@@ -1,0 +1,258 @@
+"""Fine structure of the specimen that neighbours do not tell: lattice fringes, sharp edges.
+
+Where good pixels vary more than elsewhere they are measured by what is usual there. A lattice is
+taken away first: all its contrast is in a few Fourier components, in which outliers have no part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+from scipy.special import ndtr
+
+from napari_mrcz.threads import in_order, processors
+
+__all__ = ["BLOCK", "Structure", "block_widths"]
+
+BLOCK = 32
+"""Pixels along a side of a block, whose width of good pixels is measured."""
+
+_TILE = 2 * BLOCK
+# A window is wider than its tile on each side: Fourier components of a wave that does not repeat
+# in it miss something of it at its borders.
+_MARGIN = 16
+_INNER = slice(_MARGIN, _MARGIN + _TILE)
+# Absolute deviates are cut off here, so that outliers and lines do not make a block wide; and
+# widths that the mean of what is left is looked up for.
+_FLAT = 1.5
+_WIDTHS = np.linspace(0.01, 12, 2048)
+# Beyond this an outlier has no part in a lattice; the mean absolute value of what is not beyond.
+_CLIP = 3.0
+_MEAN = 0.7963
+# Standard errors by which a block must be wider than most to be measured by itself.
+_SIGNIFICANT = 4.0
+# Where there are electrons, a block is wider than this.
+_NONE = 0.3
+# Wider than this, on average, a tile may have a lattice.
+_WIDE = 1.05
+# A Fourier component that is so much stronger than noise is one of a lattice; below this frequency,
+# in cycles per pixel, neighbours tell.
+_PEAK, _LOWEST = 14.0, 0.08
+# Deviates of a code of the pattern.
+_PATTERN_STEP = 1 / 16
+# Mean fourth power over the square of the mean square, of the pattern of a lattice, at most: a wave
+# has 1.5, three of them 2.5; 4 in half of a tile.
+_EVEN = 4.5
+# How often a lattice is found anew, in what was an outlier without it.
+_ROUNDS = 3
+# Tiles worked on at a time.
+_AT_A_TIME = 32
+
+Image = npt.NDArray[Any]
+Values = npt.NDArray[np.float64]
+
+
+def block_widths(deviate: Image) -> Values:
+    """Return the width of the deviates of each block of some rows, 1 of a normal distribution.
+
+    Parameters
+    ----------
+    deviate : ndarray of float32, shape (y, x)
+        Rows from the top of a block on; what is left at the bottom is a smaller block.
+
+    Returns
+    -------
+    ndarray, shape (y / 32, x / 32), both rounded up
+    """
+    x = deviate.shape[1]
+    # Every other row tells enough.
+    part = np.abs(deviate[::2])
+    np.minimum(part, part.dtype.type(_FLAT), out=part)
+    columns = np.add.reduceat(part, np.arange(0, x, BLOCK), axis=1)
+    sums = np.add.reduceat(columns, np.arange(0, len(part), BLOCK // 2), axis=0)
+    means = sums / (_sizes(len(part), BLOCK // 2)[:, None] * _sizes(x, BLOCK))
+    widths: Values = np.interp(means, _cut_mean(_WIDTHS), _WIDTHS)
+    return widths
+
+
+def _cut_mean(width: Values) -> Values:
+    """Return the mean absolute value of normal deviates of a width, cut off at `_FLAT`."""
+    at = _FLAT / width
+    mean: Values = width * ((1 - np.exp(-(at**2) / 2)) * (2 / np.pi) ** 0.5 + 2 * at * ndtr(-at))
+    return mean
+
+
+def _sizes(length: int, block: int) -> Values:
+    return np.minimum(block, length - np.arange(0, length, block)).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What the specimen's fine structure adds to the deviates of an image.
+
+    Attributes
+    ----------
+    width : ndarray of float32, shape (y / 32, x / 32)
+        Of good pixels in each block; 1 where it is that of most.
+    pattern : ndarray of int8, shape (k, 64, 64)
+        Deviates of the lattice in tiles, in steps of 1/16.
+    tiles : ndarray of int32, shape (y / 64, x / 64)
+        Which of these a tile has; -1 is none.
+    """
+
+    width: npt.NDArray[np.float32]
+    pattern: npt.NDArray[np.int8]
+    tiles: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, codes: Image, zero: int, steps: int, widths: Values) -> Structure:
+        """Find lattices in deviates, take them away, and measure the widths that are left.
+
+        Parameters
+        ----------
+        codes : ndarray of uint16, shape (y, x)
+            Deviates as whole numbers of steps from `zero`. They are changed in place, where there
+            is structure: the lattice is subtracted, and the rest divided by the width.
+        zero, steps : int
+            The code of 0, and codes per deviate.
+        widths : ndarray, shape (y / 32, x / 32)
+            From `block_widths`.
+        """
+        y, x = codes.shape
+        tiles = np.full((-(-y // _TILE), -(-x // _TILE)), -1, np.int32)
+        patterns: list[npt.NDArray[np.int8]] = []
+        widths = widths.copy()
+        wide = _candidates(codes, zero, steps, widths) if min(y, x) >= _TILE else []
+
+        def work(start: int) -> tuple[Image, Image]:
+            some = np.array(wide[start : start + _AT_A_TIME])
+            windows = [_window(codes, row, column) for row, column in some]
+            lattice, found = _lattices(_deviates(windows, zero, steps))
+            pattern = np.rint(lattice[found] / _PATTERN_STEP).clip(-127, 127).astype(np.int8)
+            return some[found], pattern
+
+        starts = range(0, len(wide), _AT_A_TIME)
+        with in_order(work, starts, processors(), "napari-mrcz-outliers") as results:
+            for some, found in results:
+                tiles[some[:, 0], some[:, 1]] = np.arange(len(some)) + len(patterns)
+                patterns.extend(found)
+        pattern = np.stack(patterns) if patterns else np.zeros((0, _TILE, _TILE), np.int8)
+        made = cls(np.ones(widths.shape, np.float32), pattern, tiles)
+        for at in np.argwhere(tiles >= 0):
+            made._subtract(codes, at, zero, steps, widths)
+        # Blocks without a beam have no width.
+        usual = float(np.median(widths[widths > _NONE])) if (widths > _NONE).any() else 1.0
+        number = np.outer(_sizes(-(-y // 2), BLOCK // 2), _sizes(x, BLOCK))
+        bound = 1 + _SIGNIFICANT * 0.84 / np.sqrt(number)
+        structured = widths > usual * bound
+        made.width[structured] = widths[structured] / usual
+        for row, column in np.argwhere(structured):
+            part = codes[row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK]
+            deviate = (part.astype(np.float32) - np.float32(zero)) / made.width[row, column]
+            part[:] = np.rint(deviate + np.float32(zero))
+        return made
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the image has no such structure."""
+        return not len(self.pattern) and bool((self.width == 1).all())
+
+    @property
+    def share(self) -> float:
+        """Part of the image that has a lattice."""
+        return float((self.tiles >= 0).mean())
+
+    def applied(self, deviate: Values, pixels: npt.NDArray[np.intp], n_columns: int) -> Values:
+        """Return deviates of some pixels, by flat index, as the codes were changed."""
+        row, column = np.divmod(pixels, n_columns)
+        if len(self.pattern):
+            tile = self.tiles[row // _TILE, column // _TILE]
+            pattern = self.pattern[tile, row % _TILE, column % _TILE]
+            deviate = deviate - np.where(tile >= 0, pattern * _PATTERN_STEP, 0)
+        changed: Values = deviate / self.width[row // BLOCK, column // BLOCK]
+        return changed
+
+    def _subtract(self, codes: Image, at: Image, zero: int, steps: int, widths: Values) -> None:
+        """Take the lattice from a tile's codes; renew the widths of its blocks."""
+        row, column = at
+        part = codes[row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE]
+        pattern = self.pattern[self.tiles[row, column]][: part.shape[0], : part.shape[1]]
+        changed = part - np.rint(pattern * np.float32(_PATTERN_STEP * steps))
+        np.clip(changed, 0, 2 * zero, out=changed)
+        part[:] = changed
+        changed -= zero
+        changed /= steps
+        blocks = widths[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        blocks[:] = block_widths(changed.astype(np.float32))
+
+
+def _candidates(codes: Image, zero: int, steps: int, widths: Values) -> list[tuple[int, int]]:
+    """Return tiles (row, column) that are wide, and periodic in the widest of their blocks."""
+    shape = -(-widths.shape[0] // 2), -(-widths.shape[1] // 2)
+    missing = [(0, 2 * tiles - blocks) for tiles, blocks in zip(shape, widths.shape, strict=True)]
+    blocks = np.pad(widths, missing, mode="symmetric").reshape(shape[0], 2, shape[1], 2)
+    wide = np.argwhere(blocks.mean(axis=(1, 3)) > _WIDE)
+    found: list[tuple[int, int]] = []
+    for start in range(0, len(wide), 4 * _AT_A_TIME):
+        some = wide[start : start + 4 * _AT_A_TIME]
+        parts = []
+        for row, column in some:
+            down, right = divmod(int(blocks[row, :, column].argmax()), 2)
+            top = min((2 * row + down) * BLOCK, codes.shape[0] - BLOCK)
+            left = min((2 * column + right) * BLOCK, codes.shape[1] - BLOCK)
+            parts.append(codes[top : top + BLOCK, left : left + BLOCK])
+        deviates = _deviates(parts, zero, steps)
+        _, strong = _components(deviates, np.zeros_like(deviates))
+        found += [(int(row), int(column)) for row, column in some[strong.any(axis=(1, 2))]]
+    return found
+
+
+def _deviates(parts: list[Image], zero: int, steps: int) -> npt.NDArray[np.float32]:
+    return (np.stack(parts).astype(np.float32) - np.float32(zero)) / np.float32(steps)
+
+
+def _window(codes: Image, row: int, column: int) -> Image:
+    """Return a tile and the margin around it, mirrored at the image's border."""
+    rows, columns = (
+        _mirrored(np.arange(at * _TILE - _MARGIN, (at + 1) * _TILE + _MARGIN), length)
+        for at, length in zip((row, column), codes.shape, strict=True)
+    )
+    return codes[np.ix_(rows, columns)]
+
+
+def _mirrored(index: npt.NDArray[np.intp], length: int) -> npt.NDArray[np.intp]:
+    index = np.mod(index, 2 * length)
+    return np.minimum(index, 2 * length - 1 - index)
+
+
+def _components(deviates: Image, lattice: Image) -> tuple[Image, npt.NDArray[np.bool_]]:
+    """Return Fourier components, without outliers, and which are stronger than noise can be."""
+    rest = deviates - lattice
+    absolute = np.abs(rest)
+    width = np.minimum(absolute, _CLIP).mean(axis=(1, 2), keepdims=True) / _MEAN
+    # Outliers have no part in it.
+    kept = np.where(absolute > _CLIP * np.maximum(width, 1), lattice, deviates)
+    spectrum = fft.rfft2(kept)
+    side = deviates.shape[1]
+    frequency = np.hypot(fft.fftfreq(side)[:, None], fft.rfftfreq(side))
+    power = spectrum.real**2 + spectrum.imag**2
+    return spectrum, (power > _PEAK * (side * width) ** 2) & (frequency >= _LOWEST)
+
+
+def _lattices(deviates: npt.NDArray[np.float32]) -> tuple[Image, npt.NDArray[np.bool_]]:
+    """Return the lattice in each tile (k, 64, 64) of windows, and which tiles have one."""
+    side = deviates.shape[1]
+    lattice = np.zeros_like(deviates)
+    for _ in range(_ROUNDS):
+        spectrum, strong = _components(deviates, lattice)
+        lattice = fft.irfft2(np.where(strong, spectrum, 0), s=(side, side))
+    lattice = lattice[:, _INNER, _INNER]
+    # A lattice is everywhere; what an edge has of such frequencies is beside it.
+    square = lattice**2
+    mean = square.mean(axis=(1, 2))
+    even = (square**2).mean(axis=(1, 2)) < _EVEN * mean**2
+    return lattice, strong.any(axis=(1, 2)) & even

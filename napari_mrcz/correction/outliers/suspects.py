@@ -1,0 +1,286 @@
+"""Pixels far from what is expected of them: single outliers, clusters, lines, or parts of an image.
+
+Single outliers are told by thresholds. What has company is told by what no specimen can be:
+
+* dark ones that count nothing at all, in a place as narrow as a cluster or a line, are dead; the
+  darkest specimen lets some electrons through;
+* bright ones far above all of the image, in such a place, are hot; but not those that are bright in
+  a few frames only and have a profile, as Bragg spots do;
+* others in company are an edge, a bead, a corner of something, and left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.special import pdtr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_mrcz.correction.outliers.counts import SummedCounts
+
+__all__ = ["Course", "Suspects", "Verdict"]
+
+# A cluster has so many pixels at least; a place is narrow up to so many.
+_CLUSTER, _NARROW = 3, 5
+# One of so many pixels misleads those beside it.
+_LARGE = 5
+# The darkest specimen lets through so much of the electrons; dead pixels count less than the other
+# part. How improbable a darker specimen may be.
+_DARKEST, _DEAD, _IMPROBABLE = 0.15, 0.01, 0.005
+# Fringes at an edge are no brighter than so many times the brightest part of the image.
+_FRINGE = 1.3
+# Bright in few frames: departure of the frames' counts from a constant rate, in standard errors;
+# part of the frames that is left out, and what is then left of the excess, of a constant one's.
+_UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
+# Pixels beyond so many standard deviations make a group; in a dead one they count no more than this
+# part of what is expected.
+_FAR, _LIKE_DEAD = 2.7, 0.05
+# How far above their expectation the four nearest pixels of a spot are, in standard errors.
+_PROFILE = 1.0
+# No deviate is farther, on either side.
+_FARTHEST = 39.0
+
+Pixels = npt.NDArray[np.intp]
+Values = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    Course = Callable[[Pixels], tuple[Values, Values]]
+    """Gives electrons of pixels in some frames (m, k), and each frame's part of the sum (m,)."""
+else:
+    Course = Any
+
+
+class Verdict(NamedTuple):
+    """What suspects are.
+
+    Parameters
+    ----------
+    deviate : ndarray, shape (k,)
+        Of those in a cluster or a line that of the sum of its pixels, of others their own.
+    left_alone : ndarray of bool, shape (k,)
+        Those that are no outliers, however far they are.
+    more, more_deviate : ndarray, shape (j,)
+        Pixels within clusters that were no suspects, and their deviates.
+    clusters, spots : ndarray of intp
+        All pixels of large clusters and lines, and of spots.
+    n_spots : int
+        Spots that are bright in a few frames only.
+    """
+
+    deviate: Values
+    left_alone: Mask
+    more: Pixels
+    more_deviate: Values
+    clusters: Pixels
+    spots: Pixels
+    n_spots: int
+
+
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """Pixels beyond 3 sigma.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the image (y, x).
+    pixels : ndarray of intp, shape (k,)
+        Flat indices, ascending.
+    deviate : ndarray, shape (k,)
+        How far they are from what their good neighbours tell.
+    electrons, expected : ndarray, shape (k,)
+        Counted, and expected.
+    company : ndarray of bool, shape (k,)
+        Whether many neighbours are as far out.
+    profile : ndarray, shape (k,)
+        How far above their expectation the four nearest ones are, in standard errors.
+    """
+
+    shape: tuple[int, int]
+    pixels: Pixels
+    deviate: Values
+    electrons: Values
+    expected: Values
+    company: Mask
+    profile: Values
+
+    def judged(self, counts: SummedCounts, brightest: float, course: Course | None) -> Verdict:
+        """Decide what those in company are.
+
+        Parameters
+        ----------
+        counts : SummedCounts
+            The movie's sum.
+        brightest : float
+            Electrons in the brightest part of the image.
+        course : callable, optional
+            Reads pixels in some frames; without it all spots are taken for steady.
+        """
+        group, n_groups = self._groups()
+        dark = self.deviate < 0
+        size = np.bincount(group, minlength=n_groups)
+        # Those in the shadow of something hot are no part of what is dead.
+        part = ~dark | (self.electrons < self.expected / 2)
+        electrons = np.bincount(group, self.electrons * part, n_groups)
+        expected = np.bincount(group, self.expected * part, n_groups)
+        is_dark = np.zeros(n_groups, bool)
+        is_dark[group[dark]] = True
+        dead = is_dark & (electrons <= _DEAD * expected)
+        dead &= pdtr(np.maximum(np.floor(electrons), 0), _DARKEST * expected) < _IMPROBABLE
+        noise = 3 * np.sqrt(max(brightest, 1.0) / size)
+        hot = ~is_dark & (electrons / size > _FRINGE * brightest + noise)
+        cluster = (size >= _CLUSTER) & (dead | hot)
+        cluster &= self._narrow(counts, group, cluster, 0.1 * brightest)
+        spot = np.zeros(n_groups, bool)
+        if course is not None:
+            spot = self._spots(group, n_groups, size, course)
+            cluster &= ~spot
+        together = np.bincount(group, self.deviate, n_groups) / np.sqrt(size)
+        deviate = self.deviate.copy()
+        member = cluster[group] & (~dark | (self.electrons <= _LIKE_DEAD * self.expected))
+        farther = np.abs(together[group]) > np.abs(deviate)
+        deviate[member & farther] = together[group][member & farther]
+        np.clip(deviate, -_FARTHEST, _FARTHEST, out=deviate)
+        left_alone = ~member & (spot[group] | self.company)
+        large = member & (size[group] >= _LARGE)
+        more, more_deviate = self._within(counts, member, deviate, brightest)
+        # What was a suspect on its own, too.
+        at = np.isin(self.pixels, more)
+        left_alone[at] = False
+        clusters, spots = np.union1d(self.pixels[large], more), self.pixels[spot[group]]
+        return Verdict(deviate, left_alone, more, more_deviate, clusters, spots, int(spot.sum()))
+
+    def _groups(self) -> tuple[Pixels, int]:
+        """Return the number of the group of each pixel: those that touch and lie on one side."""
+        x = self.shape[1]
+        column = self.pixels % x
+        dark = self.deviate < 0
+        far = np.abs(self.deviate) > _FAR
+        starts, ends = [], []
+        for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+            at = np.searchsorted(self.pixels, self.pixels + dy * x + dx)
+            at = np.minimum(at, len(self.pixels) - 1)
+            touches = self.pixels[at] == self.pixels + dy * x + dx
+            touches &= (dark[at] == dark) & far[at] & far & (column + dx >= 0) & (column + dx < x)
+            starts.append(np.flatnonzero(touches))
+            ends.append(at[touches])
+        start, end = np.concatenate(starts), np.concatenate(ends)
+        number = len(self.pixels)
+        graph = coo_array((np.ones(len(start), np.int8), (start, end)), (number, number))
+        n_groups, group = connected_components(graph, directed=False)
+        return group.astype(np.intp), int(n_groups)
+
+    def _narrow(self, counts: SummedCounts, group: Pixels, asked: Mask, least: float) -> Mask:
+        """Mark groups in which most pixels are in a place that is narrow, along rows or columns."""
+        some = np.flatnonzero(asked[group])
+        if not some.size:
+            return asked
+        dark = self.deviate[some] < 0
+        own, expected = self.electrons[some], self.expected[some]
+        limit = np.where(dark, np.maximum(0.3 * expected, least), (own + expected) / 2)
+        narrow = np.zeros(len(some), bool)
+        row, column = np.divmod(self.pixels[some], self.shape[1])
+        for axis in (0, 1):
+            run = np.ones(len(some), np.intp)
+            for direction in (-1, 1):
+                goes_on = np.ones(len(some), bool)
+                for step in range(1, _NARROW + 1):
+                    r = row + direction * step * (axis == 0)
+                    c = column + direction * step * (axis == 1)
+                    goes_on &= (r >= 0) & (r < self.shape[0]) & (c >= 0) & (c < self.shape[1])
+                    at = np.where(goes_on, r * self.shape[1] + c, 0)
+                    beside = counts.raw(at) / counts.per_electron
+                    goes_on &= np.where(dark, beside < limit, beside > limit)
+                    run += goes_on
+            narrow |= run <= _NARROW
+        share = np.bincount(group[some], narrow, len(asked)) > 0.5 * np.bincount(
+            group[some], minlength=len(asked)
+        )
+        return asked & share
+
+    def _spots(self, group: Pixels, n_groups: int, size: Pixels, course: Course) -> Mask:
+        """Mark groups that are bright in a few frames only, and have a profile."""
+        bright = self.deviate > 0
+        profile = np.zeros(n_groups)
+        np.maximum.at(profile, group[bright], self.profile[bright])
+        asked = (size > 1) | (profile > _PROFILE)
+        some = np.flatnonzero(bright & asked[group])
+        spot = np.zeros(n_groups, bool)
+        if not some.size:
+            return spot
+        values, share = course(self.pixels[some])
+        if not len(share):
+            return spot
+        numbers, member = np.unique(group[some], return_inverse=True)
+        each = _flashes(values, share, self.electrons[some], self.expected[some])
+        # Spots that overlap shine up at different times.
+        most = np.bincount(member, each) > np.bincount(member) / 2
+        counted = np.stack([np.bincount(member, frame) for frame in values])
+        electrons = np.bincount(member, self.electrons[some])
+        expected = np.bincount(member, self.expected[some])
+        together = _flashes(counted, share, electrons, expected)
+        spot[numbers[most | together]] = True
+        return spot
+
+    def _within(
+        self, counts: SummedCounts, member: Mask, deviate: Values, brightest: float
+    ) -> tuple[Pixels, Values]:
+        """Return pixels beside those of clusters that are like them, though no suspects.
+
+        They may be so deep inside that no good neighbour shows what they are.
+        """
+        limit = _FRINGE * brightest + 2 * max(brightest, 1.0) ** 0.5
+        side = np.zeros(0)
+        pixels = np.zeros(0, np.intp)
+        for sign in (-1, 1):
+            some = member & (np.sign(deviate) == sign)
+            if not some.any():
+                continue
+            level = float(np.median(self.expected[some]))
+            between = (level + float(np.median(self.electrons[some]))) / 2
+            between = max(between, level + 3 * max(level, 1.0) ** 0.5)
+            known = found = self.pixels[some]
+            for _ in range(_NARROW):
+                near, number = np.unique(self._around(found), return_counts=True)
+                new = ~np.isin(near, known)
+                near, number = near[new], number[new]
+                value = counts.raw(near) / counts.per_electron
+                inside = (number > 1) & (value > between) | (value > limit)
+                found = near[inside if sign > 0 else value <= _LIKE_DEAD * level]
+                if not found.size:
+                    break
+                known = np.union1d(known, found)
+            new_ones = np.setdiff1d(known, self.pixels[some], assume_unique=True)
+            pixels = np.concatenate([pixels, new_ones])
+            side = np.concatenate([side, np.full(len(new_ones), sign * _FARTHEST)])
+        return pixels, side
+
+    def _around(self, pixels: Pixels) -> Pixels:
+        """Return the pixels that touch some pixels, each as often as it does."""
+        row, column = np.divmod(pixels, self.shape[1])
+        row = (row[:, None] + np.repeat([-1, 0, 1], 3)).ravel()
+        column = (column[:, None] + np.tile([-1, 0, 1], 3)).ravel()
+        inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1])
+        around: Pixels = row[inside] * self.shape[1] + column[inside]
+        return around
+
+
+def _flashes(
+    values: npt.NDArray[Any], share: Values, electrons: npt.NDArray[Any], expected: npt.NDArray[Any]
+) -> Mask:
+    """Mark what is bright in a few frames (m, k) only, and not without the brightest of them."""
+    steady, usual = np.outer(share, electrons), np.outer(share, expected)
+    excess = np.sort(values - usual, axis=0)
+    steady = np.maximum(steady, 1e-3)
+    apart = ((values - steady) ** 2 / steady).sum(axis=0)
+    unsteady = (apart - len(share)) / np.sqrt((2 + 1 / steady).sum(axis=0)) > _UNSTEADY
+    rest = excess[: len(share) - max(1, round(_LEFT_OUT * len(share)))]
+    flashes: Mask = unsteady & (rest.mean(axis=0) < _LEFT * (steady - usual).mean(axis=0))
+    return flashes

@@ -1,0 +1,292 @@
+"""The outlier filter where a movie is not one of constant dose with single bad pixels."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation
+
+from napari_mrcz.correction import OutlierFilter, rebuild
+from napari_mrcz.simulation import Camera, Specimen, simulate_movie
+from napari_mrcz.stack import Stack
+
+SHAPE = (256, 256)
+ICE = Specimen(contrast=0.04)
+SEEDS = [1, 2]
+
+
+def camera(seed, shape=SHAPE, **changes):
+    return Camera.ideal(shape, seed=seed, **{"hot": 0.003, "clustered": 0.0, **changes})
+
+
+def simulate(seed, n_frames=30, dose=4.0, specimen=ICE, drift=0.0, **changes):
+    made = camera(seed, **changes)
+    return simulate_movie(
+        n_frames, camera=made, dose=dose, specimen=specimen, drift=drift, dtype=np.uint16, seed=seed
+    )
+
+
+def f1(mask, truth):
+    return 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth))
+
+
+def expected_as_found(fitted, truth):
+    """Check the false positives that are expected, up to a factor of two and to chance."""
+    false = np.count_nonzero((fitted.mask != 0) & ~truth)
+    expected = fitted.false_hot + fitted.false_dark
+    return false <= 2 * expected + 4 * expected**0.5 + 4 and expected <= 2 * false + 8
+
+
+# Clusters and lines ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dose", [1.0, 4.0])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_clusters_and_lines_are_found(seed, dose):
+    movie = simulate(seed, 40, dose, clusters=(2, 3, 4, 5) * 2, lines=(1, 2, 3))
+    fitted = OutlierFilter.fit(movie.frames)
+    found, truth = fitted.mask != 0, movie.defects.outliers
+    assert f1(found, truth) >= 0.98
+    blocks = movie.camera.sites().blocks
+    for place in blocks.hot + blocks.dead:
+        assert found[place].mean() >= 0.9
+    assert np.all(fitted.mask[blocks.dead[0]] == -1)
+    assert expected_as_found(fitted, truth)
+
+
+@pytest.mark.parametrize("side", [3, 5, 10])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_beads_are_left_alone(seed, side):
+    specimen = Specimen(contrast=0.04, beads=40, bead_diameter=1.35 * side)
+    movie = simulate(seed, specimen=specimen)
+    fitted = OutlierFilter.fit(movie.frames)
+    truth = movie.defects.outliers
+    inside = (movie.rate < 0.6 * movie.dose) & ~truth
+    assert inside.sum() > 30 * side
+    # A pixel of hundreds may be one by chance.
+    assert np.count_nonzero(fitted.mask[inside]) <= max(1, 0.005 * inside.sum())
+    assert f1(fitted.mask != 0, truth) >= 0.98
+
+
+@pytest.mark.parametrize("dark", [0.0, 0.02, 0.65], ids=["aperture", "leaky", "carbon"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_edges_are_left_alone(seed, dark):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:256, :256]
+    outside = np.hypot(y - 110, x - 135) > 118
+    excess = np.where((rng.random(SHAPE) < 0.003) & ~outside, rng.uniform(0.6, 3, SHAPE), 0)
+    rate = 4 * (np.where(outside, dark, 1.0) + excess)
+    fitted = OutlierFilter.fit(rng.poisson(rate, (30, *SHAPE)).astype(np.uint8))
+    edge = binary_dilation(outside, iterations=3) & binary_dilation(~outside, iterations=3)
+    edge &= excess == 0
+    assert np.count_nonzero(fitted.mask[edge]) < 0.005 * edge.sum()
+    assert f1(fitted.mask != 0, excess > 0) >= 0.95
+
+
+# Fine real structure -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amplitude", [0.1, 0.2])
+@pytest.mark.parametrize("spacing", [2.6, 4.3])
+def test_lattice_fringes_stay(amplitude, spacing):
+    specimen = Specimen(contrast=0.04, fringes=amplitude, fringe_spacing=1.35 * spacing)
+    movie = simulate(3, specimen=specimen)
+    fitted = OutlierFilter.fit(movie.frames)
+    truth = movie.defects.outliers
+    assert f1(fitted.mask != 0, truth) >= 0.98
+    assert expected_as_found(fitted, truth)
+    fringes = movie.rate - movie.rate.mean()
+    before = movie.frames.sum(axis=0, dtype=float)
+    after = sum(fitted(frame, index).astype(float) for index, frame in enumerate(movie.frames))
+    good = ~truth
+    kept = (after * fringes)[good].sum() / (before * fringes)[good].sum()
+    assert kept == pytest.approx(1, abs=0.02)
+    assert any("lattice" in said for said in fitted.warnings)
+
+
+def sweep(seed, n_frames=30):
+    """Return frames, what the Bragg spots add on average, and which pixels are hot."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:256, :256]
+    background = 1 + 6 * np.exp(-np.hypot(y - 128, x - 128) / 30)
+    excess = np.where(rng.random(SHAPE) < 0.002, rng.uniform(1, 6, SHAPE), 0)
+    spots = np.zeros((n_frames, *SHAPE))
+    for _ in range(120):
+        at, row, column = rng.uniform(0, n_frames), *rng.uniform(8, 248, 2)
+        profile = np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2) / (2 * np.pi)
+        strength = 300 * rng.exponential()
+        for frame in range(n_frames):
+            part = np.exp(-((frame - at) ** 2))
+            if part > 1e-3:
+                spots[frame] += strength * part * profile
+    frames = rng.poisson(background + excess + spots).astype(np.uint16)
+    return frames, background, spots.sum(axis=0), excess > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_bragg_spots_of_a_sweep_stay(seed):
+    frames, background, spots, hot = sweep(seed)
+    fitted = OutlierFilter.fit(frames)
+    after = sum(fitted(frame, index).astype(float) for index, frame in enumerate(frames))
+    where = (spots > 1) & ~hot
+    bare = len(frames) * background[where]
+    kept = (after[where] - bare) @ spots[where]
+    assert kept >= 0.98 * (frames.sum(axis=0)[where] - bare) @ spots[where]
+    assert (fitted.mask[hot] == 1).mean() > 0.85
+    assert any("diffraction" in said for said in fitted.warnings)
+
+
+def test_a_pixel_that_an_x_ray_hit_is_no_spot():
+    movie = simulate(1)
+    frames = movie.frames.copy()
+    frames[7, 100, 120] += 100
+    assert OutlierFilter.fit(frames).mask[100, 120] == 1
+
+
+def test_pixels_that_flicker_are_hot():
+    movie = simulate(2, flicker=1.0, hot_excess=(1.5, 3.0))
+    assert f1(OutlierFilter.fit(movie.frames).mask != 0, movie.defects.outliers) > 0.98
+
+
+# Frames, and what an electron counts -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("places", [(0, 1), (9, 20), (0, 29)])
+@pytest.mark.parametrize("kind", ["blank", "saturated", "noise", "flash"])
+def test_any_two_frames_may_be_bad(places, kind):
+    movie = simulate(1, shape=(128, 128), hot=0.006)
+    frames = movie.frames.copy()
+    rng = np.random.default_rng(5)
+    bad = {
+        "blank": np.zeros((128, 128)),
+        "saturated": np.full((128, 128), 65535),
+        "noise": rng.integers(0, 255, (128, 128)),
+        "flash": rng.poisson(10 * movie.expected),
+    }[kind]
+    frames[list(places)] = bad
+    fitted = OutlierFilter.fit(frames)
+    assert fitted.replacement.per_electron == 1
+    # Of a hundred outliers a pixel or two is chance.
+    without = OutlierFilter.fit(np.delete(movie.frames, places, axis=0))
+    truth = movie.defects.outliers
+    assert f1(fitted.mask != 0, truth) > f1(without.mask != 0, truth) - 0.025
+    if kind in ("saturated", "noise"):
+        assert str(places)[1:-1] in fitted.warnings[0]
+        stack = Stack.from_array(frames)
+        np.testing.assert_array_equal(OutlierFilter.fit(stack).mask, fitted.mask)
+        stack.close()
+
+
+@pytest.mark.parametrize("dose", [1.0, 4.0])
+@pytest.mark.parametrize(
+    ("counts", "pedestal", "noise"), [(1, 1000, 0), (8, 100, 0), (30, 1000, 5), (30, 0, 5)]
+)
+def test_a_pedestal_is_measured(counts, pedestal, noise, dose):
+    plain = simulate(1, 40, dose)
+    truth = plain.defects.outliers
+    made = simulate(1, 40, dose, counts_per_electron=counts, pedestal=pedestal, read_noise=noise)
+    # Half of the noise of a pixel without pedestal is cut off.
+    frames = made.frames if pedestal else made.frames.astype(np.int32)
+    fitted = OutlierFilter.fit(frames)
+    replaced = fitted.replacement
+    assert replaced.pedestal == pytest.approx(pedestal, abs=0.2 * counts * dose)
+    assert replaced.per_electron == pytest.approx(counts, rel=0.12)
+    without = f1(OutlierFilter.fit(plain.frames).mask != 0, truth)
+    assert f1(fitted.mask != 0, truth) > without - 0.01
+    every = replaced.pixels[replaced.weights == 0]
+    filled = np.mean([fitted(f, i).reshape(-1)[every].mean() for i, f in enumerate(frames)])
+    assert filled == pytest.approx(pedestal + counts * dose, abs=0.05 * counts * dose)
+    given = OutlierFilter.fit(frames, pedestal=float(pedestal), counts_per_electron=float(counts))
+    assert given.replacement.pedestal == pedestal
+
+
+def test_a_pedestal_that_cannot_be_measured_is_asked_for():
+    movie = simulate(1, 2)
+    assert any("pedestal" in said for said in OutlierFilter.fit(movie.frames + 1000).warnings)
+    known = OutlierFilter.fit(movie.frames + 1000, pedestal=1000.0)
+    assert known.warnings == OutlierFilter.fit(movie.frames).warnings == ()
+
+
+# Fill --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("doses", ["falling", "tilt", "blank"])
+@pytest.mark.parametrize("fill", ["sample", "expectation"])
+def test_what_is_filled_in_follows_its_frame(doses, fill):
+    doses = {
+        "falling": np.linspace(3, 0.5, 12),
+        "tilt": 2 * np.cos(np.linspace(-1.1, 1.1, 12)),
+        "blank": np.where(np.arange(12) < 2, 0, 1.5),
+    }[doses]
+    movie = simulate(1, 12, doses, shape=(512, 512), hot=0.01, hot_excess=(2.0, 4.0))
+    defects = np.zeros((512, 512), np.bool_)
+    defects[:, 300:304] = defects[:, 100:104] = True
+    fitted = OutlierFilter.fit(movie.frames, defects=defects, fill=fill)
+    put = fitted.replacement
+    outliers = put.pixels[(put.weights == 0) & (put.kinds != 2)]
+    good = (fitted.mask == 0) & ~movie.defects.outliers
+    for index, frame in enumerate(movie.frames):
+        out = fitted(frame, index)
+        if doses[index] == 0:
+            assert not out.any()
+            continue
+        for some in (out.reshape(-1)[outliers], out[defects]):
+            # Or four standard errors of what is drawn, where that is more.
+            error = max(0.05, 4 / (doses[index] * some.size) ** 0.5)
+            assert some.mean() / out[good].mean() == pytest.approx(1, abs=error)
+
+
+def test_what_is_filled_in_follows_its_part_of_the_frame():
+    rng = np.random.default_rng(1)
+    right = np.arange(256) >= 128
+    rates = [np.where(right, 4.0, 1.0), np.where(right, 1.0, 4.0)] * 6
+    frames = np.stack([rng.poisson(np.broadcast_to(rate, SHAPE)) for rate in rates])
+    defects = rng.random(SHAPE) < 0.05
+    fitted = OutlierFilter.fit(frames.astype(np.uint8), defects=defects)
+    for index, rate in enumerate(rates):
+        out = fitted(frames[index].astype(np.uint8), index)
+        for half in (right, ~right):
+            some = defects & half & (np.abs(np.arange(256) - 128) > 32)
+            assert out[some].mean() == pytest.approx(rate[half][0], rel=0.12)
+
+
+def test_two_movies_share_no_noise():
+    movies = [
+        simulate_movie(6, camera=camera(4, hot=0.05), dose=2.0, dtype=np.uint16, seed=seed)
+        for seed in SEEDS
+    ]
+    defects = movies[0].defects.outliers
+    fits = [OutlierFilter.fit(movie.frames, defects=defects) for movie in movies]
+    # Nor do they where one was fitted and used for both.
+    for one, other in ((fits[0], fits[1]), (fits[0], fits[0])):
+        drawn = [
+            np.stack([fit(frame, index)[defects] for index, frame in enumerate(movie.frames)])
+            for fit, movie in zip((one, other), movies, strict=True)
+        ]
+        assert abs(np.corrcoef(drawn[0].ravel(), drawn[1].ravel())[0, 1]) < 0.05
+    again = OutlierFilter.fit(movies[0].frames, defects=defects)
+    np.testing.assert_array_equal(again(movies[0].frames[3], 3), fits[0](movies[0].frames[3], 3))
+
+
+def test_a_description_of_the_first_version_is_replayed():
+    """It knew neither levels of frames, nor a pedestal, nor warnings."""
+    movie = simulate(1, 6)
+    description = OutlierFilter.fit(movie.frames).describe()
+    new = rebuild(description)
+    del description["warnings"], description["replacement"]["levels"]
+    del description["replacement"]["pedestal"]
+    old = rebuild(description)
+    assert old.warnings == ()
+    # Its draws are the same in any frame with that index.
+    assert old(np.zeros(SHAPE, np.uint16), 2).sum() > 0
+    assert new(np.zeros(SHAPE, np.uint16), 2).sum() == 0
+
+
+def test_all_is_well_where_it_is():
+    for seed in SEEDS:
+        assert OutlierFilter.fit(simulate(seed).frames).warnings == ()
+
+
+def test_a_fixed_pattern_is_said():
+    movie = simulate(1, pixel=0.1)
+    assert any("gain reference" in said for said in OutlierFilter.fit(movie.frames).warnings)
+    gain = movie.camera.gain_reference**movie.gamma
+    assert OutlierFilter.fit(movie.frames, gain=gain).warnings == ()
