@@ -7,7 +7,7 @@ drifts and blurs (preprint doi:10.1101/116533, section 4, step 1).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,11 @@ class SummedCounts:
             if usual.any():
                 mean = float(total[::step][usual].mean()) / shape[0]
                 shown = FrameStatistics.of(movie, usual, step, mean, factor, pedestal)
+                level = values if factor is None else total[::step]
+                if pedestal is None and np.mean(level < shape[0] * shown.pedestal) > 0.1:
+                    # It is not the same in all pixels.
+                    shown = FrameStatistics.of(movie, usual, step, mean, factor, 0.0)
+                    shown = replace(shown, pedestal_is_unknown=True)
         if shown.unlike:
             total = _without(total, movie, shown.unlike)
             if where.size:

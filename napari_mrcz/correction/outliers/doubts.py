@@ -33,8 +33,8 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
         said.append(f"{frames} left out of the fit: saturated or damaged, unlike the others.")
     if counts.pedestal_is_unknown:
         said.append(
-            "The frames seem to have a pedestal (counts without electrons), which cannot be "
-            "measured from fewer than three frames: give it."
+            "The frames seem to have a pedestal (counts without electrons) that could not be "
+            "measured: give it, or subtract a dark reference."
         )
     return said
 

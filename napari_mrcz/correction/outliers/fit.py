@@ -60,6 +60,8 @@ class DistributionFit:
         """Fit the model to the places of pixels."""
         counted = np.zeros_like(scale.n_pixels)
         counted[scale.counted] = scale.n_pixels[scale.counted]
+        code, number = scale.empty
+        counted[code] -= number
         n_pixels = int(counted.sum())
         below = np.concatenate([[0], np.cumsum(counted)])[scale.edges]
         cdf = below / max(1, n_pixels)

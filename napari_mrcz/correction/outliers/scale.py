@@ -84,6 +84,9 @@ class PixelScale:
         Centre and standard deviation, in units of `places`, if there was nothing but noise.
     origin, unit : float
         Electrons of a pixel at place 0, and those from there to place 1, of a typical pixel.
+    empty : tuple of int
+        The code of pixels outside the beam, which have no part in the histogram, and how many
+        there are.
     n_spots : int
         Spots that are bright in a few frames only, which are no outliers.
     structured : float
@@ -99,6 +102,7 @@ class PixelScale:
     start: tuple[float, float]
     origin: float
     unit: float
+    empty: tuple[int, int] = (0, 0)
     n_spots: int = 0
     structured: float = 0.0
 
@@ -207,16 +211,26 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     if not structure.is_none:
         n_pixels = np.bincount(codes.reshape(-1), minlength=_CODES)
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
-    n_pixels[_ZERO] -= min(n_empty, int(n_pixels[_ZERO]))
-    n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, course)
+    n_empty = min(n_empty, int(n_pixels[_ZERO]))
+    n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, n_empty, course)
     places = (np.arange(_CODES) - float(_ZERO)) / _STEPS
     edges, dose = _whole_electrons(max(background.typical, 1e-3))
     counted, start = slice(0, _CODES), (0.0, 1.0)
     mean = max(background.typical, 0.0)
     return PixelScale(
-        codes, places, n_pixels, counted, edges, dose, start, mean, mean**0.5, n_spots,
-        structure.share,
-    )  # fmt: skip
+        codes=codes,
+        places=places,
+        n_pixels=n_pixels,
+        counted=counted,
+        edges=edges,
+        dose=dose,
+        start=start,
+        origin=mean,
+        unit=mean**0.5,
+        empty=(_ZERO, n_empty),
+        n_spots=n_spots,
+        structured=structure.share,
+    )
 
 
 def poisson_deviate(counted: Any, expected: Any) -> Any:
@@ -257,6 +271,7 @@ def _judge_suspects(
     structure: Structure,
     codes: Codes,
     n_pixels: npt.NDArray[np.int64],
+    n_empty: int,
     course: Course | None,
 ) -> int:
     """Renew, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
@@ -264,7 +279,9 @@ def _judge_suspects(
     What they should have counted tell those of their neighbours that are not beyond. Returns how
     many spots are bright in a few frames only.
     """
-    cumulated = np.cumsum(n_pixels)
+    lit = n_pixels.copy()
+    lit[_ZERO] -= n_empty
+    cumulated = np.cumsum(lit)
     low, middle, high = np.searchsorted(cumulated, np.array([0.1587, 0.5, 0.8413]) * cumulated[-1])
     reach = int(max(3 * (high - low) / 2, 3 * _STEPS / 4))
     first, last = max(0, middle - reach), middle + reach + 1

@@ -249,7 +249,7 @@ class Suspects:
             known = found = self.pixels[some]
             for _ in range(_NARROW):
                 near, number = np.unique(self._around(found), return_counts=True)
-                new = ~np.isin(near, known)
+                new = ~np.isin(near, known) & ~np.isin(near, counts.defects)
                 near, number = near[new], number[new]
                 value = counts.raw(near) / counts.per_electron
                 inside = (number > 1) & (value > between) | (value > limit)
