@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
 
-__all__ = ["angstroms", "kilovolts", "plausible"]
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["angstroms", "kilovolts", "plausible", "size_zyx"]
 
 # In Å. A scanner's dots per centimetre are none.
 _PLAUSIBLE = (0.01, 1000.0)
@@ -56,3 +62,26 @@ def kilovolts(voltage: float, unit: str = "") -> float:
     if unit.lower().startswith("v") or (not unit and voltage > most):
         voltage /= 1000
     return voltage if least <= voltage <= most else 0.0
+
+
+def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
+    """Return a pixel size as (z, y, x) in Å.
+
+    Parameters
+    ----------
+    pixel_size : float or sequence of float
+        One number for all axes, (y, x) with z unknown, or (z, y, x).
+
+    Raises
+    ------
+    ValueError
+        If it is none of these, negative or not finite.
+    """
+    sizes = np.atleast_1d(np.asarray(pixel_size, np.float64)).tolist()
+    if len(sizes) == 1:
+        sizes = sizes * 3
+    elif len(sizes) == 2:
+        sizes = [0.0, *sizes]
+    if len(sizes) != 3 or not all(np.isfinite(s) and s >= 0 for s in sizes):
+        raise ValueError(f"pixel size {pixel_size!r} is no size, (y, x) or (z, y, x) in Å")
+    return sizes[0], sizes[1], sizes[2]

@@ -264,9 +264,10 @@ def _working_nbytes(block_nbytes: int, frame_nbytes: int) -> int:
     """Return what blosc and its codec allocate at most, in all threads of their own."""
     block = min(block_nbytes, frame_nbytes)
     # In the main thread numcodecs lets blosc use threads of its own, each with its stack.
-    each, threads = _PER_BLOCK * block + _CONTEXT_NBYTES, 1
-    if threading.current_thread() is threading.main_thread():
-        threads = max(1, min(_internal_threads(), frame_nbytes // max(1, block)))
+    each, threads = _PER_BLOCK * block + _CONTEXT_NBYTES, frame_nbytes // max(1, block)
+    if threads > 1:
+        alone = threading.current_thread() is not threading.main_thread()
+        threads = 1 if alone else min(_internal_threads(), threads)
     return threads * (each + _STACK_NBYTES) if threads > 1 else each
 
 

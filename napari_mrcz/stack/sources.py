@@ -20,6 +20,7 @@ __all__ = [
     "CorrectedSource",
     "Correction",
     "FlattenedArray",
+    "FrameMaker",
     "FrameSource",
     "JoinedSource",
     "SelectedSource",
@@ -165,8 +166,11 @@ class CachedSource:
         return out
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Give part of a frame."""
-        return self._source.read_window(frame, window)
+        """Return part of a frame, copied from the whole one if that is there."""
+        cached = self._peek(frame) if self._peek is not None else None
+        if cached is None:
+            return self._source.read_window(frame, window)
+        return np.array(cached[window])  # a view would keep the whole frame in memory
 
     def close(self) -> None:
         """Let the file go."""
@@ -394,3 +398,25 @@ def _index(places: int | range) -> int | slice:
         return places
     # A range that counts down to the first place ends before it, which a slice calls None.
     return slice(places.start, places.stop if places.stop >= 0 else None, places.step)
+
+
+class FrameMaker:
+    """Reads one frame when called; its shape and dtype are known before."""
+
+    def __init__(self, source: FrameSource, index: int) -> None:
+        self._source = source
+        self._index = index
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return self._source.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return self._source.dtype
+
+    def __call__(self) -> Frame:
+        """Return the frame."""
+        return self._source.read_frame(self._index)

@@ -22,12 +22,14 @@ from napari_mrcz.stack.sources import (
     CachedSource,
     CorrectedSource,
     Correction,
+    FrameMaker,
     FrameSource,
     JoinedSource,
     SelectedSource,
 )
 from napari_mrcz.summing import sum_dtype, sum_frames
 from napari_mrcz.threads import in_order, processors
+from napari_mrcz.units import size_zyx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,6 +88,7 @@ class Stack:
             nbytes=cache_nbytes,
             close=source.close,
         )
+        self._frames = CachedSource(source, self._cache.peek)
         self._sum: Frame | None = None
         self._sum_lock = threading.Lock()
 
@@ -220,15 +223,12 @@ class Stack:
         if isinstance(frames, int):
             if whole:
                 return self._cache.get(frames)
-            cached = self._cache.peek(frames)
-            if cached is not None:
-                return np.array(cached[window])  # a view would keep the whole frame in memory
-            return self._source.read_window(frames, window)
+            return self._frames.read_window(frames, window)
         if whole:
             if len(frames) == 1:
                 return self._cache.get(frames[0])[None]
-            return self._read_frames(frames)
-        return self._read_windows(frames, window)
+            return self._read(frames)
+        return self._read(frames, window)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Frame:
         """Decode all frames, several at once.
@@ -240,7 +240,7 @@ class Stack:
         """
         if copy is False:
             raise ValueError("a lazy stack can only be made an array by decoding it")
-        frames = self._read_frames(range(len(self)))
+        frames = self._read(range(len(self)))
         return frames if dtype is None else frames.astype(dtype, copy=False)
 
     def __enter__(self) -> Stack:
@@ -282,7 +282,7 @@ class Stack:
             raise TypeError(f"{said}, which {type(correction).__name__!r} has not")
         step = dict(correction.describe())
         description = replace(self._description, history=(*self.history, step))
-        source = CorrectedSource(CachedSource(self._source, self._cache.peek), correction)
+        source = CorrectedSource(self._frames, correction)
         if source.shape != self.shape:
             description = replace(description, start=(0, 0, 0))
         return self._with(source, description)
@@ -428,94 +428,35 @@ class Stack:
 
         What is read so does not pass through the cache.
         """
-        return (_FrameMaker(self._source, index) for index in range(len(self)))
+        return (FrameMaker(self._source, index) for index in range(len(self)))
 
     def _with(self, source: FrameSource, description: Description) -> Stack:
         return Stack(source, description, self._header, **self._caching)
 
-    def _read_frames(self, frames: Sequence[int]) -> Frame:
-        out = self._new_array(len(frames), self.shape[1:])
-
-        def read(position: int) -> None:
-            cached = self._cache.peek(frames[position])
-            if cached is None:
-                self._source.read_frame(frames[position], out[position])
-            else:
-                out[position] = cached
-
-        _in_threads(read, len(frames), self.nbytes // len(self))
-        return out
-
-    def _read_windows(self, frames: Sequence[int], window: tuple[Any, ...]) -> Frame:
-        shape = np.broadcast_to(False, self.shape[1:])[window].shape
-        out = self._new_array(len(frames), shape)
-
-        def read(position: int) -> None:
-            cached = self._cache.peek(frames[position])
-            if cached is None:
-                out[position] = self._source.read_window(frames[position], window)
-            else:
-                out[position] = cached[window]
-
-        _in_threads(read, len(frames), self.nbytes // len(self))
-        return out
-
-    def _new_array(self, frames: int, shape: tuple[int, ...]) -> Frame:
+    def _read(self, frames: Sequence[int], window: tuple[Any, ...] | None = None) -> Frame:
+        """Read frames, or windows of them, several at once."""
+        shape = self.shape[1:]
+        if window is not None:
+            shape = np.broadcast_to(False, shape)[window].shape
         advice = "Take frames one by one (`for frame in stack`), parts (`select`) or `to_dask()`"
-        what = f"{frames} frames of {' x '.join(map(str, shape))} {self.dtype}"
-        return new_array((frames, *shape), self.dtype, self.path, what, advice)
+        what = f"{len(frames)} frames of {' x '.join(map(str, shape))} {self.dtype}"
+        out = new_array((len(frames), *shape), self.dtype, self.path, what, advice)
 
+        def read(position: int) -> None:
+            if window is None:
+                self._frames.read_frame(frames[position], out[position])
+            else:
+                out[position] = self._frames.read_window(frames[position], window)
 
-class _FrameMaker:
-    """Reads one frame when called; its shape and dtype are known before."""
-
-    def __init__(self, source: FrameSource, index: int) -> None:
-        self._source = source
-        self._index = index
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self._source.shape[1:]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._source.dtype
-
-    def __call__(self) -> Frame:
-        return self._source.read_frame(self._index)
-
-
-def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
-    """Give a pixel size as (z, y, x) in Å.
-
-    Parameters
-    ----------
-    pixel_size : float or sequence of float
-        One number for all axes, (y, x) with z unknown, or (z, y, x).
-
-    Raises
-    ------
-    ValueError
-        If it is none of these, negative or not finite.
-    """
-    sizes = np.atleast_1d(np.asarray(pixel_size, np.float64)).tolist()
-    if len(sizes) == 1:
-        sizes = sizes * 3
-    elif len(sizes) == 2:
-        sizes = [0.0, *sizes]
-    if len(sizes) != 3 or not all(np.isfinite(s) and s >= 0 for s in sizes):
-        raise ValueError(f"pixel size {pixel_size!r} is no size, (y, x) or (z, y, x) in Å")
-    return sizes[0], sizes[1], sizes[2]
+        threads = max(1, min(len(frames), processors()))
+        nbytes = self.nbytes // len(self)
+        with in_order(read, range(len(frames)), threads, "napari-mrcz-read", nbytes=nbytes) as done:
+            for _ in done:
+                pass
+        return out
 
 
 def _unpickled(
     source: FrameSource, description: Description, header: Header | None, caching: dict[str, Any]
 ) -> Stack:
     return Stack(source, description, header, **caching)
-
-
-def _in_threads(work: Callable[[int], None], count: int, nbytes: int) -> None:
-    threads = max(1, min(count, processors()))
-    with in_order(work, range(count), threads, "napari-mrcz-read", nbytes=nbytes) as done:
-        for _ in done:
-            pass
