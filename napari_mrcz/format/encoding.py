@@ -2,7 +2,7 @@
 
 Counted frames of few electrons compress best with bitshuffle, those of many without a filter, and
 both better in 1 MB blocks than in `mrcz`'s 64 kB, by an encoder that looks for no repeats (see
-`counts`); frames with repeats, such as volumes, by blosc's own: so each is tried on a sample.
+`count_encoding`); frames with repeats, such as volumes, by blosc's own: so each is tried on a sample.
 Shannon's bound says how much is left to gain.
 """
 
