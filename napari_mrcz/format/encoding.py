@@ -2,8 +2,8 @@
 
 Counted frames of few electrons compress best with bitshuffle, those of many without a filter, and
 both better in 1 MB blocks than in `mrcz`'s 64 kB, by an encoder that looks for no repeats (see
-`count_encoding`); frames with repeats, such as volumes, by blosc's own: so each is tried on a sample.
-Shannon's bound says how much is left to gain.
+`count_encoding`); frames with repeats, such as volumes, by blosc's own: so each is tried on a
+sample. Shannon's bound says how much is left to gain.
 """
 
 from __future__ import annotations
