@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mrcfile.dtypes
@@ -162,6 +163,10 @@ class ExtendedHeader:
         ValueError
             If it is of a known kind but cannot be decoded; says why.
         """
+        return self._content
+
+    @cached_property
+    def _content(self) -> Any:
         kind = self.decoded_as
         if kind == "json":
             return decode_json(self.data)
