@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.outliers.frames import frame_reader
-from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
@@ -60,6 +59,6 @@ def read_course(
         level = flat[ordinary].astype(np.float64) - counts.pedestal
         return own, float(level.sum()) / whole
 
-    with in_order(work, chosen.tolist(), processors(), "napari-mrcz-outliers") as found:
-        values, share = zip(*found, strict=True)
+    # One after the other, as in `frames`: several at a time would take their memory.
+    values, share = zip(*map(work, chosen.tolist()), strict=True)
     return np.stack(values), np.maximum(np.array(share), 0)

@@ -145,8 +145,8 @@ class _Rows:
 
     def read(self, indices: list[int]) -> dict[int, npt.NDArray[np.float64]]:
         """Return those of some frames, by index."""
-        with in_order(self.values, indices, processors(), "napari-mrcz-outliers") as values:
-            return dict(zip(indices, values, strict=True))
+        # One after the other: several at a time would take memory for a few frames' time.
+        return {index: self.values(index) for index in indices}
 
     def values(self, index: int) -> npt.NDArray[np.float64]:
         """Return those of one frame."""
