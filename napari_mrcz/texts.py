@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MINUS",
     "block_text",
+    "counted",
     "error_text",
     "failure_text",
     "listed",
@@ -50,6 +51,11 @@ def failure_text(error: BaseException) -> str:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror}"
     return str(error) or type(error).__name__
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: "1 frame", "2 frames"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def listed(items: Sequence[object], most: int = 10, separator: str = ", ") -> str:

@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from napari_mrcz.doctor.finding import Finding
 from napari_mrcz.format.extended import microscope_settings
-from napari_mrcz.format.header import CODEC_NAMES, holds_volume
+from napari_mrcz.format.header import (
+    CODEC_NAMES,
+    LARGEST_PIXEL,
+    SMALLEST_PIXEL,
+    SPACE_GROUPS,
+    VOLUME_STACKS,
+    holds_volume,
+)
+from napari_mrcz.format.header_reading import MOST_SAMPLES
+from napari_mrcz.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,12 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_geometry"]
 
-# Atoms are 1 Å apart; nobody records a movie with pixels of a tenth of a millimetre.
-_SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-3, 1e6
-_MOST_SAMPLES = 2**24
 _IMAGES, _VOLUME = 0, 1
-_SPACE_GROUPS = range(231)
-_VOLUME_STACK = range(401, 631)
 _CUT = "Save it anew, cut into the volumes that it holds"
 _AXES = [1, 2, 3]
 
@@ -44,7 +48,7 @@ def _frames(patient: Patient) -> Iterator[Finding]:
     there, announced = patient.header.nz, patient.announced
     if there == announced:
         return
-    sentence = f"The file has {_counted(there)}, where the header speaks of {announced}."
+    sentence = f"The file has {counted(there, 'frame')}, where the header speaks of {announced}."
     if there > announced:
         sentence += " Other programs do not see those that are more."
     if there < announced:
@@ -75,7 +79,7 @@ def _sampling(patient: Patient) -> Iterator[Finding]:
         return  # MODE goes with them
     # `mrcz` before 0.5 wrote sizes here: by its label, other numbers are not believed.
     old = header.mrcz_version is not None and header.mrcz_version < (0, 5, 0)
-    wrong = min(found) < 0 or max(found) > _MOST_SAMPLES
+    wrong = min(found) < 0 or max(found) > MOST_SAMPLES
     wrong |= old and any(found) and found != (*sizes[:2], patient.announced)
     why = "Programs divide the cell by them to get the pixel size."
     if header.codec:
@@ -90,7 +94,7 @@ def _sampling(patient: Patient) -> Iterator[Finding]:
             "In a stack of images MZ is 1; by another number, programs take the frames for the "
             "sections of a volume."
         )
-    if wrong and group in _VOLUME_STACK:
+    if wrong and group in VOLUME_STACKS:
         yield Finding("MX MY MZ", why, _joined(found), _CUT)
     elif wrong:
         yield Finding("MX MY MZ", why, _joined(found), _joined(proposed), {"m": proposed})
@@ -103,7 +107,7 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
     stated = [float(c) for c in patient.record["cell"]]
     odd = [c for c in stated if not np.isfinite(c) or c < 0 or 0 < c <= 1e-6]
     sizes = (x, y, z) if header.is_volume else (x, y)
-    extreme = any(s and not _SMALLEST_PIXEL <= s <= _LARGEST_PIXEL for s in sizes)
+    extreme = any(s and not SMALLEST_PIXEL <= s <= LARGEST_PIXEL for s in sizes)
     unknown = not all(sizes)
     if not (odd or extreme or unknown):
         return
@@ -122,7 +126,7 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
         yield Finding("pixel size", sentence, found, proposed, {"pixel_size": new})
     elif odd or extreme:
         # What can be true of it is kept.
-        kept = [s if _SMALLEST_PIXEL <= s <= _LARGEST_PIXEL else 0.0 for s in (z, y, x)]
+        kept = [s if SMALLEST_PIXEL <= s <= LARGEST_PIXEL else 0.0 for s in (z, y, x)]
         proposed = f"{kept[2]:g} × {kept[1]:g} Å" if all(kept[1:]) else "unknown (0)"
         yield Finding("pixel size", sentence, found, proposed, {"pixel_size": tuple(kept)})
     else:
@@ -151,10 +155,10 @@ def _space_group(patient: Patient) -> Iterator[Finding]:
     header, found = patient.header, int(patient.record["ispg"])
     depth = int(patient.record["m"][2])
     names = {_IMAGES: "0, a stack of images", _VOLUME: "1, a volume"}
-    if found in _VOLUME_STACK and not header.codec and depth > 0 and header.nz % depth:
+    if found in VOLUME_STACKS and not header.codec and depth > 0 and header.nz % depth:
         why = "A stack of volumes has a whole number of them: NZ sections in all, MZ a volume."
         yield Finding("ISPG", why, f"{found}, NZ {header.nz}, MZ {depth}", _CUT)
-    elif found not in _SPACE_GROUPS and found not in _VOLUME_STACK:
+    elif found not in SPACE_GROUPS and found not in VOLUME_STACKS:
         why = "It is 0 for a stack of images, 1 for a volume, 401 for a stack of volumes."
         shape = (header.nz, header.ny, header.nx)
         volume = holds_volume(_IMAGES, depth, shape, patient.path, header.labels)
@@ -171,7 +175,7 @@ def _space_group(patient: Patient) -> Iterator[Finding]:
 def _group(patient: Patient) -> int:
     """Return the space group, that of images where there is no such group."""
     found = int(patient.record["ispg"])
-    return found if found in _SPACE_GROUPS or found in _VOLUME_STACK else _IMAGES
+    return found if found in SPACE_GROUPS or found in VOLUME_STACKS else _IMAGES
 
 
 def _extended_nbytes(patient: Patient) -> Iterator[Finding]:
@@ -192,10 +196,6 @@ def _surplus(patient: Patient) -> Iterator[Finding]:
     why = f"{surplus} bytes after the last frame are spoken of nowhere in the header."
     proposed = "Compare the frames with the original; other programs take no harm"
     yield Finding("file length", why, f"{patient.nbytes} bytes", proposed)
-
-
-def _counted(frames: int) -> str:
-    return "1 frame" if frames == 1 else f"{frames} frames"
 
 
 def _triple(values: npt.NDArray[np.int32]) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ import mrcfile.dtypes
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.format.header import LARGEST_PIXEL, SMALLEST_PIXEL
 from napari_mrcz.format.metadata import decode_json
 
 __all__ = [
@@ -66,7 +67,6 @@ _SERIAL_EM = {
 _LONGEST_SCAN = 2**18
 
 _METRE, _KILOVOLT = 1e10, 1e-3
-_SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-3, 1e6
 _LOWEST_VOLTAGE, _HIGHEST_VOLTAGE = 1.0, 5000.0
 
 
@@ -271,7 +271,7 @@ def microscope_settings(kind: str, content: Any) -> tuple[tuple[float, float] | 
     names = ("Pixel size Y", "Pixel size X") if kind in _FEI else ("pixel_size", "pixel_size")
     y, x = (float(f"{float(record.get(name, 0.0)) * _METRE:.6g}") for name in names)
     voltage = float(record.get("HT" if kind in _FEI else "ht", 0.0)) * _KILOVOLT
-    known = all(_SMALLEST_PIXEL <= size <= _LARGEST_PIXEL for size in (y, x))
+    known = all(SMALLEST_PIXEL <= size <= LARGEST_PIXEL for size in (y, x))
     believable = _LOWEST_VOLTAGE <= voltage <= _HIGHEST_VOLTAGE
     return (y, x) if known else None, float(f"{voltage:.6g}") if believable else 0.0
 

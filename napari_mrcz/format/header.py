@@ -26,6 +26,10 @@ __all__ = [
     "EXTRA_WORDS",
     "HEADER_DTYPE",
     "HEADER_NBYTES",
+    "LARGEST_PIXEL",
+    "SMALLEST_PIXEL",
+    "SPACE_GROUPS",
+    "VOLUME_STACKS",
     "Header",
     "Triple",
     "along_axes",
@@ -90,8 +94,10 @@ EXTRA_WORDS = (
 )
 
 _MRCZ_LABEL = re.compile(r"MRCZ\s*(\d+)\.(\d+)\.(\d+)")
-_CRYSTALS_AND_VOLUMES = range(1, 231)
-_VOLUME_STACKS = range(401, 631)
+SPACE_GROUPS, VOLUME_STACKS = range(231), range(401, 631)
+"""Of ISPG: 0 for images, 1 for a volume, a crystal's group; stacks of volumes."""
+SMALLEST_PIXEL, LARGEST_PIXEL = 1e-3, 1e6
+"""In Å. Atoms are 1 Å apart; nobody records a movie with pixels of a tenth of a millimetre."""
 # The label of IMOD's program `tilt`, which stays with what is made of its result.
 _TOMOGRAM = "tomographic reconstruction"
 
@@ -228,7 +234,7 @@ class Header:
     @property
     def is_volume_stack(self) -> bool:
         """The space group is that of a stack of volumes."""
-        return self.ispg in _VOLUME_STACKS
+        return self.ispg in VOLUME_STACKS
 
     @property
     def mrcz_version(self) -> tuple[int, int, int] | None:
@@ -272,7 +278,7 @@ def holds_volume(
         The header's.
     """
     if ispg:
-        return ispg in _CRYSTALS_AND_VOLUMES or ispg in _VOLUME_STACKS
+        return ispg in SPACE_GROUPS or ispg in VOLUME_STACKS
     if shape[0] < 2 or depth != shape[0]:
         return False
     return (

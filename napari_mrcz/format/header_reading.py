@@ -29,13 +29,13 @@ from napari_mrcz.format.modes import DTYPE_OF_MODE
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["IMOD_STAMP", "labels_of", "parse_header", "pixel_size_of", "setting_of"]
+__all__ = ["IMOD_STAMP", "MOST_SAMPLES", "labels_of", "parse_header", "pixel_size_of", "setting_of"]
 
 IMOD_STAMP = 1146047817
 _UNSUPPORTED_COMPLEX_INT16 = 3
 # Above these, a number is no size or sampling of anything that was ever recorded.
 _MOST_PIXELS = 2**40
-_MOST_SAMPLES = 2**24
+MOST_SAMPLES = 2**24
 # An angstrom length below this is an integer that was written into a float field (1.4e-45).
 _SMALLEST_CELL = 1e-6
 _FLOAT32_STEP = 2.0**-23
@@ -198,7 +198,7 @@ def _sampling(both: _BothOrders, version: tuple[int, int, int] | None) -> tuple[
     if version is not None and version < (0, 5, 0) and any((mx, my, mz)):
         both.note("MX MY MZ ignored: mrcz before 0.5 writes the sizes there")
         return 0, 0, 0
-    if min(mx, my, mz) < 0 or max(mx, my, mz) > _MOST_SAMPLES:
+    if min(mx, my, mz) < 0 or max(mx, my, mz) > MOST_SAMPLES:
         both.note(f"MX MY MZ ignored: {mx} {my} {mz} cannot be a sampling")
         return 0, 0, 0
     return mx, my, mz

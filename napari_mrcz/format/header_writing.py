@@ -12,6 +12,8 @@ from napari_mrcz.format.header import (
     EXTRA_WORDS,
     HEADER_DTYPE,
     HEADER_NBYTES,
+    SPACE_GROUPS,
+    VOLUME_STACKS,
     Header,
     header_dtype,
     holds_volume,
@@ -158,8 +160,8 @@ def _set_cell(
     if source is None:
         return
     group, shape = int(source["ispg"]), (nz, ny, nx)
-    stacks = 401 <= group <= 630
-    known = 0 <= group <= 230 or stacks
+    stacks = group in VOLUME_STACKS
+    known = group in SPACE_GROUPS or stacks
     if known and stacks == (volumes is not None):
         if holds_volume(group, depth, shape, path, description.labels) == volume:
             record["ispg"] = group

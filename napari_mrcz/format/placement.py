@@ -21,6 +21,7 @@ from napari_mrcz.format.extended import LARGEST_EXTENDED, json_nbytes, record_nb
 from napari_mrcz.format.footer import EvenFrames
 from napari_mrcz.format.header import CODEC_NAMES, HEADER_NBYTES, Header, holds_volume
 from napari_mrcz.format.header_reading import pixel_size_of
+from napari_mrcz.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,8 +243,8 @@ def _of_chain(
     announced = max(count, header.nz)
     if count > header.nz:
         warn(
-            f"{_counted(count)} follow one another, where the header speaks of {header.nz} (NZ); "
-            "all are read"
+            f"{counted(count, 'frame')} follow one another, where the header speaks of {header.nz} "
+            "(NZ); all are read"
         )
     if count >= header.nz and chain.stop < end:
         rest = f"{end - chain.stop} bytes after the last frame are"
@@ -290,8 +291,8 @@ def _plain(
         count, rest = header.nz, 0 if footer_lost else surplus
     elif count > header.nz and (header.nz < 1 or not rest):
         warn(
-            f"{_counted(count)} fill the file, where the header speaks of {header.nz} (NZ); all "
-            "are read"
+            f"{counted(count, 'frame')} fill the file, where the header speaks of {header.nz} "
+            "(NZ); all are read"
         )
     elif count >= header.nz:
         count, rest = header.nz, surplus
@@ -438,7 +439,3 @@ def _check_nsymbt(file: RandomAccessFile, header: Header) -> None:
         offset=92,
         advice="The file is damaged or not an MRC file",
     )
-
-
-def _counted(frames: int) -> str:
-    return "1 frame" if frames == 1 else f"{frames} frames"

@@ -20,7 +20,7 @@ from napari_mrcz.format.metadata import value_at
 from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.texts import listed
+from napari_mrcz.texts import counted, listed
 from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _opened(file: RandomAccessFile) -> Stack:
         advice = "Frames of two axes with one number per pixel are read"
         raise MrczError(path, f"its pixels are {movie}", advice=advice)
     if others := [str(other) for other in wanted if other is not movie]:
-        count = "1 further object" if len(others) == 1 else f"{len(others)} further objects"
+        count = counted(len(others), "further object")
         found = f"{count} in the file beside {movie}, not read: {listed(others, separator='; ')}"
         warn(f"{path}: {found}")
     if (surplus := movie.pixels.nbytes - movie.nbytes) > 0:

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_mrcz.correction import estimate_gain
 from napari_mrcz.references import read_reference
+from napari_mrcz.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,7 +126,7 @@ def estimate_reference(stacks: Sequence[Stack], report: Report) -> Reference:
             stage = f"Movie {number} of {len(stacks)}: summing frame"
             yield stack.sum(progress=partial(report, stage))
 
-    movies = "1 movie" if len(stacks) == 1 else f"{len(stacks)} movies"
+    movies = counted(len(stacks), "movie")
     return _seen(Reference(f"gain of {movies}", estimate_gain(sums())))
 
 

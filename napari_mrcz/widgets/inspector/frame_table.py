@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.texts import size_text
+from napari_mrcz.texts import counted, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ class FrameTable:
     def summary(self) -> str:
         """Give all frames in a sentence or two."""
         count, stored = len(self), float(self.sizes.astype(np.float64).sum())
-        frames = "1 frame" if count == 1 else f"{count} frames"
+        frames = counted(count, "frame")
         if not self.compressed:
             said = f"{frames}, not compressed: {size_text(self.frame_nbytes)} each."
         else:
