@@ -339,12 +339,25 @@ def test_a_manifest_is_whole_after_an_interrupt(napari_mrcz, tree, tmp_path, mon
 
 
 def test_another_table_is_not_taken_for_a_manifest(napari_mrcz, tree, tmp_path):
-    command = ("compress", tree, "-o", tmp_path / "out", "--skip-existing", "--manifest")
-    for name, status in (("m.csv", 1), ("m.jsonl", 1), ("m.txt", 2)):
-        (tmp_path / name).write_text("mine\n")
-        assert napari_mrcz(*command, tmp_path / name).status == status
-        assert (tmp_path / name).read_text() == "mine\n"
+    for how in ("--skip-existing", "--overwrite"):
+        command = ("compress", tree, "-o", tmp_path / "out", how, "--manifest")
+        for name, status in (("m.csv", 1), ("m.jsonl", 1), ("m.txt", 2)):
+            (tmp_path / name).write_text("mine\n")
+            assert napari_mrcz(*command, tmp_path / name).status == status
+            assert (tmp_path / name).read_text() == "mine\n"
     assert not any((tmp_path / "out").rglob("*.mrcz"))
+
+
+@pytest.mark.parametrize("option", ["--log", "--manifest"])
+@pytest.mark.parametrize("name", ["link.csv", "a.mrc"])
+def test_a_movie_is_no_log_and_no_manifest(napari_mrcz, tmp_path, option, name):
+    movie = tmp_path / "a.mrc"
+    nm.write(movie, np.zeros((2, 4, 5), np.int8))
+    (tmp_path / "link.csv").symlink_to(movie)
+    before = movie.read_bytes()
+    ran = napari_mrcz("compress", movie, "--overwrite", option, tmp_path / name)
+    assert ran.status in (1, 2)
+    assert movie.read_bytes() == before
 
 
 @pytest.mark.parametrize("command", ["compress", "verify", "correct", "repair"])

@@ -57,7 +57,8 @@ def recorded(
     Raises
     ------
     MrczError
-        If it exists and may not be replaced, or cannot be written or continued.
+        If it exists and may not be replaced, is another file than such a table, or cannot be
+        written or continued.
     """
     if path is None:
         yield lambda outcome: outcome
@@ -65,10 +66,11 @@ def recorded(
     from napari_mrcz.format.atomic import AtomicFile, check_target
 
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    if continued and path.exists():
-        rows = {(row["source"], row["target"]): row for row in _read(path)}
-    else:
+    if not continued:
         check_target(path, overwrite=overwrite)
+    there = _read(path) if path.exists() and path.stat().st_size else []
+    if continued:
+        rows = {(row["source"], row["target"]): row for row in there}
     AtomicFile(path, overwrite=True).discard()  # the folder may be read-only
     last = time.monotonic()
 

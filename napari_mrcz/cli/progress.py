@@ -13,9 +13,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, without_packing
 from napari_mrcz.texts import failure_text, printable, size_text
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _console: Any = None
 # Where all that is said goes, too, and whether only problems are shown.
 _log: Any = None
 _quiet = False
+_HEAD_NBYTES = 1024
 
 
 @contextmanager
@@ -64,7 +66,7 @@ def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
     global _log, _quiet
     before = _log, _quiet
     try:
-        opened = nullcontext() if log is None else log.open("a", encoding="utf-8", errors="replace")
+        opened = nullcontext() if log is None else _opened_log(log)
     except OSError as error:
         raise MrczError(log, f"cannot be opened: {failure_text(error)}") from error
     with opened as _log:
@@ -82,6 +84,24 @@ def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
             raise
         finally:
             _log, _quiet = before
+
+
+def _opened_log(log: Path) -> TextIO:
+    """Open a log to append to it.
+
+    Raises
+    ------
+    MrczError
+        If it is a movie, or anything else that is no text: it would be damaged.
+    """
+    name = without_packing(log.resolve()).suffix.lower()
+    if log.is_file() and log.stat().st_size:
+        with log.open("rb") as file:
+            is_text = b"\0" not in file.read(_HEAD_NBYTES)
+        if not is_text or name in (*SUFFIXES, *FOREIGN_SUFFIXES):
+            found = "is no log, but a file of another kind"
+            raise MrczError(log, found, advice="Choose another name")
+    return log.open("a", encoding="utf-8", errors="replace")
 
 
 def note(line: str) -> None:
