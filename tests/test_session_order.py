@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from command_line import CommandLine
+from foreign_files import write_tvips
 from hypothesis import given
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
 from napari_mrcz.names import natural_key
-from napari_mrcz.session.order import GIVEN, NAMES, TIMES, acquired_at, in_order
+from napari_mrcz.session.order import GIVEN, NAMES, TIMES, acquired_at, by_acquisition
 from napari_mrcz.session.order import MovieInfo as Seen
 from napari_mrcz.widgets.koma.model import movies_in
 
@@ -97,6 +98,20 @@ class TestDoors:
         assert nm.open(tmp_path / "a/movie_5.mrcz").history[-1]["order"] == GIVEN
 
 
+def test_what_is_hidden_and_later_files_of_a_recording_are_no_movies(tmp_path, run):
+    folder = tmp_path / "in"
+    for name in ("movie_1.mrc", "movie_2.mrc", ".snapshot/movie_1.mrc"):
+        write(folder / name)
+    (folder / "._movie_1.mrc").write_bytes(b"of another system")
+    frames = np.ones((4, 24, 20), np.uint16)
+    write_tvips(folder / "movie.tvips", frames, parts=2)
+    session = nm.Session(folder)
+    wanted = [str(folder / name) for name in ("movie_1.mrc", "movie_2.mrc", "movie_000.tvips")]
+    assert sorted(session.name(i) for i in range(len(session))) == sorted(wanted)
+    assert not run("compress", folder, "-o", tmp_path / "out").status
+    assert len(list((tmp_path / "out").rglob("*.mrcz"))) == len(wanted)
+
+
 class TestTimes:
     def test_they_come_before_names_in_all_doors(self, tmp_path, run):
         """The one with the lowest number was acquired last."""
@@ -159,12 +174,12 @@ class TestTimes:
 
     def test_clocks_with_and_without_a_zone_are_not_compared(self):
         looks = [Seen((2, 3, 3), False, START), Seen((2, 3, 3), False, START.replace(tzinfo=UTC))]
-        assert in_order(["b", "a"], looks) == (["a", "b"], NAMES)
+        assert by_acquisition(["b", "a"], looks) == (["a", "b"], NAMES)
 
     @given(st.permutations(range(6)), st.integers(1, 3))
     def test_movies_of_one_time_follow_their_names(self, shuffled, of_one):
         looks = [Seen((2, 3, 3), False, START - timedelta(hours=i // of_one)) for i in shuffled]
-        movies, order = in_order([f"m{i}" for i in shuffled], looks)
+        movies, order = by_acquisition([f"m{i}" for i in shuffled], looks)
         assert order == TIMES
         assert movies == [f"m{i}" for i in sorted(range(6), key=lambda i: (-(i // of_one), i))]
 

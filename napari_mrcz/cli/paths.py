@@ -110,12 +110,12 @@ def session_in(
     Returns
     -------
     movies : list of Path
-        As `napari_mrcz.session.order.in_order` sorts them.
+        As `napari_mrcz.session.order.by_acquisition` sorts them.
     order : str
         What that says of the order.
     """
     from napari_mrcz.session.movies import images_beside, looks_at
-    from napari_mrcz.session.order import GIVEN, NAMES, in_order
+    from napari_mrcz.session.order import GIVEN, NAMES, by_acquisition
 
     found, inside = _found(paths, (), [*references(recipe), *results])
     looks = looks_at(found)
@@ -123,7 +123,7 @@ def session_in(
     _tell_left(left)
     movies = [file for file in found if file not in left]
     otherwise = NAMES if movies == sorted(movies, key=natural_key) else GIVEN
-    movies, order = in_order(movies, [looks[file] for file in movies], otherwise)
+    movies, order = by_acquisition(movies, [looks[file] for file in movies], otherwise)
     if len(movies) > 1:
         say(f"order of the {len(movies)} movies: {order}")
     return movies, order

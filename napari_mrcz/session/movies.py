@@ -16,6 +16,7 @@ import numpy as np
 from napari_mrcz.names import natural_key
 from napari_mrcz.session.order import look_at
 from napari_mrcz.stack import open as open_stack
+from napari_mrcz.stack.tvips import first_part
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, with_packing, without_packing
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def movies_within(
 ) -> tuple[list[Path], list[Path]]:
     """Find the movies of a folder and of all within.
 
+    What is hidden is passed over (other systems' ``._movie.mrc``, snapshots of file servers), and
+    so are later files of a recording, which is opened with its first one.
+
     Parameters
     ----------
     folder : Path
@@ -63,12 +67,17 @@ def movies_within(
     endings = with_packing(suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES))
     other = {file.resolve() for file in besides}
     unread: list[Path] = []
-    found = []
+    found: list[Path] = []
     walk = os.walk(folder, onerror=lambda error: unread.append(Path(error.filename)))
     for inside, folders, names in walk:
-        folders[:] = [name for name in folders if Path(inside, name).resolve() not in other]
-        files = (Path(inside, name) for name in names if name.lower().endswith(endings))
-        found += [p for p in files if p.is_file() and p.resolve() not in other]
+        shown = (name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in shown if Path(inside, name).resolve() not in other]
+        for name in names:
+            path = Path(inside, name)
+            if name.startswith(".") or not name.lower().endswith(endings) or not path.is_file():
+                continue
+            if path.resolve() not in other and first_part(path) is None:
+                found.append(path)
     return sorted(found, key=natural_key), sorted(unread, key=natural_key)
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "Dated",
     "MovieInfo",
     "acquired_at",
-    "in_order",
+    "by_acquisition",
     "look_at",
 ]
 
@@ -96,7 +96,7 @@ def look_at(path: str | PathLike[str]) -> MovieInfo | None:
             return None
 
 
-def in_order(
+def by_acquisition(
     movies: Sequence[Movie], looks: Iterable[Dated | None], otherwise: str = NAMES
 ) -> tuple[list[Movie], str]:
     """Sort movies as they were acquired.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.session.movies import images_beside, looks_at, movies_within
-from napari_mrcz.session.order import GIVEN, in_order
+from napari_mrcz.session.order import GIVEN, by_acquisition
 from napari_mrcz.session.summaries import (
     StackSum,
     Summary,
@@ -253,7 +253,7 @@ def _movies_of(folder: Path) -> tuple[list[Path], str]:
     for path, why in left.items():
         warn(f"{path}: {why}; it is left out")
     movies = [movie for movie in movies if movie not in left]
-    return in_order(movies, [looks[movie] for movie in movies])
+    return by_acquisition(movies, [looks[movie] for movie in movies])
 
 
 class _Kept:

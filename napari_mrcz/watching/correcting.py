@@ -29,7 +29,7 @@ from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.session.koma import kept_out, too_few
-from napari_mrcz.session.order import ARRIVED, in_order
+from napari_mrcz.session.order import ARRIVED, by_acquisition
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.suffixes import without_packing
 from napari_mrcz.watching.job import Job
@@ -124,7 +124,7 @@ class Corrections:
                 return self._survey_of(movie, usable[0] if usable else None)
             usable.append(movie)
         looks = [movie.summed for movie in usable]
-        usable, self.order = in_order(usable, looks, ARRIVED)
+        usable, self.order = by_acquisition(usable, looks, ARRIVED)
         return self._complete(usable, koma.radius, koma.limit, ending=ending)
 
     def patience(self) -> float | None:

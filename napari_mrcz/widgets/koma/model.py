@@ -12,7 +12,7 @@ import numpy as np
 from napari_mrcz.names import natural_key
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
-from napari_mrcz.session.order import in_order, look_at
+from napari_mrcz.session.order import by_acquisition, look_at
 from napari_mrcz.suffixes import has_movie_suffix
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
@@ -237,7 +237,7 @@ class KomaModel:
 
 
 def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
-    """Return the movies of folders and files as they were acquired (`session.order.in_order`).
+    """Return the movies of folders and files in the order of their acquisition.
 
     What is hidden or no movie is passed over.
     """
@@ -245,7 +245,7 @@ def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
     for path in map(Path, paths):
         files = path.iterdir() if path.is_dir() else [path]
         found += [file.absolute() for file in files if _is_movie(file)]
-    ordered, _ = in_order(found, map(look_at, found))
+    ordered, _ = by_acquisition(found, map(look_at, found))
     return [Entry(path.name, str(path)) for path in ordered]
 
 
