@@ -232,7 +232,7 @@ class TestCompress:
         pytest.importorskip("distributed")
         ran = napari_mrcz("compress", folder, "--scheduler", address)
         assert ran.status == 1
-        assert f"napari-mrcz: '{address}' is no address: " in ran.err.splitlines()[-1]
+        assert f"napari-mrcz: '{address}' is not an address: " in ran.err.splitlines()[-1]
         assert "tcp://name:8786" in ran.err
 
 
@@ -284,10 +284,15 @@ class TestInfo:
     def test_says_what_is_in_a_file(self, napari_mrcz, folder):
         ran = napari_mrcz("info", folder / "packed.mrcz")
         assert ran.status == 0
-        assert "6 frames of 40 x 56 pixels, uint8, 1.2 angstrom a pixel" in ran.out
+        assert "6 frames of 40 x 56 pixels, uint8, 1.2 Å/pixel" in ran.out
         lines = [line.split() for line in ran.out.splitlines()]
         assert ["grid", "3"] in lines
         assert ["MODE", "6000", "(int8,", "zstd)"] in lines
+
+    def test_a_folder_stands_for_all_movies_within(self, napari_mrcz, folder):
+        ran = napari_mrcz("info", folder, "--json")
+        known = [json.loads(line)["path"] for line in ran.out.splitlines()]
+        assert known == [str(folder / "packed.mrcz"), str(folder / "plain.mrc")]
 
     def test_says_what_was_done_and_how_in_any_letters(self, napari_mrcz, folder):
         gain = nm.GainNormalization(np.ones(FRAMES.shape[1:], np.float32), 0.9)
@@ -516,7 +521,7 @@ def test_what_is_no_pixel_type_is_refused(napari_mrcz, folder, name):
     """By the name of the option: no file is at fault."""
     ran = napari_mrcz("compress", folder / "plain.mrc", "-o", folder / "out", "--dtype", name)
     assert ran.status == 2
-    assert f"'--dtype': {name} is no pixel type" in ran.err
+    assert f"'--dtype': {name} is not a pixel type" in ran.err
     assert not (folder / "out").exists()
 
 

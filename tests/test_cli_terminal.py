@@ -51,6 +51,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_paths_are_written_as_they_would_be_typed(folder):
+    """Results keep theirs, which other programs may read elsewhere."""
+    here = os.getcwd()
+    assert progress.from_here(f"a -> {here}/out/b: {here}/c") == "a -> out/b: c"
+    for other in (here, f"/mnt{here}/a", f"{here}-2/a"):
+        assert progress.from_here(other) == other
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -239,6 +239,24 @@ class TestReferences:
         assert f"{tmp_path / 'in' / name}: a single image" in ran.err
         assert [path.name for path in (tmp_path / "b").iterdir()] == ["movie.mrcz"]
 
+    @pytest.mark.parametrize(
+        "images",
+        [
+            {"gain.mrc": reference()},
+            {"x.mrc": reference(), "gain_2.mrc": reference(), "dark.mrc": np.zeros((9, 9), "i2")},
+        ],
+    )
+    def test_it_stays_where_no_movie_is_left(self, images, tmp_path, run):
+        """As on the day after all movies were compressed, and deleted."""
+        folder = tmp_path / "in"
+        folder.mkdir()
+        for name, image in images.items():
+            nm.write(folder / name, image)
+        ran = run("compress", folder, "-o", tmp_path / "out", "--verify", "--delete")
+        assert ran.status == 2
+        assert "no movie" in ran.err
+        assert {path.name for path in folder.iterdir()} == set(images)
+
     def test_a_session_of_sums_keeps_them_but_not_its_gain(self, tmp_path):
         for i in range(4):
             write(tmp_path / f"sum_{i}.mrc", i, n=1)

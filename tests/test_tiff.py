@@ -390,7 +390,7 @@ def test_what_serialem_says_is_kept(napari_mrcz, tmp_path):
     assert told["metadata"]["tiff"]["description"] == SERIALEM
     assert told["pixel_size"][2] == pytest.approx(1)
     text = napari_mrcz("info", path).out
-    assert "3 frames of 10 x 12 pixels, uint8, 1 angstrom a pixel" in text
+    assert "3 frames of 10 x 12 pixels, uint8, 1 Å/pixel" in text
     assert "CountRef_x_0000.dm4" in text
 
 

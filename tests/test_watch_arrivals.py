@@ -331,7 +331,7 @@ def test_what_is_said_while_watching_ends_is_not_shown():
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("gone", "-o", "out"), 1, "no folder that can be watched"),
+        (("gone", "-o", "out"), 1, "not a folder that can be watched"),
         ((".", "-o", "."), 2, "a folder of their own"),
         ((".", "-o", "out", "--delete", "--group", 2), 2, "exclude each other"),
         ((".", "-o", "out", "--timeout", 2), 2, "of a --recipe"),

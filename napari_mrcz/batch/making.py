@@ -158,7 +158,10 @@ class Making(ABC):
             exists = any(path.exists() for path in self._written())
             for path in self._written():
                 check_target(path, overwrite=self.overwrite)
-            notes = (f"{n} frames of {y} x {x}", *("would be replaced",) * exists)
+            notes = (
+                f"{n} {'frame' if n == 1 else 'frames'} of {y} x {x}",
+                *("would be replaced",) * exists,
+            )
             sizes = files.nbytes, self.estimate() if files.nbytes else 0
             return Outcome(self.source, self.target, "", *sizes, notes=notes)
 

@@ -76,7 +76,9 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
             client = Client(scheduler, timeout="10s", set_as_default=False)
         except ValueError as error:
             advice = "Write it as tcp://name:8786"
-            raise MrczError(None, f"{scheduler!r} is no address: {error}", advice=advice) from error
+            raise MrczError(
+                None, f"{scheduler!r} is not an address: {error}", advice=advice
+            ) from error
         except OSError as error:
             advice = "Start one with: dask scheduler"
             raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error

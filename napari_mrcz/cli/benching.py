@@ -55,7 +55,7 @@ def bench(
     from napari_mrcz.stack import open as open_stack
 
     if folder is not None and not folder.is_dir():
-        raise MrczError(folder, "is no folder")
+        raise MrczError(folder, "is not a folder")
     if figures is not None:
         need_matplotlib()
         figures.mkdir(parents=True, exist_ok=True)

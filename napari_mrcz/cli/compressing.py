@@ -45,7 +45,7 @@ def compress(
     *,
     how: Running,
 ) -> None:
-    """Compress MRC, TIFF, EER, DM3 or DM4 movies as MRCZ."""
+    """Compress movies as MRCZ: MRC, TIFF, EER, DM3, DM4, TVIPS or SMV."""
     from napari_mrcz.batch import Recode
 
     if delete and not verify:

@@ -88,7 +88,7 @@ def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:
 
 @recipes.command()
 def show(recipe: RecipeFile) -> None:
-    """Say what a recipe does."""
+    """Show what a recipe does, in words."""
     from napari_mrcz.recipe import Recipe
 
     for sentence in Recipe.load(recipe).sentences():
@@ -97,7 +97,7 @@ def show(recipe: RecipeFile) -> None:
 
 @recipes.command()
 def check(recipe: RecipeFile) -> None:
-    """See that a recipe can be done: its keys, its values, and the files that it names."""
+    """Check a recipe: its keys, its values, and the files that it names."""
     from napari_mrcz.defects import read_defects
     from napari_mrcz.recipe import Recipe
     from napari_mrcz.references import read_reference
@@ -121,7 +121,7 @@ def check(recipe: RecipeFile) -> None:
             write("defects: rectangles, which will be held against the frames")
         else:
             write(f"defects: {int(defects.sum())} pixels")
-    write(f"{recipe} can be done")
+    write(f"{recipe} is valid")
 
 
 def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> None:

@@ -15,7 +15,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.manifest import recorded
 from napari_mrcz.cli.paths import movies_in, path
-from napari_mrcz.cli.progress import bar, note, say, write
+from napari_mrcz.cli.progress import bar, from_here, note, say, write
 from napari_mrcz.cli.running import Working, with_options
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.suffixes import without_packing
@@ -46,9 +46,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def info(
-    files: Annotated[list[Path], typer.Argument(help="Files.", parser=path, show_default=False)],
+    files: options.Files,
     frames: Annotated[bool, typer.Option("--frames", help="List every frame as well.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write an object a file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one object per file.")] = False,
 ) -> None:
     """Show header, metadata and history, and what is wrong with the header (see repair).
 
@@ -60,7 +60,7 @@ def info(
     from napari_mrcz.stack.opening import packed_header
 
     status = 0
-    for file in files:
+    for file in movies_in(files):
         try:
             header = packed_header(file)
             if header is not None:
@@ -105,7 +105,7 @@ def verify(
             if how.as_json:
                 write(json.dumps({**asdict(report), "ok": report.ok, "text": text}))
             elif not report or not how.quiet:
-                write(*text.splitlines())
+                write(*from_here(text).splitlines())
             note(text)
             if not report and report.frames > len(report.faults):
                 say(f"{_repair_command(file)} saves what is whole", always=True)
@@ -263,8 +263,8 @@ def _as_text(known: dict[str, Any], header: Header | None) -> list[str]:
     size = known["pixel_size"][2]
     lines = [
         known["path"],
-        f"  {n} frames of {y} x {x} pixels, {known['dtype']}, "
-        + (f"{size:.5g} angstrom a pixel" if size else "pixel size unknown"),
+        f"  {n} {'frame' if n == 1 else 'frames'} of {y} x {x} pixels, {known['dtype']}, "
+        + (f"{size:.5g} Å/pixel" if size else "pixel size unknown"),
         f"  {size_text(known['file_nbytes'])}, {known['ratio']:.3g} to 1",
     ]
     if "packed" in known:

@@ -72,9 +72,10 @@ def main() -> None:
         sys.stdout.flush()
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "napari-mrcz"
-        if not error.format_message():  # a group of commands without one: its help was written
+        message = error.format_message().replace("Value error, ", "")  # some versions of typer
+        if not message:  # a group of commands without one: its help was written
             sys.exit(_MISUSED)
-        _end(f"{error.format_message()} ({command} --help tells more)", _MISUSED)
+        _end(f"{message} ({command} --help tells more)", _MISUSED)
     except BrokenPipeError:  # whoever read the output has had enough
         forget(sys.stdout)
         sys.exit(1)

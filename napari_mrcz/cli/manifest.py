@@ -121,5 +121,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise MrczError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        found, advice = "is no table of files as --manifest writes it", "Choose another name"
+        found, advice = "is not a table of files as --manifest writes it", "Choose another name"
         raise MrczError(path, found, advice=advice) from error

@@ -74,7 +74,7 @@ def microed(
     *,
     how: Running,
 ) -> None:
-    """Give zeros of MicroED patterns likely negative values again: MRC, SMV, TVIPS or TIFF.
+    """Replace truncated zeros of MicroED patterns by likely negative values: MRC, SMV, TVIPS, TIFF.
 
     Numbered files of one image each are taken as one rotation series. (Hattne et al. 2016)
     """

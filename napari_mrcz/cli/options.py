@@ -67,7 +67,7 @@ def _pixel_type(name: str | None) -> str | None:
         except TypeError:
             known = False
         if not known:
-            raise typer.BadParameter(f"{name} is no pixel type; int16 is one")
+            raise typer.BadParameter(f"{name} is not a pixel type, such as int16")
     return name
 
 
@@ -120,12 +120,12 @@ Scheduler = Annotated[
     str,
     typer.Option(help="Address of a dask scheduler whose workers do it.", callback=not_both),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write an object a file to standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Write one object per file to standard output.")]
 SkipExisting = Annotated[
     bool,
     typer.Option(
         "--skip-existing",
-        help="Leave results that are whole and of the same source and options as they are.",
+        help="Skip results that are whole and of the same source, codec and pixel type or recipe.",
     ),
 ]
 NoFooter = Annotated[

@@ -87,6 +87,8 @@ def movies_in(
         left = images_beside(looks_at(inside), sums=True)
         _tell_left(left)
         found = [file for file in found if file not in left]
+        if not found:
+            raise _no_movie(paths)
     return found
 
 
@@ -146,11 +148,15 @@ def _found(
         else:
             found.append(named)  # one that is not there is told of when its turn comes
     if not found:
-        raise typer.BadParameter(f"no movie is in {', '.join(map(str, paths))}")
+        raise _no_movie(paths)
     # Later files of a recording are opened with its first one.
     every = set(found)
     found = [file for file in dict.fromkeys(found) if first_part(file) not in every]
     return found, [file for file in found if file not in paths and not file.is_dir()]
+
+
+def _no_movie(paths: Sequence[Path]) -> typer.BadParameter:
+    return typer.BadParameter(f"no movie in {', '.join(map(str, paths))}")
 
 
 def _tell_left(left: Mapping[Path, str]) -> None:
@@ -159,7 +165,7 @@ def _tell_left(left: Mapping[Path, str]) -> None:
         files = [str(file) for file, reason in left.items() if reason == why]
         named = listed(files, _MOST_NAMED)
         count = f"{len(files)} files: {named}" if len(files) > 1 else named
-        say(f"{count}: {why}; left out unless named itself")
+        say(f"{count}: {why}, left out (name it to include it)")
 
 
 def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:
@@ -204,8 +210,9 @@ def prepare(sources: Sequence[Path], targets: Sequence[Path], *, dry_run: bool =
     seen: dict[Path, Path] = {}
     for source, target in zip(sources, targets, strict=True):
         if (other := seen.setdefault(target, source)) is not source:
-            found = f"is what both {other} and {source} would be written to"
-            raise MrczError(target, found, advice="Give them folders of their own with --output")
+            found = f"would be the result of both {other} and {source}"
+            advice = "Run the command once for each of them, with another --output"
+            raise MrczError(target, found, advice=advice)
     for folder in dict.fromkeys(target.parent for target in targets):
         try:
             if not dry_run:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from contextlib import contextmanager, nullcontext, suppress
@@ -28,6 +29,7 @@ __all__ = [
     "as_option",
     "bar",
     "forget",
+    "from_here",
     "listening",
     "note",
     "outcome_text",
@@ -37,6 +39,8 @@ __all__ = [
     "write",
 ]
 
+# Of the files that failed; each was named before, when it failed.
+_MOST_NAMED = 10
 # Seconds between two pictures of the bar.
 _BETWEEN = 0.1
 # The console of the bar that is on the terminal.
@@ -129,9 +133,18 @@ def say(line: str, *, always: bool = False) -> None:
     if _quiet and not always:
         return
     try:
-        _write(printable(line), sys.stderr)
+        _write(printable(from_here(line)), sys.stderr)
     except OSError:
         forget(sys.stderr)
+
+
+def from_here(line: str) -> str:
+    """Return a line with paths in the current folder as they would be typed there."""
+    try:
+        here = os.getcwd().rstrip(os.sep)
+    except OSError:  # it was removed
+        return line
+    return re.sub(rf"(?<!\S){re.escape(here + os.sep)}(?=\S)", "", line)
 
 
 def write(*lines: str) -> None:
@@ -265,8 +278,9 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.target:
         line += f" -> {outcome.target}"
     if outcome.target_nbytes:
-        sizes = _sizes_text(outcome.source_nbytes, outcome.target_nbytes)
-        line += f": {sizes}, {outcome.seconds:.1f} s"
+        line += f": {_sizes_text(outcome.source_nbytes, outcome.target_nbytes)}"
+        # Nothing took no time but what is only planned.
+        line += f", {outcome.seconds:.1f} s" if outcome.seconds else " (estimated)"
     return "; ".join([line, *outcome.notes])
 
 
@@ -285,7 +299,7 @@ def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     good = [outcome for outcome in done if outcome.ok]
     line = f"{len(good)} of {len(done)} files {verb}"
     if skipped := sum(outcome.skipped for outcome in good):
-        line += f" ({skipped} of them before)"
+        line += f" ({skipped} of them there already)"
     before = sum(outcome.source_nbytes for outcome in good)
     after = sum(outcome.target_nbytes for outcome in good)
     if before and after:
@@ -293,5 +307,7 @@ def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     if kept := sum(bool(outcome.kept) for outcome in good):
         line += f"; {kept} {'source' if kept == 1 else 'sources'} kept"
     if failed:
-        line += "; failed: " + ", ".join(Path(outcome.source).name for outcome in failed)
+        named = ", ".join(Path(outcome.source).name for outcome in failed[:_MOST_NAMED])
+        more = len(failed) - _MOST_NAMED
+        line += f"; failed: {named}" + (f" and {more} more" if more > 0 else "")
     return line

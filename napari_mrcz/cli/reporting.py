@@ -31,7 +31,8 @@ def session(
         Path, typer.Option("--output", "-o", help="The report to write, one HTML file.")
     ],
     table: Annotated[
-        Path | None, typer.Option(help="A row a movie, as .csv or .parquet.", show_default=False)
+        Path | None,
+        typer.Option(help="One row per movie, as .csv or .parquet.", show_default=False),
     ] = None,
     recipe: Annotated[
         Path | None,

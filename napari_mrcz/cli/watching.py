@@ -105,7 +105,7 @@ def watch(
     if timeout is not None and recipe is None:
         raise typer.BadParameter("--timeout is for the KOMA windows of a --recipe")
     if not folder.is_dir():
-        raise MrczError(folder, "is no folder that can be watched")
+        raise MrczError(folder, "is not a folder that can be watched")
     if output.resolve() == folder.resolve():
         raise typer.BadParameter("results need a folder of their own: --output")
     wanted = None if recipe is None else Recipe.load(recipe)

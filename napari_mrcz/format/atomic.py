@@ -239,7 +239,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise _failed(path, error) from error
     except ValueError as error:
-        raise MrczError(path, f"is no name of a file: {error}") from error
+        raise MrczError(path, f"is not a file name: {error}") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
         raise MrczError(path, f"is {kind}, where a file is to be written")

@@ -373,7 +373,7 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
     except OSError as error:
         raise _cannot_be_opened(path, error) from error
     except ValueError as error:
-        raise MrczError(path, f"is no name of a file: {error}") from error
+        raise MrczError(path, f"is not a file name: {error}") from error
     if stat.S_ISDIR(mode) and not os.access(path, os.R_OK | os.X_OK):
         raise MrczError(path, "is a folder that may not be read", advice="Ask for the right to")
     if not stat.S_ISREG(mode):

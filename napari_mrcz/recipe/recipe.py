@@ -86,9 +86,9 @@ class Recipe:
         except OSError as error:
             raise MrczError(path, f"cannot be opened: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise MrczError(path, f"it is no TOML: {error}") from error
+            raise MrczError(path, f"it is not valid TOML: {error}") from error
         except RecursionError as error:
-            raise MrczError(path, "it is no recipe: values within values without end") from error
+            raise MrczError(path, "it is not a recipe: values within values without end") from error
         return cls.from_dict(content, path)
 
     @classmethod

@@ -94,30 +94,37 @@ def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict
     looks : dict
         Files of folders, and what a look at each tells.
     sums : bool
-        Whether other single images than references are movies, too. They are where they are more
-        than the movies: sums have sessions of their own.
+        Whether other single images than references are movies, too, and references are left out
+        even where nothing else is there, as where the movies have been moved elsewhere. Otherwise
+        single images are movies where they are more than the movies: sums have sessions of their
+        own.
 
     Returns
     -------
     dict of str
-        `REFERENCE` or `SINGLE` of each. None is left out where nothing else is there.
+        `REFERENCE` or `SINGLE` of each.
     """
     known = {path: look for path, look in looks.items() if look is not None}
     single = {path: look for path, look in known.items() if look.shape[0] == 1}
     frames = {look.shape[1:] for path, look in known.items() if path not in single}
     named = [path for path in single if _has_name_of_reference(path)]
     # Also beside files that cannot be opened, which are none of single images as far as is known.
-    by_name = named if len(single) < len(looks) or 2 * len(named) <= len(single) else []
+    most = len(single) == len(looks) and 2 * len(named) > len(single)
+    by_name = named if sums or not most else []
     found = {
         path: REFERENCE
         for path, look in single.items()
         if path in by_name
-        or (frames and look.is_float and _fits(look.shape[1:], frames) and _is_near_one(path))
+        or (
+            look.is_float
+            and (_fits(look.shape[1:], frames) if frames else sums)
+            and _is_near_one(path)
+        )
     }
     others = [path for path in single if path not in found]
     if not sums and frames and len(others) <= len(known) - len(single):
         found.update(dict.fromkeys(others, SINGLE))
-    return found if len(found) < len(looks) else {}
+    return found if sums or len(found) < len(looks) else {}
 
 
 def is_reference(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,7 +207,7 @@ def _file(subject: Subject, nbytes: int) -> tuple[Entry, ...]:
     path = Path(subject.path)
     told = [
         Entry("name", path.name, "", "The file"),
-        Entry("folder", str(path.parent), "", "Where it is"),
+        Entry("folder", os.path.normpath(path.parent), "", "Where it is"),
         Entry("size", f"{size_text(nbytes)} ({nbytes} B)", "", "Its length"),
     ]
     if len(subject.paths) > 1:
@@ -239,7 +240,7 @@ def _footer(footer: Footer, checksums: bool) -> dict[str, Any]:
         told["writer"] = footer.writer
     if footer.frames is not None:
         told["frame index"] = f"{len(footer.frames)} frames"
-        told["checksums"] = "xxh3, one a frame" if checksums else "none"
+        told["checksums"] = "xxh3, one per frame" if checksums else "none"
     if footer.dtype is not None:
         told["pixel type before saving"] = footer.dtype
     if footer.history:

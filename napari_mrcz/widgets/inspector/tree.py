@@ -126,6 +126,7 @@ class EntryTree(QTreeView):
         header: Any = self.header()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setMinimumSectionSize(24)
+        self.expanded.connect(self._share_out)
         self._open: dict[str, bool] = {}
         self._found = False
 
@@ -158,13 +159,18 @@ class EntryTree(QTreeView):
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Share the width out among the columns."""
         super().resizeEvent(event)
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Share the width out among the columns; long names take more of it, up to a limit."""
         viewport: Any = self.viewport()
         width = viewport.width()
         narrow = width < _NARROW_PX
         self._model.units_apart = not narrow
         for column in (_UNIT, _MEANING):
             self.setColumnHidden(column, narrow)
-        name = width * (0.45 if narrow else 0.27)
+        least, most = (0.45, 0.6) if narrow else (0.27, 0.4)
+        name = min(max(least * width, self.sizeHintForColumn(_NAME)), most * width)
         value = width - name if narrow else width * 0.27
         self.setColumnWidth(_NAME, int(name))
         self.setColumnWidth(_VALUE, int(value))
