@@ -163,7 +163,7 @@ def test_a_file_is_told_whole(path):
     assert find(sections, "Metadata", "tilts").value == "array of 30, float64"
     assert find(sections, "Metadata", "deep", "er", "1", "a").value == "nothing"
     assert find(sections, "Extended header", "grid").value == "3"
-    assert find(sections, "Footer", "checksums").value == "xxh3, one a frame"
+    assert find(sections, "Footer", "checksums").value == "xxh3, one per frame"
     assert find(sections, "Footer", "pixel type before saving").value == "uint8"
     assert len(inspection.frames) == 6
 
