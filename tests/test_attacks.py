@@ -258,3 +258,12 @@ def test_a_full_disk_under_the_output_is_one_line(movie):
         )
     assert ran.returncode == 1
     assert ran.stderr == b"napari-mrcz: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["compress", "correct", "repair", "verify", "info"])
+def test_a_link_that_leads_to_itself_is_an_error(napari_mrcz, tmp_path, command):
+    (tmp_path / "loop.mrc").symlink_to("loop.mrc")
+    makes = command in ("compress", "correct", "repair")
+    ran = napari_mrcz(command, tmp_path / "loop.mrc", *(("-o", tmp_path / "out") * makes))
+    assert ran.status == 1
+    assert "symbolic links" in ran.err + ran.out

@@ -32,6 +32,13 @@ __all__ = ["folder", "out"]
 
 
 class TestArrivals:
+    def test_a_link_that_leads_to_itself_stops_nothing(self, folder):
+        path = record(folder, 0)
+        (folder / "loop.mrc").symlink_to("loop.mrc")
+        look = Arrivals(folder, (".mrc",), settle=0.0).look(0.0)
+        assert [found.source for found in look.finished] == [path.name]
+        assert len(look.unreadable) == 1
+
     def test_a_growing_movie_is_not_taken(self, folder):
         """It has to rest for as long as is asked, since it last grew."""
         path = record(folder, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ def correct(
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
     sources, order = session_in(files, wanted, [output])
-    if output.resolve() in {source.resolve().parent for source in sources}:
+    if os.path.realpath(output) in map(os.path.dirname, map(os.path.realpath, sources)):
         # Corrected movies would pass for movies that were only compressed.
         raise typer.BadParameter("results need a folder of their own: --output")
     targets = [target_of(source, output, wanted.output.suffix, files) for source in sources]

@@ -98,7 +98,7 @@ def _opened_log(log: Path) -> TextIO:
     MrczError
         If it is a movie, or anything else that is no text: it would be damaged.
     """
-    name = without_packing(log.resolve()).suffix.lower()
+    name = without_packing(Path(os.path.realpath(log))).suffix.lower()
     if log.is_file() and log.stat().st_size:
         with log.open("rb") as file:
             is_text = b"\0" not in file.read(_HEAD_NBYTES)

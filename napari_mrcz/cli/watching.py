@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +107,7 @@ def watch(
         raise typer.BadParameter("--timeout is for the KOMA windows of a --recipe")
     if not folder.is_dir():
         raise MrczError(folder, "is not a folder that can be watched")
-    if output.resolve() == folder.resolve():
+    if os.path.realpath(output) == os.path.realpath(folder):
         raise typer.BadParameter("results need a folder of their own: --output")
     wanted = None if recipe is None else Recipe.load(recipe)
     arrivals = Arrivals(

@@ -65,18 +65,18 @@ def movies_within(
         Folders that may not be read.
     """
     endings = with_packing(suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES))
-    other = {file.resolve() for file in besides}
+    other = {os.path.realpath(file) for file in besides}
     unread: list[Path] = []
     found: list[Path] = []
     walk = os.walk(folder, onerror=lambda error: unread.append(Path(error.filename)))
     for inside, folders, names in walk:
         shown = (name for name in folders if not name.startswith("."))
-        folders[:] = [name for name in shown if Path(inside, name).resolve() not in other]
+        folders[:] = [n for n in shown if os.path.realpath(Path(inside, n)) not in other]
         for name in names:
             path = Path(inside, name)
             if name.startswith(".") or not name.lower().endswith(endings) or not path.is_file():
                 continue
-            if path.resolve() not in other and first_part(path) is None:
+            if os.path.realpath(path) not in other and first_part(path) is None:
                 found.append(path)
     return sorted(found, key=natural_key), sorted(unread, key=natural_key)
 

@@ -98,8 +98,8 @@ class Arrivals:
         self.marker = marker
         self._suffixes = suffixes
         self._pattern = pattern
-        self._ignored = {path.resolve() for path in ignored}
-        self._ignored_names = {path.name for path in self._ignored}
+        self._ignored = {os.path.realpath(path) for path in ignored}
+        self._ignored_names = {os.path.basename(path) for path in self._ignored}
         self._seen: dict[str, tuple[Version, float]] = {}
 
     def path(self, source: str) -> Path:
@@ -164,11 +164,14 @@ class Arrivals:
             source = Path(entry.path).relative_to(self.folder).as_posix()
             if self.marker and entry.name.endswith(self.marker):
                 markers.add(source)
-            elif self._is_movie(entry):
-                try:
+                continue
+            try:
+                if self._is_movie(entry):
                     movies[source] = _version(entry.stat())
-                except OSError:
-                    continue  # it was deleted or renamed in this moment
+            except FileNotFoundError:
+                continue  # it was deleted or renamed in this moment
+            except OSError as error:  # such as a link that leads to itself
+                unreadable.append(f"{entry.path} cannot be read ({error.strerror})")
         return movies, markers, unreadable
 
     def _entries(self, folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
@@ -199,7 +202,7 @@ class Arrivals:
     def _is_ignored(self, entry: os.DirEntry[str]) -> bool:
         # Names first: to resolve each path would take longer than all the rest.
         named = entry.name in self._ignored_names
-        return named and Path(entry.path).resolve() in self._ignored
+        return named and os.path.realpath(entry.path) in self._ignored
 
 
 def _arrived(found: Found) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ was interrupted is known as ours; what is done is told after:
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,7 @@ class Ledger:
         self._journal = journal
         self._movies: dict[str, Movie] = {}
         self._owners: dict[str, str] = {}
-        watched = str(folder.resolve())
+        watched = os.path.realpath(folder)
         for number, line in enumerate(journal.lines, 1):
             try:
                 if line["event"] == "watching" and line["folder"] != watched:
