@@ -305,3 +305,12 @@ def test_info_shows_as_much_as_there_is_room_for(content):
     n_lines, n_shown = looking._n_lines(entry), looking._n_lines(shown)
     assert n_shown <= 40
     assert n_shown == n_lines or "--json" in str(shown)
+
+
+@pytest.mark.parametrize("volts", ["3000000", "-300", "1e30", "0.001"])
+def test_a_voltage_that_no_microscope_has_is_unknown(tmp_path, volts):
+    nm.write(tmp_path / "a.mrc", np.zeros((2, 4, 5), np.int8))
+    (tmp_path / "a.mdoc").write_text(f"Voltage = {volts}\nPixelSpacing = 1.5\n")
+    with nm.open(tmp_path / "a.mrc") as movie:
+        assert movie.description.voltage == 0
+        assert movie.pixel_size[1:] == (1.5, 1.5)

@@ -333,3 +333,13 @@ def test_one_rule_says_what_is_a_volume(folder, suffix, group, depth, cube, labe
         assert stack.header.is_volume == volume
         assert stack.pixel_size == SIZE
         assert stack.header.sampling[:2] == (nx, ny)
+
+
+def test_frames_that_may_be_taken_for_an_extended_header_are_said(folder):
+    path, pixels = folder / "movie.mrc", movie((6, 10, 12), "i2")
+    write(path, pixels)
+    patch(path, 8, "<i", 1)
+    patch(path, 92, "<i", 10**9)
+    got, _, _, warned = read(path)
+    np.testing.assert_array_equal(got, pixels[-1:])
+    assert "may be frames" in str(warned[0].message)

@@ -275,6 +275,12 @@ def _plain(
         header = _of_kind(header, codec_at(file, chain.start), warn)
         return _of_chain(file, header, chain, end, warn)
     header = _moved(header, _true_nsymbt(file, header, end), "the file's length shows")
+    named = bool(header.exttyp.strip("\0 "))
+    if not sound and not named and header.nsymbt >= header.frame_nbytes:
+        warn(
+            f"the {header.nsymbt} bytes before the last {header.nz} frames (NZ) are taken for "
+            "an extended header, and may be frames"
+        )
     _check_nsymbt(file, header)
     count, rest = divmod(max(0, end - header.data_offset), header.frame_nbytes)
     if count < 1:

@@ -193,7 +193,8 @@ def _mdoc_facts(mdoc: Map, shape: tuple[int, int, int], name: str) -> _Facts:
     size = common("PixelSpacing") if mdoc.get("ImageSize", [x, y]) == [x, y] else 0.0
     dose = each("ExposureDose")
     said = dose if isinstance(dose, list) else [dose or 0.0]
-    return _Facts((size, size), common("Voltage"), dose if any(said) else None, each("TiltAngle"))
+    voltage = kilovolts(common("Voltage"), "kV")
+    return _Facts((size, size), voltage, dose if any(said) else None, each("TiltAngle"))
 
 
 def _parse_xml(text: str) -> Map:
@@ -247,7 +248,7 @@ def _xml_facts(xml: Map, shape: tuple[int, int, int], name: str) -> _Facts:
     tilt = _number(value_at(microscope, "stage", "Position", "A"))
     return _Facts(
         (max(0.0, sizes[0]), max(0.0, sizes[1])),
-        max(0.0, voltage / 1000),
+        kilovolts(voltage, "V"),
         dose / 1e20 if dose and dose > 0 else None,
         None if tilt is None else math.degrees(tilt),
     )
