@@ -30,10 +30,13 @@ def movies(tmp_path):
 
 
 @pytest.mark.window
-def test_movies_are_layers_with_all_our_widgets_beside_them(napari_mrcz, movies, run):
-    """And the window is shown once."""
+def test_movies_are_layers_with_all_our_widgets_beside_them(napari_mrcz, movies, run, qtbot):
+    """And the window is shown once; no widget draws anything before it is looked at."""
     viewer, shown = run
+    viewer.show()
     ran = napari_mrcz("open", *movies)
+    truncated = viewer.window.dock_widgets["Truncated pixels (napari-mrcz)"]
+    qtbot.waitUntil(lambda: not truncated.busy)
     assert (ran.status, ran.err, ran.out) == (0, "", "")
     assert [layer.name for layer in viewer.layers] == ["one", "two"]
     assert all(layer.data.shape == (3, 32, 40) for layer in viewer.layers)

@@ -275,4 +275,4 @@ def _counted(findings: Sequence[Finding]) -> str:
     things = "1 thing" if len(findings) == 1 else f"{len(findings)} things"
     if mendable == len(findings):
         return f"{things} to mend."
-    return f"{things} found, {mendable} of them can be mended here."
+    return f"{things} found, {mendable or 'none'} of them can be mended here."

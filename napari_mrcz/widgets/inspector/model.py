@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,7 +206,7 @@ def _file(subject: Subject, nbytes: int) -> tuple[Entry, ...]:
     path = Path(subject.path)
     told = [
         Entry("name", path.name, "", "The file"),
-        Entry("folder", os.path.normpath(path.parent), "", "Where it is"),
+        Entry("folder", str(path.parent), "", "Where it is"),
         Entry("size", f"{size_text(nbytes)} ({nbytes} B)", "", "Its length"),
     ]
     if len(subject.paths) > 1:

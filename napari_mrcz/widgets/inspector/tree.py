@@ -127,6 +127,7 @@ class EntryTree(QTreeView):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setMinimumSectionSize(24)
         self.expanded.connect(self._share_out)
+        self.collapsed.connect(self._share_out)
         self._open: dict[str, bool] = {}
         self._found = False
 
@@ -169,7 +170,7 @@ class EntryTree(QTreeView):
         self._model.units_apart = not narrow
         for column in (_UNIT, _MEANING):
             self.setColumnHidden(column, narrow)
-        least, most = (0.45, 0.6) if narrow else (0.27, 0.4)
+        least, most = (0.45, 0.55) if narrow else (0.27, 0.4)
         name = min(max(least * width, self.sizeHintForColumn(_NAME)), most * width)
         value = width - name if narrow else width * 0.27
         self.setColumnWidth(_NAME, int(name))

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal, Slot
+from qtpy.QtWidgets import QDockWidget
 
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.texts import error_text
@@ -34,6 +35,7 @@ from napari_mrcz.widgets.microed.sweeps import Sweep, Sweeps
 if TYPE_CHECKING:
     import napari
     from napari.layers import Image
+    from qtpy.QtGui import QShowEvent
 
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
@@ -75,6 +77,9 @@ class MicroED(Panel):
         self._finding: Sweep | None = None
         self._fitting: Sweep | None = None
         self._outlined: Choice | None = None
+        # The dock that it is in, and whether that is hidden, maybe behind another.
+        self._dock: QDockWidget | None = None
+        self._is_behind = False
         self.source = SourceForm(self.viewer, accepts=lambda layer: not self._sweeps.own(layer))
         self.beam = BeamBox(self)
         self.controls = JobControls(
@@ -250,6 +255,23 @@ class MicroED(Panel):
 
     # Beam and annuli ------------------------------------------------------------------------------
 
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Know from now on whether its dock is behind another."""
+        super().showEvent(event)
+        above = self.parentWidget()
+        while above is not None and not isinstance(above, QDockWidget):
+            above = above.parentWidget()
+        if above is not None and above is not self._dock:
+            self._dock = above
+            above.visibilityChanged.connect(self._on_seen)
+
+    @Slot(bool)
+    def _on_seen(self, is_seen: bool) -> None:
+        """Draw the beam and the annuli, if that was put off."""
+        self._is_behind = not is_seen
+        if is_seen:
+            self._ask_for_outline()
+
     @Slot()
     def _ask_for_outline(self) -> None:
         """Have the annuli laid anew, if they are others now."""
@@ -278,7 +300,9 @@ class MicroED(Panel):
         sweep.center = drawn.center
         self._outlined = self._choice
         self.beam.show_center(sweep.center, self._shape)
-        if self.beam.draw.isChecked():
+        if self._is_behind:
+            self._outlined = None  # nothing is drawn on a movie before the widget is looked at
+        elif self.beam.draw.isChecked():
             self.guides.show(sweep.layer, drawn.center, drawn.radii)
             self._mark_region()
         self._show_state()
