@@ -130,7 +130,7 @@ _KINDS: dict[str, tuple[str, str, Callable[[Path, NDArray], None], bool]] = {
     "ours, small blocks": (".mrcz", "float32", _ours(codec="zlib", block_size=256), True),
     "ours, no footer": (".mrcz", "uint16", _ours(footer=False), False),
     "ours, plain": (".mrc", "int16", _ours(), True),
-    "ours, plain, no footer": (".mrc", "int8", _ours(footer=False), False),
+    "ours, plain, no footer": (".mrc", "int8", _ours(footer=False, metadata=None), False),
     "ours, 4 bit": (".mrc", "uint8", _ours(dtype="uint4", metadata=None), False),
     "mrcz": (".mrcz", "int16", _mrcz(compressor="zstd"), False),
     "mrcz, lz4": (".mrcz", "float32", _mrcz(compressor="lz4", clevel=9), False),

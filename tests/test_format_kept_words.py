@@ -343,7 +343,8 @@ def test_without_footer_a_plain_file_is_valid_whatever_it_carries(folder, dtype)
     stack = nm.Stack.from_array(movie((3, 4, 5), dtype), pixel_size=2, metadata={"grid": 3})
     stack = stack.described(history=({"name": "GainNormalization"},), other={"gain": b"1"})
     for volume in (False, True):
-        nm.write(path, stack.described(volume=volume), footer=False, overwrite=True)
+        with pytest.warns(nm.MrczWarning, match="metadata and history left out"):
+            nm.write(path, stack.described(volume=volume), footer=False, overwrite=True)
         assert mrcfile.validate(path)
         plain(folder / "words.st", (3, 4, 5), (160, "6h", 1, 2, 3, 4, 5, 6), (108, "i", 20140))
         with nm.open(folder / "words.st") as source:

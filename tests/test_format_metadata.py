@@ -319,3 +319,10 @@ def test_a_footer_with_one_wrong_byte_is_no_footer():
         raw[place] ^= 1
         with pytest.raises(FooterError):
             unpack_footer(bytes(raw[:-32]), bytes(raw[-32:]))
+
+
+def test_what_takes_a_footer_is_told_of_where_there_is_none(tmp_path):
+    frames = np.zeros((2, 4, 5), np.int8)
+    with pytest.warns(nm.MrczWarning, match="metadata left out"):
+        nm.write(tmp_path / "a.mrc", frames, metadata={"grid": 3}, footer=False)
+    nm.write(tmp_path / "b.mrc", frames, footer=False)

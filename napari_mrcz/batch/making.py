@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_mrcz.batch.task import Report
-    from napari_mrcz.stack import Stack
 
-__all__ = ["Made", "Making", "left_out_note"]
+__all__ = ["Made", "Making"]
 
 _THERE = "there already, and whole"
 
@@ -242,15 +241,6 @@ class Making(ABC):
         except MrczError as error:
             return str(error).removeprefix(f"{self.target}: ")
         return ""
-
-
-def left_out_note(movie: Stack, *, footer: bool) -> list[str]:
-    """Return a note of what a plain file without a footer does not say of a movie."""
-    if footer:
-        return []
-    said = {"metadata": movie.description.metadata, "history": movie.history}
-    lost = [name for name, content in said.items() if content]
-    return [f"{' and '.join(lost)} left out, as they take a footer"] if lost else []
 
 
 def _differing(said: Any, record: Mapping[str, Any]) -> str:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.batch.making import Made, Making, left_out_note
+from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.source_files import SourceFiles
 from napari_mrcz.batch.task import check_paths, staged
 from napari_mrcz.correction import Pedestal, TruncationModel
 from napari_mrcz.correction.truncation import pedestal_names
 from napari_mrcz.defects import read_defects
+from napari_mrcz.errors import collected_warnings
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.references import read_image
 from napari_mrcz.stack import open_sweep, write
@@ -123,18 +124,21 @@ class RestoreNegatives(Making):
                     )
                     tell(index + 1, len(targets))
             else:
-                write(
-                    self.target,
-                    corrected.described(other={**corrected.description.other, "source": record}),
-                    metadata=_kept(movie.metadata, offset),
-                    footer=self.footer,
-                    overwrite=self.overwrite,
-                    progress=tell,
-                )
+                with collected_warnings() as said:
+                    write(
+                        self.target,
+                        corrected.described(
+                            other={**corrected.description.other, "source": record}
+                        ),
+                        metadata=_kept(movie.metadata, offset),
+                        footer=self.footer,
+                        overwrite=self.overwrite,
+                        progress=tell,
+                    )
         files.check()
         notes = _notes(model, added, movie.size)
         if not self._is_smv:
-            notes = (*notes, *left_out_note(corrected, footer=self.footer))
+            notes = (*notes, *(text.removeprefix(f"{self.target}: ") for text in said))
         if len(targets) > 1:
             notes = (f"{len(targets)} images, the last {Path(targets[-1]).name}", *notes)
         return Made(notes)

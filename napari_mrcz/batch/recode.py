@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.batch.making import Made, Making, left_out_note
+from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.source_files import Kept, SourceFiles
 from napari_mrcz.batch.task import staged
 from napari_mrcz.errors import MrczError, collected_warnings, warn
@@ -100,8 +100,7 @@ class Recode(Making):
         with _heard() as heard, open_stack(self.source) as movie:
             wanted = self._wanted(movie, notes)
             if not there:
-                self._write(files, record, wanted, staged(report, "writing"))
-                notes += left_out_note(wanted, footer=self.footer)
+                notes += self._write(files, record, wanted, staged(report, "writing"))
                 if left := len(movie) % self.group:
                     notes.append(f"the last frame is the sum of {left}, not of {self.group}")
             with SourceFiles([self.target]) as result:
@@ -168,21 +167,27 @@ class Recode(Making):
         record: Mapping[str, Any],
         wanted: Stack,
         tell: Callable[[int, int | None], None],
-    ) -> None:
-        write(
-            self.target,
-            wanted.described(other={**wanted.description.other, "source": record}),
-            codec=self.codec,
-            level=self.level,
-            filter=self.filter,
-            block_size=self.block_size,
-            dtype=self.dtype,
-            threads=self.threads,
-            footer=self.footer,
-            overwrite=self.overwrite,
-            progress=files.watched(tell),
-        )
+    ) -> list[str]:
+        """Write the result; return what of it is lost for want of a footer."""
+        said: list[str] = []
+        with ExitStack() as collecting:
+            if not self.footer:
+                said = collecting.enter_context(collected_warnings())
+            write(
+                self.target,
+                wanted.described(other={**wanted.description.other, "source": record}),
+                codec=self.codec,
+                level=self.level,
+                filter=self.filter,
+                block_size=self.block_size,
+                dtype=self.dtype,
+                threads=self.threads,
+                footer=self.footer,
+                overwrite=self.overwrite,
+                progress=files.watched(tell),
+            )
         files.give_time(self.target)
+        return [message.removeprefix(f"{self.target}: ") for message in said]
 
     def _compare(self, wanted: Stack, report: Callable[[int, int], None]) -> None:
         """Compare the result with what was to be written: its checksums, and pixel by pixel.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import CODECS
@@ -114,6 +114,11 @@ def write(
         each other, the file exists, or the disk refuses.
     ValueError
         If an option is none of those listed.
+
+    Warns
+    -----
+    MrczWarning
+        If there are metadata or a history, and no footer to keep them in.
     """
     path = Path(path)
     encoding = Encoding(_codec(path, codec), level, filter, block_size)
@@ -140,6 +145,11 @@ def write(
         progress=progress,
         overwrite=overwrite,
     )
+    # Those of compressed files are in the extended header as well, as JSON.
+    metadata = {} if encoding.number else description.metadata
+    said = {"metadata": metadata, "history": description.history}
+    if not footer and (lost := [name for name, content in said.items() if content]):
+        warn(f"{path}: {' and '.join(lost)} left out, as they take a footer")
 
 
 def read_async(path: str | PathLike[str]) -> Future[npt.NDArray[Any]]:
