@@ -280,7 +280,7 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.target_nbytes:
         line += f": {_sizes_text(outcome.source_nbytes, outcome.target_nbytes)}"
         # Nothing took no time but what is only planned.
-        line += f", {outcome.seconds:.1f} s" if outcome.seconds else " (estimated)"
+        line += f", {outcome.seconds:.1f} s" if outcome.seconds else ", estimated"
     return "; ".join([line, *outcome.notes])
 
 
