@@ -321,3 +321,13 @@ def test_text_of_a_header_that_is_no_entry_is_told_of(tmp_path, before, after):
         nm.open(path) as movie,
     ):
         np.testing.assert_array_equal(movie[0], image_)
+
+
+def test_a_second_file_of_a_number_is_told_of(tmp_path):
+    first, second = write_tvips(tmp_path / "rec.tvips", FRAMES, parts=2)
+    second.with_name("rec_0001.tvips").write_bytes(second.read_bytes())
+    with (
+        pytest.warns(nm.MrczWarning, match=r"left out: rec_001\.tvips"),
+        nm.open(first) as movie,
+    ):
+        np.testing.assert_array_equal(movie, FRAMES)

@@ -181,10 +181,15 @@ def _parts(path: Path) -> list[Path]:
     except OSError:
         return [path]  # a folder that may be entered, but not listed
     parts = {0: path}
+    twice = []
     for other in beside:
         part = _PART.fullmatch(other.name)
-        if part and part[1] == named[1]:
-            parts.setdefault(int(part[2]), other)
+        if part and part[1] == named[1] and other.name != path.name:
+            if parts.setdefault(int(part[2]), other) != other:
+                twice.append(other.name)
+    if twice:
+        found = f"other files have the numbers of these, which are left out: {listed(twice)}"
+        warn(f"{path}: {found}")
     numbers = sorted(parts)
     missing = sorted(set(range(numbers[-1])) - set(numbers))
     if missing:
