@@ -112,8 +112,9 @@ def waiting(stack: nm.Stack) -> float:
 def writing(folder: Path) -> Iterator[Row]:
     """Write as fast as `mrcz` does, and smaller; how near to Shannon's bound."""
     ours, theirs = folder / "ours.mrcz", folder / "theirs.mrcz"
-    budgets = {0.1: (None, None), 1.0: (0.97, 1.10), 4.0: (0.90, 1.05), 10.0: (0.85, 1.02)}
-    for mean, (to_peer, to_bound) in budgets.items():
+    budgets = {0.1: 1.12, 0.25: 1.11, 0.5: 1.05, 1.0: 1.08, 2.0: 1.025, 4.0: 1.02, 10.0: 1.01}
+    faster: list[float] = []
+    for mean, to_bound in budgets.items():
         movie = poisson(mean, 40)
 
         def write(movie: Frame = movie) -> None:
@@ -127,14 +128,18 @@ def writing(folder: Path) -> Iterator[Row]:
             os.close(descriptor)
 
         quick, slow = in_turns(write, write_theirs, rounds=9)
+        faster.append(slow / quick)
         label = f"{mean:g} e⁻/pix/frame"
-        peer = "`mrcz.writeMRC`, on disk"
-        yield Row(f"write, {label}", peer, slow / quick, "× faster", least=1)
+        yield Row(f"write, {label}", "`mrcz.writeMRC`, on disk", faster[-1], "× faster", least=1)
         size, peer_size = ours.stat().st_size, theirs.stat().st_size
         bound = entropy(movie[:6]) * movie.nbytes
-        yield Row(f"file, {label}", "`mrcz`'s", size / peer_size, "× the size", most=to_peer)
+        yield Row(f"file, {label}", "`mrcz`'s", size / peer_size, "× the size", most=1)
         yield Row(f"file, {label}", "Shannon's bound", size / bound, "× the size", most=to_bound)
-        yield Row(f"file, {label}", "plain int8", movie.nbytes / size, "× smaller")
+        if mean in (0.1, 1.0, 4.0, 10.0):
+            yield Row(f"file, {label}", "plain int8", movie.nbytes / size, "× smaller")
+    mean_of_all = statistics.geometric_mean(faster)
+    what = "write, geometric mean of these"
+    yield Row(what, "`mrcz.writeMRC`, on disk", mean_of_all, "× faster", least=1.15)
 
 
 def entropy(frames: Frame) -> float:
