@@ -113,6 +113,7 @@ def test_a_length_that_cannot_be_is_the_one_that_is_left(folder, shape, nbytes, 
 
 
 @given(shapes, st.integers(-5, 6000), st.booleans(), st.booleans())
+@example((2, 3, 7), 58, False, False)  # where the second chunk begins
 def test_chunks_are_found_wherever_they_begin(folder, shape, stated, json, footer):
     pixels = movie(shape, "int16")
     path = folder / "chunks.mrcz"

@@ -151,7 +151,7 @@ def test_orientations_are_numpys():
 def test_defects_that_were_filled_before_stay_filled(tmp_path):
     """In the order of the preprint: outliers in raw counts, then the gain."""
     rng = np.random.default_rng(6)
-    reference = rng.uniform(0.9, 1.1, (64, 64)).astype(np.float32)
+    reference = rng.uniform(0.9, 1.1, (192, 192)).astype(np.float32)
     dead = rng.random(reference.shape) < 0.01
     frames = rng.poisson(4 / reference, (30, *reference.shape)).astype(np.uint8)
     frames[:, dead] = 0

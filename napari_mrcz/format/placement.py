@@ -202,13 +202,19 @@ def _compressed(
 ) -> Placement:
     """Place the frames of a file whose MODE says that they are compressed."""
     try:
-        return _of_chain(file, header, _stated_chain(file, header, end), end, warn)
+        chain = _stated_chain(file, header, end)
+        if len(chain.offsets) < header.nz and header.nsymbt > 0:
+            # NSYMBT may lead to a later chunk than the first.
+            earlier = find_chain(file, header, end)
+            if earlier is not None and len(earlier.offsets) == header.nz:
+                chain = earlier
+        return _of_chain(file, header, chain, end, warn)
     except NotEnoughMemory:
         raise
     except MrczError as refusal:
         first = not refusal.frame
-        if first and (chain := find_chain(file, header, end)) is not None:
-            return _of_chain(file, header, chain, end, warn)
+        if first and (later := find_chain(file, header, end)) is not None:
+            return _of_chain(file, header, later, end, warn)
         for nsymbt in {header.nsymbt, 0}:
             if nsymbt >= 0 and header.nz > 0 and _fits(header, nsymbt, end):
                 plain = _moved(_of_kind(header, 0, warn), nsymbt, "the file's length shows")
@@ -317,6 +323,7 @@ def _hidden_chain(file: RandomAccessFile, header: Header, end: int) -> Chain | N
     Pixels may look like one chunk by chance, but not like one after the other up to the end of the
     file, of which the first or the last can be decompressed.
     """
+    chains: list[Chain] = []
     for start in dict.fromkeys((header.data_offset, HEADER_NBYTES)):
         if not HEADER_NBYTES <= start <= end or not is_chunk(file, header, start, end):
             continue
@@ -326,7 +333,9 @@ def _hidden_chain(file: RandomAccessFile, header: Header, end: int) -> Chain | N
             continue
         whole = chain.stop == end or (len(chain.offsets) > 1 and chain.cut)
         if whole and any(decodes(file, header, chain, at) for at in (0, -1)):
-            return chain
+            chains.append(chain)
+    if chains:  # NSYMBT may lead to a later chunk than the first
+        return max(chains, key=lambda chain: len(chain.offsets) == header.nz)
     if file.read(HEADER_NBYTES, 1) == b"{":  # JSON, as all that compress have it
         later = find_chain(file, header, end)
         if later is not None and later.stop == end and decodes(file, header, later, 0):
