@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -474,3 +475,18 @@ class TestMessages:
             (tmp_path / "r.toml").write_text(f"[koma]\nradius = {'9' * digits}\n")
             with pytest.raises(nm.MrczError, match="radius"):
                 Recipe.load(tmp_path / "r.toml")
+
+
+def test_no_more_workers_are_started_than_there_are_files(napari_mrcz, tree, tmp_path, monkeypatch):
+    asked = []
+
+    @contextmanager
+    def at_work(scheduler, workers):
+        asked.append(workers)
+        yield {}
+
+    monkeypatch.setattr(running, "at_work", at_work)
+    command = ("compress", tree, "-o", tmp_path / "out", "--workers")
+    assert napari_mrcz(*command, 10**9).status == 0
+    assert napari_mrcz(*command, 2, "--overwrite").status == 0
+    assert asked == [len(list((tmp_path / "out").rglob("*.mrcz"))), 2]

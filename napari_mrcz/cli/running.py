@@ -141,7 +141,7 @@ class Running(Working):
         work = work or partial(run_all, tasks)
         with (
             recorded(self.manifest, overwrite=self.overwrite, continued=self.skip_existing) as take,
-            at_work(self.scheduler, self.workers) as how,
+            at_work(self.scheduler, min(self.workers, len(tasks))) as how,  # others would idle
         ):
             outcomes = map(take, work(**how))
             status = tell_outcomes(outcomes, verb, as_json=self.as_json, skips=True)
