@@ -548,3 +548,14 @@ def test_a_few_bytes_behind_the_last_page(tmp_path, behind, is_said):
         assert_part(path, frames, "belong to none of its pages")
     else:
         assert_read(path, frames)
+
+
+def test_numbers_of_another_type_than_usual(tmp_path):
+    path, frames = tmp_path / "movie.tif", movie(2)
+    tags = {"_282": ("short", 50), "_283": ("short", 50), "_296": ("short", 3)}
+    path.write_bytes(tiff([page_of(frame, **tags) for frame in frames]))
+    with nm.open(path) as stack:
+        assert stack.metadata["tiff"]["x_resolution"] == 50
+    path.write_bytes(tiff([page_of(frame, _273=("ratio", (8, 1))) for frame in frames]))
+    with pytest.raises(nm.MrczError):
+        nm.open(path)

@@ -229,7 +229,8 @@ def _resolution_pixel_size(page: Page) -> tuple[float, float, float] | None:
 
 def _inverse(page: Page, code: int) -> float:
     """Return the length of a dot in units of resolution."""
-    dots, length = next(iter(page.values(code)), (0, 0)) if page.values(code) else (0, 0)
+    value = next(iter(page.values(code)), 0)
+    dots, length = value if isinstance(value, tuple) else (value, 1)
     return length / dots if dots else 0.0
 
 

@@ -120,8 +120,13 @@ class Page:
             return raw.decode("latin-1")
 
     def number(self, code: int, default: int) -> int:
-        """Return a tag's first number."""
-        return int(next(iter(self.values(code)), default))
+        """Return a tag's first whole number."""
+        return next(iter(self.integers(code)), default)
+
+    def integers(self, code: int) -> tuple[int, ...]:
+        """Return a tag's whole numbers, none where it has others."""
+        values = self.values(code)
+        return values if all(isinstance(value, int) for value in values) else ()
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -133,7 +138,7 @@ class Page:
     @cached_property
     def dtype(self) -> np.dtype[Any] | None:
         """Pixel type in the file's byte order; None if it is none of numpy's."""
-        bits = set(self.values(_BITS) or (1,))
+        bits = set(self.integers(_BITS) or (1,))
         kind = _KINDS.get(self.number(_SAMPLE_FORMAT, 1))
         if len(bits) != 1 or kind is None:
             return None
@@ -177,8 +182,8 @@ class Page:
 
     def segments(self) -> list[tuple[int, int]]:
         """Return (offset, bytes) of its strips or tiles, those that follow each other as one."""
-        offsets = self.values(_TILE_OFFSETS) or self.values(_STRIP_OFFSETS)
-        sizes = self.values(_TILE_NBYTES) or self.values(_STRIP_NBYTES)
+        offsets = self.integers(_TILE_OFFSETS) or self.integers(_STRIP_OFFSETS)
+        sizes = self.integers(_TILE_NBYTES) or self.integers(_STRIP_NBYTES)
         pixels = self.pixels_nbytes
         if len(offsets) == 1 and (not sizes or (self.is_plain and sizes[0] == pixels % WRAPPED)):
             # Some programs leave the size out.
@@ -193,7 +198,7 @@ class Page:
 
     def subdirectories(self) -> tuple[int, ...]:
         """Return the places of the directories below this one."""
-        return tuple(offset for offset in self.values(_SUBDIRECTORIES)[:_MOST_TAGS] if offset)
+        return tuple(offset for offset in self.integers(_SUBDIRECTORIES)[:_MOST_TAGS] if offset)
 
     def leads_to_directory(self, code: int) -> bool:
         """Return whether a tag's value is the place of a directory."""
