@@ -34,7 +34,7 @@ def path(tmp_path):
 
 
 def no_array(monkeypatch):
-    """Let numpy have no room for a frame."""
+    """Leave numpy no room for a frame."""
 
     def empty(shape, *_):
         raise MemoryError(f"Unable to allocate an array of {shape}")
@@ -43,7 +43,7 @@ def no_array(monkeypatch):
 
 
 def no_context(monkeypatch):
-    """Let zstd get no memory within blosc, whose error is that of a damaged chunk."""
+    """Leave zstd no memory within blosc, whose error is that of a damaged chunk."""
 
     def decompress(chunk, out):
         raise RuntimeError("error during blosc decompression: -1")
@@ -53,7 +53,7 @@ def no_context(monkeypatch):
 
 
 def full_in_between(monkeypatch):
-    """Let memory be there when it is looked for before, and gone afterwards."""
+    """Show memory when it is looked for before, and none afterwards."""
     no_context(monkeypatch)
     answers = iter([True, False] * 100)
     monkeypatch.setattr(chunks, "has_room", lambda nbytes: next(answers))

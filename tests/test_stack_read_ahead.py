@@ -85,11 +85,11 @@ class Source:
         return self._gates[frame]
 
     def in_pieces(self, frame):
-        """Let this frame be read in pieces, without end unless `finish` is called."""
+        """Read this frame in pieces, without end unless `finish` is called."""
         self._pieces[frame] = threading.Event()
 
     def finish(self, frame):
-        """Let this frame have no more pieces."""
+        """End the pieces of this frame."""
         self._pieces[frame].set()
 
     def wait_until_abandoned(self, frame):
