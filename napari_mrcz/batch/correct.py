@@ -143,7 +143,7 @@ class Correct(Making):
         if outliers is None:
             return Made()
         found = f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels"
-        return Made((found, *outliers.warnings))
+        return Made((found,), outliers.warnings)
 
     def options(self) -> dict[str, Any]:
         """Return the recipe, as a fingerprint, and the names of the stacks averaged by KOMA.

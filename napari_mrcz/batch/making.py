@@ -39,6 +39,7 @@ class Made:
     """What came of making a result: see `Outcome`, which has the same fields."""
 
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     kept: str = ""
     result: Any = None
 
@@ -128,16 +129,16 @@ class Making(ABC):
             return Outcome(
                 self.source,
                 self.target,
-                "",
-                files.nbytes,
-                sum(os.path.getsize(path) for path in self._written()),
-                time.perf_counter() - start,
-                (*(_THERE,) * there, *made.notes),
-                made.kept,
-                there,
-                before,
-                after,
-                made.result,
+                source_nbytes=files.nbytes,
+                target_nbytes=sum(os.path.getsize(path) for path in self._written()),
+                seconds=time.perf_counter() - start,
+                notes=(*(_THERE,) * there, *made.notes),
+                warnings=made.warnings,
+                kept=made.kept,
+                skipped=there,
+                source_sha256=before,
+                target_sha256=after,
+                result=made.result,
             )
 
     def planned(self) -> Outcome:

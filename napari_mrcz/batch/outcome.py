@@ -31,6 +31,9 @@ class Outcome:
         What it took.
     notes : tuple of str
         What else is worth knowing.
+    warnings : tuple of str
+        Sentences that say where the result should not be trusted without a look; empty if all is
+        well. Not in `notes`.
     kept : str
         Why a source that was to be deleted is still there; empty otherwise.
     skipped : bool
@@ -48,6 +51,7 @@ class Outcome:
     target_nbytes: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     kept: str = ""
     skipped: bool = False
     source_sha256: str = ""
@@ -58,7 +62,7 @@ class Outcome:
     def done(
         cls, started: float, source: str, target: str = "", notes: Iterable[str] = (), **more: Any
     ) -> Self:
-        """Give the outcome of work that is done, with the sizes of the files and what it took.
+        """Return the outcome of work that is done, with the sizes of the files and what it took.
 
         Parameters
         ----------
@@ -79,7 +83,7 @@ class Outcome:
         return not self.error
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it as plain values, for JSON."""
+        """Return it as plain values, for JSON."""
         plain = asdict(replace(self, result=None))
         del plain["result"]
         return {**plain, "ok": self.ok}

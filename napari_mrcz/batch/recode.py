@@ -122,7 +122,7 @@ class Recode(Making):
                         kept = str(reason)
         if self.delete and kept:
             notes.append(f"source kept: {kept}")
-        return Made(tuple(notes), kept, files.stamp)
+        return Made(tuple(notes), kept=kept, result=files.stamp)
 
     def options(self) -> dict[str, Any]:
         """Return what the pixels of the result depend on, where it was chosen."""

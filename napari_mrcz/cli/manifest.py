@@ -32,7 +32,10 @@ _COLUMNS = (
     "error",
     "kept",
     "notes",
+    "warnings",
 )
+# Of tables of earlier versions.
+_FIRST_COLUMNS = _COLUMNS[:-1]
 # Seconds after which what was done until then is written.
 _BETWEEN = 30.0
 
@@ -101,8 +104,8 @@ def _packed(path: Path, rows: list[dict[str, Any]]) -> bytes:
     table = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in rows:
-        notes = row["notes"]
-        table.writerow({**row, "notes": notes if isinstance(notes, str) else "; ".join(notes)})
+        texts = {k: "; ".join(v) for k, v in row.items() if isinstance(v, list | tuple)}
+        table.writerow({**row, **texts})
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -114,10 +117,13 @@ def _read(path: Path) -> list[dict[str, Any]]:
             rows = [json.loads(line) for line in text.splitlines()]
         else:
             table = csv.DictReader(io.StringIO(text, newline=""))
-            if tuple(table.fieldnames or ()) != _COLUMNS:
+            if tuple(table.fieldnames or ()) not in (_COLUMNS, _FIRST_COLUMNS):
                 raise ValueError("other columns")
             rows = list(table)
-        return [{name: row[name] for name in _COLUMNS} for row in rows]
+        return [
+            {name: row[name] if name in _FIRST_COLUMNS else row.get(name, "") for name in _COLUMNS}
+            for row in rows
+        ]
     except OSError as error:
         raise MrczError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, csv.Error) as error:

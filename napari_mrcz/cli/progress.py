@@ -36,6 +36,7 @@ __all__ = [
     "say",
     "say_error",
     "tell_outcomes",
+    "tell_warnings",
     "write",
 ]
 
@@ -241,7 +242,7 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
 def tell_outcomes(
     outcomes: Iterable[Outcome], verb: str, *, as_json: bool = False, skips: bool = False
 ) -> int:
-    """Tell each outcome as it comes, and in the end how many there were; give the exit status.
+    """Print each outcome as it comes, and in the end how many there were; return the exit status.
 
     Parameters
     ----------
@@ -266,14 +267,21 @@ def tell_outcomes(
             note(outcome_text(outcome))
         else:
             say(outcome_text(outcome), always=bool(outcome.kept))
+        tell_warnings(outcome)
     failed = [outcome for outcome in done if not outcome.ok]
     if len(done) > 1:
         say(_summary(done, failed, verb))
     return 1 if failed else 0
 
 
+def tell_warnings(outcome: Outcome) -> None:
+    """Print each warning of a file once, also where a quiet command was asked for."""
+    for warning in dict.fromkeys(outcome.warnings):
+        say(f"napari-mrcz: warning: {outcome.source}: {warning}", always=True)
+
+
 def outcome_text(outcome: Outcome) -> str:
-    """Give a line for a file that was done."""
+    """Return a line for a file that was done."""
     line = f"{Path(outcome.source).name}"
     if outcome.target:
         line += f" -> {outcome.target}"
@@ -300,6 +308,8 @@ def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     line = f"{len(good)} of {len(done)} files {verb}"
     if skipped := sum(outcome.skipped for outcome in good):
         line += f" ({skipped} of them there already)"
+    if warned := sum(bool(outcome.warnings) for outcome in good):
+        line += f", {warned} with warnings"
     before = sum(outcome.source_nbytes for outcome in good)
     after = sum(outcome.target_nbytes for outcome in good)
     if before and after:

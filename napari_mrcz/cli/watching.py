@@ -13,7 +13,15 @@ import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import references
-from napari_mrcz.cli.progress import as_option, bar, outcome_text, say, say_error, write
+from napari_mrcz.cli.progress import (
+    as_option,
+    bar,
+    outcome_text,
+    say,
+    say_error,
+    tell_warnings,
+    write,
+)
 from napari_mrcz.cli.running import Saying, with_options
 from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, with_packing
@@ -158,12 +166,13 @@ def _tell(watching: Watch, as_json: bool) -> int:
     done = Counter[str]()
     failed: list[str] = []
     order = ""
-    kept = 0
+    kept = warned = 0
     try:
         for step in watching.steps():
             outcome = replace(step.outcome, error=as_option(step.outcome.error))
             done[step.kind] += outcome.ok
             kept += bool(outcome.kept)
+            warned += bool(outcome.warnings)
             told = step.kind != "summed" or not outcome.ok
             if watching.corrections is not None and order != watching.corrections.order:
                 order = watching.corrections.order
@@ -175,12 +184,15 @@ def _tell(watching: Watch, as_json: bool) -> int:
             if not outcome.ok:
                 failed.append(Path(outcome.source).name)
                 say_error(outcome.error)
+            tell_warnings(outcome)
     finally:
         line = f"movies compressed: {done['compressed']}"
         if watching.corrections is not None:
             line += f", corrected: {done['corrected']}"
         if watching.waiting:
             line += f", waiting for their KOMA window: {watching.waiting}"
+        if warned:
+            line += f", with warnings: {warned}"
         if kept:
             line += f", sources kept: {kept}"
         if failed:

@@ -43,6 +43,8 @@ class MovieRow:
         Why it is, or is not.
     remark : str
         What else is odd about it; empty if nothing is.
+    warnings : tuple of str
+        Of the fits: where they should not be trusted without a look.
     error : str
         Why the movie cannot be used; empty if it can.
     """
@@ -63,6 +65,7 @@ class MovieRow:
     high_contrast: bool | None = None
     reason: str = ""
     remark: str = ""
+    warnings: tuple[str, ...] = ()
     error: str = ""
 
 

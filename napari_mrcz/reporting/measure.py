@@ -61,6 +61,8 @@ class Measured:
         By the header, or else by the noise.
     remark : str
         What is odd about the file, if anything.
+    warnings : tuple of str
+        Of the fits: where they should not be trusted without a look.
     """
 
     sum: StackSum
@@ -71,6 +73,7 @@ class Measured:
     outliers: npt.NDArray[np.uint32]
     counts_per_electron: float
     remark: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,16 @@ class Measure:
                 ),
                 counts_per_electron=self._counts_per_electron(movie, outliers),
                 remark=remark,
+                warnings=() if outliers is None else outliers.warnings,
             )
         notes = [f"noise {noise_raw:.3g} -> {measured.noise_corrected:.3g}"]
         if outliers is not None:
             notes.insert(0, f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
-            notes.extend(outliers.warnings)
         if remark:
             notes.append(remark)
-        return Outcome.done(start, self.source, notes=notes, result=measured)
+        return Outcome.done(
+            start, self.source, notes=notes, warnings=measured.warnings, result=measured
+        )
 
     def _counts_per_electron(self, movie: Stack, outliers: OutlierFilter | None) -> float:
         # 0 and 1 are what is written by programs that were not told.
@@ -246,6 +251,7 @@ class Measurements:
                 high_contrast=i in out.high_contrast if i in scored else None,
                 reason=out.high_contrast.get(i, reason),
                 remark=found.remark,
+                warnings=found.warnings,
             )
         return rows
 

@@ -86,6 +86,7 @@ def _tiles(findings: Findings) -> str:
         (_figure_text(_median(m.noise_raw for m in usable)), "noise R as recorded, median"),
         (_figure_text(_median(m.noise_corrected for m in usable)), "noise R corrected, median"),
         (str(high), "movies of high contrast"),
+        (str(sum(bool(movie.warnings) for movie in usable)), "movies with warnings"),
         (str(bad), "movies not usable"),
     ]
     cells = (f"<div><dt>{said}</dt><dd>{value}</dd></div>" for value, said in tiles)
@@ -100,6 +101,7 @@ def _notable(findings: Findings, names: list[str]) -> str:
             ("not usable", _without_path(movie)),
             ("high contrast", movie.reason if movie.high_contrast else ""),
             ("remark", movie.remark),
+            *(("warning", warning) for warning in movie.warnings),
         )
         told += [
             f'<li><span class="mark">{what}</span> <b>{movie.number}. {_escaped(name)}</b>: '
@@ -108,7 +110,7 @@ def _notable(findings: Findings, names: list[str]) -> str:
             if why
         ]
     if not told:
-        return "<p>All movies can be used, and none is of high contrast.</p>"
+        return "<p>All movies can be used, without warnings, and none is of high contrast.</p>"
     return (
         f'<h2>Movies to look at</h2>\n<ul class="notable">{"".join(told)}</ul>\n'
         "<p>Those not usable, cut off or of high contrast enter no average.</p>"
@@ -175,6 +177,7 @@ def _table(findings: Findings, names: list[str]) -> str:
         ("n", "Noise<br><small>corrected</small>"),
         ("n", "Contrast"),
         ("n", "Score"),
+        ("n", "Warnings"),
         ("", "High contrast"),
     ]
     head = "".join(f'<th class="{kind}">{name}</th>' for kind, name in heads)
@@ -189,7 +192,7 @@ def _row(movie: MovieRow, name: str) -> str:
     start = f'<td class="n">{movie.number}</td><td class="name">{_escaped(name)}</td>'
     if movie.error:
         said = _escaped(_without_path(movie))
-        return f'<tr class="bad">{start}<td colspan="9">not usable: {said}</td></tr>'
+        return f'<tr class="bad">{start}<td colspan="10">not usable: {said}</td></tr>'
     percent = _UNKNOWN if movie.contrast is None else f"{movie.contrast:.2%}"
     values = (
         str(movie.frames),
@@ -200,6 +203,7 @@ def _row(movie: MovieRow, name: str) -> str:
         _figure_text(movie.noise_corrected),
         percent,
         _UNKNOWN if movie.score is None else with_minus(f"{movie.score:z.1f}"),
+        str(len(movie.warnings)),
     )
     cells = "".join(f'<td class="n">{value}</td>' for value in values)
     verdict = '<span class="mark">yes</span>' if movie.high_contrast else "no"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_table"]
 
-_TYPES = {"int": "int64", "float": "float64", "bool": "bool_", "str": "string"}
+_TYPES = {"int": "int64", "float": "float64", "bool": "bool_", "str": "string", "tuple": "string"}
 
 
 def write_table(
@@ -31,7 +32,8 @@ def write_table(
     path : path-like
         The file.
     movies : sequence of MovieRow
-        Its rows; its columns are the attributes. What is not known is empty, or null.
+        Its rows; its columns are the attributes. What is not known is empty, or null; warnings
+        are sentences in one text.
     overwrite : bool
         Replace an existing file.
 
@@ -51,7 +53,7 @@ def _csv(movies: Sequence[MovieRow]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(MovieRow)])
     writer.writeheader()
-    writer.writerows(asdict(movie) for movie in movies)
+    writer.writerows(map(_row, movies))
     return text.getvalue().encode(errors="backslashreplace")
 
 
@@ -60,12 +62,18 @@ def _parquet(movies: Sequence[MovieRow]) -> bytes:
     import pyarrow.parquet as pq
 
     # Of the annotations: a column of which nothing is known has its type all the same.
-    types = {f.name: getattr(pa, _TYPES[str(f.type).split(" ")[0]])() for f in fields(MovieRow)}
+    types = {
+        f.name: getattr(pa, _TYPES[re.split(r"\W", str(f.type))[0]])() for f in fields(MovieRow)
+    }
     sink = pa.BufferOutputStream()
-    rows = [{name: _encodable(value) for name, value in asdict(m).items()} for m in movies]
+    rows = [{name: _encodable(value) for name, value in _row(m).items()} for m in movies]
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(types)), sink)
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def _row(movie: MovieRow) -> dict[str, Any]:
+    return {**asdict(movie), "warnings": " ".join(movie.warnings)}
 
 
 def _encodable(value: Any) -> Any:

@@ -227,7 +227,8 @@ class Corrections:
             movie.target, str(target), self._oriented(), outliers, koma, overwrite=replaces
         )
         outcome = task(report)
-        self._ledger.record("corrected", source=movie.source, recipe=self._made_by)
+        said = {"warnings": list(outcome.warnings)} if outcome.warnings else {}
+        self._ledger.record("corrected", source=movie.source, recipe=self._made_by, **said)
         return outcome
 
     def _oriented(self) -> Recipe:

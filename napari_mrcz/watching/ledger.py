@@ -10,7 +10,8 @@ was interrupted is known as ours; what is done is told after:
 ``kept``        it was not, as it had changed or somebody writes to it (``why``)
 ``summed``      its sum is known: what KOMA's average and the contrasts need
 ``correcting``  it is about to be corrected into ``target``
-``corrected``   it was
+``corrected``   it was; ``warnings`` say where the result should not be trusted without a look,
+                as those of ``compressed`` do
 ``failed``      it could not be used; only told, it is tried again by the next process
 """
 

@@ -305,6 +305,8 @@ class Watch:
         if self.arrivals.version(found.source) != found.version:
             raise MrczError(source, "has changed while it was compressed")
         said = {"nbytes": outcome.target_nbytes, "stamp": outcome.result, "kept": outcome.kept}
+        if outcome.warnings:
+            said["warnings"] = list(outcome.warnings)
         self.ledger.record("compressed", source=found.source, **said)
         return self._keeping(replace(outcome, result=None), outcome.kept)
 
