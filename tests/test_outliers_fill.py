@@ -109,7 +109,7 @@ def test_neighbours_beyond_the_border_are_none(y, x):
     image = np.arange(y * x).reshape(y, x)
     padded = np.pad(image, 2, constant_values=-1)
     sums, numbers = over_neighbours(
-        lambda _, neighbours, within: ((image.flat[neighbours] * within).sum(1), within.sum(1)),
+        lambda _, neighbours, within: ((image.flat[neighbours] * within).sum(0), within.sum(0)),
         np.arange(y * x),
         (y, x),
     )

@@ -18,7 +18,7 @@ NEIGHBOURS = np.delete(np.stack(np.divmod(np.arange(25), 5), axis=1) - 2, 12, ax
 """Shifts (y, x) from a pixel to those around it in the 5 x 5 square, (24, 2)."""
 
 # Pixels worked on at a time: what lies around them stays in a cache.
-_CHUNK = 2**12
+_CHUNK = 2**13
 
 Pixels = npt.NDArray[np.intp]
 
@@ -28,15 +28,15 @@ def over_neighbours(
     pixels: Pixels,
     shape: tuple[int, int],
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Do something with pixels and their neighbours, some of the pixels at a time.
+    """Compute something of pixels and their neighbours, some of the pixels at a time.
 
     Parameters
     ----------
     work : callable
-        Given flat indices of pixels (c,), of their neighbours (c, 24) in the order of
-        `NEIGHBOURS`, and which of these there are (c, 24), as beyond the image's border there are
-        none (the index is then the pixel's own). Gives arrays, each with a value a pixel. It runs
-        in several threads.
+        Called with flat indices of pixels (c,), of their neighbours (24, c) in the order of
+        `NEIGHBOURS`, and which of these exist (24, c): beyond the image's border there are none,
+        and the index is the pixel's own. Returns arrays with one value per pixel. It runs in
+        several threads.
     pixels : ndarray of intp, shape (k,)
         Flat indices.
     shape : tuple of int
@@ -45,7 +45,7 @@ def over_neighbours(
     Returns
     -------
     tuple of ndarray, each of shape (k,)
-        What the work gave.
+        What the work returned.
     """
 
     def chunk(start: int) -> tuple[npt.NDArray[Any], ...]:
@@ -58,12 +58,15 @@ def over_neighbours(
 
 
 def _neighbours(pixels: Pixels, shape: tuple[int, int]) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    dy, dx = NEIGHBOURS.T
-    neighbours = pixels[:, None] + (dy * shape[1] + dx)
+    dy, dx = NEIGHBOURS.T[:, :, None]
+    neighbours = dy * shape[1] + dx + pixels
     y, x = np.divmod(pixels, shape[1])
     to_border = np.minimum(np.minimum(y, shape[0] - 1 - y), np.minimum(x, shape[1] - 1 - x))
-    if to_border.min(initial=2) >= 2:
-        return neighbours, np.ones(neighbours.shape, np.bool_)
-    y, x = y[:, None] + dy, x[:, None] + dx
-    within = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
-    return np.where(within, neighbours, pixels[:, None]), within
+    within = np.ones(neighbours.shape, np.bool_)
+    near = np.flatnonzero(to_border < 2)
+    if near.size:
+        row, column = y[near] + dy, x[near] + dx
+        inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+        within[:, near] = inside
+        neighbours[:, near] = np.where(inside, neighbours[:, near], pixels[near])
+    return neighbours, within

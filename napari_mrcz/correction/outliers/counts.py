@@ -173,14 +173,14 @@ class SummedCounts:
             raw *= np.float32(1 / self.per_electron)
         return raw, raw if self.gain is None else raw * self.gain[top:bottom]
 
-    def raw(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    def raw(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Return the sums, in counts and without the pedestal, of pixels by flat index."""
-        values: npt.NDArray[np.float64] = self.total.reshape(-1)[pixels].astype(np.float64)
+        values: npt.NDArray[np.float32] = self.total.reshape(-1)[pixels].astype(np.float32)
         if self.pedestal:
-            values -= self.n_frames * self.pedestal
+            values -= np.float32(self.n_frames * self.pedestal)
         return values
 
-    def normalised(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    def normalised(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Return the gain-normalised sums, in counts, of pixels by flat index."""
         values = self.raw(pixels)
         return values if self.gain is None else values * self.gain.reshape(-1)[pixels]

@@ -21,7 +21,7 @@ _SAMPLE = 2**16
 
 def read_course(
     movie: Any, counts: SummedCounts, pixels: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Read pixels in some frames.
 
     Parameters
@@ -44,19 +44,24 @@ def read_course(
     read_frame = frame_reader(movie)
     used = np.setdiff1d(np.arange(len(movie)), counts.left_out)
     if len(used) < _FEWEST:
-        return np.zeros((0, len(pixels))), np.zeros(0)
+        return np.zeros((0, len(pixels)), np.float32), np.zeros(0)
     chosen = used[np.unique(np.linspace(0, len(used) - 1, min(_MOST, len(used))).astype(int))]
+    # Whole rows: single pixels all over a frame would take as long as half of its pixels.
     step = max(1, counts.total.size // _SAMPLE)
-    ordinary = np.setdiff1d(np.arange(0, counts.total.size, step), counts.defects)
-    total = counts.raw(ordinary)
+    total = counts.total[::step].astype(np.float64) - counts.n_frames * counts.pedestal
     low, high = np.percentile(total, [1, 99])
-    ordinary = ordinary[(low <= total) & (total <= high)]
-    whole = max(float(counts.raw(ordinary).sum()), 1e-9)
+    ordinary = (low <= total) & (total <= high)
+    row, column = np.divmod(counts.defects, counts.shape[1])
+    shown = row % step == 0
+    ordinary[row[shown] // step, column[shown]] = False
+    whole = max(float(total[ordinary].sum()), 1e-9)
 
-    def work(index: int) -> tuple[npt.NDArray[np.float64], float]:
-        flat = read_frame(index).reshape(-1)
-        own = (flat[pixels].astype(np.float64) - counts.pedestal) / counts.per_electron
-        level = flat[ordinary].astype(np.float64) - counts.pedestal
+    def work(index: int) -> tuple[npt.NDArray[np.float32], float]:
+        frame = read_frame(index)
+        own = frame.reshape(-1)[pixels].astype(np.float32)
+        own -= np.float32(counts.pedestal)
+        own /= np.float32(counts.per_electron)
+        level = frame[::step][ordinary].astype(np.float64) - counts.pedestal
         return own, float(level.sum()) / whole
 
     # One after the other, as in `frames`: several at a time would take their memory.

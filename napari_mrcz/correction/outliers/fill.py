@@ -38,7 +38,7 @@ _TABLE = np.concatenate([_HALF[:, :0:-1], _HALF], axis=1)
 K2_POINT_SPREAD: npt.NDArray[np.float64] = _TABLE / _TABLE.sum()
 """Weights of the 24 neighbours, (5, 5): the preprint's table 1, which sums to 1.336, made 1."""
 
-_SPREAD = K2_POINT_SPREAD[tuple(NEIGHBOURS.T + 2)]
+_SPREAD = K2_POINT_SPREAD[tuple(NEIGHBOURS.T + 2)].astype(np.float32)
 
 # Weights are kept in 16 bits: finer than any tolerance, and decided by a draw of 16 bits.
 _WHOLE = 2**16 - 1
@@ -88,25 +88,27 @@ class Replacement:
     pedestal: float = 0.0
 
     def __call__(self, frame: Frame, index: int) -> Frame:
-        """Give the frame (y, x) with index `index`, corrected."""
+        """Return the frame (y, x) with index `index`, corrected."""
+        out = np.array(frame, self.output_dtype(frame.dtype), order="C")
+        self.correct(out, frame, index)
+        return out
+
+    def correct(self, out: Frame, frame: Frame, index: int) -> None:
+        """Replace pixels of `out`, which has the values of `frame`; both may be one array."""
         if frame.shape != self.shape:
             raise ValueError(f"outliers of frames of {self.shape} in a frame of {frame.shape}")
-        out = np.array(frame, self.output_dtype(frame.dtype), order="C")
         flat = out.reshape(-1)
-        expected, key = self.expected, 0
-        if self.levels is not None:
-            level, key = self.levels.relative(frame)
-            expected = expected * level.reshape(-1).astype(np.float32)[self._parts]
+        level, key = (None, 0) if self.levels is None else self.levels.relative(frame)
         if self.fill != "sample":
+            expected = self._scaled(slice(None), level)
             # What is replaced as a whole may have been NaN.
             own = np.where(self.weights > 0, flat[self.pixels], 0)
             kept = self.weights / np.float32(_WHOLE)
             flat[self.pixels] = own * kept + (expected + np.float32(self.pedestal)) * (1 - kept)
-        elif self.levels is None:
+        elif level is None:
             self._draw(flat, index)
         else:
-            self._draw_scaled(flat, index, key, expected)
-        return out
+            self._draw_scaled(flat, index, key, level)
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Give the pixel type after the correction: the same, or floating for expectations."""
@@ -166,9 +168,10 @@ class Replacement:
         return made
 
     @cached_property
-    def _parts(self) -> Pixels:
+    def _parts(self) -> npt.NDArray[np.int32]:
         """The part of the image that each pixel is in."""
-        return np.zeros(0, np.intp) if self.levels is None else self.levels.parts(self.pixels)
+        parts = np.zeros(0) if self.levels is None else self.levels.parts(self.pixels)
+        return parts.astype(np.int32)
 
     @cached_property
     def _split(self) -> tuple[Pixels, Pixels, npt.NDArray[Any]]:
@@ -205,17 +208,27 @@ class Replacement:
         flat[near[lost]] = self._counts(PoissonDraws(electrons[lost])(bits), flat.dtype)
 
     def _draw_scaled(
-        self, flat: Frame, index: int, key: int, expected: npt.NDArray[np.float32]
+        self, flat: Frame, index: int, key: int, level: npt.NDArray[np.float64]
     ) -> None:
         """Replace pixels by draws around what is expected of this frame."""
         every, some, weights = self._split
-        electrons = np.maximum(expected.astype(np.float64) / self.per_electron, 0)
         bits, decisions = random_bits((self.seed, index, key, 0), len(every), len(some))
         lost = some[decisions >= weights]
         (more,) = random_bits((self.seed, index, key, 1), len(lost))
         drawn = np.concatenate([every, lost])
-        counts = poisson_quantiles(np.concatenate([bits, more]), electrons[drawn])
+        electrons = self._scaled(drawn, level).astype(np.float64) / self.per_electron
+        np.maximum(electrons, 0, out=electrons)
+        counts = poisson_quantiles(np.concatenate([bits, more]), electrons)
         flat[self.pixels[drawn]] = self._counts(counts, flat.dtype)
+
+    def _scaled(self, some: Any, level: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float32]:
+        """Return what is expected of some pixels in a frame with levels in its parts."""
+        expected: npt.NDArray[np.float32] = self.expected[some]
+        if level is None:
+            return expected
+        scaled: npt.NDArray[np.float32] = level.reshape(-1).astype(np.float32)[self._parts[some]]
+        scaled *= expected
+        return scaled
 
     def _counts(self, electrons: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> Frame:
         if dtype.kind == "f":
@@ -258,12 +271,14 @@ def expected_counts(
 
     def work(_: Pixels, neighbours: Pixels, within: Any) -> tuple[npt.NDArray[Any], ...]:
         usable = (marks[neighbours] == 0) & within
-        number = usable.sum(axis=1)
-        single = number == within.sum(axis=1)
-        weights = np.where(single[:, None], _SPREAD, 1) * usable
-        total = weights.sum(axis=1)
-        means = (counts.normalised(neighbours) * weights).sum(axis=1) / np.where(number, total, 1)
-        return means, number == 0
+        single = (usable == within).all(axis=0)
+        weights = np.where(single, _SPREAD[:, None], np.float32(1))
+        weights *= usable
+        total = weights.sum(axis=0)
+        none = total == 0
+        total[none] = 1
+        weights *= counts.normalised(neighbours)
+        return weights.sum(axis=0) / total, none
 
     expected, alone = over_neighbours(work, pixels, counts.shape)
     lost = np.flatnonzero(alone)

@@ -185,7 +185,7 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     dead = _NOTHING * background.typical if background.typical > _ENOUGH else -np.inf
     lit = np.float32(_LIT * background.typical)
 
-    def work(top: int, bottom: int) -> npt.NDArray[np.int64]:
+    def work(top: int, bottom: int) -> None:
         raw, expected = background.rows(counts, top, bottom)
         empty = None
         if expected.min(initial=np.inf) <= LEAST:
@@ -202,14 +202,13 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
             deviate[nothing] = np.minimum(deviate[nothing], -_SUSPECT)
         widths[top // BLOCK : -(-bottom // BLOCK)] = block_widths(deviate)
         codes[top:bottom] = _codes(deviate)
-        return np.bincount(codes[top:bottom].reshape(-1), minlength=_CODES)
 
-    n_pixels = sum(_by_strips(work, counts.shape), np.zeros((), np.int64))
+    for _ in _by_strips(work, counts.shape):
+        pass
     # Where there is no beam nothing can be said, but that there are no outliers.
     n_empty = sum(empty_in) if sum(empty_in) < codes.size - counts.defects.size - _FEWEST else 0
     structure = Structure.of(codes, _ZERO, _STEPS, widths)
-    if not structure.is_none:
-        n_pixels = np.bincount(codes.reshape(-1), minlength=_CODES)
+    n_pixels = _numbers(codes)
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
     n_empty = min(n_empty, int(n_pixels[_ZERO]))
     n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, n_empty, course)
@@ -297,13 +296,15 @@ def _judge_suspects(
         own, around = counts.normalised(pixels), counts.normalised(neighbours)
         beside = flat[neighbours]
         usable = (beside >= first) & (beside < last) & within
-        mean = (around * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
-        electron = counts.per_electron
+        number = usable.sum(axis=0, dtype=np.float32)
+        mean = (around * usable).sum(axis=0) / np.maximum(number, 1)
+        electron = np.float32(counts.per_electron)
         company = _in_company(own, around, mean, within)
-        company |= (own < mean) & (((beside >= last) & within).sum(axis=1) >= _BRIGHT_BESIDE)
-        excess = ((around - mean[:, None]) * within)[:, _NEAREST].sum(axis=1)
+        bright_beside = ((beside >= last) & within).sum(axis=0, dtype=np.uint8)
+        company |= (own < mean) & (bright_beside >= _BRIGHT_BESIDE)
+        excess = ((around[_NEAREST] - mean) * within[_NEAREST]).sum(axis=0)
         profile = excess / np.sqrt(4 * np.maximum(mean, electron) * electron)
-        return mean / electron, usable.any(axis=1), company, profile
+        return mean / electron, number > 0, company, profile
 
     def expect(pixels: npt.NDArray[np.intp]) -> Suspects:
         around, known, company, profile = over_neighbours(told, pixels, counts.shape)
@@ -347,16 +348,17 @@ def _around(pixels: npt.NDArray[np.intp], shape: tuple[int, int]) -> npt.NDArray
     return np.unique(row[inside] * shape[1] + column[inside])
 
 
-def _in_company(own: Values, around: Values, mean: Values, within: Any) -> npt.NDArray[np.bool_]:
-    """Mark pixels of which several neighbours (k, 24) are nearer to them than to what is expected.
+def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np.bool_]:
+    """Mark pixels of which several neighbours (24, k) are nearer to them than to what is expected.
 
     Such are parts of an edge, a corner or a bead.
     """
     between = ((np.sqrt(np.maximum(own, 0)) + np.sqrt(np.maximum(mean, 0))) / 2) ** 2
     bright = own > mean
-    nearer = ((around > between[:, None]) == bright[:, None]) & within
+    nearer = ((around > between) == bright) & within
     # At the border of the image a part of the neighbours shows what is there.
-    number = nearer.sum(axis=1) * (24 / within.sum(axis=1).clip(min=1))
+    there = within.sum(axis=0, dtype=np.uint8).clip(min=1)
+    number = nearer.sum(axis=0, dtype=np.uint8) * (np.float32(24) / there)
     part: npt.NDArray[np.bool_] = number >= np.where(bright, _BRIGHT, _DARK)
     return part
 
@@ -385,12 +387,23 @@ def _whole_electrons(typical: float) -> tuple[npt.NDArray[np.intp], Values]:
     return edges, electrons[near][first] - 0.5
 
 
+def _numbers(codes: Codes) -> npt.NDArray[np.int64]:
+    """Return how many pixels have each code."""
+
+    def work(top: int, bottom: int) -> npt.NDArray[np.int64]:
+        return np.bincount(codes[top:bottom].reshape(-1), minlength=_CODES)
+
+    y, x = codes.shape
+    return sum(_by_strips(work, (y, x)), np.zeros(_CODES, np.int64))
+
+
 def _outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:
     """Give the pixels, by flat index, with codes below `first` or from `last` on."""
 
     def work(top: int, bottom: int) -> npt.NDArray[np.intp]:
-        strip = codes[top:bottom]
-        found: npt.NDArray[np.intp] = np.flatnonzero((strip < first) | (strip >= last))
+        # Those below `first` wrap around, to the largest numbers.
+        above = np.subtract(codes[top:bottom], first, dtype=np.uint16, casting="unsafe")
+        found: npt.NDArray[np.intp] = np.flatnonzero(above >= last - first)
         found += top * codes.shape[1]
         return found
 
@@ -398,14 +411,12 @@ def _outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:
     return np.concatenate(list(_by_strips(work, (y, x))))
 
 
-def _by_strips(
-    work: Callable[[int, int], npt.NDArray[Any]], shape: tuple[int, int]
-) -> Iterator[npt.NDArray[Any]]:
-    """Do the rows (top, bottom) of an image, several strips at a time; give what the work gives."""
+def _by_strips(work: Callable[[int, int], Any], shape: tuple[int, int]) -> Iterator[Any]:
+    """Run ``work(top, bottom)`` on strips of an image's rows, several at a time, in order."""
     height = max(1, _STRIP // shape[1] // BLOCK) * BLOCK
     tops = range(0, shape[0], height)
 
-    def strip(top: int) -> npt.NDArray[Any]:
+    def strip(top: int) -> Any:
         return work(top, min(shape[0], top + height))
 
     with in_order(strip, tops, processors(), "napari-mrcz-outliers") as strips:

@@ -48,7 +48,7 @@ _PROFILE = 1.0
 _FARTHEST = 39.0
 
 Pixels = npt.NDArray[np.intp]
-Values = npt.NDArray[np.float64]
+Values = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 if TYPE_CHECKING:
     Course = Callable[[Pixels], tuple[Values, Values]]
