@@ -1,5 +1,6 @@
 """``recipe new``: a file that says what each of its keys is, and what to do with it."""
 
+import re
 import tomllib
 
 import numpy as np
@@ -22,7 +23,7 @@ def test_a_new_recipe_says_what_each_key_is(napari_mrcz, tmp_path):
     ran = napari_mrcz("recipe", "new", path)
     assert ran.status == 0
     lines = path.read_text().splitlines()
-    keys = [i for i, line in enumerate(lines) if line and line[0] not in "#["]
+    keys = [i for i, line in enumerate(lines) if re.match(r"(# )?\w+ = ", line)]
     assert len(keys) == sum(len(notes_of(step)) for step in _STEPS.values())
     assert all(lines[i - 1].startswith("# ") for i in keys)
     assert max(map(len, lines)) <= 100

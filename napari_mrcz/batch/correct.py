@@ -317,6 +317,8 @@ def corrected(
                 fill=step.fill,
                 tolerance=step.tolerance,
                 seed=step.seed,
+                counts_per_electron=step.counts_per_electron,
+                pedestal=step.pedestal,
                 gain=None if gain is None else gain.factor,
                 defects=defects,
             )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,8 @@ from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_mrcz.recipe import Recipe
 
 __all__ = ["add_to"]
@@ -42,6 +45,22 @@ def correct(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
     ] = None,
+    defects: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pixels known to be defective: list of SerialEM, RELION or MotionCor, or a map.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    counts_per_electron: Annotated[
+        float | None,
+        typer.Option(help="Counts that one electron adds, above 0; measured without it."),
+    ] = None,
+    pedestal: Annotated[
+        float | None,
+        typer.Option(help="Counts of a pixel without electrons in one frame; measured without it."),
+    ] = None,
     *,
     how: Running,
 ) -> None:
@@ -50,6 +69,12 @@ def correct(
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
+    given = {
+        "defects": None if defects is None else str(defects.absolute()),
+        "counts_per_electron": counts_per_electron,
+        "pedestal": pedestal,
+    }
+    wanted = _with_outlier_options(wanted, given)
     sources, order = session_in(files, wanted, [output])
     if os.path.realpath(output) in map(os.path.dirname, map(os.path.realpath, sources)):
         # Corrected movies would pass for movies that were only compressed.
@@ -68,8 +93,26 @@ def correct(
     )
 
 
+def _with_outlier_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with the options of the command line in the place of its own."""
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return recipe
+    if recipe.outliers is None:
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+        raise typer.BadParameter(f"{names}: the recipe has no table [outliers] that takes it")
+    recipe = replace(recipe, outliers=replace(recipe.outliers, **given))
+    from napari_mrcz.recipe.values import check_values
+
+    try:
+        check_values(recipe.outliers, recipe.gain, recipe.koma, recipe.output)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return recipe
+
+
 def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:
-    """Give a recipe whose reference lies as the first movie shows that can be used."""
+    """Return a recipe whose reference lies as the first movie shows that can be used."""
     from napari_mrcz.batch.correct import with_orientation
     from napari_mrcz.stack import open as open_stack
 
@@ -126,7 +169,7 @@ def check(recipe: RecipeFile) -> None:
 
 
 def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> None:
-    """See that a dark may belong to a gain: as large, or as the frames, half or twice so large."""
+    """Check that a dark has the size of a gain, or of the frames, or half or twice that."""
     others = [tuple(size // 2 for size in gain), tuple(size * 2 for size in gain)]
     if shape not in (gain, *others, *(size[::-1] for size in others)):
         advice = f"A dark is as large as the gain reference, {gain}, or as the frames"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output
+from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output, kinds_of
 from napari_mrcz.recipe.text import to_toml
 
 if TYPE_CHECKING:
@@ -124,9 +124,13 @@ class Recipe:
         return recipe
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Give its tables."""
+        """Return its tables; keys that are left out are not in them."""
         steps = {name: getattr(self, name) for name in _STEPS}
-        return {name: asdict(step) for name, step in steps.items() if step is not None}
+        return {
+            name: {key: value for key, value in asdict(step).items() if value is not None}
+            for name, step in steps.items()
+            if step is not None
+        }
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write it as TOML with a comment for each key, all or nothing.
@@ -141,7 +145,7 @@ class Recipe:
             file.commit()
 
     def sentences(self) -> list[str]:
-        """Say what it does, a sentence a step."""
+        """Return what it does, one sentence per step."""
         said = []
         if (o := self.outliers) is not None:
             drawn = "drawn from the expected counts" if o.fill == "sample" else "the expectation"
@@ -153,6 +157,10 @@ class Recipe:
             given = {"dark": o.dark_threshold, "hot": o.hot_threshold}
             if sides := [f"{side} at {sigma:g} σ" for side, sigma in given.items() if sigma]:
                 said.append(f"Thresholds are not those of each fit: {', '.join(sides)}.")
+            if o.counts_per_electron is not None:
+                said.append(f"One electron adds {o.counts_per_electron:g} counts.")
+            if o.pedestal is not None:
+                said.append(f"Pixels without electrons have {o.pedestal:g} counts in each frame.")
         if (g := self.gain) is not None:
             dark = f" after subtracting {g.dark}" if g.dark else ""
             turned = {"identity": "", "auto": ", turned as the first movie shows"}
@@ -173,12 +181,12 @@ class Recipe:
 
 
 def _step(kind: type, name: str, table: Mapping[str, Any], path: Path) -> Any:
-    default = asdict(kind())
+    kinds = kinds_of(kind)
     values = {}
     for key, value in table.items():
-        if key not in default:
-            raise MrczError(path, f"{key} in [{name}]", advice=f"Known are {', '.join(default)}")
-        wanted: Any = type(default[key])
+        if key not in kinds:
+            raise MrczError(path, f"{key} in [{name}]", advice=f"Known are {', '.join(kinds)}")
+        wanted: Any = kinds[key]
         if wanted is float and type(value) is int and abs(value) < _LARGEST:
             value = float(value)
         if type(value) is not wanted:

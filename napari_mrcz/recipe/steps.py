@@ -10,19 +10,30 @@ from typing import TypeVar
 
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
 
-__all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "notes_of"]
+__all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "kinds_of", "notes_of"]
 
 Value = TypeVar("Value")
 
 
 def _key(default: Value, note: str) -> Value:
-    """Give a field with its default, and what a recipe says of it."""
+    """Return a field with its default, and what a recipe says of it."""
     made: Value = field(default=default, metadata={"note": note})
     return made
 
 
+def _number(note: str) -> float | None:
+    """Return a field for a number that is measured where it is left out."""
+    made: float | None = field(default=None, metadata={"note": note, "kind": float})
+    return made
+
+
+def kinds_of(step: type) -> dict[str, type]:
+    """Return the type of each key of a step."""
+    return {key.name: key.metadata.get("kind", type(key.default)) for key in fields(step)}
+
+
 def notes_of(step: type) -> dict[str, str]:
-    """Give what each key of a step is, with its unit and range."""
+    """Return what each key of a step is, with its unit and range."""
     return {key.name: key.metadata["note"] for key in fields(step)}
 
 
@@ -54,7 +65,15 @@ class OutlierStep:
     seed: int = _key(0, "Of the draws: the same seed gives the same pixels; 0 or more.")
     defects: str = _key(
         "",
-        "File of pixels known to be defective, beside the recipe or a whole path; none if empty.",
+        "File of pixels known to be defective, beside the recipe or a whole path; none if empty. "
+        "A list of SerialEM, or x y w h as RELION and MotionCor have it, or a map.",
+    )
+    counts_per_electron: float | None = _number(
+        "Counts that one electron adds, above 0; measured where this is left out."
+    )
+    pedestal: float | None = _number(
+        "Counts of a pixel without electrons in one frame, 0 for none; measured where this is left "
+        "out."
     )
     dark_threshold: float = _key(
         0.0, "Threshold of dark pixels, in standard deviations, below 0; 0 leaves it to each fit."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from napari_mrcz.recipe.steps import notes_of
+from napari_mrcz.recipe.steps import kinds_of, notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,10 +47,14 @@ def _lines(tables: Mapping[str, Mapping[str, Any]], steps: Mapping[str, type]) -
         yield ""
         yield from _comment(_TABLES[name])
         yield f"[{name}]"
-        notes = notes_of(steps[name])
-        for key, value in table.items():
-            yield from _comment(notes[key])
-            yield tomli_w.dumps({key: value}).rstrip("\n")
+        kinds = kinds_of(steps[name])
+        for key, note in notes_of(steps[name]).items():
+            if key in table:
+                yield from _comment(note)
+                yield tomli_w.dumps({key: table[key]}).rstrip("\n")
+            elif getattr(steps[name], key) is None:
+                yield from _comment(note)
+                yield f"# {key} = {kinds[key]()}"
 
 
 def _comment(said: str) -> list[str]:

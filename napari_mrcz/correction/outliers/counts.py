@@ -6,7 +6,6 @@ drifts and blurs (preprint doi:10.1101/116533, section 4, step 1).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,8 +99,6 @@ class SummedCounts:
             raise ValueError(f"outliers are looked for in frames (n, y, x), not in {shape}")
         if np.dtype(movie.dtype).kind not in "buif":
             raise ValueError(f"outliers are looked for in real numbers, not in {movie.dtype}")
-        if per_electron is not None and not 0 < per_electron < math.inf:
-            raise ValueError(f"counts per electron are positive, not {per_electron}")
         total = _sum(movie)
         factor = None
         unusable = []

@@ -40,6 +40,9 @@ K2_POINT_SPREAD: npt.NDArray[np.float64] = _TABLE / _TABLE.sum()
 
 _SPREAD = K2_POINT_SPREAD[tuple(NEIGHBOURS.T + 2)].astype(np.float32)
 
+# Electrons that a level is taken from where a pixel has no good neighbour: 3 % of noise.
+_ENOUGH = 1000
+
 # Weights are kept in 16 bits: finer than any tolerance, and decided by a draw of 16 bits.
 _WHOLE = 2**16 - 1
 
@@ -252,7 +255,7 @@ def expected_counts(
 
     Of a singleton, whose neighbours within two pixels are all good, by the point spread of the
     detector; else the mean of the good ones of the 5 x 5 neighbours, or of as wide a square as it
-    takes to find one.
+    takes to find enough of them (within wide lines and rectangles that are known to be defective).
 
     Parameters
     ----------
@@ -294,7 +297,7 @@ def expected_counts(
 def _wide_means(
     counts: SummedCounts, pixels: Pixels, good: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """Give the mean of the good pixels in the smallest square around each pixel that has any.
+    """Return the mean of the good pixels in the smallest square around each pixel with enough.
 
     Squares grow by a half until they have; sums over them come from one cumulative image.
     """
@@ -302,15 +305,18 @@ def _wide_means(
     values = np.where(good, counts.normalised(everything), 0).reshape(counts.shape)
     sums = _cumulated(values)
     numbers = _cumulated(good.reshape(counts.shape))
-    means = np.full(len(pixels), values.sum() / max(1, np.count_nonzero(good)))
+    mean = values.sum() / max(1, np.count_nonzero(good))
+    means = np.full(len(pixels), mean)
+    electrons = max(mean / counts.per_electron, 1e-9)
+    enough = min(max(1.0, _ENOUGH / electrons), np.count_nonzero(good) / 4)
     row, column = np.divmod(pixels, counts.shape[1])
     missing = np.arange(len(pixels))
     radius = 3
-    while missing.size and good.any():
+    while missing.size and radius < 2 * max(counts.shape) and good.any():
         top, bottom = _reach(row[missing], radius, counts.shape[0])
         left, right = _reach(column[missing], radius, counts.shape[1])
         number = _within(numbers, top, bottom, left, right)
-        found = number > 0
+        found = number >= enough
         total = _within(sums, top, bottom, left, right)
         means[missing[found]] = total[found] / number[found]
         missing = missing[~found]

@@ -156,7 +156,9 @@ class OutlierFilter:
         ----------
         McLeod et al. (2017), doi:10.1101/116533, section 4.
         """
-        options = OutlierOptions(model, order, relaxation, limit, fill, tolerance, seed)
+        options = OutlierOptions(
+            model, order, relaxation, limit, fill, tolerance, seed, counts_per_electron, pedestal
+        )
         counts = SummedCounts.of(
             movie,
             gain=gain,
@@ -232,7 +234,7 @@ class OutlierFilter:
             If an option is none, needs another fit, cannot be drawn from what are no counts, or
             this was rebuilt from a description.
         """
-        if fitted := options.keys() & {"model", "limit"}:
+        if fitted := options.keys() & {"model", "limit", "counts_per_electron", "pedestal"}:
             raise ValueError(f"another {fitted.pop()} needs another fit")
         new = replace(self.options, **options)
         _check_drawable(self._known().counts, new)
@@ -318,7 +320,9 @@ class OutlierFilter:
         ValueError
             If its parts do not fit together.
         """
-        options = OutlierOptions(**{name: description[name] for name in asdict(OutlierOptions())})
+        # Files of the first version do not say whether these were given.
+        known = {"counts_per_electron": None, "pedestal": None, **description}
+        options = OutlierOptions(**{name: known[name] for name in asdict(OutlierOptions())})
         return cls(
             options=options,
             thresholds=Thresholds(**description["thresholds"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ class OutlierOptions:
     fill: str = "sample"
     tolerance: float = 1e-3
     seed: int = 0
+    counts_per_electron: float | None = None
+    pedestal: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -47,6 +50,10 @@ class OutlierOptions:
             raise ValueError(f"tolerance lies within 0 and 1, not {self.tolerance}")
         if self.seed < 0:
             raise ValueError(f"a seed is not negative, as {self.seed} is")
+        if self.counts_per_electron is not None and not 0 < self.counts_per_electron < math.inf:
+            raise ValueError(f"counts per electron are positive, not {self.counts_per_electron}")
+        if self.pedestal is not None and not math.isfinite(self.pedestal):
+            raise ValueError(f"a pedestal is a number of counts, not {self.pedestal}")
 
 
 @dataclass(frozen=True, eq=False)
