@@ -1,12 +1,16 @@
 """Lists of defective pixels, as cameras and programs keep them.
 
-Three kinds are read and written: SerialEM's `defects.txt`, MotionCor's list of rectangles, and a
-map. Masks are of shape (y, x), True where a pixel is bad, with rows in the order of MRC files.
+Three kinds are read and written: SerialEM's `defects.txt`, the list of rectangles of MotionCor
+(``-DefectFile``) and RELION (``--defect_file``), and a map (``-DefectMap``, ``--defect_file``). The
+defects that a Falcon's EER gain reference lists are read. Masks are of shape (y, x), True where a
+pixel is bad, with rows in the order of MRC files; those of a `.gain` in the order of its EER movie.
 
 SerialEM counts rows from the top of the image as its camera gives it, from 0; where it saves MRC
 frames, and where IMOD applies such a file to them, these are upside down, and so is the mask here.
-MotionCor's ``x y w h`` are corner and size in the frame as stored, from 0. In a map all values but
-0 are bad. IMOD may write bytes 128 higher: in a map of nothing but 128 and 129 (-128 and -127 where
+It turns the list that it writes beside frames as the frames are turned (``RotationAndFlip``).
+Rectangles ``x y w h`` are corner and size in the frame as stored, from 0. A map that is a TIFF or a
+DigitalMicrograph file is turned upside down as its movie is. In a map all values but 0 are bad.
+IMOD may write bytes 128 higher: in a map of nothing but 128 and 129 (-128 and -127 where
 they are read as signed) the higher ones are bad.
 """
 
@@ -23,8 +27,11 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
-from napari_mrcz.references import read_image
+from napari_mrcz.references import has_own_rows, read_image
 from napari_mrcz.stack import write
+from napari_mrcz.stack.tiff import is_tiff
+from napari_mrcz.stack.tiff_frames import local_name, parse_xml
+from napari_mrcz.stack.tiff_pages import read_directories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +47,9 @@ _LARGEST_CAMERA = 2**16
 _IMODS_ZEROS = (128, -128)
 _MOST_BAD = 0.5
 _LONGEST_TEXT = 2**24
+# Of a Falcon's gain reference: an XML of rows, columns, areas and points.
+_FALCON_TAG = 65100
+_FALCON_NUMBERS = {"area": 4, "nonmaskingarea": 4, "point": 2, "nonmaskingpoint": 2}
 
 
 def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> Mask:
@@ -48,7 +58,8 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
     Parameters
     ----------
     path : path-like
-        A text file of SerialEM or MotionCor, or a map (MRC, MRCZ or TIFF).
+        A text file of SerialEM, MotionCor or RELION, a map (MRC, MRCZ, TIFF or DM), or the
+        `.gain` of EER movies.
     shape : tuple of int, optional
         Of the frames (y, x). Rectangles say nothing of the camera's size, so they need it.
         SerialEM's lists and maps are brought to it where it is two or four times theirs
@@ -74,6 +85,9 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
     path = Path(path)
     text = _text(path)
     if text is None:
+        listed_in_tag = _falcon_mask(path)
+        if listed_in_tag is not None:
+            return _scaled(path, listed_in_tag, shape)
         image = read_image(path)
         bad = image != 0
         for zero in _IMODS_ZEROS:
@@ -155,6 +169,52 @@ def _text(path: Path) -> str | None:
     if len(raw) > _LONGEST_TEXT:
         raise MrczError(path, f"more than {_LONGEST_TEXT} bytes of text, which is no defect list")
     return raw.decode("latin-1")
+
+
+def _falcon_mask(path: Path) -> Mask | None:
+    """Read the defects that a Falcon's gain reference lists, as IMOD's CorrectDefects does.
+
+    Returns
+    -------
+    ndarray of bool, shape (y, x), or None
+        None for a file that is no TIFF with such a list.
+
+    Raises
+    ------
+    MrczError
+        If the list is damaged, or it is a gain reference without one.
+    """
+    file = open_file(path)
+    try:
+        if not is_tiff(file.read(0, 4)):
+            return None
+        page = read_directories(file).pages[0]
+        text, (y, x) = page.text(_FALCON_TAG), page.shape[-2:]
+    finally:
+        file.close()
+    if not text:
+        if has_own_rows(path):
+            raise MrczError(path, "a gain reference that lists no defects")
+        return None
+    mask = np.zeros((y, x), np.bool_)
+    root = parse_xml(text)
+    if root is None:
+        raise MrczError(path, "its list of defects is not XML")
+    try:
+        for element in root.iter():
+            kind, words = local_name(element), (element.text or "").replace("-", ",")
+            values = [int(word) for word in words.split(",") if word.strip()]
+            if len(values) != _FALCON_NUMBERS.get(kind, len(values)):
+                raise ValueError(f"{kind} of {element.text!r}")
+            if kind == "row":
+                mask[values[0] : values[-1] + 1] = True
+            elif kind == "col":
+                mask[:, values[0] : values[-1] + 1] = True
+            elif kind in _FALCON_NUMBERS:
+                mask[values[1] : values[-1] + 1, values[0] : values[-2] + 1] = True
+    except (ValueError, IndexError) as error:
+        raise MrczError(path, f"its list of defects cannot be read: {error}") from error
+    return mask if has_own_rows(path) else mask[::-1]
 
 
 def _serialem_mask(path: Path, text: str) -> Mask:
@@ -247,7 +307,12 @@ def _scaled(path: Path, mask: Mask, shape: tuple[int, int] | None) -> Mask:
         if (shape[0] * factor, shape[1] * factor) == mask.shape:
             cells = mask.reshape(shape[0], factor, shape[1], factor)
             return np.asarray(cells.any(axis=(1, 3)))
-    raise MrczError(path, f"it is of a camera of {mask.shape}, where frames have {shape}")
+    found = f"it is of a camera of {mask.shape}, where frames have {tuple(shape)}"
+    advice = "It may be of another camera or mode"
+    y, x = mask.shape
+    if y != x and y * shape[0] == x * shape[1]:
+        advice = "It lies on its side: take the list that was written beside the frames"
+    raise MrczError(path, found, advice=advice)
 
 
 def _serialem_lines(mask: Mask) -> Iterator[str]:

@@ -55,9 +55,13 @@ def read_image(path: str | PathLike[str]) -> npt.NDArray[Any]:
     path = Path(path)
     with open_stack(path, read_ahead=False) as stack:
         image = _single(path, stack)
-        # A TIFF, whose rows lie as those of the EER movie that it belongs to.
-        own_rows = stack.header is None and without_packing(path).suffix.lower() == ".gain"
+        own_rows = stack.header is None and has_own_rows(path)
     return image[::-1] if own_rows else image
+
+
+def has_own_rows(path: Path) -> bool:
+    """Return whether a TIFF's rows lie as those of the EER movie that it belongs to."""
+    return without_packing(path).suffix.lower() == ".gain"
 
 
 def _single(path: Path, images: Any) -> npt.NDArray[Any]:

@@ -129,6 +129,41 @@ def test_motioncors_rectangles_lie_in_the_frame_as_stored(tmp_path):
         read_defects(path)
 
 
+FALCON = """<?xml version="1.0"?><defects><row>2-3</row><col>7</col>
+<area>0,5,1,5</area><point>4,0</point><nonmaskingpoint>5,1</nonmaskingpoint></defects>"""
+
+
+def test_a_falcon_lists_defects_in_its_gain_reference(tmp_path):
+    """In the rows of the EER movie; a TIFF of another name lies upside down."""
+    tags = [(65100, 2, len(FALCON) + 1, FALCON, True)]
+    for name in ("falcon.gain", "falcon.tif"):
+        tifffile.imwrite(tmp_path / name, GAIN, extratags=tags)
+    mask = np.zeros((6, 9), bool)
+    mask[2:4] = mask[:, 7] = mask[5, :2] = mask[0, 4] = mask[1, 5] = True
+    np.testing.assert_array_equal(read_defects(tmp_path / "falcon.gain"), mask)
+    np.testing.assert_array_equal(read_defects(tmp_path / "falcon.tif"), mask[::-1])
+    doubled = mask.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(read_defects(tmp_path / "falcon.gain", (12, 18)), doubled)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "lists no defects"), ("<defects", "not XML"), ("<d><row>x</row></d>", "cannot be read"),
+     ("<d><area>1,2,3</area></d>", "area"), ("<d><col></col></d>", "cannot be read")],
+)  # fmt: skip
+def test_a_falcon_list_that_makes_no_sense_is_refused(tmp_path, text, said):
+    tags = [(65100, 2, len(text) + 1, text, True)] if text else []
+    tifffile.imwrite(tmp_path / "falcon.gain", GAIN, extratags=tags)
+    with pytest.raises(nm.MrczError, match=said):
+        read_defects(tmp_path / "falcon.gain")
+
+
+def test_a_list_that_lies_on_its_side_is_told_of(tmp_path):
+    (tmp_path / "d.txt").write_text("CameraSizeX 6\nCameraSizeY 9\nBadRows 1\n")
+    with pytest.raises(nm.MrczError, match="on its side"):
+        read_defects(tmp_path / "d.txt", (12, 18))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "dtype"),
     [(0, 1, np.uint8), (0, 255, np.uint8), (128, 129, np.uint8), (0, 1, np.float32),

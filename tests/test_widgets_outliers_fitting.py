@@ -218,6 +218,49 @@ def test_a_gain_layer_is_taken(fitted, viewer, movie, qtbot):
     assert said in fitted.remark.text()
 
 
+def test_known_defects_are_loaded_painted_and_replaced(fitted, viewer, movie, qtbot, tmp_path):
+    """From a file, as labels that fit the movie; painting them asks for another fit."""
+    (tmp_path / "defects.txt").write_text("30 40 2 3\n")
+    viewer.add_labels(np.zeros((5, 5), np.uint8), name="small")
+    fitted.source.open(str(tmp_path / "defects.txt"))
+    qtbot.waitUntil(lambda: not fitted.source.load.running)
+    picked = fitted.source.defects.layer
+    assert picked is viewer.layers["defects.txt"]
+    assert [fitted.source.defects.itemText(i) for i in range(2)] == ["none", "defects.txt"]
+    assert "press Fit again" in fitted.remark.text()
+    fit_layer(fitted, qtbot)
+    assert fitted.fit.current.n_defects == 6
+    assert "press Fit again" not in fitted.remark.text()
+    picked.data_setitem((np.array([50]), np.array([51])), 1)
+    assert "press Fit again" in fitted.remark.text()
+    fit_layer(fitted, qtbot)
+    assert (fitted.fit.current.mask == 2).sum() == 7
+    assert (np.asarray(fitted.layers.corrected.data)[:, 40:43, 30:32].mean()) > 2
+    viewer.layers.remove(picked)
+    assert "press Fit again" in fitted.remark.text()
+
+
+def test_a_defect_file_of_another_camera_says_why(widget, movie, qtbot, tmp_path):
+    (tmp_path / "defects.txt").write_text("900 40 2 3\n")
+    widget.source.open(str(tmp_path / "defects.txt"))
+    qtbot.waitUntil(lambda: not widget.source.load.running)
+    assert "outside frames of (96, 128)" in widget.source.load.status.text()
+    assert widget.source.defects.layer is None
+
+
+def test_electrons_and_pedestal_may_be_given(fitted, movie, qtbot):
+    """Each asks for another fit; at their least they are measured."""
+    options = fitted.fit.current.options
+    assert (options.counts_per_electron, options.pedestal) == (None, None)
+    assert fitted.source.pedestal.text() == fitted.source.per_electron.text() == "measured"
+    type_number(qtbot, fitted.source.pedestal, "0")
+    type_number(qtbot, fitted.source.per_electron, "2")
+    assert "press Fit again" in fitted.remark.text()
+    fit_layer(fitted, qtbot)
+    options = fitted.fit.current.options
+    assert (options.counts_per_electron, options.pedestal) == (2, 0)
+
+
 def test_the_frames_are_summed_once(fitted, viewer, qtbot, monkeypatch):
     """Another model of the same movie needs no other sum."""
     said = []

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Labels, Layer
 
     from napari_mrcz.widgets.outliers.model import Fit
 
@@ -28,6 +28,8 @@ class KeptFit:
         Of the layer, when it was fitted.
     gain : Image or None
         The layer of the gain reference.
+    defects : Labels or None
+        The layer of known defects.
     fit : Fit
         With the thresholds as they are now.
     layers : OutlierLayers
@@ -38,6 +40,7 @@ class KeptFit:
     gain: Image | None
     fit: Fit
     layers: OutlierLayers
+    defects: Labels | None = None
 
 
 class KeptFits:
@@ -61,14 +64,16 @@ class KeptFits:
         kept = None if layer is None else self._fits.get(layer)
         return kept if kept is not None and layer is not None and kept.data is layer.data else None
 
-    def keep(self, layer: Image, gain: Image | None, fit: Fit) -> KeptFit:
+    def keep(
+        self, layer: Image, gain: Image | None, fit: Fit, defects: Labels | None = None
+    ) -> KeptFit:
         """Keep another fit of a layer, and show it there."""
         kept = self.of(layer)
         if kept is None:
             self.drop(layer)
             layers = OutlierLayers(self._viewer, layer, self._toggled)
             kept = self._fits[layer] = KeptFit(layer.data, gain, fit, layers)
-        kept.gain, kept.fit = gain, fit
+        kept.gain, kept.fit, kept.defects = gain, fit, defects
         kept.layers.show_fit(fit)
         return kept
 
@@ -84,6 +89,8 @@ class KeptFits:
             kept.layers.forget(layer)
             if kept.gain is layer:
                 kept.gain = None
+            if kept.defects is layer:
+                kept.defects = None
         if layer in self._fits:
             self.drop(layer)
 

@@ -30,8 +30,8 @@ class FitOptions:
 
     Attributes
     ----------
-    model, limit
-        Need another fit.
+    model, limit, counts_per_electron, pedestal
+        Need another fit. Of the last two, None is measured.
     order, relaxation, fill
         Do not.
     """
@@ -41,10 +41,13 @@ class FitOptions:
     order: float = 6.0
     relaxation: float = 0.95
     fill: str = "sample"
+    counts_per_electron: float | None = None
+    pedestal: float | None = None
 
     def needs_another_fit(self, other: FitOptions) -> bool:
-        """Tell whether a fit with the other ones is none with these."""
-        return (self.model, self.limit) != (other.model, other.limit)
+        """Return whether a fit with the other ones is none with these."""
+        names = ("model", "limit", "counts_per_electron", "pedestal")
+        return any(getattr(self, name) != getattr(other, name) for name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,8 @@ class Fit:
         How far each pixel's sum lies from the model, in standard deviations.
     options : FitOptions
         Of the current filter.
+    defects : ndarray of bool, shape (y, x), or None
+        Pixels that were known to be defective.
     """
 
     stack: Stack
@@ -68,6 +73,7 @@ class Fit:
     current: OutlierFilter
     sigma: npt.NDArray[np.float32]
     options: FitOptions
+    defects: npt.NDArray[np.bool_] | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -119,7 +125,12 @@ class Fit:
 
 
 def fit_outliers(
-    stack: Stack, options: FitOptions, gain: npt.ArrayLike | None, report: Report
+    stack: Stack,
+    options: FitOptions,
+    gain: npt.ArrayLike | None,
+    report: Report,
+    *,
+    defects: npt.NDArray[np.bool_] | None = None,
 ) -> Fit:
     """Sum a movie, which can be cancelled between frames, and fit the filter to the sum.
 
@@ -132,7 +143,9 @@ def fit_outliers(
     gain : array_like, optional
         Gain reference; besides rows and columns it may have axes of length 1.
     report : Report
-        Is told of each frame.
+        Called with each frame.
+    defects : ndarray of bool, shape (y, x), optional
+        Pixels known to be defective.
     """
     stack.sum(axis=0, progress=lambda done, total: report(SUMMING, done, total))
     report(FITTING, 0, None)
@@ -144,9 +157,12 @@ def fit_outliers(
         relaxation=options.relaxation,
         fill=options.fill,
         gain=None if gain is None else np.asarray(gain).reshape(stack.shape[1:]),
+        defects=defects,
+        counts_per_electron=options.counts_per_electron,
+        pedestal=options.pedestal,
     )
     report(FITTING, 0, None)
-    return Fit(stack, fitted, fitted, fitted.sigma_image(), options)
+    return Fit(stack, fitted, fitted, fitted.sigma_image(), options, defects)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import Signal, Slot
 
 from napari_mrcz.plugin.layers import stack_of_layer
@@ -30,7 +31,7 @@ from napari_mrcz.widgets.outliers.words import in_words, remarks
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.outliers.layers import OutlierLayers
@@ -71,9 +72,10 @@ class OutlierPixels(Panel):
         super().__init__(napari_viewer)
         self._kept_fits = KeptFits(self.viewer, self._show_state)
         self._shown: KeptFit | None = None
-        self._fitting: tuple[Image, Any, Image | None] | None = None
+        self._has_other_defects = False
+        self._fitting: tuple[Image, Any, Image | None, Labels | None] | None = None
 
-        self.source = SourceForm(self.viewer, accepts=lambda layer: not self._kept_fits.own(layer))
+        self.source = SourceForm(self, accepts=lambda layer: not self._kept_fits.own(layer))
         self.controls = JobControls(
             self, "Fit", "Sum the frames, and find where the sum's distribution leaves the model"
         )
@@ -121,8 +123,12 @@ class OutlierPixels(Panel):
         # A stack that was summed need not be read again.
         stack = stack_of_layer(layer) if kept is None else kept.fit.stack
         reference = None if gain is None else gain.data
-        self._fitting = (layer, layer.data, gain)
-        self.controls.run(partial(fit_outliers, stack, self._options, reference))
+        self._fitting = (layer, layer.data, gain, self.source.defects.layer)
+        self.controls.run(
+            partial(
+                fit_outliers, stack, self._options, reference, defects=self.source.known_defects
+            )
+        )
         self._show_state()
 
     @Slot(str, float)
@@ -162,8 +168,7 @@ class OutlierPixels(Panel):
     @property
     def _options(self) -> FitOptions:
         return FitOptions(
-            model=self.source.model.currentData(),
-            limit=self.source.limit.value(),
+            **self.source.options,
             order=self.replacing.order.value(),
             relaxation=self.replacing.relaxation.value(),
             fill=self.replacing.fill.currentData(),
@@ -188,6 +193,7 @@ class OutlierPixels(Panel):
     def _connect(self) -> None:
         self.source.layers.layer_changed.connect(self._on_layer)
         self.source.changed.connect(self._show_state)
+        self.source.defects.layer_changed.connect(self._on_defects)
         self.controls.start_button.clicked.connect(self.start_fit)
         self.controls.returned.connect(self._on_fitted)
         self.controls.failed.connect(self._on_not_fitted)
@@ -243,14 +249,24 @@ class OutlierPixels(Panel):
         picked = self.source.layers.layer
         return picked is not None and picked is layer and picked.data is data
 
+    @Slot()
+    def _on_defects(self) -> None:
+        """Compare the defects with those of the fit; they may have been painted since."""
+        kept, mask = self._kept, self.source.known_defects
+        if kept is not None:
+            known = kept.fit.defects
+            one = known is None or mask is None
+            self._has_other_defects = known is not mask if one else not np.array_equal(known, mask)
+        self._show_state()
+
     # Fitting --------------------------------------------------------------------------------------
 
     @Slot(object)
     def _on_fitted(self, fit: Fit) -> None:
         fitting, self._fitting = self._fitting, None
         if fitting is not None and self._is_picked(*fitting[:2]):
-            layer, _, gain = fitting
-            self._kept_fits.keep(layer, gain, fit)
+            layer, _, gain, defects = fitting
+            self._kept_fits.keep(layer, gain, fit, defects)
             self._show_kept()
         self.fitted.emit(fit)
 
@@ -281,6 +297,8 @@ class OutlierPixels(Panel):
         self.buttons.mask_button.setChecked(kept.layers.mask is not None)
         self.source.show_options(kept.fit.options)
         self.source.gains.pick(kept.gain)
+        self.source.defects.pick(kept.defects)
+        self._on_defects()
         self.replacing.show_options(kept.fit.options)
         self.plots.show_fit(kept.fit)
         self._take(kept, kept.fit)
@@ -381,6 +399,7 @@ class OutlierPixels(Panel):
         stale = kept is not None and (
             kept.fit.options.needs_another_fit(self._options)
             or kept.gain is not self.source.gains.layer
+            or self._has_other_defects
         )
         if stale:
             said.insert(0, "Other choices were made since: press Fit again.")

@@ -47,8 +47,8 @@ def remarks(fit: Fit) -> list[str]:
                 f"{signed(value)} σ is a default, not fitted."
             )
     if defects := fit.current.n_defects:
-        plural = "s have" if defects > 1 else " has"
-        said.append(f"{defects:,} pixel{plural} no usable gain or value, and are always replaced.")
+        plural = "s are known to be defective, or have" if defects > 1 else " is defective, or has"
+        said.append(f"{defects:,} pixel{plural} no usable gain or value: replaced in every frame.")
     return said
 
 
