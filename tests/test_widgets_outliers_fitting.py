@@ -266,8 +266,8 @@ def test_the_frames_are_summed_once(fitted, viewer, qtbot, monkeypatch):
     said = []
     real = model.fit_outliers
 
-    def noted(stack, options, gain, report):
-        return real(stack, options, gain, lambda *a: said.append(a[0]))
+    def noted(stack, options, gain, report, **more):
+        return real(stack, options, gain, lambda *a: said.append(a[0]), **more)
 
     monkeypatch.setattr("napari_mrcz.widgets.outliers.widget.fit_outliers", noted)
     fit_layer(fitted, qtbot)

@@ -255,8 +255,10 @@ class OutlierPixels(Panel):
         kept, mask = self._kept, self.source.known_defects
         if kept is not None:
             known = kept.fit.defects
-            one = known is None or mask is None
-            self._has_other_defects = known is not mask if one else not np.array_equal(known, mask)
+            if known is None or mask is None:
+                self._has_other_defects = known is not mask
+            else:
+                self._has_other_defects = not np.array_equal(known, mask)
         self._show_state()
 
     # Fitting --------------------------------------------------------------------------------------
