@@ -84,6 +84,8 @@ def test_each_stack_gets_the_mean_of_those_around_it(kind, keep_mean, paths, sta
     for index, near in around.items():
         average = means[near].mean(axis=0)
         assert koma[index].neighbours == tuple(koma.session.name(j) for j in near)
+        np.testing.assert_allclose(koma[index].average, average, 1e-6)
+        average *= means[index].mean() / average.mean()
         level = average.mean() if keep_mean else 0
         corrected = nm.Stack.from_array(stacks[index]).apply(koma[index])
         np.testing.assert_allclose(corrected[2], stacks[index][2] - average + level, 0, 1e-5)

@@ -7,7 +7,7 @@ the sums of its neighbours are known, to be corrected and written.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from napari_mrcz.correction.gain import fitted_gain
 from napari_mrcz.correction.history import fingerprint, rebuild
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.defects import read_defects
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, collected_warnings
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
 from napari_mrcz.session.order import GIVEN, acquired_at
@@ -140,10 +140,14 @@ class Correct(Making):
                 progress=files.watched(staged(report, "correcting")),
             )
         files.check()
-        if outliers is None:
-            return Made()
-        found = f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels"
-        return Made((found,), outliers.warnings)
+        notes: list[str] = []
+        warnings: list[str] = []
+        if outliers is not None:
+            notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
+            warnings += outliers.warnings
+        if self.koma is not None:
+            warnings += self.koma.warnings
+        return Made(tuple(notes), tuple(warnings))
 
     def options(self) -> dict[str, Any]:
         """Return the recipe, as a fingerprint, and the names of the stacks averaged by KOMA.
@@ -248,12 +252,9 @@ def correct_all(
             yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
         return
     step = recipe.koma
-    koma = Koma(
-        session.chosen(sources.index(source) for source in usable),
-        step.radius,
-        keep_mean=step.keep_mean,
-        limit=step.limit,
-    )
+    koma = Koma(session.chosen(sources.index(source) for source in usable), **asdict(step))
+    with collected_warnings():  # each outcome has them
+        koma.survey()
     failed = []
 
     def corrections() -> Iterator[Correct]:

@@ -7,7 +7,8 @@ is subtracted from it. Here are the parts that need images only; `napari_mrcz.se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,15 +16,65 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.rolling import neighbours_of
+from napari_mrcz.correction.rolling import neighbours_of, strips
+from napari_mrcz.correction.structure import finer_than, repeated_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["KomaNormalization", "contrast_scores", "level_of", "noise_by_radius", "thumbnail"]
+__all__ = [
+    "KomaNormalization",
+    "KomaOptions",
+    "contrast_doubt",
+    "contrast_scores",
+    "has_dose",
+    "level_of",
+    "noise_by_radius",
+    "normalisation",
+    "repeated_text",
+    "thumbnail",
+]
+
+Image = npt.NDArray[np.float64]
 
 _CELLS = 16
 _LEAST_SPREAD = 0.1
+# A frame whose mean is within this fraction of the stack's is treated as all others are.
+_ALIKE = 0.1
+# Share of a thumbnail's cells that are above 0 where there is a dose; of a background about 0, half
+# are.
+_WITH_DOSE = 0.9
+# Usual contrast at low resolution, and spread of its logarithm, of sessions that are mostly carbon:
+# good ones have 0.02 to 0.06 and about 0.1, two kinds of micrographs in equal parts 1 and more.
+_HIGH_CONTRAST, _TWO_KINDS = 0.08, 0.5
+# Share of micrographs that makes most of them.
+_USUAL = 0.5
+
+
+@dataclass(frozen=True)
+class KomaOptions:
+    """How stacks are normalised; see `napari_mrcz.session.Koma`.
+
+    Raises
+    ------
+    ValueError
+        If one is out of its range.
+    """
+
+    radius: int = 12
+    keep_mean: bool = True
+    limit: float = 5.0
+    length: int = 0
+    even_if_worse: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.radius < 1:
+            raise ValueError(f"a radius is at least 1 stack, not {self.radius}")
+        if not self.limit > 0:
+            raise ValueError(f"the limit of contrasts is positive, not {self.limit:g}")
+        if self.length < 0:
+            raise ValueError(f"a length is in pixels, 0 for none, not {self.length}")
 
 
 @register
@@ -32,45 +83,74 @@ class KomaNormalization:
     """Subtract what the neighbouring stacks have in common.
 
     Usually made by `Koma`. The average is noisy itself: as the mean of m frames, it leaves a
-    correlated noise of 1/m between the frames, and never less.
+    correlated noise of 1/m between the frames, and never less. Where that is more than it takes
+    away, the frames stay as they are (`applied`).
 
     Parameters
     ----------
-    average : array_like, shape (y, x)
-        K_i, the mean frame of the neighbours; kept as float32.
+    average : array_like, shape (y, x), or None
+        K_i, the mean frame of the neighbours; kept as float32. None only where it is not applied.
     level : float
-        Added back: mean(K_i), so that counts stay counts, or 0.
+        Added back: the mean of what is subtracted, so that counts stay counts, or 0.
     index : int
         Which stack of the session it is for.
     neighbours : tuple of str
         The stacks averaged, by name, for the history.
     order : str
         What is known of the order that makes them neighbours, for the history.
+    scale : float
+        Factor on the average: the mean of the stack over that of the average.
+    by_dose : bool
+        Whether frames of another mean than the stack's (blank ones, a dose that falls) have the
+        average scaled to their own mean.
+    options : KomaOptions
+        How the average was chosen, for the history.
+    helps : bool
+        Whether the correlated noise falls by it. If not, frames stay as they are, unless the
+        options say `even_if_worse`.
+    noise : tuple of float, optional
+        Correlated noise R before and after, as expected from the sums; None if not known.
+    step : float
+        Height of the steps of structure that is at the same place in every image, as a fraction of
+        the mean; 0 where there is none.
+    warnings : tuple of str
+        What was found that a person should know; empty if all is well.
 
     Raises
     ------
     ValueError
-        If the average is no image.
+        If the average is not an image.
     """
 
-    average: npt.NDArray[np.float32]
+    average: npt.NDArray[np.float32] | None
     level: float
     index: int = 0
     neighbours: tuple[str, ...] = ()
     order: str = ""
+    scale: float = 1.0
+    by_dose: bool = False
+    options: KomaOptions = KomaOptions()
+    helps: bool = True
+    noise: tuple[float, float] | None = None
+    step: float = 0.0
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Take a copy."""
-        average = np.array(self.average, np.float32, order="C")
-        if average.ndim != 2:
-            raise ValueError(f"an average has two axes, not the shape {average.shape}")
-        average.flags.writeable = False
-        object.__setattr__(self, "average", average)
+        if self.average is not None:
+            average = np.array(self.average, np.float32, order="C")
+            if average.ndim != 2:
+                raise ValueError(f"an average has two axes, not the shape {average.shape}")
+            average.flags.writeable = False
+            object.__setattr__(self, "average", average)
+        elif self.applied:
+            raise ValueError("a normalisation that is applied needs an average")
         object.__setattr__(self, "level", float(self.level))
         object.__setattr__(self, "neighbours", tuple(self.neighbours))
+        object.__setattr__(self, "warnings", tuple(self.warnings))
 
-    def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[np.float32]:
-        """Give the normalised frame.
+    def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[Any]:
+        """Return the normalised frame.
 
         Parameters
         ----------
@@ -81,56 +161,235 @@ class KomaNormalization:
 
         Returns
         -------
-        ndarray of float32, shape (y, x)
+        ndarray, shape (y, x)
+            float32; the frame itself where nothing is applied.
         """
-        if frame.shape != self.average.shape:
-            raise ValueError(f"an average of {self.average.shape} for a frame of {frame.shape}")
+        if not self.applied:
+            return frame
+        deviation = self._deviation
+        if frame.shape != deviation.shape:
+            raise ValueError(f"an average of {deviation.shape} for a frame of {frame.shape}")
+        if self.by_dose and (share := self._share(frame)) is not None:
+            deviation = deviation * np.float32(share)
         out = np.empty(frame.shape, np.float32)
-        np.subtract(frame, self._deviation, out=out, dtype=np.float32, casting="same_kind")
+        np.subtract(frame, deviation, out=out, dtype=np.float32, casting="same_kind")
         return out
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Give the pixel type after the correction: float32."""
-        return np.dtype(np.float32)
+        """Return the pixel type after the correction: float32, or the same if not applied."""
+        return np.dtype(np.float32 if self.applied else dtype)
+
+    @property
+    def applied(self) -> bool:
+        """Whether anything is subtracted."""
+        return self.helps or self.options.even_if_worse
 
     @cached_property
     def _deviation(self) -> npt.NDArray[np.float32]:
-        deviation: npt.NDArray[np.float32] = self.average - np.float32(self.level)
-        return deviation
+        average = np.zeros((1, 1), np.float32) if self.average is None else self.average
+        deviation = average * np.float32(self.scale) - np.float32(self.level)
+        return deviation.astype(np.float32, copy=False)
+
+    @cached_property
+    def _mean(self) -> float:
+        return 0.0 if self.average is None else self.scale * level_of(self.average)
+
+    def _share(self, frame: npt.NDArray[Any]) -> float | None:
+        """Return a frame's mean over the stack's, None if they are alike."""
+        mean = float(frame.mean(dtype=np.float64))
+        if not math.isfinite(mean):
+            mean = level_of(frame)
+        share = max(mean / self._mean, 0.0)
+        return None if abs(share - 1) <= _ALIKE else share
 
     def describe(self) -> dict[str, Any]:
-        """Say all that is needed to do it again, the average itself included."""
+        """Return all that is needed to do it again, the average itself included."""
         return described(
             self,
-            average=self.average,
+            average=self.average if self.applied else None,
             level=self.level,
             index=self.index,
             neighbours=list(self.neighbours),
             **({"order": self.order} if self.order else {}),
+            scale=self.scale,
+            by_dose=self.by_dose,
+            **asdict(self.options),
+            helps=self.helps,
+            noise=None if self.noise is None else list(self.noise),
+            step=self.step,
+            warnings=list(self.warnings),
         )
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Build it again."""
+        noise = description.get("noise")
+        given = {name: description[name] for name in asdict(KomaOptions()) if name in description}
         return cls(
             description["average"],
             description["level"],
             description["index"],
             tuple(description["neighbours"]),
             str(description.get("order", "")),
+            scale=float(description.get("scale", 1.0)),
+            by_dose=bool(description.get("by_dose", False)),
+            options=KomaOptions(**given),
+            helps=bool(description.get("helps", True)),
+            noise=None if noise is None else (float(noise[0]), float(noise[1])),
+            step=float(description.get("step", 0.0)),
+            warnings=tuple(description.get("warnings", ())),
         )
 
 
-def level_of(average: npt.NDArray[np.float64]) -> float:
-    """Give the mean of the pixels that are numbers: what is added back of an average."""
+def normalisation(
+    average: Image,
+    total: npt.NDArray[Any],
+    n_frames: int,
+    variance: float,
+    options: KomaOptions,
+    *,
+    index: int = 0,
+    neighbours: Sequence[str] = (),
+    order: str = "",
+    doubts: Sequence[str] = (),
+) -> KomaNormalization:
+    """Make the correction of a stack from the average of its neighbours and its own sum.
+
+    The average is scaled to the stack's own mean. The correlated noise falls if var K < 2 cov(M, K)
+    for the stack's mean frame M and the scaled average K: that decides whether it is applied.
+
+    Parameters
+    ----------
+    average : ndarray, shape (y, x)
+        Mean frame of the neighbours.
+    total : ndarray, shape (y, x)
+        Sum of the stack's frames.
+    n_frames : int
+        Of the stack.
+    variance : float
+        Σ var x_t of the stack.
+    options : KomaOptions
+        How it is done.
+    index, neighbours, order
+        As `KomaNormalization` takes them.
+    doubts : sequence of str
+        Warnings of the session.
+    """
+    by_dose = has_dose(thumbnail(total)) and has_dose(thumbnail(average))
+    step = repeated_step(average) if by_dose and not options.length else 0.0
+    if options.length:
+        average = finer_than(average, options.length)
+    own, mean, of_own, of_average, shared = _moments(total, average)
+    scale = own / n_frames / mean if by_dose else 1.0
+    change = scale**2 * of_average - 2 * scale * shared / n_frames
+    noise = _noise(of_own, variance, n_frames, change)
+    made = KomaNormalization(
+        average.astype(np.float32),
+        scale * level_of(average) if options.keep_mean else 0.0,
+        index,
+        tuple(neighbours),
+        order,
+        scale=scale,
+        by_dose=by_dose,
+        options=options,
+        helps=not change >= 0,  # also where pixels are not numbers and nothing is known
+        noise=noise,
+        step=step,
+    )
+    warnings = list(doubts)
+    if step and made.applied:
+        warnings.append(repeated_text(step))
+    if not made.helps:
+        warnings.append(_worse(noise, len(neighbours), applied=made.applied))
+    return replace(made, warnings=tuple(warnings))
+
+
+def _noise(
+    of_sum: float, variance: float, n_frames: int, change: float
+) -> tuple[float, float] | None:
+    """Return R before and after, from var S, Σ var x_t, and what the covariance changes by."""
+    if n_frames < 2 or not variance > 0 or not math.isfinite(change):
+        return None
+    covariance = (of_sum - variance) / (n_frames * (n_frames - 1))
+    mean = variance / n_frames
+    if not mean + change > 0:
+        return None
+    return covariance / mean, (covariance + change) / (mean + change)
+
+
+def _worse(noise: tuple[float, float] | None, n_neighbours: int, *, applied: bool) -> str:
+    of = "" if noise is None else f" from {noise[0]:.2g} to {noise[1]:.2g}"
+    others = "1 other stack" if n_neighbours == 1 else f"{n_neighbours} other stacks"
+    if applied:
+        return f"KOMA raises the correlated noise R{of}: the average of {others} is too noisy"
+    return (
+        f"KOMA would raise the correlated noise R{of}, and is not applied: the average of {others} "
+        "is noisier than what the frames have in common. More stacks or a wider radius bring less "
+        "noise (even_if_worse applies it all the same)"
+    )
+
+
+def repeated_text(step: float) -> str:
+    """Return a warning of structure that is subtracted with an average."""
+    return (
+        f"structure at the same place in every image, with steps of {step:.0%} of the mean (a "
+        "hole's edge, a beam stop, or joints of the camera), is subtracted with the average. With "
+        "a length, such as 32 pixels, only what is finer is subtracted"
+    )
+
+
+def _moments(total: npt.NDArray[Any], average: Image) -> tuple[float, float, float, float, float]:
+    """Return means of both images, their variances and their covariance, over finite pixels."""
+    told = np.isfinite(average)
+    if total.dtype.kind == "f":
+        told &= np.isfinite(total)
+    whole = bool(told.all())
+    n = int(told.sum())
+    if not n:
+        return (math.nan,) * 5
+    # About typical values, so that the products lose no digits.
+    about = float(np.mean(thumbnail(total))), float(np.mean(thumbnail(average)))
+    if not all(map(math.isfinite, about)):
+        about = level_of(total), level_of(average)
+    sums = np.zeros(5)
+    for rows in strips(average):
+        x = np.subtract(total[rows], about[0], dtype=np.float64).ravel()
+        y = np.subtract(average[rows], about[1], dtype=np.float64).ravel()
+        if not whole:
+            x, y = x[told[rows].ravel()], y[told[rows].ravel()]
+        sums += x.sum(), y.sum(), np.square(x).sum(), np.square(y).sum(), (x * y).sum()
+    first = sums / n
+    return (
+        float(about[0] + first[0]),
+        float(about[1] + first[1]),
+        float(first[2] - first[0] ** 2),
+        float(first[3] - first[1] ** 2),
+        float(first[4] - first[0] * first[1]),
+    )
+
+
+def has_dose(thumbnail: npt.NDArray[np.float64]) -> bool:
+    """Return whether an image is of counts: of a background about 0, half of the cells are below.
+
+    Parameters
+    ----------
+    thumbnail : ndarray, shape (y, x)
+        As from `thumbnail`; cells that are not numbers do not count.
+    """
+    cells = thumbnail[np.isfinite(thumbnail)]
+    return bool(cells.size and cells.mean() > 0 and (cells >= 0).mean() >= _WITH_DOSE)
+
+
+def level_of(average: npt.NDArray[Any]) -> float:
+    """Return the mean of the pixels that are numbers: what is added back of an average."""
     told = np.isfinite(average)
     if told.all():
-        return float(average.mean())
-    return float(average[told].mean()) if told.any() else 0.0
+        return float(average.mean(dtype=np.float64))
+    return float(average[told].mean(dtype=np.float64)) if told.any() else 0.0
 
 
 def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Give the means of 16 x 16 cells of an image, fewer where it has fewer pixels."""
+    """Return the means of 16 x 16 cells of an image, fewer where it has fewer pixels."""
     means: npt.NDArray[np.float64] = np.asarray(image, np.float64)
     starts = [np.arange(min(_CELLS, size)) * size // min(_CELLS, size) for size in image.shape]
     with np.errstate(invalid="ignore"):  # inf and -inf have no mean: NaN says so
@@ -150,34 +409,80 @@ def contrast_scores(
     the standard deviation of its thumbnail from the session's median one (which has the camera's
     pattern), as a fraction of the mean where there is one to speak of. Its score is the distance
     of log(contrast) from the session's median in robust standard deviations (of at least 0.1,
-    i.e. a tenth of the contrast).
+    i.e. a tenth of the contrast). Where most micrographs are of high contrast, their scores are
+    low: see `contrast_doubt`.
 
     Parameters
     ----------
     thumbnails : sequence of ndarray, shape (y, x)
-        One a stack, as `thumbnail` gives them.
+        One per stack, as `thumbnail` returns them.
 
     Returns
     -------
     contrasts, scores : ndarray, shape (n,)
         Good micrographs have scores below 3, carbon and crystals of 10 and more.
     """
+    contrasts, _ = _contrasts(thumbnails)
+    if not contrasts.any():
+        return contrasts, np.zeros(len(contrasts))
+    distances = _distances(contrasts)
+    spread = max(1.4826 * float(np.median(np.abs(distances))), _LEAST_SPREAD)
+    return contrasts, distances / spread
+
+
+def contrast_doubt(
+    thumbnails: Sequence[npt.NDArray[Any]], noises: Sequence[float] | None = None
+) -> str:
+    """Return why scores of contrast should not be trusted, nothing if they can.
+
+    They compare micrographs with the session's usual one: where half of them or more are carbon,
+    carbon is usual.
+
+    Parameters
+    ----------
+    thumbnails : sequence of ndarray, shape (y, x)
+        As for `contrast_scores`.
+    noises : sequence of float, optional
+        What shot noise alone contributes to the contrast of each.
+    """
+    contrasts, is_relative = _contrasts(thumbnails)
+    if len(contrasts) < 3 or not is_relative or not contrasts.any():
+        return ""
+    noise = 0.0 if noises is None else float(np.median(noises))
+    usual = math.sqrt(max(float(np.median(contrasts)) ** 2 - noise**2, 0.0))
+    spread = 1.4826 * float(np.median(np.abs(_distances(contrasts))))
+    if usual < _HIGH_CONTRAST and (spread < _TWO_KINDS or usual < _HIGH_CONTRAST / 2):
+        return ""
+    low, high = np.percentile(contrasts, (16, 84))
+    return (
+        f"about half of the {len(contrasts)} stacks or more have a high contrast at low resolution "
+        f"({low:.1%} to {high:.1%}), as of carbon or crystals: these are not told from good ones, "
+        "enter averages and leave their image in others. Leave them out by hand"
+    )
+
+
+def _contrasts(thumbnails: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.float64], bool]:
+    """Return the contrasts of micrographs, and whether they are fractions of the mean."""
     if not thumbnails:
-        return np.zeros(0), np.zeros(0)
+        return np.zeros(0), False
     cells = np.stack([np.ravel(image) for image in thumbnails]).astype(np.float64)
     cells = cells[:, np.isfinite(cells).all(axis=0)]
     if not cells.size:
-        return np.zeros(len(cells)), np.zeros(len(cells))
+        return np.zeros(len(cells)), False
     means = cells.mean(axis=1, keepdims=True)
-    # Frames from which a background was subtracted have no mean to compare with.
-    if (means > cells.std(axis=1, keepdims=True)).all():
-        cells /= means
-    contrasts: npt.NDArray[np.float64] = (cells - np.median(cells, axis=0)).std(axis=1)
+    # Frames from which a background was subtracted have no mean to compare with; among others a
+    # blank stack has none.
+    is_relative = bool((means > cells.std(axis=1, keepdims=True)).mean() > _USUAL)
+    if is_relative:
+        cells /= np.where(means > 0, means, 1)
+    return (cells - np.median(cells, axis=0)).std(axis=1), is_relative
+
+
+def _distances(contrasts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     # A stack without any contrast is no outlier on the high side; its logarithm has no use.
     logarithms = np.log(np.maximum(contrasts, 1e-9))
-    distances = logarithms - np.median(logarithms)
-    spread = max(1.4826 * float(np.median(np.abs(distances))), _LEAST_SPREAD)
-    return contrasts, distances / spread
+    distances: npt.NDArray[np.float64] = logarithms - np.median(logarithms)
+    return distances
 
 
 def noise_by_radius(
@@ -185,8 +490,9 @@ def noise_by_radius(
     variances: npt.NDArray[np.float64],
     n_frames: npt.NDArray[np.intp],
     radii: Sequence[int],
+    levels: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Give the correlated noise after KOMA for many radii (fig. 12), without touching a pixel.
+    """Compute the correlated noise after KOMA for many radii (fig. 12), without touching a pixel.
 
     With x_t the frames of stack i, S their sum and K its average, the mean covariance of two
     frames of x_t - K is (var S - Σ var x_t)/(n(n - 1)) - 2 cov(S, K)/n + var K, their mean
@@ -203,6 +509,8 @@ def noise_by_radius(
         Frames of each stack.
     radii : sequence of int
         0 stands for no normalisation.
+    levels : ndarray, shape (m,), optional
+        Mean of each stack's mean frame, to which averages are scaled; NaN where there is none.
 
     Returns
     -------
@@ -210,6 +518,8 @@ def noise_by_radius(
         NaN for stacks of one frame, and of frames without any variance.
     """
     stacks = range(len(n_frames))
+    if levels is None:
+        levels = np.full(len(n_frames), np.nan)
     result = np.full((len(radii), len(stacks)), np.nan)
     for row, radius in enumerate(radii):
         for i in stacks:
@@ -219,9 +529,13 @@ def noise_by_radius(
             weights = np.zeros(len(stacks))
             if radius:
                 near = neighbours_of(i, stacks, radius)
-                weights[near] = 1 / (n_frames[near] * len(near))
+                level = n_frames[near] @ levels[near] / n_frames[near].sum()
+                scale = levels[i] / level
+                scale = float(scale) if level > 0 and np.isfinite(scale) else 1.0
+                weights[near] = scale / n_frames[near].sum()
             cov_sk = float(weights @ covariances[i])
-            var_k = float(weights @ covariances @ weights)
-            covariance = (covariances[i, i] - variances[i]) / (n * (n - 1)) - 2 * cov_sk / n + var_k
-            result[row, i] = covariance / ((variances[i] - 2 * cov_sk) / n + var_k)
+            change = float(weights @ covariances @ weights) - 2 * cov_sk / n
+            found = _noise(covariances[i, i], variances[i], n, change)
+            if found is not None:
+                result[row, i] = found[1]
     return result

@@ -11,7 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["NO_NEIGHBOURS", "RollingAverage", "neighbours_of"]
+__all__ = ["NO_NEIGHBOURS", "RollingAverage", "neighbours_of", "strips"]
 
 NO_NEIGHBOURS = (
     "KOMA subtracts the mean of other stacks of the session, and there is none: "
@@ -19,42 +19,49 @@ NO_NEIGHBOURS = (
 )
 """What is said where there is no other stack to average."""
 
-# Bits that a mean frame keeps below its average pixel: two more than float32 has. Those above are
-# for hot pixels, times the stacks of a window: a hundred million average pixels in all.
+# Bits that a sum keeps below its average pixel: two more than float32 has. Those above are for hot
+# pixels, times the stacks of a window: a hundred million average pixels in all.
 _FRACTION_BITS = 26
 # Pixels that are rounded at a time, so that they stay in the processor's cache.
 _STRIP = 2**17
 
 
 class _Grid(NamedTuple):
-    """What the pixels of a stack's mean are rounded to.
+    """What the pixels of a stack's sum are rounded to.
 
     Attributes
     ----------
+    n_frames : int
+        Frames of the stack.
     step : float
-        A power of two, or 0 where pixels are too small for one.
+        A power of two, or 0 where pixels are whole numbers, or too small for one.
     is_finite : bool
         Whether all pixels are numbers.
     """
 
+    n_frames: int
     step: float
     is_finite: bool
 
 
 class RollingAverage:
-    """The average of the neighbours of each stack, from a running total.
+    """The mean frame of the neighbours of each stack, from a running total.
+
+    All frames count alike: a stack of more frames, or of a higher dose, counts for more, as it is
+    less noisy. Where all are of one length, this is the mean of the stacks' mean frames.
 
     From one stack to the next costs one addition and two subtractions, whatever the radius; one
     image is held. Any order is allowed: a jump sums anew. The window always holds 2 x radius
     stacks where there are so many: it shifts at the ends, and goes round stacks left out.
 
-    Means are rounded to a power of two, some 1e-8 of their average pixel, so that sums of them are
-    exact: an average is the same to the last bit, whichever windows came before.
+    Sums of other than whole numbers are rounded to a power of two, some 1e-8 of their average
+    pixel, so that their total is exact: an average is the same to the last bit, whichever windows
+    came before.
 
     Parameters
     ----------
     sum_of : callable
-        Gives the sum of the frames (y, x) of the stack with a given index, and how many they are.
+        Returns the sum of the frames (y, x) of the stack with a given index, and how many they are.
         It may lie in a file: it is read a few rows at a time.
     members : sequence of int
         Indices of the stacks that may be averaged, ascending.
@@ -83,25 +90,25 @@ class RollingAverage:
         self._grids: dict[int, _Grid] = {}
 
     def neighbours(self, index: int) -> list[int]:
-        """Give the stacks whose mean is subtracted from stack `index`, which is not among them."""
+        """Return the stacks whose mean is subtracted from stack `index`; it is not among them."""
         return neighbours_of(index, self._members, self._radius)
 
     def at(self, index: int) -> npt.NDArray[np.float64]:
-        """Give the average for stack `index`, (y, x).
+        """Return the average for stack `index`, (y, x).
 
         Raises
         ------
         ValueError
             If there is no other stack to average.
         """
-        count = len(self.neighbours(index))
-        if not count:
+        near = self.neighbours(index)
+        if not near:
             raise ValueError(NO_NEIGHBOURS)
         window = _window_of(index, self._members, self._radius)
         average = self._roll_to(window).copy()
-        if len(window) > count and not self._shift(average, index, np.subtract):
-            average = self._anew(self.neighbours(index))
-        average /= count
+        if len(window) > len(near) and not self._shift(average, index, np.subtract):
+            average = self._anew(near)
+        average /= sum(self._grids[i].n_frames for i in near)
         return average
 
     def _roll_to(self, window: range) -> npt.NDArray[np.float64]:
@@ -120,7 +127,7 @@ class RollingAverage:
     def _stepped(
         self, total: npt.NDArray[np.float64], leaving: Sequence[int], entering: Sequence[int]
     ) -> npt.NDArray[np.float64] | None:
-        """Give the total one step further; None where only a new sum gets rid of a NaN."""
+        """Return the total one step further; None where only a new sum gets rid of a NaN."""
         for index in leaving:
             if not self._shift(total, index, np.subtract):
                 return None
@@ -135,7 +142,7 @@ class RollingAverage:
         return total
 
     def _shift(self, total: npt.NDArray[np.float64], index: int, operation: np.ufunc) -> bool:
-        """Add or subtract a stack's rounded mean frame in place.
+        """Add or subtract a stack's rounded sum in place.
 
         Returns
         -------
@@ -148,19 +155,19 @@ class RollingAverage:
             grid = self._grids[index] = _grid_of(image, n_frames)
         if operation is np.subtract and not grid.is_finite:
             return False
-        for rows in _strips(image):
-            mean = np.divide(image[rows], n_frames, dtype=np.float64)
+        for rows in strips(image):
+            strip = image[rows].astype(np.float64)
             if grid.step > 0:
-                mean /= grid.step
-                np.rint(mean, out=mean)
-                mean *= grid.step
+                strip /= grid.step
+                np.rint(strip, out=strip)
+                strip *= grid.step
             with np.errstate(invalid="ignore"):  # inf and -inf have no sum: NaN says so
-                operation(total[rows], mean, out=total[rows])
+                operation(total[rows], strip, out=total[rows])
         return grid.is_finite
 
 
 def neighbours_of(index: int, members: Sequence[int], radius: int) -> list[int]:
-    """Give the stacks around one, without itself.
+    """Return the stacks around one, without itself.
 
     Parameters
     ----------
@@ -176,7 +183,7 @@ def neighbours_of(index: int, members: Sequence[int], radius: int) -> list[int]:
 
 
 def _window_of(index: int, members: Sequence[int], radius: int) -> range:
-    """Give the positions among the members that are summed, `index` included if it is one."""
+    """Return the positions among the members that are summed, `index` included if it is one."""
     position = bisect.bisect_left(members, index)
     is_member = position < len(members) and members[position] == index
     size = min(2 * radius + is_member, len(members))
@@ -185,17 +192,20 @@ def _window_of(index: int, members: Sequence[int], radius: int) -> range:
 
 
 def _grid_of(image: npt.NDArray[Any], n_frames: int) -> _Grid:
-    """Find what a mean frame is rounded to: a power of two, some 1e-8 of its average pixel."""
+    """Find what a sum is rounded to: a power of two, some 1e-8 of its average pixel."""
+    if image.dtype.kind in "bui":
+        return _Grid(n_frames, 0.0, is_finite=True)
     level, is_finite = 0.0, True
-    for rows in _strips(image):
+    for rows in strips(image):
         size = np.abs(image[rows].astype(np.float64))
         told = np.isfinite(size)
         is_finite &= bool(told.all())
         level += float(size.sum(where=told))
-    level /= image.size * n_frames
-    return _Grid(float(np.ldexp(1.0, np.frexp(level)[1] - _FRACTION_BITS)), is_finite)
+    level /= image.size
+    return _Grid(n_frames, float(np.ldexp(1.0, np.frexp(level)[1] - _FRACTION_BITS)), is_finite)
 
 
-def _strips(image: npt.NDArray[Any]) -> Iterator[slice]:
+def strips(image: npt.NDArray[Any]) -> Iterator[slice]:
+    """Return slices of rows of an image that stay in the processor's cache."""
     height = max(1, _STRIP // image.shape[1])
     return (np.s_[top : top + height] for top in range(0, len(image), height))

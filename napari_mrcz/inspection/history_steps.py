@@ -63,7 +63,11 @@ def _gain(step: Mapping[str, Any]) -> str:
 
 
 def _koma(step: Mapping[str, Any]) -> str:
-    return f"less the mean of {len(step['neighbours'])} other stacks"
+    others = f"the mean of {len(step['neighbours'])} other stacks"
+    if not (step.get("helps", True) or step.get("even_if_worse")):
+        return f"unchanged: {others} is noisier than the pattern"
+    finer = f", finer than {step['length']} pixels" if step.get("length") else ""
+    return f"less {others}{finer}"
 
 
 def _truncation(step: Mapping[str, Any]) -> str:

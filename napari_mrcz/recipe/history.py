@@ -95,8 +95,11 @@ def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, 
         if defects.any():
             images["defects"] = defects.astype(np.int8)
     if koma is not None:
+        # What histories of earlier versions do not say follows from what they do.
         radius = max(1, len(koma.get("neighbours", ())) // 2)
-        recipe = replace(recipe, koma=KomaStep(radius, bool(koma.get("level"))))
+        before = KomaStep(radius, bool(koma.get("level")))
+        said = {f.name: koma[f.name] for f in fields(KomaStep) if f.name in koma}
+        recipe = replace(recipe, koma=replace(before, **said))
     return recipe, images
 
 

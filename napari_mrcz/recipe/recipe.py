@@ -173,6 +173,10 @@ class Recipe:
                 f"The mean of {k.radius} stacks before and {k.radius} after is subtracted{kept}; "
                 f"stacks whose contrast exceeds {k.limit:g} robust standard deviations enter none."
             )
+            if k.length:
+                said.append(f"Only what is finer than {k.length} pixels is subtracted.")
+            if k.even_if_worse:
+                said.append("It is subtracted even where the correlated noise R rises by it.")
         output = self.output
         rounded = f", rounded to {output.dtype}" if output.dtype else ""
         codec = "zstd" if output.codec == "auto" else output.codec

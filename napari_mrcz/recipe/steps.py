@@ -119,6 +119,14 @@ class KomaStep:
         "Contrast, in robust standard deviations, beyond which a stack (carbon, ice) enters no "
         "average; above 0.",
     )
+    length: int = _key(
+        0,
+        "Only what is finer than this, in pixels, is subtracted, so that what all images show at "
+        "the same place (a hole's edge, a beam stop) stays; 0 subtracts all.",
+    )
+    even_if_worse: bool = _key(
+        False, "Whether stacks are normalised even if their correlated noise R rises by it."
+    )
 
 
 @dataclass(frozen=True)

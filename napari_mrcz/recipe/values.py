@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 from napari_mrcz.correction import ORIENTATIONS
+from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.pixels import OutlierOptions
 from napari_mrcz.format.encoding import Encoding
 from napari_mrcz.format.modes import storage_dtype
@@ -20,6 +21,8 @@ LARGEST_SIGMA = 1e6
 # Of what weighs or scales thresholds, and of stacks to either side: beyond, nothing changes but
 # the time that it takes, or numbers overflow.
 _LARGEST_OPTION, _LARGEST_RADIUS, _LARGEST_SEED = 1000, 10**6, 2**63 - 1
+# Pixels of the widest camera.
+_LARGEST_LENGTH = 10**5
 # Cameras have exponents about 1, or about -1 where a reference divides.
 _LARGEST_GAMMA = 10
 
@@ -70,12 +73,10 @@ def _check_gain(step: GainStep) -> None:
 
 
 def _check_koma(step: KomaStep) -> None:
-    if step.radius < 1:
-        raise ValueError(f"a radius is at least 1 stack, not {_short(step.radius)}")
-    if step.radius > _LARGEST_RADIUS:
-        raise ValueError(f"a radius is {_LARGEST_RADIUS} stacks at most, not {_short(step.radius)}")
-    if step.limit <= 0:
-        raise ValueError(f"the limit of contrasts is positive, not {step.limit:g}")
+    for name, most in (("radius", _LARGEST_RADIUS), ("length", _LARGEST_LENGTH)):
+        if (value := getattr(step, name)) > most:
+            raise ValueError(f"{name} is {_short(value)}, and {most} at most")
+    KomaOptions(**asdict(step))
 
 
 def _check_output(output: Output) -> None:

@@ -5,23 +5,28 @@ McLeod et al., preprint doi:10.1101/116533, section 5.2.
 
 from __future__ import annotations
 
+import math
 import threading
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.koma import (
     KomaNormalization,
+    KomaOptions,
+    contrast_doubt,
     contrast_scores,
+    has_dose,
     level_of,
     noise_by_radius,
+    normalisation,
+    repeated_text,
 )
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, RollingAverage
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
 from napari_mrcz.session.session import Session, StackLike
 
 if TYPE_CHECKING:
@@ -31,16 +36,16 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.summaries import Summary
 
-__all__ = ["KeptOut", "Koma", "kept_out", "mean_noise", "too_few"]
+__all__ = ["KeptOut", "Koma", "doubt_of_contrasts", "kept_out", "mean_noise", "too_few"]
 
-_LIMIT = 5.0
+_LIMIT = KomaOptions().limit
 # Share of the stacks that makes most of them.
 _USUAL = 0.5
 
 
 @dataclass(frozen=True)
 class KeptOut:
-    """The stacks that should enter no average, and of each why, by its index.
+    """The stacks that should enter no average, and why, by index.
 
     Attributes
     ----------
@@ -65,16 +70,19 @@ class KeptOut:
 class Koma:
     """Normalise each stack of a session by the mean of those around it.
 
-    ``koma[i]`` is the correction for stack i: frames - K_i, where K_i is the mean of the 2 x
-    radius stacks around it, without itself. At the ends the window shifts, so that there are
-    always as many, and it goes round the stacks left out. From one stack to the next costs the
-    same whatever the radius.
+    ``koma[i]`` is the correction for stack i: frames - s K_i, where K_i is the mean frame of the 2
+    x radius stacks around it, without itself, and s scales it to the stack's own mean. At the ends
+    the window shifts, so that there are always as many, and it goes round the stacks left out. From
+    one stack to the next costs the same whatever the radius.
+
+    K_i is noisy itself. A stack whose correlated noise R would rise by it stays as it is:
+    ``koma[i]`` then returns frames unchanged, unless `even_if_worse`; ``koma.helps[i]`` and
+    ``koma[i].warnings`` say so, and ``koma[i].noise`` is R before and after.
 
     Micrographs of high contrast (carbon film, crystalline ice) would leave their image in others
     and do not enter averages; they are normalised like all others. Neither do movies that were cut
-    off: the mean of less than half the usual frames is too noisy to count as much as others. Nor do
-    stacks that cannot be read, or have no numbers (NaN, inf) where most have. `left_out` says which
-    and why.
+    off, with less than half the usual frames, nor stacks that cannot be read, or have no numbers
+    (NaN, inf) where most have. `left_out` says which and why.
 
     Parameters
     ----------
@@ -85,16 +93,22 @@ class Koma:
         Stacks to either side. Correlated noise cannot fall below 1/(2 radius n) of n frames; the
         preprint sees little gain beyond 25.
     keep_mean : bool
-        Add mean(K_i) back, so that counts stay counts.
+        Add the mean of what is subtracted back, so that counts stay counts.
     exclude : "auto" or iterable of int
         Stacks that enter no average: found by their contrast and length, or as given.
     limit : float
         Score of `correction.koma.contrast_scores` beyond which "auto" leaves a stack out.
+    length : int, optional
+        Subtract only what is finer than this, in pixels: structure at the same place in every image
+        (a hole's edge, a beam stop) stays where it is coarser, and so does the camera's own
+        pattern. 0 or None subtracts all.
+    even_if_worse : bool
+        Normalise stacks even if their correlated noise rises by it.
 
     Raises
     ------
     ValueError
-        If there is only one stack, the radius is less than 1, or stacks to be left out do not
+        If there is only one stack, an option is out of its range, or stacks to be left out do not
         exist.
 
     Warns
@@ -111,12 +125,15 @@ class Koma:
         keep_mean: bool = True,
         exclude: Literal["auto"] | Iterable[int] = "auto",
         limit: float = _LIMIT,
+        length: int | None = 0,
+        even_if_worse: bool = False,
     ) -> None:
         self._session = stacks if isinstance(stacks, Session) else Session(stacks)
         if len(self._session) < 2:
             raise ValueError(NO_NEIGHBOURS)
-        if radius < 1:
-            raise ValueError(f"a radius is at least 1 stack, not {radius}")
+        self._options = KomaOptions(
+            int(radius), bool(keep_mean), float(limit), int(length or 0), bool(even_if_worse)
+        )
         if isinstance(exclude, str):
             if exclude != "auto":
                 raise ValueError(f'exclude is "auto" or a list of stacks, not {exclude!r}')
@@ -127,19 +144,19 @@ class Koma:
                 raise ValueError(
                     f"{sorted(self._exclude)} are not all within {len(self._session)} stacks"
                 )
-        self._radius = int(radius)
-        self._keep_mean = keep_mean
-        self._limit = limit
         self._lock = threading.RLock()
         self._rolling: RollingAverage | None = None
         self._left_out: dict[int, str] = {}
+        self._doubts: tuple[str, ...] = ()
+        # What was found of each stack, without its average.
+        self._found: dict[int, KomaNormalization] = {}
 
     def __len__(self) -> int:
-        """Give the number of stacks."""
+        """Return the number of stacks."""
         return len(self._session)
 
     def __getitem__(self, index: int) -> KomaNormalization:
-        """Give the correction for a stack; negative ones count from the end.
+        """Return the correction for a stack; negative indices count from the end.
 
         Raises
         ------
@@ -158,11 +175,25 @@ class Koma:
                 first, why = next(iter(others.items()))
                 left_out = f"{len(others)} left out, the first of them {self._session.name(first)}"
                 raise ValueError(f"{NO_NEIGHBOURS}. {left_out}: {why}")
+            near = rolling.neighbours(index)
             average = rolling.at(index)
-            names = tuple(self._session.name(j) for j in rolling.neighbours(index))
-        level = level_of(average) if self._keep_mean else 0.0
-        order = self._session.order
-        return KomaNormalization(average.astype(np.float32), level, index, names, order)
+            summary = self._session.summary(index)
+            doubts = [*self._doubts]
+            if len(near) < 2 * self._options.radius:
+                doubts.append(too_few(len(near), self._options.radius))
+            made = normalisation(
+                average,
+                self._session.total(index),
+                summary.n_frames,
+                summary.variance,
+                self._options,
+                index=index,
+                neighbours=[self._session.name(j) for j in near],
+                order=self._session.order,
+                doubts=doubts,
+            )
+            self._found[index] = replace(made, average=np.zeros((1, 1), np.float32))
+        return made
 
     @property
     def session(self) -> Session:
@@ -175,8 +206,45 @@ class Koma:
         self._surveyed()
         return MappingProxyType(self._left_out)
 
+    @property
+    def helps(self) -> tuple[bool, ...]:
+        """Whether the correlated noise of each stack falls by its normalisation.
+
+        Averages all stacks once; False for one that cannot be normalised.
+        """
+        found = self._all_found()
+        return tuple(i in found and found[i].helps for i in range(len(self)))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of the session; empty if all is well.
+
+        Averages all stacks once. Each ``koma[i].warnings`` says what concerns that stack.
+        """
+        found = self._all_found().values()
+        said = dict.fromkeys(self._doubts)
+        n_members = len(self) - len(self._left_out)
+        if n_members <= 2 * self._options.radius:
+            said[too_few(max(0, n_members - 1), self._options.radius)] = None
+        if steps := [one.step for one in found if one.applied and one.step]:
+            said[repeated_text(max(steps))] = None
+        if worse := [one for one in found if not one.helps]:
+            said[_worse(worse, len(self))] = None
+        return tuple(said)
+
+    def _all_found(self) -> dict[int, KomaNormalization]:
+        for index in range(len(self)):
+            if index not in self._found:
+                try:
+                    self[index]
+                except NotEnoughMemory:
+                    raise
+                except (ValueError, OSError):  # said where it is asked for
+                    continue
+        return self._found
+
     def neighbours(self, index: int) -> list[int]:
-        """Give the stacks whose mean is subtracted from stack `index`."""
+        """Return the stacks whose mean is subtracted from stack `index`."""
         return self._surveyed().neighbours(index)
 
     def survey(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -196,16 +264,18 @@ class Koma:
             if self._rolling is None:
                 self._left_out = self._find_left_out(progress)
                 members = [i for i in range(len(self)) if i not in self._left_out]
-                if len(members) <= 2 * self._radius:
-                    said = too_few(max(0, len(members) - 1), self._radius)
-                    warnings.warn(f"{said}: there are no more", stacklevel=3)
-                self._rolling = RollingAverage(self._sum_of, members, self._radius)
+                radius = self._options.radius
+                if len(members) <= 2 * radius:
+                    said = too_few(max(0, len(members) - 1), radius)
+                    warn(f"{said}: there are no more")
+                self._rolling = RollingAverage(self._sum_of, members, radius)
             return self._rolling
 
     def noise_curve(self, radii: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Give the mean correlated noise within the stacks for several radii (fig. 12).
+        """Compute the mean correlated noise within the stacks for several radii (fig. 12).
 
-        From the sums alone: no stack is read again, whatever the radii.
+        From the sums alone: no stack is read again, whatever the radii. It is that of whole
+        averages: where a `length` is set, less is taken away.
 
         Parameters
         ----------
@@ -228,7 +298,7 @@ class Koma:
 
     def _find_left_out(self, progress: Callable[[int, int], None] | None) -> dict[int, str]:
         left_out = dict.fromkeys(self._exclude or (), "left out by choice")
-        thumbnails, n_frames = {}, {}
+        found: dict[int, Summary] = {}
         shape: tuple[int, ...] | None = None
         for index in range(len(self)):
             # Even those left out by choice: whether they can be read is found out now.
@@ -243,19 +313,22 @@ class Koma:
                 if summary.shape != shape:
                     said = f"has frames of {summary.shape}, the stacks before {shape}"
                     raise ValueError(f"{self._session.name(index)} {said}")
-                thumbnails[index] = summary.thumbnail
-                n_frames[index] = summary.n_frames
+                found[index] = summary
             if progress is not None:
                 progress(index + 1, len(self))
         if self._exclude is None:
-            left_out.update(kept_out(n_frames, thumbnails, self._limit).all)
+            n_frames = {i: summary.n_frames for i, summary in found.items()}
+            thumbnails = {i: summary.thumbnail for i, summary in found.items()}
+            left_out.update(kept_out(n_frames, thumbnails, self._options.limit).all)
+        doubt = doubt_of_contrasts(s for i, s in found.items() if i not in (self._exclude or ()))
+        self._doubts = (doubt,) if doubt else ()
         return dict(sorted(left_out.items()))
 
 
 def mean_noise(
     summaries: Sequence[Summary], covariances: npt.NDArray[np.float64], radii: Sequence[int]
 ) -> npt.NDArray[np.float64]:
-    """Give the mean correlated noise within some stacks after KOMA among them (fig. 12).
+    """Compute the mean correlated noise within some stacks after KOMA among them (fig. 12).
 
     Parameters
     ----------
@@ -271,11 +344,13 @@ def mean_noise(
     ndarray, shape (radii,)
         The mean over the stacks that have at least two frames; with NaN if none has.
     """
+    thumbnails = [summary.thumbnail for summary in summaries]
     curves = noise_by_radius(
         covariances,
         np.array([summary.variance for summary in summaries]),
         np.array([summary.n_frames for summary in summaries]),
         radii,
+        np.array([level_of(small) if has_dose(small) else np.nan for small in thumbnails]),
     )
     told = ~np.isnan(curves).any(axis=0)
     mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
@@ -366,6 +441,59 @@ def _cut_short(n_frames: Mapping[int, int]) -> dict[int, str]:
     }
 
 
+class Summed(Protocol):
+    """What a stack's contrast is judged by: `Summary` and the like."""
+
+    @property
+    def n_frames(self) -> int:
+        """Frames summed."""
+
+    @property
+    def variance(self) -> float:
+        """Σ var x_t."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of a frame."""
+
+    @property
+    def thumbnail(self) -> npt.NDArray[np.float64]:
+        """Of the mean frame."""
+
+
+def doubt_of_contrasts(stacks: Iterable[Summed]) -> str:
+    """Return why micrographs of high contrast cannot be told; nothing if they can.
+
+    Parameters
+    ----------
+    stacks : iterable of Summary or the like
+        All of a session that might enter averages.
+    """
+    told = [one for one in stacks if np.isfinite(one.thumbnail).all()]
+    noises = []
+    for one in told:
+        pixels = one.shape[0] * one.shape[1] / one.thumbnail.size
+        level = max(float(one.thumbnail.mean()), 1e-9)
+        variance = one.variance if math.isfinite(one.variance) else 0.0
+        noises.append(math.sqrt(variance / pixels) / one.n_frames / level)
+    return contrast_doubt([one.thumbnail for one in told], noises)
+
+
+def _worse(stacks: Sequence[KomaNormalization], n_stacks: int) -> str:
+    noise = [one.noise for one in stacks if one.noise is not None]
+    mean = ""
+    if noise:
+        before, after = np.mean(noise, axis=0)
+        mean = f", on average from {before:.2g} to {after:.2g}"
+    of = f"the correlated noise R of {len(stacks)} of {n_stacks} stacks{mean}"
+    if stacks[0].applied:
+        return f"KOMA raises {of}: more stacks or a wider radius bring less noise"
+    return (
+        f"KOMA would raise {of}: they stay as they are. More stacks or a wider radius bring less "
+        "noise (even_if_worse applies it all the same)"
+    )
+
+
 def too_few(n_others: int, radius: int) -> str:
-    """Say that a stack has fewer others to be averaged than a radius takes."""
+    """Return that a stack has fewer others to be averaged than a radius takes."""
     return f"KOMA with {n_others} of the {2 * radius} other stacks that a radius of {radius} takes"

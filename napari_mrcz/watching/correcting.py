@@ -17,18 +17,18 @@ What is read are the compressed movies: their sources may be gone.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_mrcz.batch.correct import Correct, Survey, with_orientation
 from napari_mrcz.correction.history import fingerprint
-from napari_mrcz.correction.koma import KomaNormalization, level_of
+from napari_mrcz.correction.koma import KomaOptions, normalisation
 from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.recipe import KomaStep
-from napari_mrcz.session.koma import kept_out, too_few
+from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, too_few
 from napari_mrcz.session.order import ARRIVED, by_acquisition
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.suffixes import without_packing
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from napari_mrcz.batch import Outcome
     from napari_mrcz.batch.correct import Surveyed
     from napari_mrcz.batch.task import Report
+    from napari_mrcz.correction.koma import KomaNormalization
     from napari_mrcz.recipe import Recipe
     from napari_mrcz.watching.ledger import Ledger, Movie, Version
 
@@ -187,6 +188,7 @@ class Corrections:
             n_frames=found.sum.n_frames,
             shape=list(shape),
             thumbnail=found.sum.thumbnail.tolist(),
+            variance=found.sum.variance,
             acquired=found.acquired and found.acquired.isoformat(),
         )
         return replace(outcome, result=None)
@@ -194,20 +196,26 @@ class Corrections:
     def _normalise(
         self, index: int, usable: list[Movie], members: list[int], why: str, report: Report | None
     ) -> Outcome:
-        koma = self._recipe.koma or KomaStep()
-        rolling = self._rolling_over(usable, members, koma.radius)
+        options = KomaOptions(**asdict(self._recipe.koma or KomaStep()))
+        rolling = self._rolling_over(usable, members, options.radius)
         movie, near = usable[index], rolling.neighbours(index)
         average = rolling.at(index)
-        level = level_of(average) if koma.keep_mean else 0.0
-        names = tuple(usable[i].target for i in near)
-        image = average.astype(np.float32)
-        correction = KomaNormalization(image, level, index, names, self.order)
-        surveyed = self._sums.load(movie)
-        outliers = None if surveyed is None else surveyed.outliers
-        outcome = self._correct(movie, report, outliers, correction)
+        surveyed = self._surveyed(movie)
+        doubt = doubt_of_contrasts(m.summed for m in usable if m.summed is not None)
+        few = too_few(len(near), options.radius) if len(near) < 2 * options.radius else ""
+        correction = normalisation(
+            average,
+            surveyed.sum.total,
+            surveyed.sum.n_frames,
+            surveyed.sum.variance,
+            options,
+            index=index,
+            neighbours=[usable[i].target for i in near],
+            order=self.order,
+            doubts=[said for said in (doubt, few) if said],
+        )
+        outcome = self._correct(movie, report, surveyed.outliers, correction)
         notes = [f"in no average: {why}"] if why else []
-        if len(near) < 2 * koma.radius:
-            notes.append(too_few(len(near), koma.radius))
         return replace(outcome, notes=(*outcome.notes, *notes))
 
     def _correct(
@@ -248,11 +256,15 @@ class Corrections:
         return self._rolling[1]
 
     def _sum_of(self, movie: Movie) -> tuple[npt.NDArray[Any], int]:
+        found = self._surveyed(movie).sum
+        return found.total, found.n_frames
+
+    def _surveyed(self, movie: Movie) -> Surveyed:
         found = self._sums.load(movie)
         if found is None:  # it was deleted, by us as one that is not needed or by others
             found = Survey(movie.target, self._oriented())().result
             self._sums.save(movie, found)
-        return found.sum.total, found.sum.n_frames
+        return found
 
     def _discard_sums(self, usable: list[Movie], members: list[int], radius: int) -> None:
         """Delete the sums of stacks that no window will reach any more.

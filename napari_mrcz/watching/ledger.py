@@ -73,6 +73,8 @@ class Summed:
         As in `napari_mrcz.session.summaries.Summary`.
     acquired : datetime or None
         When, where the movie's metadata says so.
+    variance : float
+        As in `napari_mrcz.session.summaries.Summary`; 0 in journals of earlier versions.
     """
 
     recipe: str
@@ -80,6 +82,7 @@ class Summed:
     shape: tuple[int, int]
     thumbnail: npt.NDArray[np.float64]
     acquired: datetime | None = None
+    variance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,8 @@ class Ledger:
             y, x = line["shape"]
             told = line.get("acquired")
             acquired = datetime.fromisoformat(told) if told else None
-            summed = Summed(line["recipe"], line["n_frames"], (y, x), small, acquired)
+            variance = float(line.get("variance", 0.0))
+            summed = Summed(line["recipe"], line["n_frames"], (y, x), small, acquired, variance)
             movie = replace(movie, summed=summed)
         elif event == "corrected":
             movie = replace(movie, corrected=line["recipe"])

@@ -1,0 +1,107 @@
+"""What an average of many images shows at the same place in all of them, coarse or fine."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["finer_than", "repeated_step"]
+
+Image: TypeAlias = npt.NDArray[np.float64]
+
+# Steps between cells of an average: how large they are, in parts of the mean and in robust standard
+# deviations, and over what part of the image's side they reach. Of pattern and noise alone few are
+# beyond 5 deviations.
+_LEAST_STEP, _BEYOND, _REACH = 0.05, 7.0, 0.75
+_FEWEST = 4
+_CELLS, _CELLS_ACROSS = (8, 32), 16
+# Pixels that tell the range of all, and the percentiles that do.
+_SAMPLE, _RANGE = 2**16, (0.5, 50, 99.5)
+
+
+def finer_than(image: Image, length: int) -> Image:
+    """Return an image less what is coarser than a length, plus its mean.
+
+    What is coarser is the mean over about `length` pixels: two passes of a square window each, of
+    the same standard deviation as one of `length` pixels. Pixels that are far from all others
+    (hot, dead) are limited first, so that they leave no squares around them.
+
+    Parameters
+    ----------
+    image : ndarray, shape (y, x)
+        An average; pixels that are not numbers stay so.
+    length : int
+        In pixels.
+
+    Returns
+    -------
+    ndarray of float64, shape (y, x)
+    """
+    from scipy.ndimage import uniform_filter
+
+    told = np.isfinite(image)
+    if not told.any():
+        return image
+    step = max(1, math.isqrt(image.size // _SAMPLE))
+    sample = image[::step, ::step]
+    low, middle, high = np.nanpercentile(np.where(np.isfinite(sample), sample, np.nan), _RANGE)
+    coarse = np.clip(image, 2 * low - middle, 2 * high - middle)
+    size = max(1, round(length / math.sqrt(2))) | 1
+    shares = np.ones(())
+    if not told.all():
+        coarse[~told] = 0
+        shares = told.astype(np.float64)
+        for _ in range(2):
+            shares = uniform_filter(shares, size)
+    for _ in range(2):
+        coarse = uniform_filter(coarse, size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fine: Image = image - coarse / shares
+    fine += _mean(image, told) - _mean(fine, told)
+    return fine
+
+
+def repeated_step(average: Image) -> float:
+    """Find structure that is at the same place in many images, by the steps in their average.
+
+    Sharp, long steps between cells of 8 or of 32 pixels: a hole's edge, a beam stop. The camera's
+    own sensitivity is smooth, or fine.
+
+    Parameters
+    ----------
+    average : ndarray, shape (y, x)
+        Of several stacks.
+
+    Returns
+    -------
+    float
+        The typical height of the steps, as a fraction of the mean; 0 where there are none.
+    """
+    from scipy.ndimage import median_filter
+
+    found = 0.0
+    for side in {min(cell, max(2, min(average.shape) // _CELLS_ACROSS)) for cell in _CELLS}:
+        ny, nx = (size // side for size in average.shape)
+        if min(ny, nx) < _CELLS_ACROSS // 2:
+            break
+        cells = average[: ny * side, : nx * side].reshape(ny, side, nx, side).mean(axis=(1, 3))
+        told = np.isfinite(cells)
+        middle = float(np.median(cells[told])) if told.any() else 0.0
+        if not middle > 0:
+            break
+        # The median of 3 x 3 cells: single bad pixels make no step.
+        cells = median_filter(np.where(told, cells, middle) / middle, 3)
+        down, across = cells[2:] - cells[:-2], cells[:, 2:] - cells[:, :-2]
+        steps = np.abs(np.concatenate([down.ravel(), across.ravel()]))
+        usual = 1.4826 * float(np.median(steps))
+        high = steps[steps > max(_LEAST_STEP, _BEYOND * usual)]
+        if high.size >= max(_FEWEST, _REACH * min(ny, nx)):
+            found = max(found, float(np.median(high)))
+    return found
+
+
+def _mean(image: Image, told: npt.NDArray[np.bool_]) -> float:
+    return float(image.mean(where=told))
