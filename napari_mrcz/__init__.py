@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from napari_mrcz.format import VerifyReport
     from napari_mrcz.references import read_reference
     from napari_mrcz.session import Koma, Session
-    from napari_mrcz.stack import Stack, open, read, read_async, verify, write, write_async
+    from napari_mrcz.stack import (
+        Stack,
+        open,
+        original,
+        read,
+        read_async,
+        verify,
+        write,
+        write_async,
+    )
 
 __all__ = [
     "GainNormalization",
@@ -54,6 +63,7 @@ __all__ = [
     "find_orientation",
     "fit_gamma",
     "open",
+    "original",
     "read",
     "read_async",
     "read_defects",
@@ -76,7 +86,7 @@ _ROOMS = {
     "format": ("VerifyReport",),
     "references": ("read_reference",),
     "session": ("Koma", "Session"),
-    "stack": ("Stack", "open", "read", "read_async", "verify", "write", "write_async"),
+    "stack": ("Stack", "open", "original", "read", "read_async", "verify", "write", "write_async"),
 }  # fmt: skip
 # Found when they are first asked for: numpy takes longer to import than a command to tell its
 # options, and scipy, which corrections need, longer than a movie to open.

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.run import run_all
@@ -19,28 +21,30 @@ from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import OutlierFilter, find_orientation
 from napari_mrcz.correction.gain import fitted_gain
 from napari_mrcz.correction.history import fingerprint, rebuild
+from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.defects import read_defects
 from napari_mrcz.errors import MrczError, collected_warnings
+from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
 from napari_mrcz.session.order import GIVEN, acquired_at
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
+from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
+from napari_mrcz.stack.kept import problem_of
 from napari_mrcz.texts import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    import numpy as np
     import numpy.typing as npt
 
     from napari_mrcz.batch.source_files import SourceFiles
     from napari_mrcz.batch.task import Report, Task
     from napari_mrcz.correction import GainNormalization
-    from napari_mrcz.correction.koma import KomaNormalization
     from napari_mrcz.recipe import GainStep, Recipe
     from napari_mrcz.stack import Stack
 
@@ -136,6 +140,7 @@ class Correct(Making):
                 level=output.level,
                 filter=output.filter,
                 dtype=output.dtype or None,
+                keep=output.keep,
                 overwrite=self.overwrite,
                 progress=files.watched(staged(report, "correcting")),
             )
@@ -164,10 +169,38 @@ class Correct(Making):
     def planned(self) -> Outcome:
         """Return what would be done, as far as that is known before KOMA knows all sums."""
         planned = super().planned()
-        if planned.skipped and self.recipe.koma is not None:
-            note = "there already, and whole, if the same movies are averaged"
-            planned = replace(planned, notes=(note,))
-        return planned
+        if planned.skipped:
+            if self.recipe.koma is not None:
+                note = "there already, and whole, if the same movies are averaged"
+                planned = replace(planned, notes=(note,))
+            return planned
+        sizes = self.sizes()
+        output = self.recipe.output
+        chosen = output.dtype or next(iter(sizes))
+        nbytes = sizes.get("counts" if output.keep == "counts" else chosen, 0)
+        return replace(planned, target_nbytes=nbytes, notes=(*planned.notes, sizes_text(sizes)))
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many bytes the result would take as each pixel type, and as counts.
+
+        From excerpts of three frames that have the gain; nothing is fitted for it. Before the
+        session is summed KOMA's average is not known, and one that is as noisy stands for it.
+        """
+        output, koma = self.recipe.output, self.recipe.koma
+        with open_stack(self.source) as movie:
+            stack, _ = corrected(movie, replace(self.recipe, outliers=None))
+            if koma is not None:
+                stack = stack.apply(_stand_in(stack, koma.radius))
+            codec = "zstd" if output.codec == "auto" else output.codec
+            return estimated_sizes(stack, Encoding(codec, output.level, output.filter))
+
+    def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
+        """Return why what is there is not the result: also if its gain reference is missing."""
+        why = super()._why_not_done(files, report)
+        if not why and self.recipe.output.keep == "counts":
+            with FrameReader(self.target) as reader:
+                why = problem_of(reader.path, reader.footer.other)
+        return why
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the movie."""
@@ -329,6 +362,15 @@ def corrected(
     if gain is not None:
         movie = movie.apply(replace(gain, filled=used is not None))
     return movie, used  # type: ignore[return-value]
+
+
+def _stand_in(stack: Stack, radius: int) -> KomaNormalization:
+    """Return a normalisation whose average is as noisy as that of a session."""
+    frame = stack[0].astype(np.float64)
+    level = max(float(np.nanmean(frame)), 0.0)
+    noise = np.sqrt(level / (2 * radius * len(stack)))
+    average = np.random.default_rng(0).normal(level, noise, frame.shape)
+    return KomaNormalization(average.astype(np.float32), level)
 
 
 def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:

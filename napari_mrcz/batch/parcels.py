@@ -55,7 +55,8 @@ class Parcels:
         self._reader: FrameReader | None = None
         if movie.header is not None:
             reader = FrameReader(path)
-            if reader.header.codec and reader.header.mode != FOUR_BIT:
+            stored = reader.header.codec and reader.header.mode != FOUR_BIT
+            if stored and reader.dtype == movie.dtype:  # not of counts that are normalised
                 self._reader = reader
                 self._stored = reader.header.stored_dtype
             else:

@@ -21,6 +21,7 @@ from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.stack.kept import kept_reader
 from napari_mrcz.stack.tiff import is_eer
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX
 from napari_mrcz.threads import in_order, processors
@@ -183,11 +184,17 @@ class Recode(Making):
                 dtype=self.dtype,
                 threads=self.threads,
                 footer=self.footer,
+                keep="counts" if self._stays_counts(wanted) else "values",
                 overwrite=self.overwrite,
                 progress=files.watched(tell),
             )
         files.give_time(self.target)
         return [message.removeprefix(f"{self.target}: ") for message in said]
+
+    def _stays_counts(self, wanted: Stack) -> bool:
+        """Return whether the movie is kept as counts, and the result can be too."""
+        changed = self.dtype or self.decimate or not self.target.endswith(COMPRESSED_SUFFIX)
+        return not changed and kept_reader(wanted) is not None
 
     def _compare(self, wanted: Stack, report: Callable[[int, int], None]) -> None:
         """Compare the result with what was to be written: its checksums, and pixel by pixel.

@@ -12,6 +12,7 @@ from napari_mrcz.doctor import diagnose, mend
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.repacking import repack
 from napari_mrcz.software import software
+from napari_mrcz.stack.kept import copy_references
 from napari_mrcz.texts import listed
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Repack(Making):
             progress=files.watched(staged(report, "copying")),
         )
         files.check()
+        copy_references(self.source, self.target)
         notes = [f"{done.frames} of {done.announced} frames"]
         notes += [warning.removeprefix(f"{self.source}: ") for warning in done.warnings]
         if done.left_out:

@@ -11,12 +11,14 @@ from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import Running, with_options
+from napari_mrcz.errors import MrczError
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_mrcz.batch import Recode, Repack
+    from napari_mrcz.batch.restore import Restore
 
 __all__ = ["add_to"]
 
@@ -26,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(compress)
     app.command()(decompress)
     app.command()(convert)
+    app.command()(restore)
 
 
 @with_options
@@ -106,7 +109,7 @@ def decompress(
 
     if suffix not in PLAIN_SUFFIXES:
         raise typer.BadParameter(f"--suffix is one of {' '.join(PLAIN_SUFFIXES)}")
-    sources = movies_in(files, (".mrcz",), _results(output))
+    sources = _movies(files, _results(output))
     tasks = [
         Recode(
             str(source),
@@ -146,7 +149,7 @@ def convert(
         raise typer.BadParameter(
             "--level and --filter need --codec: without it chunks are copied as they are"
         )
-    sources = movies_in(files, (".mrcz",), _results(output))
+    sources = _movies(files, _results(output))
     pairs = [(str(source), str(target_of(source, output, ".mrcz", files))) for source in sources]
     tasks: list[Recode | Repack] = [
         Repack(source, target, **how.making)
@@ -164,7 +167,39 @@ def convert(
     _write_anew(tasks, "converted", how)
 
 
-def _write_anew(tasks: Sequence[Recode | Repack], done: str, how: Running) -> None:
+@with_options
+def restore(files: options.Files, output: options.Folder, *, how: Running) -> None:
+    """Write the raw movies of results that are kept as counts, as they were before correction.
+
+    An MRC file comes back byte for byte, an MRCZ file where the same encoder wrote it; of other
+    formats the frames are written as MRCZ. Every frame is compared with its checksum.
+    """
+    from napari_mrcz.batch.restore import Restore, restored_name
+
+    tasks = []
+    for source in _movies(files, _results(output)):
+        target = target_of(source, output, ".mrcz", files)
+        try:
+            target = target.with_name(restored_name(source))
+        except MrczError:
+            if source not in files:
+                say(f"{source}: not kept as counts, left out")
+                continue
+        tasks.append(Restore(str(source), str(target), **how.making))
+    if not tasks:
+        raise typer.BadParameter("no movie that is kept as counts")
+    _write_anew(tasks, "restored", how)
+
+
+def _movies(files: list[Path], results: Sequence[Path]) -> list[Path]:
+    """Return MRCZ files, of folders without the references of movies that are kept as counts."""
+    from napari_mrcz.stack.kept import is_reference_name
+
+    found = movies_in(files, (COMPRESSED_SUFFIX,), results)
+    return [file for file in found if file in files or not is_reference_name(file.name)]
+
+
+def _write_anew(tasks: Sequence[Recode | Repack | Restore], done: str, how: Running) -> None:
     sources, targets = zip(*((Path(task.source), Path(task.target)) for task in tasks), strict=True)
     prepare(sources, targets, dry_run=how.dry_run)
     how.run(tasks, done)

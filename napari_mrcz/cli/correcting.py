@@ -61,6 +61,16 @@ def correct(
         float | None,
         typer.Option(help="Counts of a pixel without electrons in one frame; measured without it."),
     ] = None,
+    keep: Annotated[
+        options.Keep | None,
+        typer.Option(
+            help="Save corrected values, or counts with the gain in the footer (default: values)."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Pixel type, such as float16 (default: as corrected)."),
+    ] = None,
     *,
     how: Running,
 ) -> None:
@@ -75,6 +85,7 @@ def correct(
         "pedestal": pedestal,
     }
     wanted = _with_outlier_options(wanted, given)
+    wanted = _saved_as(wanted, keep, dtype)
     sources, order = session_in(files, wanted, [output])
     if os.path.realpath(output) in map(os.path.dirname, map(os.path.realpath, sources)):
         # Corrected movies would pass for movies that were only compressed.
@@ -109,6 +120,22 @@ def _with_outlier_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return recipe
+
+
+def _saved_as(recipe: Recipe, keep: options.Keep | None, dtype: str | None) -> Recipe:
+    """Return a recipe with what the command line says of its output."""
+    from napari_mrcz.recipe.values import check_values
+
+    output = recipe.output
+    if keep is not None:
+        output = replace(output, keep=keep.value)
+    if dtype is not None:
+        output = replace(output, dtype=dtype)
+    try:
+        check_values(recipe.outliers, recipe.gain, recipe.koma, output)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    return replace(recipe, output=output)
 
 
 def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,11 +66,20 @@ def info(
             if header is not None:
                 known = _known_of_header(file, header, frames)
             else:
-                with open_stack(file, read_ahead=False) as stack:
+                missing = []
+                try:
+                    stack = open_stack(file, read_ahead=False)
+                except MrczError as error:
+                    with suppress(MrczError):  # kept as counts, its gain is missing
+                        stack = open_stack(file, counts=True, read_ahead=False)
+                        missing.append(error.found)
+                    if not missing:
+                        raise
+                with stack:
                     known = _known(file, stack, frames)
                     header = stack.header
                 findings = () if header is None else diagnose(file)
-                known["findings"] = [str(finding) for finding in findings]
+                known["findings"] = [*missing, *map(str, findings)]
         except MrczError as error:
             say(f"napari-mrcz: {error}")
             status = 1

@@ -81,6 +81,15 @@ Files = Annotated[
     list[Path],
     typer.Argument(help="Files, or folders: all movies within.", parser=path, show_default=False),
 ]
+
+
+class Keep(StrEnum):
+    """What is saved of a corrected movie."""
+
+    values = "values"
+    counts = "counts"
+
+
 Output = Annotated[
     Path | None,
     typer.Option(

@@ -8,23 +8,40 @@ sample. Shannon's bound says how much is left to gain.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.format.chunks import CODECS, FILTERS, compress
+from napari_mrcz.format.chunks import (
+    CHUNK_HEADER_NBYTES,
+    CODECS,
+    FILTERS,
+    compress,
+    parse_chunk_header,
+)
 from napari_mrcz.format.count_encoding import compress_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Encoding", "choose_encoding", "compressed_fraction", "excerpt", "shannon_fraction"]
+__all__ = [
+    "Encoding",
+    "choose_encoding",
+    "compressed_fraction",
+    "encoding_of",
+    "excerpt",
+    "shannon_fraction",
+]
 
 _BLOCK_TARGETS = (2**20, 2**18)
 # Two of the largest blocks: the choice costs less than one frame.
 _EXCERPT_NBYTES = 2**21
+# Of a chunk's flags.
+_FLAG_OF_FILTER = {"shuffle": 0x01, "bitshuffle": 0x04}
 # Candidates that leave one block of the first sample larger than the best by this are tried on no
 # more of the samples; those of counts differ by a thousandth from block to block.
 _HOPELESS = 1.01
@@ -134,6 +151,43 @@ def choose_encoding(
     first = [compressed_fraction(c, [block]) for c in candidates]
     hopeful = [c for c, f in zip(candidates, first, strict=True) if f <= _HOPELESS * min(first)]
     return min(hopeful, key=lambda c: compressed_fraction(c, frames))
+
+
+def encoding_of(chunk: bytes, frame: npt.NDArray[Any]) -> Encoding | None:
+    """Return the encoding that makes these bytes of a frame, found by trying.
+
+    Parameters
+    ----------
+    chunk : bytes
+        The frame as it is stored.
+    frame : ndarray
+        Its pixels as they are stored, contiguous.
+
+    Returns
+    -------
+    Encoding or None
+        None if no encoding does, as where another version of blosc wrote it.
+    """
+    header = parse_chunk_header(chunk)
+    if header.version != 2 or header.nbytes != frame.nbytes or header.blocksize < 16:
+        return None
+    filter_ = next((name for name, flag in _FLAG_OF_FILTER.items() if header.flags & flag), "none")
+    codecs = ("lz4", "lz4hc") if header.codec == "lz4" else (header.codec,)
+    if header.codec == "none":
+        codecs = ("zstd",)  # stored: any codec does
+    block = frame.reshape(-1)[: header.blocksize // frame.itemsize]
+    start = struct.unpack_from("<I", chunk, CHUNK_HEADER_NBYTES)[0]
+    for codec, as_counts, level in product(codecs, (True, False), range(1, 10)):
+        if codec not in CODECS or (as_counts and codec != "zstd"):
+            continue
+        encoding = Encoding(codec, level, filter_, header.blocksize, as_counts)
+        # The first block alone shows most of what does not fit.
+        made = encoding.compress(block)[CHUNK_HEADER_NBYTES + 4 :]
+        if header.codec != "none" and chunk[start : start + len(made)] != made:
+            continue
+        if encoding.compress(frame) == chunk:
+            return encoding
+    return None
 
 
 def compressed_fraction(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) -> float:

@@ -126,6 +126,11 @@ class FrameReader:
         return self.header.shape
 
     @property
+    def is_packed(self) -> bool:
+        """Whether the file was packed with gzip or bzip2, and is read unpacked."""
+        return self._file.is_packed
+
+    @property
     def frame_nbytes(self) -> int:
         """Bytes of a frame as it is given: counts of uint8 may be stored as uint16."""
         return self.shape[1] * self.shape[2] * self.dtype.itemsize

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
@@ -48,12 +48,13 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class _Work:
-    """The frames to be written, how many (where known), and how."""
+    """The frames to be written, how many (where known), how, and what is added in the end."""
 
     frames: Iterable[LazyFrame]
     total: int | None
     threads: int
     progress: Progress | None
+    more: Callable[[], Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def write_frames(
     total: int | None = None,
     threads: int | None = None,
     footer: bool = True,
+    more: Callable[[], Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -123,6 +125,8 @@ def write_frames(
         Frames compressed at once; as many as there are processors by default.
     footer : bool
         Write our footer; a plain file gets one only where there is something to keep.
+    more : callable, optional
+        Returns further keys of the footer; called when all frames are written.
     progress : callable, optional
         Called with (frames done, total or None) after each frame; what it raises ends the
         writing and leaves everything as it was.
@@ -143,7 +147,7 @@ def write_frames(
     bytes_ = storage.final == np.uint8 and not (storage.four_bit or encoding.number)
     if bytes_ and has_unsigned_bytes(description.header):
         storage = replace(storage, stored=storage.final)
-    work = _Work(frames, total, threads or processors(), progress)
+    work = _Work(frames, total, threads or processors(), progress, more)
     try:
         with AtomicFile(path, overwrite=overwrite) as file:
             _write_file(file, work, description, storage, footer=footer)
@@ -184,6 +188,9 @@ def _write_file(
     if extended is not None and not (json_text or extended.belongs_to(frames)):
         found = f"{frames} frames, where {work.total} were announced"
         raise MrczError(file.path, found, advice="Close other programs that change the source")
+    if work.more is not None:
+        more = to_plain(work.more())
+        description = replace(description, other={**description.other, **more})
     if footer and (content := _footer(description, written, storage, own=extended)):
         file.write(pack_footer(content))
     header = build_header(

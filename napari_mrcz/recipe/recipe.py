@@ -181,6 +181,8 @@ class Recipe:
         rounded = f", rounded to {output.dtype}" if output.dtype else ""
         codec = "zstd" if output.codec == "auto" else output.codec
         said.append(f"Results are saved with {codec}, level {output.level}{rounded}.")
+        if output.keep == "counts":
+            said.append("They are kept as counts; gain and KOMA are applied when they are opened.")
         return said
 
 

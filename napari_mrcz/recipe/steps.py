@@ -142,7 +142,16 @@ class Output:
     level: int = _key(1, "1 (fast) to 9 (small).")
     filter: str = _key("auto", '"none", "shuffle", "bitshuffle"; "auto" tries on three frames.')
     dtype: str = _key(
-        "", 'Pixel type that values are rounded to, such as "int16"; empty leaves them as they are.'
+        "",
+        'Pixel type that values are rounded to, such as "float16" or "int16"; '
+        "empty leaves them as they are.",
+    )
+
+    keep: str = _key(
+        "values",
+        '"counts" saves the integers before gain and KOMA, an eighth of the size; these are in the '
+        "footer, and the gain reference in one file per folder. Movies open normalised all the "
+        'same, and "napari-mrcz restore" makes the raw movie again. "values" saves what comes out.',
     )
 
     @property

@@ -44,6 +44,11 @@ def check_values(
     if koma is not None:
         _check_koma(koma)
     _check_output(output)
+    if output.keep == "counts" and outliers is not None and outliers.fill != "sample":
+        raise ValueError(
+            f'keep = "counts" needs whole numbers, where fill = "{outliers.fill}" makes fractions: '
+            'choose fill = "sample", or keep = "values"'
+        )
 
 
 def _check_outliers(step: OutlierStep) -> None:
@@ -84,6 +89,12 @@ def _check_output(output: Output) -> None:
     Encoding(codec, output.level, output.filter)
     if output.dtype:
         storage_dtype(output.dtype)
+    if output.keep not in ("values", "counts"):
+        raise ValueError(f'keep is "values" or "counts", not {output.keep!r}')
+    if output.keep == "counts" and output.dtype:
+        raise ValueError('counts keep their pixel type: leave dtype empty, or keep = "values"')
+    if output.keep == "counts" and codec == "none":
+        raise ValueError('plain files are not kept as counts: choose a codec, or keep = "values"')
 
 
 def _short(number: float) -> str:

@@ -6,6 +6,7 @@ IMOD does, those of EER not.
 """
 
 from napari_mrcz.stack.files import read, read_async, write, write_async
+from napari_mrcz.stack.kept import original
 from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.sources import Correction, FrameSource
 from napari_mrcz.stack.stack import Stack
@@ -18,6 +19,7 @@ __all__ = [
     "Stack",
     "open",
     "open_sweep",
+    "original",
     "read",
     "read_async",
     "sweeps",

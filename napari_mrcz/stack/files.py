@@ -17,6 +17,7 @@ from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import CODECS
 from napari_mrcz.software import software
+from napari_mrcz.stack.keeping import Keeping
 from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.sources import FlattenedArray, unmasked
 from napari_mrcz.stack.stack import Stack
@@ -67,6 +68,7 @@ def write(
     dtype: npt.DTypeLike | None = None,
     threads: int | None = None,
     footer: bool = True,
+    keep: str = "values",
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -102,6 +104,10 @@ def write(
         Frames compressed at once; as many as there are processors by default.
     footer : bool
         Write frame index, checksums, metadata and history after the pixels.
+    keep : {"values", "counts"}
+        "counts" writes a corrected `Stack` (gain, KOMA) as the integers beneath, which take an
+        eighth of the room. What is to be applied to them is in the footer, the gain reference in a
+        file beside it that all movies of a folder share; `open` returns the normalised frames.
     progress : callable, optional
         Called with (frames done, frames or None); what it raises stops the writing.
     overwrite : bool
@@ -123,6 +129,12 @@ def write(
     path = Path(path)
     encoding = Encoding(_codec(path, codec), level, filter, block_size)
     check_target(path, overwrite=overwrite)
+    more = None
+    if keep == "counts":
+        keeping = _keeping(path, frames, compressed=footer and bool(encoding.number), dtype=dtype)
+        frames, more = keeping.counts, keeping.footer
+    elif keep != "values":
+        raise ValueError(f'keep is "values" or "counts", not {keep!r}')
     makers, samples, total, description = _frames_of(path, frames)
     description = replace(
         description,
@@ -142,6 +154,7 @@ def write(
         total=total,
         threads=threads,
         footer=footer,
+        more=more,
         progress=progress,
         overwrite=overwrite,
     )
@@ -172,6 +185,28 @@ def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Futur
         Done when the file is on disk; errors come out of ``result()``.
     """
     return _in_background(lambda: write(path, frames, **options))
+
+
+def _keeping(path: Path, frames: Any, *, compressed: bool, dtype: npt.DTypeLike | None) -> Keeping:
+    """Return what writes a corrected stack as counts.
+
+    Raises
+    ------
+    MrczError
+        If it cannot be kept so.
+    """
+    stack = getattr(frames, "__wrapped__", frames)
+    if not isinstance(stack, Stack):
+        found = f"a {type(stack).__name__} cannot be kept as counts, only a corrected Stack"
+        raise MrczError(path, found)
+    if not compressed:
+        found = "plain files and files without a footer cannot be kept as counts"
+        advice = f"Other programs would take them for corrected; name it {COMPRESSED_SUFFIX}"
+        raise MrczError(path, found, advice=advice)
+    if dtype is not None:
+        found = f"counts keep their pixel type; they are not saved as {np.dtype(dtype)}"
+        raise MrczError(path, found, advice='Choose either dtype or keep="counts"')
+    return Keeping(path, stack)
 
 
 def _frames_of(

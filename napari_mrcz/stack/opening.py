@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
 from napari_mrcz.format import FrameReader
@@ -13,6 +14,7 @@ from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
+from napari_mrcz.stack.kept import NOTE, is_kept, opened, summary_of
 from napari_mrcz.stack.smv import is_smv, open_smv
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, is_eer, is_tiff, open_tiff
@@ -51,10 +53,13 @@ def open(
     group: int | None = None,
     dose_per_frame: float | None = None,
     superresolution: int = 1,
+    counts: bool = False,
     read_ahead: bool = True,
     cache_nbytes: int = CACHE_NBYTES,
 ) -> Stack:
     """Open a movie of any format without decoding anything.
+
+    A movie that is kept as counts (``write(..., keep="counts")``) opens as its normalised frames.
 
     Parameters
     ----------
@@ -70,6 +75,8 @@ def open(
     superresolution : {1, 2, 4}
         Of EER: into how many rows and columns each pixel is divided, e.g. 4096², 8192² or 16384²
         pixels per frame.
+    counts : bool
+        Of a movie that is kept as counts: return the counts, without gain and KOMA.
     read_ahead : bool
         Decode the next two frames, in the background, when frames are asked for in order.
     cache_nbytes : int
@@ -84,8 +91,9 @@ def open(
     Raises
     ------
     MrczError
-        If the file cannot be used: what was found, at which byte, what to do; or if an option
-        is for EER, which it is not.
+        If the file cannot be used: what was found, at which byte, what to do; if an option is for
+        EER, which it is not; if the gain of a movie that is kept as counts is missing or altered;
+        or if `counts` is asked of another file.
     ValueError
         If an option has no such value.
 
@@ -102,13 +110,16 @@ def open(
     except BaseException:
         file.close()
         raise
+    if counts and opener is not None:
+        file.close()
+        raise _not_kept(path)
     if group is not None or dose_per_frame is not None or superresolution != 1:
         file.close()
         movie = _open_eer(path, opener is open_tiff, group, dose_per_frame, superresolution)
         return movie.cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     if opener is None:
         try:
-            return with_companions(_open_mrc(file, read_ahead, cache_nbytes), path)
+            return with_companions(_open_mrc(file, counts, read_ahead, cache_nbytes), path)
         except NotEnoughMemory:
             raise
         except MrczError:
@@ -209,14 +220,31 @@ def _opener(head: bytes) -> Callable[[Path], Stack] | None:
     return next((opener for begins, _, opener in _FORMATS if begins(head)), None)
 
 
-def _open_mrc(file: RandomAccessFile, read_ahead: bool, cache_nbytes: int) -> Stack:
+def _open_mrc(file: RandomAccessFile, counts: bool, read_ahead: bool, cache_nbytes: int) -> Stack:
     reader = FrameReader(file.path, file)
     for message in reader.warnings:
         warn(message)
-    return Stack(
-        reader,
-        reader.description,
-        reader.header,
-        read_ahead=read_ahead,
-        cache_nbytes=cache_nbytes,
-    )
+    other = reader.footer.other
+    kept = is_kept(other)
+    header = reader.header
+    if kept:
+        header = replace(header, notes=(*header.notes, summary_of(other, reader.dtype)))
+    caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
+    stack = Stack(reader, reader.description, header, **caching)
+    try:
+        if kept:
+            return opened(stack, other, counts=counts)
+        if counts:
+            raise _not_kept(file.path)
+    except BaseException:
+        stack.close()
+        raise
+    if NOTE in reader.metadata:
+        said = "these are counts, to which gain and KOMA are NOT applied: the footer that had them"
+        warn(f"{reader.path}: {said} is lost or was left out")
+    return stack
+
+
+def _not_kept(path: Path) -> MrczError:
+    found = "is not kept as counts: there are no other frames in it than those that it shows"
+    return MrczError(path, found, advice="Open it without counts=True")

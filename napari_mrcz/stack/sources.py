@@ -24,6 +24,7 @@ __all__ = [
     "FrameSource",
     "JoinedSource",
     "SelectedSource",
+    "uncached",
 ]
 
 Frame = npt.NDArray[Any]
@@ -146,6 +147,11 @@ class CachedSource:
         return CachedSource, (self._source,)
 
     @property
+    def before(self) -> FrameSource:
+        """The source whose frames these are."""
+        return self._source
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Frames, rows, columns."""
         return self._source.shape
@@ -232,6 +238,16 @@ class CorrectedSource:
             if output_dtype is None
             else np.dtype(output_dtype(source.dtype))
         )
+
+    @property
+    def before(self) -> FrameSource:
+        """The frames before the correction."""
+        return self._source
+
+    @property
+    def correction(self) -> Correction:
+        """What is done to each frame."""
+        return self._correction
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -420,3 +436,10 @@ class FrameMaker:
     def __call__(self) -> Frame:
         """Return the frame."""
         return self._source.read_frame(self._index)
+
+
+def uncached(source: FrameSource) -> FrameSource:
+    """Return the source beneath those that only cache."""
+    while isinstance(source, CachedSource):
+        source = source.before
+    return source

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import napari_mrcz.format
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings
-from napari_mrcz.format import VerifyReport
+from napari_mrcz.format import FrameReader, VerifyReport
 from napari_mrcz.format.verification import faults_of
+from napari_mrcz.stack.kept import is_kept, problem_of
 from napari_mrcz.stack.opening import is_mrc, open
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, without_packing
 
@@ -55,6 +57,8 @@ def verify(
         return VerifyReport(fspath(path), error=str(error))
     if ours:
         report = napari_mrcz.format.verify(path, threads=threads, progress=progress)
+        if not report.error and (why := _why_not_normalised(Path(path))):
+            report = replace(report, warnings=(*report.warnings, f"{report.path}: {why}"))
         if not report.error or without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
             return report
     try:
@@ -69,3 +73,10 @@ def verify(
         makers, nbytes = movie.frame_makers(), movie.nbytes // n
         faults = faults_of(makers, n, nbytes, threads=threads, progress=progress)
     return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)
+
+
+def _why_not_normalised(path: Path) -> str:
+    """Return why the frames of a movie that is kept as counts cannot be normalised, or nothing."""
+    with FrameReader(path) as reader:
+        other = reader.footer.other
+    return problem_of(reader.path, other) if is_kept(other) else ""

@@ -13,6 +13,7 @@ from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.metadata import to_json_safe
 from napari_mrcz.inspection import Entry, entries_of, entry_of, header_entries
+from napari_mrcz.stack.kept import is_kept, summary_of
 from napari_mrcz.texts import error_text, size_text
 from napari_mrcz.widgets.inspector.frame_table import FrameTable
 
@@ -96,6 +97,8 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     nbytes = status.st_size
     warnings_ = tuple(w.removeprefix(f"{reader.path}: ") for w in reader.warnings)
     notes = (*warnings_, *header.notes)
+    if is_kept(footer.other):
+        notes = (*notes, summary_of(footer.other, reader.dtype))
     carried = reader.description.extended
     sections = [
         Entry("File", Path(subject.path).name, "", "Where the frames are", _file(subject, nbytes)),

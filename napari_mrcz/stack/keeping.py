@@ -1,0 +1,348 @@
+"""Keeping a corrected movie as counts: what is written, and how large it will be.
+
+The frames before gain and KOMA are written; these steps go into the footer (see `stack.kept`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format import Encoding, FrameReader, estimate
+from napari_mrcz.format.encoding import encoding_of
+from napari_mrcz.format.modes import FOUR_BIT
+from napari_mrcz.stack.kept import (
+    GAIN,
+    MOSTLY_KEPT,
+    NOTE,
+    ORIGINAL,
+    PENDING,
+    REFERENCES,
+    digest,
+    image_of,
+    is_kept,
+    packed,
+)  # fmt: skip
+from napari_mrcz.stack.sources import CorrectedSource, Correction, FrameSource, uncached
+from napari_mrcz.stack.stack import Stack
+from napari_mrcz.texts import size_text
+
+__all__ = ["Keeping", "counts_beneath", "estimated_sizes", "sizes_text"]
+
+# Steps that may wait; the filter before them, whose raw values are kept.
+_STEPS = (GAIN, "KomaNormalization")
+_OUTLIERS = "OutlierFilter"
+# Arrays of more bytes than this are packed; and what surrounds the frames of a file is kept.
+_LARGEST_PLAIN, _LARGEST_AROUND = 2**12, 2**26
+
+Array = npt.NDArray[Any]
+Map = Mapping[str, Any]
+
+
+def counts_beneath(stack: Stack) -> np.dtype[Any] | None:
+    """Return the type of the integers that a stack's gain and KOMA are applied to, if any."""
+    source, _ = _split(stack)
+    return source.dtype if source.dtype.kind in "iu" else None
+
+
+def estimated_sizes(stack: Stack, encoding: Encoding) -> dict[str, int]:
+    """Return how many bytes a stack will take as each pixel type that it may be saved as.
+
+    Parameters
+    ----------
+    stack : Stack
+        Corrected frames.
+    encoding : Encoding
+        How they are compressed.
+
+    Returns
+    -------
+    dict of int
+        By the stack's own pixel type first; of float32, "float16", where its values fit; of frames
+        with integers beneath gain and KOMA, "counts" (without the reference, which all movies of a
+        folder share).
+    """
+    from napari_mrcz.stack.files import sample_frames
+
+    path = stack.path or "stack"
+
+    def nbytes(frames: Stack, dtype: str | None = None) -> int:
+        found = estimate(path, sample_frames(frames), encoding, dtype)
+        return round(found.frame_nbytes * len(frames))
+
+    sizes = {stack.dtype.name: nbytes(stack)}
+    if stack.dtype == np.float32:
+        with contextlib.suppress(MrczError):
+            sizes["float16"] = nbytes(stack, "float16")
+    source, depth = _split(stack)
+    if depth and source.dtype.kind in "iu":
+        counts = nbytes(Stack(source, stack.description))
+        arrays = [v for step in stack.history[len(stack.history) - depth :] for v in step.items()]
+        counts += sum(
+            len(packed(value)["data"])
+            for key, value in arrays
+            if isinstance(value, np.ndarray) and key not in REFERENCES
+        )
+        sizes["counts"] = counts
+    return sizes
+
+
+def sizes_text(sizes: Mapping[str, int]) -> str:
+    """Return `estimated_sizes` in words."""
+    return ", ".join(f"{name} {size_text(nbytes)}" for name, nbytes in sizes.items())
+
+
+class Keeping:
+    """Writes a stack as the counts beneath its gain and KOMA.
+
+    The footer's ``original`` holds ``name``, ``shape``, ``dtype`` of the movie that was corrected,
+    ``xxh3`` of each of its frames, and if outlier pixels were replaced their raw ``values``, pixel
+    by pixel (as differences where pixels mostly keep their value). Of MRC and MRCZ files it holds
+    ``file``: the bytes before and after the frames, how these are stored, and the SHA-256.
+
+    Parameters
+    ----------
+    path : path-like
+        The file that will be written.
+    stack : Stack
+        Corrected frames.
+
+    Attributes
+    ----------
+    counts : Stack
+        What is written.
+
+    Raises
+    ------
+    MrczError
+        If there are no integers beneath.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], stack: Stack) -> None:
+        self._path = Path(path)
+        source, depth = _split(stack)
+        if source.dtype.kind not in "iu":
+            found = f"frames of {source.dtype} cannot be kept as counts"
+            advice = (
+                "Integers are needed beneath gain and KOMA: raw counts, whose outlier pixels are "
+                'replaced with fill = "sample"'
+            )
+            raise MrczError(path, found, advice=advice)
+        history = stack.history
+        self._pending = history[len(history) - depth :]
+        self._references: dict[str, Array] = {}
+        self._steps = [self._without_arrays(step) for step in self._pending]
+        self._reader = source if isinstance(source, FrameReader) else None
+        self._collected: _Collected | None = None
+        if self._reader is None or not is_kept(self._reader.footer.other):
+            self._collected = source = _Collected(source)
+            self._reader = self._collected.reader
+        elif len(self._reader.footer.other[PENDING]) > depth:
+            advice = "Open the movie without counts=True and write that"
+            raise MrczError(path, "counts without the gain that belongs to them", advice=advice)
+        metadata = dict(stack.description.metadata)
+        if self._steps:
+            metadata[NOTE] = self._note()
+        self.counts = Stack(source, stack.description, stack.header, **stack._caching).described(
+            history=history[: len(history) - depth], metadata=metadata
+        )
+
+    def footer(self) -> dict[str, Any]:
+        """Return the footer's further keys when all frames are written; writes the references.
+
+        Raises
+        ------
+        MrczError
+            If a reference cannot be written.
+        """
+        from napari_mrcz.stack.files import write
+
+        for name, image in self._references.items():
+            file = self._path.absolute().with_name(name)
+            if not file.exists() or _is_another(file, image):
+                write(file, image, overwrite=True)
+        places = {
+            kind: step[key]
+            for step in self._steps
+            for key, kind in REFERENCES.items()
+            if isinstance(step.get(key), Mapping)
+        }
+        if self._collected is not None:
+            original = {**self._collected.original(), **_file_of(self._reader)}
+        else:
+            original = dict(self._reader.footer.other.get(ORIGINAL, {}))  # type: ignore[union-attr]
+        return {PENDING: self._steps, **places, ORIGINAL: original}
+
+    def _without_arrays(self, step: Map) -> dict[str, Any]:
+        """Return a step with references by name, and other large arrays packed."""
+        kept: dict[str, Any] = {}
+        for key, value in step.items():
+            if not isinstance(value, np.ndarray) or value.nbytes <= _LARGEST_PLAIN:
+                kept[key] = value
+            if isinstance(value, np.ndarray) and key in REFERENCES:
+                name, xxh3 = _reference_name(key, value)
+                self._references[name] = value
+                kept[key] = {"path": name, "xxh3": xxh3}
+            elif key not in kept:
+                kept[key] = packed(value)
+        return kept
+
+    def _note(self) -> dict[str, Any]:
+        names = " and ".join("gain" if s["name"] == GAIN else "KOMA" for s in self._steps)
+        said = (
+            f"These pixels are counts: {names} is NOT applied to them. napari_mrcz.open applies "
+            "what is in the footer; napari-mrcz decompress writes normalised frames."
+        )
+        return {"gain_applied": False, "note": said, "references": list(self._references)}
+
+
+class _Collected:
+    """The counts as a source of frames, which notes on the way what restores the raw ones."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+        self._correction: Correction | None = None
+        self._raw = source
+        if isinstance(source, CorrectedSource) and _name(source.correction) == _OUTLIERS:
+            self._correction, self._raw = source.correction, uncached(source.before)
+        n = source.shape[0]
+        self._digests = np.zeros(n, "<u8")
+        self._pixels: Array | None = None
+        if self._correction is not None:
+            replacement = self._correction.replacement  # type: ignore[attr-defined]
+            self._pixels = replacement.pixels
+            self._kept = replacement.weights >= MOSTLY_KEPT
+            unsigned = f"u{self._raw.dtype.itemsize}"
+            self._values = np.zeros((len(replacement.pixels), n), unsigned)
+
+    @property
+    def reader(self) -> FrameReader | None:
+        """What reads the raw frames, if that is an MRC file."""
+        return self._raw if isinstance(self._raw, FrameReader) else None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        return self._source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return self._source.dtype
+
+    def read_frame(self, frame: int, out: Array | None = None) -> Array:
+        """Return one frame of counts."""
+        raw = np.ascontiguousarray(self._raw.read_frame(frame))
+        self._digests[frame] = digest(raw)
+        counts = raw
+        if self._correction is not None and self._pixels is not None:
+            counts = self._correction(raw, frame)
+            was, now = (a.reshape(-1)[self._pixels] for a in (raw, counts))
+            if np.count_nonzero(raw != counts) != np.count_nonzero(was != now):
+                raise ValueError("a filter changed other pixels than those that it names")
+            was, now = (a.view(self._values.dtype) for a in (was, now))
+            self._values[:, frame] = np.where(self._kept, was - now, was)
+        if out is None:
+            return counts
+        out[...] = counts
+        return out
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Array:
+        """Return part of a frame."""
+        return np.array(self.read_frame(frame)[window])
+
+    def close(self) -> None:
+        """Close the underlying files."""
+        self._source.close()
+
+    def original(self) -> dict[str, Any]:
+        """Return what restores the raw frames."""
+        known: dict[str, Any] = {
+            "shape": list(self._raw.shape),
+            "dtype": self._raw.dtype.str,
+            "xxh3": self._digests.tobytes(),
+        }
+        if self._pixels is not None:
+            known["values"] = packed(self._values)
+        return known
+
+
+def _split(stack: Stack) -> tuple[FrameSource, int]:
+    """Return the frames before the last gain and KOMA, and how many steps these are."""
+    source, depth = uncached(stack._source), 0
+    while (
+        isinstance(source, CorrectedSource)
+        and _name(source.correction) in _STEPS
+        and depth < len(stack.history)
+        and stack.history[-1 - depth].get("name") == _name(source.correction)
+    ):
+        source, depth = uncached(source.before), depth + 1
+    return source, depth
+
+
+def _name(correction: Correction) -> str:
+    return type(correction).__name__
+
+
+def _reference_name(key: str, image: Array) -> tuple[str, str]:
+    xxh3 = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(image).data)
+    return f"{REFERENCES[key]}-{xxh3}.mrcz", xxh3
+
+
+def _file_of(reader: FrameReader | None) -> dict[str, Any]:
+    """Return what makes the file of a movie again from its frames."""
+    if reader is None:
+        return {}
+    named = {"name": reader.path.name}
+    offsets, sizes = (np.asarray(a, np.int64) for a in (reader.index.offsets, reader.index.sizes))
+    start, end = int(offsets[0]), int(offsets[-1] + sizes[-1])
+    nbytes = os.path.getsize(reader.path)
+    around = start + nbytes - end
+    if reader.is_packed or around > _LARGEST_AROUND or (np.diff(offsets) != sizes[:-1]).any():
+        return named
+    header = reader.header
+    encoding = None
+    if header.codec:
+        encoding = encoding_of(bytes(reader.read_stored(0)), _as_stored(reader, 0))
+        if encoding is None:
+            return named
+    with reader.path.open("rb") as file:
+        head = file.read(start)
+        file.seek(end)
+        tail = file.read()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    made = {
+        "nbytes": nbytes,
+        "sha256": sha256,
+        "head": len(head),
+        "around": packed(np.frombuffer(head + tail, np.uint8)),
+        "stored": header.stored_dtype.str,
+        "four_bit": header.mode == FOUR_BIT,
+        "encoding": None if encoding is None else asdict(encoding),
+    }
+    return {**named, "file": made}
+
+
+def _as_stored(reader: FrameReader, frame: int) -> Array:
+    return np.ascontiguousarray(reader.read_frame(frame), reader.header.stored_dtype)
+
+
+def _is_another(file: Path, image: Array) -> bool:
+    """Return whether a reference that is there is another one."""
+    there, _ = image_of(file)
+    return (
+        there is None
+        or there.dtype != image.dtype
+        or not np.array_equal(there.view(np.uint8), np.ascontiguousarray(image).view(np.uint8))
+    )

@@ -1,0 +1,517 @@
+"""Movies kept as counts: integers in the file, gain and KOMA in its footer, applied on opening.
+
+A corrected movie of float32 takes 8 to 10 times the room of its counts. MRCZ stores integers and
+applies the gain at the destination (McLeod et al., doi:10.1016/j.jsb.2017.11.012). A file that is
+kept as counts has outlier pixels replaced; what is to be done to each frame after that (`pending`)
+is in its footer. The references are files beside it, one per folder, named by their content. The
+raw values of the replaced pixels are in the footer too, so that the original movie can be restored.
+
+Keys of the footer:
+
+``pending``   corrections that the stored frames have not had, as in a history; large arrays are
+              ``{path, xxh3}`` of a reference beside the file, or packed
+``gain``      ``{path, xxh3}`` of the gain reference; ``dark`` likewise
+``original``  what it takes to restore the movie that was corrected: see `Keeping`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.format import Encoding, FrameReader
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.chunks import (
+    CHUNK_HEADER_NBYTES,
+    check_chunk,
+    compress,
+    decompress,
+    parse_chunk_header,
+)
+from napari_mrcz.format.metadata import from_tagged, to_plain
+from napari_mrcz.format.modes import pack_four_bit
+from napari_mrcz.stack.sources import CorrectedSource, Correction, uncached
+from napari_mrcz.stack.stack import Stack
+from napari_mrcz.threads import in_order, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_mrcz.format import Progress
+
+__all__ = [
+    "GAIN",
+    "MOSTLY_KEPT",
+    "NOTE",
+    "ORIGINAL",
+    "PENDING",
+    "REFERENCES",
+    "copy_references",
+    "digest",
+    "file_known",
+    "image_of",
+    "is_kept",
+    "is_reference_name",
+    "kept_reader",
+    "opened",
+    "original",
+    "packed",
+    "problem_of",
+    "references_of",
+    "restore_file",
+    "summary_of",
+]
+
+NOTE = "kept_as_counts"
+"""Key of the metadata, which other programs show, that says that the gain is not applied."""
+
+PENDING, ORIGINAL = "pending", "original"
+GAIN = "GainNormalization"
+REFERENCES = {"reference": "gain", "dark": "dark"}
+"""Keys of a step whose images are files beside the movie, and how their names begin."""
+MOSTLY_KEPT = 2**15
+"""Of pixels that keep so much of their own value, in parts of 65535, differences are stored: most
+are 0."""
+
+_OURS = (PENDING, ORIGINAL, *REFERENCES.values())
+_REFERENCE_NAME = re.compile(r"(gain|dark)-[0-9a-f]{16}\.mrcz")
+_PACKED = "__packed__"
+_LEVEL = 6
+# What zstd expands to at most.
+_MOST_UNPACKED = 2**15
+
+Array = npt.NDArray[Any]
+Map = Mapping[str, Any]
+
+
+def is_kept(other: Map) -> bool:
+    """Return whether a footer's further keys are those of a file that is kept as counts."""
+    return PENDING in other
+
+
+def opened(stack: Stack, other: Map, *, counts: bool) -> Stack:
+    """Return the frames of a file that is kept as counts, normalised or as they are stored.
+
+    Parameters
+    ----------
+    stack : Stack
+        The stored frames.
+    other : dict
+        The footer's further keys.
+    counts : bool
+        Return the counts; references need not be there then.
+
+    Raises
+    ------
+    MrczError
+        If a reference is missing, or is another one, or a step cannot be rebuilt.
+    """
+    left = {key: value for key, value in stack.description.other.items() if key not in _OURS}
+    stack = stack.described(other=left)
+    if counts:
+        return stack
+    metadata = {k: v for k, v in stack.description.metadata.items() if k != NOTE}
+    history = list(stack.history)
+    path = Path(stack.path or "")
+    for step in _steps(path, other):
+        correction, resolved = _rebuilt(path, step)
+        stack = stack.apply(correction)
+        history.append(resolved)
+    return stack.described(history=tuple(history), metadata=metadata)
+
+
+def problem_of(path: Path, other: Map) -> str:
+    """Return why a file that is kept as counts cannot be normalised, or nothing."""
+    try:
+        for step in _steps(path, other):
+            _rebuilt(path, step)
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return ""
+
+
+def summary_of(other: Map, dtype: np.dtype[Any]) -> str:
+    """Return a sentence on a file that is kept as counts, for people."""
+    gain = other.get("gain")
+    name = gain.get("path", "") if isinstance(gain, Mapping) else ""
+    if not other[PENDING]:
+        return f"kept as counts ({dtype}); nothing else is to be applied"
+    waiting = " and ".join(
+        f"gain in the footer ({name})" if step.get("name") == GAIN else "KOMA in the footer"
+        for step in _steps(Path(), other)
+    )
+    return f"kept as counts ({dtype}); {waiting}, not applied to the stored pixels"
+
+
+def kept_reader(movie: Stack) -> FrameReader | None:
+    """Return what reads the file of a movie that is kept as counts; None of others.
+
+    Frames that were corrected after it was opened count; others, such as sums and crops, do not.
+    """
+    source = uncached(movie._source)
+    while isinstance(source, CorrectedSource):
+        source = uncached(source.before)
+    kept = isinstance(source, FrameReader) and is_kept(source.footer.other)
+    return source if kept else None  # type: ignore[return-value]
+
+
+def references_of(other: Map) -> list[str]:
+    """Return the names of the files that must lie beside one that is kept as counts."""
+    places = [other.get(kind) for kind in REFERENCES.values()]
+    return [Path(str(place.get("path"))).name for place in places if isinstance(place, Mapping)]
+
+
+def is_reference_name(name: str) -> bool:
+    """Return whether a file name is that of a reference beside movies that are kept as counts."""
+    return _REFERENCE_NAME.fullmatch(name) is not None
+
+
+def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy the references of a file that is kept as counts beside a copy of it.
+
+    Raises
+    ------
+    MrczError
+        If one cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    with FrameReader(source) as reader:
+        names = references_of(reader.footer.other) if is_kept(reader.footer.other) else []
+    for name in names:
+        old, new = source.with_name(name), target.with_name(name)
+        if not old.exists() or new.exists():
+            continue  # opening the copy says what is missing
+        with AtomicFile(new, overwrite=True) as file:
+            file.write(old.read_bytes())
+            file.commit()
+
+
+def original(movie: Stack | str | os.PathLike[str]) -> Stack:
+    """Return the movie that was corrected and kept as counts, as it was before, lazily.
+
+    Parameters
+    ----------
+    movie : Stack or path-like
+        The file, or what `napari_mrcz.open` returns of it.
+
+    Returns
+    -------
+    Stack, shape (n, y, x)
+        The raw frames, bit for bit: each is compared with its checksum when it is read.
+
+    Raises
+    ------
+    MrczError
+        If it is of another kind of file, or the raw values are not in it. Frames whose checksum
+        does not match raise it when they are read.
+    """
+    reader, known = _kept_in(movie)
+    history = reader.footer.history
+    values = known.get("values")
+    if values is not None:
+        step = history[-1] if history else {}
+        restoring = _Restoring.of(reader, step, _unpacked(values, reader.path), known)
+        history = history[:-1]
+    else:
+        restoring = _Restoring(reader.path, known)
+    left = {k: v for k, v in reader.description.other.items() if k not in _OURS}
+    metadata = {k: v for k, v in reader.metadata.items() if k != NOTE}
+    raw = Stack(CorrectedSource(reader, restoring), reader.description, reader.header)
+    return raw.described(other=left, metadata=metadata, history=tuple(history))
+
+
+def file_known(movie: Stack | str | os.PathLike[str]) -> tuple[str, Map]:
+    """Return name of the file that was corrected, and what is known of its bytes (may be empty)."""
+    _, known = _kept_in(movie)
+    file = known.get("file")
+    return str(known.get("name", "")), file if isinstance(file, Mapping) else {}
+
+
+def restore_file(
+    movie: Stack | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> str:
+    """Write the file that was corrected again, byte for byte, where that is possible.
+
+    Parameters
+    ----------
+    movie : Stack or path-like
+        One that is kept as counts.
+    path : path-like
+        The file to write.
+    overwrite : bool
+        Replace an existing file.
+    progress : callable, optional
+        Called with (frames done, frames).
+
+    Returns
+    -------
+    str
+        Its SHA-256, which is that of the original; empty if the bytes would be others (nothing
+        is written then).
+
+    Raises
+    ------
+    MrczError
+        If the raw values are not in it, or the checksum of a frame does not match.
+    """
+    _, known = file_known(movie)
+    if not known:
+        return ""
+    raw = original(movie)
+    around = _unpacked(known["around"], Path(raw.path or "")).tobytes()
+    dtype = np.dtype(known["stored"])
+    encoding = None if known["encoding"] is None else Encoding(**known["encoding"])
+
+    def encode(make: Callable[[], Array]) -> bytes | memoryview:
+        pixels: Array = np.ascontiguousarray(make(), dtype)
+        if known["four_bit"]:
+            pixels = pack_four_bit(pixels)
+        if encoding is not None:
+            return encoding.compress(pixels)
+        return pixels.reshape(-1).view(np.uint8).data
+
+    sha256 = hashlib.sha256()
+    with AtomicFile(path, overwrite=overwrite) as file:
+
+        def put(data: bytes | memoryview) -> None:
+            file.write(data)
+            sha256.update(data)
+
+        put(around[: known["head"]])
+        makers, n = raw.frame_makers(), len(raw)
+        nbytes = 3 * raw.nbytes // n
+        with in_order(encode, makers, processors(), "napari-mrcz-restore", nbytes=nbytes) as frames:
+            for done, data in enumerate(frames, 1):
+                put(data)
+                if progress is not None:
+                    progress(done, n)
+        put(around[known["head"] :])
+        if sha256.hexdigest() != known["sha256"]:
+            return ""
+        file.commit()
+    return sha256.hexdigest()
+
+
+class _Restoring:
+    """Puts the raw values of replaced pixels back, and compares each frame with its checksum."""
+
+    def __init__(
+        self, path: Path, known: Map, values: Array | None = None, replacement: Any = None
+    ) -> None:
+        self._path = path
+        self._digests = np.frombuffer(known["xxh3"], "<u8")
+        self._values = values
+        if values is not None:
+            self._pixels = replacement.pixels
+            self._kept = replacement.weights >= MOSTLY_KEPT
+
+    @classmethod
+    def of(cls, reader: FrameReader, step: Map, values: Array, known: Map) -> _Restoring:
+        """Take the pixels from the outlier filter in the history."""
+        from napari_mrcz.correction.outliers.fill import Replacement
+
+        try:
+            replacement = Replacement.from_description(step["replacement"])
+        except (KeyError, TypeError, ValueError) as error:
+            found = f"the outlier filter in its history cannot be read ({error!r})"
+            raise MrczError(reader.path, found) from error
+        if values.shape != (len(replacement.pixels), reader.shape[0]):
+            raise MrczError(
+                reader.path,
+                f"raw values of {values.shape[1]} frames, where the file has {reader.shape[0]}",
+                advice="Restore it from a copy that has all its frames",
+            )
+        return cls(reader.path, known, values, replacement)
+
+    def __call__(self, frame: Array, index: int) -> Array:
+        """Return the raw frame."""
+        raw = frame
+        if self._values is not None:
+            raw = np.array(frame, order="C")
+            flat = raw.reshape(-1).view(self._values.dtype)
+            values = self._values[:, index]
+            flat[self._pixels] = values + np.where(self._kept, flat[self._pixels], 0)
+        if digest(raw) != self._digests[index]:
+            found = "is not the original: its checksum does not match"
+            raise MrczError(self._path, found, frame=index, advice="The file was damaged")
+        return raw
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Return the same type."""
+        return np.dtype(dtype)
+
+    def describe(self) -> Map:
+        """Return its name; it is in no history."""
+        return {"name": "Restored"}
+
+
+def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
+    """Return the file of a movie that is kept as counts, and what it says of the original."""
+    if isinstance(movie, Stack):
+        source, path = kept_reader(movie), movie.path
+    else:
+        source, path = FrameReader(movie), os.fspath(movie)
+    if source is None or not is_kept(source.footer.other):
+        found = "is not kept as counts, so that nothing can be restored"
+        raise MrczError(path, found, advice='Such files are written with keep = "counts"')
+    known = source.footer.other.get(ORIGINAL)
+    if not isinstance(known, Mapping) or not isinstance(known.get("xxh3"), bytes):
+        raise MrczError(path, "the raw values of its pixels are not in it")
+    n = len(known["xxh3"]) // 8
+    if n != source.shape[0]:
+        found = f"{source.shape[0]} frames, where the original had {n}"
+        raise MrczError(path, found, advice="Restore it from a copy that has all its frames")
+    return source, known
+
+
+def _steps(path: Path, other: Map) -> list[Map]:
+    steps = other[PENDING]
+    if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
+        raise MrczError(path, "the corrections in its footer are none; the gain is not applied")
+    return steps
+
+
+def _rebuilt(path: Path, step: Map) -> tuple[Correction, dict[str, Any]]:
+    """Return a correction that waits, and its description with all arrays."""
+    files = {key: value for key, value in step.items() if key in REFERENCES and value}
+    stamps = tuple(_stamp(path, place) for place in files.values())
+    if step.get("name") == GAIN and files:
+        # The same for all movies of a session.
+        return _rebuilt_once(path.parent, msgpack.packb(to_plain(step)), stamps)
+    return _rebuilt_from(path, step)
+
+
+@lru_cache(maxsize=1)
+def _rebuilt_once(
+    folder: Path, step: bytes, stamps: tuple[Any, ...]
+) -> tuple[Correction, dict[str, Any]]:
+    unpacked = msgpack.unpackb(step, strict_map_key=False, object_hook=from_tagged)
+    return _rebuilt_from(folder / "movie", unpacked)
+
+
+def _rebuilt_from(path: Path, step: Map) -> tuple[Correction, dict[str, Any]]:
+    from napari_mrcz.correction.history import rebuild
+
+    resolved: dict[str, Any] = {}
+    for key, value in step.items():
+        if key in REFERENCES and isinstance(value, Mapping) and "path" in value:
+            value = _read_reference(path, value)
+        elif isinstance(value, Mapping) and _PACKED in value:
+            value = _unpacked(value, path)
+        resolved[key] = value
+    try:
+        return rebuild(resolved), resolved
+    except ValueError as error:
+        found = f"the gain is not applied: {error}"
+        raise MrczError(path, found, advice="counts=True opens the counts alone") from error
+
+
+def _stamp(movie: Path, place: Any) -> tuple[str, int, int]:
+    """Return name, size and time of a reference, which lies beside the movie.
+
+    Raises
+    ------
+    MrczError
+        If it is missing.
+    """
+    # The name alone: the folder may have been moved, and a footer does not lead elsewhere.
+    name = Path(str(place.get("path") if isinstance(place, Mapping) else place)).name
+    try:
+        status = os.stat(movie.with_name(name))
+    except OSError as error:
+        found = f"its reference {name} is missing beside it, so that it cannot be normalised"
+        advice = f"Put {name} into {movie.parent}, or open the counts alone with counts=True"
+        raise MrczError(movie, found, advice=advice) from error
+    return name, status.st_size, status.st_mtime_ns
+
+
+def _read_reference(movie: Path, place: Map) -> Array:
+    file = movie.with_name(Path(str(place["path"])).name)
+    image, why = image_of(file)
+    if image is None or xxhash.xxh3_64_hexdigest(image.data) != place.get("xxh3"):
+        found = (
+            why or "is not the reference that the movies beside it were made with: it was altered"
+        )
+        advice = "Restore it from a copy; counts=True opens the counts of the movies alone"
+        raise MrczError(file, found, advice=advice)
+    return image
+
+
+def image_of(file: Path) -> tuple[Array | None, str]:
+    """Return the image of a reference, or None and why it cannot be read."""
+    try:
+        with FrameReader(file) as reader:
+            if reader.shape[0] == 1:
+                image = np.ascontiguousarray(reader.read_frame(0))
+                image.flags.writeable = False
+                return image, ""
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return None, error.found
+    return None, ""
+
+
+def digest(frame: Array) -> int:
+    """Return the xxh3-64 of a frame's little-endian pixels."""
+    little = frame.dtype.newbyteorder("<")
+    pixels = np.ascontiguousarray(frame.astype(little, copy=False))
+    return xxhash.xxh3_64_intdigest(pixels.reshape(-1).view(np.uint8).data)
+
+
+def packed(array: Array) -> dict[str, Any]:
+    """Return an array as a map of its type, shape and a blosc chunk."""
+    array = np.ascontiguousarray(array)
+    data = b""
+    if array.size:
+        wide = "shuffle" if array.itemsize > 1 else "none"
+        # As one block: several would come in the order in which blosc's threads are done.
+        data = compress(array, "zstd", _LEVEL, wide, array.nbytes)
+    return {_PACKED: array.dtype.newbyteorder("<").str, "shape": list(array.shape), "data": data}
+
+
+def _unpacked(packed: Any, path: Path) -> Array:
+    """Undo `_packed`.
+
+    Raises
+    ------
+    MrczError
+        If it is damaged.
+    """
+    try:
+        shape, dtype, data = packed["shape"], np.dtype(packed[_PACKED]), memoryview(packed["data"])
+        nbytes = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in "iuf" or min(shape, default=0) < 0 or (not nbytes) != (not data):
+            raise ValueError("it is none")
+        out = np.empty(shape if nbytes <= _MOST_UNPACKED * len(data) else 0, dtype)
+        if nbytes:
+            header = parse_chunk_header(bytes(data[:CHUNK_HEADER_NBYTES]))
+            where: dict[str, Any] = {"path": path, "frame": 0, "offset": 0}
+            check_chunk(header, out.nbytes, len(data), **where)
+            decompress(data, out, **where)
+    except NotEnoughMemory:
+        raise
+    except (KeyError, TypeError, ValueError, struct.error) as error:
+        found = f"an array in its footer is damaged ({getattr(error, 'found', error)})"
+        raise MrczError(path, found) from error
+    out.flags.writeable = False
+    return out
