@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 
 import napari_mrcz as nm
 from napari_mrcz.widgets.base.theme import palette
-from napari_mrcz.widgets.save_stack.model import FileEstimate, Saved
+from napari_mrcz.widgets.save_stack.model import KEPT, FileEstimate, Saved
 from napari_mrcz.widgets.save_stack.widget import SaveStack
 
 COUNTS = np.random.default_rng(8).poisson(1, (12, 60, 80)).astype(np.uint8)
@@ -423,3 +423,23 @@ def test_colours_follow_the_theme(widget, viewer):
         assert colours.text in widget.estimate.styleSheet()
         assert widget.chart._bars[1]._fill == QColor(colours.accent)
         assert widget.chart._bars[1]._track == QColor(colours.foreground)
+
+
+def test_counts_beneath_a_gain_are_offered_and_open_normalised(viewer, qtbot, tmp_path):
+    gain = nm.GainNormalization(np.random.default_rng(1).uniform(0.9, 1.1, COUNTS.shape[1:]))
+    stack = nm.Stack.from_array(COUNTS).apply(gain)
+    viewer.add_image(stack, name="normalised", contrast_limits=(0, 4))
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
+    type_path(qtbot, widget, tmp_path / "kept.mrcz")
+    estimate = settle(qtbot, widget)
+    assert list(estimate.sizes) == ["float32", "float16", "counts"]
+    assert all(name in widget.estimate.text() for name in estimate.sizes)
+    choose(widget.form.dtype, KEPT)
+    assert settle(qtbot, widget).nbytes == pytest.approx(estimate.sizes["counts"], rel=0.01)
+    with qtbot.waitSignal(widget.finished):
+        qtbot.mouseClick(widget.save_button, LEFT)
+    (layer,) = viewer.open(tmp_path / "kept.mrcz", plugin="napari-mrcz")
+    np.testing.assert_array_equal(layer.data, np.asarray(stack))
+    assert any("not applied" in note for note in layer.metadata["notes"])
+    type_path(qtbot, widget, tmp_path / "plain.mrc")
+    assert widget.form.dtype.findData(KEPT) < 0

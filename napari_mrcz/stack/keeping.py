@@ -49,10 +49,13 @@ Array = npt.NDArray[Any]
 Map = Mapping[str, Any]
 
 
-def counts_beneath(stack: Stack) -> np.dtype[Any] | None:
-    """Return the type of the integers that a stack's gain and KOMA are applied to, if any."""
-    source, _ = _split(stack)
-    return source.dtype if source.dtype.kind in "iu" else None
+def counts_beneath(stack: Stack) -> Stack | None:
+    """Return the integers that a stack's gain and KOMA are applied to; None if there are none."""
+    source, depth = _split(stack)
+    if not depth or source.dtype.kind not in "iu":
+        return None
+    history = stack.history[: len(stack.history) - depth]
+    return Stack(source, stack.description, stack.header).described(history=history)
 
 
 def estimated_sizes(stack: Stack, encoding: Encoding) -> dict[str, int]:
@@ -84,16 +87,14 @@ def estimated_sizes(stack: Stack, encoding: Encoding) -> dict[str, int]:
     if stack.dtype == np.float32:
         with contextlib.suppress(MrczError):
             sizes["float16"] = nbytes(stack, "float16")
-    source, depth = _split(stack)
-    if depth and source.dtype.kind in "iu":
-        counts = nbytes(Stack(source, stack.description))
-        arrays = [v for step in stack.history[len(stack.history) - depth :] for v in step.items()]
-        counts += sum(
+    counts = counts_beneath(stack)
+    if counts is not None:
+        arrays = [item for step in stack.history[len(counts.history) :] for item in step.items()]
+        sizes["counts"] = nbytes(counts) + sum(
             len(packed(value)["data"])
             for key, value in arrays
             if isinstance(value, np.ndarray) and key not in REFERENCES
         )
-        sizes["counts"] = counts
     return sizes
 
 

@@ -11,6 +11,7 @@ from napari_mrcz.format import Encoding
 from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
 from napari_mrcz.format.storage import choose_storage
 from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.widgets.save_stack.model import as_saved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +80,7 @@ def explore(stack: Stack, options: SaveOptions, report: Report) -> Exploration:
         If the frames cannot be stored as wanted.
     """
     plain = Encoding("zstd", 1, "none", "auto")
+    stack, options = as_saved(stack, options)
     path = f"{options.path or 'movie'}"
     samples = sample_frames(stack)
     storage, excerpts = choose_storage(path, samples, options.dtype, plain, wide=False)

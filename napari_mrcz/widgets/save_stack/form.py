@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import check_not_source, stack_of_layer
 from napari_mrcz.plugin.preferences import preferences
+from napari_mrcz.stack.keeping import counts_beneath
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX
 from napari_mrcz.texts import block_text, error_text
 from napari_mrcz.widgets.base.fields import choice_field, push_button
@@ -99,7 +100,9 @@ class SaveForm(QWidget):
             _BLOCKS, "What is compressed at a time; automatic tries two sizes on three frames"
         )
         self.dtype = choice_field(
-            (), "Pixel type in the file; values are rounded, but never cut off"
+            (),
+            "Pixel type in the file; values are rounded, but never cut off. Counts are what comes "
+            "before gain and KOMA, which are applied when the file is opened",
         )
         self.verify = QCheckBox("Verify when saved")
         self.verify.setToolTip("Read the file back and hold every frame against its checksum")
@@ -223,7 +226,13 @@ class SaveForm(QWidget):
     def _offer_dtypes(self, compressed: bool) -> None:
         """Fill the list of pixel types; what was chosen stays chosen where it can."""
         layer = self.layers.layer
-        choices = [] if layer is None else dtype_choices(layer.dtype, compressed)
+        try:
+            stack = self.stack()
+        except MrczError:  # `problem` says why
+            stack = None
+        counts = None if stack is None else counts_beneath(stack)
+        beneath = None if counts is None else counts.dtype
+        choices = [] if layer is None else dtype_choices(layer.dtype, compressed, beneath)
         chosen = self.dtype.currentData()
         self.dtype.blockSignals(True)
         self.dtype.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,26 +13,31 @@ from napari_mrcz.format import Encoding, Estimate, VerifyReport, estimate, verif
 from napari_mrcz.names import legal_stem
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_text
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES
 from napari_mrcz.texts import block_text, size_text, time_text
 from napari_mrcz.widgets.base.job import Cancelled, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
 
 __all__ = [
+    "KEPT",
     "FileEstimate",
     "Pace",
     "SaveOptions",
     "Saved",
+    "as_saved",
     "dtype_choices",
     "estimate_file",
     "save",
     "suggest_path",
 ]
 
+KEPT = "counts"
+"""In the place of a pixel type: the integers beneath gain and KOMA (keep="counts")."""
 SAVING = "Saving"
 VERIFYING = "Verifying"
 
@@ -50,7 +55,7 @@ class SaveOptions:
     codec, level, filter, block_size
         As `napari_mrcz.write` takes them; of no account in an uncompressed file.
     dtype : str or None
-        Pixel type; None leaves it as it is.
+        Pixel type; None leaves it as it is, `KEPT` saves the counts beneath gain and KOMA.
     verify : bool
         Read the file back when it is written.
     """
@@ -99,15 +104,18 @@ class FileEstimate:
         Of one frame.
     memory_nbytes, nbytes, bound_nbytes : float
         Of all frames in memory, on disk, and at least (Shannon's bound; None if not known).
+    sizes : dict of int
+        Of a movie that may be kept as counts, what it takes as each pixel type.
     """
 
     frame: Estimate
     memory_nbytes: float
     nbytes: float
     bound_nbytes: float | None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Give one sentence or two."""
+        """Return one sentence or two."""
         parts = [_ratio_text(self.memory_nbytes, self.nbytes)]
         if self.bound_nbytes:
             parts.append(_above_text(self.nbytes / self.bound_nbytes))
@@ -116,7 +124,8 @@ class FileEstimate:
             filter_ = "no filter" if encoding.filter == "none" else encoding.filter
             parts.append(f"{filter_}, blocks of {block_text(encoding.block_nbytes)}")
         text = "; ".join(parts)
-        return f"{text[0].upper()}{text[1:]}."
+        text = f"{text[0].upper()}{text[1:]}."
+        return f"{text}\nAs {sizes_text(self.sizes)}." if self.sizes else text
 
 
 @dataclass(frozen=True)
@@ -202,10 +211,21 @@ def estimate_file(stack: Stack, options: SaveOptions) -> FileEstimate:
     MrczError
         If they cannot be stored as wanted.
     """
-    frame = estimate(options.path, sample_frames(stack), options.encoding, options.dtype)
+    frames, chosen = as_saved(stack, options)
+    frame = estimate(options.path, sample_frames(frames), chosen.encoding, chosen.dtype)
     n = len(stack)
     bound = None if frame.bound_nbytes is None else n * frame.bound_nbytes
-    return FileEstimate(frame, stack.nbytes, n * frame.frame_nbytes, bound)
+    sizes = {}
+    if options.compressed and counts_beneath(stack) is not None:
+        sizes = estimated_sizes(stack, options.encoding)
+    return FileEstimate(frame, stack.nbytes, n * frame.frame_nbytes, bound, sizes)
+
+
+def as_saved(stack: Stack, options: SaveOptions) -> tuple[Stack, SaveOptions]:
+    """Return the frames that are stored, and the options with the pixel type of these."""
+    if options.dtype != KEPT:
+        return stack, options
+    return counts_beneath(stack) or stack, replace(options, dtype=None)
 
 
 def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool = True) -> Saved:
@@ -237,7 +257,8 @@ def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool 
         level=options.level,
         filter=options.filter,
         block_size=options.block_size,
-        dtype=options.dtype,
+        dtype=None if options.dtype == KEPT else options.dtype,
+        keep="counts" if options.dtype == KEPT else "values",
         progress=lambda done, total: report(SAVING, done, total),
         overwrite=overwrite,
     )
@@ -252,9 +273,23 @@ def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool 
     return Saved(path, path.stat().st_size, stack.nbytes, seconds, checked)
 
 
-def dtype_choices(dtype: np.dtype, compressed: bool) -> list[tuple[str, str | None]]:
-    """Give pixel types to choose from, as (what is shown, what is meant)."""
+def dtype_choices(
+    dtype: np.dtype, compressed: bool, counts: np.dtype | None = None
+) -> list[tuple[str, str | None]]:
+    """Return pixel types to choose from, as (what is shown, what is meant).
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the frames.
+    compressed : bool
+        Whether the file is.
+    counts : dtype, optional
+        Of the integers beneath gain and KOMA.
+    """
     choices: list[tuple[str, str | None]] = [(f"{dtype}, as it is", None)]
+    if counts is not None and compressed:
+        choices.append((f"counts ({counts}), gain beside the file", KEPT))
     if dtype.kind == "c":
         names = ["complex64"]
     else:
