@@ -91,3 +91,89 @@ def test_names_stay_as_they_are(capsys):
     """Only the library's own words are changed."""
     say_error("a (overwrite).mrc: exists already")
     assert "a (overwrite).mrc" in capsys.readouterr().err
+
+
+@pytest.fixture
+def movies(tmp_path):
+    """Return two movies, and what a recipe of them may name."""
+    rng = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        frames = rng.poisson(3, (5, 48, 64)).astype(np.uint8)
+        frames[:, 7, 9] = 40
+        nm.write(tmp_path / "in" / f"{name}.mrcz", frames)
+    gain = rng.uniform(0.8, 1.25, (64, 48)).astype(np.float32)
+    gain[3, 4] = 0
+    nm.write(tmp_path / "gain.mrc", gain)
+    nm.write(tmp_path / "dark.mrc", np.full((64, 48), 0.125, np.float32))
+    (tmp_path / "defects.txt").write_text("20 0 1 48\n30 30 6 6\n")
+    return tmp_path / "in"
+
+
+_KEYS = """
+[outliers]
+model = "normal"
+order = 5
+relaxation = 0.9
+limit = 0.7
+fill = "expectation"
+tolerance = 0.01
+seed = 8
+defects = "defects.txt"
+pedestal = 0
+counts_per_electron = 1
+hot_threshold = 6.5
+[output]
+codec = "lz4"
+level = 7
+filter = "shuffle"
+dtype = "int16"
+"""
+_GAIN = """
+[outliers]
+defects = "defects.txt"
+[gain]
+reference = "gain.mrc"
+dark = "dark.mrc"
+orientation = "rot90"
+gamma = 0.9
+[koma]
+radius = 1
+keep_mean = false
+limit = 9
+"""
+
+
+@pytest.mark.parametrize("text", [_KEYS, _GAIN], ids=["outliers", "gain and KOMA"])
+def test_a_recipe_of_a_history_does_the_same_to_the_byte(napari_mrcz, movies, tmp_path, text):
+    """Whatever was chosen is in the corrected file."""
+    (tmp_path / "r.toml").write_text(text)
+    ran = napari_mrcz("correct", movies, "-r", tmp_path / "r.toml", "-o", tmp_path / "one")
+    assert ran.status == 0, ran.err
+    history = ("--history", tmp_path / "one" / "b.mrcz")
+    (tmp_path / "elsewhere").mkdir()
+    recipe = tmp_path / "elsewhere" / "again.toml"
+    made = napari_mrcz("recipe", "new", recipe, *history)
+    assert made.status == 0, made.err
+    first, again = Recipe.load(tmp_path / "r.toml").as_dict(), Recipe.load(recipe).as_dict()
+    for table in (first, again):
+        for step, key in (("outliers", "defects"), ("gain", "reference"), ("gain", "dark")):
+            table.get(step, {}).pop(key, None)
+    assert again == first
+    ran = napari_mrcz("correct", movies, "-r", recipe, "-o", tmp_path / "two")
+    assert ran.status == 0, ran.err
+    for name in ("a.mrcz", "b.mrcz", "c.mrcz"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    options = ("-r", recipe, "-o", tmp_path / "one", "--skip-existing")
+    assert "3 of them there already" in napari_mrcz("correct", movies, *options).err
+
+
+@pytest.mark.parametrize(("dtype", "codec"), [("float16", "zlib"), ("int16", "zstd")])
+def test_a_script_s_file_tells_its_codec_and_pixel_type(napari_mrcz, tmp_path, dtype, codec):
+    """Without a footer that says how it was written."""
+    stack = nm.Stack.from_array(np.random.default_rng(0).poisson(4, (4, 40, 40)).astype(np.uint8))
+    gain = nm.GainNormalization(np.full((40, 40), 1.5, np.float32))
+    nm.write(tmp_path / "m.mrcz", stack.apply(gain), dtype=dtype, codec=codec)
+    made = napari_mrcz("recipe", "new", tmp_path / "r.toml", "--history", tmp_path / "m.mrcz")
+    assert made.status == 0, made.err
+    assert Recipe.load(tmp_path / "r.toml").output == Output(codec=codec, dtype=dtype)

@@ -129,6 +129,7 @@ class Correct(Making):
     ) -> Made:
         """Correct and write."""
         output = self.recipe.output
+        record = {**record, "output": asdict(output)}
         with open_stack(self.source) as movie:
             stack, outliers = corrected(movie, self.recipe, self.outliers)
             if self.koma is not None:
@@ -159,7 +160,8 @@ class Correct(Making):
 
         Where these are not known, they are taken to be those of a result that is there.
         """
-        options: dict[str, Any] = {"recipe": fingerprint(self.recipe.as_dict())}
+        _, y, x = self.shape()
+        options: dict[str, Any] = {"recipe": _fingerprint_of(self.recipe, (y, x))}
         if self.koma is not None:
             options["neighbours"] = [Path(name).name for name in self.koma.neighbours]
         elif self.recipe.koma is not None:
@@ -386,6 +388,26 @@ def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:
         raise ValueError(f"{recipe.gain.reference}: {error}") from error
     gamma = -abs(recipe.gain.gamma) if best.reciprocal else abs(recipe.gain.gamma)
     return replace(recipe, gain=replace(recipe.gain, orientation=best.orientation, gamma=gamma))
+
+
+def _fingerprint_of(recipe: Recipe, shape: tuple[int, int]) -> str:
+    """Return a text that differs where recipes do, wherever the files that they name lie.
+
+    Keys that have their defaults count for nothing: new ones leave it as it is.
+    """
+    tables: dict[str, Any] = recipe.chosen()
+    defects = np.zeros(shape, np.bool_)
+    if (gain := recipe.gain) is not None:
+        normalisation = _gain(gain, shape)
+        defects |= normalisation.defects
+        for key in ("reference", "dark", "orientation", "gamma"):
+            tables["gain"].pop(key, None)
+        images = normalisation.factor, normalisation.oriented_dark
+        tables["gain"]["images"] = [None if i is None else fingerprint(i) for i in images]
+    if (step := recipe.outliers) is not None and step.defects:
+        defects |= _defects(step.defects, shape)
+        tables["outliers"]["defects"] = fingerprint(defects)
+    return fingerprint(tables)
 
 
 @lru_cache(maxsize=1)

@@ -215,7 +215,7 @@ def new(
     """Write a recipe to be edited, or that of a movie that was corrected."""
     from napari_mrcz.format.atomic import check_target
     from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
-    from napari_mrcz.recipe.history import save_recipe_of
+    from napari_mrcz.recipe.history import output_of, save_recipe_of
     from napari_mrcz.stack import open as open_stack
 
     check_target(recipe, overwrite=overwrite)
@@ -227,7 +227,9 @@ def new(
         with open_stack(history) as stack:
             if not stack.history:
                 raise MrczError(history, "has no history: nothing was done to it")
-            made = save_recipe_of(stack.history, recipe, overwrite=overwrite)
+            made = save_recipe_of(
+                stack.history, recipe, output=output_of(stack), overwrite=overwrite
+            )
     for sentence in made.sentences():
         write(sentence)
     name = shlex.quote(str(recipe))

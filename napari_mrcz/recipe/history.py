@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,28 +12,66 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
-from napari_mrcz.recipe.recipe import Recipe
-from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep
+from napari_mrcz.format.chunks import CODECS
+from napari_mrcz.recipe.recipe import Recipe, step_of
+from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output
 from napari_mrcz.recipe.values import LARGEST_SIGMA
 from napari_mrcz.stack import write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from os import PathLike
 
-__all__ = ["save_recipe_of"]
+    from napari_mrcz.stack import Stack
+
+__all__ = ["output_of", "save_recipe_of"]
 
 # The order in which recipes do them.
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
 _REPLAY = "nm.replay does it again to any movie"
 _DEFECT = 2
+# Steps that make floats of counts; an outlier filter does where its fill is the expectation.
+_MAKING_FLOATS = ("GainNormalization", "KomaNormalization")
 
 Image = npt.NDArray[Any]
 
 
+def output_of(stack: Stack) -> Output:
+    """Return how the file of a corrected movie was saved.
+
+    Files written by ``napari-mrcz correct`` say so in their footer. Others tell their codec, and a
+    pixel type that is not the one that corrections make; frames that were not saved, nothing.
+    """
+    if stack.header is None or not stack.path:
+        return Output()
+    with FrameReader(stack.path) as reader:
+        source, n_steps = reader.footer.other.get("source"), len(reader.footer.history)
+    if n_steps != len(stack.history):
+        return Output()  # it was corrected since, and has not been saved
+    said = source.get("output") if isinstance(source, Mapping) else None
+    if isinstance(said, Mapping):
+        known = {f.name for f in fields(Output)}
+        with contextlib.suppress(MrczError):  # of another version
+            output: Output = step_of("output", {k: v for k, v in said.items() if k in known})
+            return output
+    codecs = {0: "none", **{number: name for name, number in CODECS.items()}}
+    codec = codecs.get(stack.header.codec, "auto")
+    makes_floats = any(
+        step.get("name") in _MAKING_FLOATS or step.get("fill") == "expectation"
+        for step in stack.history
+    )
+    is_usual = not makes_floats or stack.dtype == np.float32
+    return Output(codec=codec, dtype="" if is_usual else stack.dtype.name)
+
+
 def save_recipe_of(
-    history: Iterable[Mapping[str, Any]], path: str | PathLike[str], *, overwrite: bool = False
+    history: Iterable[Mapping[str, Any]],
+    path: str | PathLike[str],
+    *,
+    output: Output | None = None,
+    overwrite: bool = False,
 ) -> Recipe:
     """Save a recipe of what was done to a movie, and the images that it names beside it.
 
@@ -45,6 +85,8 @@ def save_recipe_of(
     path : path-like
         The recipe. Gain and dark reference and known defects are written as
         ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` where there are any.
+    output : Output, optional
+        How results are saved: see `output_of`.
     overwrite : bool
         Replace such files.
 
@@ -60,6 +102,7 @@ def save_recipe_of(
     """
     path = Path(path)
     recipe, images = _recipe_of(history)
+    recipe = replace(recipe, output=output or Output())
     paths = {name: path.with_name(f"{path.stem}-{name}.mrc") for name in images}
     recipe = _naming(recipe, {name: image.name for name, image in paths.items()})
     for file in (path, *paths.values()):

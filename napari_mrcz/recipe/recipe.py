@@ -34,7 +34,7 @@ from napari_mrcz.recipe.text import to_toml
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "step_of"]
 
 _FILES = ("reference", "dark", "defects")
 # Of any number that means something here.
@@ -106,7 +106,7 @@ class Recipe:
                 raise MrczError(path, f"a table [{name}]", advice=f"Known are {', '.join(_STEPS)}")
             if not isinstance(table, Mapping):
                 raise MrczError(path, f"{name} = {table!r}", advice=f"Write a table: [{name}]")
-            steps[name] = _step(_STEPS[name], name, table, Path(path))
+            steps[name] = step_of(name, table, path)
         if "gain" in steps and not steps["gain"].reference:
             advice = 'Name it: reference = "gain.mrc"'
             raise MrczError(path, "a [gain] without a reference", advice=advice)
@@ -130,6 +130,14 @@ class Recipe:
             name: {key: value for key, value in asdict(step).items() if value is not None}
             for name, step in steps.items()
             if step is not None
+        }
+
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """Return its tables with the keys alone that differ from their defaults."""
+        defaults = {name: asdict(step()) for name, step in _STEPS.items()}
+        return {
+            name: {key: value for key, value in table.items() if value != defaults[name].get(key)}
+            for name, table in self.as_dict().items()
         }
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -186,7 +194,15 @@ class Recipe:
         return said
 
 
-def _step(kind: type, name: str, table: Mapping[str, Any], path: Path) -> Any:
+def step_of(name: str, table: Mapping[str, Any], path: str | PathLike[str] = "recipe") -> Any:
+    """Return the step of a table.
+
+    Raises
+    ------
+    MrczError
+        If it has a key or value that means nothing.
+    """
+    kind = _STEPS[name]
     kinds = kinds_of(kind)
     values = {}
     for key, value in table.items():
@@ -201,6 +217,6 @@ def _step(kind: type, name: str, table: Mapping[str, Any], path: Path) -> Any:
         if (wanted is float and not abs(value) < _LARGEST) or (wanted is str and "\0" in value):
             raise MrczError(path, f"{key} = {value!r} in [{name}], which means nothing")
         if key in _FILES and value:
-            value = str(path.parent / value)
+            value = str(Path(path).parent / value)
         values[key] = value
     return kind(**values)

@@ -103,20 +103,20 @@ def replayed(history: Sequence[Mapping[str, Any]], stack: Stack, name: str) -> l
     return layer_data(replay(history, stack), f"{name} replayed")
 
 
-def save_recipe(history: Sequence[Mapping[str, Any]], path: str, report: Report) -> str:
-    """Save what was done as a recipe for other movies; give a sentence on it.
+def save_recipe(stack: Stack, path: str, report: Report) -> str:
+    """Save what was done to a stack as a recipe for other movies; return a sentence on it.
 
     Raises
     ------
     MrczError
         If recipes cannot do it, or the disk refuses.
     """
-    from napari_mrcz.recipe.history import save_recipe_of
+    from napari_mrcz.recipe.history import output_of, save_recipe_of
 
     report("Writing the recipe", 0, 0)
     # Whoever chose the name of a recipe that exists agreed to have it replaced, images included.
     replaces = Path(path).exists()
-    save_recipe_of(history, path, overwrite=replaces)
+    save_recipe_of(stack.history, path, output=output_of(stack), overwrite=replaces)
     return f"Saved {Path(path).name}. To do it to other movies: napari-mrcz correct -r {path} …"
 
 

@@ -296,14 +296,14 @@ class MetadataInspector(Panel):
 
     @Slot()
     def _save_recipe(self) -> None:
-        inspection = self.inspection
-        if inspection is None:
+        inspection, layer = self.inspection, self.layers.layer
+        if inspection is None or layer is None:
             return
         beside = self._beside(inspection, ".toml")
         path, _ = QFileDialog.getSaveFileName(self, "Save recipe", beside, "Recipe (*.toml)")
         if path:
             path = path if Path(path).suffix else f"{path}.toml"
-            self.history.controls.run(partial(save_recipe, self.history.history, path))
+            self.history.controls.run(partial(save_recipe, stack_of_layer(layer), path))
 
     @Slot(object)
     def _on_history_done(self, done: list[LayerData] | str) -> None:
