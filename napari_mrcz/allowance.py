@@ -30,11 +30,14 @@ __all__ = [
     "has_room",
     "lent_processors",
     "new_array",
+    "new_buffer",
     "threads_with_room",
 ]
 
 # Smaller arrays are allocated without asking, which takes a tenth of a millisecond.
 _ASKED_FROM = 2**26
+# Memory that `malloc` may keep when it is given back, as it does what is smaller than 32 MB.
+_KEPT_NBYTES = 2**22
 # A thread's stack, and the address space that the C library sets aside for what it allocates.
 _THREAD_NBYTES = 2**27
 # An own limit of a process, and the memory of its kind that it has taken: fields of statm.
@@ -174,6 +177,26 @@ def check_room_to_import(name: str, nbytes: int) -> None:
     """
     if name not in sys.modules and not has_room(nbytes):
         raise NotEnoughMemory(None, f"{name}, which takes {size_text(nbytes)}")
+
+
+def new_buffer(nbytes: int) -> memoryview:
+    """Return memory that goes back to the system when it is no more used, where it is much.
+
+    `malloc` keeps what is allocated in one thread and then in another one: a frame's time of it.
+
+    Raises
+    ------
+    MemoryError
+        If there is not enough.
+    """
+    import numpy as np
+
+    if nbytes < _KEPT_NBYTES:
+        return np.empty(nbytes, np.uint8).data  # not bytes, which would be set to 0 first
+    try:
+        return memoryview(mmap.mmap(-1, nbytes))
+    except (OSError, OverflowError):
+        raise MemoryError(f"unable to allocate {nbytes} bytes") from None
 
 
 def new_array(

@@ -1,7 +1,8 @@
 """Sums of frames: exact, in the smallest type that holds them, several frames at a time.
 
 Adding 8-bit frames to a 32-bit sum moves far more memory than the frames take. They go into a
-16-bit sum first, which 257 of them cannot overflow; and an array that is in memory already is
+16-bit sum first, which 257 of them cannot overflow, and as many more as its largest value leaves
+room for; and an array that is in memory already is
 summed strip by strip, so that its sums stay in a cache.
 """
 
@@ -18,12 +19,21 @@ from napari_mrcz.threads import in_order, processors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RunningSum", "smallest_sum_dtype", "sum_array", "sum_dtype", "sum_frames"]
+__all__ = [
+    "RunningSum",
+    "smallest_sum_dtype",
+    "sum_array",
+    "sum_dtype",
+    "sum_frames",
+    "widened",
+]
 
 # Pixels of a strip: 1 MB of 16-bit sums.
 _STRIP = 2**19
 # Threads that add to one sum.
 _SHARING = 3
+# Frames that a 16-bit sum must have room for, to go on with it.
+_FEWEST = 16
 
 Frame = npt.NDArray[Any]
 
@@ -44,9 +54,14 @@ class RunningSum:
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, n_frames: int) -> None:
         self._shape = shape
         self._dtype = sum_dtype(dtype, n_frames)
-        self._part_dtype, self._room = _part_of(np.dtype(dtype))
+        self._part_dtype, room = _part_of(np.dtype(dtype))
         self._part: Frame | None = None
-        self._in_part = 0
+        # No value of the part is farther from 0; a frame may add so much to it.
+        self._farthest = 0
+        self._limit, self._step = 0, 0
+        if self._part_dtype is not None:
+            self._limit = int(np.iinfo(self._part_dtype).max)
+            self._step = self._limit // room
         self._total: Frame | None = None
 
     def add(self, frame: Frame) -> None:
@@ -57,33 +72,36 @@ class RunningSum:
             with np.errstate(invalid="ignore"):  # inf and -inf have no sum: NaN says so
                 np.add(self._total, frame, out=self._total, casting="unsafe")
             return
-        if self._in_part == self._room:
+        if self._farthest + self._step > self._limit and not self._has_room(_FEWEST * self._step):
             self._empty_part()
         if self._part is None:
             self._part = np.zeros(self._shape, self._part_dtype)
         np.add(self._part, frame, out=self._part, casting="unsafe")
-        self._in_part += 1
+        self._farthest += self._step
 
     def merge(self, other: RunningSum) -> None:
         """Take over what was added to another sum of the same kind, which is then used up."""
         if self._part is None and other._part is not None:
-            self._part, self._in_part = other._part, other._in_part
+            self._part, self._farthest = other._part, other._farthest
             other._part = None
         elif self._part is not None and other._part is not None:
-            if self._in_part + other._in_part <= self._room:
+            if self._has_room(other._farthest):
                 self._part += other._part
-                self._in_part += other._in_part
+                self._farthest += other._farthest
                 other._part = None
             elif self._total is None:
                 self._total = np.add(self._part, other._part, dtype=self._dtype)
-                self._part, self._in_part = None, 0
+                self._part, self._farthest = None, 0
                 other._part = None
         for part in (other._part, other._total):
             if part is not None:
                 self._grow(part)
 
     def total(self) -> Frame:
-        """Return the sum, (y, x), of `smallest_sum_dtype`; nothing can be added after that."""
+        """Return the sum, (y, x), which nothing can be added to after that.
+
+        It is of `sum_dtype`, or, of 8-bit frames, of 16 bits where its values leave room.
+        """
         if self._total is None and self._part is not None:
             part, self._part = self._part, None
             return part
@@ -92,10 +110,16 @@ class RunningSum:
             self._total = np.zeros(self._shape, self._dtype)
         return self._total
 
+    def _has_room(self, more: int) -> bool:
+        """Return whether so much can be added to any value of the part."""
+        if self._part is not None and self._farthest + more > self._limit:
+            self._farthest = max(int(self._part.max()), -int(self._part.min()))
+        return self._farthest + more <= self._limit
+
     def _empty_part(self) -> None:
         if self._part is not None:
             self._grow(self._part)
-        self._part, self._in_part = None, 0
+        self._part, self._farthest = None, 0
 
     def _grow(self, part: Frame) -> None:
         if self._total is None:
@@ -126,7 +150,7 @@ def sum_frames(
     Returns
     -------
     ndarray, shape (y, x)
-        Of `smallest_sum_dtype`.
+        As `RunningSum.total` returns it.
     """
     n = shape[0]
     if np.dtype(dtype).kind in "fc":
@@ -202,6 +226,33 @@ def sum_array(frames: Frame) -> Frame:
         for _ in strips:
             pass
     return total
+
+
+def widened(total: Frame, dtype: npt.DTypeLike) -> Frame:
+    """Return a sum in wider integers, which take over its memory: there are never two of it.
+
+    Parameters
+    ----------
+    total : ndarray of integers, shape (y, x)
+        As `sum_frames` returns it; nobody else has it, and it is used up.
+    dtype : dtype-like
+        Integers that are as wide, or wider.
+
+    Returns
+    -------
+    ndarray, shape (y, x)
+    """
+    dtype = np.dtype(dtype)
+    if dtype == total.dtype:
+        return total
+    size, shape, factor = total.size, total.shape, dtype.itemsize // total.itemsize
+    total.resize((factor * size,), refcheck=False)
+    wide, narrow = total.view(dtype), total[:size]
+    # From the end, so that nothing is overwritten before it was read.
+    for stop in range(size, 0, -_STRIP):
+        piece = np.s_[max(0, stop - _STRIP) : stop]
+        wide[piece] = narrow[piece].astype(dtype)
+    return wide.reshape(shape)
 
 
 def sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:

@@ -1,5 +1,7 @@
 """Sums of frames: exact, whatever the type and the number of frames."""
 
+import weakref
+
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
@@ -7,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_mrcz.stack import Stack
-from napari_mrcz.summing import RunningSum, smallest_sum_dtype, sum_array, sum_dtype, sum_frames
+from napari_mrcz.summing import (
+    RunningSum,
+    smallest_sum_dtype,
+    sum_array,
+    sum_dtype,
+    sum_frames,
+    widened,
+)
 
 INTEGERS = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32]
 
@@ -87,8 +96,47 @@ def test_floating_frames_are_summed_in_double_precision():
     )
 
 
-def test_sums_are_merged():
+@pytest.mark.parametrize(
+    ("dtype", "value", "small"),
+    [(np.int8, 20, True), (np.int8, -20, True), (np.int8, 127, False), (np.uint8, 100, True),
+     (np.uint8, 200, False)],
+)  # fmt: skip
+def test_few_counts_take_16_bits_in_many_frames(dtype, value, small):
+    frames = np.full((600, 2, 3), value // 4, dtype)
+    frames[:, 1, 2] = value
+    with Stack.from_array(frames) as stack:
+        total = stack.sum(dtype="smallest")
+        assert (total.dtype.itemsize == 2) == small
+        assert np.array_equal(total, frames.sum(axis=0, dtype=np.int64))
+        assert stack.sum().dtype == np.int32
+        assert np.array_equal(stack.sum(), total)
+
+
+@pytest.mark.parametrize("size", [1, 7, 2**19 - 1, 2**19 + 5])
+def test_a_sum_is_widened_in_its_own_memory(size):
+    total = np.arange(size).astype(np.int16).reshape(1, size)
+    wanted = total.astype(np.int64)
+    assert np.array_equal(widened(total.copy(), np.int32), wanted)
+    assert np.array_equal(widened(total.copy(), np.int64), wanted)
+
+
+def test_a_large_sum_is_kept_only_while_it_is_used(monkeypatch):
+    monkeypatch.setattr("napari_mrcz.stack.stack._KEPT_SUM_NBYTES", 10)
+    frames = np.ones((3, 4, 5), np.uint8)
+    with Stack.from_array(frames) as stack:
+        first = stack.sum(dtype="smallest")
+        assert stack.sum(dtype="smallest") is first
+        assert (stack.sum() == 3).all()
+        gone = weakref.ref(first)
+        del first
+        assert gone() is None
+        assert (stack.sum() == 3).all()
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_sums_are_merged(value):
     frames = np.random.default_rng(0).integers(0, 255, (700, 3, 4)).astype(np.uint8)
+    frames[:, 1] = np.minimum(frames[:, 1], value)
     wanted = frames.sum(axis=0, dtype=np.int64)
     for first in (0, 1, 300, 699, 700):
         one, other = RunningSum((3, 4), np.uint8, 700), RunningSum((3, 4), np.uint8, 700)

@@ -360,6 +360,7 @@ def corrected(
             )
             if step.dark_threshold or step.hot_threshold:
                 used = used.with_thresholds(step.dark_threshold or None, step.hot_threshold or None)
+            used = used.settled()
         movie = movie.apply(used)
     if gain is not None:
         movie = movie.apply(replace(gain, filled=used is not None))

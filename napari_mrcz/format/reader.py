@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from napari_mrcz.allowance import new_buffer
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
@@ -152,7 +153,7 @@ class FrameReader:
         """
         nbytes = int(self.index.sizes[frame])
         try:
-            stored = np.empty(nbytes, np.uint8).data  # not bytes, which would be set to 0 first
+            stored = new_buffer(nbytes)
         except MemoryError:
             raise self._no_memory(frame, nbytes) from None
         self._read_whole(stored, frame)

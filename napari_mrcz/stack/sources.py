@@ -57,7 +57,8 @@ class Correction(Protocol):
 
     It may also say ``output_dtype(dtype) -> dtype``; otherwise the first frame is tried to learn
     what comes out. Rows and columns stay as they are, unless it says
-    ``output_shape((y, x)) -> (y, x)``.
+    ``output_shape((y, x)) -> (y, x)``. One that keeps the dtype may have
+    ``correct_in_place(frame, index)``, for frames that are nobody else's.
     """
 
     def __call__(self, frame: Frame, index: int) -> Frame:
@@ -260,7 +261,13 @@ class CorrectedSource:
         return self._dtype
 
     def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Give one corrected frame."""
+        """Return one corrected frame."""
+        in_place = getattr(self._correction, "correct_in_place", None)
+        if in_place is not None and self._dtype == self._source.dtype:
+            own = np.empty(self._frame_shape, self._dtype) if out is None else out
+            own = self._source.read_frame(frame, own)
+            in_place(own, frame)
+            return own
         pixels = self._corrected(frame)
         if out is None:
             return pixels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import threading
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from napari_mrcz.stack.sources import (
     JoinedSource,
     SelectedSource,
 )
-from napari_mrcz.summing import sum_dtype, sum_frames
+from napari_mrcz.summing import sum_dtype, sum_frames, widened
 from napari_mrcz.threads import in_order, processors
 from napari_mrcz.units import size_zyx
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     import dask.array
 
 __all__ = ["Stack"]
+
+# A larger sum takes more memory than all the frames that are kept.
+_KEPT_SUM_NBYTES = 2**26
 
 Frame = npt.NDArray[Any]
 
@@ -89,7 +93,7 @@ class Stack:
             close=source.close,
         )
         self._frames = CachedSource(source, self._cache.peek)
-        self._sum: Frame | None = None
+        self._sum: Callable[[], Frame | None] = lambda: None
         self._sum_lock = threading.Lock()
 
     @classmethod
@@ -282,6 +286,8 @@ class Stack:
             raise TypeError(f"{said}, which {type(correction).__name__!r} has not")
         step = dict(correction.describe())
         description = replace(self._description, history=(*self.history, step))
+        # Frames need nothing of what only another fit does, such as the sum of them all.
+        correction = getattr(correction, "settled", lambda: correction)()
         source = CorrectedSource(self._frames, correction)
         if source.shape != self.shape:
             description = replace(description, start=(0, 0, 0))
@@ -376,15 +382,18 @@ class Stack:
         dtype: npt.DTypeLike | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Frame:
-        """Give the sum of all frames, computed once, several frames at a time.
+        """Return the sum of all frames, computed once, several frames at a time.
+
+        A sum of more than 64 MB is kept only as long as somebody has it.
 
         Parameters
         ----------
         axis : int
             0, the only axis along which a stack is streamed.
-        dtype : dtype-like, optional
+        dtype : dtype-like or "smallest", optional
             Of the sum. By default int32 or int64 for integers, whichever cannot overflow (uint64
-            stays uint64); float64 or complex128 else.
+            stays uint64); float64 or complex128 else. "smallest" is as little as holds the values
+            there are: 16 bits for most movies of 8 bits.
         progress : callable, optional
             Called with (frames done, frames); what it raises ends the summing.
 
@@ -394,15 +403,20 @@ class Stack:
         """
         if operator.index(axis) not in (0, -3):
             raise ValueError("a stack is summed along axis 0; else use np.asarray(stack)")
+        is_any = isinstance(dtype, str) and dtype == "smallest"
+        wanted = sum_dtype(self.dtype, len(self)) if dtype is None or is_any else np.dtype(dtype)
         with self._sum_lock:
-            if self._sum is None:
+            total = self._sum()
+            if total is None:
                 total = sum_frames(self._source.read_frame, self.shape, self.dtype, progress)
-                self._sum = total
-            total = self._sum.astype(
-                sum_dtype(self.dtype, len(self)) if dtype is None else dtype, copy=False
-            )
-            total.flags.writeable = False
-            return total
+                if dtype is None and total.dtype.kind in "iu":
+                    total = widened(total, wanted)
+                total.flags.writeable = False
+                self._sum = _keeping(total)
+        if not is_any:
+            total = total.astype(wanted, copy=False)
+        total.flags.writeable = False
+        return total
 
     def to_dask(self) -> dask.array.Array:
         """Give a dask array of the same shape, one chunk a frame."""
@@ -454,6 +468,11 @@ class Stack:
             for _ in done:
                 pass
         return out
+
+
+def _keeping(total: Frame) -> Callable[[], Frame | None]:
+    """Return what returns a sum as long as it is kept."""
+    return weakref.ref(total) if total.nbytes > _KEPT_SUM_NBYTES else lambda: total
 
 
 def _unpickled(

@@ -194,6 +194,8 @@ class SummedCounts:
 def _sum(movie: Any) -> Image:
     if isinstance(movie, np.ndarray):
         return sum_array(movie)
+    if hasattr(movie, "frame_makers"):
+        return np.asarray(movie.sum(dtype="smallest"))
     if hasattr(movie, "sum"):
         return np.asarray(movie.sum(axis=0, dtype=smallest_sum_dtype(movie.dtype, len(movie))))
     n, y, x = movie.shape

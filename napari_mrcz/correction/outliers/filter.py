@@ -258,6 +258,20 @@ class OutlierFilter:
         """
         return self.replacement(frame, index)
 
+    def correct_in_place(self, frame: npt.NDArray[Any], index: int) -> None:
+        """Correct a frame (y, x) of `output_dtype`, contiguous and writeable, in its own memory."""
+        self.replacement.correct(frame, frame, index)
+
+    def settled(self) -> Self:
+        """Return the same correction without what only another fit or a plot needs.
+
+        The sum of the movie and every pixel's distance take several frames' memory.
+        """
+        return replace(
+            self, distribution=None, dark_tail=None, hot_tail=None, _pixels=None,
+            _rebuilt=self.replacement,
+        )  # fmt: skip
+
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Give the type of corrected frames: the same, or floating if `fill` is "expectation"."""
         return self.replacement.output_dtype(dtype)

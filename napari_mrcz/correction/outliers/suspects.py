@@ -48,6 +48,7 @@ _PROFILE = 1.0
 _FARTHEST = 39.0
 
 Pixels = npt.NDArray[np.intp]
+Groups = npt.NDArray[np.int32]
 Values = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 if TYPE_CHECKING:
@@ -126,6 +127,10 @@ class Suspects:
         group, n_groups = self._groups()
         dark = self.deviate < 0
         size = np.bincount(group, minlength=n_groups)
+        # Before all else: where frames are read there should be memory for them.
+        spot = np.zeros(n_groups, bool)
+        if course is not None:
+            spot = self._spots(group, n_groups, size, course)
         # Those in the shadow of something hot are no part of what is dead.
         part = ~dark | (self.electrons < self.expected / 2)
         electrons = np.bincount(group, self.electrons * part, n_groups)
@@ -138,10 +143,7 @@ class Suspects:
         hot = ~is_dark & (electrons / size > _FRINGE * brightest + noise)
         cluster = (size >= _CLUSTER) & (dead | hot)
         cluster &= self._narrow(counts, group, cluster, 0.1 * brightest)
-        spot = np.zeros(n_groups, bool)
-        if course is not None:
-            spot = self._spots(group, n_groups, size, course)
-            cluster &= ~spot
+        cluster &= ~spot
         together = np.bincount(group, self.deviate, n_groups) / np.sqrt(size)
         deviate = self.deviate.copy()
         member = cluster[group] & (~dark | (self.electrons <= _LIKE_DEAD * self.expected))
@@ -157,7 +159,7 @@ class Suspects:
         clusters, spots = np.union1d(self.pixels[large], more), self.pixels[spot[group]]
         return Verdict(deviate, left_alone, more, more_deviate, clusters, spots, int(spot.sum()))
 
-    def _groups(self) -> tuple[Pixels, int]:
+    def _groups(self) -> tuple[Groups, int]:
         """Return the number of the group of each pixel: those that touch and lie on one side."""
         x = self.shape[1]
         column = self.pixels % x
@@ -175,9 +177,9 @@ class Suspects:
         number = len(self.pixels)
         graph = coo_array((np.ones(len(start), np.int8), (start, end)), (number, number))
         n_groups, group = connected_components(graph, directed=False)
-        return group.astype(np.intp), int(n_groups)
+        return group, int(n_groups)
 
-    def _narrow(self, counts: SummedCounts, group: Pixels, asked: Mask, least: float) -> Mask:
+    def _narrow(self, counts: SummedCounts, group: Groups, asked: Mask, least: float) -> Mask:
         """Mark groups in which most pixels are in a place that is narrow, along rows or columns."""
         some = np.flatnonzero(asked[group])
         if not some.size:
@@ -205,7 +207,7 @@ class Suspects:
         )
         return asked & share
 
-    def _spots(self, group: Pixels, n_groups: int, size: Pixels, course: Course) -> Mask:
+    def _spots(self, group: Groups, n_groups: int, size: Pixels, course: Course) -> Mask:
         """Mark groups that are bright in a few frames only, and have a profile."""
         bright = self.deviate > 0
         profile = np.zeros(n_groups)

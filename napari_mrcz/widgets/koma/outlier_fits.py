@@ -46,8 +46,10 @@ class OutlierFits:
         found = self._kept.get(key) if key is not None else None
         if found is None:
             # Summed here because a fit tells no progress; it finds the sum done.
-            stack.sum(axis=0, progress=getattr(self._thread, "progress", None))
-            found = OutlierFilter.from_description(OutlierFilter.fit(stack).describe())
+            progress = getattr(self._thread, "progress", None)
+            total = stack.sum(dtype="smallest", progress=progress)
+            found = OutlierFilter.fit(stack).settled()
+            del total
             if key is not None:
                 self._kept[key] = found
         return found

@@ -147,7 +147,8 @@ def fit_outliers(
     defects : ndarray of bool, shape (y, x), optional
         Pixels known to be defective.
     """
-    stack.sum(axis=0, progress=lambda done, total: report(SUMMING, done, total))
+    # Kept until the filter is fitted, which then need not sum the movie again.
+    total = stack.sum(dtype="smallest", progress=lambda done, n: report(SUMMING, done, n))
     report(FITTING, 0, None)
     fitted = OutlierFilter.fit(
         stack,
@@ -161,6 +162,7 @@ def fit_outliers(
         counts_per_electron=options.counts_per_electron,
         pedestal=options.pedestal,
     )
+    del total
     report(FITTING, 0, None)
     return Fit(stack, fitted, fitted, fitted.sigma_image(), options, defects)
 
