@@ -129,6 +129,16 @@ level = 7
 filter = "shuffle"
 dtype = "int16"
 """
+_COUNTS = """
+[outliers]
+seed = 4
+[gain]
+reference = "gain.mrc"
+orientation = "rot90"
+[output]
+keep = "counts"
+level = 2
+"""
 _GAIN = """
 [outliers]
 defects = "defects.txt"
@@ -144,7 +154,7 @@ limit = 9
 """
 
 
-@pytest.mark.parametrize("text", [_KEYS, _GAIN], ids=["outliers", "gain and KOMA"])
+@pytest.mark.parametrize("text", [_KEYS, _GAIN, _COUNTS], ids=["outliers", "KOMA", "counts"])
 def test_a_recipe_of_a_history_does_the_same_to_the_byte(napari_mrcz, movies, tmp_path, text):
     """Whatever was chosen is in the corrected file."""
     (tmp_path / "r.toml").write_text(text)
@@ -168,12 +178,19 @@ def test_a_recipe_of_a_history_does_the_same_to_the_byte(napari_mrcz, movies, tm
     assert "3 of them there already" in napari_mrcz("correct", movies, *options).err
 
 
-@pytest.mark.parametrize(("dtype", "codec"), [("float16", "zlib"), ("int16", "zstd")])
-def test_a_script_s_file_tells_its_codec_and_pixel_type(napari_mrcz, tmp_path, dtype, codec):
-    """Without a footer that says how it was written."""
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"codec": "zlib", "level": 5, "filter": "shuffle", "dtype": "float16"},
+        {"codec": "zstd", "level": 3, "filter": "bitshuffle", "dtype": "int16"},
+        {"codec": "zstd", "level": 1, "filter": "bitshuffle", "keep": "counts"},
+    ],
+)
+def test_a_script_s_file_tells_how_it_was_saved(napari_mrcz, tmp_path, saved):
+    """Without a footer that says so."""
     stack = nm.Stack.from_array(np.random.default_rng(0).poisson(4, (4, 40, 40)).astype(np.uint8))
     gain = nm.GainNormalization(np.full((40, 40), 1.5, np.float32))
-    nm.write(tmp_path / "m.mrcz", stack.apply(gain), dtype=dtype, codec=codec)
+    nm.write(tmp_path / "m.mrcz", stack.apply(gain), **saved)
     made = napari_mrcz("recipe", "new", tmp_path / "r.toml", "--history", tmp_path / "m.mrcz")
     assert made.status == 0, made.err
-    assert Recipe.load(tmp_path / "r.toml").output == Output(codec=codec, dtype=dtype)
+    assert Recipe.load(tmp_path / "r.toml").output == Output(**saved)

@@ -15,10 +15,13 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import CODECS
+from napari_mrcz.format.encoding import encoding_of
+from napari_mrcz.format.modes import FOUR_BIT
 from napari_mrcz.recipe.recipe import Recipe, step_of
 from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output
 from napari_mrcz.recipe.values import LARGEST_SIGMA
 from napari_mrcz.stack import write
+from napari_mrcz.stack.kept import PENDING, is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,29 +44,40 @@ Image = npt.NDArray[Any]
 def output_of(stack: Stack) -> Output:
     """Return how the file of a corrected movie was saved.
 
-    Files written by ``napari-mrcz correct`` say so in their footer. Others tell their codec, and a
-    pixel type that is not the one that corrections make; frames that were not saved, nothing.
+    Files written by ``napari-mrcz correct`` say so in their footer. Of others it follows from
+    their first frame, and from a pixel type that is not the one that corrections make. Frames that
+    were not saved have the defaults.
     """
     if stack.header is None or not stack.path:
         return Output()
     with FrameReader(stack.path) as reader:
-        source, n_steps = reader.footer.other.get("source"), len(reader.footer.history)
-    if n_steps != len(stack.history):
-        return Output()  # it was corrected since, and has not been saved
-    said = source.get("output") if isinstance(source, Mapping) else None
-    if isinstance(said, Mapping):
-        known = {f.name for f in fields(Output)}
-        with contextlib.suppress(MrczError):  # of another version
-            output: Output = step_of("output", {k: v for k, v in said.items() if k in known})
-            return output
-    codecs = {0: "none", **{number: name for name, number in CODECS.items()}}
-    codec = codecs.get(stack.header.codec, "auto")
+        other = reader.footer.other
+        is_counts = is_kept(other)
+        n_steps = len(reader.footer.history) + (len(other[PENDING]) if is_counts else 0)
+        if n_steps != len(stack.history):
+            return Output()  # it was corrected since, and has not been saved
+        source = other.get("source")
+        said = source.get("output") if isinstance(source, Mapping) else None
+        if isinstance(said, Mapping):
+            known = {f.name for f in fields(Output)}
+            with contextlib.suppress(MrczError):  # of another version
+                output: Output = step_of("output", {k: v for k, v in said.items() if k in known})
+                return output
+        codecs = {0: "none", **{number: name for name, number in CODECS.items()}}
+        output = Output(codec=codecs.get(reader.header.codec, "auto"))
+        if reader.header.codec and reader.header.mode != FOUR_BIT:
+            frame = np.ascontiguousarray(reader.read_frame(0), reader.header.stored_dtype)
+            found = encoding_of(bytes(reader.read_stored(0)), frame)
+            if found is not None:
+                output = replace(output, level=found.level, filter=found.filter)
+    if is_counts:
+        return replace(output, keep="counts")
     makes_floats = any(
         step.get("name") in _MAKING_FLOATS or step.get("fill") == "expectation"
         for step in stack.history
     )
     is_usual = not makes_floats or stack.dtype == np.float32
-    return Output(codec=codec, dtype="" if is_usual else stack.dtype.name)
+    return replace(output, dtype="" if is_usual else stack.dtype.name)
 
 
 def save_recipe_of(
