@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row, table
 
-GROUPS = ("files", "outliers", "dragging", "session", "scaling", "microed", "counting")
+GROUPS = ("files", "outliers", "regimes", "dragging", "session", "scaling", "microed", "counting")
 README = Path(__file__).parents[1] / "README.md"
 
 
