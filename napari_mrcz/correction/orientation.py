@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import uniform_filter
 
+from napari_mrcz.correction.fixed_pattern import SCALES, Detail, Share
 from napari_mrcz.correction.sums import ordinary_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
 __all__ = ["ORIENTATIONS", "Candidate", "OrientationSearch", "find_orientation", "orient"]
 
 Image = npt.NDArray[Any]
 
-# Specimen and illumination vary over more pixels than this, the patterns compared over fewer.
-_SMOOTH = 32
+# Standard errors between two ways, below which it may be chance which of them is the better.
+_SURE = 3.0
+# Two patterns whose difference has less than this part of their variance are one.
+_ALIKE = 1e-3
+# A pattern of a smaller part of the mean is the rounding of a constant.
+_FLAT = 1e-5
 # So many pixels each way, from the middle, tell with certainty; more only take longer.
 _ENOUGH = 2048
 
@@ -109,48 +113,69 @@ class Candidate:
 
 @dataclass(frozen=True)
 class OrientationSearch:
-    """What was tried, the best first.
+    """The ways that were tried, the best first.
 
     Attributes
     ----------
     candidates : tuple of Candidate
         Ranked by the correlated noise that they leave.
     before : float
-        Correlated noise without the reference. A best candidate that leaves no less says that
-        the movie is normalised already, or that the reference is another camera's.
+        Correlated noise without the reference.
     margin : float
-        By how much the best beats the second, in standard errors of their difference. Below
-        about 5 it may be chance.
+        By how much the best explains more of the movie's pattern than the next one that does
+        anything else, in standard errors. Infinite where there is none.
     error : float
-        Standard error of all these noises: where frames have nothing in common, they scatter
-        about 0 by so much.
+        Standard error of correlated noise: where frames have nothing in common, it scatters about
+        0 by so much.
+    share : Share or None
+        How much of the reference's pattern is in the movie, as the best candidate turns it: about
+        1 if the reference is the right one; None where nothing was measured.
+    warnings : tuple of str
+        Why the best candidate should not be applied, or be trusted; empty if all is well.
     """
 
     candidates: tuple[Candidate, ...]
     before: float
     margin: float
     error: float = 0.0
+    share: Share | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate:
         """The one that leaves the least correlated noise."""
         return self.candidates[0]
 
+    @property
+    def significance(self) -> float:
+        """By how many standard errors the best lowers correlated noise; below 0 it raises it."""
+        return 0.0 if self.share is None else self.share.significance
+
+    @property
+    def helps(self) -> bool:
+        """Whether the best lowers correlated noise significantly: else no reference is better."""
+        return self.share is not None and self.share.helps
+
 
 def find_orientation(
     movie: Any, reference: Image, *, progress: Callable[[int, int], None] | None = None
 ) -> OrientationSearch:
-    """Find out how a gain reference is to be applied to a movie.
+    """Find how a gain reference is to be applied to a movie, and whether it helps.
 
-    All eight orientations that fit the frames, as factors and as reciprocals, in one pass over
-    the movie: mean pairwise R after any factor follows from the sums of the frames and of their
-    squares. Hot pixels are left out, and what varies smoothly (specimen, illumination, also the
-    reference's own sweeps) is divided out, so that no carbon edge decides.
+    All eight orientations that fit the frames are tried, as factors and as reciprocals, in one
+    pass over the movie. Correlated noise (preprint doi:10.1101/116533, eq. 7) is that of fine
+    detail: hot pixels are left out, and what varies smoothly is divided out at the scale at which
+    this movie would show this reference's pattern best, so that no carbon edge decides.
+
+    Always check `OrientationSearch.helps` before applying the best candidate: it is False for
+    movies that are normalised already, for another camera's reference, for one without a
+    pattern, and where there are too few electrons; `OrientationSearch.warnings` says why.
 
     Parameters
     ----------
     movie : Stack or array_like, shape (n, y, x)
-        Raw frames, at least two; few electrons will do.
+        Raw frames, at least two. One electron per pixel in their sum is enough for patterns of
+        3 % in 256 x 256 pixels; four times the pixels need a fourth of the electrons.
     reference : ndarray, shape (y, x)
         Of the frames' shape, turned or not, or of twice (super-resolution) or half as many
         pixels each way.
@@ -177,35 +202,96 @@ def find_orientation(
         raise ValueError("no pixel of the reference is positive: it normalises nothing")
     shape, n, total, squares = _moments(movie)
     fitting = _fitting(reference.shape, shape)
+    n_ways = 2 * len(fitting)
     told = progress or (lambda done, n_ways: None)
-    told(0, 2 * len(fitting))
+    told(0, n_ways)
     usable = ordinary_pixels(total)
-    level = _smoothed(total / n, usable)
-    usable &= level > 0
-    if not usable.any():
+    if not usable.any() or not total[usable].mean() > 0:
         raise ValueError("the frames hold no counts that a reference could be compared with")
-    level[level <= 0] = 1
-    total /= level
-    squares /= level**2
-    tried = []
-    for reciprocal in (False, True):
-        for way, factor, good in _factors(reference, shape, fitting, reciprocal=reciprocal):
-            noise = _noise(n, total, squares, usable & good, factor)
-            tried.append((noise, way, reciprocal, factor, good))
-            told(len(tried), 2 * len(fitting))
-    if not tried:
+    if not fitting:
         raise ValueError(
             f"a reference of {reference.shape} fits frames of {shape} in no orientation, "
             "neither as it is nor with twice or half as many pixels"
         )
-    tried.sort(key=lambda item: item[0])
-    return OrientationSearch(
-        tuple(Candidate(way, inverse, shape, noise) for noise, way, inverse, _, _ in tried),
-        before=_noise(n, total, squares, usable, np.ones(total.shape)),
-        margin=_margin(total, usable, tried[0][3:], tried[1][3:]),
-        # Of n (n - 1) / 2 correlations, each of so many pixels.
-        error=float(np.sqrt(2 / (n * (n - 1) * np.count_nonzero(usable)))),
+    detail = _clearest(total, usable, *_turned(reference, fitting[0], shape))
+    before, spread = _noise(n, total, squares, detail)
+    patterns: dict[str, Image] = {}
+    candidates = []
+    for way in fitting:
+        patterns[way] = pattern = detail.pattern(*_turned(reference, way, shape))
+        product, power = detail.moments(pattern)
+        for reciprocal, sign in ((False, 1), (True, -1)):  # divided by, it is the opposite
+            added = (power + sign * 2 * product) / n / np.count_nonzero(detail.usable)
+            noise = (before * spread + added) / max(spread + added, spread / 2)
+            candidates.append(Candidate(way, reciprocal, shape, noise))
+            told(len(candidates), n_ways)
+    # Ways that do the same, but for rounding, stay in the order of ORIENTATIONS.
+    candidates.sort(key=lambda candidate: float(f"{candidate.noise:.9g}"))
+
+    def pattern_of(candidate: Candidate) -> Image:
+        pattern = patterns[candidate.orientation]
+        return -pattern if candidate.reciprocal else pattern
+
+    best = candidates[0]
+    pattern = pattern_of(best)
+    others = ((other, pattern_of(other)) for other in candidates[1:])
+    second, next_pattern = next(
+        (o for o in others if not _are_alike(pattern, o[1])), (best, pattern)
     )
+    margin = max(detail.lead(pattern, next_pattern), 0.0) if second is not best else np.inf
+    share = detail.share(pattern)
+    return OrientationSearch(
+        tuple(candidates),
+        before=before,
+        margin=margin,
+        # Of n (n - 1) / 2 correlations, each of so many pixels.
+        error=float(np.sqrt(2 / (n * (n - 1) * np.count_nonzero(detail.usable)))),
+        share=share,
+        warnings=_doubts(share, best, second, margin, float(total[usable].mean())),
+    )
+
+
+def _clearest(total: Image, usable: Image, response: Image, good: Image) -> Detail:
+    """Return the detail at the scale at which the pattern, were it there, would be clearest."""
+    details = [Detail(total, usable, scale) for scale in SCALES]
+    return min(details, key=lambda detail: detail.share(detail.pattern(response, good)).chance)
+
+
+def _are_alike(one: Image, other: Image) -> bool:
+    """Return whether two patterns do the same to frames, as mirrored columns do."""
+    apart = float(np.vdot(one - other, one - other))
+    return apart <= _ALIKE * float(np.vdot(one, one))
+
+
+def _doubts(
+    share: Share, best: Candidate, second: Candidate, margin: float, electrons: float
+) -> tuple[str, ...]:
+    """Return why the best candidate should not be applied, or be trusted."""
+    if not share.pattern > _FLAT:
+        return ("The reference has no pattern (it is constant): applying it changes nothing.",)
+    size = f"{100 * share.pattern:.2g} %"
+    if not share.helps and not share.is_measured:
+        return (
+            f"The reference's pattern of {size} cannot be found in this movie of {electrons:.3g} "
+            "counts per pixel in the sum. Use a movie of more electrons, without a specimen.",
+        )
+    if not share.helps:
+        part = f"{100 * share.value:.0f} ± {100 * share.error:.0f} %"
+        return (
+            f"The reference does not help in any orientation: {part} of its pattern of {size} is "
+            "in the movie, and correlated noise falls from a half on. The movie is normalised "
+            "already, or the reference is another camera's.",
+        )
+    if margin < _SURE:
+        return (
+            f"The orientation is uncertain: {_called(best)} is only {margin:.1f} standard errors "
+            f"ahead of {_called(second)}. Use a movie of more electrons.",
+        )
+    return ()
+
+
+def _called(candidate: Candidate) -> str:
+    return f"{candidate.orientation}{' (divided by)' if candidate.reciprocal else ''}"
 
 
 def _moments(movie: Any) -> tuple[tuple[int, int], int, Image, Image]:
@@ -236,33 +322,20 @@ def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(start, start + _ENOUGH) for start in starts)
 
 
-def _noise(n: int, total: Image, squares: Image, usable: Image, factor: Image) -> float:
-    """Give the mean R between frames times `factor`: (var Σx - Σ var x) / ((n - 1) Σ var x)."""
-    if np.count_nonzero(usable) < 2:
-        return np.inf
-    weights = factor[usable]
-    sums = total[usable] * weights
-    # The frames' means are taken to be alike: their spread is of second order.
-    variances = float(np.mean(squares[usable] * weights**2) - np.mean(sums) ** 2 / n)
-    return (float(np.var(sums)) - variances) / ((n - 1) * variances) if variances > 0 else np.inf
+def _noise(n: int, total: Image, squares: Image, detail: Detail) -> tuple[float, float]:
+    """Return the mean R between frames, and the variance of a frame, over the mean counts.
 
-
-def _margin(total: Image, usable: Image, first: Sequence[Image], second: Sequence[Image]) -> float:
-    """Give the difference of two candidates' variances in standard errors of it."""
-    usable = usable & first[1] & second[1]
-    if np.count_nonzero(usable) < 2:
-        return 0.0
-    one, two = (
-        np.square(_centred(total[usable] * factor[usable])) for factor, _ in (first, second)
-    )
-    difference = two - one
-    error = float(difference.std()) / len(difference) ** 0.5
-    return max(float(difference.mean()) / error, 0.0) if error > 0 else 0.0
-
-
-def _centred(values: Image) -> Image:
-    values = values / values.mean()
-    return values - 1
+    Pixels weigh by their mean counts, as if each had the variance of these.
+    """
+    usable = detail.usable
+    level = detail.level[usable] / n
+    apart = total[usable] - n * level
+    spread = squares[usable] - 2 * level * total[usable] + n * level**2
+    variance = float(np.mean(spread / level)) / n
+    if not variance > 0:
+        return 0.0, 1.0
+    shared = float(np.mean(apart**2 / level)) / n - variance
+    return shared / ((n - 1) * variance), variance
 
 
 def _fitting(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
@@ -275,17 +348,11 @@ def _fitting(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
     ]
 
 
-def _factors(
-    reference: Image, shape: tuple[int, ...], fitting: list[str], *, reciprocal: bool
-) -> Iterator[tuple[str, Image, Image]]:
-    """Yield orientation, factor and usable pixels, for each orientation that fits."""
-    response, good = _response(reference, reciprocal=reciprocal)
-    for orientation in fitting:
-        turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
-        values, usable = (image[_middle(shape)] for image in turned)
-        smooth = _smoothed(values, usable)
-        usable = usable & (smooth > 0)
-        yield orientation, np.divide(smooth, values, where=usable, out=np.ones_like(smooth)), usable
+def _turned(reference: Image, orientation: str, shape: tuple[int, int]) -> tuple[Image, Image]:
+    """Return response and good pixels of the middle of the frames, as these lie."""
+    response, good = _response(reference, reciprocal=False)
+    turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
+    return turned[0][_middle(shape)], turned[1][_middle(shape)]
 
 
 def _response(reference: Image, *, reciprocal: bool) -> tuple[Image, Image]:
@@ -314,11 +381,3 @@ def _resampled(response: Image, good: Image, shape: tuple[int, ...]) -> tuple[Im
             good.repeat(2, axis=0).repeat(2, axis=1),
         )
     raise ValueError(f"a reference of {response.shape} does not fit frames of {shape}")
-
-
-def _smoothed(image: Image, usable: Image) -> Image:
-    """Give the local mean of the usable pixels; 0 where there are none."""
-    share = uniform_filter(usable.astype(np.float64), _SMOOTH)
-    mean = uniform_filter(np.where(usable, image, 0.0), _SMOOTH)
-    # The running sums of the filter leave rounding errors where nothing is usable.
-    return np.where(share > 1e-6, mean / np.maximum(share, 1e-6), 0.0)

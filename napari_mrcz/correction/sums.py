@@ -84,6 +84,10 @@ def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[
     median = np.median(image[finite])
     distance = np.abs(image - median)
     # Counts so few that most pixels are alike have no spread by this measure: take Poisson's.
-    deviation = max(1.4826 * float(np.median(distance[finite])), float(abs(median)) ** 0.5)
+    level = abs(median)
+    if level == 0:  # as for less than 0.7 counts a pixel
+        values = image[finite]
+        level = abs(values[values <= np.quantile(values, 0.99)].mean())
+    deviation = max(1.4826 * float(np.median(distance[finite])), float(level) ** 0.5)
     ordinary: npt.NDArray[np.bool_] = np.logical_and(finite, distance <= limit * deviation)
     return ordinary
