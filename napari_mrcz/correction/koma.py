@@ -44,9 +44,9 @@ _ALIKE = 0.1
 # Share of a thumbnail's cells that are above 0 where there is a dose; of a background about 0, half
 # are.
 _WITH_DOSE = 0.9
-# Usual contrast at low resolution, and spread of its logarithm, of sessions that are mostly carbon:
-# good ones have 0.02 to 0.06 and about 0.1, two kinds of micrographs in equal parts 1 and more.
-_HIGH_CONTRAST, _TWO_KINDS = 0.08, 0.5
+# Contrast at low resolution of carbon and crystals: ice has 0.02 to 0.06. What share of the stacks
+# that enter averages may have it, and how few stacks tell.
+_HIGH_CONTRAST, _SOME, _FEWEST = 0.08, 0.1, 3
 # Share of micrographs that makes most of them.
 _USUAL = 0.5
 
@@ -321,7 +321,10 @@ def _worse(noise: tuple[float, float] | None, n_neighbours: int, *, applied: boo
     of = "" if noise is None else f" from {noise[0]:.2g} to {noise[1]:.2g}"
     others = "1 other stack" if n_neighbours == 1 else f"{n_neighbours} other stacks"
     if applied:
-        return f"KOMA raises the correlated noise R{of}: the average of {others} is too noisy"
+        return (
+            f"KOMA raises the correlated noise R{of}: the average of {others} is noisier than what "
+            "the frames have in common. More stacks or a wider radius bring less noise"
+        )
     return (
         f"KOMA would raise the correlated noise R{of}, and is not applied: the average of {others} "
         "is noisier than what the frames have in common. More stacks or a wider radius bring less "
@@ -334,7 +337,7 @@ def repeated_text(step: float) -> str:
     return (
         f"structure at the same place in every image, with steps of {step:.0%} of the mean (a "
         "hole's edge, a beam stop, or joints of the camera), is subtracted with the average. With "
-        "a length, such as 32 pixels, only what is finer is subtracted"
+        "a length below its size, such as 32 pixels, only what is finer is subtracted"
     )
 
 
@@ -433,31 +436,31 @@ def contrast_scores(
 def contrast_doubt(
     thumbnails: Sequence[npt.NDArray[Any]], noises: Sequence[float] | None = None
 ) -> str:
-    """Return why scores of contrast should not be trusted, nothing if they can.
+    """Return a warning if micrographs of high contrast enter averages, nothing if none do.
 
-    They compare micrographs with the session's usual one: where half of them or more are carbon,
-    carbon is usual.
+    Scores compare micrographs with the session's usual one: where half of them are carbon, or
+    nearly, carbon is usual. So this goes by the contrast itself.
 
     Parameters
     ----------
     thumbnails : sequence of ndarray, shape (y, x)
-        As for `contrast_scores`.
+        As for `contrast_scores`, of those that enter averages.
     noises : sequence of float, optional
         What shot noise alone contributes to the contrast of each.
     """
     contrasts, is_relative = _contrasts(thumbnails)
-    if len(contrasts) < 3 or not is_relative or not contrasts.any():
+    if len(contrasts) < _FEWEST or not is_relative:
         return ""
-    noise = 0.0 if noises is None else float(np.median(noises))
-    usual = math.sqrt(max(float(np.median(contrasts)) ** 2 - noise**2, 0.0))
-    spread = 1.4826 * float(np.median(np.abs(_distances(contrasts))))
-    if usual < _HIGH_CONTRAST and (spread < _TWO_KINDS or usual < _HIGH_CONTRAST / 2):
+    noise = 0.0 if noises is None else np.square(noises)
+    contrasts = np.sqrt(np.maximum(np.square(contrasts) - noise, 0))
+    high = contrasts[contrasts > _HIGH_CONTRAST]
+    if not high.size or high.size < _SOME * contrasts.size:
         return ""
-    low, high = np.percentile(contrasts, (16, 84))
     return (
-        f"about half of the {len(contrasts)} stacks or more have a high contrast at low resolution "
-        f"({low:.1%} to {high:.1%}), as of carbon or crystals: these are not told from good ones, "
-        "enter averages and leave their image in others. Leave them out by hand"
+        f"{high.size} of the {contrasts.size} stacks that enter averages have a high contrast at "
+        f"low resolution ({np.median(high):.0%}), as of carbon or crystals, and leave their image "
+        "in others. Where half of a session is like that, it is not told from good micrographs: leave "
+        "out what should not be averaged (exclude, or a lower limit)"
     )
 
 

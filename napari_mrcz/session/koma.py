@@ -75,9 +75,10 @@ class Koma:
     the window shifts, so that there are always as many, and it goes round the stacks left out. From
     one stack to the next costs the same whatever the radius.
 
-    K_i is noisy itself. A stack whose correlated noise R would rise by it stays as it is:
-    ``koma[i]`` then returns frames unchanged, unless `even_if_worse`; ``koma.helps[i]`` and
-    ``koma[i].warnings`` say so, and ``koma[i].noise`` is R before and after.
+    K_i is noisy itself, and the correlated noise R may rise by it. ``koma.helps[i]`` and
+    ``koma[i].warnings`` say so, ``koma[i].noise`` is R before and after. With
+    ``even_if_worse=False``, as recipes and the widget have it, ``koma[i]`` leaves the frames of
+    such a stack as they are.
 
     Micrographs of high contrast (carbon film, crystalline ice) would leave their image in others
     and do not enter averages; they are normalised like all others. Neither do movies that were cut
@@ -103,7 +104,8 @@ class Koma:
         (a hole's edge, a beam stop) stays where it is coarser, and so does the camera's own
         pattern. 0 or None subtracts all.
     even_if_worse : bool
-        Normalise stacks even if their correlated noise rises by it.
+        Normalise stacks even if their correlated noise rises by it. If False, ``koma[i]`` returns
+        the frames of such a stack unchanged; its warnings say so.
 
     Raises
     ------
@@ -126,7 +128,7 @@ class Koma:
         exclude: Literal["auto"] | Iterable[int] = "auto",
         limit: float = _LIMIT,
         length: int | None = 0,
-        even_if_worse: bool = False,
+        even_if_worse: bool = True,
     ) -> None:
         self._session = stacks if isinstance(stacks, Session) else Session(stacks)
         if len(self._session) < 2:
@@ -320,7 +322,7 @@ class Koma:
             n_frames = {i: summary.n_frames for i, summary in found.items()}
             thumbnails = {i: summary.thumbnail for i, summary in found.items()}
             left_out.update(kept_out(n_frames, thumbnails, self._options.limit).all)
-        doubt = doubt_of_contrasts(s for i, s in found.items() if i not in (self._exclude or ()))
+        doubt = doubt_of_contrasts(one for i, one in found.items() if i not in left_out)
         self._doubts = (doubt,) if doubt else ()
         return dict(sorted(left_out.items()))
 
@@ -462,21 +464,21 @@ class Summed(Protocol):
 
 
 def doubt_of_contrasts(stacks: Iterable[Summed]) -> str:
-    """Return why micrographs of high contrast cannot be told; nothing if they can.
+    """Return a warning if stacks of high contrast enter averages; nothing if none do.
 
     Parameters
     ----------
     stacks : iterable of Summary or the like
-        All of a session that might enter averages.
+        Those that enter averages.
     """
-    told = [one for one in stacks if np.isfinite(one.thumbnail).all()]
+    stacks = list(stacks)
     noises = []
-    for one in told:
+    for one in stacks:
         pixels = one.shape[0] * one.shape[1] / one.thumbnail.size
-        level = max(float(one.thumbnail.mean()), 1e-9)
+        level = max(level_of(one.thumbnail), 1e-9)
         variance = one.variance if math.isfinite(one.variance) else 0.0
         noises.append(math.sqrt(variance / pixels) / one.n_frames / level)
-    return contrast_doubt([one.thumbnail for one in told], noises)
+    return contrast_doubt([one.thumbnail for one in stacks], noises)
 
 
 def _worse(stacks: Sequence[KomaNormalization], n_stacks: int) -> str:

@@ -201,7 +201,8 @@ class Corrections:
         movie, near = usable[index], rolling.neighbours(index)
         average = rolling.at(index)
         surveyed = self._surveyed(movie)
-        doubt = doubt_of_contrasts(m.summed for m in usable if m.summed is not None)
+        averaged = (usable[i].summed for i in members)
+        doubt = doubt_of_contrasts(found for found in averaged if found is not None)
         few = too_few(len(near), options.radius) if len(near) < 2 * options.radius else ""
         correction = normalisation(
             average,
