@@ -92,6 +92,9 @@ class TestTheRadius:
         drop(widget, dragged(tmp_path))
         read_session(qtbot, widget)
         assert "brings in more noise than it takes away" in widget.noise.text()
+        assert "stay as they are" in widget.noise.text()
+        click_box(qtbot, widget.even_if_worse)
+        assert "stay as they are" not in widget.noise.text()
         widget.noise.setText("")
         fixed = rng.normal(4.0, 1.0, (64, 64)).clip(0.1)
         for index in range(5):

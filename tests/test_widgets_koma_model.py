@@ -7,7 +7,9 @@ import pytest
 from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, own_cache, paths, session_folder
 
 import napari_mrcz as nm
+from napari_mrcz.errors import collected_warnings
 from napari_mrcz.session import Session, noise_within
+from napari_mrcz.session.movies import REFERENCE
 from napari_mrcz.session.session import summarise
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.koma.correcting import Targets
@@ -26,6 +28,9 @@ def model(session_folder) -> KomaModel:
     model = KomaModel()
     model.add(movies_in([session_folder]))
     model.take(model.read()(silent))
+    model.even_if_worse = (
+        True  # of so few frames the averages are noisier than the camera's pattern
+    )
     return model
 
 
@@ -183,7 +188,7 @@ def test_all_are_corrected_as_koma_does(session_folder, paths, tmp_path, filtere
     model.add(movies_in([session_folder]))
     model.filter_outliers = filtered
     model.take(model.read()(silent))
-    model.radius, model.keep_mean = 2, keep_mean
+    model.radius, model.keep_mean, model.even_if_worse = 2, keep_mean, True
     targets = model.targets(str(tmp_path))
     assert [path.name for path in targets.paths] == [f"movie_{i + 1}.mrcz" for i in range(N_STACKS)]
     said = []
@@ -203,6 +208,39 @@ def test_all_are_corrected_as_koma_does(session_folder, paths, tmp_path, filtere
             assert back.pixel_size == (0, 1.35, 1.35)
             names = [step["name"] for step in back.history]
             assert names == ["OutlierFilter"] * filtered + ["KomaNormalization"]
+
+
+def test_stacks_whose_noise_would_rise_stay_as_they_are(model, paths, tmp_path):
+    """Unless that is wanted; and it is said, in the file as well."""
+    model.even_if_worse = False
+    done = model.correct(model.targets(str(tmp_path)), ())(silent)
+    assert done.ok and {name for name, _ in done.warnings} == {path.name for path in paths}
+    for source, path in zip(paths, done.written, strict=True):
+        with nm.open(path) as back:
+            np.testing.assert_array_equal(np.asarray(back), nm.read(source), strict=True)
+            step = back.history[-1]
+        assert not step["helps"] and step["noise"][0] < step["noise"][1] and step["warnings"]
+
+
+def test_structure_at_one_place_is_told_and_kept_by_a_length(session_folder, tmp_path):
+    """An edge is warned of as soon as the session is read."""
+    rng = np.random.default_rng(2)
+    edge = np.where(np.arange(SHAPE[1]) < SHAPE[1] // 2, 1.0, 1.5) * np.ones(SHAPE)
+    for index in range(5):
+        nm.write(tmp_path / f"{index}.mrc", rng.poisson(edge, (20, *SHAPE)).astype(np.uint8))
+    model = KomaModel()
+    model.add(movies_in([tmp_path]))
+    model.take(model.read()(silent))
+    model.radius = 2
+    (said,) = model.warnings
+    assert "same place" in said
+    index = 2
+    left = []
+    for model.length in (0, 24):
+        step = model.choice().koma()[index]
+        left.append(abs(np.diff(step(edge)[:, [10, -10]].mean(axis=0))[0]))
+    assert not model.warnings
+    assert left[0] < 0.05 and left[1] > 0.4
 
 
 def test_outliers_are_fitted_once(session_folder, tmp_path, monkeypatch):
@@ -296,19 +334,22 @@ def test_bad_files_are_named_and_the_rest_goes_on(session_folder, paths, tmp_pat
 
 
 def test_a_gain_reference_among_the_movies_is_none(session_folder, tmp_path):
-    """It is neither averaged nor corrected; sums alone are a session."""
+    """By the rule of all sessions: it is left out of a folder, and averaged in none if named."""
     nm.write(tmp_path / "gain.mrc", np.ones(SHAPE, np.float32))
+    with collected_warnings() as said:
+        assert len(movies_in([tmp_path, session_folder])) == N_STACKS
+    assert said == [f"gain.mrc: {REFERENCE}; it is left out"]
     model = KomaModel()
-    model.add(movies_in([tmp_path, session_folder]))
+    model.add(movies_in([tmp_path / "gain.mrc", session_folder]))
     model.take(model.read()(silent))
     (gain,) = (entry for entry in model.entries if entry.name == "gain.mrc")
-    assert model.why_not(gain) == (
-        "is a single image, maybe a gain reference or a sum, where most stacks have 6 frames"
-    )
+    assert gain in model.reading.cut_short
     assert not model.enters(gain)
     sums = KomaModel()
-    nm.write(tmp_path / "other.mrc", np.ones(SHAPE, np.float32))
-    sums.add(movies_in([tmp_path]))
+    (tmp_path / "sums").mkdir()
+    for index in range(2):
+        nm.write(tmp_path / "sums" / f"{index}.mrc", np.full(SHAPE, 40 + index, np.uint8))
+    sums.add(movies_in([tmp_path / "sums"]))
     sums.take(sums.read()(silent))
     assert not any(map(sums.why_not, sums.entries))
 

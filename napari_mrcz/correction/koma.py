@@ -8,7 +8,7 @@ is subtracted from it. Here are the parts that need images only; `napari_mrcz.se
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -103,7 +103,7 @@ class KomaNormalization:
     by_dose : bool
         Whether frames of another mean than the stack's (blank ones, a dose that falls) have the
         average scaled to their own mean.
-    options : KomaOptions
+    options : KomaOptions, optional
         How the average was chosen, for the history.
     helps : bool
         Whether the correlated noise falls by it. If not, frames stay as they are, unless the
@@ -129,7 +129,7 @@ class KomaNormalization:
     order: str = ""
     scale: float = 1.0
     by_dose: bool = False
-    options: KomaOptions = KomaOptions()
+    options: KomaOptions | None = None
     helps: bool = True
     noise: tuple[float, float] | None = None
     step: float = 0.0
@@ -182,7 +182,7 @@ class KomaNormalization:
     @property
     def applied(self) -> bool:
         """Whether anything is subtracted."""
-        return self.helps or self.options.even_if_worse
+        return self.helps or (self.options is not None and self.options.even_if_worse)
 
     @cached_property
     def _deviation(self) -> npt.NDArray[np.float32]:
@@ -213,7 +213,7 @@ class KomaNormalization:
             **({"order": self.order} if self.order else {}),
             scale=self.scale,
             by_dose=self.by_dose,
-            **asdict(self.options),
+            **({} if self.options is None else asdict(self.options)),
             helps=self.helps,
             noise=None if self.noise is None else list(self.noise),
             step=self.step,
@@ -224,7 +224,7 @@ class KomaNormalization:
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Build it again."""
         noise = description.get("noise")
-        given = {name: description[name] for name in asdict(KomaOptions()) if name in description}
+        known = {f.name: description[f.name] for f in fields(KomaOptions) if f.name in description}
         return cls(
             description["average"],
             description["level"],
@@ -233,7 +233,7 @@ class KomaNormalization:
             str(description.get("order", "")),
             scale=float(description.get("scale", 1.0)),
             by_dose=bool(description.get("by_dose", False)),
-            options=KomaOptions(**given),
+            options=KomaOptions(**known) if known else None,
             helps=bool(description.get("helps", True)),
             noise=None if noise is None else (float(noise[0]), float(noise[1])),
             step=float(description.get("step", 0.0)),
@@ -459,8 +459,8 @@ def contrast_doubt(
     return (
         f"{high.size} of the {contrasts.size} stacks that enter averages have a high contrast at "
         f"low resolution ({np.median(high):.0%}), as of carbon or crystals, and leave their image "
-        "in others. Where half of a session is like that, it is not told from good micrographs: leave "
-        "out what should not be averaged (exclude, or a lower limit)"
+        "in others. Where half of a session is like that, it is not told from good micrographs: "
+        "leave out what should not be averaged (exclude, or a lower limit)"
     )
 
 

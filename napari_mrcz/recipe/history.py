@@ -72,12 +72,15 @@ def output_of(stack: Stack) -> Output:
                 output = replace(output, level=found.level, filter=found.filter)
     if is_counts:
         return replace(output, keep="counts")
-    makes_floats = any(
-        step.get("name") in _MAKING_FLOATS or step.get("fill") == "expectation"
-        for step in stack.history
-    )
+    makes_floats = any(map(_makes_floats, stack.history))
     is_usual = not makes_floats or stack.dtype == np.float32
     return replace(output, dtype="" if is_usual else stack.dtype.name)
+
+
+def _makes_floats(step: Mapping[str, Any]) -> bool:
+    if not (step.get("helps", True) or step.get("even_if_worse")):
+        return False  # KOMA that was not applied
+    return step.get("name") in _MAKING_FLOATS or step.get("fill") == "expectation"
 
 
 def save_recipe_of(

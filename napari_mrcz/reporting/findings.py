@@ -95,6 +95,8 @@ class Findings:
         Frames n of a movie, the median of those averaged: R(a) cannot fall below 1/(2an).
     outlier_share : ndarray of float32, shape (y, x), or None
         In what part of the movies each pixel was an outlier.
+    warnings : tuple of str
+        Of the session as a whole: where KOMA should not be trusted without a look.
     """
 
     movies: tuple[MovieRow, ...]
@@ -107,6 +109,7 @@ class Findings:
     noise_without: float
     frames_averaged: int
     outlier_share: npt.NDArray[np.float32] | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def usable(self) -> list[MovieRow]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from napari_mrcz.correction.koma import contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.reporting.findings import Findings, MovieRow
-from napari_mrcz.session import Session, cumulative_dose
-from napari_mrcz.session.koma import kept_out, mean_noise
+from napari_mrcz.session import Koma, Session, cumulative_dose
+from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, mean_noise
 from napari_mrcz.session.order import GIVEN
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
@@ -193,6 +193,9 @@ class Measurements:
             rows |= self._rows(usable, shape, electron, limit, out)
         averaged = [i for i in usable if i not in out.all]
         radii, noise = self._noise_by_radius(averaged)
+        warnings, own = self._koma(usable, averaged)
+        for i, said in own.items():
+            rows[i] = replace(rows[i], warnings=(*rows[i].warnings, *said))
         n = [self._measured[i].sum.n_frames for i in averaged]
         for i, why in {**out.cut_short, **out.without_numbers}.items():
             remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
@@ -208,7 +211,25 @@ class Measurements:
             noise_without=float(noise[0]),
             frames_averaged=round(float(np.median(n))) if n else 0,
             outlier_share=self._outlier_share(usable, shape),
+            warnings=warnings,
         )
+
+    def _koma(
+        self, usable: list[int], averaged: list[int]
+    ) -> tuple[tuple[str, ...], dict[int, tuple[str, ...]]]:
+        """Return the warnings of KOMA, as the recipe has it: of the session, and of each movie."""
+        step = self._recipe.koma
+        if step is None or len(usable) < 2:
+            doubt = doubt_of_contrasts(self._session.summary(i) for i in averaged)
+            return ((doubt,) if doubt else ()), {}
+        koma = Koma(self._session.chosen(usable), **asdict(step))
+        with collected_warnings():  # they are among its own
+            session = koma.warnings
+        own = {}
+        for k, i in enumerate(usable):
+            said = koma.warnings_of(k)
+            own[i] = tuple(warning for warning in said if warning not in session)
+        return session, own
 
     def _usable(self) -> tuple[tuple[int, int], list[int]]:
         """Give the frame shape that most movies have, and which have it."""

@@ -95,7 +95,10 @@ def _tiles(findings: Findings) -> str:
 
 def _notable(findings: Findings, names: list[str]) -> str:
     """List the movies that the reader should know of."""
-    told = []
+    told = [
+        f'<li><span class="mark">warning</span> <b>Session</b>: {_escaped(warning)}</li>'
+        for warning in findings.warnings
+    ]
     for movie, name in zip(findings.movies, names, strict=True):
         remarks = (
             ("not usable", _without_path(movie)),

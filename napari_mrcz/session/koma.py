@@ -234,6 +234,15 @@ class Koma:
             said[_worse(worse, len(self))] = None
         return tuple(said)
 
+    def warnings_of(self, index: int) -> tuple[str, ...]:
+        """Return what a person should know of one stack, as ``koma[index].warnings``.
+
+        Nothing is averaged again where it was before; nothing for a stack that cannot be
+        normalised.
+        """
+        found = self._all_found().get(index)
+        return () if found is None else found.warnings
+
     def _all_found(self) -> dict[int, KomaNormalization]:
         for index in range(len(self)):
             if index not in self._found:

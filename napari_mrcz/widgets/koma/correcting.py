@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_mrcz.correction import KomaNormalization
+    from napari_mrcz.correction.koma import KomaOptions
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
     from napari_mrcz.widgets.koma.reading import Entry, Reading
@@ -43,26 +44,18 @@ class KomaChoice:
         What filters their outliers first.
     left_out : tuple of int
         Which of them enter no averages.
-    radius : int
-        Stacks to either side.
-    keep_mean : bool
-        Whether counts stay counts.
+    options : KomaOptions
+        How they are averaged and subtracted.
     """
 
     reading: Reading
     fits: OutlierFits | None
     left_out: tuple[int, ...]
-    radius: int
-    keep_mean: bool
+    options: KomaOptions
 
     def koma(self) -> Koma:
-        """Give the corrections; nothing is read for them."""
-        return Koma(
-            self.reading.session,
-            self.radius,
-            keep_mean=self.keep_mean,
-            exclude=self.left_out,
-        )
+        """Return the corrections; nothing is read for them."""
+        return Koma(self.reading.session, **asdict(self.options), exclude=self.left_out)
 
 
 @dataclass(frozen=True)
@@ -128,6 +121,8 @@ class Corrected:
         Files that were there, and still are.
     failures : tuple of (str, str)
         What a stack is called, and why it was not corrected.
+    warnings : tuple of (str, str)
+        What a stack is called, and where its result should not be trusted without a look.
     cancelled : bool
         Whether it ended before all was done.
     nbytes : int
@@ -140,6 +135,7 @@ class Corrected:
     written: tuple[Path, ...]
     skipped: tuple[Path, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
     cancelled: bool = False
     nbytes: int = 0
     seconds: float = 0.0
@@ -165,6 +161,10 @@ class Corrected:
         lines += [f"{name}: {why}" for name, why in self.failures[:_MOST_NAMED]]
         if (more := len(self.failures) - _MOST_NAMED) > 0:
             lines.append(f"and {more} more.")
+        warned = dict.fromkeys(name for name, _ in self.warnings)
+        if warned:
+            lines.append(f"{len(warned)} with warnings: {_names([*warned])}. The first of them:")
+            lines.append(f"{self.warnings[0][0]}: {self.warnings[0][1]}.")
         return "\n".join(lines)
 
 
@@ -191,6 +191,7 @@ def correct_all(
     lengths = {i: reading.session.summary(i).n_frames for i in to_do}
     total, done = sum(lengths.values()), 0
     failures = [(entry.name, why) for entry, why in reading.unusable.items()]
+    warnings: list[tuple[str, str]] = []
     written: list[Path] = []
     start = time.perf_counter()
     cancelled = False
@@ -202,11 +203,13 @@ def correct_all(
             tell = partial(_tell, report, where, done, total)
             try:
                 tell("Averaging for", 0, 0)
-                _correct_one(choice, index, koma[index], path, path in replaced, tell)
+                step = koma[index]
+                _correct_one(choice, index, step, path, path in replaced, tell)
             except BAD_STACK as error:
                 failures.append((entry.name, error_text(error)))
             else:
                 written.append(path)
+                warnings += [(entry.name, said) for said in step.warnings]
             done += lengths[index]
     except Cancelled:
         cancelled = True
@@ -215,6 +218,7 @@ def correct_all(
         tuple(written),
         skipped,
         tuple(failures),
+        tuple(warnings),
         cancelled,
         sum(path.stat().st_size for path in written if path.exists()),
         time.perf_counter() - start,

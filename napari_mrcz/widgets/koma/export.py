@@ -117,7 +117,8 @@ class Export(QWidget):
 
     @Slot(object)
     def _on_returned(self, corrected: Corrected) -> None:
-        self.controls.tell(str(corrected), "text" if corrected.ok else "warning")
+        is_well = corrected.ok and not corrected.warnings
+        self.controls.tell(str(corrected), "text" if is_well else "warning")
         self.finished.emit(corrected)
 
 
@@ -129,4 +130,4 @@ def _announce(export: weakref.ref[Export], corrected: Any) -> None:
             return
     except RuntimeError:  # its window is gone, its Python half is not
         pass
-    (show_info if corrected.ok else show_warning)(f"KOMA: {corrected}")
+    (show_info if corrected.ok and not corrected.warnings else show_warning)(f"KOMA: {corrected}")

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mrcz.correction.koma import KomaOptions, repeated_text
+from napari_mrcz.errors import warn
 from napari_mrcz.names import natural_key
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
-from napari_mrcz.session.order import by_acquisition, look_at
+from napari_mrcz.session.koma import doubt_of_contrasts
+from napari_mrcz.session.movies import images_beside, looks_at
+from napari_mrcz.session.order import by_acquisition
 from napari_mrcz.suffixes import has_movie_suffix
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
@@ -48,10 +52,16 @@ class KomaModel:
     ----------
     keep_mean : bool
         Add the mean of what is subtracted, so that counts stay counts.
+    length : int
+        Subtract only what is finer than this, in pixels; 0 for all.
+    even_if_worse : bool
+        Normalise stacks even if their correlated noise rises by it.
     """
 
     def __init__(self) -> None:
         self.keep_mean = True
+        self.length = 0
+        self.even_if_worse = False
         self._wanted_radius = _RADIUS
         self._entries: list[Entry] = []
         self._reading: Reading | None = None
@@ -192,7 +202,23 @@ class KomaModel:
         members = set(self.members)
         left_out = tuple(i for i in range(len(reading.entries)) if i not in members)
         fits = self._fits if self._filter_outliers else None
-        return KomaChoice(reading, fits, left_out, self.radius, self.keep_mean)
+        options = KomaOptions(
+            self.radius,
+            self.keep_mean,
+            length=self.length,
+            even_if_worse=self.even_if_worse,
+        )
+        return KomaChoice(reading, fits, left_out, options)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of the session as it is averaged; empty if all is well."""
+        reading = self.reading
+        if reading is None or self.problem():
+            return ()
+        doubt = doubt_of_contrasts(map(reading.session.summary, self.members))
+        step = repeated_text(reading.step) if reading.step and not self.length else ""
+        return tuple(said for said in (doubt, step) if said)
 
     def curve(self) -> Callable[[Report], NoiseCurve]:
         """Give what computes the noise for all radii that there can be."""
@@ -239,13 +265,22 @@ class KomaModel:
 def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
     """Return the movies of folders and files in the order of their acquisition.
 
-    What is hidden or no movie is passed over.
+    What is hidden or not a movie is passed over. Single images beside the movies of a folder (a
+    gain reference, a sum) are left out as in `Session`, with a warning.
     """
     found: list[Path] = []
+    inside: set[Path] = set()
     for path in map(Path, paths):
         files = path.iterdir() if path.is_dir() else [path]
-        found += [file.absolute() for file in files if _is_movie(file)]
-    ordered, _ = by_acquisition(found, map(look_at, found))
+        movies = [file.absolute() for file in files if _is_movie(file)]
+        found += movies
+        inside |= set(movies) if path.is_dir() else set()
+    looks = looks_at(found)
+    left = images_beside({path: looks[path] for path in found if path in inside}, sums=False)
+    for path, why in left.items():
+        warn(f"{path.name}: {why}; it is left out")
+    found = [path for path in found if path not in left]
+    ordered, _ = by_acquisition(found, [looks[path] for path in found])
     return [Entry(path.name, str(path)) for path in ordered]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.structure import repeated_step
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session import Session
 from napari_mrcz.session.koma import kept_out, mean_noise
@@ -60,6 +61,8 @@ class Reading:
         The same, with their sums.
     covariances : ndarray, shape (m, m)
         Between their sums.
+    step : float
+        Height of the steps of structure at the same place in all of them; 0 where there is none.
     high_contrast, cut_short, without_numbers, unusable : dict of str
         Of entries of high contrast, of those with too few frames, of those with pixels that are no
         numbers, and of those that cannot be used at all: why.
@@ -68,6 +71,7 @@ class Reading:
     entries: tuple[Entry, ...]
     session: Session
     covariances: npt.NDArray[np.float64]
+    step: float
     high_contrast: Mapping[Entry, str]
     cut_short: Mapping[Entry, str]
     without_numbers: Mapping[Entry, str]
@@ -91,6 +95,7 @@ class Reading:
             tuple(usable),
             self.session.chosen(indices),
             self.covariances[np.ix_(indices, indices)],
+            self.step,
             {entry: why for entry, why in self.high_contrast.items() if entry in usable},
             {entry: why for entry, why in self.cut_short.items() if entry in usable},
             {entry: why for entry, why in self.without_numbers.items() if entry in usable},
@@ -183,6 +188,7 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
         entries=kept,
         session=session,
         covariances=covariances,
+        step=_step(session, [i for i in range(len(session)) if i not in out.all]),
         high_contrast={kept[i]: why for i, why in out.high_contrast.items()},
         cut_short={kept[i]: why for i, why in out.cut_short.items()},
         without_numbers={kept[i]: why for i, why in out.without_numbers.items()},
@@ -209,6 +215,16 @@ def noise_curve(reading: Reading, members: Sequence[int], radii: Sequence[int]) 
     return NoiseCurve(at, mean[1:], 1 / (2 * at * n_frames), float(mean[0]))
 
 
+def _step(session: Session, members: Sequence[int]) -> float:
+    """Find structure that is at the same place in all stacks that enter averages."""
+    if len(members) < 2:
+        return 0.0
+    total = np.zeros(session.total(members[0]).shape)
+    for index in members:
+        total += session.total(index)
+    return repeated_step(total)
+
+
 def _lengths(
     entries: Sequence[Entry], session: Session, report: Report
 ) -> tuple[dict[int, int], dict[Entry, str]]:
@@ -231,14 +247,6 @@ def _lengths(
             rows, columns = usual[0][0]
             unusable[entries[index]] = (
                 f"has frames of {y} × {x}, where most stacks have {rows} × {columns}"
-            )
-            del shapes[index]
-    lengths = [shape[0] for shape in shapes.values()]
-    if lengths.count(1) < len(lengths) / 2:  # sums have a session of their own
-        for index in [index for index, shape in shapes.items() if shape[0] == 1]:
-            unusable[entries[index]] = (
-                f"is a single image, maybe a gain reference or a sum, where most stacks have "
-                f"{Counter(lengths).most_common(1)[0][0]} frames"
             )
             del shapes[index]
     return {index: shape[0] for index, shape in shapes.items()}, unusable

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_mrcz.errors import collected_warnings
 from napari_mrcz.stack import Stack
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.koma.layer_entries import LayerEntries
@@ -84,12 +85,15 @@ class StackBox(QWidget):
     def add_paths(self, paths: Iterable[str]) -> None:
         """Put the movies of files and folders at the end of the list."""
         try:
-            entries = movies_in(list(paths))
+            with collected_warnings() as left:
+                entries = movies_in(list(paths))
         except OSError as error:
             self._say(f"{error.strerror}: {error.filename}", "error")
             return
         self.add(entries)
-        if not entries:
+        if left:
+            self._say("\n".join([*left, "Drop a file itself to add it."]), "warning")
+        elif not entries:
             self._say("There are no movies in this folder.", "warning")
 
     @Slot()

@@ -6,9 +6,10 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QPushButton
+from qtpy.QtWidgets import QCheckBox, QPushButton, QSpinBox, QWidget
 
 from napari_mrcz.texts import error_text
+from napari_mrcz.widgets.base.fields import form
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -72,6 +73,22 @@ class KomaSession(Panel):
         self.keep_mean = QCheckBox("Keep mean")
         self.keep_mean.setToolTip("Add the mean of what is subtracted, so that counts stay counts")
         self.keep_mean.setChecked(True)
+        self.length = QSpinBox()
+        self.length.setRange(0, 10**5)
+        self.length.setSpecialValueText("all")
+        self.length.setSuffix(" pixels")
+        self.length.setKeyboardTracking(False)
+        self.length.setToolTip(
+            "Subtract only what is finer than this, so that structure at the same place in every "
+            "image (a hole's edge, a beam stop) stays"
+        )
+        self.even_if_worse = QCheckBox("Even if noise rises")
+        self.even_if_worse.setToolTip(
+            "Stacks whose correlated noise R would rise stay as they are, unless this is ticked"
+        )
+        self.form = QWidget()
+        self.form.setLayout(form(("Finer than", self.length)))
+        self.warnings = WrappedLabel("Where KOMA should not be trusted without a look")
         self.preview_button = QPushButton("Preview selected stack")
         self.preview_status = WrappedLabel("What became of the preview")
         self.preview_layer = Preview(self.viewer, self)
@@ -117,8 +134,14 @@ class KomaSession(Panel):
         groups = (
             (self.box,),
             (self.filter_outliers, self.reading),
-            (self.radius, self.noise),
-            (self.keep_mean, self.preview_button, self.preview_status),
+            (self.radius, self.noise, self.warnings),
+            (
+                self.keep_mean,
+                self.even_if_worse,
+                self.form,
+                self.preview_button,
+                self.preview_status,
+            ),
             (self.export,),
             (self.ageing, self.ageing_view),
         )
@@ -139,7 +162,9 @@ class KomaSession(Panel):
         self.reading.cancelled.connect(self._on_cancelled)
         self.reading.ended.connect(self._show_state)
         self.radius.radius_changed.connect(self._on_radius)
-        self.keep_mean.toggled.connect(self._on_keep_mean)
+        self.keep_mean.toggled.connect(self._on_options)
+        self.even_if_worse.toggled.connect(self._on_options)
+        self.length.valueChanged.connect(self._on_options)
         self.preview_button.clicked.connect(self.preview)
         self.preview_layer.shown.connect(self._on_previewed)
         self.preview_layer.failed.connect(self._on_not_previewed)
@@ -207,9 +232,12 @@ class KomaSession(Panel):
         self._show_noise()
         self._follow_preview()
 
-    @Slot(bool)
-    def _on_keep_mean(self, on: bool) -> None:
-        self.koma.keep_mean = on
+    @Slot()
+    def _on_options(self) -> None:
+        self.koma.keep_mean = self.keep_mean.isChecked()
+        self.koma.even_if_worse = self.even_if_worse.isChecked()
+        self.koma.length = self.length.value()
+        self._show_noise()
         self._follow_preview()
 
     @Slot(object)
@@ -229,6 +257,8 @@ class KomaSession(Panel):
         self.curve_shown.emit(curve)
 
     def _show_noise(self) -> None:
+        warnings = self.koma.warnings
+        self._say(self.warnings, "\n".join(warnings), "warning")
         if self._curve is None:
             self._say(self.noise, self.koma.problem(), "muted")
             return
@@ -236,9 +266,15 @@ class KomaSession(Panel):
         noise, limit = self._curve.at(radius)
         before = self._curve.before
         text = f"a = {radius}: R\u0304 = {noise:.2g}, limit {limit:.2g}; without KOMA {before:.2g}"
+        if self.koma.length:
+            text += ", of whole averages"
         if noise > before:
             text += ". The average brings in more noise than it takes away: a wider one, of more "
-            text += "stacks, brings less, or these frames are better without KOMA."
+            text += "stacks, brings less. "
+            if self.koma.even_if_worse:
+                text += "These frames are better without KOMA."
+            else:
+                text += "Stacks whose noise would rise stay as they are."
         self._say(self.noise, text, "warning" if noise > before else "text")
 
     def _show_state(self) -> None:
@@ -277,13 +313,16 @@ class KomaSession(Panel):
         self.preview_layer.ask(
             self.koma.preview(entry, frame),
             self.box.layers.layer_of(entry),
-            (weakref.ref(entry), self.koma.keep_mean),
+            (weakref.ref(entry), self.koma.keep_mean, self.koma.length > 0),
         )
         self._say(self.preview_status, f"Correcting {entry.name}…", "muted")
 
     @Slot(object)
     def _on_previewed(self, layer: Any) -> None:
-        self._say(self.preview_status, f"“{layer.name}” shows radius {self.koma.radius}.", "muted")
+        text, tone = f"“{layer.name}” shows radius {self.koma.radius}.", "muted"
+        if said := layer.data.history[-1].get("warnings"):
+            text, tone = "\n".join([text, *said]), "warning"
+        self._say(self.preview_status, text, tone)
 
     @Slot(object)
     def _on_not_previewed(self, error: Exception) -> None:
