@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import tempfile
 import threading
 import weakref
@@ -166,6 +167,19 @@ def workers() -> Iterator[Any]:
 
     with cluster(workers=2) as client:
         yield client
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Forget the corrections that a test imports from its own modules."""
+    from napari_mrcz.correction.history import _registry
+
+    modules, classes = set(sys.modules), dict(_registry)
+    yield
+    for name in [name for name in sys.modules if name not in modules and "bright" in name]:
+        del sys.modules[name]
+    _registry.clear()
+    _registry.update(classes)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from unittest import mock
 import distributed
 import numpy as np
 import pytest
+from test_own_corrections import MODULE, TABLE
 from watch_session import frames_in
 
 import napari_mrcz as nm
@@ -122,6 +123,20 @@ def test_workers_give_the_same_files(napari_mrcz, session, corrected, tmp_path, 
     ran = napari_mrcz(*arguments, "-o", tmp_path / "out", "--scheduler", address)
     assert ran.status == 0, ran.err
     assert contents(tmp_path / "out") == contents(corrected)
+
+
+def test_workers_import_a_correction_of_one_s_own(
+    napari_mrcz, session, tmp_path, workers, forgotten
+):
+    """The module is named once, on the command line."""
+    (tmp_path / "brightening_module.py").write_text(MODULE)
+    (tmp_path / "r.toml").write_text(f"{TABLE}\namount = 3\n")
+    movies = [session / f"movie_0{i}.mrcz" for i in range(3)]
+    recipe = ("-r", tmp_path / "r.toml", "--with", tmp_path / "brightening_module.py")
+    for where, more in (("here", ()), ("there", ("--scheduler", workers.scheduler.address))):
+        ran = napari_mrcz("correct", *movies, *recipe, "-o", tmp_path / where, *more)
+        assert ran.status == 0, ran.err
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
 def test_a_worker_that_is_killed_changes_nothing(session, corrected, tmp_path):

@@ -26,6 +26,7 @@ from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.defects import read_defects
 from napari_mrcz.errors import MrczError, collected_warnings
 from napari_mrcz.format import Encoding, FrameReader
+from napari_mrcz.recipe.own import PLACES
 from napari_mrcz.references import read_reference
 from napari_mrcz.session import Koma, Session
 from napari_mrcz.session.order import GIVEN, acquired_at
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
     from napari_mrcz.recipe import GainStep, Recipe
     from napari_mrcz.stack import Stack
 
-__all__ = ["Correct", "Survey", "Surveyed", "correct_all", "corrected", "with_orientation"]
+__all__ = [
+    "Correct", "Survey", "Surveyed", "correct_all", "corrected", "with_orientation", "without_done",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Survey:
         """Fit and sum; the outcome's result is `Surveyed`."""
         start = time.perf_counter()
         with open_stack(self.source) as movie:
-            stack, outliers = corrected(movie, self.recipe)
+            recipe, _ = without_done(self.recipe, movie)
+            stack, outliers = corrected(movie, recipe)
             found = summarise(stack, staged(report, "summing"))
             acquired = acquired_at(movie.metadata)
         described = None if outliers is None else dict(outliers.describe())
@@ -131,9 +135,13 @@ class Correct(Making):
         output = self.recipe.output
         record = {**record, "output": asdict(output)}
         with open_stack(self.source) as movie:
-            stack, outliers = corrected(movie, self.recipe, self.outliers)
-            if self.koma is not None:
-                stack = stack.apply(self.koma)
+            recipe, done = without_done(self.recipe, movie)
+            stack, outliers = corrected(movie, recipe, self.outliers)
+            koma = self.koma if recipe.koma == self.recipe.koma else None  # it has had it
+            if koma is not None:
+                stack = stack.apply(koma)
+            if recipe.koma is not None:
+                stack = _with_own(stack, recipe, "koma")
             write(
                 self.target,
                 stack.described(other={**stack.description.other, "source": record}),
@@ -147,12 +155,12 @@ class Correct(Making):
             )
         files.check()
         notes: list[str] = []
-        warnings: list[str] = []
+        warnings = [*done]
         if outliers is not None:
             notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
             warnings += outliers.warnings
-        if self.koma is not None:
-            warnings += self.koma.warnings
+        if koma is not None:
+            warnings += koma.warnings
         return Made(tuple(notes), tuple(warnings))
 
     def options(self) -> dict[str, Any]:
@@ -162,6 +170,8 @@ class Correct(Making):
         """
         _, y, x = self.shape()
         options: dict[str, Any] = {"recipe": _fingerprint_of(self.recipe, (y, x))}
+        if self.recipe.again:
+            options["again"] = True
         if self.koma is not None:
             options["neighbours"] = [Path(name).name for name in self.koma.neighbours]
         elif self.recipe.koma is not None:
@@ -326,17 +336,18 @@ def _are_of_one_session(tasks: Sequence[Correct], radius: int) -> bool:
 def corrected(
     movie: Stack, recipe: Recipe, outliers: Mapping[str, Any] | None = None
 ) -> tuple[Stack, OutlierFilter | None]:
-    """Give a movie after the steps that need no other, and the outlier filter that was used.
+    """Return a movie after the steps that need no other, and the outlier filter that was used.
 
     Parameters
     ----------
     movie : Stack
         As it was recorded.
     recipe : Recipe
-        The steps.
+        The steps. Corrections of one's own after KOMA are done where there is no KOMA.
     outliers : dict, optional
         The filter, where it was fitted before; otherwise it is fitted now.
     """
+    movie = _with_own(movie, recipe, "start")
     gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
     used = None
     if (step := recipe.outliers) is not None:
@@ -362,9 +373,51 @@ def corrected(
                 used = used.with_thresholds(step.dark_threshold or None, step.hot_threshold or None)
             used = used.settled()
         movie = movie.apply(used)
+    movie = _with_own(movie, recipe, "outliers")
     if gain is not None:
         movie = movie.apply(replace(gain, filled=used is not None))
+    movie = _with_own(movie, recipe, "gain")
+    if recipe.koma is None:
+        movie = _with_own(movie, recipe, "koma")
     return movie, used  # type: ignore[return-value]
+
+
+def without_done(recipe: Recipe, movie: Stack) -> tuple[Recipe, tuple[str, ...]]:
+    """Return a recipe without the steps that a movie has had, unless these are done again.
+
+    Returns
+    -------
+    recipe : Recipe
+        What is left to be done.
+    warnings : tuple of str
+        One for each step that is not.
+    """
+    had = {step.get("name") for step in movie.history}
+    if recipe.again or not had:
+        return recipe, ()
+    left, done = recipe, []
+    if recipe.outliers is not None and "OutlierFilter" in had:
+        left = replace(left, outliers=None)
+        done.append("OutlierFilter")
+    if recipe.gain is not None and "GainNormalization" in had:
+        left = replace(left, gain=None)
+        done.append("GainNormalization")
+    if recipe.koma is not None and "KomaNormalization" in had:
+        left = replace(left, koma=None)
+        done.append("KomaNormalization")
+    done += [step.name for step in recipe.own if step.class_name in had]
+    left = replace(left, own=tuple(step for step in recipe.own if step.class_name not in had))
+    return left, tuple(
+        f"{name} is in the movie's history already, and is not done again (--again does it)"
+        for name in done
+    )
+
+
+def _with_own(movie: Stack, recipe: Recipe, place: str) -> Stack:
+    """Return a movie after the corrections of one's own that follow a step."""
+    for correction in recipe.own_corrections(place):
+        movie = movie.apply(correction)
+    return movie
 
 
 def _stand_in(stack: Stack, radius: int) -> KomaNormalization:
@@ -408,7 +461,14 @@ def _fingerprint_of(recipe: Recipe, shape: tuple[int, int]) -> str:
     if (step := recipe.outliers) is not None and step.defects:
         defects |= _defects(step.defects, shape)
         tables["outliers"]["defects"] = fingerprint(defects)
-    return fingerprint(tables)
+    for name in (one.name for one in recipe.own):
+        del tables[name]
+    own, after = [], ""
+    for place in PLACES:
+        after = place if place in tables else after
+        for correction in recipe.own_corrections(place):
+            own.append({**correction.describe(), "software": "", "after": after})
+    return fingerprint([tables, own] if own else tables)
 
 
 @lru_cache(maxsize=1)

@@ -71,6 +71,10 @@ def correct(
         str | None,
         typer.Option(help="Pixel type, such as float16 (default: as corrected)."),
     ] = None,
+    with_: options.With = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also do steps that a movie has had already.")
+    ] = False,
     *,
     how: Running,
 ) -> None:
@@ -84,7 +88,7 @@ def correct(
         "counts_per_electron": counts_per_electron,
         "pedestal": pedestal,
     }
-    wanted = _with_outlier_options(wanted, given)
+    wanted = replace(_with_outlier_options(wanted, given).with_modules(with_ or ()), again=again)
     wanted = _saved_as(wanted, keep, dtype)
     sources, order = session_in(files, wanted, [output])
     if os.path.realpath(output) in map(os.path.dirname, map(os.path.realpath, sources)):
@@ -158,22 +162,30 @@ def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:
 
 
 @recipes.command()
-def show(recipe: RecipeFile) -> None:
+def show(recipe: RecipeFile, with_: options.With = None) -> None:
     """Show what a recipe does, in words."""
     from napari_mrcz.recipe import Recipe
+    from napari_mrcz.recipe.own import load_modules
 
+    load_modules(with_ or ())
     for sentence in Recipe.load(recipe).sentences():
         write(sentence)
 
 
 @recipes.command()
-def check(recipe: RecipeFile) -> None:
+def check(recipe: RecipeFile, with_: options.With = None) -> None:
     """Check a recipe: its keys, its values, and the files that it names."""
     from napari_mrcz.defects import read_defects
     from napari_mrcz.recipe import Recipe
+    from napari_mrcz.recipe.own import load_modules
     from napari_mrcz.references import read_reference
 
+    load_modules(with_ or ())
     found = Recipe.load(recipe)
+    for step in found.own:
+        if with_ or step.is_loaded:
+            step.correction()
+            write(f"{step.name}: its options are valid")
     shape = None
     if found.gain is not None:
         reference = read_reference(found.gain.reference)
@@ -192,7 +204,10 @@ def check(recipe: RecipeFile) -> None:
             write("defects: rectangles, which will be held against the frames")
         else:
             write(f"defects: {int(defects.sum())} pixels")
-    write(f"{recipe} is valid")
+    if unknown := [step.name for step in found.own if not step.is_loaded]:
+        write(f"{recipe} is valid; not checked: {', '.join(unknown)} (name the module, --with)")
+    else:
+        write(f"{recipe} is valid")
 
 
 def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> None:
@@ -210,14 +225,26 @@ def new(
         Path | None,
         typer.Option(help="A corrected movie: the recipe says what was done to it."),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Step of the history to leave out, such as KomaNormalization."),
+    ] = None,
+    with_: options.With = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a recipe to be edited, or that of a movie that was corrected."""
+    """Write a recipe to be edited, or that of a movie that was corrected.
+
+    Without one of its steps, the recipe undoes that step: correct the raw movie by it.
+    """
     from napari_mrcz.format.atomic import check_target
     from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
     from napari_mrcz.recipe.history import output_of, save_recipe_of
+    from napari_mrcz.recipe.own import load_modules
     from napari_mrcz.stack import open as open_stack
 
+    if without and history is None:
+        raise typer.BadParameter("--without leaves out steps of a --history")
+    load_modules(with_ or ())
     check_target(recipe, overwrite=overwrite)
     if history is None:
         # The reference is named, for who edits it; `check` says whether it is there.
@@ -227,9 +254,10 @@ def new(
         with open_stack(history) as stack:
             if not stack.history:
                 raise MrczError(history, "has no history: nothing was done to it")
-            made = save_recipe_of(
-                stack.history, recipe, output=output_of(stack), overwrite=overwrite
-            )
+            if unknown := set(without or ()) - {step.get("name") for step in stack.history}:
+                raise MrczError(history, f"has no step {', '.join(sorted(unknown))}")
+            steps = [step for step in stack.history if step.get("name") not in (without or ())]
+            made = save_recipe_of(steps, recipe, output=output_of(stack), overwrite=overwrite)
     for sentence in made.sentences():
         write(sentence)
     name = shlex.quote(str(recipe))

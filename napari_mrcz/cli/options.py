@@ -13,7 +13,8 @@ from napari_mrcz.cli.paths import path
 __all__ = [
     "MANIFEST_SUFFIXES", "Codec", "CodecOption", "Decimate", "DryRun", "Dtype", "Files", "Filter",
     "FilterOption", "Folder", "Group", "Json", "Level", "Log", "Manifest", "NoFooter", "Output",
-    "Overwrite", "Quiet", "Scheduler", "SkipExisting", "Threads", "Verify", "Workers", "not_both",
+    "Overwrite", "Quiet", "Scheduler", "SkipExisting", "Threads", "Verify", "With", "Workers",
+    "not_both",
 ]  # fmt: skip
 
 
@@ -113,6 +114,15 @@ Group = Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of
 Decimate = Annotated[
     Path | None,
     typer.Option(help="Gain reference: float frames are divided by it, back to whole counts."),
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        help="Module with corrections of your own that the recipe names: a .py file, or one that "
+        "is installed. May be given several times.",
+        show_default=False,
+    ),
 ]
 Verify = Annotated[
     bool, typer.Option("--verify", help="Read the result back and compare every pixel.")

@@ -40,6 +40,7 @@ def session(
             "--recipe", "-r", help="Movies are measured after it; outliers alone without it."
         ),
     ] = None,
+    with_: options.With = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = "",
@@ -71,6 +72,7 @@ def session(
         target.parent.mkdir(parents=True, exist_ok=True)
         AtomicFile(target, overwrite=overwrite).discard()  # the folder may be read-only
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
+    wanted = wanted.with_modules(with_ or ())
     movies, order = session_in(files, wanted)
     sources = [str(path.absolute()) for path in movies]
     measurements = Measurements(sources, _oriented(wanted, sources), order)

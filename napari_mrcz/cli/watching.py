@@ -91,6 +91,7 @@ def watch(
     dtype: options.Dtype = None,
     group: options.Group = 1,
     decimate: options.Decimate = None,
+    with_: options.With = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete sources whose results were verified.")
     ] = False,
@@ -117,7 +118,7 @@ def watch(
         raise MrczError(folder, "is not a folder that can be watched")
     if os.path.realpath(output) == os.path.realpath(folder):
         raise typer.BadParameter("results need a folder of their own: --output")
-    wanted = None if recipe is None else Recipe.load(recipe)
+    wanted = None if recipe is None else Recipe.load(recipe).with_modules(with_ or ())
     arrivals = Arrivals(
         folder,
         with_packing((*SUFFIXES, *FOREIGN_SUFFIXES)),

@@ -1,6 +1,6 @@
 """What was done to a movie, and doing it again.
 
-A correction that can be done again keeps this convention::
+A correction of one's own that can be done again keeps this convention::
 
     @register
     @dataclass(frozen=True, eq=False)
@@ -30,6 +30,11 @@ A correction that can be done again keeps this convention::
 * `from_description` takes it as it comes back from a file: tuples have become lists, arrays are
   read-only, and keys that it does not know are not its concern.
 * Rebuilt and applied to the same frames, the correction gives the same bits.
+
+In a recipe its options are a table ``["my_module:Doubling"]``, and ``napari-mrcz correct --with
+my_module.py`` imports the module that has it. No file names code to be run: a history with a
+correction that nobody has imported opens as any other, and is replayed without it
+(``without=["Doubling"]``) or not at all.
 """
 
 from __future__ import annotations
@@ -46,7 +51,15 @@ from napari_mrcz.software import software
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Replayable", "described", "fingerprint", "rebuild", "register", "replay"]
+__all__ = [
+    "Replayable",
+    "described",
+    "fingerprint",
+    "rebuild",
+    "register",
+    "registered",
+    "replay",
+]
 
 
 class Replayable(Protocol):
@@ -56,7 +69,7 @@ class Replayable(Protocol):
         """Correct the frame (y, x) with index `index`."""
 
     def describe(self) -> Mapping[str, Any]:
-        """Say what it does, enough to build it again."""
+        """Return what it does, enough to build it again."""
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
@@ -69,14 +82,34 @@ _registry: dict[str, type[Replayable]] = {}
 
 
 def register(cls: _Class) -> _Class:
-    """Make a class known by its name to `rebuild`; used as a decorator."""
+    """Make a class known by its name to `rebuild`; used as a decorator.
+
+    Raises
+    ------
+    ValueError
+        If a class of another module has this name: histories would mean both.
+    """
+    known = _registry.get(cls.__name__, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        found = f"a correction {cls.__name__!r} of {known.__module__} is registered already"
+        raise ValueError(f"{found}; call this one another name")
     _registry[cls.__name__] = cls
     return cls
 
 
+def registered(name: str) -> type[Replayable] | None:
+    """Return the class that is registered by a name, if there is one."""
+    return _registry.get(name)
+
+
 def described(correction: Replayable, **parameters: Any) -> dict[str, Any]:
-    """Give a correction's description: its name, the software's version and its parameters."""
-    return {"name": type(correction).__name__, "software": software(), **parameters}
+    """Return a correction's description: its name, the software's version and its parameters.
+
+    Of one that is not part of napari-mrcz, it has the module too.
+    """
+    cls = type(correction)
+    own = {} if cls.__module__.startswith("napari_mrcz.") else {"module": cls.__module__}
+    return {"name": cls.__name__, "software": software(), **own, **parameters}
 
 
 def rebuild(description: Mapping[str, Any]) -> Replayable:
@@ -93,7 +126,10 @@ def rebuild(description: Mapping[str, Any]) -> Replayable:
     cls = _registry.get(name) if isinstance(name, str) else None
     if cls is None:
         known = ", ".join(sorted(_registry))
-        raise ValueError(f"no correction is called {name!r}; known are {known}")
+        module = description.get("module")
+        of = f" of the module {module}" if isinstance(module, str) else ""
+        then = "import that first; " if of else ""
+        raise ValueError(f"no correction {name!r}{of} is known here: {then}known are {known}")
     try:
         return cls.from_description(description)
     except (KeyError, TypeError, ValueError) as error:
@@ -101,7 +137,7 @@ def rebuild(description: Mapping[str, Any]) -> Replayable:
         raise ValueError(f"{name!r} of {by} cannot be rebuilt: {error}") from error
 
 
-def replay(history: Iterable[Mapping[str, Any]], movie: Any) -> Any:
+def replay(history: Iterable[Mapping[str, Any]], movie: Any, *, without: Iterable[str] = ()) -> Any:
     """Do again to a movie what a history says, bit for bit.
 
     Parameters
@@ -110,6 +146,8 @@ def replay(history: Iterable[Mapping[str, Any]], movie: Any) -> Any:
         Such as `Stack.history`, as applied or as read back from a file.
     movie : Stack or array_like, shape (n, y, x)
         What it was done to, i.e. the frames before the first step.
+    without : iterable of str
+        Names of steps that are left out: what they did is undone. They need not be known here.
 
     Returns
     -------
@@ -121,8 +159,10 @@ def replay(history: Iterable[Mapping[str, Any]], movie: Any) -> Any:
     ValueError
         If a step cannot be rebuilt; says which one. Nothing has been computed then.
     """
-    steps = []
+    steps, left_out = [], set(without)
     for position, description in enumerate(history):
+        if _name_of(description) in left_out:
+            continue
         try:
             steps.append(rebuild(description))
         except ValueError as error:
@@ -136,8 +176,12 @@ def replay(history: Iterable[Mapping[str, Any]], movie: Any) -> Any:
     return np.asarray(movie)
 
 
+def _name_of(step: Any) -> Any:
+    return step.get("name") if isinstance(step, Mapping) else None
+
+
 def fingerprint(value: Any) -> str:
-    """Give a short text that differs where descriptions do, e.g. to name what is kept of them.
+    """Return a short text that differs where descriptions do, e.g. to name what is kept of them.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _TITLES = {
 }
 # What every step has; the title tells it already.
 _TOLD = ("name", "software")
+_REGISTRY = "napari_mrcz.correction.history"
 
 
 def step_entries(history: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
@@ -43,9 +45,19 @@ def _step(number: int, step: Mapping[str, Any]) -> Entry:
         value = said(step) if said is not None else ""
     except (KeyError, TypeError, ValueError, IndexError):
         value = ""  # of another version: its parameters are listed all the same
+    if not _is_known(name):
+        module = step.get("module")
+        of = f" of {module}" if isinstance(module, str) else ""
+        value = f"a correction{of} that is not known here, and cannot be done again"
     parameters = {key: item for key, item in step.items() if key not in _TOLD}
     by = f"By {step['software']}" if "software" in step else ""
     return Entry(f"{number}. {title}", value, "", by, entries_of(parameters))
+
+
+def _is_known(name: str) -> bool:
+    """Return whether a step can be built again; what is not imported has registered nothing."""
+    history = sys.modules.get(_REGISTRY)
+    return name in _TITLES or (history is not None and history.registered(name) is not None)
 
 
 def _outliers(step: Mapping[str, Any]) -> str:

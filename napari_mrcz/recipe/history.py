@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.history import registered
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import CODECS
 from napari_mrcz.format.encoding import encoding_of
 from napari_mrcz.format.modes import FOUR_BIT
+from napari_mrcz.recipe.own import PLACES, OwnStep
 from napari_mrcz.recipe.recipe import Recipe, step_of
 from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output
 from napari_mrcz.recipe.values import LARGEST_SIGMA
@@ -24,7 +26,7 @@ from napari_mrcz.stack import write
 from napari_mrcz.stack.kept import PENDING, is_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from os import PathLike
 
     from napari_mrcz.stack import Stack
@@ -35,6 +37,8 @@ __all__ = ["output_of", "save_recipe_of"]
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
 _REPLAY = "nm.replay does it again to any movie"
 _DEFECT = 2
+# Keys of every description.
+_NO_OPTIONS = ("name", "software", "module")
 # Steps that make floats of counts; an outlier filter does where its fill is the expectation.
 _MAKING_FLOATS = ("GainNormalization", "KomaNormalization")
 
@@ -138,10 +142,11 @@ def save_recipe_of(
 
 
 def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, Image]]:
+    history = tuple(history)
     steps = _ordered(history)
     outliers, gain, koma = map(steps.get, _STEPS)
     images: dict[str, Image] = {}
-    recipe = Recipe()
+    recipe = Recipe(own=_own_steps(history))
     if gain is not None:
         images["gain"] = np.asarray(gain["reference"])
         if gain.get("dark") is not None:
@@ -168,12 +173,46 @@ def _ordered(history: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     for step in history:
         name = str(step.get("name"))
         if name not in _STEPS:
-            raise MrczError(None, f"a step {name!r} that recipes do not have", advice=_REPLAY)
+            continue
         if any(_STEPS.index(name) <= _STEPS.index(before) for before in steps):
             found = f"a step {name!r} after {', '.join(steps)}, where recipes do each once and in "
             raise MrczError(None, f"{found}the order {', '.join(_STEPS)}", advice=_REPLAY)
         steps[name] = step
     return steps
+
+
+def _own_steps(history: Sequence[Mapping[str, Any]]) -> tuple[OwnStep, ...]:
+    """Return the corrections of one's own, each after the step that it followed.
+
+    Raises
+    ------
+    MrczError
+        If recipes do not have a step, or cannot hold what it needs.
+    """
+    found: list[OwnStep] = []
+    after = PLACES[0]
+    for step in history:
+        name = str(step.get("name"))
+        if name in _STEPS:
+            after = PLACES[1 + _STEPS.index(name)]
+            continue
+        known = registered(name)
+        if known is None:
+            module = step.get("module")
+            whose = f" of {module}" if isinstance(module, str) else ""
+            advice = f"Name its module (--with), or leave it out (--without {name})"
+            raise MrczError(None, f"a step {name!r}{whose} that is not known here", advice=advice)
+        if known.__module__.startswith("napari_mrcz.") or any(s.class_name == name for s in found):
+            what = "twice a step" if any(s.class_name == name for s in found) else "a step"
+            raise MrczError(None, f"{what} {name!r} that recipes do not have", advice=_REPLAY)
+        options = {k: v for k, v in step.items() if k not in _NO_OPTIONS and v is not None}
+        if arrays := [k for k, v in options.items() if isinstance(v, np.ndarray)]:
+            found_array = f"a step {name!r} with an array ({arrays[0]}), which recipes cannot hold"
+            raise MrczError(None, found_array, advice=_REPLAY)
+        own = OwnStep(f"{known.__module__}:{name}", options, after)
+        own.correction()
+        found.append(own)
+    return tuple(found)
 
 
 def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,24 +15,33 @@
     [output]
     codec = "zstd"
 
-Steps are done in this order, whatever the order of the tables.
+    ["my_module:Denoise"]      # a correction of one's own: see `napari_mrcz.recipe.own`
+    after = "gain"
+    strength = 0.5
+
+The first three are done in this order, whatever the order of the tables; those of one's own in the
+order of their tables, after the step that they name, the last one without.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.recipe.own import PLACES, OwnStep, is_own, load_modules, own_step_of
 from napari_mrcz.recipe.steps import GainStep, KomaStep, OutlierStep, Output, kinds_of
 from napari_mrcz.recipe.text import to_toml
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from os import PathLike
+
+    from napari_mrcz.correction.history import Replayable
 
 __all__ = ["Recipe", "step_of"]
 
@@ -64,12 +73,22 @@ class Recipe:
         The steps.
     output : Output
         How the result is saved.
+    own : tuple of OwnStep
+        Corrections that are not part of napari-mrcz.
+    modules : tuple of str
+        Modules that have these, as whoever runs the recipe names them (`load_modules`): neither
+        read from a file nor written to one.
+    again : bool
+        Whether steps that a movie has had are done again; not read from a file either.
     """
 
     outliers: OutlierStep | None = None
     gain: GainStep | None = None
     koma: KomaStep | None = None
     output: Output = field(default_factory=Output)
+    own: tuple[OwnStep, ...] = ()
+    modules: tuple[str, ...] = ()
+    again: bool = False
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Recipe:
@@ -101,17 +120,22 @@ class Recipe:
             If one of them means nothing.
         """
         steps: dict[str, Any] = {}
+        own = []
         for name, table in content.items():
-            if name not in _STEPS:
-                raise MrczError(path, f"a table [{name}]", advice=f"Known are {', '.join(_STEPS)}")
+            if name not in _STEPS and not is_own(name):
+                known = f'{", ".join(_STEPS)}, and "module:Class" of your own'
+                raise MrczError(path, f"a table [{name}]", advice=f"Known are {known}")
             if not isinstance(table, Mapping):
                 raise MrczError(path, f"{name} = {table!r}", advice=f"Write a table: [{name}]")
-            steps[name] = step_of(name, table, path)
+            if name in _STEPS:
+                steps[name] = step_of(name, table, path)
+            else:
+                own.append(own_step_of(name, table, path))
         if "gain" in steps and not steps["gain"].reference:
             advice = 'Name it: reference = "gain.mrc"'
             raise MrczError(path, "a [gain] without a reference", advice=advice)
-        recipe = cls(**steps)
-        if not (recipe.outliers or recipe.gain or recipe.koma):
+        recipe = cls(**steps, own=tuple(own))
+        if not (recipe.outliers or recipe.gain or recipe.koma or recipe.own):
             advice = "Have at least one table [outliers], [gain] or [koma]"
             raise MrczError(path, "a recipe that does nothing", advice=advice)
         # Late: what judges the values brings scipy, which takes long to import.
@@ -126,19 +150,56 @@ class Recipe:
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return its tables; keys that are left out are not in them."""
         steps = {name: getattr(self, name) for name in _STEPS}
-        return {
+        tables = {
             name: {key: value for key, value in asdict(step).items() if value is not None}
             for name, step in steps.items()
             if step is not None
         }
+        return tables | {step.name: step.table() for step in self.own}
 
     def chosen(self) -> dict[str, dict[str, Any]]:
         """Return its tables with the keys alone that differ from their defaults."""
         defaults = {name: asdict(step()) for name, step in _STEPS.items()}
+        default_of = {name: defaults.get(name, {}) for name in self.as_dict()}
         return {
-            name: {key: value for key, value in table.items() if value != defaults[name].get(key)}
+            name: {
+                key: value
+                for key, value in table.items()
+                if key not in default_of[name] or value != default_of[name][key]
+            }
             for name, table in self.as_dict().items()
         }
+
+    def with_modules(self, modules: Iterable[str]) -> Recipe:
+        """Return the recipe with the modules of its own corrections, which are imported.
+
+        Parameters
+        ----------
+        modules : iterable of str
+            Files (.py), or names of modules: see `load_modules`.
+
+        Raises
+        ------
+        MrczError
+            If one cannot be imported, or the recipe has a correction that none of them registers
+            or that does not take its options.
+        """
+        absolute = [str(Path(m).absolute()) if m.endswith(".py") else m for m in modules]
+        named = replace(self, modules=tuple(absolute))
+        for place in PLACES:
+            named.own_corrections(place)
+        return named
+
+    def own_corrections(self, place: str) -> list[Replayable]:
+        """Return the corrections of one's own after a step, one of `PLACES`, in order.
+
+        Raises
+        ------
+        MrczError
+            If a module cannot be imported, or has no such correction.
+        """
+        load_modules(self.modules)
+        return [step.correction() for step in self.own if step.after == place]
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write it as TOML with a comment for each key, all or nothing.
@@ -153,45 +214,76 @@ class Recipe:
             file.commit()
 
     def sentences(self) -> list[str]:
+        """Return what it does, one sentence per step, and how results are saved."""
+        output = self.output
+        rounded = f", rounded to {output.dtype}" if output.dtype else ""
+        codec = "zstd" if output.codec == "auto" else output.codec
+        said = [*self.steps(), f"Results are saved with {codec}, level {output.level}{rounded}."]
+        if output.keep == "counts":
+            said.append("They are kept as counts; gain and KOMA are applied when they are opened.")
+        return said
+
+    def steps(self) -> list[str]:
         """Return what it does, one sentence per step."""
-        said = []
-        if (o := self.outliers) is not None:
-            drawn = "drawn from the expected counts" if o.fill == "sample" else "the expectation"
-            known = f", and the defects of {o.defects}" if o.defects else ""
-            said.append(
-                f"Hot and dark pixels, by the {o.model} model{known}, are replaced by values "
-                f"{drawn} of their neighbours (steepness {o.order:g}, relaxation {o.relaxation:g})."
-            )
-            given = {"dark": o.dark_threshold, "hot": o.hot_threshold}
-            if sides := [f"{side} at {sigma:g} σ" for side, sigma in given.items() if sigma]:
-                said.append(f"Thresholds are not those of each fit: {', '.join(sides)}.")
-            if o.counts_per_electron is not None:
-                said.append(f"One electron adds {o.counts_per_electron:g} counts.")
-            if o.pedestal is not None:
-                said.append(f"Pixels without electrons have {o.pedestal:g} counts in each frame.")
+        said = self._own_sentences("start")
+        if self.outliers is not None:
+            said += _outlier_sentences(self.outliers)
+        said += self._own_sentences("outliers")
         if (g := self.gain) is not None:
             dark = f" after subtracting {g.dark}" if g.dark else ""
             turned = {"identity": "", "auto": ", turned as the first movie shows"}
             how = turned.get(g.orientation, f", turned by {g.orientation}")
             power = f" to the power of {g.gamma:g}" if g.gamma != 1 else ""
             said.append(f"Frames are multiplied by {g.reference}{power}{how}{dark}.")
-        if (k := self.koma) is not None:
-            kept = "; its level is added back" if k.keep_mean else ""
-            said.append(
-                f"The mean of {k.radius} stacks before and {k.radius} after is subtracted{kept}; "
-                f"stacks whose contrast exceeds {k.limit:g} robust standard deviations enter none."
-            )
-            if k.length:
-                said.append(f"Only what is finer than {k.length} pixels is subtracted.")
-            if k.even_if_worse:
-                said.append("It is subtracted even where the correlated noise R rises by it.")
-        output = self.output
-        rounded = f", rounded to {output.dtype}" if output.dtype else ""
-        codec = "zstd" if output.codec == "auto" else output.codec
-        said.append(f"Results are saved with {codec}, level {output.level}{rounded}.")
-        if output.keep == "counts":
-            said.append("They are kept as counts; gain and KOMA are applied when they are opened.")
-        return said
+        said += self._own_sentences("gain")
+        if self.koma is not None:
+            said += _koma_sentences(self.koma)
+        return said + self._own_sentences("koma")
+
+    def _own_sentences(self, place: str) -> list[str]:
+        return [
+            f"{step.name} is done"
+            + (f" ({step.summary})" if step.summary else "")
+            + (f" with {_options_text(step.options)}" if step.options else "")
+            + ("." if step.is_loaded else "; its module was not named (--with).")
+            for step in self.own
+            if step.after == place
+        ]
+
+
+def _options_text(options: Mapping[str, Any]) -> str:
+    """Return options as they are read."""
+    return ", ".join(f"{key} = {value!r}" for key, value in options.items())
+
+
+def _outlier_sentences(step: OutlierStep) -> list[str]:
+    drawn = "drawn from the expected counts" if step.fill == "sample" else "the expectation"
+    known = f", and the defects of {step.defects}" if step.defects else ""
+    said = [
+        f"Hot and dark pixels, by the {step.model} model{known}, are replaced by values {drawn} of "
+        f"their neighbours (steepness {step.order:g}, relaxation {step.relaxation:g})."
+    ]
+    given = {"dark": step.dark_threshold, "hot": step.hot_threshold}
+    if sides := [f"{side} at {sigma:g} σ" for side, sigma in given.items() if sigma]:
+        said.append(f"Thresholds are not those of each fit: {', '.join(sides)}.")
+    if step.counts_per_electron is not None:
+        said.append(f"One electron adds {step.counts_per_electron:g} counts.")
+    if step.pedestal is not None:
+        said.append(f"Pixels without electrons have {step.pedestal:g} counts in each frame.")
+    return said
+
+
+def _koma_sentences(step: KomaStep) -> list[str]:
+    kept = "; its level is added back" if step.keep_mean else ""
+    said = [
+        f"The mean of {step.radius} stacks before and {step.radius} after is subtracted{kept}; "
+        f"stacks whose contrast exceeds {step.limit:g} robust standard deviations enter none."
+    ]
+    if step.length:
+        said.append(f"Only what is finer than {step.length} pixels is subtracted.")
+    if step.even_if_worse:
+        said.append("It is subtracted even where the correlated noise R rises by it.")
+    return said
 
 
 def step_of(name: str, table: Mapping[str, Any], path: str | PathLike[str] = "recipe") -> Any:

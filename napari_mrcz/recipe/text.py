@@ -22,6 +22,10 @@ _TABLES = {
     "koma": "The mean of the stacks before and after is subtracted.",
     "output": "How results are saved.",
 }
+_OWN = (
+    'A correction of your own, after "start", "outliers", "gain" or "koma"; its module is named '
+    "on the command line (--with)."
+)
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]], steps: Mapping[str, type]) -> str:
@@ -45,6 +49,10 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]], steps: Mapping[str, type]) 
 def _lines(tables: Mapping[str, Mapping[str, Any]], steps: Mapping[str, type]) -> Iterator[str]:
     for name, table in tables.items():
         yield ""
+        if name not in steps:
+            yield from _comment(_OWN)
+            yield tomli_w.dumps({name: table}).rstrip("\n")
+            continue
         yield from _comment(_TABLES[name])
         yield f"[{name}]"
         kinds = kinds_of(steps[name])

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.batch import Outcome
-from napari_mrcz.batch.correct import Survey, corrected
+from napari_mrcz.batch.correct import Survey, corrected, without_done
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores, level_of
@@ -97,7 +97,8 @@ class Measure:
         movie, remark = _opened(self.source)
         with movie:
             noise_raw = _noise(movie, "noise as recorded", report)
-            stack, outliers = corrected(movie, self.recipe)
+            recipe, done = without_done(self.recipe, movie)
+            stack, outliers = corrected(movie, recipe)
             measured = Measured(
                 sum=summarise(stack, staged(report, "summing")),
                 noise_raw=noise_raw,
@@ -109,7 +110,7 @@ class Measure:
                 ),
                 counts_per_electron=self._counts_per_electron(movie, outliers),
                 remark=remark,
-                warnings=() if outliers is None else outliers.warnings,
+                warnings=(*done, *(() if outliers is None else outliers.warnings)),
             )
         notes = [f"noise {noise_raw:.3g} -> {measured.noise_corrected:.3g}"]
         if outliers is not None:

@@ -214,8 +214,8 @@ def _row(movie: MovieRow, name: str) -> str:
 
 
 def _method(findings: Findings) -> str:
-    # Movies are measured before KOMA; the last sentence says how results would be saved.
-    sentences = replace(findings.recipe, koma=None).sentences()[:-1]
+    # Movies are measured before KOMA.
+    sentences = replace(findings.recipe, koma=None).steps()
     done = "".join(f"<li>{_escaped(sentence)}</li>" for sentence in sentences)
     per = findings.counts_per_electron
     return (
