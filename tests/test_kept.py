@@ -25,6 +25,7 @@ from napari_mrcz.inspection import step_entries
 from napari_mrcz.recipe import GainStep, OutlierStep, Output, Recipe
 from napari_mrcz.simulation import Camera, simulate_movie
 from napari_mrcz.stack.kept import NOTE
+from napari_mrcz.stack.packing import packed_mean, packed_nbytes, unpacked
 
 SHAPE = (12, 96, 112)
 
@@ -458,3 +459,29 @@ def test_sizes_are_told_before_anything_is_written(napari_mrcz, session, results
     with nm.open(tmp_path / "movie.mrcz") as half:
         assert half.dtype == np.float16
     assert napari_mrcz(*command, "--keep", "counts", "--dtype", "float16").status == 2
+
+
+@pytest.mark.parametrize("kind", ["counts", "with a dark", "of other numbers"])
+def test_a_mean_of_counts_is_packed_small_and_to_the_last_bit(tmp_path, kind):
+    """KOMA's average: the counts of 24 stacks of 50 frames, times the gain."""
+    rng = np.random.default_rng(3)
+    shape, frames = (96, 128), 1200
+    reference = rng.normal(1, 0.03, shape).astype(np.float32)
+    reference[3, 5:8] = 0, np.nan, -1
+    dark = rng.normal(0, 0.5, shape).astype(np.float32) if kind == "with a dark" else None
+    normalisation = nm.GainNormalization(reference, -1 if dark is None else 1, dark)
+    gain = normalisation.describe()
+    counts = rng.poisson(frames, shape) / frames - (0 if dark is None else dark.astype(float))
+    mean = counts * normalisation.factor
+    if kind == "of other numbers":
+        mean += rng.normal(0, 1e-3, shape)
+    mean = mean.astype(np.float32)
+    mean[7, 7] = np.nan
+    made = packed_mean(mean, gain)
+    assert unpacked(made, tmp_path, gain).tobytes() == mean.tobytes()
+    if kind != "of other numbers":
+        # The entropy of a Poisson distribution is 1/2 log2(2 pi e lambda).
+        bound = np.log2(2 * np.pi * np.e * frames) / 2 / 8
+        assert packed_nbytes(made) < 1.35 * bound * mean.size
+        with pytest.raises(nm.MrczError, match="damaged"):
+            unpacked(made, tmp_path, gain | {"reference": reference[::-1]})

@@ -202,7 +202,10 @@ class Correct(Making):
         with open_stack(self.source) as movie:
             stack, _ = corrected(movie, replace(self.recipe, outliers=None))
             if koma is not None:
-                stack = stack.apply(_stand_in(stack, koma.radius))
+                gain = (
+                    None if self.recipe.gain is None else _gain(self.recipe.gain, movie.shape[1:])
+                )
+                stack = stack.apply(_stand_in(movie, koma.radius, gain))
             codec = "zstd" if output.codec == "auto" else output.codec
             return estimated_sizes(stack, Encoding(codec, output.level, output.filter))
 
@@ -420,12 +423,13 @@ def _with_own(movie: Stack, recipe: Recipe, place: str) -> Stack:
     return movie
 
 
-def _stand_in(stack: Stack, radius: int) -> KomaNormalization:
+def _stand_in(movie: Stack, radius: int, gain: GainNormalization | None) -> KomaNormalization:
     """Return a normalisation whose average is as noisy as that of a session."""
-    frame = stack[0].astype(np.float64)
-    level = max(float(np.nanmean(frame)), 0.0)
-    noise = np.sqrt(level / (2 * radius * len(stack)))
-    average = np.random.default_rng(0).normal(level, noise, frame.shape)
+    frames = 2 * radius * len(movie)
+    mean = float(np.nanmean(movie[len(movie) // 2], dtype=np.float64))
+    level = max(mean, 0.0) if np.isfinite(mean) else 0.0
+    counts = np.random.default_rng(0).poisson(min(level * frames, 1e9), movie.shape[1:])
+    average = counts / frames * (1 if gain is None else gain.factor)
     return KomaNormalization(average.astype(np.float32), level)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ from napari_mrcz.stack.kept import (
     digest,
     image_of,
     is_kept,
-    packed,
 )  # fmt: skip
+from napari_mrcz.stack.packing import is_packed, packed, packed_mean, packed_nbytes
 from napari_mrcz.stack.sources import CorrectedSource, Correction, FrameSource, uncached
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.texts import size_text
@@ -89,12 +89,9 @@ def estimated_sizes(stack: Stack, encoding: Encoding) -> dict[str, int]:
             sizes["float16"] = nbytes(stack, "float16")
     counts = counts_beneath(stack)
     if counts is not None:
-        arrays = [item for step in stack.history[len(counts.history) :] for item in step.items()]
-        sizes["counts"] = nbytes(counts) + sum(
-            len(packed(value)["data"])
-            for key, value in arrays
-            if isinstance(value, np.ndarray) and key not in REFERENCES
-        )
+        steps = Keeping(path, stack).pending
+        arrays = [value for step in steps for value in step.values() if is_packed(value)]
+        sizes["counts"] = nbytes(counts) + sum(map(packed_nbytes, arrays))
     return sizes
 
 
@@ -122,6 +119,8 @@ class Keeping:
     ----------
     counts : Stack
         What is written.
+    pending : list of dict
+        The steps that the footer holds.
 
     Raises
     ------
@@ -140,9 +139,8 @@ class Keeping:
             )
             raise MrczError(path, found, advice=advice)
         history = stack.history
-        self._pending = history[len(history) - depth :]
         self._references: dict[str, Array] = {}
-        self._steps = [self._without_arrays(step) for step in self._pending]
+        self.pending = self._without_arrays(history[len(history) - depth :])
         self._reader = source if isinstance(source, FrameReader) else None
         self._collected: _Collected | None = None
         if self._reader is None or not is_kept(self._reader.footer.other):
@@ -152,7 +150,7 @@ class Keeping:
             advice = "Open the movie without counts=True and write that"
             raise MrczError(path, "counts without the gain that belongs to them", advice=advice)
         metadata = dict(stack.description.metadata)
-        if self._steps:
+        if self.pending:
             metadata[NOTE] = self._note()
         self.counts = Stack(source, stack.description, stack.header, **stack._caching).described(
             history=history[: len(history) - depth], metadata=metadata
@@ -174,7 +172,7 @@ class Keeping:
                 write(file, image, overwrite=True)
         places = {
             kind: step[key]
-            for step in self._steps
+            for step in self.pending
             for key, kind in REFERENCES.items()
             if isinstance(step.get(key), Mapping)
         }
@@ -182,24 +180,27 @@ class Keeping:
             original = {**self._collected.original(), **_file_of(self._reader)}
         else:
             original = dict(self._reader.footer.other.get(ORIGINAL, {}))  # type: ignore[union-attr]
-        return {PENDING: self._steps, **places, ORIGINAL: original}
+        return {PENDING: self.pending, **places, ORIGINAL: original}
 
-    def _without_arrays(self, step: Map) -> dict[str, Any]:
-        """Return a step with references by name, and other large arrays packed."""
-        kept: dict[str, Any] = {}
-        for key, value in step.items():
-            if not isinstance(value, np.ndarray) or value.nbytes <= _LARGEST_PLAIN:
-                kept[key] = value
-            if isinstance(value, np.ndarray) and key in REFERENCES:
-                name, xxh3 = _reference_name(key, value)
-                self._references[name] = value
-                kept[key] = {"path": name, "xxh3": xxh3}
-            elif key not in kept:
-                kept[key] = packed(value)
-        return kept
+    def _without_arrays(self, steps: Sequence[Map]) -> list[dict[str, Any]]:
+        """Return steps with references by name, and other large arrays packed."""
+        made = []
+        gain = None
+        for step in steps:
+            kept: dict[str, Any] = {}
+            for key, value in step.items():
+                if isinstance(value, np.ndarray) and key in REFERENCES:
+                    name, xxh3 = _reference_name(key, value)
+                    self._references[name] = value
+                    kept[key] = {"path": name, "xxh3": xxh3}
+                else:
+                    kept[key] = _small(key, value, gain)
+            made.append(kept)
+            gain = step if step["name"] == GAIN else gain
+        return made
 
     def _note(self) -> dict[str, Any]:
-        names = " and ".join("gain" if s["name"] == GAIN else "KOMA" for s in self._steps)
+        names = " and ".join("gain" if s["name"] == GAIN else "KOMA" for s in self.pending)
         said = (
             f"These pixels are counts: {names} is NOT applied to them. napari_mrcz.open applies "
             "what is in the footer; napari-mrcz decompress writes normalised frames."
@@ -276,6 +277,13 @@ class _Collected:
         if self._pixels is not None:
             known["values"] = packed(self._values)
         return known
+
+
+def _small(key: str, value: Any, gain: Map | None) -> Any:
+    """Return a value of a step, packed if it is a large array."""
+    if not isinstance(value, np.ndarray) or value.nbytes <= _LARGEST_PLAIN:
+        return value
+    return packed_mean(value, gain) if key == "average" else packed(value)
 
 
 def _split(stack: Stack) -> tuple[FrameSource, int]:

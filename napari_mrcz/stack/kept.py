@@ -17,10 +17,8 @@ Keys of the footer:
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
-import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -34,21 +32,15 @@ import xxhash
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.chunks import (
-    CHUNK_HEADER_NBYTES,
-    check_chunk,
-    compress,
-    decompress,
-    parse_chunk_header,
-)
 from napari_mrcz.format.metadata import from_tagged, to_plain
 from napari_mrcz.format.modes import pack_four_bit
+from napari_mrcz.stack.packing import is_packed, unpacked
 from napari_mrcz.stack.sources import CorrectedSource, Correction, uncached
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_mrcz.format import Progress
 
@@ -68,7 +60,6 @@ __all__ = [
     "kept_reader",
     "opened",
     "original",
-    "packed",
     "problem_of",
     "references_of",
     "restore_file",
@@ -88,13 +79,10 @@ are 0."""
 
 _OURS = (PENDING, ORIGINAL, *REFERENCES.values())
 _REFERENCE_NAME = re.compile(r"(gain|dark)-[0-9a-f]{16}\.mrcz")
-_PACKED = "__packed__"
-_LEVEL = 6
-# What zstd expands to at most.
-_MOST_UNPACKED = 2**15
 
 Array = npt.NDArray[Any]
 Map = Mapping[str, Any]
+Rebuilt = tuple[Correction, dict[str, Any]]
 
 
 def is_kept(other: Map) -> bool:
@@ -126,18 +114,17 @@ def opened(stack: Stack, other: Map, *, counts: bool) -> Stack:
     metadata = {k: v for k, v in stack.description.metadata.items() if k != NOTE}
     history = list(stack.history)
     path = Path(stack.path or "")
-    for step in _steps(path, other):
-        correction, resolved = _rebuilt(path, step)
+    for correction, step in _corrections(path, other):
         stack = stack.apply(correction)
-        history.append(resolved)
+        history.append(step)
     return stack.described(history=tuple(history), metadata=metadata)
 
 
 def problem_of(path: Path, other: Map) -> str:
     """Return why a file that is kept as counts cannot be normalised, or nothing."""
     try:
-        for step in _steps(path, other):
-            _rebuilt(path, step)
+        for _ in _corrections(path, other):
+            pass
     except NotEnoughMemory:
         raise
     except MrczError as error:
@@ -225,7 +212,7 @@ def original(movie: Stack | str | os.PathLike[str]) -> Stack:
     values = known.get("values")
     if values is not None:
         step = history[-1] if history else {}
-        restoring = _Restoring.of(reader, step, _unpacked(values, reader.path), known)
+        restoring = _Restoring.of(reader, step, unpacked(values, reader.path), known)
         history = history[:-1]
     else:
         restoring = _Restoring(reader.path, known)
@@ -277,7 +264,7 @@ def restore_file(
     if not known:
         return ""
     raw = original(movie)
-    around = _unpacked(known["around"], Path(raw.path or "")).tobytes()
+    around = unpacked(known["around"], Path(raw.path or "")).tobytes()
     dtype = np.dtype(known["stored"])
     encoding = None if known["encoding"] is None else Encoding(**known["encoding"])
 
@@ -390,33 +377,36 @@ def _steps(path: Path, other: Map) -> list[Map]:
     return steps
 
 
-def _rebuilt(path: Path, step: Map) -> tuple[Correction, dict[str, Any]]:
-    """Return a correction that waits, and its description with all arrays."""
-    files = {key: value for key, value in step.items() if key in REFERENCES and value}
-    stamps = tuple(_stamp(path, place) for place in files.values())
-    if step.get("name") == GAIN and files:
-        # The same for all movies of a session.
-        return _rebuilt_once(path.parent, msgpack.packb(to_plain(step)), stamps)
-    return _rebuilt_from(path, step)
+def _corrections(path: Path, other: Map) -> Iterator[Rebuilt]:
+    """Yield the corrections that wait, in order, each with its description with all arrays."""
+    gain = None
+    for step in _steps(path, other):
+        files = [value for key, value in step.items() if key in REFERENCES and value]
+        stamps = tuple(_stamp(path, place) for place in files)
+        if step.get("name") == GAIN and files:
+            # The same for all movies of a session.
+            found = _rebuilt_once(path.parent, msgpack.packb(to_plain(step)), stamps)
+            gain = found[1]
+        else:
+            found = _rebuilt(path, step, gain)
+        yield found
 
 
 @lru_cache(maxsize=1)
-def _rebuilt_once(
-    folder: Path, step: bytes, stamps: tuple[Any, ...]
-) -> tuple[Correction, dict[str, Any]]:
-    unpacked = msgpack.unpackb(step, strict_map_key=False, object_hook=from_tagged)
-    return _rebuilt_from(folder / "movie", unpacked)
+def _rebuilt_once(folder: Path, step: bytes, stamps: tuple[Any, ...]) -> Rebuilt:
+    content = msgpack.unpackb(step, strict_map_key=False, object_hook=from_tagged)
+    return _rebuilt(folder / "movie", content, None)
 
 
-def _rebuilt_from(path: Path, step: Map) -> tuple[Correction, dict[str, Any]]:
+def _rebuilt(path: Path, step: Map, gain: Map | None) -> Rebuilt:
     from napari_mrcz.correction.history import rebuild
 
     resolved: dict[str, Any] = {}
     for key, value in step.items():
         if key in REFERENCES and isinstance(value, Mapping) and "path" in value:
             value = _read_reference(path, value)
-        elif isinstance(value, Mapping) and _PACKED in value:
-            value = _unpacked(value, path)
+        elif is_packed(value):
+            value = unpacked(value, path, gain)
         resolved[key] = value
     try:
         return rebuild(resolved), resolved
@@ -476,42 +466,3 @@ def digest(frame: Array) -> int:
     little = frame.dtype.newbyteorder("<")
     pixels = np.ascontiguousarray(frame.astype(little, copy=False))
     return xxhash.xxh3_64_intdigest(pixels.reshape(-1).view(np.uint8).data)
-
-
-def packed(array: Array) -> dict[str, Any]:
-    """Return an array as a map of its type, shape and a blosc chunk."""
-    array = np.ascontiguousarray(array)
-    data = b""
-    if array.size:
-        wide = "shuffle" if array.itemsize > 1 else "none"
-        # As one block: several would come in the order in which blosc's threads are done.
-        data = compress(array, "zstd", _LEVEL, wide, array.nbytes)
-    return {_PACKED: array.dtype.newbyteorder("<").str, "shape": list(array.shape), "data": data}
-
-
-def _unpacked(packed: Any, path: Path) -> Array:
-    """Undo `_packed`.
-
-    Raises
-    ------
-    MrczError
-        If it is damaged.
-    """
-    try:
-        shape, dtype, data = packed["shape"], np.dtype(packed[_PACKED]), memoryview(packed["data"])
-        nbytes = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "iuf" or min(shape, default=0) < 0 or (not nbytes) != (not data):
-            raise ValueError("it is none")
-        out = np.empty(shape if nbytes <= _MOST_UNPACKED * len(data) else 0, dtype)
-        if nbytes:
-            header = parse_chunk_header(bytes(data[:CHUNK_HEADER_NBYTES]))
-            where: dict[str, Any] = {"path": path, "frame": 0, "offset": 0}
-            check_chunk(header, out.nbytes, len(data), **where)
-            decompress(data, out, **where)
-    except NotEnoughMemory:
-        raise
-    except (KeyError, TypeError, ValueError, struct.error) as error:
-        found = f"an array in its footer is damaged ({getattr(error, 'found', error)})"
-        raise MrczError(path, found) from error
-    out.flags.writeable = False
-    return out
