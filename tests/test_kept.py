@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import napari_mrcz as nm
 from napari_mrcz.batch import Recode, Repack
 from napari_mrcz.batch.correct import Correct, correct_all
+from napari_mrcz.correction import Pedestal
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.outliers.fill import Replacement
@@ -485,3 +486,15 @@ def test_a_mean_of_counts_is_packed_small_and_to_the_last_bit(tmp_path, kind):
         assert packed_nbytes(made) < 1.35 * bound * mean.size
         with pytest.raises(nm.MrczError, match="damaged"):
             unpacked(made, tmp_path, gain | {"reference": reference[::-1]})
+
+
+def test_a_raw_movie_that_cannot_be_restored_is_told(tmp_path):
+    """After another correction than the outlier filter."""
+    raw = np.random.default_rng(0).poisson(1, (4, 64, 64)).astype(np.uint8)
+    stack = nm.Stack.from_array(raw).apply(Pedestal(3))
+    gain = nm.GainNormalization(np.full((64, 64), 1.5))
+    with pytest.warns(nm.MrczWarning, match="cannot be restored .* Pedestal"):
+        nm.write(tmp_path / "a.mrcz", stack.apply(gain), keep="counts")
+    assert same_bits(nm.read(tmp_path / "a.mrcz"), stack.apply(gain))
+    with pytest.raises(nm.MrczError, match="raw values"):
+        nm.original(tmp_path / "a.mrcz")

@@ -198,14 +198,14 @@ class Correct(Making):
         From excerpts of three frames that have the gain; nothing is fitted for it. Before the
         session is summed KOMA's average is not known, and one that is as noisy stands for it.
         """
-        output, koma = self.recipe.output, self.recipe.koma
+        output = self.recipe.output
         with open_stack(self.source) as movie:
-            stack, _ = corrected(movie, replace(self.recipe, outliers=None))
-            if koma is not None:
-                gain = (
-                    None if self.recipe.gain is None else _gain(self.recipe.gain, movie.shape[1:])
-                )
-                stack = stack.apply(_stand_in(movie, koma.radius, gain))
+            recipe, _ = without_done(self.recipe, movie)
+            stack, _ = corrected(movie, replace(recipe, outliers=None))
+            if recipe.koma is not None:
+                gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
+                stack = stack.apply(_stand_in(movie, recipe.koma.radius, gain))
+                stack = _with_own(stack, recipe, "koma")
             codec = "zstd" if output.codec == "auto" else output.codec
             return estimated_sizes(stack, Encoding(codec, output.level, output.filter))
 

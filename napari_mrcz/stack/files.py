@@ -206,7 +206,11 @@ def _keeping(path: Path, frames: Any, *, compressed: bool, dtype: npt.DTypeLike 
     if dtype is not None:
         found = f"counts keep their pixel type; they are not saved as {np.dtype(dtype)}"
         raise MrczError(path, found, advice='Choose either dtype or keep="counts"')
-    return Keeping(path, stack)
+    keeping = Keeping(path, stack)
+    if keeping.lost:
+        said = f"the raw movie cannot be restored from it, as it has had {keeping.lost}"
+        warn(f"{path}: {said}")
+    return keeping
 
 
 def _frames_of(

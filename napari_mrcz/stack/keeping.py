@@ -134,8 +134,8 @@ class Keeping:
         if source.dtype.kind not in "iu":
             found = f"frames of {source.dtype} cannot be kept as counts"
             advice = (
-                "Integers are needed beneath gain and KOMA: raw counts, whose outlier pixels are "
-                'replaced with fill = "sample"'
+                "Integers are needed beneath gain and KOMA, and no other step after these: raw "
+                'counts, whose outlier pixels are replaced with fill = "sample"'
             )
             raise MrczError(path, found, advice=advice)
         history = stack.history
@@ -155,6 +155,11 @@ class Keeping:
         self.counts = Stack(source, stack.description, stack.header, **stack._caching).described(
             history=history[: len(history) - depth], metadata=metadata
         )
+
+    @property
+    def lost(self) -> str:
+        """Name of the correction after which the raw movie cannot be restored; empty if it can."""
+        return "" if self._collected is None else self._collected.lost
 
     def footer(self) -> dict[str, Any]:
         """Return the footer's further keys when all frames are written; writes the references.
@@ -176,9 +181,10 @@ class Keeping:
             for key, kind in REFERENCES.items()
             if isinstance(step.get(key), Mapping)
         }
-        if self._collected is not None:
+        original: dict[str, Any] = {}
+        if self._collected is not None and not self.lost:
             original = {**self._collected.original(), **_file_of(self._reader)}
-        else:
+        elif self._collected is None:
             original = dict(self._reader.footer.other.get(ORIGINAL, {}))  # type: ignore[union-attr]
         return {PENDING: self.pending, **places, ORIGINAL: original}
 
@@ -209,7 +215,10 @@ class Keeping:
 
 
 class _Collected:
-    """The counts as a source of frames, which notes on the way what restores the raw ones."""
+    """The counts as a source of frames, which notes on the way what restores the raw ones.
+
+    `lost` is the correction before the outlier filter after which these cannot be restored.
+    """
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
@@ -217,6 +226,8 @@ class _Collected:
         self._raw = source
         if isinstance(source, CorrectedSource) and _name(source.correction) == _OUTLIERS:
             self._correction, self._raw = source.correction, uncached(source.before)
+        inner = self._raw
+        self.lost = _name(inner.correction) if isinstance(inner, CorrectedSource) else ""
         n = source.shape[0]
         self._digests = np.zeros(n, "<u8")
         self._pixels: Array | None = None
