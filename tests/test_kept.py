@@ -373,6 +373,13 @@ def test_it_stays_what_it_is_when_it_is_copied(kept, results, session, tmp_path)
         assert target.stat().st_size < values.nbytes / 8
 
 
+def test_converted_to_a_pixel_type_it_is_normalised(napari_mrcz, kept, results, tmp_path):
+    ran = napari_mrcz("convert", kept, "-o", tmp_path / "out", "--dtype", "float32")
+    assert ran.status == 0, ran.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["movie.mrcz"]
+    assert same_bits(nm.read(tmp_path / "out" / "movie.mrcz"), nm.read(results[1] / "movie.mrcz"))
+
+
 def test_what_is_made_of_it_is_not_normalised_twice(kept, results, tmp_path):
     values = nm.read(results[1] / "movie.mrcz")
     with nm.open(kept) as movie, nm.open(kept, counts=True) as counts:

@@ -139,12 +139,21 @@ def convert(
         options.Filter | None,
         typer.Option("--filter", help='"auto" tries on three frames; "auto" without it.'),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixel type, such as float16; movies kept as counts are normalised for it.",
+            callback=options.pixel_type,
+        ),
+    ] = None,
     *,
     how: Running,
 ) -> None:
     """Write MRCZ as MRCZ: with another codec, or with footer, index and checksums added."""
     from napari_mrcz.batch import Recode, Repack
 
+    if codec is None and dtype is not None:
+        codec = options.Codec.zstd
     if codec is None and (level or filter_):
         raise typer.BadParameter(
             "--level and --filter need --codec: without it chunks are copied as they are"
@@ -160,6 +169,7 @@ def convert(
             codec=codec.value,
             level=level or 1,
             filter=(filter_ or options.Filter.auto).value,
+            dtype=dtype,
             **how.making,
         )
         for source, target in pairs

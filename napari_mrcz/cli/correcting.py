@@ -67,10 +67,7 @@ def correct(
             help="Save corrected values, or counts with the gain in the footer (default: values)."
         ),
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="Pixel type, such as float16 (default: as corrected)."),
-    ] = None,
+    dtype: options.Dtype = None,
     with_: options.With = None,
     again: Annotated[
         bool, typer.Option("--again", help="Also do steps that a movie has had already.")

@@ -12,9 +12,9 @@ from napari_mrcz.cli.paths import path
 
 __all__ = [
     "MANIFEST_SUFFIXES", "Codec", "CodecOption", "Decimate", "DryRun", "Dtype", "Files", "Filter",
-    "FilterOption", "Folder", "Group", "Json", "Level", "Log", "Manifest", "NoFooter", "Output",
-    "Overwrite", "Quiet", "Scheduler", "SkipExisting", "Threads", "Verify", "With", "Workers",
-    "not_both",
+    "FilterOption", "Folder", "Group", "Json", "Keep", "Level", "Log", "Manifest", "NoFooter",
+    "Output", "Overwrite", "Quiet", "Scheduler", "SkipExisting", "Threads", "Verify", "With",
+    "Workers", "not_both", "pixel_type",
 ]  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def not_both(context: typer.Context, given: _Given) -> _Given:
     return given
 
 
-def _pixel_type(name: str | None) -> str | None:
+def pixel_type(name: str | None) -> str | None:
     """Refuse what is no type of pixels before anything is read."""
     if name is not None:
         import numpy as np
@@ -107,7 +107,7 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         help="Pixel type, such as int16; values are rounded, and refused if too large.",
-        callback=_pixel_type,
+        callback=pixel_type,
     ),
 ]
 Group = Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of EER.")]

@@ -227,17 +227,17 @@ def _open_mrc(file: RandomAccessFile, counts: bool, read_ahead: bool, cache_nbyt
     other = reader.footer.other
     kept = is_kept(other)
     header = reader.header
-    if kept:
-        header = replace(header, notes=(*header.notes, summary_of(other, reader.dtype)))
     caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
-    stack = Stack(reader, reader.description, header, **caching)
     try:
+        if kept:
+            header = replace(header, notes=(*header.notes, summary_of(other, reader.dtype)))
+        stack = Stack(reader, reader.description, header, **caching)
         if kept:
             return opened(stack, other, counts=counts)
         if counts:
             raise _not_kept(file.path)
     except BaseException:
-        stack.close()
+        reader.close()
         raise
     if NOTE in reader.metadata:
         said = "these are counts, to which gain and KOMA are NOT applied: the footer that had them"
