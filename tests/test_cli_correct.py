@@ -520,3 +520,41 @@ def test_arithmetic_that_fails_concerns_one_file():
 
     (outcome,) = run_all([Overflowing()])
     assert outcome.error == "a.mrcz: math range error"
+
+
+def test_stacks_that_koma_would_make_worse_are_written_without_it(napari_mrcz, tmp_path):
+    """It is printed, counted, and in the history; the recipe can have it all the same."""
+    rng = np.random.default_rng(5)
+    folder = tmp_path / "movies"
+    folder.mkdir()
+    for i in range(5):
+        nm.write(folder / f"{i}.mrc", rng.poisson(1.5, (12, 48, 56)).astype(np.uint8))
+    written = {}
+    for forced in (False, True):
+        recipe = tmp_path / f"{forced}.toml"
+        Recipe(koma=KomaStep(radius=2, limit=1e6, even_if_worse=forced)).save(recipe)
+        ran = napari_mrcz("correct", folder, "-r", recipe, "-o", tmp_path / f"out-{forced}")
+        assert ran.status == 0, ran.err
+        assert ran.err.count("warning: ") == 5
+        assert "5 with warnings" in ran.err
+        written[forced] = [nm.open(path) for path in sorted((tmp_path / f"out-{forced}").iterdir())]
+    for i, (left, subtracted) in enumerate(zip(*written.values(), strict=True)):
+        raw = nm.read(folder / f"{i}.mrc")
+        np.testing.assert_array_equal(left, raw, strict=True)
+        assert left.history[-1]["warnings"] and subtracted.history[-1]["warnings"]
+        before, after = (nm.correlated_noise(stack) for stack in (left, subtracted))
+        assert subtracted.history[-1]["noise"] == pytest.approx([before, after], abs=1e-3)
+        assert before < after
+        left.close()
+        subtracted.close()
+
+
+def test_the_recipe_of_a_history_has_all_of_koma(session, tmp_path):
+    """So that the same movies give the same files again."""
+    step = KomaStep(2, keep_mean=False, limit=7.5, length=9, even_if_worse=True)
+    recipe = Recipe(koma=step)
+    movies, results = paths(session, tmp_path)
+    assert all(outcome.ok for outcome in correct_all(movies, results, recipe, order=NAMES))
+    with nm.open(results[3]) as stack:
+        assert save_recipe_of(stack.history, tmp_path / "again.toml").koma == step
+    assert Recipe.load(tmp_path / "again.toml").koma == step

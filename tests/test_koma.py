@@ -207,11 +207,11 @@ def test_no_ghost_of_the_specimen_is_subtracted():
     session = simulate_session(
         N_STACKS, 10, camera=Camera.ideal((256, 256)), dose=4.0, hot=(0, 0), seed=4
     )
-    specimens = np.array([movie.rate.ravel() for movie in session.iter_movies()])
-    specimens -= specimens.mean(axis=1, keepdims=True)
+    rates = np.array([movie.rate for movie in session.iter_movies()], np.float32)
+    specimens = rates.reshape(N_STACKS, -1)
+    specimens = specimens - specimens.mean(axis=1, keepdims=True)
     specimens /= specimens.std(axis=1, keepdims=True)
     rng = np.random.default_rng(4)
-    rates = [movie.rate for movie in session.iter_movies()]
     means = [rng.poisson(rate * 10) / 10 for rate in rates]
 
     def correlations(average):

@@ -33,6 +33,7 @@ __all__ = [
     "normalisation",
     "repeated_text",
     "thumbnail",
+    "too_few",
 ]
 
 Image = npt.NDArray[np.float64]
@@ -297,6 +298,8 @@ def normalisation(
         step=step,
     )
     warnings = list(doubts)
+    if len(neighbours) < 2 * options.radius and made.applied:
+        warnings.append(too_few(len(neighbours), options.radius))
     if step and made.applied:
         warnings.append(repeated_text(step))
     if not made.helps:
@@ -330,6 +333,11 @@ def _worse(noise: tuple[float, float] | None, n_neighbours: int, *, applied: boo
         "is noisier than what the frames have in common. More stacks or a wider radius bring less "
         "noise (even_if_worse applies it all the same)"
     )
+
+
+def too_few(n_others: int, radius: int) -> str:
+    """Return a warning that a stack has fewer others to be averaged than a radius takes."""
+    return f"KOMA with {n_others} of the {2 * radius} other stacks that a radius of {radius} takes"
 
 
 def repeated_text(step: float) -> str:

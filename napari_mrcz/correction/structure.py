@@ -15,7 +15,7 @@ Image: TypeAlias = npt.NDArray[np.float64]
 # Steps between cells of an average: how large they are, in parts of the mean and in robust standard
 # deviations, and over what part of the image's side they reach. Of pattern and noise alone few are
 # beyond 5 deviations.
-_LEAST_STEP, _BEYOND, _REACH = 0.05, 7.0, 0.75
+_LEAST_STEP, _BEYOND, _REACH = 0.05, 6.0, 0.7
 _FEWEST = 4
 _CELLS, _CELLS_ACROSS = (8, 32), 16
 # Pixels that tell the range of all, and the percentiles that do.

@@ -24,6 +24,7 @@ from napari_mrcz.correction.koma import (
     noise_by_radius,
     normalisation,
     repeated_text,
+    too_few,
 )
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, RollingAverage
 from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.summaries import Summary
 
-__all__ = ["KeptOut", "Koma", "doubt_of_contrasts", "kept_out", "mean_noise", "too_few"]
+__all__ = ["KeptOut", "Koma", "doubt_of_contrasts", "kept_out", "mean_noise"]
 
 _LIMIT = KomaOptions().limit
 # Share of the stacks that makes most of them.
@@ -180,9 +181,6 @@ class Koma:
             near = rolling.neighbours(index)
             average = rolling.at(index)
             summary = self._session.summary(index)
-            doubts = [*self._doubts]
-            if len(near) < 2 * self._options.radius:
-                doubts.append(too_few(len(near), self._options.radius))
             made = normalisation(
                 average,
                 self._session.total(index),
@@ -192,7 +190,7 @@ class Koma:
                 index=index,
                 neighbours=[self._session.name(j) for j in near],
                 order=self._session.order,
-                doubts=doubts,
+                doubts=self._doubts,
             )
             self._found[index] = replace(made, average=np.zeros((1, 1), np.float32))
         return made
@@ -503,8 +501,3 @@ def _worse(stacks: Sequence[KomaNormalization], n_stacks: int) -> str:
         f"KOMA would raise {of}: they stay as they are. More stacks or a wider radius bring less "
         "noise (even_if_worse applies it all the same)"
     )
-
-
-def too_few(n_others: int, radius: int) -> str:
-    """Return that a stack has fewer others to be averaged than a radius takes."""
-    return f"KOMA with {n_others} of the {2 * radius} other stacks that a radius of {radius} takes"

@@ -28,7 +28,7 @@ from napari_mrcz.correction.koma import KomaOptions, normalisation
 from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.recipe import KomaStep
-from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, too_few
+from napari_mrcz.session.koma import doubt_of_contrasts, kept_out
 from napari_mrcz.session.order import ARRIVED, by_acquisition
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.suffixes import without_packing
@@ -203,7 +203,6 @@ class Corrections:
         surveyed = self._surveyed(movie)
         averaged = (usable[i].summed for i in members)
         doubt = doubt_of_contrasts(found for found in averaged if found is not None)
-        few = too_few(len(near), options.radius) if len(near) < 2 * options.radius else ""
         correction = normalisation(
             average,
             surveyed.sum.total,
@@ -213,7 +212,7 @@ class Corrections:
             index=index,
             neighbours=[usable[i].target for i in near],
             order=self.order,
-            doubts=[said for said in (doubt, few) if said],
+            doubts=[doubt] if doubt else [],
         )
         outcome = self._correct(movie, report, surveyed.outliers, correction)
         notes = [f"in no average: {why}"] if why else []
