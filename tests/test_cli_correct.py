@@ -1,5 +1,6 @@
 """``correct`` and ``recipe``, as they are typed: the same files wherever it is done."""
 
+import json
 import logging
 import math
 import os
@@ -24,6 +25,7 @@ from napari_mrcz.batch import cluster, run_all
 from napari_mrcz.batch.correct import Correct, correct_all
 from napari_mrcz.batch.correct import corrected as corrected_by
 from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.format import FrameReader
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.recipe.history import save_recipe_of
 from napari_mrcz.session.order import NAMES
@@ -226,6 +228,49 @@ def test_the_reference_is_turned_as_the_first_movie_shows(napari_mrcz, tmp_path)
     assert contents(tmp_path / "some") == contents(tmp_path / "out")
 
 
+def test_a_reference_that_does_not_help_is_left_out(napari_mrcz, tmp_path):
+    """Of movies that are normalised already, in a session of others too; alone it is an error."""
+    rng = np.random.default_rng(3)
+    gain = np.exp(0.05 * rng.standard_normal((96, 128))).astype(np.float32)
+    raw = rng.poisson(1 / gain, (12, 96, 128)).astype(np.uint8)
+    nm.write(tmp_path / "done.mrcz", raw * gain)
+    nm.write(tmp_path / "raw.mrcz", raw)
+    nm.write(tmp_path / "gain.mrc", gain)
+    alone = '[gain]\nreference = "gain.mrc"\norientation = "auto"\n'
+    (tmp_path / "r.toml").write_text(alone + "[outliers]\n")
+    (tmp_path / "alone.toml").write_text(alone)
+    done, recipe = tmp_path / "done.mrcz", tmp_path / "r.toml"
+    ran = napari_mrcz("correct", done, "-r", recipe, "-o", tmp_path / "out", "--json")
+    assert ran.status == 0, ran.err
+    (warning,) = json.loads(ran.out)["warnings"]
+    assert "not applied" in warning
+    with nm.open(tmp_path / "out" / "done.mrcz") as result:
+        assert [step["name"] for step in result.history] == ["OutlierFilter"]
+        assert nm.correlated_noise(result) <= nm.correlated_noise(raw * gain) + 1e-4
+    with FrameReader(tmp_path / "out" / "done.mrcz") as reader:
+        assert reader.footer.other["source"]["warnings"] == [warning]
+    ran = napari_mrcz("correct", done, "-r", tmp_path / "alone.toml", "-o", tmp_path / "none")
+    assert ran.status == 1
+    assert "does not help" in ran.err
+    assert not (tmp_path / "none" / "done.mrcz").exists()
+    # One that does not help the first movie may help the next.
+    both = (done, tmp_path / "raw.mrcz")
+    ran = napari_mrcz("correct", *both, "-r", recipe, "-o", tmp_path / "both")
+    assert ran.status == 0, ran.err
+    assert "the reference lies: identity" in ran.err
+    assert "1 with warnings" in ran.err
+    for name, steps in (("done", 1), ("raw", 2)):
+        with nm.open(tmp_path / "both" / f"{name}.mrcz") as result:
+            assert len(result.history) == steps
+    # Who names the orientation gets it, and is warned.
+    recipe.write_text(recipe.read_text().replace('"auto"', '"identity"'))
+    ran = napari_mrcz("correct", done, "-r", recipe, "-o", tmp_path / "named")
+    assert ran.status == 0
+    assert "warning: " in ran.err and "does not fit this movie" in ran.err
+    with nm.open(tmp_path / "named" / "done.mrcz") as result:
+        assert "does not fit" in result.history[-1]["warnings"][0]
+
+
 def test_a_reference_that_fits_in_no_orientation_is_named(napari_mrcz, session, tmp_path):
     gain = tmp_path / "gain.mrc"
     nm.write(gain, np.ones((50, 60), np.float32))
@@ -359,7 +404,7 @@ def test_a_side_that_was_switched_off_stays_off(session, tmp_path):
     with nm.open(session / "movie_01.mrcz") as stack:
         fitted = nm.OutlierFilter.fit(stack).with_thresholds(dark=-np.inf)
         save_recipe_of(stack.apply(fitted).history, tmp_path / "r.toml")
-        _, outliers = corrected_by(stack, Recipe.load(tmp_path / "r.toml"))
+        _, outliers, _ = corrected_by(stack, Recipe.load(tmp_path / "r.toml"))
     assert outliers.n_dark == 0
     assert outliers.n_hot == fitted.n_hot
 

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
+from napari_mrcz.batch.correct import corrected as corrected_by
 from napari_mrcz.cli.progress import say_error
-from napari_mrcz.correction import ORIENTATIONS
+from napari_mrcz.correction import ORIENTATIONS, GainNormalization
 from napari_mrcz.format.chunks import CODECS, FILTERS
 from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Output, Recipe
+from napari_mrcz.recipe.history import save_recipe_of
 from napari_mrcz.recipe.recipe import _STEPS
 from napari_mrcz.recipe.steps import notes_of
 from napari_mrcz.recipe.text import to_toml
@@ -105,7 +107,7 @@ def movies(tmp_path):
     gain = rng.uniform(0.8, 1.25, (64, 48)).astype(np.float32)
     gain[3, 4] = 0
     nm.write(tmp_path / "gain.mrc", gain)
-    nm.write(tmp_path / "dark.mrc", np.full((64, 48), 0.125, np.float32))
+    nm.write(tmp_path / "dark.mrc", rng.random((48, 64), np.float32))
     (tmp_path / "defects.txt").write_text("20 0 1 48\n30 30 6 6\n")
     return tmp_path / "in"
 
@@ -194,3 +196,16 @@ def test_a_script_s_file_tells_how_it_was_saved(napari_mrcz, tmp_path, saved):
     made = napari_mrcz("recipe", "new", tmp_path / "r.toml", "--history", tmp_path / "m.mrcz")
     assert made.status == 0, made.err
     assert Recipe.load(tmp_path / "r.toml").output == Output(**saved)
+
+
+def test_the_dark_of_an_old_history_lies_as_its_frames_did(tmp_path):
+    """There it was turned with the reference; recipes have it as the frames lie."""
+    rng = np.random.default_rng(2)
+    gain = GainNormalization(rng.uniform(0.5, 2, (24, 16)), 1, rng.random((16, 24)), "rot270")
+    movie = nm.Stack.from_array(rng.poisson(5, (3, 16, 24)).astype(np.uint8))
+    old = dict(gain.describe()) | {"dark": np.rot90(gain.dark).copy()}
+    del old["dark_lies"], old["warnings"]
+    save_recipe_of([old], tmp_path / "r.toml")
+    corrected, _, _ = corrected_by(movie, Recipe.load(tmp_path / "r.toml"))
+    for same in (nm.replay([old], movie), movie.apply(gain)):
+        np.testing.assert_array_equal(corrected, same)

@@ -94,7 +94,7 @@ def test_every_bit_comes_back(counts, gain):
 def test_gamma_dark_and_orientation_are_undone_too(counts, gamma, seed):
     rng = np.random.default_rng(seed)
     normalise = GainNormalization(
-        rng.uniform(0.5, 2, (4, 3)), gamma, rng.uniform(0, 2, (4, 3)), "rot90"
+        rng.uniform(0.5, 2, (4, 3)), gamma, rng.uniform(0, 2, (3, 4)), "rot90"
     )
     floats = np.stack([normalise(frame) for frame in counts])
     np.testing.assert_array_equal(decimate(floats, normalise), counts)

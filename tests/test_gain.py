@@ -7,7 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.correction import GainNormalization, estimate_gain, orient
+from napari_mrcz.correction import GainNormalization, estimate_gain, find_orientation, orient
+from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
+from napari_mrcz.correction.history import rebuild
+from napari_mrcz.errors import MrczWarning
 from napari_mrcz.simulation import Camera, simulate_movie, simulate_session
 
 
@@ -24,12 +27,41 @@ def test_eq_9_undoes_the_camera():
         assert other(movie.frames[0])[~normalise.defects].std() > 1.02 * flat.std()
 
 
-def test_the_dark_is_subtracted_before_and_lies_as_the_gain_does():
-    reference = np.array([[2, 4, 8]], np.float32)
-    dark = np.array([[1, 2, 3]], np.float32)
+def test_the_dark_is_subtracted_before_and_lies_as_the_frames_do():
+    reference = np.tile(np.array([2, 4, 8], np.float32), (2, 1))
+    dark = np.array([[3, 0], [2, 2], [1, 4]], np.float32)
     frame = np.array([[5, 6], [7, 8], [9, 10]], np.uint8)
-    turned = GainNormalization(np.tile(reference, (2, 1)), 1.0, np.tile(dark, (2, 1)), "rot90")
-    assert turned(frame, 0).tolist() == [[16, 24], [20, 24], [16, 18]]
+    turned = GainNormalization(reference, 1.0, dark, "rot90")
+    assert turned(frame, 0).tolist() == [[16, 48], [20, 24], [16, 12]]
+    # One of twice as many pixels takes the same dark.
+    fine = fitted_gain(reference.repeat(2, axis=0).repeat(2, axis=1), (3, 2), dark=dark,
+                       orientation="rot90")  # fmt: skip
+    np.testing.assert_array_equal(fine(frame), turned(frame))
+
+
+@pytest.mark.parametrize("orientation", ["identity", "rot90", "transverse"])
+def test_histories_of_the_first_version_replay_bit_for_bit(orientation):
+    """There the dark was turned with the reference."""
+    rng = np.random.default_rng(1)
+    reference, dark = rng.uniform(0.5, 2, (2, 5, 7)).astype(np.float32)
+    frames = rng.poisson(9, (2, *orient(reference, orientation).shape))
+    then = {
+        "name": "GainNormalization",
+        "software": "napari-mrcz 0.1",
+        "gamma": 0.9,
+        "orientation": orientation,
+        "reference": reference,
+        "reference_xxh3": GainNormalization(reference).describe()["reference_xxh3"],
+        "dark": dark,
+        "filled": False,
+    }
+    factor = np.power(orient(reference, orientation), 0.9, dtype=np.float64).astype(np.float32)
+    wanted = (frames.astype(np.float32) - orient(dark, orientation)) * factor
+    np.testing.assert_array_equal(nm.replay([then], frames), wanted)
+    again = rebuild(then).describe()
+    np.testing.assert_array_equal(nm.replay([again], frames), wanted)
+    del then["filled"]
+    np.testing.assert_array_equal(nm.replay([then], frames), wanted)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint32, np.float16, np.float64])
@@ -165,3 +197,56 @@ def test_defects_that_were_filled_before_stay_filled(tmp_path):
     assert (np.asarray(corrected)[:, ~dead].mean() - mean) / mean == pytest.approx(0, abs=0.02)
     np.testing.assert_array_equal(nm.replay(corrected.history, movie), corrected)
     assert not np.asarray(movie.apply(GainNormalization(reference)))[:, dead].any()
+
+
+def test_a_constant_reference_and_one_of_many_defects_are_doubted():
+    assert "constant" in GainNormalization(np.full((4, 4), 2.0)).warnings[0]
+    reference = np.random.default_rng(0).uniform(0.9, 1.1, (20, 20)).astype(np.float32)
+    assert GainNormalization(reference).warnings == ()
+    reference[:2] = 0
+    (said,) = GainNormalization(reference).warnings
+    assert said.startswith("10 % of the pixels have no usable gain")
+    described = GainNormalization(reference, warnings=("Mine.",)).describe()
+    assert described["warnings"] == ["Mine.", said]
+    assert rebuild(described).describe()["warnings"] == described["warnings"]
+
+
+def test_a_movie_that_is_normalised_already_is_warned_of():
+    rng = np.random.default_rng(0)
+    reference = np.exp(0.05 * rng.standard_normal((128, 160)))
+    frames = rng.poisson(1 / reference, (10, 128, 160)).astype(np.uint8)
+    gain = GainNormalization(reference, 0.9)
+    assert doubts_of_gain(frames, gain) == ()
+    assert doubts_of_gain(frames[:1, :30, :30], GainNormalization(reference[:30, :30])) == ()
+    normalised = np.stack([gain(frame) for frame in frames])
+    assert doubts_of_gain(normalised, gain)
+    assert doubts_of_gain(frames, GainNormalization(np.flipud(reference)))
+    assert doubts_of_gain(frames + 100, gain)
+    assert doubts_of_gain(frames + 100, GainNormalization(reference, 1, 0 * reference + 100)) == ()
+    stack = nm.Stack.from_array(frames).apply(gain)
+    with pytest.warns(MrczWarning, match="normalised already"):
+        twice = stack.apply(gain)
+    assert "normalised already" in twice.history[-1]["warnings"][0]
+    assert not stack.history[-1]["warnings"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_reference_is_made_of_sums_of_one_electron_per_pixel(seed):
+    rng = np.random.default_rng(seed)
+    response = np.exp(0.1 * rng.standard_normal((128, 160)))
+    response[3, 4:9] = 0
+    response /= response.mean()
+    sums = [rng.poisson(1.0 * response) for _ in range(160)]
+    gain = estimate_gain(sums[:-20])
+    np.testing.assert_array_equal(gain == 0, response == 0)
+    good = response > 0
+    assert (gain * response)[good].mean() == pytest.approx(1, abs=0.005)
+    assert (gain * response)[good].std() == pytest.approx(140**-0.5, rel=0.06)
+    found = find_orientation(sums[-20:], np.rot90(gain))
+    assert found.best.orientation == "rot270"
+    # Of few electrons it has no dead pixels by chance, and says that it is of no use.
+    with pytest.warns(MrczWarning, match="noisier"):
+        few = estimate_gain(sums[:4])
+    assert (few > 0).all()
+    assert np.mean((few * response)[good]) == pytest.approx(1 - np.exp(-4), abs=0.012)
+    assert not find_orientation(sums[-20:], few).helps

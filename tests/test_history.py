@@ -38,7 +38,7 @@ class _Shifted:
 def test_a_history_is_replayed_from_a_file_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     counts = rng.poisson(3.0, (4, 16, 24)).astype(np.uint8)
-    gain = GainNormalization(rng.uniform(0.5, 2, (24, 16)), 0.87, rng.random((24, 16)), "rot270")
+    gain = GainNormalization(rng.uniform(0.5, 2, (24, 16)), 0.87, rng.random((16, 24)), "rot270")
     average = rng.random((16, 24))
     koma = KomaNormalization(average, average.mean(), 7, ("a.mrcz", "b.mrcz"))
     stack = nm.Stack.from_array(counts).apply(_Shifted(5)).apply(gain).apply(koma)

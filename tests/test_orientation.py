@@ -24,7 +24,7 @@ def inverted(reference):
 )
 def test_every_orientation_and_reciprocal_is_found(seed):
     specimen = (VITREOUS_ICE, CARBON_EDGE, CRYSTALLINE_ICE, None)[seed % 4]
-    movie = simulate_movie(40, (256, 256), dose=0.5, specimen=specimen, seed=seed)
+    movie = simulate_movie(40, (160, 160), dose=0.5, specimen=specimen, seed=seed)
     reference = movie.camera.gain_reference
     for reciprocal in (False, True):
         for name in ORIENTATIONS:

@@ -19,7 +19,7 @@ from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.run import run_all
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import OutlierFilter, find_orientation
-from napari_mrcz.correction.gain import fitted_gain
+from napari_mrcz.correction.gain import NORMALISED, doubts_of_gain, fitted_gain, is_normalised
 from napari_mrcz.correction.history import fingerprint, rebuild
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
@@ -50,8 +50,22 @@ if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
 
 __all__ = [
-    "Correct", "Survey", "Surveyed", "correct_all", "corrected", "with_orientation", "without_done",
-]  # fmt: skip
+    "Correct",
+    "Survey",
+    "Surveyed",
+    "check_anything_left",
+    "correct_all",
+    "corrected",
+    "with_orientation",
+    "with_orientation_of",
+    "without_done",
+]
+
+# Less than two frames have nothing in common.
+_FEWEST_FRAMES = 2
+# Movies that are looked at before a reference is taken to help none.
+_TRIED = 3
+_NOTHING_LEFT = "Nothing else is to be done. Name the orientation in the recipe to apply it anyway"
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ class Survey:
         start = time.perf_counter()
         with open_stack(self.source) as movie:
             recipe, _ = without_done(self.recipe, movie)
-            stack, outliers = corrected(movie, recipe)
+            stack, outliers, _ = corrected(movie, recipe)
             found = summarise(stack, staged(report, "summing"))
             acquired = acquired_at(movie.metadata)
         described = None if outliers is None else dict(outliers.describe())
@@ -136,12 +150,16 @@ class Correct(Making):
         record = {**record, "output": asdict(output)}
         with open_stack(self.source) as movie:
             recipe, done = without_done(self.recipe, movie)
-            stack, outliers = corrected(movie, recipe, self.outliers)
+            stack, outliers, doubts = corrected(movie, recipe, self.outliers)
+            if doubts:
+                record = {**record, "warnings": list(doubts)}
             koma = self.koma if recipe.koma == self.recipe.koma else None  # it has had it
             if koma is not None:
                 stack = stack.apply(koma)
             if recipe.koma is not None:
                 stack = _with_own(stack, recipe, "koma")
+            if doubts and len(stack.history) == len(movie.history):
+                raise MrczError(self.source, doubts[-1].removesuffix("."), advice=_NOTHING_LEFT)
             write(
                 self.target,
                 stack.described(other={**stack.description.other, "source": record}),
@@ -155,7 +173,7 @@ class Correct(Making):
             )
         files.check()
         notes: list[str] = []
-        warnings = [*done]
+        warnings = [*done, *doubts]
         if outliers is not None:
             notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
             warnings += outliers.warnings
@@ -201,7 +219,7 @@ class Correct(Making):
         output = self.recipe.output
         with open_stack(self.source) as movie:
             recipe, _ = without_done(self.recipe, movie)
-            stack, _ = corrected(movie, replace(recipe, outliers=None))
+            stack, _, _ = corrected(movie, replace(recipe, outliers=None))
             if recipe.koma is not None:
                 gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
                 stack = stack.apply(_stand_in(movie, recipe.koma.radius, gain))
@@ -338,8 +356,8 @@ def _are_of_one_session(tasks: Sequence[Correct], radius: int) -> bool:
 
 def corrected(
     movie: Stack, recipe: Recipe, outliers: Mapping[str, Any] | None = None
-) -> tuple[Stack, OutlierFilter | None]:
-    """Return a movie after the steps that need no other, and the outlier filter that was used.
+) -> tuple[Stack, OutlierFilter | None, tuple[str, ...]]:
+    """Return a movie after the steps that need no other, the outlier filter and warnings.
 
     Parameters
     ----------
@@ -349,9 +367,26 @@ def corrected(
         The steps. Corrections of one's own after KOMA are done where there is no KOMA.
     outliers : dict, optional
         The filter, where it was fitted before; otherwise it is fitted now.
+
+    Returns
+    -------
+    corrected : Stack
+    used : OutlierFilter or None
+    warnings : tuple of str
+        Of the recipe and the gain; those of the filter are its own.
     """
     movie = _with_own(movie, recipe, "start")
+    doubts = list(recipe.warnings)
     gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
+    if gain is not None:
+        found = doubts_of_gain(movie, gain, movie.history)
+        if found and recipe.gain_is_optional:
+            recipe = without_gain(recipe, found[0])
+            doubts += recipe.warnings
+            gain = None
+        else:
+            gain = replace(gain, warnings=(*gain.warnings, *found))
+            doubts += gain.warnings
     used = None
     if (step := recipe.outliers) is not None:
         if outliers is not None:
@@ -382,7 +417,7 @@ def corrected(
     movie = _with_own(movie, recipe, "gain")
     if recipe.koma is None:
         movie = _with_own(movie, recipe, "koma")
-    return movie, used  # type: ignore[return-value]
+    return movie, used, tuple(dict.fromkeys(doubts))  # type: ignore[return-value]
 
 
 def without_done(recipe: Recipe, movie: Stack) -> tuple[Recipe, tuple[str, ...]]:
@@ -402,7 +437,7 @@ def without_done(recipe: Recipe, movie: Stack) -> tuple[Recipe, tuple[str, ...]]
     if recipe.outliers is not None and "OutlierFilter" in had:
         left = replace(left, outliers=None)
         done.append("OutlierFilter")
-    if recipe.gain is not None and "GainNormalization" in had:
+    if recipe.gain is not None and is_normalised(movie.history):
         left = replace(left, gain=None)
         done.append("GainNormalization")
     if recipe.koma is not None and "KomaNormalization" in had:
@@ -434,18 +469,99 @@ def _stand_in(movie: Stack, radius: int, gain: GainNormalization | None) -> Koma
 
 
 def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:
-    """Give a recipe whose reference lies as a movie shows, where it says "auto"."""
+    """Return a recipe whose reference lies as a movie shows, where it says "auto".
+
+    A reference that does not lower the movie's correlated noise significantly in any orientation
+    (`OrientationSearch.helps`) is left out, and the recipe's warnings say why: no movie becomes
+    worse. `corrected` leaves it out for single movies in the same way. A movie that nothing else is
+    to be done to is not written: that is an error, as its copy would pass for a corrected movie.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is to be done.
+    movie : Stack
+        As it was recorded.
+
+    Raises
+    ------
+    ValueError
+        If the reference does not fit the movie in any orientation.
+    """
     if recipe.gain is None or recipe.gain.orientation != "auto":
         return recipe
     reference = read_reference(recipe.gain.reference)
+    frames: Any = movie
+    if recipe.gain.dark and (dark := read_reference(recipe.gain.dark)).shape == movie.shape[1:]:
+        frames = (frame - dark for frame in movie)
     try:
-        best = find_orientation(movie, reference).best
+        found = find_orientation(frames, reference)
     except MrczError:
         raise
     except ValueError as error:
         raise ValueError(f"{recipe.gain.reference}: {error}") from error
+    if is_normalised(movie.history):
+        return without_gain(recipe, NORMALISED)
+    if not found.helps:
+        return without_gain(recipe, found.warnings[0])
+    best = found.best
     gamma = -abs(recipe.gain.gamma) if best.reciprocal else abs(recipe.gain.gamma)
-    return replace(recipe, gain=replace(recipe.gain, orientation=best.orientation, gamma=gamma))
+    gain = replace(recipe.gain, orientation=best.orientation, gamma=gamma)
+    return replace(recipe, gain=gain, gain_is_optional=True, warnings=found.warnings)
+
+
+def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe:
+    """Return a recipe whose reference lies as the first movie shows that can be used.
+
+    Where the reference does not help the first one, another two are looked at: a movie may be
+    blank, or normalised already.
+
+    Raises
+    ------
+    MrczError, OSError
+        That of the first movie, if none can be used.
+    """
+    if recipe.gain is None or recipe.gain.orientation != "auto":
+        return recipe
+    failures: list[Exception] = []
+    without: list[Recipe] = []
+    for source in sources:
+        try:
+            with open_stack(source) as movie:
+                if len(movie) < _FEWEST_FRAMES:
+                    found = "a single frame does not tell how the gain lies"
+                    advice = "Name a movie, or write the orientation into the recipe"
+                    raise MrczError(source, found, advice=advice)
+                oriented = with_orientation(recipe, movie)
+        except (MrczError, OSError) as error:
+            failures.append(error)  # where another tells, it is said when their turn comes
+            continue
+        if oriented.gain is not None:
+            return oriented
+        without.append(oriented)
+        if len(without) == _TRIED:
+            break
+    if without:
+        return without[0]
+    raise failures[0]
+
+
+def check_anything_left(recipe: Recipe) -> None:
+    """Refuse a recipe that does nothing any more, as its reference was left out.
+
+    Raises
+    ------
+    MrczError
+        With the recipe's warning.
+    """
+    if recipe.warnings and not (recipe.outliers or recipe.gain or recipe.koma or recipe.own):
+        raise MrczError(None, recipe.warnings[-1].removesuffix("."), advice=_NOTHING_LEFT)
+
+
+def without_gain(recipe: Recipe, why: str) -> Recipe:
+    """Return a recipe that leaves the gain reference out, with a warning."""
+    said = f"The gain reference was not applied. {why}"
+    return replace(recipe, gain=None, warnings=(*recipe.warnings, said))
 
 
 def _fingerprint_of(recipe: Recipe, shape: tuple[int, int]) -> str:

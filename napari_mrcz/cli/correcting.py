@@ -26,9 +26,6 @@ __all__ = ["add_to"]
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
 
-# That what all have in common tells.
-_FEWEST_FRAMES = 2
-
 recipes = typer.Typer(no_args_is_help=True, help="Show, check and make recipes of corrections.")
 
 
@@ -76,7 +73,12 @@ def correct(
     how: Running,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
-    from napari_mrcz.batch.correct import Correct, correct_all
+    from napari_mrcz.batch.correct import (
+        Correct,
+        check_anything_left,
+        correct_all,
+        with_orientation_of,
+    )
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
@@ -94,7 +96,8 @@ def correct(
     targets = [target_of(source, output, wanted.output.suffix, files) for source in sources]
     prepare(sources, targets, dry_run=how.dry_run)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
-        wanted = _oriented(wanted, sources)
+        wanted = with_orientation_of(wanted, sources)
+        check_anything_left(wanted)
         if wanted.gain is not None:
             say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
     movies = [str(source.absolute()) for source in sources]
@@ -137,25 +140,6 @@ def _saved_as(recipe: Recipe, keep: options.Keep | None, dtype: str | None) -> R
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     return replace(recipe, output=output)
-
-
-def _oriented(recipe: Recipe, sources: list[Path]) -> Recipe:
-    """Return a recipe whose reference lies as the first movie shows that can be used."""
-    from napari_mrcz.batch.correct import with_orientation
-    from napari_mrcz.stack import open as open_stack
-
-    failures: list[Exception] = []
-    for source in sources:
-        try:
-            with open_stack(source) as movie:
-                if len(movie) < _FEWEST_FRAMES:
-                    found = "a single frame does not tell how the gain lies"
-                    advice = "Name a movie, or write the orientation into the recipe"
-                    raise MrczError(source, found, advice=advice)
-                return with_orientation(recipe, movie)
-        except (MrczError, OSError) as error:
-            failures.append(error)  # where another tells, it is said when their turn comes
-    raise failures[0]
 
 
 @recipes.command()

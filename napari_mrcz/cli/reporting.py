@@ -92,16 +92,10 @@ def session(
 
 
 def _oriented(recipe: Recipe, sources: list[str]) -> Recipe:
-    """Give a recipe whose reference lies as the first movie that can be read shows."""
-    if recipe.gain is None or recipe.gain.orientation != "auto":
-        return recipe
-    from napari_mrcz.batch.correct import with_orientation
-    from napari_mrcz.stack import open as open_stack
+    """Return a recipe whose reference lies as the first movie that can be used shows."""
+    from napari_mrcz.batch.correct import with_orientation_of
 
-    for source in sources:
-        try:
-            with open_stack(source) as movie:
-                return with_orientation(recipe, movie)
-        except (MrczError, OSError):
-            continue
-    return recipe
+    try:
+        return with_orientation_of(recipe, sources)
+    except (MrczError, OSError):
+        return recipe  # the report says of each movie why it cannot be used

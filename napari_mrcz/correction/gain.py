@@ -7,7 +7,7 @@ McLeod et al., preprint doi:10.1101/116533, section 5.1, eq. 9::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,16 +15,37 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from napari_mrcz.correction.fixed_pattern import SCALES, Detail
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.orientation import Candidate, orient
+from napari_mrcz.correction.orientation import Candidate, middle, orient
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
+from napari_mrcz.errors import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["GainNormalization", "estimate_gain", "fitted_gain"]
+__all__ = [
+    "GainNormalization",
+    "described_dark",
+    "doubts_of_gain",
+    "estimate_gain",
+    "fitted_gain",
+    "is_normalised",
+]
 
 Frame = npt.NDArray[Any]
+
+NORMALISED = "The movie is gain-normalised already, as its history says."
+"""Why it should not be normalised again."""
+
+# What a description says of a dark reference; the first version turned it as the reference.
+_AS_FRAMES = "as the frames"
+# Part of the pixels without usable gain that no camera has.
+_MANY_DEFECTS = 0.05
+# Frames of a movie, and side of the square of pixels in their middle, that show a fixed pattern.
+_FRAMES, _SIDE = 10, 1024
+# Pixels of one in so many images that may be taken for defects by chance.
+_NEVER = 100
 
 
 @register
@@ -46,12 +67,15 @@ class GainNormalization:
         Exponent; 1 is the plain reference, -1 divides by it (a reference that is the mean of
         counts, as those of EER movies are).
     dark : array_like, shape (y, x), optional
-        Counts of a frame without a beam, subtracted first; lies the same way as the reference.
+        Counts of a frame without a beam, subtracted first. It lies as the frames do, whatever the
+        orientation and size of the reference.
     orientation : str
-        One of `ORIENTATIONS`, applied to reference and dark; `find_orientation` finds it.
+        One of `ORIENTATIONS`, applied to the reference; `find_orientation` finds it.
     filled : bool
         The frames' defects hold likely counts already, as `OutlierFilter` puts there: they are
         multiplied by the typical gain instead of becoming 0.
+    warnings : tuple of str
+        Why the result should not be trusted; what the reference itself shows is added.
 
     Raises
     ------
@@ -65,6 +89,7 @@ class GainNormalization:
     dark: npt.NDArray[np.float32] | None = None
     orientation: str = "identity"
     filled: bool = False
+    warnings: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Take copies: what is frozen does not change with the caller's array."""
@@ -72,9 +97,11 @@ class GainNormalization:
         if reference.ndim != 2:
             raise ValueError(f"a gain reference has two axes, not the shape {reference.shape}")
         dark = None if self.dark is None else _frozen(self.dark)
-        if dark is not None and dark.shape != reference.shape:
+        shape = orient(reference, self.orientation).shape
+        if dark is not None and dark.shape != shape:
             raise ValueError(
-                f"the dark {dark.shape} and the gain {reference.shape} differ in shape"
+                f"the dark {dark.shape} and the frames {shape} differ in shape: a dark lies as the "
+                "frames do, however the gain is turned"
             )
         if not np.isfinite(self.gamma):
             raise ValueError(f"gamma is a number, not {self.gamma}")
@@ -83,9 +110,24 @@ class GainNormalization:
         object.__setattr__(self, "gamma", float(self.gamma))
         if not self._usable().any():
             raise ValueError("the gain reference has no pixel that can be used")
+        object.__setattr__(self, "warnings", tuple({**dict.fromkeys(self.warnings), **self._odd()}))
+
+    def _odd(self) -> dict[str, None]:
+        """Return what the reference itself shows to be wrong with it."""
+        usable = self._usable()
+        values = orient(self.reference, self.orientation)[usable]
+        said: dict[str, None] = {}
+        if usable.size > 1 and not np.ptp(values) > 1e-5 * abs(float(values[0])):
+            said["The gain reference is constant: it removes no fixed pattern."] = None
+        if (part := 1 - values.size / usable.size) > _MANY_DEFECTS:
+            said[
+                f"{100 * part:.0f} % of the pixels have no usable gain (0, negative or not "
+                "finite), more than a detector has: the reference may be damaged."
+            ] = None
+        return said
 
     def __call__(self, frame: Frame, index: int = 0) -> npt.NDArray[np.float32]:
-        """Give the normalised frame.
+        """Return the normalised frame.
 
         Parameters
         ----------
@@ -112,7 +154,7 @@ class GainNormalization:
         return np.multiply(frame, self._applied, out=out, dtype=np.float32, casting="same_kind")
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Give the pixel type after the correction: float32.
+        """Return the pixel type after the correction: float32.
 
         Raises
         ------
@@ -142,7 +184,7 @@ class GainNormalization:
         gain = orient(self.reference, self.orientation)
         usable: npt.NDArray[np.bool_] = np.isfinite(gain) & (gain > 0)
         if self.dark is not None:
-            usable &= np.isfinite(orient(self.dark, self.orientation))
+            usable &= np.isfinite(self.dark)
         return usable
 
     @cached_property
@@ -160,14 +202,17 @@ class GainNormalization:
 
     @cached_property
     def oriented_dark(self) -> npt.NDArray[np.float32] | None:
-        """The dark as the frames lie, (y, x); 0 where it is not finite, i.e. defective."""
-        if self.dark is None:
-            return None
-        dark = orient(self.dark, self.orientation)
-        return _frozen(np.where(np.isfinite(dark), dark, 0))
+        """The dark, (y, x); 0 where it is not finite, i.e. defective."""
+        return (
+            None if self.dark is None else _frozen(np.where(np.isfinite(self.dark), self.dark, 0))
+        )
+
+    def doubts(self, history: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Return why frames with this history should not be normalised; empty if nothing is."""
+        return (NORMALISED,) if is_normalised(history) else ()
 
     def describe(self) -> dict[str, Any]:
-        """Say all that is needed to do it again, the reference itself included."""
+        """Return all that is needed to do it again, the reference itself included."""
         return described(
             self,
             gamma=self.gamma,
@@ -175,7 +220,9 @@ class GainNormalization:
             reference=self.reference,
             reference_xxh3=xxhash.xxh3_64_hexdigest(self.reference.data),
             dark=self.dark,
+            **({} if self.dark is None else {"dark_lies": _AS_FRAMES}),
             filled=self.filled,
+            warnings=list(self.warnings),
         )
 
     @classmethod
@@ -190,13 +237,75 @@ class GainNormalization:
         made = cls(
             description["reference"],
             description["gamma"],
-            description["dark"],
+            described_dark(description),
             description["orientation"],
             description.get("filled", False),
+            tuple(description.get("warnings", ())),
         )
         if xxhash.xxh3_64_hexdigest(made.reference.data) != description["reference_xxh3"]:
             raise ValueError("its reference does not match its checksum")
         return made
+
+
+def described_dark(description: Mapping[str, Any]) -> npt.NDArray[Any] | None:
+    """Return the dark reference of a described normalisation as the frames lie, (y, x)."""
+    dark = description["dark"]
+    if dark is None or description.get("dark_lies") == _AS_FRAMES:
+        return dark  # type: ignore[no-any-return]
+    return orient(np.asarray(dark), description["orientation"])
+
+
+def is_normalised(history: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether the frames with this history are multiplied by a gain reference."""
+    normalised = False
+    for step in history:
+        if step.get("name") in ("GainNormalization", "Decimation"):
+            normalised = step["name"] == "GainNormalization"
+    return normalised
+
+
+def doubts_of_gain(
+    movie: Any, gain: GainNormalization, history: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, ...]:
+    """Return why a movie should not be normalised by this gain.
+
+    Parameters
+    ----------
+    movie : Stack or array_like, shape (n, y, x)
+        Frames that are to be normalised; ten of them are looked at.
+    gain : GainNormalization
+        What they are to be multiplied with.
+    history : sequence of dict
+        What was done to the frames.
+
+    Returns
+    -------
+    tuple of str
+        Empty if the gain lowers correlated noise, or too little is known to say that it does not.
+    """
+    if found := gain.doubts(history):
+        return found
+    indices = np.unique(np.linspace(0, len(movie) - 1, _FRAMES).astype(int))
+    window = middle(gain.factor.shape, _SIDE)
+    total = np.zeros(gain.factor[window].shape)
+    for index in indices:
+        total += movie[int(index)][window]
+    if gain.oriented_dark is not None:
+        total -= len(indices) * gain.oriented_dark[window]
+    usable = ordinary_pixels(total)
+    factor = gain.factor[window]
+    good = factor > 0
+    response = np.divide(1, factor, where=good, out=np.ones(factor.shape))
+    detail = Detail(total, usable, SCALES[0])
+    share = detail.share(detail.pattern(response, good))
+    if not share.hurts:
+        return ()
+    part = f"{100 * share.value:.0f} ± {100 * share.error:.0f} %"
+    return (
+        f"The gain reference does not fit this movie: {part} of its fixed pattern of "
+        f"{100 * share.pattern:.2g} % is there, so that it raises correlated noise. The movie is "
+        "normalised already, or the reference is turned or another camera's.",
+    )
 
 
 def fitted_gain(
@@ -221,8 +330,7 @@ def fitted_gain(
     gamma : float
         Exponent; where it is negative, the reference is divided by.
     dark : ndarray, shape (y, x), optional
-        Lies the same way as the reference; where that has more or fewer pixels than the frames,
-        the dark is as the frames are.
+        Lies as the frames do.
     orientation : str
         One of `ORIENTATIONS`, of the reference.
 
@@ -256,7 +364,8 @@ def estimate_gain(
     """Make a gain reference from a session: the reciprocal of the mean of many sums.
 
     Each sum counts by its electrons. Specimens differ from stack to stack and average out, the
-    more the better: with m stacks a specimen's contrast is left at 1/sqrt(m) of itself.
+    more the better: with m stacks a specimen's contrast is left at 1/sqrt(m) of itself. Sums of
+    one electron per pixel will do, if they are many.
 
     Parameters
     ----------
@@ -269,15 +378,24 @@ def estimate_gain(
     Returns
     -------
     ndarray of float32, shape (y, x)
-        Factors of reciprocal mean 1; 0 for pixels that no movie has a value for.
+        Factors that keep the mean of frames; 0 for pixels that no movie has a value for, or that
+        have no count where there should be many.
 
     Raises
     ------
     ValueError
         If there is no movie, or shapes or numbers differ.
+
+    Warns
+    -----
+    MrczWarning
+        If the factors are noisier than the fixed pattern is strong, so that applying them to
+        other movies would raise correlated noise; with both figures.
     """
-    counted = expected = np.zeros(())
+    # Of every other movie: what both have in common is the pattern.
+    counted, expected = [np.zeros(())] * 2, [np.zeros(())] * 2
     mask_of = None if masks is None else iter(masks)
+    n_movies = 0
     for movie in movies:
         total = frame_sum(movie)
         if mask_of is None:
@@ -287,18 +405,48 @@ def estimate_gain(
             if mask is None:
                 raise ValueError("there are fewer masks than movies")
             good = ~np.asarray(mask, np.bool_)
-        if counted.shape not in ((), total.shape) or good.shape != total.shape:
-            raise ValueError(f"sums of {counted.shape} and {total.shape}, a mask of {good.shape}")
+        shape = (counted[0] + counted[1]).shape
+        if shape not in ((), total.shape) or good.shape != total.shape:
+            raise ValueError(f"sums of {shape} and {total.shape}, a mask of {good.shape}")
         if not good.any():
             continue
-        counted = counted + np.where(good, total, 0)
-        expected = expected + good * total[good].mean()
-    usable = counted > 0
+        half = n_movies % 2
+        counted[half] = counted[half] + np.where(good, total, 0)
+        expected[half] = expected[half] + good * total[good].mean()
+        n_movies += 1
+    counts, mean = counted[0] + counted[1], expected[0] + expected[1]
+    usable = counts > 0
     if not usable.any():
         raise ValueError("no movie has a pixel that counts")
-    gain = np.divide(expected, counted, out=np.zeros(counted.shape), where=usable)
-    gain[usable] *= np.mean(1 / gain[usable])
+    if are_whole := bool((counts == np.rint(counts)).all()):
+        # No count is a defect where chance does not explain it. One count more makes the
+        # reciprocal of few counts right in the mean: E[1 / (n + 1)] is 1 / E[n] nearly.
+        usable |= (counts == 0) & (mean > 0) & (mean < np.log(_NEVER * counts.size))
+    gain = np.divide(mean, counts + are_whole, out=np.zeros(counts.shape), where=usable)
+    gain[usable] *= np.mean(counts[usable] / mean[usable])
+    if n_movies > 1:
+        _check_noise(counted, expected)
     return gain.astype(np.float32)
+
+
+def _check_noise(counted: list[npt.NDArray[Any]], expected: list[npt.NDArray[Any]]) -> None:
+    """Warn of a reference whose noise, which its halves do not share, exceeds its pattern."""
+    usable = (expected[0] > 0) & (expected[1] > 0)
+    usable &= ordinary_pixels(counted[0]) & ordinary_pixels(counted[1])
+    if np.count_nonzero(usable) < 2:
+        return
+    one, other = (
+        counts[usable] / mean[usable] for counts, mean in zip(counted, expected, strict=True)
+    )
+    shared = max(float(np.cov(one, other)[0, 1]), 0.0)
+    noise = float(np.var(one - other)) / 4
+    if noise > shared:
+        more = f"about {noise / shared:.2g} times" if shared > 1e-2 * noise else "many times"
+        warn(
+            f"the gain reference is noisier ({100 * noise**0.5:.2g} %) than the fixed pattern is "
+            f"strong ({100 * shared**0.5:.2g} %): applied to other movies it raises correlated "
+            f"noise. Make it of {more} as many electrons"
+        )
 
 
 def _frozen(values: npt.ArrayLike) -> npt.NDArray[np.float32]:

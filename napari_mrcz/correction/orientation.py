@@ -19,7 +19,7 @@ from napari_mrcz.correction.sums import ordinary_pixels
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ORIENTATIONS", "Candidate", "OrientationSearch", "find_orientation", "orient"]
+__all__ = ["ORIENTATIONS", "Candidate", "OrientationSearch", "find_orientation", "middle", "orient"]
 
 Image = npt.NDArray[Any]
 
@@ -304,7 +304,7 @@ def _moments(movie: Any) -> tuple[tuple[int, int], int, Image, Image]:
             raise ValueError(
                 f"frames are images of real numbers, not {frame.dtype} of {frame.shape}"
             )
-        counts = np.array(frame[_middle(frame.shape)], np.float64)
+        counts = np.array(frame[middle(frame.shape)], np.float64)
         if not n:
             shape = frame.shape
             total, squares = np.zeros(counts.shape), np.zeros(counts.shape)
@@ -317,9 +317,10 @@ def _moments(movie: Any) -> tuple[tuple[int, int], int, Image, Image]:
     return shape, n, total, squares
 
 
-def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    starts = (max(size - _ENOUGH, 0) // 2 for size in shape)
-    return tuple(slice(start, start + _ENOUGH) for start in starts)
+def middle(shape: tuple[int, ...], most: int = _ENOUGH) -> tuple[slice, ...]:
+    """Return where the middle of an image is, of no more pixels each way than `most`."""
+    starts = (max(size - most, 0) // 2 for size in shape)
+    return tuple(slice(start, start + most) for start in starts)
 
 
 def _noise(n: int, total: Image, squares: Image, detail: Detail) -> tuple[float, float]:
@@ -352,7 +353,7 @@ def _turned(reference: Image, orientation: str, shape: tuple[int, int]) -> tuple
     """Return response and good pixels of the middle of the frames, as these lie."""
     response, good = _response(reference, reciprocal=False)
     turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
-    return turned[0][_middle(shape)], turned[1][_middle(shape)]
+    return turned[0][middle(shape)], turned[1][middle(shape)]
 
 
 def _response(reference: Image, *, reciprocal: bool) -> tuple[Image, Image]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.gain import described_dark
 from napari_mrcz.correction.history import registered
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
@@ -150,7 +151,7 @@ def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, 
     if gain is not None:
         images["gain"] = np.asarray(gain["reference"])
         if gain.get("dark") is not None:
-            images["dark"] = np.asarray(gain["dark"])
+            images["dark"] = np.asarray(described_dark(gain))
         step = GainStep(orientation=str(gain["orientation"]), gamma=float(gain["gamma"]))
         recipe = replace(recipe, gain=step)
     if outliers is not None:

@@ -80,6 +80,11 @@ class Recipe:
         read from a file nor written to one.
     again : bool
         Whether steps that a movie has had are done again; not read from a file either.
+    gain_is_optional : bool
+        Movies that the gain does not help are left without it, as its orientation was found; not
+        saved.
+    warnings : tuple of str
+        What was found doubtful when the recipe was made fit for movies; not saved.
     """
 
     outliers: OutlierStep | None = None
@@ -89,6 +94,8 @@ class Recipe:
     own: tuple[OwnStep, ...] = ()
     modules: tuple[str, ...] = ()
     again: bool = False
+    gain_is_optional: bool = False
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Recipe:

@@ -100,7 +100,9 @@ class GainStep:
     gamma: float = _key(
         1.0, "Exponent of the reference, about 1; about -1 divides by it. -10 to 10."
     )
-    dark: str = _key("", "File of a dark reference that is subtracted first; none if empty.")
+    dark: str = _key(
+        "", "File of a dark reference, as the frames lie, that is subtracted first; none if empty."
+    )
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Measure:
         with movie:
             noise_raw = _noise(movie, "noise as recorded", report)
             recipe, done = without_done(self.recipe, movie)
-            stack, outliers = corrected(movie, recipe)
+            stack, outliers, doubts = corrected(movie, recipe)
             measured = Measured(
                 sum=summarise(stack, staged(report, "summing")),
                 noise_raw=noise_raw,
@@ -110,7 +110,7 @@ class Measure:
                 ),
                 counts_per_electron=self._counts_per_electron(movie, outliers),
                 remark=remark,
-                warnings=(*done, *(() if outliers is None else outliers.warnings)),
+                warnings=(*done, *doubts, *(() if outliers is None else outliers.warnings)),
             )
         notes = [f"noise {noise_raw:.3g} -> {measured.noise_corrected:.3g}"]
         if outliers is not None:

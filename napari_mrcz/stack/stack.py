@@ -280,11 +280,20 @@ class Stack:
         ------
         TypeError
             If it is none.
+
+        Warns
+        -----
+        MrczWarning
+            If the correction should not follow those before it, as its ``doubts(history)`` says.
         """
         if not hasattr(correction, "describe"):
             said = "a correction is called with a frame and its index, and has describe()"
             raise TypeError(f"{said}, which {type(correction).__name__!r} has not")
         step = dict(correction.describe())
+        for doubt in getattr(correction, "doubts", lambda history: ())(self.history):
+            if doubt not in step.get("warnings", ()):
+                step["warnings"] = [*step.get("warnings", ()), doubt]
+                warn(f"{self.path or 'stack'}: {doubt}")
         description = replace(self._description, history=(*self.history, step))
         # Frames need nothing of what only another fit does, such as the sum of them all.
         correction = getattr(correction, "settled", lambda: correction)()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.batch.correct import Correct, Survey, with_orientation
+from napari_mrcz.batch.correct import Correct, Survey, with_orientation_of
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import KomaOptions, normalisation
 from napari_mrcz.correction.rolling import RollingAverage
@@ -30,7 +30,6 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.recipe import KomaStep
 from napari_mrcz.session.koma import doubt_of_contrasts, kept_out
 from napari_mrcz.session.order import ARRIVED, by_acquisition
-from napari_mrcz.stack import open as open_stack
 from napari_mrcz.suffixes import without_packing
 from napari_mrcz.watching.job import Job
 from napari_mrcz.watching.sums import Sums
@@ -174,7 +173,7 @@ class Corrections:
         return _job("corrected", usable[index], work)
 
     def _survey(self, movie: Movie, first: Movie | None, report: Report | None) -> Outcome:
-        outcome = Survey(movie.target, self._oriented())(report)
+        outcome = Survey(movie.target, self._oriented(movie))(report)
         found: Surveyed = outcome.result
         shape = found.sum.total.shape
         if first is not None and first.summed is not None and shape != first.summed.shape:
@@ -232,20 +231,28 @@ class Corrections:
         if not self._ledger.owns(target, movie.source):
             self._ledger.record("correcting", source=movie.source, target=str(target))
         task = Correct(
-            movie.target, str(target), self._oriented(), outliers, koma, overwrite=replaces
+            movie.target, str(target), self._oriented(movie), outliers, koma, overwrite=replaces
         )
         outcome = task(report)
         said = {"warnings": list(outcome.warnings)} if outcome.warnings else {}
         self._ledger.record("corrected", source=movie.source, recipe=self._made_by, **said)
         return outcome
 
-    def _oriented(self) -> Recipe:
-        """Give the recipe, with the orientation that the first movie shows where that is asked."""
-        if self._recipe.gain is not None and self._recipe.gain.orientation == "auto":
-            first = next(movie for movie in self._ledger.movies if movie.compressed)
-            with open_stack(first.target) as stack:
-                self._recipe = with_orientation(self._recipe, stack)
-        return self._recipe
+    def _oriented(self, movie: Movie) -> Recipe:
+        """Return the recipe, with the orientation that a movie shows where that is asked.
+
+        With KOMA all movies are treated as the first, whose average is that of others. Without,
+        the reference is looked at again with each movie, until it helps one.
+        """
+        gain, koma = self._recipe.gain, self._recipe.koma
+        if gain is None or gain.orientation != "auto":
+            return self._recipe
+        if koma is not None:
+            movie = next(first for first in self._ledger.movies if first.compressed)
+        oriented = with_orientation_of(self._recipe, [movie.target])
+        if koma is not None or oriented.gain is not None:
+            self._recipe = oriented
+        return oriented
 
     def _rolling_over(self, usable: list[Movie], members: list[int], radius: int) -> RollingAverage:
         """Give the average that was used before, if it is of the same stacks."""
@@ -262,7 +269,7 @@ class Corrections:
     def _surveyed(self, movie: Movie) -> Surveyed:
         found = self._sums.load(movie)
         if found is None:  # it was deleted, by us as one that is not needed or by others
-            found = Survey(movie.target, self._oriented())().result
+            found = Survey(movie.target, self._oriented(movie))().result
             self._sums.save(movie, found)
         return found
 
