@@ -9,9 +9,11 @@ sample. Shannon's bound says how much is left to gain.
 from __future__ import annotations
 
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +28,19 @@ from napari_mrcz.format.chunks import (
 from napari_mrcz.format.count_encoding import compress_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
     "Encoding",
+    "alone",
     "choose_encoding",
     "compressed_fraction",
     "encoding_of",
     "excerpt",
     "shannon_fraction",
 ]
+
+Result = TypeVar("Result")
 
 _BLOCK_TARGETS = (2**20, 2**18)
 # Two of the largest blocks: the choice costs less than one frame.
@@ -153,28 +158,44 @@ def choose_encoding(
     return min(hopeful, key=lambda c: compressed_fraction(c, frames))
 
 
-def encoding_of(chunk: bytes, frame: npt.NDArray[Any]) -> Encoding | None:
-    """Return the encoding that makes these bytes of a frame, found by trying.
+def encoding_of(frames: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> Encoding | None:
+    """Return the encoding that makes these bytes of some frames, found by trying.
 
     Parameters
     ----------
-    chunk : bytes
-        The frame as it is stored.
-    frame : ndarray
-        Its pixels as they are stored, contiguous.
+    frames : sequence of (bytes, ndarray)
+        Chunks of a file, at least one, and the pixels of each as they are stored, contiguous.
 
     Returns
     -------
     Encoding or None
-        None if no encoding does, as where another version of blosc wrote it.
+        None if no encoding does, as where another version of blosc wrote it, or threads of blosc's
+        wrote the blocks of a chunk in another order.
     """
-    header = parse_chunk_header(chunk)
+    return alone(lambda: _encoding_of(frames))
+
+
+def alone(work: Callable[[], Result]) -> Result:
+    """Do work in another than the main thread, so that it makes the same chunks each time.
+
+    In the main thread numcodecs lets blosc use threads of its own, which write the blocks of a
+    chunk in the order in which they are done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    with ThreadPoolExecutor(1, "napari-mrcz-encode") as thread:
+        return thread.submit(work).result()
+
+
+def _encoding_of(frames: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> Encoding | None:
+    headers = [parse_chunk_header(chunk) for chunk, _ in frames]
+    # What could not be compressed is stored as it is, and says little of the encoding.
+    first = next((at for at, header in enumerate(headers) if header.codec != "none"), 0)
+    header, (chunk, frame) = headers[first], frames[first]
     if header.version != 2 or header.nbytes != frame.nbytes or header.blocksize < 16:
         return None
     filter_ = next((name for name, flag in _FLAG_OF_FILTER.items() if header.flags & flag), "none")
-    codecs = ("lz4", "lz4hc") if header.codec == "lz4" else (header.codec,)
-    if header.codec == "none":
-        codecs = ("zstd",)  # stored: any codec does
+    codecs = {"lz4": ("lz4", "lz4hc"), "none": tuple(CODECS)}.get(header.codec, (header.codec,))
     block = frame.reshape(-1)[: header.blocksize // frame.itemsize]
     start = struct.unpack_from("<I", chunk, CHUNK_HEADER_NBYTES)[0]
     for codec, as_counts, level in product(codecs, (True, False), range(1, 10)):
@@ -185,7 +206,7 @@ def encoding_of(chunk: bytes, frame: npt.NDArray[Any]) -> Encoding | None:
         made = encoding.compress(block)[CHUNK_HEADER_NBYTES + 4 :]
         if header.codec != "none" and chunk[start : start + len(made)] != made:
             continue
-        if encoding.compress(frame) == chunk:
+        if all(encoding.compress(pixels) == stored for stored, pixels in frames):
             return encoding
     return None
 

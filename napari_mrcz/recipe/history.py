@@ -72,7 +72,7 @@ def output_of(stack: Stack) -> Output:
         output = Output(codec=codecs.get(reader.header.codec, "auto"))
         if reader.header.codec and reader.header.mode != FOUR_BIT:
             frame = np.ascontiguousarray(reader.read_frame(0), reader.header.stored_dtype)
-            found = encoding_of(bytes(reader.read_stored(0)), frame)
+            found = encoding_of([(bytes(reader.read_stored(0)), frame)])
             if found is not None:
                 output = replace(output, level=found.level, filter=found.filter)
     if is_counts:

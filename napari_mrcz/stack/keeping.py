@@ -44,6 +44,8 @@ _STEPS = (GAIN, "KomaNormalization")
 _OUTLIERS = "OutlierFilter"
 # Arrays of more bytes than this are packed; and what surrounds the frames of a file is kept.
 _LARGEST_PLAIN, _LARGEST_AROUND = 2**12, 2**26
+# Bytes of frames by which an encoding is told, at least.
+_SMALL_NBYTES = 2**22
 
 Array = npt.NDArray[Any]
 Map = Mapping[str, Any]
@@ -333,7 +335,7 @@ def _file_of(reader: FrameReader | None) -> dict[str, Any]:
     header = reader.header
     encoding = None
     if header.codec:
-        encoding = encoding_of(bytes(reader.read_stored(0)), _as_stored(reader, 0))
+        encoding = encoding_of([_stored(reader, frame) for frame in _some_frames(reader)])
         if encoding is None:
             return named
     with reader.path.open("rb") as file:
@@ -354,8 +356,16 @@ def _file_of(reader: FrameReader | None) -> dict[str, Any]:
     return {**named, "file": made}
 
 
-def _as_stored(reader: FrameReader, frame: int) -> Array:
-    return np.ascontiguousarray(reader.read_frame(frame), reader.header.stored_dtype)
+def _some_frames(reader: FrameReader) -> list[int]:
+    """Return the frames by which an encoding is told: many of small ones, which look alike."""
+    n = reader.shape[0]
+    wanted = max(3, _SMALL_NBYTES // reader.frame_nbytes)
+    return sorted({round(at) for at in np.linspace(0, n - 1, min(n, wanted))})
+
+
+def _stored(reader: FrameReader, frame: int) -> tuple[bytes, Array]:
+    pixels = np.ascontiguousarray(reader.read_frame(frame), reader.header.stored_dtype)
+    return bytes(reader.read_stored(frame)), pixels
 
 
 def _is_another(file: Path, image: Array) -> bool:

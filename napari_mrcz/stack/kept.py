@@ -32,6 +32,7 @@ import xxhash
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.encoding import alone
 from napari_mrcz.format.metadata import from_tagged, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.stack.packing import is_packed, unpacked
@@ -273,7 +274,7 @@ def restore_file(
         if known["four_bit"]:
             pixels = pack_four_bit(pixels)
         if encoding is not None:
-            return encoding.compress(pixels)
+            return alone(lambda: encoding.compress(pixels))
         return pixels.reshape(-1).view(np.uint8).data
 
     sha256 = hashlib.sha256()
