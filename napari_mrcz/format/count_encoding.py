@@ -5,7 +5,8 @@ every match that it finds costs more than the literals that it replaces: only it
 (Huffman) helps. Blosc cannot be asked to leave out the search, but a chunk of version 2 is only a
 header, the offsets of its blocks, and one zstd stream per block, which may be made with any
 parameters and may consist of several zstd frames. Bit planes become one frame each, so that each
-has a code of its own, and the sparse ones may be searched where time allows.
+has a code of its own. A byte of a Huffman code takes at least one bit, so planes in which most
+bytes are 0 are searched for runs of zeros, the better the higher the level.
 
 Layout: c-blosc README_CHUNK_FORMAT, version 2.
 """
@@ -15,8 +16,8 @@ from __future__ import annotations
 import struct
 import sys
 import threading
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,48 +36,56 @@ _VERSION, _ZSTD_VERSION = 2, 1
 _SHUFFLED, _STORED, _BITSHUFFLED, _NOT_SPLIT, _ZSTD = 0x01, 0x02, 0x04, 0x10, 4 << 5
 _HEADER = struct.Struct("<4B3I")
 _FLAGS = {"none": 0, "shuffle": _SHUFFLED, "bitshuffle": _BITSHUFFLED}
-# The levels from which planes are searched for runs, by better and better parsers; a plane that
-# literals leave larger than this has none (measured on Poisson counts).
-_LARGEST_SEARCHED = 0.65
-_SEARCHED_FROM, _OPTIMISED_FROM, _ULTRA_FROM = 4, 7, 9
 
 _P, _S = zstd.CompressionParameter, zstd.Strategy
 _COMMON: dict[int, int] = {_P.window_log: 17, _P.content_size_flag: 1, _P.checksum_flag: 0}
-# As near to literals only as zstd comes; a target length above 0 would leave them uncoded.
-_LITERALS: dict[int, int] = {
-    _P.strategy: _S.fast,
-    _P.min_match: 7,
-    _P.hash_log: 6,
-    _P.target_length: 0,
-}
-_LAZY: dict[int, int] = {_P.min_match: 7, _P.hash_log: 15, _P.chain_log: 15, _P.search_log: 5}
-_OPTIMAL: dict[int, int] = {
-    _P.min_match: 6,
-    _P.hash_log: 16,
-    _P.chain_log: 17,
-    _P.search_log: 7,
-    _P.target_length: 999,
-}
-_PARSERS: dict[int, dict[int, int]] = {
-    1: {**_COMMON, **_LITERALS},
-    _SEARCHED_FROM: {**_COMMON, _P.strategy: _S.lazy2, **_LAZY},
-    _OPTIMISED_FROM: {**_COMMON, _P.strategy: _S.btopt, **_OPTIMAL},
-    _ULTRA_FROM: {**_COMMON, _P.strategy: _S.btultra, **_OPTIMAL},
-}
+# `ZSTD_c_literalCompressionMode` and its value "enable": of zstd's "experimental" parameters, which
+# Python has no names for. Without it a long target length would leave literals uncoded.
+_LITERAL_MODE, _HUFFMAN = 1002, 1
+_FAST: dict[int, int] = {_P.strategy: _S.fast, _P.min_match: 7, _P.hash_log: 6}
+# The longest target length skips everything: literals only.
+_LITERALS = {**_COMMON, **_FAST, _P.target_length: 2**17, _LITERAL_MODE: _HUFFMAN}
+# Small tables find what is near: the last run of zeros, which costs least to refer to.
+_NEAR: dict[int, int] = {_P.hash_log: 6, _P.chain_log: 6, _P.search_log: 1}
+_WIDE: dict[int, int] = {_P.hash_log: 16, _P.chain_log: 17, _P.search_log: 7}
+_OPTIMAL: dict[int, int] = {**_COMMON, _P.strategy: _S.btopt, _P.target_length: 999}
+
+
+class _Parser(NamedTuple):
+    """From which level on parameters are tried, on planes with which share of non-zero bytes.
+
+    Other planes are smaller by another parser of the same level (measured on random planes).
+    """
+
+    level: int
+    parameters: dict[int, int]
+    least: float
+    most: float
+
+
+_LITERALS_ONLY = 0
+_PARSERS = (
+    _Parser(1, _LITERALS, 0.06, 1.0),
+    _Parser(1, {**_COMMON, **_FAST, _P.target_length: 0}, 0.0, 0.11),
+    _Parser(3, {**_COMMON, **_NEAR, _P.strategy: _S.lazy2, _P.min_match: 6}, 0.0, 0.15),
+    _Parser(6, {**_OPTIMAL, **_NEAR, _P.min_match: 5}, 0.0, 0.35),
+    _Parser(9, {**_OPTIMAL, **_WIDE, _P.min_match: 6}, 0.0, 0.25),
+    _Parser(9, {**_OPTIMAL, **_NEAR, _P.strategy: _S.btultra, _P.min_match: 6}, 0.0, 0.35),
+)
 
 Bytes = npt.NDArray[np.uint8]
 
 
 def compress_counts(frame: npt.NDArray[Any], level: int, filter_: str, block_nbytes: int) -> bytes:
-    """Compress one contiguous frame of integers into a version-2 chunk.
+    """Compress one contiguous frame into a version-2 chunk.
 
     Parameters
     ----------
-    frame : ndarray of integers
+    frame : ndarray
         Pixels as they are to be stored.
     level : int
-        1 (literals only) to 9 (sparse bit planes by zstd's optimal parser); a higher level is
-        never larger.
+        1 (literals, and runs of zeros found fast) to 9 (runs of zeros by zstd's optimal parser); a
+        higher level is never larger.
     filter_ : {"none", "shuffle", "bitshuffle"}
         How the bytes or bits of a block are rearranged.
     block_nbytes : int
@@ -87,8 +96,8 @@ def compress_counts(frame: npt.NDArray[Any], level: int, filter_: str, block_nby
     bytes
         The chunk; the same for the same input.
     """
-    pixels = frame.reshape(-1)
-    itemsize, nbytes = pixels.itemsize, pixels.nbytes
+    itemsize, nbytes = frame.itemsize, frame.nbytes
+    pixels = frame.reshape(-1).view(f"<u{itemsize}")
     unit = 8 * itemsize
     block_nbytes = min(max(unit, block_nbytes // unit * unit), nbytes)
     n_blocks = -(-nbytes // block_nbytes)
@@ -121,19 +130,31 @@ def _streams(pixels: npt.NDArray[Any], level: int, filter_: str) -> Iterator[byt
     if filter_ == "bitshuffle" and pixels.size % 8 == 0:
         for plane in _planes(pixels):
             yield _zeros(pixels.size // 8) if plane is None else _smallest(plane, level)
-    else:
-        yield _coded(_rearranged(pixels, filter_), 1)
+    elif filter_ == "shuffle":
+        for column in _columns(pixels):
+            yield _zeros(pixels.size) if column is None else _coded(column, _LITERALS_ONLY)
+    else:  # blosc leaves a block of no multiple of 8 pixels as it is
+        yield _coded(pixels.view(np.uint8), _LITERALS_ONLY)
+
+
+def _columns(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
+    """Yield the first bytes of all pixels, then the second ...; None where all are 0."""
+    used = int(np.bitwise_or.reduce(pixels))
+    for shift in range(0, 8 * pixels.itemsize, 8):
+        if used >> shift & 0xFF:
+            shifted = pixels >> pixels.dtype.type(shift) if shift else pixels
+            yield shifted.astype(np.uint8, copy=False)
+        else:
+            yield None
 
 
 def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
     """Yield the bit planes of a block, lowest bit first, 8 pixels per byte; None for all zeros."""
-    by_byte = pixels.view(np.uint8).reshape(pixels.size, pixels.itemsize)
-    masked = np.empty(pixels.size, np.uint8)
-    for column in range(pixels.itemsize):
-        values = np.ascontiguousarray(by_byte[:, column])
-        used = int(np.bitwise_or.reduce(values))
+    masked = _scratch(pixels.size)
+    for values in _columns(pixels):
+        used = 0 if values is None else int(np.bitwise_or.reduce(values))
         for bit in range(8):
-            if used >> bit & 1:
+            if values is not None and used >> bit & 1:
                 np.bitwise_and(values, np.uint8(1 << bit), out=masked)
                 yield np.packbits(masked, bitorder="little")
             else:
@@ -143,12 +164,13 @@ def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
 def _rearranged(pixels: npt.NDArray[Any], filter_: str) -> Bytes:
     """Return the bytes of a block as blosc's filter leaves them."""
     if filter_ == "bitshuffle" and pixels.size % 8 == 0:
-        zeros = np.zeros(pixels.size // 8, np.uint8)
-        return np.concatenate([zeros if p is None else p for p in _planes(pixels)])
-    if filter_ == "shuffle":
-        by_byte = pixels.view(np.uint8).reshape(pixels.size, pixels.itemsize)
-        return np.ascontiguousarray(by_byte.T).reshape(-1)
-    return pixels.view(np.uint8)  # blosc leaves a block of no multiple of 8 pixels as it is
+        parts, nbytes = list(_planes(pixels)), pixels.size // 8
+    elif filter_ == "shuffle":
+        parts, nbytes = list(_columns(pixels)), pixels.size
+    else:
+        return pixels.view(np.uint8)
+    zeros = np.zeros(nbytes, np.uint8)
+    return np.concatenate([zeros if part is None else part for part in parts])
 
 
 @lru_cache(64)
@@ -157,25 +179,49 @@ def _zeros(nbytes: int) -> bytes:
     return _coded(np.zeros(nbytes, np.uint8), 1)
 
 
-def _smallest(plane: Bytes, level: int) -> bytes:
+def _smallest(data: Bytes, level: int) -> bytes:
     """Return a plane compressed in the best way that the level allows."""
-    best = _coded(plane, 1)
-    if len(best) < _LARGEST_SEARCHED * plane.size:
-        for parser in _PARSERS:
-            if 1 < parser <= level:
-                best = min(best, _coded(plane, parser), key=len)
-    return best
+    share = np.count_nonzero(data) / data.size
+    found = (
+        _coded(data, number)
+        for number, parser in enumerate(_PARSERS)
+        if parser.level <= level and parser.least <= share <= parser.most
+    )
+    return min(found, key=len)
 
 
-def _coded(data: Bytes, parser: int) -> bytes:
-    if not hasattr(_of_this_thread, "compressors"):
-        _of_this_thread.compressors = {}
-    compressors: dict[int, zstd.ZstdCompressor] = _of_this_thread.compressors
-    if parser not in compressors:
-        compressors[parser] = zstd.ZstdCompressor(options=_PARSERS[parser])
-    compressor = compressors[parser]
+def _coded(data: Bytes, number: int) -> bytes:
+    """Return data compressed by one of `_PARSERS`."""
+    compressors = _of_this_thread.compressors
+    if number not in compressors:
+        compressors[number] = zstd.ZstdCompressor(options=_parameters(number))
+    compressor = compressors[number]
     coded: bytes = compressor.compress(data.data, mode=compressor.FLUSH_FRAME)
     return coded
 
 
-_of_this_thread = threading.local()
+@cache
+def _parameters(number: int) -> dict[int, int]:
+    """Return a parser's parameters, or the nearest that this zstd takes."""
+    parameters = _PARSERS[number].parameters
+    try:
+        zstd.ZstdCompressor(options=parameters)
+    except (ValueError, zstd.ZstdError):  # this zstd has no such mode
+        return _PARSERS[1].parameters
+    return parameters
+
+
+def _scratch(size: int) -> Bytes:
+    """Return room for so many bytes, the same each time: fresh memory is slow at first."""
+    if _of_this_thread.scratch.size < size:
+        _of_this_thread.scratch = np.empty(size, np.uint8)
+    return _of_this_thread.scratch[:size]
+
+
+class _OfThisThread(threading.local):
+    def __init__(self) -> None:
+        self.compressors: dict[int, zstd.ZstdCompressor] = {}
+        self.scratch: Bytes = np.empty(0, np.uint8)
+
+
+_of_this_thread = _OfThisThread()

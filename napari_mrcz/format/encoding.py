@@ -43,13 +43,16 @@ __all__ = [
 Result = TypeVar("Result")
 
 _BLOCK_TARGETS = (2**20, 2**18)
-# Two of the largest blocks: the choice costs less than one frame.
+# A sample of a frame holds at least one of the largest blocks.
 _EXCERPT_NBYTES = 2**21
 # Of a chunk's flags.
 _FLAG_OF_FILTER = {"shuffle": 0x01, "bitshuffle": 0x04}
-# Candidates that leave one block of the first sample larger than the best by this are tried on no
-# more of the samples; those of counts differ by a thousandth from block to block.
-_HOPELESS = 1.01
+# Encodings are tried on a small part of each sample first; those that leave it larger than the best
+# by such a factor no further. A small block of counts differs by some per cent from a large one.
+_FIRST_NBYTES, _HOPELESS = 2**16, 1.08
+_TRIAL_NBYTES = 3 * 2**19
+# No difference: the encoding that is faster is taken.
+_AS_GOOD = 1.001
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ def choose_encoding(
     wide = any(f.dtype.itemsize > 1 for f in frames)
     filters: Iterable[str] = (encoding.filter,)
     if encoding.filter == "auto":
-        filters = ("bitshuffle", "none", "shuffle") if wide else ("bitshuffle", "none")
+        # The faster ones first.
+        filters = ("shuffle", "none", "bitshuffle") if wide else ("none", "bitshuffle")
     blocks: Sequence[int | str] = (encoding.block_size,)
     if encoding.block_size == "auto":
         nbytes, itemsize = frame_nbytes or frames[0].nbytes, frames[0].itemsize
@@ -150,12 +154,13 @@ def choose_encoding(
         ] + candidates
     if encoding.as_counts is not None:
         candidates = [c for c in candidates if c.as_counts == encoding.as_counts] or candidates
-    if len(candidates) == 1:
-        return candidates[0]
-    block = frames[0].reshape(-1)[: max(1, _BLOCK_TARGETS[0] // frames[0].itemsize)]
-    first = [compressed_fraction(c, [block]) for c in candidates]
-    hopeful = [c for c, f in zip(candidates, first, strict=True) if f <= _HOPELESS * min(first)]
-    return min(hopeful, key=lambda c: compressed_fraction(c, frames))
+    for nbytes, as_good in ((_FIRST_NBYTES, _HOPELESS), (_TRIAL_NBYTES, _AS_GOOD)):
+        if len(candidates) > 1:
+            parts = [f.reshape(-1)[: max(1, nbytes // f.itemsize)] for f in frames]
+            tried = [compressed_fraction(c, parts) for c in candidates]
+            most = as_good * min(tried)
+            candidates = [c for c, f in zip(candidates, tried, strict=True) if f <= most]
+    return candidates[0]
 
 
 def encoding_of(frames: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> Encoding | None:
