@@ -1,9 +1,15 @@
 """The exponent of the gain reference: put in, and come back."""
 
+import json
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from napari_mrcz.correction import PREPRINT_GAMMA, GammaCurve, fit_gamma
+from napari_mrcz.correction import PREPRINT_GAMMA, GainNormalization, GammaCurve, fit_gamma
+from napari_mrcz.correction.gamma import FittedGamma
+from napari_mrcz.errors import MrczWarning
 from napari_mrcz.simulation import GAMMA_COEFFICIENTS, Camera, simulate_flats
 
 RATES = np.geomspace(0.25, 9.0, 12)
@@ -31,6 +37,50 @@ def test_a_reference_that_does_not_belong_to_the_flat_is_refused():
         fit_gamma(flat, np.ones((256, 128)))
     with pytest.raises(ValueError, match="turned"):
         fit_gamma(flat, camera.gain_reference, bounds=(2.0, 3.0))
+
+
+def flat_of(counts, gamma=0.85, seed=0, shape=(256, 256)):
+    """Return a flat of so many counts, and its reference: smooth sweeps of 3 %, pixels of 3 %."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(shape)
+    pattern = 0.04 * np.sin(x / 30 + y / 50) + 0.03 * rng.standard_normal(shape)
+    return rng.poisson(counts * np.exp(-gamma * pattern)), np.exp(pattern)
+
+
+@pytest.mark.parametrize("counts", [30, 300, 3000])
+def test_its_error_is_that_of_repeated_flats(counts):
+    fits = [fit_gamma(*flat_of(counts, seed=seed)) for seed in range(12)]
+    assert not any(fit.warnings for fit in fits)
+    scatter = np.std(fits)
+    assert scatter / 2 < np.median([fit.error for fit in fits]) < 4 * scatter
+    assert np.mean(fits) == pytest.approx(0.85, abs=scatter)
+    again = pickle.loads(pickle.dumps(fits[0]))
+    assert (again, again.error, again.warnings) == (fits[0], fits[0].error, ())
+
+
+def test_a_flat_that_determines_nothing_is_warned_of():
+    with pytest.warns(MrczWarning, match="not determined"):
+        few = fit_gamma(*flat_of(1.0))
+    assert "as many are needed" in few.warnings[0]
+    assert GainNormalization(np.ones((2, 2)), few).warnings[0] == few.warnings[0]
+    flat, reference = flat_of(300)
+    with pytest.warns(MrczWarning, match="applied already"):
+        done = fit_gamma(flat * reference**0.85, reference)
+    assert abs(done) < 0.05
+    tilted = flat * (1 + np.linspace(-0.05, 0.05, 256))
+    with pytest.warns(MrczWarning, match="uneven"):
+        assert fit_gamma(tilted, reference).warnings
+
+
+def test_a_curve_through_scattered_gammas_is_warned_of():
+    rng = np.random.default_rng(0)
+    sure = GammaCurve.fit(RATES, [PREPRINT_GAMMA(rate) for rate in RATES])
+    assert not sure.warnings
+    assert sure.at(2.0) == pytest.approx(PREPRINT_GAMMA(2.0), abs=1e-4)
+    wild = GammaCurve.fit(RATES[:6], 0.9 + 0.1 * rng.standard_normal(6))
+    assert "uncertain by up to" in wild.warnings[0]
+    doubtful = [FittedGamma(PREPRINT_GAMMA(rate), 0.1, ("?",)) for rate in RATES]
+    assert GammaCurve.fit(RATES, doubtful).warnings[0].startswith("12 of 12 gammas are doubtful")
 
 
 @pytest.mark.slow
@@ -80,6 +130,13 @@ def test_too_little_to_fit_is_refused(rates, gammas):
 def test_it_is_saved_as_json(tmp_path):
     path = tmp_path / "gamma.json"
     PREPRINT_GAMMA.save(path)
+    assert GammaCurve.load(path) == PREPRINT_GAMMA
+    doubted = replace(PREPRINT_GAMMA, warnings=("Why.",))
+    doubted.save(path)
+    assert GammaCurve.load(path) == doubted
+    content = json.loads(path.read_text())
+    del content["warnings"]  # as of the first version
+    path.write_text(json.dumps(content))
     assert GammaCurve.load(path) == PREPRINT_GAMMA
     path.write_text('{"a1": 1}')
     with pytest.raises(ValueError, match="no curve of gamma"):

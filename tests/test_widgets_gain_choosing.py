@@ -155,7 +155,8 @@ class TestReferences:
         nm.write(files / "small.mrc", np.ones((64, 64), np.float32))
         assert drop(loaded.references.dark_button, dragged(files / "small.mrc"))
         settle(qtbot, loaded)
-        assert "The dark reference is 64 × 64, where 128 × 128" in loaded.references.summary.text()
+        text = loaded.references.summary.text()
+        assert "The dark reference is 64 × 64, the frames are 128 × 128" in text
 
 
 class TestOrientation:

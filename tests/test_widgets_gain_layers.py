@@ -105,9 +105,29 @@ class TestLayers:
         assert [x.name for x in viewer.layers] == ["movie", "movie, normalised", "done"]
         viewer.layers.selection.active = viewer.layers["movie"]
         settle(qtbot, loaded)
-        assert loaded.status.isHidden()
+        # The reference is upside down.
+        assert "does not fit this movie" in loaded.status.text()
         assert loaded.preview is layer
         assert layer.data is data
+        loaded.orientation.thumbnails.buttons["flipud"].click()
+        settle(qtbot, loaded)
+        assert loaded.status.isHidden()
+
+    def test_floats_that_are_normalised_are_warned_of_before(self, loaded, qtbot, viewer):
+        """Though they have no history; whoever insists gets them, near the top of a low dock."""
+        floats = np.stack([GainNormalization(GAIN)(frame) for frame in MOVIE])
+        viewer.add_image(floats, name="floats", contrast_limits=(0, 4))
+        settle(qtbot, loaded)
+        assert loaded.preview is None
+        assert "normalised already" in loaded.status.text()
+        assert not loaded.anyway_button.isHidden()
+        loaded.resize(320, 500)
+        assert loaded.column.indexOf(loaded.anyway_button) == 2
+        loaded.anyway_button.click()
+        settle(qtbot, loaded)
+        assert loaded.preview.name == "floats, normalised"
+        assert "normalised already" in loaded.status.text()
+        assert loaded.anyway_button.isHidden()
 
     def test_an_image_that_was_computed_is_not_normalised(self, widget, qtbot, viewer, files):
         """A click on a sum changes nothing."""

@@ -1,5 +1,7 @@
 """The Gain reference widget without a window: what fits, what is found, what is said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from napari_mrcz.correction import (
     find_orientation,
     orient,
 )
+from napari_mrcz.correction.fixed_pattern import Share
 from napari_mrcz.simulation import Camera, simulate_flats, simulate_movie, simulate_session
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.gain import defect_labels as marks
@@ -24,6 +27,7 @@ from napari_mrcz.widgets.gain.reference import (
 )
 
 CAMERA = Camera((256, 256), etching=0.06, gamma=1.0, seed=3)
+SURE = Share(1.0, 0.1, 0.1, 0.05)
 MOVIE = simulate_movie(20, camera=CAMERA, dose=0.5, seed=3)
 
 
@@ -90,11 +94,12 @@ class TestFitting:
         choice = GainChoice((3, 4), Reference("zeros.mrc", np.zeros((3, 4), np.float32)))
         assert choice.problem() == "The reference has no pixel with a gain that can be used."
 
-    def test_a_dark_lies_as_the_reference_does(self):
-        """Or as the frames do, where the reference has other pixels than they."""
+    def test_a_dark_lies_as_the_frames_do(self):
+        """Whatever the size and orientation of the reference."""
         gain, dark = reference((40, 60)), reference((60, 40))
-        turned = GainChoice((60, 40), gain, dark).with_fitting_orientation()
-        assert turned.problem() == "The dark reference is 60 × 40, where 40 × 60 is needed."
+        assert GainChoice((60, 40), gain, dark).with_fitting_orientation().problem() == ""
+        turned = GainChoice((60, 40), gain, gain).with_fitting_orientation()
+        assert "The dark reference is 40 × 60, the frames are 60 × 40" in turned.problem()
         assert GainChoice((60, 40), reference((120, 80)), dark).problem() == ""
 
 
@@ -133,6 +138,13 @@ class TestNormalization:
         np.testing.assert_array_equal(outcome.data[3], choice.normalization()(MOVIE.frame(3)))
         np.testing.assert_array_equal(outcome.without_gain, CAMERA.defects.dead)
         assert apply_choice(stack, choice, None, 3, Reports()).data is None
+        assert outcome.warnings == ()
+        floats = nm.Stack.from_array(np.asarray(outcome.data))
+        again = apply_choice(floats, choice, "twice", 3, Reports())
+        assert again.withheld and again.data is None
+        assert "normalised already" in again.warnings[0]
+        again = apply_choice(floats, choice, "twice", 3, Reports(), anyway=True)
+        assert again.data.history[-1]["warnings"] == list(again.warnings)
         with pytest.raises(Cancelled):
             apply_choice(stack, choice, "name", 3, Reports("Normalising"))
 
@@ -196,8 +208,12 @@ class TestFinding:
         """And said to be certain."""
         inverse = {"flipud": "flipud", "rot90": "rot270"}[way]
         reports = Reports()
+        dark = np.full((256, 256), 100, np.float32)
+        dark[::2] = 150
         turned = Reference("g", orient(CAMERA.gain_reference, way).copy())
-        found = find(nm.Stack.from_array(MOVIE.frames), turned, reports)
+        choice = GainChoice((256, 256), turned, Reference("d", dark))
+        frames = (MOVIE.frames + dark).astype(np.uint8)
+        found = find(nm.Stack.from_array(frames), choice, reports)
         assert (found.best.orientation, found.best.reciprocal) == (inverse, False)
         text, tone = search_text(found)
         assert tone == "text" and "certain" in text
@@ -211,17 +227,20 @@ class TestFinding:
             Candidate("rot90", reciprocal, (8, 8), noise)
             for reciprocal, noise in ((True, 2e-3), (False, 3e-3))
         )
-        text, tone = search_text(OrientationSearch(ways, before=4e-3, margin=2.345))
+        sure = OrientationSearch(ways, before=4e-3, margin=7.0, share=SURE)
+        text, tone = search_text(replace(sure, margin=2.3, warnings=("It is uncertain.",)))
         assert tone == "warning"
-        assert text.startswith("Best turned 90° to the left, divided by, but only 2.3 standard")
+        assert text.startswith("Best turned 90° to the left, divided by")
         assert "falls from 4.00 to 2.00" in text
-        assert search_text(OrientationSearch(ways, before=4e-3, margin=7.0))[1] == "text"
+        assert text.endswith("It is uncertain.")
+        assert search_text(sure)[1] == "text"
 
     @pytest.mark.parametrize("noise", [-3e-4, 2e-4])
     def test_noise_below_its_error_is_said_to_be_nothing(self, noise):
         """A negative noise is none that anybody understands."""
         ways = tuple(Candidate("rot90", False, (8, 8), r) for r in (noise, 3e-3))
-        text, _ = search_text(OrientationSearch(ways, before=10.03e-3, margin=7.0, error=3e-4))
+        search = OrientationSearch(ways, before=10.03e-3, margin=7.0, error=3e-4, share=SURE)
+        text, _ = search_text(search)
         assert text.endswith("falls from 10.03 to nothing that can be measured.")
 
     def test_another_cameras_reference_is_not_recommended(self):
@@ -233,7 +252,7 @@ class TestFinding:
 
     def test_it_can_be_cancelled_and_needs_two_frames(self):
         """Both are told apart."""
-        gain = Reference("g", CAMERA.gain_reference)
+        gain = GainChoice((256, 256), Reference("g", CAMERA.gain_reference))
         with pytest.raises(Cancelled):
             find(nm.Stack.from_array(MOVIE.frames), gain, Reports("Comparing"))
         with pytest.raises(ValueError, match="one frame alone"):
@@ -254,7 +273,7 @@ class TestGamma:
             gain = np.divide(1, gain, where=gain > 0, out=np.zeros_like(gain))
         choice = GainChoice(
             (512, 512), Reference("g", np.flipud(gain)),
-            Reference("d", np.flipud(camera.dark_reference)), "flipud", reciprocal,
+            Reference("d", camera.dark_reference), "flipud", reciprocal,
         )  # fmt: skip
         found = fit(nm.Stack.from_array(flat.frames), choice, Reports())
         assert found.best == pytest.approx(gamma, abs=0.02)
@@ -262,9 +281,7 @@ class TestGamma:
         assert abs(lowest - found.best) <= 0.0126  # half a step
         assert found.without > 5 * found.lowest
         text, tone = found.text()
-        assert tone == "text" and text.startswith(f"γ {found.best:.3f}: unevenness")
-        # 64 x 64 pixels of 400 electrons each.
-        assert found.noise == pytest.approx((400 * 64 * 64) ** -0.5, rel=0.1)
+        assert tone == "text" and text.startswith(f"γ {found.best:.3f} ± 0.00")
 
     def test_a_specimen_is_noticed(self):
         """It is more uneven than noise."""
@@ -272,7 +289,7 @@ class TestGamma:
         choice = GainChoice((256, 256), Reference("g", CAMERA.gain_reference))
         found = fit(nm.Stack.from_array(movie.frames), choice, Reports())
         text, tone = found.text()
-        assert tone == "warning" and "specimen" in text
+        assert tone == "warning" and "uneven" in text
 
     def test_no_minimum_is_said_and_no_gamma_given(self):
         """The reference upside down flattens nothing."""

@@ -107,10 +107,11 @@ class GainNormalization:
             raise ValueError(f"gamma is a number, not {self.gamma}")
         object.__setattr__(self, "reference", reference)
         object.__setattr__(self, "dark", dark)
+        given = (*self.warnings, *getattr(self.gamma, "warnings", ()))
         object.__setattr__(self, "gamma", float(self.gamma))
         if not self._usable().any():
             raise ValueError("the gain reference has no pixel that can be used")
-        object.__setattr__(self, "warnings", tuple({**dict.fromkeys(self.warnings), **self._odd()}))
+        object.__setattr__(self, "warnings", tuple({**dict.fromkeys(given), **self._odd()}))
 
     def _odd(self) -> dict[str, None]:
         """Return what the reference itself shows to be wrong with it."""

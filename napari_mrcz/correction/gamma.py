@@ -7,34 +7,65 @@ eq. 11's coefficients twice under the same name; here they are a1, b1, a2, a3.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
-from scipy.optimize import curve_fit, minimize_scalar
+from scipy.optimize import least_squares, minimize_scalar
 
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format.atomic import AtomicFile
 
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["PREPRINT_GAMMA", "GammaCurve", "Roughness", "fit_gamma"]
+__all__ = ["PREPRINT_GAMMA", "FittedGamma", "GammaCurve", "Roughness", "fit_gamma"]
 
 _PATCH = 64
 # Means of 64 x 64 pixels hardly differ from one pixel to the next: every eighth will do.
 _STEP = 8
 _SLACK = 1.1
+# Standard error from which on a gamma says little: curves of cameras span a few tenths.
+_VAGUE = 0.04
+# A gamma closer to 0 than this many standard errors, and than that of any camera, shows that the
+# flat does not have the reference's pattern.
+_SEEN, _NONE = 4.0, 0.3
+# Times what counting noise leaves, from which on something else is in the flat.
+_UNEVEN = 3.0
+
+
+class FittedGamma(float):
+    """An exponent that was fitted: a float that knows how sure it is.
+
+    Attributes
+    ----------
+    error : float
+        Standard error, of what the best exponent leaves in the flat.
+    warnings : tuple of str
+        Why it should not be trusted; empty if all is well.
+    """
+
+    error: float
+    warnings: tuple[str, ...]
+
+    def __new__(cls, value: float, error: float = 0.0, warnings: tuple[str, ...] = ()) -> Self:
+        """Take a value with its error."""
+        made = super().__new__(cls, value)
+        made.error, made.warnings = float(error), tuple(warnings)
+        return made
+
+    def __getnewargs__(self) -> tuple[float, float, tuple[str, ...]]:  # type: ignore[override]
+        return float(self), self.error, self.warnings
 
 
 def fit_gamma(
     flat: Any, reference: npt.ArrayLike, *, bounds: tuple[float, float] = (-3.0, 3.0)
-) -> float:
-    """Find the exponent that flattens a flat best (eq. 10).
+) -> FittedGamma:
+    """Fit the exponent that flattens a flat best (eq. 10).
 
     Minimises std(uniform(flat * gain ** gamma, 64)), over its mean, as the mean of gain ** gamma
     changes with gamma where a reference is not normalised. Hot pixels, and those that the
@@ -51,14 +82,21 @@ def fit_gamma(
 
     Returns
     -------
-    float
-        Within 0.01 for patterns of 3 % and 400 electrons on 1024 x 1024 pixels.
+    FittedGamma
+        A float with its `error` and `warnings`; within 0.01 for patterns of 3 % and 400 electrons
+        on 1024 x 1024 pixels.
 
     Raises
     ------
     ValueError
         If shapes differ, the flat holds no counts, the reference has no pattern, or the best gamma
         lies at a bound: the reference is another camera's, or turned.
+
+    Warns
+    -----
+    MrczWarning
+        Each of the warnings of what is returned: too few counts to determine gamma, a flat that
+        does not have the reference's pattern, something else in it.
     """
     roughness = Roughness(flat, reference)
     found = minimize_scalar(roughness, bounds=bounds, method="bounded", options={"xatol": 1e-4})
@@ -66,9 +104,13 @@ def fit_gamma(
     if min(gamma - bounds[0], bounds[1] - gamma) < 1e-2:
         raise ValueError(
             f"no gamma between {bounds[0]:g} and {bounds[1]:g} flattens this flat; "
-            "the reference may be turned (find_orientation) or another camera's"
+            "the reference may be turned (find_orientation) or another camera's, or the flat has "
+            f"too few counts ({roughness.counts:.3g} per pixel)"
         )
-    return gamma
+    fitted = FittedGamma(gamma, roughness.error(gamma), roughness.doubts(gamma))
+    for doubt in fitted.warnings:
+        warn(doubt)
+    return fitted
 
 
 class Roughness:
@@ -106,17 +148,58 @@ class Roughness:
         self._share = share[self._filled]
 
     def __call__(self, gamma: float) -> float:
-        """Give the standard deviation of the means of 64 x 64 pixels, over their mean."""
+        """Return the standard deviation of the means of 64 x 64 pixels, over their mean."""
         smooth = _patches(self._normalised(gamma))[self._filled] / self._share
         return float(smooth.std() / smooth.mean())
 
     def noise(self, gamma: float) -> float:
-        """Give what counting noise alone, which neighbours do not share, would leave of it."""
+        """Return what counting noise alone, which neighbours do not share, would leave of it."""
         flat = self._normalised(gamma)
         steps = np.diff(flat, axis=1)[self._good[:, 1:] & self._good[:, :-1]]
         if not steps.size:
             return 0.0
         return float(steps.std() / 2**0.5 / _PATCH / flat[self._good].mean())
+
+    @property
+    def counts(self) -> float:
+        """The mean counts of a good pixel."""
+        return float(self._counts[self._good].mean())
+
+    def error(self, gamma: float) -> float:
+        """Return the standard error of the exponent that flattens best.
+
+        What is left then, of noise and other things, is as likely to lie along the reference's
+        pattern as along any other in so many squares of 64 x 64 pixels.
+        """
+        log = np.where(self._good, self._logarithm, 0)
+        pattern = float((_patches(log)[self._filled] / self._share).std())
+        n_squares = max(np.count_nonzero(self._good) / _PATCH**2, 1.0)
+        return self(gamma) / pattern / float(n_squares) ** 0.5 if pattern > 0 else np.inf
+
+    def doubts(self, gamma: float) -> tuple[str, ...]:
+        """Return why the exponent that flattens best should not be trusted."""
+        error, noise, left = self.error(gamma), self.noise(gamma), self(gamma)
+        found = f"γ {gamma:.2f} ± {error:.2g}"
+        said = []
+        if error > _VAGUE:
+            why = (
+                "the flat is uneven: use vacuum, evenly illuminated"
+                if left > _UNEVEN * noise
+                else f"the flat has {self.counts:.3g} counts per pixel, about "
+                f"{(error / _VAGUE) ** 2:.2g} times as many are needed"
+            )
+            said.append(f"{found} is not determined: {why}.")
+        elif left > _UNEVEN * noise:
+            said.append(
+                f"{found}: {left:.2g} of the mean is left as unevenness, where counting noise "
+                f"leaves {noise:.2g}. A specimen or uneven illumination may have changed γ."
+            )
+        if abs(gamma) < min(_SEEN * error, _NONE):
+            said.append(
+                f"{found} is not far from 0: the flat may not have the reference's pattern. The "
+                "reference may be turned, another camera's, or applied already."
+            )
+        return tuple(said)
 
     def _normalised(self, gamma: float) -> npt.NDArray[np.float64]:
         flat: npt.NDArray[np.float64] = self._counts * np.exp(gamma * self._logarithm)
@@ -134,6 +217,8 @@ class GammaCurve:
     lowest, highest : float
         Dose rates between which it was measured. The power runs away below, the line above: it
         is not trusted beyond a tenth more at either end.
+    warnings : tuple of str
+        Why it should not be trusted; empty if all is well.
     """
 
     a1: float
@@ -142,6 +227,7 @@ class GammaCurve:
     a3: float
     lowest: float
     highest: float
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def fit(cls, dose_rates: npt.ArrayLike, gammas: npt.ArrayLike) -> Self:
@@ -152,7 +238,13 @@ class GammaCurve:
         dose_rates : array_like, shape (n,)
             In e-/pix/s, positive; at least five different ones, better a dozen.
         gammas : array_like, shape (n,)
-            As `fit_gamma` gives them.
+            As `fit_gamma` returns them.
+
+        Returns
+        -------
+        GammaCurve
+            Its `warnings` say where four coefficients are not determined by these points, and
+            how many of these were doubtful.
 
         Raises
         ------
@@ -166,15 +258,20 @@ class GammaCurve:
         # Through four points a curve of four coefficients goes whatever they are.
         if len(np.unique(rates)) < 5 or rates.min() <= 0:
             raise ValueError("four coefficients need at least five different, positive dose rates")
-        try:
-            best, _ = curve_fit(_gamma, rates, values, p0=_start(rates, values), maxfev=10_000)
-        except RuntimeError as error:
-            raise ValueError(f"no curve of eq. 11 fits these gammas: {error}") from error
-        a1, b1, a2, a3 = (float(value) for value in best)
-        return cls(a1, b1, a2, a3, float(rates.min()), float(rates.max()))
+        fit = least_squares(
+            lambda best: _gamma(rates, *best) - values,
+            _start(rates, values),
+            method="lm",
+            max_nfev=10_000,
+        )
+        if not fit.success or not np.isfinite(fit.x).all():
+            raise ValueError(f"no curve of eq. 11 fits these gammas: {fit.message}")
+        a1, b1, a2, a3 = (float(value) for value in fit.x)
+        curve = cls(a1, b1, a2, a3, float(rates.min()), float(rates.max()))
+        return replace(curve, warnings=_doubts_of_curve(curve, fit, gammas))
 
     def at(self, dose_rate: float) -> float:
-        """Give gamma at a dose rate.
+        """Return gamma at a dose rate.
 
         Raises
         ------
@@ -189,7 +286,7 @@ class GammaCurve:
         return float(_gamma(np.float64(dose_rate), self.a1, self.b1, self.a2, self.a3))
 
     def __call__(self, dose_rate: float) -> float:
-        """Give gamma at a dose rate, as `at` does."""
+        """Return gamma at a dose rate, as `at` does."""
         return self.at(dose_rate)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -215,7 +312,8 @@ class GammaCurve:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{name: float(content[name]) for name in cls.__dataclass_fields__})
+            numbers = {f.name: float(content[f.name]) for f in fields(cls) if f.name != "warnings"}
+            return cls(**numbers, warnings=tuple(map(str, content.get("warnings", ()))))
         except OSError as error:
             raise MrczError(path, f"it cannot be read ({error.strerror})") from error
         except (KeyError, TypeError, ValueError) as error:
@@ -227,7 +325,7 @@ PREPRINT_GAMMA = GammaCurve(0.12035633, -1.04171635, -0.03363192, 1.03902726, 0.
 
 
 def _patches(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Give the uniform filter over 64 x 64 pixels, at every eighth pixel each way."""
+    """Return the uniform filter over 64 x 64 pixels, at every eighth pixel each way."""
     y, x = (size // _STEP for size in image.shape)
     cells = image[: y * _STEP, : x * _STEP].reshape(y, _STEP, x, _STEP).mean(axis=(1, 3))
     smooth: npt.NDArray[np.float64] = uniform_filter(cells, _PATCH // _STEP)
@@ -238,8 +336,30 @@ def _gamma(rate: Any, a1: float, b1: float, a2: float, a3: float) -> Any:
     return a1 * rate**b1 + a2 * rate + a3
 
 
+def _doubts_of_curve(curve: GammaCurve, fit: Any, gammas: npt.ArrayLike) -> tuple[str, ...]:
+    """Return why a curve should not be trusted: its own uncertainty, and doubtful gammas."""
+    said = []
+    n = fit.fun.size
+    per_point = 2 * fit.cost / (n - fit.x.size)
+    rates = np.geomspace(curve.lowest, curve.highest, 100)
+    steps = 1e-6 * np.maximum(np.abs(fit.x), 1e-3)
+    slopes = [(_gamma(rates, *(fit.x + s)) - _gamma(rates, *(fit.x - s))) / (2 * step)
+              for s, step in zip(np.diag(steps), steps, strict=True)]  # fmt: skip
+    covariance = per_point * np.linalg.pinv(fit.jac.T @ fit.jac)
+    error = float(np.sqrt(np.einsum("ir,ij,jr->r", slopes, covariance, slopes).max()))
+    if error > _VAGUE:
+        said.append(
+            f"The curve is uncertain by up to ± {error:.2g}: {n} gammas scatter about it by "
+            f"{per_point**0.5:.2g}. Fit it to more dose rates, or to flats of more counts."
+        )
+    doubtful = sum(bool(getattr(gamma, "warnings", ())) for gamma in cast("Any", gammas))
+    if doubtful:
+        said.append(f"{doubtful} of {n} gammas are doubtful, as their own warnings say.")
+    return tuple(said)
+
+
 def _start(rates: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Give good start values: for a known power the rest is linear, so some powers are tried."""
+    """Return good start values: for a known power the rest is linear, so some powers are tried."""
     best = (np.inf, (0.0,) * 4)
     for power in np.arange(-3.0, 0.0, 0.1):
         basis = np.stack([rates**power, rates, np.ones_like(rates)], axis=1)

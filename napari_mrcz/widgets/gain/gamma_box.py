@@ -213,6 +213,8 @@ class GammaBox(QGroupBox):
                 text = f"{text}; γ {gamma:.3f} at {self.dose_rate:g} is too far from 1 to be used."
         else:
             text += "."
+        if curve.warnings:
+            text, tone = f"{text} {' '.join(curve.warnings)}", "warning"
         self._panel.tell(self.curve_text, text, tone)
 
     def _gamma_of_curve(self) -> float | None:

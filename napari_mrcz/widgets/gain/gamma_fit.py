@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_mrcz.correction import fit_gamma
-from napari_mrcz.correction.gamma import Roughness
+from napari_mrcz.correction.gamma import FittedGamma, Roughness
+from napari_mrcz.errors import collected_warnings
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,8 +22,6 @@ __all__ = ["HIGHEST", "LOWEST", "GammaFit", "fit"]
 
 LOWEST, HIGHEST = 0.5, 1.5
 _POINTS = 41
-# Times what noise leaves, from which on something else is in the picture.
-_UNEVEN = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +34,14 @@ class GammaFit:
         Standard deviation of the means of 64 × 64 pixels, over their mean (eq. 10).
     without : float
         The same of raw frames.
-    noise : float
-        What counting noise alone leaves of it.
-    best : float or None
+    best : FittedGamma or None
         None where the lowest is no minimum, but an end.
     """
 
     gammas: npt.NDArray[np.float64]
     unevenness: npt.NDArray[np.float64]
     without: float
-    noise: float
-    best: float | None
+    best: FittedGamma | None
 
     @property
     def lowest(self) -> float:
@@ -53,19 +49,17 @@ class GammaFit:
         return float(self.unevenness.min())
 
     def text(self) -> tuple[str, str]:
-        """Say how good it is, and in which tone: text or warning."""
+        """Return how good it is, and in which tone: text or warning."""
         fall = f"unevenness {self.lowest:.2%} of the mean, {self.without:.2%} without a reference"
         if self.best is None:
             return (
                 f"No γ between {LOWEST} and {HIGHEST} flattens this movie best ({fall}). The "
                 "reference may lie the wrong way round (Find it), or the movie shows a specimen."
             ), "warning"
-        if self.lowest > _UNEVEN * self.noise:
-            return (
-                f"γ {self.best:.3f}: {fall}. Noise alone would leave {self.noise:.2%}: where there "
-                "is a specimen, or uneven illumination, γ is less sure than that."
-            ), "warning"
-        return f"γ {self.best:.3f}: {fall}.", "text"
+        found = f"γ {self.best:.3f} ± {self.best.error:.2g}: {fall}."
+        if self.best.warnings:
+            return f"{' '.join(self.best.warnings)} {found}", "warning"
+        return found, "text"
 
 
 def fit(stack: Stack, choice: GainChoice, report: Report) -> GammaFit:
@@ -95,7 +89,7 @@ def fit(stack: Stack, choice: GainChoice, report: Report) -> GammaFit:
     report("Trying exponent", _POINTS, _POINTS)
     best = None
     if 0 < np.argmin(unevenness) < _POINTS - 1:
-        best = fit_gamma(counts, gain, bounds=(LOWEST, HIGHEST))
+        with collected_warnings():  # they are kept with the exponent
+            best = fit_gamma(counts, gain, bounds=(LOWEST, HIGHEST))
     report("Trying exponent", _POINTS, _POINTS)
-    noise = roughness.noise(float(gammas[np.argmin(unevenness)]))
-    return GammaFit(gammas, unevenness, roughness(0.0), noise, best)
+    return GammaFit(gammas, unevenness, roughness(0.0), best)

@@ -18,7 +18,7 @@ from napari_mrcz.correction import (
     find_orientation,
     orient,
 )
-from napari_mrcz.correction.gain import fitted_gain
+from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
 from napari_mrcz.plugin.layers import layer_data
 from napari_mrcz.widgets.gain.reference import Reference, Shape, shape_text
 
@@ -36,14 +36,11 @@ __all__ = [
     "Outcome",
     "apply_choice",
     "find",
-    "is_normalised",
     "score_text",
     "search_text",
     "way_text",
 ]
 
-# Standard errors by which the best way beats the second, below which it may be chance.
-_SURE = 5.0
 _WAYS = {
     "identity": "as it is",
     "rot90": "turned 90° to the left",
@@ -68,8 +65,7 @@ class GainChoice:
     frames : tuple of int or None
         Rows and columns of the frames; None without a movie.
     reference, dark : Reference or None
-        The dark lies the same way as the reference; where that has more or fewer pixels than the
-        frames, the dark is as the frames are.
+        The dark lies as the frames do.
     orientation : str
         One of `ORIENTATIONS`.
     reciprocal : bool
@@ -96,18 +92,18 @@ class GainChoice:
         return tuple(name for name in ORIENTATIONS if self._relation(name) is not None)
 
     def at(self, gamma: float) -> Self:
-        """Give the same with another exponent."""
+        """Return the same with another exponent."""
         return replace(self, gamma=gamma)
 
     def with_fitting_orientation(self) -> Self:
-        """Give the same in an orientation that fits: this one, or else the first that does."""
+        """Return the same in an orientation that fits: this one, or else the first that does."""
         fitting = self.fitting
         if not fitting or self.orientation in fitting:
             return self
         return replace(self, orientation=fitting[0])
 
     def problem(self) -> str:
-        """Say why frames cannot be normalised so, or nothing."""
+        """Return why frames cannot be normalised so, or nothing."""
         if self.frames is None:
             return "Open or add a movie first."
         if self.normalised:
@@ -124,15 +120,15 @@ class GainChoice:
             )
         if self._relation(self.orientation) is None:
             return f"It does not fit the frames {_WAYS[self.orientation]}."
-        if self.dark is not None and self.dark.shape != self._dark_shape:
+        if self.dark is not None and self.dark.shape != self.frames:
             return (
-                f"The dark reference is {shape_text(self.dark.shape)}, where "
-                f"{shape_text(self._dark_shape)} is needed."
+                f"The dark reference is {shape_text(self.dark.shape)}, the frames are "
+                f"{shape_text(self.frames)}: it lies as they do, however the gain is turned."
             )
         return ""
 
     def fit_text(self) -> str:
-        """Say how the reference's pixels and the frames' belong together, where they do."""
+        """Return how the reference's pixels and the frames' belong together, where they do."""
         if self.problem() or self.frames is None:
             return ""
         frames = shape_text(self.frames)
@@ -143,7 +139,7 @@ class GainChoice:
         }[self._relation(self.orientation) or 1]
 
     def normalization(self) -> GainNormalization:
-        """Give the correction.
+        """Return the correction.
 
         Raises
         ------
@@ -159,14 +155,8 @@ class GainChoice:
             self.reference.image, self.frames, gamma, dark=dark, orientation=self.orientation
         )
 
-    @property
-    def _dark_shape(self) -> Shape:
-        if self.reference is None or self.frames is None:
-            return 0, 0
-        return self.reference.shape if self._relation(self.orientation) == 1 else self.frames
-
     def _relation(self, orientation: str) -> float | None:
-        """Give how many of the reference's pixels there are to one of the frames, each way."""
+        """Return how many of the reference's pixels there are to one of the frames, each way."""
         if self.reference is None or self.frames is None:
             return None
         shape = orient(np.broadcast_to(np.False_, self.reference.shape), orientation).shape
@@ -185,26 +175,31 @@ class Outcome:
     without_gain : ndarray of bool, shape (y, x)
         Pixels without usable gain, as the frames lie.
     data, attributes
-        Of a layer of the normalised frames; None and {} where none is wanted.
+        Of a layer of the normalised frames; None and {} where none is wanted, or it is withheld.
+    warnings : tuple of str
+        Why these frames should not be normalised so.
+    withheld : bool
+        A layer is wanted, but the movie looks normalised already.
     """
 
     without_gain: npt.NDArray[np.bool_]
     data: Any = None
     attributes: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    withheld: bool = False
 
 
-def is_normalised(stack: Stack) -> bool:
-    """Tell whether a stack's history has a gain normalisation."""
-    return any(step.get("name") == "GainNormalization" for step in stack.history)
-
-
-def find(stack: Stack, reference: Reference, report: Report) -> OrientationSearch:
-    """Find out which way round a reference lies."""
+def find(stack: Stack, choice: GainChoice, report: Report) -> OrientationSearch:
+    """Find how a reference lies, and whether it helps; what else is chosen does not matter."""
+    reference = choice.reference
+    if reference is None:
+        raise ValueError(choice.problem())
+    dark = None if choice.dark is None else choice.dark.image
 
     def frames() -> Iterator[npt.NDArray[Any]]:
         for done, frame in enumerate(stack, 1):
             report("Looking at frame", done, len(stack))
-            yield frame
+            yield frame if dark is None else frame - dark
 
     if len(stack) < 2:
         raise ValueError(
@@ -216,7 +211,13 @@ def find(stack: Stack, reference: Reference, report: Report) -> OrientationSearc
 
 
 def apply_choice(
-    stack: Stack, choice: GainChoice, name: str | None, frame: int, report: Report
+    stack: Stack,
+    choice: GainChoice,
+    name: str | None,
+    frame: int,
+    report: Report,
+    *,
+    anyway: bool = False,
 ) -> Outcome:
     """Make the lazy layer of the normalised movie.
 
@@ -232,24 +233,30 @@ def apply_choice(
         Decoded at once, as it is the one that will be looked at.
     report : Report
         Where it can be cancelled.
+    anyway : bool
+        Make it of a movie that looks normalised already, too.
     """
     report("Normalising", 0, None)
     # An outlier filter before has put likely counts where the reference knows of defects.
     filled = any(step.get("name") == "OutlierFilter" for step in stack.history)
     normalise = replace(choice.normalization(), filled=filled)
     defects = normalise.defects
-    if name is None:
-        return Outcome(defects)
+    doubts = doubts_of_gain(stack, normalise, stack.history)
+    normalise = replace(normalise, warnings=(*normalise.warnings, *doubts))
+    # Counts of a camera are integers; others are warned of all the same.
+    withheld = bool(name and doubts) and stack.dtype.kind == "f" and not anyway
+    if name is None or withheld:
+        return Outcome(defects, warnings=normalise.warnings, withheld=withheld)
     corrected = stack.apply(normalise)
     report("Normalising", 0, None)
     ((data, attributes, _),) = layer_data(corrected, name)
     corrected[min(frame, len(corrected) - 1)]
     report("Normalising", 0, None)
-    return Outcome(defects, data, attributes)
+    return Outcome(defects, data, attributes, normalise.warnings)
 
 
 def score_text(noise: float) -> str:
-    """Give a correlation in thousandths: not the R of whole frames, but of their fine detail."""
+    """Return a correlation in thousandths: not the R of whole frames, but of their fine detail."""
     return f"{1000 * noise:.2f}"
 
 
@@ -259,22 +266,17 @@ def way_text(orientation: str, reciprocal: bool = False) -> str:
 
 
 def search_text(search: OrientationSearch) -> tuple[str, str]:
-    """Say how sure the best way is, and in which tone: text or warning."""
+    """Return how sure the best way is, and in which tone: text or warning."""
     best = search.best
     way = way_text(best.orientation, best.reciprocal)
     fall = f"the pattern common to all frames falls from {score_text(search.before)} to "
     fall += score_text(best.noise) if best.noise > search.error else "nothing that can be measured"
-    if not best.noise < search.before:
-        return (
-            f"No way helps: even the best, {way}, leaves as much of a pattern common to all frames "
-            f"({score_text(best.noise)}) as there is without it ({score_text(search.before)}). "
-            "The movie may be gain-normalised already, or the reference is another camera's. "
-            "Nothing was chosen."
-        ), "warning"
+    if not search.helps:
+        why = " ".join(search.warnings)
+        return f"{why} Nothing was chosen.", "warning"
+    if search.warnings:
+        return f"Best {way}; {fall}. {' '.join(search.warnings)}", "warning"
+    if search.margin == np.inf:
+        return f"{way.capitalize()}: certain; {fall}.", "text"
     ahead = f"{search.margin:.2g}" if search.margin < 10 else f"{search.margin:.0f}"
-    if search.margin < _SURE:
-        return (
-            f"Best {way}, but only {ahead} standard errors ahead of the second: it may be "
-            f"chance. A movie of more frames tells more; {fall}."
-        ), "warning"
     return f"Best {way}: certain, {ahead} standard errors ahead of the second; {fall}.", "text"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.correction import estimate_gain
+from napari_mrcz.errors import collected_warnings
 from napari_mrcz.references import read_reference
 from napari_mrcz.texts import counted
 
@@ -47,10 +48,13 @@ class Reference:
         Of its file or layer.
     image : ndarray of float32, shape (y, x)
         As it came.
+    warnings : tuple of str
+        Why it should not be used, as far as that was found when it was made.
     """
 
     name: str
     image: npt.NDArray[np.float32]
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:
@@ -127,7 +131,9 @@ def estimate_reference(stacks: Sequence[Stack], report: Report) -> Reference:
             yield stack.sum(progress=partial(report, stage))
 
     movies = counted(len(stacks), "movie")
-    return _seen(Reference(f"gain of {movies}", estimate_gain(sums())))
+    with collected_warnings() as said:
+        image = estimate_gain(sums())
+    return _seen(Reference(f"gain of {movies}", image, tuple(said)))
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -11,13 +11,13 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QMenu, QVBoxLayout
 
+from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.gain.drops import FileDrops
-from napari_mrcz.widgets.gain.model import is_normalised
 from napari_mrcz.widgets.gain.reference import (
     Reference,
     Shape,
@@ -81,7 +81,7 @@ class ReferenceBox(QGroupBox):
         self.dark_button = push_button(
             "Dark reference…",
             "Choose the mean counts of a frame without a beam, which are subtracted first. "
-            "It lies the same way round as the gain reference",
+            "It lies as the frames do, however the gain reference is turned",
         )
         self.no_dark_button = push_button("No dark", "Subtract nothing")
         self.summary = WrappedLabel("The gain reference, and how it fits the frames")
@@ -110,7 +110,9 @@ class ReferenceBox(QGroupBox):
     def show_gain(self, reference: Reference | None, text: str, tone: str) -> None:
         """Describe the gain reference, and say how it fits."""
         known = "" if reference is None else f"{reference.name}: {reference.gain_text}.\n"
-        self._panel.tell(self.summary, known + text, tone)
+        doubts = () if reference is None else reference.warnings
+        said = "\n".join([known + text, *doubts])
+        self._panel.tell(self.summary, said, "warning" if doubts and tone == "text" else tone)
 
     def show_dark(self, dark: Reference | None) -> None:
         """Describe the dark reference."""
@@ -163,7 +165,7 @@ class ReferenceBox(QGroupBox):
                 continue
             if len(stack) == 1:
                 singles.append(layer)
-            elif not is_normalised(stack) and stack.shape[1:] == frames:
+            elif not is_normalised(stack.history) and stack.shape[1:] == frames:
                 movies.append(layer)
         return singles, movies
 

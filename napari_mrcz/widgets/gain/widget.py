@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel
 
+from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.texts import error_text
+from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -27,7 +29,6 @@ from napari_mrcz.widgets.gain.model import (
     Outcome,
     apply_choice,
     find,
-    is_normalised,
 )
 from napari_mrcz.widgets.gain.orientation_box import OrientationBox
 from napari_mrcz.widgets.gain.previews import Previews, weak
@@ -89,13 +90,18 @@ class GainReference(Panel):
         )
         self.show_preview.setChecked(True)
         self.status = WrappedLabel("What is wrong, or has been done before")
+        self.anyway_button = push_button(
+            "Apply it anyway", "Normalise this movie though it looks as if it were already"
+        )
+        self.anyway_button.hide()
+        self._anyway = False
         self.defects = DefectsBox(self, lambda: self.layers.layer, lambda: self.choice.frames)
         movie = QHBoxLayout()
         movie.addWidget(QLabel("Movie"))
         movie.addWidget(self.layers, stretch=1)
         self.column.addLayout(movie)
         boxes = (self.references, self.orientation, self.gamma, self.defects)
-        for part in (self.status, self.show_preview, *boxes):
+        for part in (self.status, self.anyway_button, self.show_preview, *boxes):
             self.column.addWidget(part)
         self.column.addStretch()
         self._connect()
@@ -137,6 +143,7 @@ class GainReference(Panel):
         self.gamma.fit_controls.start_button.clicked.connect(self._fit)
         self.gamma.fit_controls.returned.connect(self._on_fitted)
         self.show_preview.toggled.connect(self._on_show_preview)
+        self.anyway_button.clicked.connect(self._on_anyway)
         self._outcomes.returned.connect(self._on_outcome)
         self._outcomes.failed.connect(self._on_failed)
         connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
@@ -160,14 +167,19 @@ class GainReference(Panel):
             stack = self._stack()
         except MrczError as error:
             stack, said, tone = None, error_text(error), "error"
-        done = stack is not None and is_normalised(stack)
+        done = stack is not None and is_normalised(stack.history)
         if done:
             said, tone = NORMALISED, "warning"
-        self.tell(self.status, said, tone)
-        self.status.setVisible(bool(said))
+        self._show_status(said, tone)
         if self._is_another(layer):
             self._ask_anew()
         self._choose(frames=None if stack is None else stack.shape[1:], normalised=done)
+
+    def _show_status(self, text: str, tone: str, *, withheld: bool = False) -> None:
+        """Say what is wrong with the movie or the choice, near the top."""
+        self.tell(self.status, text, tone)
+        self.status.setVisible(bool(text))
+        self.anyway_button.setVisible(withheld)
 
     def _is_another(self, layer: Image | None) -> bool:
         """Tell whether the movie is another one than before, and remember it."""
@@ -207,6 +219,7 @@ class GainReference(Panel):
     def _ask_anew(self) -> None:
         """Forget what was found for another movie or reference."""
         self._question += 1
+        self._anyway = False
         self.orientation.controls.cancel()
         self.gamma.fit_controls.cancel()
         self.orientation.show_search(None)
@@ -218,12 +231,19 @@ class GainReference(Panel):
             self._previews.remove(self.layers.layer)
         self._request()
 
+    @Slot()
+    def _on_anyway(self) -> None:
+        self._anyway = True
+        self._request()
+
     def _request(self) -> None:
         """Have the choice applied, soon and elsewhere."""
         layer = self.layers.layer
         if layer is None or self.choice.problem():
             self._previews.remove(layer)
             self._outcomes.drop()
+            if self.choice.frames is not None and not self.choice.normalised:
+                self._show_status("", "text")
             self.defects.set_without_gain(None)
             self.settled.emit(None)
             return
@@ -234,7 +254,8 @@ class GainReference(Panel):
             name = None
         stack, frame = self._stack(), frame_shown(self.viewer, layer)
         if stack is not None:
-            self._outcomes.request(partial(apply_choice, stack, self.choice, name, frame))
+            work = partial(apply_choice, stack, self.choice, name, frame, anyway=self._anyway)
+            self._outcomes.request(work)
 
     @Slot(object)
     def _on_outcome(self, outcome: Outcome) -> None:
@@ -243,14 +264,17 @@ class GainReference(Panel):
             made = outcome.attributes["name"], self.choice
             with self._movie_kept():
                 self._previews.show(layer, outcome.data, outcome.attributes, made)
+        elif outcome.withheld:
+            self._previews.remove(layer)
+        text = "\n".join(outcome.warnings)
+        self._show_status(text, "warning", withheld=outcome.withheld)
         self.defects.set_without_gain(outcome.without_gain)
         self.settled.emit(outcome)
 
     @Slot(object)
     def _on_failed(self, error: Exception) -> None:
         self._previews.remove(self.layers.layer)
-        self.tell(self.status, error_text(error), "error")
-        self.status.setVisible(True)
+        self._show_status(error_text(error), "error")
         self.settled.emit(None)
 
     @contextlib.contextmanager
@@ -276,11 +300,11 @@ class GainReference(Panel):
 
     @Slot()
     def _find(self) -> None:
-        stack, reference = self._stack(), self.choice.reference
-        if stack is not None and reference is not None:
+        stack = self._stack()
+        if stack is not None and self.choice.reference is not None:
             self._asked = (self._question,)
             self.orientation.show_search(None)
-            self.orientation.controls.run(partial(find, stack, reference))
+            self.orientation.controls.run(partial(find, stack, self.choice))
 
     @Slot(object)
     def _on_found(self, search: OrientationSearch) -> None:
@@ -288,7 +312,7 @@ class GainReference(Panel):
             return
         self.orientation.show_search(search)
         best = search.best
-        if best.noise < search.before:
+        if search.helps:
             self._choose(orientation=best.orientation, reciprocal=best.reciprocal)
 
     @Slot()
