@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -40,8 +41,11 @@ Image = npt.NDArray[np.float64]
 
 _CELLS = 16
 _LEAST_SPREAD = 0.1
-# A frame whose mean is within this fraction of the stack's is treated as all others are.
-_ALIKE = 0.1
+# A frame whose mean, by so many of its pixels, is within this fraction of the stack's is treated as
+# all others are.
+_ALIKE, _SAMPLE = 0.1, 2**20
+# Pixels worked on at a time: what is computed of them stays in a cache.
+_STRIP = 2**15
 # Share of a thumbnail's cells that are above 0 where there is a dose; of a background about 0, half
 # are.
 _WITH_DOSE = 0.9
@@ -197,9 +201,10 @@ class KomaNormalization:
 
     def _share(self, frame: npt.NDArray[Any]) -> float | None:
         """Return a frame's mean over the stack's, None if they are alike."""
-        mean = float(frame.mean(dtype=np.float64))
+        some = frame[:: max(1, frame.size // _SAMPLE)]
+        mean = float(some.mean(dtype=np.float64))
         if not math.isfinite(mean):
-            mean = level_of(frame)
+            mean = level_of(some)
         share = max(mean / self._mean, 0.0)
         return None if abs(share - 1) <= _ALIKE else share
 
@@ -276,14 +281,16 @@ def normalisation(
     doubts : sequence of str
         Warnings of the session.
     """
-    by_dose = has_dose(thumbnail(total)) and has_dose(thumbnail(average))
+    small, of_average = thumbnail(total), thumbnail(average)
+    by_dose = has_dose(small) and has_dose(of_average)
     step = repeated_step(average) if by_dose and not options.length else 0.0
     if options.length:
         average = finer_than(average, options.length)
-    own, mean, of_own, of_average, shared = _moments(total, average)
+    about = level_of(small), level_of(of_average)
+    own, mean, var_s, var_k, cov_sk = _moments(total, average, about)
     scale = own / n_frames / mean if by_dose else 1.0
-    change = scale**2 * of_average - 2 * scale * shared / n_frames
-    noise = _noise(of_own, variance, n_frames, change)
+    change = scale**2 * var_k - 2 * scale * cov_sk / n_frames
+    noise = _noise(var_s, variance, n_frames, change)
     made = KomaNormalization(
         average.astype(np.float32),
         scale * level_of(average) if options.keep_mean else 0.0,
@@ -349,26 +356,29 @@ def repeated_text(step: float) -> str:
     )
 
 
-def _moments(total: npt.NDArray[Any], average: Image) -> tuple[float, float, float, float, float]:
-    """Return means of both images, their variances and their covariance, over finite pixels."""
-    told = np.isfinite(average)
-    if total.dtype.kind == "f":
-        told &= np.isfinite(total)
-    whole = bool(told.all())
-    n = int(told.sum())
+def _moments(
+    total: npt.NDArray[Any], average: Image, about: tuple[float, float]
+) -> tuple[float, float, float, float, float]:
+    """Return means of both images, their variances and their covariance, over finite pixels.
+
+    Deviations are from typical values, so that their products lose no digits.
+    """
+    n = 0
+    sums = np.zeros(5)
+    for rows in strips(average, _STRIP):
+        x = np.subtract(total[rows], about[0], dtype=np.float64).reshape(-1)
+        y = np.subtract(average[rows], about[1]).reshape(-1)
+        # Not BLAS, which has threads of its own; and no products that would be held.
+        found = [x.sum(), y.sum(), *(np.einsum("i,i", u, v) for u, v in ((x, x), (y, y), (x, y)))]
+        size = x.size
+        if not np.isfinite(found).all():
+            told = np.isfinite(x) & np.isfinite(y)
+            x, y, size = x[told], y[told], int(told.sum())
+            found = [x.sum(), y.sum(), x @ x, y @ y, x @ y]
+        sums += found
+        n += size
     if not n:
         return (math.nan,) * 5
-    # About typical values, so that the products lose no digits.
-    about = float(np.mean(thumbnail(total))), float(np.mean(thumbnail(average)))
-    if not all(map(math.isfinite, about)):
-        about = level_of(total), level_of(average)
-    sums = np.zeros(5)
-    for rows in strips(average):
-        x = np.subtract(total[rows], about[0], dtype=np.float64).ravel()
-        y = np.subtract(average[rows], about[1], dtype=np.float64).ravel()
-        if not whole:
-            x, y = x[told[rows].ravel()], y[told[rows].ravel()]
-        sums += x.sum(), y.sum(), np.square(x).sum(), np.square(y).sum(), (x * y).sum()
     first = sums / n
     return (
         float(about[0] + first[0]),
@@ -401,11 +411,13 @@ def level_of(average: npt.NDArray[Any]) -> float:
 
 def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the means of 16 x 16 cells of an image, fewer where it has fewer pixels."""
-    means: npt.NDArray[np.float64] = np.asarray(image, np.float64)
     starts = [np.arange(min(_CELLS, size)) * size // min(_CELLS, size) for size in image.shape]
     with np.errstate(invalid="ignore"):  # inf and -inf have no mean: NaN says so
-        for axis, at in enumerate(starts):
-            means = np.add.reduceat(means, at, axis)
+        bands = [
+            image[top:bottom].sum(axis=0, dtype=np.float64)
+            for top, bottom in pairwise([*starts[0], len(image)])
+        ]
+        means: npt.NDArray[np.float64] = np.add.reduceat(bands, starts[1], axis=1)
     rows, columns = (np.diff(at, append=size) for at, size in zip(starts, image.shape, strict=True))
     means /= np.outer(rows, columns)
     return means

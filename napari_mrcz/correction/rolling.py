@@ -205,7 +205,7 @@ def _grid_of(image: npt.NDArray[Any], n_frames: int) -> _Grid:
     return _Grid(n_frames, float(np.ldexp(1.0, np.frexp(level)[1] - _FRACTION_BITS)), is_finite)
 
 
-def strips(image: npt.NDArray[Any]) -> Iterator[slice]:
-    """Return slices of rows of an image that stay in the processor's cache."""
-    height = max(1, _STRIP // image.shape[1])
+def strips(image: npt.NDArray[Any], size: int = _STRIP) -> Iterator[slice]:
+    """Return slices of rows of an image, of some `size` pixels, that stay in a cache."""
+    height = max(1, size // image.shape[1])
     return (np.s_[top : top + height] for top in range(0, len(image), height))
