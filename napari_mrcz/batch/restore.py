@@ -11,7 +11,7 @@ from napari_mrcz.batch.making import Made, Making
 from napari_mrcz.batch.source_files import sha256_of
 from napari_mrcz.batch.task import staged
 from napari_mrcz.stack import write
-from napari_mrcz.stack.kept import file_known, original, restore_file
+from napari_mrcz.stack.kept import original, original_file, restore_file
 from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES, without_packing
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Restore(Making):
     ) -> Made:
         """Write it."""
         progress = files.watched(staged(report, "restoring"))
-        name, _ = file_known(self.source)
+        name, _ = original_file(self.source)
         sha256 = ""
         if _same_kind(name, self.target):
             sha256 = restore_file(
@@ -69,14 +69,15 @@ class Restore(Making):
 
     def estimate(self) -> int:
         """Return how many bytes the result will take, where it is the same file."""
-        return int(file_known(self.source)[1].get("nbytes", 0))
+        _, known = original_file(self.source)
+        return 0 if known is None else known.nbytes
 
     def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
-        name, known = file_known(self.source)
-        if known and _same_kind(name, self.target):
-            if sha256_of([Path(self.target)]) == known["sha256"]:
+        name, known = original_file(self.source)
+        if known is not None and _same_kind(name, self.target):
+            if sha256_of([Path(self.target)]) == known.sha256:
                 return ""
-            if os.path.getsize(self.target) == known["nbytes"]:
+            if os.path.getsize(self.target) == known.nbytes:
                 return f"it differs from {name}"
         return super()._why_not_done(files, report)
 
@@ -89,7 +90,7 @@ def restored_name(source: Path) -> str:
     MrczError
         If the file is not kept as counts.
     """
-    name, _ = file_known(source)
+    name, _ = original_file(source)
     plain = without_packing(Path(Path(name or source).name))
     return plain.name if plain.suffix.lower() in SUFFIXES else f"{plain.stem}{COMPRESSED_SUFFIX}"
 

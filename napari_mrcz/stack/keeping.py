@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from napari_mrcz.stack.kept import (
     ORIGINAL,
     PENDING,
     REFERENCES,
+    OriginalFile,
     digest,
     image_of,
     is_kept,
@@ -344,16 +344,10 @@ def _file_of(reader: FrameReader | None) -> dict[str, Any]:
         tail = file.read()
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    made = {
-        "nbytes": nbytes,
-        "sha256": sha256,
-        "head": len(head),
-        "around": packed(np.frombuffer(head + tail, np.uint8)),
-        "stored": header.stored_dtype.str,
-        "four_bit": header.mode == FOUR_BIT,
-        "encoding": None if encoding is None else asdict(encoding),
-    }
-    return {**named, "file": made}
+    made = OriginalFile(
+        nbytes, sha256, head, tail, header.stored_dtype, header.mode == FOUR_BIT, encoding
+    )
+    return {**named, "file": made.as_map()}
 
 
 def _some_frames(reader: FrameReader) -> list[int]:

@@ -20,6 +20,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +36,13 @@ from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.encoding import alone
 from napari_mrcz.format.metadata import from_tagged, to_plain
 from napari_mrcz.format.modes import pack_four_bit
-from napari_mrcz.stack.packing import is_packed, unpacked
+from napari_mrcz.stack.packing import is_packed, packed, unpacked
 from napari_mrcz.stack.sources import CorrectedSource, Correction, uncached
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from napari_mrcz.format import Progress
 
@@ -52,19 +53,21 @@ __all__ = [
     "ORIGINAL",
     "PENDING",
     "REFERENCES",
+    "OriginalFile",
     "copy_references",
     "digest",
-    "file_known",
     "image_of",
     "is_kept",
     "is_reference_name",
     "kept_reader",
     "opened",
     "original",
+    "original_file",
     "problem_of",
     "references_of",
     "restore_file",
     "summary_of",
+    "waiting",
 ]
 
 NOTE = "kept_as_counts"
@@ -89,6 +92,21 @@ Rebuilt = tuple[Correction, dict[str, Any]]
 def is_kept(other: Map) -> bool:
     """Return whether a footer's further keys are those of a file that is kept as counts."""
     return PENDING in other
+
+
+def waiting(path: Path, other: Map) -> list[Map]:
+    """Return the corrections that stored frames have not had, as the footer has them.
+
+    Raises
+    ------
+    MrczError
+        If the footer is damaged.
+    """
+    steps = other.get(PENDING, [])
+    if not isinstance(steps, list) or not all(map(_is_step, steps)):
+        found = "the corrections in its footer make no sense, so that it cannot be normalised"
+        raise MrczError(path, found)
+    return steps
 
 
 def opened(stack: Stack, other: Map, *, counts: bool) -> Stack:
@@ -133,17 +151,23 @@ def problem_of(path: Path, other: Map) -> str:
     return ""
 
 
-def summary_of(other: Map, dtype: np.dtype[Any]) -> str:
-    """Return a sentence on a file that is kept as counts, for people."""
+def summary_of(path: Path, other: Map, dtype: np.dtype[Any]) -> str:
+    """Return a sentence on a file that is kept as counts, for people.
+
+    Raises
+    ------
+    MrczError
+        If its footer is damaged.
+    """
     gain = other.get("gain")
     name = gain.get("path", "") if isinstance(gain, Mapping) else ""
-    if not other[PENDING]:
+    named = [
+        f"gain in the footer ({name})" if step["name"] == GAIN else "KOMA in the footer"
+        for step in waiting(path, other)
+    ]
+    if not named:
         return f"kept as counts ({dtype}); nothing else is to be applied"
-    waiting = " and ".join(
-        f"gain in the footer ({name})" if step.get("name") == GAIN else "KOMA in the footer"
-        for step in _steps(Path(), other)
-    )
-    return f"kept as counts ({dtype}); {waiting}, not applied to the stored pixels"
+    return f"kept as counts ({dtype}); {' and '.join(named)}, not applied to the stored pixels"
 
 
 def kept_reader(movie: Stack) -> FrameReader | None:
@@ -223,11 +247,99 @@ def original(movie: Stack | str | os.PathLike[str]) -> Stack:
     return raw.described(other=left, metadata=metadata, history=tuple(history))
 
 
-def file_known(movie: Stack | str | os.PathLike[str]) -> tuple[str, Map]:
-    """Return name of the file that was corrected, and what is known of its bytes (may be empty)."""
-    _, known = _kept_in(movie)
+@dataclass(frozen=True)
+class OriginalFile:
+    """What makes the bytes of a file again from its frames.
+
+    Attributes
+    ----------
+    nbytes : int
+        Its length.
+    sha256 : str
+        Of all its bytes.
+    head, tail : bytes
+        What comes before and after the frames.
+    dtype : dtype
+        Of the stored pixels, in their byte order.
+    four_bit : bool
+        Whether two pixels are in a byte.
+    encoding : Encoding or None
+        How frames are compressed.
+    """
+
+    nbytes: int
+    sha256: str
+    head: bytes
+    tail: bytes
+    dtype: np.dtype[Any]
+    four_bit: bool
+    encoding: Encoding | None
+
+    @classmethod
+    def from_map(cls, known: Any, path: Path) -> OriginalFile:
+        """Return what `as_map` made a map of.
+
+        Raises
+        ------
+        MrczError
+            If it is damaged.
+        """
+        try:
+            encoding = known["encoding"]
+            if encoding is not None:
+                encoding = Encoding(**encoding)
+                if "auto" in (encoding.filter, encoding.block_size):
+                    raise ValueError("its encoding is not known")
+            around, head = unpacked(known["around"], path).tobytes(), int(known["head"])
+            return cls(
+                int(known["nbytes"]),
+                str(known["sha256"]),
+                around[:head],
+                around[head:],
+                np.dtype(str(known["stored"])),
+                bool(known["four_bit"]),
+                encoding,
+            )
+        except MrczError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            found = f"what its footer says of the raw file is damaged ({error!r})"
+            raise MrczError(path, found) from error
+
+    def as_map(self) -> dict[str, Any]:
+        """Return it as a map for the footer."""
+        return {
+            "nbytes": self.nbytes,
+            "sha256": self.sha256,
+            "head": len(self.head),
+            "around": packed(np.frombuffer(self.head + self.tail, np.uint8)),
+            "stored": self.dtype.str,
+            "four_bit": self.four_bit,
+            "encoding": None if self.encoding is None else asdict(self.encoding),
+        }
+
+    def stored(self, frame: Array) -> bytes | memoryview:
+        """Return the bytes of a frame, (y, x), in the file."""
+        pixels: Array = np.ascontiguousarray(frame, self.dtype)
+        if self.four_bit:
+            pixels = pack_four_bit(pixels)
+        if (encoding := self.encoding) is not None:
+            return alone(lambda: encoding.compress(pixels))
+        return pixels.reshape(-1).view(np.uint8).data
+
+
+def original_file(movie: Stack | str | os.PathLike[str]) -> tuple[str, OriginalFile | None]:
+    """Return name of the file that was corrected, and what makes its bytes again, if known.
+
+    Raises
+    ------
+    MrczError
+        If the movie is not kept as counts, or its footer is damaged.
+    """
+    reader, known = _kept_in(movie)
     file = known.get("file")
-    return str(known.get("name", "")), file if isinstance(file, Mapping) else {}
+    made = None if file is None else OriginalFile.from_map(file, reader.path)
+    return str(known.get("name", "")), made
 
 
 def restore_file(
@@ -261,42 +373,35 @@ def restore_file(
     MrczError
         If the raw values are not in it, or the checksum of a frame does not match.
     """
-    _, known = file_known(movie)
-    if not known:
+    _, known = original_file(movie)
+    if known is None:
         return ""
-    raw = original(movie)
-    around = unpacked(known["around"], Path(raw.path or "")).tobytes()
-    dtype = np.dtype(known["stored"])
-    encoding = None if known["encoding"] is None else Encoding(**known["encoding"])
-
-    def encode(make: Callable[[], Array]) -> bytes | memoryview:
-        pixels: Array = np.ascontiguousarray(make(), dtype)
-        if known["four_bit"]:
-            pixels = pack_four_bit(pixels)
-        if encoding is not None:
-            return alone(lambda: encoding.compress(pixels))
-        return pixels.reshape(-1).view(np.uint8).data
-
     sha256 = hashlib.sha256()
-    with AtomicFile(path, overwrite=overwrite) as file:
+    with original(movie) as raw, AtomicFile(path, overwrite=overwrite) as file:
 
         def put(data: bytes | memoryview) -> None:
             file.write(data)
             sha256.update(data)
 
-        put(around[: known["head"]])
+        put(known.head)
         makers, n = raw.frame_makers(), len(raw)
         nbytes = 3 * raw.nbytes // n
-        with in_order(encode, makers, processors(), "napari-mrcz-restore", nbytes=nbytes) as frames:
+        with in_order(
+            lambda make: known.stored(make()),
+            makers,
+            processors(),
+            "napari-mrcz-restore",
+            nbytes=nbytes,
+        ) as frames:
             for done, data in enumerate(frames, 1):
                 put(data)
                 if progress is not None:
                     progress(done, n)
-        put(around[known["head"] :])
-        if sha256.hexdigest() != known["sha256"]:
+        put(known.tail)
+        if sha256.hexdigest() != known.sha256:
             return ""
         file.commit()
-    return sha256.hexdigest()
+    return known.sha256
 
 
 class _Restoring:
@@ -371,18 +476,15 @@ def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
     return source, known
 
 
-def _steps(path: Path, other: Map) -> list[Map]:
-    steps = other[PENDING]
-    if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
-        raise MrczError(path, "the corrections in its footer are none; the gain is not applied")
-    return steps
+def _is_step(step: Any) -> bool:
+    return isinstance(step, Mapping) and isinstance(step.get("name"), str)
 
 
 def _corrections(path: Path, other: Map) -> Iterator[Rebuilt]:
     """Yield the corrections that wait, in order, each with its description with all arrays."""
     gain = None
-    for step in _steps(path, other):
-        files = [value for key, value in step.items() if key in REFERENCES and value]
+    for step in waiting(path, other):
+        files = [v for key, v in step.items() if key in REFERENCES and isinstance(v, Mapping)]
         stamps = tuple(_stamp(path, place) for place in files)
         if step.get("name") == GAIN and files:
             # The same for all movies of a session.
@@ -404,46 +506,58 @@ def _rebuilt(path: Path, step: Map, gain: Map | None) -> Rebuilt:
 
     resolved: dict[str, Any] = {}
     for key, value in step.items():
-        if key in REFERENCES and isinstance(value, Mapping) and "path" in value:
+        if key in REFERENCES and isinstance(value, Mapping):
             value = _read_reference(path, value)
         elif is_packed(value):
             value = unpacked(value, path, gain)
         resolved[key] = value
     try:
         return rebuild(resolved), resolved
-    except ValueError as error:
+    except (ValueError, LookupError) as error:
         found = f"the gain is not applied: {error}"
         raise MrczError(path, found, advice="counts=True opens the counts alone") from error
 
 
-def _stamp(movie: Path, place: Any) -> tuple[str, int, int]:
-    """Return name, size and time of a reference, which lies beside the movie.
+def _beside(movie: Path, place: Map) -> Path:
+    """Return the path of a reference, which lies beside the movie.
+
+    Raises
+    ------
+    MrczError
+        If the footer names none.
+    """
+    # The name alone: the folder may have been moved, and a footer does not lead elsewhere.
+    name = Path(str(place.get("path"))).name
+    if not is_reference_name(name):
+        raise MrczError(movie, f"its footer names no reference, but {name!r}")
+    return movie.with_name(name)
+
+
+def _stamp(movie: Path, place: Map) -> tuple[str, int, int]:
+    """Return name, size and time of a reference.
 
     Raises
     ------
     MrczError
         If it is missing.
     """
-    # The name alone: the folder may have been moved, and a footer does not lead elsewhere.
-    name = Path(str(place.get("path") if isinstance(place, Mapping) else place)).name
+    file = _beside(movie, place)
     try:
-        status = os.stat(movie.with_name(name))
+        status = os.stat(file)
     except OSError as error:
-        found = f"its reference {name} is missing beside it, so that it cannot be normalised"
-        advice = f"Put {name} into {movie.parent}, or open the counts alone with counts=True"
+        found = f"its reference {file.name} is missing beside it, so that it cannot be normalised"
+        advice = f"Put {file.name} into {movie.parent}, or open the counts alone with counts=True"
         raise MrczError(movie, found, advice=advice) from error
-    return name, status.st_size, status.st_mtime_ns
+    return file.name, status.st_size, status.st_mtime_ns
 
 
 def _read_reference(movie: Path, place: Map) -> Array:
-    file = movie.with_name(Path(str(place["path"])).name)
+    file = _beside(movie, place)
     image, why = image_of(file)
     if image is None or xxhash.xxh3_64_hexdigest(image.data) != place.get("xxh3"):
-        found = (
-            why or "is not the reference that the movies beside it were made with: it was altered"
-        )
+        altered = "is not the reference that the movies beside it were made with: it was altered"
         advice = "Restore it from a copy; counts=True opens the counts of the movies alone"
-        raise MrczError(file, found, advice=advice)
+        raise MrczError(file, why or altered, advice=advice)
     return image
 
 

@@ -14,7 +14,7 @@ from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
-from napari_mrcz.stack.kept import NOTE, is_kept, opened, summary_of
+from napari_mrcz.stack.kept import NOTE, is_kept, opened, summary_of, waiting
 from napari_mrcz.stack.smv import is_smv, open_smv
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, is_eer, is_tiff, open_tiff
@@ -225,24 +225,23 @@ def _open_mrc(file: RandomAccessFile, counts: bool, read_ahead: bool, cache_nbyt
     for message in reader.warnings:
         warn(message)
     other = reader.footer.other
-    kept = is_kept(other)
     header = reader.header
     caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
     try:
-        if kept:
-            header = replace(header, notes=(*header.notes, summary_of(other, reader.dtype)))
-        stack = Stack(reader, reader.description, header, **caching)
-        if kept:
+        if NOTE in reader.metadata and not waiting(reader.path, other):
+            said = "these are counts, to which gain and KOMA are NOT applied: the footer that had "
+            warn(f"{reader.path}: {said}them is lost or was left out")
+        if is_kept(other):
+            note = summary_of(reader.path, other, reader.dtype)
+            header = replace(header, notes=(*header.notes, note))
+            stack = Stack(reader, reader.description, header, **caching)
             return opened(stack, other, counts=counts)
         if counts:
             raise _not_kept(file.path)
     except BaseException:
         reader.close()
         raise
-    if NOTE in reader.metadata:
-        said = "these are counts, to which gain and KOMA are NOT applied: the footer that had them"
-        warn(f"{reader.path}: {said} is lost or was left out")
-    return stack
+    return Stack(reader, reader.description, header, **caching)
 
 
 def _not_kept(path: Path) -> MrczError:

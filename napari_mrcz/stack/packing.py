@@ -144,7 +144,7 @@ def unpacked(made: Any, path: Path, gain: Map | None = None) -> Array:
             decompress(data, out, **where)
     except NotEnoughMemory:
         raise
-    except (KeyError, TypeError, ValueError, struct.error) as error:
+    except (KeyError, TypeError, ValueError, IndexError, struct.error) as error:
         found = f"an array in its footer is damaged ({getattr(error, 'found', error)})"
         raise MrczError(path, found) from error
     out.flags.writeable = False

@@ -98,7 +98,7 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     warnings_ = tuple(w.removeprefix(f"{reader.path}: ") for w in reader.warnings)
     notes = (*warnings_, *header.notes)
     if is_kept(footer.other):
-        notes = (*notes, summary_of(footer.other, reader.dtype))
+        notes = (*notes, summary_of(reader.path, footer.other, reader.dtype))
     carried = reader.description.extended
     sections = [
         Entry("File", Path(subject.path).name, "", "Where the frames are", _file(subject, nbytes)),
