@@ -83,7 +83,8 @@ def test_the_preprint_s_model_takes_many_good_pixels_where_counts_are_few():
 def test_dark_and_dead_pixels_are_found_too(movie, outliers):
     stuck = movie.defects.dark | movie.defects.dead
     found = outliers.mask == -1
-    assert np.count_nonzero(found & stuck) > 0.85 * np.count_nonzero(stuck)
+    # But for clusters of pixels that are dark and not dead, which may be beads.
+    assert np.count_nonzero(found & stuck) > 0.75 * np.count_nonzero(stuck)
     assert np.count_nonzero(found & ~stuck) <= 6
     hot = outliers.mask == 1
     assert np.count_nonzero(hot & movie.defects.hot) > 0.9 * np.count_nonzero(movie.defects.hot)

@@ -77,7 +77,7 @@ class Background:
         return cls(offset, slope, ceiling, float(pixel[good].mean()), brightest)
 
     def rows(self, counts: SummedCounts, top: int, bottom: int) -> tuple[Image, Image]:
-        """Give rows of raw electrons and of those expected, each float32."""
+        """Return rows of raw electrons and of those expected, each float32."""
         raw, around = _neighbours_mean(counts, top, bottom, self.ceiling, self.typical)
         gain = None if counts.gain is None else counts.gain[top:bottom]
         expected = self.expected(around, gain)
@@ -87,7 +87,7 @@ class Background:
         return raw, expected
 
     def expected(self, around: Image, gain: Image | None) -> Image:
-        """Give the raw electrons expected of pixels, from the means of their neighbours."""
+        """Return the raw electrons expected of pixels, from the means of their neighbours."""
         expected: Image = np.multiply(around, around.dtype.type(self.slope))
         expected += around.dtype.type(self.offset)
         np.maximum(expected, around.dtype.type(LEAST), out=expected)
@@ -114,7 +114,7 @@ def _lower_neighbour(strip: Image) -> Image:
 def _neighbours_mean(
     counts: SummedCounts, top: int, bottom: int, ceiling: float, usual: float
 ) -> tuple[Image, Image]:
-    """Give rows of raw electrons and the gain-normalised means of the 24 neighbours.
+    """Return rows of raw electrons and the gain-normalised means of the 24 neighbours.
 
     Those beyond the ceiling are taken for usual ones. The image is mirrored at its borders.
     """

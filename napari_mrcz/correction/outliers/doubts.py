@@ -21,6 +21,9 @@ _WIDE = 1.25
 _MANY, _BY_CHANCE = 0.03, 0.25
 # Fewer pixels than these are not worth a word.
 _FEW = 20
+# Standard deviations beyond which a single pixel is nearly always told from noise; hot pixels that
+# count so many times as much as good ones are not weak.
+_TOLD, _WEAK = 4.0, 3.0
 
 
 def doubts_of_counts(counts: SummedCounts) -> list[str]:
@@ -77,6 +80,15 @@ def doubts_of_fit(
         said.append(
             f"{100 * found / counts.n_usable:.1f} % of the pixels are outliers, more than a "
             "detector has."
+        )
+    # On the scale of square roots a Poisson count varies by 1/2, whatever its mean (Anscombe).
+    typical = max(scale.origin, 1e-9)
+    told = (typical**0.5 + _TOLD / 2) ** 2 / typical
+    if told > _WEAK and found:
+        said.append(
+            f"The movie has {typical:.2g} electrons per pixel in all: dead pixels, and hot ones "
+            f"that count less than {told:.2g} times as much as good ones, cannot be told from "
+            "noise."
         )
     if found > _FEW and by_chance > _BY_CHANCE * found:
         said.append(

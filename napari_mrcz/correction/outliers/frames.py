@@ -34,6 +34,8 @@ _LEAST_PEDESTAL = 0.3
 _PARTS = 64
 # Fewer pixels tell nothing.
 _FEWEST = 8
+# Standard deviations by which neighbours may differ and both be good.
+_FARTHEST = 6.0
 # Whole numbers cannot vary less than Poisson counts do.
 _SUB_POISSON = 0.7
 # Beyond these not all whole numbers are floats.
@@ -260,5 +262,10 @@ def _neighbours_ratio(frame: Image, usual: Mask) -> float:
     """Return variance over mean of one frame, from pixels next to each other."""
     both = usual[:, 1:] & usual[:, :-1]
     one, other = frame[:, 1:][both].astype(np.float64), frame[:, :-1][both].astype(np.float64)
-    level = float((one + other).mean()) if one.size else 0.0
-    return float((one - other).var()) / level if level > 0 else 0.0
+    if not one.size:
+        return 0.0
+    level, apart = float(np.median(one + other)), np.abs(one - other)
+    # Next to an outlier it is not the noise that differs.
+    kept = apart <= _FARTHEST * max(1.4826 * float(np.median(apart)), max(level, 0) ** 0.5)
+    level = float((one + other)[kept].mean()) if kept.any() else 0.0
+    return float((one - other)[kept].var()) / level if level > 0 else 0.0

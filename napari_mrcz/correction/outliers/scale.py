@@ -54,6 +54,9 @@ _NEAREST = np.flatnonzero(np.abs(NEIGHBOURS).sum(axis=1) == 1)
 # With so many neighbours as bright, or as dark, a pixel is a part of something. Small dark things
 # there are many of, gold beads; two by two pixels are none, with three neighbours each.
 _BRIGHT, _DARK = 6.0, 3.4
+# Neighbours are like a pixel that are on its side of the middle between it and what is expected. Of
+# those that touch it so many are dark around the middle of a soft bead, from this part of the way.
+_TOUCHING, _SOFT = np.flatnonzero(np.abs(NEIGHBOURS).max(axis=1) == 1), 0.35
 # Beside so many bright suspects a pixel looks dark.
 _BRIGHT_BESIDE = 3
 
@@ -353,13 +356,15 @@ def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np
 
     Such are parts of an edge, a corner or a bead.
     """
-    between = ((np.sqrt(np.maximum(own, 0)) + np.sqrt(np.maximum(mean, 0))) / 2) ** 2
+    own, mean = np.sqrt(np.maximum(own, 0)), np.sqrt(np.maximum(mean, 0))
     bright = own > mean
-    nearer = ((around > between) == bright) & within
+    nearer = ((around > ((own + mean) / 2) ** 2) == bright) & within
     # At the border of the image a part of the neighbours shows what is there.
     there = within.sum(axis=0, dtype=np.uint8).clip(min=1)
     number = nearer.sum(axis=0, dtype=np.uint8) * (np.float32(24) / there)
     part: npt.NDArray[np.bool_] = number >= np.where(bright, _BRIGHT, _DARK)
+    soft = around[_TOUCHING] <= (mean + np.float32(_SOFT) * (own - mean)) ** 2
+    part |= ~bright & ((soft & within[_TOUCHING]).sum(axis=0, dtype=np.uint8) > _DARK)
     return part
 
 

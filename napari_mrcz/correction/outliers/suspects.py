@@ -42,6 +42,8 @@ _UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
 # Pixels beyond so many standard deviations make a group; in a dead one they count no more than this
 # part of what is expected.
 _FAR, _LIKE_DEAD = 2.7, 0.05
+# What counts less than this part of what is expected is dark.
+_DIM = 0.5
 # How far above their expectation the four nearest pixels of a spot are, in standard errors.
 _PROFILE = 1.0
 # No deviate is farther, on either side.
@@ -144,9 +146,14 @@ class Suspects:
         cluster = (size >= _CLUSTER) & (dead | hot)
         cluster &= self._narrow(counts, group, cluster, 0.1 * brightest)
         cluster &= ~spot
+        cluster &= ~dead | self._in_light(counts, group, cluster & dead)
         together = np.bincount(group, self.deviate, n_groups) / np.sqrt(size)
         deviate = self.deviate.copy()
-        member = cluster[group] & (~dark | (self.electrons <= _LIKE_DEAD * self.expected))
+        # Not a good pixel that chance and the shadow of its neighbours have put beside them.
+        least = (electrons / size)[group] / 2 + self.expected / 2
+        least = np.minimum(least, _FRINGE * brightest + 2 * max(brightest, 1.0) ** 0.5)
+        like = np.where(dark, self.electrons <= _LIKE_DEAD * self.expected, self.electrons > least)
+        member = cluster[group] & like
         farther = np.abs(together[group]) > np.abs(deviate)
         deviate[member & farther] = together[group][member & farther]
         np.clip(deviate, -_FARTHEST, _FARTHEST, out=deviate)
@@ -207,6 +214,23 @@ class Suspects:
         )
         return asked & share
 
+    def _in_light(self, counts: SummedCounts, group: Groups, asked: Mask) -> Mask:
+        """Mark groups with little that is dark around them, unlike the middle of a bead."""
+        some = np.flatnonzero(asked[group])
+        near = self._around(self.pixels[some]).reshape(-1, 9)
+        number = np.repeat(group[some].astype(np.int64), near.shape[1])
+        # Each pixel around a group once, without the group itself.
+        near, number = np.divmod(np.unique(near.ravel() * len(asked) + number), len(asked))
+        at = np.minimum(np.searchsorted(self.pixels, near), len(self.pixels) - 1)
+        own = (self.pixels[at] == near) & (group[at] == number)
+        near, number = near[~own], number[~own]
+        expected = np.bincount(group, self.expected, len(asked)) / np.bincount(
+            group, minlength=len(asked)
+        )
+        dark = counts.raw(near) / counts.per_electron < _DIM * expected[number]
+        of_each = np.bincount(number, minlength=len(asked))
+        return np.bincount(number, dark, len(asked)) <= of_each / 2
+
     def _spots(self, group: Groups, n_groups: int, size: Pixels, course: Course) -> Mask:
         """Mark groups that are bright in a few frames only, and have a profile."""
         bright = self.deviate > 0
@@ -265,12 +289,12 @@ class Suspects:
         return pixels, side
 
     def _around(self, pixels: Pixels) -> Pixels:
-        """Return the pixels that touch some pixels, each as often as it does."""
+        """Return what touches some pixels, and these themselves (9 k); beyond the border: they."""
         row, column = np.divmod(pixels, self.shape[1])
-        row = (row[:, None] + np.repeat([-1, 0, 1], 3)).ravel()
-        column = (column[:, None] + np.tile([-1, 0, 1], 3)).ravel()
+        row = row[:, None] + np.repeat([-1, 0, 1], 3)
+        column = column[:, None] + np.tile([-1, 0, 1], 3)
         inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1])
-        around: Pixels = row[inside] * self.shape[1] + column[inside]
+        around: Pixels = np.where(inside, row * self.shape[1] + column, pixels[:, None]).ravel()
         return around
 
 
