@@ -299,3 +299,40 @@ def test_a_source_that_changes_leaves_no_result(source):
     with pytest.raises(nm.MrczError, match="written to while it was read"):
         compress(source, delete=False)(report)
     assert not (source.parents[1] / "movie.mrcz").exists()
+
+
+@pytest.mark.parametrize("command", ["compress", "watch"])
+def test_a_deletion_that_was_interrupted_is_told_of_and_ended(
+    napari_mrcz, source, monkeypatch, command
+):
+    """A killed process leaves the movie under another name: it gets its own back."""
+    monkeypatch.setattr("napari_mrcz.batch.source_files._LEAST_AGE_S", -1.0)
+    out = source.parents[1] / "results"
+    options = ("-o", out, *{"compress": ("--verify",), "watch": ("--once", "--settle", 0)}[command])
+    assert napari_mrcz(command, source.parent, *options).status == 0
+    aside = source.with_name("movie.mrc.0123abcd.deleting")
+    source.rename(aside)
+    nm.write(source.with_name("other.mrc"), frames(7))
+    more = ("--skip-existing",) if command == "compress" else ()
+    ran = napari_mrcz(command, source.parent, *options, *more)
+    assert ran.status == 0 and aside.exists() and not source.exists()
+    assert f"warning: {aside}" in ran.err and "rename it to movie.mrc" in ran.err
+    ran = napari_mrcz(command, source.parent, *options, *more, "--delete")
+    assert f"{source}: its deletion was interrupted" in ran.err
+    assert not aside.exists()
+    if command == "compress":
+        assert ran.status == 0 and not source.exists()
+    else:
+        assert source.exists()  # its times are others than when it was verified: kept, and said
+        assert "kept" in ran.err
+    np.testing.assert_array_equal(nm.read(out / "movie.mrcz"), FRAMES)
+
+
+def test_a_name_that_is_taken_is_not_given_back(napari_mrcz, source, monkeypatch):
+    monkeypatch.setattr("napari_mrcz.batch.source_files._LEAST_AGE_S", -1.0)
+    aside = source.with_name("movie.mrc.0123abcd.deleting")
+    shutil.copy(source, aside)
+    before = aside.read_bytes()
+    ran = napari_mrcz("compress", source.parent, "-o", source.parents[1], "--verify", "--delete")
+    assert ran.status == 0 and not source.exists()
+    assert aside.read_bytes() == before and f"warning: {aside}" in ran.err

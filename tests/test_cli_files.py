@@ -326,6 +326,21 @@ class TestInfo:
         for frame in told["frames"]:
             assert frame["ratio"] == pytest.approx(FRAMES[0].nbytes / frame["bytes"], abs=1e-3)
 
+    def test_info_of_a_damaged_file_fails(self, napari_mrcz, tmp_path):
+        """With what is there, and what is wrong; so do TIFF movies that were cut off."""
+        frames = np.random.default_rng(3).poisson(4, (6, 32, 32)).astype(np.uint8)
+        nm.write(tmp_path / "a.mrcz", frames)
+        nm.write(tmp_path / "b.mrc", frames)
+        tifffile.imwrite(tmp_path / "c.tif", frames, photometric="minisblack", compression="zlib")
+        for name in ("a.mrcz", "b.mrc", "c.tif"):
+            path = tmp_path / name
+            whole = path.read_bytes()
+            assert napari_mrcz("info", path).status == 0
+            path.write_bytes(whole[: 2 * len(whole) // 3])
+            ran = napari_mrcz("info", path)
+            assert ran.status == 1
+            assert f"warning: {path}" in ran.err and "frames of 32 x 32 pixels" in ran.out
+
     def test_goes_on_past_a_bad_file(self, napari_mrcz, folder):
         ran = napari_mrcz("info", folder / "gone.mrc", folder / "plain.mrc")
         assert ran.status == 1

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import napari_mrcz as nm
 from napari_mrcz.batch.recode import Recode
 from napari_mrcz.cli import looking
+from napari_mrcz.errors import collected_warnings
 from napari_mrcz.inspection import entries_of
 from napari_mrcz.stack import companions
 
@@ -314,3 +315,21 @@ def test_a_voltage_that_no_microscope_has_is_unknown(tmp_path, volts):
     with nm.open(tmp_path / "a.mrc") as movie:
         assert movie.description.voltage == 0
         assert movie.pixel_size[1:] == (1.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("named", "movie", "is_said"),
+    [
+        (r"D:\frames\other.mrc", "movie.mrc", True),
+        ("/frames/movie.tif", "movie.mrc", False),
+        ("MOVIE.mrc", "movie.mrc", False),
+        ("movie_fractions.tiff", "movie.mrc", False),
+    ],
+)
+def test_an_mdoc_of_another_movie_is_told_of(tmp_path, named, movie, is_said):
+    """It is used, as its name is that of the movie."""
+    nm.write(tmp_path / movie, FRAMES)
+    (tmp_path / "movie.mdoc").write_text(MDOC.replace(r"X:\somewhere\movie.mrc", named))
+    with collected_warnings() as said, nm.open(tmp_path / movie) as stack:
+        assert stack.metadata["tilt"] == -12.5
+    assert [named.split("\\")[-1] in text for text in said] == [True] * is_said

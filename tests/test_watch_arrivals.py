@@ -74,6 +74,24 @@ class TestArrivals:
         assert look.unfinished == ("movie_00.mrc",)
         assert look.soonest is None
 
+    def test_an_mdoc_is_waited_for_where_other_movies_have_one(self, folder):
+        """A few seconds; one that comes meanwhile ends it."""
+        first = record(folder, 0)
+        arrivals = Arrivals(folder, (".mrc",), settle=1.0)
+        arrivals.look(0.0)
+        assert [found.source for found in arrivals.look(1.0).finished] == ["movie_00.mrc"]
+        first.with_name("movie_00.mrc.mdoc").write_text("Voltage = 300")
+        record(folder, 1)
+        record(folder, 2)
+        arrivals.look(2.0)
+        look = arrivals.look(3.5)
+        assert [found.source for found in look.finished] == ["movie_00.mrc"]
+        assert look.soonest == pytest.approx(4.5)
+        (folder / "movie_01.mdoc").write_text("Voltage = 300")
+        names = ["movie_00.mrc", "movie_01.mrc"]
+        assert [found.source for found in arrivals.look(3.6).finished] == names
+        assert len(arrivals.look(8.0).finished) == 3
+
     def test_they_come_in_order_of_their_times(self, folder):
         """Of those that come at once."""
         for i, seconds in enumerate((30, 10, 20)):

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import signal
 import stat
@@ -29,13 +30,16 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["TOUCHED", "Kept", "SourceFiles", "sha256_of"]
+__all__ = ["TOUCHED", "Kept", "SourceFiles", "left_aside", "put_back", "sha256_of"]
 
 # Times of change may be this coarse, and coarser where they are whole seconds (FAT: 2 s).
 _TICK_S, _COARSE_TICK_S = 0.02, 2.0
 # File systems whose servers decide on leases: there a refusal says nothing of writers.
 _NETWORKED = ("nfs", "nfs4", "cifs", "smb3")
 _ASIDE = ".deleting"
+_NAMED_ASIDE = re.compile(rf"(.+)\.[0-9a-f]{{8}}{re.escape(_ASIDE)}")
+# A file that is being deleted has its other name for a moment.
+_LEAST_AGE_S = 5.0
 
 _GONE = "it is not there any more: somebody has renamed or deleted it"
 _OTHER = "another file has its name now"
@@ -309,6 +313,27 @@ def sha256_of(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             sums.append(hashlib.file_digest(file, "sha256").hexdigest())
     return " ".join(sums)
+
+
+def left_aside(folders: Iterable[Path]) -> dict[Path, Path]:
+    """Return files whose deletion was interrupted, within folders, and the names that they had."""
+    found = {}
+    for folder in folders:
+        for path in sorted(folder.rglob(f"*{_ASIDE}")):
+            named = _NAMED_ASIDE.fullmatch(path.name)
+            with contextlib.suppress(OSError):
+                if named and time.time() - path.stat().st_ctime >= _LEAST_AGE_S:
+                    found[path] = path.with_name(named[1])
+    return found
+
+
+def put_back(aside: Path, path: Path) -> bool:
+    """Return whether a file whose deletion was interrupted has its own name again."""
+    try:
+        rename_to_free_name(aside, path)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

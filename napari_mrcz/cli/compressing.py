@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import movies_in, prepare, references, target_of
+from napari_mrcz.cli.paths import movies_in, prepare, references, target_of, tell_of_interrupted
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.errors import MrczError
@@ -56,6 +56,7 @@ def compress(
     if delete and group > 1:
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
     besides = [*references(None, decimate), *_results(output)]
+    tell_of_interrupted(files, delete=delete and not how.dry_run)
     _tell_of_compressed(files, besides)
     sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides, leave_references=True)
     tasks = [

@@ -17,7 +17,7 @@ from napari_mrcz.cli.manifest import recorded
 from napari_mrcz.cli.paths import movies_in, path
 from napari_mrcz.cli.progress import bar, from_here, note, say, write
 from napari_mrcz.cli.running import Working, with_options
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings
 from napari_mrcz.suffixes import without_packing
 from napari_mrcz.texts import printable, size_text
 
@@ -53,37 +53,45 @@ def info(
     """Show header, metadata and history, and what is wrong with the header (see repair).
 
     Files may be of any format that is read. Of an MRC file that is packed (.gz, .bz2), only the
-    header is unpacked.
+    header is unpacked. The exit status is 1 where a file is cut off or damaged, as far as that
+    shows without reading the frames (see verify).
     """
     from napari_mrcz.doctor import diagnose
     from napari_mrcz.stack import open as open_stack
     from napari_mrcz.stack.opening import packed_header
+    from napari_mrcz.stack.verifying import is_whole
 
     status = 0
     for file in movies_in(files):
+        said: list[str] = []
         try:
             header = packed_header(file)
             if header is not None:
                 known = _known_of_header(file, header, frames)
             else:
                 missing = []
-                try:
-                    stack = open_stack(file, read_ahead=False)
-                except MrczError as error:
-                    with suppress(MrczError):  # kept as counts, its gain is missing
-                        stack = open_stack(file, counts=True, read_ahead=False)
-                        missing.append(error.found)
-                    if not missing:
-                        raise
+                with collected_warnings() as said:
+                    try:
+                        stack = open_stack(file, read_ahead=False)
+                    except MrczError as error:
+                        with suppress(MrczError):  # kept as counts, its gain is missing
+                            stack = open_stack(file, counts=True, read_ahead=False)
+                            missing.append(error.found)
+                        if not missing:
+                            raise
                 with stack:
-                    known = _known(file, stack, frames)
+                    known = {**_known(file, stack, frames), "warnings": said}
                     header = stack.header
+                    if missing or not is_whole(stack):
+                        status = 1
                 findings = () if header is None else diagnose(file)
                 known["findings"] = [*missing, *map(str, findings)]
         except MrczError as error:
             say(f"napari-mrcz: {error}")
             status = 1
         else:
+            for warning in dict.fromkeys(said):
+                say(f"napari-mrcz: warning: {warning}")
             write(*([json.dumps(known, default=str)] if as_json else _as_text(known, header)))
     if status:
         raise typer.Exit(status)

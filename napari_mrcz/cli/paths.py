@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from napari_mrcz.recipe import Recipe
 
-__all__ = ["movies_in", "path", "prepare", "references", "session_in", "target_of"]
+__all__ = [
+    "movies_in",
+    "path",
+    "prepare",
+    "references",
+    "session_in",
+    "target_of",
+    "tell_of_interrupted",
+]
 
 # Of the files that are left out for one reason.
 _MOST_NAMED = 5
@@ -166,6 +174,27 @@ def _tell_left(left: Mapping[Path, str]) -> None:
         named = listed(files, _MOST_NAMED)
         count = f"{len(files)} files: {named}" if len(files) > 1 else named
         say(f"{count}: {why}, left out (name it to include it)")
+
+
+def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
+    """Print which sources a killed process was deleting: a movie whose result was verified.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+    delete : bool
+        Give them their names back, so that they are verified and deleted as others are.
+    """
+    from napari_mrcz.batch.source_files import left_aside, put_back
+
+    for aside, movie in left_aside([path for path in paths if path.is_dir()]).items():
+        if delete and put_back(aside, movie):
+            say(f"{movie}: its deletion was interrupted; it has its name again", always=True)
+        else:
+            advice = f"delete it, or rename it to {movie.name}"
+            said = f"{aside}: the deletion of {movie.name} was interrupted; {advice}"
+            say(f"napari-mrcz: warning: {said}", always=True)
 
 
 def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:

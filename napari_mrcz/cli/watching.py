@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.paths import references
+from napari_mrcz.cli.paths import references, tell_of_interrupted
 from napari_mrcz.cli.progress import (
     as_option,
     bar,
@@ -118,6 +118,7 @@ def watch(
         raise MrczError(folder, "is not a folder that can be watched")
     if os.path.realpath(output) == os.path.realpath(folder):
         raise typer.BadParameter("results need a folder of their own: --output")
+    tell_of_interrupted([folder], delete=delete)
     wanted = None if recipe is None else Recipe.load(recipe).with_modules(with_ or ())
     arrivals = Arrivals(
         folder,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack.stack import Stack
 
-__all__ = ["with_companions"]
+__all__ = ["mdoc_names", "with_companions"]
 
 # Real ones have some ten thousand bytes; those of long tilt series a few million.
 _LARGEST = 2**24
@@ -115,6 +115,8 @@ def with_companions(movie: Stack, path: Path) -> Stack:
                 warn(f"{companion}: it lies beside {path.name}, but cannot be read: {reason}")
                 continue
             metadata[kind], found = content, True
+            if kind == "mdoc" and (other := _other_movie(content, path)):
+                warn(f"{companion}: it describes {other}, and is used for {path.name} by its name")
             facts = facts_of(content, movie.shape, path.name)
             if not any(pixel_size[1:]):
                 pixel_size = (pixel_size[0], *facts.pixel_size)
@@ -126,6 +128,13 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     if not found:
         return movie
     return movie.described(metadata=metadata, pixel_size=pixel_size, voltage=voltage)
+
+
+def mdoc_names(path: Path) -> tuple[str, ...]:
+    """Return the names that the mdoc of a movie may have, beside it."""
+    plain = without_packing(path)
+    stems = (path.name, plain.name, plain.stem, _ENDINGS.sub("", plain.stem))
+    return tuple(f"{stem}.mdoc" for stem in dict.fromkeys(stems))
 
 
 def _text(path: str) -> str | None:
@@ -169,6 +178,17 @@ def _parse_mdoc(text: str) -> Map:
             other.append(line)
     extra = {"titles": titles, "sections": sections, "other": other}
     return {**found, **{name: items for name, items in extra.items() if items}}
+
+
+def _other_movie(mdoc: Map, path: Path) -> str:
+    """Return the movie that an mdoc of one movie names, if that is another; its suffix may be."""
+    sections = [section for section in mdoc.get("sections", []) if isinstance(section, dict)]
+    if len(sections) != 1 or "SubFramePath" not in sections[0]:
+        return ""  # one of a tilt series names the movies of its images
+    named = re.split(r"[\\/]", str(sections[0]["SubFramePath"]))[-1]
+    stems = [_ENDINGS.sub("", os.path.splitext(name)[0]).lower() for name in (named, path.name)]
+    same = stems[0] == stems[1] or stems[0] == without_packing(path).stem.lower()
+    return "" if same else named
 
 
 def _mdoc_facts(mdoc: Map, shape: tuple[int, int, int], name: str) -> _Facts:

@@ -102,6 +102,8 @@ class TiffFrames:
         Whether its frames are EER-compressed.
     warnings : tuple of str
         What is in the file that is not read, or should be and is not.
+    is_whole : bool
+        Whether no frame is missing.
     known : TiffMetadata
         What the file says of its frames.
     """
@@ -128,7 +130,7 @@ class TiffFrames:
 
     def _choose(self, movie: TiffMovie) -> None:
         """Set what frames are like, and check that there is what decodes them."""
-        self._frames, self.is_eer = movie.frames, movie.is_eer
+        self._frames, self.is_eer, self.is_whole = movie.frames, movie.is_eer, movie.is_whole
         page = movie.page
         factor = self._superresolution
         if self.is_eer:

@@ -51,6 +51,8 @@ class TiffMovie:
     frames: list[TiffFrame]
     is_eer: bool
     remarks: tuple[str, ...]
+    is_whole: bool = True
+    """Whether no frame is missing that the file has, or says that it has."""
 
     @property
     def page(self) -> Page:
@@ -86,6 +88,7 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
         f"{'x'.join(map(str, page.shape))} {page.dtype if page.dtype is not None else ''}".strip()
         for page in _without([f.page for f in everything], [f.page for f in frames])
     )
+    announced = 0
     if not is_eer:
         announced = max(announced_images(text, frames[0].page) for text in descriptions)
         if announced > len(frames):
@@ -108,7 +111,8 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
         remarks.append(f"{len(found.below)} pages below others, e.g. smaller copies, are not read")
     if not remarks:
         remarks += _surplus(file, found, whole)
-    return TiffMovie(whole, is_eer, tuple(remarks))
+    is_whole = found.is_whole and announced <= len(frames) == len(whole)
+    return TiffMovie(whole, is_eer, tuple(remarks), is_whole)
 
 
 def _alike(frames: Sequence[TiffFrame]) -> list[TiffFrame]:

@@ -13,12 +13,26 @@ from napari_mrcz.format import FrameReader, VerifyReport
 from napari_mrcz.format.verification import faults_of
 from napari_mrcz.stack.kept import is_kept, problem_of
 from napari_mrcz.stack.opening import is_mrc, open
+from napari_mrcz.stack.sources import CorrectedSource, uncached
+from napari_mrcz.stack.tiff import TiffFrames
 from napari_mrcz.suffixes import FOREIGN_SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["verify"]
+    from napari_mrcz.stack.stack import Stack
+
+__all__ = ["is_whole", "verify"]
+
+
+def is_whole(movie: Stack) -> bool:
+    """Return whether nothing is missing of a movie's file, as far as opening it shows."""
+    source = uncached(movie._source)
+    while isinstance(source, CorrectedSource):
+        source = uncached(source.before)
+    if isinstance(source, FrameReader):
+        return not source.warnings
+    return not isinstance(source, TiffFrames) or source.is_whole
 
 
 def verify(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mrcz.names import natural_key
+from napari_mrcz.stack.companions import mdoc_names
 from napari_mrcz.stack.tvips import first_part
 from napari_mrcz.watching.ledger import Version
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 __all__ = ["Arrivals", "Found", "Look"]
+
+# SerialEM writes the mdoc of a movie when the movie is finished.
+_FOR_MDOC_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Arrivals:
 
     A movie is finished when its size and time have not changed for a while, by the clock of this
     machine: that of a file server may be wrong. Servers may also tell sizes late (NFS by up to a
-    minute); then the while has to be longer, or a marker is needed.
+    minute); then the while has to be longer, or a marker is needed. Where other movies of its
+    folder have an mdoc, one without is given a few seconds more.
 
     Parameters
     ----------
@@ -101,6 +106,7 @@ class Arrivals:
         self._ignored = {os.path.realpath(path) for path in ignored}
         self._ignored_names = {os.path.basename(path) for path in self._ignored}
         self._seen: dict[str, tuple[Version, float]] = {}
+        self._mdocs: dict[str, set[str]] = {}  # of each folder
 
     def path(self, source: str) -> Path:
         """Give the path of a movie."""
@@ -116,6 +122,20 @@ class Arrivals:
             return _version(os.stat(self.path(source)))
         except OSError:
             return None
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which a movie that has not changed is finished, without a marker."""
+        return max(map(self.rest_of, self._seen), default=self.settle)
+
+    def rest_of(self, source: str) -> float:
+        """Return the seconds for which a movie has to rest."""
+        folder = os.path.dirname(source)
+        if self.marker or folder not in self._mdocs or f"{source}.mdoc" in self._mdocs[folder]:
+            return self.settle
+        names = mdoc_names(Path(source))
+        has_one = any(os.path.join(folder, name) in self._mdocs[folder] for name in names)
+        return self.settle + (0.0 if has_one else _FOR_MDOC_S)
 
     def look(self, now: float) -> Look:
         """Look at all of them.
@@ -139,7 +159,7 @@ class Arrivals:
         }
         finished, unfinished, waits = [], [], []
         for source, (version, since) in self._seen.items():
-            rests = self.settle - (now - since)
+            rests = self.rest_of(source) - (now - since)
             marked = not self.marker or f"{source}{self.marker}" in markers
             # A file without a byte has been announced, not written.
             if marked and rests <= 0 and version.size:
@@ -159,11 +179,15 @@ class Arrivals:
     def _scan(self) -> tuple[dict[str, Version], set[str], list[str]]:
         movies: dict[str, Version] = {}
         markers: set[str] = set()
+        self._mdocs = {}
         unreadable: list[str] = []
         for entry in self._entries(self.folder, unreadable):
             source = Path(entry.path).relative_to(self.folder).as_posix()
             if self.marker and entry.name.endswith(self.marker):
                 markers.add(source)
+                continue
+            if entry.name.endswith(".mdoc"):
+                self._mdocs.setdefault(os.path.dirname(source), set()).add(source)
                 continue
             try:
                 if self._is_movie(entry):

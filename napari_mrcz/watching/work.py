@@ -220,7 +220,7 @@ class Watch:
 
     def _is_over(self, look: Look, since_start: float, since_change: float) -> bool:
         if self.ending.once:
-            return look.soonest is None or since_start > self.arrivals.settle
+            return look.soonest is None or since_start > self.arrivals.longest
         silence = self.ending.silence
         return silence is not None and look.soonest is None and since_change >= silence
 
@@ -228,7 +228,7 @@ class Watch:
         """Give the seconds after which something may have to be done."""
         pauses = [float("inf") if look.soonest is None else look.soonest]
         if self.ending.once:
-            pauses.append(self.arrivals.settle - since_start)
+            pauses.append(self.arrivals.longest - since_start)
         if self.ending.silence is not None:
             pauses.append(self.ending.silence - since_change)
         if self.corrections is not None:
