@@ -79,8 +79,9 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, flat.size, _PIECE):
             piece = flat[start : start + _PIECE]
-            high = piece.view(np.uint8).max() if piece.itemsize == 1 else piece.max()
-            if piece.itemsize == 1 and high <= _LARGEST_SMALL:  # and none is below 0
+            of_bytes = piece.itemsize == 1
+            high = piece.view(np.uint8).max() if of_bytes else piece.max()
+            if of_bytes and high <= _LARGEST_SMALL:  # and none is below 0
                 lows.append(0 if not piece[:_COLUMNS].all() else piece.min())
                 even = piece.size // _EVEN * _EVEN
                 sums = _sums_of_small(piece[:even].view(np.uint8), int(high))
@@ -88,7 +89,7 @@ def statistics_of(frame: npt.NDArray[Any]) -> Statistics | None:
                 total, squares = total + sums[0], squares + sums[1]
             else:
                 lows.append(piece.min())
-                high = piece.max()
+                high = piece.max() if of_bytes and lows[-1] < 0 else high
             highs.append(high)
             if piece.size:
                 sums = _sums(piece, typical)
