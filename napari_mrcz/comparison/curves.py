@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.format.chunks import compress
-from napari_mrcz.format.encoding import Encoding, choose_encoding, excerpt, shannon_fraction
+from napari_mrcz.format.encoding import (
+    COUNT_CODER,
+    Encoding,
+    choose_encoding,
+    excerpt,
+    shannon_fraction,
+)
 from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CODECS", "Curve", "Serialisation", "by_block", "by_dose", "by_level", "by_threads",
+__all__ = ["CODERS", "Curve", "Serialisation", "by_block", "by_dose", "by_level", "by_threads",
            "serialisations"]  # fmt: skip
 
-CODECS = ("blosclz", "lz4", "zlib", "zstd")
+CODERS = {
+    **{codec: Encoding(codec, as_counts=False) for codec in ("blosclz", "lz4", "zlib", "zstd")},
+    COUNT_CODER: Encoding("zstd", as_counts=True),
+}
 DOSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 10.0)
 LEVELS = tuple(range(1, 10))
 BLOCKS = tuple(2**k for k in range(14, 24))
@@ -77,35 +86,42 @@ class Serialisation:
 
 
 def counts(dose: float, side: int) -> Frame:
-    """Give a frame of counted electrons, (side, side) of uint8."""
+    """Return a frame of counted electrons, (side, side) of uint8."""
     frame: Frame = np.random.default_rng(_SEED).poisson(dose, (side, side)).astype(np.uint8)
     return frame
 
 
 def by_dose(side: int = 2048, doses: Sequence[float] = DOSES) -> list[Curve]:
-    """Give figure 2a: each codec at level 1, and Shannon's bound."""
+    """Return figure 2a: each coder at level 1, and Shannon's bound."""
     frames = [counts(dose, side) for dose in doses]
-    curves = [_curve(codec, doses, [(f, Encoding(codec)) for f in frames]) for codec in CODECS]
+    curves = [_curve(name, doses, [(f, e) for f in frames]) for name, e in CODERS.items()]
     bounds = tuple(1 / (shannon_fraction([frame]) or 1.0) for frame in frames)
     return [*curves, Curve("Shannon's bound", tuple(doses), bounds, (np.nan,) * len(bounds))]
 
 
 def by_level(frame: Frame, levels: Sequence[int] = LEVELS) -> list[Curve]:
-    """Give figure 2b: each codec at each level."""
-    return [_curve(c, levels, [(frame, Encoding(c, level)) for level in levels]) for c in CODECS]
+    """Return figure 2b: each coder at each level."""
+    return [
+        _curve(name, levels, [(frame, replace(e, level=level)) for level in levels])
+        for name, e in CODERS.items()
+    ]
 
 
 def by_block(frame: Frame, blocks: Sequence[int] = BLOCKS) -> list[Curve]:
-    """Give figure 2d: each codec at level 1, bitshuffled in blocks of several sizes."""
+    """Return figure 2d: each coder at level 1, bitshuffled in blocks of several sizes."""
     fitting = [block for block in blocks if block <= frame.nbytes]
     return [
-        _curve(c, fitting, [(frame, Encoding(c, 1, "bitshuffle", block)) for block in fitting])
-        for c in CODECS
+        _curve(
+            name,
+            fitting,
+            [(frame, replace(e, filter="bitshuffle", block_size=block)) for block in fitting],
+        )
+        for name, e in CODERS.items()
     ]
 
 
 def by_threads(frame: Frame, most: int = 0) -> list[Curve]:
-    """Give figure 2c: zstd-1 and lz4-9, several frames at a time, up to twice the processors."""
+    """Return figure 2c: zstd-1 and lz4-9, several frames at a time, up to twice the processors."""
     threads = tuple(range(1, (most or 2 * processors()) + 1))
     curves = []
     for codec, level in (("zstd", 1), ("lz4", 9)):
@@ -117,7 +133,7 @@ def by_threads(frame: Frame, most: int = 0) -> list[Curve]:
 
 
 def serialisations(nbytes: int = 25_000_000) -> list[Serialisation]:
-    """Give figure 3: JSON and MessagePack of so many bytes of text, bare and packed."""
+    """Return figure 3: JSON and MessagePack of so many bytes of text, bare and packed."""
     content = _metadata(nbytes)
     found = []
     pairs: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {

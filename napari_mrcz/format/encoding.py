@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
+    "COUNT_CODER",
     "Encoding",
     "alone",
     "choose_encoding",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+
+# What our own encoder is called: its chunks are zstd's.
+COUNT_CODER = "zstd for counts"
 
 _BLOCK_TARGETS = (2**20, 2**18)
 # A sample of a frame holds at least one of the largest blocks.
@@ -100,6 +104,11 @@ class Encoding:
     def number(self) -> int:
         """The codec's number in MODE, 0 for none."""
         return CODECS.get(self.codec, 0)
+
+    @property
+    def coder(self) -> str:
+        """Name of what codes the frames: the codec, or our own encoder."""
+        return COUNT_CODER if self.as_counts else self.codec
 
     @property
     def block_nbytes(self) -> int:
@@ -217,7 +226,7 @@ def _encoding_of(frames: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> Encoding |
 
 
 def compressed_fraction(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) -> float:
-    """Give compressed over plain bytes of frames or excerpts, by a chosen encoding."""
+    """Return compressed over plain bytes of frames or excerpts, by a chosen encoding."""
     if encoding.codec == "none":
         return 1.0
     samples = [_whole_blocks(frame, encoding.block_nbytes) for frame in frames]
@@ -225,7 +234,7 @@ def compressed_fraction(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) 
 
 
 def shannon_fraction(frames: Sequence[npt.NDArray[Any]]) -> float | None:
-    """Give Shannon's bound for independent pixels: entropy in bits over the bits they take.
+    """Return Shannon's bound for independent pixels: entropy in bits over the bits they take.
 
     Parameters
     ----------
@@ -256,7 +265,7 @@ def excerpt(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _even_block(frame_nbytes: int, itemsize: int, target: int) -> int:
-    """Give a block size near `target` bytes that divides a frame into equal blocks.
+    """Return a block size near `target` bytes that divides a frame into equal blocks.
 
     Blosc leaves a last block that is no multiple of eight pixels unshuffled: with blocks of exactly
     1 MB that is up to 1 MB a frame, with equal ones no more than a few bytes.
@@ -267,7 +276,7 @@ def _even_block(frame_nbytes: int, itemsize: int, target: int) -> int:
 
 
 def _whole_blocks(frame: npt.NDArray[Any], block_nbytes: int) -> npt.NDArray[Any]:
-    """Give as many whole blocks as an excerpt holds: the rest would not be shuffled."""
+    """Return as many whole blocks as an excerpt holds: the rest would not be shuffled."""
     pixels = excerpt(frame)
     blocks = max(1, pixels.nbytes // max(1, block_nbytes))
     return pixels[: max(1, blocks * block_nbytes // pixels.itemsize)]

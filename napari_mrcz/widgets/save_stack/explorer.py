@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_mrcz.format.encoding import COUNT_CODER
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.key import Key
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Explorer"]
 
 _HINT = "Click a point to choose it. Up is smaller, right is faster."
-# One colour and one sign a codec, so that no eye needs the colours: as pyqtgraph calls the sign,
-# and as it is written below the plot.
+# One colour and one sign for each coder, so that no eye needs the colours: as pyqtgraph calls the
+# sign, and as it is written below the plot.
 _SIGNS = {
+    COUNT_CODER: ("accent", "star", "★"),
     "zstd": ("accent", "o", "●"),
     "lz4": ("hot", "s", "■"),
     "lz4hc": ("model", "t", "▼"),
@@ -69,15 +71,15 @@ class Explorer(QWidget):
         self.plot.getPlotItem().setLogMode(x=True)
         self._curves = {}
         self._trials: dict[Any, list[Trial]] = {}
-        for codec, (colour, sign, _) in _SIGNS.items():
+        for coder, (colour, sign, _) in _SIGNS.items():
             curve = self.plot.curve(colour, symbol=sign)
             curve.setSymbolSize(_POINT_PX)
             curve.scatter.opts["hoverable"] = True
             curve.sigPointsClicked.connect(self._on_clicked)
             curve.scatter.sigHovered.connect(self._on_hovered)
-            self._curves[codec] = curve
+            self._curves[coder] = curve
         self._bound = self.plot.line("muted", angle=0)
-        signs = [(colour, written, codec) for codec, (colour, _, written) in _SIGNS.items()]
+        signs = [(colour, written, coder) for coder, (colour, _, written) in _SIGNS.items()]
         self.legend = Key([*signs, ("muted", "╌╌", "Shannon's bound")])
         self.told = WrappedLabel("The point under the mouse")
         column = QVBoxLayout(self)
@@ -104,10 +106,10 @@ class Explorer(QWidget):
 
     def show_exploration(self, found: Exploration) -> None:
         """Draw what was found."""
-        for codec, curve in self._curves.items():
-            of_codec = [trial for trial in found.trials if trial.codec == codec]
-            curve.setData([t.rate / 1e6 for t in of_codec], [t.ratio for t in of_codec])
-            self._trials[curve.scatter] = of_codec
+        for coder, curve in self._curves.items():
+            trials = [trial for trial in found.trials if trial.coder == coder]
+            curve.setData([t.rate / 1e6 for t in trials], [t.ratio for t in trials])
+            self._trials[curve.scatter] = trials
         self._bound.setVisible(found.bound is not None)
         if found.bound is not None:
             self._bound.setValue(found.bound)

@@ -36,6 +36,8 @@ class Trial:
     ----------
     codec, level, filter
         The choice.
+    coder : str
+        What codes the frames then: the codec, or our own encoder for counts.
     ratio : float
         Bytes in memory over bytes on disk.
     rate : float
@@ -45,14 +47,15 @@ class Trial:
     codec: str
     level: int
     filter: str
+    coder: str
     ratio: float
     rate: float
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return it in a line."""
         filter_ = "no filter" if self.filter == "none" else self.filter
         speed = f"{self.rate / 1e6:.0f} MB/s a thread"
-        return f"{self.codec}, level {self.level}, {filter_}: {self.ratio:.3g} to 1 at {speed}"
+        return f"{self.coder}, level {self.level}, {filter_}: {self.ratio:.3g} to 1 at {speed}"
 
 
 @dataclass(frozen=True)
@@ -108,4 +111,6 @@ def _try(encoding: Encoding, excerpts: Sequence[npt.NDArray[Any]]) -> Trial:
     start = time.perf_counter()
     fraction = compressed_fraction(encoding, excerpts)
     rate = sum(pixels.nbytes for pixels in excerpts) / (time.perf_counter() - start)
-    return Trial(encoding.codec, encoding.level, encoding.filter, 1 / fraction, rate)
+    return Trial(
+        encoding.codec, encoding.level, encoding.filter, encoding.coder, 1 / fraction, rate
+    )

@@ -122,7 +122,9 @@ class FileEstimate:
         encoding = self.frame.encoding
         if encoding.codec != "none":
             filter_ = "no filter" if encoding.filter == "none" else encoding.filter
-            parts.append(f"{filter_}, blocks of {block_text(encoding.block_nbytes)}")
+            parts.append(
+                f"{encoding.coder}, {filter_}, blocks of {block_text(encoding.block_nbytes)}"
+            )
         text = "; ".join(parts)
         text = f"{text[0].upper()}{text[1:]}."
         return f"{text}\nAs {sizes_text(self.sizes)}." if self.sizes else text
