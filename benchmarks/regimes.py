@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.gain_regimes import gain_rows
 from benchmarks.koma_regimes import koma_rows
 from benchmarks.measure import Row
 from benchmarks.outlier_cases import PEERS, score
@@ -105,5 +106,5 @@ def _of_good_pixels(scene: Scene, fitted: OutlierFilter) -> dict[str, float]:
     return found
 
 
-REGIMES: tuple[Callable[[], Iterator[Row]], ...] = (outlier_rows, koma_rows)
+REGIMES: tuple[Callable[[], Iterator[Row]], ...] = (outlier_rows, koma_rows, gain_rows)
 """Each yields the rows of one correction."""
