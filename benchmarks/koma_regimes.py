@@ -115,7 +115,7 @@ def edge_rows() -> Iterator[Row]:
         said = f"{told} of {len(SEEDS)} warned"
         what = f"length {length} pixels" if length else "all subtracted"
         name = f"KOMA, a step of 0.25 in every image, {what} ({said}): error"
-        bound = {"most": 0.035} if length else {}
+        bound = {"most": 0.025} if length else {}
         yield Row(name, f"{step.std():.3f}: it is gone", float(np.mean(errors)), "e⁻", **bound)
 
 

@@ -20,14 +20,19 @@ _FEWEST = 4
 _CELLS, _CELLS_ACROSS = (8, 32), 16
 # Pixels that tell the range of all, and the percentiles that do.
 _SAMPLE, _RANGE = 2**16, (0.5, 50, 99.5)
+# Robust standard deviations beyond which a mean is part of an edge; share of a window's pixels that
+# tell its mean.
+_FAR_OUT, _LEAST_SHARE = 5.0, 1e-4
 
 
 def finer_than(image: Image, length: int) -> Image:
     """Return an image less what is coarser than a length, plus its mean.
 
     What is coarser is the mean over about `length` pixels: two passes of a square window each, of
-    the same standard deviation as one of `length` pixels. Pixels that are far from all others
-    (hot, dead) are limited first, so that they leave no squares around them.
+    the same standard deviation as one of `length` pixels. Beside a sharp edge that leaves a fringe;
+    where the mean over a quarter of the length stands far out, it counts as coarse, too. Pixels
+    that are far from all others (hot, dead) are limited first, so that they leave no squares
+    around them.
 
     Parameters
     ----------
@@ -46,16 +51,13 @@ def finer_than(image: Image, length: int) -> Image:
     step = max(1, math.isqrt(image.size // _SAMPLE))
     sample = image[::step, ::step]
     low, middle, high = np.nanpercentile(np.where(np.isfinite(sample), sample, np.nan), _RANGE)
-    coarse = np.clip(image, 2 * low - middle, 2 * high - middle).astype(np.float32)
-    size = max(1, round(length / math.sqrt(2))) | 1
-    shares = np.ones((), np.float32)
-    if not told.all():
-        coarse[~told] = 0
-        shares = told.astype(np.float32)
-        shares = _blurred(shares, size)
-    coarse = _blurred(coarse, size)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        fine: Image = image - coarse / shares
+    limited = np.clip(image, 2 * low - middle, 2 * high - middle).astype(np.float32)
+    coarse = _blurred(limited, told, length)
+    fringes = _blurred(limited - coarse, told, length / 4)
+    heights = np.abs(fringes)
+    usual = 1.4826 * float(np.median(heights[::step, ::step]))
+    coarse += np.where(heights > _FAR_OUT * usual, fringes, 0)
+    fine: Image = image - coarse
     fine += _mean(image, told) - _mean(fine, told)
     return fine
 
@@ -78,6 +80,8 @@ def repeated_step(average: Image) -> float:
     """
     from scipy.ndimage import median_filter
 
+    if min(average.shape) < _CELLS_ACROSS:
+        return 0.0
     found = 0.0
     smallest, *others = sorted(
         {min(c, max(2, min(average.shape) // _CELLS_ACROSS)) for c in _CELLS}
@@ -102,8 +106,20 @@ def repeated_step(average: Image) -> float:
     return found
 
 
-def _blurred(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """Return the means over a window of `size` pixels, twice."""
+def _blurred(
+    image: npt.NDArray[np.float32], told: npt.NDArray[np.bool_], length: float
+) -> npt.NDArray[np.float32]:
+    """Return the means of the pixels told over about a length; 0 where there are none."""
+    size = max(1, round(length / math.sqrt(2))) | 1
+    if told.all():
+        return _twice(image, size)
+    shares = _twice(told.astype(np.float32), size)
+    means = _twice(np.where(told, image, np.float32(0)), size)
+    return np.divide(means, shares, out=np.zeros_like(means), where=shares > _LEAST_SHARE)
+
+
+def _twice(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
+    """Return the means over a square window, twice."""
     from scipy.ndimage import uniform_filter1d
 
     for _ in range(2):
