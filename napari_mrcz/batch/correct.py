@@ -35,6 +35,7 @@ from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
 from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
 from napari_mrcz.stack.kept import problem_of
+from napari_mrcz.stack.packing import packed_mean, packed_nbytes
 from napari_mrcz.texts import failure_text
 
 if TYPE_CHECKING:
@@ -220,12 +221,14 @@ class Correct(Making):
         with open_stack(self.source) as movie:
             recipe, _ = without_done(self.recipe, movie)
             stack, _, _ = corrected(movie, replace(recipe, outliers=None))
+            footer_nbytes = 0
             if recipe.koma is not None:
                 gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
-                stack = stack.apply(_stand_in(movie, recipe.koma.radius, gain))
-                stack = _with_own(stack, recipe, "koma")
+                koma, footer_nbytes = _stand_in(movie, recipe.koma.radius, gain)
+                stack = _with_own(stack.apply(koma), recipe, "koma")
             codec = "zstd" if output.codec == "auto" else output.codec
-            return estimated_sizes(stack, Encoding(codec, output.level, output.filter))
+            encoding = Encoding(codec, output.level, output.filter)
+            return estimated_sizes(stack, encoding, footer_nbytes)
 
     def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
         """Return why what is there is not the result: also if its gain reference is missing."""
@@ -458,14 +461,33 @@ def _with_own(movie: Stack, recipe: Recipe, place: str) -> Stack:
     return movie
 
 
-def _stand_in(movie: Stack, radius: int, gain: GainNormalization | None) -> KomaNormalization:
-    """Return a normalisation whose average is as noisy as that of a session."""
+def _stand_in(
+    movie: Stack, radius: int, gain: GainNormalization | None
+) -> tuple[KomaNormalization, int]:
+    """Return a normalisation by an average that is as noisy as that of a session.
+
+    Returns
+    -------
+    KomaNormalization
+    int
+        Bytes that the average takes in a footer.
+    """
     frames = 2 * radius * len(movie)
     mean = float(np.nanmean(movie[len(movie) // 2], dtype=np.float64))
     level = max(mean, 0.0) if np.isfinite(mean) else 0.0
-    counts = np.random.default_rng(0).poisson(min(level * frames, 1e9), movie.shape[1:])
-    average = counts / frames * (1 if gain is None else gain.factor)
-    return KomaNormalization(average.astype(np.float32), level)
+    tile, per_pixel = _noise(float(f"{min(level * frames, 1e9):.2g}"), frames)
+    average = np.resize(tile, movie.shape[1:])
+    if gain is not None:
+        average = average * gain.factor
+    return KomaNormalization(average, level), round(per_pixel * average.size)
+
+
+@lru_cache(maxsize=4)
+def _noise(counts: float, frames: int) -> tuple[npt.NDArray[np.float32], float]:
+    """Return the mean of frames that have so many counts per pixel together, and packed bytes."""
+    drawn = np.random.default_rng(0).poisson(counts, (512, 512)) / frames
+    tile = drawn.astype(np.float32)
+    return tile, packed_nbytes(packed_mean(tile, None)) / tile.size
 
 
 def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:

@@ -60,7 +60,9 @@ def counts_beneath(stack: Stack) -> Stack | None:
     return Stack(source, stack.description, stack.header).described(history=history)
 
 
-def estimated_sizes(stack: Stack, encoding: Encoding) -> dict[str, int]:
+def estimated_sizes(
+    stack: Stack, encoding: Encoding, footer_nbytes: int | None = None
+) -> dict[str, int]:
     """Return how many bytes a stack will take as each pixel type that it may be saved as.
 
     Parameters
@@ -69,6 +71,8 @@ def estimated_sizes(stack: Stack, encoding: Encoding) -> dict[str, int]:
         Corrected frames.
     encoding : Encoding
         How they are compressed.
+    footer_nbytes : int, optional
+        What KOMA's average takes in the footer, where that is known; else it is packed.
 
     Returns
     -------
@@ -91,9 +95,11 @@ def estimated_sizes(stack: Stack, encoding: Encoding) -> dict[str, int]:
             sizes["float16"] = nbytes(stack, "float16")
     counts = counts_beneath(stack)
     if counts is not None:
-        steps = Keeping(path, stack).pending
-        arrays = [value for step in steps for value in step.values() if is_packed(value)]
-        sizes["counts"] = nbytes(counts) + sum(map(packed_nbytes, arrays))
+        if footer_nbytes is None:
+            steps = Keeping(path, stack).pending
+            arrays = [value for step in steps for value in step.values() if is_packed(value)]
+            footer_nbytes = sum(map(packed_nbytes, arrays))
+        sizes["counts"] = nbytes(counts) + footer_nbytes
     return sizes
 
 
@@ -185,7 +191,8 @@ class Keeping:
         }
         original: dict[str, Any] = {}
         if self._collected is not None and not self.lost:
-            original = {**self._collected.original(), **_file_of(self._reader)}
+            named = Path(self.counts.path or "").name
+            original = {"name": named, **self._collected.original(), **_file_of(self._reader)}
         elif self._collected is None:
             original = dict(self._reader.footer.other.get(ORIGINAL, {}))  # type: ignore[union-attr]
         return {PENDING: self.pending, **places, ORIGINAL: original}
@@ -322,22 +329,21 @@ def _reference_name(key: str, image: Array) -> tuple[str, str]:
 
 
 def _file_of(reader: FrameReader | None) -> dict[str, Any]:
-    """Return what makes the file of a movie again from its frames."""
+    """Return what makes the file of a movie again from its frames, if it can be made."""
     if reader is None:
         return {}
-    named = {"name": reader.path.name}
     offsets, sizes = (np.asarray(a, np.int64) for a in (reader.index.offsets, reader.index.sizes))
     start, end = int(offsets[0]), int(offsets[-1] + sizes[-1])
     nbytes = os.path.getsize(reader.path)
     around = start + nbytes - end
     if reader.is_packed or around > _LARGEST_AROUND or (np.diff(offsets) != sizes[:-1]).any():
-        return named
+        return {}
     header = reader.header
     encoding = None
     if header.codec:
         encoding = encoding_of([_stored(reader, frame) for frame in _some_frames(reader)])
         if encoding is None:
-            return named
+            return {}
     with reader.path.open("rb") as file:
         head = file.read(start)
         file.seek(end)
@@ -347,7 +353,7 @@ def _file_of(reader: FrameReader | None) -> dict[str, Any]:
     made = OriginalFile(
         nbytes, sha256, head, tail, header.stored_dtype, header.mode == FOUR_BIT, encoding
     )
-    return {**named, "file": made.as_map()}
+    return {"file": made.as_map()}
 
 
 def _some_frames(reader: FrameReader) -> list[int]:

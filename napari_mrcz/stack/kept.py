@@ -463,6 +463,7 @@ def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
         source, path = kept_reader(movie), movie.path
     else:
         source, path = FrameReader(movie), os.fspath(movie)
+        source.close()  # reading opens it again
     if source is None or not is_kept(source.footer.other):
         found = "is not kept as counts, so that nothing can be restored"
         raise MrczError(path, found, advice='Such files are written with keep = "counts"')
@@ -554,7 +555,7 @@ def _stamp(movie: Path, place: Map) -> tuple[str, int, int]:
 def _read_reference(movie: Path, place: Map) -> Array:
     file = _beside(movie, place)
     image, why = image_of(file)
-    if image is None or xxhash.xxh3_64_hexdigest(image.data) != place.get("xxh3"):
+    if image is None or xxhash.xxh3_64_hexdigest(image.data) != str(place.get("xxh3")):
         altered = "is not the reference that the movies beside it were made with: it was altered"
         advice = "Restore it from a copy; counts=True opens the counts of the movies alone"
         raise MrczError(file, why or altered, advice=advice)

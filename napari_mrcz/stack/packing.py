@@ -75,16 +75,25 @@ def packed_mean(mean: Array, gain: Map | None) -> dict[str, Any]:
     dict
         As whole counts, if it is a mean of such; else as `packed` returns it.
     """
-    plain = packed(mean)
+    made = _packed_counts(mean, gain)
+    # Counts take hardly more than half of the room; if these do, they were none.
+    if made is None or packed_nbytes(made) > mean.nbytes // 2:
+        plain = packed(mean)
+        return plain if made is None or packed_nbytes(plain) < packed_nbytes(made) else made
+    return made
+
+
+def _packed_counts(mean: Array, gain: Map | None) -> dict[str, Any] | None:
+    """Return an average as whole counts and what is left of each pixel; None if it is of none."""
     scale = _scale(gain, mean.shape) if mean.dtype == np.float32 and mean.ndim == 2 else None
     if scale is None:
-        return plain
+        return None
     factor, dark = scale
     with np.errstate(all="ignore"):
         counts = mean / factor + dark
         frames = _frames_in(counts)
         if frames is None:
-            return plain
+            return None
         counts *= frames
         np.rint(counts, out=counts)
     low = np.nanmin(counts, initial=np.inf, where=np.isfinite(counts))
@@ -95,14 +104,13 @@ def packed_mean(mean: Array, gain: Map | None) -> dict[str, Any]:
     predicted = _mean_of(whole, float(low), frames, factor, dark)
     rest = mean.view(np.int32) - predicted.view(np.int32)
     rest = rest.astype(np.result_type(*map(np.min_scalar_type, (rest.min(), rest.max()))))
-    made = {
+    return {
         _MEAN: frames,
         "low": float(low),
         "counts": packed(whole, "bitshuffle"),
         "rest": packed(rest, "bitshuffle"),
         "xxh3": xxhash.xxh3_64_hexdigest(np.ascontiguousarray(mean).data),
     }
-    return made if packed_nbytes(made) < packed_nbytes(plain) else plain
 
 
 def packed_nbytes(made: Map) -> int:
