@@ -57,6 +57,9 @@ _BRIGHT, _DARK = 6.0, 3.4
 # Neighbours are like a pixel that are on its side of the middle between it and what is expected. Of
 # those that touch it so many are dark around the middle of a soft bead, from this part of the way.
 _TOUCHING, _SOFT = np.flatnonzero(np.abs(NEIGHBOURS).max(axis=1) == 1), 0.35
+# Neighbours whose variance is so many times what counts have lie on both sides of an edge. The mean
+# of the larger half of normal deviates.
+_UNEVEN, _HALF_NORMAL = 2.0, 0.8
 # Beside so many bright suspects a pixel looks dark.
 _BRIGHT_BESIDE = 3
 
@@ -307,6 +310,11 @@ def _judge_suspects(
         company |= (own < mean) & (bright_beside >= _BRIGHT_BESIDE)
         excess = ((around[_NEAREST] - mean) * within[_NEAREST]).sum(axis=0)
         profile = excess / np.sqrt(4 * np.maximum(mean, electron) * electron)
+        uneven = ((around - mean) ** 2 * usable).sum(axis=0) > _UNEVEN * number * mean * electron
+        uneven &= ~structure.has_lattice(pixels, counts.shape[1])
+        if uneven.any():
+            here = np.where(usable[:, uneven], around[:, uneven], mean[uneven])
+            mean[uneven] = _own_side(here, mean[uneven], electron, own[uneven] > mean[uneven])
         return mean / electron, number > 0, company, profile
 
     def expect(pixels: npt.NDArray[np.intp]) -> Suspects:
@@ -366,6 +374,19 @@ def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np
     soft = around[_TOUCHING] <= (mean + np.float32(_SOFT) * (own - mean)) ** 2
     part |= ~bright & ((soft & within[_TOUCHING]).sum(axis=0, dtype=np.uint8) > _DARK)
     return part
+
+
+def _own_side(around: Any, mean: Any, electron: Any, bright: npt.NDArray[np.bool_]) -> Any:
+    """Return what neighbours (24, k) tell of pixels beside an edge: those on their side of it.
+
+    That is the half of them with more counts, or fewer; less what these have more by chance.
+    """
+    around = np.sort(around, axis=0)
+    half = len(around) // 2
+    noise = np.float32(_HALF_NORMAL) * np.sqrt(np.maximum(mean, electron) * electron)
+    more = np.maximum(around[half:].mean(axis=0) - noise, mean)
+    fewer = np.minimum(around[:half].mean(axis=0) + noise, mean)
+    return np.where(bright, more, fewer)
 
 
 def _codes(deviate: Any) -> Codes:

@@ -166,6 +166,14 @@ class Structure:
         """Part of the image that has a lattice."""
         return float((self.tiles >= 0).mean())
 
+    def has_lattice(self, pixels: npt.NDArray[np.intp], n_columns: int) -> npt.NDArray[np.bool_]:
+        """Return which pixels, by flat index, are in a tile with a lattice."""
+        if not len(self.pattern):
+            return np.zeros(len(pixels), np.bool_)
+        row, column = np.divmod(pixels, n_columns)
+        found: npt.NDArray[np.bool_] = self.tiles[row // _TILE, column // _TILE] >= 0
+        return found
+
     def applied(self, deviate: Values, pixels: npt.NDArray[np.intp], n_columns: int) -> Values:
         """Return deviates of some pixels, by flat index, as the codes were changed."""
         row, column = np.divmod(pixels, n_columns)
