@@ -229,7 +229,7 @@ def test_a_missing_reference_is_named(napari_mrcz, kept):
     assert not report
     assert gain.name in str(report)
     ran = napari_mrcz("info", kept)
-    assert ran.status == 0
+    assert ran.status == 1
     assert f"{gain.name} is missing" in ran.out
     assert same_bits(nm.original(kept), nm.original(kept))  # it takes no gain
 
