@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.batch.outcome import Outcome
 from napari_mrcz.batch.scheduler import SchedulerLost, ask, next_of, result_of, watched
-from napari_mrcz.errors import MrczError, is_out_of_memory
+from napari_mrcz.errors import MrczError, collected_warnings, is_out_of_memory
 from napari_mrcz.texts import failure_text
 from napari_mrcz.threads import limit_threads, thread_limit
 
@@ -108,8 +108,17 @@ def _attempt_alone(task: Task, threads: int) -> Outcome:
 
 
 def attempt(task: Task, report: Report | None = None) -> Outcome:
-    """Run a task; what is wrong with its file becomes an outcome."""
+    """Run a task; what is wrong with its file becomes an outcome, what is odd its warnings."""
     start = time.perf_counter()
+    with collected_warnings() as said:
+        outcome = _outcome_of(task, report, start)
+    # Those of its files, as opening them says; on a worker nobody else would hear of them.
+    names = [f"{name}: " for name in (outcome.source, outcome.target) if name]
+    found = [next((s.removeprefix(n) for n in names if s.startswith(n)), s) for s in said]
+    return replace(outcome, warnings=(*dict.fromkeys(found), *outcome.warnings))
+
+
+def _outcome_of(task: Task, report: Report | None, start: float) -> Outcome:
     try:
         return task(report)
     except MrczError as error:

@@ -259,6 +259,7 @@ def tell_outcomes(
     for outcome in outcomes:
         outcome = replace(outcome, error=as_option(outcome.error, skips=skips))
         done.append(outcome)
+        tell_warnings(outcome)
         if as_json:
             write(json.dumps(outcome.as_dict()))
         if not outcome.ok:
@@ -267,7 +268,6 @@ def tell_outcomes(
             note(outcome_text(outcome))
         else:
             say(outcome_text(outcome), always=bool(outcome.kept))
-        tell_warnings(outcome)
     failed = [outcome for outcome in done if not outcome.ok]
     if len(done) > 1:
         say(_summary(done, failed, verb))

@@ -179,6 +179,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
             if watching.corrections is not None and order != watching.corrections.order:
                 order = watching.corrections.order
                 _say(f"order of the movies: {order}")
+            tell_warnings(outcome)
             if as_json and told:
                 write(json.dumps({"step": step.kind, **outcome.as_dict()}))
             elif outcome.ok and told:
@@ -186,7 +187,6 @@ def _tell(watching: Watch, as_json: bool) -> int:
             if not outcome.ok:
                 failed.append(Path(outcome.source).name)
                 say_error(outcome.error)
-            tell_warnings(outcome)
     finally:
         line = f"movies compressed: {done['compressed']}"
         if watching.corrections is not None:
