@@ -506,3 +506,9 @@ def test_a_raw_movie_that_cannot_be_restored_is_told(tmp_path):
     assert same_bits(nm.read(tmp_path / "a.mrcz"), stack.apply(gain))
     with pytest.raises(nm.MrczError, match="raw values"):
         nm.original(tmp_path / "a.mrcz")
+
+
+def test_parts_of_a_movie_are_joined_again(kept, results):
+    with nm.open(kept) as movie, nm.open(kept) as again:
+        parts = [movie.select(slice(0, 5)), again.select(slice(5, None))]
+        assert same_bits(nm.Stack.joined(parts), nm.read(results[1] / "movie.mrcz"))

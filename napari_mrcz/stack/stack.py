@@ -9,12 +9,14 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.allowance import new_array
 from napari_mrcz.errors import warn
 from napari_mrcz.format import Description, Header
+from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
 from napari_mrcz.stack.grouping import GROUPED, GroupedSource
 from napari_mrcz.stack.indexing import split_index
@@ -142,7 +144,8 @@ class Stack:
         """
         if not stacks:
             raise ValueError("no stacks to join")
-        if any(stack.history != stacks[0].history for stack in stacks):
+        # As they are stored: arrays do not compare.
+        if len({msgpack.packb(to_plain(stack.history)) for stack in stacks}) > 1:
             raise ValueError("stacks that were corrected differently cannot be joined")
         first = stacks[0]
         return cls(
