@@ -66,7 +66,12 @@ class Share:
     @property
     def helps(self) -> bool:
         """Whether applying the reference lowers R, and not by chance."""
-        return self.value > _THERE * self.chance and self.significance > _HELPS
+        return self.is_there and self.significance > _HELPS
+
+    @property
+    def is_there(self) -> bool:
+        """Whether chance makes no such pattern of any movie."""
+        return self.value > _THERE * self.chance
 
     @property
     def hurts(self) -> bool:

@@ -288,11 +288,13 @@ def doubts_of_gain(
         return found
     indices = np.unique(np.linspace(0, len(movie) - 1, _FRAMES).astype(int))
     window = middle(gain.factor.shape, _SIDE)
-    total = np.zeros(gain.factor[window].shape)
-    for index in indices:
-        total += movie[int(index)][window]
+    frames = [np.asarray(movie[int(index)][window], np.float64) for index in indices]
+    frames = [frame for frame in frames if frame.size and frame.min() != frame.max()]
+    if not frames:
+        return ()
+    total = np.sum(frames, axis=0)
     if gain.oriented_dark is not None:
-        total -= len(indices) * gain.oriented_dark[window]
+        total -= len(frames) * gain.oriented_dark[window]
     usable = ordinary_pixels(total)
     factor = gain.factor[window]
     good = factor > 0
@@ -305,7 +307,8 @@ def doubts_of_gain(
     return (
         f"The gain reference does not fit this movie: {part} of its fixed pattern of "
         f"{100 * share.pattern:.2g} % is there, so that it raises correlated noise. The movie is "
-        "normalised already, or the reference is turned or another camera's.",
+        "normalised already or has a pedestal, or the reference is turned, another camera's or "
+        "noisy.",
     )
 
 

@@ -200,7 +200,8 @@ def find_orientation(
         )
     if not (np.isfinite(reference) & (reference > 0)).any():
         raise ValueError("no pixel of the reference is positive: it normalises nothing")
-    shape, n, total, squares = _moments(movie)
+    moments = _moments(movie)
+    shape, n, total = moments.shape, moments.n, moments.total
     fitting = _fitting(reference.shape, shape)
     n_ways = 2 * len(fitting)
     told = progress or (lambda done, n_ways: None)
@@ -214,7 +215,7 @@ def find_orientation(
             "neither as it is nor with twice or half as many pixels"
         )
     detail = _clearest(total, usable, *_turned(reference, fitting[0], shape))
-    before, spread = _noise(n, total, squares, detail)
+    before, spread = _noise(moments, detail)
     patterns: dict[str, Image] = {}
     candidates = []
     for way in fitting:
@@ -275,8 +276,14 @@ def _doubts(
             f"The reference's pattern of {size} cannot be found in this movie of {electrons:.3g} "
             "counts per pixel in the sum. Use a movie of more electrons, without a specimen.",
         )
+    part = f"{100 * share.value:.0f} ± {100 * share.error:.0f} %"
+    if not share.helps and share.is_there:
+        return (
+            f"The reference does not help, though it lies {_called(best)}: {part} of its pattern "
+            f"of {size} is in the movie, and correlated noise falls from a half on. The frames may "
+            "have a pedestal (subtract a dark reference), or the reference is noisy or too old.",
+        )
     if not share.helps:
-        part = f"{100 * share.value:.0f} ± {100 * share.error:.0f} %"
         return (
             f"The reference does not help in any orientation: {part} of its pattern of {size} is "
             "in the movie, and correlated noise falls from a half on. The movie is normalised "
@@ -294,27 +301,58 @@ def _called(candidate: Candidate) -> str:
     return f"{candidate.orientation}{' (divided by)' if candidate.reciprocal else ''}"
 
 
-def _moments(movie: Any) -> tuple[tuple[int, int], int, Image, Image]:
-    """Give the frames' shape, their number, and of their middle the sum and that of squares."""
-    n = 0
+@dataclass(frozen=True)
+class _Moments:
+    """What is summed over a movie's frames; images are those of their middle.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The frames' (y, x).
+    n : int
+        Frames that vary: blank and saturated ones have nothing in common with others.
+    total, squares : ndarray of float64, shape (y, x)
+        Sums of counts and of their squares.
+    evenness : float
+        Mean square of the frames' mean counts, over the square of their mean.
+    """
+
+    shape: tuple[int, int]
+    n: int
+    total: Image
+    squares: Image
+    evenness: float
+
+
+def _moments(movie: Any) -> _Moments:
+    """Sum a movie's frames, read once."""
+    n_frames = 0
+    means: list[float] = []
     shape = (0, 0)
-    total = squares = np.empty(0)
+    total = squares = np.zeros(0)
     for frame in movie:
         if frame.ndim != 2 or frame.dtype.kind not in "buif":
             raise ValueError(
                 f"frames are images of real numbers, not {frame.dtype} of {frame.shape}"
             )
         counts = np.array(frame[middle(frame.shape)], np.float64)
-        if not n:
+        if not n_frames:
             shape = frame.shape
             total, squares = np.zeros(counts.shape), np.zeros(counts.shape)
+        n_frames += 1
+        if not counts.size or counts.min() == counts.max():
+            continue
+        means.append(float(np.nanmean(counts)))
         total += counts
         counts *= counts
         squares += counts
-        n += 1
-    if n < 2:
-        raise ValueError(f"correlated noise needs at least two frames, not {n}")
-    return shape, n, total, squares
+    if n_frames < 2:
+        raise ValueError(f"correlated noise needs at least two frames, not {n_frames}")
+    if len(means) < 2:
+        raise ValueError("the frames hold no counts that a reference could be compared with")
+    square = float(np.mean(means)) ** 2
+    evenness = float(np.mean(np.square(means))) / square if square > 0 else 1.0
+    return _Moments(shape, len(means), total, squares, evenness)
 
 
 def middle(shape: tuple[int, ...], most: int = _ENOUGH) -> tuple[slice, ...]:
@@ -323,15 +361,17 @@ def middle(shape: tuple[int, ...], most: int = _ENOUGH) -> tuple[slice, ...]:
     return tuple(slice(start, start + most) for start in starts)
 
 
-def _noise(n: int, total: Image, squares: Image, detail: Detail) -> tuple[float, float]:
+def _noise(moments: _Moments, detail: Detail) -> tuple[float, float]:
     """Return the mean R between frames, and the variance of a frame, over the mean counts.
 
     Pixels weigh by their mean counts, as if each had the variance of these.
     """
-    usable = detail.usable
+    n, usable = moments.n, detail.usable
     level = detail.level[usable] / n
-    apart = total[usable] - n * level
-    spread = squares[usable] - 2 * level * total[usable] + n * level**2
+    total = moments.total[usable]
+    apart = total - n * level
+    # Of each frame about its own mean, which brighter ones have more of.
+    spread = moments.squares[usable] + moments.evenness * (n * level - 2 * total) * level
     variance = float(np.mean(spread / level)) / n
     if not variance > 0:
         return 0.0, 1.0
