@@ -207,3 +207,21 @@ def test_frames_with_nothing_in_common_scatter_by_the_error():
     rng = np.random.default_rng(0)
     found = [find_orientation(rng.poisson(3, (6, 64, 64)), np.ones((64, 64))) for _ in range(60)]
     assert np.std([search.before for search in found]) == pytest.approx(found[0].error, rel=0.3)
+
+
+def test_blank_and_saturated_frames_and_a_falling_dose_disturb_nothing():
+    rng = np.random.default_rng(0)
+    reference = np.exp(0.05 * rng.standard_normal((128, 160)))
+    doses = np.linspace(3, 0.5, 20)[:, None, None]
+    frames = rng.poisson(doses / reference).astype(np.uint16)
+    even = find_orientation(frames, reference)
+    # Of the dose alone comes no correlation.
+    assert even.before == pytest.approx(0.05**2 * np.mean(doses**2) / np.mean(doses), rel=0.3)
+    assert abs(even.best.noise) < 0.2 * even.before
+    frames[0], frames[7] = 0, 65535
+    found = find_orientation(frames, reference)
+    assert found.helps
+    assert found.best.orientation == "identity"
+    # A pedestal is no reason to doubt the reference.
+    (said,) = find_orientation(frames[8:] + 100, reference).warnings
+    assert "pedestal" in said

@@ -186,7 +186,7 @@ class TestOrientation:
             for name in loaded.orientation.thumbnails.order
         ]
         assert scores == sorted(scores)
-        assert "Best upside down: certain" in loaded.orientation.verdict.text()
+        assert "Best flipped vertically: certain" in loaded.orientation.verdict.text()
         np.testing.assert_array_equal(shown(loaded, 1), GainNormalization(GAIN)(MOVIE[1]))
 
     def test_a_reciprocal_is_found_too(self, widget, qtbot, files):
@@ -271,13 +271,13 @@ class TestGamma:
 
     def test_a_dose_rate_gives_gamma(self, widget, qtbot):
         """From the preprint's curve, within what it was measured for."""
-        assert widget.gamma.rate.text() == "not known"
+        assert widget.gamma.rate.text() == "unknown"
         type_into(qtbot, widget.gamma.rate, "7")
         assert widget.gamma.number.value() == pytest.approx(PREPRINT_GAMMA(7), abs=5e-4)
         assert f"γ {PREPRINT_GAMMA(7):.3f} at 7" in widget.gamma.curve_text.text()
         assert widget.gamma.rate_line.value() == 7
         type_into(qtbot, widget.gamma.rate, "50")
-        assert "says nothing of 50" in widget.gamma.curve_text.text()
+        assert "not measured at 50" in widget.gamma.curve_text.text()
         assert widget.gamma.number.value() == pytest.approx(PREPRINT_GAMMA(7), abs=5e-4)
         type_into(qtbot, widget.gamma.rate, "0.25")
         assert "too far from 1" in widget.gamma.curve_text.text()

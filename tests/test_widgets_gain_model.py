@@ -73,7 +73,7 @@ class TestFitting:
     def test_an_orientation_that_does_not_fit_is_named(self):
         """Before it is made to fit."""
         choice = GainChoice((60, 40), reference((60, 40)), orientation="rot90")
-        assert choice.problem() == "It does not fit the frames turned 90° to the left."
+        assert choice.problem() == "It does not fit the frames when turned 90° to the left."
         assert choice.with_fitting_orientation().orientation == "identity"
 
     def test_super_resolution_is_said(self):
@@ -241,7 +241,7 @@ class TestFinding:
         ways = tuple(Candidate("rot90", False, (8, 8), r) for r in (noise, 3e-3))
         search = OrientationSearch(ways, before=10.03e-3, margin=7.0, error=3e-4, share=SURE)
         text, _ = search_text(search)
-        assert text.endswith("falls from 10.03 to nothing that can be measured.")
+        assert text.endswith("falls from 10.03 to less than can be measured.")
 
     def test_another_cameras_reference_is_not_recommended(self):
         """It improves nothing."""

@@ -93,7 +93,7 @@ class Candidate:
     noise: float
 
     def prepare(self, reference: Image) -> npt.NDArray[np.float32]:
-        """Give the reference as `GainNormalization` takes it for this movie.
+        """Return the reference as `GainNormalization` takes it for this movie.
 
         Parameters
         ----------
@@ -340,9 +340,10 @@ def _moments(movie: Any) -> _Moments:
             shape = frame.shape
             total, squares = np.zeros(counts.shape), np.zeros(counts.shape)
         n_frames += 1
-        if not counts.size or counts.min() == counts.max():
+        finite = counts[np.isfinite(counts)]
+        if not finite.size or finite.min() == finite.max():
             continue
-        means.append(float(np.nanmean(counts)))
+        means.append(float(finite.mean()))
         total += counts
         counts *= counts
         squares += counts
@@ -380,7 +381,7 @@ def _noise(moments: _Moments, detail: Detail) -> tuple[float, float]:
 
 
 def _fitting(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
-    """Give the orientations in which a reference of one shape fits frames of another."""
+    """Return the orientations in which a reference of one shape fits frames of another."""
     twice, half = (tuple(factor * size for size in frames) for factor in (2, 0.5))
     return [
         way
@@ -397,7 +398,7 @@ def _turned(reference: Image, orientation: str, shape: tuple[int, int]) -> tuple
 
 
 def _response(reference: Image, *, reciprocal: bool) -> tuple[Image, Image]:
-    """Give what pixels count per electron, and which are good."""
+    """Return what pixels count per electron, and which are good."""
     values = np.asarray(reference, np.float64)
     good = np.isfinite(values) & (values > 0)
     values = np.where(good, values, 1)

@@ -59,7 +59,7 @@ def export(path: str, mask: npt.NDArray[np.bool_], kind: str, report: Report) ->
 def add_listed(
     labels: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint8]:
-    """Give labels with the pixels of a list added; those that have one keep it."""
+    """Return labels with the pixels of a list added; those that have one keep it."""
     known = np.zeros(mask.shape, np.uint8) if labels is None else labels.astype(np.uint8)
     known[mask & (known == 0)] = LISTED
     return known
@@ -68,7 +68,7 @@ def add_listed(
 def joined(
     labels: npt.NDArray[Any], without_gain: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.uint8]:
-    """Give labels with these pixels without usable gain, and no others.
+    """Return labels with these pixels without usable gain, and no others.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def count(labels: npt.NDArray[Any]) -> tuple[int, int]:
 
 
 def count_text(bad: int, without: int, size: int) -> str:
-    """Say how many of so many pixels are defective."""
+    """Return how many of so many pixels are defective."""
     if not bad:
         return "No defective pixels yet: import a list, or paint them."
     pixels = "pixel" if bad == 1 else "pixels"

@@ -121,7 +121,7 @@ class GammaBox(QGroupBox):
         self.rate.setDecimals(3)
         self.rate.setSingleStep(0.5)
         self.rate.setSuffix(" e⁻/pix/s")
-        self.rate.setSpecialValueText("not known")
+        self.rate.setSpecialValueText("unknown")
         self.rate.setToolTip(
             "Electrons per physical pixel and second; the curve below gives γ for it (eq. 11)"
         )
@@ -205,7 +205,10 @@ class GammaBox(QGroupBox):
         if self.dose_rate is not None:
             gamma = self._gamma_of_curve()
             if gamma is None:
-                text, tone = f"{text}. It says nothing of {self.dose_rate:g} e⁻/pix/s.", "warning"
+                text, tone = (
+                    f"{text}. It was not measured at {self.dose_rate:g} e⁻/pix/s.",
+                    "warning",
+                )
             elif LOWEST <= gamma <= HIGHEST:
                 text = f"{text}; γ {gamma:.3f} at {self.dose_rate:g}."
             else:

@@ -54,7 +54,8 @@ class GammaFit:
         if self.best is None:
             return (
                 f"No γ between {LOWEST} and {HIGHEST} flattens this movie best ({fall}). The "
-                "reference may lie the wrong way round (Find it), or the movie shows a specimen."
+                "reference may lie the wrong way round (Find orientation), or the movie shows a "
+                "specimen."
             ), "warning"
         found = f"γ {self.best:.3f} ± {self.best.error:.2g}: {fall}."
         if self.best.warnings:

@@ -42,14 +42,14 @@ __all__ = [
 ]
 
 _WAYS = {
-    "identity": "as it is",
+    "identity": "unchanged",
     "rot90": "turned 90° to the left",
     "rot180": "turned 180°",
     "rot270": "turned 90° to the right",
-    "flipud": "upside down",
-    "fliplr": "mirrored left to right",
-    "transpose": "mirrored at the diagonal from top left",
-    "transverse": "mirrored at the diagonal from bottom left",
+    "flipud": "flipped vertically",
+    "fliplr": "flipped horizontally",
+    "transpose": "transposed",
+    "transverse": "transposed at the other diagonal",
 }
 
 
@@ -119,7 +119,7 @@ class GainChoice:
                 "(super-resolution) or half as many pixels each way."
             )
         if self._relation(self.orientation) is None:
-            return f"It does not fit the frames {_WAYS[self.orientation]}."
+            return f"It does not fit the frames when {_WAYS[self.orientation]}."
         if self.dark is not None and self.dark.shape != self.frames:
             return (
                 f"The dark reference is {shape_text(self.dark.shape)}, the frames are "
@@ -269,8 +269,8 @@ def search_text(search: OrientationSearch) -> tuple[str, str]:
     """Return how sure the best way is, and in which tone: text or warning."""
     best = search.best
     way = way_text(best.orientation, best.reciprocal)
-    fall = f"the pattern common to all frames falls from {score_text(search.before)} to "
-    fall += score_text(best.noise) if best.noise > search.error else "nothing that can be measured"
+    left = score_text(best.noise) if best.noise > search.error else "less than can be measured"
+    fall = f"fixed-pattern noise falls from {score_text(search.before)} to {left}"
     if not search.helps:
         why = " ".join(search.warnings)
         return f"{why} Nothing was chosen.", "warning"

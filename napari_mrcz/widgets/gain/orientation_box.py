@@ -53,7 +53,7 @@ class OrientationBox(QGroupBox):
         )
         self.controls = JobControls(
             panel,
-            "Find it",
+            "Find orientation",
             "Try all sixteen ways on this movie; the right one leaves the least noise that is "
             "common to all frames",
         )
@@ -102,8 +102,8 @@ class OrientationBox(QGroupBox):
             self.legend,
             ""
             if search is None
-            else "Under each, in thousandths: fine pattern common to all frames, outliers and "
-            f"specimen apart; without a reference {score_text(search.before)}.",
+            else "Fixed-pattern noise left (×10⁻³, lower is better). "
+            f"Uncorrected: {score_text(search.before)}.",
             "muted",
         )
         self.legend.setVisible(search is not None)

@@ -40,21 +40,21 @@ class Previews:
         self._previews: weakref.WeakKeyDictionary[Image, _Preview] = weakref.WeakKeyDictionary()
 
     def of(self, source: Image | None) -> Image | None:
-        """Give the layer of a movie's preview, while there is one."""
+        """Return the layer of a movie's preview, while there is one."""
         preview = None if source is None else self._previews.get(source)
         return None if preview is None else preview.shown.layer
 
     def own(self, layer: Any) -> bool:
-        """Tell whether a layer is one of them, in the viewer or about to come or go."""
+        """Return whether a layer is one of them, in the viewer or about to come or go."""
         return self.source_of(layer) is not None
 
     def source_of(self, layer: Any) -> Image | None:
-        """Give the movie that a layer is the preview of, if it is one."""
+        """Return the movie that a layer is the preview of, if it is one."""
         sources = (x for x, preview in self._previews.items() if preview.shown.holds(layer))
         return next(sources, None)
 
     def is_made(self, source: Image, made: Hashable) -> bool:
-        """Tell whether a movie's preview shows the frames that it has now, made in this way."""
+        """Return whether a movie's preview shows the frames that it has now, made in this way."""
         preview = self._previews.get(source)
         return (
             preview is not None
@@ -84,7 +84,7 @@ class Previews:
 
 
 def weak(thing: Any) -> Callable[[], Any]:
-    """Give what gives a thing without keeping it: None when it is gone, or cannot be had so."""
+    """Return what gives a thing without keeping it: None when it is gone, or cannot be had so."""
     try:
         return (lambda: None) if thing is None else weakref.ref(thing)
     except TypeError:

@@ -137,7 +137,7 @@ def estimate_reference(stacks: Sequence[Stack], report: Report) -> Reference:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Give rows × columns."""
+    """Return rows × columns."""
     return " × ".join(str(size) for size in shape)
 
 

@@ -153,7 +153,7 @@ class ReferenceBox(QGroupBox):
         self._run(partial(estimate_reference, stacks), self._on_made)
 
     def _layers(self) -> tuple[list[Image], list[Image]]:
-        """Give layers of one image, and raw movies like the one that is to be normalised."""
+        """Return layers of one image, and raw movies like the one that is to be normalised."""
         singles, movies = [], []
         frames = self._frames()
         for layer in self._panel.viewer.layers:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Thumbnails"]
 
 _SHORT = {
-    "identity": "as it is",
+    "identity": "unchanged",
     "rot90": "90° left",
     "rot180": "180°",
     "rot270": "90° right",
-    "flipud": "up-down",
-    "fliplr": "left-right",
-    "transpose": "diagonal \\",
-    "transverse": "diagonal /",
+    "flipud": "flip vert.",
+    "fliplr": "flip horiz.",
+    "transpose": "transpose",
+    "transverse": "anti-transp.",
 }
 _SIZE_PX = 50
 _COLUMNS = 4
@@ -108,7 +108,7 @@ class Thumbnails(QWidget):
         if not fits:
             return f"{tip}: does not fit the frames"
         if name in self._scores:
-            tip += f": leaves a common pattern of {score_text(self._scores[name])} thousandths"
+            tip += f": leaves fixed-pattern noise of {score_text(self._scores[name])} × 10⁻³"
         return tip
 
 

@@ -150,7 +150,7 @@ class GainReference(Panel):
         FileDrops(self).dropped.connect(self._on_dropped)
 
     def _stack(self) -> Stack | None:
-        """Give the movie that is picked; made anew each time, so that it is kept by nobody."""
+        """Return the movie that is picked; made anew each time, so that it is kept by nobody."""
         layer = self.layers.layer
         if layer is None:
             return None
@@ -182,7 +182,7 @@ class GainReference(Panel):
         self.anyway_button.setVisible(withheld)
 
     def _is_another(self, layer: Image | None) -> bool:
-        """Tell whether the movie is another one than before, and remember it."""
+        """Return whether the movie is another one than before, and remember it."""
         things = layer, None if layer is None else layer.data
         another = any(seen() is not thing for seen, thing in zip(self._seen, things, strict=True))
         self._seen = weak(things[0]), weak(things[1])
@@ -208,7 +208,7 @@ class GainReference(Panel):
         self._request()
 
     def _may_be_raw(self, layer: Image) -> bool:
-        """Tell whether a layer may be a camera's: a single image that is of no file was computed.
+        """Return whether a layer may be a camera's: a single image that is of no file was computed.
 
         Without that, a click on a sum or on a layer of outliers would have it normalised.
         """
