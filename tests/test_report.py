@@ -17,7 +17,7 @@ from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores
 from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.reporting import Measurements
-from napari_mrcz.reporting.page import _escaped
+from napari_mrcz.reporting.page import _escaped, _notable
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 
@@ -94,6 +94,20 @@ def test_the_carbon_is_found_and_enters_no_average(movies, findings):
     curve = koma.noise_curve([0, *findings.radii])
     np.testing.assert_allclose([findings.noise_without, *findings.noise_by_radius], curve)
     assert findings.noise_limits == [1 / 16, 1 / 32, 1 / 48]
+
+
+def test_what_koma_is_warned_of_is_in_the_report(movies, findings):
+    """Of the session, and of each movie; a stack whose noise would rise is one."""
+    session = Session(movies, prepare=lambda stack: stack.apply(fitted(stack)))
+    koma = Koma(session, 2, even_if_worse=False)
+    assert not all(koma.helps)
+    assert findings.warnings == koma.warnings
+    for index, (row, helps) in enumerate(zip(findings.movies, koma.helps, strict=True)):
+        own = [said for said in koma[index].warnings if said not in koma.warnings]
+        assert bool(own) == (not helps)
+        assert set(own) <= set(row.warnings)
+    listed = _notable(findings, [row.movie for row in findings.movies])
+    assert all(_escaped(said) in listed for said in findings.warnings)
 
 
 def test_a_movie_of_few_frames_is_named_as_it_enters_no_average(movies, tmp_path):
