@@ -35,6 +35,18 @@ def test_it_is_exactly_the_mean_over_all_pairs(frames):
     assert correlated_noise(frames) == pytest.approx(by_definition(frames), abs=1e-9, nan_ok=True)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.float32])
+def test_large_frames_are_worked_on_in_pieces(monkeypatch, dtype):
+    """Those of 8 bits in single precision."""
+    for name, value in {"_LARGE": 100, "_PIECE": 300, "_AT_A_TIME": 2}.items():
+        monkeypatch.setattr(f"napari_mrcz.correction.noise.{name}", value)
+    rng = np.random.default_rng(1)
+    frames = rng.poisson(np.where(rng.random((61, 70)) < 0.01, 9.0, 2.0), (7, 61, 70))
+    wanted = by_definition(frames)
+    assert correlated_noise(frames.astype(dtype)) == pytest.approx(wanted, abs=1e-7)
+    assert wanted > 0.1
+
+
 def test_large_offsets_lose_nothing():
     rng = np.random.default_rng(0)
     frames = rng.normal(size=(5, 64, 64)) + 0.5 * rng.normal(size=(64, 64))

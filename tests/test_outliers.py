@@ -291,6 +291,23 @@ def test_known_defects_are_replaced_and_tell_nothing(movie):
     assert abs(fitted.n_hot - clean.n_hot) <= 10
 
 
+@pytest.mark.parametrize("fill", ["sample", "expectation"])
+def test_what_a_stack_keeps_needs_neither_the_sum_nor_a_copy(movie, fill):
+    fitted = OutlierFilter.fit(movie.frames, fill=fill)
+    settled = fitted.settled()
+    assert settled._pixels is settled.distribution is None
+    assert np.array_equal(settled.mask, fitted.mask)
+    assert settled.describe().keys() == fitted.describe().keys()
+    wanted = fitted(movie.frames[3], 3)
+    frame = movie.frames[3].astype(wanted.dtype)
+    settled.correct_in_place(frame, 3)
+    assert frame.tobytes() == wanted.tobytes()
+    with Stack.from_array(movie.frames) as stack, stack.apply(fitted) as applied:
+        assert np.array_equal(applied[3], wanted)
+        assert np.array_equal(np.asarray(applied)[3], wanted)
+        assert np.array_equal(stack[3], movie.frames[3])
+
+
 # Thresholds again --------------------------------------------------------------------------------
 
 
