@@ -225,6 +225,7 @@ def test_the_report_is_one_page_that_names_every_movie(napari_mrcz, bad_movies, 
     ran = napari_mrcz("session", *bad_movies, "-r", recipe, "-o", report)
     assert ran.status == 1
     assert "failed: no <movie>.mrcz" in ran.err
+    assert "warning: KOMA would raise the correlated noise" in ran.err
     assert ran.out == ""
     text = report.read_text("utf-8")
     page = Elements(text)

@@ -80,6 +80,8 @@ def session(
     with at_work(scheduler, workers) as where:
         status = tell_outcomes(map(measurements.take, run_all(tasks, **where)), "measured")
     findings = measurements.findings()
+    for warning in findings.warnings:
+        say(f"napari-mrcz: warning: {warning}", always=True)
     with AtomicFile(output, overwrite=overwrite) as file:
         # Names of files need not be of the encoding that the system claims.
         file.write(page(findings, datetime.now().astimezone()).encode(errors="backslashreplace"))
