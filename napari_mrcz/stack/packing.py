@@ -38,6 +38,8 @@ _MOST_UNPACKED = 2**15
 _EXACT = (1.0, -1.0)
 # The most frames that an average is looked for to be of, and pixels that are looked at.
 _MOST_FRAMES, _SAMPLE = 2**17, 64
+# Rows by which a gain's median is told.
+_ROWS = 64
 # How far from a whole number counts may be, and the share of pixels that must be as near.
 _WHOLE, _SHARE = 0.02, 0.9
 
@@ -191,7 +193,11 @@ def _scale(gain: Map | None, shape: tuple[int, ...]) -> tuple[Array, Array] | No
     if exponent not in _EXACT or factor.shape != shape or dark.shape not in ((), shape):
         return None
     usable = np.isfinite(factor) & (factor > 0)
-    factor[~usable] = 1 if not usable.any() else np.median(factor[usable])
+    if not usable.all():
+        # Filled defects have the median of all: one of a sample is near enough.
+        some = factor[:: max(1, len(factor) // _ROWS)]
+        some = some[np.isfinite(some) & (some > 0)]
+        factor[~usable] = np.median(some) if some.size else 1
     return (1 / factor if exponent < 0 else factor), np.where(np.isfinite(dark), dark, 0)
 
 
