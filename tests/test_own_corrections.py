@@ -207,6 +207,11 @@ def test_a_step_of_its_history_is_not_done_again(napari_mrcz, folder):
     with nm.open(folder / "one" / "b.mrcz") as once, nm.open(folder / "two" / "b.mrcz") as twice:
         np.testing.assert_array_equal(once, twice)
         assert len(once.history) == len(twice.history) == 3
+    auto = (folder / "recipe.toml").read_text().replace("[gain]", '[gain]\norientation = "auto"')
+    (folder / "auto.toml").write_text(auto)
+    searching = ("-r", folder / "auto.toml", *module)
+    ran = napari_mrcz("correct", folder / "one", *searching, "-o", folder / "three")
+    assert ran.status == 0 and "3 with warnings" in ran.err
     ran = napari_mrcz("correct", folder / "one", *recipe, "-o", folder / "again", "--again")
     assert ran.status == 0 and "is in the movie's history" not in ran.err
     with nm.open(folder / "again" / "b.mrcz") as again:

@@ -159,7 +159,7 @@ class Correct(Making):
                 stack = stack.apply(koma)
             if recipe.koma is not None:
                 stack = _with_own(stack, recipe, "koma")
-            if doubts and len(stack.history) == len(movie.history):
+            if doubts and not done and len(stack.history) == len(movie.history):
                 raise MrczError(self.source, doubts[-1].removesuffix("."), advice=_NOTHING_LEFT)
             write(
                 self.target,
