@@ -209,3 +209,13 @@ def test_the_dark_of_an_old_history_lies_as_its_frames_did(tmp_path):
     corrected, _, _ = corrected_by(movie, Recipe.load(tmp_path / "r.toml"))
     for same in (nm.replay([old], movie), movie.apply(gain)):
         np.testing.assert_array_equal(corrected, same)
+
+
+def test_a_dark_that_lies_as_the_frames_and_a_constant_gain_are_checked(napari_mrcz, tmp_path):
+    nm.write(tmp_path / "gain.mrc", np.ones((8, 6), np.float32))
+    nm.write(tmp_path / "dark.mrc", np.ones((6, 8), np.float32))
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[gain]\nreference = "gain.mrc"\norientation = "rot90"\ndark = "dark.mrc"\n')
+    ran = napari_mrcz("recipe", "check", recipe)
+    assert ran.status == 0, ran.err
+    assert "warning: " in ran.err and "constant" in ran.err

@@ -156,6 +156,7 @@ def show(recipe: RecipeFile, with_: options.With = None) -> None:
 @recipes.command()
 def check(recipe: RecipeFile, with_: options.With = None) -> None:
     """Check a recipe: its keys, its values, and the files that it names."""
+    from napari_mrcz.correction import GainNormalization
     from napari_mrcz.defects import read_defects
     from napari_mrcz.recipe import Recipe
     from napari_mrcz.recipe.own import load_modules
@@ -174,6 +175,8 @@ def check(recipe: RecipeFile, with_: options.With = None) -> None:
         if not (reference > 0).any():
             raise MrczError(found.gain.reference, "has no pixel that can be used")
         write(f"gain reference: {shape[0]} x {shape[1]} pixels")
+        for warning in GainNormalization(reference).warnings:
+            say(f"napari-mrcz: warning: {found.gain.reference}: {warning}", always=True)
         if found.gain.dark:
             _check_dark(read_reference(found.gain.dark).shape, shape, found.gain.dark)
     if found.outliers is not None and found.outliers.defects:
@@ -192,10 +195,10 @@ def check(recipe: RecipeFile, with_: options.With = None) -> None:
 
 
 def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> None:
-    """Check that a dark has the size of a gain, or of the frames, or half or twice that."""
-    others = [tuple(size // 2 for size in gain), tuple(size * 2 for size in gain)]
-    if shape not in (gain, *others, *(size[::-1] for size in others)):
-        advice = f"A dark is as large as the gain reference, {gain}, or as the frames"
+    """Check that a dark has the size of frames that the gain fits, turned, binned or not."""
+    sizes = [gain, tuple(size // 2 for size in gain), tuple(size * 2 for size in gain)]
+    if shape not in (*sizes, *(size[::-1] for size in sizes)):
+        advice = f"A dark lies as the frames do: {gain}, turned or not, or half or twice that"
         raise MrczError(path, f"a dark reference of {shape} pixels", advice=advice)
 
 

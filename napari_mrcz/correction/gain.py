@@ -305,10 +305,10 @@ def doubts_of_gain(
         return ()
     part = f"{100 * share.value:.0f} ± {100 * share.error:.0f} %"
     return (
-        f"The gain reference does not fit this movie: {part} of its fixed pattern of "
-        f"{100 * share.pattern:.2g} % is there, so that it raises correlated noise. The movie is "
-        "normalised already or has a pedestal, or the reference is turned, another camera's or "
-        "noisy.",
+        f"The gain reference does not fit this movie: {part} of its fixed pattern "
+        f"({100 * share.pattern:.2g} %) is there. Below 50 % it adds more correlated noise than it "
+        "removes. The movie is normalised already or has a pedestal, or the reference is turned, "
+        "another camera's or noisy.",
     )
 
 

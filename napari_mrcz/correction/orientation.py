@@ -276,17 +276,19 @@ def _doubts(
             f"The reference's pattern of {size} cannot be found in this movie of {electrons:.3g} "
             "counts per pixel in the sum. Use a movie of more electrons, without a specimen.",
         )
-    part = f"{100 * share.value:.0f} ± {100 * share.error:.0f} %"
-    if not share.helps and share.is_there:
-        return (
-            f"The reference does not help, though it lies {_called(best)}: {part} of its pattern "
-            f"of {size} is in the movie, and correlated noise falls from a half on. The frames may "
-            "have a pedestal (subtract a dark reference), or the reference is noisy or too old.",
-        )
     if not share.helps:
+        found = (
+            f"{100 * share.value:.0f} ± {100 * share.error:.0f} % of its fixed pattern ({size}) is "
+            "in the movie. Below 50 % it adds more correlated noise than it removes."
+        )
+        if share.is_there:
+            return (
+                f"The reference does not help, though it lies {_called(best)}: {found} The frames "
+                "may have a pedestal (subtract a dark reference), or the reference is noisy or "
+                "too old.",
+            )
         return (
-            f"The reference does not help in any orientation: {part} of its pattern of {size} is "
-            "in the movie, and correlated noise falls from a half on. The movie is normalised "
+            f"The reference does not help in any orientation: {found} The movie is normalised "
             "already, or the reference is another camera's.",
         )
     if margin < _SURE:
