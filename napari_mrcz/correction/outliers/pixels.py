@@ -101,7 +101,10 @@ class FittedPixels:
         first, last = (unchanged[0], unchanged[-1] + 1) if unchanged.size else (0, 0)
         pixels = self.scale.outside(int(first), int(last))
         if self.counts.defects.size:
-            pixels = np.union1d(pixels, self.counts.defects)
+            # A bad border has so many pixels that sorting them would take seconds.
+            changed = np.zeros(self.counts.total.size, np.bool_)
+            changed[pixels] = changed[self.counts.defects] = True
+            pixels = np.flatnonzero(changed)
         marks = self.mask(thresholds).reshape(-1)
         weights = in_parts(kept)[self.scale.codes.reshape(-1)[pixels]]
         weights[marks[pixels] == 2] = 0
