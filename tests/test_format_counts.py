@@ -1,5 +1,8 @@
 """Chunks of our own encoder: every blosc reads them, and they come near to Shannon's bound."""
 
+import subprocess
+import sys
+
 import blosc
 import blosc2
 import hypothesis.extra.numpy as numpy_data
@@ -95,3 +98,71 @@ def test_frames_with_repeats_are_left_to_blosc() -> None:
     assert choose_encoding(Encoding(), [ramp]).as_counts is False
     assert choose_encoding(Encoding(), [ramp.astype(np.float32)]).as_counts is False
     assert choose_encoding(Encoding("lz4"), [ramp]).as_counts is False
+
+
+DAMAGES = """
+import sys
+import blosc, numpy as np
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.chunks import check_chunk, decompress, parse_chunk_header
+from napari_mrcz.format.count_encoding import compress_counts
+
+rng = np.random.default_rng(int(sys.argv[2]))
+corpus = []
+for dtype in ("u1", "<u2"):
+    for filter_ in ("none", "shuffle", "bitshuffle"):
+        for level, mean in ((1, 0.05), (1, 3), (9, 0.3)):
+            frame = rng.poisson(mean, (64, 100)).astype(dtype)
+            corpus.append((frame, compress_counts(frame, level, filter_, 2048)))
+
+def damaged(chunk):
+    raw = bytearray(chunk)
+    blocks = -(-int.from_bytes(raw[4:8], "little") // int.from_bytes(raw[8:12], "little"))
+    starts = [int.from_bytes(raw[i : i + 4], "little") for i in range(16, 16 + 4 * blocks, 4)]
+    for _ in range(rng.integers(1, 4)):
+        start = starts[rng.integers(blocks)]
+        lowest, highest = [
+            (0, 16),  # the header
+            (16, 16 + 4 * blocks),  # where blocks begin
+            (start, start + 4),  # how long one is
+            (start + 4, start + 16),  # its zstd frame's header
+            (start + 4, len(raw)),
+        ][rng.integers(5)]
+        place = min(int(rng.integers(lowest, highest)), len(raw) - 1)
+        if rng.random() < 0.5:
+            raw[place] ^= 1 << rng.integers(8)
+        else:
+            raw[place] = rng.integers(256)
+    if rng.random() < 0.1:
+        del raw[rng.integers(1, len(raw)) :]
+    return bytes(raw)
+
+def ours(chunk, frame):
+    where = dict(path="x", frame=0, offset=0)
+    out = np.empty_like(frame)
+    if len(chunk) >= 16:
+        header = parse_chunk_header(chunk)
+        check_chunk(header, frame.nbytes, len(chunk), **where)
+        decompress(memoryview(chunk)[: header.ctbytes], out, **where)
+
+for number in range(int(sys.argv[1])):
+    frame, chunk = corpus[number % len(corpus)]
+    chunk = damaged(chunk)
+    try:
+        ours(chunk, frame)
+    except MrczError:
+        pass
+    try:
+        blosc.decompress(chunk)
+    except Exception:
+        pass
+print("done")
+"""
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_damaged_chunks_crash_no_reader(count: int) -> None:
+    """Ours, and python-blosc, by which `mrcz` reads: an error, or wrong pixels at worst."""
+    command = [sys.executable, "-X", "faulthandler", "-c", DAMAGES, str(count), "7"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
