@@ -116,7 +116,7 @@ class Survey:
         return Outcome.done(start, self.source, result=surveyed)
 
     def sum(self) -> StackSum:
-        """Give the sum alone."""
+        """Return the sum alone."""
         surveyed: Surveyed = self().result
         return surveyed.sum
 

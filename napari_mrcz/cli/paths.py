@@ -46,7 +46,7 @@ def path(text: str) -> Path:
 
 
 def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path]:
-    """Give the files that look like movies and are none: what a recipe names, and a gain."""
+    """Return the files that look like movies and are none: what a recipe names, and a gain."""
     named = [str(decimate or "")]
     if recipe is not None and recipe.gain is not None:
         named += [recipe.gain.reference, recipe.gain.dark]

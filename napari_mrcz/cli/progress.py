@@ -197,7 +197,7 @@ def _write(line: str, stream: Any) -> None:
 
 @contextmanager
 def bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that takes (what, done, of how many); on a terminal it draws a bar."""
+    """Return a function that takes (what, done, of how many); on a terminal it draws a bar."""
     global _console
     if _quiet or not sys.stderr.isatty():
         yield lambda what, done, of: None
@@ -293,7 +293,7 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def _sizes_text(before: int, after: int) -> str:
-    """Give two sizes, and how much smaller or larger a file has become."""
+    """Return two sizes, and how much smaller or larger a file has become."""
     if 0.995 * before <= after <= 1.005 * before:
         how = "as large"
     elif after > before > 0:

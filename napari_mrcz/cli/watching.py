@@ -164,7 +164,7 @@ def watch(
 
 
 def _tell(watching: Watch, as_json: bool) -> int:
-    """Tell each step, and in the end how many there were; give the exit status."""
+    """Print each step, and in the end how many there were; return the exit status."""
     done = Counter[str]()
     failed: list[str] = []
     order = ""

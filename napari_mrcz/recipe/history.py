@@ -217,7 +217,7 @@ def _own_steps(history: Sequence[Mapping[str, Any]]) -> tuple[OwnStep, ...]:
 
 
 def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the thresholds that are no result of the fit; an infinite one is beyond all pixels."""
+    """Return the thresholds that are no result of the fit; an infinite one is beyond all pixels."""
     return {
         f"{side}_threshold": float(np.clip(thresholds[side], -LARGEST_SIGMA, LARGEST_SIGMA))
         for side in ("dark", "hot")
@@ -226,7 +226,7 @@ def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known_defects(outliers: Mapping[str, Any], gain: Mapping[str, Any] | None) -> Image:
-    """Give the defects that were named: not those that the gain reference tells anyway."""
+    """Return the defects that were named: not those that the gain reference tells anyway."""
     from napari_mrcz.correction import GainNormalization, OutlierFilter
 
     defects: Image = OutlierFilter.from_description(outliers).mask == _DEFECT
@@ -236,7 +236,7 @@ def _known_defects(outliers: Mapping[str, Any], gain: Mapping[str, Any] | None) 
 
 
 def _naming(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
-    """Give a recipe that names the images."""
+    """Return a recipe that names the images."""
     gain, outliers = recipe.gain, recipe.outliers
     if gain is not None:
         gain = replace(gain, reference=names["gain"], dark=names.get("dark", ""))

@@ -30,7 +30,7 @@ _LARGEST_GAMMA = 10
 def check_values(
     outliers: OutlierStep | None, gain: GainStep | None, koma: KomaStep | None, output: Output
 ) -> None:
-    """See that the steps of a recipe can be done, as far as they themselves tell.
+    """Check that the steps of a recipe can be done, as far as they themselves tell.
 
     Raises
     ------

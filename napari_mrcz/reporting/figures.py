@@ -188,7 +188,7 @@ def outlier_map(findings: Findings) -> str:
 
 
 def after(findings: Findings) -> str:
-    """Say after which corrections movies are measured."""
+    """Return after which corrections movies are measured."""
     recipe = findings.recipe
     steps = [("the outlier filter", recipe.outliers), ("the gain", recipe.gain)]
     done = " and ".join(name for name, step in steps if step is not None)
@@ -236,7 +236,7 @@ def _noise_axis(axes: Any, values: Iterable[Any]) -> None:
 
 
 def _plain(axis: Any) -> None:
-    """Have 0.001, 0.02, 500 along a logarithmic axis rather than powers of ten."""
+    """Write 0.001, 0.02, 500 along a logarithmic axis rather than powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
@@ -254,7 +254,7 @@ def _thousands(axis: Any) -> None:
 
 
 def _cells(image: npt.NDArray[Any], step: int) -> npt.NDArray[np.float64]:
-    """Give the means of cells of step x step pixels; those at the edges may have fewer."""
+    """Return the means of cells of step x step pixels; those at the edges may have fewer."""
     sums, counts = image.astype(np.float64), np.ones(image.shape)
     for axis, size in enumerate(image.shape):
         starts = np.arange(0, size, step)
@@ -263,7 +263,7 @@ def _cells(image: npt.NDArray[Any], step: int) -> npt.NDArray[np.float64]:
 
 
 def _as_svg(figure: Any, name: str, title: str) -> str:
-    """Give a figure as an element of a page: nothing in it leads out of the page."""
+    """Return a figure as an element of a page: nothing in it leads out of the page."""
     import matplotlib
 
     text = io.StringIO()

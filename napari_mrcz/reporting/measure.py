@@ -155,7 +155,7 @@ class Measurements:
         self._shapes: dict[int, tuple[int, int]] = {}
 
     def tasks(self) -> Iterator[Measure]:
-        """Give what is to be done, a task a movie."""
+        """Return what is to be done, a task a movie."""
         return (Measure(source, self._recipe) for source in self.sources)
 
     def take(self, outcome: Outcome) -> Outcome:
@@ -173,7 +173,7 @@ class Measurements:
         return replace(outcome, result=None)
 
     def findings(self) -> Findings:
-        """Give what follows of all that was taken."""
+        """Return what follows of all that was taken."""
         shape, usable = self._usable()
         limit = (self._recipe.koma or KomaStep()).limit
         electron = float(np.median([self._measured[i].counts_per_electron for i in usable] or 1.0))
@@ -233,7 +233,7 @@ class Measurements:
         return session, own
 
     def _usable(self) -> tuple[tuple[int, int], list[int]]:
-        """Give the frame shape that most movies have, and which have it."""
+        """Return the frame shape that most movies have, and which have it."""
         if not self._shapes:
             return (0, 0), []
         shape = Counter(self._shapes[i] for i in sorted(self._shapes)).most_common(1)[0][0]
@@ -280,7 +280,7 @@ class Measurements:
     def _noise_by_radius(
         self, averaged: list[int]
     ) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
-        """Give radii, and R without KOMA followed by R(a) at each."""
+        """Return radii, and R without KOMA followed by R(a) at each."""
         usual = (*_RADII, self._recipe.koma.radius) if self._recipe.koma else _RADII
         # A window is whole if there are as many movies as it holds.
         radii = tuple(a for a in sorted(set(usual)) if 2 * a < len(averaged))

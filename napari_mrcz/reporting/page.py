@@ -28,7 +28,7 @@ _STYLE = Path(__file__).with_name("page.css")
 
 
 def page(findings: Findings, made: datetime) -> str:
-    """Give the report as HTML.
+    """Return the report as HTML.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def page(findings: Findings, made: datetime) -> str:
 
 
 def _names(movies: Iterable[MovieRow]) -> tuple[str, list[str]]:
-    """Give the folder that movies have in common, and their names within."""
+    """Return the folder that movies have in common, and their names within."""
     paths = [os.path.abspath(movie.movie) for movie in movies]
     try:
         folder = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -248,7 +248,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _figure_text(value: float | None) -> str:
-    """Give a number as it is read, to three digits: 12,300, 40.1, 0.0213."""
+    """Return a number as it is read, to three digits: 12,300, 40.1, 0.0213."""
     if value is None:
         return _UNKNOWN
     if abs(value) >= 1000:

@@ -77,5 +77,5 @@ def _row(movie: MovieRow) -> dict[str, Any]:
 
 
 def _encodable(value: Any) -> Any:
-    """Give a text as it can be written: names of files need not be of the system's encoding."""
+    """Return a text as it can be written: names of files need not be of the system's encoding."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

@@ -109,15 +109,15 @@ class Arrivals:
         self._mdocs: dict[str, set[str]] = {}  # of each folder
 
     def path(self, source: str) -> Path:
-        """Give the path of a movie."""
+        """Return the path of a movie."""
         return self.folder / source
 
     def marker_of(self, source: str) -> Path | None:
-        """Give the path of a movie's marker; None where there are none."""
+        """Return the path of a movie's marker; None where there are none."""
         return self.folder / f"{source}{self.marker}" if self.marker else None
 
     def version(self, source: str) -> Version | None:
-        """Give a movie's size and time now; None if it is gone."""
+        """Return a movie's size and time now; None if it is gone."""
         try:
             return _version(os.stat(self.path(source)))
         except OSError:
@@ -199,7 +199,7 @@ class Arrivals:
         return movies, markers, unreadable
 
     def _entries(self, folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
-        """Give all files that are not hidden; note the folders that cannot be read."""
+        """Return all files that are not hidden; note the folders that cannot be read."""
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):

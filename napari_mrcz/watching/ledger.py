@@ -166,7 +166,7 @@ class Ledger:
         return list(self._movies.values())
 
     def movie(self, source: str) -> Movie | None:
-        """Give what is known of a movie."""
+        """Return what is known of a movie."""
         return self._movies.get(source)
 
     def record(self, event: str, **content: Any) -> None:
@@ -183,11 +183,11 @@ class Ledger:
         self._take(line)
 
     def owns(self, target: Path, source: str) -> bool:
-        """Tell whether a file was made of a movie here, or its making was begun."""
+        """Return whether a file was made of a movie here, or its making was begun."""
         return self._owners.get(str(target)) == source
 
     def may_replace(self, target: Path, source: str, *, overwrite: bool = False) -> bool:
-        """Tell whether a target of a movie is there and may be replaced.
+        """Return whether a target of a movie is there and may be replaced.
 
         Raises
         ------

@@ -165,7 +165,7 @@ class Watch:
         return 0 if self.corrections is None else len(self.corrections.waiting)
 
     def _tell_of_journal(self) -> None:
-        """Say what was done before, if anything was."""
+        """Print what was done before, if anything was."""
         if done := self._n_compressed():
             rest = f", {self.waiting} to be corrected" if self.corrections is not None else ""
             self.tell(f"going on: {done} compressed{rest}")
@@ -212,7 +212,7 @@ class Watch:
         return look
 
     def _tell_unreadable(self, look: Look) -> None:
-        """Say once of each folder that it is passed over for as long as it cannot be read."""
+        """Print once per folder that it is skipped for as long as it cannot be read."""
         for folder in look.unreadable:
             if folder not in self._unreadable:
                 self.tell(f"{folder}: passed over")
@@ -225,7 +225,7 @@ class Watch:
         return silence is not None and look.soonest is None and since_change >= silence
 
     def _pause(self, look: Look, since_start: float, since_change: float) -> float:
-        """Give the seconds after which something may have to be done."""
+        """Return the seconds after which something may have to be done."""
         pauses = [float("inf") if look.soonest is None else look.soonest]
         if self.ending.once:
             pauses.append(self.arrivals.longest - since_start)
@@ -239,7 +239,7 @@ class Watch:
         return max(min(pauses), 0.01)
 
     def _next(self, look: Look, *, ending: bool) -> Job | None:
-        """Give what is to be done next."""
+        """Return what is to be done next."""
         for found in look.finished:
             if self._failed.get(found.source) == found.version:
                 continue

@@ -60,7 +60,7 @@ class KeptFits:
         self._fits: dict[Image, KeptFit] = {}
 
     def of(self, layer: Image | None) -> KeptFit | None:
-        """Give the fit of a layer, if it still has the same data."""
+        """Return the fit of a layer, if it still has the same data."""
         kept = None if layer is None else self._fits.get(layer)
         return kept if kept is not None and layer is not None and kept.data is layer.data else None
 
@@ -84,7 +84,7 @@ class KeptFits:
             kept.layers.release()
 
     def forget(self, layer: Layer) -> None:
-        """Let go of a layer that the viewer has no more."""
+        """Drop a layer that was removed from the viewer."""
         for kept in self._fits.values():
             kept.layers.forget(layer)
             if kept.gain is layer:
@@ -101,5 +101,5 @@ class KeptFits:
         self._fits.clear()
 
     def own(self, layer: Layer) -> bool:
-        """Tell whether a layer was derived here."""
+        """Return whether a layer was derived here."""
         return any(kept.layers.owns(layer) for kept in self._fits.values())

@@ -81,11 +81,11 @@ class Fit:
         return self.current.thresholds[:2] != self.fitted.thresholds[:2]
 
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
-        """Give the same with other thresholds in standard deviations; quick enough for a drag."""
+        """Return the same with other thresholds in standard deviations; quick enough for a drag."""
         return replace(self, current=self.current.with_thresholds(dark, hot))
 
     def with_options(self, options: FitOptions) -> Self:
-        """Give the same with another order, relaxation or fill.
+        """Return the same with another order, relaxation or fill.
 
         Raises
         ------
@@ -101,11 +101,11 @@ class Fit:
         )
 
     def reset(self) -> Self:
-        """Give the same with the thresholds of the fit."""
+        """Return the same with the thresholds of the fit."""
         return replace(self, current=self.fitted)
 
     def outlier_near(self, row: int, column: int, reach: int) -> tuple[int, int]:
-        """Give the outlier that is nearest to a pixel, or the pixel itself where there is none."""
+        """Return the outlier that is nearest to a pixel, or the pixel itself where there is none."""
         top, left = max(0, row - reach), max(0, column - reach)
         near = self.sigma[top : row + reach + 1, left : column + reach + 1]
         rows, columns = np.nonzero(self._kinds(near))
@@ -115,7 +115,7 @@ class Fit:
         return int(rows[nearest]) + top, int(columns[nearest]) + left
 
     def kind(self, row: int, column: int) -> int:
-        """Give what a pixel is: 1 hot, -1 dark, 2 defect, 0 none of these."""
+        """Return what a pixel is: 1 hot, -1 dark, 2 defect, 0 none of these."""
         return int(self._kinds(self.sigma[row, column]))
 
     def _kinds(self, sigma: npt.ArrayLike) -> npt.NDArray[np.int8]:

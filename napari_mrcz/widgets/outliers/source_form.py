@@ -173,7 +173,7 @@ class SourceForm(QWidget):
             self.load.run(partial(_load, path, movie.data.shape[-2:]))
 
     def problem(self) -> str:
-        """Say why outliers cannot be looked for in the layer, or nothing."""
+        """Return why outliers cannot be looked for in the layer, or nothing."""
         layer = self.layers.layer
         if layer is None:
             return "Open or add a movie first."

@@ -21,7 +21,7 @@ _KINDS = {0: "no outlier", 1: "hot", -1: "dark", 2: "defect"}
 
 
 def summary(fit: Fit) -> list[tuple[str, ...]]:
-    """Give `ROWS` of a table of the outliers, for the thresholds that there are now."""
+    """Return `ROWS` of a table of the outliers, for the thresholds that there are now."""
     now, n = fit.current, fit.sigma.size
     found = (now.n_dark, now.n_hot, now.n_dark + now.n_hot)
     chance = (now.false_dark, now.false_hot, now.false_dark + now.false_hot)
@@ -53,24 +53,24 @@ def remarks(fit: Fit) -> list[str]:
 
 
 def in_words(text: str) -> str:
-    """Give an error of the filter without the words of scripts."""
+    """Return an error of the filter without the words of scripts."""
     for script, plain in _IN_WORDS.items():
         text = text.replace(script, plain)
     return text
 
 
 def kind_text(kind: int) -> str:
-    """Give a kind of pixel, as masks number them, in words."""
+    """Return a kind of pixel, as masks number them, in words."""
     return _KINDS[kind]
 
 
 def signed(sigma: float) -> str:
-    """Give standard deviations, with a true minus sign."""
+    """Return standard deviations, with a true minus sign."""
     return with_minus(f"{sigma:.2f}")
 
 
 def small(value: float) -> str:
-    """Give a number about 0."""
+    """Return a number about 0."""
     return with_minus(f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.4f}")
 
 
