@@ -105,7 +105,7 @@ class Fit:
         return replace(self, current=self.fitted)
 
     def outlier_near(self, row: int, column: int, reach: int) -> tuple[int, int]:
-        """Return the outlier that is nearest to a pixel, or the pixel itself where there is none."""
+        """Return the outlier that is nearest to a pixel, or the pixel itself if none is near."""
         top, left = max(0, row - reach), max(0, column - reach)
         near = self.sigma[top : row + reach + 1, left : column + reach + 1]
         rows, columns = np.nonzero(self._kinds(near))
