@@ -46,7 +46,8 @@ _ATTEMPTS = 3
 _QUEUED = 2
 _NO_EVENTS = Events(*np.empty((3, 0), np.float32))
 
-_Counted = tuple["npt.NDArray[np.uint8]", Events]
+# Counts, electrons, and how many spots were too bright for one.
+_Counted = tuple["npt.NDArray[np.uint8]", Events, int]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class CountElectrons(Making):
         Pixels of the counts along one of the detector's: 1, 2 or 4.
     threshold : float, optional
         Charge from which a spot is an electron, in grey values; fitted without it.
+    upper : float, optional
+        Charge above which a spot is set aside, such as an X-ray, in grey values; fitted without it.
+    force : bool
+        Count frames that seem to be counted already.
     events : str
         Table of all electrons, .csv or .parquet; empty for none.
     client : dask.distributed.Client, optional
@@ -71,6 +76,8 @@ class CountElectrons(Making):
     target: str
     super_resolution: int = 1
     threshold: float | None = None
+    upper: float | None = None
+    force: bool = False
     events: str = ""
     client: Any = field(default=None, repr=False)
 
@@ -95,7 +102,11 @@ class CountElectrons(Making):
             movie = opened.enter_context(open_stack(self.source))
             staged(report, "fitting")(0, len(movie))
             counting = ElectronCounting.fit(
-                movie, threshold=self.threshold, super_resolution=self.super_resolution
+                movie,
+                threshold=self.threshold,
+                super_resolution=self.super_resolution,
+                upper=self.upper,
+                force=self.force,
             )
             counts = count_electrons(movie, counting=counting)
             run = _Run(movie, self.source, counting, self.client, table)
@@ -114,12 +125,22 @@ class CountElectrons(Making):
             if table is not None:
                 table.commit()
         notes = (*_notes(counting, run.n_electrons, movie.size), *run.notes())
-        result = {"electrons": run.n_electrons, "sent": run.n_sent, "raw": movie.nbytes}
-        return Made(notes, result=result)
+        result = {
+            "electrons": run.n_electrons,
+            "bright": run.n_bright,
+            "sent": run.n_sent,
+            "raw": movie.nbytes,
+        }
+        return Made(notes, counting.warnings, result=result)
 
     def options(self) -> dict[str, Any]:
         """Return what the counts depend on, where it was chosen."""
-        options = {"super_resolution": self.super_resolution, "threshold": self.threshold}
+        options = {
+            "super_resolution": self.super_resolution,
+            "threshold": self.threshold,
+            "upper": self.upper,
+            "force": self.force or None,
+        }
         return {name: value for name, value in options.items() if value is not None}
 
     def shape(self) -> tuple[int, ...]:
@@ -152,30 +173,35 @@ class _Run:
         self._movie, self._source, self._counting = movie, source, counting
         self._client, self._table = client, table
         self.n_electrons = 0
+        self.n_bright = 0
         self.n_sent = 0
         self.n_returned = 0
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         here = self._client is None
-        for frame, (counts, events) in enumerate(self._here() if here else self._there()):
+        for frame, (counts, events, bright) in enumerate(self._here() if here else self._there()):
             self.n_electrons += int(counts.sum())
+            self.n_bright += bright
             if self._table is not None:
                 self._table.add(frame, events)
             yield counts
 
     def notes(self) -> tuple[str, ...]:
-        """Say what went over the wires."""
+        """Return how much was set aside, and what went over the wires."""
+        aside: tuple[str, ...] = ()
+        if self.n_bright:
+            aside = (f"{self.n_bright} spots too bright for electrons, such as X-rays, set aside",)
         if not self.n_sent:
-            return ()
+            return aside
         ratio = self._movie.nbytes / self.n_sent
         sent = f"{size_text(self._movie.nbytes)} of raw frames sent as {size_text(self.n_sent)}"
         back = f"{size_text(self.n_returned)} came back"
-        return (f"{sent} ({ratio:.3g} to 1), {back}",)
+        return (*aside, f"{sent} ({ratio:.3g} to 1), {back}")
 
     def _here(self) -> Iterator[_Counted]:
         def count(frame: Callable[[], npt.NDArray[Any]]) -> _Counted:
-            events = self._counting.events(frame())
-            return self._counting.counts(events), events
+            events, bright = self._counting.events_and_bright(frame())
+            return self._counting.counts(events), events, bright
 
         makers = self._movie.frame_makers()
         with in_order(count, makers, processors(), "napari-mrcz-count") as counted:
@@ -207,10 +233,10 @@ class _Run:
                     watched(client, lambda: client.cancel([*pending, work]))
 
     def _received(self, future: Any) -> _Counted:
-        counts, events = result_of(self._client, future)
+        counts, events, bright = result_of(self._client, future)
         future.release()
         self.n_returned += len(counts) + len(events)
-        return unpack(counts), Events(*unpack(events)) if events else _NO_EVENTS
+        return unpack(counts), Events(*unpack(events)) if events else _NO_EVENTS, bright
 
 
 @dataclass(frozen=True)
@@ -220,18 +246,25 @@ class _Work:
     with_events: bool
 
 
-def _count(work: _Work, parcel: Parcel) -> tuple[bytes, bytes]:
+def _count(work: _Work, parcel: Parcel) -> tuple[bytes, bytes, int]:
     """Count a frame on a worker, which is one of many and takes one processor."""
     limit_threads(1)
-    events = work.counting.events(work.parcels.pixels(parcel))
+    events, bright = work.counting.events_and_bright(work.parcels.pixels(parcel))
     counts = pack(work.counting.counts(events))
-    return counts, pack(np.stack(events)) if work.with_events else b""
+    return counts, pack(np.stack(events)) if work.with_events else b"", bright
 
 
 def _notes(counting: ElectronCounting, n_electrons: int, n_pixels: int) -> tuple[str, ...]:
     background = counting.background
-    return (
+    notes = [
         f"{n_electrons} electrons, {n_electrons / n_pixels:.3g} e⁻/pix in a frame",
         f"threshold {counting.threshold:.1f} grey values of charge, noise {background.noise:.2f},"
         f" spread {counting.spread:.2f} pixels",
-    )
+    ]
+    if counting.expected_f1 is not None:
+        notes.append(f"expected F1 {counting.expected_f1:.3f}")
+    if background.common_mode:
+        notes.append(f"common mode of {background.common_mode} removed")
+    if background.noisy is not None:
+        notes.append(f"{int(background.noisy.sum())} noisy pixels set aside")
+    return tuple(notes)

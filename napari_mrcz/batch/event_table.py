@@ -26,7 +26,8 @@ class EventTable:
     """A table that electrons are added to frame by frame; a file only after `commit`.
 
     Columns are the frame (from 0), where the electron struck (y, x in pixels of the detector, the
-    middle of the first one is 0) and the charge it left in grey values.
+    middle of the first one is 0) and the charge it left in grey values. An electron is in the pixel
+    floor((y + 0.5) s), floor((x + 0.5) s) of counts of the super-resolution s.
 
     Parameters
     ----------

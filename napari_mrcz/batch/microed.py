@@ -59,6 +59,8 @@ class RestoreNegatives(Making):
         Added to all pixels. None for none, in SMV for the least that leaves no negative value.
     pedestal : int, optional
         Value at which counts were cut off; by default what headers state, or 0.
+    force : bool
+        Correct what seem to be counted electrons, too.
     footer : bool
         Write a footer. Other programs expect none behind plain frames.
     """
@@ -72,6 +74,7 @@ class RestoreNegatives(Making):
     seed: int = 0
     offset: int | None = None
     pedestal: int | None = None
+    force: bool = False
     footer: bool = True
 
     @property
@@ -109,6 +112,7 @@ class RestoreNegatives(Making):
                 self.seed,
                 regions=read_image(self.regions) if self.regions else None,
                 pedestal=self.pedestal,
+                force=self.force,
                 progress=staged(report, "fitting"),
             )
             corrected, added = self._corrected(movie, model)
@@ -141,12 +145,13 @@ class RestoreNegatives(Making):
             notes = (*notes, *(text.removeprefix(f"{self.target}: ") for text in said))
         if len(targets) > 1:
             notes = (f"{len(targets)} images, the last {Path(targets[-1]).name}", *notes)
-        return Made(notes)
+        return Made(notes, model.warnings)
 
     def options(self) -> dict[str, Any]:
         """Return what the result depends on, where it was chosen."""
         left_out = ("sources", "targets", "footer", *(field.name for field in fields(Making)))
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        chosen["force"] = self.force or None
         return {k: v for k, v in chosen.items() if v not in (None, "")}
 
     def shape(self) -> tuple[int, ...]:

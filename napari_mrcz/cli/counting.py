@@ -46,6 +46,16 @@ def count(
         float | None,
         typer.Option(help="Charge that makes an electron, in grey values; fitted without it."),
     ] = None,
+    upper: Annotated[
+        float | None,
+        typer.Option(
+            "--upper-threshold",
+            help="Charge too high for an electron, such as an X-ray's; fitted without it.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Count frames that seem to be counted already.")
+    ] = False,
     events: Annotated[
         Path | None,
         typer.Option(help="Table of one movie's electrons, frame, y, x, charge: .csv or .parquet."),
@@ -59,6 +69,8 @@ def count(
 
     if threshold is not None and not threshold > 0:
         raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")
+    if upper is not None and not upper > (threshold or 0):
+        raise typer.BadParameter(f"--upper-threshold is above --threshold, not {upper:g}")
     sources = movies_in(files, besides=[output], leave_references=True)
     targets = [target_of(source, output, ".mrcz", files) for source in sources]
     if events is not None and len(sources) > 1:
@@ -70,6 +82,8 @@ def count(
             str(target),
             super_resolution=int(super_resolution.value),
             threshold=threshold,
+            upper=upper,
+            force=force,
             events=str(events or ""),
             **how.making,
         )

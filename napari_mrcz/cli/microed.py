@@ -70,6 +70,9 @@ def microed(
         typer.Option("--format", help="SMV stays SMV, all else becomes MRCZ without it."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random values.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Correct what seem to be counted electrons, too.")
+    ] = False,
     no_footer: options.NoFooter = False,
     *,
     how: Running,
@@ -97,6 +100,7 @@ def microed(
             seed=seed,
             offset=offset,
             pedestal=pedestal,
+            force=force,
             footer=not no_footer,
             **how.making,
         )

@@ -1,12 +1,18 @@
-"""What a pixel reads where no electron struck: its offset, and the noise about it."""
+"""What a pixel reads where no electron struck: its offset, and the noise about it.
+
+Also what all pixels of a frame, a row or a column have in common for one frame only (common
+mode), and the pixels with noise of their own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter, uniform_filter
+from scipy.stats import chi2, poisson
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,22 +30,51 @@ _STRUCK = 2.5
 _BEYOND = 1e15
 # Mean of a normal distribution that was cut off above 2.5 sigma, in sigmas.
 _CUT_MEAN = -0.017638
+# Variance of a median of n values of a normal distribution, times n.
+_OF_MEDIAN = np.pi / 2
+# Common mode is removed where it is above this, in read noises, and where that removes more noise
+# than it adds: medians of short rows have errors, and electrons move them, too (by half as much).
+_LEAST_WANDER, _AND_ELECTRONS = 0.15, 1.5
+# Times that offsets and common mode are measured in turn.
+_ROUNDS = 3
+# Pixels with more than this times the variance of the others have noise of their own...
+_OWN_VARIANCE = 2.2
+# ...or those that are brightest of their neighbours, and this far above their offset in noises,
+# far more often than the pixels in such a square about them; chance marks so few.
+_FLICKER, _SQUARE, _CHANCE = 5.0, 33, 1e-7
+# Fewer frames say too little about a single pixel.
+_FEWEST_FRAMES = 6
+
+Levels = tuple[npt.NDArray[np.float32], ...]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """Offset and read noise.
+    """Offset, read noise and common mode.
 
     Attributes
     ----------
     offset : ndarray of float32, shape (y, x)
         Mean of each pixel where no electron struck, in grey values.
     noise : float
-        Standard deviation about it, in grey values: the same for all pixels.
+        Standard deviation about it, in grey values: the same for all pixels but the noisy ones.
+    noisy : ndarray of bool, shape (y, x), or None
+        Pixels with noise of their own, such as flickering or hot ones, that say nothing about
+        electrons.
+    levels : tuple of ndarray of float32
+        What is removed from each frame: one array per common mode, of the shape (1, 1) where it is
+        that of whole frames, (y, 1) of rows and (1, x) of columns. Each holds the typical median
+        above the offset; a frame's own less this is its wander. Empty where there is none.
+    wander : float
+        Standard deviation of the common mode from frame to frame, in grey values.
     """
 
     offset: npt.NDArray[np.float32]
     noise: float
+    noisy: Mask | None = None
+    levels: Levels = ()
+    wander: float = 0.0
 
     @classmethod
     def fit(
@@ -74,35 +109,53 @@ class Background:
             first.append(real(np.asarray(movie[int(i)])))
             if progress is not None:
                 progress("Reading for medians, frame", done, len(few))
-        frames = np.stack(first)
+        frames = np.stack(first).astype(np.float32)
         if n < 3:
             # No frame to compare with: all pixels are taken to be alike.
             offset = np.full(frames.shape[1:], np.median(frames), np.float32)
-        else:
-            offset = np.median(frames, axis=0).astype(np.float32)
-        noise = _below(frames, offset)
-        if not noise > 0:
-            raise ValueError(
-                "the frames do not vary: these are no raw frames to count electrons in"
-            )
-        if n < 3:
-            return cls(offset, noise)
+            return cls(offset, _checked(_below(frames - offset)))
+        found = _of_few(frames)
         many = np.unique(np.linspace(0, n - 1, min(n, MOST_FRAMES)).astype(int))
-        total = np.zeros(offset.shape, np.float32)
-        number = np.zeros(offset.shape, np.float32)
+        sums = _Sums(found)
         for done, i in enumerate(many, 1):
-            apart = real(np.asarray(movie[int(i)])) - offset
-            quiet = apart < _STRUCK * noise
-            total += np.where(quiet, apart, 0)
-            number += quiet
+            sums.add(real(np.asarray(movie[int(i)])))
             if progress is not None:
                 progress("Measuring offsets, frame", done, len(many))
-        offset += total / np.maximum(number, 1) - np.float32(_CUT_MEAN * noise)
-        return cls(offset, _below(frames, offset))
+        better = _moved(found, sums.offset(), frames)
+        noisy = sums.noisy()
+        apart = np.stack([better.above(frame) for frame in frames])
+        noise = _checked(_below(apart[:, ~noisy]))
+        return replace(better, noise=noise, noisy=noisy if noisy.any() else None)
+
+    def steady(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return a frame without its common mode, shape (y, x)."""
+        steady = frame.astype(np.float32)
+        for typical in self.levels:
+            steady -= _medians(steady - self.offset, typical.shape) - typical
+        return steady
+
+    def above(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return a frame above its background: without common mode and offsets, shape (y, x)."""
+        apart: npt.NDArray[np.float32] = self.steady(frame) if self.levels else frame
+        return apart - self.offset
+
+    def raised(self, level: float, noise: float) -> Background:
+        """Return the same with offsets that are `level` grey values higher, and another noise."""
+        levels = tuple(typical - np.float32(level) for typical in self.levels)
+        return replace(self, offset=self.offset + np.float32(level), levels=levels, noise=noise)
+
+    @property
+    def common_mode(self) -> str:
+        """What wanders: "frames", "rows", "columns", "rows and columns", or "" for nothing."""
+        names = [
+            "frames" if level.size == 1 else "rows" if level.shape[1] == 1 else "columns"
+            for level in self.levels
+        ]
+        return " and ".join(names)
 
 
 def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give a frame again, if all of its pixels are numbers.
+    """Return a frame again, if all of its pixels are numbers.
 
     Raises
     ------
@@ -119,12 +172,117 @@ def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return frame
 
 
-def _below(frames: npt.NDArray[Any], offset: npt.NDArray[np.float32]) -> float:
-    """Give the noise from what lies below the offset: a half of a normal distribution."""
-    squares, number = 0.0, 0
-    for frame in frames:
-        apart = frame - offset
-        below = apart[apart < 0]
-        squares += float(np.square(below, dtype=np.float64).sum())
-        number += below.size
-    return float(np.sqrt(squares / number)) if number else 0.0
+def _of_few(frames: npt.NDArray[np.float32]) -> Background:
+    """Measure offsets, and which common mode there is, on a few frames."""
+    shape = frames.shape[1:]
+    kinds = (1, 1), (shape[0], 1), (1, shape[1])
+    wanders = [np.zeros((len(frames), *kind), np.float32) for kind in kinds]
+    steady = frames.copy()
+    for _ in range(_ROUNDS):
+        # Of whole frames first, then what rows and columns have besides.
+        offset = np.median(steady, axis=0)
+        for total in wanders:
+            more = _medians(steady - offset, total.shape[1:])
+            more -= more.mean(axis=0)
+            steady -= more
+            total += more
+    noise = _checked(_below(steady - offset))
+    variances = []
+    for total in wanders:
+        error = _AND_ELECTRONS * _OF_MEDIAN * noise**2 * total[0].size / steady[0].size
+        variance = float(np.square(total).sum()) / (len(frames) - 1) / total[0].size - error
+        variances.append(variance if variance > max(error, (_LEAST_WANDER * noise) ** 2) else 0.0)
+    # Medians of rows or columns have those of whole frames in them.
+    kept = [kind for kind, size in zip(kinds[1:], variances[1:], strict=True) if size > 0]
+    if not kept and variances[0] > 0:
+        kept = [kinds[0]]
+    steady = frames - sum(wanders) if kept else frames
+    offset = np.median(steady, axis=0)
+    found = Background(offset, noise, wander=float(np.sqrt(sum(variances))))
+    levels = []
+    for kind in kept:
+        medians = _medians(steady - offset, kind)
+        levels.append(medians.mean(axis=0))
+        steady = steady - (medians - levels[-1])
+    found = replace(found, levels=tuple(levels))
+    return replace(found, noise=_checked(_below(np.stack([found.above(f) for f in frames]))))
+
+
+def _moved(
+    old: Background, apart: npt.NDArray[np.float32], frames: npt.NDArray[np.float32]
+) -> Background:
+    """Return a background with other offsets, its typical medians being what they are then."""
+    new = replace(old, offset=old.offset + apart)
+    levels = []
+    for typical in old.levels:
+        wander = _medians(frames - old.offset, typical.shape) - typical
+        levels.append((_medians(frames - new.offset, typical.shape) - wander).mean(axis=0))
+        frames = frames - wander
+    return replace(new, levels=tuple(levels))
+
+
+class _Sums:
+    """Adds up what frames say of each pixel where no electron struck."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        shape = background.offset.shape
+        self._number, self._total, self._squares = (np.zeros(shape, np.float32) for _ in range(3))
+        self._strikes = np.zeros(shape, np.float32)
+        self._n_frames = 0
+
+    def add(self, frame: npt.NDArray[Any]) -> None:
+        """Add a raw frame."""
+        noise = self._background.noise
+        above = self._background.above(frame)
+        quiet = above < _STRUCK * noise
+        self._number += quiet
+        self._strikes += (above > _FLICKER * noise) & (above == maximum_filter(above, 3))
+        above[~quiet] = 0
+        self._total += above
+        self._squares += np.square(above)
+        self._n_frames += 1
+
+    def offset(self) -> npt.NDArray[np.float32]:
+        """Return what the offsets are above those that were known before, shape (y, x)."""
+        mean = self._total / np.maximum(self._number, 1)
+        return (mean - _CUT_MEAN * self._background.noise).astype(np.float32)
+
+    def noisy(self) -> Mask:
+        """Return which pixels have noise of their own, shape (y, x)."""
+        if self._n_frames < _FEWEST_FRAMES:
+            return np.zeros(self._number.shape, np.bool_)
+        number = np.maximum(self._number, 1)
+        variance = self._squares / number - np.square(self._total / number)
+        freedom = max(float(np.median(self._number)) - 1, 1)
+        ratio = max(_OWN_VARIANCE, chi2.isf(_CHANCE, freedom) / freedom)
+        noisy: Mask = variance > ratio * np.median(variance)
+        # One that is never quiet has no variance that could be told.
+        noisy |= self._number < 0.1 * self._n_frames
+        often = np.nonzero(self._strikes > 2)
+        others = uniform_filter(self._strikes, _SQUARE, mode="nearest")[often]
+        noisy[often] |= poisson.sf(self._strikes[often] - 1, np.maximum(others, 1e-3)) < _CHANCE
+        return noisy
+
+
+def _medians(values: npt.NDArray[np.float32], kind: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return medians over frames, rows or columns of (..., y, x), of the shape (..., *kind)."""
+    if kind[0] == 1 and kind[1] == 1:
+        median = np.median(values, axis=(-2, -1), keepdims=True)
+    else:
+        median = np.median(values, axis=-1 if kind[1] == 1 else -2, keepdims=True)
+    medians: npt.NDArray[np.float32] = median.astype(np.float32)
+    return medians
+
+
+def _checked(noise: float) -> float:
+    if not noise > 0:
+        raise ValueError("the frames do not vary: these are no raw frames to count electrons in")
+    return noise
+
+
+def _below(apart: npt.NDArray[Any]) -> float:
+    """Return the noise from what lies below the offset: half of a normal distribution."""
+    below = apart[apart < 0]
+    squares = float(np.square(below, dtype=np.float64).sum())
+    return float(np.sqrt(squares / below.size)) if below.size else 0.0

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from napari_mrcz.correction.counting.overlap import models, resolve
-from napari_mrcz.correction.counting.spot import REACH, fit_spots, profile
+from napari_mrcz.correction.counting.spot import REACH, first_position, fit_spots, profile
 from napari_mrcz.threads import in_order, processors
 
-__all__ = ["Events", "draw", "find_events", "patches_at", "peaks"]
+__all__ = ["Events", "draw", "find_events", "patches_at", "peaks", "without_bright"]
 
 # Times that what was found is taken away, and the rest looked through again.
 _ROUNDS = 3
 # Times the threshold that a spot needs to be an electron where it touches one found before.
 _BESIDE = 2.0
+# ...and the part of that one's charge: spots differ from their model.
+_MISFIT = 0.04
+# Positions are told to this many decimals, the same in images and tables: pixels' edges are on
+# this grid.
+_DECIMALS = 3
+# Events within this distance of one too bright for an electron are parts of it, in pixels.
+_PARTS = REACH + 1.5
 # Rows that are searched in one thread.
 _STRIP = 256
 # What a strip must know of its neighbours: a spot, and the spots that overlap it.
@@ -46,7 +54,13 @@ class Events(NamedTuple):
 
 
 def find_events(
-    frame: npt.NDArray[np.float32], spread: float, threshold: float, noise: float
+    frame: npt.NDArray[Any],
+    spread: float,
+    threshold: float,
+    noise: float,
+    *,
+    noisy: npt.NDArray[np.bool_] | None = None,
+    rules: int = 2,
 ) -> Events:
     """Find the electrons of a frame.
 
@@ -64,23 +78,61 @@ def find_events(
         Charge from which a spot is an electron, in grey values.
     noise : float
         Standard deviation of a pixel, in grey values.
+    noisy : ndarray of bool, shape (y, x), optional
+        Pixels that say nothing: spots are fitted to the others.
+    rules : int
+        2; or 1 as the first version did, which replays what that wrote: all pixels count, positions
+        are not rounded, and spots narrower than 0.4 pixel are not fitted to convergence.
+
+    Returns
+    -------
+    Events
+        Within the frame; positions are whole thousandths of a pixel.
     """
+    rows, columns = frame.shape
 
     def part(top: int) -> Values:
-        bottom = min(top + _STRIP, frame.shape[0])
-        first = max(0, top - _MARGIN)
-        strip = frame[first : min(bottom + _MARGIN, frame.shape[0])]
-        y, x, charge = _in_strip(np.pad(strip.astype(np.float64), REACH), spread, threshold, noise)
+        bottom = min(top + _STRIP, rows)
+        first, last = max(0, top - _MARGIN), min(bottom + _MARGIN, rows)
+        strip = np.pad(frame[first:last].astype(np.float64), REACH)
+        unknown = None
+        if rules > 1:
+            # Nor is it known what lies beyond the edges.
+            inside = True if noisy is None else ~noisy[first:last]
+            unknown = np.ones(strip.shape, np.bool_)
+            unknown[REACH:-REACH, REACH:-REACH] = ~np.broadcast_to(inside, (last - first, columns))
+        y, x, charge = _in_strip(strip, spread, threshold, noise, unknown)
         y += first - REACH
         x -= REACH
+        if rules > 1:
+            y = np.clip(np.round(y, _DECIMALS), -0.5, rows - 0.5 - 10**-_DECIMALS)
+            x = np.clip(np.round(x, _DECIMALS), -0.5, columns - 0.5 - 10**-_DECIMALS)
         own = (y >= top - 0.5) & (y < bottom - 0.5)
         return np.stack([y, x, charge])[:, own]
 
-    with in_order(
-        part, range(0, frame.shape[0], _STRIP), processors(), "napari-mrcz-count"
-    ) as ended:
+    with in_order(part, range(0, rows, _STRIP), processors(), "napari-mrcz-count") as ended:
         y, x, charge = np.concatenate(list(ended), axis=1).astype(np.float32)
     return Events(y, x, charge)
+
+
+def without_bright(events: Events, upper: float) -> tuple[Events, int]:
+    """Leave out events brighter than `upper`, such as X-rays, and what is found beside them.
+
+    Returns
+    -------
+    events : Events
+    n_bright : int
+        How many there were.
+    """
+    bright = events.charge > upper
+    if not bright.any():
+        return events, 0
+    where = np.stack([events.y, events.x], axis=1)
+    distance, _ = cKDTree(where[bright]).query(where, distance_upper_bound=_PARTS)
+    groups = cKDTree(where[bright]).query_pairs(_PARTS, output_type="ndarray")
+    # Of bright events beside each other all but the first are parts of it.
+    n_bright = int(bright.sum()) - len(np.unique(groups[:, 1]))
+    return Events(*(column[np.isinf(distance)] for column in events)), n_bright
 
 
 def draw(events: Events, spread: float, shape: tuple[int, ...]) -> Values:
@@ -120,12 +172,22 @@ def patches_at(frame: Values, at: npt.NDArray[np.intp]) -> tuple[Values, npt.NDA
 
 
 def _in_strip(
-    frame: Values, spread: float, threshold: float, noise: float
+    frame: Values,
+    spread: float,
+    threshold: float,
+    noise: float,
+    unknown: npt.NDArray[np.bool_] | None,
 ) -> tuple[Values, Values, Values]:
+    """Find the electrons of a strip; of pixels that are unknown, spots tell what they hold.
+
+    Without any, as the first version did.
+    """
     central = float(np.square(profile(np.zeros(1), spread)[0].max()))
     # A spot midway between pixels is only half as bright.
     least = threshold * central / 2
     left = frame.copy()
+    if unknown is not None:
+        left[unknown] = 0
     at = np.empty(0, np.intp)
     position, charge, enough = np.empty((0, 2)), np.empty(0), np.empty(0)
     for _ in range(_ROUNDS):
@@ -137,7 +199,10 @@ def _in_strip(
         beside = _beside(new, at, frame.shape)
         enough = np.concatenate([enough, np.where(beside, _BESIDE, 1) * threshold])
         at = np.concatenate([at, new])
-        position = np.concatenate([position, np.zeros((len(new), 2))])
+        started = np.zeros((len(new), 2))
+        if unknown is not None:
+            started = first_position(patches_at(left, new)[0], spread)
+        position = np.concatenate([position, started])
         charge = np.concatenate([charge, np.zeros(len(new))])
         for _ in range(2):
             # Each spot is fitted to what all the others leave.
@@ -148,6 +213,8 @@ def _in_strip(
             at, position, charge, enough = at[keep], position[keep], charge[keep], enough[keep]
             index = index[keep]
             left = frame - _drawn(models(position, charge, spread), index, frame.shape)
+            if unknown is not None:
+                left[unknown] = 0
     y, x = np.divmod(at, frame.shape[1])
     where, charge = resolve(
         left,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import erf
 
-__all__ = ["REACH", "fit_spots", "fit_spread", "pairs_in", "profile"]
+__all__ = ["REACH", "first_position", "fit_spots", "fit_spread", "pairs_in", "profile"]
 
 REACH = 2
 """Pixels to either side of its centre that a spot is taken to reach."""
@@ -19,9 +19,13 @@ _AWAY = np.arange(-REACH, REACH + 1)
 _BEYOND, _PER_PIXEL = 6, 512
 _STEPS = 4
 _FARTHEST = 0.9  # pixels from the brightest one
-# Standard deviations of a spot, in pixels, that are tried.
-_SPREADS = (0.25, 1.2)
-# Share of the spots that are single electrons, at least: the best fits of them count.
+# Standard deviations of a spot, in pixels, that are tried, and shifts in a pixel that are averaged.
+_SPREADS = (0.15, 1.2)
+_SHIFTS = 100
+# Narrower spots are first looked for at so many places along each axis, so far from the middle:
+# from there alone the fit to them would not converge.
+_NARROW, _PLACES, _AROUND = 0.42, 13, 0.6
+# Share of the spots that are single electrons, at least: the best fits among them count.
 _SINGLE = 0.8
 # Sum of squares, in those of the noise, that five more parameters rarely explain by chance.
 _SUSPICIOUS = 4.5
@@ -56,7 +60,7 @@ def profile(shift: Values, spread: float) -> tuple[Values, Values]:
     return both[:, : len(_AWAY)], both[:, len(_AWAY) :]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _table(spread: float) -> Values:
     """Give `profile` for every shift that there can be, in steps so small that lines join them."""
     number = 2 * _BEYOND * _PER_PIXEL
@@ -65,6 +69,34 @@ def _table(spread: float) -> Values:
     scaled = edges / (np.sqrt(2) * spread)
     density = np.exp(-np.square(scaled)) / (np.sqrt(2 * np.pi) * spread)
     return np.concatenate([0.5 * np.diff(erf(scaled), axis=1), -np.diff(density, axis=1)], axis=1)
+
+
+def first_position(patches: Values, spread: float) -> Values:
+    """Return where to begin to fit a spot to each patch.
+
+    That is the middle, but for narrow spots, which leave too little beside the brightest pixel for
+    the slopes to lead anywhere: there it is the best of some places.
+
+    Parameters
+    ----------
+    patches : ndarray, shape (m, k, k), k = 2 REACH + 1
+        Background subtracted.
+    spread : float
+        Standard deviation of the spots in pixels.
+
+    Returns
+    -------
+    ndarray, shape (m, 2)
+        (y, x) in pixels from the middle of the central pixel.
+    """
+    if spread >= _NARROW or not len(patches):
+        return np.zeros((len(patches), 2))
+    places = np.linspace(-_AROUND, _AROUND, _PLACES)
+    along = profile(places, spread)[0]
+    along /= np.sqrt(_dot(along, along))[:, np.newaxis]
+    matched = along @ (patches @ along.T)
+    y, x = np.divmod(matched.reshape(len(patches), -1).argmax(axis=1), _PLACES)
+    return np.stack([places[y], places[x]], axis=1)
 
 
 def fit_spots(
@@ -90,7 +122,7 @@ def fit_spots(
     misfit : ndarray, shape (m,)
         Mean squared residual.
     """
-    position = np.zeros((len(patches), 2)) if start is None else start.copy()
+    position = first_position(patches, spread) if start is None else start.copy()
     for step in range(_STEPS + 1):
         # A spot is a product of one profile along y and one along x, so that sums over its pixels
         # are products of sums along its rows and columns.
@@ -173,17 +205,33 @@ def _derivatives(shift: Values, spread: float) -> tuple[Values, Values, Values]:
 
 
 def fit_spread(patches: Values) -> float:
-    """Give the standard deviation, in pixels, that fits single spots best.
+    """Return the standard deviation, in pixels, of single spots.
+
+    Of their mean: electrons strike anywhere in the brightest pixel, so that it is the profile's
+    mean over all shifts, of any spot and however narrow.
 
     Parameters
     ----------
     patches : ndarray, shape (m, k, k)
         Of spots that are alone, at least ten.
     """
-    kept = int(_SINGLE * len(patches))
+    spread = _spread_of(patches.mean(axis=0))
+    for _ in range(2):
+        charge, _, misfit = fit_spots(patches, spread)
+        # The worst are pairs that pass for one.
+        order = np.argsort(misfit / np.square(np.maximum(charge, 1e-9)))
+        spread = _spread_of(patches[order[: int(_SINGLE * len(patches))]].mean(axis=0))
+    return spread
+
+
+def _spread_of(mean: Values) -> float:
+    """Fit the spread, a charge and a background to the mean of many spots."""
+    shifts = (np.arange(_SHIFTS) + 0.5) / _SHIFTS - 0.5
 
     def misfit(spread: float) -> float:
-        # The worst are pairs that pass for one.
-        return float(np.sort(fit_spots(patches, spread)[2])[:kept].mean())
+        along = profile(shifts, spread)[0].mean(axis=0)
+        terms = np.stack([np.outer(along, along).reshape(-1), np.ones(mean.size)], axis=1)
+        left = mean.reshape(-1) - terms @ np.linalg.lstsq(terms, mean.reshape(-1))[0]
+        return float(left @ left)
 
     return float(minimize_scalar(misfit, bounds=_SPREADS, method="bounded").x)

@@ -32,6 +32,7 @@ _LEAST = 1e-300
 # A step of the search may not overflow, and a lognormal of the least shape is a normal
 # distribution.
 _LEAST_FREE, _MOST_FREE = np.array([-30.0, -8.0, -30.0]), np.array([30.0, 2.0, 30.0])
+_AT_BOUND = 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,16 @@ class ShiftedLognormal:
         """Standard deviation, in counts."""
         spread = np.exp(self.mu + self.sigma**2 / 2) * np.sqrt(np.expm1(self.sigma**2))
         return float(spread)
+
+    @property
+    def at_bounds(self) -> bool:
+        """Whether the fit ended where its search ends; False where it is NaN.
+
+        The least shape is none of these bounds: it is that of a normal distribution.
+        """
+        free = np.array([self.mu, np.log(self.sigma), np.log(_EDGE - self.shift)])
+        low = free[[0, 2]] <= _LEAST_FREE[[0, 2]] + _AT_BOUND
+        return bool(low.any() or (free >= _MOST_FREE - _AT_BOUND).any())
 
     @classmethod
     def fit(cls, histogram: npt.ArrayLike) -> Self | None:

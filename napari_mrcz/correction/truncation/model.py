@@ -9,16 +9,18 @@ and with them the background change from frame to frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.counted import looks_counted
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.sums import frame_sum
 from napari_mrcz.correction.truncation.draws import draws
+from napari_mrcz.correction.truncation.gaps import find_gaps
 from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
 from napari_mrcz.correction.truncation.pedestal import pedestal_of
 from napari_mrcz.correction.truncation.regions import annuli, find_center, region_labels
@@ -35,6 +37,10 @@ _TOP = 2**16 - 1
 # Larger floats are all whole, and none of them is a count.
 _WHOLE = 2.0**53
 _SIGNED = (np.int8, np.int16, np.int32, np.int64)
+# On so many frames gaps are looked for, and whether counts are electrons.
+_FRAMES_OF_CHECK = 24
+# Regions of fewer pixels have parameters that are known badly.
+_FEW_PIXELS = 500
 
 
 @register
@@ -65,6 +71,8 @@ class TruncationModel:
         Value of pixels without counts.
     n_changed : int
         Pixels of all frames that have another value after the correction.
+    warnings : tuple of str
+        Why the result should not be trusted, and what to do; empty if all is well.
     """
 
     labels: npt.NDArray[np.uint16]
@@ -76,6 +84,7 @@ class TruncationModel:
     seed: int = 0
     pedestal: int = 0
     n_changed: int = 0
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together, and freeze them."""
@@ -98,9 +107,12 @@ class TruncationModel:
         *,
         regions: npt.ArrayLike | None = None,
         pedestal: int | None = None,
+        force: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Fit the counts of every region of every frame.
+
+        Gaps between the detector's modules, which are 0 in every frame, are masked.
 
         Parameters
         ----------
@@ -120,6 +132,8 @@ class TruncationModel:
         pedestal : int, optional
             Value that was added to all pixels after counts were cut off; by default what the
             movie's metadata state, as read from an SMV header, or 0.
+        force : bool
+            Correct counted electrons, too, whose zeros are real and need no correction.
         progress : callable, optional
             Called with (frames done, frames); what it raises ends the fitting.
 
@@ -130,8 +144,8 @@ class TruncationModel:
         Raises
         ------
         ValueError
-            If there are no frames, shapes differ, values are below the pedestal or not whole, or
-            the metadata state several pedestals.
+            If there are no frames, shapes differ, values are below the pedestal or not whole, the
+            metadata state several pedestals, or the counts are counted electrons.
 
         References
         ----------
@@ -145,6 +159,12 @@ class TruncationModel:
         if pedestal is None:
             pedestal = pedestal_of(getattr(frames, "metadata", {}))
         n, *shape = frames.shape
+        few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES_OF_CHECK)).astype(int))
+        sample = [np.asarray(frames[int(index)]) for index in few]
+        gaps = find_gaps(np.stack([frame == pedestal for frame in sample]))
+        masked = np.zeros(shape, np.bool_) if mask is None else _as_mask(mask, tuple(shape))
+        gaps &= ~masked
+        mask = masked | gaps
         if regions is not None:
             labels, center = region_labels(regions, tuple(shape), mask), None
         else:
@@ -157,6 +177,13 @@ class TruncationModel:
                 )
             labels = annuli(tuple(shape), center, n_annuli, mask)
         k = int(labels.max())
+        electrons = _look_counted(sample, labels, k, pedestal)
+        if electrons and not force:
+            raise ValueError(
+                "the counts seem to be counted electrons (variance as large as the mean, "
+                "P(1)² near 2 P(0) P(2)): their zeros are real and were not cut off; leave them as "
+                "they are, or force it"
+            )
         parameters, zeros = np.full((n, k, 3), np.nan), np.zeros((n, k), np.int64)
         smallest = largest = pedestal
         n_changed = 0
@@ -172,7 +199,9 @@ class TruncationModel:
             largest = max(largest, int(frame.max()))
             if progress is not None:
                 progress(index + 1, n)
-        return cls(labels, parameters, zeros, smallest, largest, center, seed, pedestal, n_changed)
+        model = cls(labels, parameters, zeros, smallest, largest, center, seed, pedestal, n_changed)
+        said = model._doubts(int(np.count_nonzero(gaps)), electrons=electrons)
+        return replace(model, warnings=said)
 
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Correct a frame.
@@ -266,6 +295,45 @@ class TruncationModel:
         mu, sigma, shift = self.parameters[index, region - 1].tolist()
         return None if np.isnan(mu) else ShiftedLognormal(mu, sigma, shift)
 
+    def _doubts(self, n_gaps: int, *, electrons: bool) -> tuple[str, ...]:
+        """Return the warnings of a fit: what was found, and what to do."""
+        said = []
+        if electrons:
+            said.append(
+                "The counts seem to be counted electrons, whose zeros are real: replacing them "
+                "lowers all intensities. Use the movie as it was recorded."
+            )
+        if n_gaps:
+            said.append(
+                f"{n_gaps} pixels ({n_gaps / self.labels.size:.1%}) are 0 in every frame, such as "
+                "gaps between modules: they are masked and stay 0."
+            )
+        n_pixels = np.bincount(self.labels.reshape(-1), minlength=self.n_regions + 1)[1:]
+        if self.n_regions and not self.zeros.any():
+            said.append(
+                "No pixel is 0 in any frame: nothing was cut off, or a pedestal was added, which "
+                "has to be given."
+            )
+        if small := int(np.count_nonzero(n_pixels < _FEW_PIXELS)):
+            said.append(
+                f"{small} of {self.n_regions} regions have fewer than {_FEW_PIXELS} pixels: what "
+                "is fitted to them is uncertain. Use fewer annuli or larger regions."
+            )
+        if self.n_unfitted:
+            said.append(
+                f"{self.n_unfitted} of {self.zeros.size} fits (regions of all frames) had too few "
+                "counts: these zeros stay. Use fewer annuli, or mask what has no signal."
+            )
+        at_bounds = sum(
+            ShiftedLognormal(*fit).at_bounds for fit in self.parameters.reshape(-1, 3).tolist()
+        )
+        if at_bounds:
+            said.append(
+                f"{at_bounds} of {self.zeros.size} fits ended at their bounds: the counts have "
+                "another distribution there. Check the mask and the annuli in the histograms."
+            )
+        return tuple(said)
+
     def describe(self) -> dict[str, Any]:
         """Return all that is needed to do it again."""
         return described(
@@ -279,6 +347,7 @@ class TruncationModel:
             seed=self.seed,
             pedestal=self.pedestal,
             n_changed=self.n_changed,
+            warnings=self.warnings,
         )
 
     @classmethod
@@ -299,6 +368,7 @@ class TruncationModel:
             center=None if center is None else (center[0], center[1]),
             pedestal=description.get("pedestal", 0),
             n_changed=description.get("n_changed", 0),
+            warnings=tuple(description.get("warnings", ())),
         )
 
 
@@ -312,6 +382,27 @@ def histograms(
     places = labels.astype(np.int64) * width + values
     counted = np.bincount(places.reshape(-1), minlength=(k + 1) * width)
     return counted.reshape(k + 1, width)[1:]
+
+
+def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    invalid = np.asarray(mask)
+    if invalid.shape != shape:
+        raise ValueError(f"a mask of {invalid.shape} does not fit frames of {shape}")
+    masked: npt.NDArray[np.bool_] = np.not_equal(invalid, 0)
+    return masked
+
+
+def _look_counted(
+    sample: list[Frame], labels: npt.NDArray[np.uint16], k: int, pedestal: int
+) -> bool:
+    """Return whether most zeros are in regions whose counts are distributed as electrons are."""
+    total = np.zeros((k, _TOP + 1), np.int64)
+    for index, frame in enumerate(sample):
+        counted = histograms(_checked(frame, index, labels, pedestal), labels, k, pedestal)
+        total[:, : counted.shape[1]] += counted
+    looks = [looks_counted(histogram) for histogram in total]
+    zeros = {told: sum(total[:, 0][[look is told for look in looks]]) for told in (True, False)}
+    return bool(zeros[True] > zeros[False])
 
 
 def _check_type(dtype: np.dtype[Any]) -> None:

@@ -1,0 +1,82 @@
+"""Whether pixels hold counted electrons: whole numbers whose zeros are real."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["looks_counted", "tiles_look_counted"]
+
+# Of fewer pixels with one of two neighbouring values nothing can be told.
+_FEWEST = 60
+# Above this mean no camera's zeros matter, and counts look like any noise.
+_HIGHEST_MEAN = 30.0
+# Variance over mean, and neighbouring values' frequencies over those of Poisson's distribution:
+# a specimen's contrast makes them larger, lost coincidences smaller.
+_VARIANCE = (0.6, 1.6)
+_RATIO = 1.3
+# Ones over zeros are the mean, but for contrast; zeros that were negative make it far less.
+_OF_ZEROS = 0.5
+# Tiles along each axis, within which the dose is nearly the same.
+_TILES = 4
+# Values above are of no electron counts.
+_TOP = 1000
+
+
+def looks_counted(histogram: npt.ArrayLike) -> bool | None:
+    """Return whether values are distributed as counted electrons are.
+
+    Poisson's distribution has as much variance as mean, and P(1)² = 2 P(0) P(2); noise of which
+    everything below zero was made 0 has far more zeros.
+
+    Parameters
+    ----------
+    histogram : array_like of int
+        Number of pixels, all of about the same dose, with the value 0, 1, 2, ...
+
+    Returns
+    -------
+    bool or None
+        None where that cannot be told: too few pixels, or too high a dose.
+    """
+    number = np.asarray(histogram, np.float64)
+    # Counts may have been multiplied by what an electron is to count.
+    unit = int(np.gcd.reduce(np.flatnonzero(number)))
+    number = number[:: max(unit, 1)][:_TOP]
+    total = number.sum()
+    if not total:
+        return None
+    # A few spots and hot pixels are neither here nor there.
+    kept = max(int(np.searchsorted(np.cumsum(number), 0.999 * total)) + 1, 3)
+    number = np.append(number[:kept], np.zeros(3))
+    values = np.arange(len(number))
+    mean = float(number @ values / number.sum())
+    k = max(int(number.argmax()), 1)
+    before, here, after = number[k - 1 : k + 2]
+    if before < _FEWEST or here < _FEWEST or mean > _HIGHEST_MEAN:
+        return None
+    variance = float(number @ np.square(values - mean) / number.sum())
+    expected = here**2 * k / ((k + 1) * before)
+    if number[0] >= _FEWEST and number[1] < _OF_ZEROS * mean * number[0]:
+        return False
+    # Detectors that see one electron in each pixel and frame, at most, lack higher counts.
+    enough = after <= _RATIO * expected + 4 * np.sqrt(expected + 1)
+    least, most = _VARIANCE
+    return bool(enough and variance <= most * mean and (variance >= least * mean or k == 1))
+
+
+def tiles_look_counted(frames: npt.NDArray[Any]) -> bool:
+    """Return whether most parts of some frames (n, y, x) hold counted electrons."""
+    if frames.dtype.kind == "f" and not np.array_equal(frames, np.rint(frames)):
+        return False
+    if frames.min() < 0 or frames.max() > 2**31:
+        return False
+    told = []
+    for rows in np.array_split(frames, _TILES, axis=1):
+        for tile in np.array_split(rows, _TILES, axis=2):
+            values = np.minimum(tile.reshape(-1).astype(np.int64), 2**16)
+            told.append(looks_counted(np.bincount(values)) if values.size else None)
+    known = [one for one in told if one is not None]
+    return bool(known) and 2 * sum(known) > len(told)

@@ -1,0 +1,380 @@
+"""What counting needs to know of a movie: background, spots and thresholds, and what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from napari_mrcz.correction.counted import tiles_look_counted
+from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, real
+from napari_mrcz.correction.counting.events import (
+    Events,
+    draw,
+    find_events,
+    patches_at,
+    peaks,
+)
+from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
+from napari_mrcz.correction.counting.threshold import (
+    Expected,
+    fewest_mistakes,
+    upper_threshold,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Measured", "measured"]
+
+# Standard deviations of the charge that noise alone is taken for at first, and from which on
+# spots are looked at to find the threshold.
+_SIGMAS, _FAINT_SIGMAS = 5.0, 3.0
+# Hardly an electron leaves so little; next to one that left much, misfit may look like it.
+_PART_OF_CHARGE = 0.3
+# Spots that the spread is measured on are this bright, and there are so many at most.
+_BRIGHT_SIGMAS = 6.0
+_MOST_SPOTS = 4000
+# Fewer of them may be noise, or pixels that are always bright.
+_FEWEST_SPOTS = 10
+# They are alone where no other peak, of so many standard deviations, is within so many pixels.
+_PEAK_SIGMAS = 4.0
+_LONELY = 4
+# The same spot, found again beside fainter ones, is so near to where it was.
+_ITSELF = 0.5
+# What is measured on parts of frames: so many, so large, so often.
+_FRAMES, _SIDE, _ROUNDS = 16, 512, 3
+# So many of them are enough at first, and to see what noise alone makes.
+_FRAMES_AT_FIRST, _FALSE_FRAMES = 8, 6
+# Of a spot that is fitted: its charge, row and column.
+_PARAMETERS = 3
+# What lies farther from the background is none; and what that leaves of a normal distribution.
+_QUIET, _QUIET_STD = 3.0, 0.98658
+# Electrons closer than this pass for one, in pixels.
+_RESOLVED = 0.5
+# What is worth a warning: the dose in electrons per pixel and frame, the expected F1, the wander
+# in read noises, shares of noisy pixels and of spots too bright for electrons.
+_DOSE, _F1, _WANDER, _NOISY, _BRIGHT = 0.06, 0.95, 1.0, 0.005, 0.002
+# More pixels that are exactly 0, none being less: noise cannot be measured.
+_ZEROS = 0.3
+_FRAMES_OF_CHECK = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured on some frames of a movie.
+
+    Attributes
+    ----------
+    background : Background
+        Offset, noise, common mode, noisy pixels.
+    spread : float
+        Standard deviation of a spot, in pixels.
+    threshold : float
+        Charge of an electron, at least, in grey values.
+    upper : float or None
+        At most; None where there are too few electrons to tell.
+    expected : Expected or None
+        What the threshold does to electrons that are alone.
+    dose : float
+        Electrons per pixel and frame.
+    charges : ndarray
+        Of the spots above the threshold, in grey values.
+    n_pixels : int
+        Pixels of the frames that they are in.
+    counted : bool
+        Whether the frames seem to be counted already.
+    """
+
+    background: Background
+    spread: float
+    threshold: float
+    upper: float | None
+    expected: Expected | None
+    charges: npt.NDArray[np.float32]
+    n_pixels: int
+    counted: bool
+
+    @property
+    def dose(self) -> float:
+        """Electrons per pixel and frame."""
+        return len(self.charges) / self.n_pixels
+
+    @property
+    def expected_f1(self) -> float | None:
+        """Harmonic mean of expected recall and precision; None if that cannot be told."""
+        if self.expected is None:
+            return None
+        recall, precision = self.expected.recall * _apart(self.dose), self.expected.precision
+        return 2 * recall * precision / max(recall + precision, 1e-9)
+
+    def warnings(self, upper: float | None) -> tuple[str, ...]:
+        """Return why counts should not be trusted: sentences with what was found, and advice."""
+        background, said = self.background, []
+        if self.counted:
+            said.append(
+                "The frames seem to be counted already: whole numbers with as much variance as "
+                "mean. Counting them again finds no electrons."
+            )
+        if self.dose > _DOSE:
+            lost = 1 - _apart(self.dose)
+            said.append(
+                f"The dose of {self.dose:.3g} e⁻/pixel/frame is too high: {lost:.0%} of the "
+                "electrons or more are lost in others beside them. Use a lower dose rate or "
+                "shorter frames."
+            )
+        f1 = self.expected_f1
+        if f1 is not None and f1 < _F1 and self.expected is not None and len(self.charges):
+            found, right = self.expected.recall, self.expected.precision
+            if found * right < _apart(self.dose):
+                of_noise = charge_noise(background.noise, self.spread)
+                noise = of_noise / float(np.median(self.charges))
+                said.append(
+                    f"The read noise is {noise:.0%} of an electron's charge: {1 - found:.0%} of "
+                    f"the electrons are missed and {1 - right:.0%} of the counts are noise "
+                    f"(expected F1 {f1:.2f})."
+                )
+        if background.noisy is not None and (share := float(background.noisy.mean())) > _NOISY:
+            said.append(
+                f"{int(background.noisy.sum())} pixels ({share:.1%}) have noise of their own and "
+                "are set aside. Check the detector's dark reference and defects."
+            )
+        if upper is not None and len(self.charges):
+            n_bright = int(np.count_nonzero(self.charges > upper))
+            if (share := n_bright / len(self.charges)) > _BRIGHT:
+                said.append(
+                    f"{share:.1%} of the spots have more than {upper:.4g} grey values of charge, "
+                    "too much for electrons, such as X-rays: they are set aside."
+                )
+        if background.wander > _WANDER * background.noise:
+            said.append(
+                f"The background of {background.common_mode} wanders from frame to frame by "
+                f"{background.wander:.3g} grey values ({background.wander / background.noise:.1f} "
+                "times the read noise); this is removed from every frame. Check the read-out."
+            )
+        return tuple(said)
+
+
+@dataclass(frozen=True, eq=False)
+class _Excerpts:
+    """The same window of a few frames without common mode, of those that were measured."""
+
+    window: tuple[slice, slice]
+    frames: tuple[npt.NDArray[np.float32], ...]
+    n_measured: int
+
+    def above(self, background: Background, most: int) -> list[npt.NDArray[np.float32]]:
+        """Return some of them, spread over all, above a background; noisy pixels are 0."""
+        step = -(-len(self.frames) // most)
+        above = [frame - background.offset[self.window] for frame in self.frames[::step]]
+        if (noisy := self.noisy(background)) is not None:
+            for frame in above:
+                frame[noisy] = 0
+        return above
+
+    def noisy(self, background: Background) -> npt.NDArray[np.bool_] | None:
+        """Return which of their pixels are noisy."""
+        return None if background.noisy is None else background.noisy[self.window]
+
+
+def measured(
+    movie: Any,
+    *,
+    threshold: float | None,
+    spread: float | None,
+    force: bool,
+    progress: Callable[[str, int, int], None] | None,
+) -> Measured:
+    """Measure a movie; see `ElectronCounting.fit`."""
+    counted = _seems_counted(movie)
+    if counted and not force:
+        raise ValueError(
+            "the frames seem to be counted already: whole numbers with as much variance as mean, "
+            "without read noise; count raw frames, or force it"
+        )
+    background = Background.fit(movie, progress=progress)
+    excerpts = _excerpts(movie, background)
+    charge = 0.0
+    for number in range(1, _ROUNDS + 1):
+        last = number == _ROUNDS
+        above = excerpts.above(background, len(excerpts.frames) if last else _FRAMES_AT_FIRST)
+        width = _measure_spread(above, background.noise) if spread is None else float(spread)
+        of_noise = charge_noise(background.noise, width)
+        faint = max(_SIGMAS * of_noise, _PART_OF_CHARGE * charge)
+        least = faint if threshold is None else float(threshold)
+        spots = _Spots(width, least, background.noise, excerpts.noisy(background))
+        for done, frame in enumerate(above, 1):
+            spots.add(frame, look_at_noise=last and done <= _FALSE_FRAMES)
+            if progress is not None:
+                progress(f"Finding electrons, round {number} of {_ROUNDS}, frame", done, len(above))
+        background, charge = spots.background(background, excerpts.n_measured), spots.charge
+    expected = spots.expected(charge_noise(background.noise, width), threshold)
+    if threshold is None and expected is not None:
+        least = expected.threshold
+    charges = np.concatenate(spots.charges)
+    upper = upper_threshold(charges[charges > least])
+    n_pixels = sum(frame.size for frame in excerpts.frames)
+    return Measured(
+        background, width, least, upper, expected, charges[charges > least], n_pixels, counted
+    )
+
+
+def charge_noise(noise: float, spread: float) -> float:
+    """Return the standard deviation of a fitted charge, of pixels with such noise."""
+    gathered = profile(np.zeros(1), spread)[0][0]
+    return noise / float(np.square(gathered).sum())
+
+
+def _apart(dose: float) -> float:
+    """Return the share of electrons that have no other one too close to be told from it."""
+    near = max(dose, 1e-9) * np.pi * _RESOLVED**2
+    return float(-np.expm1(-near) / near)
+
+
+def _seems_counted(movie: Any) -> bool:
+    """Return whether frames hold counts already.
+
+    Raises
+    ------
+    ValueError
+        If most pixels are 0 and none is less: there is no noise that could be measured.
+    """
+    shape = tuple(getattr(movie, "shape", ()))
+    if len(shape) != 3 or 0 in shape:
+        return False  # said by who measures the background
+    few = np.unique(np.linspace(0, shape[0] - 1, min(shape[0], _FRAMES_OF_CHECK)).astype(int))
+    frames = np.stack([real(np.asarray(movie[int(i)])) for i in few])
+    if tiles_look_counted(frames):
+        return True
+    zeros = float(np.mean(frames == 0))
+    if zeros > _ZEROS and frames.min() == 0 and frames.max() > 0:
+        raise ValueError(
+            f"{zeros:.0%} of the pixels are exactly 0 and none is below: the frames were counted "
+            "already, or the camera cut off their noise; count frames as they were read out"
+        )
+    return False
+
+
+def _excerpts(movie: Any, background: Background) -> _Excerpts:
+    n, rows, columns = movie.shape
+    few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES)).astype(int))
+    top, left = max(0, rows - _SIDE) // 2, max(0, columns - _SIDE) // 2
+    window = np.s_[top : top + _SIDE, left : left + _SIDE]
+    frames = (background.steady(real(np.asarray(movie[int(i)])))[window] for i in few)
+    return _Excerpts(window, tuple(frame.copy() for frame in frames), min(n, MOST_FRAMES))
+
+
+class _Spots:
+    """Finds spots in excerpts, and gathers what they say."""
+
+    def __init__(
+        self,
+        spread: float,
+        threshold: float,
+        noise: float,
+        noisy: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        self._spread, self._threshold, self._noise, self._noisy = spread, threshold, noise, noisy
+        self._left: list[npt.NDArray[np.float64]] = []
+        self._alone: list[npt.NDArray[np.float32]] = []
+        self._false: list[npt.NDArray[np.float32]] = []
+        self.charges: list[npt.NDArray[np.float32]] = []
+
+    @property
+    def charge(self) -> float:
+        """The median charge."""
+        found = np.concatenate(self.charges)
+        return float(np.median(found)) if found.size else 0.0
+
+    @property
+    def _least(self) -> float:
+        return min(_FAINT_SIGMAS * charge_noise(self._noise, self._spread), self._threshold)
+
+    def add(self, frame: npt.NDArray[np.float32], *, look_at_noise: bool) -> None:
+        """Find the spots of a frame above its background, and those of noise alone."""
+        events = self._find(frame, self._threshold)
+        left = frame - draw(events, self._spread, frame.shape)
+        self._left.append(left)
+        if not look_at_noise:
+            self.charges.append(events.charge)
+            return
+        found, false = self._find(frame, self._least), self._find(-left, self._least)
+        self.charges.append(found.charge)
+        # Beside electrons there may be misfits, which are neither.
+        self._alone.append(found.charge[_apart_from(found, events)])
+        self._false.append(false.charge[_apart_from(false, events)])
+
+    def background(self, old: Background, n_measured: int) -> Background:
+        """Measure the background anew where the electrons that were found are taken away.
+
+        Their faint outskirts had passed for background: as much for one pixel as for another, so
+        that a part of the frame tells.
+        """
+        residual = np.stack(self._left)
+        if self._noisy is not None:
+            residual = residual[:, ~self._noisy]
+        level, noise = 0.0, old.noise
+        for _ in range(_ROUNDS):
+            quiet = residual[np.abs(residual - level) < _QUIET * noise]
+            level, noise = float(quiet.mean()), float(quiet.std()) / _QUIET_STD
+        # Each fitted spot follows the noise with three parameters of its own, and each offset with
+        # one.
+        n_found = sum(np.count_nonzero(charges > self._threshold) for charges in self.charges)
+        freedom = 1 - _PARAMETERS * n_found / residual.size - 1 / n_measured
+        return old.raised(level, noise / float(np.sqrt(max(freedom, 0.5))))
+
+    def expected(self, noise: float, threshold: float | None) -> Expected | None:
+        """Return what the best threshold does, or the one that is given."""
+        found, false = np.concatenate(self._alone), np.concatenate(self._false)
+        return fewest_mistakes(found, false, self._least, noise, threshold)
+
+    def _find(self, frame: npt.NDArray[Any], threshold: float) -> Events:
+        return find_events(frame, self._spread, threshold, self._noise, noisy=self._noisy)
+
+
+def _apart_from(some: Events, others: Events) -> npt.NDArray[np.bool_]:
+    """Return which events have none of others within a few pixels, but for themselves."""
+    if not len(some) or not len(others):
+        return np.ones(len(some), np.bool_)
+    at, near = (np.stack([events.y, events.x], axis=1) for events in (some, others))
+    tree = cKDTree(near)
+    within = tree.query_ball_point(at, _LONELY, return_length=True)
+    itself = tree.query_ball_point(at, _ITSELF, return_length=True)
+    alone: npt.NDArray[np.bool_] = within == np.minimum(itself, 1)
+    return alone
+
+
+def _measure_spread(above: list[npt.NDArray[np.float32]], noise: float) -> float:
+    """Measure the spread on bright spots that are alone."""
+    found: list[npt.NDArray[np.float64]] = []
+    number = 0
+    for part in above:
+        frame = np.pad(part, REACH).astype(np.float64)
+        bright = peaks(frame, _BRIGHT_SIGMAS * noise)
+        lonely = _without_neighbours(bright, peaks(frame, _PEAK_SIGMAS * noise), frame.shape)
+        patches, _ = patches_at(frame, lonely[: _MOST_SPOTS - number])
+        found.append(patches)
+        number += len(patches)
+        if number >= _MOST_SPOTS:
+            break
+    if number < _FEWEST_SPOTS:
+        raise ValueError("nothing in these frames looks like a single electron")
+    return fit_spread(np.concatenate(found))
+
+
+def _without_neighbours(
+    bright: npt.NDArray[np.intp], all_peaks: npt.NDArray[np.intp], shape: tuple[int, ...]
+) -> npt.NDArray[np.intp]:
+    """Return those of some peaks that have no other one within a few pixels."""
+    marked = np.zeros(shape, np.int32)
+    marked.reshape(-1)[all_peaks] = 1
+    sums = np.pad(marked.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    y, x = np.divmod(bright, shape[1])
+    top, bottom = np.maximum(y - _LONELY, 0), np.minimum(y + _LONELY + 1, shape[0])
+    left, right = np.maximum(x - _LONELY, 0), np.minimum(x + _LONELY + 1, shape[1])
+    corners = sums[bottom, right] - sums[top, right], sums[bottom, left] - sums[top, left]
+    lonely: npt.NDArray[np.intp] = bright[corners[0] - corners[1] == 1]
+    return lonely
