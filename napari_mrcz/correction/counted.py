@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["looks_counted", "tiles_look_counted"]
+__all__ = ["CountedAlready", "looks_counted", "tiles_look_counted"]
 
 # Of fewer pixels with one of two neighbouring values nothing can be told.
 _FEWEST = 60
@@ -23,6 +23,10 @@ _OF_ZEROS = 0.5
 _TILES = 4
 # Values above are of no electron counts.
 _TOP = 1000
+
+
+class CountedAlready(ValueError):
+    """Frames hold counted electrons, where others are expected; `force` goes on all the same."""
 
 
 def looks_counted(histogram: npt.ArrayLike) -> bool | None:

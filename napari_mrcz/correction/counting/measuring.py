@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from napari_mrcz.correction.counted import tiles_look_counted
+from napari_mrcz.correction.counted import CountedAlready, tiles_look_counted
 from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, real
 from napari_mrcz.correction.counting.events import (
     Events,
@@ -191,7 +191,7 @@ def measured(
     """Measure a movie; see `ElectronCounting.fit`."""
     counted = _seems_counted(movie)
     if counted and not force:
-        raise ValueError(
+        raise CountedAlready(
             "the frames seem to be counted already: whole numbers with as much variance as mean, "
             "without read noise; count raw frames, or force it"
         )

@@ -36,7 +36,7 @@ def find_gaps(zeros: Mask) -> Mask:
     ndarray of bool, shape (y, x)
         True in the gaps.
     """
-    always: Mask = zeros.all(axis=0)
+    always: Mask = np.logical_and.reduce(zeros, axis=0)
     if not always.any() or always.all():
         return np.zeros(always.shape, np.bool_)
     evidence = np.where(always, _TRUSTED * len(zeros) * -np.log(_chance(zeros.mean(axis=0))), 0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.counted import looks_counted
+from napari_mrcz.correction.counted import CountedAlready, looks_counted
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.sums import frame_sum
 from napari_mrcz.correction.truncation.draws import draws
@@ -179,7 +179,7 @@ class TruncationModel:
         k = int(labels.max())
         electrons = _look_counted(sample, labels, k, pedestal)
         if electrons and not force:
-            raise ValueError(
+            raise CountedAlready(
                 "the counts seem to be counted electrons (variance as large as the mean, "
                 "P(1)² near 2 P(0) P(2)): their zeros are real and were not cut off; leave them as "
                 "they are, or force it"

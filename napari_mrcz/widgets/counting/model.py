@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction import ElectronCounting, count_electrons
+from napari_mrcz.correction.counting import Background
 
 if TYPE_CHECKING:
     from napari_mrcz.correction.counting import Events
@@ -62,7 +63,7 @@ class Fit:
 
     def chosen(self, threshold: float, super_resolution: int) -> ElectronCounting:
         """Give the counting with what the user has chosen."""
-        return replace(self.counting, threshold=float(threshold), super_resolution=super_resolution)
+        return replace(self.counting.with_threshold(threshold), super_resolution=super_resolution)
 
     def counts(self, threshold: float, super_resolution: int) -> Stack:
         """Give the counts of the movie, lazily."""
@@ -89,7 +90,7 @@ class Fit:
         return middle[seen], curve[seen]
 
 
-def fit_counting(stack: Stack, report: Report) -> Fit:
+def fit_counting(stack: Stack, report: Report, *, force: bool = False) -> Fit:
     """Fit background, spread and threshold, and look at some frames with them.
 
     Raises
@@ -97,20 +98,25 @@ def fit_counting(stack: Stack, report: Report) -> Fit:
     ValueError
         If these are no raw frames of single electrons.
     """
-    counting = ElectronCounting.fit(stack, progress=report)
+    counting = ElectronCounting.fit(stack, progress=report, force=force)
     faint = counting.with_threshold(_FAINT * counting.threshold)
+    background = counting.background
     few = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), _FRAMES)).astype(int))
     window = _central(stack.shape[1:])
-    offset = counting.background.offset[window]
-    part = replace(faint, background=replace(counting.background, offset=offset))
+    known = np.ones(background.offset[window].shape, np.bool_)
+    if background.noisy is not None:
+        known = ~background.noisy[window]
+    # Of the part of a frame above its background, which the whole frame tells.
+    part = replace(
+        faint, background=Background(np.zeros(known.shape, np.float32), background.noise, ~known)
+    )
     charges, patches, values = [], [], []
     for done, index in enumerate(few, 1):
         report("Adding up charges, frame", done, len(few))
-        frame = np.asarray(stack[int(index)])[window]
-        events = part.events(frame)
-        above = frame - offset
+        above = background.above(np.asarray(stack[int(index)]))[window].astype(np.float32)
+        events = part.events(above)
         charges.append(events.charge)
-        values.append(above.reshape(-1))
+        values.append(above[known])
         patches += _patches(above, events, counting.threshold)
     pixels = np.concatenate(values)
     low, high = (float(v) for v in np.quantile(pixels, (0.0001, 0.9999)))

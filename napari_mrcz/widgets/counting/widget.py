@@ -10,6 +10,7 @@ from napari.layers import Points
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox, QLabel
 
+from napari_mrcz.correction.counted import CountedAlready
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.fields import choice_field, form, push_button
@@ -81,6 +82,10 @@ class Counting(Panel):
         self.controls = JobControls(
             self, "Fit", "Measure offset, noise, spots and threshold on some of the frames"
         )
+        self.force = QCheckBox("Count frames that seem to be counted")
+        self.force.setToolTip("Fit although the frames look like counts; off for raw frames")
+        self.force.setVisible(False)
+        self.warnings = WrappedLabel("Why these counts should not be trusted without a look")
         self.found = WrappedLabel("What was measured, and how many electrons are counted with it")
         self.charges, self.pixels, self.gallery = ChargeView(), PixelView(), Gallery()
         self.gallery_title = QLabel("Single electrons")
@@ -93,6 +98,8 @@ class Counting(Panel):
         )
         self.column.addLayout(form(("Movie", self.layers), ("Counts in", self.super_resolution)))
         self.column.addWidget(self.controls)
+        self.column.addWidget(self.force)
+        self.column.addWidget(self.warnings)
         self.column.addWidget(self.found)
         self.column.addWidget(self.charges)
         self.column.addWidget(self.pixels)
@@ -121,7 +128,8 @@ class Counting(Panel):
         """Fit the movie picked."""
         layer = self.layers.layer
         if layer is not None and not self._problem():
-            self.controls.run(partial(fit_counting, stack_of_layer(layer)))
+            force = self.force.isChecked()
+            self.controls.run(partial(fit_counting, stack_of_layer(layer), force=force))
 
     @Slot()
     def mark(self) -> None:
@@ -139,7 +147,7 @@ class Counting(Panel):
         self.layers.layer_changed.connect(self._on_layer)
         self.controls.start_button.clicked.connect(self.start_fit)
         self.controls.returned.connect(self._on_fitted)
-        self.controls.failed.connect(self.fitted)
+        self.controls.failed.connect(self._on_not_fitted)
         self.controls.cancelled.connect(lambda: self.fitted.emit(None))
         self.charges.threshold_changed.connect(self._on_choice)
         self.super_resolution.currentIndexChanged.connect(self._on_choice)
@@ -163,6 +171,8 @@ class Counting(Panel):
         if layer is not self._layer or data is not self._data:
             self.controls.cancel()
             self._layer, self._data = layer, data
+            self.force.setChecked(False)
+            self.force.setVisible(False)
             self._show_fit(None)
         elif self.counts is not None and self._counts is not None:
             self._show_counts(self._counts)
@@ -195,8 +205,17 @@ class Counting(Panel):
         self._show_fit(fit)
         self.fitted.emit(fit)
 
+    @Slot(object)
+    def _on_not_fitted(self, error: Exception) -> None:
+        if isinstance(error, CountedAlready):
+            self.force.setVisible(True)
+        self.fitted.emit(error)
+
     def _show_fit(self, fit: Fit | None) -> None:
         self.fit = fit
+        said = () if fit is None else fit.counting.warnings
+        self.tell(self.warnings, "\n".join(said), "warning")
+        self.warnings.setVisible(bool(said))
         for job in (self._counting, self._marking, self._stepping):
             job.drop()
         self._awaited = None
@@ -221,10 +240,13 @@ class Counting(Panel):
             self.tell(self.found, _INVITATION, "muted")
             return
         threshold, background = self.charges.threshold, fit.counting.background
+        expected, f1 = "", fit.counting.expected_f1
+        if f1 is not None and threshold == round(fit.counting.threshold, 1):
+            expected = f" Expected F1: {f1:.3f}."
         self.tell(
             self.found,
             f"{fit.dose(threshold):.4f} e⁻/pix in a frame. Noise {background.noise:.1f} grey"
-            f" values, spots {fit.counting.spread:.2f} pixels wide (standard deviation).",
+            f" values, spots {fit.counting.spread:.2f} pixels wide (standard deviation).{expected}",
         )
         if not self.preview.isChecked():
             self._counting.drop()

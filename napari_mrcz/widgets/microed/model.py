@@ -42,12 +42,15 @@ class Choice:
         True where pixels are not valid.
     regions : ndarray of int, shape (y, x), or None
         Labels in the place of annuli.
+    force : bool
+        Correct what seem to be counted electrons, too.
     """
 
     center: Center | None = None
     n_annuli: int = 10
     mask: npt.NDArray[np.bool_] | None = None
     regions: npt.NDArray[Any] | None = None
+    force: bool = False
 
     def is_as(self, other: Choice) -> bool:
         """Tell whether a fit with the other one gives the same."""
@@ -149,6 +152,7 @@ def fit_truncation(stack: Stack, choice: Choice, frame: int, report: Report) -> 
         choice.n_annuli,
         choice.mask,
         regions=choice.regions,
+        force=choice.force,
         progress=lambda done, total: report(FITTING, done, total),
     )
     if not model.n_regions:

@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QDockWidget
+from qtpy.QtWidgets import QCheckBox, QDockWidget
 
+from napari_mrcz.correction.counted import CountedAlready
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job import LatestJob
@@ -85,11 +86,16 @@ class MicroED(Panel):
         self.controls = JobControls(
             self, "Fit", "Fit a shifted lognormal distribution to each annulus of each frame"
         )
+        self.force = QCheckBox("Correct counted electrons, too")
+        self.force.setToolTip("Fit although the zeros seem to be real: counted electrons")
+        self.force.setVisible(False)
         self.remark = WrappedLabel("What is unusual about this fit")
         self.result = ResultView(self)
         self.guides = Guides(self.viewer, self)
         self._outlines, self._histograms = LatestJob(self), LatestJob(self)
-        for part in (self.source, self.beam, self.controls, self.remark, self.result):
+        for part in (
+            self.source, self.beam, self.controls, self.force, self.remark, self.result
+        ):  # fmt: skip
             self.column.addWidget(part)
         self.column.addStretch()
         self._connect()
@@ -174,8 +180,9 @@ class MicroED(Panel):
     @property
     def _choice(self) -> Choice:
         return Choice(
-            self.center, self.beam.annuli.value(), self.source.invalid, self.source.region_labels
-        )
+            self.center, self.beam.annuli.value(), self.source.invalid, self.source.region_labels,
+            force=self.force.isChecked(),
+        )  # fmt: skip
 
     @property
     def _shape(self) -> tuple[int, int] | None:
@@ -230,6 +237,8 @@ class MicroED(Panel):
         if sweep is not self._shown:
             self._shown = sweep
             self._outlined = None
+            self.force.setChecked(False)
+            self.force.setVisible(False)
             self.guides.remove()
             self._show_fit()
         elif sweep is not None:
@@ -339,6 +348,8 @@ class MicroED(Panel):
     @Slot(object)
     def _on_not_fitted(self, error: Exception | None) -> None:
         self._fitting = None
+        if isinstance(error, CountedAlready):
+            self.force.setVisible(True)
         self._show_state()
         self.fitted.emit(error)
 
@@ -398,8 +409,10 @@ class MicroED(Panel):
         self.beam.controls.allow(problem)
         self.beam.setEnabled(self.source.regions.layer is None)
         self.result.show_state(sweep)
-        said = "Other choices were made since: press Fit again." if self._is_stale else ""
-        self.tell(self.remark, said, "warning")
+        said = [] if self.fit is None else list(self.fit.model.warnings)
+        if self._is_stale:
+            said.insert(0, "Other choices were made since: press Fit again.")
+        self.tell(self.remark, "\n".join(said), "warning")
         self.remark.setVisible(bool(said))
 
 
