@@ -9,7 +9,14 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from napari_mrcz.correction.counting.overlap import models, resolve
-from napari_mrcz.correction.counting.spot import REACH, first_position, fit_spots, profile
+from napari_mrcz.correction.counting.spot import (
+    FARTHEST,
+    REACH,
+    farthest,
+    first_position,
+    fit_spots,
+    profile,
+)
 from napari_mrcz.threads import in_order, processors
 
 __all__ = ["Events", "draw", "find_events", "patches_at", "peaks", "without_bright"]
@@ -185,6 +192,7 @@ def _in_strip(
     central = float(np.square(profile(np.zeros(1), spread)[0].max()))
     # A spot midway between pixels is only half as bright.
     least = threshold * central / 2
+    most = FARTHEST if unknown is None else farthest(spread)
     left = frame.copy()
     if unknown is not None:
         left[unknown] = 0
@@ -208,7 +216,7 @@ def _in_strip(
             # Each spot is fitted to what all the others leave.
             patches, index = patches_at(left, at)
             own = models(position, charge, spread)
-            charge, position, _ = fit_spots(patches + own, spread, position)
+            charge, position, _ = fit_spots(patches + own, spread, position, most)
             keep = charge > enough
             at, position, charge, enough = at[keep], position[keep], charge[keep], enough[keep]
             index = index[keep]
@@ -223,6 +231,7 @@ def _in_strip(
         spread=spread,
         threshold=threshold,
         noise=noise,
+        most=most,
     )
     return where[:, 0], where[:, 1], charge
 

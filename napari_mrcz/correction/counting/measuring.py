@@ -54,10 +54,13 @@ _PARAMETERS = 3
 # What lies farther from the background is none; and what that leaves of a normal distribution.
 _QUIET, _QUIET_STD = 3.0, 0.98658
 # Electrons closer than this pass for one, in pixels.
-_RESOLVED = 0.5
+_RESOLVED = 0.85
 # What is worth a warning: the dose in electrons per pixel and frame, the expected F1, the wander
 # in read noises, shares of noisy pixels and of spots too bright for electrons.
-_DOSE, _F1, _WANDER, _NOISY, _BRIGHT = 0.06, 0.95, 1.0, 0.005, 0.002
+_DOSE, _F1, _WANDER, _NOISY, _BRIGHT = 0.055, 0.95, 1.0, 0.005, 0.002
+# What the electrons leave is noise, of which as much is above as below; where they lie so thick
+# that there is no background between them, the quantiles 0.99 and 0.01 add up to more than this.
+_SKEW = 0.5
 # More pixels that are exactly 0, none being less: noise cannot be measured.
 _ZEROS = 0.3
 _FRAMES_OF_CHECK = 5
@@ -87,6 +90,8 @@ class Measured:
         Pixels of the frames that they are in.
     counted : bool
         Whether the frames seem to be counted already.
+    crowded : bool
+        Whether there are too many electrons to measure the background between them.
     """
 
     background: Background
@@ -97,6 +102,7 @@ class Measured:
     charges: npt.NDArray[np.float32]
     n_pixels: int
     counted: bool
+    crowded: bool
 
     @property
     def dose(self) -> float:
@@ -106,7 +112,7 @@ class Measured:
     @property
     def expected_f1(self) -> float | None:
         """Harmonic mean of expected recall and precision; None if that cannot be told."""
-        if self.expected is None:
+        if self.expected is None or self.crowded:
             return None
         recall, precision = self.expected.recall * _apart(self.dose), self.expected.precision
         return 2 * recall * precision / max(recall + precision, 1e-9)
@@ -119,7 +125,13 @@ class Measured:
                 "The frames seem to be counted already: whole numbers with as much variance as "
                 "mean. Counting them again finds no electrons."
             )
-        if self.dose > _DOSE:
+        if self.crowded and not self.counted:
+            said.append(
+                "The dose is too high: electrons overlap all over the frames, and neither the "
+                "background nor single electrons can be told. Use a lower dose rate or shorter "
+                "frames."
+            )
+        elif self.dose > _DOSE:
             lost = 1 - _apart(self.dose)
             said.append(
                 f"The dose of {self.dose:.3g} e⁻/pixel/frame is too high: {lost:.0%} of the "
@@ -197,11 +209,16 @@ def measured(
         )
     background = Background.fit(movie, progress=progress)
     excerpts = _excerpts(movie, background)
-    charge = 0.0
+    charge, spots = 0.0, _Spots(0.0, 0.0, 0.0, None)
     for number in range(1, _ROUNDS + 1):
         last = number == _ROUNDS
         above = excerpts.above(background, len(excerpts.frames) if last else _FRAMES_AT_FIRST)
-        width = _measure_spread(above, background.noise) if spread is None else float(spread)
+        if spread is not None:
+            width = float(spread)
+        elif number == 1:
+            width = _measure_spread(above, background.noise)
+        else:
+            width = spots.spread
         of_noise = charge_noise(background.noise, width)
         faint = max(_SIGMAS * of_noise, _PART_OF_CHARGE * charge)
         least = faint if threshold is None else float(threshold)
@@ -218,8 +235,9 @@ def measured(
     upper = upper_threshold(charges[charges > least])
     n_pixels = sum(frame.size for frame in excerpts.frames)
     return Measured(
-        background, width, least, upper, expected, charges[charges > least], n_pixels, counted
-    )
+        background, width, least, upper, expected, charges[charges > least], n_pixels, counted,
+        spots.skew > _SKEW,
+    )  # fmt: skip
 
 
 def charge_noise(noise: float, spread: float) -> float:
@@ -281,6 +299,7 @@ class _Spots:
         self._left: list[npt.NDArray[np.float64]] = []
         self._alone: list[npt.NDArray[np.float32]] = []
         self._false: list[npt.NDArray[np.float32]] = []
+        self._patches: list[npt.NDArray[np.float64]] = []
         self.charges: list[npt.NDArray[np.float32]] = []
 
     @property
@@ -288,6 +307,23 @@ class _Spots:
         """The median charge."""
         found = np.concatenate(self.charges)
         return float(np.median(found)) if found.size else 0.0
+
+    @property
+    def spread(self) -> float:
+        """The spread of those that are alone and bright, wherever in their pixel they struck."""
+        patches = np.concatenate(self._patches)
+        return fit_spread(patches) if len(patches) >= _FEWEST_SPOTS else self._spread
+
+    @property
+    def skew(self) -> float:
+        """By how much more what is left exceeds its median than it falls below, in noises."""
+        low, median, high = np.quantile(self._residual, (0.01, 0.5, 0.99))
+        return float(high + low - 2 * median) / self._noise
+
+    @property
+    def _residual(self) -> npt.NDArray[np.float64]:
+        residual = np.stack(self._left)
+        return residual if self._noisy is None else residual[:, ~self._noisy]
 
     @property
     def _least(self) -> float:
@@ -299,6 +335,8 @@ class _Spots:
         left = frame - draw(events, self._spread, frame.shape)
         self._left.append(left)
         if not look_at_noise:
+            self._take_patches(frame, events)
+        if not look_at_noise:
             self.charges.append(events.charge)
             return
         found, false = self._find(frame, self._least), self._find(-left, self._least)
@@ -307,15 +345,22 @@ class _Spots:
         self._alone.append(found.charge[_apart_from(found, events)])
         self._false.append(false.charge[_apart_from(false, events)])
 
+    def _take_patches(self, frame: npt.NDArray[np.float32], events: Events) -> None:
+        """Keep the pixels about events that are alone, and brighter than most."""
+        some = _apart_from(events, events)
+        if some.any():
+            some &= events.charge > np.median(events.charge)
+        at = np.rint(np.stack([events.y[some], events.x[some]], axis=1)).astype(np.intp) + REACH
+        padded = np.pad(frame, REACH).astype(np.float64)
+        self._patches.append(patches_at(padded, at[:, 0] * padded.shape[1] + at[:, 1])[0])
+
     def background(self, old: Background, n_measured: int) -> Background:
         """Measure the background anew where the electrons that were found are taken away.
 
         Their faint outskirts had passed for background: as much for one pixel as for another, so
         that a part of the frame tells.
         """
-        residual = np.stack(self._left)
-        if self._noisy is not None:
-            residual = residual[:, ~self._noisy]
+        residual = self._residual
         level, noise = 0.0, old.noise
         for _ in range(_ROUNDS):
             quiet = residual[np.abs(residual - level) < _QUIET * noise]

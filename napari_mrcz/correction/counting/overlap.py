@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from napari_mrcz.correction.counting.spot import REACH, fit_spots, pairs_in, profile
+from napari_mrcz.correction.counting.spot import FARTHEST, REACH, fit_spots, pairs_in, profile
 
 __all__ = ["models", "resolve"]
 
@@ -29,7 +29,14 @@ Values = npt.NDArray[np.float64]
 
 
 def resolve(
-    left: Values, where: Values, charge: Values, *, spread: float, threshold: float, noise: float
+    left: Values,
+    where: Values,
+    charge: Values,
+    *,
+    spread: float,
+    threshold: float,
+    noise: float,
+    most: float = FARTHEST,
 ) -> tuple[Values, Values]:
     """Fit one spot and two to whatever lies close together, and keep what the pixels call for.
 
@@ -47,6 +54,8 @@ def resolve(
         Charge from which a spot is an electron.
     noise : float
         Standard deviation of a pixel.
+    most : float
+        Distance of a single spot from its pixel's middle along each axis, in pixels.
 
     Returns
     -------
@@ -65,7 +74,9 @@ def resolve(
     patches = left[rows[:, :, np.newaxis], columns[:, np.newaxis]]
     np.add.at(patches, group, models(where - middle[group], charge, spread))
 
-    one_charge, one, misfit = fit_spots(patches, spread, np.clip(centre - middle, -0.9, 0.9))
+    one_charge, one, misfit = fit_spots(
+        patches, spread, np.clip(centre - middle, -FARTHEST, FARTHEST), most
+    )
     one_left = misfit * _PIXELS
     maybe, apart = pairs_in(patches, one, spread, noise)
     start = np.stack([one + apart, one - apart], axis=1)

@@ -9,7 +9,16 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import erf
 
-__all__ = ["REACH", "first_position", "fit_spots", "fit_spread", "pairs_in", "profile"]
+__all__ = [
+    "FARTHEST",
+    "REACH",
+    "farthest",
+    "first_position",
+    "fit_spots",
+    "fit_spread",
+    "pairs_in",
+    "profile",
+]
 
 REACH = 2
 """Pixels to either side of its centre that a spot is taken to reach."""
@@ -18,7 +27,9 @@ _AWAY = np.arange(-REACH, REACH + 1)
 # Of the table of profiles: shifts to either side, and entries for each pixel.
 _BEYOND, _PER_PIXEL = 6, 512
 _STEPS = 4
-_FARTHEST = 0.9  # pixels from the brightest one
+# From the middle of the brightest pixel, in pixels; narrow spots that are farther away than half
+# a pixel leave their charge in another one.
+FARTHEST, _NARROW_FARTHEST = 0.9, 0.55
 # Standard deviations of a spot, in pixels, that are tried, and shifts in a pixel that are averaged.
 _SPREADS = (0.15, 1.2)
 _SHIFTS = 100
@@ -99,8 +110,13 @@ def first_position(patches: Values, spread: float) -> Values:
     return np.stack([places[y], places[x]], axis=1)
 
 
+def farthest(spread: float) -> float:
+    """Return how far from the middle of the brightest pixel a spot can be, in pixels."""
+    return FARTHEST if spread >= _NARROW else _NARROW_FARTHEST
+
+
 def fit_spots(
-    patches: Values, spread: float, start: Values | None = None
+    patches: Values, spread: float, start: Values | None = None, most: float = FARTHEST
 ) -> tuple[Values, Values, Values]:
     """Fit charge and position of a spot to each patch, by least squares (Gauss and Newton).
 
@@ -112,6 +128,8 @@ def fit_spots(
         Standard deviation of the spots in pixels.
     start : ndarray, shape (m, 2), optional
         Positions (y, x) to begin with, in pixels from the middle.
+    most : float
+        Distance from the middle along each axis, in pixels.
 
     Returns
     -------
@@ -138,7 +156,7 @@ def fit_spots(
         by_y = (_dot(sy, along) - charge * _dot(gy, sy) * xx) / (size * _dot(sy, sy) * xx)
         by_x = (_dot(gy, across) - charge * yy * _dot(gx, sx)) / (size * yy * _dot(sx, sx))
         position += np.stack([by_y, by_x], axis=1)
-        np.clip(position, -_FARTHEST, _FARTHEST, out=position)
+        np.clip(position, -most, most, out=position)
     left = np.einsum("mij,mij->m", patches, patches) - np.square(charge) * yy * xx
     return charge, position, np.maximum(left, 0) / len(_AWAY) ** 2
 
@@ -183,7 +201,12 @@ def pairs_in(
     charge = (values * basis[:, 0]).sum(1) / np.square(basis[:, 0]).sum(1)
     alone = np.square(values - charge[:, np.newaxis] * basis[:, 0]).sum(1)
     normal = basis @ basis.transpose(0, 2, 1)
-    found = np.linalg.solve(normal, (basis @ values[:, :, np.newaxis]))[:, :, 0]
+    right = basis @ values[:, :, np.newaxis]
+    try:
+        found = np.linalg.solve(normal, right)[:, :, 0]
+    except np.linalg.LinAlgError:
+        # The derivatives of very narrow spots vanish in the middle of a pixel.
+        found = (np.linalg.pinv(normal, hermitian=True) @ right)[:, :, 0]
     left = np.square(values - (found[:, np.newaxis] @ basis)[:, 0]).sum(1)
     spot = np.maximum(found[:, 0], 1e-9)
     outer = np.empty((len(patches), 2, 2))
@@ -217,7 +240,7 @@ def fit_spread(patches: Values) -> float:
     """
     spread = _spread_of(patches.mean(axis=0))
     for _ in range(2):
-        charge, _, misfit = fit_spots(patches, spread)
+        charge, _, misfit = fit_spots(patches, spread, most=farthest(spread))
         # The worst are pairs that pass for one.
         order = np.argsort(misfit / np.square(np.maximum(charge, 1e-9)))
         spread = _spread_of(patches[order[: int(_SINGLE * len(patches))]].mean(axis=0))

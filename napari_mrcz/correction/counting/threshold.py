@@ -22,13 +22,16 @@ __all__ = ["Expected", "fewest_mistakes", "upper_threshold"]
 _STEP, _TRIED = 0.25, 400
 # Charges up to this quantile are fitted: above are pairs and X-rays.
 _HIGHEST = 0.8
-# Fewer spots are not fitted.
-_FEWEST = 50
+# Noise makes hardly a spot above so many standard deviations; fewer such spots are not fitted.
+_SURE = 5.0
+_FEWEST = 30
 # Share of electrons that may lie above the upper threshold, which is so many medians at least.
 _ABOVE, _LEAST_MEDIANS = 1e-3, 4.0
 # Charges that become rare more slowly than with this power have no end that could be told.
 _LEAST_POWER = 2.0
 _LEAST = 1e-300
+# Relative error of how often noise alone looks like a spot.
+_UNSURE = 0.1
 
 Values = npt.NDArray[np.float64]
 
@@ -78,16 +81,16 @@ def fewest_mistakes(
         None where there are too few spots to say.
     """
     found, wrong = np.asarray(charges, np.float64), np.asarray(false, np.float64)
-    n_true = len(found) - len(wrong)
-    if n_true < _FEWEST:
+    sure = found[found > max(_SURE * noise, least)]
+    if len(sure) < _FEWEST:
         return None
-    # The true ones: all less as many of each charge as noise makes.
-    top = float(np.quantile(found, _HIGHEST))
+    top = float(np.quantile(sure, _HIGHEST))
     edges = np.arange(least, max(top, least + 4 * noise) + noise, _STEP * noise)
     width = _noise_width(wrong, least, noise)
     number, _ = np.histogram(found, edges)
     share_false = -np.diff(_tail(edges, width) / _tail(edges[:1], width))
-    fitted = _fit_true(number, len(wrong) * share_false, edges, noise)
+    typical = float(np.median(sure))
+    fitted = _fit_true(number, len(wrong) * share_false, edges, noise, typical)
     if fitted is None:
         return None
     grid, density, total = fitted
@@ -140,9 +143,9 @@ def _noise_width(wrong: Values, least: float, noise: float) -> float:
 
 
 def _fit_true(
-    number: npt.NDArray[np.int64], false: Values, edges: Values, noise: float
+    number: npt.NDArray[np.int64], false: Values, edges: Values, noise: float, typical: float
 ) -> tuple[Values, Values, float] | None:
-    """Fit what the electrons' charges are, by maximum likelihood of a histogram.
+    """Fit what the electrons' charges are, by least squares of a histogram.
 
     Returns
     -------
@@ -157,11 +160,11 @@ def _fit_true(
     apart = edges[:, np.newaxis] - grid
     below = erfc(-apart / (np.sqrt(2) * noise)) / 2
     into = np.diff(below, axis=0)  # of each true charge, into each bin of the histogram
-    middle = (edges[:-1] + edges[1:]) / 2
-    typical = float(np.average(middle, weights=np.maximum(number - false, 0) + 1e-9))
+    # Where noise makes most spots, how many it makes is not known well enough to tell the rest.
+    variance = np.maximum(number, 1) + false + np.square(_UNSURE * false)
 
     def shares(free: Values, kind: str) -> Values:
-        log_mean, log_width = np.clip(free, (-3, -4), (3, 1))
+        log_mean, log_width = np.clip(free, (-1, -4), (1, 0))
         mean, width = typical * np.exp(log_mean), np.exp(log_width)
         if kind == "gamma":
             k = 1 / width**2
@@ -178,8 +181,8 @@ def _fit_true(
         if not seen > 1e-6:
             return 1e30
         total = max(number.sum() - false.sum(), 1.0) / seen
-        all_of = np.maximum(total * expected + false, 1e-9)
-        return float(np.sum(all_of - number * np.log(all_of))) + 1e-3 * float(np.square(free).sum())
+        left = number - total * expected - false
+        return float(np.sum(np.square(left) / variance)) + 1e-3 * float(np.square(free).sum())
 
     best: tuple[float, Values, str] | None = None
     for kind in ("lognormal", "gamma"):

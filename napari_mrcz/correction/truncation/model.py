@@ -164,6 +164,10 @@ class TruncationModel:
         gaps = find_gaps(np.stack([frame == pedestal for frame in sample]))
         masked = np.zeros(shape, np.bool_) if mask is None else _as_mask(mask, tuple(shape))
         gaps &= ~masked
+        if regions is not None:
+            # One that is nothing but a gap stays what was asked for: it has too few counts to fit.
+            labels = region_labels(regions, tuple(shape), masked)
+            gaps &= np.isin(labels, np.unique(labels[~gaps]))
         mask = masked | gaps
         if regions is not None:
             labels, center = region_labels(regions, tuple(shape), mask), None
