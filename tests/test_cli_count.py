@@ -68,7 +68,9 @@ def test_a_threshold_that_is_given_is_taken(napari_mrcz, movie, tmp_path):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_events_are_a_table_of_their_own(napari_mrcz, movie, raw, tmp_path, suffix):
     table = tmp_path / f"events{suffix}"
-    ran = napari_mrcz("count", movie, "-o", tmp_path / "out", "--events", table)
+    s = 2 if suffix == ".csv" else 4
+    options = ("--events", table, "--super-resolution", s)
+    ran = napari_mrcz("count", movie, "-o", tmp_path / "out", *options)
     assert ran.status == 0, ran.err
     if suffix == ".csv":
         with table.open(newline="") as file:
@@ -84,6 +86,12 @@ def test_events_are_a_table_of_their_own(napari_mrcz, movie, raw, tmp_path, suff
         own = columns["frame"] == frame
         for name, wanted in zip(("y", "x", "charge"), events, strict=True):
             np.testing.assert_allclose(columns[name][own], wanted, atol=0.06)
+    # Together they are the image, whoever adds them up.
+    with nm.open(tmp_path / "out" / "raw.mrcz") as counts:
+        rows, column = (np.floor((columns[k].astype(float) + 0.5) * s).astype(int) for k in "yx")
+        added = np.zeros(counts.shape, int)
+        np.add.at(added, (columns["frame"].astype(int), rows, column), 1)
+        np.testing.assert_array_equal(added, counts)
 
 
 def test_a_long_table_is_written_in_parts_and_is_whole(tmp_path, monkeypatch, raw):
@@ -239,9 +247,52 @@ def test_what_is_wrong_is_one_line_and_leaves_no_file(napari_mrcz, movie, tmp_pa
     assert not list((tmp_path / "b").iterdir())
 
 
+def test_warnings_are_printed_kept_and_in_json(napari_mrcz, tmp_path):
+    troubled = simulate_raw(8, (96, 96), row_wander=12.0, x_rays=4e-4, seed=3)
+    nm.write(tmp_path / "raw.mrcz", troubled.frames)
+    ran = napari_mrcz("count", tmp_path / "raw.mrcz", "-o", tmp_path / "out", "--json")
+    assert ran.status == 0, ran.err
+    (told,) = [json.loads(line) for line in ran.out.splitlines()]
+    said = " ".join(told["warnings"])
+    assert "rows wanders" in said
+    assert "X-rays" in said
+    assert "warning:" in ran.err
+    assert any("set aside" in note for note in told["notes"])
+    with nm.open(tmp_path / "out" / "raw.mrcz") as done:
+        assert list(done.history[0]["warnings"]) == told["warnings"]
+        assert done.history[0]["upper"] > done.history[0]["threshold"]
+
+
+def test_a_movie_counted_already_is_counted_only_if_forced(napari_mrcz, tmp_path):
+    counts = np.random.default_rng(0).poisson(1, (6, 96, 96)).astype(np.uint8)
+    nm.write(tmp_path / "counts.mrcz", counts)
+    arguments = ("count", tmp_path / "counts.mrcz", "-o", tmp_path / "out")
+    ran = napari_mrcz(*arguments)
+    assert ran.status == 1
+    assert "counted already" in ran.err
+    ran = napari_mrcz(*arguments, "--force")
+    assert ran.status == 0, ran.err
+    assert "warning:" in ran.err
+
+
+def test_an_upper_threshold_that_is_given_is_taken(napari_mrcz, movie, raw, tmp_path):
+    ran = napari_mrcz("count", movie, "-o", tmp_path / "out", "--upper-threshold", 300)
+    assert ran.status == 0, ran.err
+    with nm.open(tmp_path / "out" / "raw.mrcz") as done:
+        assert done.history[0]["upper"] == 300
+        n_found = np.asarray(done).sum()
+    # A tenth of the charges is higher, and takes what is beside it along.
+    assert 0.75 < n_found / sum(map(len, raw.positions)) < 0.93
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("--threshold", -1), ("--super-resolution", 3), ("--events", "events.csv")],
+    [
+        ("--threshold", -1),
+        ("--upper-threshold", -1),
+        ("--super-resolution", 3),
+        ("--events", "events.csv"),
+    ],
 )
 def test_a_wrong_command_line_is_told_of(napari_mrcz, movie, tmp_path, arguments):
     files = (movie, movie.with_name("other.mrcz"))

@@ -280,3 +280,18 @@ def test_the_percentage_is_that_of_the_pixels_that_change(napari_mrcz, sweep, tm
     changed = np.mean(nm.read(tmp_path / "out/in.mrcz") != frames)
     assert 0 < changed < np.mean(frames == 0)
     assert f"{changed:.1%} of the pixels changed" in ran.err
+
+
+def test_counted_electrons_are_corrected_only_if_forced(napari_mrcz, tmp_path):
+    nm.write(tmp_path / "counts.mrcz", simulate_microed(2, (96, 96), counted=True, seed=1).frames)
+    arguments = ("microed", tmp_path / "counts.mrcz", "-o", tmp_path / "out", "--json")
+    ran = napari_mrcz(*arguments)
+    assert ran.status == 1
+    assert "zeros are real" in ran.err
+    ran = napari_mrcz(*arguments, "--force")
+    assert ran.status == 0, ran.err
+    (told,) = [json.loads(line) for line in ran.out.splitlines()]
+    assert "counted electrons" in told["warnings"][0]
+    assert "warning:" in ran.err
+    with nm.open(tmp_path / "out" / "counts.mrcz") as done:
+        assert list(done.history[0]["warnings"]) == told["warnings"]

@@ -9,6 +9,7 @@ from scipy.stats import chisquare
 
 import napari_mrcz as nm
 from napari_mrcz.correction import Pedestal, ShiftedLognormal, rebuild
+from napari_mrcz.correction.counted import CountedAlready
 from napari_mrcz.correction.truncation import annuli, find_center
 from napari_mrcz.simulation import simulate_microed
 
@@ -290,3 +291,60 @@ def test_values_that_are_no_counts_are_named_by_their_frame(bad):
     frames[2, 5, 6] = bad
     with pytest.raises(ValueError, match="frame 2 has other values than whole counts"):
         nm.TruncationModel.fit(frames)
+
+
+@pytest.mark.parametrize("dose", [0.02, 0.5, 5.0])
+def test_counted_electrons_are_refused_unless_that_is_forced(dose):
+    rng = np.random.default_rng(3)
+    distance = np.hypot(*np.indices((128, 128)) - 64.0)
+    counts = rng.poisson(dose * (0.3 + 3 * np.exp(-distance / 25)), (4, 128, 128)).astype(np.uint8)
+    with pytest.raises(CountedAlready, match="zeros are real"):
+        nm.TruncationModel.fit(counts)
+    model = nm.TruncationModel.fit(counts, force=True)
+    assert "counted electrons" in model.warnings[0]
+    assert rebuild(model.describe()).warnings == model.warnings
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(0, 3), (1, 2.6), (4, 2), (8, 3), (-2, 4)])
+def test_noise_that_was_cut_off_is_not_taken_for_electrons(mean, sd):
+    values = np.random.default_rng(4).normal(mean, sd, (3, 96, 96))
+    model = nm.TruncationModel.fit(np.rint(values).clip(0).astype(np.uint16), n_annuli=4)
+    assert not any("electrons" in said for said in model.warnings)
+
+
+@pytest.mark.parametrize("n_frames", [1, 4])
+def test_gaps_between_modules_are_masked_and_said(n_frames):
+    sweep = simulate_microed(n_frames, (160, 192), gaps=True, seed=2)
+    model = nm.TruncationModel.fit(sweep.frames)
+    gaps = np.zeros((160, 192), bool)
+    for axis, size in enumerate(gaps.shape):
+        for at in (size // 3, 2 * size // 3):
+            np.moveaxis(gaps, axis, 0)[at : at + 6] = True
+    np.testing.assert_array_equal(model.labels == 0, gaps)
+    assert f"{gaps.sum()} pixels" in model.warnings[0]
+    assert not model(sweep.frames[0], 0)[gaps].any()
+    whole = nm.TruncationModel.fit(simulate_microed(n_frames, (160, 192), seed=2).frames)
+    assert whole.labels.all()
+    assert whole.warnings == ()
+
+
+def test_what_is_unusual_about_a_fit_is_said():
+    high = np.random.default_rng(0).poisson(50, (2, 64, 64)).astype(np.uint16) + 1
+    said = " ".join(nm.TruncationModel.fit(high, n_annuli=10).warnings)
+    assert "No pixel is 0" in said
+    assert "fewer than 500 pixels" in said
+    sweep = simulate_microed(2, (64, 64), seed=1).frames.copy()
+    sweep[:, :8] //= 1000
+    regions = np.ones((64, 64), int)
+    regions[:8] = 2
+    sweep[:, 3, 5] = 1
+    said = " ".join(nm.TruncationModel.fit(sweep, regions=regions).warnings)
+    assert "2 of 4 fits" in said
+    assert ShiftedLognormal(3.0, np.exp(2.0), -5.0).at_bounds
+    assert not ShiftedLognormal(9.0, np.exp(-8.0), -8000.0).at_bounds
+
+
+def test_a_simulated_detector_that_counts_is_recognised():
+    sweep = simulate_microed(3, (128, 128), counted=True, seed=5)
+    with pytest.raises(CountedAlready):
+        nm.TruncationModel.fit(sweep.frames)

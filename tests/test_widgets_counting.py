@@ -307,6 +307,26 @@ def test_frames_without_electrons_are_told_of(widget, viewer, qtbot):
     assert "Nothing in these frames looks like" in widget.controls.status.text()
 
 
+def test_a_movie_counted_already_is_fitted_on_request_and_the_warning_stays(widget, viewer, qtbot):
+    counts = np.random.default_rng(0).poisson(1, (5, 64, 64)).astype(np.uint8)
+    viewer.add_image(nm.Stack.from_array(counts), name="counts")
+    assert widget.force.isHidden()
+    with qtbot.waitSignal(widget.fitted):
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+    assert widget.fit is None
+    assert not widget.force.isHidden()
+    widget.force.click()
+    with qtbot.waitSignal(widget.fitted):
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+    assert widget.warnings.text() == "\n".join(widget.fit.counting.warnings)
+    assert "counted already" in widget.warnings.text()
+    assert not widget.warnings.isHidden()
+    settle(widget, qtbot)
+    viewer.layers.selection.active = viewer.layers["raw"]
+    assert widget.warnings.isHidden()
+    assert widget.force.isHidden()
+
+
 def test_a_single_image_cannot_be_fitted(widget, viewer):
     viewer.add_image(RAW.frames[0], name="image")
     assert not widget.controls.start_button.isEnabled()

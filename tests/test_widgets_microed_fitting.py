@@ -19,6 +19,8 @@ from microed_dock import (
 )
 
 import napari_mrcz as nm
+from napari_mrcz.correction.counted import CountedAlready
+from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.save_stack.widget import SaveStack
@@ -28,6 +30,19 @@ __all__ = ["fitted", "gated", "sweep", "widget"]
 
 
 # Fitting ------------------------------------------------------------------------------------------
+
+
+def test_counted_electrons_are_fitted_on_request_and_the_warning_stays(widget, viewer, qtbot):
+    counts = simulate_microed(2, (96, 96), counted=True, seed=1).frames
+    viewer.add_image(nm.Stack.from_array(counts), name="counts", contrast_limits=(0, 8))
+    settle(widget, qtbot)
+    assert isinstance(fit_layer(widget, qtbot), CountedAlready)
+    assert widget.fit is None
+    widget.force.click()
+    fit = fit_layer(widget, qtbot)
+    assert widget.remark.text() == "\n".join(fit.model.warnings)
+    assert "counted electrons" in widget.remark.text()
+    assert not widget.remark.isHidden()
 
 
 def test_a_fit_is_shown(fitted, viewer, sweep):

@@ -18,7 +18,7 @@ _HIGHEST_MEAN = 30.0
 _VARIANCE = (0.6, 1.6)
 _RATIO = 1.3
 # Ones over zeros are the mean, but for contrast; zeros that were negative make it far less.
-_OF_ZEROS = 0.5
+_OF_ZEROS = 0.6
 # Tiles along each axis, within which the dose is nearly the same.
 _TILES = 4
 # Values above are of no electron counts.
@@ -63,7 +63,8 @@ def looks_counted(histogram: npt.ArrayLike) -> bool | None:
         return None
     variance = float(number @ np.square(values - mean) / number.sum())
     expected = here**2 * k / ((k + 1) * before)
-    if number[0] >= _FEWEST and number[1] < _OF_ZEROS * mean * number[0]:
+    zeros = number[1] / (_OF_ZEROS * mean)
+    if number[0] > zeros + 4 * np.sqrt(zeros + 1):
         return False
     # Detectors that see one electron in each pixel and frame, at most, lack higher counts.
     enough = after <= _RATIO * expected + 4 * np.sqrt(expected + 1)
@@ -83,4 +84,7 @@ def tiles_look_counted(frames: npt.NDArray[Any]) -> bool:
             values = np.minimum(tile.reshape(-1).astype(np.int64), 2**16)
             told.append(looks_counted(np.bincount(values)) if values.size else None)
     known = [one for one in told if one is not None]
-    return bool(known) and 2 * sum(known) > len(told)
+    if not known:
+        # Too few electrons in each; then what is the same everywhere matters little.
+        known = told = [looks_counted(np.bincount(np.minimum(frames.reshape(-1).astype(np.int64), 2**16)))]
+    return 2 * sum(bool(one) for one in known) > len(told)

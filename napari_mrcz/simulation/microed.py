@@ -23,6 +23,8 @@ _COUNTS_PER_ELECTRON = 4.0
 # Standard deviation of a spot, and how far it is drawn on each side of its middle, in pixels.
 _SPOT_SIGMA = 1.1
 _SPOT_REACH = 5
+# Pixels between two modules.
+_GAP = 6
 # Most counts of the camera.
 _TOP = 65535
 
@@ -91,6 +93,8 @@ def simulate_microed(
     n_shells: int = 10,
     spots_per_frame: int = 150,
     beam_stop: bool = True,
+    gaps: bool = False,
+    counted: bool = False,
     seed: int = 0,
 ) -> Sweep:
     """Simulate diffraction patterns of a small crystal that turns.
@@ -112,6 +116,11 @@ def simulate_microed(
         has not so many lattice points.
     beam_stop : bool
         A bar from the left edge to the beam throws its shadow.
+    gaps : bool
+        The detector has modules, with gaps between them in which nothing is ever counted.
+    counted : bool
+        The detector counts electrons, of which `parameters` tell the mean, in counts of 4 an
+        electron: zeros are real.
     seed : int
         The same seed, the same sweep; not negative.
 
@@ -134,9 +143,15 @@ def simulate_microed(
     if beam_stop:
         width = 0.025 * min(shape)
         shadow = (np.abs(rows) < width) & (columns < 0) | (distance < 1.6 * width)
-    order = np.sort(distance[~shadow])
+    between = np.zeros(shape, np.bool_)
+    if gaps:
+        for axis, size in enumerate(shape):
+            for at in (size // 3, 2 * size // 3):
+                np.moveaxis(between, axis, 0)[at : at + _GAP] = True
+    nothing = shadow | between
+    order = np.sort(distance[~nothing])
     ends = order[np.arange(1, n_shells) * len(order) // n_shells]
-    shells = np.where(shadow, 0, 1 + np.searchsorted(ends, distance, side="right"))
+    shells = np.where(nothing, 0, 1 + np.searchsorted(ends, distance, side="right"))
     # Thickness and orientation change the background from frame to frame.
     strength = 1 + 0.15 * np.sin(rng.uniform(0, 6) + np.linspace(0, 5, n_frames))
     resolution = np.sqrt((np.arange(n_shells) + 0.5) / n_shells)
@@ -148,8 +163,13 @@ def simulate_microed(
         normal = draws.standard_normal(shape)
         # Behind the beam stop there is the noise of the read-out.
         mu, sigma, shift = np.moveaxis(parameters[index][np.maximum(shells, 1) - 1], -1, 0)
-        values = np.where(shadow, 2 * normal, shift + np.exp(mu + sigma * normal))
-        _add_spots(values, spots, index, draws)
+        if counted:
+            mean = np.where(shadow, 0, np.maximum(shift + np.exp(mu + sigma**2 / 2), 0))
+            values = draws.poisson(mean / _COUNTS_PER_ELECTRON).astype(np.float64)
+        else:
+            values = np.where(shadow, 2 * normal, shift + np.exp(mu + sigma * normal))
+        _add_spots(values, spots, index, draws, 1.0 if counted else _COUNTS_PER_ELECTRON)
+        values[between] = 0
         counts[index] = np.floor(values + 0.5)
     return Sweep(counts, shells.astype(np.uint16), parameters, spots, center)
 
@@ -196,7 +216,11 @@ def _spots(
 
 
 def _add_spots(
-    values: npt.NDArray[np.float64], spots: Spots, index: int, rng: np.random.Generator
+    values: npt.NDArray[np.float64],
+    spots: Spots,
+    index: int,
+    rng: np.random.Generator,
+    per_electron: float,
 ) -> None:
     """Add the spots of a frame to its counts (y, x), each electron by chance."""
     reach = np.arange(-_SPOT_REACH, _SPOT_REACH + 1)
@@ -206,4 +230,4 @@ def _add_spots(
         profile = np.exp(-(dy[:, None] ** 2 + dx**2) / (2 * _SPOT_SIGMA**2))
         electrons = spots.intensity[spot] / _COUNTS_PER_ELECTRON * profile / profile.sum()
         window = np.s_[row - _SPOT_REACH : row + _SPOT_REACH + 1, column - _SPOT_REACH :]
-        values[window][:, : len(reach)] += _COUNTS_PER_ELECTRON * rng.poisson(electrons)
+        values[window][:, : len(reach)] += per_electron * rng.poisson(electrons)

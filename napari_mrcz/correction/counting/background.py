@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import maximum_filter, uniform_filter
-from scipy.stats import chi2, poisson
+from scipy.stats import poisson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["MOST_FRAMES", "Background", "real"]
 
@@ -37,11 +37,16 @@ _OF_MEDIAN = np.pi / 2
 _LEAST_WANDER, _AND_ELECTRONS = 0.15, 1.5
 # Times that offsets and common mode are measured in turn.
 _ROUNDS = 3
-# Pixels with more than this times the variance of the others have noise of their own...
-_OWN_VARIANCE = 2.2
+# Pixels with more than this times the variance of the others have noise of their own, if that is
+# so many standard deviations (of its logarithm, from nine tenths of the pixels) above, too: few
+# frames, and electrons' outskirts, make it vary...
+_OWN_VARIANCE, _TENTH, _DEVIATIONS = 2.2, 1.2816, 4.0
 # ...or those that are brightest of their neighbours, and this far above their offset in noises,
 # far more often than the pixels in such a square about them; chance marks so few.
 _FLICKER, _SQUARE, _CHANCE = 5.0, 33, 1e-7
+# Rows whose medians are taken at a time.
+_STRIP = 256
+_LEAST = 1e-30
 # Fewer frames say too little about a single pixel.
 _FEWEST_FRAMES = 6
 
@@ -109,22 +114,20 @@ class Background:
             first.append(real(np.asarray(movie[int(i)])))
             if progress is not None:
                 progress("Reading for medians, frame", done, len(few))
-        frames = np.stack(first).astype(np.float32)
         if n < 3:
             # No frame to compare with: all pixels are taken to be alike.
-            offset = np.full(frames.shape[1:], np.median(frames), np.float32)
-            return cls(offset, _checked(_below(frames - offset)))
-        found = _of_few(frames)
+            offset = np.full(shape[1:], np.median(np.stack(first)), np.float32)
+            return cls(offset, _below(frame - offset for frame in first))
+        found = _of_few(first)
         many = np.unique(np.linspace(0, n - 1, min(n, MOST_FRAMES)).astype(int))
         sums = _Sums(found)
         for done, i in enumerate(many, 1):
             sums.add(real(np.asarray(movie[int(i)])))
             if progress is not None:
                 progress("Measuring offsets, frame", done, len(many))
-        better = _moved(found, sums.offset(), frames)
+        better = _moved(found, sums.offset(), first)
         noisy = sums.noisy()
-        apart = np.stack([better.above(frame) for frame in frames])
-        noise = _checked(_below(apart[:, ~noisy]))
+        noise = _below(better.above(frame)[~noisy] for frame in first)
         return replace(better, noise=noise, noisy=noisy if noisy.any() else None)
 
     def steady(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -172,52 +175,54 @@ def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return frame
 
 
-def _of_few(frames: npt.NDArray[np.float32]) -> Background:
+def _of_few(frames: list[npt.NDArray[Any]]) -> Background:
     """Measure offsets, and which common mode there is, on a few frames."""
-    shape = frames.shape[1:]
+    n, shape = len(frames), frames[0].shape
     kinds = (1, 1), (shape[0], 1), (1, shape[1])
-    wanders = [np.zeros((len(frames), *kind), np.float32) for kind in kinds]
-    steady = frames.copy()
+    wanders = [np.zeros((n, *kind), np.float32) for kind in kinds]
+    steady = np.stack([frame.astype(np.float32) for frame in frames])
     for _ in range(_ROUNDS):
         # Of whole frames first, then what rows and columns have besides.
-        offset = np.median(steady, axis=0)
+        offset = _middle(steady)
         for total in wanders:
-            more = _medians(steady - offset, total.shape[1:])
+            more = np.stack([_medians(frame - offset, total.shape[1:]) for frame in steady])
             more -= more.mean(axis=0)
             steady -= more
             total += more
-    noise = _checked(_below(steady - offset))
+    noise = _below(frame - offset for frame in steady)
     variances = []
     for total in wanders:
         error = _AND_ELECTRONS * _OF_MEDIAN * noise**2 * total[0].size / steady[0].size
-        variance = float(np.square(total).sum()) / (len(frames) - 1) / total[0].size - error
+        variance = float(np.square(total).sum()) / (n - 1) / total[0].size - error
         variances.append(variance if variance > max(error, (_LEAST_WANDER * noise) ** 2) else 0.0)
     # Medians of rows or columns have those of whole frames in them.
     kept = [kind for kind, size in zip(kinds[1:], variances[1:], strict=True) if size > 0]
     if not kept and variances[0] > 0:
         kept = [kinds[0]]
-    steady = frames - sum(wanders) if kept else frames
-    offset = np.median(steady, axis=0)
-    found = Background(offset, noise, wander=float(np.sqrt(sum(variances))))
+    if not kept:
+        for total in wanders:
+            steady += total
+    offset = _middle(steady)
     levels = []
     for kind in kept:
-        medians = _medians(steady - offset, kind)
-        levels.append(medians.mean(axis=0))
-        steady = steady - (medians - levels[-1])
-    found = replace(found, levels=tuple(levels))
-    return replace(found, noise=_checked(_below(np.stack([found.above(f) for f in frames]))))
+        # Without wander, medians are what they typically are.
+        levels.append(np.mean([_medians(frame - offset, kind) for frame in steady], axis=0))
+    found = Background(offset, noise, None, tuple(levels), float(np.sqrt(sum(variances))))
+    return replace(found, noise=_below(found.above(frame) for frame in frames))
 
 
 def _moved(
-    old: Background, apart: npt.NDArray[np.float32], frames: npt.NDArray[np.float32]
+    old: Background, apart: npt.NDArray[np.float32], frames: list[npt.NDArray[Any]]
 ) -> Background:
     """Return a background with other offsets, its typical medians being what they are then."""
     new = replace(old, offset=old.offset + apart)
-    levels = []
-    for typical in old.levels:
-        wander = _medians(frames - old.offset, typical.shape) - typical
-        levels.append((_medians(frames - new.offset, typical.shape) - wander).mean(axis=0))
-        frames = frames - wander
+    levels = [np.zeros(typical.shape, np.float32) for typical in old.levels]
+    for raw in frames if old.levels else ():
+        frame = raw.astype(np.float32)
+        for typical, level in zip(old.levels, levels, strict=True):
+            wander = _medians(frame - old.offset, typical.shape) - typical
+            level += (_medians(frame - new.offset, typical.shape) - wander) / len(frames)
+            frame -= wander
     return replace(new, levels=tuple(levels))
 
 
@@ -254,9 +259,10 @@ class _Sums:
             return np.zeros(self._number.shape, np.bool_)
         number = np.maximum(self._number, 1)
         variance = self._squares / number - np.square(self._total / number)
-        freedom = max(float(np.median(self._number)) - 1, 1)
-        ratio = max(_OWN_VARIANCE, chi2.isf(_CHANCE, freedom) / freedom)
-        noisy: Mask = variance > ratio * np.median(variance)
+        median, most = np.quantile(variance, (0.5, 0.9))
+        varies = np.log(max(most / max(median, _LEAST), 1)) / _TENTH
+        ratio = max(_OWN_VARIANCE, float(np.exp(_DEVIATIONS * varies)))
+        noisy: Mask = variance > ratio * median
         # One that is never quiet has no variance that could be told.
         noisy |= self._number < 0.1 * self._n_frames
         often = np.nonzero(self._strikes > 2)
@@ -265,24 +271,34 @@ class _Sums:
         return noisy
 
 
-def _medians(values: npt.NDArray[np.float32], kind: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return medians over frames, rows or columns of (..., y, x), of the shape (..., *kind)."""
-    if kind[0] == 1 and kind[1] == 1:
-        median = np.median(values, axis=(-2, -1), keepdims=True)
-    else:
-        median = np.median(values, axis=-1 if kind[1] == 1 else -2, keepdims=True)
-    medians: npt.NDArray[np.float32] = median.astype(np.float32)
+def _middle(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the median of each pixel, shape (y, x); numpy's takes as much memory as the frames."""
+    median = np.empty(frames.shape[1:], np.float32)
+    for top in range(0, len(median), _STRIP):
+        median[top : top + _STRIP] = np.median(frames[:, top : top + _STRIP], axis=0)
+    return median
+
+
+def _medians(frame: npt.NDArray[np.float32], kind: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return medians of a frame, of its rows or of its columns, of the shape `kind`."""
+    axis = None if kind == (1, 1) else 1 if kind[1] == 1 else 0
+    medians: npt.NDArray[np.float32] = np.median(frame, axis=axis, keepdims=True).astype(np.float32)
     return medians
 
 
-def _checked(noise: float) -> float:
-    if not noise > 0:
+def _below(above: Iterable[npt.NDArray[Any]]) -> float:
+    """Return the noise from what lies below the offset: half of a normal distribution.
+
+    Raises
+    ------
+    ValueError
+        If nothing does.
+    """
+    squares, number = 0.0, 0
+    for frame in above:
+        below = frame[frame < 0]
+        squares += float(np.square(below, dtype=np.float64).sum())
+        number += below.size
+    if not squares > 0:
         raise ValueError("the frames do not vary: these are no raw frames to count electrons in")
-    return noise
-
-
-def _below(apart: npt.NDArray[Any]) -> float:
-    """Return the noise from what lies below the offset: half of a normal distribution."""
-    below = apart[apart < 0]
-    squares = float(np.square(below, dtype=np.float64).sum())
-    return float(np.sqrt(squares / below.size)) if below.size else 0.0
+    return float(np.sqrt(squares / number))

@@ -25,8 +25,6 @@ __all__ = ["Events", "draw", "find_events", "patches_at", "peaks", "without_brig
 _ROUNDS = 3
 # Times the threshold that a spot needs to be an electron where it touches one found before.
 _BESIDE = 2.0
-# ...and the part of that one's charge: spots differ from their model.
-_MISFIT = 0.04
 # Positions are told to this many decimals, the same in images and tables: pixels' edges are on
 # this grid.
 _DECIMALS = 3
