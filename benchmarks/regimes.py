@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.counting_regimes import counting_rows, truncation_rows
 from benchmarks.gain_regimes import gain_rows
 from benchmarks.koma_regimes import koma_rows
 from benchmarks.measure import Row
@@ -106,5 +107,7 @@ def _of_good_pixels(scene: Scene, fitted: OutlierFilter) -> dict[str, float]:
     return found
 
 
-REGIMES: tuple[Callable[[], Iterator[Row]], ...] = (outlier_rows, koma_rows, gain_rows)
+REGIMES: tuple[Callable[[], Iterator[Row]], ...] = (
+    outlier_rows, koma_rows, gain_rows, counting_rows, truncation_rows,
+)  # fmt: skip
 """Each yields the rows of one correction."""

@@ -436,7 +436,7 @@ def test_the_threshold_is_where_mistakes_are_fewest():
     found = np.concatenate([charges[charges > 90], other])
     expected = fewest_mistakes(found, wrong, 90.0, noise)
     tried = np.arange(90, 200.0)
-    mistakes = [np.sum(charges < t) + np.sum(other > t) for t in tried]
+    mistakes = [(np.sum(charges < t) + np.sum(other > t)) / np.sum(charges > t) for t in tried]
     best = int(np.argmin(mistakes))
     now = int(expected.threshold - 90)
     assert mistakes[now] < 1.04 * mistakes[best]

@@ -86,5 +86,6 @@ def tiles_look_counted(frames: npt.NDArray[Any]) -> bool:
     known = [one for one in told if one is not None]
     if not known:
         # Too few electrons in each; then what is the same everywhere matters little.
-        known = told = [looks_counted(np.bincount(np.minimum(frames.reshape(-1).astype(np.int64), 2**16)))]
-    return 2 * sum(bool(one) for one in known) > len(told)
+        values = np.minimum(frames.reshape(-1).astype(np.int64), 2**16)
+        return bool(looks_counted(np.bincount(values)))
+    return 2 * sum(known) > len(told)

@@ -60,7 +60,7 @@ def fewest_mistakes(
     noise: float,
     threshold: float | None = None,
 ) -> Expected | None:
-    """Return the threshold with the fewest false and missed electrons together.
+    """Return the threshold with the fewest false and missed electrons for each that is found.
 
     Parameters
     ----------
@@ -101,7 +101,8 @@ def fewest_mistakes(
     )
     missed = total * np.interp(tried, grid, np.cumsum(density))
     mistaken = len(wrong) * _tail(tried, width) / _tail(np.array([least]), width)
-    best = int(np.argmin(missed + mistaken))
+    # For each electron that is found, which is where F1 is highest.
+    best = int(np.argmin((missed + mistaken) / np.maximum(total - missed, _LEAST)))
     hit = total - missed[best]
     return Expected(
         float(tried[best]), float(hit / total), float(hit / max(hit + mistaken[best], 1e-9))
