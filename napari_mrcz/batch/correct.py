@@ -388,7 +388,7 @@ def corrected(
             doubts += recipe.warnings
             gain = None
         else:
-            gain = replace(gain, warnings=(*gain.warnings, *found))
+            gain = replace(gain, warnings=(*gain.warnings, *recipe.warnings, *found))
             doubts += gain.warnings
     used = None
     if (step := recipe.outliers) is not None:

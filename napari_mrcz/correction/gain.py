@@ -43,7 +43,7 @@ _AS_FRAMES = "as the frames"
 # Part of the pixels without usable gain that no camera has.
 _MANY_DEFECTS = 0.05
 # Frames of a movie, and side of the square of pixels in their middle, that show a fixed pattern.
-_FRAMES, _SIDE = 10, 1024
+_FRAMES, _SIDE = 8, 768
 # Pixels of one in so many images that may be taken for defects by chance.
 _NEVER = 100
 
@@ -273,7 +273,7 @@ def doubts_of_gain(
     Parameters
     ----------
     movie : Stack or array_like, shape (n, y, x)
-        Frames that are to be normalised; ten of them are looked at.
+        Frames that are to be normalised; eight of them are looked at.
     gain : GainNormalization
         What they are to be multiplied with.
     history : sequence of dict
@@ -409,7 +409,7 @@ def estimate_gain(
             if mask is None:
                 raise ValueError("there are fewer masks than movies")
             good = ~np.asarray(mask, np.bool_)
-        shape = (counted[0] + counted[1]).shape
+        shape = counted[0].shape
         if shape not in ((), total.shape) or good.shape != total.shape:
             raise ValueError(f"sums of {shape} and {total.shape}, a mask of {good.shape}")
         if not good.any():
