@@ -49,9 +49,10 @@ _STRIP = 2**15
 # Share of a thumbnail's cells that are above 0 where there is a dose; of a background about 0, half
 # are.
 _WITH_DOSE = 0.9
-# Contrast at low resolution of carbon and crystals: ice has 0.02 to 0.06. What share of the stacks
-# that enter averages may have it, and how few stacks tell.
-_HIGH_CONTRAST, _SOME, _FEWEST = 0.08, 0.1, 3
+# Contrast at low resolution of carbon and crystals, and that of thin ones, which is twice that of
+# the stacks of least contrast: ice has 0.02 to 0.06. What share of the stacks that enter averages
+# may have it, and how few stacks tell.
+_HIGH_CONTRAST, _NOT_LOW, _QUIET, _SOME, _FEWEST = 0.08, 0.05, 0.15, 0.1, 3
 # Share of micrographs that makes most of them.
 _USUAL = 0.5
 
@@ -471,9 +472,12 @@ def contrast_doubt(
     contrasts, is_relative = _contrasts(thumbnails)
     if len(contrasts) < _FEWEST or not is_relative:
         return ""
-    noise = 0.0 if noises is None else np.square(noises)
-    contrasts = np.sqrt(np.maximum(np.square(contrasts) - noise, 0))
-    high = contrasts[contrasts > _HIGH_CONTRAST]
+    noise = np.zeros(len(contrasts)) if noises is None else np.asarray(noises)
+    contrasts = np.sqrt(np.maximum(contrasts**2 - noise**2, 0))
+    # Where only some are of high contrast, the others tell what is usual.
+    usual = 2 * float(np.quantile(contrasts, _QUIET))
+    least = min(_HIGH_CONTRAST, max(_NOT_LOW, usual))
+    high = contrasts[contrasts > np.maximum(least, noise)]
     if not high.size or high.size < _SOME * contrasts.size:
         return ""
     return (
