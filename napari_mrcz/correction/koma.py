@@ -427,7 +427,7 @@ def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def contrast_scores(
     thumbnails: Sequence[npt.NDArray[Any]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Tell micrographs of high contrast, which must not enter an average, from the others.
+    """Score the contrast of micrographs: those of high contrast must not enter an average.
 
     Carbon film and crystalline ice are seen at low resolution: the contrast of a micrograph is
     the standard deviation of its thumbnail from the session's median one (which has the camera's

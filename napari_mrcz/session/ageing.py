@@ -28,7 +28,7 @@ Series = npt.NDArray[np.float64]
 
 
 def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Series:
-    """Give the electrons per pixel counted before each stack, (n_stacks,).
+    """Return the electrons per pixel counted before each stack, (n_stacks,).
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Serie
 def correlation_with(
     session: Session, index: int = 0, *, progress: Progress | None = None
 ) -> Series:
-    """Give Pearson's R between the sum of one stack and that of each, (n_stacks,) (fig. 11).
+    """Return Pearson's R between the sum of one stack and that of each, (n_stacks,) (fig. 11).
 
     It falls with the dose between them, as the camera's pixels change; what does not fall is the
     fixed pattern.
@@ -70,7 +70,7 @@ def correlation_with(
 
 
 def noise_within(session: Session, *, progress: Progress | None = None) -> Series:
-    """Give the correlated noise among the frames of each stack, (n_stacks,).
+    """Return the correlated noise among the frames of each stack, (n_stacks,).
 
     The mean covariance of two frames over their mean variance, from sums alone; equal to the mean
     Pearson R (eq. 7) where the frames of a stack vary alike. NaN for a stack of one frame.

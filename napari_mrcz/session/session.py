@@ -89,11 +89,11 @@ class Session:
         self._kept = _Kept()
 
     def __len__(self) -> int:
-        """Give the number of stacks."""
+        """Return the number of stacks."""
         return len(self._stacks)
 
     def name(self, index: int) -> str:
-        """Give a stack's file, or "stack <index>" where there is none."""
+        """Return a stack's file, or "stack <index>" where there is none."""
         item = self._stacks[index]
         if isinstance(item, Stack):
             return item.path or f"stack {index}"
@@ -118,7 +118,7 @@ class Session:
                     yield prepared
 
     def chosen(self, indices: Iterable[int]) -> Session:
-        """Give some of the stacks, in the order given, as a session of their own.
+        """Return some of the stacks, in the order given, as a session of their own.
 
         It shares what was read of them: nothing is read again.
         """
@@ -138,7 +138,7 @@ class Session:
         return session
 
     def summary(self, index: int, *, progress: Callable[[int, int], None] | None = None) -> Summary:
-        """Give a stack's sum and what goes with it; the stack is read if nothing is kept of it.
+        """Return a stack's sum and what goes with it; the stack is read if nothing is kept of it.
 
         Parameters
         ----------
@@ -179,7 +179,7 @@ class Session:
             self._summaries[index] = self._kept.save(None, found)
 
     def total(self, index: int) -> npt.NDArray[Any]:
-        """Give the sum of a stack's frames, (y, x), mapped from the cache."""
+        """Return the sum of a stack's frames, (y, x), mapped from the cache."""
         summary = self.summary(index)
         try:
             return summary.sum
@@ -189,7 +189,7 @@ class Session:
             return self.summary(index).sum
 
     def mean(self, index: int) -> npt.NDArray[np.float64]:
-        """Give the mean frame of a stack, (y, x)."""
+        """Return the mean frame of a stack, (y, x)."""
         n_frames = self.summary(index).n_frames
         mean: npt.NDArray[np.float64] = np.divide(self.total(index), n_frames, dtype=np.float64)
         return mean
@@ -197,7 +197,7 @@ class Session:
     def covariances(
         self, members: Iterable[int], *, progress: Callable[[int, int], None] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Give the covariances over the pixels between the sums of m stacks, (m, m).
+        """Return the covariances over the pixels between the sums of m stacks, (m, m).
 
         A few rows of all sums are in memory at a time.
 

@@ -96,7 +96,7 @@ class Summary:
 
 
 def sums_folder() -> Path:
-    """Give the folder where summaries are kept; it may be deleted at any time."""
+    """Return the folder where summaries are kept; it may be deleted at any time."""
     return cache_folder() / "sums"
 
 
@@ -115,7 +115,7 @@ class SummaryStore:
         self._folder = Path(folder)
 
     def load(self, key: str) -> Summary | None:
-        """Give a summary, if it is there and whole."""
+        """Return a summary, if it is there and whole."""
         image, numbers = self._paths(key)
         try:
             content = json.loads(numbers.read_bytes())
@@ -239,7 +239,7 @@ def summarise(stack: Stack, progress: Callable[[int, int], None] | None = None) 
 
 
 def _variance(frame: npt.NDArray[Any]) -> float:
-    """Give the variance over the pixels; strips stay in the processor's cache."""
+    """Return the variance over the pixels; strips stay in the processor's cache."""
     flat = frame.reshape(-1)
     shift = float(flat[0])
     first = second = 0.0
@@ -256,7 +256,7 @@ def _variance(frame: npt.NDArray[Any]) -> float:
 
 
 def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give a sum in the smallest integers that hold it, or in float32.
+    """Return a sum in the smallest integers that hold it, or in float32.
 
     Raises
     ------

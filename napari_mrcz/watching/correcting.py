@@ -51,7 +51,7 @@ __all__ = ["Corrections"]
 
 
 class Corrections:
-    """Gives what is to be done next, and does it.
+    """Finds what is to be done next, and does it.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ class Corrections:
         return [movie for movie in self._compressed() if movie.corrected != self._made_by]
 
     def leave_out(self, job: Job) -> None:
-        """Do without a movie, as it failed."""
+        """Leave out a movie, as it failed."""
         self._left_out[job.movie] = job.version
 
     def next(self, *, ending: bool) -> Job | None:
-        """Give what can be done now.
+        """Return what can be done now.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class Corrections:
         return self._complete(usable, koma.radius, koma.limit, ending=ending)
 
     def patience(self) -> float | None:
-        """Give the seconds until a stack will have waited long enough; None if none will."""
+        """Return the seconds until a stack will have waited long enough; None if none will."""
         if self._timeout is None:
             return None
         now = time.time() - self._timeout
@@ -255,7 +255,7 @@ class Corrections:
         return oriented
 
     def _rolling_over(self, usable: list[Movie], members: list[int], radius: int) -> RollingAverage:
-        """Give the average that was used before, if it is of the same stacks."""
+        """Return the average that was used before, if it is of the same stacks."""
         key = [(movie.source, movie.version) for movie in usable], members
         if self._rolling is None or self._rolling[0] != key:
             rolling = RollingAverage(lambda i: self._sum_of(usable[i]), members, radius)

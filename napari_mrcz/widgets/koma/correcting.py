@@ -94,7 +94,7 @@ class Targets:
         return tuple(path for path in self.paths if path.exists())
 
     def problem(self, entries: Sequence[Entry]) -> str:
-        """Say why nothing can be written there, or nothing."""
+        """Return why nothing can be written there; empty if it can."""
         if not self.folder.is_dir():
             return f"There is no folder {self.folder}."
         sources = [entry.path for entry in entries if entry.path and os.path.exists(entry.path)]
@@ -146,7 +146,7 @@ class Corrected:
         return not self.failures
 
     def __str__(self) -> str:
-        """Say it in a few lines."""
+        """Return it in a few lines."""
         n = len(self.written)
         count = f"{n} stack{'s' * (n != 1)}"
         where = f"to {self.folder.name or self.folder}"
@@ -250,7 +250,7 @@ def _tell(
 
 
 def _stem(name: str) -> str:
-    """Give a name without the suffixes of movies, and without what file systems refuse."""
+    """Return a name without the suffixes of movies, and without what file systems refuse."""
     stem = name
     for suffix in (*PACKED_SUFFIXES, *SUFFIXES):
         if stem.lower().endswith(suffix):

@@ -93,7 +93,7 @@ class Export(QWidget):
             self.correct_into(folder)
 
     def _may_replace(self, targets: Targets) -> tuple[Path, ...] | None:
-        """Give the files that may be replaced, None if nothing is to be done at all."""
+        """Return the files that may be replaced, None if nothing is to be done at all."""
         existing = targets.existing
         if not existing:
             return ()
@@ -123,7 +123,7 @@ class Export(QWidget):
 
 
 def _announce(export: weakref.ref[Export], corrected: Any) -> None:
-    """Tell by a notification where the widget that would tell is closed or hidden."""
+    """Notify where the widget that would tell is closed or hidden."""
     try:
         widget = export()
         if widget is not None and widget.isVisible():

@@ -58,7 +58,7 @@ class LayerEntries(QObject):
         parent.destroyed.connect(lambda: self._let_go())
 
     def open_movies(self) -> list[Entry]:
-        """Give the movies open now that are no entries yet, first opened first."""
+        """Return the movies open now that are no entries yet, first opened first."""
         known = set(map(id, self._layers.values()))
         entries = []
         for layer in self._viewer.layers:
@@ -73,7 +73,7 @@ class LayerEntries(QObject):
         return entries
 
     def layer_of(self, entry: Entry) -> Image | None:
-        """Give the layer that an entry stands for, if it does."""
+        """Return the layer that an entry stands for, if it does."""
         return self._layers.get(entry)
 
     def forget(self, entry: Entry) -> None:
@@ -128,7 +128,7 @@ class LayerEntries(QObject):
 
 
 def _entry_of(layer: Image) -> Entry | None:
-    """Give the entry of a layer that is a movie, and was not corrected by KOMA before."""
+    """Return the entry of a layer that is a movie, and was not corrected by KOMA before."""
     if layer.ndim != 3:
         return None
     try:

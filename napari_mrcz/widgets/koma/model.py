@@ -127,7 +127,7 @@ class KomaModel:
         return self._reading
 
     def read(self) -> Callable[[Report], Reading]:
-        """Give what reads the session; its result goes to `take`."""
+        """Return the function that reads the session; its result goes to `take`."""
         fits = self._fits if self._filter_outliers else None
         entries = self.entries
         return lambda report: read_session(entries, fits, report)
@@ -138,18 +138,18 @@ class KomaModel:
         self._follow_list()
 
     def why_not(self, entry: Entry) -> str:
-        """Say why a stack cannot be used at all, or nothing."""
+        """Return why a stack cannot be used at all; empty if it can."""
         return "" if self._reading is None else self._reading.unusable.get(entry, "")
 
     def why_left_out(self, entry: Entry) -> str:
-        """Say why a stack enters no average, or nothing."""
+        """Return why a stack enters no average; empty if it does."""
         if self.enters(entry):
             return ""
         found = {} if self._reading is None else self._reading.kept_out
         return found.get(entry) or self.why_not(entry) or "left out by choice"
 
     def enters(self, entry: Entry) -> bool:
-        """Tell whether a stack enters the averages of others."""
+        """Return whether a stack enters the averages of others."""
         if self.why_not(entry):
             return False
         kept_out = self._reading is not None and entry in self._reading.kept_out
@@ -182,7 +182,7 @@ class KomaModel:
         self._wanted_radius = radius
 
     def problem(self) -> str:
-        """Say why nothing can be corrected yet, or nothing."""
+        """Return why nothing can be corrected yet; empty if it can."""
         if not self._entries:
             return "Add a folder of movies, or take the open layers."
         if self.reading is None:
@@ -195,7 +195,7 @@ class KomaModel:
         return ""
 
     def choice(self) -> KomaChoice:
-        """Give all that decides what becomes of the frames, as it is now."""
+        """Return all that decides what becomes of the frames, as it is now."""
         reading = self.reading
         if reading is None or self.problem():
             raise ValueError(self.problem())
@@ -221,12 +221,12 @@ class KomaModel:
         return tuple(said for said in (doubt, step) if said)
 
     def curve(self) -> Callable[[Report], NoiseCurve]:
-        """Give what computes the noise for all radii that there can be."""
+        """Return the function that computes the noise for all radii that there can be."""
         reading, members = self.choice().reading, self.members
         return lambda report: noise_curve(reading, members, _radii((len(members) - 1) // 2))
 
     def preview(self, entry: Entry, frame: int = 0) -> Callable[[Report], LayerData]:
-        """Give what makes the layer of a corrected stack.
+        """Return the function that makes the layer of a corrected stack.
 
         Parameters
         ----------
@@ -238,7 +238,7 @@ class KomaModel:
         return partial(_preview, self.choice(), entry, frame)
 
     def correct(self, targets: Targets, replaced: Iterable[Path]) -> Callable[[Report], Corrected]:
-        """Give what corrects all stacks into a folder; see `correct_all`."""
+        """Return the function that corrects all stacks into a folder; see `correct_all`."""
         return partial(correct_all, self.choice(), targets, frozenset(replaced))
 
     def targets(self, folder: str) -> Targets:
@@ -246,7 +246,7 @@ class KomaModel:
         return Targets.of(self.choice().reading.entries, folder)
 
     def ageing(self) -> Callable[[Report], Ageing]:
-        """Give what measures how the camera aged."""
+        """Return the function that measures how the camera aged."""
         reading = self.reading
         if reading is None:
             raise ValueError(self.problem())
@@ -303,7 +303,7 @@ def _is_movie(path: Path) -> bool:
 
 
 def _radii(largest: int) -> list[int]:
-    """Give all radii, or so many that a curve through them looks the same."""
+    """Return all radii, or so many that a curve through them looks the same."""
     if largest <= _ALL_UP_TO:
         return list(range(1, largest + 1))
     return sorted({round(r) for r in np.geomspace(1, largest, _MOST_RADII)})

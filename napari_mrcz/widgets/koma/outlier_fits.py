@@ -30,7 +30,7 @@ class OutlierFits:
 
     @contextmanager
     def followed(self, progress: Callable[[int, int], None]) -> Iterator[None]:
-        """Have `progress` called with (frames done, frames) by all fits in this thread.
+        """Report all fits in this thread by `progress`, called with (frames done, frames).
 
         What it raises ends the fit.
         """
@@ -41,7 +41,7 @@ class OutlierFits:
             self._thread.progress = None
 
     def of(self, stack: Stack) -> OutlierFilter:
-        """Give the filter of a stack."""
+        """Return the filter of a stack."""
         key = key_of(stack)
         found = self._kept.get(key) if key is not None else None
         if found is None:
@@ -55,5 +55,5 @@ class OutlierFits:
         return found
 
     def filtered(self, stack: Stack) -> Stack:
-        """Give the lazy stack without its outliers."""
+        """Return the lazy stack without its outliers."""
         return stack.apply(self.of(stack))

@@ -43,7 +43,7 @@ class Pace:
         self._start = clock()
 
     def text(self, stage: str, done: int, total: int) -> str:
-        """Say it; what has another total, or begins again, is timed anew."""
+        """Return it as text; what has another total, or begins again, is timed anew."""
         now = self._clock()
         if total != self._total or done < self._done:
             self._total, self._start, self._first = total, now, done

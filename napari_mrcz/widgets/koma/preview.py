@@ -68,7 +68,7 @@ class Preview(QObject):
         source: Image | None,
         look: Hashable,
     ) -> None:
-        """Have a stack shown soon; of what is asked for in quick succession only the last.
+        """Show a stack soon; of what is asked for in quick succession only the last.
 
         Parameters
         ----------

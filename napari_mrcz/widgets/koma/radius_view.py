@@ -124,7 +124,7 @@ class RadiusView(QWidget):
         self.key.apply_palette(colours)
 
     def _fit(self, last: int, low: float, high: float, ticks: list[tuple[float, str]]) -> None:
-        """Let the axes reach to a radius, and from one power of ten to another."""
+        """Make the axes reach to a radius, and from one power of ten to another."""
         item = self.plot.getPlotItem()
         item.getAxis("left").setTicks([ticks])
         item.getAxis("bottom").setTickSpacing(levels=[(_step(last + 1), 0)])
@@ -151,12 +151,12 @@ class RadiusView(QWidget):
             self.radius_changed.emit(radius)
 
     def _on_dropped(self) -> None:
-        """Let the line stand at a whole number."""
+        """Move the line to a whole number."""
         self._mark(self.radius)
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Give the ticks of a logarithmic axis at round numbers, few enough to be read."""
+    """Return the ticks of a logarithmic axis at round numbers, few enough to be read."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     steps = next(steps for decades, steps in _STEPS if high - low < decades)
     values = (step * 10.0**power for power in powers for step in steps)
@@ -164,12 +164,12 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def _positive(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Give NaN for what a logarithmic axis cannot show."""
+    """Return NaN for what a logarithmic axis cannot show."""
     return np.where(values > 0, values, np.nan)
 
 
 def _step(reach: int) -> int:
-    """Give the distance of ticks at whole numbers, ten at most up to there."""
+    """Return the distance of ticks at whole numbers, ten at most up to there."""
     return next(
         step * 10**e for e in range(9) for step in (1, 2, 5) if reach <= step * 10 ** (e + 1)
     )

@@ -83,11 +83,11 @@ class Reading:
         return {**self.cut_short, **self.high_contrast, **self.without_numbers}
 
     def covers(self, entries: Iterable[Entry]) -> bool:
-        """Tell whether all of them have been read."""
+        """Return whether all of them have been read."""
         return {*self.entries, *self.unusable}.issuperset(entries)
 
     def of(self, entries: Sequence[Entry]) -> Reading:
-        """Give the same for some of the entries, one usable at least, in their order."""
+        """Return the same for some of the entries, one usable at least, in their order."""
         usable = [entry for entry in entries if entry not in self.unusable]
         at = {entry: index for index, entry in enumerate(self.entries)}
         indices = [at[entry] for entry in usable]
@@ -125,7 +125,7 @@ class NoiseCurve:
     before: float
 
     def at(self, radius: int) -> tuple[float, float]:
-        """Give noise and limit at a radius, between those computed on a straight line."""
+        """Return noise and limit at a radius, between those computed on a straight line."""
         return tuple(  # type: ignore[return-value]
             float(np.interp(radius, self.radii, values)) for values in (self.noise, self.limit)
         )
@@ -228,7 +228,7 @@ def _step(session: Session, members: Sequence[int]) -> float:
 def _lengths(
     entries: Sequence[Entry], session: Session, report: Report
 ) -> tuple[dict[int, int], dict[Entry, str]]:
-    """Give the frames of each stack that is like most, and why others are no use."""
+    """Return the frames of each stack that is like most, and why others are no use."""
     shapes: dict[int, tuple[int, int, int]] = {}
     unusable: dict[Entry, str] = {}
     for index, entry in enumerate(entries):
@@ -260,5 +260,5 @@ def _teller(
 
 
 def _why(entry: Entry, error: Exception) -> str:
-    """Say why a stack cannot be read; its name stands beside it already."""
+    """Return why a stack cannot be read; its name stands beside it already."""
     return f"cannot be read: {error_text(error).removeprefix(f'{entry.name}: ')}"

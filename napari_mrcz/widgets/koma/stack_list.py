@@ -142,7 +142,7 @@ class StackList(QListView):
         viewport.update()
 
     def sizeHint(self) -> QSize:
-        """Give room for some stacks; the rest is scrolled to."""
+        """Return a size with room for some stacks; the rest is scrolled to."""
         return QSize(200, _HEIGHT_PX)
 
     def keyPressEvent(self, event: Any) -> None:
@@ -153,7 +153,7 @@ class StackList(QListView):
         super().keyPressEvent(event)
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
-        """Say what to do with an empty list."""
+        """Paint what to do with an empty list."""
         super().paintEvent(event)
         if not self._koma.entries:
             viewport: Any = self.viewport()
@@ -277,7 +277,7 @@ class _Rows(QAbstractListModel):
 
 
 def _what_is_odd(entry: Entry, reading: Reading | None) -> str:
-    """Give in a word why averages are better off without a stack; nothing if it was only chosen."""
+    """Return in a word why averages are better off without a stack; empty if it was chosen."""
     if reading is None or entry not in reading.kept_out:
         return ""
     if entry in reading.without_numbers:
