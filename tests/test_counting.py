@@ -497,3 +497,17 @@ def test_what_the_first_version_counted_is_counted_again(spread, numbers, digest
     counts = nm.replay([step], movie.frames)
     assert counts.sum(axis=(1, 2)).tolist() == numbers
     assert xxhash.xxh3_64(counts.tobytes()).hexdigest() == digest
+
+
+def test_blank_and_saturated_frames_harm_no_others():
+    movie = simulate_raw(10, (96, 104), seed=14)
+    frames = movie.frames.copy()
+    frames[2], frames[5], frames[7] = 0, 0, 65535
+    counting = ElectronCounting.fit(frames)
+    assert counting.warnings == ()
+    for index, where in enumerate(movie.positions):
+        n_found = len(counting.events(frames[index]))
+        if index in (2, 5, 7):
+            assert n_found <= 2
+        else:
+            assert n_found == pytest.approx(len(where), rel=0.1)

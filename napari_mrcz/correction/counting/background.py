@@ -35,6 +35,8 @@ _OF_MEDIAN = np.pi / 2
 # Common mode is removed where it is above this, in read noises, and where that removes more noise
 # than it adds: medians of short rows have errors, and electrons move them, too (by half as much).
 _LEAST_WANDER, _AND_ELECTRONS = 0.15, 1.5
+# Standard deviation of a normal distribution, in its median absolute deviations.
+_OF_DEVIATIONS = 1.4826
 # Times that offsets and common mode are measured in turn.
 _ROUNDS = 3
 # Pixels with more than this times the variance of the others have noise of their own, if that is
@@ -70,9 +72,10 @@ class Background:
     levels : tuple of ndarray of float32
         What is removed from each frame: one array per common mode, of the shape (1, 1) where it is
         that of whole frames, (y, 1) of rows and (1, x) of columns. Each holds the typical median
-        above the offset; a frame's own less this is its wander. Empty where there is none.
+        above the offset; a frame's own less this is its wander.
     wander : float
-        Standard deviation of the common mode from frame to frame, in grey values.
+        Standard deviation of the common mode from frame to frame, in grey values; 0 where it is too
+        small to be told.
     """
 
     offset: npt.NDArray[np.float32]
@@ -150,6 +153,8 @@ class Background:
     @property
     def common_mode(self) -> str:
         """What wanders: "frames", "rows", "columns", "rows and columns", or "" for nothing."""
+        if not self.wander:
+            return ""
         names = [
             "frames" if level.size == 1 else "rows" if level.shape[1] == 1 else "columns"
             for level in self.levels
@@ -195,12 +200,16 @@ def _of_few(frames: list[npt.NDArray[Any]]) -> Background:
         error = _AND_ELECTRONS * _OF_MEDIAN * noise**2 * total[0].size / steady[0].size
         variance = float(np.square(total).sum()) / (n - 1) / total[0].size - error
         variances.append(variance if variance > max(error, (_LEAST_WANDER * noise) ** 2) else 0.0)
-    # Medians of rows or columns have those of whole frames in them.
+    if variances[0] > 0:
+        # A few frames that are blank or saturated are no wander.
+        size = _OF_DEVIATIONS * float(np.median(np.abs(wanders[0] - np.median(wanders[0]))))
+        variances[0] = min(variances[0], size**2) if size > _LEAST_WANDER * noise else 0.0
     kept = [kind for kind, size in zip(kinds[1:], variances[1:], strict=True) if size > 0]
-    if not kept and variances[0] > 0:
-        kept = [kinds[0]]
     if not kept:
-        for total in wanders:
+        # Whole frames are levelled always: one may jump that was not looked at. Medians of rows or
+        # columns have those of whole frames in them.
+        kept = [kinds[0]]
+        for total in wanders[1:]:
             steady += total
     offset = _middle(steady)
     levels = []
