@@ -103,6 +103,17 @@ def clusters(rng: np.random.Generator, n: int = 40, dose: float = 1.0) -> Scene:
     return Scene(draw(rng, dose * (rate + excess * ~bad), n), bad | (excess > 0))
 
 
+def weak_lines(rng: np.random.Generator, excess: float, n: int = 40, dose: float = 1.0) -> Scene:
+    """Return rows and columns that count a little more, or less, than those beside them."""
+    lines = np.zeros(SHAPE, bool)
+    for width, at in zip((1, 2, 3), rng.choice(np.arange(5, 300, 12), 3, False), strict=True):
+        lines[:, at : at + width] = True
+    lines[rng.integers(5, 370)] = True
+    pixels = hot_pixels(rng) * ~lines
+    rate = dose * (ice(rng) * (1 + excess * lines) + pixels)
+    return Scene(draw(rng, rate, n), lines | (pixels > 0))
+
+
 def beads(rng: np.random.Generator, side: int, n: int = 30, dose: float = 4.0) -> Scene:
     """Return round dark beads of a width in pixels."""
     rate, excess = ice(rng), hot_pixels(rng)
@@ -195,6 +206,8 @@ SCENES: dict[str, Callable[[np.random.Generator], Scene]] = {
     "clusters and lines, 40 × 0.25 e⁻": lambda rng: clusters(rng, 40, 0.25),
     "clusters and lines, 40 × 1 e⁻": clusters,
     "clusters and lines, 40 × 4 e⁻": lambda rng: clusters(rng, 40, 4.0),
+    "lines of 1.3 times the rate, 40 × 1 e⁻": lambda rng: weak_lines(rng, 0.3),
+    "lines of 0.8 times the rate, 40 × 4 e⁻": lambda rng: weak_lines(rng, -0.2, dose=4.0),
     "beads of 10 pixels": lambda rng: beads(rng, 10),
     "beads of 5 pixels": lambda rng: beads(rng, 5),
     "beads of 3 pixels": lambda rng: beads(rng, 3),

@@ -56,6 +56,24 @@ def test_clusters_and_lines_are_found(seed, dose):
     assert expected_as_found(fitted, truth)
 
 
+@pytest.mark.parametrize(
+    ("n_frames", "dose", "excess"),
+    [(40, 1.0, 0.3), (40, 0.25, 0.5), (30, 4.0, -0.2), pytest.param(30, 4.0, 0.2, marks=slow)],
+)
+def test_weak_lines_are_found_as_a_whole(n_frames, dose, excess):
+    """No pixel of them is an outlier on its own."""
+    rng = np.random.default_rng(3)
+    lines = np.zeros((200, 260), np.bool_)
+    lines[:, 50] = lines[:, 120:122] = lines[150, :] = True
+    rate = dose * np.where(lines, 1 + excess, 1.0)
+    frames = rng.poisson(rate, (n_frames, *rate.shape)).astype(np.uint8)
+    fitted = OutlierFilter.fit(frames)
+    assert f1(fitted.mask != 0, lines) > 0.95
+    assert np.all(fitted.mask[lines & (fitted.mask != 0)] == np.sign(excess))
+    plain = OutlierFilter.fit(rng.poisson(np.full_like(rate, dose), frames.shape).astype(np.uint8))
+    assert plain.n_hot + plain.n_dark <= 8
+
+
 @pytest.mark.parametrize("side", [3, 5, 10])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_beads_are_left_alone(seed, side):

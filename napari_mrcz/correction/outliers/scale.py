@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.neighbours import NEIGHBOURS, over_neighbours
 from napari_mrcz.correction.outliers.background import LEAST, Background
+from napari_mrcz.correction.outliers.lines import weak_lines
 from napari_mrcz.correction.outliers.structure import BLOCK, Structure, block_widths
 from napari_mrcz.correction.outliers.suspects import Suspects
 from napari_mrcz.threads import in_order, processors
@@ -60,6 +61,8 @@ _TOUCHING, _SOFT = np.flatnonzero(np.abs(NEIGHBOURS).max(axis=1) == 1), 0.35
 # Neighbours whose variance is so many times what counts have lie on both sides of an edge. The mean
 # of the larger half of normal deviates.
 _UNEVEN, _HALF_NORMAL = 2.0, 0.8
+# A pixel that is so far on the other side does not belong to the line that it is in.
+_OWN = 4.0
 # Beside so many bright suspects a pixel looks dark.
 _BRIGHT_BESIDE = 3
 
@@ -217,7 +220,10 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     n_pixels = _numbers(codes)
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
     n_empty = min(n_empty, int(n_pixels[_ZERO]))
+    lines, of_line = weak_lines(codes, _ZERO, _STEPS, counts)
     n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, n_empty, course)
+    usable = np.isin(lines, counts.defects, invert=True)
+    _put_lines(codes, n_pixels, lines[usable], of_line[usable])
     places = (np.arange(_CODES) - float(_ZERO)) / _STEPS
     edges, dose = _whole_electrons(max(background.typical, 1e-3))
     counted, start = slice(0, _CODES), (0.0, 1.0)
@@ -348,6 +354,25 @@ def _judge_suspects(
             put(beside, anew)
     put(pixels[verdict.left_alone], np.full(verdict.left_alone.sum(), middle, np.uint16))
     return verdict.n_spots
+
+
+def _put_lines(
+    codes: Codes,
+    n_pixels: npt.NDArray[np.int64],
+    lines: npt.NDArray[np.intp],
+    deviate: Values,
+) -> None:
+    """Renew, in place, the codes of pixels in weak lines; those are all as far as their line."""
+    flat = codes.reshape(-1)
+    anew = _codes(np.clip(deviate, -_FARTHEST, _FARTHEST))
+    before = flat[lines]
+    own, of_line = (before - float(_ZERO)) / _STEPS, (anew - float(_ZERO)) / _STEPS
+    # Where two lines cross, or a hot pixel is in a dark line, what it is itself counts.
+    kept = (np.abs(own) >= np.abs(of_line)) | (own * np.sign(of_line) < -_OWN)
+    anew = np.where(kept, before, anew)
+    n_pixels -= np.bincount(before, minlength=_CODES)
+    n_pixels += np.bincount(anew, minlength=_CODES)
+    flat[lines] = anew
 
 
 def _around(pixels: npt.NDArray[np.intp], shape: tuple[int, int]) -> npt.NDArray[np.intp]:
