@@ -392,5 +392,5 @@ def test_what_cannot_be_done_again_is_told(path):
     with nm.open(path) as movie:
         subject = subject_of(layer_of(*layer_data(movie.apply(Own()), "own")[0]))
         mended = mend_file(str(path), diagnose(path), None, [subject], silent)
-    assert "no correction is called 'Own'" in str(mended.layers[0])
+    assert "no correction 'Own'" in str(mended.layers[0])
     assert diagnose(path) == ()
