@@ -28,11 +28,11 @@ Image = npt.NDArray[Any]
 
 # Sides of squares, in pixels, over which what is not pattern is averaged: specimen and illumination
 # vary slowly, but some patterns do too. None is the mean of the whole image.
-SCALES = (32, 128, None)
+SCALES = (32, 80, None)
 # The pattern is there if chance makes as much of it in no way of sixteen ...
 _THERE = 4.0
 # ... and lowers R if the share is above 1/2 by so many standard errors.
-_HELPS = 2.0
+_HELPS = 1.5
 # In robust standard deviations: what lies further off is no pattern, but defects.
 _WILD = 6.0
 
@@ -142,15 +142,18 @@ class Detail:
         if not power > 0 or not mean > 0:
             return Share(0.0, np.inf, np.inf, 0.0)
         value = -product / power
-        deviation = (power / (np.count_nonzero(self.usable) * mean)) ** 0.5
+        deviation = float(power / (np.count_nonzero(self.usable) * mean)) ** 0.5
         chance = self._spread(self._excess, pattern) / power
         left = self._excess + value * self.level * pattern
         return Share(value, chance, self._spread(left, pattern) / power, deviation)
 
     def moments(self, pattern: Image) -> tuple[float, float]:
         """Return Σ excess × pattern and Σ level × pattern²: minus their ratio is the share."""
-        product = float(np.vdot(self._excess, pattern))
-        return product, float(np.einsum("ij,ij,ij", self.level, pattern, pattern))
+        values = pattern.astype(np.float64)
+        product = float((self._excess * values).sum())
+        values *= values
+        values *= self.level
+        return product, float(values.sum())
 
     def lead(self, first: Image, second: Image) -> float:
         """Return by how many standard errors the first of two patterns explains more."""
@@ -158,7 +161,7 @@ class Detail:
         difference = second - first
         left = self._excess - product / power * self.level * first if power > 0 else self._excess
         error = self._spread(left, difference)
-        return float(np.vdot(self._excess, difference)) / error if error > 0 else 0.0
+        return float((self._excess * difference).sum()) / error if error > 0 else 0.0
 
     @staticmethod
     def _spread(one: Image, other: Image) -> float:

@@ -17,7 +17,7 @@ from napari_mrcz.correction.fixed_pattern import SCALES, Detail, Share
 from napari_mrcz.correction.sums import ordinary_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["ORIENTATIONS", "Candidate", "OrientationSearch", "find_orientation", "middle", "orient"]
 
@@ -214,7 +214,8 @@ def find_orientation(
             f"a reference of {reference.shape} fits frames of {shape} in no orientation, "
             "neither as it is nor with twice or half as many pixels"
         )
-    detail = _clearest(total, usable, *_turned(reference, fitting[0], shape))
+    ways = (_turned(reference, way, shape) for way in fitting)
+    detail = Detail(total, usable, _clearest(total, usable, ways))
     before, spread = _noise(moments, detail)
     patterns: dict[str, Image] = {}
     candidates = []
@@ -252,16 +253,24 @@ def find_orientation(
     )
 
 
-def _clearest(total: Image, usable: Image, response: Image, good: Image) -> Detail:
-    """Return the detail at the scale at which the pattern, were it there, would be clearest."""
-    details = [Detail(total, usable, scale) for scale in SCALES]
-    return min(details, key=lambda detail: detail.share(detail.pattern(response, good)).chance)
+def _clearest(total: Image, usable: Image, turned: Iterable[tuple[Image, Image]]) -> int | None:
+    """Return the scale at which the pattern, were it there, would be clearest whichever way.
+
+    The middle tells: how a specimen and a pattern vary is alike everywhere.
+    """
+    window = middle(total.shape, _ENOUGH // 2)
+    details = {scale: Detail(total[window], usable[window], scale) for scale in SCALES}
+    chances = dict.fromkeys(SCALES, 0.0)
+    for response, good in turned:
+        for scale, detail in details.items():
+            share = detail.share(detail.pattern(response[window], good[window]))
+            chances[scale] = max(chances[scale], share.chance)
+    return min(SCALES, key=chances.__getitem__)
 
 
 def _are_alike(one: Image, other: Image) -> bool:
     """Return whether two patterns do the same to frames, as mirrored columns do."""
-    apart = float(np.vdot(one - other, one - other))
-    return apart <= _ALIKE * float(np.vdot(one, one))
+    return float(((one - other) ** 2).sum()) <= _ALIKE * float((one**2).sum())
 
 
 def _doubts(
@@ -279,8 +288,13 @@ def _doubts(
     if not share.helps:
         found = (
             f"{100 * share.value:.0f} ± {100 * share.error:.0f} % of its fixed pattern ({size}) is "
-            "in the movie. Below 50 % it adds more correlated noise than it removes."
+            "in the movie; below 50 % it adds more correlated noise than it removes."
         )
+        if not share.hurts:
+            return (
+                f"It is uncertain whether the reference helps: {found} Use a movie of more "
+                "electrons, without a specimen.",
+            )
         if share.is_there:
             return (
                 f"The reference does not help, though it lies {_called(best)}: {found} The frames "
