@@ -40,6 +40,8 @@ _BRIGHT_SIGMAS = 6.0
 _MOST_SPOTS = 4000
 # Fewer of them may be noise, or pixels that are always bright.
 _FEWEST_SPOTS = 10
+# Brighter ones, in median charges, may be X-rays, whose spots are others.
+_BRIGHTEST = 3.0
 # They are alone where no other peak, of so many standard deviations, is within so many pixels.
 _PEAK_SIGMAS = 4.0
 _LONELY = 4
@@ -349,7 +351,8 @@ class _Spots:
         """Keep the pixels about events that are alone, and brighter than most."""
         some = _apart_from(events, events)
         if some.any():
-            some &= events.charge > np.median(events.charge)
+            median = np.median(events.charge)
+            some &= (events.charge > median) & (events.charge < _BRIGHTEST * median)
         at = np.rint(np.stack([events.y[some], events.x[some]], axis=1)).astype(np.intp) + REACH
         padded = np.pad(frame, REACH).astype(np.float64)
         self._patches.append(patches_at(padded, at[:, 0] * padded.shape[1] + at[:, 1])[0])
@@ -407,7 +410,10 @@ def _measure_spread(above: list[npt.NDArray[np.float32]], noise: float) -> float
             break
     if number < _FEWEST_SPOTS:
         raise ValueError("nothing in these frames looks like a single electron")
-    return fit_spread(np.concatenate(found))
+    patches = np.concatenate(found)
+    charges = patches.sum(axis=(1, 2))
+    ordinary = patches[charges < _BRIGHTEST * np.median(charges)]
+    return fit_spread(ordinary if len(ordinary) >= _FEWEST_SPOTS else patches)
 
 
 def _without_neighbours(
