@@ -36,7 +36,7 @@ def rows() -> Iterator[Row]:
 
 
 def poisson(mean: float, frames: int, distinct: int = 6, seed: int = 0) -> Frame:
-    """Give `frames` counted frames of a K2, `distinct` of them different."""
+    """Return `frames` counted frames of a K2, `distinct` of them different."""
     rng = np.random.default_rng(seed)
     few = rng.poisson(mean, (min(distinct, frames), *K2)).astype(np.int8)
     return few[np.arange(frames) % len(few)]
@@ -59,11 +59,8 @@ def opening(folder: Path) -> Iterator[Row]:
     yield Row("open, first frame of 60", "`mrcz.readMRC`", slow / quick, "× faster", least=25)
     of_60, of_600 = in_turns(lambda: first_frame(ours), lambda: first_frame(long), rounds=21)
     yield Row("open, first frame of 600", "the same of 60", of_600 / of_60, "× the time", most=1.2)
-    for path, whose, least in ((peers, "a peer's file", 1.3), (ours, "our file", None)):
-        whole, theirs = in_turns(
-            lambda path=path: nm.read(path), lambda path=path: mrcz.readMRC(str(path)), rounds=15
-        )
-        yield Row(f"read {whose}", "`mrcz.readMRC`", theirs / whole, "× faster", least=least)
+    whole, theirs = in_turns(lambda: nm.read(peers), lambda: mrcz.readMRC(str(peers)), rounds=9)
+    yield Row("read a peer's file", "`mrcz.readMRC`", theirs / whole, "× faster", least=1.3)
 
 
 def browsing(folder: Path) -> Iterator[Row]:
@@ -110,12 +107,12 @@ def waiting(stack: nm.Stack) -> float:
 
 
 def writing(folder: Path) -> Iterator[Row]:
-    """Write as fast as `mrcz` does, and smaller; how near to Shannon's bound."""
+    """Write as fast as `mrcz` does, and smaller; how near to Shannon's bound; read it again."""
     ours, theirs = folder / "ours.mrcz", folder / "theirs.mrcz"
     budgets = {0.1: 1.12, 0.25: 1.11, 0.5: 1.05, 1.0: 1.08, 2.0: 1.025, 4.0: 1.02, 10.0: 1.01}
     faster: list[float] = []
     for mean, to_bound in budgets.items():
-        movie = poisson(mean, 40)
+        movie = poisson(mean, 60)
 
         def write(movie: Frame = movie) -> None:
             nm.write(ours, movie, overwrite=True)
@@ -127,10 +124,13 @@ def writing(folder: Path) -> Iterator[Row]:
             os.fsync(descriptor)
             os.close(descriptor)
 
-        quick, slow = in_turns(write, write_theirs, rounds=9)
+        quick, slow = in_turns(write, write_theirs, rounds=7)
         faster.append(slow / quick)
         label = f"{mean:g} e⁻/pix/frame"
         yield Row(f"write, {label}", "`mrcz.writeMRC`, on disk", faster[-1], "× faster", least=1)
+        whole, slow = in_turns(lambda: nm.read(ours), lambda: mrcz.readMRC(str(theirs)), rounds=5)
+        what = "`mrcz.readMRC` of its own"
+        yield Row(f"read, {label}", what, slow / whole, "× faster", least=1.8)
         size, peer_size = ours.stat().st_size, theirs.stat().st_size
         bound = entropy(movie[:6]) * movie.nbytes
         yield Row(f"file, {label}", "`mrcz`'s", size / peer_size, "× the size", most=1)
@@ -143,7 +143,7 @@ def writing(folder: Path) -> Iterator[Row]:
 
 
 def entropy(frames: Frame) -> float:
-    """Give the bytes of information a byte of these counts holds."""
+    """Return the bytes of information a byte of these counts holds."""
     p = np.bincount(frames.ravel()) / frames.size
     return float(-(p[p > 0] * np.log2(p[p > 0])).sum() / 8)
 

@@ -1,5 +1,6 @@
 """Chunks of our own encoder: every blosc reads them, and they come near to Shannon's bound."""
 
+import itertools
 import subprocess
 import sys
 
@@ -166,3 +167,20 @@ def test_damaged_chunks_crash_no_reader(count: int) -> None:
     command = [sys.executable, "-X", "faulthandler", "-c", DAMAGES, str(count), "7"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
+
+
+@pytest.mark.parametrize("noise", [6, pytest.param(60, marks=pytest.mark.slow)])
+def test_files_of_higher_levels_are_not_larger(noise: int) -> None:
+    """Of an integrating camera, whose frames blosc's codecs make larger at some higher levels."""
+    rng = np.random.default_rng(5)
+    charge = 32 * rng.poisson(0.5, (256, 256)) + rng.normal(200, noise, (256, 256))
+    frame = np.rint(charge).astype(np.uint16)
+    sizes = [len(choose_encoding(Encoding(level=n), [frame]).compress(frame)) for n in range(1, 8)]
+    assert all(b <= 1.001 * a for a, b in itertools.pairwise(sizes))
+
+
+def test_the_first_frame_may_be_empty() -> None:
+    """What is chosen suits the others."""
+    empty, full = np.zeros((600, 600), np.uint8), np.random.default_rng(2).poisson(4, (600, 600))
+    frames = [empty, full.astype(np.uint8), full.astype(np.uint8)]
+    assert choose_encoding(Encoding(), frames).filter == "none"

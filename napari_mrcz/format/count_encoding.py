@@ -128,8 +128,17 @@ def compress_counts(frame: npt.NDArray[Any], level: int, filter_: str, block_nby
 def _streams(pixels: npt.NDArray[Any], level: int, filter_: str) -> Iterator[bytes]:
     """Yield the zstd frames of one block."""
     if filter_ == "bitshuffle" and pixels.size % 8 == 0:
+        zeros = 0  # planes of nothing else are one frame as long as they follow one another
         for plane in _planes(pixels):
-            yield _zeros(pixels.size // 8) if plane is None else _smallest(plane, level)
+            if plane is None:
+                zeros += pixels.size // 8
+                continue
+            if zeros:
+                yield _zeros(zeros)
+                zeros = 0
+            yield _smallest(plane, level)
+        if zeros:
+            yield _zeros(zeros)
     elif filter_ == "shuffle":
         for column in _columns(pixels):
             yield _zeros(pixels.size) if column is None else _coded(column, _LITERALS_ONLY)

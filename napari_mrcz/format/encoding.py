@@ -53,10 +53,9 @@ _EXCERPT_NBYTES = 2**21
 _FLAG_OF_FILTER = {"shuffle": 0x01, "bitshuffle": 0x04}
 # Encodings are tried on a small part of each sample first; those that leave it larger than the best
 # by such a factor no further. A small block of counts differs by some per cent from a large one.
-_FIRST_NBYTES, _HOPELESS = 2**16, 1.08
-_TRIAL_NBYTES = 3 * 2**19
+_FIRST_NBYTES, _HOPELESS = 2**17, 1.08
 # No difference: the encoding that is faster is taken.
-_AS_GOOD = 1.001
+_AS_GOOD = 1.0005
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Encoding:
     codec : str
         "zstd", "lz4", "lz4hc", "zlib", "blosclz", or "none" for plain pixels.
     level : int
-        1 (fast) to 9 (small).
+        1 (fast) to 9 (small); what is chosen may be of a lower level, where that is smaller.
     filter : str
         "auto", "none", "shuffle" or "bitshuffle".
     block_size : int or "auto"
@@ -153,8 +152,11 @@ def choose_encoding(
         nbytes, itemsize = frame_nbytes or frames[0].nbytes, frames[0].itemsize
         sizes = {_even_block(nbytes, itemsize, target) for target in _BLOCK_TARGETS}
         blocks = sorted(sizes, reverse=True)
+    # Blosc's codecs make some data larger at higher levels: lower ones count as well.
+    levels = range(1, encoding.level + 1)
     candidates = [
-        replace(encoding, filter=f, block_size=b, as_counts=False) for f in filters for b in blocks
+        replace(encoding, level=level, filter=f, block_size=b, as_counts=False)
+        for f, b, level in product(filters, blocks, levels)
     ]
     if encoding.codec == "zstd" and all(f.dtype.kind in "iu" for f in frames):
         # Smaller blocks never help: every bit plane has a code of its own in any case.
@@ -163,13 +165,28 @@ def choose_encoding(
         ] + candidates
     if encoding.as_counts is not None:
         candidates = [c for c in candidates if c.as_counts == encoding.as_counts] or candidates
-    for nbytes, as_good in ((_FIRST_NBYTES, _HOPELESS), (_TRIAL_NBYTES, _AS_GOOD)):
-        if len(candidates) > 1:
-            parts = [f.reshape(-1)[: max(1, nbytes // f.itemsize)] for f in frames]
-            tried = [compressed_fraction(c, parts) for c in candidates]
-            most = as_good * min(tried)
-            candidates = [c for c, f in zip(candidates, tried, strict=True) if f <= most]
+    if len(candidates) > 1:
+        tried = _fractions(candidates, frames, _FIRST_NBYTES)
+        most = _HOPELESS * min(tried.values())
+        alike: dict[Encoding, list[Encoding]] = {}  # but for the level
+        for candidate in sorted(tried, key=lambda c: tried[c]):
+            if tried[candidate] <= most:
+                alike.setdefault(replace(candidate, level=9), []).append(candidate)
+        best = {c for group in alike.values() for c in group[:2]}
+        candidates = [c for c in candidates if c in best]
+    if len(candidates) > 1:
+        tried = _fractions(candidates, frames, _EXCERPT_NBYTES)
+        most = _AS_GOOD * min(tried.values())
+        candidates = [c for c in candidates if tried[c] <= most]
     return candidates[0]
+
+
+def _fractions(
+    candidates: Sequence[Encoding], frames: Sequence[npt.NDArray[Any]], nbytes: int
+) -> dict[Encoding, float]:
+    """Return what candidates leave of the first bytes of each frame."""
+    parts = [f.reshape(-1)[: max(1, nbytes // f.itemsize)] for f in frames]
+    return {c: compressed_fraction(c, parts) for c in candidates}
 
 
 def encoding_of(frames: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> Encoding | None:

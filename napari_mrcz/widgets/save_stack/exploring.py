@@ -101,16 +101,15 @@ def explore(stack: Stack, options: SaveOptions, report: Report) -> Exploration:
     for done, (codec, level, filter_) in enumerate(choices):
         report("Trying compression", done, len(choices))
         wanted = Encoding(codec, level, filter_, options.block_size)
-        trials.append(_try(choose_encoding(wanted, excerpts, frame_nbytes), excerpts))
+        trials.append(_try(wanted, excerpts, frame_nbytes))
     bound = shannon_fraction(excerpts)
     report("Trying compression", len(choices), len(choices))
     return Exploration(tuple(trials), None if not bound else 1 / bound)
 
 
-def _try(encoding: Encoding, excerpts: Sequence[npt.NDArray[Any]]) -> Trial:
+def _try(wanted: Encoding, excerpts: Sequence[npt.NDArray[Any]], frame_nbytes: int) -> Trial:
+    chosen = choose_encoding(wanted, excerpts, frame_nbytes)
     start = time.perf_counter()
-    fraction = compressed_fraction(encoding, excerpts)
+    fraction = compressed_fraction(chosen, excerpts)
     rate = sum(pixels.nbytes for pixels in excerpts) / (time.perf_counter() - start)
-    return Trial(
-        encoding.codec, encoding.level, encoding.filter, encoding.coder, 1 / fraction, rate
-    )
+    return Trial(wanted.codec, wanted.level, wanted.filter, chosen.coder, 1 / fraction, rate)
