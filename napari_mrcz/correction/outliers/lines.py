@@ -17,6 +17,11 @@ _LENGTH = 64
 # Standard errors by which their mean is off; part of what is beside them by which they are, more
 # than which no column of a sound detector is.
 _SIGNIFICANT, _LEAST = 6.0, 0.1
+# Of stronger ones each pixel is an outlier. A line goes as far as its parts are off by so much of
+# what it is.
+_STRONG, _PARTS, _LEAST_PART = 3.0, 4, 0.3
+# A pixel that is farther from it than noise lets it be is not a part of it.
+_APART = 2.5
 # A line is narrower than the distance of what it is compared with, on both sides.
 _ASIDE = np.array([-4, -3, 3, 4])
 # Where more of the image is like that it is a pattern, or the specimen; no more are looked at.
@@ -51,16 +56,24 @@ def weak_lines(
     found, deviates = [np.zeros(0, np.intp)], [np.zeros(0)]
     for axis in (0, 1):
         means = (_means(codes, axis) - zero) / steps
-        off = np.argwhere(np.abs(means) > _SIGNIFICANT / _LENGTH**0.5)
+        is_off = np.abs(means) > _SIGNIFICANT / _LENGTH**0.5
+        off = np.argwhere(is_off & (np.abs(means) < _STRONG))
         if len(off) > min(_MOST * means.size, _MOST_PIECES):
             continue
         for first in range(0, len(off), _AT_A_TIME):
             piece, line = off[first : first + _AT_A_TIME].T
             deviate = means[piece, line]
             stands_out = _stand_out(counts, axis, piece, line, deviate > 0)
+            deviate = deviate[stands_out, None]
             pixels = _pixels(counts.shape, axis, piece[stands_out], line[stands_out])
-            found.append(pixels.ravel())
-            deviates.append(np.repeat(deviate[stands_out] * _LENGTH**0.5, _LENGTH))
+            # Only as far as the line goes.
+            own = (codes.reshape(-1)[pixels].astype(np.float64) - zero) / steps
+            parts = own.reshape(-1, _PARTS, _LENGTH // _PARTS).mean(axis=2)
+            whole = (parts / deviate > _LEAST_PART).sum(axis=1, keepdims=True) >= _PARTS - 1
+            inside = np.repeat(parts / deviate > _LEAST_PART, _LENGTH // _PARTS, axis=1) & whole
+            inside &= own * np.sign(deviate) > np.abs(deviate) - _APART
+            found.append(pixels[inside])
+            deviates.append(np.broadcast_to(deviate * _LENGTH**0.5, inside.shape)[inside])
     pixels, where = np.unique(np.concatenate(found), return_index=True)
     return pixels, np.concatenate(deviates)[where]
 
