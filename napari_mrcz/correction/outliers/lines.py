@@ -19,7 +19,7 @@ _LENGTH = 64
 _SIGNIFICANT, _LEAST = 6.0, 0.1
 # Of stronger ones each pixel is an outlier. A line goes as far as its parts are off by so much of
 # what it is.
-_STRONG, _PARTS, _LEAST_PART = 3.0, 4, 0.3
+_STRONG, _PARTS, _LEAST_PART = 3.0, 4, 0.45
 # A pixel that is farther from it than noise lets it be is not a part of it.
 _APART = 2.5
 # A line is narrower than the distance of what it is compared with, on both sides.
