@@ -13,12 +13,12 @@ __all__ = ["CountedAlready", "looks_counted", "tiles_look_counted"]
 _FEWEST = 60
 # Above this mean no camera's zeros matter, and counts look like any noise.
 _HIGHEST_MEAN = 30.0
-# Variance over mean, and neighbouring values' frequencies over those of Poisson's distribution:
-# a specimen's contrast makes them larger, lost coincidences smaller.
-_VARIANCE = (0.6, 1.6)
-_RATIO = 1.3
-# Ones over zeros are the mean, but for contrast; zeros that were negative make it far less.
-_OF_ZEROS = 0.6
+# Twos over what zeros and ones lead to expect: contrast and spots make them more, up to this; noise
+# that was cut off has at least so many more unless it is as narrow as one count.
+_RATIO = 1.5
+# Variance over mean, of all but the brightest values; and more strictly where hardly a pixel is 0.
+_VARIANCE, _STRICT = (0.6, 3.0), (0.6, 1.6)
+_BRIGHTEST = 0.02
 # Tiles along each axis, within which the dose is nearly the same.
 _TILES = 4
 # Values above are of no electron counts.
@@ -52,24 +52,22 @@ def looks_counted(histogram: npt.ArrayLike) -> bool | None:
     total = number.sum()
     if not total:
         return None
-    # A few spots and hot pixels are neither here nor there.
-    kept = max(int(np.searchsorted(np.cumsum(number), 0.999 * total)) + 1, 3)
+    kept = max(int(np.searchsorted(np.cumsum(number), (1 - _BRIGHTEST) * total)) + 1, 3)
     number = np.append(number[:kept], np.zeros(3))
     values = np.arange(len(number))
     mean = float(number @ values / number.sum())
-    k = max(int(number.argmax()), 1)
-    before, here, after = number[k - 1 : k + 2]
-    if before < _FEWEST or here < _FEWEST or mean > _HIGHEST_MEAN:
-        return None
     variance = float(number @ np.square(values - mean) / number.sum())
+    k, (least, most) = 1, _VARIANCE
+    if min(number[:2]) < _FEWEST:
+        # Of counts that are hardly ever 0 the most frequent ones tell.
+        k, (least, most) = max(int(number.argmax()), 1), _STRICT
+    before, here, after = number[k - 1 : k + 2]
+    if min(before, here) < _FEWEST or mean > _HIGHEST_MEAN:
+        return None
     expected = here**2 * k / ((k + 1) * before)
-    zeros = number[1] / (_OF_ZEROS * mean)
-    if number[0] > zeros + 4 * np.sqrt(zeros + 1):
-        return False
     # Detectors that see one electron in each pixel and frame, at most, lack higher counts.
     enough = after <= _RATIO * expected + 4 * np.sqrt(expected + 1)
-    least, most = _VARIANCE
-    return bool(enough and variance <= most * mean and (variance >= least * mean or k == 1))
+    return bool(enough and variance <= most * mean and (variance >= least * mean or mean < 1))
 
 
 def tiles_look_counted(frames: npt.NDArray[Any]) -> bool:

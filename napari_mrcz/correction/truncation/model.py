@@ -400,13 +400,18 @@ def _look_counted(
     sample: list[Frame], labels: npt.NDArray[np.uint16], k: int, pedestal: int
 ) -> bool:
     """Return whether most zeros are in regions whose counts are distributed as electrons are."""
-    total = np.zeros((k, _TOP + 1), np.int64)
+    pooled = np.zeros((k, _TOP + 1), np.int64)
+    zeros = {True: 0, False: 0, None: 0}
     for index, frame in enumerate(sample):
         counted = histograms(_checked(frame, index, labels, pedestal), labels, k, pedestal)
-        total[:, : counted.shape[1]] += counted
-    looks = [looks_counted(histogram) for histogram in total]
-    zeros = {told: sum(total[:, 0][[look is told for look in looks]]) for told in (True, False)}
-    return bool(zeros[True] > zeros[False])
+        pooled[:, : counted.shape[1]] += counted
+        for histogram in counted:
+            zeros[looks_counted(histogram)] += int(histogram[0])
+    if not zeros[True] and not zeros[False]:
+        # Too few electrons in each frame.
+        for histogram in pooled:
+            zeros[looks_counted(histogram)] += int(histogram[0])
+    return zeros[True] > zeros[False]
 
 
 def _check_type(dtype: np.dtype[Any]) -> None:
