@@ -35,8 +35,8 @@ _OF_MEDIAN = np.pi / 2
 # Common mode is removed where it is above this, in read noises, and where that removes more noise
 # than it adds: medians of short rows have errors, and electrons move them, too (by half as much).
 _LEAST_WANDER, _AND_ELECTRONS = 0.15, 1.5
-# Standard deviation of a normal distribution, in its median absolute deviations.
-_OF_DEVIATIONS = 1.4826
+# Frames farther from the others than so many median deviations are blank or saturated.
+_UNLIKE = 8.0
 # Times that offsets and common mode are measured in turn.
 _ROUNDS = 3
 # Pixels with more than this times the variance of the others have noise of their own, if that is
@@ -202,8 +202,10 @@ def _of_few(frames: list[npt.NDArray[Any]]) -> Background:
         variances.append(variance if variance > max(error, (_LEAST_WANDER * noise) ** 2) else 0.0)
     if variances[0] > 0:
         # A few frames that are blank or saturated are no wander.
-        size = _OF_DEVIATIONS * float(np.median(np.abs(wanders[0] - np.median(wanders[0]))))
-        variances[0] = min(variances[0], size**2) if size > _LEAST_WANDER * noise else 0.0
+        apart = np.abs(wanders[0] - np.median(wanders[0]))
+        alike = wanders[0][apart <= _UNLIKE * max(float(np.median(apart)), _LEAST_WANDER * noise)]
+        size = float(alike.std())
+        variances[0] = size**2 if size > _LEAST_WANDER * noise else 0.0
     kept = [kind for kind, size in zip(kinds[1:], variances[1:], strict=True) if size > 0]
     if not kept:
         # Whole frames are levelled always: one may jump that was not looked at. Medians of rows or

@@ -59,7 +59,7 @@ _QUIET, _QUIET_STD = 3.0, 0.98658
 _RESOLVED = 0.85
 # What is worth a warning: the dose in electrons per pixel and frame, the expected F1, the wander
 # in read noises, shares of noisy pixels and of spots too bright for electrons.
-_DOSE, _F1, _WANDER, _NOISY, _BRIGHT = 0.055, 0.95, 1.0, 0.005, 0.002
+_DOSE, _F1, _WANDER, _NOISY, _BRIGHT = 0.055, 0.95, 0.7, 0.005, 0.002
 # What the electrons leave is noise, of which as much is above as below; where they lie so thick
 # that there is no background between them, the quantiles 0.99 and 0.01 add up to more than this.
 _SKEW = 0.5
