@@ -50,10 +50,10 @@ def loaded(widget, files, qtbot) -> GainReference:
 def gated(loaded, viewer, qtbot):
     """Return the widget with a movie whose sixth frame is held back, and what does that."""
     gate = Gate(5)
-    gate.closed = True
     stack = nm.Stack.from_array(MOVIE).apply(gate)
     viewer.add_image(stack, name="gated", contrast_limits=(0, 4))
     settle(qtbot, loaded)
+    gate.closed = True
     yield loaded, gate
     gate.opened.set()
 

@@ -69,7 +69,7 @@ def test_paths_are_written_as_they_would_be_typed(folder):
         "correct in -o out -r k.toml",
         "session in -o out/r.html",
         "watch in -o out -r k.toml --once --settle 0",
-        "microed in/a.mrc -o out --annuli 1",
+        "microed in/a.mrc -o out --annuli 1 --force",
         "repair in/a.mrc -o out/a.mrc",
         "bench in/a.mrc --rounds 1",
         "count in -o out",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ __all__ = ["Statistics", "statistics_of"]
 # Pieces that stay in the processor's caches while sums are made of them, and long enough that
 # threads do not queue for the interpreter between them.
 _PIECE = 2**19
-_ROWS, _COLUMNS = 32, 4096
+_COLUMNS = 4096
+_BUFFER_NBYTES = 2**19
 # Counts whose squares fit into a byte; as many of them as are added up at a time.
 _LARGEST_SMALL = 15
 _EVEN = 2**13
@@ -156,19 +158,32 @@ class _OfThisThread(threading.local):
     """Room to work in, kept: memory from the system is slow when it is used for the first time."""
 
     def __init__(self) -> None:
-        self.squares: npt.NDArray[np.uint8] = np.empty(_PIECE, np.uint8)
-        self.halves: npt.NDArray[np.uint8] = np.empty(_PIECE // 2, np.uint8)
-        self.pairs: npt.NDArray[np.uint16] = np.empty(_PIECE // 2, np.uint16)
         self._floats: dict[int, tuple[npt.NDArray[Any], ...]] = {}
+
+    @cached_property
+    def squares(self) -> npt.NDArray[np.uint8]:
+        """Squares of the small counts of a piece."""
+        return np.empty(_PIECE, np.uint8)
+
+    @cached_property
+    def halves(self) -> npt.NDArray[np.uint8]:
+        """Sums of two of them each."""
+        return np.empty(_PIECE // 2, np.uint8)
+
+    @cached_property
+    def pairs(self) -> npt.NDArray[np.uint16]:
+        """The second byte of each pair."""
+        return np.empty(_PIECE // 2, np.uint16)
 
     def floats(self, itemsize: int) -> tuple[npt.NDArray[Any], ...]:
         """Return a buffer, ones to multiply it by, and room for a sum of each row."""
         if itemsize not in self._floats:
-            dtype = np.float32 if itemsize <= 2 else np.float64
+            dtype = np.dtype(np.float32 if itemsize <= 2 else np.float64)
+            rows = _BUFFER_NBYTES // _COLUMNS // dtype.itemsize
             self._floats[itemsize] = (
-                np.empty((_ROWS, _COLUMNS), dtype),
+                np.empty((rows, _COLUMNS), dtype),
                 np.ones((_COLUMNS, 1), dtype),
-                np.empty((_ROWS, 1, 1), dtype),
+                np.empty((rows, 1, 1), dtype),
             )
         return self._floats[itemsize]
 

@@ -63,6 +63,9 @@ class OrientationBox(QGroupBox):
         signs.addWidget(self.divide)
         signs.addStretch()
         column = QVBoxLayout(self)
+        margins = column.contentsMargins()
+        # Four thumbnails with their names side by side need nearly all of a narrow dock.
+        column.setContentsMargins(4, margins.top(), 4, margins.bottom())
         column.addWidget(self.thumbnails)
         column.addWidget(self.legend)
         column.addLayout(signs)

@@ -27,9 +27,9 @@ _SHORT = {
     "rot180": "180°",
     "rot270": "90° right",
     "flipud": "flip vert.",
-    "fliplr": "flip horiz.",
+    "fliplr": "flip hor.",
     "transpose": "transpose",
-    "transverse": "anti-transp.",
+    "transverse": "transverse",
 }
 _SIZE_PX = 50
 _COLUMNS = 4
@@ -50,7 +50,7 @@ class Thumbnails(QWidget):
         super().__init__()
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
-        self._grid.setSpacing(2)
+        self._grid.setSpacing(1)
         self._group = QButtonGroup(self)
         self.buttons: dict[str, QToolButton] = {}
         for name in ORIENTATIONS:
