@@ -10,13 +10,15 @@ from pathlib import Path
 from benchmarks.measure import Row, table
 
 GROUPS = ("files", "outliers", "regimes", "dragging", "session", "scaling", "microed", "counting")
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "corrections.md")
 
 
 def main(arguments: list[str]) -> None:
     """Measure the groups that are named, all by default, and print their rows.
 
-    With ``--readme`` each group's table also goes into the README, between its two marks.
+    With ``--readme`` each group's table also goes into the README, or docs/corrections.md, between
+    its two marks.
     """
     wanted = [argument for argument in arguments if argument != "--readme"]
     if unknown := set(wanted) - set(GROUPS):
@@ -31,11 +33,13 @@ def main(arguments: list[str]) -> None:
 
 
 def into_readme(group: str, text: str) -> None:
-    """Put a table between the README's marks for its group."""
+    """Put a table between the marks for its group, on the page that has them."""
     marks = re.compile(rf"(<!-- bench {group} -->\n).*?(<!-- end -->)", re.DOTALL)
-    README.write_text(
-        marks.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", README.read_text("utf-8")), "utf-8"
-    )
+    for page in PAGES:
+        old = page.read_text("utf-8")
+        new = marks.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old)
+        if new != old:
+            page.write_text(new, "utf-8")
 
 
 main(sys.argv[1:])

@@ -8,6 +8,7 @@ given room for an array (Linux promises any amount) that ends the process when i
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 import mmap
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "available_memory",
     "check_room_to_import",
+    "give_back",
     "has_room",
     "lent_processors",
     "new_array",
@@ -197,6 +199,12 @@ def new_buffer(nbytes: int) -> memoryview:
         return memoryview(mmap.mmap(-1, nbytes))
     except (OSError, OverflowError):
         raise MemoryError(f"unable to allocate {nbytes} bytes") from None
+
+
+def give_back() -> None:
+    """Return memory that `malloc` keeps, for its next user, to the system, where it can."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # the GNU C library alone can
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def new_array(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.allowance import give_back
 from napari_mrcz.correction.outliers.frames import frame_reader
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def read_course(
         Part of the sum's electrons that each frame has, by its ordinary pixels. No frames come
         back of a movie that has too few of them.
     """
+    give_back()  # there is a frame to be read beside what the fit has found so far
     read_frame = frame_reader(movie)
     used = np.setdiff1d(np.arange(len(movie)), counts.left_out)
     if len(used) < _FEWEST:
