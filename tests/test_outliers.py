@@ -49,7 +49,10 @@ def outliers(movie):
     ("n_frames", "dose", "least"),
     [(40, 0.25, 0.73), (40, 1.0, 0.95), (100, 1.0, 0.985), (30, 4.0, 0.985)],
 )
-@pytest.mark.parametrize("specimen", [None, VITREOUS_ICE], ids=["vacuum", "ice"])
+@pytest.mark.parametrize(
+    "specimen",
+    [pytest.param(None, id="vacuum", marks=pytest.mark.slow), pytest.param(VITREOUS_ICE, id="ice")],
+)
 def test_no_rule_of_others_finds_them_better(n_frames, dose, least, specimen):
     scores = {"ours": [], "relion": [], "motioncor3": [], "median": []}
     for seed in (3, 4):
