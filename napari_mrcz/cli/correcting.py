@@ -73,12 +73,8 @@ def correct(
     how: Running,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
-    from napari_mrcz.batch.correct import (
-        Correct,
-        check_anything_left,
-        correct_all,
-        with_orientation_of,
-    )
+    from napari_mrcz.batch.correct import Correct, correct_all
+    from napari_mrcz.batch.left_to_do import check_anything_left, with_orientation_of
     from napari_mrcz.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())

@@ -95,7 +95,7 @@ def session(
 
 def _oriented(recipe: Recipe, sources: list[str]) -> Recipe:
     """Return a recipe whose reference lies as the first movie that can be used shows."""
-    from napari_mrcz.batch.correct import with_orientation_of
+    from napari_mrcz.batch.left_to_do import with_orientation_of
 
     try:
         return with_orientation_of(recipe, sources)

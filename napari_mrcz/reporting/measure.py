@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.batch import Outcome
-from napari_mrcz.batch.correct import Survey, corrected, without_done
+from napari_mrcz.batch.correct import Survey, corrected
+from napari_mrcz.batch.left_to_do import without_done
 from napari_mrcz.batch.task import staged
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores, level_of

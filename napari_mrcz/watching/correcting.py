@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.batch.correct import Correct, Survey, with_orientation_of
+from napari_mrcz.batch.correct import Correct, Survey
+from napari_mrcz.batch.left_to_do import with_orientation_of
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import KomaOptions, normalisation
 from napari_mrcz.correction.rolling import RollingAverage
