@@ -195,3 +195,12 @@ def shared_data() -> Path:
 def napari_mrcz(capsys: pytest.CaptureFixture[str]) -> CommandLine:
     """Return the program, to be called with its arguments."""
     return CommandLine(capsys)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Set a cache folder of the test's own: nothing was read or summed before."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(
+        "napari_mrcz.folders.platformdirs.user_cache_dir", lambda *args, **options: cache
+    )

@@ -5,18 +5,10 @@ from pathlib import Path
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz import folders
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 
 N_STACKS, N_FRAMES, SHAPE = 9, 6, (64, 80)
 CARBON = 4
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Give each test a cache folder of its own."""
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: cache)
 
 
 @pytest.fixture(scope="module")

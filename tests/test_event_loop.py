@@ -12,10 +12,9 @@ from mouse import drag_line
 from qtpy.QtCore import Qt, QTimer
 
 import napari_mrcz as nm
-from napari_mrcz import folders
 from napari_mrcz.simulation import Camera, simulate_microed, simulate_raw, simulate_session
 
-pytestmark = pytest.mark.window
+pytestmark = [pytest.mark.window, pytest.mark.usefixtures("own_cache")]
 
 LEFT = Qt.MouseButton.LeftButton
 N_FRAMES, N_MOVIES = 24, 4
@@ -35,12 +34,6 @@ def session(request, tmp_path_factory) -> Path:
         nm.write(folder / f"movie_{index}.mrcz", movie.frames, pixel_size=(0, 1.35, 1.35))
     nm.write(folder / "gain.mrc", camera.gain_reference)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Give each test a cache folder of its own: nothing was read before."""
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path)
 
 
 @pytest.fixture

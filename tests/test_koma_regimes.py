@@ -5,7 +5,6 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import napari_mrcz as nm
-from napari_mrcz import folders
 from napari_mrcz.correction import KomaNormalization, correlated_noise, rebuild
 from napari_mrcz.correction.koma import contrast_doubt, thumbnail
 from napari_mrcz.correction.structure import finer_than, repeated_step
@@ -16,10 +15,7 @@ SHAPE = (96, 112)
 slow = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Give each test a cache folder of its own."""
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def pattern_of(rng, strength=0.08):

@@ -16,7 +16,6 @@ import pytest
 import tifffile
 
 import napari_mrcz as nm
-from napari_mrcz import folders
 from napari_mrcz.batch.correct import correct_all
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
 from napari_mrcz.errors import MrczError
@@ -37,10 +36,7 @@ from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 SHAPE = (6, 32, 40)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Give each test a cache folder of its own."""
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

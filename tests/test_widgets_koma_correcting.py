@@ -16,7 +16,7 @@ from koma_dock import (
     settle,
     widget,
 )
-from koma_session import CARBON, N_FRAMES, N_STACKS, own_cache, paths, session_folder
+from koma_session import CARBON, N_FRAMES, N_STACKS, paths, session_folder
 from mouse import drag_line, dragged, drop
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import (
@@ -35,12 +35,13 @@ from napari_mrcz.widgets.koma.correcting import Targets
 __all__ = [
     "all_progress",
     "gate",
-    "own_cache",
     "paths",
     "read",
     "session_folder",
     "widget",
 ]
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def click_box(qtbot, box: QCheckBox) -> None:

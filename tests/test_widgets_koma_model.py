@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, own_cache, paths, session_folder
+from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, paths, session_folder
 
 import napari_mrcz as nm
 from napari_mrcz.errors import collected_warnings
@@ -19,7 +19,9 @@ from napari_mrcz.widgets.koma.pace import Pace
 from napari_mrcz.widgets.koma.reading import Entry, read_session
 
 # Fixtures, which pytest finds by their names here.
-__all__ = ["own_cache", "paths", "session_folder"]
+__all__ = ["paths", "session_folder"]
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

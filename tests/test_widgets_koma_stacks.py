@@ -17,7 +17,7 @@ from koma_dock import (
     row_rect,
     widget,
 )
-from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, own_cache, paths, session_folder
+from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, paths, session_folder
 from mouse import dragged, drop
 from qtpy.QtCore import QPoint, Qt
 
@@ -30,12 +30,13 @@ MOVED = Qt.DropAction.MoveAction
 __all__ = [
     "all_progress",
     "gate",
-    "own_cache",
     "paths",
     "read",
     "session_folder",
     "widget",
 ]
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def names(widget: KomaSession) -> list[str]:

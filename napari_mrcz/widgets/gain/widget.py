@@ -176,7 +176,7 @@ class GainReference(Panel):
         self._choose(frames=None if stack is None else stack.shape[1:], normalised=done)
 
     def _show_status(self, text: str, tone: str, *, withheld: bool = False) -> None:
-        """Say what is wrong with the movie or the choice, near the top."""
+        """Show what is wrong with the movie or the choice, near the top."""
         self.tell(self.status, text, tone)
         self.status.setVisible(bool(text))
         self.anyway_button.setVisible(withheld)
