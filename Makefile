@@ -12,7 +12,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: .venv/installed-all system-packages  ## write a sample movie and session and open them in napari
-	$(DISPLAYED) $(PY) -m napari_mrcz.demo
+	$(DISPLAYED) $(PY) -m napari_mrcz.plugin.demo
 
 test: .venv/installed-dev system-packages  ## run the tests, those in a real Qt window included
 	$(PYTEST) -m "not slow" $(ARGS)

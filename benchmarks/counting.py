@@ -14,8 +14,8 @@ from scipy.spatial import cKDTree
 
 import napari_mrcz as nm
 from benchmarks.measure import Row, in_turns
-from napari_mrcz.batch.parcels import Parcels
 from napari_mrcz.correction import ElectronCounting
+from napari_mrcz.session.batch.parcels import Parcels
 from napari_mrcz.simulation import simulate_raw
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from vispy.gloo import gl
 import napari_mrcz as nm
 from benchmarks.measure import Row
 from benchmarks.outliers import large_movie
-from napari_mrcz.demo import wait_until_idle
+from napari_mrcz.plugin.demo import wait_until_idle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,9 +20,9 @@ import numpy as np
 
 import napari_mrcz as nm
 from benchmarks.measure import Row
-from napari_mrcz.batch import cluster
-from napari_mrcz.batch.correct import correct_all
-from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.batch import cluster
+from napari_mrcz.session.batch.correct import correct_all
+from napari_mrcz.session.recipe import GainStep, KomaStep, OutlierStep, Recipe
 from napari_mrcz.simulation import simulate_session
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from qtpy.QtGui import QImage
 from qtpy.QtWidgets import QScrollArea
 
 import napari_mrcz as nm
-from napari_mrcz import demo
-from napari_mrcz.demo_story import play
+from napari_mrcz.plugin import demo
+from napari_mrcz.plugin.demo_story import play
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
 from napari_mrcz.simulation import simulate_microed, simulate_raw
 
@@ -51,7 +51,7 @@ def main(wanted: list[str]) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
-        mock.patch("napari_mrcz.folders.platformdirs.user_cache_dir", lambda *_, **__: folder),
+        mock.patch("napari_mrcz.naming.platformdirs.user_cache_dir", lambda *_, **__: folder),
     ):
         write_sample_movie(Path("movie.mrcz"))
         write_sample_session(Path("session"))

@@ -163,7 +163,7 @@ def viewer_model(
 def workers() -> Iterator[Any]:
     """Return a client of two worker processes, which all tests of a module share."""
     pytest.importorskip("distributed")
-    from napari_mrcz.batch import cluster
+    from napari_mrcz.session.batch import cluster
 
     with cluster(workers=2) as client:
         yield client
@@ -202,5 +202,5 @@ def own_cache(tmp_path_factory, monkeypatch) -> None:
     """Set a cache folder of the test's own: nothing was read or summed before."""
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(
-        "napari_mrcz.folders.platformdirs.user_cache_dir", lambda *args, **options: cache
+        "napari_mrcz.naming.platformdirs.user_cache_dir", lambda *args, **options: cache
     )

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.batch import Outcome, run_all, scheduler
-from napari_mrcz.batch.workers import _local
+from napari_mrcz.session.batch import Outcome, run_all, scheduler
+from napari_mrcz.session.batch.workers import _local
 
 
 class Future:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.batch import Recode
-from napari_mrcz.batch.making import Making
 from napari_mrcz.cli import running
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.reader import FrameReader
-from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
-from napari_mrcz.threads import thread_limit
+from napari_mrcz.format.threads import thread_limit
+from napari_mrcz.session.batch import Recode
+from napari_mrcz.session.batch.making import Making
+from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
 
 SHAPE = (4, 24, 32)
 NAMES = ("a/movie.mrc", "b/movie.mrc", "movie.mrc")

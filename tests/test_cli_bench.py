@@ -8,9 +8,15 @@ import pytest
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz.comparison import Contestant, Result, as_text, contestants, race
-from napari_mrcz.comparison.curves import by_block, by_dose, by_level, by_threads, serialisations
-from napari_mrcz.comparison.figures import draw_compression, draw_serialisation
+from napari_mrcz.cli.comparison import Contestant, Result, as_text, contestants, race
+from napari_mrcz.cli.comparison.curves import (
+    by_block,
+    by_dose,
+    by_level,
+    by_threads,
+    serialisations,
+)
+from napari_mrcz.cli.comparison.figures import draw_compression, draw_serialisation
 
 FRAMES = np.random.default_rng(3).poisson(1, (3, 128, 128)).astype(np.uint8)
 

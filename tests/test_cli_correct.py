@@ -21,14 +21,14 @@ from test_own_corrections import MODULE, TABLE
 from watch_session import frames_in
 
 import napari_mrcz as nm
-from napari_mrcz.batch import cluster, run_all
-from napari_mrcz.batch.correct import Correct, correct_all
-from napari_mrcz.batch.correct import corrected as corrected_by
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.format import FrameReader
-from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
-from napari_mrcz.recipe.history import save_recipe_of
+from napari_mrcz.session.batch import cluster, run_all
+from napari_mrcz.session.batch.correct import Correct, correct_all
+from napari_mrcz.session.batch.correct import corrected as corrected_by
 from napari_mrcz.session.order import NAMES
+from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.recipe.history import save_recipe_of
 from napari_mrcz.simulation import simulate_movie
 
 N_STACKS, SHAPE = 8, (10, 64, 72)

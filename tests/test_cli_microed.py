@@ -11,9 +11,9 @@ from foreign_files import write_tvips
 
 import napari_mrcz as nm
 from napari_mrcz.correction.truncation import pedestal_of
-from napari_mrcz.defects import write_defects
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.stack import open_sweep, sweeps
+from napari_mrcz.stack.defects import write_defects
 from napari_mrcz.stack.smv import write_smv
 
 N_FRAMES = 3

@@ -102,7 +102,7 @@ def test_without_a_screen_it_is_said_so(napari_mrcz, movies, monkeypatch):
 
 def test_the_demo_is_that_of_the_module(napari_mrcz, tmp_path):
     """With its picture, if one is wanted."""
-    with mock.patch("napari_mrcz.demo.main") as main:
+    with mock.patch("napari_mrcz.plugin.demo.main") as main:
         assert napari_mrcz("demo").status == 0
         main.assert_called_once_with([])
         picture = tmp_path / "demo.png"

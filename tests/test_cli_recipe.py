@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.batch.correct import corrected as corrected_by
 from napari_mrcz.cli.progress import say_error
 from napari_mrcz.correction import ORIENTATIONS, GainNormalization
 from napari_mrcz.format.chunks import CODECS, FILTERS
-from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Output, Recipe
-from napari_mrcz.recipe.history import save_recipe_of
-from napari_mrcz.recipe.recipe import _STEPS
-from napari_mrcz.recipe.steps import notes_of
-from napari_mrcz.recipe.text import to_toml
+from napari_mrcz.session.batch.correct import corrected as corrected_by
+from napari_mrcz.session.recipe import GainStep, KomaStep, OutlierStep, Output, Recipe
+from napari_mrcz.session.recipe.history import save_recipe_of
+from napari_mrcz.session.recipe.recipe import _STEPS
+from napari_mrcz.session.recipe.steps import notes_of
+from napari_mrcz.session.recipe.text import to_toml
 
 
 def test_a_new_recipe_says_what_each_key_is(napari_mrcz, tmp_path):

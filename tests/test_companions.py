@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.batch.recode import Recode
 from napari_mrcz.cli import looking
 from napari_mrcz.errors import collected_warnings
-from napari_mrcz.inspection import entries_of
+from napari_mrcz.session.batch.recode import Recode
 from napari_mrcz.stack import companions
+from napari_mrcz.stack.inspection import entries_of
 
 FRAMES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
 ANY_PATH = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.recipe import Recipe
+from napari_mrcz.session.recipe import Recipe
 
 SHAPE = (96, 128)
 # Dose of each frame, in electrons per pixel.

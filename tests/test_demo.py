@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz import demo
-from napari_mrcz.plugin import sample
+from napari_mrcz.plugin import demo, sample
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import pytest
 from good_files import KINDS, good_file, movie
 
 import napari_mrcz as nm
-from napari_mrcz import threads as threads_module
-from napari_mrcz.doctor import Finding, diagnose, mend, numbers
+from napari_mrcz.format import threads as threads_module
+from napari_mrcz.format.doctor import Finding, diagnose, mend, numbers
 
 SHAPE = (5, 16, 20)
 PIXEL = (0, 1.5, 1.25)

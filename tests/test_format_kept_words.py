@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.batch import Recode
 from napari_mrcz.format.extended import ExtendedHeader
-from napari_mrcz.inspection import header_entries
+from napari_mrcz.session.batch import Recode
+from napari_mrcz.stack.inspection import header_entries
 
 IMOD = 1146047817
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from napari_mrcz.names import legal_stem, natural_key
-from napari_mrcz.suffixes import has_movie_suffix
+from napari_mrcz.naming import has_movie_suffix, legal_stem, natural_key
 
 
 def test_names_are_counted_as_a_person_does():

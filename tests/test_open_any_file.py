@@ -19,7 +19,7 @@ from tiff_writing import eer_page, page_of, tiff
 
 import napari_mrcz as nm
 from napari_mrcz.format.files import open_file
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES
 
 FRAMES = np.random.default_rng(1).integers(0, 200, (3, 12, 16)).astype(np.uint16)
 PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}

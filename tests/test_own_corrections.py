@@ -7,10 +7,10 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction.history import _registry, register, registered
-from napari_mrcz.inspection import step_entries
-from napari_mrcz.inspection.history_steps import _TITLES
-from napari_mrcz.recipe import OutlierStep, OwnStep, Recipe
-from napari_mrcz.recipe.own import load_modules
+from napari_mrcz.session.recipe import OutlierStep, OwnStep, Recipe
+from napari_mrcz.session.recipe.own import load_modules
+from napari_mrcz.stack.inspection import step_entries
+from napari_mrcz.stack.inspection.history_steps import _TITLES
 
 MODULE = '''
 from __future__ import annotations

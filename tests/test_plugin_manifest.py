@@ -9,7 +9,7 @@ from pathlib import Path
 import npe2
 import pytest
 
-from napari_mrcz.suffixes import SUFFIXES
+from napari_mrcz.naming import SUFFIXES
 
 MANIFEST = Path(__file__).parents[1] / "napari.yaml"
 

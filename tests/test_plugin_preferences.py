@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz import threads
+from napari_mrcz.format import threads
 from napari_mrcz.plugin import preferences as module
 from napari_mrcz.plugin.preferences import Preferences, preferences
 from napari_mrcz.plugin.reader import read

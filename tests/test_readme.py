@@ -13,7 +13,7 @@ import pytest
 from packaging.version import Version
 
 import napari_mrcz as nm
-from napari_mrcz.recipe import Recipe
+from napari_mrcz.session.recipe import Recipe
 
 if TYPE_CHECKING:
     from command_line import CommandLine

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.batch import Outcome, run_all
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import contrast_scores
-from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
-from napari_mrcz.reporting import Measurements
-from napari_mrcz.reporting.page import _escaped, _notable
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
+from napari_mrcz.session.batch import Outcome, run_all
+from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.reporting import Measurements
+from napari_mrcz.session.reporting.page import _escaped, _notable
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 
 pytest.importorskip("matplotlib")
@@ -308,7 +308,7 @@ def test_what_would_refuse_the_results_is_found_first(napari_mrcz, movies, tmp_p
     """Nothing is read, nothing replaced."""
     there = tmp_path / "there.html"
     there.write_text("mine")
-    with mock.patch("napari_mrcz.reporting.measure.Measure.__call__") as measure:
+    with mock.patch("napari_mrcz.session.reporting.measure.Measure.__call__") as measure:
         ran = napari_mrcz("session", movies[0], "-o", there)
         assert (ran.status, "exists" in ran.err) == (1, True)
         assert napari_mrcz("session", movies[0], "-o", movies[0]).status == 2

@@ -16,10 +16,8 @@ import pytest
 import tifffile
 
 import napari_mrcz as nm
-from napari_mrcz.batch.correct import correct_all
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
 from napari_mrcz.errors import MrczError
-from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.session import (
     Koma,
     Session,
@@ -30,6 +28,8 @@ from napari_mrcz.session import (
     summaries,
     sums_folder,
 )
+from napari_mrcz.session.batch.correct import correct_all
+from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
 from napari_mrcz.session.summaries import SummaryStore
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 

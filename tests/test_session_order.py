@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.names import natural_key
+from napari_mrcz.naming import natural_key
 from napari_mrcz.session.order import GIVEN, NAMES, TIMES, acquired_at, by_acquisition
 from napari_mrcz.session.order import MovieInfo as Seen
 from napari_mrcz.widgets.koma.model import movies_in

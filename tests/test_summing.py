@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_mrcz.stack import Stack
-from napari_mrcz.summing import (
+from napari_mrcz.correction.sums import (
     RunningSum,
     smallest_sum_dtype,
     sum_array,
     sum_dtype,
-    sum_frames,
     widened,
 )
+from napari_mrcz.stack import Stack
+from napari_mrcz.stack.summing import sum_frames
 
 INTEGERS = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32]
 

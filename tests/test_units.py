@@ -5,8 +5,8 @@ import pytest
 from foreign_files import DmWriter, image
 
 import napari_mrcz as nm
+from napari_mrcz.naming import angstroms
 from napari_mrcz.plugin.layers import stack_of
-from napari_mrcz.units import angstroms
 
 GREEK, SIGN = "\N{GREEK SMALL LETTER MU}m", "\N{MICRO SIGN}m"
 COUNTS = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)

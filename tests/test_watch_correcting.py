@@ -18,8 +18,8 @@ from watch_session import (
 )
 
 import napari_mrcz as nm
-from napari_mrcz.recipe import OutlierStep, Recipe
-from napari_mrcz.watching import Ending, work
+from napari_mrcz.session.recipe import OutlierStep, Recipe
+from napari_mrcz.session.watching import Ending, work
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["folder", "out"]

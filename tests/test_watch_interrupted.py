@@ -33,8 +33,8 @@ from watch_session import (
 )
 
 import napari_mrcz as nm
-from napari_mrcz.recipe import KomaStep, Recipe
-from napari_mrcz.watching import Ending, Journal, Ledger, work
+from napari_mrcz.session.recipe import KomaStep, Recipe
+from napari_mrcz.session.watching import Ending, Journal, Ledger, work
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["folder", "out"]

@@ -22,8 +22,8 @@ from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 import napari_mrcz as nm
-from napari_mrcz.doctor import diagnose
-from napari_mrcz.recipe import Recipe
+from napari_mrcz.format.doctor import diagnose
+from napari_mrcz.session.recipe import Recipe
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["movie", "sick", "widget"]

@@ -10,10 +10,12 @@ import pytest
 from foreign_files import DmWriter, image
 
 import napari_mrcz as nm
-from napari_mrcz.doctor import diagnose
 from napari_mrcz.format import VerifyReport
+from napari_mrcz.format.doctor import diagnose
 from napari_mrcz.format.verification import FrameFault
-from napari_mrcz.inspection import (
+from napari_mrcz.plugin.layers import describe, layer_data
+from napari_mrcz.plugin.reader import read
+from napari_mrcz.stack.inspection import (
     Entry,
     entries_of,
     entry_of,
@@ -21,8 +23,6 @@ from napari_mrcz.inspection import (
     matching,
     step_entries,
 )
-from napari_mrcz.plugin.layers import describe, layer_data
-from napari_mrcz.plugin.reader import read
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
 from napari_mrcz.widgets.inspector.jobs import check_header, mend_file, replayed, verify_file

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from test_widgets_outliers_model import DARK, HOT
 
 import napari_mrcz as nm
-from napari_mrcz.demo import dock_of
+from napari_mrcz.plugin.demo import dock_of
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.outliers import background
 from napari_mrcz.widgets.outliers.widget import OutlierPixels

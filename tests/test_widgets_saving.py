@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.texts import error_text, size_text, time_text
+from napari_mrcz.errors import error_text, size_text, time_text
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.save_stack.model import (
     Pace,

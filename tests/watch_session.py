@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.recipe import KomaStep, OutlierStep, Recipe
-from napari_mrcz.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch
+from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch
 
 # The means of 8 frames are exact, so that sums of them are the same in whatever order.
 SHAPE = (8, 40, 48)

@@ -10,8 +10,8 @@ import typer
 
 from napari_mrcz.cli.progress import bar, say, write
 from napari_mrcz.errors import MrczError
-from napari_mrcz.extras import need_matplotlib
-from napari_mrcz.threads import processors
+from napari_mrcz.format.threads import processors
+from napari_mrcz.session.extras import need_matplotlib
 
 __all__ = ["add_to"]
 
@@ -51,7 +51,7 @@ def bench(
 
     import numpy as np
 
-    from napari_mrcz.comparison import as_text, contestants, race
+    from napari_mrcz.cli.comparison import as_text, contestants, race
     from napari_mrcz.stack import open as open_stack
 
     if folder is not None and not folder.is_dir():
@@ -81,8 +81,8 @@ def bench(
 def _draw(frame: object, folder: Path) -> None:
     import numpy as np
 
-    from napari_mrcz.comparison import curves
-    from napari_mrcz.comparison.figures import draw_compression, draw_serialisation
+    from napari_mrcz.cli.comparison import curves
+    from napari_mrcz.cli.comparison.figures import draw_compression, draw_serialisation
 
     one = np.asarray(frame)
     with bar() as advance:

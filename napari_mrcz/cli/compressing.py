@@ -12,13 +12,13 @@ from napari_mrcz.cli.paths import movies_in, prepare, references, target_of, tel
 from napari_mrcz.cli.progress import say
 from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIXES
+from napari_mrcz.naming import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_mrcz.batch import Recode, Repack
-    from napari_mrcz.batch.restore import Restore
+    from napari_mrcz.session.batch import Recode, Repack
+    from napari_mrcz.session.batch.restore import Restore
 
 __all__ = ["add_to"]
 
@@ -49,7 +49,7 @@ def compress(
     how: Running,
 ) -> None:
     """Compress movies as MRCZ: MRC, TIFF, EER, DM3, DM4, TVIPS or SMV."""
-    from napari_mrcz.batch import Recode
+    from napari_mrcz.session.batch import Recode
 
     if delete and not verify:
         raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")
@@ -106,7 +106,7 @@ def decompress(
     how: Running,
 ) -> None:
     """Write MRCZ as plain MRC, for programs that read no other."""
-    from napari_mrcz.batch import Recode
+    from napari_mrcz.session.batch import Recode
 
     if suffix not in PLAIN_SUFFIXES:
         raise typer.BadParameter(f"--suffix is one of {' '.join(PLAIN_SUFFIXES)}")
@@ -151,7 +151,7 @@ def convert(
     how: Running,
 ) -> None:
     """Write MRCZ as MRCZ: with another codec, or with footer, index and checksums added."""
-    from napari_mrcz.batch import Recode, Repack
+    from napari_mrcz.session.batch import Recode, Repack
 
     if codec is None and dtype is not None:
         codec = options.Codec.zstd
@@ -185,7 +185,7 @@ def restore(files: options.Files, output: options.Folder, *, how: Running) -> No
     An MRC file comes back byte for byte, an MRCZ file where the same encoder wrote it; of other
     formats the frames are written as MRCZ. Every frame is compared with its checksum.
     """
-    from napari_mrcz.batch.restore import Restore, restored_name
+    from napari_mrcz.session.batch.restore import Restore, restored_name
 
     tasks = []
     for source in _movies(files, _results(output)):

@@ -20,7 +20,7 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_mrcz.recipe import Recipe
+    from napari_mrcz.session.recipe import Recipe
 
 __all__ = ["add_to"]
 
@@ -73,9 +73,9 @@ def correct(
     how: Running,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
-    from napari_mrcz.batch.correct import Correct, correct_all
-    from napari_mrcz.batch.left_to_do import check_anything_left, with_orientation_of
-    from napari_mrcz.recipe import OutlierStep, Recipe
+    from napari_mrcz.session.batch.correct import Correct, correct_all
+    from napari_mrcz.session.batch.left_to_do import check_anything_left, with_orientation_of
+    from napari_mrcz.session.recipe import OutlierStep, Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
     given = {
@@ -113,7 +113,7 @@ def _with_outlier_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
         names = ", ".join(f"--{key.replace('_', '-')}" for key in given)
         raise typer.BadParameter(f"{names}: the recipe has no table [outliers] that takes it")
     recipe = replace(recipe, outliers=replace(recipe.outliers, **given))
-    from napari_mrcz.recipe.values import check_values
+    from napari_mrcz.session.recipe.values import check_values
 
     try:
         check_values(recipe.outliers, recipe.gain, recipe.koma, recipe.output)
@@ -124,7 +124,7 @@ def _with_outlier_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 
 def _saved_as(recipe: Recipe, keep: options.Keep | None, dtype: str | None) -> Recipe:
     """Return a recipe with what the command line says of its output."""
-    from napari_mrcz.recipe.values import check_values
+    from napari_mrcz.session.recipe.values import check_values
 
     output = recipe.output
     if keep is not None:
@@ -141,8 +141,8 @@ def _saved_as(recipe: Recipe, keep: options.Keep | None, dtype: str | None) -> R
 @recipes.command()
 def show(recipe: RecipeFile, with_: options.With = None) -> None:
     """Show what a recipe does, in words."""
-    from napari_mrcz.recipe import Recipe
-    from napari_mrcz.recipe.own import load_modules
+    from napari_mrcz.session.recipe import Recipe
+    from napari_mrcz.session.recipe.own import load_modules
 
     load_modules(with_ or ())
     for sentence in Recipe.load(recipe).sentences():
@@ -153,10 +153,10 @@ def show(recipe: RecipeFile, with_: options.With = None) -> None:
 def check(recipe: RecipeFile, with_: options.With = None) -> None:
     """Check a recipe: its keys, its values, and the files that it names."""
     from napari_mrcz.correction import GainNormalization
-    from napari_mrcz.defects import read_defects
-    from napari_mrcz.recipe import Recipe
-    from napari_mrcz.recipe.own import load_modules
-    from napari_mrcz.references import read_reference
+    from napari_mrcz.session.recipe import Recipe
+    from napari_mrcz.session.recipe.own import load_modules
+    from napari_mrcz.stack.defects import read_defects
+    from napari_mrcz.stack.references import read_reference
 
     load_modules(with_ or ())
     found = Recipe.load(recipe)
@@ -217,9 +217,9 @@ def new(
     Without one of its steps, the recipe undoes that step: correct the raw movie by it.
     """
     from napari_mrcz.format.atomic import check_target
-    from napari_mrcz.recipe import GainStep, KomaStep, OutlierStep, Recipe
-    from napari_mrcz.recipe.history import output_of, save_recipe_of
-    from napari_mrcz.recipe.own import load_modules
+    from napari_mrcz.session.recipe import GainStep, KomaStep, OutlierStep, Recipe
+    from napari_mrcz.session.recipe.history import output_of, save_recipe_of
+    from napari_mrcz.session.recipe.own import load_modules
     from napari_mrcz.stack import open as open_stack
 
     if without and history is None:

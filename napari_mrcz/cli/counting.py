@@ -16,7 +16,7 @@ from napari_mrcz.cli.running import Running, with_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_mrcz.batch import Outcome
+    from napari_mrcz.session.batch import Outcome
 
 __all__ = ["add_to"]
 
@@ -64,8 +64,8 @@ def count(
     how: Running,
 ) -> None:
     """Count single electrons in raw frames of a fast detector; background and spots are fitted."""
-    from napari_mrcz.batch import run_all
-    from napari_mrcz.batch.counting import CountElectrons
+    from napari_mrcz.session.batch import run_all
+    from napari_mrcz.session.batch.counting import CountElectrons
 
     if threshold is not None and not threshold > 0:
         raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")

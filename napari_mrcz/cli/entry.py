@@ -43,8 +43,7 @@ def main() -> None:
 
 def _load_and_run(is_heard: bool = False) -> None:
     # Not before: an interrupt while they are loaded ends the program from now on.
-    from napari_mrcz.errors import is_out_of_memory
-    from napari_mrcz.texts import failure_text
+    from napari_mrcz.errors import failure_text, is_out_of_memory
 
     try:
         _keep_within_what_was_lent()
@@ -64,7 +63,8 @@ def _keep_within_what_was_lent() -> None:
 
     They go by the machine's processors, each thread of which takes its own stack and buffers.
     """
-    from napari_mrcz.allowance import check_room_to_import, lent_processors, threads_with_room
+    from napari_mrcz.errors import check_room_to_import
+    from napari_mrcz.format.memory import lent_processors, threads_with_room
 
     threads = min(lent_processors(), threads_with_room(_LEFT_NBYTES))
     for name in ("OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):

@@ -17,16 +17,15 @@ from napari_mrcz.cli.manifest import recorded
 from napari_mrcz.cli.paths import movies_in, path
 from napari_mrcz.cli.progress import bar, from_here, note, say, write
 from napari_mrcz.cli.running import Working, with_options
-from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings
-from napari_mrcz.suffixes import without_packing
-from napari_mrcz.texts import printable, size_text
+from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, printable, size_text
+from napari_mrcz.naming import without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_mrcz.format import Header, VerifyReport
-    from napari_mrcz.inspection import Entry
     from napari_mrcz.stack import Stack
+    from napari_mrcz.stack.inspection import Entry
 
 __all__ = ["add_to"]
 
@@ -56,7 +55,7 @@ def info(
     header is unpacked. The exit status is 1 where a file is cut off or damaged, as far as that
     shows without reading the frames (see verify).
     """
-    from napari_mrcz.doctor import diagnose
+    from napari_mrcz.format.doctor import diagnose
     from napari_mrcz.stack import open as open_stack
     from napari_mrcz.stack.opening import packed_header
     from napari_mrcz.stack.verifying import is_whole
@@ -110,8 +109,8 @@ def verify(
 
     Files of other formats than MRC and MRCZ have no checksums; their frames are decoded.
     """
-    from napari_mrcz.batch import Outcome
-    from napari_mrcz.batch.source_files import sha256_of
+    from napari_mrcz.session.batch import Outcome
+    from napari_mrcz.session.batch.source_files import sha256_of
 
     found = movies_in(paths)
     bad = 0
@@ -141,8 +140,8 @@ def verify(
 def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
     """Verify files, several at a time; give their reports in order."""
     from napari_mrcz.format import VerifyReport
+    from napari_mrcz.format.threads import in_order, processors
     from napari_mrcz.stack import verify
-    from napari_mrcz.threads import in_order, processors
 
     at_once = min(len(files), processors())
     threads = max(1, processors() // at_once)
@@ -193,7 +192,7 @@ def repair(
     how: Working,
 ) -> None:
     """Save what is whole of a file that was cut off or damaged, and mend its header."""
-    from napari_mrcz.batch import Repack, run_all
+    from napari_mrcz.session.batch import Repack, run_all
 
     task = Repack(
         str(file),
@@ -274,7 +273,7 @@ def _frames(file: Path) -> list[dict[str, Any]]:
 
 
 def _as_text(known: dict[str, Any], header: Header | None) -> list[str]:
-    from napari_mrcz.inspection import entries_of, header_entries, step_entries
+    from napari_mrcz.stack.inspection import entries_of, header_entries, step_entries
 
     n, y, x = known["shape"]
     size = known["pixel_size"][2]

@@ -27,8 +27,7 @@ from napari_mrcz.cli import (
     watching,
 )
 from napari_mrcz.cli.progress import forget, say, say_error, write
-from napari_mrcz.errors import MrczError, is_out_of_memory
-from napari_mrcz.texts import failure_text
+from napari_mrcz.errors import MrczError, failure_text, is_out_of_memory
 
 __all__ = ["app", "main"]
 

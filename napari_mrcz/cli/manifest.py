@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from napari_mrcz.batch import Outcome
+    from napari_mrcz.session.batch import Outcome
 
 __all__ = ["recorded"]
 

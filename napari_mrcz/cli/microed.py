@@ -11,7 +11,7 @@ import typer
 from napari_mrcz.cli import options
 from napari_mrcz.cli.paths import movies_in, prepare, target_of
 from napari_mrcz.cli.running import Running, with_options
-from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
+from napari_mrcz.naming import SMV_SUFFIXES, without_packing
 
 __all__ = ["add_to"]
 
@@ -81,7 +81,7 @@ def microed(
 
     Numbered files of one image each are taken as one rotation series. (Hattne et al. 2016)
     """
-    from napari_mrcz.batch.microed import RestoreNegatives
+    from napari_mrcz.session.batch.microed import RestoreNegatives
     from napari_mrcz.stack import sweeps
 
     if regions is not None and (annuli is not None or center is not None):
@@ -119,7 +119,7 @@ def _targets(
     sweep: list[Path], folder: Path, wanted: Format | None, named: list[Path]
 ) -> list[Path]:
     """Return what is written of a sweep: its images again, or one file of them all."""
-    from napari_mrcz.batch.microed import FIRST
+    from napari_mrcz.session.batch.microed import FIRST
     from napari_mrcz.stack.sweeps import sweep_name
 
     images = all(without_packing(path).suffix.lower() in SMV_SUFFIXES for path in sweep)

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from napari_mrcz.cli.progress import say
-from napari_mrcz.errors import MrczError
-from napari_mrcz.names import natural_key
-from napari_mrcz.suffixes import without_packing
-from napari_mrcz.texts import listed
+from napari_mrcz.errors import MrczError, listed
+from napari_mrcz.naming import natural_key, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_mrcz.recipe import Recipe
+    from napari_mrcz.session.recipe import Recipe
 
 __all__ = [
     "movies_in",
@@ -186,7 +184,7 @@ def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
     delete : bool
         Give them their names back, so that they are verified and deleted as others are.
     """
-    from napari_mrcz.batch.source_files import left_aside, put_back
+    from napari_mrcz.session.batch.source_files import left_aside, put_back
 
     for aside, movie in left_aside([path for path in paths if path.is_dir()]).items():
         if delete and put_back(aside, movie):

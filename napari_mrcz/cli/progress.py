@@ -16,14 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, without_packing
-from napari_mrcz.texts import failure_text, printable, size_text
+from napari_mrcz.errors import MrczError, failure_text, printable, size_text
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from napari_mrcz.batch import Outcome
+    from napari_mrcz.session.batch import Outcome
 
 __all__ = [
     "as_option",

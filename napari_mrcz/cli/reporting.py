@@ -14,7 +14,7 @@ from napari_mrcz.cli.running import Saying, at_work, with_options
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
-    from napari_mrcz.recipe import Recipe
+    from napari_mrcz.session.recipe import Recipe
 
 __all__ = ["add_to"]
 
@@ -53,11 +53,11 @@ def session(
     """
     from datetime import datetime
 
-    from napari_mrcz.batch import run_all
-    from napari_mrcz.extras import TABLE_SUFFIXES, check_table, need_matplotlib
     from napari_mrcz.format.atomic import AtomicFile, check_target
-    from napari_mrcz.recipe import OutlierStep, Recipe
-    from napari_mrcz.reporting import Measurements, page, write_table
+    from napari_mrcz.session.batch import run_all
+    from napari_mrcz.session.extras import TABLE_SUFFIXES, check_table, need_matplotlib
+    from napari_mrcz.session.recipe import OutlierStep, Recipe
+    from napari_mrcz.session.reporting import Measurements, page, write_table
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter("--output is the report, a file of .html")
@@ -95,7 +95,7 @@ def session(
 
 def _oriented(recipe: Recipe, sources: list[str]) -> Recipe:
     """Return a recipe whose reference lies as the first movie that can be used shows."""
-    from napari_mrcz.batch.left_to_do import with_orientation_of
+    from napari_mrcz.session.batch.left_to_do import with_orientation_of
 
     try:
         return with_orientation_of(recipe, sources)

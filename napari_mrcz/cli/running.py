@@ -22,9 +22,9 @@ from napari_mrcz.cli.progress import bar, listening, tell_outcomes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from napari_mrcz.batch import Outcome
-    from napari_mrcz.batch.making import Making
-    from napari_mrcz.batch.task import Report, Task
+    from napari_mrcz.session.batch import Outcome
+    from napari_mrcz.session.batch.making import Making
+    from napari_mrcz.session.batch.task import Report, Task
 
 __all__ = ["Running", "Saying", "Working", "at_work", "with_options"]
 
@@ -42,7 +42,7 @@ class Saying:
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Limit the threads, and log or leave out what is said, as long as the block lasts."""
-        from napari_mrcz.threads import limit_threads, thread_limit
+        from napari_mrcz.format.threads import limit_threads, thread_limit
 
         before = thread_limit()
         with listening(self.log, quiet=self.quiet):
@@ -101,7 +101,7 @@ class Running(Working):
 
     @property
     def making(self) -> dict[str, Any]:
-        """What `napari_mrcz.batch.making.Making` takes of it."""
+        """What `napari_mrcz.session.batch.making.Making` takes of it."""
         return {
             "overwrite": self.overwrite,
             "skip_existing": self.skip_existing,
@@ -124,14 +124,14 @@ class Running(Working):
             What is done, such as "compressed".
         work : callable, optional
             Returns an outcome per file where that is more than doing the tasks; called with client
-            and report, as `napari_mrcz.batch.run_all` takes them.
+            and report, as `napari_mrcz.session.batch.run_all` takes them.
 
         Raises
         ------
         typer.Exit
             If a file failed, with exit status 1.
         """
-        from napari_mrcz.batch import run_all
+        from napari_mrcz.session.batch import run_all
 
         if self.dry_run:
             plans = run_all(map(_Plan, tasks))
@@ -151,8 +151,8 @@ class Running(Working):
 
 @contextmanager
 def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
-    """Return what `napari_mrcz.batch.run_all` takes: a client of a cluster, and a bar's report."""
-    from napari_mrcz.batch import cluster
+    """Return what `session.batch.run_all` takes: a client of a cluster, and a bar's report."""
+    from napari_mrcz.session.batch import cluster
 
     with cluster(scheduler, workers) as client, bar() as advance:
 

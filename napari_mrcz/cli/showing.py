@@ -52,7 +52,7 @@ def demo(
     """Write a simulated movie, demo.mrcz, and a session, demo-session, and open them in napari."""
 
     def run() -> None:
-        from napari_mrcz.demo import main
+        from napari_mrcz.plugin.demo import main
 
         picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
         main(["--story", *picture] if story else picture)

@@ -24,10 +24,10 @@ from napari_mrcz.cli.progress import (
 )
 from napari_mrcz.cli.running import Saying, with_options
 from napari_mrcz.errors import MrczError
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, with_packing
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, with_packing
 
 if TYPE_CHECKING:
-    from napari_mrcz.watching import Watch
+    from napari_mrcz.session.watching import Watch
 
 __all__ = ["add_to"]
 
@@ -107,8 +107,16 @@ def watch(
     at once, and stacks that wait for their KOMA window wait for the next start; --once corrects
     them with the window that there is.
     """
-    from napari_mrcz.recipe import Recipe
-    from napari_mrcz.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch, woken
+    from napari_mrcz.session.recipe import Recipe
+    from napari_mrcz.session.watching import (
+        Arrivals,
+        Corrections,
+        Ending,
+        Journal,
+        Ledger,
+        Watch,
+        woken,
+    )
 
     if delete and group > 1:
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")

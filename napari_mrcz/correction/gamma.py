@@ -18,7 +18,6 @@ from scipy.optimize import least_squares, minimize_scalar
 
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
 from napari_mrcz.errors import MrczError, warn
-from napari_mrcz.format.atomic import AtomicFile
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -297,9 +296,14 @@ class GammaCurve:
         MrczError
             If the disk refuses.
         """
-        with AtomicFile(path, overwrite=True) as file:
-            file.write(f"{json.dumps(asdict(self), indent=2)}\n".encode())
-            file.commit()
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_text(f"{json.dumps(asdict(self), indent=2)}\n", "utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise MrczError(path, f"cannot be written: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

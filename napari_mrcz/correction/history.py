@@ -46,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.software import software
+from napari_mrcz.naming import software
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.correction.parallel import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def over_neighbours(
         return work(some, *_neighbours(some, shape))
 
     starts = range(0, max(1, len(pixels)), _CHUNK)
-    with in_order(chunk, starts, processors(), "napari-mrcz-outliers") as parts:
+    with in_order(chunk, starts, "napari-mrcz-outliers") as parts:
         return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 

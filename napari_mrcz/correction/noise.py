@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.correction.parallel import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,12 +113,12 @@ def _standard_deviation(pixels: npt.NDArray[Any]) -> float:
 
 def _by_pieces(work: Callable[[slice], Result], size: int) -> list[Result]:
     """Return ``work(piece)`` of all pieces, which stay in a cache."""
-    threads = processors() if size >= _LARGE else 1
     # Several pieces at a time, of which each alone would take no longer than handing it on.
     starts = range(0, size, _PIECE)
 
     def some(first: int) -> list[Result]:
         return [work(np.s_[start : start + _PIECE]) for start in starts[first : first + _AT_A_TIME]]
 
-    with in_order(some, range(0, len(starts), _AT_A_TIME), threads, "napari-mrcz-noise") as parts:
+    firsts = range(0, len(starts), _AT_A_TIME)
+    with in_order(some, firsts, "napari-mrcz-noise", alone=size < _LARGE) as parts:
         return [result for part in parts for result in part]

@@ -20,9 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from napari_mrcz.allowance import has_room
-from napari_mrcz.errors import MrczError, NotEnoughMemory
-from napari_mrcz.texts import size_text
+from napari_mrcz.errors import MrczError, NotEnoughMemory, has_room, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

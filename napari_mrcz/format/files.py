@@ -22,11 +22,10 @@ import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_reading import parse_header
-from napari_mrcz.texts import size_text
-from napari_mrcz.threads import go_on_if_wanted
+from napari_mrcz.format.threads import go_on_if_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

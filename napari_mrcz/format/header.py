@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.format.modes import DTYPE_OF_MODE, frame_nbytes
-from napari_mrcz.suffixes import without_packing
+from napari_mrcz.naming import without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

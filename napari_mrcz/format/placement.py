@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, counted
 from napari_mrcz.format.chunk_chain import Chain, codec_at, decodes, find_chain, is_chunk, walk
 from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, parse_chunk_header
 from napari_mrcz.format.extended import LARGEST_EXTENDED, json_nbytes, record_nbytes
 from napari_mrcz.format.footer import EvenFrames
 from napari_mrcz.format.header import CODEC_NAMES, HEADER_NBYTES, Header, holds_volume
 from napari_mrcz.format.header_reading import pixel_size_of
-from napari_mrcz.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

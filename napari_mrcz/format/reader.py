@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.allowance import new_buffer
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, size_text
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
     ChunkHeader,
@@ -24,8 +23,8 @@ from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_writing import source_header
 from napari_mrcz.format.layout import read_layout
+from napari_mrcz.format.memory import new_buffer
 from napari_mrcz.format.modes import FOUR_BIT, unpack_four_bit
-from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -22,7 +22,7 @@ from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.header_writing import set_frames
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.verification import FrameFault
-from napari_mrcz.suffixes import COMPRESSED_SUFFIX, without_packing
+from napari_mrcz.naming import COMPRESSED_SUFFIX, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

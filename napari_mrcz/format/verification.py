@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.reader import FrameReader
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.format.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

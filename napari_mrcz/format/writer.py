@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
@@ -28,8 +28,7 @@ from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of
 from napari_mrcz.format.storage import LazyFrame, Storage, TooWideForMode0, choose_storage
-from napari_mrcz.texts import size_text
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.format.threads import in_order, processors
 
 if TYPE_CHECKING:
     from os import PathLike

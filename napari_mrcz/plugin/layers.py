@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.errors import MrczError
+from napari_mrcz.naming import angstroms
 from napari_mrcz.plugin.contrast import contrast_limits, slider_range
 from napari_mrcz.plugin.series import StackSeries
 from napari_mrcz.plugin.shown import ShownStack
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.sources import FlattenedArray
-from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
     from napari.layers import Image

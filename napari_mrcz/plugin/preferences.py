@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from napari_mrcz.format.threads import limit_threads
 from napari_mrcz.stack.cache import CACHE_NBYTES
-from napari_mrcz.threads import limit_threads
 
 __all__ = ["Preferences", "preferences"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_mrcz.errors import MrczError, warn
-from napari_mrcz.names import natural_key
+from napari_mrcz.naming import PACKED_SUFFIXES, has_movie_suffix, natural_key
 from napari_mrcz.plugin.layers import (
     LayerData,
     describe,
@@ -26,7 +26,6 @@ from napari_mrcz.plugin.layers import (
 )
 from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack import Stack, open
-from napari_mrcz.suffixes import PACKED_SUFFIXES, has_movie_suffix
 
 __all__ = ["get_reader", "read"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_mrcz.folders import cache_folder
+from napari_mrcz.naming import cache_folder
 from napari_mrcz.plugin.reader import read
 from napari_mrcz.simulation import (
     Camera,

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_mrcz.names import natural_key
+from napari_mrcz.naming import (
+    FOREIGN_SUFFIXES,
+    SUFFIXES,
+    natural_key,
+    with_packing,
+    without_packing,
+)
 from napari_mrcz.session.order import look_at
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.tvips import first_part
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, SUFFIXES, with_packing, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

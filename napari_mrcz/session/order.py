@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from napari_mrcz.errors import collected_warnings
-from napari_mrcz.names import natural_key
+from napari_mrcz.naming import natural_key
 from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, warn
+from napari_mrcz.errors import MrczError, failure_text, warn
 from napari_mrcz.session.movies import images_beside, looks_at, movies_within
 from napari_mrcz.session.order import GIVEN, by_acquisition
 from napari_mrcz.session.summaries import (
@@ -29,7 +29,6 @@ from napari_mrcz.session.summaries import (
 )
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.texts import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

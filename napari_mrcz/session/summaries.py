@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
-from napari_mrcz.folders import cache_folder
-from napari_mrcz.summing import sum_frames
+from napari_mrcz.naming import cache_folder
+from napari_mrcz.stack.summing import sum_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable

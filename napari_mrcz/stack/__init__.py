@@ -5,25 +5,11 @@ lie on each other: those of TIFF, DM, SMV and TVIPS begin at the top and are tur
 IMOD does, those of EER not.
 """
 
-from napari_mrcz.stack.files import read, read_async, write, write_async
-from napari_mrcz.stack.kept import original
-from napari_mrcz.stack.opening import open
-from napari_mrcz.stack.sources import Correction, FrameSource
-from napari_mrcz.stack.stack import Stack
-from napari_mrcz.stack.sweeps import open_sweep, sweeps
-from napari_mrcz.stack.verifying import verify
+import lazy_loader
 
-__all__ = [
-    "Correction",
-    "FrameSource",
-    "Stack",
-    "open",
-    "open_sweep",
-    "original",
-    "read",
-    "read_async",
-    "sweeps",
-    "verify",
-    "write",
-    "write_async",
-]
+from napari_mrcz.correction import parallel
+from napari_mrcz.format import memory, threads
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+parallel.lend(threads.in_order, threads.processors, memory.give_back)

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.errors import MrczError, warn
+from napari_mrcz.errors import MrczError, counted, listed, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.format.metadata import value_at
+from napari_mrcz.naming import angstroms
 from napari_mrcz.stack.dm_tags import ArrayPlace, read_tags
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.texts import counted, listed
-from napari_mrcz.units import angstroms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

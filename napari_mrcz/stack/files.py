@@ -16,14 +16,12 @@ from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import CODECS
-from napari_mrcz.software import software
+from napari_mrcz.format.threads import start_to_the_end
+from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES, SUFFIXES, size_zyx, software
 from napari_mrcz.stack.keeping import Keeping
 from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.sources import FlattenedArray, unmasked
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PLAIN_SUFFIXES, SUFFIXES
-from napari_mrcz.threads import start_to_the_end
-from napari_mrcz.units import size_zyx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, size_text
 from napari_mrcz.format import Encoding, FrameReader, estimate
 from napari_mrcz.format.encoding import encoding_of
 from napari_mrcz.format.modes import FOUR_BIT
@@ -35,7 +35,6 @@ from napari_mrcz.stack.kept import (
 from napari_mrcz.stack.packing import is_packed, packed, packed_mean, packed_nbytes
 from napari_mrcz.stack.sources import CorrectedSource, Correction, FrameSource, uncached
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.texts import size_text
 
 __all__ = ["Keeping", "counts_beneath", "estimated_sizes", "sizes_text"]
 

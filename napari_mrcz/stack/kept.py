@@ -36,10 +36,10 @@ from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.encoding import alone
 from napari_mrcz.format.metadata import from_tagged, to_plain
 from napari_mrcz.format.modes import pack_four_bit
+from napari_mrcz.format.threads import in_order, processors
 from napari_mrcz.stack.packing import is_packed, packed, unpacked
 from napari_mrcz.stack.sources import CorrectedSource, Correction, uncached
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

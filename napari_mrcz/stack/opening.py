@@ -11,6 +11,13 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.naming import (
+    DM_SUFFIXES,
+    SMV_SUFFIXES,
+    TIFF_SUFFIXES,
+    TVIPS_SUFFIX,
+    without_packing,
+)
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
@@ -19,13 +26,6 @@ from napari_mrcz.stack.smv import is_smv, open_smv
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, is_eer, is_tiff, open_tiff
 from napari_mrcz.stack.tvips import is_tvips, open_tvips
-from napari_mrcz.suffixes import (
-    DM_SUFFIXES,
-    SMV_SUFFIXES,
-    TIFF_SUFFIXES,
-    TVIPS_SUFFIX,
-    without_packing,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,13 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.allowance import new_array
+from napari_mrcz.correction.sums import sum_dtype, widened
 from napari_mrcz.errors import warn
 from napari_mrcz.format import Description, Header
+from napari_mrcz.format.memory import new_array
 from napari_mrcz.format.metadata import to_plain
+from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.naming import size_zyx
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
 from napari_mrcz.stack.grouping import GROUPED, GroupedSource
 from napari_mrcz.stack.indexing import split_index
@@ -30,9 +33,7 @@ from napari_mrcz.stack.sources import (
     JoinedSource,
     SelectedSource,
 )
-from napari_mrcz.summing import sum_dtype, sum_frames, widened
-from napari_mrcz.threads import in_order, processors
-from napari_mrcz.units import size_zyx
+from napari_mrcz.stack.summing import sum_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

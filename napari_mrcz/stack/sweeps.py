@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.errors import warn
+from napari_mrcz.errors import listed, warn
+from napari_mrcz.naming import SMV_SUFFIXES, without_packing
 from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.smv import merged, open_smv
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tvips import first_part
-from napari_mrcz.suffixes import SMV_SUFFIXES, without_packing
-from napari_mrcz.texts import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

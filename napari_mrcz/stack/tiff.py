@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, warn
+from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import open_file
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tiff_frames import EER, find_frames
 from napari_mrcz.stack.tiff_metadata import tiff_metadata
 from napari_mrcz.stack.tiff_pages import MAGIC, read_directories
-from napari_mrcz.texts import size_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from napari_mrcz.errors import MrczError
-from napari_mrcz.texts import listed, size_text
+from napari_mrcz.errors import MrczError, listed, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_mrcz.naming import angstroms, kilovolts, plausible
 from napari_mrcz.stack.tiff_frames import DESCRIPTION, parse_xml
 from napari_mrcz.stack.tiff_pages import DEEPEST, DIRECTORIES, TYPES
-from napari_mrcz.units import angstroms, kilovolts, plausible
 
 if TYPE_CHECKING:
     from napari_mrcz.stack.tiff_frames import TiffMovie

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.errors import MrczError, collected_warnings, warn
+from napari_mrcz.errors import MrczError, collected_warnings, listed, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
+from napari_mrcz.naming import PACKED_SUFFIXES
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.suffixes import PACKED_SUFFIXES
-from napari_mrcz.texts import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,11 +11,11 @@ import napari_mrcz.format
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings
 from napari_mrcz.format import FrameReader, VerifyReport
 from napari_mrcz.format.verification import faults_of
+from napari_mrcz.naming import FOREIGN_SUFFIXES, without_packing
 from napari_mrcz.stack.kept import is_kept, problem_of
 from napari_mrcz.stack.opening import is_mrc, open
 from napari_mrcz.stack.sources import CorrectedSource, uncached
 from napari_mrcz.stack.tiff import TiffFrames
-from napari_mrcz.suffixes import FOREIGN_SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

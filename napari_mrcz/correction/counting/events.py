@@ -17,7 +17,7 @@ from napari_mrcz.correction.counting.spot import (
     fit_spots,
     profile,
 )
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.correction.parallel import in_order
 
 __all__ = ["Events", "draw", "find_events", "patches_at", "peaks", "without_bright"]
 
@@ -115,7 +115,7 @@ def find_events(
         own = (y >= top - 0.5) & (y < bottom - 0.5)
         return np.stack([y, x, charge])[:, own]
 
-    with in_order(part, range(0, rows, _STRIP), processors(), "napari-mrcz-count") as ended:
+    with in_order(part, range(0, rows, _STRIP), "napari-mrcz-count") as ended:
         y, x, charge = np.concatenate(list(ended), axis=1).astype(np.float32)
     return Events(y, x, charge)
 

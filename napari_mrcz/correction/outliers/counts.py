@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.outliers.frames import FrameStatistics, frame_reader
-from napari_mrcz.summing import RunningSum, smallest_sum_dtype, sum_array
+from napari_mrcz.correction.sums import RunningSum, smallest_sum_dtype, sum_array
 
 __all__ = ["SummedCounts"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.allowance import give_back
 from napari_mrcz.correction.outliers.frames import frame_reader
+from napari_mrcz.correction.parallel import give_back
 
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts

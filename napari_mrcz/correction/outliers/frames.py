@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.correction.parallel import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +161,7 @@ class _Rows:
         def work(index: int) -> tuple[float, float]:
             return _statistics(self.values(index))
 
-        with in_order(work, range(self.n_frames), processors(), "napari-mrcz-outliers") as found:
+        with in_order(work, range(self.n_frames), "napari-mrcz-outliers") as found:
             level, noise = np.array(list(found)).T
         # Frames with fewer counts add little to a sum, whatever is wrong with them.
         wrong = ~_like(level, noise, _FLASH) & (level > np.median(level))

@@ -22,7 +22,7 @@ from napari_mrcz.correction.outliers.background import LEAST, Background
 from napari_mrcz.correction.outliers.lines import weak_lines
 from napari_mrcz.correction.outliers.structure import BLOCK, Structure, block_widths
 from napari_mrcz.correction.outliers.suspects import Suspects
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.correction.parallel import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -470,5 +470,5 @@ def _by_strips(work: Callable[[int, int], Any], shape: tuple[int, int]) -> Itera
     def strip(top: int) -> Any:
         return work(top, min(shape[0], top + height))
 
-    with in_order(strip, tops, processors(), "napari-mrcz-outliers") as strips:
+    with in_order(strip, tops, "napari-mrcz-outliers") as strips:
         yield from strips

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import fft
 from scipy.special import ndtr
 
-from napari_mrcz.threads import in_order, processors
+from napari_mrcz.correction.parallel import in_order
 
 __all__ = ["BLOCK", "Structure", "block_widths"]
 
@@ -136,7 +136,7 @@ class Structure:
             return some[found], pattern
 
         starts = range(0, len(wide), _AT_A_TIME)
-        with in_order(work, starts, processors(), "napari-mrcz-outliers") as results:
+        with in_order(work, starts, "napari-mrcz-outliers") as results:
             for some, found in results:
                 tiles[some[:, 0], some[:, 1]] = np.arange(len(some)) + len(patterns)
                 patterns.extend(found)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QPushButton, QWidget
 
-from napari_mrcz.texts import MINUS
+from napari_mrcz.errors import MINUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
-from napari_mrcz.threads import start_to_the_end
+from napari_mrcz.format.threads import start_to_the_end
 
 __all__ = ["Cancelled", "Job", "LatestJob", "Report", "while_alive"]
 

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mrcz.texts import error_text
+from napari_mrcz.errors import error_text
 from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job import Job, Report
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel

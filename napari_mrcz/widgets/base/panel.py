@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mrcz.texts import printable
+from napari_mrcz.errors import printable
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive, plain_viewer
 from napari_mrcz.widgets.base.theme import Palette, palette
 

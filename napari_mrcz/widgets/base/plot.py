@@ -8,7 +8,7 @@ import pyqtgraph as pg
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QSizePolicy
 
-from napari_mrcz.texts import with_minus
+from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette

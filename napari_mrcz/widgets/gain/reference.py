@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.correction import estimate_gain
-from napari_mrcz.errors import collected_warnings
-from napari_mrcz.references import read_reference
-from napari_mrcz.texts import counted
+from napari_mrcz.errors import collected_warnings, counted
+from napari_mrcz.stack.references import read_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

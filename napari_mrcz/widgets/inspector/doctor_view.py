@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from napari_mrcz.doctor import Finding
+    from napari_mrcz.format.doctor import Finding
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.inspector.subject import Subject
 

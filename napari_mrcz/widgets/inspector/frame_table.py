@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.texts import counted, size_text
+from napari_mrcz.errors import counted, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QPoint, Signal, Slot
 from qtpy.QtWidgets import QMenu, QVBoxLayout, QWidget
 
-from napari_mrcz.inspection import step_entries
+from napari_mrcz.stack.inspection import step_entries
 from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.doctor import Change, Finding, diagnose, mend
 from napari_mrcz.errors import MrczError, collected_warnings
 from napari_mrcz.format import verify
+from napari_mrcz.format.doctor import Change, Finding, diagnose, mend
 from napari_mrcz.plugin.layers import describe, layer_data
 from napari_mrcz.stack import open as open_stack
 
@@ -111,7 +111,7 @@ def save_recipe(stack: Stack, path: str, report: Report) -> str:
     MrczError
         If recipes cannot do it, or the disk refuses.
     """
-    from napari_mrcz.recipe.history import output_of, save_recipe_of
+    from napari_mrcz.session.recipe.history import output_of, save_recipe_of
 
     report("Writing the recipe", 0, 0)
     # Whoever chose the name of a recipe that exists agreed to have it replaced, images included.

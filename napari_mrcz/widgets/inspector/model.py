@@ -8,20 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, error_text, size_text
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.metadata import to_json_safe
-from napari_mrcz.inspection import Entry, entries_of, entry_of, header_entries
+from napari_mrcz.stack.inspection import Entry, entries_of, entry_of, header_entries
 from napari_mrcz.stack.kept import is_kept, summary_of
-from napari_mrcz.texts import error_text, size_text
 from napari_mrcz.widgets.inspector.frame_table import FrameTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_mrcz.doctor import Finding
     from napari_mrcz.format import Header
+    from napari_mrcz.format.doctor import Finding
     from napari_mrcz.format.extended import ExtendedHeader
     from napari_mrcz.format.footer import Footer
     from napari_mrcz.widgets.inspector.subject import Subject

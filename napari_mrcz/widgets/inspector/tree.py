@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QResizeEvent
 
-    from napari_mrcz.inspection import Entry
+    from napari_mrcz.stack.inspection import Entry
 
 __all__ = ["EntryTree", "entry_text"]
 

@@ -12,10 +12,9 @@ from napari.layers import Image
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabWidget
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, error_text
+from napari_mrcz.naming import PACKED_SUFFIXES, without_packing
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.suffixes import PACKED_SUFFIXES, without_packing
-from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     import napari
 
-    from napari_mrcz.doctor import Finding
+    from napari_mrcz.format.doctor import Finding
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.inspector.jobs import Mended

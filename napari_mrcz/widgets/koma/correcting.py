@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.names import legal_stem
+from napari_mrcz.errors import error_text, size_text, time_text
+from napari_mrcz.naming import COMPRESSED_SUFFIX, PACKED_SUFFIXES, SUFFIXES, legal_stem
 from napari_mrcz.session import Koma
 from napari_mrcz.stack import write
-from napari_mrcz.suffixes import COMPRESSED_SUFFIX, PACKED_SUFFIXES, SUFFIXES
-from napari_mrcz.texts import error_text, size_text, time_text
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.koma.reading import BAD_STACK
 

@@ -11,13 +11,12 @@ import numpy as np
 
 from napari_mrcz.correction.koma import KomaOptions, repeated_text
 from napari_mrcz.errors import warn
-from napari_mrcz.names import natural_key
+from napari_mrcz.naming import has_movie_suffix, natural_key
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
 from napari_mrcz.session.koma import doubt_of_contrasts
 from napari_mrcz.session.movies import images_beside, looks_at
 from napari_mrcz.session.order import by_acquisition
-from napari_mrcz.suffixes import has_movie_suffix
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
 from napari_mrcz.widgets.koma.outlier_fits import OutlierFits

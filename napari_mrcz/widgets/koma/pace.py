@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from napari_mrcz.texts import size_text, time_text
+from napari_mrcz.errors import size_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

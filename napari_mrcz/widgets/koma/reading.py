@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.structure import repeated_step
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.session import Session
 from napari_mrcz.session.koma import kept_out, mean_noise
 from napari_mrcz.stack import Stack
-from napari_mrcz.texts import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox, QPushButton, QSpinBox, QWidget
 
-from napari_mrcz.texts import error_text
+from napari_mrcz.errors import error_text
 from napari_mrcz.widgets.base.fields import form
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls

@@ -8,7 +8,7 @@ import numpy as np
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-from napari_mrcz.texts import with_minus
+from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.microed.model import Fit

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
 
-from napari_mrcz.texts import MINUS
+from napari_mrcz.errors import MINUS
 from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.microed.fit_table import FitTable, rows

@@ -9,9 +9,8 @@ from napari.layers import Labels
 from qtpy.QtCore import QTimer, Signal, Slot
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.fields import form, push_button
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.preview import geometry

@@ -9,8 +9,8 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox, QDockWidget
 
 from napari_mrcz.correction.counted import CountedAlready
+from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive

@@ -11,10 +11,9 @@ from napari.layers import Labels
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from napari_mrcz.defects import read_defects
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.texts import error_text
+from napari_mrcz.stack.defects import read_defects
 from napari_mrcz.widgets.base.fields import choice_field, form, number_field
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Signal, Slot
 
+from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.texts import error_text
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_mrcz.texts import with_minus
+from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.outliers.model import Fit

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.folders import cache_folder
+from napari_mrcz.errors import block_text, size_text, time_text
 from napari_mrcz.format import Encoding, Estimate, VerifyReport, estimate, verify
-from napari_mrcz.names import legal_stem
+from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, cache_folder, legal_stem
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack.files import sample_frames
 from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_text
-from napari_mrcz.suffixes import COMPRESSED_SUFFIX, SUFFIXES
-from napari_mrcz.texts import block_text, size_text, time_text
 from napari_mrcz.widgets.base.job import Cancelled, Report
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
-from napari_mrcz.texts import size_text
+from napari_mrcz.errors import size_text
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette

@@ -11,7 +11,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QHBoxLayout, QMessageBox, QProgressBar, QPushButton
 
-from napari_mrcz.texts import error_text, size_text
+from napari_mrcz.errors import error_text, size_text
 from napari_mrcz.widgets.base.fields import push_button
 from napari_mrcz.widgets.base.job import Job, LatestJob
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel

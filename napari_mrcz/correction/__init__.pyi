@@ -1,0 +1,87 @@
+from .complex_parts import (
+    Amplitude,
+    Phase,
+)
+from .counting import (
+    ElectronCounting,
+    count_electrons,
+)
+from .decimation import (
+    Decimation,
+    DecimationError,
+    decimate,
+    restore,
+)
+from .gain import (
+    GainNormalization,
+    estimate_gain,
+)
+from .gamma import (
+    PREPRINT_GAMMA,
+    GammaCurve,
+    fit_gamma,
+)
+from .history import (
+    fingerprint,
+    rebuild,
+    register,
+    replay,
+)
+from .koma import (
+    KomaNormalization,
+)
+from .noise import (
+    correlated_noise,
+)
+from .orientation import (
+    ORIENTATIONS,
+    Candidate,
+    OrientationSearch,
+    find_orientation,
+    orient,
+)
+from .outliers import (
+    DistributionFit,
+    OutlierFilter,
+    TailFit,
+    Thresholds,
+)
+from .truncation import (
+    Pedestal,
+    ShiftedLognormal,
+    TruncationModel,
+)
+
+__all__ = [
+    "ORIENTATIONS",
+    "PREPRINT_GAMMA",
+    "Amplitude",
+    "Candidate",
+    "Decimation",
+    "DecimationError",
+    "DistributionFit",
+    "ElectronCounting",
+    "GainNormalization",
+    "GammaCurve",
+    "KomaNormalization",
+    "OrientationSearch",
+    "OutlierFilter",
+    "Pedestal",
+    "Phase",
+    "ShiftedLognormal",
+    "TailFit",
+    "Thresholds",
+    "TruncationModel",
+    "correlated_noise",
+    "count_electrons",
+    "decimate",
+    "estimate_gain",
+    "find_orientation",
+    "fingerprint",
+    "fit_gamma",
+    "orient",
+    "rebuild",
+    "register",
+    "replay",
+    "restore",
+]

@@ -1,0 +1,45 @@
+from .description import (
+    Description,
+)
+from .encoding import (
+    Encoding,
+    choose_encoding,
+    compressed_fraction,
+    shannon_fraction,
+)
+from .estimation import (
+    Estimate,
+    estimate,
+)
+from .header import (
+    Header,
+)
+from .reader import (
+    FrameReader,
+)
+from .verification import (
+    FrameFault,
+    VerifyReport,
+    verify,
+)
+from .writer import (
+    Progress,
+    write_frames,
+)
+
+__all__ = [
+    "Description",
+    "Encoding",
+    "Estimate",
+    "FrameFault",
+    "FrameReader",
+    "Header",
+    "Progress",
+    "VerifyReport",
+    "choose_encoding",
+    "compressed_fraction",
+    "estimate",
+    "shannon_fraction",
+    "verify",
+    "write_frames",
+]

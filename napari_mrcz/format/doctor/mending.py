@@ -1,0 +1,195 @@
+"""`mend`: the same file with another header, in a copy or in place, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.files import open_file
+from napari_mrcz.format.header import HEADER_NBYTES, Header, header_dtype
+from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.header_writing import keep_depth, set_frames
+from napari_mrcz.format.layout import read_layout
+from napari_mrcz.naming import PACKED_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from os import PathLike
+
+    from napari_mrcz.format.doctor.finding import Finding
+
+__all__ = ["Change", "mend"]
+
+_PIECE = 2**24
+_NAMES = {
+    "n": "NX NY NZ",
+    "m": "MX MY MZ",
+    "cell": "cell (Å)",
+    "map_crs": "MAPC MAPR MAPS",
+    "machst": "machine stamp",
+    "imod_stamp": "IMOD stamp",
+    "imod_flags": "IMOD flags",
+    "label": "labels",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field of a header that was mended: its name, and what it was and is."""
+
+    field: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.before} → {self.after}"
+
+
+def mend(
+    path: str | PathLike[str],
+    findings: Iterable[Finding],
+    *,
+    target: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Change, ...]:
+    """Write what the doctor proposes; the bytes after the header are copied unread.
+
+    The new file takes its name when it is whole and on disk: at any moment there is either the
+    old one or the new one under it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, unchanged since it was diagnosed.
+    findings : iterable of Finding
+        What to mend, as `diagnose` gave it; what is not mendable is passed over.
+    target : path-like, optional
+        The copy to be written; without it, the file itself is replaced.
+    overwrite : bool
+        Replace an existing target.
+    progress : callable, optional
+        Called with (bytes done, bytes); what it raises ends the mending, and nothing is changed.
+
+    Returns
+    -------
+    tuple of Change
+        The fields that are different now.
+
+    Raises
+    ------
+    MrczError
+        If there is nothing to mend, the file is another one than was diagnosed, is packed (in
+        place), or the disk refuses.
+    """
+    path = Path(path)
+    chosen = [finding for finding in findings if finding.mendable]
+    if not chosen:
+        raise MrczError(path, "there is nothing to mend")
+    new = path if target is None else Path(target)
+    if new.suffix.lower() in PACKED_SUFFIXES:
+        raise MrczError(
+            new,
+            "is a packed file, which is not written",
+            advice="Mend it in a copy whose name does not end so",
+        )
+    before = _identity(path)
+    with AtomicFile(new, overwrite=overwrite or target is None) as copy:
+        with contextlib.closing(open_file(path)) as file:
+            raw = file.read(0, HEADER_NBYTES)
+            if any(finding.header != raw for finding in chosen):
+                raise _changed(path)
+            header = read_layout(file).header
+            mended = _mended(raw, header, chosen)
+            copy.write(mended)
+            while piece := file.read(copy.tell(), _PIECE):
+                copy.write(piece)
+                if progress is not None:
+                    progress(copy.tell(), file.nbytes)
+            if copy.tell() != file.nbytes or _identity(path) != before:
+                raise _changed(path)
+        copy.commit()
+    return _changes(raw, mended, header.byte_order)
+
+
+def _changed(path: Path) -> MrczError:
+    return MrczError(
+        path, "has changed since it was looked at", advice="Look at it again; nothing was written"
+    )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise MrczError(path, f"cannot be read: {error.strerror}") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _mended(raw: bytes, header: Header, chosen: Sequence[Finding]) -> bytes:
+    """Return the header with all that is chosen written into it."""
+    patch: dict[str, Any] = {}
+    for finding in chosen:
+        patch |= finding.patch
+    record = np.frombuffer(raw, header_dtype(header.byte_order)).copy()
+    _set_sizes(record[0], header, patch)
+    for name, value in patch.items():
+        record[0][name] = value
+    return record.tobytes()
+
+
+def _set_sizes(record: Any, header: Header, patch: dict[str, Any]) -> None:
+    """Write frames, samples and the cell, so that the pixel size stays or becomes what it should.
+
+    Where a number of the three changes, the cell follows: it is pixel size times samples.
+    """
+    if not patch.keys() & {"nz", "m", "mode", "pixel_size"}:
+        return
+    _, y, x = parse_header(header.raw, "").pixel_size
+    z, asked = header.pixel_size[0], patch.pop("pixel_size", None)
+    if "nz" in patch:
+        set_frames(record, header, patch.pop("nz"))
+    for name in ("m", "mode"):
+        if name in patch:
+            record[name] = patch.pop(name)
+    if asked is not None:
+        z, y, x = asked
+    mx, my, mz = (int(m) for m in record["m"])
+    told = mx > 0 and my > 0
+    across = (mx, my) if told else (header.nx, header.ny)
+    for axis, length in enumerate((x * across[0], y * across[1])):
+        if length or asked is not None:
+            record["cell"][axis] = length
+    if asked is not None:
+        plain = told and mz > 0 and 0 <= int(record["mode"]) < 1000
+        record["cell"][2] = z * (mz if plain else int(record["n"][2]))
+    keep_depth(record, z)
+
+
+def _changes(raw: bytes, mended: bytes, byte_order: str) -> tuple[Change, ...]:
+    before, after = (np.frombuffer(b, header_dtype(byte_order))[0] for b in (raw, mended))
+    names = before.dtype.names or ()
+    return tuple(
+        Change(_NAMES.get(name, name.upper()), _text(before[name], name), _text(after[name], name))
+        for name in names
+        if before[name].tobytes() != after[name].tobytes()
+    )
+
+
+def _text(value: Any, name: str = "") -> str:
+    if name == "machst":
+        return bytes(value).hex(" ")
+    if isinstance(value, np.ndarray):
+        texts = [_text(item) for item in value]
+        while texts and texts[-1] == "''":  # labels that are not in use
+            texts.pop()
+        return " ".join(texts)
+    if isinstance(value, bytes):
+        return repr(bytes(value))[1:]
+    return f"{value:.7g}" if isinstance(value, np.floating) else str(value)

@@ -1,0 +1,486 @@
+"""A session corrected by a recipe, a task a stack; sums travel between them, pixels stay.
+
+Where the recipe has KOMA every stack is read twice: first for its outliers and its sum, then, when
+the sums of its neighbours are known, to be corrected and written.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mrcz.correction import OutlierFilter
+from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
+from napari_mrcz.correction.history import fingerprint, rebuild
+from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
+from napari_mrcz.errors import MrczError, collected_warnings, failure_text
+from napari_mrcz.format import Encoding, FrameReader
+from napari_mrcz.session import Koma, Session
+from napari_mrcz.session.batch.left_to_do import NOTHING_LEFT, without_done, without_gain
+from napari_mrcz.session.batch.making import Made, Making
+from napari_mrcz.session.batch.outcome import Outcome
+from napari_mrcz.session.batch.run import run_all
+from napari_mrcz.session.batch.task import staged
+from napari_mrcz.session.order import GIVEN, acquired_at
+from napari_mrcz.session.recipe.own import PLACES
+from napari_mrcz.session.summaries import StackSum, summarise
+from napari_mrcz.stack import open as open_stack
+from napari_mrcz.stack import write
+from napari_mrcz.stack.defects import read_defects
+from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
+from napari_mrcz.stack.kept import problem_of
+from napari_mrcz.stack.packing import packed_mean, packed_nbytes
+from napari_mrcz.stack.references import read_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    import numpy.typing as npt
+
+    from napari_mrcz.correction import GainNormalization
+    from napari_mrcz.session.batch.source_files import SourceFiles
+    from napari_mrcz.session.batch.task import Report, Task
+    from napari_mrcz.session.recipe import GainStep, Recipe
+    from napari_mrcz.stack import Stack
+
+__all__ = ["Correct", "Survey", "Surveyed", "correct_all", "corrected"]
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What KOMA needs to know of a stack.
+
+    Attributes
+    ----------
+    outliers : dict or None
+        The outlier filter that was fitted, described.
+    sum : StackSum
+        Of the corrected frames.
+    acquired : datetime or None
+        When, where the movie's metadata says so.
+    """
+
+    outliers: Mapping[str, Any] | None
+    sum: StackSum
+    acquired: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Fits a stack's outlier filter and sums its corrected frames.
+
+    Attributes
+    ----------
+    source : str
+        The movie.
+    recipe : Recipe
+        What is done before KOMA.
+    """
+
+    source: str
+    recipe: Recipe
+
+    def __call__(self, report: Report | None = None) -> Outcome:
+        """Fit and sum; the outcome's result is `Surveyed`."""
+        start = time.perf_counter()
+        with open_stack(self.source) as movie:
+            recipe, _ = without_done(self.recipe, movie)
+            stack, outliers, _ = corrected(movie, recipe)
+            found = summarise(stack, staged(report, "summing"))
+            acquired = acquired_at(movie.metadata)
+        described = None if outliers is None else dict(outliers.describe())
+        surveyed = Surveyed(described, found, acquired)
+        return Outcome.done(start, self.source, result=surveyed)
+
+    def sum(self) -> StackSum:
+        """Return the sum alone."""
+        surveyed: Surveyed = self().result
+        return surveyed.sum
+
+
+@dataclass(frozen=True)
+class Correct(Making):
+    """Corrects a stack by a recipe and writes it.
+
+    Attributes
+    ----------
+    source, target : str
+        The files.
+    recipe : Recipe
+        What is done.
+    outliers : dict, optional
+        The filter, where it was fitted before.
+    koma : KomaNormalization, optional
+        The stack's own.
+    """
+
+    source: str
+    target: str
+    recipe: Recipe
+    outliers: Mapping[str, Any] | None = None
+    koma: KomaNormalization | None = field(default=None, repr=False)
+
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Correct and write."""
+        output = self.recipe.output
+        record = {**record, "output": asdict(output)}
+        with open_stack(self.source) as movie:
+            recipe, done = without_done(self.recipe, movie)
+            stack, outliers, doubts = corrected(movie, recipe, self.outliers)
+            if doubts:
+                record = {**record, "warnings": list(doubts)}
+            koma = self.koma if recipe.koma == self.recipe.koma else None  # it has had it
+            if koma is not None:
+                stack = stack.apply(koma)
+            if recipe.koma is not None:
+                stack = _with_own(stack, recipe, "koma")
+            if doubts and not done and len(stack.history) == len(movie.history):
+                raise MrczError(self.source, doubts[-1].removesuffix("."), advice=NOTHING_LEFT)
+            write(
+                self.target,
+                stack.described(other={**stack.description.other, "source": record}),
+                codec=output.codec,
+                level=output.level,
+                filter=output.filter,
+                dtype=output.dtype or None,
+                keep=output.keep,
+                overwrite=self.overwrite,
+                progress=files.watched(staged(report, "correcting")),
+            )
+        files.check()
+        notes: list[str] = []
+        warnings = [*done, *doubts]
+        if outliers is not None:
+            notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
+            warnings += outliers.warnings
+        if koma is not None:
+            warnings += koma.warnings
+        return Made(tuple(notes), tuple(warnings))
+
+    def options(self) -> dict[str, Any]:
+        """Return the recipe, as a fingerprint, and the names of the stacks averaged by KOMA.
+
+        Where these are not known, they are taken to be those of a result that is there.
+        """
+        _, y, x = self.shape()
+        options: dict[str, Any] = {"recipe": _fingerprint_of(self.recipe, (y, x))}
+        if self.recipe.again:
+            options["again"] = True
+        if self.koma is not None:
+            options["neighbours"] = [Path(name).name for name in self.koma.neighbours]
+        elif self.recipe.koma is not None:
+            options["neighbours"] = self.recorded().get("neighbours")
+        return options
+
+    def planned(self) -> Outcome:
+        """Return what would be done, as far as that is known before KOMA knows all sums."""
+        planned = super().planned()
+        if planned.skipped:
+            if self.recipe.koma is not None:
+                note = "there already, and whole, if the same movies are averaged"
+                planned = replace(planned, notes=(note,))
+            return planned
+        sizes = self.sizes()
+        output = self.recipe.output
+        chosen = output.dtype or next(iter(sizes))
+        nbytes = sizes.get("counts" if output.keep == "counts" else chosen, 0)
+        return replace(planned, target_nbytes=nbytes, notes=(*planned.notes, sizes_text(sizes)))
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many bytes the result would take as each pixel type, and as counts.
+
+        From excerpts of three frames that have the gain; nothing is fitted for it. Before the
+        session is summed KOMA's average is not known, and one that is as noisy stands for it.
+        """
+        output = self.recipe.output
+        with open_stack(self.source) as movie:
+            recipe, _ = without_done(self.recipe, movie)
+            stack, _, _ = corrected(movie, replace(recipe, outliers=None))
+            footer_nbytes = 0
+            if recipe.koma is not None:
+                gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
+                koma, footer_nbytes = _stand_in(movie, recipe.koma.radius, gain)
+                stack = _with_own(stack.apply(koma), recipe, "koma")
+            codec = "zstd" if output.codec == "auto" else output.codec
+            encoding = Encoding(codec, output.level, output.filter)
+            return estimated_sizes(stack, encoding, footer_nbytes)
+
+    def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
+        """Return why what is there is not the result: also if its gain reference is missing."""
+        why = super()._why_not_done(files, report)
+        if not why and self.recipe.output.keep == "counts":
+            with FrameReader(self.target) as reader:
+                why = problem_of(reader.path, reader.footer.other)
+        return why
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the movie."""
+        with open_stack(self.source) as movie:
+            return movie.shape
+
+
+def correct_all(
+    sources: Sequence[str],
+    targets: Sequence[str],
+    recipe: Recipe,
+    *,
+    client: Any = None,
+    order: str = GIVEN,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    checksums: bool = False,
+    report: Callable[[Task, str, int, int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Correct a session; the same files come of it wherever it is done.
+
+    Parameters
+    ----------
+    sources, targets : sequence of str
+        Movies in order of acquisition, and what is written of each.
+    recipe : Recipe
+        What is done.
+    client : dask.distributed.Client, optional
+        Where it is done; here, one after the other, without.
+    order : str
+        What is known of the order of the movies, for the history.
+    overwrite, skip_existing, checksums : bool
+        As `Making` takes them. With KOMA the sums of all movies are needed for any that is not
+        there yet.
+    report : callable, optional
+        As `run_all` takes it.
+
+    Yields
+    ------
+    Outcome
+        One a movie; one that cannot be used enters no average and is not written.
+    """
+    correct_of = {
+        source: Correct(
+            source,
+            target,
+            recipe,
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+            checksums=checksums,
+        )
+        for source, target in zip(sources, targets, strict=True)
+    }
+    tasks = list(correct_of.values())
+    if recipe.koma is None or (skip_existing and _are_of_one_session(tasks, recipe.koma.radius)):
+        yield from run_all(tasks, client=client, report=report)
+        return
+    surveyed: dict[str, Any] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    session = Session(sources, order=order)
+    surveys = (Survey(source, recipe) for source in sources)
+    for outcome in run_all(surveys, client=client, report=report):
+        if outcome.ok:
+            found: Surveyed = outcome.result
+            again = Survey(outcome.source, recipe).sum
+            session.learn(sources.index(outcome.source), found.sum, again)
+            surveyed[outcome.source] = found.outliers
+            shapes[outcome.source] = found.sum.total.shape
+        else:
+            yield outcome
+    usable = [source for source in sources if source in surveyed]
+    # Of two that are as frequent the first, whichever worker was first.
+    in_order = [shapes[source] for source in usable]
+    shape = max(in_order, key=in_order.count, default=())
+    for source in usable:
+        if shapes[source] != shape:
+            said = f"frames of {shapes[source]}, where most of the session has {shape}"
+            yield Outcome(source, error=f"{source}: {said}")
+    usable = [source for source in usable if shapes[source] == shape]
+    if len(usable) < 2:
+        for source in usable:
+            yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
+        return
+    step = recipe.koma
+    koma = Koma(session.chosen(sources.index(source) for source in usable), **asdict(step))
+    with collected_warnings():  # each outcome has them
+        koma.survey()
+    failed = []
+
+    def corrections() -> Iterator[Correct]:
+        for i, source in enumerate(usable):
+            try:
+                own = koma[i]
+            except (OSError, ValueError) as error:
+                failed.append(Outcome(source, error=f"{source}: {failure_text(error)}"))
+            else:
+                yield replace(correct_of[source], outliers=surveyed[source], koma=own)
+
+    for outcome in run_all(corrections(), client=client, report=report):
+        left_out = koma.left_out.get(usable.index(outcome.source))
+        notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
+        yield replace(outcome, notes=notes)
+    yield from failed
+
+
+def _are_of_one_session(tasks: Sequence[Correct], radius: int) -> bool:
+    """Return whether results of KOMA are all there, and average what they would average now."""
+    names = [Path(task.source).name for task in tasks]
+    if len(set(names)) < len(names):
+        return False  # other folders have movies of the same name
+    averaged = [task.recorded().get("neighbours") for task in tasks]
+    if not all(isinstance(near, list) and set(near) <= set(names) for near in averaged):
+        return False
+    members = sorted({names.index(name) for near in averaged for name in near or ()})
+    return all(
+        near == [names[i] for i in neighbours_of(index, members, radius)]
+        for index, near in enumerate(averaged)
+    ) and all(task.is_done() for task in tasks)
+
+
+def corrected(
+    movie: Stack, recipe: Recipe, outliers: Mapping[str, Any] | None = None
+) -> tuple[Stack, OutlierFilter | None, tuple[str, ...]]:
+    """Return a movie after the steps that need no other, the outlier filter and warnings.
+
+    Parameters
+    ----------
+    movie : Stack
+        As it was recorded.
+    recipe : Recipe
+        The steps. Corrections of one's own after KOMA are done where there is no KOMA.
+    outliers : dict, optional
+        The filter, where it was fitted before; otherwise it is fitted now.
+
+    Returns
+    -------
+    corrected : Stack
+    used : OutlierFilter or None
+    warnings : tuple of str
+        Of the recipe and the gain; those of the filter are its own.
+    """
+    movie = _with_own(movie, recipe, "start")
+    doubts = list(recipe.warnings)
+    gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
+    if gain is not None:
+        found = doubts_of_gain(movie, gain, movie.history)
+        if found and recipe.gain_is_optional:
+            recipe = without_gain(recipe, found[0])
+            doubts += recipe.warnings
+            gain = None
+        else:
+            gain = replace(gain, warnings=(*gain.warnings, *recipe.warnings, *found))
+            doubts += gain.warnings
+    used = None
+    if (step := recipe.outliers) is not None:
+        if outliers is not None:
+            used = rebuild(outliers)
+        else:
+            defects = _defects(step.defects, movie.shape[1:]) if step.defects else None
+            used = OutlierFilter.fit(
+                movie,
+                model=step.model,
+                order=step.order,
+                relaxation=step.relaxation,
+                limit=step.limit,
+                fill=step.fill,
+                tolerance=step.tolerance,
+                seed=step.seed,
+                counts_per_electron=step.counts_per_electron,
+                pedestal=step.pedestal,
+                gain=None if gain is None else gain.factor,
+                defects=defects,
+            )
+            if step.dark_threshold or step.hot_threshold:
+                used = used.with_thresholds(step.dark_threshold or None, step.hot_threshold or None)
+            used = used.settled()
+        movie = movie.apply(used)
+    movie = _with_own(movie, recipe, "outliers")
+    if gain is not None:
+        movie = movie.apply(replace(gain, filled=used is not None))
+    movie = _with_own(movie, recipe, "gain")
+    if recipe.koma is None:
+        movie = _with_own(movie, recipe, "koma")
+    return movie, used, tuple(dict.fromkeys(doubts))  # type: ignore[return-value]
+
+
+def _with_own(movie: Stack, recipe: Recipe, place: str) -> Stack:
+    """Return a movie after the corrections of one's own that follow a step."""
+    for correction in recipe.own_corrections(place):
+        movie = movie.apply(correction)
+    return movie
+
+
+def _stand_in(
+    movie: Stack, radius: int, gain: GainNormalization | None
+) -> tuple[KomaNormalization, int]:
+    """Return a normalisation by an average that is as noisy as that of a session.
+
+    Returns
+    -------
+    KomaNormalization
+    int
+        Bytes that the average takes in a footer.
+    """
+    frames = 2 * radius * len(movie)
+    mean = float(np.nanmean(movie[len(movie) // 2], dtype=np.float64))
+    level = max(mean, 0.0) if np.isfinite(mean) else 0.0
+    tile, per_pixel = _noise(float(f"{min(level * frames, 1e9):.2g}"), frames)
+    average = np.resize(tile, movie.shape[1:])
+    if gain is not None:
+        average = average * gain.factor
+    return KomaNormalization(average, level), round(per_pixel * average.size)
+
+
+@lru_cache(maxsize=4)
+def _noise(counts: float, frames: int) -> tuple[npt.NDArray[np.float32], float]:
+    """Return the mean of frames that have so many counts per pixel together, and packed bytes."""
+    drawn = np.random.default_rng(0).poisson(counts, (512, 512)) / frames
+    tile = drawn.astype(np.float32)
+    return tile, packed_nbytes(packed_mean(tile, None)) / tile.size
+
+
+def _fingerprint_of(recipe: Recipe, shape: tuple[int, int]) -> str:
+    """Return a text that differs where recipes do, wherever the files that they name lie.
+
+    Keys that have their defaults count for nothing: new ones leave it as it is.
+    """
+    tables: dict[str, Any] = recipe.chosen()
+    defects = np.zeros(shape, np.bool_)
+    if (gain := recipe.gain) is not None:
+        normalisation = _gain(gain, shape)
+        defects |= normalisation.defects
+        for key in ("reference", "dark", "orientation", "gamma"):
+            tables["gain"].pop(key, None)
+        images = normalisation.factor, normalisation.oriented_dark
+        tables["gain"]["images"] = [None if i is None else fingerprint(i) for i in images]
+    if (step := recipe.outliers) is not None and step.defects:
+        defects |= _defects(step.defects, shape)
+        tables["outliers"]["defects"] = fingerprint(defects)
+    for name in (one.name for one in recipe.own):
+        del tables[name]
+    own, after = [], ""
+    for place in PLACES:
+        after = place if place in tables else after
+        for correction in recipe.own_corrections(place):
+            own.append({**correction.describe(), "software": "", "after": after})
+    return fingerprint([tables, own] if own else tables)
+
+
+@lru_cache(maxsize=1)
+def _gain(step: GainStep, shape: tuple[int, int]) -> GainNormalization:
+    """Read a reference once for all stacks."""
+    dark = read_reference(step.dark) if step.dark else None
+    reference = read_reference(step.reference)
+    try:
+        return fitted_gain(reference, shape, step.gamma, dark=dark, orientation=step.orientation)
+    except ValueError as error:
+        raise MrczError(step.reference, str(error)) from error
+
+
+@lru_cache(maxsize=1)
+def _defects(path: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    return read_defects(path, shape)

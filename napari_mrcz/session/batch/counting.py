@@ -1,0 +1,270 @@
+"""Electrons counted in a movie of raw frames, here or on dask workers.
+
+Frames travel compressed: whoever has the file reads stored chunks and hands them out as they are;
+workers decompress and count, and what comes back is compressed too (McLeod et al. 2018,
+doi:10.1016/j.jsb.2017.11.012, section 2.4).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
+from napari_mrcz.errors import size_text
+from napari_mrcz.format import Encoding, write_frames
+from napari_mrcz.format.atomic import check_target
+from napari_mrcz.format.threads import in_order, limit_threads, processors
+from napari_mrcz.naming import software
+from napari_mrcz.session.batch.event_table import EventTable
+from napari_mrcz.session.batch.making import Made, Making
+from napari_mrcz.session.batch.parcels import Parcel, Parcels, pack, unpack
+from napari_mrcz.session.batch.scheduler import PATIENCE_S, SchedulerLost, ask, result_of, watched
+from napari_mrcz.session.batch.task import staged
+from napari_mrcz.stack import open as open_stack
+from napari_mrcz.stack.files import sample_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from napari_mrcz.session.batch.source_files import SourceFiles
+    from napari_mrcz.session.batch.task import Report
+    from napari_mrcz.stack import Stack
+
+__all__ = ["CountElectrons"]
+
+_ATTEMPTS = 3
+# Frames sent ahead, for each thread of the workers.
+_QUEUED = 2
+_NO_EVENTS = Events(*np.empty((3, 0), np.float32))
+
+# Counts, electrons, and how many spots were too bright for one.
+_Counted = tuple["npt.NDArray[np.uint8]", Events, int]
+
+
+@dataclass(frozen=True)
+class CountElectrons(Making):
+    """Counts the electrons of one file and writes another.
+
+    Attributes
+    ----------
+    source, target : str
+        Raw frames of any format that is read; MRC or MRCZ.
+    super_resolution : int
+        Pixels of the counts along one of the detector's: 1, 2 or 4.
+    threshold : float, optional
+        Charge from which a spot is an electron, in grey values; fitted without it.
+    upper : float, optional
+        Charge above which a spot is set aside, such as an X-ray, in grey values; fitted without it.
+    force : bool
+        Count frames that seem to be counted already.
+    events : str
+        Table of all electrons, .csv or .parquet; empty for none.
+    client : dask.distributed.Client, optional
+        Whose workers count.
+    """
+
+    source: str
+    target: str
+    super_resolution: int = 1
+    threshold: float | None = None
+    upper: float | None = None
+    force: bool = False
+    events: str = ""
+    client: Any = field(default=None, repr=False)
+
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Count and write.
+
+        Raises
+        ------
+        ValueError
+            If these are no raw frames of single electrons.
+        """
+        overwrite = self.overwrite or there
+        check_target(Path(self.target), overwrite=overwrite)
+        if self.client is not None:
+            ask(self.client)  # one that is lost is known before a fit is made
+        with ExitStack() as opened:
+            table = None
+            if self.events:
+                table = opened.enter_context(EventTable(self.events, overwrite=self.overwrite))
+            movie = opened.enter_context(open_stack(self.source))
+            staged(report, "fitting")(0, len(movie))
+            counting = ElectronCounting.fit(
+                movie,
+                threshold=self.threshold,
+                super_resolution=self.super_resolution,
+                upper=self.upper,
+                force=self.force,
+            )
+            counts = count_electrons(movie, counting=counting)
+            run = _Run(movie, self.source, counting, self.client, table)
+            other = {**counts.description.other, "source": record}
+            write_frames(
+                self.target,
+                run,
+                sample_frames(counts),
+                description=replace(counts.description, writer=software(), other=other),
+                encoding=Encoding("zstd" if self.target.endswith(".mrcz") else "none"),
+                total=len(movie),
+                progress=files.watched(staged(report, "counting")),
+                overwrite=overwrite,
+            )
+            files.check()
+            if table is not None:
+                table.commit()
+        notes = (*_notes(counting, run.n_electrons, movie.size), *run.notes())
+        result = {
+            "electrons": run.n_electrons,
+            "bright": run.n_bright,
+            "sent": run.n_sent,
+            "raw": movie.nbytes,
+        }
+        return Made(notes, counting.warnings, result=result)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the counts depend on, where it was chosen."""
+        options = {
+            "super_resolution": self.super_resolution,
+            "threshold": self.threshold,
+            "upper": self.upper,
+            "force": self.force or None,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the counts."""
+        with open_stack(self.source) as movie:
+            n, y, x = movie.shape
+        return n, y * self.super_resolution, x * self.super_resolution
+
+    @property
+    def works_on_results(self) -> bool:
+        """Whether the table of electrons is to be made, for which they are counted again."""
+        return bool(self.events) and not os.path.exists(self.events)
+
+
+class _Run:
+    """The counts of all frames in order, once over; what was met on the way is added up.
+
+    Iterated anew it would count anew: the writer does so only where counts do not fit a byte, and
+    they always do.
+    """
+
+    def __init__(
+        self,
+        movie: Stack,
+        source: str,
+        counting: ElectronCounting,
+        client: Any,
+        table: EventTable | None,
+    ) -> None:
+        self._movie, self._source, self._counting = movie, source, counting
+        self._client, self._table = client, table
+        self.n_electrons = 0
+        self.n_bright = 0
+        self.n_sent = 0
+        self.n_returned = 0
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        here = self._client is None
+        for frame, (counts, events, bright) in enumerate(self._here() if here else self._there()):
+            self.n_electrons += int(counts.sum())
+            self.n_bright += bright
+            if self._table is not None:
+                self._table.add(frame, events)
+            yield counts
+
+    def notes(self) -> tuple[str, ...]:
+        """Return how much was set aside, and what went over the wires."""
+        aside: tuple[str, ...] = ()
+        if self.n_bright:
+            aside = (f"{self.n_bright} spots too bright for electrons, such as X-rays, set aside",)
+        if not self.n_sent:
+            return aside
+        ratio = self._movie.nbytes / self.n_sent
+        sent = f"{size_text(self._movie.nbytes)} of raw frames sent as {size_text(self.n_sent)}"
+        back = f"{size_text(self.n_returned)} came back"
+        return (*aside, f"{sent} ({ratio:.3g} to 1), {back}")
+
+    def _here(self) -> Iterator[_Counted]:
+        def count(frame: Callable[[], npt.NDArray[Any]]) -> _Counted:
+            events, bright = self._counting.events_and_bright(frame())
+            return self._counting.counts(events), events, bright
+
+        makers = self._movie.frame_makers()
+        with in_order(count, makers, processors(), "napari-mrcz-count") as counted:
+            yield from counted
+
+    def _there(self) -> Iterator[_Counted]:
+        client = self._client
+        with closing(Parcels(self._movie, self._source)) as parcels:
+            # What all frames need is sent once to every worker.
+            what = _Work(self._counting, parcels, with_events=self._table is not None)
+            most = max(1, ask(client)) * _QUEUED
+            work = watched(
+                client,
+                lambda: client.scatter(what, broadcast=True, hash=False, timeout=PATIENCE_S),
+            )
+            pending: deque[Any] = deque()
+            try:
+                for parcel in parcels:
+                    self.n_sent += len(parcel.chunk)
+                    pending.append(
+                        client.submit(_count, work, parcel, retries=_ATTEMPTS, pure=False)
+                    )
+                    if len(pending) >= most:
+                        yield self._received(pending.popleft())
+                while pending:
+                    yield self._received(pending.popleft())
+            finally:
+                with suppress(SchedulerLost):
+                    watched(client, lambda: client.cancel([*pending, work]))
+
+    def _received(self, future: Any) -> _Counted:
+        counts, events, bright = result_of(self._client, future)
+        future.release()
+        self.n_returned += len(counts) + len(events)
+        return unpack(counts), Events(*unpack(events)) if events else _NO_EVENTS, bright
+
+
+@dataclass(frozen=True)
+class _Work:
+    counting: ElectronCounting
+    parcels: Parcels
+    with_events: bool
+
+
+def _count(work: _Work, parcel: Parcel) -> tuple[bytes, bytes, int]:
+    """Count a frame on a worker, which is one of many and takes one processor."""
+    limit_threads(1)
+    events, bright = work.counting.events_and_bright(work.parcels.pixels(parcel))
+    counts = pack(work.counting.counts(events))
+    return counts, pack(np.stack(events)) if work.with_events else b"", bright
+
+
+def _notes(counting: ElectronCounting, n_electrons: int, n_pixels: int) -> tuple[str, ...]:
+    background = counting.background
+    notes = [
+        f"{n_electrons} electrons, {n_electrons / n_pixels:.3g} e⁻/pix in a frame",
+        f"threshold {counting.threshold:.1f} grey values of charge, noise {background.noise:.2f},"
+        f" spread {counting.spread:.2f} pixels",
+    ]
+    if counting.expected_f1 is not None:
+        notes.append(f"expected F1 {counting.expected_f1:.3f}")
+    if background.common_mode:
+        notes.append(f"common mode of {background.common_mode} removed")
+    if background.noisy is not None:
+        notes.append(f"{int(background.noisy.sum())} noisy pixels set aside")
+    return tuple(notes)

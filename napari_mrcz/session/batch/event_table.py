@@ -1,0 +1,135 @@
+"""Electrons one by one as a table for other programs, CSV or Parquet: frame, y, x, charge."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.session.extras import check_table
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from napari_mrcz.correction.counting import Events
+
+__all__ = ["EventTable"]
+
+# Rows of Parquet that are compressed together; until there are so many they wait in memory.
+_ROWS = 2**18
+
+
+class EventTable:
+    """A table that electrons are added to frame by frame; a file only after `commit`.
+
+    Columns are the frame (from 0), where the electron struck (y, x in pixels of the detector, the
+    middle of the first one is 0) and the charge it left in grey values. An electron is in the pixel
+    floor((y + 0.5) s), floor((x + 0.5) s) of counts of the super-resolution s.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, .csv or .parquet.
+    overwrite : bool
+        Replace an existing one.
+
+    Raises
+    ------
+    MrczError
+        If it cannot be written.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        check_table(path)
+        self._file = AtomicFile(path, overwrite=overwrite)
+        parquet = Path(path).suffix.lower() == ".parquet"
+        self._rows: _Rows = _Parquet(self._file) if parquet else _Csv(self._file)
+
+    def add(self, frame: int, events: Events) -> None:
+        """Add the electrons of a frame."""
+        self._rows.add(frame, events)
+
+    def commit(self) -> None:
+        """Finish the file and give it its name."""
+        self._rows.close()
+        self._file.commit()
+
+    def __enter__(self) -> EventTable:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._file.discard()
+
+
+class _Rows(Protocol):
+    def add(self, frame: int, events: Events) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Csv:
+    def __init__(self, file: AtomicFile) -> None:
+        self._file = file
+        file.write(b"frame,y,x,charge\n")
+
+    def add(self, frame: int, events: Events) -> None:
+        rows = zip(*(column.tolist() for column in events), strict=True)
+        text = "".join(f"{frame},{y:.3f},{x:.3f},{charge:.1f}\n" for y, x, charge in rows)
+        self._file.write(text.encode())
+
+    def close(self) -> None:
+        pass
+
+
+class _Parquet:
+    def __init__(self, file: AtomicFile) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._schema = pa.schema(
+            [("frame", pa.int64()), *((name, pa.float32()) for name in ("y", "x", "charge"))]
+        )
+        self._writer = pq.ParquetWriter(_Sink(file), self._schema)
+        self._waiting: list[tuple[int, Events]] = []
+        self._n_waiting = 0
+
+    def add(self, frame: int, events: Events) -> None:
+        self._waiting.append((frame, events))
+        self._n_waiting += len(events)
+        if self._n_waiting >= _ROWS:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        if not self._waiting:
+            return
+        frames = [np.full(len(events), frame, np.int64) for frame, events in self._waiting]
+        others = zip(*(events for _, events in self._waiting), strict=True)
+        columns = [np.concatenate(parts) for parts in (frames, *others)]
+        self._writer.write_table(pa.table(columns, schema=self._schema))
+        self._waiting, self._n_waiting = [], 0
+
+
+class _Sink(io.RawIOBase):
+    """What pyarrow writes to."""
+
+    def __init__(self, file: AtomicFile) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._file.write(memoryview(data))
+        return memoryview(data).nbytes
+
+    def tell(self) -> int:
+        return self._file.tell()

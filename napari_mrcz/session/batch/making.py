@@ -1,0 +1,255 @@
+"""What all tasks that make one file of another have in common.
+
+A result that is there already, whole and made of the same source in the same way, need not be made
+again. Results say in their footer what they were made of (`SourceFiles.record`). Plain files have
+no footer, for other programs' sake: there shape, length and the time of change, which results take
+over from their source, have to do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.format import FrameReader
+from napari_mrcz.format.atomic import check_target
+from napari_mrcz.format.metadata import to_plain
+from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.session.batch.outcome import Outcome
+from napari_mrcz.session.batch.source_files import SourceFiles, sha256_of
+from napari_mrcz.session.batch.task import check_paths, staged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_mrcz.session.batch.task import Report
+
+__all__ = ["Made", "Making"]
+
+_THERE = "there already, and whole"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of making a result: see `Outcome`, which has the same fields."""
+
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    kept: str = ""
+    result: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making(ABC):
+    """A task that reads one file and writes another. Call it, here or on another machine.
+
+    Attributes
+    ----------
+    overwrite : bool
+        Replace an existing target.
+    skip_existing : bool
+        Do nothing where the result is there, whole and of this source.
+    checksums : bool
+        Compute the SHA-256 of source and target for the outcome.
+    """
+
+    overwrite: bool = False
+    skip_existing: bool = False
+    checksums: bool = False
+
+    if TYPE_CHECKING:
+
+        @property
+        def source(self) -> str:
+            """The file that is read, or the first one."""
+
+        @property
+        def target(self) -> str:
+            """The file that is written, or the first one."""
+
+    @abstractmethod
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Make the result.
+
+        Parameters
+        ----------
+        files : SourceFiles
+            The source, open.
+        record : dict
+            What the result should say of its source.
+        report : callable, optional
+            Called with (stage, frames done, frames).
+        there : bool
+            Whether the result is there already; only where `works_on_results`.
+        """
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Return what the result depends on beside its source; for its footer."""
+
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the result, which plain files are known by."""
+
+    @property
+    def works_on_results(self) -> bool:
+        """Whether there is something to be done with a result that is there already."""
+        return False
+
+    def __call__(self, report: Report | None = None) -> Outcome:
+        """Make the result.
+
+        Parameters
+        ----------
+        report : callable, optional
+            Called with (stage, frames done, frames).
+
+        Raises
+        ------
+        MrczError
+            If it cannot be done; the source is as it was.
+        """
+        start = time.perf_counter()
+        with self._files() as files:
+            for source in files.paths:
+                check_paths(str(source), self.target)
+            there = self.skip_existing and self._is_done(files, report)
+            before = files.sha256() if self.checksums else ""
+            made = Made()
+            if not there or self.works_on_results:
+                made = self.make(files, files.record(**self.options()), report, there=there)
+            after = sha256_of(self._written()) if self.checksums else ""
+            return Outcome(
+                self.source,
+                self.target,
+                source_nbytes=files.nbytes,
+                target_nbytes=sum(os.path.getsize(path) for path in self._written()),
+                seconds=time.perf_counter() - start,
+                notes=(*(_THERE,) * there, *made.notes),
+                warnings=made.warnings,
+                kept=made.kept,
+                skipped=there,
+                source_sha256=before,
+                target_sha256=after,
+                result=made.result,
+            )
+
+    def planned(self) -> Outcome:
+        """Return what would be done; nothing is written.
+
+        Raises
+        ------
+        MrczError
+            If it cannot be done.
+        """
+        with self._files() as files:
+            for source in files.paths:
+                check_paths(str(source), self.target)
+            n, y, x = self.shape()
+            if self.skip_existing and self._is_done(files, None):
+                return Outcome(self.source, self.target, notes=(_THERE,), skipped=True)
+            exists = any(path.exists() for path in self._written())
+            for path in self._written():
+                check_target(path, overwrite=self.overwrite)
+            notes = (
+                f"{n} {'frame' if n == 1 else 'frames'} of {y} x {x}",
+                *("would be replaced",) * exists,
+            )
+            sizes = files.nbytes, self.estimate() if files.nbytes else 0
+            return Outcome(self.source, self.target, "", *sizes, notes=notes)
+
+    def is_done(self) -> bool:
+        """Return whether the result is there, whole and of this source."""
+        if not os.path.exists(self.target):
+            return False
+        with self._files() as files:
+            return not self._why_not_done(files, None)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a result that is there says it was made with; nothing of others."""
+        try:
+            with FrameReader(self.target) as reader:
+                said = reader.footer.other.get("source")
+        except NotEnoughMemory:
+            raise
+        except MrczError:
+            return {}
+        options = said.get("options") if isinstance(said, dict) else None
+        return options if isinstance(options, dict) else {}
+
+    def estimate(self) -> int:
+        """Return how many bytes the result will take; 0 where that is not known before."""
+        return 0
+
+    def _files(self) -> SourceFiles:
+        return SourceFiles([self.source])
+
+    def _written(self) -> list[Path]:
+        return [Path(self.target)]
+
+    def _is_done(self, files: SourceFiles, report: Report | None) -> bool:
+        """Return whether the result is there, whole and of this source.
+
+        Raises
+        ------
+        MrczError
+            If another file is there that may not be replaced.
+        """
+        if not os.path.exists(self.target):
+            return False
+        why = self._why_not_done(files, report)
+        if why and not self.overwrite:
+            found = f"exists already, and is not this result: {why}"
+            raise MrczError(self.target, found, advice="Choose another name, or --overwrite it")
+        return not why
+
+    def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
+        """Return why what is there is not the result; nothing if it is.
+
+        Stored bytes are compared with their checksums; nothing is decompressed.
+        """
+        record = files.record(**self.options())
+        try:
+            with FrameReader(self.target) as reader:
+                if reader.warnings:
+                    return reader.warnings[0].removeprefix(f"{reader.path}: ")
+                said = reader.footer.other.get("source")
+                if said is not None or reader.header.codec:
+                    if differing := _differing(said, record):
+                        return differing
+                elif reader.shape != self.shape():
+                    return f"it has frames of {reader.shape}"
+                elif os.stat(self.target).st_mtime_ns != record["mtime_ns"]:
+                    return "it is not of the same time as its source"
+                n = len(reader.index) if reader.index.xxh3 is not None else 0
+
+                def check(frame: int) -> None:
+                    reader.read_stored(frame)
+
+                tell = staged(report, "checking")
+                with in_order(check, range(n), processors(), "napari-mrcz-check") as frames:
+                    for done, _ in enumerate(frames, 1):
+                        tell(done, n)
+        except NotEnoughMemory:
+            raise
+        except MrczError as error:
+            return str(error).removeprefix(f"{self.target}: ")
+        return ""
+
+
+def _differing(said: Any, record: Mapping[str, Any]) -> str:
+    """Return what a footer says of another source."""
+    if not isinstance(said, dict):
+        return "it does not say which file it was made of"
+    if any(said.get(key) != record[key] for key in ("name", "size", "mtime_ns")):
+        return f"it was made of another file, or of {record['name']} before that was changed"
+    if said.get("options") != to_plain(record["options"]):
+        return f"it was made of {record['name']} with other options"
+    return ""

@@ -1,0 +1,282 @@
+"""One movie written anew: compressed, decompressed, grouped, decimated, in another format."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import MrczError, collected_warnings, warn
+from napari_mrcz.format import Encoding, estimate
+from napari_mrcz.format.header_writing import other_words
+from napari_mrcz.format.metadata import to_plain
+from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.naming import COMPRESSED_SUFFIX
+from napari_mrcz.session.batch.making import Made, Making
+from napari_mrcz.session.batch.source_files import Kept, SourceFiles
+from napari_mrcz.session.batch.task import staged
+from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack import open as open_stack
+from napari_mrcz.stack.files import sample_frames
+from napari_mrcz.stack.kept import kept_reader
+from napari_mrcz.stack.tiff import is_eer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from napari_mrcz.session.batch.task import Report
+
+__all__ = ["Recode"]
+
+Frame = npt.NDArray[Any]
+
+# Of a description; a header holds them as float32.
+_FLOATS = ("pixel_size", "voltage", "c3", "gain", "origin")
+
+
+@dataclass(frozen=True)
+class Recode(Making):
+    """Reads one file and writes another, frame by frame.
+
+    Attributes
+    ----------
+    source, target : str
+        The files.
+    codec, level, filter, block_size, dtype, threads
+        As `napari_mrcz.write` takes them.
+    group : int
+        Frames that are summed into one.
+    decimate : str
+        Gain reference by which a gain-normalised float movie is divided to get its counts back;
+        empty for none.
+    verify : bool
+        Read the result back and compare every pixel with the source.
+    delete : bool
+        Delete the source, if it is still the file that was read and all of it is in the result.
+    judge : bool
+        Find out whether the source may be deleted, and make the reason against it the outcome's
+        `kept`, for deleting it later; the outcome's result is the `stamp` of what was read.
+    footer : bool
+        Write a footer. Other programs expect none behind plain frames.
+    """
+
+    source: str
+    target: str
+    codec: str = "auto"
+    level: int = 1
+    filter: str = "auto"
+    block_size: int | str = "auto"
+    dtype: str | None = None
+    group: int = 1
+    decimate: str = ""
+    threads: int | None = None
+    verify: bool = False
+    delete: bool = False
+    judge: bool = False
+    footer: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse to delete what would be lost.
+
+        Raises
+        ------
+        ValueError
+            If sums would be kept in the place of frames, or nothing is verified.
+        """
+        if self.delete and (self.group > 1 or not self.verify):
+            raise ValueError(
+                "a source is deleted only where the result was verified to be the same"
+            )
+
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Write, verify and delete as it is wanted."""
+        notes: list[str] = []
+        with _heard() as heard, open_stack(self.source) as movie:
+            wanted = self._wanted(movie, notes)
+            if not there:
+                notes += self._write(files, record, wanted, staged(report, "writing"))
+                if left := len(movie) % self.group:
+                    notes.append(f"the last frame is the sum of {left}, not of {self.group}")
+            with SourceFiles([self.target]) as result:
+                if self.verify:
+                    self._compare(wanted, staged(report, "verifying"))
+                    notes.append("verified: every pixel is the same")
+                files.check()
+                kept = ""
+                if self.delete or self.judge:
+                    odd = [text.removeprefix(f"{movie.path}: ") for text in heard]
+                    if is_eer(movie):
+                        odd.append("it says where in their pixels electrons are, frames do not")
+                    kept = "; ".join([*odd, *_left_out(wanted, self.target)])
+                if self.delete and not kept:
+                    movie.close()
+                    try:
+                        notes.append(files.delete(result.check_result))
+                    except Kept as reason:
+                        kept = str(reason)
+        if self.delete and kept:
+            notes.append(f"source kept: {kept}")
+        return Made(tuple(notes), kept=kept, result=files.stamp)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the pixels of the result depend on, where it was chosen."""
+        options = {
+            "codec": self.codec,
+            "dtype": self.dtype,
+            "group": self.group if self.group > 1 else None,
+            "decimate": Path(self.decimate).name,
+        }
+        return {name: value for name, value in options.items() if value}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the result."""
+        with open_stack(self.source) as movie:
+            return self._grouped(movie).shape
+
+    def estimate(self) -> int:
+        """Return how many bytes the result will take, by excerpts of a few frames."""
+        if self.decimate or self.group > 1:
+            return 0
+        codec = self.codec
+        if codec == "auto":
+            codec = "zstd" if self.target.endswith(COMPRESSED_SUFFIX) else "none"
+        with open_stack(self.source) as movie:
+            if codec == "none":
+                return movie.size * np.dtype(self.dtype or movie.dtype).itemsize
+            encoding = Encoding(codec, self.level, self.filter, self.block_size)
+            found = estimate(self.target, sample_frames(movie), encoding, self.dtype)
+            return round(found.frame_nbytes * len(movie))
+
+    @property
+    def works_on_results(self) -> bool:
+        """Whether a source is to be deleted, for which its result has to be verified."""
+        return self.delete
+
+    def _files(self) -> SourceFiles:
+        return SourceFiles([self.source], resting=self.delete or self.judge)
+
+    def _write(
+        self,
+        files: SourceFiles,
+        record: Mapping[str, Any],
+        wanted: Stack,
+        tell: Callable[[int, int | None], None],
+    ) -> list[str]:
+        """Write the result; return what of it is lost for want of a footer."""
+        said: list[str] = []
+        with ExitStack() as collecting:
+            if not self.footer:
+                said = collecting.enter_context(collected_warnings())
+            write(
+                self.target,
+                wanted.described(other={**wanted.description.other, "source": record}),
+                codec=self.codec,
+                level=self.level,
+                filter=self.filter,
+                block_size=self.block_size,
+                dtype=self.dtype,
+                threads=self.threads,
+                footer=self.footer,
+                keep="counts" if self._stays_counts(wanted) else "values",
+                overwrite=self.overwrite,
+                progress=files.watched(tell),
+            )
+        files.give_time(self.target)
+        return [message.removeprefix(f"{self.target}: ") for message in said]
+
+    def _stays_counts(self, wanted: Stack) -> bool:
+        """Return whether the movie is kept as counts, and the result can be too."""
+        changed = self.dtype or self.decimate or not self.target.endswith(COMPRESSED_SUFFIX)
+        return not changed and kept_reader(wanted) is not None
+
+    def _compare(self, wanted: Stack, report: Callable[[int, int], None]) -> None:
+        """Compare the result with what was to be written: its checksums, and pixel by pixel.
+
+        Raises
+        ------
+        MrczError
+            If a frame differs; says which.
+        """
+        with open_stack(self.target) as written:
+            if written.shape != wanted.shape:
+                found = f"{written.shape} was written, where {wanted.shape} was meant"
+                raise MrczError(self.target, found)
+            pairs = zip(wanted.frame_makers(), written.frame_makers(), strict=True)
+            threads = self.threads or processors()
+            with in_order(_same_pixels, pairs, threads, "napari-mrcz-compare") as compared:
+                for index, same in enumerate(compared):
+                    if not same:
+                        found = "differs from its source"
+                        advice = "Values were rounded, or the file is damaged; the source is kept"
+                        raise MrczError(self.target, found, frame=index, advice=advice)
+                    report(index + 1, len(wanted))
+
+    def _wanted(self, movie: Stack, notes: list[str]) -> Stack:
+        if self.decimate:
+            from napari_mrcz.correction.decimation import DecimationError, decimate_by
+            from napari_mrcz.stack.references import read_reference
+
+            reference = read_reference(self.decimate)
+            try:
+                movie, orientation = decimate_by(movie, reference)
+            except DecimationError:
+                raise
+            except ValueError as error:
+                advice = "Name the one that this movie was multiplied by"
+                raise MrczError(self.decimate, str(error), advice=advice) from error
+            notes.append(f"orientation of the gain reference: {orientation}")
+        return self._grouped(movie)
+
+    def _grouped(self, movie: Stack) -> Stack:
+        """Return sums of frames; that the last is of fewer is in the outcome's notes."""
+        try:
+            with collected_warnings():
+                return movie.group(self.group) if self.group > 1 else movie
+        except ValueError as error:
+            raise MrczError(self.source, str(error)) from error
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Collect warnings, to be issued in the end."""
+    with collected_warnings() as messages:
+        yield messages
+    for message in messages:
+        warn(message)
+
+
+def _left_out(wanted: Stack, target: str) -> list[str]:
+    """Return which parts of what is said of a movie are not in its result."""
+    with open_stack(target) as written:
+        before, after = wanted.description, written.description
+    names = [field.name for field in fields(before) if field.name not in ("path", "writer")]
+    lost = [n for n in names if not _is_kept(n, getattr(before, n), getattr(after, n))]
+    return [f"not all is in the result: {', '.join(lost)}"] if lost else []
+
+
+def _is_kept(name: str, before: Any, after: Any) -> bool:
+    if name == "labels":
+        return {label for label in before if "MRCZ" not in label.upper()} <= set(after)
+    if name == "extended":
+        return bool(before == after)
+    if name == "header":
+        return other_words(before) == other_words(after)
+    if name == "other":
+        own = ("source", "extended", "header")
+        before, after = ({k: v for k, v in d.items() if k not in own} for d in (before, after))
+    if name in _FLOATS:
+        return np.allclose(before, after, rtol=1e-5, atol=0)
+    same: bool = msgpack.packb(to_plain(before)) == msgpack.packb(to_plain(after))
+    return same
+
+
+def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> bool:
+    one, other = (maker() for maker in makers)
+    return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")

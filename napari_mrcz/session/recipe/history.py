@@ -1,0 +1,245 @@
+"""The recipe that does to other movies what was done to one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction.gain import described_dark
+from napari_mrcz.correction.history import registered
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format import FrameReader
+from napari_mrcz.format.atomic import check_target
+from napari_mrcz.format.chunks import CODECS
+from napari_mrcz.format.encoding import encoding_of
+from napari_mrcz.format.modes import FOUR_BIT
+from napari_mrcz.session.recipe.own import PLACES, OwnStep
+from napari_mrcz.session.recipe.recipe import Recipe, step_of
+from napari_mrcz.session.recipe.steps import GainStep, KomaStep, OutlierStep, Output
+from napari_mrcz.session.recipe.values import LARGEST_SIGMA
+from napari_mrcz.stack import write
+from napari_mrcz.stack.kept import PENDING, is_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from os import PathLike
+
+    from napari_mrcz.stack import Stack
+
+__all__ = ["output_of", "save_recipe_of"]
+
+# The order in which recipes do them.
+_STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
+_REPLAY = "nm.replay does it again to any movie"
+_DEFECT = 2
+# Keys of every description.
+_NO_OPTIONS = ("name", "software", "module")
+# Steps that make floats of counts; an outlier filter does where its fill is the expectation.
+_MAKING_FLOATS = ("GainNormalization", "KomaNormalization")
+
+Image = npt.NDArray[Any]
+
+
+def output_of(stack: Stack) -> Output:
+    """Return how the file of a corrected movie was saved.
+
+    Files written by ``napari-mrcz correct`` say so in their footer. Of others it follows from
+    their first frame, and from a pixel type that is not the one that corrections make. Frames that
+    were not saved have the defaults.
+    """
+    if stack.header is None or not stack.path:
+        return Output()
+    with FrameReader(stack.path) as reader:
+        other = reader.footer.other
+        is_counts = is_kept(other)
+        n_steps = len(reader.footer.history) + (len(other[PENDING]) if is_counts else 0)
+        if n_steps != len(stack.history):
+            return Output()  # it was corrected since, and has not been saved
+        source = other.get("source")
+        said = source.get("output") if isinstance(source, Mapping) else None
+        if isinstance(said, Mapping):
+            known = {f.name for f in fields(Output)}
+            with contextlib.suppress(MrczError):  # of another version
+                output: Output = step_of("output", {k: v for k, v in said.items() if k in known})
+                return output
+        codecs = {0: "none", **{number: name for name, number in CODECS.items()}}
+        output = Output(codec=codecs.get(reader.header.codec, "auto"))
+        if reader.header.codec and reader.header.mode != FOUR_BIT:
+            frame = np.ascontiguousarray(reader.read_frame(0), reader.header.stored_dtype)
+            found = encoding_of([(bytes(reader.read_stored(0)), frame)])
+            if found is not None:
+                output = replace(output, level=found.level, filter=found.filter)
+    if is_counts:
+        return replace(output, keep="counts")
+    makes_floats = any(map(_makes_floats, stack.history))
+    is_usual = not makes_floats or stack.dtype == np.float32
+    return replace(output, dtype="" if is_usual else stack.dtype.name)
+
+
+def _makes_floats(step: Mapping[str, Any]) -> bool:
+    if not (step.get("helps", True) or step.get("even_if_worse")):
+        return False  # KOMA that was not applied
+    return step.get("name") in _MAKING_FLOATS or step.get("fill") == "expectation"
+
+
+def save_recipe_of(
+    history: Iterable[Mapping[str, Any]],
+    path: str | PathLike[str],
+    *,
+    output: Output | None = None,
+    overwrite: bool = False,
+) -> Recipe:
+    """Save a recipe of what was done to a movie, and the images that it names beside it.
+
+    Thresholds that somebody has set are kept; those that the fit had found, and all else that is
+    fitted, every movie gets its own of. If a file cannot be written, none is left behind.
+
+    Parameters
+    ----------
+    history : iterable of dict
+        Such as `Stack.history`.
+    path : path-like
+        The recipe. Gain and dark reference and known defects are written as
+        ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` where there are any.
+    output : Output, optional
+        How results are saved: see `output_of`.
+    overwrite : bool
+        Replace such files.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    MrczError
+        If there is a step that recipes do not have, they have another order, or one is there
+        twice; or if a file exists or cannot be written.
+    """
+    path = Path(path)
+    recipe, images = _recipe_of(history)
+    recipe = replace(recipe, output=output or Output())
+    paths = {name: path.with_name(f"{path.stem}-{name}.mrc") for name in images}
+    recipe = _naming(recipe, {name: image.name for name, image in paths.items()})
+    for file in (path, *paths.values()):
+        check_target(file, overwrite=overwrite)
+    new = []
+    try:
+        for name, image in paths.items():
+            new += [image] * (not image.exists())
+            write(image, images[name], overwrite=overwrite)
+        recipe.save(path, overwrite=overwrite)
+    except BaseException:
+        for image in new:
+            image.unlink(missing_ok=True)
+        raise
+    return recipe
+
+
+def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, Image]]:
+    history = tuple(history)
+    steps = _ordered(history)
+    outliers, gain, koma = map(steps.get, _STEPS)
+    images: dict[str, Image] = {}
+    recipe = Recipe(own=_own_steps(history))
+    if gain is not None:
+        images["gain"] = np.asarray(gain["reference"])
+        if gain.get("dark") is not None:
+            images["dark"] = np.asarray(described_dark(gain))
+        step = GainStep(orientation=str(gain["orientation"]), gamma=float(gain["gamma"]))
+        recipe = replace(recipe, gain=step)
+    if outliers is not None:
+        known = {f.name: outliers[f.name] for f in fields(OutlierStep) if f.name in outliers}
+        recipe = replace(recipe, outliers=OutlierStep(**known, **_given(outliers["thresholds"])))
+        defects = _known_defects(outliers, gain)
+        if defects.any():
+            images["defects"] = defects.astype(np.int8)
+    if koma is not None:
+        # What histories of earlier versions do not say follows from what they do.
+        radius = max(1, len(koma.get("neighbours", ())) // 2)
+        before = KomaStep(radius, bool(koma.get("level")))
+        said = {f.name: koma[f.name] for f in fields(KomaStep) if f.name in koma}
+        recipe = replace(recipe, koma=replace(before, **said))
+    return recipe, images
+
+
+def _ordered(history: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    steps: dict[str, Mapping[str, Any]] = {}
+    for step in history:
+        name = str(step.get("name"))
+        if name not in _STEPS:
+            continue
+        if any(_STEPS.index(name) <= _STEPS.index(before) for before in steps):
+            found = f"a step {name!r} after {', '.join(steps)}, where recipes do each once and in "
+            raise MrczError(None, f"{found}the order {', '.join(_STEPS)}", advice=_REPLAY)
+        steps[name] = step
+    return steps
+
+
+def _own_steps(history: Sequence[Mapping[str, Any]]) -> tuple[OwnStep, ...]:
+    """Return the corrections of one's own, each after the step that it followed.
+
+    Raises
+    ------
+    MrczError
+        If recipes do not have a step, or cannot hold what it needs.
+    """
+    found: list[OwnStep] = []
+    after = PLACES[0]
+    for step in history:
+        name = str(step.get("name"))
+        if name in _STEPS:
+            after = PLACES[1 + _STEPS.index(name)]
+            continue
+        known = registered(name)
+        if known is None:
+            module = step.get("module")
+            whose = f" of {module}" if isinstance(module, str) else ""
+            advice = f"Name its module (--with), or leave it out (--without {name})"
+            raise MrczError(None, f"a step {name!r}{whose} that is not known here", advice=advice)
+        if known.__module__.startswith("napari_mrcz.") or any(s.class_name == name for s in found):
+            what = "twice a step" if any(s.class_name == name for s in found) else "a step"
+            raise MrczError(None, f"{what} {name!r} that recipes do not have", advice=_REPLAY)
+        options = {k: v for k, v in step.items() if k not in _NO_OPTIONS and v is not None}
+        if arrays := [k for k, v in options.items() if isinstance(v, np.ndarray)]:
+            found_array = f"a step {name!r} with an array ({arrays[0]}), which recipes cannot hold"
+            raise MrczError(None, found_array, advice=_REPLAY)
+        own = OwnStep(f"{known.__module__}:{name}", options, after)
+        own.correction()
+        found.append(own)
+    return tuple(found)
+
+
+def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the thresholds that are no result of the fit; an infinite one is beyond all pixels."""
+    return {
+        f"{side}_threshold": float(np.clip(thresholds[side], -LARGEST_SIGMA, LARGEST_SIGMA))
+        for side in ("dark", "hot")
+        if thresholds.get(f"{side}_is_given")
+    }
+
+
+def _known_defects(outliers: Mapping[str, Any], gain: Mapping[str, Any] | None) -> Image:
+    """Return the defects that were named: not those that the gain reference tells anyway."""
+    from napari_mrcz.correction import GainNormalization, OutlierFilter
+
+    defects: Image = OutlierFilter.from_description(outliers).mask == _DEFECT
+    if gain is not None:
+        defects &= ~GainNormalization.from_description(gain).defects
+    return defects
+
+
+def _naming(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
+    """Return a recipe that names the images."""
+    gain, outliers = recipe.gain, recipe.outliers
+    if gain is not None:
+        gain = replace(gain, reference=names["gain"], dark=names.get("dark", ""))
+    if outliers is not None:
+        outliers = replace(outliers, defects=names.get("defects", ""))
+    return replace(recipe, gain=gain, outliers=outliers)

@@ -1,0 +1,282 @@
+"""The figures of a session's report, as SVG that takes its colours from the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari_mrcz.session.reporting.findings import Findings, MovieRow
+
+__all__ = [
+    "contrast_by_movie",
+    "noise_after_koma",
+    "noise_by_dose",
+    "outlier_map",
+    "outliers_by_dose",
+]
+
+# Stand-ins that the page's style sheet gives a colour, light or dark: see `_as_svg`.
+_INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
+_FIRST, _SECOND, _ALARM, _PAPER = "#040404", "#050505", "#060606", "#070707"
+_VARIABLES = {
+    _INK: "ink",
+    _FAINT: "faint",
+    _LINE: "line",
+    _FIRST: "first",
+    _SECOND: "second",
+    _ALARM: "alarm",
+    _PAPER: "paper",
+}
+_STYLE: dict[Any, Any] = {
+    "font.size": 10.0,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.which": "major",
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.markersize": 4.5,
+    "lines.linewidth": 1.3,
+}
+_SIZE_IN = (7.4, 3.1)
+_DOSE = "electrons per pixel received before the movie (e⁻/pix)"
+_MAP_CELLS = 96
+
+
+def outliers_by_dose(findings: Findings) -> str:
+    """Draw hot and dark pixels of each movie by the dose received before it (fig. 7)."""
+    movies = [movie for movie in findings.usable if movie.hot is not None]
+    if not movies:
+        return ""
+    with _styled():
+        from matplotlib.ticker import MaxNLocator
+
+        figure, (axes,) = _figure(1)
+        dose = [movie.dose_before for movie in movies]
+        axes.plot(dose, [m.hot for m in movies], "o-", color=_FIRST, label="hot")
+        axes.plot(dose, [m.dark for m in movies], "s-", color=_SECOND, label="dark")
+        axes.set(xlabel=_DOSE, ylabel="outlier pixels")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        _thousands(axes.yaxis)
+        _thousands(axes.xaxis)
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "outliers", "Outlier pixels by cumulative dose")
+
+
+def noise_by_dose(findings: Findings) -> str:
+    """Draw the correlated noise of each movie, as recorded and corrected, by the dose before it."""
+    movies = [m for m in findings.usable if None not in (m.noise_raw, m.noise_corrected)]
+    if not movies:
+        return ""
+    with _styled():
+        figure, (axes,) = _figure(1)
+        raw = [movie.noise_raw for movie in movies]
+        corrected = [movie.noise_corrected for movie in movies]
+        dose = [movie.dose_before for movie in movies]
+        axes.plot(dose, raw, "o-", color=_FIRST, label="as recorded")
+        axes.plot(dose, corrected, "s-", color=_SECOND, label=after(findings))
+        _ring(axes, movies, dose, corrected)
+        axes.set(xlabel=_DOSE, ylabel="correlated noise R")
+        _noise_axis(axes, [*raw, *corrected])
+        _thousands(axes.xaxis)
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "noise", "Correlated noise by cumulative dose")
+
+
+def noise_after_koma(findings: Findings) -> str:
+    """Draw the correlated noise after KOMA by its radius, with its limit 1/(2an) (fig. 12)."""
+    if not findings.radii:
+        return ""
+    with _styled():
+        figure, (axes,) = _figure(1)
+        n = findings.frames_averaged
+        axes.axhline(findings.noise_without, color=_FAINT, linestyle=":", label="without KOMA")
+        axes.plot(findings.radii, findings.noise_by_radius, "o-", color=_FIRST, label="R(a)")
+        limit = f"limit 1/(2an), n = {n} frames"
+        axes.plot(findings.radii, findings.noise_limits, "--", color=_SECOND, label=limit)
+        if (koma := findings.recipe.koma) is not None and koma.radius in findings.radii:
+            place = findings.radii.index(koma.radius)
+            point = (koma.radius, findings.noise_by_radius[place])
+            label = f"radius of the recipe, {koma.radius}"
+            axes.plot(*point, "o", markersize=10, mfc="none", mec=_ALARM, label=label)
+        axes.set_xscale("log")
+        axes.set_xticks(findings.radii, [str(a) for a in findings.radii])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="radius a (movies to either side)", ylabel="correlated noise R(a)")
+        _noise_axis(
+            axes, [*findings.noise_by_radius, *findings.noise_limits, findings.noise_without]
+        )
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "koma", "Correlated noise after KOMA by radius")
+
+
+def contrast_by_movie(findings: Findings) -> str:
+    """Draw the contrast score of each movie, with the limit beyond which it is high."""
+    movies = findings.usable
+    if len(movies) < 2:
+        return ""
+    with _styled():
+        from matplotlib.ticker import MaxNLocator
+
+        figure, (axes,) = _figure(1)
+        numbers = [movie.number for movie in movies]
+        scores = [movie.score for movie in movies]
+        axes.plot(numbers, scores, "o", color=_FIRST, label="movie")
+        _ring(axes, movies, numbers, scores)
+        limit = f"limit, {findings.limit:g}"
+        axes.axhline(findings.limit, color=_ALARM, linestyle="--", label=limit)
+        axes.set(xlabel="movie, in order of acquisition", ylabel="contrast score")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "contrast", "Contrast score by movie")
+
+
+def outlier_map(findings: Findings) -> str:
+    """Draw where on the camera outliers are, and how constant they are."""
+    share = findings.outlier_share
+    if share is None:
+        return ""
+    with _styled():
+        figure, (where, often) = _figure(2)
+        figure.get_layout_engine().set(wspace=0.08)
+        step = max(1, -(-max(share.shape) // _MAP_CELLS))
+        cells = 100 * _cells(share, step)
+        y, x = share.shape
+        # A few crowded cells must not leave the rest dark.
+        top = float(np.percentile(cells, 99.5)) or float(cells.max()) or 1.0
+        image = where.imshow(
+            cells, cmap="magma", vmin=0, vmax=top, extent=(0, x, y, 0), interpolation="nearest"
+        )
+        where.grid(visible=False)
+        where.set(xlabel="column (pixels)", ylabel="row (pixels)")
+        for axis in (where.xaxis, where.yaxis):
+            _thousands(axis)
+            axis.get_major_locator().set_params(nbins=4)
+        name = "average outlier map (%)" if step == 1 else f"outliers in {step} x {step} pixels (%)"
+        colours = figure.colorbar(image, ax=where, label=name, extend="max")
+        colours.outline.set_edgecolor(_FAINT)
+        ever = 100 * share[share > 0]
+        bins = np.linspace(0, 100, min(20, max(1, len(findings.usable))) + 1)
+        often.hist(ever, bins, color=_FIRST, edgecolor=_PAPER, linewidth=0.6)
+        if ever.size:
+            often.set_yscale("log")
+            often.set_ylim(bottom=0.7)
+            _plain(often.yaxis)
+        often.set(xlabel="movies in which it is an outlier (%)", ylabel="pixels", xlim=(0, 100))
+        return _as_svg(figure, "map", "Average outlier map")
+
+
+def after(findings: Findings) -> str:
+    """Return after which corrections movies are measured."""
+    recipe = findings.recipe
+    steps = [("the outlier filter", recipe.outliers), ("the gain", recipe.gain)]
+    done = " and ".join(name for name, step in steps if step is not None)
+    return f"after {done}" if done else "without corrections"
+
+
+_ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0.0, 1.0),
+    "ncols": 4,
+    "borderaxespad": 0.2,
+    "handlelength": 1.8,
+    "columnspacing": 1.3,
+}
+
+
+def _styled() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def _figure(columns: int) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE_IN, layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _ring(axes: Any, movies: Iterable[MovieRow], x: Any, y: Any) -> None:
+    """Put a ring round the movies of high contrast."""
+    high = [k for k, movie in enumerate(movies) if movie.high_contrast]
+    if high:
+        places = [x[k] for k in high], [y[k] for k in high]
+        axes.plot(*places, "o", markersize=10, mfc="none", mec=_ALARM, label="high contrast")
+
+
+def _noise_axis(axes: Any, values: Iterable[Any]) -> None:
+    """Draw noise on a logarithm where there is one; it is negative where nothing is left."""
+    if all(value > 0 for value in values):
+        axes.set_yscale("log")
+        _plain(axes.yaxis)
+    else:
+        axes.axhline(0, color=_FAINT, linewidth=0.8)
+
+
+def _plain(axis: Any) -> None:
+    """Write 0.001, 0.02, 500 along a logarithmic axis rather than powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(10, subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _thousands(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _cells(image: npt.NDArray[Any], step: int) -> npt.NDArray[np.float64]:
+    """Return the means of cells of step x step pixels; those at the edges may have fewer."""
+    sums, counts = image.astype(np.float64), np.ones(image.shape)
+    for axis, size in enumerate(image.shape):
+        starts = np.arange(0, size, step)
+        sums, counts = (np.add.reduceat(a, starts, axis) for a in (sums, counts))
+    return sums / counts
+
+
+def _as_svg(figure: Any, name: str, title: str) -> str:
+    """Return a figure as an element of a page: nothing in it leads out of the page."""
+    import matplotlib
+
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # unlike those of markers, nobody refers to them
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

@@ -1,0 +1,324 @@
+"""Measuring a session: a task a movie, run here or on workers, and what follows of all together.
+
+Each movie is read for its noise, its outliers and its sum; the sums, not the frames, tell of the
+session: contrast, cumulative dose, and the noise after KOMA at any radius.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.correction import correlated_noise
+from napari_mrcz.correction.koma import contrast_scores, level_of
+from napari_mrcz.errors import collected_warnings
+from napari_mrcz.session import Koma, Session, cumulative_dose
+from napari_mrcz.session.batch import Outcome
+from napari_mrcz.session.batch.correct import Survey, corrected
+from napari_mrcz.session.batch.left_to_do import without_done
+from napari_mrcz.session.batch.task import staged
+from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, mean_noise
+from napari_mrcz.session.order import GIVEN
+from napari_mrcz.session.recipe import KomaStep
+from napari_mrcz.session.reporting.findings import Findings, MovieRow
+from napari_mrcz.session.summaries import StackSum, summarise
+from napari_mrcz.stack import open as open_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_mrcz.correction import OutlierFilter
+    from napari_mrcz.session.batch.task import Report
+    from napari_mrcz.session.koma import KeptOut
+    from napari_mrcz.session.recipe import Recipe
+    from napari_mrcz.stack import Stack
+
+__all__ = ["Measure", "Measured", "Measurements"]
+
+_RADII = (1, 2, 3, 4, 6, 8, 12, 16, 25, 35, 50)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is measured of a movie by itself.
+
+    Attributes
+    ----------
+    sum : StackSum
+        Of the corrected frames.
+    noise_raw, noise_corrected : float
+        Correlated noise; NaN for a movie of one frame.
+    n_hot, n_dark : int or None
+        Outlier pixels; None where none were looked for.
+    outliers : ndarray of uint32
+        Flat indices of hot, dark and defective pixels.
+    counts_per_electron : float
+        By the header, or else by the noise.
+    remark : str
+        What is odd about the file, if anything.
+    warnings : tuple of str
+        Of the fits: where they should not be trusted without a look.
+    """
+
+    sum: StackSum
+    noise_raw: float
+    noise_corrected: float
+    n_hot: int | None
+    n_dark: int | None
+    outliers: npt.NDArray[np.uint32]
+    counts_per_electron: float
+    remark: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measures a movie. Call it, here or on another machine.
+
+    Attributes
+    ----------
+    source : str
+        The movie.
+    recipe : Recipe
+        What is done before KOMA.
+    """
+
+    source: str
+    recipe: Recipe
+
+    def __call__(self, report: Report | None = None) -> Outcome:
+        """Measure the movie; the outcome's result is `Measured`."""
+        start = time.perf_counter()
+        movie, remark = _opened(self.source)
+        with movie:
+            noise_raw = _noise(movie, "noise as recorded", report)
+            recipe, done = without_done(self.recipe, movie)
+            stack, outliers, doubts = corrected(movie, recipe)
+            measured = Measured(
+                sum=summarise(stack, staged(report, "summing")),
+                noise_raw=noise_raw,
+                noise_corrected=_noise(stack, "noise when corrected", report),
+                n_hot=None if outliers is None else outliers.n_hot,
+                n_dark=None if outliers is None else outliers.n_dark,
+                outliers=np.flatnonzero(() if outliers is None else outliers.mask).astype(
+                    np.uint32
+                ),
+                counts_per_electron=self._counts_per_electron(movie, outliers),
+                remark=remark,
+                warnings=(*done, *doubts, *(() if outliers is None else outliers.warnings)),
+            )
+        notes = [f"noise {noise_raw:.3g} -> {measured.noise_corrected:.3g}"]
+        if outliers is not None:
+            notes.insert(0, f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
+        if remark:
+            notes.append(remark)
+        return Outcome.done(
+            start, self.source, notes=notes, warnings=measured.warnings, result=measured
+        )
+
+    def _counts_per_electron(self, movie: Stack, outliers: OutlierFilter | None) -> float:
+        # 0 and 1 are what is written by programs that were not told.
+        if movie.description.gain not in (0.0, 1.0):
+            return abs(movie.description.gain)
+        # What the other model takes for an electron may be no more than a share of the noise.
+        if outliers is not None and outliers.options.model == "poisson":
+            return outliers.replacement.per_electron
+        return 1.0
+
+
+class Measurements:
+    """Gathers what is measured of the movies of a session, in whatever order it comes.
+
+    Sums are kept in files, so that memory holds a few images however long the session is.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        The movies in order of acquisition.
+    recipe : Recipe
+        What is done to them before KOMA; its limit tells high contrast.
+    order : str
+        What is known of the order of the movies.
+    """
+
+    def __init__(self, sources: Sequence[str], recipe: Recipe, order: str = GIVEN) -> None:
+        self.sources = tuple(dict.fromkeys(sources))
+        self._recipe = recipe
+        self._session = Session(self.sources, order=order)
+        self._measured: dict[int, Measured] = {}
+        self._errors: dict[int, str] = {}
+        self._shapes: dict[int, tuple[int, int]] = {}
+
+    def tasks(self) -> Iterator[Measure]:
+        """Return what is to be done, a task a movie."""
+        return (Measure(source, self._recipe) for source in self.sources)
+
+    def take(self, outcome: Outcome) -> Outcome:
+        """Take over what was measured of a movie; gives the outcome back without it."""
+        index = self.sources.index(outcome.source)
+        if outcome.ok:
+            found: Measured = outcome.result
+            again = Survey(outcome.source, self._recipe).sum
+            self._session.learn(index, found.sum, again)
+            y, x = found.sum.total.shape
+            self._shapes[index] = (y, x)
+            self._measured[index] = replace(found, sum=replace(found.sum, total=np.empty((0, 0))))
+        else:
+            self._errors[index] = outcome.error
+        return replace(outcome, result=None)
+
+    def findings(self) -> Findings:
+        """Return what follows of all that was taken."""
+        shape, usable = self._usable()
+        limit = (self._recipe.koma or KomaStep()).limit
+        electron = float(np.median([self._measured[i].counts_per_electron for i in usable] or 1.0))
+        rows = {i: MovieRow(i + 1, name) for i, name in enumerate(self.sources)}
+        for i, error in self._errors.items():
+            rows[i] = replace(rows[i], error=error)
+        for i in self._measured.keys() - set(usable):
+            y, x = self._shapes[i]
+            error = f"frames of {y} x {x} pixels, where the session has {shape[0]} x {shape[1]}"
+            rows[i] = replace(rows[i], frames=self._measured[i].sum.n_frames, rows=y, columns=x)
+            rows[i] = replace(rows[i], error=error)
+        out = kept_out(
+            {i: self._measured[i].sum.n_frames for i in usable},
+            {i: self._measured[i].sum.thumbnail for i in usable},
+            limit,
+        )
+        if usable:
+            rows |= self._rows(usable, shape, electron, limit, out)
+        averaged = [i for i in usable if i not in out.all]
+        radii, noise = self._noise_by_radius(averaged)
+        warnings, own = self._koma(usable, averaged)
+        for i, said in own.items():
+            rows[i] = replace(rows[i], warnings=(*rows[i].warnings, *said))
+        n = [self._measured[i].sum.n_frames for i in averaged]
+        for i, why in {**out.cut_short, **out.without_numbers}.items():
+            remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
+            rows[i] = replace(rows[i], remark=remark)
+        return Findings(
+            movies=tuple(rows[i] for i in sorted(rows)),
+            recipe=self._recipe,
+            order=self._session.order,
+            limit=limit,
+            counts_per_electron=electron,
+            radii=radii,
+            noise_by_radius=noise[1:],
+            noise_without=float(noise[0]),
+            frames_averaged=round(float(np.median(n))) if n else 0,
+            outlier_share=self._outlier_share(usable, shape),
+            warnings=warnings,
+        )
+
+    def _koma(
+        self, usable: list[int], averaged: list[int]
+    ) -> tuple[tuple[str, ...], dict[int, tuple[str, ...]]]:
+        """Return the warnings of KOMA, as the recipe has it: of the session, and of each movie."""
+        step = self._recipe.koma
+        if step is None or len(usable) < 2:
+            doubt = doubt_of_contrasts(self._session.summary(i) for i in averaged)
+            return ((doubt,) if doubt else ()), {}
+        koma = Koma(self._session.chosen(usable), **asdict(step))
+        with collected_warnings():  # they are among its own
+            session = koma.warnings
+        own = {}
+        for k, i in enumerate(usable):
+            said = koma.warnings_of(k)
+            own[i] = tuple(warning for warning in said if warning not in session)
+        return session, own
+
+    def _usable(self) -> tuple[tuple[int, int], list[int]]:
+        """Return the frame shape that most movies have, and which have it."""
+        if not self._shapes:
+            return (0, 0), []
+        shape = Counter(self._shapes[i] for i in sorted(self._shapes)).most_common(1)[0][0]
+        return shape, [i for i in sorted(self._shapes) if self._shapes[i] == shape]
+
+    def _rows(
+        self,
+        usable: list[int],
+        shape: tuple[int, int],
+        electron: float,
+        limit: float,
+        out: KeptOut,
+    ) -> dict[int, MovieRow]:
+        before = cumulative_dose(self._session.chosen(usable), electron)
+        whole = {i: self._measured[i].sum.thumbnail for i in usable if i not in out.without_numbers}
+        contrasts, scores = contrast_scores([*whole.values()])
+        scored = {i: (float(contrasts[k]), float(scores[k])) for k, i in enumerate(whole)}
+        rows = {}
+        for k, i in enumerate(usable):
+            found = self._measured[i]
+            contrast, score = scored.get(i, (math.nan, math.nan))
+            reason = f"score {score:z.1f}, not beyond the limit of {limit:g}" if i in scored else ""
+            rows[i] = MovieRow(
+                number=i + 1,
+                movie=self.sources[i],
+                frames=found.sum.n_frames,
+                rows=shape[0],
+                columns=shape[1],
+                dose=level_of(found.sum.thumbnail) * found.sum.n_frames / electron,
+                dose_before=float(before[k]),
+                hot=found.n_hot,
+                dark=found.n_dark,
+                noise_raw=_known(found.noise_raw),
+                noise_corrected=_known(found.noise_corrected),
+                contrast=_known(contrast),
+                score=_known(score),
+                high_contrast=i in out.high_contrast if i in scored else None,
+                reason=out.high_contrast.get(i, reason),
+                remark=found.remark,
+                warnings=found.warnings,
+            )
+        return rows
+
+    def _noise_by_radius(
+        self, averaged: list[int]
+    ) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+        """Return radii, and R without KOMA followed by R(a) at each."""
+        usual = (*_RADII, self._recipe.koma.radius) if self._recipe.koma else _RADII
+        # A window is whole if there are as many movies as it holds.
+        radii = tuple(a for a in sorted(set(usual)) if 2 * a < len(averaged))
+        if not radii:
+            return (), np.full(1, np.nan)
+        summaries = [self._session.summary(i) for i in averaged]
+        mean = mean_noise(summaries, self._session.covariances(averaged), (0, *radii))
+        return ((), np.full(1, np.nan)) if np.isnan(mean).any() else (radii, mean)
+
+    def _outlier_share(
+        self, usable: list[int], shape: tuple[int, int]
+    ) -> npt.NDArray[np.float32] | None:
+        if self._recipe.outliers is None or not usable:
+            return None
+        times = np.zeros(shape[0] * shape[1], np.float32)
+        for i in usable:
+            times[self._measured[i].outliers] += 1
+        return (times / np.float32(len(usable))).reshape(shape)
+
+
+def _noise(stack: Stack, stage: str, report: Report | None) -> float:
+    tell = staged(report, stage)
+
+    def frames() -> Iterator[npt.NDArray[Any]]:
+        for done, frame in enumerate(stack, 1):
+            yield frame
+            tell(done, len(stack))
+
+    return correlated_noise(frames()) if len(stack) > 1 else math.nan
+
+
+def _opened(source: str) -> tuple[Stack, str]:
+    """Open a movie; what is odd about it belongs in the report, wherever it is opened."""
+    with collected_warnings() as odd:
+        movie = open_stack(source)
+    return movie, "; ".join(message.removeprefix(f"{source}: ") for message in odd)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

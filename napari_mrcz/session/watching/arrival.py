@@ -1,0 +1,237 @@
+"""Which movies of a folder are finished: those that rest, or that have a marker beside them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_mrcz.naming import natural_key
+from napari_mrcz.session.watching.ledger import Version
+from napari_mrcz.stack.companions import mdoc_names
+from napari_mrcz.stack.tvips import first_part
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+__all__ = ["Arrivals", "Found", "Look"]
+
+# SerialEM writes the mdoc of a movie when the movie is finished.
+_FOR_MDOC_S = 5.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A movie that is finished.
+
+    Attributes
+    ----------
+    source : str
+        Path within the watched folder, with "/".
+    version : Version
+        Its size and time when it was looked at.
+    """
+
+    source: str
+    version: Version
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a folder shows.
+
+    Attributes
+    ----------
+    finished : tuple of Found
+        In order of their times, then of their names.
+    unfinished : tuple of str
+        Others, in order of their names.
+    soonest : float or None
+        Seconds until one of these may be finished; None if only a marker can tell.
+    changed : bool
+        Whether anything is new since the last look.
+    unreadable : tuple of str
+        Folders within it that cannot be read, and why.
+    """
+
+    finished: tuple[Found, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    soonest: float | None = None
+    changed: bool = False
+    unreadable: tuple[str, ...] = ()
+
+
+class Arrivals:
+    """Looks at a folder and those within it.
+
+    A movie is finished when its size and time have not changed for a while, by the clock of this
+    machine: that of a file server may be wrong. Servers may also tell sizes late (NFS by up to a
+    minute); then the while has to be longer, or a marker is needed. Where other movies of its
+    folder have an mdoc, one without is given a few seconds more.
+
+    Parameters
+    ----------
+    folder : Path
+        Where movies arrive.
+    suffixes : tuple of str
+        Of movies, in lower case.
+    settle : float
+        Seconds.
+    marker : str
+        If not empty, a movie is finished when there is a file of its name and this, however short
+        it has rested: ``movie.tif.done`` for ".done".
+    pattern : str
+        Names that are looked for, such as "*_fractions.tiff".
+    ignored : collection of Path
+        Files, or folders, that are none of it: references, results.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        suffixes: tuple[str, ...],
+        *,
+        settle: float = 10.0,
+        marker: str = "",
+        pattern: str = "*",
+        ignored: Collection[Path] = (),
+    ) -> None:
+        self.folder = folder
+        self.settle = 0.0 if marker else settle
+        self.marker = marker
+        self._suffixes = suffixes
+        self._pattern = pattern
+        self._ignored = {os.path.realpath(path) for path in ignored}
+        self._ignored_names = {os.path.basename(path) for path in self._ignored}
+        self._seen: dict[str, tuple[Version, float]] = {}
+        self._mdocs: dict[str, set[str]] = {}  # of each folder
+
+    def path(self, source: str) -> Path:
+        """Return the path of a movie."""
+        return self.folder / source
+
+    def marker_of(self, source: str) -> Path | None:
+        """Return the path of a movie's marker; None where there are none."""
+        return self.folder / f"{source}{self.marker}" if self.marker else None
+
+    def version(self, source: str) -> Version | None:
+        """Return a movie's size and time now; None if it is gone."""
+        try:
+            return _version(os.stat(self.path(source)))
+        except OSError:
+            return None
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which a movie that has not changed is finished, without a marker."""
+        return max(map(self.rest_of, self._seen), default=self.settle)
+
+    def rest_of(self, source: str) -> float:
+        """Return the seconds for which a movie has to rest."""
+        folder = os.path.dirname(source)
+        if self.marker or folder not in self._mdocs or f"{source}.mdoc" in self._mdocs[folder]:
+            return self.settle
+        names = mdoc_names(Path(source))
+        has_one = any(os.path.join(folder, name) in self._mdocs[folder] for name in names)
+        return self.settle + (0.0 if has_one else _FOR_MDOC_S)
+
+    def look(self, now: float) -> Look:
+        """Look at all of them.
+
+        Parameters
+        ----------
+        now : float
+            In seconds of `time.monotonic`.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be read.
+        """
+        there, markers, unreadable = self._scan()
+        # What was seen before and is the same keeps the time at which it was first seen so.
+        before = self._seen
+        self._seen = {
+            source: before[source] if before.get(source, (None,))[0] == version else (version, now)
+            for source, version in there.items()
+        }
+        finished, unfinished, waits = [], [], []
+        for source, (version, since) in self._seen.items():
+            rests = self.rest_of(source) - (now - since)
+            marked = not self.marker or f"{source}{self.marker}" in markers
+            # A file without a byte has been announced, not written.
+            if marked and rests <= 0 and version.size:
+                finished.append(Found(source, version))
+            else:
+                unfinished.append(source)
+                if marked and rests > 0:
+                    waits.append(rests)
+        return Look(
+            tuple(sorted(finished, key=_arrived)),
+            tuple(sorted(unfinished, key=natural_key)),
+            min(waits, default=None),
+            self._seen != before,
+            tuple(unreadable),
+        )
+
+    def _scan(self) -> tuple[dict[str, Version], set[str], list[str]]:
+        movies: dict[str, Version] = {}
+        markers: set[str] = set()
+        self._mdocs = {}
+        unreadable: list[str] = []
+        for entry in self._entries(self.folder, unreadable):
+            source = Path(entry.path).relative_to(self.folder).as_posix()
+            if self.marker and entry.name.endswith(self.marker):
+                markers.add(source)
+                continue
+            if entry.name.endswith(".mdoc"):
+                self._mdocs.setdefault(os.path.dirname(source), set()).add(source)
+                continue
+            try:
+                if self._is_movie(entry):
+                    movies[source] = _version(entry.stat())
+            except FileNotFoundError:
+                continue  # it was deleted or renamed in this moment
+            except OSError as error:  # such as a link that leads to itself
+                unreadable.append(f"{entry.path} cannot be read ({error.strerror})")
+        return movies, markers, unreadable
+
+    def _entries(self, folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
+        """Return all files that are not hidden; note the folders that cannot be read."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry
+                elif not self._is_ignored(entry):
+                    try:
+                        yield from self._entries(Path(entry.path), unreadable)
+                    except FileNotFoundError:
+                        continue  # it was deleted or renamed in this moment
+                    except OSError as error:
+                        unreadable.append(f"{entry.path} cannot be read ({error.strerror})")
+
+    def _is_movie(self, entry: os.DirEntry[str]) -> bool:
+        return (
+            entry.name.lower().endswith(self._suffixes)
+            and fnmatch(entry.name, self._pattern)
+            and entry.is_file()
+            and not self._is_ignored(entry)
+            and first_part(Path(entry.path)) is None  # it is read with its first part
+        )
+
+    def _is_ignored(self, entry: os.DirEntry[str]) -> bool:
+        # Names first: to resolve each path would take longer than all the rest.
+        named = entry.name in self._ignored_names
+        return named and os.path.realpath(entry.path) in self._ignored
+
+
+def _arrived(found: Found) -> tuple[object, ...]:
+    return found.version.mtime_ns, natural_key(found.source)
+
+
+def _version(state: os.stat_result) -> Version:
+    return Version(state.st_size, state.st_mtime_ns)

@@ -1,0 +1,250 @@
+"""What the journal says of each movie: how far it has come, and which files were made of it.
+
+Events, each a line of the journal. What is made is announced before, so that a file whose making
+was interrupted is known as ours; what is done is told after:
+
+``watching``    the folder
+``begun``       a movie (``source``, ``size``, ``mtime_ns``) is about to be written to ``target``
+``compressed``  it was, and its pixels were compared; ``kept`` says why it may not be deleted
+``deleting``    its source is about to be deleted
+``kept``        it was not, as it had changed or somebody writes to it (``why``)
+``summed``      its sum is known: what KOMA's average and the contrasts need
+``correcting``  it is about to be corrected into ``target``
+``corrected``   it was; ``warnings`` say where the result should not be trusted without a look,
+                as those of ``compressed`` do
+``failed``      it could not be used; only told, it is tried again by the next process
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.atomic import check_target
+from napari_mrcz.naming import software
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from napari_mrcz.session.watching.journal import Journal
+
+__all__ = ["Ledger", "Movie", "Summed", "Version"]
+
+# Of lines of earlier versions.
+_NOT_JUDGED = "it was not looked at whether all of it is in the result"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A file as it is until somebody writes to it.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+    mtime_ns : int
+        Time of the last change.
+    """
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Summed:
+    """What is kept for the whole session of a stack's sum.
+
+    Attributes
+    ----------
+    recipe : str
+        Fingerprint of the recipe by which it was corrected before.
+    n_frames : int
+        Frames summed.
+    shape : tuple of int
+        Of a frame.
+    thumbnail : ndarray
+        As in `napari_mrcz.session.summaries.Summary`.
+    acquired : datetime or None
+        When, where the movie's metadata says so.
+    variance : float
+        As in `napari_mrcz.session.summaries.Summary`; 0 in journals of earlier versions.
+    """
+
+    recipe: str
+    n_frames: int
+    shape: tuple[int, int]
+    thumbnail: npt.NDArray[np.float64]
+    acquired: datetime | None = None
+    variance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Movie:
+    """How far a movie has come.
+
+    Attributes
+    ----------
+    source : str
+        Its path within the watched folder.
+    version : Version
+        What was, or is being, compressed.
+    target : str
+        What it is compressed to.
+    compressed : float
+        When it was compressed and verified, in seconds of `time.time`; 0 if it was not.
+    nbytes : int
+        Size of the compressed file.
+    stamp : tuple of int
+        Inode of the source, and when that last changed, in ns: `SourceFiles.stamp` as it was read.
+    kept : str
+        Why the source may not be deleted; empty if it may.
+    deleting : bool
+        Whether its source was deleted, or was about to be.
+    summed : Summed or None
+        Where KOMA needs it.
+    corrected : str
+        Fingerprint of the recipe it was corrected by; empty if it was not.
+    """
+
+    source: str
+    version: Version
+    target: str
+    compressed: float = 0.0
+    nbytes: int = 0
+    stamp: tuple[int, ...] = ()
+    kept: str = ""
+    deleting: bool = False
+    summed: Summed | None = None
+    corrected: str = ""
+
+
+class Ledger:
+    """The movies of a session in order of arrival; every change goes to the journal first.
+
+    Parameters
+    ----------
+    journal : Journal
+        Its lines are taken over.
+    folder : Path
+        The watched folder.
+
+    Raises
+    ------
+    MrczError
+        If the journal is of another folder, or a line makes no sense.
+    """
+
+    def __init__(self, journal: Journal, folder: Path) -> None:
+        self._journal = journal
+        self._movies: dict[str, Movie] = {}
+        self._owners: dict[str, str] = {}
+        watched = os.path.realpath(folder)
+        for number, line in enumerate(journal.lines, 1):
+            try:
+                if line["event"] == "watching" and line["folder"] != watched:
+                    found, advice = f"is of {line['folder']}", "Choose another output folder"
+                    raise MrczError(journal.path, found, advice=advice)
+                self._take(line)
+            except MrczError:
+                raise
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                found = f"its line {number} makes no sense ({error!r})"
+                raise MrczError(journal.path, found) from error
+        if not journal.lines:
+            self.record("watching", folder=watched, software=software())
+
+    @property
+    def movies(self) -> list[Movie]:
+        """All movies, in order of arrival."""
+        return list(self._movies.values())
+
+    def movie(self, source: str) -> Movie | None:
+        """Return what is known of a movie."""
+        return self._movies.get(source)
+
+    def record(self, event: str, **content: Any) -> None:
+        """Write an event, then heed it.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; it has not happened then.
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"time": now, "event": event, **content}
+        self._journal.append(line)
+        self._take(line)
+
+    def owns(self, target: Path, source: str) -> bool:
+        """Return whether a file was made of a movie here, or its making was begun."""
+        return self._owners.get(str(target)) == source
+
+    def may_replace(self, target: Path, source: str, *, overwrite: bool = False) -> bool:
+        """Return whether a target of a movie is there and may be replaced.
+
+        Raises
+        ------
+        MrczError
+            If it is there and not ours, or of another movie, or all that is left of one.
+        """
+        owner = self._owners.get(str(target))
+        if owner not in (None, source):
+            advice = "Movies of one name need output folders of their own"
+            raise MrczError(target, f"is what {owner} is written to", advice=advice)
+        movie = self._movies.get(source)
+        left = movie is not None and movie.deleting and movie.target == str(target)
+        ours = self.owns(target, source) and not left
+        check_target(target, overwrite=ours or (overwrite and owner is None))
+        return target.exists()
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        event = line["event"]
+        if event in ("watching", "failed"):
+            return
+        source = line["source"]
+        if event == "begun":
+            self._begin(Movie(source, Version(line["size"], line["mtime_ns"]), line["target"]))
+        if "target" in line:
+            self._owners[line["target"]] = source
+        movie = self._movies[source]
+        if event == "compressed":
+            when = datetime.fromisoformat(line["time"]).timestamp()
+            movie = replace(
+                movie,
+                compressed=when,
+                nbytes=line["nbytes"],
+                stamp=tuple(line.get("stamp", ())),
+                kept=line.get("kept", _NOT_JUDGED),
+            )
+        elif event == "deleting":
+            movie = replace(movie, deleting=True)
+        elif event == "kept":
+            movie = replace(movie, deleting=False, stamp=tuple(line["stamp"]))
+        elif event == "summed":
+            small = np.array(line["thumbnail"], np.float64)
+            y, x = line["shape"]
+            told = line.get("acquired")
+            acquired = datetime.fromisoformat(told) if told else None
+            variance = float(line.get("variance", 0.0))
+            summed = Summed(line["recipe"], line["n_frames"], (y, x), small, acquired, variance)
+            movie = replace(movie, summed=summed)
+        elif event == "corrected":
+            movie = replace(movie, corrected=line["recipe"])
+        self._movies[source] = movie
+
+    def _begin(self, movie: Movie) -> None:
+        before = self._movies.get(movie.source)
+        if before is not None and before.version != movie.version:
+            # Another movie, or more of it: its place is the last.
+            del self._movies[movie.source]
+            if before.deleting:  # what was made of the one before is not for this one to replace
+                owners = self._owners.items()
+                self._owners = {path: owner for path, owner in owners if owner != movie.source}
+        self._movies[movie.source] = movie
