@@ -15,27 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = [
-    "MINUS",
-    "MrczError",
-    "MrczWarning",
-    "NotEnoughMemory",
-    "block_text",
-    "check_room_to_import",
-    "collected_warnings",
-    "counted",
-    "error_text",
-    "failure_text",
-    "has_room",
-    "is_out_of_memory",
-    "listed",
-    "printable",
-    "size_text",
-    "time_text",
-    "warn",
-    "with_minus",
-]
-
 
 class MrczError(ValueError):
     """A file (or what should become one) that cannot be used as it is.

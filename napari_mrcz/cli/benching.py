@@ -13,8 +13,6 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.format.threads import processors
 from napari_mrcz.session.extras import need_matplotlib
 
-__all__ = ["add_to"]
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch import Recode, Repack
     from napari_mrcz.session.batch.restore import Restore
 
-__all__ = ["add_to"]
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""

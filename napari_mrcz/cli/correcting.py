@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.recipe import Recipe
 
-__all__ = ["add_to"]
-
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
 
 recipes = typer.Typer(no_args_is_help=True, help="Show, check and make recipes of corrections.")

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.batch import Outcome
 
-__all__ = ["add_to"]
-
 
 class SuperResolution(Enum):
     """Pixels of the counts along one of the detector's."""

@@ -10,8 +10,6 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["main"]
-
 _AGAIN_S = 0.01
 # What numpy takes of the address space, with one thread.
 _NUMERIC_NBYTES = 10**8

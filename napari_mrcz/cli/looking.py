@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
     from napari_mrcz.stack.inspection import Entry
 
-__all__ = ["add_to"]
-
 # Of the lines of `info`, and of the names in them.
 _COLUMNS, _NAME_COLUMNS = 120, 18
 # Longer lists are counted, not listed.

@@ -29,8 +29,6 @@ from napari_mrcz.cli import (
 from napari_mrcz.cli.progress import forget, say, say_error, write
 from napari_mrcz.errors import MrczError, failure_text, is_out_of_memory
 
-__all__ = ["app", "main"]
-
 _MISUSED, _INTERRUPTED = 2, 130
 # Some versions of typer bring a click of their own: whichever it is, this is its class.
 _UsageError: Any = typer.BadParameter.__bases__[0]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.batch import Outcome
 
-__all__ = ["recorded"]
-
 _COLUMNS = (
     "source",
     "target",

@@ -13,8 +13,6 @@ from napari_mrcz.cli.paths import movies_in, prepare, target_of
 from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.naming import SMV_SUFFIXES, without_packing
 
-__all__ = ["add_to"]
-
 
 class Format(StrEnum):
     """What is written."""

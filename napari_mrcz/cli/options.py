@@ -10,14 +10,6 @@ import typer
 
 from napari_mrcz.cli.paths import path
 
-__all__ = [
-    "MANIFEST_SUFFIXES", "Codec", "CodecOption", "Decimate", "DryRun", "Dtype", "Files", "Filter",
-    "FilterOption", "Folder", "Group", "Json", "Keep", "Level", "Log", "Manifest", "NoFooter",
-    "Output", "Overwrite", "Quiet", "Scheduler", "SkipExisting", "Threads", "Verify", "With",
-    "Workers", "not_both", "pixel_type",
-]  # fmt: skip
-
-
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 
 

@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.recipe import Recipe
 
-__all__ = [
-    "movies_in",
-    "path",
-    "prepare",
-    "references",
-    "session_in",
-    "target_of",
-    "tell_of_interrupted",
-]
-
 # Of the files that are left out for one reason.
 _MOST_NAMED = 5
 

@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.batch import Outcome
 
-__all__ = [
-    "as_option",
-    "bar",
-    "forget",
-    "from_here",
-    "listening",
-    "note",
-    "outcome_text",
-    "say",
-    "say_error",
-    "tell_outcomes",
-    "tell_warnings",
-    "write",
-]
-
 # Of the files that failed; each was named before, when it failed.
 _MOST_NAMED = 10
 # Seconds between two pictures of the bar.

@@ -16,8 +16,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from napari_mrcz.session.recipe import Recipe
 
-__all__ = ["add_to"]
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""

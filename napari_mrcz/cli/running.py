@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch.making import Making
     from napari_mrcz.session.batch.task import Report, Task
 
-__all__ = ["Running", "Saying", "Working", "at_work", "with_options"]
-
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 

@@ -15,8 +15,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["add_to"]
-
 _PLUGIN = "napari-mrcz"
 
 

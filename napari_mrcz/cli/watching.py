@@ -29,8 +29,6 @@ from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, with_packing
 if TYPE_CHECKING:
     from napari_mrcz.session.watching import Watch
 
-__all__ = ["add_to"]
-
 _JOURNAL = "watch.jsonl"
 
 

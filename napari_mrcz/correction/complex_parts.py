@@ -13,8 +13,6 @@ from napari_mrcz.correction.history import described, register
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Amplitude", "Phase"]
-
 
 class _ComplexPart:
     """What both have in common: no parameters, real pixels of the precision of the complex ones."""

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CountedAlready", "looks_counted", "tiles_look_counted"]
-
 # Of fewer pixels with one of two neighbouring values nothing can be told.
 _FEWEST = 60
 # Above this mean no camera's zeros matter, and counts look like any noise.

@@ -22,8 +22,6 @@ from napari_mrcz.correction.orientation import ORIENTATIONS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Decimation", "DecimationError", "decimate", "decimate_by", "restore"]
-
 _DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 
 

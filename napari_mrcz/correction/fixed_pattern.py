@@ -22,8 +22,6 @@ import numpy.typing as npt
 from scipy.fft import rfft2
 from scipy.ndimage import uniform_filter
 
-__all__ = ["SCALES", "Detail", "Share"]
-
 Image = npt.NDArray[Any]
 
 # Sides of squares, in pixels, over which what is not pattern is averaged: specimen and illumination

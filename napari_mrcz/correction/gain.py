@@ -24,15 +24,6 @@ from napari_mrcz.errors import warn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = [
-    "GainNormalization",
-    "described_dark",
-    "doubts_of_gain",
-    "estimate_gain",
-    "fitted_gain",
-    "is_normalised",
-]
-
 Frame = npt.NDArray[Any]
 
 NORMALISED = "The movie is gain-normalised already, as its history says."

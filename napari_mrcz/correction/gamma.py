@@ -22,8 +22,6 @@ from napari_mrcz.errors import MrczError, warn
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["PREPRINT_GAMMA", "FittedGamma", "GammaCurve", "Roughness", "fit_gamma"]
-
 _PATCH = 64
 # Means of 64 x 64 pixels hardly differ from one pixel to the next: every eighth will do.
 _STEP = 8

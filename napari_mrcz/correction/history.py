@@ -51,16 +51,6 @@ from napari_mrcz.naming import software
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = [
-    "Replayable",
-    "described",
-    "fingerprint",
-    "rebuild",
-    "register",
-    "registered",
-    "replay",
-]
-
 
 class Replayable(Protocol):
     """A correction that can be rebuilt from its own description."""

@@ -23,20 +23,6 @@ from napari_mrcz.correction.structure import finer_than, repeated_step
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "KomaNormalization",
-    "KomaOptions",
-    "contrast_doubt",
-    "contrast_scores",
-    "has_dose",
-    "level_of",
-    "noise_by_radius",
-    "normalisation",
-    "repeated_text",
-    "thumbnail",
-    "too_few",
-]
-
 Image = npt.NDArray[np.float64]
 
 _CELLS = 16

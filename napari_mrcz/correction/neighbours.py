@@ -12,8 +12,6 @@ from napari_mrcz.correction.parallel import in_order
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NEIGHBOURS", "over_neighbours"]
-
 NEIGHBOURS = np.delete(np.stack(np.divmod(np.arange(25), 5), axis=1) - 2, 12, axis=0)
 """Shifts (y, x) from a pixel to those around it in the 5 x 5 square, (24, 2)."""
 

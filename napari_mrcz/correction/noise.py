@@ -16,8 +16,6 @@ from napari_mrcz.correction.parallel import in_order
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["correlated_noise"]
-
 Result = TypeVar("Result")
 
 # Pixels worked on at a time: what is computed of them stays in a cache.

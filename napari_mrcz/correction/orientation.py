@@ -19,8 +19,6 @@ from napari_mrcz.correction.sums import ordinary_pixels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["ORIENTATIONS", "Candidate", "OrientationSearch", "find_orientation", "middle", "orient"]
-
 Image = npt.NDArray[Any]
 
 # Standard errors between two ways, below which it may be chance which of them is the better.

@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-__all__ = ["PoissonDraws", "poisson_quantiles", "random_bits"]
-
 # Means beyond which a series takes the place of a table.
 _LARGE = 24.0
 _MOST = np.uint32(2**32 - 1)

@@ -11,8 +11,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["NO_NEIGHBOURS", "RollingAverage", "neighbours_of", "strips"]
-
 NO_NEIGHBOURS = (
     "KOMA subtracts the mean of other stacks of the session, and there is none: "
     "one stack alone cannot be normalised so; use a gain reference"

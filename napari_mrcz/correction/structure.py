@@ -8,8 +8,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["finer_than", "repeated_step"]
-
 Image: TypeAlias = npt.NDArray[np.float64]
 
 # Steps between cells of an average: how large they are, in parts of the mean and in robust standard

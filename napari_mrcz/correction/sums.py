@@ -15,16 +15,6 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.parallel import in_order
 
-__all__ = [
-    "RunningSum",
-    "frame_sum",
-    "ordinary_pixels",
-    "smallest_sum_dtype",
-    "sum_array",
-    "sum_dtype",
-    "widened",
-]
-
 # Pixels of a strip: 1 MB of 16-bit sums.
 _STRIP = 2**19
 # Frames that a 16-bit sum must have room for, to go on with it.

@@ -22,8 +22,6 @@ from napari_mrcz.errors import MrczError, warn
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["AtomicFile", "check_target", "rename_to_free_name"]
-
 _PARTIAL = ".partial"
 _OPEN_FILES = "/proc/self/fd"
 _FLUSH_STEP = 2**24

@@ -12,8 +12,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["LARGEST_FOUR_BIT", "cast_as_asked", "cast_lossless"]
-
 LARGEST_FOUR_BIT = 15
 
 

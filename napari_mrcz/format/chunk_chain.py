@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.files import RandomAccessFile
     from napari_mrcz.format.header import Header
 
-__all__ = ["Chain", "codec_at", "decodes", "find_chain", "is_chunk", "walk"]
-
 # A blosc chunk is never longer than its content and this.
 _CHUNK_OVERHEAD = 32
 # Of what may precede the first chunk, if NSYMBT is wrong, places at which one seems to begin.

@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
 
-__all__ = [
-    "CHUNK_HEADER_NBYTES",
-    "CODECS",
-    "FILTERS",
-    "LARGEST_FRAME",
-    "ChunkHeader",
-    "check_chunk",
-    "compress",
-    "decoded",
-    "decompress",
-    "parse_chunk_header",
-]
-
 CHUNK_HEADER_NBYTES = 16
 LARGEST_FRAME: int = blosc.MAX_BUFFERSIZE
 

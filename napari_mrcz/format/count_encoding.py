@@ -30,8 +30,6 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["compress_counts"]
-
 _VERSION, _ZSTD_VERSION = 2, 1
 _SHUFFLED, _STORED, _BITSHUFFLED, _NOT_SPLIT, _ZSTD = 0x01, 0x02, 0x04, 0x10, 4 << 5
 _HEADER = struct.Struct("<4B3I")

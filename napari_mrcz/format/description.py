@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.extended import ExtendedHeader
 
-__all__ = ["Description"]
-
 
 @dataclass(frozen=True)
 class Description:

@@ -30,17 +30,6 @@ from napari_mrcz.format.count_encoding import compress_counts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = [
-    "COUNT_CODER",
-    "Encoding",
-    "alone",
-    "choose_encoding",
-    "compressed_fraction",
-    "encoding_of",
-    "excerpt",
-    "shannon_fraction",
-]
-
 Result = TypeVar("Result")
 
 # What our own encoder is called: its chunks are zstd's.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Estimate", "estimate"]
-
 
 @dataclass(frozen=True)
 class Estimate:

@@ -22,14 +22,6 @@ import numpy.typing as npt
 from napari_mrcz.format.header import LARGEST_PIXEL, SMALLEST_PIXEL
 from napari_mrcz.format.metadata import decode_json
 
-__all__ = [
-    "LARGEST_EXTENDED",
-    "ExtendedHeader",
-    "json_nbytes",
-    "microscope_settings",
-    "record_nbytes",
-]
-
 # The largest extended header that is decoded or kept; real ones take a megabyte.
 LARGEST_EXTENDED = 2**25
 # One record describes one frame; a file with more of them than this is no movie.

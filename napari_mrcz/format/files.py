@@ -30,8 +30,6 @@ from napari_mrcz.format.threads import go_on_if_wanted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RandomAccessFile", "open_file"]
-
 # By their first bytes; no MRC file is so large that it begins so.
 _GZIP = b"\x1f\x8b\x08"
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")

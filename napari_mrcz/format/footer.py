@@ -22,17 +22,6 @@ from napari_mrcz.format.chunks import decoded, parse_chunk_header
 from napari_mrcz.format.limits import check_content, check_json, check_msgpack, most_values
 from napari_mrcz.format.metadata import from_tagged, to_json_safe, to_plain
 
-__all__ = [
-    "TRAILER_NBYTES",
-    "EvenFrames",
-    "Footer",
-    "FooterError",
-    "FrameIndex",
-    "pack_footer",
-    "payload_nbytes",
-    "unpack_footer",
-]
-
 _MAGIC = b"MRCZFOOT"
 _TRAILER = struct.Struct("<8s4H2Q")
 TRAILER_NBYTES = _TRAILER.size

@@ -21,23 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
 
-__all__ = [
-    "CODEC_NAMES",
-    "EXTRA_WORDS",
-    "HEADER_DTYPE",
-    "HEADER_NBYTES",
-    "LARGEST_PIXEL",
-    "SMALLEST_PIXEL",
-    "SPACE_GROUPS",
-    "VOLUME_STACKS",
-    "Header",
-    "Triple",
-    "along_axes",
-    "header_dtype",
-    "holds_volume",
-    "mrcz_version",
-]
-
 HEADER_NBYTES = 1024
 
 HEADER_DTYPE = np.dtype(

@@ -29,8 +29,6 @@ from napari_mrcz.format.modes import DTYPE_OF_MODE
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["IMOD_STAMP", "MOST_SAMPLES", "labels_of", "parse_header", "pixel_size_of", "setting_of"]
-
 IMOD_STAMP = 1146047817
 _UNSUPPORTED_COMPLEX_INT16 = 3
 # Above these, a number is no size or sampling of anything that was ever recorded.

@@ -33,15 +33,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.description import Description
     from napari_mrcz.format.extended import ExtendedHeader
 
-__all__ = [
-    "build_header",
-    "has_unsigned_bytes",
-    "keep_depth",
-    "other_words",
-    "set_frames",
-    "source_header",
-]
-
 _SIGNED = 1
 _MOST_LABELS = 10
 _LABEL_NBYTES = 80

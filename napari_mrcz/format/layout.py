@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.files import RandomAccessFile
 
-__all__ = ["Layout", "read_layout"]
-
 # The largest footer that is read: a gain reference of 64 megapixels in float32, and room to spare.
 _LARGEST_FOOTER = 2**30
 

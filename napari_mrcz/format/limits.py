@@ -8,15 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = [
-    "DEEPEST",
-    "LARGEST_JSON",
-    "check_content",
-    "check_json",
-    "check_msgpack",
-    "most_values",
-]
-
 # Far above any metadata written by hand or program, far below Python's recursion limit.
 DEEPEST = 250
 LARGEST_JSON = 2**25

@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = [
-    "available_memory",
-    "give_back",
-    "lent_processors",
-    "new_array",
-    "new_buffer",
-    "threads_with_room",
-]
-
 # Smaller arrays are allocated without asking, which takes a tenth of a millisecond.
 _ASKED_FROM = 2**26
 # Memory that `malloc` may keep when it is given back, as it does what is smaller than 32 MB.

@@ -19,8 +19,6 @@ import numpy as np
 
 from napari_mrcz.format.limits import DEEPEST, check_content, check_json, most_values
 
-__all__ = ["decode_json", "from_tagged", "to_json_safe", "to_plain", "value_at"]
-
 _ARRAY, _COMPLEX = "__ndarray__", "__complex__"
 # dtype.str of numbers, booleans and text, the arrays that are kept as arrays.
 _ARRAY_DTYPE = re.compile(r"[<>|][biufcSU]\d{1,9}")

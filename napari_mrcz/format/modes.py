@@ -11,17 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "DTYPE_OF_MODE",
-    "DTYPE_OF_NAME",
-    "FOUR_BIT",
-    "MODE_OF_DTYPE",
-    "frame_nbytes",
-    "pack_four_bit",
-    "storage_dtype",
-    "unpack_four_bit",
-]
-
 FOUR_BIT = 101
 
 DTYPE_OF_MODE: dict[int, np.dtype[Any]] = {

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.files import RandomAccessFile
     from napari_mrcz.format.footer import FrameIndex
 
-__all__ = ["Placement", "place_frames"]
-
 # Two voxel sizes that differ by no more than this are the same.
 _SAME_SIZE = 1e-5
 

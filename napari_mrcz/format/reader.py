@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.files import RandomAccessFile
 
-__all__ = ["FrameReader"]
-
 
 class FrameReader:
     """The frames of one MRC or MRCZ file. Safe to use from many threads, and picklable.

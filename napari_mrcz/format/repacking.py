@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from os import PathLike
 
-__all__ = ["Repacked", "repack"]
-
 
 @dataclass(frozen=True)
 class Repacked:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Statistics", "statistics_of"]
-
 # Pieces that stay in the processor's caches while sums are made of them, and long enough that
 # threads do not queue for the interpreter between them.
 _PIECE = 2**19

@@ -19,8 +19,6 @@ from napari_mrcz.format.modes import FOUR_BIT, MODE_OF_DTYPE, storage_dtype
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["LazyFrame", "Storage", "TooWideForMode0", "choose_storage"]
-
 _LARGEST_SIGNED_BYTE = 127
 
 Frame = npt.NDArray[Any]

@@ -15,17 +15,6 @@ from napari_mrcz.format.memory import lent_processors, threads_with_room
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = [
-    "Abandoned",
-    "abandonable",
-    "go_on_if_wanted",
-    "in_order",
-    "limit_threads",
-    "processors",
-    "start_to_the_end",
-    "thread_limit",
-]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

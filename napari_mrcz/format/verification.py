@@ -14,8 +14,6 @@ from napari_mrcz.format.threads import in_order, processors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["FrameFault", "VerifyReport", "faults_of", "verify"]
-
 
 @dataclass(frozen=True)
 class FrameFault:

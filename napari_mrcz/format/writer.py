@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.description import Description
     from napari_mrcz.format.encoding import Encoding
 
-__all__ = ["Progress", "write_frames"]
-
 # The version of `mrcz` whose files ours are like; readers take label 0 for the format's version.
 _FORMAT_LABEL = "MRCZ0.6.0"
 _OWN_LABEL = "Written by napari-mrcz"

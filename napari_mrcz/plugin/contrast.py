@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Limits", "contrast_limits", "slider_range"]
-
 Limits = tuple[float, float]
 
 # Hot pixels of an ageing detector are less than 0.1 %, zeros outside a mask may be much more.

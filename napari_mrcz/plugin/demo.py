@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from napari.layers import Image
 
-__all__ = ["dock_of", "main", "open_demo", "save_picture", "tell_story", "wait_until_idle"]
-
 _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")

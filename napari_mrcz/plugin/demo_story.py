@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     import napari
 
-__all__ = ["play"]
-
 _PLUGIN = "napari-mrcz"
 # How far the hot threshold is moved, in standard deviations.
 _MOVED = 0.5

@@ -24,18 +24,6 @@ from napari_mrcz.stack.sources import FlattenedArray
 if TYPE_CHECKING:
     from napari.layers import Image
 
-__all__ = [
-    "PHASE_LIMITS",
-    "LayerData",
-    "check_not_source",
-    "describe",
-    "is_movie",
-    "layer_data",
-    "stack_of",
-    "stack_of_layer",
-    "widen_contrast_slider",
-]
-
 LayerData = tuple[Any, dict[str, Any], str]
 
 PHASE_LIMITS = (-np.pi, np.pi)

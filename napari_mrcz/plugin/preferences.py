@@ -8,8 +8,6 @@ from typing import Any
 from napari_mrcz.format.threads import limit_threads
 from napari_mrcz.stack.cache import CACHE_NBYTES
 
-__all__ = ["Preferences", "preferences"]
-
 _PLUGIN = "napari-mrcz"
 _MB = 10**6
 

@@ -27,8 +27,6 @@ from napari_mrcz.plugin.layers import (
 from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack import Stack, open
 
-__all__ = ["get_reader", "read"]
-
 _MOST_NAMED = 5
 
 Paths = str | Sequence[str]

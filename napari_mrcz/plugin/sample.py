@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.simulation import Movie
 
-__all__ = [
-    "sample_movie",
-    "sample_raw",
-    "sample_sweep",
-    "write_sample_movie",
-    "write_sample_session",
-]
-
 # The numbers go up when the simulation changes, so that no old file is shown for the new.
 _NAME = "sample-movie-1.mrcz"
 _SWEEP = "sample-sweep-1.mrcz"

@@ -14,8 +14,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
 
-__all__ = ["StackSeries"]
-
 
 class StackSeries:
     """A stack cut into parts of equal length: (part, frame, y, x).

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["ShownStack"]
-
 
 class ShownStack(Stack):
     """A stack whose damaged frames are all 0 when they are indexed, with one warning each.

@@ -13,8 +13,6 @@ from napari_mrcz.stack import write
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["write_image"]
-
 
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
     """Save an image layer as `.mrcz` (compressed), `.mrc` or `.mrcs`, frame by frame.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-__all__ = ["OutlierCensus", "correlation_with", "count_outliers", "cumulative_dose", "noise_within"]
-
 Series = npt.NDArray[np.float64]
 
 

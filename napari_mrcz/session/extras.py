@@ -10,8 +10,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["TABLE_SUFFIXES", "check_table", "need_matplotlib"]
-
 TABLE_SUFFIXES = (".csv", ".parquet")
 
 

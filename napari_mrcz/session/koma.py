@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.summaries import Summary
 
-__all__ = ["KeptOut", "Koma", "doubt_of_contrasts", "kept_out", "mean_noise"]
-
 _LIMIT = KomaOptions().limit
 # Share of the stacks that makes most of them.
 _USUAL = 0.5

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.order import MovieInfo
 
-__all__ = ["REFERENCE", "SINGLE", "images_beside", "is_reference", "looks_at", "movies_within"]
-
 REFERENCE, SINGLE = "taken for a reference", "a single image, maybe a sum"
 """What is said of files that are no movies."""
 

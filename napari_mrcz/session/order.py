@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from os import PathLike
 
-__all__ = [
-    "ARRIVED",
-    "GIVEN",
-    "NAMES",
-    "TIMES",
-    "Dated",
-    "MovieInfo",
-    "acquired_at",
-    "by_acquisition",
-    "look_at",
-]
-
 TIMES, NAMES = "by acquisition time", "by name"
 GIVEN, ARRIVED = "as given", "by arrival"
 """What is said of an order."""

@@ -33,8 +33,6 @@ from napari_mrcz.stack import open as open_stack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Session", "StackLike"]
-
 StackLike: TypeAlias = str | PathLike[str] | Stack | npt.NDArray[Any]
 
 _STRIP_NBYTES = 2**26

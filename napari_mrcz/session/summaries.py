@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
 
-__all__ = ["StackSum", "Summary", "SummaryStore", "key_of", "summarise", "sums_folder"]
-
 _STRIP = 1 << 17
 _LARGEST = 20 * 2**30
 _IMAGE, _NUMBERS = ".sum.npy", ".json"

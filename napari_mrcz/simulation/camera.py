@@ -23,8 +23,6 @@ from napari_mrcz.simulation.defects import Blocks, Defects, Sites, to_frame
 from napari_mrcz.simulation.patterns import cmos_pattern, etching_pattern
 from napari_mrcz.simulation.seeds import stream
 
-__all__ = ["GAMMA_COEFFICIENTS", "Camera"]
-
 GAMMA_COEFFICIENTS = (0.12035633, -1.04171635, -0.03363192, 1.03902726)
 """a1, b1, a2, a3 of gamma(d) = a1 d^b1 + a2 d + a3, d in e⁻/pix/s (preprint, eq. 11)."""
 

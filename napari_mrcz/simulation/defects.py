@@ -11,8 +11,6 @@ from scipy.ndimage import uniform_filter
 
 from napari_mrcz.simulation.seeds import stream
 
-__all__ = ["Blocks", "Defects", "Sites", "to_frame"]
-
 Range = tuple[float, float]
 
 # Good pixels around a cluster or a line, and places that are tried for one.

@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from napari_mrcz.simulation.seeds import stream
 
-__all__ = ["Spots", "Sweep", "simulate_microed"]
-
 # What one electron adds to a Bragg spot.
 _COUNTS_PER_ELECTRON = 4.0
 # Standard deviation of a spot, and how far it is drawn on each side of its middle, in pixels.

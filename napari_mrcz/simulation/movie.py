@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from napari_mrcz.simulation.defects import Defects
     from napari_mrcz.simulation.specimen import Specimen
 
-__all__ = ["Movie", "simulate_movie"]
-
 # Pixels drawn at a time: numpy draws 8 bytes each, and a cache is small.
 _STRIP = 1 << 18
 

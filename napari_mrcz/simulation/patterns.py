@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import zoom
 
-__all__ = ["cmos_pattern", "etching_pattern"]
-
 # Sweeps are smooth: a grid of so many points a side, linearly enlarged, shows no steps.
 _GRID = 192
 

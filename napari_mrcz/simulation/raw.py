@@ -16,8 +16,6 @@ from scipy.special import erf
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["RawMovie", "simulate_raw"]
-
 # Pixels on each side of the one that was struck, up to which a spot is drawn.
 _REACH = 4
 # Times the read noise that noisy pixels have; electrons' charges that hot ones gather in a frame,

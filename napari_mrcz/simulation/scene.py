@@ -17,8 +17,6 @@ from napari_mrcz.simulation.specimen import transmission
 if TYPE_CHECKING:
     from napari_mrcz.simulation.specimen import Specimen
 
-__all__ = ["Scene", "drift_path"]
-
 # Pixels of the torus beyond the frame: half on each side, more than a drift.
 _MARGIN = 64
 

@@ -10,8 +10,6 @@ from zlib import crc32
 
 import numpy as np
 
-__all__ = ["child_seed", "stream"]
-
 
 def stream(seed: int, *name: str | int) -> np.random.Generator:
     """Give the generator that belongs to `name` under `seed`.

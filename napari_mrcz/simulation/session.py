@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_mrcz.simulation.defects import Sites
     from napari_mrcz.simulation.specimen import Specimen
 
-__all__ = ["Session", "simulate_flats", "simulate_session"]
-
 
 @dataclass(frozen=True, eq=False)
 class Session:

@@ -17,8 +17,6 @@ from scipy.spatial.transform import Rotation
 
 from napari_mrcz.simulation.seeds import stream
 
-__all__ = ["CARBON_EDGE", "CRYSTALLINE_ICE", "VITREOUS_ICE", "Specimen", "transmission"]
-
 Image = npt.NDArray[np.float32]
 
 # Scatterers of one protein.

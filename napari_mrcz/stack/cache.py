@@ -20,8 +20,6 @@ from napari_mrcz.format.threads import Abandoned, abandonable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["CACHE_NBYTES", "FrameCache"]
-
 CACHE_NBYTES = 2**24
 """What is kept of a stack's frames by default, in bytes."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack.stack import Stack
 
-__all__ = ["mdoc_names", "with_companions"]
-
 # Real ones have some ten thousand bytes; those of long tilt series a few million.
 _LARGEST = 2**24
 _DEEPEST = 64

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from os import PathLike
 
-__all__ = ["read_defects", "write_defects"]
-
 Mask = npt.NDArray[np.bool_]
 
 _SERIALEM = re.compile(r"^\s*(CameraSize[XY]|RotationAndFlip|K2Type|UsableArea|\w*Bad[A-Z]\w*)\s")

@@ -21,8 +21,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from napari_mrcz.format.files import RandomAccessFile
 
-__all__ = ["ArrayPlace", "read_tags"]
-
 _GROUP, _DATA = 20, 21
 _STRUCTURE, _STRING, _ARRAY = 15, 18, 20
 _USHORT = 4

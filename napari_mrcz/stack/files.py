@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
 
-__all__ = ["read", "read_async", "write", "write_async"]
-
 Result = TypeVar("Result")
 
 

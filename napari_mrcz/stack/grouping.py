@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack.sources import FrameSource
 
-__all__ = ["GROUPED", "GroupedSource"]
-
 GROUPED = "grouped"
 """Key of a stack's metadata: how many frames are in each of its frames."""
 

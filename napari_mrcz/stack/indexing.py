@@ -10,8 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["split_index"]
-
 
 def split_index(
     key: Any, shape: tuple[int, int, int]

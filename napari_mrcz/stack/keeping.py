@@ -36,8 +36,6 @@ from napari_mrcz.stack.packing import is_packed, packed, packed_mean, packed_nby
 from napari_mrcz.stack.sources import CorrectedSource, Correction, FrameSource, uncached
 from napari_mrcz.stack.stack import Stack
 
-__all__ = ["Keeping", "counts_beneath", "estimated_sizes", "sizes_text"]
-
 # Steps that may wait; the filter before them, whose raw values are kept.
 _STEPS = (GAIN, "KomaNormalization")
 _OUTLIERS = "OutlierFilter"

@@ -46,30 +46,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format import Progress
 
-__all__ = [
-    "GAIN",
-    "MOSTLY_KEPT",
-    "NOTE",
-    "ORIGINAL",
-    "PENDING",
-    "REFERENCES",
-    "OriginalFile",
-    "copy_references",
-    "digest",
-    "image_of",
-    "is_kept",
-    "is_reference_name",
-    "kept_reader",
-    "opened",
-    "original",
-    "original_file",
-    "problem_of",
-    "references_of",
-    "restore_file",
-    "summary_of",
-    "waiting",
-]
-
 NOTE = "kept_as_counts"
 """Key of the metadata, which other programs show, that says that the gain is not applied."""
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format import Header
     from napari_mrcz.format.files import RandomAccessFile
 
-__all__ = ["is_mrc", "open", "packed_header"]
-
 # Enough of a file to know its format by.
 _HEAD_NBYTES = 1024
 # Of each format but MRC: whether a file begins as its files do, how they end, what opens them.

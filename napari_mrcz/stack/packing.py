@@ -28,8 +28,6 @@ from napari_mrcz.format.chunks import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["is_packed", "packed", "packed_mean", "packed_nbytes", "unpacked"]
-
 _ARRAY, _MEAN = "__packed__", "__packed_mean__"
 _LEVEL = 5
 # What zstd expands to at most.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["LARGEST_SIDE", "MOST_FRAMES", "FrameRun", "RawFrames"]
-
 LARGEST_SIDE = 2**16
 """More rows or columns than any camera has: what claims them is damaged."""
 

@@ -21,8 +21,6 @@ from napari_mrcz.stack import open as open_stack
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["read_reference"]
-
 
 def read_reference(path: str | PathLike[str]) -> npt.NDArray[np.float32]:
     """Read a gain or dark reference.

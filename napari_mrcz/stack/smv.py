@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["frame_header", "is_smv", "merged", "open_smv", "write_smv"]
-
 _BLOCK = 512
 _LONGEST_HEADER = 2**22
 _LENGTH = re.compile(rb"\s*\{.*?HEADER_BYTES\s*=\s*(\d{1,9})", re.DOTALL)

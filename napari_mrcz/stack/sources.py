@@ -14,19 +14,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = [
-    "ArraySource",
-    "CachedSource",
-    "CorrectedSource",
-    "Correction",
-    "FlattenedArray",
-    "FrameMaker",
-    "FrameSource",
-    "JoinedSource",
-    "SelectedSource",
-    "uncached",
-]
-
 Frame = npt.NDArray[Any]
 
 

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     import dask.array
 
-__all__ = ["Stack"]
-
 # A larger sum takes more memory than all the frames that are kept.
 _KEPT_SUM_NBYTES = 2**26
 

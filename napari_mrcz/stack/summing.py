@@ -14,8 +14,6 @@ from napari_mrcz.format.threads import in_order, processors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["sum_frames"]
-
 # Threads that add to one sum.
 _SHARING = 3
 

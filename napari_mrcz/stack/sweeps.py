@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
-__all__ = ["open_sweep", "sweep_name", "sweeps"]
-
 _NUMBER = re.compile(r"[-_.]?\d+$")
 
 

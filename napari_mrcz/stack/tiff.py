@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from napari_mrcz.stack.tiff_frames import TiffFrame, TiffMovie
     from napari_mrcz.stack.tiff_pages import Page
 
-__all__ = ["SUPERRESOLUTIONS", "TiffFrames", "is_eer", "is_tiff", "open_tiff"]
-
 SUPERRESOLUTIONS = (1, 2, 4)
 
 _LZW = 5

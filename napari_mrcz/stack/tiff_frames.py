@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.files import RandomAccessFile
     from napari_mrcz.stack.tiff_pages import Directories, Page
 
-__all__ = ["DESCRIPTION", "EER", "TiffFrame", "TiffMovie", "find_frames", "local_name", "parse_xml"]
-
 EER = (65000, 65001, 65002)
 DESCRIPTION = 270
 

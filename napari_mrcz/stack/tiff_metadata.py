@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from napari_mrcz.stack.tiff_frames import TiffMovie
     from napari_mrcz.stack.tiff_pages import Page
 
-__all__ = ["TiffMetadata", "tiff_metadata"]
-
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _ORIENTATION = 282, 283, 296, 274
 # How values are meant to be seen: zero as black, or as white, or as the entry of a map of colours.
 _PHOTOMETRIC, _ZERO_IS_BLACK = 262, 1

@@ -18,18 +18,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from napari_mrcz.format.files import RandomAccessFile
 
-__all__ = [
-    "DEEPEST",
-    "DIRECTORIES",
-    "MAGIC",
-    "TYPES",
-    "UNCOMPRESSED",
-    "Directories",
-    "Page",
-    "Tag",
-    "read_directories",
-]
-
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UNCOMPRESSED = 1
 

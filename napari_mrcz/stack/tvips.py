@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["first_part", "is_tvips", "open_tvips", "parts_of"]
-
 _HEADER_NBYTES = 256
 _HEADER = np.dtype(
     [

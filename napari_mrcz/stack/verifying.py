@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack.stack import Stack
 
-__all__ = ["is_whole", "verify"]
-
 
 def is_whole(movie: Stack) -> bool:
     """Return whether nothing is missing of a movie's file, as far as opening it shows."""

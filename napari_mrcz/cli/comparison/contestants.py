@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Contestant", "contestants", "flush"]
-
 Frames = npt.NDArray[Any]
 
 _FOUR_BITS = 15

@@ -26,9 +26,6 @@ from napari_mrcz.format.threads import in_order, processors
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CODERS", "Curve", "Serialisation", "by_block", "by_dose", "by_level", "by_threads",
-           "serialisations"]  # fmt: skip
-
 CODERS = {
     **{codec: Encoding(codec, as_counts=False) for codec in ("blosclz", "lz4", "zlib", "zstd")},
     COUNT_CODER: Encoding("zstd", as_counts=True),

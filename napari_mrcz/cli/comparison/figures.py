@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.cli.comparison.curves import Curve, Serialisation
 
-__all__ = ["draw_compression", "draw_serialisation"]
-
 _SIZE_IN = (9.0, 7.0)
 _DPI = 110
 

@@ -21,8 +21,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Result", "as_text", "race"]
-
 Frames = npt.NDArray[Any]
 
 

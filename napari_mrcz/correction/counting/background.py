@@ -17,8 +17,6 @@ from scipy.stats import poisson
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["MOST_FRAMES", "Background", "real"]
-
 # A median of so many frames is near enough to tell which pixels were struck.
 _FRAMES_OF_MEDIAN = 9
 MOST_FRAMES = 64

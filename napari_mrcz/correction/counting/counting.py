@@ -18,8 +18,6 @@ from napari_mrcz.errors import warn
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ElectronCounting", "count_electrons"]
-
 _SUPER_RESOLUTIONS = (1, 2, 4)
 # Of rules by which electrons are found, the latest; 1 are those of the first version.
 _RULES = 2

@@ -19,8 +19,6 @@ from napari_mrcz.correction.counting.spot import (
 )
 from napari_mrcz.correction.parallel import in_order
 
-__all__ = ["Events", "draw", "find_events", "patches_at", "peaks", "without_bright"]
-
 # Times that what was found is taken away, and the rest looked through again.
 _ROUNDS = 3
 # Times the threshold that a spot needs to be an electron where it touches one found before.

@@ -28,8 +28,6 @@ from napari_mrcz.correction.counting.threshold import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Measured", "measured"]
-
 # Standard deviations of the charge that noise alone is taken for at first, and from which on
 # spots are looked at to find the threshold.
 _SIGMAS, _FAINT_SIGMAS = 5.0, 3.0

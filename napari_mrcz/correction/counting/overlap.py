@@ -10,8 +10,6 @@ from scipy.spatial import cKDTree
 
 from napari_mrcz.correction.counting.spot import FARTHEST, REACH, fit_spots, pairs_in, profile
 
-__all__ = ["models", "resolve"]
-
 # Spots closer than this, in pixels, are looked at together.
 _CLOSE = 1.9
 # Pixels from the middle of a patch that a spot is looked for, and steps of its fit.

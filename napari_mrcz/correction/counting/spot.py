@@ -9,17 +9,6 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import erf
 
-__all__ = [
-    "FARTHEST",
-    "REACH",
-    "farthest",
-    "first_position",
-    "fit_spots",
-    "fit_spread",
-    "pairs_in",
-    "profile",
-]
-
 REACH = 2
 """Pixels to either side of its centre that a spot is taken to reach."""
 

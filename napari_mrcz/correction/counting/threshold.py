@@ -16,8 +16,6 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import erfc
 
-__all__ = ["Expected", "fewest_mistakes", "upper_threshold"]
-
 # Steps of the charges, in standard deviations of the noise, and thresholds that are tried.
 _STEP, _TRIED = 0.25, 400
 # Charges up to this quantile are fitted: above are pairs and X-rays.

@@ -17,8 +17,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-__all__ = ["LEAST", "Background"]
-
 LEAST = 1e-3
 """Fewest electrons that are expected; a Poisson distribution needs a mean."""
 

@@ -15,8 +15,6 @@ import numpy.typing as npt
 from napari_mrcz.correction.outliers.frames import FrameStatistics, frame_reader
 from napari_mrcz.correction.sums import RunningSum, smallest_sum_dtype, sum_array
 
-__all__ = ["SummedCounts"]
-
 # Pixels that typical values are taken from.
 _SAMPLE = 2**18
 # Pixels that are looked at in single frames.

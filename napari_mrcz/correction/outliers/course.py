@@ -13,8 +13,6 @@ from napari_mrcz.correction.parallel import give_back
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-__all__ = ["read_course"]
-
 # Frames that are read, spread over the movie; fewer do not show that a pixel is steady.
 _MOST, _FEWEST = 16, 5
 _SAMPLE = 2**16

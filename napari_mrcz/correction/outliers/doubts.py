@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
     from napari_mrcz.correction.outliers.scale import PixelScale
 
-__all__ = ["doubts_of_counts", "doubts_of_fit"]
-
 # So many spots are no accident.
 _FEWEST_SPOTS = 20
 # Part of the image with lattice fringes that is worth a word.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-__all__ = ["FILLS", "K2_POINT_SPREAD", "Replacement", "expected_counts"]
-
 FILLS = ("sample", "expectation")
 
 _QUADRANT = np.array([[0, 0.173, 0.03], [0.173, 0.084, 0.02], [0.03, 0.02, 0.007]])

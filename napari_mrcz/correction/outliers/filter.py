@@ -36,8 +36,6 @@ from napari_mrcz.correction.outliers.thresholds import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["OutlierFilter"]
-
 _NUMBERS = ("mean", "sigma", "n_hot", "n_dark", "n_defects", "false_hot", "false_dark")
 
 

@@ -18,8 +18,6 @@ from scipy.special import ndtr, ndtri
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.scale import PixelScale
 
-__all__ = ["DistributionFit", "fit_normal_cdf"]
-
 Values = npt.NDArray[np.float64]
 
 

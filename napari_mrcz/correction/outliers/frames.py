@@ -17,8 +17,6 @@ from napari_mrcz.correction.parallel import in_order
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FrameStatistics", "frame_reader"]
-
 # Neighbouring frames are looked at in so many places of the movie.
 _PLACES = 4
 # A frame is like the others if its level, and its noise in relation to it, are within these factors

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-__all__ = ["FrameLevels"]
-
 # Parts along the longer side of the image, of so many pixels at least; and pixels that are looked
 # at in a frame.
 _PARTS, _LEAST_SIDE, _SAMPLE = 16, 32, 2**17

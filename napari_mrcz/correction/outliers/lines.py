@@ -10,8 +10,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-__all__ = ["weak_lines"]
-
 # Pixels of a line that are looked at together; the last ones overlap those before.
 _LENGTH = 64
 # Standard errors by which their mean is off; part of what is beside them by which they are, more

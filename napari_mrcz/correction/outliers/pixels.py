@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.scale import PixelScale
     from napari_mrcz.correction.outliers.thresholds import Thresholds
 
-__all__ = ["MODELS", "FittedPixels", "OutlierOptions"]
-
 MODELS = ("poisson", "normal")
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
     from napari_mrcz.correction.outliers.suspects import Course
 
-__all__ = ["PixelScale", "normal_scale", "poisson_deviate", "poisson_scale"]
-
 # Pixels worked on at a time: a few arrays of as many float32 stay in a second-level cache.
 _STRIP = 2**17
 # Codes of the Poisson scale: steps per deviate, the farthest deviate (what lies beyond is an

@@ -16,8 +16,6 @@ from scipy.special import ndtr
 
 from napari_mrcz.correction.parallel import in_order
 
-__all__ = ["BLOCK", "Structure", "block_widths"]
-
 BLOCK = 32
 """Pixels along a side of a block, whose width of good pixels is measured."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-__all__ = ["Course", "Suspects", "Verdict"]
-
 # A cluster has so many pixels at least; a place is narrow up to so many.
 _CLUSTER, _NARROW = 3, 5
 # One of so many pixels misleads those beside it.

@@ -19,15 +19,6 @@ from scipy.special import expit, ndtr, ndtri
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.fit import DistributionFit
 
-__all__ = [
-    "TailFit",
-    "Thresholds",
-    "fewest_mistakes",
-    "fit_tails",
-    "intercepts",
-    "weight",
-]
-
 # The preprint's, for stacks without tails.
 _DEFAULT_DARK, _DEFAULT_HOT = -4.0, 3.25
 # Nearer to the centre than this a histogram tells nothing of single outliers.

@@ -10,8 +10,6 @@ import numpy.typing as npt
 from napari_mrcz.correction.poisson_draws import random_bits
 from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
 
-__all__ = ["draws"]
-
 Frame = npt.NDArray[Any]
 
 _BITS = 2.0**32

@@ -7,8 +7,6 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["find_gaps"]
-
 Mask = npt.NDArray[np.bool_]
 
 # Side of the tiles within which pixels are 0 about equally often, in pixels.

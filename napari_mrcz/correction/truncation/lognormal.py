@@ -13,8 +13,6 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_ndtr, ndtr, ndtri
 
-__all__ = ["ShiftedLognormal"]
-
 Values = npt.NDArray[np.float64]
 
 _ROOT = np.sqrt(2 * np.pi)

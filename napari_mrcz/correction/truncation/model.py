@@ -28,8 +28,6 @@ from napari_mrcz.correction.truncation.regions import annuli, find_center, regio
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["TruncationModel", "histograms"]
-
 Frame = npt.NDArray[Any]
 
 # Counts from here on are no background of any camera; they share the histogram's last place.

@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
 
-__all__ = ["Pedestal", "pedestal_names", "pedestal_of"]
-
 _NAMES = re.compile(r"(\w+_)?PEDESTAL|(ADC|IMAGE|LEGINON)_?OFFSET", re.IGNORECASE)
 
 

@@ -8,8 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-__all__ = ["annuli", "find_center", "region_labels"]
-
 Labels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
 

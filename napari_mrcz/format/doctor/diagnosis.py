@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from os import PathLike
 
-__all__ = ["diagnose"]
-
 
 def diagnose(
     path: str | PathLike[str],

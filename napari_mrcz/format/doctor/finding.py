@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.layout import Layout
 
-__all__ = ["Finding", "Patient"]
-
 
 @dataclass(frozen=True)
 class Finding:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.doctor.finding import Patient
 
-__all__ = ["check_geometry"]
-
 _IMAGES, _VOLUME = 0, 1
 _CUT = "Save it anew, cut into the volumes that it holds"
 _AXES = [1, 2, 3]

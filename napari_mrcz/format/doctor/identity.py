@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.doctor.finding import Patient
     from napari_mrcz.format.statistics import Statistics
 
-__all__ = ["check_identity", "check_sign", "is_mixed"]
-
 _STANDARDS = (20140, 20141)
 _STAMPS = {"<": ((0x44, 0x44), (0x44, 0x41)), ">": ((0x11, 0x11),)}
 _ORDERS = {"<": "little-endian", ">": "big-endian"}

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.doctor.finding import Finding
 
-__all__ = ["Change", "mend"]
-
 _PIECE = 2**24
 _NAMES = {
     "n": "NX NY NZ",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.doctor.finding import Patient
     from napari_mrcz.format.reader import FrameReader
 
-__all__ = ["check_statistics", "frames_to_measure", "measure"]
-
 _FIELD = "DMIN DMAX DMEAN RMS"
 _UNDETERMINED = (0.0, -1.0, -2.0, -1.0)
 # By how much mean and deviation may be off, relative to themselves, where all frames are measured

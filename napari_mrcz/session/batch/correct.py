@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.recipe import GainStep, Recipe
     from napari_mrcz.stack import Stack
 
-__all__ = ["Correct", "Survey", "Surveyed", "correct_all", "corrected"]
-
 
 @dataclass(frozen=True)
 class Surveyed:

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch.task import Report
     from napari_mrcz.stack import Stack
 
-__all__ = ["CountElectrons"]
-
 _ATTEMPTS = 3
 # Frames sent ahead, for each thread of the workers.
 _QUEUED = 2

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.counting import Events
 
-__all__ = ["EventTable"]
-
 # Rows of Parquet that are compressed together; until there are so many they wait in memory.
 _ROWS = 2**18
 

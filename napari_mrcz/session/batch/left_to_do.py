@@ -18,15 +18,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.stack import Stack
 
-__all__ = [
-    "NOTHING_LEFT",
-    "check_anything_left",
-    "with_orientation",
-    "with_orientation_of",
-    "without_done",
-    "without_gain",
-]
-
 NOTHING_LEFT = "Nothing else is to be done. Name the orientation in the recipe to apply it anyway"
 """What to do where a reference was left out, and the recipe has nothing else."""
 

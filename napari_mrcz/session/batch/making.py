@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.batch.task import Report
 
-__all__ = ["Made", "Making"]
-
 _THERE = "there already, and whole"
 
 

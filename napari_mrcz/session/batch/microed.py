@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch.task import Report
     from napari_mrcz.stack import Stack
 
-__all__ = ["FIRST", "RestoreNegatives"]
-
 FIRST = "_0001"
 """How the name of the first of several SMV files ends."""
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Outcome"]
-
 
 @dataclass(frozen=True)
 class Outcome:

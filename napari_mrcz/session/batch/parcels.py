@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
 
-__all__ = ["Parcel", "Parcels", "pack", "unpack"]
-
 
 class Parcel(NamedTuple):
     """A frame on its way: its index, its chunk, and at which byte of the file that lies."""

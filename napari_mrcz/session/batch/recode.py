@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.batch.task import Report
 
-__all__ = ["Recode"]
-
 Frame = npt.NDArray[Any]
 
 # Of a description; a header holds them as float32.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch.source_files import SourceFiles
     from napari_mrcz.session.batch.task import Report
 
-__all__ = ["Repack"]
-
 
 @dataclass(frozen=True)
 class Repack(Making):

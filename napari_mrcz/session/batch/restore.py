@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch.source_files import SourceFiles
     from napari_mrcz.session.batch.task import Report
 
-__all__ = ["Restore", "restored_name"]
-
 
 @dataclass(frozen=True)
 class Restore(Making):

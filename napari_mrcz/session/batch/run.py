@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.batch.task import Report, Task
 
-__all__ = ["attempt", "run_all"]
-
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3
 # Of what a task may raise besides `MrczError`, what concerns its file.

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PATIENCE_S", "SchedulerLost", "ask", "close", "next_of", "result_of", "watched"]
-
 PATIENCE_S = 15.0
 """Seconds in which a scheduler answers."""
 # After so many seconds without news it is asked; so many are given to saying farewell.

@@ -30,8 +30,6 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["TOUCHED", "Kept", "SourceFiles", "left_aside", "put_back", "sha256_of"]
-
 # Times of change may be this coarse, and coarser where they are whole seconds (FAT: 2 s).
 _TICK_S, _COARSE_TICK_S = 0.02, 2.0
 # File systems whose servers decide on leases: there a refusal says nothing of writers.

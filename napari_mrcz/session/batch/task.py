@@ -11,8 +11,6 @@ from napari_mrcz.errors import MrczError
 if TYPE_CHECKING:
     from napari_mrcz.session.batch.outcome import Outcome
 
-__all__ = ["Report", "Task", "check_paths", "staged"]
-
 Report: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage of the work, the frames that are done, and how many there are."""
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["dask_setup", "untold"]
-
 # What dask warns of where workers are ended at work: that they are, which was asked for. And that
 # a scheduler is lost, which is said of each file.
 _UNTOLD = {

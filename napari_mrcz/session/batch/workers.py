@@ -22,8 +22,6 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["cluster"]
-
 # Of workers here. dask has them give every large array back to the system at once and take the next
 # one page by page, which took a third of their time; and it looks at what they do each 10 ms, and
 # whether they, and what watches over them, are still quick each 20 ms.

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
 
-__all__ = ["output_of", "save_recipe_of"]
-
 # The order in which recipes do them.
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
 _REPLAY = "nm.replay does it again to any movie"

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.history import Replayable
 
-__all__ = ["PLACES", "OwnStep", "is_own", "load_modules", "own_step_of"]
-
 PLACES = ("start", "outliers", "gain", "koma")
 """Steps of recipes that a correction may come after, in their order; "start" is before all."""
 

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.history import Replayable
 
-__all__ = ["Recipe", "step_of"]
-
 _FILES = ("reference", "dark", "defects")
 # Of any number that means something here.
 _LARGEST = 1e9

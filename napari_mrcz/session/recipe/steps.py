@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
 
-__all__ = ["GainStep", "KomaStep", "OutlierStep", "Output", "kinds_of", "notes_of"]
-
 Value = TypeVar("Value")
 
 

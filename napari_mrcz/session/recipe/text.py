@@ -12,8 +12,6 @@ from napari_mrcz.session.recipe.steps import kinds_of, notes_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["to_toml"]
-
 _COLUMNS = 100
 _FIRST = "What is done to each movie, in this order. A table that is taken out is not done."
 _TABLES = {

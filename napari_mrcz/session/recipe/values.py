@@ -14,8 +14,6 @@ from napari_mrcz.format.modes import storage_dtype
 if TYPE_CHECKING:
     from napari_mrcz.session.recipe.steps import GainStep, KomaStep, OutlierStep, Output
 
-__all__ = ["LARGEST_SIGMA", "check_values"]
-
 LARGEST_SIGMA = 1e6
 """A threshold beyond all pixels, in standard deviations."""
 # Of what weighs or scales thresholds, and of stacks to either side: beyond, nothing changes but

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.reporting.findings import Findings, MovieRow
 
-__all__ = [
-    "contrast_by_movie",
-    "noise_after_koma",
-    "noise_by_dose",
-    "outlier_map",
-    "outliers_by_dose",
-]
-
 # Stand-ins that the page's style sheet gives a colour, light or dark: see `_as_svg`.
 _INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
 _FIRST, _SECOND, _ALARM, _PAPER = "#040404", "#050505", "#060606", "#070707"

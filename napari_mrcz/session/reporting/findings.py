@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.recipe import Recipe
 
-__all__ = ["Findings", "MovieRow"]
-
 
 @dataclass(frozen=True)
 class MovieRow:

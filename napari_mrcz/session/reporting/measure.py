@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.stack import Stack
 
-__all__ = ["Measure", "Measured", "Measurements"]
-
 _RADII = (1, 2, 3, 4, 6, 8, 12, 16, 25, 35, 50)
 
 

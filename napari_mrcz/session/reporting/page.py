@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.reporting.findings import Findings, MovieRow
 
-__all__ = ["page"]
-
 _UNKNOWN = "\N{EN DASH}"
 _STYLE = Path(__file__).with_name("page.css")
 

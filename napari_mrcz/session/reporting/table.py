@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
-__all__ = ["write_table"]
-
 _TYPES = {"int": "int64", "float": "float64", "bool": "bool_", "str": "string", "tuple": "string"}
 
 

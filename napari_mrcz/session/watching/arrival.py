@@ -16,8 +16,6 @@ from napari_mrcz.stack.tvips import first_part
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["Arrivals", "Found", "Look"]
-
 # SerialEM writes the mdoc of a movie when the movie is finished.
 _FOR_MDOC_S = 5.0
 

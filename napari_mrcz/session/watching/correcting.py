@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.watching.ledger import Ledger, Movie, Version
 
-__all__ = ["Corrections"]
-
 
 class Corrections:
     """Finds what is to be done next, and does it.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch.task import Report
     from napari_mrcz.session.watching.ledger import Version
 
-__all__ = ["DiskFull", "Job", "free_nbytes", "is_full"]
-
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Journal"]
-
 _ADVICE = "Choose another output folder"
 # How the first line of every journal begins.
 _FIRST_LINE = b'{"time":"2000-01-01T00:00:00.000+00:00","event":"watching","folder":"'

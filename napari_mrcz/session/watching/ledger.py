@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.watching.journal import Journal
 
-__all__ = ["Ledger", "Movie", "Summed", "Version"]
-
 # Of lines of earlier versions.
 _NOT_JUDGED = "it was not looked at whether all of it is in the result"
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.watching.ledger import Movie
 
-__all__ = ["Sums"]
-
 
 class Sums:
     """A folder of sums; each can be had again from its movie, so none is irreplaceable.

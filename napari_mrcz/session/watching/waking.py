@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Wait", "woken"]
-
 # Events may be lost: between machines they are never sent, and a queue of them may be full.
 _LONGEST_WITH_EVENTS = 30.0
 _POLL_WITHOUT_EVENTS = 5.0

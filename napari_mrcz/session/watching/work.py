@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.watching.correcting import Corrections
     from napari_mrcz.session.watching.ledger import Ledger, Version
 
-__all__ = ["Ending", "Step", "Watch"]
-
 # How often a full disk is looked at, and after how long it is tried anyway: quotas do not show.
 _LOOK_FOR_ROOM, _TRY_ANYWAY = 5.0, 60.0
 

@@ -13,8 +13,6 @@ from napari_mrcz.errors import size_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Entry", "entries_of", "entry_of", "matching"]
-
 # Lists of plain values up to this long are one line; of longer ones the beginning is shown.
 _LONGEST_LINE = 16
 _PLAIN = (str, int, float, complex, bool, type(None), np.generic)

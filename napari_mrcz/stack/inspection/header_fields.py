@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format import Header
 
-__all__ = ["header_entries"]
-
 # Of each field of `Header`: its name in MRC2014 or MRCZ, its unit, its meaning.
 _FIELDS = {
     "nx": ("NX", "pixels", "Columns of a frame"),

@@ -14,8 +14,6 @@ from napari_mrcz.stack.inspection.entries import Entry, entries_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["step_entries"]
-
 _TITLES = {
     "Amplitude": "Amplitude of complex pixels",
     "Decimation": "Back to integer counts",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
 
-__all__ = ["CorrectedLayer"]
-
 # Seen alike before and after.
 _SHARED = ("contrast_limits", "gamma", "colormap")
 

@@ -11,8 +11,6 @@ from napari_mrcz.errors import MINUS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NumberField", "choice_field", "form", "number_field", "push_button"]
-
 
 def form(*rows: tuple[str, QWidget]) -> QFormLayout:
     """Give a form of rows, whose names explain themselves as their fields do."""

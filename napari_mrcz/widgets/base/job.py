@@ -15,8 +15,6 @@ from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
 from napari_mrcz.format.threads import start_to_the_end
 
-__all__ = ["Cancelled", "Job", "LatestJob", "Report", "while_alive"]
-
 # What a job says now and then: the stage it is in, how far it is, of how many.
 Report = Callable[[str, int, "int | None"], None]
 

@@ -22,8 +22,6 @@ from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["JobControls"]
-
 # Left and right of the sentence in the bar.
 _BAR_MARGIN_PX = 6
 

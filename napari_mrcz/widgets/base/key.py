@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["Key"]
-
 
 class Key(WrappedLabel):
     """Signs in their colours, with their meaning.

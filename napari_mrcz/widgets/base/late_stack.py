@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["LateStack"]
-
 
 class LateStack(ShownStack):
     """A stack that never keeps the window waiting for a frame.

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     import napari
 
-__all__ = ["LayerPicker", "connect_while_alive", "plain_viewer"]
-
 
 class LayerPicker(QComboBox):
     """Layers by name. Selecting one in the viewer picks it; picking changes nothing there.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtGui import QShowEvent
 
-__all__ = ["Panel", "WrappedLabel", "plain_tip"]
-
 _WIDTH_PX = 340
 _SAVE = ("napari-mrcz", "Save stack")
 

@@ -13,8 +13,6 @@ from napari_mrcz.errors import with_minus
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["Plot"]
-
 _HEIGHT_PX = 180
 _LINE_PX = 1.5
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     import napari
 
-__all__ = ["PreviewLayer", "frame_shown", "geometry", "place"]
-
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "axis_labels")
 
 

@@ -6,8 +6,6 @@ import numpy as np
 from napari.layers import Labels, Points, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 
-__all__ = ["get_labels_ready", "get_points_ready", "get_shapes_ready"]
-
 
 def get_labels_ready() -> None:
     """Make labels that nobody sees: a part of a second the first time, so call it in a thread."""

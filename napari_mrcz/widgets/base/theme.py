@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from napari.utils.theme import get_theme
 from qtpy.QtGui import QColor
 
-__all__ = ["Palette", "contrast_ratio", "palette", "readable"]
-
 # What small text needs: https://www.w3.org/TR/WCAG21/#contrast-minimum
 _READABLE = 4.5
 _STEPS = 20

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtWidgets import QWidget
 
-__all__ = ["bind_while_alive", "on_click_while_alive", "pixel_at"]
-
 # A hand moves that much when it clicks, in pixels of the screen.
 _TREMBLE = 3
 # So near a click comes to what is meant, in pixels of the screen; but in those of the movie at most

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Counts = TypeVar("Counts", bound="Stack")
 
-__all__ = ["Fit", "count_frame", "find_events", "fit_counting"]
-
 _FRAMES = 6
 # A central part of large frames is enough for histograms.
 _SIDE = 512

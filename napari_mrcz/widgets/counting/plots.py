@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.counting.model import Fit, Histogram
 
-__all__ = ["ChargeView", "Gallery", "PixelView"]
-
 _LARGEST = 1e7
 # Of a gallery: its brightest pixels are white, so many are; four rows of patches are so high.
 _WHITE = 0.995

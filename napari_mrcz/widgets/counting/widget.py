@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["Counting"]
-
 _SUPER_RESOLUTIONS = {"detector pixels": 1, "2 × 2 in each pixel": 2, "4 × 4 in each pixel": 4}
 _INVITATION = "Fit a movie of raw frames to see its electrons."
 

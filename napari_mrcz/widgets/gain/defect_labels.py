@@ -15,18 +15,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.gain.reference import Shape
 
-__all__ = [
-    "KINDS",
-    "LISTED",
-    "WITHOUT_GAIN",
-    "add_listed",
-    "count",
-    "count_text",
-    "export",
-    "joined",
-    "load",
-]
-
 LISTED, WITHOUT_GAIN = 1, 2
 
 # What a file dialog offers, and what `write_defects` calls it.

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.gain.reference import Shape
 
-__all__ = ["DefectsBox"]
-
 _FILES = "Defects (*.txt *.mrc *.mrcz *.tif *.tiff);;All files (*)"
 _NAME = "defective pixels"
 _REST_MS = 100

@@ -9,8 +9,6 @@ from qtpy.QtCore import QEvent, QObject, Signal
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
-__all__ = ["FileDrops"]
-
 
 class FileDrops(QObject):
     """Take single files dropped onto a widget or anything in it.

@@ -28,8 +28,6 @@ from napari_mrcz.widgets.gain.gamma_fit import HIGHEST, LOWEST, GammaFit
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["GammaBox"]
-
 _JSON = "γ by dose rate (*.json)"
 _PREPRINT = "the preprint's, of a K2 Summit"
 # More than the four coefficients of eq. 11, or it would go through any points.

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.gain.model import GainChoice
 
-__all__ = ["HIGHEST", "LOWEST", "GammaFit", "fit"]
-
 LOWEST, HIGHEST = 0.5, 1.5
 _POINTS = 41
 

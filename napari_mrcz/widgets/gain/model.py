@@ -30,17 +30,6 @@ if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 
-__all__ = [
-    "NORMALISED",
-    "GainChoice",
-    "Outcome",
-    "apply_choice",
-    "find",
-    "score_text",
-    "search_text",
-    "way_text",
-]
-
 _WAYS = {
     "identity": "unchanged",
     "rot90": "turned 90° to the left",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.gain.model import GainChoice
 
-__all__ = ["OrientationBox"]
-
 
 class OrientationBox(QGroupBox):
     """Choose one of sixteen ways, or have it found.

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
-__all__ = ["Previews", "weak"]
-
 
 @dataclass(eq=False)
 class _Preview:

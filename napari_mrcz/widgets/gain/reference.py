@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 
-__all__ = [
-    "Reference",
-    "Shape",
-    "estimate_reference",
-    "load_reference",
-    "reference_of",
-    "shape_text",
-]
-
 Shape = tuple[int, int]
 
 # Pixels of the longer side of a small picture.

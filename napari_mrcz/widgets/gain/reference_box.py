@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.base.job import Report
 
-__all__ = ["ReferenceBox"]
-
 _FILES = "References (*.mrc *.mrcz *.mrcs *.tif *.tiff *.gain *.dm3 *.dm4);;All files (*)"
 _TAKE = "Take this image as the gain reference"
 _MAKE = (

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["Thumbnails"]
-
 _SHORT = {
     "identity": "unchanged",
     "rot90": "90° left",

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.gain.reference import Reference
 
-__all__ = ["GainReference"]
-
 _LISTS = (".txt",)
 
 

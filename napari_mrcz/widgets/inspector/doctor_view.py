@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.inspector.subject import Subject
 
-__all__ = ["DoctorView", "FindingBox"]
-
 _HEIGHT_PX = 260
 _LARGEST_PIXEL = 1e6
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.base.job import Report
 
-__all__ = ["FieldView"]
-
 _HINT = "Click an entry to read it in full."
 
 

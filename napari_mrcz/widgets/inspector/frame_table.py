@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format import FrameReader, VerifyReport
 
-__all__ = ["COLUMNS", "FrameTable"]
-
 # Name and meaning of each column.
 COLUMNS = (
     ("Frame", "Counted from 0"),

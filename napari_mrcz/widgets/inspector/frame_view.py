@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format import VerifyReport
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["FrameView", "shares"]
-
 _HEIGHT_PX = 180
 _MOST_POINTS = 2000
 _LEAST_SPAN = 0.2

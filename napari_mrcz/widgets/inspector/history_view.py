@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from napari.layers import Image
 
-__all__ = ["HistoryView"]
-
 _MOST_LINES = 8
 
 

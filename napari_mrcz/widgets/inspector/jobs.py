@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.inspector.subject import Subject
 
-__all__ = ["Mended", "check_header", "mend_file", "replayed", "save_recipe", "verify_file"]
-
 LOOKING, VERIFYING, MENDING = "Looking at frame", "Verifying frame", "Copying"
 
 

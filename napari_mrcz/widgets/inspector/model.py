@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from napari_mrcz.format.footer import Footer
     from napari_mrcz.widgets.inspector.subject import Subject
 
-__all__ = ["Inspection", "as_json", "export", "inspect"]
-
 
 @dataclass(frozen=True)
 class Inspection:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.plugin.layers import LayerData
 
-__all__ = ["Readers"]
-
 
 class Readers:
     """Layers of one file; none of them, nor what they show, is kept alive.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format import Header
 
-__all__ = ["Subject", "subject_of"]
-
 
 @dataclass(frozen=True)
 class Subject:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack.inspection import Entry
 
-__all__ = ["EntryTree", "entry_text"]
-
 _COLUMNS = (
     ("Name", "What it is called"),
     ("Value", "What the file says"),

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.inspector.jobs import Mended
 
-__all__ = ["MetadataInspector"]
-
 _JOINED = "The layer is joined of several files: open this one alone to mend it in place"
 _UNPACK = "The file is packed: mend it in a copy, which is then not packed"
 _HEADERS = "MRC files (*.mrc *.mrcs *.mrcz *.map *.st *.rec *.ali *.preali)"

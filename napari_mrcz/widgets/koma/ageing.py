@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
 
-__all__ = ["Ageing", "measure_ageing"]
-
 Series = npt.NDArray[np.float64]
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.koma.ageing import Ageing
 
-__all__ = ["AgeingView"]
-
 _DOSE = "cumulative dose (e⁻/pixel)"
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
     from napari_mrcz.widgets.koma.reading import Entry, Reading
 
-__all__ = ["Corrected", "KomaChoice", "Targets", "correct_all"]
-
 _MOST_NAMED = 8
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.koma.correcting import Corrected, Targets
     from napari_mrcz.widgets.koma.model import KomaModel
 
-__all__ = ["Export"]
-
 _MOST_NAMED = 5
 # Corrected frames are float32.
 _ITEMSIZE = 4

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import napari
     from qtpy.QtWidgets import QWidget
 
-__all__ = ["LayerEntries"]
-
 _KOMA = "KomaNormalization"
 
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.base.job import Report
 
-__all__ = ["KomaModel", "by_name", "by_time", "movies_in"]
-
 # Fewer have no neighbours to either side.
 FEWEST = 3
 _RADIUS = 12

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
 
-__all__ = ["OutlierFits"]
-
 
 class OutlierFits:
     """Fits and keeps filters; usable from many threads.

@@ -10,8 +10,6 @@ from napari_mrcz.errors import size_text, time_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Pace"]
-
 # Less is over before it is read.
 _SHORTEST_S = 0.5
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.plugin.layers import LayerData
 
-__all__ = ["Preview"]
-
 
 class Preview(QObject):
     """At most one layer, above all others.

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.koma.reading import NoiseCurve
 
-__all__ = ["RadiusView"]
-
 _STEPS = ((1.3, (1, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (math.inf, (1,)))
 _TIP = "How many stacks before and after each are averaged, and subtracted from it"
 

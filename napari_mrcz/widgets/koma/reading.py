@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
 
-__all__ = ["Entry", "NoiseCurve", "Reading", "noise_curve", "read_session"]
-
 # What a file that is damaged or is none of a movie can end in.
 BAD_STACK = (MrczError, OSError, ValueError)
 

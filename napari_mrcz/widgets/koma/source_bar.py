@@ -13,8 +13,6 @@ from napari_mrcz.widgets.koma.model import by_name, by_time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["OrderBar", "SourceBar"]
-
 
 class SourceBar(QWidget):
     """Buttons for a folder and for the open layers.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.koma.reading import Entry
 
-__all__ = ["StackBox"]
-
 
 class StackBox(QWidget):
     """What the session consists of.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.koma.model import KomaModel
     from napari_mrcz.widgets.koma.reading import Entry, Reading
 
-__all__ = ["StackList"]
-
 _ROWS = "application/x-napari-mrcz-stacks"
 _FILES = "text/uri-list"
 _HEIGHT_PX = 170

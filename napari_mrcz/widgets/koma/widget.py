@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.koma.ageing import Ageing
     from napari_mrcz.widgets.koma.reading import Entry, NoiseCurve, Reading
 
-__all__ = ["KomaSession"]
-
 
 class KomaSession(Panel):
     """Subtract from each stack of a session what its neighbours have in common (KOMA).

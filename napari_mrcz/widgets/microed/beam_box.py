@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.panel import Panel
     from napari_mrcz.widgets.microed.model import Center
 
-__all__ = ["BeamBox"]
-
 _MOST_ANNULI = 60
 
 

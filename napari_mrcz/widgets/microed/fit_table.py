@@ -13,8 +13,6 @@ from napari_mrcz.errors import with_minus
 if TYPE_CHECKING:
     from napari_mrcz.widgets.microed.model import Fit
 
-__all__ = ["COLUMNS", "NOTHING", "FitTable", "rows"]
-
 COLUMNS = (
     ("#", "Number of the annulus, from the beam on; or label"),
     ("r (pix)", "Outer radius of the annulus, in pixels"),

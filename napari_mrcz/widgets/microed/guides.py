@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.microed.model import Center
 
-__all__ = ["Guides"]
-
 # Told apart by colour-blind eyes, upon black, grey and white (Okabe and Ito 2008).
 _BEAM, _RING, _CHOSEN = "#e69f00", "#56b4e9", "#e69f00"
 # Of the pattern's longer side.

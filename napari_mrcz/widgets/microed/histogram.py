@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.microed.model import Fit
 
-__all__ = ["Histogram", "read_histogram"]
-
 # Counts, and numbers of pixels that have them.
 Line = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 

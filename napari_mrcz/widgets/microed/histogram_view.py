@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.microed.histogram import Histogram
 
-__all__ = ["HistogramView"]
-
 _INVITATION = "Fit, then click an annulus in the pattern to see its histogram."
 _EMPTY = (-20.0, 60.0), 1000.0
 

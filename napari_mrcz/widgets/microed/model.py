@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 
-__all__ = ["Choice", "Fit", "Outline", "find_beam", "fit_truncation", "outline"]
-
 Center = tuple[float, float]
 
 SUMMING = "Summing frame"

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.microed.model import Fit
     from napari_mrcz.widgets.microed.sweeps import Sweep
 
-__all__ = ["ResultView", "summary"]
-
 
 class ResultView(QWidget):
     """Does nothing by itself but to keep its parts at the same region.

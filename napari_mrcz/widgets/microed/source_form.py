@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Image
 
-__all__ = ["SourceForm"]
-
 _NAME = "beam stop"
 # Of the brush that paints it, in the pattern's longer side.
 _BRUSH = 1 / 40

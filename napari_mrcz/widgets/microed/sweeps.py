@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.microed.model import Center, Fit
 
-__all__ = ["Sweep", "Sweeps"]
-
 
 @dataclass(eq=False)
 class Sweep:

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.base.theme import Palette
 
-__all__ = ["MicroED"]
-
 
 class MicroED(Panel):
     """Give pixels that a camera cut off at zero likely negative counts again.

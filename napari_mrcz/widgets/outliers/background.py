@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.outliers.model import Corrected, Fit
 
-__all__ = ["Background"]
-
 
 class Background(QObject):
     """Three jobs of one widget.

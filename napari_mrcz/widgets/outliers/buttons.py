@@ -11,8 +11,6 @@ from napari_mrcz.widgets.base.fields import push_button
 if TYPE_CHECKING:
     from napari_mrcz.widgets.outliers.kept_fits import KeptFit
 
-__all__ = ["ButtonBar"]
-
 
 class ButtonBar(QWidget):
     """Reset, before and after, mask, save: they do nothing by themselves.

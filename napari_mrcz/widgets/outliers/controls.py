@@ -21,12 +21,6 @@ from napari_mrcz.widgets.outliers.words import ROWS, summary
 if TYPE_CHECKING:
     from napari_mrcz.widgets.outliers.model import Fit
 
-__all__ = [
-    "CountTable",
-    "ReplacingForm",
-    "ThresholdFields",
-]
-
 _FILLS = (
     ("drawn counts", "sample"),
     ("expected value, the preprint's", "expectation"),

@@ -12,8 +12,6 @@ from scipy.special import ndtr
 if TYPE_CHECKING:
     from napari_mrcz.correction import OutlierFilter, TailFit
 
-__all__ = ["Curves", "reach_of", "weight_curve"]
-
 Values = npt.NDArray[np.float64]
 Line = tuple[Values, Values]
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.outliers.model import Fit
 
-__all__ = ["KeptFit", "KeptFits"]
-
 
 @dataclass(eq=False)
 class KeptFit:

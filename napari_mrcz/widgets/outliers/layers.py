@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.outliers.model import Corrected, Fit
 
-__all__ = ["OutlierLayers"]
-
 # Told apart by colour-blind eyes, upon black, grey and white (Okabe and Ito 2008).
 _HOT, _DARK, _DEFECT = "#e69f00", "#56b4e9", "#cc79a7"
 _CLEAR = (0.0, 0.0, 0.0, 0.0)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 
-__all__ = ["Corrected", "Fit", "FitOptions", "correct", "fit_outliers"]
-
 SUMMING = "Summing frame"
 FITTING = "Fitting the distribution of the sum"
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.outliers.reading import PixelCourse
 
-__all__ = ["PixelView"]
-
 _INVITATION = "Click an outlier in the viewer to see its value through the frames."
 _COLOURS = {1: "hot", -1: "dark"}
 

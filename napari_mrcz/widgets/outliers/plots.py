@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.outliers.model import Fit
 
-__all__ = ["APART", "ThresholdPlots"]
-
 APART = 0.1
 """Standard deviations that the dark and the hot threshold are apart at least."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.outliers.model import Fit
 
-__all__ = ["Noise", "PixelCourse", "measure_noise", "read_pixel"]
-
 # Frames that correlated noise is measured in, spread over the movie: enough to tell what is left.
 _NOISE_FRAMES = 10
 # Frames read at a time, between two looks at whether it is still wanted.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.base.panel import Panel
 
-__all__ = ["SourceForm"]
-
 _MODELS = (
     ("Poisson, by neighbours", "poisson"),
     ("Normal, the preprint's", "normal"),

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.outliers.layers import OutlierLayers
     from napari_mrcz.widgets.outliers.reading import Noise, PixelCourse
 
-__all__ = ["OutlierPixels"]
-
 _KEY = "Shift-B"
 _MEASURING = "Correlated noise R: measuring…"
 

@@ -9,8 +9,6 @@ from napari_mrcz.errors import with_minus
 if TYPE_CHECKING:
     from napari_mrcz.widgets.outliers.model import Fit
 
-__all__ = ["ROWS", "in_words", "kind_text", "remarks", "signed", "small", "summary"]
-
 ROWS = ("Pixels", "Of all", "By chance")
 """What `summary` tells, of dark pixels, of hot ones, of both."""
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.save_stack.model import SaveOptions
 
-__all__ = ["Explorer"]
-
 _HINT = "Click a point to choose it. Up is smaller, right is faster."
 # One colour and one sign for each coder, so that no eye needs the colours: as pyqtgraph calls the
 # sign, and as it is written below the plot.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.save_stack.model import SaveOptions
 
-__all__ = ["CODECS", "Exploration", "Trial", "explore"]
-
 CODECS = ("zstd", "lz4", "lz4hc", "zlib", "blosclz")
 _LEVELS = (1, 3, 5, 9)
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
 
-__all__ = ["SaveForm"]
-
 _CODECS = (
     ("zstd, small and fast", "zstd"),
     ("lz4, fastest", "lz4"),

@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = [
-    "KEPT",
-    "FileEstimate",
-    "Pace",
-    "SaveOptions",
-    "Saved",
-    "as_saved",
-    "dtype_choices",
-    "estimate_file",
-    "save",
-    "suggest_path",
-]
-
 KEPT = "counts"
 """In the place of a pixel type: the integers beneath gain and KOMA (keep="counts")."""
 SAVING = "Saving"

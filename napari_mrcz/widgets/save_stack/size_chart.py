@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.save_stack.model import FileEstimate
 
-__all__ = ["SizeChart"]
-
 _ROWS = (
     ("In memory", "What the frames take uncompressed, in memory."),
     ("On disk", "What the file will take, estimated from excerpts of three frames."),

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.save_stack.exploring import Trial
 
-__all__ = ["SaveStack"]
-
 
 class SaveStack(Panel):
     """Save an image layer as MRC or MRCZ, with choices, an estimate, progress and Cancel.
