@@ -1,4 +1,4 @@
-"""Print the budget table: ``python -m benchmarks [--readme] [files ...]``."""
+"""Print the budget table: ``python -m benchmarks [--docs] [files ...]``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from benchmarks.measure import Row, table
 
 GROUPS = ("files", "outliers", "regimes", "dragging", "session", "scaling", "microed", "counting")
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "corrections.md")
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "corrections.md")
 
 
 def main(arguments: list[str]) -> None:
     """Measure the groups that are named, all by default, and print their rows.
 
-    With ``--readme`` each group's table also goes into the README, or docs/corrections.md, between
-    its two marks.
+    With ``--docs`` each group's table also goes into docs/benchmarks.md or docs/corrections.md,
+    between its two marks.
     """
-    wanted = [argument for argument in arguments if argument != "--readme"]
+    wanted = [argument for argument in arguments if argument != "--docs"]
     if unknown := set(wanted) - set(GROUPS):
         sys.exit(f"no such measurements: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     for group in wanted or GROUPS:
@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> None:
         for row in import_module(f"benchmarks.{group}").rows():
             print(row, flush=True)
             rows.append(row)
-        if "--readme" in arguments:
-            into_readme(group, table(rows))
+        if "--docs" in arguments:
+            into_docs(group, table(rows))
 
 
-def into_readme(group: str, text: str) -> None:
+def into_docs(group: str, text: str) -> None:
     """Put a table between the marks for its group, on the page that has them."""
     marks = re.compile(rf"(<!-- bench {group} -->\n).*?(<!-- end -->)", re.DOTALL)
     for page in PAGES:

@@ -1,4 +1,4 @@
-"""The README's lines work as they stand, and it shows what is there."""
+"""Lines of the README and the documentation work as they stand; links and menus are there."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ if TYPE_CHECKING:
     from command_line import CommandLine
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+# Made of the commands themselves, with "[OPTIONS]" in its lines.
+TEXTS = {page.name: page.read_text("utf-8") for page in PAGES if page.name != "command-line.md"}
+ALL = "\n".join(TEXTS.values())
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def test_the_python_lines_run_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if blocks(text, "python")])
+def test_python_lines_run_one_after_the_other(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     frames = np.random.default_rng(0).poisson(1.0, (8, 520, 64)).astype(np.uint8)
@@ -35,21 +39,20 @@ def test_the_python_lines_run_one_after_the_other(
     nm.write("gain.mrc", np.random.default_rng(1).uniform(0.9, 1.1, (520, 64)).astype(np.float32))
     for name in ("a.mrcz", "b.mrcz", "c.mrcz"):
         nm.write(name, frames)
-    code = blocks("python")
-    assert len(code) >= 4
     namespace: dict[str, object] = {}
-    for block in code:
+    for block in blocks(TEXTS[page], "python"):
         exec(block, namespace)
-    assert (nm.read("copy.mrcz") == frames).all()
-    assert (nm.read("frames.mrcz") == frames).all()
-    assert nm.open("frames.mrcz").pixel_size == (1.05, 1.05, 1.05)
-    assert nm.open("copy.mrcz").metadata == {"grid": 3}
-    assert nm.read("plain.mrc").dtype == np.uint8
-    halved = namespace["halved"]
-    assert isinstance(halved, nm.Stack)
-    assert halved.history == ({"name": "scale", "factor": 0.5},)
-    clean, again = namespace["clean"], namespace["again"]
-    np.testing.assert_array_equal(np.asarray(clean), np.asarray(again))
+    assert len(nm.open("clean.mrcz").history) == 2
+    if page == "python.md":
+        assert (nm.read("copy.mrcz") == frames).all()
+        assert (nm.read("frames.mrcz") == frames).all()
+        assert nm.open("frames.mrcz").pixel_size == (1.05, 1.05, 1.05)
+        assert nm.open("copy.mrcz").metadata == {"grid": 3}
+        assert nm.read("plain.mrc").dtype == np.uint8
+        halved, clean, again = (namespace[name] for name in ("halved", "clean", "again"))
+        assert isinstance(halved, nm.Stack)
+        assert halved.history == ({"name": "scale", "factor": 0.5},)
+        np.testing.assert_array_equal(np.asarray(clean), np.asarray(again))
     for value in namespace.values():
         if isinstance(value, nm.Stack):
             value.close()
@@ -66,7 +69,7 @@ def test_the_command_lines_run_one_after_the_other(
         nm.write(Path("movies", name), rng.poisson(2.0, (6, 64, 64)).astype(np.int16))
     lines = [
         line
-        for block in blocks("sh")
+        for block in blocks(TEXTS["README.md"], "sh")
         for line in block.splitlines()
         if line.startswith("napari-mrcz ")
     ]
@@ -74,14 +77,14 @@ def test_the_command_lines_run_one_after_the_other(
     for line in lines:
         ran = napari_mrcz(*shlex.split(line)[1:])
         assert ran.status == 0, (line, ran.err)
-    for name in ("archive/b.mrcz", "plain/a.mrcs", "whole.mrcz", "recipe.toml", "session.csv"):
+    for name in ("archive/b.mrcz", "plain/a.mrcs", "whole.mrcz", "raw/a.mrcz", "session.csv"):
         assert Path(name).is_file(), name
     for name in ("corrected/a.mrcz", "watched/a.mrcz", "session.html"):
         assert Path(name).is_file(), name
 
 
 def test_its_recipe_is_one(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
+    (text,) = blocks(TEXTS["README.md"], "toml")
     (tmp_path / "recipe.toml").write_text(text)
     recipe = Recipe.load(tmp_path / "recipe.toml")
     assert recipe.outliers and recipe.gain and recipe.koma
@@ -89,16 +92,30 @@ def test_its_recipe_is_one(tmp_path: Path) -> None:
 
 def test_the_commands_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    commands = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
+    commands = re.findall(r"^make (\w+)", "\n".join(blocks(ALL, "sh")), re.MULTILINE)
     assert {"demo", "test"} <= set(commands)
     for command in commands:
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
 
 
-def test_its_pictures_and_links_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if "://" not in target:
-            assert (ROOT / target).is_file(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_and_links_are_there(page: Path) -> None:
+    for target, mark in re.findall(r"\]\(([^)#\s]*)#?([^)]*)\)", page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        file = page.parent / target if target else page
+        assert file.is_file(), target
+        if mark:
+            heads = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            marks = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert mark in marks, (target, mark)
+
+
+def test_the_readme_is_short() -> None:
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) <= 250
+    tables = "\n".join("|" if line.startswith("|") else "" for line in lines).split("\n\n")
+    assert max(map(len, (table.split() for table in tables))) <= 2 + 10
 
 
 @pytest.mark.window
@@ -106,7 +123,7 @@ def test_its_pictures_and_links_are_there() -> None:
 def test_its_menus_are_there(viewer) -> None:
     """All but the pages of the preferences, which are no menu."""
     window = viewer.window
-    named = {" ".join(path.split()) for path in re.findall(r"\*([^*]+ →\s[^*]+)\*", README)}
+    named = {" ".join(path.split()) for path in re.findall(r"\*([^*]+ →\s[^*]+)\*", ALL)}
     named = {path for path in named if "Preferences" not in path}
     assert len(named) >= 10
     for path in named:
