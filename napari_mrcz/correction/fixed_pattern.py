@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import rfft2
-from scipy.ndimage import uniform_filter
+import scipy
 
 Image = npt.NDArray[Any]
 
@@ -164,7 +163,7 @@ class Detail:
     @staticmethod
     def _spread(one: Image, other: Image) -> float:
         """Return the standard deviation of Σ one × other over all shifts of one of them."""
-        power = np.abs(rfft2(one)) ** 2 * np.abs(rfft2(other)) ** 2
+        power = np.abs(scipy.fft.rfft2(one)) ** 2 * np.abs(scipy.fft.rfft2(other)) ** 2
         # The half of the spectrum that is not computed is the other half's mirror image.
         total = 2 * float(power.sum()) - float(power[:, 0].sum())
         if one.shape[1] % 2 == 0:
@@ -176,7 +175,7 @@ def smoothed(image: Image, usable: Image, scale: int | None) -> Image:
     """Return the mean of the usable pixels around each pixel, (y, x); 0 where there are none."""
     if scale is None:
         return np.full(image.shape, image[usable].mean() if usable.any() else 0.0)
-    share = uniform_filter(usable.astype(np.float64), scale)
-    mean = uniform_filter(np.where(usable, image, 0.0), scale)
+    share = scipy.ndimage.uniform_filter(usable.astype(np.float64), scale)
+    mean = scipy.ndimage.uniform_filter(np.where(usable, image, 0.0), scale)
     # The running sums of the filter leave rounding errors where nothing is usable.
     return np.where(share > 1e-6, mean / np.maximum(share, 1e-6), 0.0)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import uniform_filter
-from scipy.optimize import least_squares, minimize_scalar
+import scipy
 
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
 from napari_mrcz.errors import MrczError, warn
@@ -96,7 +95,9 @@ def fit_gamma(
         does not have the reference's pattern, something else in it.
     """
     roughness = Roughness(flat, reference)
-    found = minimize_scalar(roughness, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    found = scipy.optimize.minimize_scalar(
+        roughness, bounds=bounds, method="bounded", options={"xatol": 1e-4}
+    )
     gamma = float(found.x)
     if min(gamma - bounds[0], bounds[1] - gamma) < 1e-2:
         raise ValueError(
@@ -255,7 +256,7 @@ class GammaCurve:
         # Through four points a curve of four coefficients goes whatever they are.
         if len(np.unique(rates)) < 5 or rates.min() <= 0:
             raise ValueError("four coefficients need at least five different, positive dose rates")
-        fit = least_squares(
+        fit = scipy.optimize.least_squares(
             lambda best: _gamma(rates, *best) - values,
             _start(rates, values),
             method="lm",
@@ -330,7 +331,7 @@ def _patches(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the uniform filter over 64 x 64 pixels, at every eighth pixel each way."""
     y, x = (size // _STEP for size in image.shape)
     cells = image[: y * _STEP, : x * _STEP].reshape(y, _STEP, x, _STEP).mean(axis=(1, 3))
-    smooth: npt.NDArray[np.float64] = uniform_filter(cells, _PATCH // _STEP)
+    smooth: npt.NDArray[np.float64] = scipy.ndimage.uniform_filter(cells, _PATCH // _STEP)
     return smooth
 
 

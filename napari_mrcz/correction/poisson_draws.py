@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+import scipy
 
 # Means beyond which a series takes the place of a table.
 _LARGE = 24.0
@@ -108,7 +108,7 @@ def _cumulated(means: Values) -> list[Bits]:
 
 def _quantiles(drawn: Bits, means: Values) -> Values:
     """Give quantiles by the Cornish-Fisher series: off by 0.0005 in probability at the most."""
-    x = ndtri((drawn + 0.5) / 2.0**32)
+    x = scipy.special.ndtri((drawn + 0.5) / 2.0**32)
     root = np.sqrt(means)
     quantiles = means + x * root + (x**2 - 1) / 6 + (x - x**3) / (72 * root)
     whole: Values = np.maximum(np.floor(quantiles + 0.5), 0)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import maximum_filter, uniform_filter
-from scipy.stats import poisson
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -251,7 +250,9 @@ class _Sums:
         above = self._background.above(frame)
         quiet = above < _STRUCK * noise
         self._number += quiet
-        self._strikes += (above > _FLICKER * noise) & (above == maximum_filter(above, 3))
+        self._strikes += (above > _FLICKER * noise) & (
+            above == scipy.ndimage.maximum_filter(above, 3)
+        )
         above[~quiet] = 0
         self._total += above
         self._squares += np.square(above)
@@ -275,8 +276,10 @@ class _Sums:
         # One that is never quiet has no variance that could be told.
         noisy |= self._number < 0.1 * self._n_frames
         often = np.nonzero(self._strikes > 2)
-        others = uniform_filter(self._strikes, _SQUARE, mode="nearest")[often]
-        noisy[often] |= poisson.sf(self._strikes[often] - 1, np.maximum(others, 1e-3)) < _CHANCE
+        others = scipy.ndimage.uniform_filter(self._strikes, _SQUARE, mode="nearest")[often]
+        noisy[often] |= (
+            scipy.stats.poisson.sf(self._strikes[often] - 1, np.maximum(others, 1e-3)) < _CHANCE
+        )
         return noisy
 
 

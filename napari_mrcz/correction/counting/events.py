@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+import scipy
 
 from napari_mrcz.correction.counting.overlap import models, resolve
 from napari_mrcz.correction.counting.spot import (
@@ -131,8 +131,8 @@ def without_bright(events: Events, upper: float) -> tuple[Events, int]:
     if not bright.any():
         return events, 0
     where = np.stack([events.y, events.x], axis=1)
-    distance, _ = cKDTree(where[bright]).query(where, distance_upper_bound=_PARTS)
-    groups = cKDTree(where[bright]).query_pairs(_PARTS, output_type="ndarray")
+    distance, _ = scipy.spatial.cKDTree(where[bright]).query(where, distance_upper_bound=_PARTS)
+    groups = scipy.spatial.cKDTree(where[bright]).query_pairs(_PARTS, output_type="ndarray")
     # Of bright events beside each other all but the first are parts of it.
     n_bright = int(bright.sum()) - len(np.unique(groups[:, 1]))
     return Events(*(column[np.isinf(distance)] for column in events)), n_bright

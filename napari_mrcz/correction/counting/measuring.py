@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+import scipy
 
 from napari_mrcz.correction.counted import CountedAlready, tiles_look_counted
 from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, real
@@ -386,7 +386,7 @@ def _apart_from(some: Events, others: Events) -> npt.NDArray[np.bool_]:
     if not len(some) or not len(others):
         return np.ones(len(some), np.bool_)
     at, near = (np.stack([events.y, events.x], axis=1) for events in (some, others))
-    tree = cKDTree(near)
+    tree = scipy.spatial.cKDTree(near)
     within = tree.query_ball_point(at, _LONELY, return_length=True)
     itself = tree.query_ball_point(at, _ITSELF, return_length=True)
     alone: npt.NDArray[np.bool_] = within == np.minimum(itself, 1)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+import scipy
 
 from napari_mrcz.correction.counting.spot import FARTHEST, REACH, fit_spots, pairs_in, profile
 
@@ -115,9 +113,11 @@ def models(position: Values, charge: Values, spread: float) -> Values:
 def _groups(where: Values) -> npt.NDArray[np.int32]:
     """Give each spot a number that it shares with those close to it."""
     n = len(where)
-    near = cKDTree(where).query_pairs(_CLOSE, output_type="ndarray")
-    links = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
-    group: npt.NDArray[np.int32] = connected_components(links, directed=False)[1]
+    near = scipy.spatial.cKDTree(where).query_pairs(_CLOSE, output_type="ndarray")
+    links = scipy.sparse.coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
+    group: npt.NDArray[np.int32] = scipy.sparse.csgraph.connected_components(links, directed=False)[
+        1
+    ]
     return group
 
 

@@ -6,8 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import erf
+import scipy
 
 REACH = 2
 """Pixels to either side of its centre that a spot is taken to reach."""
@@ -68,7 +67,9 @@ def _table(spread: float) -> Values:
     edges = np.append(_AWAY - 0.5, _AWAY[-1] + 0.5) - shift[:, np.newaxis]
     scaled = edges / (np.sqrt(2) * spread)
     density = np.exp(-np.square(scaled)) / (np.sqrt(2 * np.pi) * spread)
-    return np.concatenate([0.5 * np.diff(erf(scaled), axis=1), -np.diff(density, axis=1)], axis=1)
+    return np.concatenate(
+        [0.5 * np.diff(scipy.special.erf(scaled), axis=1), -np.diff(density, axis=1)], axis=1
+    )
 
 
 def first_position(patches: Values, spread: float) -> Values:
@@ -246,4 +247,4 @@ def _spread_of(mean: Values) -> float:
         left = mean.reshape(-1) - terms @ np.linalg.lstsq(terms, mean.reshape(-1))[0]
         return float(left @ left)
 
-    return float(minimize_scalar(misfit, bounds=_SPREADS, method="bounded").x)
+    return float(scipy.optimize.minimize_scalar(misfit, bounds=_SPREADS, method="bounded").x)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
-from scipy.special import erfc
+import scipy
 
 # Steps of the charges, in standard deviations of the noise, and thresholds that are tried.
 _STEP, _TRIED = 0.25, 400
@@ -125,7 +124,7 @@ def upper_threshold(charges: npt.ArrayLike) -> float | None:
 
 def _tail(charge: Values, width: float) -> Values:
     """Return the share of noise above a charge, a normal distribution's."""
-    above: Values = erfc(charge / (np.sqrt(2) * width)) / 2
+    above: Values = scipy.special.erfc(charge / (np.sqrt(2) * width)) / 2
     return np.maximum(above, _LEAST)
 
 
@@ -157,7 +156,7 @@ def _fit_true(
     top = edges[-1] * 4
     grid = np.arange(step / 2, top, step)
     apart = edges[:, np.newaxis] - grid
-    below = erfc(-apart / (np.sqrt(2) * noise)) / 2
+    below = scipy.special.erfc(-apart / (np.sqrt(2) * noise)) / 2
     into = np.diff(below, axis=0)  # of each true charge, into each bin of the histogram
     # Where noise makes most spots, how many it makes is not known well enough to tell the rest.
     variance = np.maximum(number, 1) + false + np.square(_UNSURE * false)
@@ -187,7 +186,9 @@ def _fit_true(
     for kind in ("lognormal", "gamma"):
         for width in (0.3, 0.7):
             start = np.array([0.0, np.log(width)])
-            found = minimize(misfit, start, (kind,), method="Nelder-Mead", options={"maxiter": 120})
+            found = scipy.optimize.minimize(
+                misfit, start, (kind,), method="Nelder-Mead", options={"maxiter": 120}
+            )
             if best is None or found.fun < best[0]:
                 best = float(found.fun), found.x, kind
     if best is None:

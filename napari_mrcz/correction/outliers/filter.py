@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+import scipy
 
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.outliers.counts import SummedCounts
@@ -351,8 +351,8 @@ class OutlierFilter:
     def _with(self, thresholds: Thresholds) -> Self:
         pixels = self._known()
         n_dark, n_hot = pixels.numbers(thresholds)
-        false_hot = float(pixels.counts.n_usable * ndtr(-thresholds.hot))
-        false_dark = float(pixels.counts.n_usable * ndtr(thresholds.dark))
+        false_hot = float(pixels.counts.n_usable * scipy.special.ndtr(-thresholds.hot))
+        false_dark = float(pixels.counts.n_usable * scipy.special.ndtr(thresholds.dark))
         doubts = doubts_of_counts(pixels.counts)
         if self.distribution is not None and self.options.model == "poisson":
             doubts += doubts_of_fit(

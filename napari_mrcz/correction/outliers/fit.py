@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
-from scipy.special import ndtr, ndtri
+import scipy
 
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.scale import PixelScale
@@ -77,7 +76,7 @@ class DistributionFit:
     @property
     def model_cdf(self) -> Values:
         """The model's cumulative distribution, (m,) (eq. 1)."""
-        model: Values = ndtr(self.sigma)
+        model: Values = scipy.special.ndtr(self.sigma)
         return model
 
     @property
@@ -86,7 +85,7 @@ class DistributionFit:
 
         √2 erf⁻¹(2 CDF - 1), which is the normal quantile.
         """
-        sigma: Values = ndtri(self.cdf)
+        sigma: Values = scipy.special.ndtri(self.cdf)
         return sigma
 
     @property
@@ -124,12 +123,12 @@ def fit_normal_cdf(places: Values, cdf: Values, start: tuple[float, float]) -> t
 
     def deviation(parameters: Values) -> float:
         center, width = parameters[0] * scale + middle, parameters[1] * scale
-        return float(np.abs(ndtr((x - center) / width) - y).sum())
+        return float(np.abs(scipy.special.ndtr((x - center) / width) - y).sum())
 
     # From the quantiles where they are known, which are nearer than the mean and its square root.
     # Absolute deviations have kinks, at which methods that follow a gradient (L-BFGS-B in the
     # preprint) stop a thousandth short.
-    fit = minimize(
+    fit = scipy.optimize.minimize(
         deviation,
         [0.0, 1.0],
         method="Nelder-Mead",

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
-from scipy.special import ndtr
+import scipy
 
 from napari_mrcz.correction.parallel import in_order
 
@@ -80,7 +79,9 @@ def block_widths(deviate: Image) -> Values:
 def _cut_mean(width: Values) -> Values:
     """Return the mean absolute value of normal deviates of a width, cut off at `_FLAT`."""
     at = _FLAT / width
-    mean: Values = width * ((1 - np.exp(-(at**2) / 2)) * (2 / np.pi) ** 0.5 + 2 * at * ndtr(-at))
+    mean: Values = width * (
+        (1 - np.exp(-(at**2) / 2)) * (2 / np.pi) ** 0.5 + 2 * at * scipy.special.ndtr(-at)
+    )
     return mean
 
 
@@ -242,9 +243,9 @@ def _components(deviates: Image, lattice: Image) -> tuple[Image, npt.NDArray[np.
     width = np.minimum(absolute, _CLIP).mean(axis=(1, 2), keepdims=True) / _MEAN
     # Outliers have no part in it.
     kept = np.where(absolute > _CLIP * np.maximum(width, 1), lattice, deviates)
-    spectrum = fft.rfft2(kept)
+    spectrum = scipy.fft.rfft2(kept)
     side = deviates.shape[1]
-    frequency = np.hypot(fft.fftfreq(side)[:, None], fft.rfftfreq(side))
+    frequency = np.hypot(scipy.fft.fftfreq(side)[:, None], scipy.fft.rfftfreq(side))
     power = spectrum.real**2 + spectrum.imag**2
     return spectrum, (power > _PEAK * (side * width) ** 2) & (frequency >= _LOWEST)
 
@@ -255,7 +256,7 @@ def _lattices(deviates: npt.NDArray[np.float32]) -> tuple[Image, npt.NDArray[np.
     lattice = np.zeros_like(deviates)
     for _ in range(_ROUNDS):
         spectrum, strong = _components(deviates, lattice)
-        lattice = fft.irfft2(np.where(strong, spectrum, 0), s=(side, side))
+        lattice = scipy.fft.irfft2(np.where(strong, spectrum, 0), s=(side, side))
     lattice = lattice[:, _INNER, _INNER]
     # A lattice is everywhere; what an edge has of such frequencies is beside it.
     square = lattice**2

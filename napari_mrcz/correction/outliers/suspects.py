@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.special import pdtr
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +136,10 @@ class Suspects:
         is_dark = np.zeros(n_groups, bool)
         is_dark[group[dark]] = True
         dead = is_dark & (electrons <= _DEAD * expected)
-        dead &= pdtr(np.maximum(np.floor(electrons), 0), _DARKEST * expected) < _IMPROBABLE
+        dead &= (
+            scipy.special.pdtr(np.maximum(np.floor(electrons), 0), _DARKEST * expected)
+            < _IMPROBABLE
+        )
         noise = 3 * np.sqrt(max(brightest, 1.0) / size)
         hot = ~is_dark & (electrons / size > _FRINGE * brightest + noise)
         cluster = (size >= _CLUSTER) & (dead | hot)
@@ -180,8 +181,10 @@ class Suspects:
             ends.append(at[touches])
         start, end = np.concatenate(starts), np.concatenate(ends)
         number = len(self.pixels)
-        graph = coo_array((np.ones(len(start), np.int8), (start, end)), (number, number))
-        n_groups, group = connected_components(graph, directed=False)
+        graph = scipy.sparse.coo_array(
+            (np.ones(len(start), np.int8), (start, end)), (number, number)
+        )
+        n_groups, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
         return group, int(n_groups)
 
     def _narrow(self, counts: SummedCounts, group: Groups, asked: Mask, least: float) -> Mask:

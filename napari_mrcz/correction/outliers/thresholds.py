@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, ndtr, ndtri
+import scipy
 
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.fit import DistributionFit
@@ -109,7 +109,7 @@ def fewest_mistakes(fit: DistributionFit) -> Thresholds:
     do, the default is the one beyond which half a good pixel is expected, at 4 sigma at least.
     """
     below = fit.cdf * fit.n_pixels
-    default = max(4.0, float(-ndtri(0.5 / fit.n_pixels)))
+    default = max(4.0, float(-scipy.special.ndtri(0.5 / fit.n_pixels)))
     dark, no_dark = _fewest(-fit.sigma, below, fit.n_pixels, default)
     hot, no_hot = _fewest(fit.sigma, fit.n_pixels - below, fit.n_pixels, default)
     return Thresholds(-dark, hot, no_dark, no_hot)
@@ -133,8 +133,8 @@ def weight(sigma: Values, thresholds: Thresholds, order: float, relaxation: floa
     -------
     ndarray
     """
-    above = expit(order * (sigma - relaxation * thresholds.dark))
-    beneath = expit(-order * (sigma - relaxation * thresholds.hot))
+    above = scipy.special.expit(order * (sigma - relaxation * thresholds.dark))
+    beneath = scipy.special.expit(-order * (sigma - relaxation * thresholds.hot))
     product: Values = above * beneath
     return product
 
@@ -170,7 +170,7 @@ def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> 
     order = order[distance[order] > _NEAREST]
     distance, beyond = distance[order], beyond[order]
     # Outliers found (beyond less the good ones) less good pixels lost.
-    gained = beyond - 2 * n_pixels * ndtr(-distance)
+    gained = beyond - 2 * n_pixels * scipy.special.ndtr(-distance)
     if not gained.size:
         return default, True
     best = int(gained.argmax())

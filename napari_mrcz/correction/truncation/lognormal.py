@@ -10,8 +10,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
-from scipy.special import log_ndtr, ndtr, ndtri
+import scipy
 
 Values = npt.NDArray[np.float64]
 
@@ -55,7 +54,7 @@ class ShiftedLognormal:
         z = np.full(distance.shape, -np.inf)
         inside = distance > 0
         z[inside] = (np.log(distance[inside]) - self.mu) / self.sigma
-        below: Values = ndtr(z)
+        below: Values = scipy.special.ndtr(z)
         return below
 
     def pdf(self, x: npt.ArrayLike) -> Values:
@@ -69,7 +68,7 @@ class ShiftedLognormal:
 
     def quantile(self, p: npt.ArrayLike) -> Values:
         """Return the value below which a share `p` of all lies."""
-        value: Values = self.shift + np.exp(self.mu + self.sigma * ndtri(p))
+        value: Values = self.shift + np.exp(self.mu + self.sigma * scipy.special.ndtri(p))
         return value
 
     @property
@@ -122,7 +121,10 @@ class ShiftedLognormal:
         likelihood = _Likelihood(background)
         # Where there are both long-tailed and nearly normal solutions, the better one counts.
         starts = (likelihood.start(shape) for shape in (0.5, 0.1))
-        fits = [minimize(likelihood, s, jac=True, method="BFGS", options=_SEARCH) for s in starts]
+        fits = [
+            scipy.optimize.minimize(likelihood, s, jac=True, method="BFGS", options=_SEARCH)
+            for s in starts
+        ]
         return cls(*_parameters(min(fits, key=lambda fit: fit.fun).x))
 
 
@@ -164,8 +166,10 @@ class _Likelihood:
         distance = self._edges - shift
         z = (np.log(distance) - mu) / sigma
         # In the upper tail, differences of what lies above are the exact ones.
-        between = np.where(z[:-1] > 0, -np.diff(ndtr(-z)), np.diff(ndtr(z)))
-        ends = log_ndtr(z[[0, -1]])
+        between = np.where(
+            z[:-1] > 0, -np.diff(scipy.special.ndtr(-z)), np.diff(scipy.special.ndtr(z))
+        )
+        ends = scipy.special.log_ndtr(z[[0, -1]])
         logs = np.concatenate([ends[:1], np.log(np.maximum(between, _LEAST)), ends[1:]])
         weights = np.append(self._counts, -self._total)
         # An edge that moves up adds to the probability of the value below it what it takes from

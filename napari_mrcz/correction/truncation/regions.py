@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+import scipy
 
 Labels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
@@ -122,7 +122,7 @@ def find_center(image: npt.NDArray[Any], mask: npt.ArrayLike | None = None) -> t
         tried = [middle + (y, x) * np.array(good.shape) for y in offsets for x in offsets]
         start = min(tried, key=lambda at: _asymmetry(at, places, values))
         near = start + np.array([[0, 0], [2, 0], [0, 2]])
-        found = minimize(
+        found = scipy.optimize.minimize(
             _asymmetry,
             start,
             (places, values),
