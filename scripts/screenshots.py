@@ -21,7 +21,7 @@ from qtpy.QtWidgets import QScrollArea
 
 import napari_mrcz as nm
 from napari_mrcz.plugin import demo
-from napari_mrcz.plugin.demo_story import play
+from napari_mrcz.plugin.demo import play
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
 from napari_mrcz.simulation import simulate_microed, simulate_raw
 

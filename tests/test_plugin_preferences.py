@@ -9,9 +9,8 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.format import threads
-from napari_mrcz.plugin import preferences as module
-from napari_mrcz.plugin.preferences import Preferences, preferences
-from napari_mrcz.plugin.reader import read
+from napari_mrcz.plugin import hooks as module
+from napari_mrcz.plugin.hooks import Preferences, preferences, read
 
 napari_settings = pytest.importorskip("napari.settings")
 if not hasattr(napari_settings, "get_plugin_settings"):

@@ -14,7 +14,7 @@ import napari_mrcz as nm
 from napari_mrcz import naming
 from napari_mrcz.format import FrameReader
 from napari_mrcz.plugin import sample
-from napari_mrcz.plugin.contrast import contrast_limits
+from napari_mrcz.plugin.shown import contrast_limits
 
 COUNTS = np.random.default_rng(2).poisson(2, (21, 40, 60)).astype(np.uint8)
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
+from napari_mrcz.plugin.hooks import read, write_image
 from napari_mrcz.plugin.layers import describe, stack_of, widen_contrast_slider
-from napari_mrcz.plugin.reader import read
-from napari_mrcz.plugin.writer import write_image
 
 COUNTS = np.random.default_rng(9).poisson(3, (4, 20, 30)).astype(np.uint8)
 

@@ -23,7 +23,7 @@ from napari_mrcz.simulation import (
     simulate_movie,
     simulate_session,
 )
-from napari_mrcz.simulation.scene import Scene
+from napari_mrcz.simulation.specimen import Scene
 
 SHAPE = (256, 320)
 

@@ -13,8 +13,8 @@ import napari_mrcz as nm
 from napari_mrcz.format import VerifyReport
 from napari_mrcz.format.doctor import diagnose
 from napari_mrcz.format.verification import FrameFault
+from napari_mrcz.plugin.hooks import read
 from napari_mrcz.plugin.layers import describe, layer_data
-from napari_mrcz.plugin.reader import read
 from napari_mrcz.stack.inspection import (
     Entry,
     entries_of,

@@ -84,7 +84,7 @@ def _show(files: list[Path]) -> None:
     import napari
     from npe2 import PluginManager
 
-    from napari_mrcz.plugin.reader import get_reader
+    from napari_mrcz.plugin.hooks import get_reader
 
     viewer = napari.Viewer(title=", ".join(path.name for path in files[:3]))
     for path in files:

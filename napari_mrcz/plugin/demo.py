@@ -1,10 +1,10 @@
 """The plugin at work on a simulated movie: ``python -m napari_mrcz.plugin.demo``.
 
-It writes a movie, demo.mrcz, and a session, demo-session, into the current folder, unless they are
-there, and opens them with all dock widgets. With --story the window then corrects the session's
+It writes a movie, demo.mrcz, and a session, demo-session, into the current folder, unless they
+exist, and opens them with all dock widgets. With --story the window then corrects the session's
 first movie by itself: outlier pixels, gain, KOMA; saves it as demo-corrected.mrcz and opens that.
-Where there is no screen (NAPARI_MRCZ_NO_SCREEN is set) it does so, too, saves pictures of the
-window, demo.png and demo-1.png to demo-5.png, and ends.
+Without a screen (NAPARI_MRCZ_NO_SCREEN is set) it does so, too, saves pictures of the window,
+demo.png and demo-1.png to demo-5.png, and ends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import itertools
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from napari.qt import get_qapp
 from qtpy.QtCore import QEventLoop, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget
 
-from napari_mrcz.plugin.contrast import contrast_limits
-from napari_mrcz.plugin.demo_story import play
+import napari_mrcz as nm
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
+from napari_mrcz.plugin.shown import contrast_limits
+from napari_mrcz.stack.inspection import step_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari.layers import Image
 
@@ -47,7 +49,7 @@ _PATIENCE_MS = 20_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show the demo; give the exit status."""
+    """Show the demo and return the exit status."""
     no_screen = bool(os.environ.get("NAPARI_MRCZ_NO_SCREEN"))
     parser = argparse.ArgumentParser(prog="python -m napari_mrcz.plugin.demo", description=__doc__)
     parser.add_argument(
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | None) -> None:
-    """Correct the session's first movie in the window, and say so; picture each step."""
+    """Correct the session's first movie in the window, printing and picturing each step."""
     pictures: list[Path] = []
     steps = play(viewer, widgets, _SESSION, _free(_CORRECTED), wait_until_idle)
     for number, (title, said) in enumerate(steps, 1):
@@ -94,13 +96,13 @@ def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | N
 
 
 def _free(path: Path) -> Path:
-    """Give the path, or one with a number where a file is there already, which is kept."""
+    """Return the path, numbered if such a file exists, which is kept."""
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def dock_of(widget: Any) -> QDockWidget:
-    """Give the dock that a widget is in."""
+    """Return the dock that a widget is in."""
     dock = widget.parent()
     while not isinstance(dock, QDockWidget):
         dock = dock.parent()
@@ -108,7 +110,7 @@ def dock_of(widget: Any) -> QDockWidget:
 
 
 def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]:
-    """Open a movie in a new window, with our dock widgets; give viewer and widgets by title.
+    """Open a movie in a new window with our dock widgets; return the viewer and these by title.
 
     The first widget is in sight; the movies of the folder `session` are in the list for KOMA.
     """
@@ -154,7 +156,7 @@ def _add_sum(viewer: napari.Viewer, movie: Image) -> None:
 
 
 def wait_until_idle(widgets: Iterable[Any]) -> None:
-    """Let events happen until the widgets are not busy and all is drawn."""
+    """Process events until no widget is busy and everything is drawn."""
     widgets = list(widgets)
     loop = QEventLoop()
     poll = QTimer()
@@ -170,6 +172,130 @@ def _show_scale_bar(viewer: napari.Viewer) -> None:
     # It moved in napari 0.9.
     overlays = getattr(viewer.canvas, "overlays", None) if hasattr(viewer, "canvas") else None
     (viewer if overlays is None else overlays).scale_bar.visible = True
+
+
+_PLUGIN = "napari-mrcz"
+# How far the hot threshold is moved, in standard deviations.
+_MOVED = 0.5
+
+
+def play(
+    viewer: napari.Viewer,
+    widgets: Mapping[str, Any],
+    session: Path,
+    saved: Path,
+    wait: Callable[[Iterable[Any]], None],
+) -> Iterator[tuple[str, str]]:
+    """Correct the first movie of a session and save it.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        With the dock widgets.
+    widgets : dict
+        The widgets by their titles.
+    session : Path
+        Folder of movie_1.mrcz and so on, and gain.mrc.
+    saved : Path
+        The file to be written; not there yet.
+    wait : callable
+        Waits until the widgets it is given are idle.
+
+    Yields
+    ------
+    title, said : str
+        After each step the widget that shows it, and what came of it.
+    """
+    first, *others = sorted(session.glob("movie_*.mrcz"))
+    viewer.layers.clear()
+    (raw,) = viewer.open(first, plugin=_PLUGIN)
+    viewer.reset_view()
+
+    outliers = widgets["Outlier pixels"]
+    _select(viewer, raw, outliers, wait)
+    outliers.controls.start_button.click()
+    wait([outliers])
+    found = outliers.fit.current.thresholds.hot
+    outliers.set_threshold("hot", found + _MOVED)
+    wait([outliers])
+    now = outliers.fit.current
+    yield (
+        "Outlier pixels",
+        f"{now.n_hot} hot pixels above {now.thresholds.hot:.1f} σ, where the fit had put "
+        f"{found:.1f} σ; {now.n_dark} dark ones",
+    )
+
+    gain = widgets["Gain reference"]
+    _select(viewer, outliers.layers.corrected, gain, wait)
+    gain.show_preview.setChecked(True)
+    gain.references.open(str(session / "gain.mrc"))
+    wait([gain])
+    gain.orientation.controls.start_button.click()
+    wait([gain])
+    yield "Gain reference", f"it lies as the movie does: {gain.choice.orientation}"
+
+    koma = widgets["Session: KOMA"]
+    normalised = gain.preview.data
+    listed = list(koma.koma.entries)  # the raw movies
+    koma.koma.remove(listed)
+    stacks = [normalised, *(_like(normalised, nm.open(path)) for path in others)]
+    koma.box.add(replace(one, source=stack) for one, stack in zip(listed, stacks, strict=True))
+    koma.reading.start_button.click()
+    wait([koma])
+    koma.box.stacks.select(koma.koma.entries[:1])
+    koma.preview_button.click()
+    wait([koma])
+    averaged = koma.preview_layer.layer
+    stages = (raw.data, normalised, averaged.data)
+    before, flat, after = (nm.correlated_noise(stack[:]) for stack in stages)
+    _show_sums(viewer, raw, averaged)
+    yield (
+        "Session: KOMA",
+        f"frames correlated by R = {before:.4f} as recorded, {flat:.4f} without outliers and gain, "
+        f"and {after:.4f} less the mean of their neighbours",
+    )
+
+    save = widgets["Save stack"]
+    _select(viewer, averaged, save, wait)
+    save.form.set_path(str(saved))
+    save.form.verify.setChecked(True)
+    wait([save])
+    save.save_button.click()
+    wait([save])
+    yield "Save stack", f"{saved.name}: {saved.stat().st_size / 1e6:.1f} MB"
+
+    (again,) = viewer.open(saved, plugin=_PLUGIN)
+    inspector = widgets["Metadata inspector"]
+    _select(viewer, again, inspector, wait)
+    inspector.tabs.setCurrentWidget(inspector.history)
+    steps = "; ".join(entry.name for entry in step_entries(again.data.history))
+    yield "Metadata inspector", f"its history: {steps}"
+
+
+def _select(viewer: napari.Viewer, layer: Any, widget: Any, wait: Callable[..., None]) -> None:
+    """Select a layer, which a widget follows."""
+    viewer.layers.selection.active = layer
+    wait([widget])
+
+
+def _show_sums(viewer: napari.Viewer, *movies: Any) -> None:
+    """Show the sums of movies to the right, with one contrast: in one frame there is only noise."""
+    active = viewer.layers.selection.active
+    totals = [layer.data.sum(axis=0, dtype="float64") for layer in movies]
+    limits = contrast_limits(totals[:1])
+    for number, (layer, total) in enumerate(zip(movies, totals, strict=True), 1):
+        place = {"scale": layer.scale[1:], "units": layer.units[1:]}
+        right = (0.0, 1.03 * number * total.shape[1] * layer.scale[-1])
+        name = f"{layer.name}, sum"
+        viewer.add_image(total, name=name, translate=right, contrast_limits=limits, **place)
+    viewer.layers.selection.active = active  # which the widgets follow
+    viewer.reset_view()
+
+
+def _like(corrected: nm.Stack, raw: nm.Stack) -> nm.Stack:
+    """Correct another movie of a session as its first one was, with outliers of its own."""
+    normalization = nm.GainNormalization.from_description(corrected.history[-1])
+    return raw.apply(nm.OutlierFilter.fit(raw)).apply(normalization)
 
 
 if __name__ == "__main__":

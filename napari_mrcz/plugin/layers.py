@@ -15,9 +15,7 @@ import numpy as np
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import angstroms
-from napari_mrcz.plugin.contrast import contrast_limits, slider_range
-from napari_mrcz.plugin.series import StackSeries
-from napari_mrcz.plugin.shown import ShownStack
+from napari_mrcz.plugin.shown import ShownStack, StackSeries, contrast_limits, slider_range
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.sources import FlattenedArray
 
@@ -35,7 +33,7 @@ _AXES = "axes"
 def layer_data(
     stack: Stack, name: str, *, metadata: Mapping[str, Any] | None = None
 ) -> list[LayerData]:
-    """Give what napari makes layers of: one lazy image, or amplitude and phase of a complex stack.
+    """Return layer data for napari: one lazy image, or amplitude and phase of complex pixels.
 
     Parameters
     ----------
@@ -67,7 +65,7 @@ def layer_data(
 
 
 def describe(stack: Stack) -> dict[str, Any]:
-    """Give what is known of a stack, for `layer.metadata`.
+    """Return the file's header, metadata and history, for `layer.metadata`.
 
     Returns
     -------
@@ -92,7 +90,7 @@ def describe(stack: Stack) -> dict[str, Any]:
 
 
 def stack_of_layer(layer: Image) -> Stack:
-    """Give an image layer as a stack, with the scale, units and metadata that it has now.
+    """Return an image layer as a stack, with the scale, units and metadata that it has now.
 
     Raises
     ------
@@ -106,7 +104,7 @@ def stack_of_layer(layer: Image) -> Stack:
 
 
 def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
-    """Give a layer's data as a stack; nothing is decoded.
+    """Return a layer's data as a stack; nothing is decoded.
 
     Parameters
     ----------
@@ -154,7 +152,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
 
 
 def check_not_source(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
-    """See that a file to be written is not one that the frames are still read from.
+    """Check that a file to be written is not one that frames are still read from.
 
     Raises
     ------
@@ -171,7 +169,7 @@ def check_not_source(path: str | os.PathLike[str], data: Any, metadata: Mapping[
 
 
 def widen_contrast_slider(layer: Any) -> None:
-    """Give the contrast sliders of a layer room beyond its limits.
+    """Set the range of a layer's contrast sliders beyond its limits.
 
     A new layer has none: its limits are all that napari lets a reader say.
     """
@@ -181,13 +179,13 @@ def widen_contrast_slider(layer: Any) -> None:
 
 
 def is_movie(layer: Any) -> bool:
-    """Tell whether a layer's first axis is that of the frames of one movie of ours."""
+    """Return whether a layer's first axis is that of the frames of one of our movies."""
     data = getattr(layer, "data", None)
     return isinstance(data, Stack) and not data.description.volume
 
 
 def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
-    """Give the layer of a real stack: three-dimensional, or four where it is cut into volumes."""
+    """Return the layer of a real stack: three-dimensional, or four where it is cut into volumes."""
     length = stack.description.sections_per_volume
     stack = ShownStack.of(stack)
     data = stack if length is None else StackSeries(stack, length)
@@ -210,14 +208,14 @@ def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
 
 
 def _middle(data: Stack | StackSeries) -> int:
-    """Give the frame at which napari puts its sliders, so that it is decoded only once."""
+    """Return the frame at which napari puts its sliders: it is decoded only once."""
     if isinstance(data, Stack):
         return (len(data) - 1) // 2
     return (len(data) - 1) // 2 * data.length + (data.length - 1) // 2
 
 
 def _scale(stack: Stack) -> tuple[list[float], list[str]]:
-    """Give scale and units of frames, rows and columns."""
+    """Return scale and units of frames, rows and columns."""
     sections, rows, columns = stack.description.scale
     volume = stack.description.volume or stack.description.sections_per_volume is not None
     if _is_series_of_movies(stack) or not volume:
@@ -240,7 +238,7 @@ def _is_series_of_movies(stack: Stack) -> bool:
 
 
 def _cut(stack: Stack, length: int, attributes: Mapping[str, Any]) -> Stack:
-    """Say that a stack consists of parts of `length` frames, and what its four axes are called."""
+    """Return a stack described as parts of `length` frames, with the names of its four axes."""
     labels = tuple(attributes.get("axis_labels") or ())
     other = dict(stack.description.other)
     if labels[:1] == ("movie",):
@@ -249,7 +247,7 @@ def _cut(stack: Stack, length: int, attributes: Mapping[str, Any]) -> Stack:
 
 
 def _angstroms(attributes: Mapping[str, Any], axes: int) -> list[float | None]:
-    """Give the pixel size along each axis in Å, None where its unit is no length."""
+    """Return the pixel size along each axis in Å, None where its unit is no length."""
     scale = attributes.get("scale")
     units = attributes.get("units")
     if scale is None or units is None:
@@ -260,7 +258,7 @@ def _angstroms(attributes: Mapping[str, Any], axes: int) -> list[float | None]:
 
 
 def _users_map(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what is the user's of `layer.metadata`: the map under that name, and what was added."""
+    """Return the user's part of `layer.metadata`: the map under that name, and what was added."""
     own = metadata.get("metadata", known)
     if not isinstance(own, Mapping):
         own = {"metadata": own}

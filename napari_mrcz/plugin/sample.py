@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_mrcz.naming import cache_folder
-from napari_mrcz.plugin.reader import read
+from napari_mrcz.plugin.hooks import read
 from napari_mrcz.simulation import (
     Camera,
     simulate_microed,
@@ -45,14 +45,14 @@ _FLAT_DOSE = 400.0
 
 
 def sample_movie() -> list[LayerData]:
-    """Give the layer of the sample movie, which lies in the cache folder."""
+    """Return the sample movie as a layer; its file is kept in the cache folder."""
     path = cache_folder() / _NAME
     write_sample_movie(path)
     return _opened(path, "simulated movie")
 
 
 def sample_sweep() -> list[LayerData]:
-    """Give the layer of diffraction patterns of a crystal that turns; it lies in the cache folder.
+    """Return diffraction patterns of a rotating crystal as a layer.
 
     The camera has cut negative counts off at zero, and a beam stop throws its shadow.
     """
@@ -64,7 +64,7 @@ def sample_sweep() -> list[LayerData]:
 
 
 def sample_raw() -> list[LayerData]:
-    """Give the layer of raw frames whose electrons can be counted; it lies in the cache folder."""
+    """Return raw frames, whose electrons can be counted, as a layer."""
     path = cache_folder() / _RAW
     if not path.exists():
         raw = simulate_raw(_RAW_FRAMES, _RAW_SHAPE, seed=1)
@@ -105,7 +105,7 @@ def write_sample_session(folder: Path) -> None:
 
 
 def _recorded(camera: Camera) -> npt.NDArray[np.float32]:
-    """Give the camera's gain reference as an even illumination tells it; 0 where nothing comes."""
+    """Return the gain reference recorded from a flat illumination; 0 where nothing comes."""
     gain = camera.gain_reference
     response = np.divide(1, gain, out=np.zeros_like(gain), where=gain > 0)
     flat = np.random.default_rng(camera.seed).poisson(_FLAT_DOSE * response)

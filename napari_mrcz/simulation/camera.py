@@ -6,7 +6,8 @@ The convention, everywhere in this package::
 
 (McLeod et al., preprint doi:10.1101/116533, section 5.1, eq. 9). So the gain reference *multiplies*
 raw counts, a sensitive pixel has a gain below 1, and the camera's own response is
-``gain_reference ** -gamma``.
+``gain_reference ** -gamma``. Its fixed pattern (fig. 8): electrons pass the read-out electronics,
+then an active layer that was thinned by etching.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import zoom
 
-from napari_mrcz.simulation.defects import Blocks, Defects, Sites, to_frame
-from napari_mrcz.simulation.patterns import cmos_pattern, etching_pattern
-from napari_mrcz.simulation.seeds import stream
+from napari_mrcz.simulation.defective import Blocks, Defects, Sites, stream, to_frame
 
 GAMMA_COEFFICIENTS = (0.12035633, -1.04171635, -0.03363192, 1.03902726)
 """a1, b1, a2, a3 of gamma(d) = a1 d^b1 + a2 d + a3, d in e⁻/pix/s (preprint, eq. 11)."""
@@ -128,7 +128,7 @@ class Camera:
 
     @classmethod
     def ideal(cls, shape: tuple[int, int] = (1024, 1024), **changes: Any) -> Self:
-        """Give a uniform camera without defects: nothing but Poisson noise.
+        """Return a uniform camera without defects: nothing but Poisson noise.
 
         Parameters
         ----------
@@ -154,7 +154,7 @@ class Camera:
         return y // self.super_resolution, x // self.super_resolution
 
     def gamma_at(self, dose_rate: float) -> float:
-        """Give the exponent of the gain reference at a dose rate (eq. 11).
+        """Return the exponent of the gain reference at a dose rate (eq. 11).
 
         Parameters
         ----------
@@ -189,7 +189,7 @@ class Camera:
         return cmos_pattern(self.physical_shape, stream(self.seed, "cmos"))
 
     def response(self, dose_rate: float) -> npt.NDArray[np.float32]:
-        """Give what good pixels count of each incident electron: gain ** -gamma (eq. 9).
+        """Return what good pixels count of each incident electron: gain ** -gamma (eq. 9).
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ class Camera:
         return self.sites().defects(self.super_resolution)
 
     def sites(self, n_hot: int | None = None) -> Sites:
-        """Give the physical pixels that are defective.
+        """Return the physical pixels that are defective.
 
         Parameters
         ----------
@@ -269,3 +269,68 @@ class Camera:
             seed=self.seed,
         )
         return replace(sites, blocks=blocks)
+
+
+# Sweeps are smooth: a grid of so many points a side, linearly enlarged, shows no steps.
+_GRID = 192
+
+
+def etching_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return smooth, slightly bent diagonal sweeps, as etching leaves them.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Physical pixels (y, x).
+    rng : numpy.random.Generator
+        Draws their direction, bend and fading.
+
+    Returns
+    -------
+    ndarray of float32, shape (y, x)
+        Mean 0, standard deviation 1.
+    """
+    grid = (min(_GRID, shape[0]), min(_GRID, shape[1]))
+    y = np.linspace(0, 1, grid[0])[:, None]
+    x = np.linspace(0, 1, grid[1])[None, :]
+    angle = rng.uniform(0.6, 1.0)
+    bend = 0.08 * np.sin(2 * np.pi * (rng.random() + rng.uniform(0.5, 1.2) * (x - y)))
+    across = np.cos(angle) * y + np.sin(angle) * x + bend
+    along = np.cos(angle) * x - np.sin(angle) * y
+    pattern = np.zeros(grid)
+    for waves, strength in ((1.3, 1.0), (3.1, 0.8), (6.7, 0.5), (11.3, 0.25)):
+        fading = 1 + 0.6 * np.sin(2 * np.pi * (rng.random() + rng.uniform(0.3, 1.0) * along))
+        pattern += strength * fading * np.sin(2 * np.pi * (rng.random() + waves * across))
+    factors = (shape[0] / grid[0], shape[1] / grid[1])
+    return _standardised(zoom(pattern.astype(np.float32), factors, order=1))
+
+
+def cmos_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return read-out columns, banks of columns, and rows that differ between the banks.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Physical pixels (y, x).
+    rng : numpy.random.Generator
+        Draws each column, row and bank.
+
+    Returns
+    -------
+    ndarray of float32, shape (y, x)
+        Mean 0, standard deviation 1; a single pixel is 0.
+    """
+    n_banks = min(8, shape[1])
+    bank = np.arange(shape[1]) * n_banks // shape[1]
+    columns = rng.standard_normal(shape[1]) + rng.standard_normal(n_banks)[bank]
+    rows = rng.standard_normal(shape[0])
+    strength = rng.uniform(0.1, 1.0, n_banks)[bank]
+    pattern = columns[None, :] + rows[:, None] * strength[None, :]
+    return _standardised(pattern.astype(np.float32))
+
+
+def _standardised(pattern: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    pattern = pattern - pattern.mean(dtype=np.float64)
+    spread = pattern.std(dtype=np.float64)
+    # A single pixel has no pattern.
+    return (pattern / spread if spread > 0 else pattern).astype(np.float32)

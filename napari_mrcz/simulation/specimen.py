@@ -1,8 +1,8 @@
-"""What the beam passes: vitreous ice with a protein in it, a carbon edge, crystalline ice.
+"""What the beam passes: vitreous ice with a protein in it, a carbon edge, ice crystals; drifting.
 
 Everything is drawn on a torus, so that the image has no seam where its sides meet. Contrast comes
-of defocus, by the transfer function of Rohou and Grigorieff (2015), doi:10.1016/j.jsb.2015.08.008,
-at 300 kV.
+from defocus, by the transfer function of Rohou and Grigorieff (2015),
+doi:10.1016/j.jsb.2015.08.008, at 300 kV.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import fft
 from scipy.spatial.transform import Rotation
 
-from napari_mrcz.simulation.seeds import stream
+from napari_mrcz.simulation.defective import stream
 
 Image = npt.NDArray[np.float32]
 
@@ -106,7 +106,7 @@ CRYSTALLINE_ICE = Specimen(crystals=0.25)
 
 
 def transmission(specimen: Specimen, shape: tuple[int, int], pixel_size: float, seed: int) -> Image:
-    """Give the image of a specimen, relative to the incident dose.
+    """Return the image of a specimen, relative to the incident dose.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def _discs(
 def _particles(
     specimen: Specimen, shape: tuple[int, int], pixel_size: float, rng: np.random.Generator
 ) -> Image:
-    """Give the projected proteins, standard deviation 1; crowded ones keep apart, as real ones do.
+    """Return projected proteins, standard deviation 1; crowded ones keep apart, as real ones do.
 
     They are scatterers about eight domains, in random orientations.
     """
@@ -206,7 +206,7 @@ def _particles(
 
 
 def _film(shape: tuple[int, int], rng: np.random.Generator) -> Image:
-    """Give a bar of film with wavy edges over about a third of the field, 1 in the film."""
+    """Return a bar of film with wavy edges over about a third of the field, 1 in the film."""
     y = 2 * np.pi * (np.arange(shape[0])[:, np.newaxis] / shape[0] + rng.random())
     x = 2 * np.pi * (np.arange(shape[1])[np.newaxis, :] / shape[1] + rng.random())
     height = np.cos(x + 0.6 * np.sin(y)) - 0.5
@@ -216,7 +216,7 @@ def _film(shape: tuple[int, int], rng: np.random.Generator) -> Image:
 def _crystals(
     area: float, shape: tuple[int, int], pixel_size: float, rng: np.random.Generator
 ) -> Image:
-    """Give patches of varied strength over the fraction `area`, from 0 to 1."""
+    """Return patches of varied strength over the fraction `area`, from 0 to 1."""
     height = _smooth_noise(shape, 150 / pixel_size, rng)
     level = np.quantile(height[::4, ::4], 1 - area)
     edges = _smooth_step((height - level) * 80 / pixel_size)
@@ -224,7 +224,7 @@ def _crystals(
 
 
 def _lattice(shape: tuple[int, int], pixel_size: float, rng: np.random.Generator) -> Image:
-    """Give the lattice fringes of ice, hexagonal; none where the pixels are too coarse."""
+    """Return the lattice fringes of ice, hexagonal; none where the pixels are too coarse."""
     image = np.zeros(shape, np.float32)
     if pixel_size * 2 >= _ICE_LATTICE:
         return image
@@ -240,13 +240,13 @@ def _lattice(shape: tuple[int, int], pixel_size: float, rng: np.random.Generator
 
 
 def _smooth_step(height: npt.NDArray[np.floating]) -> Image:
-    """Give 0 to 1 over a few pixels, as a Fourier shift of a sharper edge would ring."""
+    """Return 0 to 1 over a few pixels, as a Fourier shift of a sharper edge would ring."""
     step: Image = (0.5 + 0.5 * np.tanh(height)).astype(np.float32)
     return step
 
 
 def _smooth_noise(shape: tuple[int, int], radius: float, rng: np.random.Generator) -> Image:
-    """Give Gaussian noise of mean 0 and standard deviation 1, smooth over `radius` pixels."""
+    """Return Gaussian noise of mean 0 and standard deviation 1, smooth over `radius` pixels."""
     spectrum = fft.rfft2(rng.standard_normal(shape, np.float32))
     frequency = np.hypot(fft.fftfreq(shape[0])[:, np.newaxis], fft.rfftfreq(shape[1]))
     spectrum *= np.exp(-2 * (np.pi * radius * frequency) ** 2).astype(np.float32)
@@ -256,7 +256,7 @@ def _smooth_noise(shape: tuple[int, int], radius: float, rng: np.random.Generato
 
 
 def _defocused(scattering: Image, defocus: float, pixel_size: float) -> Image:
-    """Give the contrast of weakly scattering matter at an underfocus of `defocus` µm.
+    """Return the contrast of weakly scattering matter at an underfocus of `defocus` µm.
 
     Rohou and Grigorieff (2015), doi:10.1016/j.jsb.2015.08.008, without astigmatism, times an
     envelope; `pixel_size` in Å.
@@ -270,3 +270,85 @@ def _defocused(scattering: Image, defocus: float, pixel_size: float) -> Image:
     transfer = -np.sin(phase + math.asin(_AMPLITUDE_CONTRAST)) * np.exp(-_ENVELOPE_B / 4 * squared)
     contrast: Image = fft.irfft2(fft.rfft2(scattering) * transfer, s=shape)
     return contrast
+
+
+# Pixels of the torus beyond the frame: half on each side, more than a drift.
+_MARGIN = 64
+
+
+class Scene:
+    """The moving image of a specimen, relative to the incident dose.
+
+    Parameters
+    ----------
+    specimen : Specimen
+        What is in the beam.
+    shape : tuple of int
+        Pixels (y, x) of the frame.
+    pixel_size : float
+        In Å.
+    seed : int
+        Of the specimen's random parts; not negative.
+    """
+
+    def __init__(
+        self, specimen: Specimen, shape: tuple[int, int], pixel_size: float, seed: int
+    ) -> None:
+        self.shape = shape
+        self._torus = (
+            fft.next_fast_len(shape[0] + _MARGIN, real=True),
+            fft.next_fast_len(shape[1] + _MARGIN, real=True),
+        )
+        self._spectrum = fft.rfft2(transmission(specimen, self._torus, pixel_size, seed))
+
+    def averaged(self, drift: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Return the mean image over some displacements.
+
+        Parameters
+        ----------
+        drift : ndarray of float64, shape (n, 2)
+            (y, x) in pixels: what is at p without drift is at p + drift.
+
+        Returns
+        -------
+        ndarray of float32, shape (y, x)
+            Share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
+        """
+        y, x = self._torus
+        ramp_y = np.exp(-2j * np.pi * drift[:, :1] * fft.fftfreq(y)) / len(drift)
+        ramp_x = np.exp(-2j * np.pi * drift[:, 1:] * fft.rfftfreq(x))
+        ramp = ramp_y.astype(np.complex64).T @ ramp_x.astype(np.complex64)
+        image = fft.irfft2(self._spectrum * ramp, s=self._torus)
+        top, left = (y - self.shape[0]) // 2, (x - self.shape[1]) // 2
+        frame: npt.NDArray[np.float32] = image[
+            top : top + self.shape[0], left : left + self.shape[1]
+        ]
+        # A steep edge rings a little; a beam is never negative.
+        return frame.clip(min=0)
+
+
+def drift_path(n_frames: int, length: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return where a specimen moves under the beam: fast at first, then slower, slightly bent.
+
+    Parameters
+    ----------
+    n_frames : int
+        Number of positions, at least one.
+    length : float
+        Of the whole path, in pixels.
+    rng : numpy.random.Generator
+        Draws the direction and the bend.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_frames, 2)
+        Displacements (y, x) against the first frame, in pixels; the first is (0, 0).
+    """
+    if n_frames == 1:
+        return np.zeros((1, 2))
+    progress = np.linspace(0, 1, n_frames)[1:]
+    speed = 0.25 + np.exp(-progress / 0.2)
+    angle = rng.uniform(0, 2 * np.pi) + rng.uniform(-1.5, 1.5) * progress
+    steps = speed[:, np.newaxis] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    path = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+    return path * (length / float(speed.sum()))

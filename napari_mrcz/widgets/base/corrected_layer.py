@@ -8,7 +8,7 @@ from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_mrcz.plugin.layers import describe, widen_contrast_slider
-from napari_mrcz.plugin.series import StackSeries
+from napari_mrcz.plugin.shown import StackSeries
 from napari_mrcz.widgets.base.preview import geometry, place
 
 if TYPE_CHECKING:

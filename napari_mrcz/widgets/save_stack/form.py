@@ -21,8 +21,8 @@ from qtpy.QtWidgets import (
 
 from napari_mrcz.errors import MrczError, block_text, error_text
 from napari_mrcz.naming import COMPRESSED_SUFFIX
+from napari_mrcz.plugin.hooks import preferences
 from napari_mrcz.plugin.layers import check_not_source, stack_of_layer
-from napari_mrcz.plugin.preferences import preferences
 from napari_mrcz.stack.keeping import counts_beneath
 from napari_mrcz.widgets.base.fields import choice_field, push_button
 from napari_mrcz.widgets.base.layer_picker import LayerPicker

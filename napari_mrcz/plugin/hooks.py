@@ -1,7 +1,7 @@
-"""Opening files in napari: one as it is, several dropped together as one stack.
+"""What napari calls: reader and writer, and the plugin's settings (napari 0.9 and newer).
 
 Files dropped together (with Shift, or "Open Files as Stack...") are taken in the order of their
-names, numbers by their value. Of one frame shape and pixel type they become
+names, numbers by their value. With the same frame shape and pixel type they become
 
 * (movie, frame, y, x) where all are movies of equally many frames, two or more;
 * (frame, y, x), one after the other, where they are images or parts of different length;
@@ -12,20 +12,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, warn
+from napari_mrcz.format.threads import limit_threads
 from napari_mrcz.naming import PACKED_SUFFIXES, has_movie_suffix, natural_key
 from napari_mrcz.plugin.layers import (
     LayerData,
+    check_not_source,
     describe,
     is_movie,
     layer_data,
+    stack_of,
     widen_contrast_slider,
 )
-from napari_mrcz.plugin.preferences import preferences
-from napari_mrcz.stack import Stack, open
+from napari_mrcz.stack import Stack, open, write
+from napari_mrcz.stack.cache import CACHE_NBYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _MOST_NAMED = 5
 
@@ -33,7 +40,7 @@ Paths = str | Sequence[str]
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """Give `read` for files that have our suffixes, None for others."""
+    """Return `read` for files that have our suffixes, None for others."""
     paths = [path] if isinstance(path, str) else list(path)
     return read if paths and all(has_movie_suffix(os.fspath(path)) for path in paths) else None
 
@@ -100,7 +107,7 @@ def _together(stacks: Sequence[Stack], paths: Sequence[str]) -> Stack:
 def _check(
     stacks: Sequence[Stack], paths: Sequence[str], what: str, trait: Callable[[Stack], str]
 ) -> None:
-    """See that all stacks have the same trait."""
+    """Check that all stacks have the same trait."""
     examples: dict[str, str] = {}
     for stack, path in zip(stacks, paths, strict=True):
         examples.setdefault(trait(stack), Path(path).name)
@@ -125,7 +132,7 @@ def _depth(stack: Stack) -> int:
 
 
 def _name(path: str) -> str:
-    """Give a layer's name: the file's without its suffixes."""
+    """Return the file's name without suffixes."""
     name = Path(path).name
     if name.lower().endswith(PACKED_SUFFIXES):
         name = Path(name).stem
@@ -133,7 +140,7 @@ def _name(path: str) -> str:
 
 
 def _attend_to_new_layers() -> None:
-    """Have the viewer do to new layers of ours what a reader cannot ask napari for."""
+    """Connect the viewer to what a reader cannot ask napari for."""
     import napari
 
     viewer = napari.current_viewer()
@@ -142,7 +149,7 @@ def _attend_to_new_layers() -> None:
 
 
 def _on_inserted(event: Any) -> None:
-    """Give contrast sliders room beyond the limits; begin a movie at its first frame."""
+    """Widen the contrast sliders; begin a movie at its first frame."""
     import napari
 
     widen_contrast_slider(event.value)
@@ -150,3 +157,83 @@ def _on_inserted(event: Any) -> None:
     # napari begins in the middle, which is right for volumes. Beside other layers it stays.
     if viewer is not None and len(viewer.layers) == 1 and is_movie(event.value):
         viewer.dims.set_current_step(0, 0)
+
+
+def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
+    """Save an image layer as `.mrcz` (compressed), `.mrc` or `.mrcs`, frame by frame.
+
+    Parameters
+    ----------
+    path : str
+        The file; replaced where it exists (napari's dialog has asked).
+    data : array-like
+        In memory or lazy, of two to four axes.
+    attributes : dict
+        The layer's scale, units and metadata.
+
+    Returns
+    -------
+    list of str
+        The path that was written.
+
+    Raises
+    ------
+    MrczError
+        If the layer cannot be stored without loss, or the disk refuses.
+    """
+    check_not_source(path, data, attributes.get("metadata") or {})
+    write(path, stack_of(data, attributes), overwrite=True)
+    return [path]
+
+
+_PLUGIN = "napari-mrcz"
+_MB = 10**6
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What the user prefers.
+
+    Attributes
+    ----------
+    read_ahead : bool
+        Decode the next frames while one is looked at.
+    cache_nbytes : int
+        Bytes of decoded frames to be kept of each layer.
+    threads : int
+        Frames decoded or compressed at a time; 0 for one a processor.
+    codec, level : str, int
+        What the Save widget begins with.
+    """
+
+    read_ahead: bool = True
+    cache_nbytes: int = CACHE_NBYTES
+    threads: int = 0
+    codec: str = "zstd"
+    level: int = 1
+
+
+def preferences() -> Preferences:
+    """Return the current settings, and apply the one for threads."""
+    found = _of_napari()
+    limit_threads(found.threads)
+    return found
+
+
+def _of_napari() -> Preferences:
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:  # before napari 0.9 plugins had none
+        return Preferences()
+    try:
+        settings: Any = get_plugin_settings(_PLUGIN)
+    except KeyError:  # not found as a plugin, e.g. run without being installed
+        return Preferences()
+    browsing, saving = settings.browsing, settings.saving
+    return Preferences(
+        read_ahead=bool(browsing.read_ahead),
+        cache_nbytes=int(browsing.cache_mb) * _MB,
+        threads=int(browsing.threads),
+        codec=str(saving.codec),
+        level=int(saving.level),
+    )

@@ -1,15 +1,18 @@
-"""Defective pixels: where they are, what they do to the counts, and which of them touch."""
+"""Defective pixels: where they are and what they do to the counts; and streams of random numbers.
+
+A stream depends on the seed and on its own name only: frame 599 is drawn without its predecessors,
+and a new kind of noise leaves older numbers as they were.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
-
-from napari_mrcz.simulation.seeds import stream
 
 Range = tuple[float, float]
 
@@ -136,7 +139,7 @@ class Sites:
     def defects(
         self, super_resolution: int = 1, alive: npt.NDArray[np.bool_] | None = None
     ) -> Defects:
-        """Give the maps of a frame.
+        """Return the maps of a frame.
 
         Parameters
         ----------
@@ -280,7 +283,7 @@ def _draw_kinds(
 def _scatter(
     n: int, shape: tuple[int, int], clustered: float, rng: np.random.Generator
 ) -> npt.NDArray[np.intp]:
-    """Give `n` different flat indices, the fraction `clustered` of them in touching groups.
+    """Return `n` different flat indices, the fraction `clustered` of them in touching groups.
 
     The members of a group follow one another.
     """
@@ -298,3 +301,49 @@ def _scatter(
     if len(first) < n:
         raise ValueError(f"{n} defects are too many for {shape[0]} x {shape[1]} pixels")
     return flat[np.sort(first)[:n]]
+
+
+def stream(seed: int, *name: str | int) -> np.random.Generator:
+    """Return the generator that belongs to `name` under `seed`.
+
+    Parameters
+    ----------
+    seed : int
+        Not negative.
+    *name : str or int
+        Words and indices, e.g. ``stream(7, "frame", 12)``.
+
+    Raises
+    ------
+    ValueError
+        If the seed is negative.
+    """
+    return np.random.default_rng(_sequence(seed, name))
+
+
+def child_seed(seed: int, *name: str | int) -> int:
+    """Return a seed that belongs to `name` under `seed`.
+
+    Parameters
+    ----------
+    seed : int
+        Not negative.
+    *name : str or int
+        Words and indices.
+
+    Returns
+    -------
+    int
+        Below 2**53, so that it survives JSON readers that know floats only.
+
+    Raises
+    ------
+    ValueError
+        If the seed is negative.
+    """
+    return int(_sequence(seed, name).generate_state(1, np.uint64)[0] >> np.uint64(11))
+
+
+def _sequence(seed: int, name: tuple[str | int, ...]) -> np.random.SeedSequence:
+    key = [crc32(word.encode()) if isinstance(word, str) else word for word in name]
+    return np.random.SeedSequence(seed, spawn_key=key)
