@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.correction.history import _registry, register, registered
+from napari_mrcz.correction.history import CORRECTIONS, _registry, register, registered
 from napari_mrcz.session.recipe import OutlierStep, OwnStep, Recipe
 from napari_mrcz.session.recipe.own import load_modules
 from napari_mrcz.stack.inspection import step_entries
-from napari_mrcz.stack.inspection.history_steps import _TITLES
 
 MODULE = '''
 from __future__ import annotations
@@ -188,10 +187,11 @@ def test_a_recipe_with_it_comes_back_as_it_was_saved(tmp_path):
     assert Recipe.load(tmp_path / "r.toml") == recipe
 
 
-def test_ours_are_known_to_the_inspector():
-    """Those that come with the package are told by name alone."""
-    ours = {n for n, cls in _registry.items() if cls.__module__.startswith("napari_mrcz.")}
-    assert ours <= set(_TITLES)
+def test_every_correction_of_ours_has_a_line_and_explains_itself():
+    """It is found by its name alone, and says what was done."""
+    ours = {name: registered(name) for name in CORRECTIONS}
+    assert all(cls.title for cls in ours.values())
+    assert {n for n, c in _registry.items() if c.__module__.startswith("napari_mrcz.")} <= set(ours)
 
 
 def test_a_step_of_its_history_is_not_done_again(napari_mrcz, folder):

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.history import described, register
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from napari_mrcz.correction.history import Correction, register
 
 
-class _ComplexPart:
-    """What both have in common: no parameters, real pixels of the precision of the complex ones."""
+class _ComplexPart(Correction):
+    """What both have in common: no options, real pixels of the precision of the complex ones."""
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Give float32 for complex64, float64 for complex128."""
+        """Return float32 for complex64, float64 for complex128."""
         return np.zeros((), dtype).real.dtype
-
-    def describe(self) -> dict[str, Any]:
-        """Say what it does."""
-        return described(self)  # type: ignore[arg-type]
-
-    @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """Build it again."""
-        return cls()
 
 
 @register
@@ -36,8 +24,10 @@ class _ComplexPart:
 class Amplitude(_ComplexPart):
     """The modulus of each pixel."""
 
+    title = "Amplitude of complex pixels"
+
     def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
-        """Give the amplitude of a complex frame, shape (y, x)."""
+        """Return the amplitude of a complex frame, shape (y, x)."""
         return np.asarray(np.abs(frame))
 
 
@@ -46,6 +36,8 @@ class Amplitude(_ComplexPart):
 class Phase(_ComplexPart):
     """The argument of each pixel, in radians from -π to π."""
 
+    title = "Phase of complex pixels"
+
     def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
-        """Give the phase of a complex frame, shape (y, x)."""
+        """Return the phase of a complex frame, shape (y, x)."""
         return np.asarray(np.angle(frame))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,8 @@ class Decimation:
     tolerance : float
         How far from an integer a quotient may lie.
     """
+
+    title: ClassVar[str] = "Back to integer counts"
 
     gain: GainNormalization
     dtype: np.dtype[Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from napari_mrcz.correction.fixed_pattern import SCALES, Detail
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.orientation import Candidate, middle, orient
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
-from napari_mrcz.errors import warn
+from napari_mrcz.errors import warn, with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +74,8 @@ class GainNormalization:
         If shapes differ, gamma is not finite, there is no such orientation, or no pixel has a
         gain that can be used.
     """
+
+    title: ClassVar[str] = "Gain normalised"
 
     reference: npt.NDArray[np.float32]
     gamma: float = 1.0
@@ -216,6 +218,13 @@ class GainNormalization:
             filled=self.filled,
             warnings=list(self.warnings),
         )
+
+    @staticmethod
+    def said(step: Mapping[str, Any]) -> str:
+        """Return the exponent and the orientation of a described normalisation."""
+        exponent = f"γ {with_minus(format(step['gamma'], 'g'))}" if step["gamma"] != 1 else ""
+        turned = "" if step["orientation"] == "identity" else str(step["orientation"])
+        return ", ".join(filter(None, (exponent, turned))) or "by a gain reference"
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:

@@ -1,11 +1,14 @@
-"""What was done to a movie, and doing it again.
+"""What was done to a movie, and doing it again: the corrections that are known, by name.
 
-A correction of one's own that can be done again keeps this convention::
+A correction is a frozen dataclass whose fields are its options, each declared once::
 
     @register
-    @dataclass(frozen=True, eq=False)
-    class Doubling:
-        factor: float
+    @dataclass(frozen=True)
+    class Doubling(Correction):
+        '''Multiply every pixel by a factor.'''
+
+        title = "Pixels multiplied"
+        factor: Annotated[float, Option("Factor", "Factor of every pixel", above=0)] = 2.0
 
         def __call__(self, frame, index):  # (y, x), its place in the movie -> (y, x)
             return frame * self.factor
@@ -16,12 +19,8 @@ A correction of one's own that can be done again keeps this convention::
         def output_shape(self, shape):  # needed only where rows and columns become others
             ...
 
-        def describe(self):
-            return described(self, factor=self.factor)
-
-        @classmethod
-        def from_description(cls, description):
-            return cls(description["factor"])
+That gives it keys in recipes, a description in histories and a sentence for a person (`said`).
+`Correction` is no must: any class will do that has `describe` and `from_description`.
 
 * The class's own name is its name in every file: it never changes.
 * What `describe` gives is all that is needed: plain numbers, text, lists, maps, None and arrays
@@ -31,21 +30,24 @@ A correction of one's own that can be done again keeps this convention::
   read-only, and keys that it does not know are not its concern.
 * Rebuilt and applied to the same frames, the correction gives the same bits.
 
-In a recipe its options are a table ``["my_module:Doubling"]``, and ``napari-mrcz correct --with
-my_module.py`` imports the module that has it. No file names code to be run: a history with a
-correction that nobody has imported opens as any other, and is replayed without it
-(``without=["Doubling"]``) or not at all.
+Those of napari-mrcz have a line in `CORRECTIONS`. One of your own has a table
+``["my_module:Doubling"]`` in recipes, and ``napari-mrcz correct --with my_module.py`` imports the
+module that has it. No file names code to be run: a history with a correction that nobody has
+imported opens as any other, and is replayed without it (``without=["Doubling"]``) or not at all.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from napari_mrcz.correction.options import Options, options_of
 from napari_mrcz.naming import software
 
 if TYPE_CHECKING:
@@ -66,6 +68,28 @@ class Replayable(Protocol):
         """Build it again."""
 
 
+class Entry(NamedTuple):
+    """Where a correction of napari-mrcz is, and its table in recipes, if it has one."""
+
+    module: str
+    table: str = ""
+
+
+CORRECTIONS = {
+    # In the order in which recipes apply them.
+    "OutlierFilter": Entry("outliers.filter", "outliers"),
+    "GainNormalization": Entry("gain", "gain"),
+    "KomaNormalization": Entry("koma", "koma"),
+    # Not part of recipes.
+    "Amplitude": Entry("complex_parts"),
+    "Decimation": Entry("decimation"),
+    "ElectronCounting": Entry("counting.counting"),
+    "Pedestal": Entry("truncation.pedestal"),
+    "Phase": Entry("complex_parts"),
+    "TruncationModel": Entry("truncation.model"),
+}
+"""Corrections of napari-mrcz by their names in histories; imported when they are needed."""
+
 _Class = TypeVar("_Class", bound=type[Replayable])
 
 _registry: dict[str, type[Replayable]] = {}
@@ -79,20 +103,54 @@ def register(cls: _Class) -> _Class:
     ValueError
         If a class of another module has this name: histories would mean both.
     """
-    known = _registry.get(cls.__name__, cls)
-    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        found = f"a correction {cls.__name__!r} of {known.__module__} is registered already"
+    name, module, known = cls.__name__, cls.__module__, _registry.get(cls.__name__, cls)
+    theirs = _module_of(name) if name in CORRECTIONS else known.__module__
+    if (theirs, known.__qualname__) != (module, cls.__qualname__):
+        found = f"a correction {name!r} of {theirs} is registered already"
         raise ValueError(f"{found}; call this one another name")
-    _registry[cls.__name__] = cls
+    _registry[name] = cls
     return cls
 
 
 def registered(name: str) -> type[Replayable] | None:
-    """Return the class that is registered by a name, if there is one."""
+    """Return the class of a correction of napari-mrcz, or one that was registered by this name."""
+    if name in CORRECTIONS:
+        found: type[Replayable] = getattr(importlib.import_module(_module_of(name)), name)
+        return found
     return _registry.get(name)
 
 
-def described(correction: Replayable, **parameters: Any) -> dict[str, Any]:
+def _module_of(name: str) -> str:
+    return f"{__package__}.{CORRECTIONS[name].module}"
+
+
+class Correction(Options):
+    """Base of corrections whose fields are all that they need."""
+
+    title: ClassVar[str] = ""
+    """What was done, in two or three words, above a step of a history."""
+
+    @classmethod
+    def said(cls, step: Mapping[str, Any]) -> str:
+        """Return how it was done, for a person, of what `describe` gave: by default its options."""
+        return ", ".join(
+            f"{declared.option.label.lower()} {step[name]} {declared.option.unit}".rstrip()
+            for name, declared in options_of(cls).items()
+            if step.get(name) is not None
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it does, enough to build it again: its fields."""
+        return described(self, **{f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build it again."""
+        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: description[name] for name in names if name in description})
+
+
+def described(correction: Any, **parameters: Any) -> dict[str, Any]:
     """Return a correction's description: its name, the software's version and its parameters.
 
     Of one that is not part of napari-mrcz, it has the module too.
@@ -113,9 +171,9 @@ def rebuild(description: Mapping[str, Any]) -> Replayable:
     if not isinstance(description, Mapping):
         raise ValueError(f"a step is a dictionary, not {type(description).__name__}")
     name = description.get("name")
-    cls = _registry.get(name) if isinstance(name, str) else None
+    cls = registered(name) if isinstance(name, str) else None
     if cls is None:
-        known = ", ".join(sorted(_registry))
+        known = ", ".join(sorted({*CORRECTIONS, *_registry}))
         module = description.get("module")
         of = f" of the module {module}" if isinstance(module, str) else ""
         then = "import that first; " if of else ""

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,8 @@ class KomaNormalization:
         If the average is not an image.
     """
 
+    title: ClassVar[str] = "Normalised by KOMA"
+
     average: npt.NDArray[np.float32] | None
     level: float
     index: int = 0
@@ -212,6 +214,15 @@ class KomaNormalization:
             step=self.step,
             warnings=list(self.warnings),
         )
+
+    @staticmethod
+    def said(step: Mapping[str, Any]) -> str:
+        """Return what a described normalisation subtracted."""
+        others = f"the mean of {len(step['neighbours'])} other stacks"
+        if not (step.get("helps", True) or step.get("even_if_worse")):
+            return f"unchanged: {others} is noisier than the pattern"
+        finer = f", finer than {step['length']} pixels" if step.get("length") else ""
+        return f"less {others}{finer}"
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:

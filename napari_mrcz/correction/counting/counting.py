@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,8 @@ class ElectronCounting:
     rules : int
         2; or 1 to find electrons as the first version did.
     """
+
+    title: ClassVar[str] = "Electrons counted"
 
     background: Background
     spread: float
@@ -203,6 +205,12 @@ class ElectronCounting:
             warnings=self.warnings,
             rules=self.rules,
         )
+
+    @staticmethod
+    def said(step: Mapping[str, Any]) -> str:
+        """Return the threshold of a described counting, and which pixels it made."""
+        pixels = "detector pixels" if step["super_resolution"] == 1 else "super-resolution pixels"
+        return f"charges of {step['threshold']:.4g} grey values or more, in {pixels}"
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:

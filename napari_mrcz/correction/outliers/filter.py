@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from napari_mrcz.correction.outliers.thresholds import (
     intercepts,
     weight,
 )
+from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +72,8 @@ class OutlierFilter:
     One that was rebuilt from its description corrects frames, and knows its mask and numbers; but
     it has no distribution and takes no other thresholds.
     """
+
+    title: ClassVar[str] = "Outlier pixels replaced"
 
     options: OutlierOptions
     thresholds: Thresholds
@@ -322,6 +325,12 @@ class OutlierFilter:
             warnings=list(self.warnings),
             replacement=self.replacement.describe(),
         )
+
+    @staticmethod
+    def said(step: Mapping[str, Any]) -> str:
+        """Return how many outliers a described filter found, and beyond which thresholds."""
+        hot, dark = (with_minus(f"{step['thresholds'][side]:.2f} σ") for side in ("hot", "dark"))
+        return f"{step['n_hot']} hot beyond {hot}, {step['n_dark']} dark beyond {dark}"
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:

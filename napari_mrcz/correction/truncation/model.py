@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from napari_mrcz.correction.truncation.gaps import find_gaps
 from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
 from napari_mrcz.correction.truncation.pedestal import pedestal_of
 from napari_mrcz.correction.truncation.regions import annuli, find_center, region_labels
+from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +73,8 @@ class TruncationModel:
     warnings : tuple of str
         Why the result should not be trusted, and what to do; empty if all is well.
     """
+
+    title: ClassVar[str] = "Negative counts restored"
 
     labels: npt.NDArray[np.uint16]
     parameters: npt.NDArray[np.float64]
@@ -351,6 +354,12 @@ class TruncationModel:
             n_changed=self.n_changed,
             warnings=self.warnings,
         )
+
+    @staticmethod
+    def said(step: Mapping[str, Any]) -> str:
+        """Return how many zeros a described model replaced, and the smallest value."""
+        smallest = int(step["smallest"]) - int(step.get("pedestal", 0))
+        return f"{int(np.sum(step['zeros']))} zeros replaced, down to {with_minus(str(smallest))}"
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.history import Correction, register
 
 _NAMES = re.compile(r"(\w+_)?PEDESTAL|(ADC|IMAGE|LEGINON)_?OFFSET", re.IGNORECASE)
 
 
 @register
 @dataclass(frozen=True)
-class Pedestal:
+class Pedestal(Correction):
     """Adds an offset to counts, in an unsigned type; MOSFLM calls it ADCOFFSET.
 
     Attributes
@@ -32,6 +32,8 @@ class Pedestal:
     dtype : str
         What comes out. Counts beyond its range, which are saturated, become its largest value.
     """
+
+    title = "Offset added"
 
     offset: int
     dtype: str = "uint16"
@@ -56,14 +58,10 @@ class Pedestal:
         """Return the type of the frames that come out."""
         return np.dtype(self.dtype)
 
-    def describe(self) -> dict[str, Any]:
-        """Return how much it adds, as a map."""
-        return described(self, offset=self.offset, dtype=self.dtype)
-
     @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """Build it again."""
-        return cls(description["offset"], description["dtype"])
+    def said(cls, step: Mapping[str, Any]) -> str:
+        """Return how much was added."""
+        return f"{step['offset']} more in every pixel"
 
 
 def pedestal_names(header: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,246 @@
+"""Options, declared once: a field's `Annotated` hint has what commands, recipes and forms need.
+
+::
+
+    @dataclass(frozen=True)
+    class KomaOptions(Options):
+        radius: Annotated[int, Option("Radius", "Stacks averaged to either side", least=1)] = 12
+
+Commands make their options of such fields, recipes their keys and comments, forms their widgets:
+``magicgui.widgets.create_widget(annotation=hint)`` takes the hint as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from napari_mrcz.errors import MrczError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
+
+# Beyond, no number of a recipe means anything.
+_LARGEST = 1e9
+# Types of a recipe's values, as they are written.
+_KINDS = {str: "a text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """What an option is called and may be; the second part of an `Annotated` hint.
+
+    Attributes
+    ----------
+    label : str
+        Short name, for a form.
+    help : str
+        What it is, as a noun phrase, without unit, range and default.
+    unit : str
+        Unit of its numbers.
+    above, least, most : float, optional
+        Range: above a number, which is excluded, or from `least`; to `most`, included.
+    choices : dict
+        Values to choose from, each with its label; empty where any value in the range will do.
+    unset : str
+        What holds where the value is None or empty, such as "measured".
+    step : float, optional
+        Step of a form's number field.
+    is_file : bool
+        Whether it names a file; a recipe's files are looked for in its own folder.
+    flag : str
+        Name on the command line; by default the field's, such as ``--keep-mean``.
+    in_correct : bool
+        Whether ``napari-mrcz correct`` has it, where it goes before the recipe's value.
+    """
+
+    label: str
+    help: str
+    unit: str = ""
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    choices: Mapping[Any, str] = field(default_factory=dict)
+    unset: str = ""
+    step: float | None = None
+    is_file: bool = False
+    flag: str = ""
+    in_correct: bool = False
+
+    @property
+    def range_text(self) -> str:
+        """The range as it is read, such as "1 to 9"; empty where there is none."""
+        low, most = self.least, self.most
+        if self.above is not None:
+            return f"above {self.above:g}" + (
+                f", {_short(most)} at most" if most is not None else ""
+            )
+        if low is None:
+            return "" if most is None else f"{_short(most)} at most"
+        return f"{low:g} or more" if most is None else f"{low:g} to {_short(most)}"
+
+    @property
+    def note(self) -> str:
+        """What it is, in a sentence, with unit, range, choices and what holds without it."""
+        said = [self.help + (f", in {self.unit}" if self.unit else "")]
+        if self.choices:
+            known = [f'"{v}"' + f" ({label})" * (v != label) for v, label in self.choices.items()]
+            said.append(", ".join(known))
+        if self.range_text:
+            said.append(self.range_text)
+        if self.unset:
+            said.append(f"{self.unset} without it")
+        return "; ".join(said) + "."
+
+    def check(self, name: str, value: Any) -> None:
+        """Check a value, the name of which is in the message.
+
+        Raises
+        ------
+        ValueError
+            If it is out of range, or not one of the choices; with what is allowed.
+        """
+        if self.choices and value not in self.choices:
+            allowed = ", ".join(map(str, self.choices))
+            guess = suggestion(value, self.choices)
+            raise ValueError(f"{name} is one of {allowed}, not {value!r}{guess}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if self.choices or not isinstance(number, int | float):
+                continue
+            if not (
+                (isinstance(number, int) or math.isfinite(number))
+                and (self.above is None or number > self.above)
+                and (self.least is None or number >= self.least)
+                and (self.most is None or number <= self.most)
+            ):
+                raise ValueError(f"{name} is {self.range_text or 'a number'}, not {_short(number)}")
+
+    # What `dict` needs, by which magicgui turns a hint's metadata into options of a widget.
+    def keys(self) -> Iterable[str]:
+        """Return the names of the options of a form's widget."""
+        return self._widget.keys()
+
+    def __getitem__(self, key: str) -> Any:
+        """Return an option of a form's widget."""
+        return self._widget[key]
+
+    @property
+    def _widget(self) -> dict[str, Any]:
+        unit = f" ({self.unit})" if self.unit else ""
+        found: dict[str, Any] = {"label": self.label + unit, "tooltip": self.help}
+        if self.choices:
+            return {**found, "choices": [(label, value) for value, label in self.choices.items()]}
+        low = self.least if self.above is None else self.above
+        limits = {"min": low, "max": self.most, "step": self.step}
+        return {**found, **{key: value for key, value in limits.items() if value is not None}}
+
+
+class Declared(NamedTuple):
+    """A field with an option: the type of its values, and whether it may be None."""
+
+    kind: type
+    default: Any
+    option: Option
+    may_be_none: bool
+
+
+def options_of(cls: type) -> dict[str, Declared]:
+    """Return the fields of a dataclass that are options, by name, in their order."""
+    hints = get_type_hints(cls, include_extras=True)
+    found = {}
+    for key in fields(cls):
+        hint, *said = get_args(hints[key.name]) or (hints[key.name],)
+        option = next((one for one in said if isinstance(one, Option)), None)
+        if get_origin(hints[key.name]) is Annotated and option is not None:
+            kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+            may_be_none = type(None) in get_args(hint)
+            kind = kinds[0] if may_be_none else hint
+            found[key.name] = Declared(kind, key.default, option, may_be_none)
+    return found
+
+
+class Options:
+    """Base of dataclasses whose fields are options: values are checked when one is made.
+
+    The docstring's first line stands in a recipe, above the table of these options.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises
+        ------
+        ValueError
+            If one is out of range, or not one of the choices.
+        """
+        for name, declared in options_of(type(self)).items():
+            if (value := getattr(self, name)) is not None:
+                declared.option.check(name, value)
+
+    def sentences(self) -> list[str]:
+        """Return what is done with these options, for a person: by default, what they are."""
+        summary = (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
+        chosen = [
+            f"{declared.option.label.lower()} {value:g}"
+            if isinstance(value, float)
+            else f"{declared.option.label.lower()} {value}"
+            for name, declared in options_of(type(self)).items()
+            if (value := getattr(self, name)) not in (None, "")
+        ]
+        return [f"{summary} ({', '.join(chosen)})." if chosen else f"{summary}."]
+
+
+def read_options(
+    cls: type, table: Mapping[str, Any], name: str, path: str | PathLike[str]
+) -> dict[str, Any]:
+    """Return the options of a recipe's table, each of its declared type.
+
+    Parameters
+    ----------
+    cls : type
+        Dataclass that declares them.
+    table : dict
+        As it was read.
+    name : str
+        Of the table, for messages.
+    path : path-like
+        The recipe, in whose folder files are looked for.
+
+    Raises
+    ------
+    MrczError
+        If there is a key or a value that means nothing; with what is allowed.
+    """
+    known, values = options_of(cls), {}
+    for key, value in table.items():
+        if key not in known:
+            guess = suggestion(key, known)
+            raise MrczError(
+                path, f"{key} in [{name}]{guess}", advice=f"Known are {', '.join(known)}"
+            )
+        kind: Any = known[key].kind
+        if kind is float and type(value) is int and abs(value) < _LARGEST:
+            value = float(value)
+        if type(value) is not kind:
+            raise MrczError(path, f"{key} = {value!r} in [{name}]", advice=f"Write {_KINDS[kind]}")
+        if (kind is float and not abs(value) < _LARGEST) or (kind is str and "\0" in value):
+            raise MrczError(path, f"{key} = {value!r} in [{name}], which means nothing")
+        if known[key].option.is_file and value:
+            value = str(Path(path).parent / value)
+        values[key] = value
+    return values
+
+
+def suggestion(word: Any, known: Iterable[Any]) -> str:
+    """Return a question for the known word that is nearest to a misspelt one, if one is near."""
+    near = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _short(number: float) -> str:
+    """Return a number as it is read, however many digits it has."""
+    return f"{number:.16g}" if abs(number) < 1e300 else "a number of hundreds of digits"
