@@ -16,7 +16,7 @@ from napari_mrcz.correction.sums import (
     widened,
 )
 from napari_mrcz.stack import Stack
-from napari_mrcz.stack.summing import sum_frames
+from napari_mrcz.stack.sources import sum_frames
 
 INTEGERS = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
 from napari_mrcz.stack import Stack
-from napari_mrcz.stack.indexing import split_index
+from napari_mrcz.stack.stack import split_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
 from napari_mrcz.naming import cache_folder
-from napari_mrcz.stack.summing import sum_frames
+from napari_mrcz.stack.sources import sum_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,24 +1,34 @@
-"""Where a stack's frames come from: a file, an array, another stack corrected or several joined."""
+"""Where frames come from: arrays, and other sources corrected, cropped, grouped or joined; sums.
+
+All sources share the base `Frames`. Those of files are in `raw_frames`, `tiff` and
+`format.FrameReader`.
+"""
 
 from __future__ import annotations
 
 import bisect
 import itertools
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.sums import RunningSum
 from napari_mrcz.errors import MrczError
+from napari_mrcz.format.threads import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+# Threads that add to one sum.
+_SHARING = 3
 
 Frame = npt.NDArray[Any]
 
 
 class FrameSource(Protocol):
-    """Anything that gives single frames; `format.FrameReader` is one."""
+    """Anything that returns single frames, such as `Frames` and `format.FrameReader`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -29,33 +39,67 @@ class FrameSource(Protocol):
         """Pixel type of every frame."""
 
     def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Give one whole frame, decoded into `out` (contiguous) where that is given."""
+        """Return one whole frame, decoded into `out` (contiguous) if given."""
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Give part of a frame."""
+        """Return part of a frame."""
 
     def close(self) -> None:
-        """Let files go; reading opens them again."""
+        """Close files; reading opens them again."""
 
 
 @runtime_checkable
 class Correction(Protocol):
     """A small frozen object that turns a frame into a better one.
 
-    It may also say ``output_dtype(dtype) -> dtype``; otherwise the first frame is tried to learn
-    what comes out. Rows and columns stay as they are, unless it says
-    ``output_shape((y, x)) -> (y, x)``. One that keeps the dtype may have
-    ``correct_in_place(frame, index)``, for frames that are nobody else's.
+    Optional: ``output_dtype(dtype) -> dtype`` (otherwise the first frame is corrected to learn the
+    type); ``output_shape((y, x)) -> (y, x)`` where rows and columns do not stay as they are;
+    ``correct_in_place(frame, index)`` of a correction that keeps the dtype, for frames that nobody
+    else uses.
     """
 
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Correct the frame (y, x) with index `index`, leaving the one given untouched."""
 
     def describe(self) -> Mapping[str, Any]:
-        """Say what it does: name and parameters, enough to build it again."""
+        """Return name and parameters, enough to build it again."""
 
 
-class ArraySource:
+class Frames:
+    """Base of the sources of this package, which set `shape` and `dtype` and define `_read`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Frames, rows, columns.
+    dtype : numpy.dtype
+        Pixel type of every frame, in native byte order.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Return one whole frame, decoded into `out` (contiguous) if given."""
+        pixels = self._read(frame)
+        if out is None:
+            return np.ascontiguousarray(pixels, self.dtype)
+        out[...] = pixels
+        return out
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Return part of a frame, copied: a view would keep the whole frame in memory."""
+        return np.array(self.read_frame(frame)[window])
+
+    def close(self) -> None:
+        """Close files; reading opens them again."""
+
+    def _read(self, frame: int) -> Frame:
+        """Return one frame, in any byte order and layout."""
+        raise NotImplementedError
+
+
+class ArraySource(Frames):
     """Frames of an array in memory, or of anything that is indexed like one (dask, zarr, memmap).
 
     Parameters
@@ -66,33 +110,16 @@ class ArraySource:
 
     def __init__(self, array: Any) -> None:
         self._array = unmasked(array) if isinstance(array, np.ma.MaskedArray) else array
-        self._dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
+        n, y, x = map(int, array.shape)
+        self.shape = n, y, x
+        self.dtype = np.dtype(array.dtype).newbyteorder("=")
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns."""
-        n, y, x = self._array.shape
-        return int(n), int(y), int(x)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type, in native byte order."""
-        return self._dtype
-
-    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Give one frame; a view where the array is in memory."""
-        pixels = np.asarray(unmasked(self._array[frame]), self._dtype)
-        if out is None:
-            return pixels
-        out[...] = pixels
-        return out
+    def _read(self, frame: int) -> Frame:
+        return np.asarray(unmasked(self._array[frame]), self.dtype)
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Give part of a frame."""
-        return np.asarray(unmasked(self._array[(frame, *window)]), self._dtype)
-
-    def close(self) -> None:
-        """Do nothing: the array belongs to whoever made it."""
+        """Return part of a frame; no more of a lazy array is computed."""
+        return np.asarray(unmasked(self._array[(frame, *window)]), self.dtype)
 
 
 def unmasked(array: Any) -> Any:
@@ -101,7 +128,7 @@ def unmasked(array: Any) -> Any:
     Raises
     ------
     MrczError
-        If pixels are masked: no file would say so, and they would come back as good ones.
+        If pixels are masked: files have no mask, so they would come back as good ones.
     """
     if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):
         array = array.compute()  # dask's: only it knows the mask
@@ -112,63 +139,6 @@ def unmasked(array: Any) -> Any:
         advice = "Fill them first, e.g. with array.filled(0), and save the mask beside it"
         raise MrczError(None, found, advice=advice)
     return array.data
-
-
-class CachedSource:
-    """A source that takes what the cache above it happens to hold, and adds nothing to it.
-
-    Parameters
-    ----------
-    source : FrameSource
-        The frames.
-    peek : callable, optional
-        Gives a frame that is there already, or None. It stays behind when this is pickled.
-    """
-
-    def __init__(
-        self, source: FrameSource, peek: Callable[[int], Frame | None] | None = None
-    ) -> None:
-        self._source = source
-        self._peek = peek
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CachedSource, (self._source,)
-
-    @property
-    def before(self) -> FrameSource:
-        """The source whose frames these are."""
-        return self._source
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns."""
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return self._source.dtype
-
-    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Give one frame, decoded only if it is not there."""
-        cached = self._peek(frame) if self._peek is not None else None
-        if cached is None:
-            return self._source.read_frame(frame, out)
-        if out is None:
-            return cached
-        out[...] = cached
-        return out
-
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Return part of a frame, copied from the whole one if that is there."""
-        cached = self._peek(frame) if self._peek is not None else None
-        if cached is None:
-            return self._source.read_window(frame, window)
-        return np.array(cached[window])  # a view would keep the whole frame in memory
-
-    def close(self) -> None:
-        """Let the file go."""
-        self._source.close()
 
 
 class FlattenedArray:
@@ -182,105 +152,239 @@ class FlattenedArray:
 
     def __init__(self, array: Any) -> None:
         self._array = array
-        self._length = int(array.shape[1])
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames of all parts, rows, columns."""
-        parts, length, y, x = (int(n) for n in self._array.shape)
-        return parts * length, y, x
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        dtype: np.dtype[Any] = np.dtype(self._array.dtype)
-        return dtype
+        parts, self._length, y, x = map(int, array.shape)
+        self.shape = parts * self._length, y, x
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
 
     def __getitem__(self, key: int | tuple[Any, ...]) -> Any:
-        """Give one frame, or a window of it."""
+        """Return one frame, or a window of it."""
         frame, *window = key if isinstance(key, tuple) else (key,)
         return self._array[(*divmod(frame, self._length), *window)]
 
 
-class CorrectedSource:
+class DerivedFrames(Frames):
+    """Frames that are made from those of another source.
+
+    Parameters
+    ----------
+    before : FrameSource
+        The other source.
+
+    Attributes
+    ----------
+    before : FrameSource
+        The same.
+    """
+
+    def __init__(self, before: FrameSource) -> None:
+        self.before = before
+        self.shape = before.shape
+        self.dtype = before.dtype
+
+    def close(self) -> None:
+        """Close the underlying files."""
+        self.before.close()
+
+
+class CachedSource(DerivedFrames):
+    """The same frames, taken from the cache above them where it has them.
+
+    Parameters
+    ----------
+    before : FrameSource
+        The frames.
+    peek : callable, optional
+        Returns a frame if it is cached, or None. It is not pickled.
+    """
+
+    def __init__(
+        self, before: FrameSource, peek: Callable[[int], Frame | None] | None = None
+    ) -> None:
+        super().__init__(before)
+        self._peek = peek
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedSource, (self.before,)
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Return one frame, decoded only if it is not cached."""
+        cached = self._peek(frame) if self._peek is not None else None
+        if cached is None:
+            return self.before.read_frame(frame, out)
+        if out is None:
+            return cached
+        out[...] = cached
+        return out
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Return part of a frame, copied from the whole one if that is cached."""
+        cached = self._peek(frame) if self._peek is not None else None
+        if cached is None:
+            return self.before.read_window(frame, window)
+        return np.array(cached[window])
+
+
+class CorrectedSource(DerivedFrames):
     """Another source's frames after a correction.
 
     Parameters
     ----------
-    source : FrameSource
+    before : FrameSource
         The frames before.
     correction : Correction
         What is done to each.
+
+    Attributes
+    ----------
+    correction : Correction
+        The same.
     """
 
-    def __init__(self, source: FrameSource, correction: Correction) -> None:
-        self._source = source
-        self._correction = correction
-        output_shape = getattr(correction, "output_shape", None)
-        self._frame_shape: tuple[int, int] = (
-            source.shape[1:] if output_shape is None else output_shape(source.shape[1:])
-        )
+    def __init__(self, before: FrameSource, correction: Correction) -> None:
+        super().__init__(before)
+        self.correction = correction
+        if (output_shape := getattr(correction, "output_shape", None)) is not None:
+            self.shape = (before.shape[0], *output_shape(before.shape[1:]))
         output_dtype = getattr(correction, "output_dtype", None)
-        self._dtype: np.dtype[Any] = (
-            self._corrected(0).dtype
-            if output_dtype is None
-            else np.dtype(output_dtype(source.dtype))
+        self.dtype = (
+            self._read(0).dtype if output_dtype is None else np.dtype(output_dtype(before.dtype))
         )
-
-    @property
-    def before(self) -> FrameSource:
-        """The frames before the correction."""
-        return self._source
-
-    @property
-    def correction(self) -> Correction:
-        """What is done to each frame."""
-        return self._correction
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns after the correction."""
-        return (self._source.shape[0], *self._frame_shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type after the correction."""
-        return self._dtype
 
     def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
         """Return one corrected frame."""
-        in_place = getattr(self._correction, "correct_in_place", None)
-        if in_place is not None and self._dtype == self._source.dtype:
-            own = np.empty(self._frame_shape, self._dtype) if out is None else out
-            own = self._source.read_frame(frame, own)
-            in_place(own, frame)
-            return own
-        pixels = self._corrected(frame)
-        if out is None:
-            return pixels
-        out[...] = pixels
-        return out
+        in_place = getattr(self.correction, "correct_in_place", None)
+        if in_place is None or self.dtype != self.before.dtype:
+            return super().read_frame(frame, out)
+        own = np.empty(self.shape[1:], self.dtype) if out is None else out
+        own = self.before.read_frame(frame, own)
+        in_place(own, frame)
+        return own
 
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Give part of a corrected frame; the whole of it is corrected, neighbours matter."""
-        return np.array(self._corrected(frame)[window])
-
-    def close(self) -> None:
-        """Let the files beneath go."""
-        self._source.close()
-
-    def _corrected(self, frame: int) -> Frame:
-        pixels = self._correction(self._source.read_frame(frame), frame)
-        if pixels.shape != self._frame_shape:
+    def _read(self, frame: int) -> Frame:
+        pixels = self.correction(self.before.read_frame(frame), frame)
+        if pixels.shape != self.shape[1:]:
             raise ValueError(
-                f"the correction made {pixels.shape} of a frame of {self._source.shape[1:]}, "
-                f"where {self._frame_shape} was announced; a correction keeps rows and columns "
+                f"the correction made {pixels.shape} of a frame of {self.before.shape[1:]}, "
+                f"where {self.shape[1:]} was announced; a correction keeps rows and columns "
                 "unless its output_shape says otherwise"
             )
         return pixels
 
 
-class JoinedSource:
+class SelectedSource(DerivedFrames):
+    """Some of another source's frames, rows and columns.
+
+    Parameters
+    ----------
+    before : FrameSource
+        The frames.
+    frames, rows, columns : slice
+        Which of them.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+
+    def __init__(self, before: FrameSource, frames: slice, rows: slice, columns: slice) -> None:
+        super().__init__(before)
+        wanted = (frames, rows, columns)
+        if not all(isinstance(part, slice) for part in wanted):
+            raise TypeError("frames, rows and columns are selected by slices")
+        parts = [range(size)[part] for size, part in zip(before.shape, wanted, strict=True)]
+        if not all(parts):
+            raise ValueError(f"nothing of a stack of {before.shape} is selected")
+        self._frames, self._rows, self._columns = parts
+        self.shape = len(self._frames), len(self._rows), len(self._columns)
+
+    @property
+    def first(self) -> tuple[int, int, int] | None:
+        """First column, row and frame in the other source; None where some between are left out."""
+        parts = (self._columns, self._rows, self._frames)
+        if any(part.step != 1 for part in parts):
+            return None
+        column, row, frame = (part.start for part in parts)
+        return column, row, frame
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Return part of one frame."""
+        if (self._rows, self._columns) == tuple(map(range, self.before.shape[1:])):
+            return self.before.read_frame(self._frames[frame], out)
+        return super().read_frame(frame, out)
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Return a smaller part of one frame."""
+        rows, columns = self._rows[window[0]], self._columns[window[1]]
+        inside = _index(rows), _index(columns)
+        return np.asarray(self.before.read_window(self._frames[frame], inside), order="C")
+
+    def _read(self, frame: int) -> Frame:
+        return self.read_window(frame, (slice(None), slice(None)))
+
+
+def _index(places: int | range) -> int | slice:
+    """Return the index that takes the places of a range."""
+    if not isinstance(places, range):
+        return places
+    # A range that counts down to the first place ends before it, which a slice calls None.
+    return slice(places.start, places.stop if places.stop >= 0 else None, places.step)
+
+
+class GroupedSource(DerivedFrames):
+    """Another source's frames, summed in groups, in the narrowest type that no sum overflows.
+
+    Parameters
+    ----------
+    before : FrameSource
+        The frames.
+    size : int
+        Frames per group.
+    keep_rest : bool
+        Whether frames after the last whole group are a last, smaller one.
+
+    Raises
+    ------
+    ValueError
+        If there would be no group.
+    """
+
+    def __init__(self, before: FrameSource, size: int, keep_rest: bool) -> None:
+        super().__init__(before)
+        n = before.shape[0]
+        if not 1 <= size <= n:
+            raise ValueError(f"groups of {size} frames of a movie of {n}")
+        self._size = size
+        self.shape = (-(-n // size) if keep_rest else n // size, *before.shape[1:])
+        kind = "u" if self.dtype.kind == "b" else self.dtype.kind
+        if kind in "iu":
+            largest = size * (1 if self.dtype.kind == "b" else int(np.iinfo(self.dtype).max))
+            wide = [np.dtype(f"{kind}{nbytes}") for nbytes in (1, 2, 4, 8)]
+            self.dtype = next((w for w in wide if np.iinfo(w).max >= largest), wide[-1])
+
+    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
+        """Return the sum of one group."""
+        first, *others = self._group(frame)
+        total = np.empty(self.shape[1:], self.dtype) if out is None else out
+        total[...] = self.before.read_frame(first)
+        for index in others:
+            total += self.before.read_frame(index)
+        return total
+
+    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
+        """Return part of the sum of one group."""
+        parts = (self.before.read_window(index, window) for index in self._group(frame))
+        total = next(parts).astype(self.dtype)
+        for part in parts:
+            total += part
+        return total
+
+    def _group(self, frame: int) -> range:
+        first = frame * self._size
+        return range(first, min(first + self._size, self.before.shape[0]))
+
+
+class JoinedSource(Frames):
     """Several sources of one frame shape, one after the other.
 
     Parameters
@@ -304,29 +408,21 @@ class JoinedSource:
                 )
         self._sources = tuple(sources)
         self._ends = list(itertools.accumulate(source.shape[0] for source in sources))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames of all together, rows, columns."""
-        return (self._ends[-1], *self._sources[0].shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type of all."""
-        return self._sources[0].dtype
+        self.shape = (self._ends[-1], *first.shape[1:])
+        self.dtype = first.dtype
 
     def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Give one frame of whichever source it belongs to."""
+        """Return one frame of the source that it belongs to."""
         source, index = self._locate(frame)
         return source.read_frame(index, out)
 
     def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Give part of a frame."""
+        """Return part of a frame."""
         source, index = self._locate(frame)
         return source.read_window(index, window)
 
     def close(self) -> None:
-        """Let all files go."""
+        """Close all files."""
         for source in self._sources:
             source.close()
 
@@ -336,96 +432,14 @@ class JoinedSource:
         return self._sources[position], frame - before
 
 
-class SelectedSource:
-    """Some of another source's frames, rows and columns.
-
-    Parameters
-    ----------
-    source : FrameSource
-        The frames.
-    frames, rows, columns : slice
-        Which of them.
-
-    Raises
-    ------
-    ValueError
-        If none is left.
-    """
-
-    def __init__(self, source: FrameSource, frames: slice, rows: slice, columns: slice) -> None:
-        wanted = (frames, rows, columns)
-        if not all(isinstance(part, slice) for part in wanted):
-            raise TypeError("frames, rows and columns are selected by slices")
-        parts = [range(size)[part] for size, part in zip(source.shape, wanted, strict=True)]
-        if not all(parts):
-            raise ValueError(f"nothing of a stack of {source.shape} is selected")
-        self._source = source
-        self._frames, self._rows, self._columns = parts
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns."""
-        return len(self._frames), len(self._rows), len(self._columns)
-
-    @property
-    def first(self) -> tuple[int, int, int] | None:
-        """First column, row and frame in the other source; None where some are left out between."""
-        parts = (self._columns, self._rows, self._frames)
-        if any(part.step != 1 for part in parts):
-            return None
-        column, row, frame = (part.start for part in parts)
-        return column, row, frame
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return self._source.dtype
-
-    def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
-        """Read part of one frame."""
-        if (self._rows, self._columns) == tuple(map(range, self._source.shape[1:])):
-            return self._source.read_frame(self._frames[frame], out)
-        pixels = self.read_window(frame, (slice(None), slice(None)))
-        if out is None:
-            return pixels
-        out[...] = pixels
-        return out
-
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> Frame:
-        """Read a smaller part of one frame."""
-        rows, columns = self._rows[window[0]], self._columns[window[1]]
-        inside = _index(rows), _index(columns)
-        return np.ascontiguousarray(self._source.read_window(self._frames[frame], inside))
-
-    def close(self) -> None:
-        """Close the underlying files."""
-        self._source.close()
-
-
-def _index(places: int | range) -> int | slice:
-    """Return the index that takes the places of a range."""
-    if not isinstance(places, range):
-        return places
-    # A range that counts down to the first place ends before it, which a slice calls None.
-    return slice(places.start, places.stop if places.stop >= 0 else None, places.step)
-
-
 class FrameMaker:
     """Reads one frame when called; its shape and dtype are known before."""
 
     def __init__(self, source: FrameSource, index: int) -> None:
         self._source = source
         self._index = index
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, columns."""
-        return self._source.shape[1:]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return self._source.dtype
+        self.shape: tuple[int, int] = source.shape[1:]
+        self.dtype = source.dtype
 
     def __call__(self) -> Frame:
         """Return the frame."""
@@ -437,3 +451,72 @@ def uncached(source: FrameSource) -> FrameSource:
     while isinstance(source, CachedSource):
         source = source.before
     return source
+
+
+def uncorrected(source: FrameSource) -> FrameSource:
+    """Return the source beneath those that cache and correct: a file, an array, a crop or sum."""
+    while isinstance(source, CachedSource | CorrectedSource):
+        source = source.before
+    return source
+
+
+def sum_frames(
+    read: Callable[[int], Frame],
+    shape: tuple[int, int, int],
+    dtype: npt.DTypeLike,
+    progress: Callable[[int, int], None] | None = None,
+) -> Frame:
+    """Sum frames, read in as many threads as there are processors; the same whatever the threads.
+
+    Parameters
+    ----------
+    read : callable
+        Returns frame i, (y, x), in whichever thread asks.
+    shape : tuple of int
+        Frames, rows, columns.
+    dtype : dtype
+        Of the frames.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the summing.
+
+    Returns
+    -------
+    ndarray, shape (y, x)
+        As `RunningSum.total` returns it.
+    """
+    n, dtype = shape[0], np.dtype(dtype)
+    threads = max(1, min(n, processors()))
+    # Floating sums depend on the order: frames are read in threads, but added in turn.
+    in_turn = dtype.kind in "fc"
+    # Adding takes a quarter of the time of decoding: some threads share a sum, which saves memory.
+    sums = [
+        RunningSum(shape[1:], dtype, n) for _ in range(1 if in_turn else -(-threads // _SHARING))
+    ]
+    free: SimpleQueue[RunningSum] = SimpleQueue()
+    for running in sums:
+        free.put(running)
+
+    def add(frame: Frame) -> None:
+        running = free.get()
+        try:
+            running.add(frame)
+        finally:
+            free.put(running)
+
+    def work(index: int) -> Frame | None:
+        frame = read(index)
+        if in_turn:
+            return frame
+        add(frame)
+        return None
+
+    room = 2 * shape[1] * shape[2] * dtype.itemsize  # as it is stored, and read
+    with in_order(work, range(n), threads, "napari-mrcz-sum", nbytes=room) as frames:
+        for done, frame in enumerate(frames, 1):
+            if frame is not None:
+                add(frame)
+            if progress is not None:
+                progress(done, n)
+    for other in sums[1:]:
+        sums[0].merge(other)
+    return sums[0].total()

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -21,8 +22,6 @@ from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.format.threads import in_order, processors
 from napari_mrcz.naming import size_zyx
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
-from napari_mrcz.stack.grouping import GROUPED, GroupedSource
-from napari_mrcz.stack.indexing import split_index
 from napari_mrcz.stack.sources import (
     ArraySource,
     CachedSource,
@@ -30,10 +29,11 @@ from napari_mrcz.stack.sources import (
     Correction,
     FrameMaker,
     FrameSource,
+    GroupedSource,
     JoinedSource,
     SelectedSource,
+    sum_frames,
 )
-from napari_mrcz.stack.summing import sum_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,7 +105,7 @@ class Stack:
         pixel_size: float | Sequence[float] = 0.0,
         metadata: Mapping[str, Any] | None = None,
     ) -> Stack:
-        """Make a stack of an array, in memory or lazy (dask, zarr).
+        """Return a stack of an array, in memory or lazy (dask, zarr).
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class Stack:
 
     @classmethod
     def joined(cls, stacks: Sequence[Stack]) -> Stack:
-        """Put stacks one after the other, e.g. the parts of a movie.
+        """Return stacks put one after the other, e.g. the parts of a movie.
 
         Raises
         ------
@@ -211,11 +211,11 @@ class Stack:
         return self._description.path or None
 
     def __len__(self) -> int:
-        """Give the number of frames."""
+        """Return the number of frames."""
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Frame]:
-        """Give the frames in order, each (y, x) and read-only."""
+        """Return an iterator over the frames, each (y, x) and read-only."""
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Any) -> Frame:
@@ -260,7 +260,7 @@ class Stack:
         return self._with(self._source, self._description)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._source, self._description, self._header, self._caching)
+        return partial(Stack, **self._caching), (self._source, self._description, self._header)
 
     def __repr__(self) -> str:
         n, y, x = self.shape
@@ -271,7 +271,7 @@ class Stack:
         return f"<Stack {name}: {n} x {y} x {x} {self.dtype}{scale}{steps}>"
 
     def apply(self, correction: Correction) -> Stack:
-        """Give a lazy stack of corrected frames; its history is one step longer.
+        """Return a lazy stack of corrected frames; its history is one step longer.
 
         Parameters
         ----------
@@ -281,7 +281,7 @@ class Stack:
         Raises
         ------
         TypeError
-            If it is none.
+            If it is not a correction.
 
         Warns
         -----
@@ -338,7 +338,7 @@ class Stack:
             warn(f"{self.path or 'stack'}: {said}")
         grouped = {"frames": len(self), "frames_per_group": size}
         grouped["frames_in_last_group"] = left if left and rest == "keep" else size
-        metadata = dict(self._description.metadata) | ({GROUPED: grouped} if size > 1 else {})
+        metadata = dict(self._description.metadata) | ({"grouped": grouped} if size > 1 else {})
         return self._with(source, replace(self._description, metadata=metadata))
 
     def select(
@@ -377,7 +377,7 @@ class Stack:
         return Stack(self._source, self._description, self._header, **caching)
 
     def described(self, **changes: Any) -> Stack:
-        """Give the same frames with other things said of them.
+        """Return the same frames with another description.
 
         Parameters
         ----------
@@ -423,14 +423,15 @@ class Stack:
                 if dtype is None and total.dtype.kind in "iu":
                     total = widened(total, wanted)
                 total.flags.writeable = False
-                self._sum = _keeping(total)
+                kept = total.nbytes <= _KEPT_SUM_NBYTES
+                self._sum = partial(np.asarray, total) if kept else weakref.ref(total)
         if not is_any:
             total = total.astype(wanted, copy=False)
         total.flags.writeable = False
         return total
 
     def to_dask(self) -> dask.array.Array:
-        """Give a dask array of the same shape, one chunk a frame."""
+        """Return a dask array of the same shape, one chunk per frame."""
         try:
             import dask.array
         except ImportError as error:
@@ -444,15 +445,12 @@ class Stack:
         return array
 
     def close(self) -> None:
-        """Let the file, the cached frames and the threads go; reading opens the file again."""
+        """Close the file, and drop cached frames and threads; reading opens the file again."""
         self._cache.clear()
         self._source.close()
 
     def frame_makers(self) -> Iterator[Callable[[], Frame]]:
-        """Give a function for each frame that decodes and corrects it, in whichever thread calls.
-
-        What is read so does not pass through the cache.
-        """
+        """Return one function per frame that reads it in the calling thread, past the cache."""
         return (FrameMaker(self._source, index) for index in range(len(self)))
 
     def _with(self, source: FrameSource, description: Description) -> Stack:
@@ -481,12 +479,71 @@ class Stack:
         return out
 
 
-def _keeping(total: Frame) -> Callable[[], Frame | None]:
-    """Return what returns a sum as long as it is kept."""
-    return weakref.ref(total) if total.nbytes > _KEPT_SUM_NBYTES else lambda: total
+def split_index(
+    key: Any, shape: tuple[int, int, int]
+) -> tuple[int | Sequence[int], tuple[Any, Any]]:
+    """Split an index into frames and the window within each.
+
+    Parameters
+    ----------
+    key : index
+        As numpy takes it: integers, slices and an ellipsis; for the frames also a list of
+        integers or booleans.
+    shape : tuple of int
+        The stack's, (n, y, x).
+
+    Returns
+    -------
+    int or sequence of int
+        One frame (whose axis is dropped), or several; none of them negative.
+    tuple
+        Index into rows and columns.
+
+    Raises
+    ------
+    IndexError
+        If it is out of range or of another kind.
+    """
+    parts = list(key) if isinstance(key, tuple) else [key]
+    # By identity: arrays among them would compare elementwise.
+    ellipses = [at for at, part in enumerate(parts) if part is Ellipsis]
+    if len(ellipses) > 1 or len(parts) - len(ellipses) > 3:
+        raise IndexError(f"too many indices for a stack of shape {shape}")
+    at = ellipses[0] if ellipses else len(parts)
+    missing = 3 - len(parts) + len(ellipses)
+    parts[at : at + 1] = [slice(None)] * missing
+    frames, rows, columns = parts
+    window = _row_or_column(rows, shape[1]), _row_or_column(columns, shape[2])
+    return _frame_numbers(frames, shape[0]), window
 
 
-def _unpickled(
-    source: FrameSource, description: Description, header: Header | None, caching: dict[str, Any]
-) -> Stack:
-    return Stack(source, description, header, **caching)
+def _frame_numbers(part: Any, n: int) -> int | Sequence[int]:
+    if isinstance(part, slice):
+        return range(n)[part]
+    try:
+        array = np.asarray(part)
+        if array.ndim == 0 and array.dtype.kind != "b":
+            return _within(operator.index(part), n)
+    except (TypeError, ValueError):  # ValueError: lists of lists of different lengths
+        array = np.asarray(None)
+    if array.ndim == 1 and array.dtype.kind == "b":
+        if len(array) != n:
+            raise IndexError(f"a mask of {len(array)} for {n} frames")
+        return [int(i) for i in np.flatnonzero(array)]
+    if array.ndim == 1 and (array.dtype.kind in "iu" or not array.size):
+        return [_within(i, n) for i in array.tolist()]
+    raise IndexError("frames are indexed by integers, slices or lists of them")
+
+
+def _row_or_column(part: Any, size: int) -> Any:
+    if isinstance(part, slice):
+        return slice(None) if part == slice(0, size) or part == slice(0, size, 1) else part
+    if isinstance(part, bool | np.bool_) or not hasattr(part, "__index__"):
+        raise IndexError("rows and columns are indexed by integers and slices")
+    return _within(operator.index(part), size)
+
+
+def _within(index: int, size: int) -> int:
+    if not -size <= index < size:
+        raise IndexError(f"index {index} is out of range for {size}")
+    return index % size
