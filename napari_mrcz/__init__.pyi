@@ -33,12 +33,10 @@ from .stack import (
     write,
     write_async,
 )
-from .stack.defects import (
-    read_defects,
-    write_defects,
-)
 from .stack.references import (
+    read_defects,
     read_reference,
+    write_defects,
 )
 
 __all__ = [

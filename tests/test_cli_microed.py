@@ -13,8 +13,8 @@ import napari_mrcz as nm
 from napari_mrcz.correction.truncation import pedestal_of
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.stack import open_sweep, sweeps
-from napari_mrcz.stack.defects import write_defects
-from napari_mrcz.stack.smv import write_smv
+from napari_mrcz.stack.raw_frames import write_smv
+from napari_mrcz.stack.references import write_defects
 
 N_FRAMES = 3
 PEDESTALS = ("IMAGE_PEDESTAL", "DARK_PEDESTAL", "PEDESTAL", "ADCOFFSET", "ADC_OFFSET",

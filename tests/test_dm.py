@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.stack import dm_tags
+from napari_mrcz.stack import dm
 
 MOVIE = np.arange(2 * 3 * 4, dtype=np.uint16).reshape(2, 3, 4)
 THUMBNAIL = image(np.zeros((5, 6, 4), np.uint8), data_type=RGB)
@@ -163,7 +163,7 @@ def test_absurd_sizes_are_refused(tmp_path, sizes):
 
 
 def test_absurd_numbers_of_tags_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(dm_tags, "_MOST_TAGS", 300)
+    monkeypatch.setattr(dm, "_MOST_TAGS", 300)
     with pytest.raises(nm.MrczError, match="a group of 300 tags"):
         opened(tmp_path, DmWriter().images([image(MOVIE)], Many=[np.uint8(1)] * 300))
     deep = [np.uint8(1)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import napari_mrcz as nm
 from napari_mrcz.stack import open_sweep
-from napari_mrcz.stack.smv import write_smv
+from napari_mrcz.stack.raw_frames import write_smv
 
 FRAMES = np.random.default_rng(0).integers(0, 60_000, (7, 6, 10)).astype(np.uint16)
 ANY_PATH = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)

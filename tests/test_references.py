@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz.stack.defects import read_defects, write_defects
-from napari_mrcz.stack.references import read_reference
+from napari_mrcz.stack.references import read_defects, read_reference, write_defects
 
 GAIN = np.random.default_rng(0).uniform(0.5, 2, (6, 9)).astype(np.float32)
 

@@ -153,8 +153,7 @@ def check(recipe: RecipeFile, with_: options.With = None) -> None:
     from napari_mrcz.correction import GainNormalization
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.recipe.own import load_modules
-    from napari_mrcz.stack.defects import read_defects
-    from napari_mrcz.stack.references import read_reference
+    from napari_mrcz.stack.references import read_defects, read_reference
 
     load_modules(with_ or ())
     found = Recipe.load(recipe)

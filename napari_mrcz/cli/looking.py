@@ -55,8 +55,7 @@ def info(
     """
     from napari_mrcz.format.doctor import diagnose
     from napari_mrcz.stack import open as open_stack
-    from napari_mrcz.stack.opening import packed_header
-    from napari_mrcz.stack.verifying import is_whole
+    from napari_mrcz.stack.opening import is_whole, packed_header
 
     status = 0
     for file in movies_in(files):

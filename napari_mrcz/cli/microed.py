@@ -118,7 +118,7 @@ def _targets(
 ) -> list[Path]:
     """Return what is written of a sweep: its images again, or one file of them all."""
     from napari_mrcz.session.batch.microed import FIRST
-    from napari_mrcz.stack.sweeps import sweep_name
+    from napari_mrcz.stack.opening import sweep_name
 
     images = all(without_packing(path).suffix.lower() in SMV_SUFFIXES for path in sweep)
     suffix = _SMV_SUFFIX

@@ -132,7 +132,7 @@ def _found(
 ) -> tuple[list[Path], list[Path]]:
     """Return all files that are meant, and those of them that folders have and nobody named."""
     from napari_mrcz.session.movies import movies_within
-    from napari_mrcz.stack.tvips import first_part
+    from napari_mrcz.stack.raw_frames import first_part
 
     # A shell that is given a pattern sorts movie_10 before movie_2.
     in_turn = sorted(paths, key=natural_key) if paths == sorted(paths) else paths

@@ -22,7 +22,7 @@ from napari_mrcz.naming import (
 )
 from napari_mrcz.session.order import look_at
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack.tvips import first_part
+from napari_mrcz.stack.raw_frames import first_part
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

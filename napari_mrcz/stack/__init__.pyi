@@ -1,29 +1,8 @@
-from .files import (
-    read,
-    read_async,
-    write,
-    write_async,
-)
-from .kept import (
-    original,
-)
-from .opening import (
-    open,
-)
-from .sources import (
-    Correction,
-    FrameSource,
-)
-from .stack import (
-    Stack,
-)
-from .sweeps import (
-    open_sweep,
-    sweeps,
-)
-from .verifying import (
-    verify,
-)
+from .files import read, read_async, write, write_async
+from .kept import original
+from .opening import open, open_sweep, sweeps, verify
+from .sources import Correction, FrameSource
+from .stack import Stack
 
 __all__ = [
     "Correction",

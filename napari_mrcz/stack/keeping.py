@@ -33,7 +33,13 @@ from napari_mrcz.stack.kept import (
     is_kept,
 )  # fmt: skip
 from napari_mrcz.stack.packing import is_packed, packed, packed_mean, packed_nbytes
-from napari_mrcz.stack.sources import CorrectedSource, Correction, FrameSource, uncached
+from napari_mrcz.stack.sources import (
+    CorrectedSource,
+    Correction,
+    DerivedFrames,
+    FrameSource,
+    uncached,
+)
 from napari_mrcz.stack.stack import Stack
 
 # Steps that may wait; the filter before them, whose raw values are kept.
@@ -220,14 +226,14 @@ class Keeping:
         return {"gain_applied": False, "note": said, "references": list(self._references)}
 
 
-class _Collected:
+class _Collected(DerivedFrames):
     """The counts as a source of frames, which notes on the way what restores the raw ones.
 
     `lost` is the correction before the outlier filter after which these cannot be restored.
     """
 
     def __init__(self, source: FrameSource) -> None:
-        self._source = source
+        super().__init__(source)
         self._correction: Correction | None = None
         self._raw = source
         if isinstance(source, CorrectedSource) and _name(source.correction) == _OUTLIERS:
@@ -249,17 +255,7 @@ class _Collected:
         """What reads the raw frames, if that is an MRC file."""
         return self._raw if isinstance(self._raw, FrameReader) else None
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows, columns."""
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return self._source.dtype
-
-    def read_frame(self, frame: int, out: Array | None = None) -> Array:
+    def _read(self, frame: int) -> Array:
         """Return one frame of counts."""
         raw = np.ascontiguousarray(self._raw.read_frame(frame))
         self._digests[frame] = digest(raw)
@@ -271,18 +267,7 @@ class _Collected:
                 raise ValueError("a filter changed other pixels than those that it names")
             was, now = (a.view(self._values.dtype) for a in (was, now))
             self._values[:, frame] = np.where(self._kept, was - now, was)
-        if out is None:
-            return counts
-        out[...] = counts
-        return out
-
-    def read_window(self, frame: int, window: tuple[Any, ...]) -> Array:
-        """Return part of a frame."""
-        return np.array(self.read_frame(frame)[window])
-
-    def close(self) -> None:
-        """Close the underlying files."""
-        self._source.close()
+        return counts
 
     def original(self) -> dict[str, Any]:
         """Return what restores the raw frames."""

@@ -38,7 +38,7 @@ from napari_mrcz.format.metadata import from_tagged, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.threads import in_order, processors
 from napari_mrcz.stack.packing import is_packed, packed, unpacked
-from napari_mrcz.stack.sources import CorrectedSource, Correction, uncached
+from napari_mrcz.stack.sources import CorrectedSource, Correction, uncorrected
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
@@ -151,9 +151,7 @@ def kept_reader(movie: Stack) -> FrameReader | None:
 
     Frames that were corrected after it was opened count; others, such as sums and crops, do not.
     """
-    source = uncached(movie._source)
-    while isinstance(source, CorrectedSource):
-        source = uncached(source.before)
+    source = uncorrected(movie._source)
     kept = isinstance(source, FrameReader) and is_kept(source.footer.other)
     return source if kept else None  # type: ignore[return-value]
 

@@ -1,18 +1,27 @@
-"""Opening a movie whatever its format is: what a file is, its bytes say before its name does."""
+"""Opening files of any format, a rotation series as one movie, and checking every frame.
+
+The format is told by the first bytes of a file before its name.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from contextlib import closing
 from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
-from napari_mrcz.format import FrameReader
+import napari_mrcz.format
+from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, listed, warn
+from napari_mrcz.format import FrameReader, VerifyReport
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.verification import faults_of
 from napari_mrcz.naming import (
     DM_SUFFIXES,
+    FOREIGN_SUFFIXES,
     SMV_SUFFIXES,
     TIFF_SUFFIXES,
     TVIPS_SUFFIX,
@@ -21,14 +30,14 @@ from napari_mrcz.naming import (
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
-from napari_mrcz.stack.kept import NOTE, is_kept, opened, summary_of, waiting
-from napari_mrcz.stack.smv import is_smv, open_smv
+from napari_mrcz.stack.kept import NOTE, is_kept, opened, problem_of, summary_of, waiting
+from napari_mrcz.stack.raw_frames import first_part, is_smv, is_tvips, merged, open_smv, open_tvips
+from napari_mrcz.stack.sources import uncorrected
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, is_eer, is_tiff, open_tiff
-from napari_mrcz.stack.tvips import is_tvips, open_tvips
+from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, TiffFrames, is_eer, is_tiff, open_tiff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from os import PathLike
 
     from napari_mrcz.format import Header
@@ -245,3 +254,180 @@ def _open_mrc(file: RandomAccessFile, counts: bool, read_ahead: bool, cache_nbyt
 def _not_kept(path: Path) -> MrczError:
     found = "is not kept as counts: there are no other frames in it than those that it shows"
     return MrczError(path, found, advice="Open it without counts=True")
+
+
+def is_whole(movie: Stack) -> bool:
+    """Return whether nothing is missing of a movie's file, as far as opening it shows."""
+    source = uncorrected(movie._source)
+    if isinstance(source, FrameReader):
+        return not source.warnings
+    return not isinstance(source, TiffFrames) or source.is_whole
+
+
+def verify(
+    path: str | PathLike[str],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Check that every frame of a file can be read.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of any format that `napari_mrcz.open` takes. Only MRC and MRCZ have checksums; of
+        other formats frames are decoded.
+    threads : int, optional
+        Frames decoded at once; as many as there are processors by default.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the checking.
+
+    Returns
+    -------
+    VerifyReport
+        True in a condition if all is well.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If a frame does not fit into memory even alone, so that nothing is known of it.
+    """
+    try:
+        ours = is_mrc(Path(path))
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
+    if ours:
+        report = napari_mrcz.format.verify(path, threads=threads, progress=progress)
+        if not report.error and (why := _why_not_normalised(Path(path))):
+            report = replace(report, warnings=(*report.warnings, f"{report.path}: {why}"))
+        if not report.error or without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
+            return report
+    try:
+        with collected_warnings() as said:
+            movie = open(path, read_ahead=False)
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
+    n = len(movie)
+    with movie:
+        makers, nbytes = movie.frame_makers(), movie.nbytes // n
+        faults = faults_of(makers, n, nbytes, threads=threads, progress=progress)
+    return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)
+
+
+def _why_not_normalised(path: Path) -> str:
+    """Return why the frames of a movie that is kept as counts cannot be normalised, or nothing."""
+    with FrameReader(path) as reader:
+        other = reader.footer.other
+    return problem_of(reader.path, other) if is_kept(other) else ""
+
+
+_NUMBER = re.compile(r"[-_.]?\d+$")
+
+
+def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
+    """Sort files into movies: those of one frame whose names differ by their last number are one.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files of any format that is known. Later files of a TVIPS recording are left out: they
+        are opened with the first one.
+
+    Returns
+    -------
+    list of list of Path
+        In the order in which they are first met; within a series by number.
+
+    Raises
+    ------
+    MrczError
+        If a file that may belong to a series cannot be opened.
+    """
+    groups: dict[tuple[Path, str, str], list[Path]] = {}
+    for path in paths:
+        if first_part(path) is None:
+            suffixes = path.name.removeprefix(without_packing(path).stem)
+            key = path.parent, sweep_name(path), suffixes.lower()
+            groups.setdefault(key, []).append(path)
+    found: list[list[Path]] = []
+    for group in groups.values():
+        if len(group) > 1 and all(map(_is_single, group)):
+            found.append(sorted(group, key=_number))
+        else:
+            found += ([path] for path in group)
+    return found
+
+
+def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
+    """Open files as one movie, one after the other, such as the images of a rotation series.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        One or more, in order; see `sweeps`.
+
+    Returns
+    -------
+    Stack
+        What their metadata have in common is as in each of them; where they differ, it is a list
+        with one value per file.
+
+    Raises
+    ------
+    MrczError
+        If one cannot be read.
+    ValueError
+        If there is none, or their frames differ in shape or type.
+
+    Warns
+    -----
+    MrczWarning
+        If numbers are missing in the series.
+    """
+    if len(paths) == 1:
+        return open(paths[0])
+    files = [Path(path).absolute() for path in paths]
+    if missing := _gaps(files):
+        warn(f"{files[0]}: images {missing} are missing")
+    if files and all(path.suffix.lower() in SMV_SUFFIXES for path in files):
+        return open_smv(files)
+    parts = [open(path) for path in files]
+    return Stack.joined(parts).described(
+        metadata=merged([dict(part.description.metadata) for part in parts])
+    )
+
+
+def sweep_name(path: Path) -> str:
+    """Return what the names of a series have in common: without number and suffix."""
+    stem = without_packing(path).stem
+    return _NUMBER.sub("", stem) or stem
+
+
+def _number(path: Path) -> tuple[int, str]:
+    digits = re.search(r"\d+$", without_packing(path).stem)
+    return int(digits[0]) if digits else 0, path.name
+
+
+def _gaps(paths: Sequence[Path]) -> str:
+    """Return which numbers are missing among the files of one series, in words; "" for none."""
+    if len({(path.parent, sweep_name(path)) for path in paths}) != 1:
+        return ""
+    numbers = sorted({_number(path)[0] for path in paths})
+    pairs = itertools.pairwise(numbers)
+    missing = [
+        f"{one + 1}" if other == one + 2 else f"{one + 1} to {other - 1}"
+        for one, other in pairs
+        if other > one + 1
+    ]
+    return listed(missing)
+
+
+def _is_single(path: Path) -> bool:
+    if without_packing(path).suffix.lower() in SMV_SUFFIXES:
+        return True
+    with open(path) as movie:
+        return len(movie) == 1

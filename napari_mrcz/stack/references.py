@@ -1,24 +1,44 @@
-"""Gain and dark references from the files that cameras and programs leave.
+"""Gain and dark references and lists of defective pixels, as cameras and programs leave them.
 
 Rows come in the order of MRC files. TIFF and DigitalMicrograph files begin with the top row, MRC
 files with the bottom one, and the programs that convert between them (IMOD, SerialEM, MotionCor,
 RELION, EMAN2) turn images upside down on the way: so does this. What then still lies the wrong way
 round was saved so; `find_orientation` finds out how.
+
+Three kinds of defect list are read and written: SerialEM's `defects.txt`, the rectangles of
+MotionCor (``-DefectFile``) and RELION (``--defect_file``), and a map (``-DefectMap``,
+``--defect_file``). Those in a Falcon's EER gain reference are read. Masks are (y, x), True where a
+pixel is bad; those of a `.gain` lie as its EER movie.
+
+SerialEM counts rows from the top of the image as its camera gives it, from 0; where it saves MRC
+frames, and where IMOD applies such a file to them, these are upside down, and so is the mask here.
+It turns the list that it writes beside frames as the frames are turned (``RotationAndFlip``).
+Rectangles ``x y w h`` are corner and size in the frame as stored, from 0. In a map all values but
+0 are bad. IMOD may write bytes 128 higher: in a map of nothing but 128 and 129 (-128 and -127 where
+they are read as signed) the higher ones are bad.
 """
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import MrczError, warn
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.files import open_file
 from napari_mrcz.naming import without_packing
 from napari_mrcz.stack import open as open_stack
+from napari_mrcz.stack import write
+from napari_mrcz.stack.tiff import is_tiff
+from napari_mrcz.stack.tiff_pages import local_name, parse_xml, read_directories
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from os import PathLike
 
 
@@ -72,3 +92,333 @@ def _single(path: Path, images: Any) -> npt.NDArray[Any]:
         )
     image: npt.NDArray[Any] = np.asarray(images).reshape(images.shape[-2:])
     return image
+
+
+Mask = npt.NDArray[np.bool_]
+
+_SERIALEM = re.compile(r"^\s*(CameraSize[XY]|RotationAndFlip|K2Type|UsableArea|\w*Bad[A-Z]\w*)\s")
+_SHORTEST_RUN = 3
+_LARGEST_CAMERA = 2**16
+_IMODS_ZEROS = (128, -128)
+_MOST_BAD = 0.5
+_LONGEST_TEXT = 2**24
+# Of a Falcon's gain reference: an XML of rows, columns, areas and points.
+_FALCON_TAG = 65100
+_FALCON_NUMBERS = {"area": 4, "nonmaskingarea": 4, "point": 2, "nonmaskingpoint": 2}
+
+
+def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> Mask:
+    """Read which pixels are defective.
+
+    Parameters
+    ----------
+    path : path-like
+        A text file of SerialEM, MotionCor or RELION, a map (MRC, MRCZ, TIFF or DM), or the
+        `.gain` of EER movies.
+    shape : tuple of int, optional
+        Of the frames (y, x). Rectangles say nothing of the camera's size, so they need it.
+        SerialEM's lists and maps are brought to it where it is two or four times theirs
+        (super-resolution), or a half or quarter of it (binning).
+
+    Returns
+    -------
+    ndarray of bool, shape (y, x)
+
+    Raises
+    ------
+    MrczError
+        If the file is none of these, damaged, or of a camera of another shape; also if one of its
+        rectangles lies wholly outside the frames.
+    ValueError
+        If the shape is needed and not given.
+
+    Warns
+    -----
+    MrczWarning
+        If more than half of a map's pixels are bad: good and bad are likely swapped.
+    """
+    path = Path(path)
+    text = _text(path)
+    if text is None:
+        listed_in_tag = _falcon_mask(path)
+        if listed_in_tag is not None:
+            return _scaled(path, listed_in_tag, shape)
+        image = read_image(path)
+        bad = image != 0
+        for zero in _IMODS_ZEROS:
+            if image.dtype.kind in "iu" and np.isin(image, (zero, zero + 1)).all():
+                bad = image != zero
+        if (share := bad.mean()) > _MOST_BAD:
+            said = f"{share:.0%} of its pixels are defective: it may have 1 for good ones"
+            warn(f"{path}: {said}")
+        return _scaled(path, bad, shape)
+    if any(_SERIALEM.match(line) for line in text.splitlines()):
+        return _scaled(path, _serialem_mask(path, text), shape)
+    listed = list(_listed_rectangles(path, text))
+    if shape is None:
+        raise ValueError(f"{path}: a list of rectangles needs the shape of the frames")
+    return _motioncor_mask(path, listed, shape)
+
+
+def write_defects(
+    path: str | PathLike[str],
+    mask: npt.NDArray[Any],
+    kind: str,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write which pixels are defective, all or nothing.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; a map's suffix is one of MRC's or `.tif`.
+    mask : ndarray of bool, shape (y, x)
+        True where a pixel is bad, rows in the order of MRC files.
+    kind : {"serialem", "motioncor", "map"}
+        For SerialEM and IMOD, for MotionCor and RELION, for whatever reads images.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    MrczError
+        If the file exists and may not be replaced, or the disk refuses.
+    ValueError
+        If there is no such kind, or the mask has not two axes.
+    """
+    path = Path(path)
+    mask = np.asarray(mask, np.bool_)
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has two axes, not the shape {mask.shape}")
+    if kind == "serialem":
+        content = "".join(f"{line}\n" for line in _serialem_lines(mask[::-1])).encode("ascii")
+    elif kind == "motioncor":
+        lines = (f"{x} {y} {w} {h}\n" for x, y, w, h in _rectangles(mask))
+        content = "".join(lines).encode("ascii")
+    elif kind == "map" and path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile  # slow to import, seldom needed
+
+        image = io.BytesIO()
+        tifffile.imwrite(image, mask[::-1].astype(np.uint8), compression="zlib")
+        content = image.getvalue()
+    elif kind == "map":
+        write(path, mask.astype(np.int8), overwrite=overwrite)
+        return
+    else:
+        raise ValueError(f'kind is "serialem", "motioncor" or "map", not {kind!r}')
+    with AtomicFile(path, overwrite=overwrite) as file:
+        file.write(content)
+        file.commit()
+
+
+def _text(path: Path) -> str | None:
+    """Return the content of a text file; None of a binary one."""
+    file = open_file(path)
+    try:
+        if b"\0" in file.read(0, 1024):
+            return None
+        raw = file.read(0, _LONGEST_TEXT + 1)
+    finally:
+        file.close()
+    if len(raw) > _LONGEST_TEXT:
+        raise MrczError(path, f"more than {_LONGEST_TEXT} bytes of text, which is no defect list")
+    return raw.decode("latin-1")
+
+
+def _falcon_mask(path: Path) -> Mask | None:
+    """Read the defects that a Falcon's gain reference lists, as IMOD's CorrectDefects does.
+
+    Returns
+    -------
+    ndarray of bool, shape (y, x), or None
+        None for a file that is no TIFF with such a list.
+
+    Raises
+    ------
+    MrczError
+        If the list is damaged, or it is a gain reference without one.
+    """
+    file = open_file(path)
+    try:
+        if not is_tiff(file.read(0, 4)):
+            return None
+        page = read_directories(file).pages[0]
+        text, (y, x) = page.text(_FALCON_TAG), page.shape[-2:]
+    finally:
+        file.close()
+    if not text:
+        if has_own_rows(path):
+            raise MrczError(path, "a gain reference that lists no defects")
+        return None
+    mask = np.zeros((y, x), np.bool_)
+    root = parse_xml(text)
+    if root is None:
+        raise MrczError(path, "its list of defects is not XML")
+    try:
+        for element in root.iter():
+            kind, words = local_name(element), (element.text or "").replace("-", ",")
+            values = [int(word) for word in words.split(",") if word.strip()]
+            if len(values) != _FALCON_NUMBERS.get(kind, len(values)):
+                raise ValueError(f"{kind} of {element.text!r}")
+            if kind == "row":
+                mask[values[0] : values[-1] + 1] = True
+            elif kind == "col":
+                mask[:, values[0] : values[-1] + 1] = True
+            elif kind in _FALCON_NUMBERS:
+                mask[values[1] : values[-1] + 1, values[0] : values[-2] + 1] = True
+    except (ValueError, IndexError) as error:
+        raise MrczError(path, f"its list of defects cannot be read: {error}") from error
+    return mask if has_own_rows(path) else mask[::-1]
+
+
+def _serialem_mask(path: Path, text: str) -> Mask:
+    """Read SerialEM's list; the names and meanings are those of its CorrectDefects module."""
+    entries = list(_entries(path, text))
+    size = {name: values[0] for name, values in entries if name.startswith("CameraSize")}
+    y, x = size.get("CameraSizeY", 0), size.get("CameraSizeX", 0)
+    if min(y, x) < 1:
+        raise MrczError(path, "it does not tell CameraSizeX and CameraSizeY")
+    if max(y, x) > _LARGEST_CAMERA:
+        raise MrczError(path, f"it is of a camera of {x} x {y} pixels, which there is none of")
+    scaled = max((v[0] for name, v in entries if name == "WasScaled"), default=0)
+    # Coordinates scaled up to super-resolution name the corner of a physical pixel.
+    block = {1: 2, 2: 4}.get(scaled, 1)
+    mask = np.zeros((y, x), np.bool_)
+    for name, values in entries:
+        if name == "BadPixels":
+            for px, py in zip(values[::2], values[1::2], strict=True):
+                mask[py : py + block, px : px + block] = True
+        elif name == "BadColumns":
+            mask[:, [c for c in values if c < x]] = True
+        elif name == "BadRows":
+            mask[[r for r in values if r < y]] = True
+        elif name == "PartialBadColumn":
+            column, width, start, end = values[:4]
+            mask[start : end + 1, column : column + width] = True
+        elif name == "PartialBadRow":
+            row, height, start, end = values[:4]
+            mask[row : row + height, start : end + 1] = True
+        elif name == "UsableArea":
+            # First and last usable row and column; 0 stands for the edge.
+            top, left, bottom, right = values[:4]
+            usable = np.zeros_like(mask)
+            usable[top : (bottom or y) + 1, left : (right or x) + 1] = True
+            mask |= ~usable
+    return mask[::-1]
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.replace(",", " ").split()
+        if len(words) < 2 or words[0].startswith("#"):
+            continue
+        name = words[0]
+        try:
+            values = [int(word) for word in words[1:]]
+        except ValueError:
+            raise MrczError(path, f"line {number} has no whole numbers: {line!r}") from None
+        needed = 4 if name in ("UsableArea", "PartialBadColumn", "PartialBadRow") else 1
+        odd = name == "BadPixels" and len(values) % 2
+        negative = min(values) < 0 and ("Bad" in name or name == "UsableArea")
+        if len(values) < needed or odd or negative:
+            raise MrczError(path, f"line {number} is no {name}: {line!r}")
+        yield name, values
+
+
+def _listed_rectangles(path: Path, text: str) -> Iterator[tuple[int, int, int, int, int]]:
+    """Return the number of each line, and x, y, width and height."""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            x, y, w, h = (int(word) for word in words)
+        except ValueError:
+            raise MrczError(path, f"line {number} is not x y w h: {line[:80]!r}") from None
+        yield number, x, y, w, h
+
+
+def _motioncor_mask(
+    path: Path, listed: list[tuple[int, int, int, int, int]], shape: tuple[int, int]
+) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    for number, x, y, w, h in listed:
+        bad = mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
+        if not bad.size:
+            found = f"line {number}, {x} {y} {w} {h}, lies outside frames of {shape}"
+            raise MrczError(path, found, advice="It may be of another camera or mode")
+        bad[...] = True
+    return mask
+
+
+def _scaled(path: Path, mask: Mask, shape: tuple[int, int] | None) -> Mask:
+    """Bring a mask to frames of two or four times its shape, or of a half or quarter."""
+    if shape is None or mask.shape == tuple(shape):
+        return np.ascontiguousarray(mask)
+    for factor in (2, 4):
+        if (mask.shape[0] * factor, mask.shape[1] * factor) == tuple(shape):
+            return mask.repeat(factor, axis=0).repeat(factor, axis=1)
+        if (shape[0] * factor, shape[1] * factor) == mask.shape:
+            cells = mask.reshape(shape[0], factor, shape[1], factor)
+            return np.asarray(cells.any(axis=(1, 3)))
+    found = f"it is of a camera of {mask.shape}, where frames have {tuple(shape)}"
+    advice = "It may be of another camera or mode"
+    y, x = mask.shape
+    if y != x and y * shape[0] == x * shape[1]:
+        advice = "It lies on its side: take the list that was written beside the frames"
+    raise MrczError(path, found, advice=advice)
+
+
+def _serialem_lines(mask: Mask) -> Iterator[str]:
+    """Write a mask, top row first, as whole rows and columns, long runs, and single pixels."""
+    y, x = mask.shape
+    yield f"CameraSizeX {x}"
+    yield f"CameraSizeY {y}"
+    for name in ("RotationAndFlip", "WasScaled", "K2Type", "FalconType", "NumToAvgSuperRes"):
+        yield f"{name} 0"
+    yield "UsableArea 0 0 0 0"
+    rows, columns = np.asarray(mask.all(axis=1)), np.asarray(mask.all(axis=0))
+    left = mask & ~rows[:, np.newaxis] & ~columns
+    for name, lines in (("PartialBadColumn", left.T), ("PartialBadRow", left)):
+        for line, start, end in _runs(lines):
+            if end - start >= _SHORTEST_RUN:
+                yield f"{name} {line} 1 {start} {end - 1}"
+                lines[line, start:end] = False
+    pixels = [f"{px} {py}" for py, px in np.argwhere(left)]
+    yield from _several("BadPixels", pixels, 10)
+    yield from _several("BadColumns", [str(c) for c in np.flatnonzero(columns)], 20)
+    yield from _several("BadRows", [str(r) for r in np.flatnonzero(rows)], 20)
+
+
+def _several(name: str, items: list[str], most: int) -> Iterator[str]:
+    """Write so many items a line as SerialEM does; it reads no more than 50 numbers."""
+    for start in range(0, len(items), most):
+        yield f"{name} {' '.join(items[start : start + most])}"
+
+
+def _runs(mask: Mask) -> list[tuple[int, int, int]]:
+    """Return row, first column and end of each run of bad pixels."""
+    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
+    edges = np.diff(padded, axis=1)
+    starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
+    return [
+        (int(row), int(start), int(end))
+        for (row, start), (_, end) in zip(starts, ends, strict=True)
+    ]
+
+
+def _rectangles(mask: Mask) -> list[tuple[int, int, int, int]]:
+    """Return x, y, width and height: the runs of bad pixels, merged over rows where they agree."""
+    tops_and_ends: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for row, start, end in _runs(mask):
+        stacked = tops_and_ends.setdefault((start, end), [])
+        if stacked and stacked[-1][1] == row:
+            stacked[-1] = (stacked[-1][0], row + 1)
+        else:
+            stacked.append((row, row + 1))
+    return [
+        (start, top, end - start, bottom - top)
+        for (start, end), stacked in tops_and_ends.items()
+        for top, bottom in stacked
+    ]

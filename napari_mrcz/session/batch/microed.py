@@ -21,9 +21,8 @@ from napari_mrcz.session.batch.making import Made, Making
 from napari_mrcz.session.batch.source_files import SourceFiles
 from napari_mrcz.session.batch.task import check_paths, staged
 from napari_mrcz.stack import open_sweep, write
-from napari_mrcz.stack.defects import read_defects
-from napari_mrcz.stack.references import read_image
-from napari_mrcz.stack.smv import frame_header, write_smv
+from napari_mrcz.stack.raw_frames import frame_header, write_smv
+from napari_mrcz.stack.references import read_defects, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import rename_to_free_name
-from napari_mrcz.stack.tvips import parts_of
+from napari_mrcz.stack.raw_frames import parts_of
 
 if sys.platform != "win32":
     import fcntl

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_mrcz.naming import natural_key
 from napari_mrcz.session.watching.ledger import Version
 from napari_mrcz.stack.companions import mdoc_names
-from napari_mrcz.stack.tvips import first_part
+from napari_mrcz.stack.raw_frames import first_part
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

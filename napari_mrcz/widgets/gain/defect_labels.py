@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.stack.defects import read_defects, write_defects
+from napari_mrcz.stack.references import read_defects, write_defects
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.stack.defects import read_defects
+from napari_mrcz.stack.references import read_defects
 from napari_mrcz.widgets.base.fields import choice_field, form, number_field
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
