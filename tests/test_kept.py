@@ -25,8 +25,7 @@ from napari_mrcz.session.batch.correct import Correct, correct_all
 from napari_mrcz.session.recipe import GainStep, OutlierStep, Output, Recipe
 from napari_mrcz.simulation import Camera, simulate_movie
 from napari_mrcz.stack.inspection import step_entries
-from napari_mrcz.stack.kept import NOTE
-from napari_mrcz.stack.packing import packed_mean, packed_nbytes, unpacked
+from napari_mrcz.stack.kept import NOTE, packed_mean, packed_nbytes, unpacked
 
 SHAPE = (12, 96, 112)
 

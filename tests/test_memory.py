@@ -21,7 +21,6 @@ from napari_mrcz.format import Encoding, FrameReader, chunks, estimate, reader
 from napari_mrcz.format import memory as allowance
 from napari_mrcz.format.repacking import repack
 from napari_mrcz.format.threads import in_order
-from napari_mrcz.stack.files import sample_frames
 
 PIXELS = np.random.default_rng(0).poisson(2.0, (6, 40, 50)).astype(np.int16)
 
@@ -435,7 +434,7 @@ def test_a_frame_too_large_for_blosc_is_refused_unread(tmp_path):
             nm.write(tmp_path / "a.mrcz", frames)
         if isinstance(frames, nm.Stack):
             with pytest.raises(nm.MrczError, match="blosc compresses"):
-                estimate("a.mrcz", sample_frames(frames), Encoding())
+                estimate("a.mrcz", frames.sample_makers(), Encoding())
     half = np.broadcast_to(np.uint8(1), (2**15, 2**15 + 1))  # twice as much where it is widened
     with pytest.raises(nm.MrczError, match="blosc compresses"):
         nm.write(tmp_path / "a.mrcz", (frame for frame in [half]))

@@ -1,5 +1,5 @@
 from .files import read, read_async, write, write_async
-from .kept import original
+from .keeping import original
 from .opening import open, open_sweep, sweeps, verify
 from .sources import Correction, FrameSource
 from .stack import Stack

@@ -222,7 +222,7 @@ def _frames_of(
         return _one_by_one(path, frames)
     if not len(stack):
         raise MrczError(path, "no frames to write")
-    return _Repeatable(stack.frame_makers), sample_frames(stack), len(stack), stack.description
+    return _Repeatable(stack.frame_makers), stack.sample_makers(), len(stack), stack.description
 
 
 def _stack_of_array(path: Path, array: Any) -> Stack:
@@ -285,12 +285,6 @@ class _Repeatable:
 
     def __iter__(self) -> Any:
         return iter(self._start())
-
-
-def sample_frames(stack: Stack) -> list[Callable[[], npt.NDArray[Any]]]:
-    """Give what makes the first, the middle and the last frame: they stand for all."""
-    wanted = {0, len(stack) // 2, len(stack) - 1}
-    return [maker for i, maker in enumerate(stack.frame_makers()) if i in wanted]
 
 
 def _codec(path: Path, codec: str | None) -> str:

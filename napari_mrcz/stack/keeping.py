@@ -1,6 +1,7 @@
-"""Keeping a corrected movie as counts: what is written, and how large it will be.
+"""Keeping a corrected movie as counts: what is written, how large it is, and the original restored.
 
-The frames before gain and KOMA are written; these steps go into the footer (see `stack.kept`).
+The frames before gain and KOMA are written; these steps go into the footer (see `stack.kept`), with
+the raw values of replaced pixels and what makes the bytes of the file around the frames again.
 """
 
 from __future__ import annotations
@@ -9,30 +10,37 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.errors import MrczError, size_text
-from napari_mrcz.format import Encoding, FrameReader, estimate
-from napari_mrcz.format.encoding import encoding_of
-from napari_mrcz.format.modes import FOUR_BIT
+from napari_mrcz.format import Description, Encoding, FrameReader, estimate, write_frames
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.encoding import alone, encoding_of
+from napari_mrcz.format.modes import FOUR_BIT, pack_four_bit
+from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.naming import software
 from napari_mrcz.stack.kept import (
     GAIN,
-    MOSTLY_KEPT,
     NOTE,
     ORIGINAL,
+    OURS,
     PENDING,
     REFERENCES,
-    OriginalFile,
-    digest,
     image_of,
     is_kept,
+    is_packed,
+    kept_reader,
+    packed,
+    packed_mean,
+    packed_nbytes,
+    unpacked,
 )  # fmt: skip
-from napari_mrcz.stack.packing import is_packed, packed, packed_mean, packed_nbytes
 from napari_mrcz.stack.sources import (
     CorrectedSource,
     Correction,
@@ -42,73 +50,22 @@ from napari_mrcz.stack.sources import (
 )
 from napari_mrcz.stack.stack import Stack
 
+if TYPE_CHECKING:
+    from napari_mrcz.format import Progress
+
 # Steps that may wait; the filter before them, whose raw values are kept.
 _STEPS = (GAIN, "KomaNormalization")
 _OUTLIERS = "OutlierFilter"
+# Of pixels that keep so much of their own value, in parts of 65535, differences are stored: most
+# are 0.
+_MOSTLY_KEPT = 2**15
 # Arrays of more bytes than this are packed; and what surrounds the frames of a file is kept.
 _LARGEST_PLAIN, _LARGEST_AROUND = 2**12, 2**26
-# Bytes of frames by which an encoding is told, at least.
+# Bytes of frames that an encoding is recognised by, at least.
 _SMALL_NBYTES = 2**22
 
 Array = npt.NDArray[Any]
 Map = Mapping[str, Any]
-
-
-def counts_beneath(stack: Stack) -> Stack | None:
-    """Return the integers that a stack's gain and KOMA are applied to; None if there are none."""
-    source, depth = _split(stack)
-    if not depth or source.dtype.kind not in "iu":
-        return None
-    history = stack.history[: len(stack.history) - depth]
-    return Stack(source, stack.description, stack.header).described(history=history)
-
-
-def estimated_sizes(
-    stack: Stack, encoding: Encoding, footer_nbytes: int | None = None
-) -> dict[str, int]:
-    """Return how many bytes a stack will take as each pixel type that it may be saved as.
-
-    Parameters
-    ----------
-    stack : Stack
-        Corrected frames.
-    encoding : Encoding
-        How they are compressed.
-    footer_nbytes : int, optional
-        What KOMA's average takes in the footer, where that is known; else it is packed.
-
-    Returns
-    -------
-    dict of int
-        By the stack's own pixel type first; of float32, "float16", where its values fit; of frames
-        with integers beneath gain and KOMA, "counts" (without the reference, which all movies of a
-        folder share).
-    """
-    from napari_mrcz.stack.files import sample_frames
-
-    path = stack.path or "stack"
-
-    def nbytes(frames: Stack, dtype: str | None = None) -> int:
-        found = estimate(path, sample_frames(frames), encoding, dtype)
-        return round(found.frame_nbytes * len(frames))
-
-    sizes = {stack.dtype.name: nbytes(stack)}
-    if stack.dtype == np.float32:
-        with contextlib.suppress(MrczError):
-            sizes["float16"] = nbytes(stack, "float16")
-    counts = counts_beneath(stack)
-    if counts is not None:
-        if footer_nbytes is None:
-            steps = Keeping(path, stack).pending
-            arrays = [value for step in steps for value in step.values() if is_packed(value)]
-            footer_nbytes = sum(map(packed_nbytes, arrays))
-        sizes["counts"] = nbytes(counts) + footer_nbytes
-    return sizes
-
-
-def sizes_text(sizes: Mapping[str, int]) -> str:
-    """Return `estimated_sizes` in words."""
-    return ", ".join(f"{name} {size_text(nbytes)}" for name, nbytes in sizes.items())
 
 
 class Keeping:
@@ -156,7 +113,8 @@ class Keeping:
         self._collected: _Collected | None = None
         if self._reader is None or not is_kept(self._reader.footer.other):
             self._collected = source = _Collected(source)
-            self._reader = self._collected.reader
+            raw = self._collected.raw
+            self._reader = raw if isinstance(raw, FrameReader) else None
         elif len(self._reader.footer.other[PENDING]) > depth:
             advice = "Open the movie without counts=True and write that"
             raise MrczError(path, "counts without the gain that belongs to them", advice=advice)
@@ -180,12 +138,14 @@ class Keeping:
         MrczError
             If a reference cannot be written.
         """
-        from napari_mrcz.stack.files import write
-
         for name, image in self._references.items():
             file = self._path.absolute().with_name(name)
             if not file.exists() or _is_another(file, image):
-                write(file, image, overwrite=True)
+                encoding, description = Encoding("zstd"), Description(writer=software())
+                write_frames(
+                    file, [image], [image], description=description, encoding=encoding,
+                    total=1, overwrite=True,
+                )  # fmt: skip
         places = {
             kind: step[key]
             for step in self.pending
@@ -195,7 +155,7 @@ class Keeping:
         original: dict[str, Any] = {}
         if self._collected is not None and not self.lost:
             named = Path(self.counts.path or "").name
-            original = {"name": named, **self._collected.original(), **_file_of(self._reader)}
+            original = {"name": named, **self._collected.original(), **self._file()}
         elif self._collected is None:
             original = dict(self._reader.footer.other.get(ORIGINAL, {}))  # type: ignore[union-attr]
         return {PENDING: self.pending, **places, ORIGINAL: original}
@@ -208,11 +168,14 @@ class Keeping:
             kept: dict[str, Any] = {}
             for key, value in step.items():
                 if isinstance(value, np.ndarray) and key in REFERENCES:
-                    name, xxh3 = _reference_name(key, value)
+                    xxh3 = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(value).data)
+                    name = f"{REFERENCES[key]}-{xxh3}.mrcz"
                     self._references[name] = value
                     kept[key] = {"path": name, "xxh3": xxh3}
+                elif isinstance(value, np.ndarray) and value.nbytes > _LARGEST_PLAIN:
+                    kept[key] = packed_mean(value, gain) if key == "average" else packed(value)
                 else:
-                    kept[key] = _small(key, value, gain)
+                    kept[key] = value
             made.append(kept)
             gain = step if step["name"] == GAIN else gain
         return made
@@ -225,6 +188,276 @@ class Keeping:
         )
         return {"gain_applied": False, "note": said, "references": list(self._references)}
 
+    def _file(self) -> dict[str, Any]:
+        """Return what makes the file of the raw movie again from its frames, if it can be made."""
+        reader = self._reader
+        if reader is None:
+            return {}
+        index, header = reader.index, reader.header
+        offsets, sizes = (np.asarray(places, np.int64) for places in (index.offsets, index.sizes))
+        start, end = int(offsets[0]), int(offsets[-1] + sizes[-1])
+        nbytes = os.path.getsize(reader.path)
+        around = start + nbytes - end
+        if reader.is_packed or around > _LARGEST_AROUND or (np.diff(offsets) != sizes[:-1]).any():
+            return {}
+        encoding = None
+        if header.codec:
+            # Recognised by a few frames; by many of small ones, which look alike.
+            n = reader.shape[0]
+            wanted = min(n, max(3, _SMALL_NBYTES // reader.frame_nbytes))
+            some = sorted({round(at) for at in np.linspace(0, n - 1, wanted)})
+            pixels = (np.ascontiguousarray(reader.read_frame(i), header.stored_dtype) for i in some)
+            stored = (bytes(reader.read_stored(i)) for i in some)
+            encoding = encoding_of(list(zip(stored, pixels, strict=True)))
+            if encoding is None:
+                return {}
+        with reader.path.open("rb") as file:
+            head = file.read(start)
+            file.seek(end)
+            tail = file.read()
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        four_bit = header.mode == FOUR_BIT
+        made = OriginalFile(nbytes, sha256, head, tail, header.stored_dtype, four_bit, encoding)
+        return {"file": made.as_map()}
+
+
+def counts_beneath(stack: Stack) -> Stack | None:
+    """Return the integers that a stack's gain and KOMA are applied to; None if there are none."""
+    source, depth = _split(stack)
+    if not depth or source.dtype.kind not in "iu":
+        return None
+    history = stack.history[: len(stack.history) - depth]
+    return Stack(source, stack.description, stack.header).described(history=history)
+
+
+def estimated_sizes(
+    stack: Stack, encoding: Encoding, footer_nbytes: int | None = None
+) -> dict[str, int]:
+    """Return how many bytes a stack will take as each pixel type that it may be saved as.
+
+    Parameters
+    ----------
+    stack : Stack
+        Corrected frames.
+    encoding : Encoding
+        How they are compressed.
+    footer_nbytes : int, optional
+        What KOMA's average takes in the footer, where that is known; else it is packed.
+
+    Returns
+    -------
+    dict of int
+        By the stack's own pixel type first; of float32, "float16", where its values fit; of frames
+        with integers beneath gain and KOMA, "counts" (without the reference, which all movies of a
+        folder share).
+    """
+    path = stack.path or "stack"
+
+    def nbytes(frames: Stack, dtype: str | None = None) -> int:
+        found = estimate(path, frames.sample_makers(), encoding, dtype)
+        return round(found.frame_nbytes * len(frames))
+
+    sizes = {stack.dtype.name: nbytes(stack)}
+    if stack.dtype == np.float32:
+        with contextlib.suppress(MrczError):
+            sizes["float16"] = nbytes(stack, "float16")
+    counts = counts_beneath(stack)
+    if counts is not None:
+        if footer_nbytes is None:
+            steps = Keeping(path, stack).pending
+            arrays = [value for step in steps for value in step.values() if is_packed(value)]
+            footer_nbytes = sum(map(packed_nbytes, arrays))
+        sizes["counts"] = nbytes(counts) + footer_nbytes
+    return sizes
+
+
+def sizes_text(sizes: Mapping[str, int]) -> str:
+    """Return `estimated_sizes` in words."""
+    return ", ".join(f"{name} {size_text(nbytes)}" for name, nbytes in sizes.items())
+
+
+def original(movie: Stack | str | os.PathLike[str]) -> Stack:
+    """Return the movie that was corrected and kept as counts, as it was before, lazily.
+
+    Parameters
+    ----------
+    movie : Stack or path-like
+        The file, or what `napari_mrcz.open` returns of it.
+
+    Returns
+    -------
+    Stack, shape (n, y, x)
+        The raw frames, bit for bit: each is compared with its checksum when it is read.
+
+    Raises
+    ------
+    MrczError
+        If it is of another kind of file, or the raw values are not in it. Frames whose checksum
+        does not match raise it when they are read.
+    """
+    reader, known = _kept_in(movie)
+    history = reader.footer.history
+    restored = _Restored(reader, known, history[-1] if history else {})
+    if "values" in known:
+        history = history[:-1]
+    left = {k: v for k, v in reader.description.other.items() if k not in OURS}
+    metadata = {k: v for k, v in reader.metadata.items() if k != NOTE}
+    raw = Stack(restored, reader.description, reader.header)
+    return raw.described(other=left, metadata=metadata, history=tuple(history))
+
+
+def original_file(movie: Stack | str | os.PathLike[str]) -> tuple[str, OriginalFile | None]:
+    """Return name of the file that was corrected, and what makes its bytes again, if known.
+
+    Raises
+    ------
+    MrczError
+        If the movie is not kept as counts, or its footer is damaged.
+    """
+    reader, known = _kept_in(movie)
+    file = known.get("file")
+    made = None if file is None else OriginalFile.from_map(file, reader.path)
+    return str(known.get("name", "")), made
+
+
+def restore_file(
+    movie: Stack | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> str:
+    """Write the file that was corrected again, byte for byte, where that is possible.
+
+    Parameters
+    ----------
+    movie : Stack or path-like
+        One that is kept as counts.
+    path : path-like
+        The file to write.
+    overwrite : bool
+        Replace an existing file.
+    progress : callable, optional
+        Called with (frames done, frames).
+
+    Returns
+    -------
+    str
+        Its SHA-256, which is that of the original; empty if the bytes would be others (nothing
+        is written then).
+
+    Raises
+    ------
+    MrczError
+        If the raw values are not in it, or the checksum of a frame does not match.
+    """
+    _, known = original_file(movie)
+    if known is None:
+        return ""
+    sha256 = hashlib.sha256()
+    with original(movie) as raw, AtomicFile(path, overwrite=overwrite) as file:
+
+        def put(data: bytes | memoryview) -> None:
+            file.write(data)
+            sha256.update(data)
+
+        put(known.head)
+        makers, n = raw.frame_makers(), len(raw)
+        nbytes = 3 * raw.nbytes // n
+        work, threads = lambda make: known.stored(make()), processors()
+        with in_order(work, makers, threads, "napari-mrcz-restore", nbytes=nbytes) as frames:
+            for done, data in enumerate(frames, 1):
+                put(data)
+                if progress is not None:
+                    progress(done, n)
+        put(known.tail)
+        if sha256.hexdigest() != known.sha256:
+            return ""
+        file.commit()
+    return known.sha256
+
+
+@dataclass(frozen=True)
+class OriginalFile:
+    """What makes the bytes of a file again from its frames.
+
+    Attributes
+    ----------
+    nbytes : int
+        Its length.
+    sha256 : str
+        Of all its bytes.
+    head, tail : bytes
+        What comes before and after the frames.
+    dtype : dtype
+        Of the stored pixels, in their byte order.
+    four_bit : bool
+        Whether two pixels are in a byte.
+    encoding : Encoding or None
+        How frames are compressed.
+    """
+
+    nbytes: int
+    sha256: str
+    head: bytes
+    tail: bytes
+    dtype: np.dtype[Any]
+    four_bit: bool
+    encoding: Encoding | None
+
+    @classmethod
+    def from_map(cls, known: Any, path: Path) -> OriginalFile:
+        """Return what `as_map` made a map of.
+
+        Raises
+        ------
+        MrczError
+            If it is damaged.
+        """
+        try:
+            encoding = known["encoding"]
+            if encoding is not None:
+                encoding = Encoding(**encoding)
+                if "auto" in (encoding.filter, encoding.block_size):
+                    raise ValueError("its encoding is not known")
+            around, head = unpacked(known["around"], path).tobytes(), int(known["head"])
+            return cls(
+                int(known["nbytes"]),
+                str(known["sha256"]),
+                around[:head],
+                around[head:],
+                np.dtype(str(known["stored"])),
+                bool(known["four_bit"]),
+                encoding,
+            )
+        except MrczError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            found = f"what its footer says of the raw file is damaged ({error!r})"
+            raise MrczError(path, found) from error
+
+    def as_map(self) -> dict[str, Any]:
+        """Return it as a map for the footer."""
+        return {
+            "nbytes": self.nbytes,
+            "sha256": self.sha256,
+            "head": len(self.head),
+            "around": packed(np.frombuffer(self.head + self.tail, np.uint8)),
+            "stored": self.dtype.str,
+            "four_bit": self.four_bit,
+            "encoding": None if self.encoding is None else asdict(self.encoding),
+        }
+
+    def stored(self, frame: Array) -> bytes | memoryview:
+        """Return the bytes of a frame, (y, x), in the file."""
+        pixels: Array = np.ascontiguousarray(frame, self.dtype)
+        if self.four_bit:
+            pixels = pack_four_bit(pixels)
+        if (encoding := self.encoding) is not None:
+            return alone(lambda: encoding.compress(pixels))
+        return pixels.reshape(-1).view(np.uint8).data
+
 
 class _Collected(DerivedFrames):
     """The counts as a source of frames, which notes on the way what restores the raw ones.
@@ -234,58 +467,80 @@ class _Collected(DerivedFrames):
 
     def __init__(self, source: FrameSource) -> None:
         super().__init__(source)
-        self._correction: Correction | None = None
-        self._raw = source
+        self._correction: Any = None
+        self.raw = source
         if isinstance(source, CorrectedSource) and _name(source.correction) == _OUTLIERS:
-            self._correction, self._raw = source.correction, uncached(source.before)
-        inner = self._raw
-        self.lost = _name(inner.correction) if isinstance(inner, CorrectedSource) else ""
+            self._correction, self.raw = source.correction, uncached(source.before)
+        self.lost = _name(self.raw.correction) if isinstance(self.raw, CorrectedSource) else ""
         n = source.shape[0]
         self._digests = np.zeros(n, "<u8")
-        self._pixels: Array | None = None
         if self._correction is not None:
-            replacement = self._correction.replacement  # type: ignore[attr-defined]
-            self._pixels = replacement.pixels
-            self._kept = replacement.weights >= MOSTLY_KEPT
-            unsigned = f"u{self._raw.dtype.itemsize}"
-            self._values = np.zeros((len(replacement.pixels), n), unsigned)
-
-    @property
-    def reader(self) -> FrameReader | None:
-        """What reads the raw frames, if that is an MRC file."""
-        return self._raw if isinstance(self._raw, FrameReader) else None
+            replacement = self._correction.replacement
+            self._pixels: Array = replacement.pixels
+            self._kept = replacement.weights >= _MOSTLY_KEPT
+            self._values = np.zeros((len(self._pixels), n), f"u{self.raw.dtype.itemsize}")
 
     def _read(self, frame: int) -> Array:
-        """Return one frame of counts."""
-        raw = np.ascontiguousarray(self._raw.read_frame(frame))
-        self._digests[frame] = digest(raw)
-        counts = raw
-        if self._correction is not None and self._pixels is not None:
-            counts = self._correction(raw, frame)
-            was, now = (a.reshape(-1)[self._pixels] for a in (raw, counts))
-            if np.count_nonzero(raw != counts) != np.count_nonzero(was != now):
-                raise ValueError("a filter changed other pixels than those that it names")
-            was, now = (a.view(self._values.dtype) for a in (was, now))
-            self._values[:, frame] = np.where(self._kept, was - now, was)
+        raw = np.ascontiguousarray(self.raw.read_frame(frame))
+        self._digests[frame] = _digest(raw)
+        if self._correction is None:
+            return raw
+        counts: Array = self._correction(raw, frame)
+        was, now = (a.reshape(-1)[self._pixels] for a in (raw, counts))
+        if np.count_nonzero(raw != counts) != np.count_nonzero(was != now):
+            raise ValueError("a filter changed other pixels than those that it names")
+        was, now = (a.view(self._values.dtype) for a in (was, now))
+        self._values[:, frame] = np.where(self._kept, was - now, was)
         return counts
 
     def original(self) -> dict[str, Any]:
         """Return what restores the raw frames."""
         known: dict[str, Any] = {
-            "shape": list(self._raw.shape),
-            "dtype": self._raw.dtype.str,
+            "shape": list(self.raw.shape),
+            "dtype": self.raw.dtype.str,
             "xxh3": self._digests.tobytes(),
         }
-        if self._pixels is not None:
-            known["values"] = packed(self._values)
-        return known
+        return known if self._correction is None else {**known, "values": packed(self._values)}
 
 
-def _small(key: str, value: Any, gain: Map | None) -> Any:
-    """Return a value of a step, packed if it is a large array."""
-    if not isinstance(value, np.ndarray) or value.nbytes <= _LARGEST_PLAIN:
-        return value
-    return packed_mean(value, gain) if key == "average" else packed(value)
+class _Restored(DerivedFrames):
+    """Counts with the raw values of replaced pixels put back; each frame's checksum is compared."""
+
+    def __init__(self, reader: FrameReader, known: Map, step: Map) -> None:
+        from napari_mrcz.correction.outliers.fill import Replacement
+
+        super().__init__(reader)
+        self._path = reader.path
+        self._digests = np.frombuffer(known["xxh3"], "<u8")
+        self._values: Array | None = None
+        if "values" not in known:
+            return
+        self._values = unpacked(known["values"], reader.path)
+        try:
+            replacement = Replacement.from_description(step["replacement"])
+        except (KeyError, TypeError, ValueError) as error:
+            found = f"the outlier filter in its history cannot be read ({error!r})"
+            raise MrczError(reader.path, found) from error
+        self._pixels = replacement.pixels
+        self._kept = replacement.weights >= _MOSTLY_KEPT
+        if self._values.shape != (len(self._pixels), self.shape[0]):
+            n = self._values.shape[1]
+            found = f"raw values of {n} frames, where the file has {self.shape[0]}"
+            advice = "Restore it from a copy that has all its frames"
+            raise MrczError(reader.path, found, advice=advice)
+
+    def _read(self, frame: int) -> Array:
+        raw = self.before.read_frame(frame)
+        if self._values is not None:
+            raw = np.array(raw, order="C")
+            flat = raw.reshape(-1).view(self._values.dtype)
+            flat[self._pixels] = self._values[:, frame] + np.where(
+                self._kept, flat[self._pixels], 0
+            )
+        if _digest(raw) != self._digests[frame]:
+            found = "is not the original: its checksum does not match"
+            raise MrczError(self._path, found, frame=frame, advice="The file was damaged")
+        return raw
 
 
 def _split(stack: Stack) -> tuple[FrameSource, int]:
@@ -301,55 +556,6 @@ def _split(stack: Stack) -> tuple[FrameSource, int]:
     return source, depth
 
 
-def _name(correction: Correction) -> str:
-    return type(correction).__name__
-
-
-def _reference_name(key: str, image: Array) -> tuple[str, str]:
-    xxh3 = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(image).data)
-    return f"{REFERENCES[key]}-{xxh3}.mrcz", xxh3
-
-
-def _file_of(reader: FrameReader | None) -> dict[str, Any]:
-    """Return what makes the file of a movie again from its frames, if it can be made."""
-    if reader is None:
-        return {}
-    offsets, sizes = (np.asarray(a, np.int64) for a in (reader.index.offsets, reader.index.sizes))
-    start, end = int(offsets[0]), int(offsets[-1] + sizes[-1])
-    nbytes = os.path.getsize(reader.path)
-    around = start + nbytes - end
-    if reader.is_packed or around > _LARGEST_AROUND or (np.diff(offsets) != sizes[:-1]).any():
-        return {}
-    header = reader.header
-    encoding = None
-    if header.codec:
-        encoding = encoding_of([_stored(reader, frame) for frame in _some_frames(reader)])
-        if encoding is None:
-            return {}
-    with reader.path.open("rb") as file:
-        head = file.read(start)
-        file.seek(end)
-        tail = file.read()
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    made = OriginalFile(
-        nbytes, sha256, head, tail, header.stored_dtype, header.mode == FOUR_BIT, encoding
-    )
-    return {"file": made.as_map()}
-
-
-def _some_frames(reader: FrameReader) -> list[int]:
-    """Return the frames by which an encoding is told: many of small ones, which look alike."""
-    n = reader.shape[0]
-    wanted = max(3, _SMALL_NBYTES // reader.frame_nbytes)
-    return sorted({round(at) for at in np.linspace(0, n - 1, min(n, wanted))})
-
-
-def _stored(reader: FrameReader, frame: int) -> tuple[bytes, Array]:
-    pixels = np.ascontiguousarray(reader.read_frame(frame), reader.header.stored_dtype)
-    return bytes(reader.read_stored(frame)), pixels
-
-
 def _is_another(file: Path, image: Array) -> bool:
     """Return whether a reference that is there is another one."""
     there, _ = image_of(file)
@@ -358,3 +564,34 @@ def _is_another(file: Path, image: Array) -> bool:
         or there.dtype != image.dtype
         or not np.array_equal(there.view(np.uint8), np.ascontiguousarray(image).view(np.uint8))
     )
+
+
+def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
+    """Return the file of a movie that is kept as counts, and what it says of the original."""
+    if isinstance(movie, Stack):
+        source, path = kept_reader(movie), movie.path
+    else:
+        source, path = FrameReader(movie), os.fspath(movie)
+        source.close()  # reading opens it again
+    if source is None or not is_kept(source.footer.other):
+        found = "is not kept as counts, so that nothing can be restored"
+        raise MrczError(path, found, advice='Such files are written with keep = "counts"')
+    known = source.footer.other.get(ORIGINAL)
+    if not isinstance(known, Mapping) or not isinstance(known.get("xxh3"), bytes):
+        raise MrczError(path, "the raw values of its pixels are not in it")
+    n = len(known["xxh3"]) // 8
+    if n != source.shape[0]:
+        found = f"{source.shape[0]} frames, where the original had {n}"
+        raise MrczError(path, found, advice="Restore it from a copy that has all its frames")
+    return source, known
+
+
+def _name(correction: Correction) -> str:
+    return type(correction).__name__
+
+
+def _digest(frame: Array) -> int:
+    """Return the xxh3-64 of a frame's little-endian pixels."""
+    little = frame.dtype.newbyteorder("<")
+    pixels = np.ascontiguousarray(frame.astype(little, copy=False))
+    return xxhash.xxh3_64_intdigest(pixels.reshape(-1).view(np.uint8).data)

@@ -4,23 +4,26 @@ A corrected movie of float32 takes 8 to 10 times the room of its counts. MRCZ st
 applies the gain at the destination (McLeod et al., doi:10.1016/j.jsb.2017.11.012). A file that is
 kept as counts has outlier pixels replaced; what is to be done to each frame after that (`pending`)
 is in its footer. The references are files beside it, one per folder, named by their content. The
-raw values of the replaced pixels are in the footer too, so that the original movie can be restored.
-
-Keys of the footer:
+raw values of the replaced pixels are in the footer too: `keeping` writes such files, and restores
+the original movie from them. Keys of the footer:
 
 ``pending``   corrections that the stored frames have not had, as in a history; large arrays are
               ``{path, xxh3}`` of a reference beside the file, or packed
 ``gain``      ``{path, xxh3}`` of the gain reference; ``dark`` likewise
-``original``  what it takes to restore the movie that was corrected: see `Keeping`
+``original``  what it takes to restore the movie that was corrected: see `keeping.Keeping`
+
+Arrays are packed losslessly. KOMA's average is the mean of many gain-normalised frames of counts:
+in each pixel a whole number of counts, times the gain, over the number of frames. That number and
+the rest in the last bits take a third of the room of the float32, whose lower bits look random.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import re
+import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,20 +34,15 @@ import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory
-from napari_mrcz.format import Encoding, FrameReader
+from napari_mrcz.format import FrameReader, chunks
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.encoding import alone
 from napari_mrcz.format.metadata import from_tagged, to_plain
-from napari_mrcz.format.modes import pack_four_bit
-from napari_mrcz.format.threads import in_order, processors
-from napari_mrcz.stack.packing import is_packed, packed, unpacked
-from napari_mrcz.stack.sources import CorrectedSource, Correction, uncorrected
-from napari_mrcz.stack.stack import Stack
+from napari_mrcz.stack.sources import Correction, uncorrected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_mrcz.format import Progress
+    from napari_mrcz.stack.stack import Stack
 
 NOTE = "kept_as_counts"
 """Key of the metadata, which other programs show, that says that the gain is not applied."""
@@ -53,12 +51,23 @@ PENDING, ORIGINAL = "pending", "original"
 GAIN = "GainNormalization"
 REFERENCES = {"reference": "gain", "dark": "dark"}
 """Keys of a step whose images are files beside the movie, and how their names begin."""
-MOSTLY_KEPT = 2**15
-"""Of pixels that keep so much of their own value, in parts of 65535, differences are stored: most
-are 0."""
 
-_OURS = (PENDING, ORIGINAL, *REFERENCES.values())
+OURS = (PENDING, ORIGINAL, *REFERENCES.values())
+"""Keys of the footer that are about counts."""
+
 _REFERENCE_NAME = re.compile(r"(gain|dark)-[0-9a-f]{16}\.mrcz")
+_ARRAY, _MEAN = "__packed__", "__packed_mean__"
+_LEVEL = 5
+# What zstd expands to at most.
+_MOST_UNPACKED = 2**15
+# Exponents of a gain whose powers are the same on every machine.
+_EXACT = (1.0, -1.0)
+# The most frames that an average is looked for to be of, and pixels that are looked at.
+_MOST_FRAMES, _SAMPLE = 2**17, 64
+# Rows by which a gain's median is told.
+_ROWS = 64
+# How far from a whole number counts may be, and the share of pixels that must be as near.
+_WHOLE, _SHARE = 0.02, 0.9
 
 Array = npt.NDArray[Any]
 Map = Mapping[str, Any]
@@ -102,7 +111,7 @@ def opened(stack: Stack, other: Map, *, counts: bool) -> Stack:
     MrczError
         If a reference is missing, or is another one, or a step cannot be rebuilt.
     """
-    left = {key: value for key, value in stack.description.other.items() if key not in _OURS}
+    left = {key: value for key, value in stack.description.other.items() if key not in OURS}
     stack = stack.described(other=left)
     if counts:
         return stack
@@ -185,270 +194,6 @@ def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[st
         with AtomicFile(new, overwrite=True) as file:
             file.write(old.read_bytes())
             file.commit()
-
-
-def original(movie: Stack | str | os.PathLike[str]) -> Stack:
-    """Return the movie that was corrected and kept as counts, as it was before, lazily.
-
-    Parameters
-    ----------
-    movie : Stack or path-like
-        The file, or what `napari_mrcz.open` returns of it.
-
-    Returns
-    -------
-    Stack, shape (n, y, x)
-        The raw frames, bit for bit: each is compared with its checksum when it is read.
-
-    Raises
-    ------
-    MrczError
-        If it is of another kind of file, or the raw values are not in it. Frames whose checksum
-        does not match raise it when they are read.
-    """
-    reader, known = _kept_in(movie)
-    history = reader.footer.history
-    values = known.get("values")
-    if values is not None:
-        step = history[-1] if history else {}
-        restoring = _Restoring.of(reader, step, unpacked(values, reader.path), known)
-        history = history[:-1]
-    else:
-        restoring = _Restoring(reader.path, known)
-    left = {k: v for k, v in reader.description.other.items() if k not in _OURS}
-    metadata = {k: v for k, v in reader.metadata.items() if k != NOTE}
-    raw = Stack(CorrectedSource(reader, restoring), reader.description, reader.header)
-    return raw.described(other=left, metadata=metadata, history=tuple(history))
-
-
-@dataclass(frozen=True)
-class OriginalFile:
-    """What makes the bytes of a file again from its frames.
-
-    Attributes
-    ----------
-    nbytes : int
-        Its length.
-    sha256 : str
-        Of all its bytes.
-    head, tail : bytes
-        What comes before and after the frames.
-    dtype : dtype
-        Of the stored pixels, in their byte order.
-    four_bit : bool
-        Whether two pixels are in a byte.
-    encoding : Encoding or None
-        How frames are compressed.
-    """
-
-    nbytes: int
-    sha256: str
-    head: bytes
-    tail: bytes
-    dtype: np.dtype[Any]
-    four_bit: bool
-    encoding: Encoding | None
-
-    @classmethod
-    def from_map(cls, known: Any, path: Path) -> OriginalFile:
-        """Return what `as_map` made a map of.
-
-        Raises
-        ------
-        MrczError
-            If it is damaged.
-        """
-        try:
-            encoding = known["encoding"]
-            if encoding is not None:
-                encoding = Encoding(**encoding)
-                if "auto" in (encoding.filter, encoding.block_size):
-                    raise ValueError("its encoding is not known")
-            around, head = unpacked(known["around"], path).tobytes(), int(known["head"])
-            return cls(
-                int(known["nbytes"]),
-                str(known["sha256"]),
-                around[:head],
-                around[head:],
-                np.dtype(str(known["stored"])),
-                bool(known["four_bit"]),
-                encoding,
-            )
-        except MrczError:
-            raise
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            found = f"what its footer says of the raw file is damaged ({error!r})"
-            raise MrczError(path, found) from error
-
-    def as_map(self) -> dict[str, Any]:
-        """Return it as a map for the footer."""
-        return {
-            "nbytes": self.nbytes,
-            "sha256": self.sha256,
-            "head": len(self.head),
-            "around": packed(np.frombuffer(self.head + self.tail, np.uint8)),
-            "stored": self.dtype.str,
-            "four_bit": self.four_bit,
-            "encoding": None if self.encoding is None else asdict(self.encoding),
-        }
-
-    def stored(self, frame: Array) -> bytes | memoryview:
-        """Return the bytes of a frame, (y, x), in the file."""
-        pixels: Array = np.ascontiguousarray(frame, self.dtype)
-        if self.four_bit:
-            pixels = pack_four_bit(pixels)
-        if (encoding := self.encoding) is not None:
-            return alone(lambda: encoding.compress(pixels))
-        return pixels.reshape(-1).view(np.uint8).data
-
-
-def original_file(movie: Stack | str | os.PathLike[str]) -> tuple[str, OriginalFile | None]:
-    """Return name of the file that was corrected, and what makes its bytes again, if known.
-
-    Raises
-    ------
-    MrczError
-        If the movie is not kept as counts, or its footer is damaged.
-    """
-    reader, known = _kept_in(movie)
-    file = known.get("file")
-    made = None if file is None else OriginalFile.from_map(file, reader.path)
-    return str(known.get("name", "")), made
-
-
-def restore_file(
-    movie: Stack | str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> str:
-    """Write the file that was corrected again, byte for byte, where that is possible.
-
-    Parameters
-    ----------
-    movie : Stack or path-like
-        One that is kept as counts.
-    path : path-like
-        The file to write.
-    overwrite : bool
-        Replace an existing file.
-    progress : callable, optional
-        Called with (frames done, frames).
-
-    Returns
-    -------
-    str
-        Its SHA-256, which is that of the original; empty if the bytes would be others (nothing
-        is written then).
-
-    Raises
-    ------
-    MrczError
-        If the raw values are not in it, or the checksum of a frame does not match.
-    """
-    _, known = original_file(movie)
-    if known is None:
-        return ""
-    sha256 = hashlib.sha256()
-    with original(movie) as raw, AtomicFile(path, overwrite=overwrite) as file:
-
-        def put(data: bytes | memoryview) -> None:
-            file.write(data)
-            sha256.update(data)
-
-        put(known.head)
-        makers, n = raw.frame_makers(), len(raw)
-        nbytes = 3 * raw.nbytes // n
-        with in_order(
-            lambda make: known.stored(make()),
-            makers,
-            processors(),
-            "napari-mrcz-restore",
-            nbytes=nbytes,
-        ) as frames:
-            for done, data in enumerate(frames, 1):
-                put(data)
-                if progress is not None:
-                    progress(done, n)
-        put(known.tail)
-        if sha256.hexdigest() != known.sha256:
-            return ""
-        file.commit()
-    return known.sha256
-
-
-class _Restoring:
-    """Puts the raw values of replaced pixels back, and compares each frame with its checksum."""
-
-    def __init__(
-        self, path: Path, known: Map, values: Array | None = None, replacement: Any = None
-    ) -> None:
-        self._path = path
-        self._digests = np.frombuffer(known["xxh3"], "<u8")
-        self._values = values
-        if values is not None:
-            self._pixels = replacement.pixels
-            self._kept = replacement.weights >= MOSTLY_KEPT
-
-    @classmethod
-    def of(cls, reader: FrameReader, step: Map, values: Array, known: Map) -> _Restoring:
-        """Take the pixels from the outlier filter in the history."""
-        from napari_mrcz.correction.outliers.fill import Replacement
-
-        try:
-            replacement = Replacement.from_description(step["replacement"])
-        except (KeyError, TypeError, ValueError) as error:
-            found = f"the outlier filter in its history cannot be read ({error!r})"
-            raise MrczError(reader.path, found) from error
-        if values.shape != (len(replacement.pixels), reader.shape[0]):
-            raise MrczError(
-                reader.path,
-                f"raw values of {values.shape[1]} frames, where the file has {reader.shape[0]}",
-                advice="Restore it from a copy that has all its frames",
-            )
-        return cls(reader.path, known, values, replacement)
-
-    def __call__(self, frame: Array, index: int) -> Array:
-        """Return the raw frame."""
-        raw = frame
-        if self._values is not None:
-            raw = np.array(frame, order="C")
-            flat = raw.reshape(-1).view(self._values.dtype)
-            values = self._values[:, index]
-            flat[self._pixels] = values + np.where(self._kept, flat[self._pixels], 0)
-        if digest(raw) != self._digests[index]:
-            found = "is not the original: its checksum does not match"
-            raise MrczError(self._path, found, frame=index, advice="The file was damaged")
-        return raw
-
-    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Return the same type."""
-        return np.dtype(dtype)
-
-    def describe(self) -> Map:
-        """Return its name; it is in no history."""
-        return {"name": "Restored"}
-
-
-def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
-    """Return the file of a movie that is kept as counts, and what it says of the original."""
-    if isinstance(movie, Stack):
-        source, path = kept_reader(movie), movie.path
-    else:
-        source, path = FrameReader(movie), os.fspath(movie)
-        source.close()  # reading opens it again
-    if source is None or not is_kept(source.footer.other):
-        found = "is not kept as counts, so that nothing can be restored"
-        raise MrczError(path, found, advice='Such files are written with keep = "counts"')
-    known = source.footer.other.get(ORIGINAL)
-    if not isinstance(known, Mapping) or not isinstance(known.get("xxh3"), bytes):
-        raise MrczError(path, "the raw values of its pixels are not in it")
-    n = len(known["xxh3"]) // 8
-    if n != source.shape[0]:
-        found = f"{source.shape[0]} frames, where the original had {n}"
-        raise MrczError(path, found, advice="Restore it from a copy that has all its frames")
-    return source, known
 
 
 def _is_step(step: Any) -> bool:
@@ -551,8 +296,181 @@ def image_of(file: Path) -> tuple[Array | None, str]:
     return None, ""
 
 
-def digest(frame: Array) -> int:
-    """Return the xxh3-64 of a frame's little-endian pixels."""
-    little = frame.dtype.newbyteorder("<")
-    pixels = np.ascontiguousarray(frame.astype(little, copy=False))
-    return xxhash.xxh3_64_intdigest(pixels.reshape(-1).view(np.uint8).data)
+def is_packed(value: Any) -> bool:
+    """Return whether a value is what `packed` or `packed_mean` returned."""
+    return isinstance(value, Mapping) and (_ARRAY in value or _MEAN in value)
+
+
+def packed(array: Array, filter_: str = "shuffle") -> dict[str, Any]:
+    """Return an array as a map of its type, shape and a blosc chunk."""
+    array = np.ascontiguousarray(array)
+    data = b""
+    if array.size:
+        # As one block: several would come in the order in which blosc's threads are done.
+        data = chunks.compress(array, "zstd", _LEVEL, filter_, array.nbytes)
+    return {_ARRAY: array.dtype.newbyteorder("<").str, "shape": list(array.shape), "data": data}
+
+
+def packed_mean(mean: Array, gain: Map | None) -> dict[str, Any]:
+    """Return an average of gain-normalised frames as a map.
+
+    Parameters
+    ----------
+    mean : ndarray of float32, shape (y, x)
+        The average.
+    gain : dict, optional
+        Description of the gain normalisation that the averaged frames had.
+
+    Returns
+    -------
+    dict
+        As whole counts, if it is a mean of such; else as `packed` returns it.
+    """
+    made = _packed_counts(mean, gain)
+    # Counts take hardly more than half of the room; if these do, they were none.
+    if made is None or packed_nbytes(made) > mean.nbytes // 2:
+        plain = packed(mean)
+        return plain if made is None or packed_nbytes(plain) < packed_nbytes(made) else made
+    return made
+
+
+def _packed_counts(mean: Array, gain: Map | None) -> dict[str, Any] | None:
+    """Return an average as whole counts and what is left of each pixel; None if it is of none."""
+    scale = _scale(gain, mean.shape) if mean.dtype == np.float32 and mean.ndim == 2 else None
+    if scale is None:
+        return None
+    factor, dark = scale
+    with np.errstate(all="ignore"):
+        counts = mean / factor + dark
+        frames = _frames_in(counts)
+        if frames is None:
+            return None
+        counts *= frames
+        np.rint(counts, out=counts)
+    low = np.nanmin(counts, initial=np.inf, where=np.isfinite(counts))
+    counts -= low
+    outside = ~(counts < 2**31)  # also NaN
+    counts[outside] = 0
+    whole = counts.astype(np.min_scalar_type(int(counts.max())))
+    predicted = _mean_of(whole, float(low), frames, factor, dark)
+    rest = mean.view(np.int32) - predicted.view(np.int32)
+    rest = rest.astype(np.result_type(*map(np.min_scalar_type, (rest.min(), rest.max()))))
+    return {
+        _MEAN: frames,
+        "low": float(low),
+        "counts": packed(whole, "bitshuffle"),
+        "rest": packed(rest, "bitshuffle"),
+        "xxh3": xxhash.xxh3_64_hexdigest(np.ascontiguousarray(mean).data),
+    }
+
+
+def packed_nbytes(made: Map) -> int:
+    """Return how many bytes a packed array takes."""
+    if _ARRAY in made:
+        return len(made["data"])
+    return packed_nbytes(made["counts"]) + packed_nbytes(made["rest"])
+
+
+def unpacked(made: Any, path: Path, gain: Map | None = None) -> Array:
+    """Return the array that was packed, read-only.
+
+    Parameters
+    ----------
+    made : dict
+        As `packed` or `packed_mean` returned it.
+    path : Path
+        The file, for messages.
+    gain : dict, optional
+        As `packed_mean` was given it.
+
+    Raises
+    ------
+    MrczError
+        If it is damaged.
+    """
+    try:
+        if _MEAN in made:
+            return _unpacked_mean(made, path, gain)
+        shape, dtype, data = made["shape"], np.dtype(made[_ARRAY]), memoryview(made["data"])
+        nbytes = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in "iuf" or min(shape, default=0) < 0 or (not nbytes) != (not data):
+            raise ValueError("it is none")
+        out = np.empty(shape if nbytes <= _MOST_UNPACKED * len(data) else 0, dtype)
+        if nbytes:
+            header = chunks.parse_chunk_header(bytes(data[: chunks.CHUNK_HEADER_NBYTES]))
+            where: dict[str, Any] = {"path": path, "frame": 0, "offset": 0}
+            chunks.check_chunk(header, out.nbytes, len(data), **where)
+            chunks.decompress(data, out, **where)
+    except NotEnoughMemory:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, struct.error) as error:
+        found = f"an array in its footer is damaged ({getattr(error, 'found', error)})"
+        raise MrczError(path, found) from error
+    out.flags.writeable = False
+    return out
+
+
+def _unpacked_mean(made: Map, path: Path, gain: Map | None) -> Array:
+    whole, rest = (unpacked(made[name], path) for name in ("counts", "rest"))
+    scale = _scale(gain, whole.shape)
+    if scale is None or rest.shape != whole.shape:
+        raise ValueError("its gain is another")
+    predicted = _mean_of(whole, float(made["low"]), int(made[_MEAN]), *scale)
+    out = (predicted.view(np.int32) + rest.astype(np.int32)).view(np.float32)
+    if xxhash.xxh3_64_hexdigest(out.data) != made["xxh3"]:
+        raise ValueError("its checksum does not match")
+    out.flags.writeable = False
+    return out
+
+
+def _scale(gain: Map | None, shape: tuple[int, ...]) -> tuple[Array, Array] | None:
+    """Return factor and dark of a gain, (y, x) as the frames lie; None if it is another.
+
+    Of multiplications and divisions alone, which are the same on every machine.
+    """
+    if gain is None:
+        return np.ones(shape), np.zeros(())
+    from napari_mrcz.correction.orientation import orient
+
+    try:
+        exponent, turn = gain["gamma"], gain["orientation"]
+        factor = np.array(orient(np.asarray(gain["reference"]), turn), np.float64)
+        dark = gain.get("dark")
+        dark = np.zeros(()) if dark is None else np.array(orient(dark, turn), np.float64)
+    except (KeyError, TypeError, ValueError):
+        return None
+    if exponent not in _EXACT or factor.shape != shape or dark.shape not in ((), shape):
+        return None
+    usable = np.isfinite(factor) & (factor > 0)
+    if not usable.all():
+        # Filled defects have the median of all: one of a sample is near enough.
+        some = factor[:: max(1, len(factor) // _ROWS)]
+        some = some[np.isfinite(some) & (some > 0)]
+        factor[~usable] = np.median(some) if some.size else 1
+    return (1 / factor if exponent < 0 else factor), np.where(np.isfinite(dark), dark, 0)
+
+
+def _mean_of(whole: Array, low: float, frames: int, factor: Array, dark: Array) -> Array:
+    counts = whole.astype(np.float64)
+    counts += low
+    counts /= frames
+    counts -= dark
+    counts *= factor
+    with np.errstate(over="ignore"):
+        return counts.astype(np.float32)
+
+
+def _frames_in(means: Array) -> int | None:
+    """Return the least number that makes means of counts whole; None if there is none."""
+    sample = means.reshape(-1)[:: max(1, means.size // _SAMPLE)]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return None
+    step = max(1, 2**20 // sample.size)
+    for first in range(1, _MOST_FRAMES, step):
+        numbers = np.arange(first, first + step)
+        counts = sample[:, None] * numbers
+        near = (np.abs(counts - np.rint(counts)) < _WHOLE).mean(axis=0) >= _SHARE
+        if near.any():
+            return int(numbers[near.argmax()])
+    return None

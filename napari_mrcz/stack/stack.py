@@ -453,6 +453,11 @@ class Stack:
         """Return one function per frame that reads it in the calling thread, past the cache."""
         return (FrameMaker(self._source, index) for index in range(len(self)))
 
+    def sample_makers(self) -> list[Callable[[], Frame]]:
+        """Return the first, middle and last of `frame_makers`, which stand for all."""
+        wanted = sorted({0, len(self) // 2, len(self) - 1})
+        return [FrameMaker(self._source, index) for index in wanted]
+
     def _with(self, source: FrameSource, description: Description) -> Stack:
         return Stack(source, description, self._header, **self._caching)
 

@@ -33,8 +33,7 @@ from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
 from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
-from napari_mrcz.stack.kept import problem_of
-from napari_mrcz.stack.packing import packed_mean, packed_nbytes
+from napari_mrcz.stack.kept import packed_mean, packed_nbytes, problem_of
 from napari_mrcz.stack.references import read_defects, read_reference
 
 if TYPE_CHECKING:

@@ -28,7 +28,6 @@ from napari_mrcz.session.batch.parcels import Parcel, Parcels, pack, unpack
 from napari_mrcz.session.batch.scheduler import PATIENCE_S, SchedulerLost, ask, result_of, watched
 from napari_mrcz.session.batch.task import staged
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack.files import sample_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +111,7 @@ class CountElectrons(Making):
             write_frames(
                 self.target,
                 run,
-                sample_frames(counts),
+                counts.sample_makers(),
                 description=replace(counts.description, writer=software(), other=other),
                 encoding=Encoding("zstd" if self.target.endswith(".mrcz") else "none"),
                 total=len(movie),

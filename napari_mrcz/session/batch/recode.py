@@ -22,7 +22,6 @@ from napari_mrcz.session.batch.source_files import Kept, SourceFiles
 from napari_mrcz.session.batch.task import staged
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack.files import sample_frames
 from napari_mrcz.stack.kept import kept_reader
 from napari_mrcz.stack.tiff import is_eer
 
@@ -149,7 +148,7 @@ class Recode(Making):
             if codec == "none":
                 return movie.size * np.dtype(self.dtype or movie.dtype).itemsize
             encoding = Encoding(codec, self.level, self.filter, self.block_size)
-            found = estimate(self.target, sample_frames(movie), encoding, self.dtype)
+            found = estimate(self.target, movie.sample_makers(), encoding, self.dtype)
             return round(found.frame_nbytes * len(movie))
 
     @property

@@ -12,7 +12,7 @@ from napari_mrcz.session.batch.making import Made, Making
 from napari_mrcz.session.batch.source_files import sha256_of
 from napari_mrcz.session.batch.task import staged
 from napari_mrcz.stack import write
-from napari_mrcz.stack.kept import original, original_file, restore_file
+from napari_mrcz.stack.keeping import original, original_file, restore_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

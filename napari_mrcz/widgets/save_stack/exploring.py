@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.format import Encoding
 from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
 from napari_mrcz.format.storage import choose_storage
-from napari_mrcz.stack.files import sample_frames
 from napari_mrcz.widgets.save_stack.model import as_saved
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def explore(stack: Stack, options: SaveOptions, report: Report) -> Exploration:
     plain = Encoding("zstd", 1, "none", "auto")
     stack, options = as_saved(stack, options)
     path = f"{options.path or 'movie'}"
-    samples = sample_frames(stack)
+    samples = stack.sample_makers()
     storage, excerpts = choose_storage(path, samples, options.dtype, plain, wide=False)
     frame_nbytes = storage.shape[0] * storage.shape[1] * storage.stored.itemsize
     filters = (

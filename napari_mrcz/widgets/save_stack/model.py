@@ -12,7 +12,6 @@ from napari_mrcz.errors import block_text, size_text, time_text
 from napari_mrcz.format import Encoding, Estimate, VerifyReport, estimate, verify
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, cache_folder, legal_stem
 from napari_mrcz.stack import Stack, write
-from napari_mrcz.stack.files import sample_frames
 from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_text
 from napari_mrcz.widgets.base.job import Cancelled, Report
 
@@ -199,7 +198,7 @@ def estimate_file(stack: Stack, options: SaveOptions) -> FileEstimate:
         If they cannot be stored as wanted.
     """
     frames, chosen = as_saved(stack, options)
-    frame = estimate(options.path, sample_frames(frames), chosen.encoding, chosen.dtype)
+    frame = estimate(options.path, frames.sample_makers(), chosen.encoding, chosen.dtype)
     n = len(stack)
     bound = None if frame.bound_nbytes is None else n * frame.bound_nbytes
     sizes = {}
