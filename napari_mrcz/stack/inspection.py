@@ -1,0 +1,218 @@
+"""What a file contains, in words: header fields, metadata and history as a tree of plain entries.
+
+The metadata inspector shows it in napari, ``napari-mrcz info`` on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_mrcz.correction.history import registered
+from napari_mrcz.errors import size_text
+from napari_mrcz.format.header import CODEC_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from napari_mrcz.format import Header
+
+# Lists of plain values up to this long are one line; of longer ones the beginning is shown.
+_LONGEST_LINE = 16
+_PLAIN = (str, int, float, complex, bool, type(None), np.generic)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the tree, and those beneath it.
+
+    Attributes
+    ----------
+    name, value, unit : str
+        As shown; `unit` is empty for what has none.
+    meaning : str
+        One line on what it is; may be empty.
+    children : tuple of Entry
+        What it consists of.
+    folded : bool
+        Whether these are hidden at first.
+    """
+
+    name: str
+    value: str = ""
+    unit: str = ""
+    meaning: str = ""
+    children: tuple[Entry, ...] = ()
+    folded: bool = False
+
+
+def entries_of(values: Mapping[Any, Any]) -> tuple[Entry, ...]:
+    """Return an entry for each item of a map, nested as it is."""
+    return tuple(entry_of(str(name), value) for name, value in values.items())
+
+
+def entry_of(name: str, value: Any, meaning: str = "") -> Entry:
+    """Return the entry of one value: of maps and lists what is in them, of arrays what they are."""
+    if isinstance(value, Mapping):
+        return Entry(name, _counted(len(value), "entry"), "", meaning, entries_of(value))
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.size <= _LONGEST_LINE:
+        value = value.tolist()
+    if isinstance(value, np.ndarray):
+        shape = " × ".join(map(str, value.shape))
+        return Entry(name, f"array of {shape}, {value.dtype}", "", meaning)
+    if isinstance(value, bytes | bytearray):
+        return Entry(name, f"{size_text(len(value))}, not text", "", meaning)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if all(isinstance(item, _PLAIN) for item in value):
+            return Entry(name, _line(value), "", meaning)
+        children = tuple(entry_of(str(at), item) for at, item in enumerate(value))
+        return Entry(name, _counted(len(value), "entry"), "", meaning, children)
+    return Entry(name, _text(value), "", meaning)
+
+
+def matching(entries: Iterable[Entry], words: str) -> tuple[Entry, ...]:
+    """Return the entries in which every word is found, each with what leads to it.
+
+    Words may be in an entry itself or in what it belongs to; what is beneath a match is kept.
+    """
+    wanted = tuple(words.lower().split())
+    return _matching(entries, wanted) if wanted else tuple(entries)
+
+
+def _matching(entries: Iterable[Entry], wanted: tuple[str, ...]) -> tuple[Entry, ...]:
+    found = []
+    for entry in entries:
+        said = f"{entry.name}\n{entry.value}\n{entry.unit}\n{entry.meaning}".lower()
+        left = tuple(word for word in wanted if word not in said)
+        if not left:
+            found.append(entry)
+        elif children := _matching(entry.children, left):
+            found.append(replace(entry, children=children))
+    return tuple(found)
+
+
+def _line(values: Sequence[Any]) -> str:
+    line = ", ".join(map(_text, values[:_LONGEST_LINE]))
+    if len(values) > _LONGEST_LINE:
+        line += f", … ({len(values)} in all)"
+    return line or "nothing"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return f"{value:.7g}"
+    return str(value)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count} {noun.removesuffix('y')}ies"
+
+
+# Of each field of `Header`: its name in MRC2014 or MRCZ, its unit, its meaning.
+_FIELDS = {
+    "nx": ("NX", "pixels", "Columns of a frame"),
+    "ny": ("NY", "pixels", "Rows of a frame"),
+    "nz": ("NZ", "", "Frames of a movie or sections of a volume that are there"),
+    "mode": ("MODE", "", "Pixel type, and 1000 times the codec by which frames are compressed"),
+    "start": ("NXSTART…", "pixels", "First column, row and section within a larger image"),
+    "sampling": ("MX MY MZ", "", "Samples along the cell: it is as many pixels long; 0: not told"),
+    "cell": ("cell xyz", "Å", "Lengths along X, Y, Z; divided by MX MY MZ: the pixel size"),
+    "pixel_size": ("pixel size zyx", "Å", "Along Z, Y and X; 0 where the file does not tell"),
+    "angles": ("cell angles", "°", "Alpha, beta, gamma; 90 for all that is no crystal"),
+    "axis_order": ("MAPC MAPR MAPS", "", "Axes of columns, rows and sections: 1 X, 2 Y, 3 Z"),
+    "dmin": ("DMIN", "", "Smallest pixel, as the file states it; above DMAX: not determined"),
+    "dmax": ("DMAX", "", "Largest pixel, as the file states it"),
+    "dmean": ("DMEAN", "", "Mean of all pixels, as the file states it"),
+    "rms": ("RMS", "", "Standard deviation of all pixels, as stated; negative: not determined"),
+    "ispg": ("ISPG", "", "Space group: 0 stack of images, 1 volume, 401 stack of volumes"),
+    "nsymbt": ("NSYMBT", "bytes", "Length of the extended header"),
+    "exttyp": ("EXTTYP", "", "Kind of the extended header, such as json or FEI1"),
+    "nversion": ("NVERSION", "", "Year of the MRC standard times 10, and its revision"),
+    "voltage": ("voltage", "kV", "Acceleration voltage"),
+    "c3": ("C3 (Cs)", "mm", "Spherical aberration of the objective"),
+    "gain": ("gain", "counts/e⁻", "Counts of the detector for one electron"),
+    "packed_nbytes": ("packed bytes", "bytes", "Length of all compressed frames, as stated"),
+    "origin": ("ORIGIN xyz", "Å", "Origin of X, Y, Z"),
+    "byte_order": ("byte order", "", "Which byte of a number comes first, as the sizes show"),
+    "unsigned_bytes": ("IMOD flag", "", "Whether bytes of mode 0 are unsigned, by IMOD's flag"),
+    "is_volume": ("volume", "", "Sections of a volume, by ISPG, MZ, shape and name; else frames"),
+    "extra": ("EXTRA", "", "Words of other programs, such as IMOD's and SerialEM's"),
+    "labels": ("labels", "", "Lines of text that programs left"),
+}
+_ZERO_IS_UNKNOWN = ("voltage", "c3", "gain")
+_ORDERS = {"<": "little-endian", ">": "big-endian"}
+_GROUPS = {0: "stack of images", 1: "volume", 401: "stack of volumes"}
+
+
+def header_entries(header: Header) -> Iterator[Entry]:
+    """Return the fields of a header, in the order in which they lie in it."""
+    for field, (name, unit, meaning) in _FIELDS.items():
+        if field == "labels":
+            lines = tuple(Entry(str(at), text) for at, text in enumerate(header.labels))
+            yield Entry(name, f"{len(lines)} of 10", unit, meaning, lines)
+        elif field == "extra":
+            words = tuple(entry_of(word.upper(), value) for word, value in header.extra.items())
+            yield Entry(name, f"{len(words)} set" if words else "nothing", unit, meaning, words)
+        else:
+            value = _value(header, field)
+            yield Entry(name, value, "" if value == "unknown" else unit, meaning)
+
+
+def _value(header: Header, field: str) -> str:
+    value = header[field]
+    if field == "mode":
+        codec = CODEC_NAMES[header.codec]
+        stored = "4 bits" if value == 101 else str(header.dtype)
+        return f"{value + 1000 * header.codec} ({stored}, {codec})".replace(", none", "")
+    if field in _ZERO_IS_UNKNOWN and not value:
+        return "unknown"
+    if field == "ispg":
+        return f"{value} ({_GROUPS[value]})" if value in _GROUPS else str(value)
+    if field == "byte_order":
+        return _ORDERS[value]
+    if isinstance(value, bool):
+        names = ("movie", "volume") if field == "is_volume" else ("not set", "unsigned")
+        return names[value]
+    if isinstance(value, tuple):
+        return _joined(value)
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _joined(values: Iterable[float]) -> str:
+    return "  ".join(f"{value:.7g}" for value in values)
+
+
+# What every step has; the title tells it already.
+_TOLD = ("name", "software")
+
+
+def step_entries(history: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
+    """Return a history's steps in order: what was done, how, and by which software."""
+    return tuple(_step(number, step) for number, step in enumerate(history, 1))
+
+
+def _step(number: int, step: Mapping[str, Any]) -> Entry:
+    name = str(step.get("name", "unknown step"))
+    correction = registered(name)
+    title = getattr(correction, "title", "") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    value = ""
+    if correction is None:
+        module = step.get("module")
+        of = f" of {module}" if isinstance(module, str) else ""
+        value = f"a correction{of} that is not known here, and cannot be done again"
+    elif said := getattr(correction, "said", None):
+        try:
+            value = said(step)
+        except (KeyError, TypeError, ValueError, IndexError):
+            pass  # of another version: its parameters are listed all the same
+    parameters = {key: item for key, item in step.items() if key not in _TOLD}
+    by = f"By {step['software']}" if "software" in step else ""
+    return Entry(f"{number}. {title}", value, "", by, entries_of(parameters))
