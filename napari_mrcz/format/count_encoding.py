@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.format.memory import new_buffer
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -74,7 +76,13 @@ _PARSERS = (
 Bytes = npt.NDArray[np.uint8]
 
 
-def compress_counts(frame: npt.NDArray[Any], level: int, filter_: str, block_nbytes: int) -> bytes:
+def compress_counts(
+    frame: npt.NDArray[Any],
+    level: int,
+    filter_: str,
+    block_nbytes: int,
+    room: memoryview | None = None,
+) -> memoryview:
     """Compress one contiguous frame into a version-2 chunk.
 
     Parameters
@@ -88,11 +96,13 @@ def compress_counts(frame: npt.NDArray[Any], level: int, filter_: str, block_nby
         How the bytes or bits of a block are rearranged.
     block_nbytes : int
         Block size, a multiple of 8 pixels; blosc's buffers for reading are as large.
+    room : memoryview, optional
+        Memory for the chunk, of the frame's bytes and `CHUNK_HEADER_NBYTES`.
 
     Returns
     -------
-    bytes
-        The chunk; the same for the same input.
+    memoryview
+        The chunk, at the beginning of `room` or of new memory; the same for the same input.
     """
     itemsize, nbytes = frame.itemsize, frame.nbytes
     pixels = frame.reshape(-1).view(f"<u{itemsize}")
@@ -101,26 +111,38 @@ def compress_counts(frame: npt.NDArray[Any], level: int, filter_: str, block_nby
     n_blocks = -(-nbytes // block_nbytes)
     step = block_nbytes // itemsize
     flags = _ZSTD | _NOT_SPLIT | _FLAGS[filter_]
-    offsets = np.empty(n_blocks, "<u4")
-    pieces: list[Any] = [b"", offsets.data]
+    most = nbytes + _HEADER.size
+    if room is None:
+        room = new_buffer(most)
+    offsets = np.zeros(n_blocks, "<u4")
     position = _HEADER.size + offsets.nbytes
     for block in range(n_blocks):
-        offsets[block] = position
         part = pixels[block * step : (block + 1) * step]
         streams: list[Any] = list(_streams(part, level, filter_))
         length = sum(map(len, streams))
         if length >= part.nbytes:
             streams = [_rearranged(part, filter_)]
             length = part.nbytes
-        pieces += (struct.pack("<i", length), *streams)
-        position += 4 + length
-    if position > nbytes + _HEADER.size:
-        pieces, position = [b"", pixels.view(np.uint8).data], nbytes + _HEADER.size
-        flags |= _STORED
-    pieces[0] = _HEADER.pack(
-        _VERSION, _ZSTD_VERSION, flags, itemsize, nbytes, block_nbytes, position
+        offsets[block] = position
+        if position + 4 + length > most:
+            flags, position = flags | _STORED, most
+            _put(room, _HEADER.size, pixels.view(np.uint8))
+            break
+        position = _put(room, position, struct.pack("<i", length), *streams)
+    else:
+        _put(room, _HEADER.size, offsets.view(np.uint8))
+    _HEADER.pack_into(
+        room, 0, _VERSION, _ZSTD_VERSION, flags, itemsize, nbytes, block_nbytes, position
     )
-    return b"".join(pieces)
+    return room[:position]
+
+
+def _put(room: memoryview, position: int, *pieces: Any) -> int:
+    """Copy bytes to a position; return the one after them."""
+    for piece in pieces:
+        room[position : position + len(piece)] = piece
+        position += len(piece)
+    return position
 
 
 def _streams(pixels: npt.NDArray[Any], level: int, filter_: str) -> Iterator[bytes]:
@@ -138,34 +160,37 @@ def _streams(pixels: npt.NDArray[Any], level: int, filter_: str) -> Iterator[byt
         if zeros:
             yield _zeros(zeros)
     elif filter_ == "shuffle":
-        for column in _columns(pixels):
+        for column, _ in _columns(pixels):
             yield _zeros(pixels.size) if column is None else _coded(column, _LITERALS_ONLY)
     else:  # blosc leaves a block of no multiple of 8 pixels as it is
         yield _coded(pixels.view(np.uint8), _LITERALS_ONLY)
 
 
-def _columns(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
-    """Yield the first bytes of all pixels, then the second ...; None where all are 0."""
+def _columns(pixels: npt.NDArray[Any]) -> Iterator[tuple[Bytes | None, int]]:
+    """Yield the first bytes of all pixels, then the second ...; None where all are 0.
+
+    With each comes the union of its bits.
+    """
     used = int(np.bitwise_or.reduce(pixels))
     for shift in range(0, 8 * pixels.itemsize, 8):
-        if used >> shift & 0xFF:
+        if bits := used >> shift & 0xFF:
             shifted = pixels >> pixels.dtype.type(shift) if shift else pixels
-            yield shifted.astype(np.uint8, copy=False)
+            yield shifted.astype(np.uint8, copy=False), bits
         else:
-            yield None
+            yield None, 0
 
 
 def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
     """Yield the bit planes of a block, lowest bit first, 8 pixels per byte; None for all zeros."""
     masked = _scratch(pixels.size)
-    for values in _columns(pixels):
-        used = 0 if values is None else int(np.bitwise_or.reduce(values))
+    for values, used in _columns(pixels):
         for bit in range(8):
-            if values is not None and used >> bit & 1:
-                np.bitwise_and(values, np.uint8(1 << bit), out=masked)
-                yield np.packbits(masked, bitorder="little")
-            else:
+            if values is None or not used >> bit & 1:
                 yield None
+                continue
+            alone = used == 1 << bit
+            bits = values if alone else np.bitwise_and(values, np.uint8(1 << bit), out=masked)
+            yield np.packbits(bits, bitorder="little")
 
 
 def _rearranged(pixels: npt.NDArray[Any], filter_: str) -> Bytes:
@@ -173,7 +198,7 @@ def _rearranged(pixels: npt.NDArray[Any], filter_: str) -> Bytes:
     if filter_ == "bitshuffle" and pixels.size % 8 == 0:
         parts, nbytes = list(_planes(pixels)), pixels.size // 8
     elif filter_ == "shuffle":
-        parts, nbytes = list(_columns(pixels)), pixels.size
+        parts, nbytes = [column for column, _ in _columns(pixels)], pixels.size
     else:
         return pixels.view(np.uint8)
     zeros = np.zeros(nbytes, np.uint8)

@@ -103,10 +103,20 @@ class Encoding:
         """Block size in bytes; blosc takes 0 as its own choice."""
         return self.block_size if isinstance(self.block_size, int) else 0
 
-    def compress(self, frame: npt.NDArray[Any]) -> bytes:
-        """Compress one frame; `filter`, `block_size` and `as_counts` must have been chosen."""
+    def compress(
+        self, frame: npt.NDArray[Any], room: memoryview | None = None
+    ) -> bytes | memoryview:
+        """Compress one frame; `filter`, `block_size` and `as_counts` must have been chosen.
+
+        Parameters
+        ----------
+        frame : ndarray
+            Contiguous pixels, as they are to be stored.
+        room : memoryview, optional
+            Memory that may be used for the result, of the frame's bytes and `CHUNK_HEADER_NBYTES`.
+        """
         if self.as_counts:
-            return compress_counts(frame, self.level, self.filter, self.block_nbytes)
+            return compress_counts(frame, self.level, self.filter, self.block_nbytes, room)
         return compress(frame, self.codec, self.level, self.filter, self.block_nbytes)
 
 

@@ -19,11 +19,13 @@ import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES
 from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version
 from napari_mrcz.format.header_writing import build_header, has_unsigned_bytes
 from napari_mrcz.format.limits import LARGEST_JSON, check_content, most_values
+from napari_mrcz.format.memory import new_buffer
 from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of
@@ -59,6 +61,7 @@ class _Encoded:
     data: bytes | memoryview
     statistics: Statistics | None
     xxh3: int
+    room: memoryview | None
 
 
 @dataclass
@@ -209,12 +212,15 @@ def _write_file(
 def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
     """Encode frames in threads and write them in order."""
     written = _Written()
-    frame_nbytes = math.prod(storage.shape) * max(storage.given.itemsize, storage.stored.itemsize)
+    pixels = math.prod(storage.shape)
+    frame_nbytes = pixels * max(storage.given.itemsize, storage.stored.itemsize)
+    # Memory for compressed frames, used again: the system takes its time to provide it.
+    rooms: list[memoryview] = []
 
     def encode(numbered: tuple[int, LazyFrame]) -> _Encoded:
         index, frame = numbered
         try:
-            return _encode(storage, frame, index)
+            return _encode(storage, frame, index, rooms)
         except NotEnoughMemory as error:
             if error.path is not None:
                 raise
@@ -226,30 +232,38 @@ def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
             raise NotEnoughMemory(storage.path, what, frame=index) from None
 
     numbered = enumerate(work.frames)
-    room = 3 * frame_nbytes  # as it is made, as it is stored, compressed
+    in_work = 3 * frame_nbytes  # as it is made, as it is stored, compressed
     with in_order(
-        encode, numbered, work.threads, "napari-mrcz-write", nbytes=room
+        encode, numbered, work.threads, "napari-mrcz-write", nbytes=in_work
     ) as encoded_frames:
         for encoded in encoded_frames:
             written.add(file.tell(), encoded)
             file.write(encoded.data)
+            if encoded.room is not None:
+                rooms.append(encoded.room)
             del encoded  # while the next one is waited for
             if work.progress is not None:
                 work.progress(len(written.offsets), work.total)
     return written
 
 
-def _encode(storage: Storage, frame: LazyFrame, index: int) -> _Encoded:
+def _encode(storage: Storage, frame: LazyFrame, index: int, rooms: list[memoryview]) -> _Encoded:
     pixels = storage.fit(frame() if callable(frame) else frame, index)
     statistics = statistics_of(pixels)
     if storage.four_bit:
         pixels = pack_four_bit(pixels)
+    room = None
     data: bytes | memoryview
+    if storage.encoding.as_counts:
+        try:
+            room = rooms.pop()
+        except IndexError:
+            room = new_buffer(pixels.nbytes + CHUNK_HEADER_NBYTES)
     if storage.encoding.number:
-        data = storage.encoding.compress(pixels)
+        data = storage.encoding.compress(pixels, room)
     else:
         data = pixels.reshape(-1).view(np.uint8).data
-    return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
+    return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data), room)
 
 
 def _json(path: str | PathLike[str], description: Description) -> bytes:
