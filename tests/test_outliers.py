@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_opening
 
 from benchmarks.outlier_rules import local_median, motioncor3, relion
 from napari_mrcz.correction import OutlierFilter, correlated_noise, rebuild
@@ -86,11 +87,11 @@ def test_the_preprint_s_model_takes_many_good_pixels_where_counts_are_few():
 def test_dark_and_dead_pixels_are_found_too(movie, outliers):
     stuck = movie.defects.dark | movie.defects.dead
     found = outliers.mask == -1
-    # But for clusters of pixels that are dark and not dead, which may be beads.
-    assert np.count_nonzero(found & stuck) > 0.75 * np.count_nonzero(stuck)
-    assert np.count_nonzero(found & ~stuck) <= 6
-    hot = outliers.mask == 1
-    assert np.count_nonzero(hot & movie.defects.hot) > 0.9 * np.count_nonzero(movie.defects.hot)
+    assert np.all(found[movie.defects.dead])
+    # Half-dark pixels cannot all be told from good ones with forty electrons, and squares of dark
+    # pixels that are not dead may be beads.
+    clear = stuck & (movie.expected < 0.35 * movie.dose) & ~binary_opening(stuck, np.ones((2, 2)))
+    assert np.count_nonzero(found & clear) > 0.85 * np.count_nonzero(clear)
 
 
 def test_the_expected_false_positives_are_those_that_there_are():

@@ -70,6 +70,7 @@ def test_weak_lines_are_found_as_a_whole(n_frames, dose, excess):
     fitted = OutlierFilter.fit(frames)
     assert f1(fitted.mask != 0, lines) > 0.95
     assert np.all(fitted.mask[lines & (fitted.mask != 0)] == np.sign(excess))
+    assert not any("lattice" in said for said in fitted.warnings)
     plain = OutlierFilter.fit(rng.poisson(np.full_like(rate, dose), frames.shape).astype(np.uint8))
     assert plain.n_hot + plain.n_dark <= 8
 
@@ -86,6 +87,20 @@ def test_beads_are_left_alone(seed, side):
     # A pixel of hundreds may be one by chance.
     assert np.count_nonzero(fitted.mask[inside]) <= max(1, 0.005 * inside.sum())
     assert f1(fitted.mask != 0, truth) >= 0.98
+
+
+@pytest.mark.parametrize(("n_frames", "dose"), [(30, 4.0), (30, 1.0)])
+def test_beads_of_two_by_two_pixels_are_left_alone(n_frames, dose):
+    rng = np.random.default_rng(3)
+    rate, beads = np.full((160, 160), dose), np.zeros((160, 160), np.bool_)
+    for row, column in rng.integers(0, 158, (30, 2)):
+        beads[row : row + 2, column : column + 2] = True
+    rate[beads] *= 0.2
+    dead = (rng.random(rate.shape) < 1e-3) & ~beads
+    frames = rng.poisson(np.where(dead, 0, rate), (n_frames, *rate.shape)).astype(np.uint8)
+    fitted = OutlierFilter.fit(frames)
+    assert np.count_nonzero(fitted.mask[beads]) <= 2
+    assert fitted.mask[dead].all()
 
 
 def test_soft_beads_are_left_alone():
@@ -179,6 +194,7 @@ def test_bragg_spots_of_a_sweep_stay(seed):
     kept = (after[where] - bare) @ spots[where]
     assert kept >= 0.98 * (frames.sum(axis=0)[where] - bare) @ spots[where]
     assert (fitted.mask[hot] == 1).mean() > 0.85
+    assert expected_as_found(fitted, hot)
     assert any("diffraction" in said for said in fitted.warnings)
 
 

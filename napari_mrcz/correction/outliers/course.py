@@ -13,13 +13,13 @@ from napari_mrcz.correction.parallel import give_back
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-# Frames that are read, spread over the movie; fewer do not show that a pixel is steady.
-_MOST, _FEWEST = 16, 5
+# Fewer frames do not show that a pixel is steady.
+_FEWEST = 5
 _SAMPLE = 2**16
 
 
 def read_course(
-    movie: Any, counts: SummedCounts, pixels: npt.NDArray[np.intp]
+    movie: Any, counts: SummedCounts, pixels: npt.NDArray[np.intp], most: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Read pixels in some frames.
 
@@ -31,6 +31,8 @@ def read_course(
         Their sum.
     pixels : ndarray of intp, shape (k,)
         Flat indices.
+    most : int
+        Frames that are read, spread over the movie.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def read_course(
     used = np.setdiff1d(np.arange(len(movie)), counts.left_out)
     if len(used) < _FEWEST:
         return np.zeros((0, len(pixels)), np.float32), np.zeros(0)
-    chosen = used[np.unique(np.linspace(0, len(used) - 1, min(_MOST, len(used))).astype(int))]
+    chosen = used[np.unique(np.linspace(0, len(used) - 1, min(most, len(used))).astype(int))]
     # Whole rows: single pixels all over a frame would take as long as half of its pixels.
     step = max(1, counts.total.size // _SAMPLE)
     total = counts.total[::step].astype(np.float64) - counts.n_frames * counts.pedestal

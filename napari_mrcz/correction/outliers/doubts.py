@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_mrcz.correction.outliers.suspects import MANY_SPOTS
+
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
     from napari_mrcz.correction.outliers.scale import PixelScale
 
-# So many spots are no accident.
-_FEWEST_SPOTS = 20
 # Part of the image with lattice fringes that is worth a word.
 _STRUCTURED = 0.1
 # Good pixels vary so much more than counts do where there is a fixed pattern.
@@ -59,7 +59,7 @@ def doubts_of_fit(
         How many of them good pixels are expected to be.
     """
     said = []
-    if scale.n_spots >= _FEWEST_SPOTS:
+    if scale.n_spots >= MANY_SPOTS:
         said.append(
             f"{scale.n_spots} spots are bright in a few frames only, as in a diffraction sweep; "
             "they were left as they are. The filter is made for images."

@@ -53,6 +53,19 @@ _NEAREST = np.flatnonzero(np.abs(NEIGHBOURS).sum(axis=1) == 1)
 # With so many neighbours as bright, or as dark, a pixel is a part of something. Small dark things
 # there are many of, gold beads; two by two pixels are none, with three neighbours each.
 _BRIGHT, _DARK = 6.0, 3.4
+# Pixels of a small bead, in a square of two by two, are dark alike, or some in half-shade, where
+# defects differ: variance over that of counts; least part of a pixel's own shade that those beside
+# it have, and standard errors of their sum. Dead squares count less than this part of what is
+# expected.
+_SQUARES = [
+    [
+        int(np.flatnonzero((NEIGHBOURS == shift).all(axis=1))[0])
+        for shift in ((y, 0), (0, x), (y, x))
+    ]
+    for y in (-1, 1)
+    for x in (-1, 1)
+]
+_ALIKE, _SHADE, _SURE, _DEAD = 4.0, 0.2, 3.5, 0.02
 # Neighbours are like a pixel that are on its side of the middle between it and what is expected. Of
 # those that touch it so many are dark around the middle of a soft bead, from this part of the way.
 _TOUCHING, _SOFT = np.flatnonzero(np.abs(NEIGHBOURS).max(axis=1) == 1), 0.35
@@ -310,6 +323,7 @@ def _judge_suspects(
         mean = (around * usable).sum(axis=0) / np.maximum(number, 1)
         electron = np.float32(counts.per_electron)
         company = _in_company(own, around, mean, within)
+        company |= _in_small_bead(own, around, mean, within, electron)
         bright_beside = ((beside >= last) & within).sum(axis=0, dtype=np.uint8)
         company |= (own < mean) & (bright_beside >= _BRIGHT_BESIDE)
         excess = ((around[_NEAREST] - mean) * within[_NEAREST]).sum(axis=0)
@@ -326,8 +340,9 @@ def _judge_suspects(
         gain = None if counts.gain is None else counts.gain.reshape(-1)[pixels]
         expected = background.expected(around, gain)
         raw = counts.raw(pixels) / counts.per_electron
-        deviate = poisson_deviate(raw + 0.5, expected.copy())
-        deviate = structure.applied(deviate, pixels, counts.shape[1])
+        here = structure.with_lattice(expected, pixels, counts.shape[1])
+        deviate = poisson_deviate(raw + 0.5, here.copy())
+        deviate = structure.narrowed(deviate, pixels, counts.shape[1])
         deviate[~known] = (flat[pixels[~known]].astype(np.float64) - _ZERO) / _STEPS
         expected[~known] = background.typical
         return Suspects(counts.shape, pixels, deviate, raw, expected, company, profile)
@@ -396,6 +411,29 @@ def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np
     part: npt.NDArray[np.bool_] = number >= np.where(bright, _BRIGHT, _DARK)
     soft = around[_TOUCHING] <= (mean + np.float32(_SOFT) * (own - mean)) ** 2
     part |= ~bright & ((soft & within[_TOUCHING]).sum(axis=0, dtype=np.uint8) > _DARK)
+    return part
+
+
+def _in_small_bead(
+    own: Any, around: Any, mean: Any, within: Any, electron: Any
+) -> npt.NDArray[np.bool_]:
+    """Mark dark pixels of squares of two by two that are as dark as they are, or partly so.
+
+    Squares that are dead, or of which each pixel has a response of its own, are defects.
+    """
+    part = np.zeros(len(own), np.bool_)
+    depth = mean - own
+    noise = np.sqrt(np.maximum(mean, electron) * electron)
+    for square in _SQUARES:
+        beside = around[square]
+        level = (own + beside.sum(axis=0)) / 4
+        variance = ((own - level) ** 2 + ((beside - level) ** 2).sum(axis=0)) / 3
+        shade = mean - beside
+        of_bead = variance <= _ALIKE * np.maximum(level, electron) * electron
+        of_bead |= (shade < depth / 2).any(axis=0)
+        of_bead &= (shade > _SHADE * depth).all(axis=0) & within[square].all(axis=0)
+        of_bead &= shade.sum(axis=0) > _SURE * 3**0.5 * noise
+        part |= of_bead & (depth > 0) & (level > _DEAD * mean)
     return part
 
 

@@ -39,11 +39,16 @@ _WIDE = 1.05
 # A Fourier component that is so much stronger than noise is one of a lattice; below this frequency,
 # in cycles per pixel, neighbours tell.
 _PEAK, _LOWEST = 14.0, 0.08
+# Mean power along a line of components that a defective line has there, none counted as more than
+# so much, where noise has 1; and the largest one that it can have.
+_OF_LINE, _SPREAD, _OF_WAVE = 1.7, 4.0, 200.0
 # Deviates of a code of the pattern.
 _PATTERN_STEP = 1 / 16
 # Mean fourth power over the square of the mean square, of the pattern of a lattice, at most: a wave
 # has 1.5, three of them 2.5; 4 in half of a tile.
 _EVEN = 4.5
+# The code of a pixel beyond the image's border, and a deviate that none within has.
+_UNKNOWN, _FARTHEST = 2**16 - 1, 100.0
 # How often a lattice is found anew, in what was an outlier without it.
 _ROUNDS = 3
 # Tiles worked on at a time.
@@ -173,15 +178,23 @@ class Structure:
         found: npt.NDArray[np.bool_] = self.tiles[row // _TILE, column // _TILE] >= 0
         return found
 
-    def applied(self, deviate: Values, pixels: npt.NDArray[np.intp], n_columns: int) -> Values:
-        """Return deviates of some pixels, by flat index, as the codes were changed."""
+    def with_lattice(self, expected: Image, pixels: npt.NDArray[np.intp], n_columns: int) -> Image:
+        """Return expected electrons of some pixels, by flat index, as the lattice changes them."""
+        if not len(self.pattern):
+            return expected
         row, column = np.divmod(pixels, n_columns)
-        if len(self.pattern):
-            tile = self.tiles[row // _TILE, column // _TILE]
-            pattern = self.pattern[tile, row % _TILE, column % _TILE]
-            deviate = deviate - np.where(tile >= 0, pattern * _PATTERN_STEP, 0)
-        changed: Values = deviate / self.width[row // BLOCK, column // BLOCK]
+        tile = self.tiles[row // _TILE, column // _TILE]
+        pattern = self.pattern[tile, row % _TILE, column % _TILE]
+        # A deviate is twice the difference of square roots.
+        shift = np.where(tile >= 0, pattern * (_PATTERN_STEP / 2), 0).astype(expected.dtype)
+        changed: Image = np.maximum(np.sqrt(expected) + shift, expected.dtype.type(0.1)) ** 2
         return changed
+
+    def narrowed(self, deviate: Values, pixels: npt.NDArray[np.intp], n_columns: int) -> Values:
+        """Return deviates of some pixels, by flat index, divided by the width of their blocks."""
+        row, column = np.divmod(pixels, n_columns)
+        narrowed: Values = deviate / self.width[row // BLOCK, column // BLOCK]
+        return narrowed
 
     def _subtract(self, codes: Image, at: Image, zero: int, steps: int, widths: Values) -> None:
         """Take the lattice from a tile's codes; renew the widths of its blocks."""
@@ -223,31 +236,38 @@ def _deviates(parts: list[Image], zero: int, steps: int) -> npt.NDArray[np.float
 
 
 def _window(codes: Image, row: int, column: int) -> Image:
-    """Return a tile and the margin around it, mirrored at the image's border."""
-    rows, columns = (
-        _mirrored(np.arange(at * _TILE - _MARGIN, (at + 1) * _TILE + _MARGIN), length)
-        for at, length in zip((row, column), codes.shape, strict=True)
-    )
-    return codes[np.ix_(rows, columns)]
-
-
-def _mirrored(index: npt.NDArray[np.intp], length: int) -> npt.NDArray[np.intp]:
-    index = np.mod(index, 2 * length)
-    return np.minimum(index, 2 * length - 1 - index)
+    """Return a tile and the margin around it, `_UNKNOWN` beyond the image's border."""
+    window = np.full((_TILE + 2 * _MARGIN,) * 2, _UNKNOWN, codes.dtype)
+    top, left = row * _TILE - _MARGIN, column * _TILE - _MARGIN
+    part = codes[max(top, 0) : top + len(window), max(left, 0) : left + len(window)]
+    first = max(-top, 0), max(-left, 0)
+    window[first[0] : first[0] + part.shape[0], first[1] : first[1] + part.shape[1]] = part
+    return window
 
 
 def _components(deviates: Image, lattice: Image) -> tuple[Image, npt.NDArray[np.bool_]]:
     """Return Fourier components, without outliers, and which are stronger than noise can be."""
     rest = deviates - lattice
     absolute = np.abs(rest)
-    width = np.minimum(absolute, _CLIP).mean(axis=(1, 2), keepdims=True) / _MEAN
-    # Outliers have no part in it.
+    known = absolute < _FARTHEST
+    number = known.sum(axis=(1, 2), keepdims=True, dtype=np.float32)
+    width = (np.minimum(absolute, _CLIP) * known).sum(axis=(1, 2), keepdims=True) / number / _MEAN
+    # Outliers have no part in it, nor has what is beyond the border.
     kept = np.where(absolute > _CLIP * np.maximum(width, 1), lattice, deviates)
     spectrum = scipy.fft.rfft2(kept)
     side = deviates.shape[1]
     frequency = np.hypot(scipy.fft.fftfreq(side)[:, None], scipy.fft.rfftfreq(side))
     power = spectrum.real**2 + spectrum.imag**2
-    return spectrum, (power > _PEAK * (side * width) ** 2) & (frequency >= _LOWEST)
+    power /= (side * width) ** 2
+    strong = (power > _PEAK) & (frequency >= _LOWEST)
+    if side > BLOCK:
+        # A defective line is all along one across it, but nowhere as strong as a wave is whose
+        # periods do not fit into the tile, which is all along one, too.
+        cut = np.minimum(power, _SPREAD)
+        for axis in (1, 2):
+            wave = power.max(axis=axis, keepdims=True) > _OF_WAVE
+            strong &= wave | (cut.mean(axis=axis, keepdims=True) < _OF_LINE)
+    return spectrum, strong
 
 
 def _lattices(deviates: npt.NDArray[np.float32]) -> tuple[Image, npt.NDArray[np.bool_]]:

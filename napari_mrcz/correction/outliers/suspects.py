@@ -12,6 +12,7 @@ Single outliers are told by thresholds. What has company is told by what no spec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,10 @@ _FRINGE = 1.3
 # Bright in few frames: departure of the frames' counts from a constant rate, in standard errors;
 # part of the frames that is left out, and what is then left of the excess, of a constant one's.
 _UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
+# Frames that are read, spread over the movie.
+_SOME, _NEARLY_ALL = 16, 256
+MANY_SPOTS = 20
+"""So many spots that are bright in a few frames only are no accident."""
 # Pixels beyond so many standard deviations make a group; in a dead one they count no more than this
 # part of what is expected.
 _FAR, _LIKE_DEAD = 2.7, 0.05
@@ -50,8 +55,9 @@ Groups = npt.NDArray[np.int32]
 Values = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 if TYPE_CHECKING:
-    Course = Callable[[Pixels], tuple[Values, Values]]
-    """Gives electrons of pixels in some frames (m, k), and each frame's part of the sum (m,)."""
+    Course = Callable[..., tuple[Values, Values]]
+    """Returns electrons of pixels in at `most` so many frames (m, k), and each frame's part of the
+    sum (m,)."""
 else:
     Course = Any
 
@@ -233,12 +239,24 @@ class Suspects:
         return np.bincount(number, dark, len(asked)) <= of_each / 2
 
     def _spots(self, group: Groups, n_groups: int, size: Pixels, course: Course) -> Mask:
-        """Mark groups that are bright in a few frames only, and have a profile."""
+        """Mark groups that are bright in a few frames only, and have a profile.
+
+        A diffraction sweep has many, also those too faint to have a profile, and spots of a single
+        frame: of such a movie (nearly) all frames are read.
+        """
         bright = self.deviate > 0
         profile = np.zeros(n_groups)
         np.maximum.at(profile, group[bright], self.profile[bright])
         asked = (size > 1) | (profile > _PROFILE)
-        some = np.flatnonzero(bright & asked[group])
+        spot = self._unsteady(group, n_groups, bright & asked[group], partial(course, most=_SOME))
+        if spot.sum() >= MANY_SPOTS:
+            rest = bright & ~spot[group]
+            spot |= self._unsteady(group, n_groups, rest, partial(course, most=_NEARLY_ALL))
+        return spot
+
+    def _unsteady(self, group: Groups, n_groups: int, asked: Mask, course: Course) -> Mask:
+        """Mark groups, of the pixels asked for, that are bright in a few frames only."""
+        some = np.flatnonzero(asked)
         spot = np.zeros(n_groups, bool)
         if not some.size:
             return spot

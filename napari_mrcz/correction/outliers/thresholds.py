@@ -25,6 +25,8 @@ _DEFAULT_DARK, _DEFAULT_HOT = -4.0, 3.25
 _NEAREST = 3.0
 # Fewer edges than this are no tail; more than this are as many as are needed.
 _FEWEST, _TAIL_POINTS = 5, 256
+# How improbable it may be that all pixels between two thresholds are good ones.
+_BY_CHANCE = 0.2
 
 Values = npt.NDArray[np.float64]
 
@@ -170,13 +172,18 @@ def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> 
     order = order[distance[order] > _NEAREST]
     distance, beyond = distance[order], beyond[order]
     # Outliers found (beyond less the good ones) less good pixels lost.
-    gained = beyond - 2 * n_pixels * scipy.special.ndtr(-distance)
+    lost = n_pixels * scipy.special.ndtr(-distance)
+    gained = beyond - 2 * lost
     if not gained.size:
         return default, True
     best = int(gained.argmax())
     if gained[best] <= np.sqrt(beyond[best]):
         return default, True
     # By chance as many more pixels may lie between here and there; then the farther one is as good.
-    chance = np.sqrt(np.maximum(beyond[best] - beyond, 0)) / 2
-    as_good = (gained > 0) & (gained >= gained[best] - chance)
+    # So it is where these few may all be good ones.
+    more, good = np.maximum(beyond[best] - beyond, 0), np.maximum(lost[best] - lost, 1e-12)
+    as_good = gained >= gained[best] - np.sqrt(more) / 2
+    as_good |= scipy.special.pdtrc(more - 1, good) > _BY_CHANCE
+    as_good &= (gained > 0) & (distance >= distance[best])
+    as_good[best] = True
     return float(distance[as_good].max()), False
