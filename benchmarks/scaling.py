@@ -20,9 +20,12 @@ import numpy as np
 
 import napari_mrcz as nm
 from benchmarks.measure import Row
+from napari_mrcz.correction.gain import GainStep
+from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.session.batch import cluster
 from napari_mrcz.session.batch.correct import correct_all
-from napari_mrcz.session.recipe import GainStep, KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.simulation import simulate_session
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ def make_session(folder: Path) -> tuple[list[str], Recipe]:
         sources.append(str(path))
     nm.write(folder / "gain.mrc", np.asarray(session.template.camera.gain_reference, np.float32))
     gain = GainStep(str(folder / "gain.mrc"))
-    return sources, Recipe(OutlierStep(), gain, KomaStep(12))
+    return sources, Recipe(OutlierStep(), gain, KomaOptions(12))
 
 
 def correct(sources: list[str], target: Path, recipe: Recipe, client: Any) -> Corrected:

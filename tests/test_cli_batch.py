@@ -14,12 +14,14 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.cli import running
+from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.threads import thread_limit
 from napari_mrcz.session.batch import Recode
 from napari_mrcz.session.batch.making import Making
-from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.recipe import Recipe
 
 SHAPE = (4, 24, 32)
 NAMES = ("a/movie.mrc", "b/movie.mrc", "movie.mrc")
@@ -160,7 +162,7 @@ def test_a_session_that_is_corrected_is_not_read_again(napari_mrcz, tmp_path, mo
     (tmp_path / "in").mkdir()
     for i in range(4):
         nm.write(tmp_path / "in" / f"movie_{i}.mrcz", frames(i))
-    Recipe(OutlierStep(), koma=KomaStep(1, limit=1e6)).save(tmp_path / "r.toml")
+    Recipe(OutlierStep(), koma=KomaOptions(1, limit=1e6)).save(tmp_path / "r.toml")
     command = ("correct", tmp_path / "in", "-r", tmp_path / "r.toml", "-o", tmp_path / "out")
     assert napari_mrcz(*command).status == 0
     before = files_in(tmp_path / "out")

@@ -21,14 +21,15 @@ from test_own_corrections import MODULE, TABLE
 from watch_session import frames_in
 
 import napari_mrcz as nm
-from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
+from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.format import FrameReader
 from napari_mrcz.session.batch import cluster, run_all
 from napari_mrcz.session.batch.correct import Correct, correct_all
 from napari_mrcz.session.batch.correct import corrected as corrected_by
 from napari_mrcz.session.order import NAMES
-from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
-from napari_mrcz.session.recipe.history import save_recipe_of
+from napari_mrcz.session.recipe import Recipe
+from napari_mrcz.session.recipe_history import save_recipe_of
 from napari_mrcz.simulation import simulate_movie
 
 N_STACKS, SHAPE = 8, (10, 64, 72)
@@ -322,7 +323,7 @@ def test_a_single_image_among_movies_is_left_out_and_said(napari_mrcz, session, 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[outlier]\n", r"a table \[outlier\]. Known are outliers"),
+        ("[outlier]\n", r"a table \[outlier\] \(did you mean outliers\?\). Known are outliers"),
         ("[outliers]\nk = 6\n", r"k in \[outliers\]. Known are model, order"),
         ('[outliers]\norder = "steep"\n', r"order = 'steep' in \[outliers\]. Write a number"),
         ("[koma]\nkeep_mean = 1\n", "Write true or false"),
@@ -331,7 +332,7 @@ def test_a_single_image_among_movies_is_left_out_and_said(napari_mrcz, session, 
         ("[gain]\ngamma = 0.9\n", "without a reference"),
         ("[output]\nlevel = 3\n", "does nothing"),
         ("koma = 12\n", r"Write a table: \[koma\]"),
-        ("[outliers]\nhot_threshold = -3\n", "the hot one above; 0 leaves it to the fit"),
+        ("[outliers]\nhot_threshold = -3\n", "hot_threshold must be 0 or more"),
         ("[koma\n", "it is not valid TOML"),
         ("x = " + 3000 * "[" + 3000 * "]", "values within values without end"),
     ],
@@ -346,12 +347,12 @@ def test_what_means_nothing_in_a_recipe_is_named(tmp_path, text, said):
 def test_a_recipe_may_begin_with_the_mark_that_some_editors_write(tmp_path):
     """Those of Windows do."""
     (tmp_path / "recipe.toml").write_bytes(b"\xef\xbb\xbf[koma]\r\nradius = 3\r\n")
-    assert Recipe.load(tmp_path / "recipe.toml").koma == KomaStep(radius=3)
+    assert Recipe.load(tmp_path / "recipe.toml").koma == KomaOptions(radius=3)
 
 
 def test_a_recipe_comes_back_as_it_was_saved(tmp_path):
     """Every value of it."""
-    recipe = Recipe(OutlierStep(fill="expectation", seed=9), None, KomaStep(radius=25))
+    recipe = Recipe(OutlierStep(fill="expectation", seed=9), None, KomaOptions(radius=25))
     recipe.save(tmp_path / "r.toml")
     assert Recipe.load(tmp_path / "r.toml") == recipe
 
@@ -578,7 +579,7 @@ def test_stacks_that_koma_would_make_worse_are_written_without_it(napari_mrcz, t
     written = {}
     for forced in (False, True):
         recipe = tmp_path / f"{forced}.toml"
-        Recipe(koma=KomaStep(radius=2, limit=1e6, even_if_worse=forced)).save(recipe)
+        Recipe(koma=KomaOptions(radius=2, limit=1e6, even_if_worse=forced)).save(recipe)
         ran = napari_mrcz("correct", folder, "-r", recipe, "-o", tmp_path / f"out-{forced}")
         assert ran.status == 0, ran.err
         assert ran.err.count("warning: ") == 5
@@ -597,7 +598,7 @@ def test_stacks_that_koma_would_make_worse_are_written_without_it(napari_mrcz, t
 
 def test_the_recipe_of_a_history_has_all_of_koma(session, tmp_path):
     """So that the same movies give the same files again."""
-    step = KomaStep(2, keep_mean=False, limit=7.5, length=9, even_if_worse=True)
+    step = KomaOptions(2, keep_mean=False, limit=7.5, length=9, even_if_worse=True)
     recipe = Recipe(koma=step)
     movies, results = paths(session, tmp_path)
     assert all(outcome.ok for outcome in correct_all(movies, results, recipe, order=NAMES))

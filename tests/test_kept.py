@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 import napari_mrcz as nm
 from napari_mrcz.correction import Pedestal
+from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.outliers.fill import Replacement
+from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.format.footer import TRAILER_NBYTES
 from napari_mrcz.session.batch import Recode, Repack
 from napari_mrcz.session.batch.correct import Correct, correct_all
-from napari_mrcz.session.recipe import GainStep, OutlierStep, Output, Recipe
+from napari_mrcz.session.recipe import Output, Recipe
 from napari_mrcz.simulation import Camera, simulate_movie
 from napari_mrcz.stack.inspection import step_entries
 from napari_mrcz.stack.kept import NOTE, packed_mean, packed_nbytes, unpacked

@@ -131,7 +131,7 @@ def test_counts_do_not_pass_the_end_of_their_type():
         (np.zeros((2, 4, 4)), {"gain": np.ones((4, 5))}, "gain"),
         (np.zeros((2, 4, 4)), {"defects": np.ones((4, 4), bool)}, "no pixel is usable"),
         (np.zeros((2, 4, 4)), {"defects": np.ones((3, 4), bool)}, "defects"),
-        (np.zeros((2, 4, 4)), {"counts_per_electron": 0.0}, "positive"),
+        (np.zeros((2, 4, 4)), {"counts_per_electron": 0.0}, "above 0"),
     ],
 )
 def test_wrong_input_is_refused_with_a_reason(frames, options, message):

@@ -13,10 +13,11 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction import correlated_noise
-from napari_mrcz.correction.koma import contrast_scores
+from napari_mrcz.correction.koma import KomaOptions, contrast_scores
+from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
 from napari_mrcz.session.batch import Outcome, run_all
-from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.reporting import Measurements
 from napari_mrcz.session.reporting.page import _escaped, _notable
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
@@ -24,7 +25,7 @@ from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 pytest.importorskip("matplotlib")
 
 N_STACKS, SHAPE, CARBON = 9, (8, 96, 128), 5
-RECIPE = Recipe(OutlierStep(seed=3), koma=KomaStep(radius=2))
+RECIPE = Recipe(OutlierStep(seed=3), koma=KomaOptions(radius=2))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ import tifffile
 
 import napari_mrcz as nm
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
+from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session import (
     Koma,
@@ -29,7 +31,7 @@ from napari_mrcz.session import (
     sums_folder,
 )
 from napari_mrcz.session.batch.correct import correct_all
-from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.summaries import SummaryStore
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 
@@ -214,7 +216,7 @@ def test_sums_that_are_lost_meanwhile_are_those_of_corrected_frames_again(lost, 
     sources = [str(tmp_path / f"{i}.tif") for i in range(6)]
     for source, stack in zip(sources, stacks, strict=False):
         tifffile.imwrite(source, np.where(rng.random(SHAPE[1:]) < 0.003, 90, stack))
-    recipe = Recipe(OutlierStep(), koma=KomaStep(radius=2))
+    recipe = Recipe(OutlierStep(), koma=KomaOptions(radius=2))
 
     def corrected(folder, *, losing):
         folder.mkdir()
@@ -233,7 +235,7 @@ def test_sums_that_are_lost_meanwhile_are_those_of_corrected_frames_again(lost, 
 
 
 def test_a_session_larger_than_the_cache_is_corrected_alike(paths, tmp_path, monkeypatch):
-    recipe = Recipe(OutlierStep(), koma=KomaStep(radius=2))
+    recipe = Recipe(OutlierStep(), koma=KomaOptions(radius=2))
 
     def corrected(folder):
         folder.mkdir()
@@ -285,7 +287,7 @@ def test_stacks_without_a_sum_are_told_of_one_by_one(dtype, scale, said, stacks,
     targets = [str(tmp_path / f"out_{i}.mrcz") for i in range(3)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        outcomes = list(correct_all(sources, targets, Recipe(koma=KomaStep(radius=2))))
+        outcomes = list(correct_all(sources, targets, Recipe(koma=KomaOptions(radius=2))))
     for outcome, source in zip(outcomes, sources, strict=True):
         assert outcome.error.startswith(f"{source}: ")
         assert re.search(said, outcome.error)
@@ -303,7 +305,7 @@ def test_a_stack_without_an_average_fails_alone(paths, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Koma, "__getitem__", average)
     sources = [str(path) for path in paths[:3]]
-    recipe = Recipe(koma=KomaStep(radius=1))
+    recipe = Recipe(koma=KomaOptions(radius=1))
     outcomes = {o.source: o.error for o in correct_all(sources, targets, recipe)}
     assert outcomes.pop(sources[1]) == f"{sources[1]}: No space left on device"
     assert set(outcomes.values()) == {""}
@@ -533,6 +535,6 @@ def test_a_movie_alone_is_told_what_else_there_is(tmp_path):
     with pytest.raises(ValueError) as refused:
         nm.Koma([movie])
     target = tmp_path / "corrected.mrcz"
-    (outcome,) = correct_all([movie], [str(target)], Recipe(koma=KomaStep()))
+    (outcome,) = correct_all([movie], [str(target)], Recipe(koma=KomaOptions()))
     assert outcome.error == f"{movie}: {refused.value}"
     assert "use a gain reference" in outcome.error and not target.exists()

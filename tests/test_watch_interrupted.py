@@ -33,7 +33,8 @@ from watch_session import (
 )
 
 import napari_mrcz as nm
-from napari_mrcz.session.recipe import KomaStep, Recipe
+from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.watching import Ending, Journal, Ledger, work
 
 # Fixtures, which pytest finds by their names here.
@@ -118,7 +119,7 @@ def test_killed_around_each_line_of_the_journal_it_goes_on(
     folder, out, tmp_path, monkeypatch, when
 ):
     """Every line is the last of one process: each loses only what was not told."""
-    n, recipe = 4, Recipe(koma=KomaStep(1, limit=1e6))
+    n, recipe = 4, Recipe(koma=KomaOptions(1, limit=1e6))
     for i in range(n):
         record(folder, i)
     append, chance = Journal.append, random.Random(1)

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.session.recipe import KomaStep, OutlierStep, Recipe
+from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch
 
 # The means of 8 frames are exact, so that sums of them are the same in whatever order.
 SHAPE = (8, 40, 48)
 RADIUS = 2
 # Stacks of noise alone have contrasts of chance: none is to be left out for its own.
-RECIPE = Recipe(OutlierStep(order=5.0), koma=KomaStep(RADIUS, limit=1e6, even_if_worse=True))
+RECIPE = Recipe(OutlierStep(order=5.0), koma=KomaOptions(RADIUS, limit=1e6, even_if_worse=True))
 
 
 @pytest.fixture

@@ -71,18 +71,21 @@ def correct(
     how: Running,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
+    from napari_mrcz.correction.outliers.pixels import OutlierStep
     from napari_mrcz.session.batch.correct import Correct, correct_all
     from napari_mrcz.session.batch.left_to_do import check_anything_left, with_orientation_of
-    from napari_mrcz.session.recipe import OutlierStep, Recipe
+    from napari_mrcz.session.recipe import Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    given = {
-        "defects": None if defects is None else str(defects.absolute()),
-        "counts_per_electron": counts_per_electron,
-        "pedestal": pedestal,
+    given: dict[str, dict[str, Any]] = {
+        "outliers": {
+            "defects": None if defects is None else str(defects.absolute()),
+            "counts_per_electron": counts_per_electron,
+            "pedestal": pedestal,
+        },
+        "output": {"keep": keep and keep.value, "dtype": dtype},
     }
-    wanted = replace(_with_outlier_options(wanted, given).with_modules(with_ or ()), again=again)
-    wanted = _saved_as(wanted, keep, dtype)
+    wanted = _with_options(replace(wanted, again=again), given).with_modules(with_ or ())
     sources, order = session_in(files, wanted, [output])
     if os.path.realpath(output) in map(os.path.dirname, map(os.path.realpath, sources)):
         # Corrected movies would pass for movies that were only compressed.
@@ -102,45 +105,22 @@ def correct(
     )
 
 
-def _with_outlier_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+def _with_options(recipe: Recipe, given: Mapping[str, Mapping[str, Any]]) -> Recipe:
     """Return a recipe with the options of the command line in the place of its own."""
-    given = {key: value for key, value in given.items() if value is not None}
-    if not given:
-        return recipe
-    if recipe.outliers is None:
-        names = ", ".join(f"--{key.replace('_', '-')}" for key in given)
-        raise typer.BadParameter(f"{names}: the recipe has no table [outliers] that takes it")
-    recipe = replace(recipe, outliers=replace(recipe.outliers, **given))
-    from napari_mrcz.session.recipe.values import check_values
-
+    chosen = {
+        table: {name: value for name, value in options.items() if value is not None}
+        for table, options in given.items()
+    }
     try:
-        check_values(recipe.outliers, recipe.gain, recipe.koma, recipe.output)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    return recipe
-
-
-def _saved_as(recipe: Recipe, keep: options.Keep | None, dtype: str | None) -> Recipe:
-    """Return a recipe with what the command line says of its output."""
-    from napari_mrcz.session.recipe.values import check_values
-
-    output = recipe.output
-    if keep is not None:
-        output = replace(output, keep=keep.value)
-    if dtype is not None:
-        output = replace(output, dtype=dtype)
-    try:
-        check_values(recipe.outliers, recipe.gain, recipe.koma, output)
+        return recipe.with_options({table: options for table, options in chosen.items() if options})
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
-    return replace(recipe, output=output)
 
 
 @recipes.command()
 def show(recipe: RecipeFile, with_: options.With = None) -> None:
     """Show what a recipe does, in words."""
-    from napari_mrcz.session.recipe import Recipe
-    from napari_mrcz.session.recipe.own import load_modules
+    from napari_mrcz.session.recipe import Recipe, load_modules
 
     load_modules(with_ or ())
     for sentence in Recipe.load(recipe).sentences():
@@ -151,13 +131,12 @@ def show(recipe: RecipeFile, with_: options.With = None) -> None:
 def check(recipe: RecipeFile, with_: options.With = None) -> None:
     """Check a recipe: its keys, its values, and the files that it names."""
     from napari_mrcz.correction import GainNormalization
-    from napari_mrcz.session.recipe import Recipe
-    from napari_mrcz.session.recipe.own import load_modules
+    from napari_mrcz.session.recipe import Recipe, load_modules
     from napari_mrcz.stack.references import read_defects, read_reference
 
     load_modules(with_ or ())
     found = Recipe.load(recipe)
-    for step in found.own:
+    for step in found.more:
         if with_ or step.is_loaded:
             step.correction()
             write(f"{step.name}: its options are valid")
@@ -181,7 +160,7 @@ def check(recipe: RecipeFile, with_: options.With = None) -> None:
             write("defects: rectangles, which will be held against the frames")
         else:
             write(f"defects: {int(defects.sum())} pixels")
-    if unknown := [step.name for step in found.own if not step.is_loaded]:
+    if unknown := [step.name for step in found.more if not step.is_loaded]:
         write(f"{recipe} is valid; not checked: {', '.join(unknown)} (name the module, --with)")
     else:
         write(f"{recipe} is valid")
@@ -213,10 +192,12 @@ def new(
 
     Without one of its steps, the recipe undoes that step: correct the raw movie by it.
     """
+    from napari_mrcz.correction.gain import GainStep
+    from napari_mrcz.correction.koma import KomaOptions
+    from napari_mrcz.correction.outliers.pixels import OutlierStep
     from napari_mrcz.format.atomic import check_target
-    from napari_mrcz.session.recipe import GainStep, KomaStep, OutlierStep, Recipe
-    from napari_mrcz.session.recipe.history import output_of, save_recipe_of
-    from napari_mrcz.session.recipe.own import load_modules
+    from napari_mrcz.session.recipe import Recipe, load_modules
+    from napari_mrcz.session.recipe_history import output_of, save_recipe_of
     from napari_mrcz.stack import open as open_stack
 
     if without and history is None:
@@ -225,7 +206,7 @@ def new(
     check_target(recipe, overwrite=overwrite)
     if history is None:
         # The reference is named, for who edits it; `check` says whether it is there.
-        made = Recipe(OutlierStep(), GainStep("gain.mrc", orientation="auto"), KomaStep())
+        made = Recipe(OutlierStep(), GainStep("gain.mrc", orientation="auto"), KomaOptions())
         made.save(recipe, overwrite=overwrite)
     else:
         with open_stack(history) as stack:

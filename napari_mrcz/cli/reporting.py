@@ -51,10 +51,11 @@ def session(
     """
     from datetime import datetime
 
+    from napari_mrcz.correction.outliers.pixels import OutlierStep
     from napari_mrcz.format.atomic import AtomicFile, check_target
     from napari_mrcz.session.batch import run_all
     from napari_mrcz.session.extras import TABLE_SUFFIXES, check_table, need_matplotlib
-    from napari_mrcz.session.recipe import OutlierStep, Recipe
+    from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.reporting import Measurements, page, write_table
 
     if output.suffix.lower() not in (".html", ".htm"):

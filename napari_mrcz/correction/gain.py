@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ import xxhash
 
 from napari_mrcz.correction.fixed_pattern import SCALES, Detail
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.orientation import Candidate, middle, orient
+from napari_mrcz.correction.options import Option, Options
+from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, orient
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
 from napari_mrcz.errors import warn, with_minus
 
@@ -37,6 +38,45 @@ _MANY_DEFECTS = 0.05
 _FRAMES, _SIDE = 8, 768
 # Pixels of one in so many images that may be taken for defects by chance.
 _NEVER = 100
+
+
+@dataclass(frozen=True)
+class GainStep(Options):
+    """Frames are multiplied by the gain reference."""
+
+    reference: Annotated[str, Option("Reference", "Gain reference", is_file=True)] = ""
+    orientation: Annotated[
+        str,
+        Option(
+            "Orientation",
+            "How the reference lies",
+            choices={
+                "auto": "as the first movie shows, and whether it multiplies or divides",
+                **{name: name for name in ORIENTATIONS},
+            },
+        ),
+    ] = "identity"
+    gamma: Annotated[
+        float,
+        Option("Gamma", "Exponent of the reference; about -1 to divide by it", least=-10, most=10),
+    ] = 1.0
+    dark: Annotated[
+        str,
+        Option(
+            "Dark",
+            "Dark reference, as the frames lie, subtracted first",
+            unset="none",
+            is_file=True,
+        ),
+    ] = ""
+
+    def sentences(self) -> list[str]:
+        """Return what is done with these options, for a person."""
+        dark = f" after subtracting {self.dark}" if self.dark else ""
+        turned = {"identity": "", "auto": ", turned as the first movie shows"}
+        how = turned.get(self.orientation, f", turned by {self.orientation}")
+        power = f" to the power of {self.gamma:g}" if self.gamma != 1 else ""
+        return [f"Frames are multiplied by {self.reference}{power}{how}{dark}."]
 
 
 @register
@@ -76,6 +116,7 @@ class GainNormalization:
     """
 
     title: ClassVar[str] = "Gain normalised"
+    Step: ClassVar[type] = GainStep
 
     reference: npt.NDArray[np.float32]
     gamma: float = 1.0

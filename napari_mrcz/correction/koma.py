@@ -11,12 +11,13 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.rolling import neighbours_of, strips
 from napari_mrcz.correction.structure import finer_than, repeated_step
 
@@ -44,29 +45,52 @@ _USUAL = 0.5
 
 
 @dataclass(frozen=True)
-class KomaOptions:
-    """How stacks are normalised; see `napari_mrcz.session.Koma`.
+class KomaOptions(Options):
+    """The mean of the stacks before and after is subtracted."""
 
-    Raises
-    ------
-    ValueError
-        If one is out of its range.
-    """
+    radius: Annotated[
+        int, Option("Radius", "Stacks averaged to either side", least=1, most=10**6)
+    ] = 12
+    keep_mean: Annotated[
+        bool, Option("Keep mean", "Add the mean of what is subtracted back: counts stay counts")
+    ] = True
+    limit: Annotated[
+        float,
+        Option(
+            "Contrast limit",
+            "Contrast beyond which a stack (carbon, ice) enters no average",
+            unit="robust standard deviations",
+            above=0,
+        ),
+    ] = 5.0
+    length: Annotated[
+        int,
+        Option(
+            "Length",
+            "Size up to which structure is subtracted",
+            unit="pixels",
+            least=0,
+            most=10**5,
+            unset="any size",
+        ),
+    ] = 0
+    even_if_worse: Annotated[
+        bool,
+        Option("Even if worse", "Normalise stacks even if their correlated noise R rises by it"),
+    ] = False
 
-    radius: int = 12
-    keep_mean: bool = True
-    limit: float = 5.0
-    length: int = 0
-    even_if_worse: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.radius < 1:
-            raise ValueError(f"a radius is at least 1 stack, not {self.radius}")
-        if not self.limit > 0:
-            raise ValueError(f"the limit of contrasts is positive, not {self.limit:g}")
-        if self.length < 0:
-            raise ValueError(f"a length is in pixels, 0 for none, not {self.length}")
+    def sentences(self) -> list[str]:
+        """Return what is done with these options, for a person."""
+        kept = "; its level is added back" if self.keep_mean else ""
+        said = [
+            f"The mean of {self.radius} stacks before and {self.radius} after is subtracted{kept}; "
+            f"stacks whose contrast exceeds {self.limit:g} robust standard deviations enter none."
+        ]
+        if self.length:
+            said.append(f"Only what is finer than {self.length} pixels is subtracted.")
+        if self.even_if_worse:
+            said.append("It is subtracted even where the correlated noise R rises by it.")
+        return said
 
 
 @register
@@ -115,6 +139,7 @@ class KomaNormalization:
     """
 
     title: ClassVar[str] = "Normalised by KOMA"
+    Step: ClassVar[type] = KomaOptions
 
     average: npt.NDArray[np.float32] | None
     level: float

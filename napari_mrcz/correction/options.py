@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from os import PathLike
 
+# Upper limits from here on are not worth telling.
+_MANY = 1000
 # Beyond, no number of a recipe means anything.
 _LARGEST = 1e9
 # Types of a recipe's values, as they are written.
@@ -53,9 +55,9 @@ class Option:
     is_file : bool
         Whether it names a file; a recipe's files are looked for in its own folder.
     flag : str
-        Name on the command line; by default the field's, such as ``--keep-mean``.
-    in_correct : bool
-        Whether ``napari-mrcz correct`` has it, where it goes before the recipe's value.
+        Name on the command line, such as ``--pedestal``; empty where it has none.
+    only_with : tuple of str
+        Name and value of another option with which this one does something; () for always.
     """
 
     label: str
@@ -69,7 +71,7 @@ class Option:
     step: float | None = None
     is_file: bool = False
     flag: str = ""
-    in_correct: bool = False
+    only_with: tuple[str, str] | tuple[()] = ()
 
     @property
     def range_text(self) -> str:
@@ -83,19 +85,6 @@ class Option:
             return "" if most is None else f"{_short(most)} at most"
         return f"{low:g} or more" if most is None else f"{low:g} to {_short(most)}"
 
-    @property
-    def note(self) -> str:
-        """What it is, in a sentence, with unit, range, choices and what holds without it."""
-        said = [self.help + (f", in {self.unit}" if self.unit else "")]
-        if self.choices:
-            known = [f'"{v}"' + f" ({label})" * (v != label) for v, label in self.choices.items()]
-            said.append(", ".join(known))
-        if self.range_text:
-            said.append(self.range_text)
-        if self.unset:
-            said.append(f"{self.unset} without it")
-        return "; ".join(said) + "."
-
     def check(self, name: str, value: Any) -> None:
         """Check a value, the name of which is in the message.
 
@@ -107,7 +96,7 @@ class Option:
         if self.choices and value not in self.choices:
             allowed = ", ".join(map(str, self.choices))
             guess = suggestion(value, self.choices)
-            raise ValueError(f"{name} is one of {allowed}, not {value!r}{guess}")
+            raise ValueError(f"{name} must be one of {allowed}, not {value!r}{guess}")
         for number in value if isinstance(value, tuple) else (value,):
             if self.choices or not isinstance(number, int | float):
                 continue
@@ -117,7 +106,9 @@ class Option:
                 and (self.least is None or number >= self.least)
                 and (self.most is None or number <= self.most)
             ):
-                raise ValueError(f"{name} is {self.range_text or 'a number'}, not {_short(number)}")
+                raise ValueError(
+                    f"{name} must be {self.range_text or 'a number'}, not {_short(number)}"
+                )
 
     # What `dict` needs, by which magicgui turns a hint's metadata into options of a widget.
     def keys(self) -> Iterable[str]:
@@ -146,6 +137,22 @@ class Declared(NamedTuple):
     default: Any
     option: Option
     may_be_none: bool
+
+    @property
+    def note(self) -> str:
+        """What it is, in a sentence, with unit, range, choices and what holds without it."""
+        option = self.option
+        said = [option.help + (f", in {option.unit}" if option.unit else "")]
+        if option.choices:
+            known = option.choices.items()
+            said.append(", ".join(f'"{v}"' + f" ({label})" * (v != label) for v, label in known))
+        elif option.most is not None and option.most >= _MANY:  # no limit but to what is absurd
+            said.append(replace(option, most=None).range_text)
+        else:
+            said.append(option.range_text)
+        unset = "default" if self.default is None else f"{self.default!r}".replace("'", '"')
+        default = f" ({unset.removesuffix('.0')}: {option.unset})" if option.unset else ""
+        return "; ".join(filter(None, said)) + f"{default}."
 
 
 def options_of(cls: type) -> dict[str, Declared]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-FILLS = ("sample", "expectation")
+FILLS = {"sample": "random counts", "expectation": "local mean (preprint)"}
 
 _QUADRANT = np.array([[0, 0.173, 0.03], [0.173, 0.084, 0.02], [0.03, 0.02, 0.007]])
 _HALF = np.concatenate([_QUADRANT[:0:-1], _QUADRANT])

@@ -22,7 +22,7 @@ from napari_mrcz.correction.outliers.course import read_course
 from napari_mrcz.correction.outliers.doubts import doubts_of_counts, doubts_of_fit
 from napari_mrcz.correction.outliers.fill import Replacement
 from napari_mrcz.correction.outliers.fit import DistributionFit
-from napari_mrcz.correction.outliers.pixels import FittedPixels, OutlierOptions
+from napari_mrcz.correction.outliers.pixels import FittedPixels, OutlierOptions, OutlierStep
 from napari_mrcz.correction.outliers.scale import normal_scale, poisson_scale
 from napari_mrcz.correction.outliers.thresholds import (
     TailFit,
@@ -74,6 +74,7 @@ class OutlierFilter:
     """
 
     title: ClassVar[str] = "Outlier pixels replaced"
+    Step: ClassVar[type] = OutlierStep
 
     options: OutlierOptions
     thresholds: Thresholds

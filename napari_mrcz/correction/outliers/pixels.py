@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.outliers.fill import FILLS, Replacement, expected_counts, in_parts
 from napari_mrcz.correction.outliers.levels import FrameLevels
 from napari_mrcz.correction.outliers.thresholds import weight
@@ -19,39 +19,118 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.scale import PixelScale
     from napari_mrcz.correction.outliers.thresholds import Thresholds
 
-MODELS = ("poisson", "normal")
+MODELS = {"poisson": "Poisson, local background", "normal": "Gaussian, global (preprint)"}
 
 
 @dataclass(frozen=True)
-class OutlierOptions:
-    """How outliers are told and replaced; see `OutlierFilter.fit`."""
+class OutlierOptions(Options):
+    """How outliers are found and replaced; see `OutlierFilter.fit`."""
 
-    model: str = "poisson"
-    order: float = 6.0
-    relaxation: float = 0.95
-    limit: float = 0.5
-    fill: str = "sample"
-    tolerance: float = 1e-3
-    seed: int = 0
-    counts_per_electron: float | None = None
-    pedestal: float | None = None
+    model: Annotated[str, Option("Model", "Distribution of good pixels", choices=MODELS)] = (
+        "poisson"
+    )
+    order: Annotated[
+        float,
+        Option("Steepness k", "Steepness of the weights at the thresholds", above=0, most=1000),
+    ] = 6.0
+    relaxation: Annotated[
+        float,
+        Option(
+            "Threshold factor ρ",
+            "Factor on the thresholds at which a pixel keeps half of its own value",
+            above=0,
+            most=1000,
+        ),
+    ] = 0.95
+    limit: Annotated[
+        float,
+        Option(
+            "Tail-fit start",
+            "Residual from which a tail is fitted",
+            unit="standard deviations",
+            above=0,
+            most=1000,
+            only_with=("model", "normal"),
+        ),
+    ] = 0.5
+    fill: Annotated[str, Option("Fill", "Values that replace outliers", choices=FILLS)] = "sample"
+    tolerance: Annotated[
+        float,
+        Option("Tolerance", "Distance from 1 at which a weight counts as 1", least=0, most=0.999),
+    ] = 1e-3
+    seed: Annotated[int, Option("Seed", "Seed of the random counts", least=0, most=2**63 - 1)] = 0
+    counts_per_electron: Annotated[
+        float | None,
+        Option(
+            "Counts per electron",
+            "Counts that one electron adds",
+            above=0,
+            unset="measured",
+            flag="--counts-per-electron",
+        ),
+    ] = None
+    pedestal: Annotated[
+        float | None,
+        Option(
+            "Pedestal",
+            "Counts of a pixel without electrons in one frame",
+            unset="measured",
+            flag="--pedestal",
+        ),
+    ] = None
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        if self.model not in MODELS:
-            raise ValueError(f"model is one of {', '.join(MODELS)}, not {self.model!r}")
-        if self.fill not in FILLS:
-            raise ValueError(f"fill is one of {', '.join(FILLS)}, not {self.fill!r}")
-        if not (self.order > 0 and self.relaxation > 0 and self.limit > 0):
-            raise ValueError("order, relaxation and limit are positive")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance lies within 0 and 1, not {self.tolerance}")
-        if self.seed < 0:
-            raise ValueError(f"a seed is not negative, as {self.seed} is")
-        if self.counts_per_electron is not None and not 0 < self.counts_per_electron < math.inf:
-            raise ValueError(f"counts per electron are positive, not {self.counts_per_electron}")
-        if self.pedestal is not None and not math.isfinite(self.pedestal):
-            raise ValueError(f"a pedestal is a number of counts, not {self.pedestal}")
+
+@dataclass(frozen=True)
+class OutlierStep(OutlierOptions):
+    """Hot and dark pixels are replaced."""
+
+    defects: Annotated[
+        str,
+        Option(
+            "Defects",
+            "Pixels known to be defective: list of SerialEM, RELION or MotionCor, or a map",
+            unset="none",
+            is_file=True,
+            flag="--defects",
+        ),
+    ] = ""
+    dark_threshold: Annotated[
+        float,
+        Option(
+            "Dark threshold",
+            "Threshold of dark pixels",
+            unit="standard deviations",
+            most=0,
+            unset="that of each fit",
+        ),
+    ] = 0.0
+    hot_threshold: Annotated[
+        float,
+        Option(
+            "Hot threshold",
+            "Threshold of hot pixels",
+            unit="standard deviations",
+            least=0,
+            unset="that of each fit",
+        ),
+    ] = 0.0
+
+    def sentences(self) -> list[str]:
+        """Return what is done with these options, for a person."""
+        drawn = "drawn from the expected counts" if self.fill == "sample" else "the expectation"
+        known = f", and the defects of {self.defects}" if self.defects else ""
+        said = [
+            f"Hot and dark pixels, by the {self.model} model{known}, are replaced by values {drawn}"
+            f" of their neighbours (steepness {self.order:g}, relaxation {self.relaxation:g})."
+        ]
+        given = {"dark": self.dark_threshold, "hot": self.hot_threshold}
+        if sides := [f"{side} at {sigma:g} σ" for side, sigma in given.items() if sigma]:
+            said.append(f"Thresholds are not those of each fit: {', '.join(sides)}.")
+        if self.counts_per_electron is not None:
+            said.append(f"One electron adds {self.counts_per_electron:g} counts.")
+        if self.pedestal is not None:
+            said.append(f"Pixels without electrons have {self.pedestal:g} counts in each frame.")
+        return said
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ the sums of its neighbours are known, to be corrected and written.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from napari_mrcz.correction import OutlierFilter
 from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
 from napari_mrcz.correction.history import fingerprint, rebuild
 from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.correction.outliers.pixels import OutlierOptions
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.errors import MrczError, collected_warnings, failure_text
 from napari_mrcz.format import Encoding, FrameReader
@@ -28,7 +29,7 @@ from napari_mrcz.session.batch.outcome import Outcome
 from napari_mrcz.session.batch.run import run_all
 from napari_mrcz.session.batch.task import staged
 from napari_mrcz.session.order import GIVEN, acquired_at
-from napari_mrcz.session.recipe.own import PLACES
+from napari_mrcz.session.recipe import PLACES
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_mrcz.correction import GainNormalization
+    from napari_mrcz.correction.gain import GainStep
     from napari_mrcz.session.batch.source_files import SourceFiles
     from napari_mrcz.session.batch.task import Report, Task
-    from napari_mrcz.session.recipe import GainStep, Recipe
+    from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.stack import Stack
 
 
@@ -378,17 +380,9 @@ def corrected(
             defects = _defects(step.defects, movie.shape[1:]) if step.defects else None
             used = OutlierFilter.fit(
                 movie,
-                model=step.model,
-                order=step.order,
-                relaxation=step.relaxation,
-                limit=step.limit,
-                fill=step.fill,
-                tolerance=step.tolerance,
-                seed=step.seed,
-                counts_per_electron=step.counts_per_electron,
-                pedestal=step.pedestal,
                 gain=None if gain is None else gain.factor,
                 defects=defects,
+                **{option.name: getattr(step, option.name) for option in fields(OutlierOptions)},
             )
             if step.dark_threshold or step.hot_threshold:
                 used = used.with_thresholds(step.dark_threshold or None, step.hot_threshold or None)
@@ -405,7 +399,7 @@ def corrected(
 
 def _with_own(movie: Stack, recipe: Recipe, place: str) -> Stack:
     """Return a movie after the corrections of one's own that follow a step."""
-    for correction in recipe.own_corrections(place):
+    for correction in recipe.corrections(place):
         movie = movie.apply(correction)
     return movie
 
@@ -456,12 +450,12 @@ def _fingerprint_of(recipe: Recipe, shape: tuple[int, int]) -> str:
     if (step := recipe.outliers) is not None and step.defects:
         defects |= _defects(step.defects, shape)
         tables["outliers"]["defects"] = fingerprint(defects)
-    for name in (one.name for one in recipe.own):
+    for name in (one.name for one in recipe.more):
         del tables[name]
     own, after = [], ""
     for place in PLACES:
         after = place if place in tables else after
-        for correction in recipe.own_corrections(place):
+        for correction in recipe.corrections(place):
             own.append({**correction.describe(), "software": "", "after": after})
     return fingerprint([tables, own] if own else tables)
 

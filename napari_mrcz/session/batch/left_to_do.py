@@ -50,8 +50,8 @@ def without_done(recipe: Recipe, movie: Stack) -> tuple[Recipe, tuple[str, ...]]
     if recipe.koma is not None and "KomaNormalization" in had:
         left = replace(left, koma=None)
         done.append("KomaNormalization")
-    done += [step.name for step in recipe.own if step.class_name in had]
-    left = replace(left, own=tuple(step for step in recipe.own if step.class_name not in had))
+    done += [step.name for step in recipe.more if step.class_name in had]
+    left = replace(left, more=tuple(step for step in recipe.more if step.class_name not in had))
     return left, tuple(
         f"{name} is in the movie's history already, and is not done again (--again does it)"
         for name in done
@@ -144,7 +144,7 @@ def check_anything_left(recipe: Recipe) -> None:
     MrczError
         With the recipe's warning.
     """
-    if recipe.warnings and not (recipe.outliers or recipe.gain or recipe.koma or recipe.own):
+    if recipe.warnings and not (recipe.outliers or recipe.gain or recipe.koma or recipe.more):
         raise MrczError(None, recipe.warnings[-1].removesuffix("."), advice=NOTHING_LEFT)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction import correlated_noise
-from napari_mrcz.correction.koma import contrast_scores, level_of
+from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.session import Koma, Session, cumulative_dose
 from napari_mrcz.session.batch import Outcome
@@ -25,7 +25,6 @@ from napari_mrcz.session.batch.left_to_do import without_done
 from napari_mrcz.session.batch.task import staged
 from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, mean_noise
 from napari_mrcz.session.order import GIVEN
-from napari_mrcz.session.recipe import KomaStep
 from napari_mrcz.session.reporting.findings import Findings, MovieRow
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.stack import open as open_stack
@@ -174,7 +173,7 @@ class Measurements:
     def findings(self) -> Findings:
         """Return what follows of all that was taken."""
         shape, usable = self._usable()
-        limit = (self._recipe.koma or KomaStep()).limit
+        limit = (self._recipe.koma or KomaOptions()).limit
         electron = float(np.median([self._measured[i].counts_per_electron for i in usable] or 1.0))
         rows = {i: MovieRow(i + 1, name) for i, name in enumerate(self.sources)}
         for i, error in self._errors.items():

@@ -17,7 +17,7 @@ What is read are the compressed movies: their sources may be gone.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from napari_mrcz.session.batch.correct import Correct, Survey
 from napari_mrcz.session.batch.left_to_do import with_orientation_of
 from napari_mrcz.session.koma import doubt_of_contrasts, kept_out
 from napari_mrcz.session.order import ARRIVED, by_acquisition
-from napari_mrcz.session.recipe import KomaStep
 from napari_mrcz.session.watching.job import Job
 from napari_mrcz.session.watching.sums import Sums
 
@@ -194,7 +193,7 @@ class Corrections:
     def _normalise(
         self, index: int, usable: list[Movie], members: list[int], why: str, report: Report | None
     ) -> Outcome:
-        options = KomaOptions(**asdict(self._recipe.koma or KomaStep()))
+        options = self._recipe.koma or KomaOptions()
         rolling = self._rolling_over(usable, members, options.radius)
         movie, near = usable[index], rolling.neighbours(index)
         average = rolling.at(index)

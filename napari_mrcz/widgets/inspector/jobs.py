@@ -109,7 +109,7 @@ def save_recipe(stack: Stack, path: str, report: Report) -> str:
     MrczError
         If recipes cannot do it, or the disk refuses.
     """
-    from napari_mrcz.session.recipe.history import output_of, save_recipe_of
+    from napari_mrcz.session.recipe_history import output_of, save_recipe_of
 
     report("Writing the recipe", 0, 0)
     # Whoever chose the name of a recipe that exists agreed to have it replaced, images included.

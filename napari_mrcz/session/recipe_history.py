@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.gain import described_dark
-from napari_mrcz.correction.history import registered
+from napari_mrcz.correction.gain import GainStep, described_dark
+from napari_mrcz.correction.history import CORRECTIONS, registered
+from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.correction.options import options_of
+from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import CODECS
 from napari_mrcz.format.encoding import encoding_of
 from napari_mrcz.format.modes import FOUR_BIT
-from napari_mrcz.session.recipe.own import PLACES, OwnStep
-from napari_mrcz.session.recipe.recipe import Recipe, step_of
-from napari_mrcz.session.recipe.steps import GainStep, KomaStep, OutlierStep, Output
-from napari_mrcz.session.recipe.values import LARGEST_SIGMA
+from napari_mrcz.session.recipe import PLACES, Output, Recipe, Step
 from napari_mrcz.stack import write
 from napari_mrcz.stack.kept import PENDING, is_kept
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
 _REPLAY = "nm.replay does it again to any movie"
 _DEFECT = 2
+# A threshold beyond all pixels, in standard deviations.
+_LARGEST_SIGMA = 1e6
 # Keys of every description.
 _NO_OPTIONS = ("name", "software", "module")
 # Steps that make floats of counts; an outlier filter does where its fill is the expectation.
@@ -63,9 +65,8 @@ def output_of(stack: Stack) -> Output:
         said = source.get("output") if isinstance(source, Mapping) else None
         if isinstance(said, Mapping):
             known = {f.name for f in fields(Output)}
-            with contextlib.suppress(MrczError):  # of another version
-                output: Output = step_of("output", {k: v for k, v in said.items() if k in known})
-                return output
+            with contextlib.suppress(TypeError, ValueError):  # of another version
+                return Output(**{key: value for key, value in said.items() if key in known})
         codecs = {0: "none", **{number: name for name, number in CODECS.items()}}
         output = Output(codec=codecs.get(reader.header.codec, "auto"))
         if reader.header.codec and reader.header.mode != FOUR_BIT:
@@ -145,7 +146,7 @@ def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, 
     steps = _ordered(history)
     outliers, gain, koma = map(steps.get, _STEPS)
     images: dict[str, Image] = {}
-    recipe = Recipe(own=_own_steps(history))
+    recipe = Recipe(more=_other_steps(history))
     if gain is not None:
         images["gain"] = np.asarray(gain["reference"])
         if gain.get("dark") is not None:
@@ -161,8 +162,8 @@ def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, 
     if koma is not None:
         # What histories of earlier versions do not say follows from what they do.
         radius = max(1, len(koma.get("neighbours", ())) // 2)
-        before = KomaStep(radius, bool(koma.get("level")))
-        said = {f.name: koma[f.name] for f in fields(KomaStep) if f.name in koma}
+        before = KomaOptions(radius, bool(koma.get("level")))
+        said = {f.name: koma[f.name] for f in fields(KomaOptions) if f.name in koma}
         recipe = replace(recipe, koma=replace(before, **said))
     return recipe, images
 
@@ -180,20 +181,21 @@ def _ordered(history: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     return steps
 
 
-def _own_steps(history: Sequence[Mapping[str, Any]]) -> tuple[OwnStep, ...]:
-    """Return the corrections of one's own, each after the step that it followed.
+def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+    """Return the steps that need no more than a movie, those of one's own with what they followed.
 
     Raises
     ------
     MrczError
         If recipes do not have a step, or cannot hold what it needs.
     """
-    found: list[OwnStep] = []
+    found: list[Step] = []
     after = PLACES[0]
     for step in history:
         name = str(step.get("name"))
+        table = CORRECTIONS[name].table if name in CORRECTIONS else ""
         if name in _STEPS:
-            after = PLACES[1 + _STEPS.index(name)]
+            after = table
             continue
         known = registered(name)
         if known is None:
@@ -201,23 +203,27 @@ def _own_steps(history: Sequence[Mapping[str, Any]]) -> tuple[OwnStep, ...]:
             whose = f" of {module}" if isinstance(module, str) else ""
             advice = f"Name its module (--with), or leave it out (--without {name})"
             raise MrczError(None, f"a step {name!r}{whose} that is not known here", advice=advice)
-        if known.__module__.startswith("napari_mrcz.") or any(s.class_name == name for s in found):
-            what = "twice a step" if any(s.class_name == name for s in found) else "a step"
+        is_twice = any(one.class_name == name for one in found)
+        if (name in CORRECTIONS and not table) or is_twice:
+            what = "twice a step" if is_twice else "a step"
             raise MrczError(None, f"{what} {name!r} that recipes do not have", advice=_REPLAY)
         options = {k: v for k, v in step.items() if k not in _NO_OPTIONS and v is not None}
+        if table:
+            options = {key: value for key, value in options.items() if key in options_of(known)}
         if arrays := [k for k, v in options.items() if isinstance(v, np.ndarray)]:
             found_array = f"a step {name!r} with an array ({arrays[0]}), which recipes cannot hold"
             raise MrczError(None, found_array, advice=_REPLAY)
-        own = OwnStep(f"{known.__module__}:{name}", options, after)
-        own.correction()
-        found.append(own)
+        made = Step(table or f"{known.__module__}:{name}", options, after)
+        made.correction()
+        after = table or after
+        found.append(made)
     return tuple(found)
 
 
 def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
     """Return the thresholds that are no result of the fit; an infinite one is beyond all pixels."""
     return {
-        f"{side}_threshold": float(np.clip(thresholds[side], -LARGEST_SIGMA, LARGEST_SIGMA))
+        f"{side}_threshold": float(np.clip(thresholds[side], -_LARGEST_SIGMA, _LARGEST_SIGMA))
         for side in ("dark", "hot")
         if thresholds.get(f"{side}_is_given")
     }

@@ -1,0 +1,572 @@
+"""Recipes: what is to be done to every movie of a session, as a small text file (TOML).
+
+::
+
+    [outliers]                 # each table is optional; keys that are left out take the defaults
+    fill = "sample"
+
+    [gain]
+    reference = "gain.mrc"     # beside the recipe, or a whole path
+    gamma = 0.98
+
+    [koma]
+    radius = 12
+
+    [output]
+    codec = "zstd"
+
+    ["my_module:Denoise"]      # a correction of your own
+    after = "gain"
+    strength = 0.5
+
+Tables and their keys are the options of the corrections (`napari_mrcz.correction.options`), which
+are applied in the order of `CORRECTIONS`, whatever the order of the tables; those of your own in
+the order of their tables, after the step that they name, the last one without. Their modules are
+named by whoever runs the recipe (``correct --with my_module.py``): reading a recipe imports and
+runs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+import textwrap
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tomli_w
+
+from napari_mrcz.correction.history import CORRECTIONS, Correction, rebuild, registered
+from napari_mrcz.correction.options import Option, Options, options_of, read_options, suggestion
+from napari_mrcz.errors import MrczError, failure_text
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.chunks import CODECS, FILTERS
+from napari_mrcz.format.modes import storage_dtype
+from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from os import PathLike
+
+    from napari_mrcz.correction.gain import GainStep
+    from napari_mrcz.correction.history import Replayable
+    from napari_mrcz.correction.koma import KomaOptions
+    from napari_mrcz.correction.outliers.pixels import OutlierStep
+
+# Steps that need more than a movie: gain and outliers each other, KOMA the session.
+_FIXED = ("outliers", "gain", "koma")
+_START, _AFTER, _OUTPUT = "start", "after", "output"
+PLACES = (_START, *_FIXED)
+"""Places in the order of a recipe at which `Recipe.corrections` are applied; "start" is first."""
+
+_OWN_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_COLUMNS = 100
+_FIRST = "What is done to each movie, in this order. A table that is taken out is not done."
+_OWN = (
+    'A correction of your own, after "start" or a step named above; its module is named on the '
+    "command line (--with)."
+)
+
+
+@dataclass(frozen=True)
+class Coding(Options):
+    """How frames are compressed, as `write` takes it."""
+
+    codec: Annotated[
+        str,
+        Option(
+            "Codec",
+            "Codec of the chunks; every MRCZ reader knows all",
+            choices={name: name for name in ("zstd", *CODECS)},
+            flag="--codec",
+        ),
+    ] = "zstd"
+    level: Annotated[
+        int, Option("Level", "1 is fast, 9 small", least=1, most=9, flag="--level")
+    ] = 1
+    filter: Annotated[
+        str,
+        Option(
+            "Filter",
+            '"auto" tries on three frames',
+            choices={name: name for name in ("auto", *FILTERS)},
+            flag="--filter",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        Option(
+            "Pixel type",
+            "Pixel type, such as int16; values are rounded, and refused if too large",
+            unset="as it is",
+            flag="--dtype",
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if self.dtype:
+            storage_dtype(self.dtype)
+
+
+@dataclass(frozen=True)
+class Output(Coding):
+    """How results are saved."""
+
+    codec: Annotated[
+        str,
+        Option(
+            "Codec",
+            "Codec of the chunks",
+            choices={"auto": "zstd", **{name: name for name in ("zstd", *CODECS)}, "none": "plain"},
+        ),
+    ] = "auto"
+    keep: Annotated[
+        str,
+        Option(
+            "Keep",
+            "Corrected values, or counts with gain and KOMA in the footer",
+            choices={
+                "values": "corrected values",
+                "counts": "integers before gain and KOMA, an eighth of the size",
+            },
+            flag="--keep",
+        ),
+    ] = "values"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if self.keep == "counts" and self.dtype:
+            raise ValueError('counts keep their pixel type: leave dtype empty, or keep = "values"')
+        if self.keep == "counts" and self.codec == "none":
+            raise ValueError(
+                'plain files are not kept as counts: choose a codec, or keep = "values"'
+            )
+
+    @property
+    def suffix(self) -> str:
+        """How the names of results end."""
+        return PLAIN_SUFFIXES[0] if self.codec == "none" else COMPRESSED_SUFFIX
+
+    def sentences(self) -> list[str]:
+        """Return how results are saved, for a person."""
+        rounded = f", rounded to {self.dtype}" if self.dtype else ""
+        codec = "zstd" if self.codec == "auto" else self.codec
+        said = [f"Results are saved with {codec}, level {self.level}{rounded}."]
+        if self.keep == "counts":
+            said.append("They are kept as counts; gain and KOMA are applied when they are opened.")
+        return said
+
+
+def tables() -> dict[str, type]:
+    """Return the classes that declare each table's keys, in the order in which they are applied."""
+    known: dict[str, type] = {}
+    for name, entry in CORRECTIONS.items():
+        if entry.table and (correction := registered(name)) is not None:
+            known[entry.table] = getattr(correction, "Step", correction)
+    return {**known, _OUTPUT: Output}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A correction that needs a movie's frames and no more, or one that is not napari-mrcz's.
+
+    Attributes
+    ----------
+    name : str
+        Its table: "smoothing", or module and class of your own, such as "my_module:Denoise".
+    options : dict
+        What its `from_description` takes.
+    after : str
+        The table that one of your own follows, or "start"; not used of others.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    after: str = PLACES[-1]
+
+    @property
+    def class_name(self) -> str:
+        """Its name in histories."""
+        ours = (name for name, entry in CORRECTIONS.items() if entry.table == self.name)
+        return next(ours, self.name.partition(":")[2])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is not one of napari-mrcz."""
+        return ":" in self.name
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether its class is registered, by the module that it names."""
+        return self._class() is not None
+
+    def table(self) -> dict[str, Any]:
+        """Return it as a recipe's table."""
+        return {**({_AFTER: self.after} if self.is_own else {}), **self.options}
+
+    def sentences(self) -> list[str]:
+        """Return what is done, for a person."""
+        found = self._class()
+        options = ", ".join(f"{key} = {value!r}" for key, value in self.options.items())
+        lines = (getattr(found, "__doc__", None) or "").strip().splitlines()
+        # Dataclasses without a docstring have one of Python's.
+        summary = lines[0].rstrip(".") if lines and not lines[0].startswith(self.class_name) else ""
+        return [
+            f"{self.name} is done"
+            + (f" ({summary})" if summary else "")
+            + (f" with {options}" if options else "")
+            + ("." if found is not None else "; its module was not named (--with).")
+        ]
+
+    def correction(self) -> Replayable:
+        """Build the correction.
+
+        Raises
+        ------
+        MrczError
+            If its module was not named, has no such class, or that does not take the options.
+        """
+        module, _, name = self.name.partition(":")
+        found = self._class()
+        if found is None:
+            if module in sys.modules:
+                advice = f"Is there a class {name} with @napari_mrcz.correction.register?"
+                raise MrczError(None, f"{module} registers no correction {name}", advice=advice)
+            missing = f'the correction ["{self.name}"] is not known: its module was not named'
+            raise MrczError(
+                None, missing, advice=f"Name it: --with {module}.py, or --with {module}"
+            )
+        if issubclass(found, Correction):
+            read_options(found, self.options, self.name, "recipe")
+        try:
+            return rebuild({"name": self.class_name, **self.options})
+        except ValueError as error:
+            raise MrczError(None, f'["{self.name}"]: {error}') from error
+
+    def _class(self) -> type[Replayable] | None:
+        found = registered(self.class_name)
+        module = self.name.partition(":")[0]
+        return None if found is None or (self.is_own and found.__module__ != module) else found
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to each movie, in this order; None for a step that is not.
+
+    Attributes
+    ----------
+    outliers, gain, koma
+        The steps that need more than a movie's frames.
+    output : Output
+        How the result is saved.
+    more : tuple of Step
+        All others.
+    modules : tuple of str
+        Modules that have corrections of your own (`load_modules`): neither read from a file nor
+        written to one.
+    again : bool
+        Whether steps that a movie has had are done again; not read from a file either.
+    gain_is_optional : bool
+        Movies that the gain does not help are left without it, as its orientation was found; not
+        saved.
+    warnings : tuple of str
+        What was found doubtful when the recipe was made fit for movies; not saved.
+
+    Raises
+    ------
+    ValueError
+        If the steps do not fit each other.
+    """
+
+    outliers: OutlierStep | None = None
+    gain: GainStep | None = None
+    koma: KomaOptions | None = None
+    output: Output = field(default_factory=Output)
+    more: tuple[Step, ...] = ()
+    modules: tuple[str, ...] = ()
+    again: bool = False
+    gain_is_optional: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the steps fit each other."""
+        if self.output.keep == "counts" and self.outliers and self.outliers.fill != "sample":
+            raise ValueError(
+                f'keep = "counts" needs whole numbers, where fill = "{self.outliers.fill}" makes '
+                'fractions: choose fill = "sample", or keep = "values"'
+            )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Recipe:
+        """Read a recipe; files that it names are taken from its own folder.
+
+        Raises
+        ------
+        MrczError
+            If it is not TOML, or has a table, key or value that means nothing; names it.
+        """
+        try:
+            # Some editors put a mark before the first letter, which TOML does not know.
+            content = tomllib.loads(Path(path).read_text("utf-8-sig"))
+        except OSError as error:
+            raise MrczError(path, f"cannot be opened: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise MrczError(path, f"it is not valid TOML: {error}") from error
+        except RecursionError as error:
+            raise MrczError(path, "it is not a recipe: values within values without end") from error
+        return cls.from_dict(content, path)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], path: str | PathLike[str] = "recipe") -> Recipe:
+        """Make a recipe of its tables.
+
+        Raises
+        ------
+        MrczError
+            If one of them means nothing.
+        """
+        known = tables()
+        steps: dict[str, Any] = {}
+        more = []
+        for name, table in content.items():
+            is_own = _OWN_NAME.fullmatch(name) is not None
+            if name not in known and not is_own:
+                guess = suggestion(name, known)
+                allowed = f'{", ".join(known)}, and "module:Class" of your own'
+                raise MrczError(path, f"a table [{name}]{guess}", advice=f"Known are {allowed}")
+            if not isinstance(table, Mapping):
+                raise MrczError(path, f"{name} = {table!r}", advice=f"Write a table: [{name}]")
+            if is_own:
+                after = table.get(_AFTER, PLACES[-1])
+                places = [_START, *(table for table in known if table != _OUTPUT)]
+                if after not in places:
+                    advice = f"Write one of {', '.join(places)}"
+                    raise MrczError(path, f'{_AFTER} = {after!r} in ["{name}"]', advice=advice)
+                more.append(Step(name, {k: v for k, v in table.items() if k != _AFTER}, after))
+                continue
+            values = read_options(known[name], table, name, path)
+            try:
+                made = known[name](**values)
+            except (TypeError, ValueError) as error:
+                raise MrczError(path, str(error)) from error
+            if name in (*_FIXED, _OUTPUT):
+                steps[name] = made
+            else:
+                more.append(Step(name, values))
+        if "gain" in steps and not steps["gain"].reference:
+            advice = 'Name it: reference = "gain.mrc"'
+            raise MrczError(path, "a [gain] without a reference", advice=advice)
+        if not (steps.keys() - {_OUTPUT} or more):
+            advice = "Have at least one table [outliers], [gain] or [koma]"
+            raise MrczError(path, "a recipe that does nothing", advice=advice)
+        try:
+            return cls(**steps, more=tuple(more))
+        except ValueError as error:
+            raise MrczError(path, str(error)) from error
+
+    def with_options(self, given: Mapping[str, Mapping[str, Any]]) -> Recipe:
+        """Return a recipe with other options.
+
+        Parameters
+        ----------
+        given : dict
+            Of each table, the options that are others. A step that the recipe has not is added, but
+            for outliers, gain and KOMA.
+
+        Raises
+        ------
+        ValueError
+            If a value means nothing, or there is no step that it is for.
+        """
+        changed: dict[str, Any] = {}
+        more = list(self.more)
+        for table, options in given.items():
+            if table in (*_FIXED, _OUTPUT):
+                if (step := getattr(self, table)) is None:
+                    raise ValueError(
+                        f"the recipe has no table [{table}] that takes {', '.join(options)}"
+                    )
+                changed[table] = replace(step, **options)
+                continue
+            step = next((step for step in more if step.name == table), Step(table))
+            more = [one for one in more if one != step]
+            more.append(replace(step, options={**step.options, **options}))
+            more[-1].correction()
+        return replace(self, more=tuple(more), **changed)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return its tables; keys that are left out are not in them."""
+        steps = {name: getattr(self, name) for name in (*_FIXED, _OUTPUT)}
+        found = {
+            name: {key: value for key, value in asdict(step).items() if value is not None}
+            for name, step in steps.items()
+            if step is not None
+        }
+        return found | {step.name: step.table() for step in self.more}
+
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """Return its tables with the keys alone that differ from their defaults."""
+        known = tables()
+        return {
+            name: {
+                key: value
+                for key, value in table.items()
+                if name not in known or value != options_of(known[name])[key].default
+            }
+            for name, table in self.as_dict().items()
+        }
+
+    def with_modules(self, modules: Iterable[str]) -> Recipe:
+        """Return the recipe with the modules of its own corrections, which are imported.
+
+        Parameters
+        ----------
+        modules : iterable of str
+            Files (.py), or names of modules: see `load_modules`.
+
+        Raises
+        ------
+        MrczError
+            If one cannot be imported, or the recipe has a correction that none of them registers
+            or that does not take its options.
+        """
+        absolute = [str(Path(m).absolute()) if m.endswith(".py") else m for m in modules]
+        named = replace(self, modules=tuple(absolute))
+        for place in PLACES:
+            named.corrections(place)
+        return named
+
+    def corrections(self, place: str) -> list[Replayable]:
+        """Return the corrections between one of `PLACES` and the next, in order.
+
+        Raises
+        ------
+        MrczError
+            If a module cannot be imported, or has no such correction.
+        """
+        load_modules(self.modules)
+        return [step.correction() for step in self._between(place)]
+
+    def _between(self, place: str) -> Iterator[Step]:
+        """Yield the steps between one of `PLACES` and the next."""
+        order = [_START, *tables()]
+        for at in order[order.index(place) :]:
+            if at in (*_FIXED, _OUTPUT) and at != place:
+                return
+            yield from (step for step in self.more if step.name == at)
+            yield from (step for step in self.more if step.is_own and step.after == at)
+
+    def steps(self) -> list[str]:
+        """Return what it does, in sentences."""
+        said = []
+        for place in PLACES:
+            fixed = getattr(self, place, None)
+            for step in (*((fixed,) if fixed is not None else ()), *self._between(place)):
+                said += step.sentences()
+        return said
+
+    def sentences(self) -> list[str]:
+        """Return what it does and how results are saved, in sentences."""
+        return [*self.steps(), *self.output.sentences()]
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write it as TOML with a comment for each key, all or nothing.
+
+        Raises
+        ------
+        MrczError
+            If it is there already and may not be replaced, or the disk refuses.
+        """
+        with AtomicFile(path, overwrite=overwrite) as file:
+            file.write(to_toml(self.as_dict()).encode("utf-8"))
+            file.commit()
+
+
+def to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a recipe's tables as TOML, with a comment for each key.
+
+    Options that do nothing beside the others are left out unless they were chosen.
+    """
+    return "\n".join([*_comment(_FIRST), *_lines(content), ""])
+
+
+def _lines(content: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    known = tables()
+    for name, table in content.items():
+        yield ""
+        if name not in known:
+            yield from _comment(_OWN)
+            yield tomli_w.dumps({name: table}).rstrip("\n")
+            continue
+        yield from _comment((known[name].__doc__ or "").splitlines()[0])
+        yield f"[{name}]"
+        for key, declared in options_of(known[name]).items():
+            needed = dict([declared.option.only_with] if declared.option.only_with else ())
+            idle = any(table.get(other, value) != value for other, value in needed.items())
+            if key in table and not (idle and table[key] == declared.default):
+                yield from _comment(declared.note)
+                yield tomli_w.dumps({key: table[key]}).rstrip("\n")
+            elif declared.default is None:
+                yield from _comment(declared.note)
+                yield f"# {key} = {declared.kind()}"
+
+
+def _comment(said: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(said, _COLUMNS - 2)]
+
+
+def load_modules(modules: Iterable[str]) -> None:
+    """Import modules with corrections of one's own, each once per process.
+
+    Parameters
+    ----------
+    modules : iterable of str
+        Files (.py), or names of modules that Python finds.
+
+    Raises
+    ------
+    MrczError
+        If one cannot be imported.
+    """
+    for module in modules:
+        try:
+            if module.endswith(".py"):
+                _load_file(Path(module))
+            else:
+                importlib.import_module(module)
+        except MrczError:
+            raise
+        except ModuleNotFoundError as error:
+            advice = "Name a .py file, or a module that is installed" * (error.name == module)
+            raise MrczError(module, f"cannot be imported: {error}", advice=advice) from error
+        except Exception as error:
+            found = f"cannot be imported: {type(error).__name__}: {failure_text(error)}"
+            raise MrczError(module, found) from error
+
+
+def _load_file(file: Path) -> None:
+    name = file.stem
+    there = sys.modules.get(name)
+    if there is not None:
+        if Path(getattr(there, "__file__", None) or "") == file.absolute():
+            return
+        found = f"a module {name} is loaded already, from another file"
+        raise MrczError(file, found, advice="Give it another name")
+    spec = importlib.util.spec_from_file_location(name, file.absolute())
+    if spec is None or spec.loader is None:
+        raise MrczError(file, "is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their types up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
