@@ -1,6 +1,6 @@
-from .files import read, read_async, write, write_async
 from .keeping import original
 from .opening import open, open_sweep, sweeps, verify
+from .saving import read, read_async, write, write_async
 from .sources import Correction, FrameSource
 from .stack import Stack
 

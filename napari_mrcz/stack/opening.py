@@ -13,12 +13,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import napari_mrcz.format
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, listed, warn
-from napari_mrcz.format import FrameReader, VerifyReport
+from napari_mrcz.format import FrameReader, VerifyReport, verification
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header_reading import parse_header
-from napari_mrcz.format.verification import faults_of
 from napari_mrcz.naming import (
     DM_SUFFIXES,
     FOREIGN_SUFFIXES,
@@ -38,7 +36,6 @@ from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, TiffFrames, is_eer, is_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from os import PathLike
 
     from napari_mrcz.format import Header
     from napari_mrcz.format.files import RandomAccessFile
@@ -98,9 +95,9 @@ def open(
     Raises
     ------
     MrczError
-        If the file cannot be used: what was found, at which byte, what to do; if an option is for
-        EER, which it is not; if the gain of a movie that is kept as counts is missing or altered;
-        or if `counts` is asked of another file.
+        If the file cannot be used: what was found, at which byte, what to do; if the options of
+        EER movies are used for another; if the gain of a movie that is kept as counts is missing
+        or altered; or if `counts` is used for a file that is not kept so.
     ValueError
         If an option has no such value.
 
@@ -189,17 +186,6 @@ def _frames_of_dose(movie: Stack, dose: float) -> int:
     return min(len(movie), max(1, round(dose * len(movie) / total)))
 
 
-def is_mrc(path: Path) -> bool:
-    """Return whether a file does not begin as those of other formats do.
-
-    Raises
-    ------
-    MrczError
-        If it cannot be opened.
-    """
-    return _opener(_head(path)) is None
-
-
 def packed_header(path: Path) -> Header | None:
     """Return the header of a packed MRC file, of which no more is unpacked; None of other files.
 
@@ -216,11 +202,6 @@ def packed_header(path: Path) -> Header | None:
         return parse_header(head, path)
     except MrczError:
         return None
-
-
-def _head(path: Path) -> bytes:
-    with closing(open_file(path)) as file:
-        return file.read(0, _HEAD_NBYTES)
 
 
 def _opener(head: bytes) -> Callable[[Path], Stack] | None:
@@ -293,15 +274,19 @@ def verify(
         If a frame does not fit into memory even alone, so that nothing is known of it.
     """
     try:
-        ours = is_mrc(Path(path))
+        with closing(open_file(Path(path))) as file:
+            is_mrc = _opener(file.read(0, _HEAD_NBYTES)) is None
     except NotEnoughMemory:
         raise
     except MrczError as error:
         return VerifyReport(fspath(path), error=str(error))
-    if ours:
-        report = napari_mrcz.format.verify(path, threads=threads, progress=progress)
-        if not report.error and (why := _why_not_normalised(Path(path))):
-            report = replace(report, warnings=(*report.warnings, f"{report.path}: {why}"))
+    if is_mrc:
+        report = verification.verify(path, threads=threads, progress=progress)
+        if not report.error:
+            with FrameReader(path) as reader:
+                other = reader.footer.other
+            if is_kept(other) and (why := problem_of(reader.path, other)):
+                report = replace(report, warnings=(*report.warnings, f"{report.path}: {why}"))
         if not report.error or without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
             return report
     try:
@@ -314,22 +299,15 @@ def verify(
     n = len(movie)
     with movie:
         makers, nbytes = movie.frame_makers(), movie.nbytes // n
-        faults = faults_of(makers, n, nbytes, threads=threads, progress=progress)
+        faults = verification.faults_of(makers, n, nbytes, threads=threads, progress=progress)
     return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)
-
-
-def _why_not_normalised(path: Path) -> str:
-    """Return why the frames of a movie that is kept as counts cannot be normalised, or nothing."""
-    with FrameReader(path) as reader:
-        other = reader.footer.other
-    return problem_of(reader.path, other) if is_kept(other) else ""
 
 
 _NUMBER = re.compile(r"[-_.]?\d+$")
 
 
 def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
-    """Sort files into movies: those of one frame whose names differ by their last number are one.
+    """Return files sorted into movies: images whose names differ by their last number are one.
 
     Parameters
     ----------

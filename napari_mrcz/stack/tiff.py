@@ -147,7 +147,7 @@ class TiffFrames(Frames):
             self.shape = n, y * factor, x * factor
             self.dtype = np.dtype(np.uint8)
             for frame in {frame.page.compression: frame for frame in self._frames}.values():
-                self._check_eer(frame.page)
+                self._check_codec(frame)
         else:
             self.shape = n, y, x
             self.dtype = np.dtype(movie.page.dtype).newbyteorder("=")
@@ -245,49 +245,28 @@ class TiffFrames(Frames):
             frame = eer_decode(data, shape, skip, across, down, superres=level)[:y]
         return frame.view(np.uint8)
 
-    def _check_eer(self, page: Page) -> None:
-        """Check that there is what decodes a page, as finely as is asked.
-
-        Raises
-        ------
-        MrczError
-            If there is not.
-        """
-        try:
-            import imagecodecs
-
-            _ = imagecodecs.eer_decode
-        except (ImportError, AttributeError) as error:
-            if is_out_of_memory(error):
-                raise NotEnoughMemory(self.path, "the library that decodes it") from None
-            advice = "pip install 'napari-mrcz[eer]'"
-            raise MrczError(self.path, "EER needs imagecodecs", advice=advice) from error
-        bits = min(_eer_bits(page)[1:])
-        if self._superresolution > 1 << bits:
-            found = f"electrons are known to 1/{1 << bits} of a pixel"
-            advice = f"superresolution is {1 << bits} at most"
-            raise MrczError(self.path, found, advice=advice)
-
     def _check_codec(self, frame: TiffFrame) -> None:
-        """Check that there is what decodes a page.
-
-        Raises
-        ------
-        MrczError
-            If there is not.
-        """
-        if frame.page.is_plain or _is_usual_lzw(frame.page):
+        """Check that a page can be decoded, and as finely as asked; raises `MrczError` if not."""
+        page = frame.page
+        if not self.is_eer and (page.is_plain or _is_usual_lzw(page)):
             return
+        found = "EER needs imagecodecs"
         try:
-            with self._lock:
-                self._pages()[frame.number].decode  # noqa: B018  (tifffile looks for the codec)
+            if self.is_eer:
+                from imagecodecs import eer_decode  # noqa: F401
+            else:
+                with self._lock:
+                    self._pages()[frame.number].decode  # noqa: B018  (tifffile looks for the codec)
         except MrczError:
             raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise NotEnoughMemory(self.path, "the library that decodes it") from None
-            found, advice = f"its pages need a codec ({error})", "pip install 'napari-mrcz[eer]'"
-            raise MrczError(self.path, found, advice=advice) from None
+            found = found if self.is_eer else f"its pages need a codec ({error})"
+            raise MrczError(self.path, found, advice="pip install 'napari-mrcz[eer]'") from error
+        if self.is_eer and self._superresolution > (most := 1 << min(_eer_bits(page)[1:])):
+            found = f"electrons are known to 1/{most} of a pixel"
+            raise MrczError(self.path, found, advice=f"superresolution is {most} at most")
 
     def _pages(self) -> Any:
         import tifffile  # slow to import, seldom needed
