@@ -88,7 +88,7 @@ MOST = {
     "corrected": 6.1,
     "verify": 2 * THREADS + 1,
     "save": THREADS + 3.1,
-    "save corrected": THREADS + 3.3,  # and buffers of each thread, 0.5 MB
+    "save corrected": THREADS + 3.4,  # and buffers of each thread, 1 MB
     # What makes frames one by one has one of its own, and each is copied before the next is asked
     # for; what they are compressed into may be as large.
     "save 8 from a generator": 3 * THREADS + 3,

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Pixels that are added up at a time: few enough for the processor's caches, and enough that threads
+# Pixels that are looked at together: few enough for the processor's caches, and enough that threads
 # do not queue for the interpreter between numpy's calls.
-_PIECE = 2**20
+_PIECE = 2**19
 _COLUMNS = 4096
-# Bytes are added up as 16-bit numbers, so many at a time as their squares leave room for.
+# Small integers are added up in 16 bits, so many at a time as their squares leave room for.
 _LARGEST_SUM = 2**15 - 1
 _FEWEST_ROWS = 8
 
@@ -67,28 +67,28 @@ def statistics_of(pixels: npt.NDArray[Any]) -> Statistics | None:
     if pixels.dtype.kind == "c":
         return None
     flat = pixels.reshape(-1)
-    if not flat.size:
-        return Statistics()
-    # Differences from a typical value: squares of large numbers would lose the small ones.
-    typical = float(flat[flat.size // 2]) if flat.itemsize > 1 else 0.0
-    if not math.isfinite(typical):
-        typical = 0.0
-    lows, highs, total, squares = [], [], 0.0, 0.0
+    found = Statistics()
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, flat.size, _PIECE):
-            piece = flat[start : start + _PIECE]
-            low, high = _range(piece)
-            lows.append(low)
-            highs.append(high)
-            rows = 0
-            if piece.dtype.kind in "iu" and piece.itemsize == 1:
-                rows = _LARGEST_SUM // max(1, int(low) ** 2, int(high) ** 2)
-            sums = _sums_of_bytes(piece, rows) if rows >= _FEWEST_ROWS else _sums(piece, typical)
-            total, squares = total + sums[0], squares + sums[1]
-    mean = total / flat.size
+            found += _of_piece(flat[start : start + _PIECE])
+    return found
+
+
+def _of_piece(pixels: npt.NDArray[Any]) -> Statistics:
+    low, high = _range(pixels)
+    # Differences from a typical value: squares of large numbers would lose the small ones.
+    typical, rows = float(pixels[pixels.size // 2]), 0
+    if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
+        rows = _LARGEST_SUM // max(1, int(low) ** 2, int(high) ** 2)
+    if rows >= _FEWEST_ROWS or pixels.itemsize == 1 or not math.isfinite(typical):
+        typical = 0.0
+    if rows >= _FEWEST_ROWS:
+        total, squares = _sums_of_small(pixels, rows)
+    else:
+        total, squares = _sums(pixels, typical)
+    mean = total / pixels.size
     around_mean = max(0.0, squares - total * mean) if math.isfinite(squares) else math.inf
-    least, most = float(np.min(lows)), float(np.max(highs))
-    return Statistics(flat.size, least, most, mean + typical, around_mean)
+    return Statistics(pixels.size, float(low), float(high), mean + typical, around_mean)
 
 
 def _range(pixels: npt.NDArray[Any]) -> tuple[Any, Any]:
@@ -100,14 +100,16 @@ def _range(pixels: npt.NDArray[Any]) -> tuple[Any, Any]:
     return pixels.min(), pixels.max()
 
 
-def _sums_of_bytes(pixels: npt.NDArray[Any], rows: int) -> tuple[float, float]:
-    """Return the sums of bytes and of their squares, of which `rows` are added up in 16 bits."""
+def _sums_of_small(pixels: npt.NDArray[Any], rows: int) -> tuple[float, float]:
+    """Return the sums of integers and of their squares, of which `rows` are added up in 16 bits."""
     rows = min(rows, 256, pixels.size)
     even = pixels.size // rows * rows
     total, squares = _sums(pixels[even:], 0.0) if even < pixels.size else (0.0, 0.0)
-    values = _of_this_thread.room(np.int16)[:even]
-    np.copyto(values, pixels[:even])
-    table = values.reshape(rows, -1)
+    values = pixels[:even]
+    if pixels.itemsize == 1:
+        values = _of_this_thread.room.view(np.int16)[:even]
+        np.copyto(values, pixels[:even])
+    table = values.view(np.int16).reshape(rows, -1)
     total += float(np.add.reduce(table, axis=0, dtype=np.int16).sum(dtype=np.int64))
     squares += float(np.einsum("ij,ij->j", table, table).sum(dtype=np.int64))
     return total, squares
@@ -115,33 +117,29 @@ def _sums_of_bytes(pixels: npt.NDArray[Any], rows: int) -> tuple[float, float]:
 
 def _sums(pixels: npt.NDArray[Any], typical: float) -> tuple[float, float]:
     """Return the sums of differences from a typical value, and of their squares."""
-    rows = -(-pixels.size // _COLUMNS)
-    values = _of_this_thread.room(np.float32 if pixels.itemsize <= 2 else np.float64)
-    values = values[: rows * _COLUMNS]
-    np.copyto(values[: pixels.size], pixels)
-    if typical:
-        np.subtract(values, typical, out=values)
-    values[pixels.size :] = 0
-    table = values.reshape(rows, 1, _COLUMNS)
-    # Many short products: BLAS would cut a long one among threads of its own, which wait for those
-    # that are here already, and add up in another order each time.
-    total = np.matmul(table, np.ones((_COLUMNS, 1), values.dtype)).sum(dtype=np.float64)
-    squares = np.matmul(table, table.swapaxes(1, 2)).sum(dtype=np.float64)
-    return float(total), float(squares)
+    room = _of_this_thread.room.view(np.float32 if pixels.itemsize <= 2 else np.float64)
+    ones = np.ones((_COLUMNS, 1), room.dtype)
+    total = squares = 0.0
+    for start in range(0, pixels.size, room.size):
+        piece = pixels[start : start + room.size]
+        values = room[: -(-piece.size // _COLUMNS) * _COLUMNS]
+        np.copyto(values[: piece.size], piece)
+        if typical:
+            np.subtract(values, typical, out=values)
+        values[piece.size :] = 0
+        # Many short products: BLAS would cut a long one among threads of its own, which wait for
+        # those that are here already, and add up in another order each time.
+        table = values.reshape(-1, 1, _COLUMNS)
+        total += float(np.matmul(table, ones).sum(dtype=np.float64))
+        squares += float(np.matmul(table, table.swapaxes(1, 2)).sum(dtype=np.float64))
+    return total, squares
 
 
 class _OfThisThread(threading.local):
     """Room to work in, kept: memory from the system is slow when it is used for the first time."""
 
     def __init__(self) -> None:
-        self._bytes = np.empty(0, np.uint8)
-
-    def room(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Return room for a piece."""
-        nbytes = _PIECE * np.dtype(dtype).itemsize
-        if self._bytes.size < nbytes:
-            self._bytes = np.empty(nbytes, np.uint8)
-        return self._bytes[:nbytes].view(dtype)
+        self.room = np.empty(2 * _PIECE, np.uint8)
 
 
 _of_this_thread = _OfThisThread()
