@@ -12,6 +12,7 @@ from .decimation import (
     decimate,
     restore,
 )
+from .drift import Drift, estimate_drift
 from .gain import (
     GainNormalization,
     estimate_gain,
@@ -46,6 +47,7 @@ from .outliers import (
     TailFit,
     Thresholds,
 )
+from .spectrum import PowerSpectrum, power_spectrum
 from .truncation import (
     Pedestal,
     ShiftedLognormal,
@@ -60,6 +62,7 @@ __all__ = [
     "Decimation",
     "DecimationError",
     "DistributionFit",
+    "Drift",
     "ElectronCounting",
     "GainNormalization",
     "GammaCurve",
@@ -68,6 +71,7 @@ __all__ = [
     "OutlierFilter",
     "Pedestal",
     "Phase",
+    "PowerSpectrum",
     "ShiftedLognormal",
     "TailFit",
     "Thresholds",
@@ -75,11 +79,13 @@ __all__ = [
     "correlated_noise",
     "count_electrons",
     "decimate",
+    "estimate_drift",
     "estimate_gain",
     "find_orientation",
     "fingerprint",
     "fit_gamma",
     "orient",
+    "power_spectrum",
     "rebuild",
     "register",
     "replay",

@@ -1,0 +1,312 @@
+"""Drift of the specimen during a movie: a quick look, and what fixed patterns do to it.
+
+Hot pixels and an uncorrected gain stay where they are while the specimen drifts. They correlate at
+shift 0 and pull the shifts to it, which is why movies are corrected before they are aligned.
+McLeod et al., preprint doi:10.1101/116533. A movie for a map goes to RELION, MotionCor or
+cryoSPARC: here are no patches and no dose weighting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import irfft2, rfft2
+from scipy.interpolate import make_smoothing_spline
+from scipy.ndimage import uniform_filter
+
+from napari_mrcz.correction.parallel import in_order
+from napari_mrcz.correction.sums import ordinary_pixels
+
+Image = npt.NDArray[np.float32]
+
+# Part of the image that is looked at, in its middle: 4 million pixels have signal enough.
+_LARGEST = 2048
+# Frequencies to align by: weights fall to e^-1/2 at the upper one, in 1/pixel; below the lower one,
+# in periods of the image, thickness and beam vary.
+_LOW_PASS, _HIGH_PASS = 0.16, 6
+# Turns of aligning each group to the sum of the others.
+_TURNS = 4
+# Of 1 - c², where c is the mean cosine of the phases between groups: below it the peaks of specimen
+# and fixed pattern are too near to each other.
+_APART = 0.05
+# Frequencies, in 1/pixel, whose peaks are compared: of the specimen, finer ones hold mostly noise.
+_FINEST = 0.25
+# Pixels between neighbouring groups, beside the usual, that no stage moves.
+_JUMP = 5.0
+# Height of the fixed pattern's peak from which on it says to correct first.
+_HIGH = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """How a specimen drifted, as `estimate_drift` finds it.
+
+    Attributes
+    ----------
+    shifts : ndarray of float64, shape (k, 2)
+        Of each group of frames, against the first one: pixels that the specimen moved along (y, x).
+    frames : ndarray of float64, shape (k,)
+        Middle of each group, as an index of frames.
+    fixed_pattern : float
+        Height of the cross-correlation's peak at shift 0, which fixed patterns make, in units of
+        the specimen's peak. About 0 for a movie that is corrected; NaN where the specimen hardly
+        moved, so that both peaks are one.
+    warnings : tuple of str
+        Why the shifts should not be trusted; empty when all is well.
+    """
+
+    shifts: npt.NDArray[np.float64]
+    frames: npt.NDArray[np.float64]
+    fixed_pattern: float
+    warnings: tuple[str, ...]
+    _sums: list[Image] = field(repr=False)
+
+    def aligned_sum(self) -> Image:
+        """Return the sum of all frames, each group moved back by its shift.
+
+        Returns
+        -------
+        ndarray of float32, shape (y, x)
+            Shifted by Fourier interpolation; what leaves one border comes in at the other.
+        """
+        total = np.zeros(self._sums[0].shape, np.float32)
+        for one, shift in zip(self._sums, self.shifts, strict=True):
+            total += _moved(one, -shift)
+        return total
+
+
+def estimate_drift(movie: Any, group: int = 5) -> Drift:
+    """Estimate how the specimen drifted, as one shift per group of frames.
+
+    Parameters
+    ----------
+    movie : Stack or array_like, shape (n, y, x)
+        Real frames in their order; corrected ones, as `fixed_pattern` says of others.
+    group : int
+        Frames that are summed (default: 5); 0.5 electrons per pixel or more should come of them. A
+        rest that is smaller joins the last group.
+
+    Returns
+    -------
+    Drift
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two groups, or frames are not real images of 32 x 32 pixels or more.
+
+    Notes
+    -----
+    Sums of groups (their outlier pixels replaced by what is around them) are cross-correlated, in
+    a band of frequencies, with the sum of the other groups, moved by the shifts found so far, a few
+    times. Then the power that groups have in common is split, ring by ring of frequencies, in what
+    moved along and what stayed: the mean over pairs of groups i, j of F_i F_j* is
+    S exp(-i φ_ij) + P, with φ_ij known from the shifts. Memory: one float32 image per group.
+    """
+    if group < 1:
+        raise ValueError(f"groups of {group} frames: use 1 or more")
+    sums, frames = _grouped(movie, group)
+    height, width = sums[0].shape
+    top, left = max(0, height - _LARGEST) // 2, max(0, width - _LARGEST) // 2
+    middle = np.s_[top : top + _LARGEST, left : left + _LARGEST]
+    band, (fy, fx) = _band((min(height, _LARGEST), min(width, _LARGEST)))
+    whole: Image = np.sum(sums, axis=0)[middle]
+    outliers = ~ordinary_pixels(whole - _smoothed(whole))
+
+    def cleaned(one: Image) -> Image:
+        part = one[middle] / max(float(one.mean()), 1e-6)
+        part -= part.mean()
+        around = _smoothed(np.where(outliers, 0, part))
+        around /= np.maximum(_smoothed((~outliers).astype(np.float32)), 0.1)
+        return np.where(outliers, around, part)
+
+    def aligned(parts: list[Image]) -> npt.NDArray[np.float64]:
+        with in_order(lambda part: rfft2(part) * band, parts, "napari-mrcz-drift") as transforms:
+            return _aligned(list(transforms), fy, fx, whole.shape)
+
+    parts = [cleaned(one) for one in sums]
+    whole_pixels = np.rint(aligned(parts)).astype(np.intp)
+    # Again by what all groups show: rows and columns that moved in fade out.
+    margin = np.minimum(np.ptp(whole_pixels, axis=0), np.array(whole.shape) // 4)
+    common = np.outer(*(_fading(n, m) for n, m in zip(whole.shape, margin, strict=True)))
+    rolled = [
+        np.roll(part, tuple(-shift), (0, 1)) * common
+        for part, shift in zip(parts, whole_pixels - whole_pixels[len(sums) // 2], strict=True)
+    ]
+    shifts = _smoothed_path(whole_pixels + aligned(rolled))
+    shifts -= shifts[0]
+    window = np.outer(*(np.hanning(length).astype(np.float32) for length in whole.shape))
+    recorded = [rfft2((one[middle] / max(float(one.mean()), 1e-6) - 1) * window) for one in sums]
+    fixed = _fixed_pattern(recorded, shifts, fy, fx)
+    return Drift(shifts, frames, fixed, tuple(_doubts(fixed, shifts)), sums)
+
+
+def _grouped(movie: Any, group: int) -> tuple[list[Image], npt.NDArray[np.float64]]:
+    """Return the sums of groups of frames, and the middle of each group."""
+    sums: list[Image] = []
+    numbers: list[int] = []
+    for frame in movie:
+        image = np.asarray(frame)
+        if image.ndim != 2 or min(image.shape) < 32 or image.dtype.kind not in "buif":
+            raise ValueError(f"real frames of 32 x 32 pixels or more are needed, not {image.shape}")
+        if not numbers or numbers[-1] == group:
+            sums.append(np.zeros(image.shape, np.float32))
+            numbers.append(0)
+        sums[-1] += image
+        numbers[-1] += 1
+    if len(numbers) > 1 and numbers[-1] < group:
+        rest = sums.pop()
+        sums[-1] += rest
+        numbers[-2:] = [sum(numbers[-2:])]
+    if len(sums) < 2:
+        raise ValueError(f"{sum(numbers)} frames make no two groups of {group}")
+    ends = np.cumsum(numbers)
+    return sums, ends - (np.array(numbers) + 1) / 2
+
+
+def _band(shape: tuple[int, int]) -> tuple[Image, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Return the band-pass that is aligned by, and frequencies in 1/pixel along y and x."""
+    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    low = np.exp(-(np.square(fy) + np.square(fx)) / (2 * _LOW_PASS**2))
+    high = np.hypot(fy * shape[0], fx * shape[1]) >= _HIGH_PASS
+    return (low * high).astype(np.float32), (fy, fx)
+
+
+def _fading(length: int, margin: int) -> Image:
+    """Return weights along an axis: 1 inside, falling to 0 at a margin from both ends."""
+    place = np.minimum(np.arange(length), np.arange(length)[::-1]) - margin
+    weight = np.clip(place / max(1, length // 8), 0, 1).astype(np.float32)
+    smooth: Image = np.square(np.sin(np.pi / 2 * weight))
+    return smooth
+
+
+def _aligned(
+    transforms: list[npt.NDArray[Any]],
+    fy: npt.NDArray[Any],
+    fx: npt.NDArray[Any],
+    shape: tuple[int, ...],
+) -> npt.NDArray[np.float64]:
+    """Return the shift of each group that correlates best with the others, moved back by theirs."""
+    shifts = np.zeros((len(transforms), 2))
+    first = len(transforms) // 2
+    total = transforms[first].copy()
+    # From the middle outwards, each to the sum of those that were aligned, from where its
+    # neighbour is; then each to the sum of all others.
+    for index in [*range(first + 1, len(transforms)), *range(first - 1, -1, -1)]:
+        shifts[index] = _shift(transforms[index], total, shape)
+        total += transforms[index] * _phases(-shifts[index], fy, fx)
+    for _ in range(_TURNS):
+        for index, one in enumerate(transforms):
+            others = total - one * _phases(-shifts[index], fy, fx)
+            shifts[index] = _shift(one, others, shape)
+            total = others + one * _phases(-shifts[index], fy, fx)
+    return shifts
+
+
+def _shift(
+    one: npt.NDArray[Any], others: npt.NDArray[Any], shape: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    """Return where the cross-correlation has its peak, by a parabola through it, as (y, x)."""
+    correlation = irfft2(one * np.conj(others), s=shape)
+    peak = np.unravel_index(int(correlation.argmax()), shape)
+    found = np.empty(2)
+    for axis in (0, 1):
+        around = [
+            correlation[tuple((peak[a] + (step if a == axis else 0)) % shape[a] for a in (0, 1))]
+            for step in (-1, 0, 1)
+        ]
+        bend = around[0] - 2 * around[1] + around[2]
+        part = 0.5 * (around[0] - around[2]) / bend if bend else 0.0
+        found[axis] = (peak[axis] + part + shape[axis] / 2) % shape[axis] - shape[axis] / 2
+    return found
+
+
+def _phases(
+    shift: npt.NDArray[np.float64], fy: npt.NDArray[Any], fx: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return factors by which a transform becomes that of the image moved by a shift."""
+    along_y = np.exp(-2j * np.pi * shift[0] * fy).astype(np.complex64)
+    along_x = np.exp(-2j * np.pi * shift[1] * fx).astype(np.complex64)
+    phases: npt.NDArray[np.complex64] = along_y * along_x
+    return phases
+
+
+def _moved(image: Image, shift: npt.NDArray[np.float64]) -> Image:
+    fy, fx = np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None]
+    moved: Image = irfft2(rfft2(image) * _phases(shift, fy, fx), s=image.shape)
+    return moved
+
+
+def _smoothed_path(shifts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a spline through the shifts, as smooth as cross-validation has it."""
+    if len(shifts) < 5:  # too few for a spline
+        return shifts
+    places = np.arange(len(shifts))
+    smooth: npt.NDArray[np.float64] = make_smoothing_spline(places, shifts)(places)
+    return smooth
+
+
+def _fixed_pattern(
+    transforms: list[npt.NDArray[Any]],
+    shifts: npt.NDArray[np.float64],
+    fy: npt.NDArray[Any],
+    fx: npt.NDArray[Any],
+) -> float:
+    """Return the height of the peak that stayed over that of the peak that moved along."""
+    phases = [_phases(-shift, fy, fx) for shift in shifts]
+    own = sum(np.square(np.abs(one)) for one in transforms)
+    ring = np.rint(np.hypot(fy, fx) * fy.size).astype(np.intp)
+    weight = np.full(ring.shape, 2.0)  # the half that is not stored is alike
+    weight[:, 0] = 1
+    number = np.bincount(ring.ravel(), weight.ravel())
+
+    def by_ring(of_all: Any, of_each: Any) -> npt.NDArray[np.float64]:
+        """Return the mean over all pairs of different groups, by ring."""
+        pairs = (np.square(np.abs(of_all)) - of_each) * weight / (len(shifts) * (len(shifts) - 1))
+        mean: npt.NDArray[np.float64] = np.bincount(ring.ravel(), pairs.ravel()) / number
+        return mean
+
+    moved = by_ring(sum(one * p for one, p in zip(transforms, phases, strict=True)), own)
+    stayed = by_ring(sum(transforms), own)
+    cosine = by_ring(sum(phases), len(shifts))
+    # The least-squares solution of moved = S + cP, stayed = cS + P, where it is one.
+    rings = np.arange(number.size)
+    inside = (rings >= _HIGH_PASS) & (rings < fy.size * _FINEST)
+    known = (rings >= _HIGH_PASS) & (rings < fy.size / 2) & (1 - cosine**2 > _APART)
+    if not known.any():
+        return float("nan")
+    split = 1 - cosine[known] ** 2
+    still = np.average((stayed - cosine * moved)[known] / split, weights=number[known])
+    specimen = moved - still  # fixed patterns are alike at all frequencies, as hot pixels are
+    specimen[known] = (moved - cosine * stayed)[known] / split
+    height = np.average(specimen[inside], weights=number[inside])
+    return float(still / height) if height > 0 else float("inf")
+
+
+def _doubts(fixed: float, shifts: npt.NDArray[np.float64]) -> list[str]:
+    doubts = []
+    if fixed > _HIGH:
+        doubts.append(
+            f"A fixed pattern correlates {fixed:.2g} times as much as the specimen: correct outlier"
+            " pixels and gain first."
+        )
+    if np.isnan(fixed):
+        doubts.append(
+            "The specimen moved too little to be told from a fixed pattern, which would look the"
+            " same: correct outlier pixels and gain first."
+        )
+    steps = np.hypot(*np.diff(shifts, axis=0).T)
+    if steps.max() > _JUMP + 4 * np.median(steps):
+        doubts.append(
+            f"Groups {int(steps.argmax())} and {int(steps.argmax()) + 1} are {steps.max():.0f}"
+            " pixels apart, the others much less: there may be too few electrons in a group."
+        )
+    return doubts
+
+
+def _smoothed(image: Image) -> Image:
+    smooth: Image = uniform_filter(image, 9, mode="nearest")
+    return smooth

@@ -1,0 +1,125 @@
+"""Drift and power spectra, against what the simulation put in."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import napari_mrcz as nm
+from napari_mrcz.simulation import CARBON_EDGE, VITREOUS_ICE, simulate_movie
+
+FRAMES, GROUP = 40, 5
+
+
+def drifting(pixels_a_group, specimen, seed, n=384):
+    """Return a movie with 0.5 % of outlier pixels, and the true shifts of its groups."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi)
+    steps = rng.normal([np.sin(angle), np.cos(angle)], 0.2, (FRAMES, 2))
+    path = pixels_a_group / GROUP * np.cumsum(steps, axis=0)
+    path -= path[0]
+    movie = simulate_movie(FRAMES, (n, n), dose=1.0, drift=path, seed=seed, specimen=specimen)
+    truth = path.reshape(-1, GROUP, 2).mean(axis=1)
+    return movie.frames, truth - truth[0]
+
+
+@pytest.mark.parametrize("specimen", [VITREOUS_ICE, CARBON_EDGE], ids=["ice", "carbon"])
+@pytest.mark.parametrize("pixels_a_group", [0.1, 3.0])
+def test_shifts_are_those_put_in_and_fixed_patterns_are_seen(pixels_a_group, specimen):
+    frames, truth = drifting(pixels_a_group, specimen, seed=3)
+    recorded = nm.estimate_drift(frames, group=GROUP)
+    outliers = nm.OutlierFilter.fit(frames)
+    clean = np.stack([outliers(frame, index) for index, frame in enumerate(frames)])
+    found = nm.estimate_drift(clean, group=GROUP)
+    error = found.shifts - truth
+    error -= error.mean(axis=0)  # that of the first group is in all
+    assert np.sqrt(np.square(error).sum(axis=1).mean()) < 0.2
+    assert not found.shifts[0].any()
+    assert list(found.frames) == [2, 7, 12, 17, 22, 27, 32, 37]
+    assert recorded.fixed_pattern > 0.3 > 0.1 > abs(found.fixed_pattern)
+    assert recorded.warnings and not found.warnings
+
+
+def test_the_aligned_sum_is_the_specimen_at_rest():
+    rng = np.random.default_rng(5)
+    specimen = 2 + 0.5 * ndimage.gaussian_filter(rng.normal(0, 4, (256, 256)), 2, mode="wrap")
+    path = np.linspace([0, 0], [14, -9], FRAMES)
+    frames = [rng.poisson(ndimage.shift(specimen, step, mode="grid-wrap")) for step in path]
+    drift = nm.estimate_drift(np.array(frames), group=GROUP)
+
+    def likeness(image):
+        return np.corrcoef(
+            image.ravel(), ndimage.shift(specimen, path[2], mode="grid-wrap").ravel()
+        )[0, 1]
+
+    total = drift.aligned_sum()
+    assert total.sum() == pytest.approx(np.sum(frames), rel=1e-5)
+    assert likeness(total) > 0.7 > likeness(np.sum(frames, axis=0)) + 0.1
+
+
+def test_a_specimen_that_rests_says_that_nothing_can_be_told():
+    frames = np.random.default_rng(0).poisson(1.0, (20, 64, 64))
+    pattern = np.random.default_rng(1).poisson(3.0, (64, 64))
+    drift = nm.estimate_drift(frames + pattern)
+    assert np.abs(drift.shifts).max() < 0.2
+    assert np.isnan(drift.fixed_pattern) and drift.warnings
+
+
+def test_a_smaller_rest_joins_the_last_group():
+    frames = np.random.default_rng(0).poisson(1.0, (13, 64, 64)).astype(np.uint8)
+    drift = nm.estimate_drift(frames)
+    assert list(drift.frames) == [2.0, 8.5]
+    assert drift.aligned_sum().shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("frames", "group"),
+    [
+        (np.zeros((5, 64, 64)), 5),
+        (np.zeros((12, 16, 64)), 5),
+        (np.zeros((12, 64, 64), complex), 5),
+        (np.zeros((12, 64, 64)), 0),
+        (np.zeros((0, 64, 64)), 5),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused(frames, group):
+    with pytest.raises(ValueError):
+        nm.estimate_drift(frames, group=group)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (700, 500), (65, 40)])
+def test_white_noise_has_its_variance_at_all_frequencies(shape):
+    image = np.random.default_rng(0).normal(5.0, 3.0, shape)
+    spectrum = nm.power_spectrum(image)
+    size = min(shape)
+    assert spectrum.image.shape == (size, size)
+    assert spectrum.image.mean() == pytest.approx(9, rel=0.15)
+    assert spectrum.radial[size // 8 :].mean() == pytest.approx(9, rel=0.15)
+    assert spectrum.image[size // 2, size // 2] < 1  # no mean
+    assert spectrum.frequency[0] == 0
+    assert spectrum.frequency[-1] == pytest.approx(0.5, rel=0.02)
+
+
+def test_waves_are_found_at_their_frequency_in_one_over_angstrom():
+    y, x = np.mgrid[:600, :640]
+    image = np.cos(2 * np.pi * (0.05 * y + 0.12 * x)) + np.random.default_rng(0).normal(
+        0, 0.1, y.shape
+    )
+    image[3, 5] = np.nan
+    spectrum = nm.power_spectrum(image, pixel_size=1.3)
+    assert spectrum.frequency[spectrum.radial.argmax()] == pytest.approx(0.13 / 1.3, abs=0.002)
+    peaks = np.argwhere(spectrum.image > 0.5 * spectrum.image.max()) - 256
+    assert {tuple(np.sign(peak)) for peak in peaks} == {(1, 1), (-1, -1)}
+    assert np.abs(np.abs(peaks).mean(axis=0) / 512 - [0.05, 0.12]).max() < 0.002
+
+
+def test_pixels_that_are_not_square_have_round_rings():
+    y, x = np.mgrid[:256, :256]
+    for image in (np.cos(2 * np.pi * 0.1 * y), np.cos(2 * np.pi * 0.2 * x)):
+        spectrum = nm.power_spectrum(image, pixel_size=(1.0, 2.0))
+        assert spectrum.frequency[spectrum.radial.argmax()] == pytest.approx(0.1, abs=0.004)
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 64)), np.zeros(64), np.zeros((64, 64), complex)])
+def test_what_has_no_spectrum_is_refused(image):
+    with pytest.raises(ValueError):
+        nm.power_spectrum(image)
