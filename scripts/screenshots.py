@@ -78,38 +78,38 @@ def main(wanted: list[str]) -> None:
 
 def fit_outliers(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Find the outliers of the movie."""
-    widget = widgets["Outlier pixels"]
+    widget = widgets["Outliers"]
     select(viewer, "movie")
     demo.wait_until_idle([widget])
     if widget.fit is None:
         widget.start_fit()
-    return "Outlier pixels"
+    return "Outliers"
 
 
 def find_gain(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Find the orientation of the session's gain reference."""
-    widget = widgets["Gain reference"]
+    widget = widgets["Gain"]
     (movie,) = viewer.open("session/movie_1.mrcz", plugin="napari-mrcz")
     movie.visible = False
     widget.references.open("session/gain.mrc")
     demo.wait_until_idle([widget])
     widget.orientation.controls.start_button.click()
-    return "Gain reference"
+    return "Gain"
 
 
 def read_session(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Read the session, and measure how its camera aged."""
-    widget = widgets["Session: KOMA"]
+    widget = widgets["KOMA"]
     widget.reading.start_button.click()
     demo.wait_until_idle([widget])
     widget.box.stacks.select(widget.koma.entries[:1])
     widget.ageing.start_button.click()
-    return "Session: KOMA"
+    return "KOMA"
 
 
 def look_at_fields(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Open a file that tells how it was made."""
-    widget = widgets["Metadata inspector"]
+    widget = widgets["Metadata"]
     if "corrected" not in viewer.layers:
         write_corrected(Path("corrected.mrcz"))
         (layer,) = viewer.open("corrected.mrcz", plugin="napari-mrcz")
@@ -118,7 +118,7 @@ def look_at_fields(viewer: napari.Viewer, widgets: Widgets) -> str:
     demo.wait_until_idle([widget])
     widget.tabs.setCurrentWidget(widget.fields)
     widget.fields.tree.collapse(widget.fields.tree.model().index(0, 0))  # the folder is no matter
-    return "Metadata inspector"
+    return "Metadata"
 
 
 def look_at_history(viewer: napari.Viewer, widgets: Widgets) -> str:
@@ -139,7 +139,7 @@ def look_at_frames(viewer: napari.Viewer, widgets: Widgets) -> str:
 
 def look_at_doctor(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Show what the header doctor says of a header without a pixel size."""
-    title = "Metadata inspector"
+    title = "Metadata"
     nm.write("old-header.mrc", np.zeros((4, 256, 256), np.int8), footer=False)
     raw = bytearray(Path("old-header.mrc").read_bytes())
     raw[28:40] = raw[40:52] = raw[64:76] = bytes(12)  # MX, MY, MZ; cell; axes
@@ -152,16 +152,16 @@ def look_at_doctor(viewer: napari.Viewer, widgets: Widgets) -> str:
 
 def compare_compressions(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Compare compressions of the movie."""
-    widget = widgets["Save stack"]
+    widget = widgets["Save"]
     select(viewer, "movie")
     demo.wait_until_idle([widget])
     widget.explorer.controls.start_button.click()
-    return "Save stack"
+    return "Save"
 
 
 def fit_truncated(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Fit the truncated pixels of a MicroED sweep."""
-    title = "Truncated pixels"
+    title = "MicroED"
     sweep = simulate_microed(6, (512, 512))
     nm.write("sweep.mrcz", sweep.frames)
     (layer,) = viewer.open("sweep.mrcz", plugin="napari-mrcz")
@@ -175,7 +175,7 @@ def fit_truncated(viewer: napari.Viewer, widgets: Widgets) -> str:
 
 def fit_counting(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Fit the electrons of raw frames."""
-    title = "Electron counting"
+    title = "Counting"
     raw = simulate_raw(8, (512, 512))
     nm.write("raw.mrcz", raw.frames, pixel_size=(0, 1.35, 1.35))
     (layer,) = viewer.open("raw.mrcz", plugin="napari-mrcz")
@@ -273,14 +273,14 @@ def alone(dock: Any, window: Any) -> Iterator[None]:
 
 def picture_window(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     """Picture the window with the outliers of the movie."""
-    demo.dock_of(widgets["Outlier pixels"]).raise_()
+    demo.dock_of(widgets["Outliers"]).raise_()
     demo.save_picture(viewer, widgets.values(), path)
     shrink(path, COLOURS_OF_NOISE)
 
 
 def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     """Picture the hot threshold as it is dragged: outliers in the movie above, the line below."""
-    widget = widgets["Outlier pixels"]
+    widget = widgets["Outliers"]
     demo.wait_until_idle([widget])
     line = widget.plots.lines["hot"][1]
     found = widget.fit.current.thresholds.hot
@@ -307,7 +307,7 @@ def picture_story(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     """Picture the window when the demo's session has been corrected by KOMA, too."""
     saved = Path("corrected.mrcz")
     for title, _ in play(viewer, widgets, Path("session"), saved, demo.wait_until_idle):
-        if title == "Session: KOMA":
+        if title == "KOMA":
             demo.dock_of(widgets[title]).raise_()
             demo.save_picture(viewer, widgets.values(), path)
             shrink(path, COLOURS_OF_NOISE)

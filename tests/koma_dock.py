@@ -23,7 +23,7 @@ def all_progress(monkeypatch):
 def widget(viewer) -> KomaSession:
     """Return the widget as napari docks it, empty."""
     widget = KomaSession(viewer)
-    viewer.window.add_dock_widget(widget, name="Session: KOMA")
+    viewer.window.add_dock_widget(widget, name="KOMA")
     return widget
 
 

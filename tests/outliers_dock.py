@@ -1,4 +1,4 @@
-"""The "Outlier pixels" widget in a viewer: a movie for it, fitted, and a hand on it."""
+"""The "Outliers" widget in a viewer: a movie for it, fitted, and a hand on it."""
 
 import weakref
 
@@ -27,7 +27,7 @@ def movie(viewer, tmp_path):
 def widget(viewer, movie) -> OutlierPixels:
     """Return the widget, docked."""
     widget = OutlierPixels(viewer)
-    viewer.window.add_dock_widget(widget, name="Outlier pixels")
+    viewer.window.add_dock_widget(widget, name="Outliers")
     return widget
 
 

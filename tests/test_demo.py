@@ -40,11 +40,11 @@ def test_it_writes_a_movie_tells_its_story_and_pictures_the_window(
         assert movie.shape == (5, 96, 128)
     assert len(list(tmp_path.glob("demo-session/movie_*.mrcz"))) == 3
 
-    titles = ["Outlier pixels", "Gain reference", "Session: KOMA", "Save stack"]
+    titles = ["Outliers", "Gain", "KOMA", "Save"]
     for number, title in enumerate(titles, 1):
         assert f"{number}. {title}: " in said
     steps = "1. Outlier pixels replaced; 2. Gain normalised; 3. Normalised by KOMA"
-    assert f"5. Metadata inspector: its history: {steps}\n" in said
+    assert f"5. Metadata: its history: {steps}\n" in said
     assert Path("demo-corrected.mrcz").read_bytes() == b"mine"
     with nm.open("demo-corrected-2.mrcz") as saved, nm.open("demo-session/movie_1.mrcz") as raw:
         again = nm.replay(saved.history, raw)
@@ -95,11 +95,11 @@ def test_all_widgets_are_docked_and_the_first_is_in_sight(qtbot, tmp_path):
     demo.wait_until_idle(widgets.values())
     try:
         assert list(widgets) == [
-            "Outlier pixels", "Gain reference", "Session: KOMA", "Metadata inspector", "Save stack"
+            "Outliers", "Gain", "KOMA", "Metadata", "Save"
         ]  # fmt: skip
         seen = [name for name, widget in widgets.items() if not widget.visibleRegion().isEmpty()]
-        assert seen == ["Outlier pixels"]
-        listed = [entry.name for entry in widgets["Session: KOMA"].koma.entries]
+        assert seen == ["Outliers"]
+        listed = [entry.name for entry in widgets["KOMA"].koma.entries]
         assert listed == ["movie_1.mrcz", "movie_2.mrcz", "movie_3.mrcz"]
     finally:
         viewer.close()

@@ -136,6 +136,6 @@ def test_its_menus_are_there(viewer) -> None:
                 for action in menu.actions()
             }
             # napari puts the plugin's name behind what comes from it.
-            found = actions.get(name) or actions.get(f"{name} (MRCZ movies)")
+            found = actions.get(name) or actions.get(f"{name} (napari-mrcz)")
             assert found is not None, (path, list(actions))
             menu = found.menu()

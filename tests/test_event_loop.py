@@ -88,7 +88,7 @@ def check_awake(gaps: Gaps, idle: Gaps) -> None:
 
 def fit_outliers(viewer, qtbot, session):
     """Fit anew what was fitted: napari has the layers already."""
-    widget = dock(viewer, "Outlier pixels")
+    widget = dock(viewer, "Outliers")
     widget.start_fit()
     rest(qtbot, widget)
     before = widget.fit
@@ -101,7 +101,7 @@ def fit_outliers(viewer, qtbot, session):
 
 def drag_a_threshold(viewer, qtbot, session):
     """Drag the hot line to and fro; the corrected movie follows when it rests."""
-    widget = dock(viewer, "Outlier pixels")
+    widget = dock(viewer, "Outliers")
     widget.start_fit()
     rest(qtbot, widget)
     with EventLoopWatch() as watch:
@@ -114,7 +114,7 @@ def drag_a_threshold(viewer, qtbot, session):
 
 def find_an_orientation(viewer, qtbot, session):
     """Find how the gain reference lies, and change the exponent of the movie that is shown."""
-    widget = dock(viewer, "Gain reference")
+    widget = dock(viewer, "Gain")
     widget.references.open(str(session / "gain.mrc"))
     rest(qtbot, widget)
     with EventLoopWatch() as watch:
@@ -129,7 +129,7 @@ def find_an_orientation(viewer, qtbot, session):
 
 def read_a_session(viewer, qtbot, session):
     """Sum every movie, and compute the curve of noise by radius."""
-    widget = dock(viewer, "Session: KOMA")
+    widget = dock(viewer, "KOMA")
     widget.box.add_paths([str(path) for path in sorted(session.glob("movie_*.mrcz"))])
     rest(qtbot, widget)
     with EventLoopWatch() as watch:
@@ -141,7 +141,7 @@ def read_a_session(viewer, qtbot, session):
 
 def correct_a_session(viewer, qtbot, session):
     """Correct every movie into a folder, while one of them is previewed."""
-    widget = dock(viewer, "Session: KOMA")
+    widget = dock(viewer, "KOMA")
     widget.box.add_paths([str(path) for path in sorted(session.glob("movie_*.mrcz"))])
     rest(qtbot, widget)
     qtbot.mouseClick(widget.reading.start_button, LEFT)
@@ -160,7 +160,7 @@ def correct_a_session(viewer, qtbot, session):
 
 def save_a_movie(viewer, qtbot, session):
     """Compress it well, which takes a while, and verify it."""
-    widget = dock(viewer, "Save stack")
+    widget = dock(viewer, "Save")
     settle(qtbot, widget)
     widget.form.choose("zstd", 7, "bitshuffle")
     widget.form.verify.setChecked(True)
@@ -177,14 +177,14 @@ def fit_truncated(viewer, qtbot, session):
     """Fit anew a sweep that was fitted, where counts were cut off at zero."""
     sweep = simulate_microed(20, (512, 512), seed=1).frames
     viewer.add_image(nm.Stack.from_array(sweep), name="sweep")
-    return fit_anew(dock(viewer, "Truncated pixels"), qtbot)
+    return fit_anew(dock(viewer, "MicroED"), qtbot)
 
 
 def fit_counting(viewer, qtbot, session):
     """Fit anew raw frames; the electrons of one are counted into a layer."""
     raw = simulate_raw(8, (512, 512), seed=1).frames
     viewer.add_image(nm.Stack.from_array(raw), name="raw")
-    return fit_anew(dock(viewer, "Electron counting"), qtbot)
+    return fit_anew(dock(viewer, "Counting"), qtbot)
 
 
 def fit_anew(widget, qtbot):

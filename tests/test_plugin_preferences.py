@@ -48,7 +48,7 @@ def test_the_save_widget_begins_with_what_is_set(settings, viewer):
     """Codec and level."""
     settings.saving.codec = "lz4"
     settings.saving.level = 9
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save")
     assert (widget.form.options.codec, widget.form.options.level) == ("lz4", 9)
 
 

@@ -59,7 +59,7 @@ def click(qtbot, widget, button) -> None:
 
 def filter_and_drag(viewer, qtbot):
     """Fit the outliers of the layer shown, drag the hot line; give the corrected layer."""
-    widget = dock(viewer, "Outlier pixels")
+    widget = dock(viewer, "Outliers")
     click(qtbot, widget, widget.controls.start_button)
     found = widget.fit.current
     drag_line(widget.plots.cdf, found.thresholds.hot, found.thresholds.hot + 1)
@@ -71,7 +71,7 @@ def filter_and_drag(viewer, qtbot):
 
 def normalise(viewer, qtbot, corrected, reference: Path):
     """Drop a gain reference for a layer and find its orientation; give its correction, a layer."""
-    widget = dock(viewer, "Gain reference")
+    widget = dock(viewer, "Gain")
     viewer.layers.selection.active = corrected
     settle(qtbot, widget)
     drop(widget.references, dragged(reference))
@@ -83,7 +83,7 @@ def normalise(viewer, qtbot, corrected, reference: Path):
 
 def subtract_neighbours(viewer, qtbot, not_wanted: set[str]):
     """Take the open layers as a session, without some; give the preview of the first."""
-    widget = dock(viewer, "Session: KOMA")
+    widget = dock(viewer, "KOMA")
     click(qtbot, widget, widget.box.sources.layers)
     model, stacks = widget.box.stacks.model(), widget.box.stacks
     for row, entry in enumerate(widget.koma.entries):
@@ -102,7 +102,7 @@ def subtract_neighbours(viewer, qtbot, not_wanted: set[str]):
 
 def save(viewer, qtbot, layer, path: Path) -> None:
     """Save a layer with the Save widget, verified."""
-    widget = dock(viewer, "Save stack")
+    widget = dock(viewer, "Save")
     viewer.layers.selection.active = layer
     widget.form.path.selectAll()
     qtbot.keyClicks(widget.form.path, str(path))
@@ -146,7 +146,7 @@ def test_a_session_is_corrected_saved_inspected_and_done_again(viewer, qtbot, se
 
     viewer.layers.clear()
     (saved,) = viewer.open(session / "first-koma.mrcz", plugin="napari-mrcz")
-    inspector = dock(viewer, "Metadata inspector")
+    inspector = dock(viewer, "Metadata")
     settle(qtbot, inspector)
     assert [step["name"] for step in inspector.inspection.subject.history] == STEPS
     assert inspector.tabs.tabText(inspector.tabs.indexOf(inspector.history)) == "History (3)"

@@ -1,4 +1,4 @@
-"""The "Electron counting" widget in a viewer: fit, threshold, counts, points, closing."""
+"""The "Counting" widget in a viewer: fit, threshold, counts, points, closing."""
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def layer(viewer, tmp_path):
 def widget(viewer, layer, qtbot) -> Counting:
     """Return the widget, docked."""
     widget = Counting(viewer)
-    viewer.window.add_dock_widget(widget, name="Electron counting")
+    viewer.window.add_dock_widget(widget, name="Counting")
     return widget
 
 

@@ -101,13 +101,13 @@ def fill_save(widget, viewer, folder, qtbot):
 
 # How each is filled, and how many controls it has at least.
 DOCKS = {
-    "Electron counting": (fill_counting, 10),
-    "Gain reference": (fill_gain, 35),
-    "Metadata inspector": (fill_inspector, 25),
-    "Outlier pixels": (fill_outliers, 18),
-    "Save stack": (fill_save, 15),
-    "Session: KOMA": (fill_koma, 20),
-    "Truncated pixels": (fill_microed, 18),
+    "Counting": (fill_counting, 10),
+    "Gain": (fill_gain, 35),
+    "Metadata": (fill_inspector, 25),
+    "Outliers": (fill_outliers, 18),
+    "Save": (fill_save, 15),
+    "KOMA": (fill_koma, 20),
+    "MicroED": (fill_microed, 18),
 }
 
 

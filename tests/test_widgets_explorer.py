@@ -44,7 +44,7 @@ def widget(viewer, qtbot, tmp_path):
     """Return a docked Save widget with a movie."""
     nm.write(tmp_path / "movie.mrcz", COUNTS)
     viewer.open(tmp_path / "movie.mrcz", plugin="napari-mrcz")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save")
     widget.resize(400, 900)
     qtbot.waitUntil(lambda: not widget.busy)
     return widget

@@ -1,4 +1,4 @@
-"""The "Outlier pixels" widget in a viewer: what is fitted, and the fits of several layers."""
+"""The "Outliers" widget in a viewer: what is fitted, and the fits of several layers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the "Outlier pixels" widget knows, without a window, against movies with known outliers."""
+"""What the "Outliers" widget knows, without a window, against movies with known outliers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The "Outlier pixels" widget after a fit: thresholds, before and after, clicks, saving, looks."""
+"""The "Outliers" widget after a fit: thresholds, before and after, clicks, saving, looks."""
 
 import threading
 

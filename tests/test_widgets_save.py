@@ -32,7 +32,7 @@ def movie(tmp_path) -> str:
 def widget(viewer, movie, qtbot) -> SaveStack:
     """Return the widget as napari docks it, with the movie opened and estimated."""
     viewer.open(movie, plugin="napari-mrcz")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save")
     qtbot.waitSignal(widget.estimated).wait()
     return widget
 
@@ -77,7 +77,7 @@ def gated(viewer, qtbot, tmp_path):
     """Return a widget, and what holds back a frame that is among no samples, once it is closed."""
     gate = Gate(8)
     viewer.add_image(nm.Stack.from_array(COUNTS).apply(gate), name="gated", contrast_limits=(0, 4))
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save")
     type_path(qtbot, widget, tmp_path / "gated.mrcz")
     settle(qtbot, widget)
     gate.closed = True
@@ -429,7 +429,7 @@ def test_counts_beneath_a_gain_are_offered_and_open_normalised(viewer, qtbot, tm
     gain = nm.GainNormalization(np.random.default_rng(1).uniform(0.9, 1.1, COUNTS.shape[1:]))
     stack = nm.Stack.from_array(COUNTS).apply(gain)
     viewer.add_image(stack, name="normalised", contrast_limits=(0, 4))
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save stack")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Save")
     type_path(qtbot, widget, tmp_path / "kept.mrcz")
     estimate = settle(qtbot, widget)
     assert list(estimate.sizes) == ["float32", "float16", "counts"]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PLUGIN = "napari-mrcz"
+# The others are opened from the menu.
+_DOCKS = ("Outliers", "Gain", "Save")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +31,7 @@ def open_(
         list[Path], typer.Argument(help="Files, each to be a layer.", show_default=False)
     ],
 ) -> None:
-    """Open movies in napari, with all widgets of this plugin beside them."""
+    """Open movies in napari, with the widgets Outliers, Gain and Save beside them."""
     for path in files:
         if not path.is_file():
             found = "is a folder; name the files in it" if path.is_dir() else "is not there"
@@ -82,7 +84,6 @@ def _with_window(show: Callable[[], None]) -> None:
 
 def _show(files: list[Path]) -> None:
     import napari
-    from npe2 import PluginManager
 
     from napari_mrcz.plugin.hooks import get_reader
 
@@ -96,6 +97,6 @@ def _show(files: list[Path]) -> None:
     if not viewer.layers:
         viewer.close()
         raise typer.Exit(1)
-    for widget in PluginManager.instance().get_manifest(_PLUGIN).contributions.widgets or ():
-        viewer.window.add_plugin_dock_widget(_PLUGIN, widget.display_name, tabify=True)
+    docks = [viewer.window.add_plugin_dock_widget(_PLUGIN, t, tabify=True)[0] for t in _DOCKS]
+    docks[0].raise_()
     napari.run()

@@ -37,11 +37,11 @@ _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")
 _CORRECTED = Path("demo-corrected.mrcz")
 _WIDGETS = (
-    "Outlier pixels",
-    "Gain reference",
-    "Session: KOMA",
-    "Metadata inspector",
-    "Save stack",
+    "Outliers",
+    "Gain",
+    "KOMA",
+    "Metadata",
+    "Save",
 )
 _WINDOW_PX = (1500, 900)
 _DOCK_PX = 420
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"The movie is {_MOVIE.resolve()}, the session {_SESSION.resolve()}")
     viewer, widgets = open_demo(_MOVIE, _SESSION)
     if picture is not None:
-        widgets["Outlier pixels"].start_fit()
+        widgets["Outliers"].start_fit()
         save_picture(viewer, widgets.values(), picture)
         print(f"The window is pictured in {picture.resolve()}")
     if chosen.story:
@@ -121,7 +121,7 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
         for title in _WIDGETS
     }
     widgets = {title: widget for title, (_, widget) in docked.items()}
-    widgets["Session: KOMA"].box.add_paths(map(str, sorted(session.glob("movie_*.mrcz"))))
+    widgets["KOMA"].box.add_paths(map(str, sorted(session.glob("movie_*.mrcz"))))
     get_qapp().processEvents()  # napari raises the last one
     first, _ = docked[_WIDGETS[0]]
     first.raise_()
@@ -211,7 +211,7 @@ def play(
     (raw,) = viewer.open(first, plugin=_PLUGIN)
     viewer.reset_view()
 
-    outliers = widgets["Outlier pixels"]
+    outliers = widgets["Outliers"]
     _select(viewer, raw, outliers, wait)
     outliers.controls.start_button.click()
     wait([outliers])
@@ -220,21 +220,21 @@ def play(
     wait([outliers])
     now = outliers.fit.current
     yield (
-        "Outlier pixels",
+        "Outliers",
         f"{now.n_hot} hot pixels above {now.thresholds.hot:.1f} σ, where the fit had put "
         f"{found:.1f} σ; {now.n_dark} dark ones",
     )
 
-    gain = widgets["Gain reference"]
+    gain = widgets["Gain"]
     _select(viewer, outliers.layers.corrected, gain, wait)
     gain.show_preview.setChecked(True)
     gain.references.open(str(session / "gain.mrc"))
     wait([gain])
     gain.orientation.controls.start_button.click()
     wait([gain])
-    yield "Gain reference", f"it lies as the movie does: {gain.choice.orientation}"
+    yield "Gain", f"it lies as the movie does: {gain.choice.orientation}"
 
-    koma = widgets["Session: KOMA"]
+    koma = widgets["KOMA"]
     normalised = gain.preview.data
     listed = list(koma.koma.entries)  # the raw movies
     koma.koma.remove(listed)
@@ -250,26 +250,26 @@ def play(
     before, flat, after = (nm.correlated_noise(stack[:]) for stack in stages)
     _show_sums(viewer, raw, averaged)
     yield (
-        "Session: KOMA",
+        "KOMA",
         f"frames correlated by R = {before:.4f} as recorded, {flat:.4f} without outliers and gain, "
         f"and {after:.4f} less the mean of their neighbours",
     )
 
-    save = widgets["Save stack"]
+    save = widgets["Save"]
     _select(viewer, averaged, save, wait)
     save.form.set_path(str(saved))
     save.form.verify.setChecked(True)
     wait([save])
     save.save_button.click()
     wait([save])
-    yield "Save stack", f"{saved.name}: {saved.stat().st_size / 1e6:.1f} MB"
+    yield "Save", f"{saved.name}: {saved.stat().st_size / 1e6:.1f} MB"
 
     (again,) = viewer.open(saved, plugin=_PLUGIN)
-    inspector = widgets["Metadata inspector"]
+    inspector = widgets["Metadata"]
     _select(viewer, again, inspector, wait)
     inspector.tabs.setCurrentWidget(inspector.history)
     steps = "; ".join(entry.name for entry in step_entries(again.data.history))
-    yield "Metadata inspector", f"its history: {steps}"
+    yield "Metadata", f"its history: {steps}"
 
 
 def _select(viewer: napari.Viewer, layer: Any, widget: Any, wait: Callable[..., None]) -> None:

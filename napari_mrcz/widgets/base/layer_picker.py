@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 class LayerPicker(QComboBox):
     """Layers by name. Selecting one in the viewer picks it; picking changes nothing there.
 
+    In a dock that is hidden, it follows nothing until `catch_up`; a layer that is removed is let
+    go at once.
+
     Parameters
     ----------
-    viewer : napari.Viewer
-        Whose layers.
+    owner : Panel or napari.Viewer
+        The dock widget that it is for, or a viewer: whose layers.
     accepts : callable, optional
         Tells of a layer whether it may be picked. `refill` asks again.
     none : str, optional
@@ -40,20 +43,21 @@ class LayerPicker(QComboBox):
 
     def __init__(
         self,
-        viewer: napari.Viewer,
+        owner: Any,
         *,
         accepts: Callable[[Any], bool] | None = None,
         none: str = "",
         kind: type[Image] | type[Labels] = Image,
     ) -> None:
         super().__init__()
-        viewer = plain_viewer(viewer)
-        self._viewer = viewer
+        self._panel = owner if hasattr(owner, "in_front") else None
+        self._viewer = viewer = plain_viewer(owner if self._panel is None else owner.viewer)
         self._accepts = accepts or (lambda layer: True)
         self._none = none
         self._kind = kind
         self._layers: list[Any] = []
         self._picked: Any = None
+        self._missed = False
         self._changed = _relay(self._on_changed)
         # Long names are cut off rather than making the dock wide.
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -61,12 +65,15 @@ class LayerPicker(QComboBox):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
-            connect_while_alive(self, emitter, self.refill)
-        connect_while_alive(self, viewer.layers.selection.events.active, self._follow)
+            connect_while_alive(self, emitter, self._on_layers)
+        connect_while_alive(self, viewer.layers.selection.events.active, self._on_active)
         self.activated.connect(self._on_activated)
         self.destroyed.connect(lambda: self._let_go())
-        self.refill()
-        self._follow()
+        if self._is_passive:
+            self._show()
+        else:
+            self.refill()
+            self._follow()
 
     @property
     def layer(self) -> Any:
@@ -89,8 +96,11 @@ class LayerPicker(QComboBox):
         self._show()
         super().showPopup()
 
-    def refill(self, event: Any = None) -> None:
+    def refill(self) -> None:
         """Take the layers that are accepted now, uppermost first, as napari lists them."""
+        if self._is_passive:
+            self._missed = True
+            return
         layers = [x for x in reversed(self._viewer.layers) if isinstance(x, self._kind)]
         self._layers = [layer for layer in layers if self._accepts(layer)]
         if self._none:
@@ -99,7 +109,32 @@ class LayerPicker(QComboBox):
         if self._picked not in self._layers:
             self.pick(self._layers[0] if self._layers else None)
 
-    def _follow(self, event: Any = None) -> None:
+    def catch_up(self) -> None:
+        """Take what has happened while the dock was hidden."""
+        missed, self._missed = self._missed, False
+        self.refill()
+        before = self._picked
+        self._follow()
+        if missed and self._picked is before:
+            self.layer_changed.emit(self._picked)
+
+    @property
+    def _is_passive(self) -> bool:
+        """Whether the dock that it is in is hidden."""
+        return self._panel is not None and not self._panel.in_front
+
+    def _on_layers(self, event: Any = None) -> None:
+        if not self._is_passive:
+            self.refill()
+        elif self._picked is not None and self._picked not in self._viewer.layers:
+            self._layers = []
+            self.pick(None)
+
+    def _on_active(self, event: Any = None) -> None:
+        if not self._is_passive:
+            self._follow()
+
+    def _follow(self) -> None:
         active = self._viewer.layers.selection.active
         if active in self._layers and not self._none:
             self.pick(active)
@@ -107,12 +142,15 @@ class LayerPicker(QComboBox):
     def _let_go(self) -> None:
         """Keep no layer's file open when the widget is gone but its Python half is not."""
         _disconnect(self._picked, self._changed)
-        self._picked, self._layers = None, []
+        self._picked, self._layers, self._panel = None, [], None
 
     def _on_activated(self, at: int) -> None:
         self.pick(self._layers[at])
 
     def _on_changed(self, event: Any = None) -> None:
+        if self._is_passive:
+            self._missed = True
+            return
         self._show()
         self.layer_changed.emit(self._picked)
 

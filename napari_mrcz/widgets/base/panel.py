@@ -1,16 +1,18 @@
-"""What all dock widgets stand on: a column that scrolls, and sentences in the theme's colours."""
+"""The base of all dock widgets: a column that scrolls, passive while its dock is hidden."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Slot
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
+    QDockWidget,
     QFrame,
     QLabel,
+    QMainWindow,
     QScrollArea,
     QSizePolicy,
     QSlider,
@@ -19,20 +21,25 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.errors import printable
-from napari_mrcz.widgets.base.layer_picker import connect_while_alive, plain_viewer
+from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive, plain_viewer
 from napari_mrcz.widgets.base.theme import Palette, palette
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari
     from napari.layers import Image
     from qtpy.QtGui import QShowEvent
 
-_WIDTH_PX = 340
-_SAVE = ("napari-mrcz", "Save stack")
+_WIDTH_PX, _LEAST_WIDTH_PX = 340, 300
+_PLUGIN = "napari-mrcz"
 
 
 class Panel(QWidget):
-    """A dock widget: whatever is added to its `column` scrolls where the screen is low.
+    """A dock widget: what is added to its `column` scrolls where the screen is low.
+
+    While its dock is hidden, or behind the tab of another, it is passive: its pickers follow no
+    selection, and `when_in_front` puts off what would read a file or change a layer.
 
     Parameters
     ----------
@@ -45,11 +52,24 @@ class Panel(QWidget):
         The same, without the proxy that napari gives to plugins.
     column : QVBoxLayout
         Where a subclass puts its controls.
+    title : str
+        Of the tab; the display name in the manifest.
     """
+
+    title = ""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self.viewer = plain_viewer(napari_viewer)
+        self._dock: QDockWidget | None = None
+        # In a window that is not shown, nothing is hidden; else the dock will say.
+        self._in_front = not _is_seen(self.viewer)
+        self._put_off: dict[Any, Callable[[], None]] = {}
+        # Docks that are opened one after the other are in front for a moment only.
+        self._coming = QTimer(self)
+        self._coming.setSingleShot(True)
+        self._coming.setInterval(0)
+        self._coming.timeout.connect(self._come_to_front)
         self._tones: dict[QLabel, str] = {}
         content = QWidget()
         self.column = QVBoxLayout(content)
@@ -63,13 +83,92 @@ class Panel(QWidget):
         outer.addWidget(scroll)
         connect_while_alive(self, self.viewer.events.theme, self._on_theme)
 
+    @property
+    def in_front(self) -> bool:
+        """Whether the dock is open and its tab in front."""
+        return self._in_front
+
+    def when_in_front(self, key: Any, act: Callable[[], None]) -> None:
+        """Call now, or when the dock is in front again; of calls with the same key only the last.
+
+        Parameters
+        ----------
+        key : hashable
+            Of what is done.
+        act : callable
+            Reads files, or changes layers.
+        """
+        self._put_off.pop(key, None)
+        if self._in_front:
+            act()
+        else:
+            self._put_off[key] = act
+
+    def forget_put_off(self, key: Any) -> None:
+        """Drop what was put off under a key."""
+        self._put_off.pop(key, None)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Meet the dock: a hidden tab gets no signal from its own widget."""
+        super().changeEvent(event)
+        dock = self.parentWidget()
+        if event is None or event.type() != QEvent.Type.ParentChange or dock is self._dock:
+            return
+        if self._dock is not None:
+            self._dock.visibilityChanged.disconnect(self._on_visibility)
+        self._dock = dock if isinstance(dock, QDockWidget) else None
+        if self._dock is not None:
+            self._dock.visibilityChanged.connect(self._on_visibility)
+            self._dock.setMinimumWidth(_LEAST_WIDTH_PX)
+            QTimer.singleShot(0, self._join_siblings)
+
+    @Slot(bool)
+    def _on_visibility(self, visible: bool) -> None:
+        if visible:
+            self._coming.start()
+        else:
+            self._coming.stop()
+            self._in_front = False
+
+    @Slot()
+    def _come_to_front(self) -> None:
+        if self._in_front:
+            return
+        self._in_front = True
+        for picker in self.findChildren(LayerPicker):
+            picker.catch_up()
+        put_off, self._put_off = self._put_off, {}
+        for act in put_off.values():
+            act()
+
+    @Slot()
+    def _join_siblings(self) -> None:
+        """Lie in a tab with our other docks: napari's menu would put strips below each other."""
+        dock = self._dock
+        window = None if dock is None else dock.parentWidget()
+        if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
+            return
+        dock.setWindowTitle(self.title or dock.windowTitle())
+        siblings = [
+            other
+            for other in window.findChildren(QDockWidget)
+            if other is not dock and isinstance(other.widget(), Panel)
+        ]
+        area = window.dockWidgetArea(dock)
+        open_ones = [
+            other
+            for other in siblings
+            if not (other.isHidden() or other.isFloating()) and window.dockWidgetArea(other) == area
+        ]
+        if open_ones and not window.tabifiedDockWidgets(dock):
+            window.tabifyDockWidget(open_ones[-1], dock)
+            dock.show()
+            dock.raise_()
+
     def open_save_stack(self, layer: Image) -> None:
-        """Open the Save stack widget with a layer."""
+        """Open the Save widget with a layer."""
         self.viewer.layers.selection.active = layer
-        # Behind a tab where it is new: below this widget there is room for neither.
-        dock, _ = self.viewer.window.add_plugin_dock_widget(*_SAVE, tabify=True)
-        dock.show()
-        dock.raise_()
+        open_dock(self.viewer, "Save")
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Let the wheel pass by the fields: who scrolls the dock changes no number unawares."""
@@ -121,6 +220,20 @@ class Panel(QWidget):
 
     def _colour(self, label: QLabel, tone: str) -> None:
         label.setStyleSheet(f"color: {getattr(self.palette_now, tone)}")
+
+
+def open_dock(viewer: napari.Viewer, title: str) -> Any:
+    """Open one of our docks by its title, in front; returns its widget."""
+    dock, widget = viewer.window.add_plugin_dock_widget(_PLUGIN, title, tabify=True)
+    dock.show()
+    dock.raise_()
+    return widget
+
+
+def _is_seen(viewer: napari.Viewer) -> bool:
+    """Return whether the viewer's window is shown."""
+    window = getattr(getattr(viewer, "window", None), "_qt_window", None)
+    return window is not None and bool(window.isVisible())
 
 
 def plain_tip(text: str) -> str:

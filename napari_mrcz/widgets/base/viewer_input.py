@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     import napari
     from napari.layers import Image
-    from qtpy.QtWidgets import QWidget
+
+    from napari_mrcz.widgets.base.panel import Panel
 
 # A hand moves that much when it clicks, in pixels of the screen.
 _TREMBLE = 3
@@ -20,12 +21,13 @@ _NEAR, _FARTHEST = 6, 32
 
 
 def bind_while_alive(
-    widget: QWidget, viewer: napari.Viewer, key: str, callback: Callable[[], None]
+    widget: Panel, viewer: napari.Viewer, key: str, callback: Callable[[], None]
 ) -> None:
     """Bind a key of the viewer; what it was bound to before comes back when the widget is gone."""
 
     def pressed(viewer: Any) -> None:
-        callback()
+        if widget.in_front:
+            callback()
 
     def unbind() -> None:
         bound = viewer.bind_key(key, None)
@@ -39,9 +41,12 @@ def bind_while_alive(
 
 
 def on_click_while_alive(
-    widget: QWidget, viewer: napari.Viewer, callback: Callable[[tuple[float, ...]], None]
+    widget: Panel, viewer: napari.Viewer, callback: Callable[[tuple[float, ...]], None]
 ) -> None:
-    """Call with the position, in the world's coordinates, of each click that drags nothing."""
+    """Call with the position, in the world's coordinates, of each click that drags nothing.
+
+    Only while the widget is in front.
+    """
 
     def pressed(viewer: Any, event: Any) -> Iterator[None]:
         position, start = tuple(event.position), np.array(event.pos)
@@ -52,7 +57,13 @@ def on_click_while_alive(
             yield
         layer = viewer.layers.selection.active
         paints = layer is not None and layer.mode != "pan_zoom"
-        if apart <= _TREMBLE and event.button == 1 and not event.modifiers and not paints:
+        if (
+            widget.in_front
+            and apart <= _TREMBLE
+            and event.button == 1
+            and not event.modifiers
+            and not paints
+        ):
             callback(position)
 
     viewer.mouse_drag_callbacks.append(pressed)

@@ -1,1 +1,1 @@
-"""The "Electron counting" dock widget."""
+"""The "Counting" dock widget."""

@@ -1,4 +1,4 @@
-"""The "Electron counting" dock widget: fit, see charges and single events, look at counts."""
+"""The "Counting" dock widget: fit, see charges and single events, look at counts."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ class Counting(Panel):
         The layer of points at the events of a frame.
     """
 
+    title = "Counting"
+
     fitted = Signal(object)
     previewed = Signal(object)
     arrived = Signal(object)
@@ -72,7 +74,7 @@ class Counting(Panel):
         self._points: Points | None = None
         self._counting, self._marking = LatestJob(self), LatestJob(self)
         self._stepping = LatestJob(self, delay_ms=0)
-        self.layers = LayerPicker(self.viewer, accepts=lambda layer: not self._preview.holds(layer))
+        self.layers = LayerPicker(self, accepts=lambda layer: not self._preview.holds(layer))
         self.layers.setToolTip("The movie of raw frames")
         self.super_resolution = choice_field(
             _SUPER_RESOLUTIONS.items(), "How fine the counts are: where in a pixel it was struck"
@@ -216,6 +218,8 @@ class Counting(Panel):
         self.warnings.setVisible(bool(said))
         for job in (self._counting, self._marking, self._stepping):
             job.drop()
+        for key in ("counts", "marks"):
+            self.forget_put_off(key)
         self._awaited = None
         if fit is None:
             self._counts = None
@@ -256,6 +260,9 @@ class Counting(Panel):
 
     @Slot(object)
     def _on_counted(self, counts: LateStack) -> None:
+        self.when_in_front("counts", partial(self._take_counts, counts))
+
+    def _take_counts(self, counts: LateStack) -> None:
         if self._layer is not None and self.fit is not None:
             counts.wanted = self._on_wanted
             self._counts = counts
@@ -306,6 +313,9 @@ class Counting(Panel):
 
     @Slot(object)
     def _on_marked(self, found: tuple[int, Events]) -> None:
+        self.when_in_front("marks", partial(self._show_marks, found))
+
+    def _show_marks(self, found: tuple[int, Events]) -> None:
         layer = self._layer
         if layer is None:
             return

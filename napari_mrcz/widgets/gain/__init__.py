@@ -1,1 +1,1 @@
-"""The "Gain reference" dock widget."""
+"""The "Gain" dock widget."""

@@ -1,4 +1,4 @@
-"""What the "Gain reference" widget does, without a window: how a reference is applied to a movie.
+"""What the "Gain" widget does, without a window: how a reference is applied to a movie.
 
 A `GainChoice` says which reference, which way round, with which exponent, for which frames; the
 functions below it are long work, for threads.

@@ -1,4 +1,4 @@
-"""The "Gain reference" dock widget: a reference, its orientation and exponent, seen at once."""
+"""The "Gain" dock widget: a reference, its orientation and exponent, seen at once."""
 
 from __future__ import annotations
 
@@ -63,6 +63,8 @@ class GainReference(Panel):
         An `Outcome` is shown, or None where nothing can be normalised.
     """
 
+    title = "Gain"
+
     settled = Signal(object)
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
@@ -75,7 +77,7 @@ class GainReference(Panel):
         self._asked_gamma: tuple[Any, ...] = ()
         self._previews = Previews(self.viewer)
         self._outcomes = LatestJob(self)
-        self.layers = LayerPicker(self.viewer, accepts=self._may_be_raw)
+        self.layers = LayerPicker(self, accepts=self._may_be_raw)
         self.layers.setToolTip("The raw movie; follows the layer selected in the list")
         self.references = ReferenceBox(self, lambda: self.choice.frames)
         self.orientation = OrientationBox(self)
@@ -130,7 +132,9 @@ class GainReference(Panel):
         self.layers.layer_changed.connect(self._on_layer)
         self.references.gain_read.connect(lambda gain: self._choose(reference=gain))
         self.references.dark_read.connect(lambda dark: self._choose(dark=dark))
-        self.references.gain_made.connect(self._add_layer_of)
+        self.references.gain_made.connect(
+            lambda reference: self.when_in_front(reference, partial(self._add_layer_of, reference))
+        )
         self.orientation.chosen.connect(
             lambda way, reciprocal: self._choose(orientation=way, reciprocal=reciprocal)
         )
@@ -235,6 +239,7 @@ class GainReference(Panel):
 
     def _request(self) -> None:
         """Have the choice applied, soon and elsewhere."""
+        self.forget_put_off("outcome")
         layer = self.layers.layer
         if layer is None or self.choice.problem():
             self._previews.remove(layer)
@@ -256,6 +261,9 @@ class GainReference(Panel):
 
     @Slot(object)
     def _on_outcome(self, outcome: Outcome) -> None:
+        self.when_in_front("outcome", partial(self._show_outcome, outcome))
+
+    def _show_outcome(self, outcome: Outcome) -> None:
         layer = self.layers.layer
         if outcome.attributes is not None and layer is not None:
             made = outcome.attributes["name"], self.choice

@@ -1,1 +1,1 @@
-"""The "Metadata inspector" dock widget: all that a file says, and whether it is true."""
+"""The "Metadata" dock widget: all that a file says, and whether it is true."""

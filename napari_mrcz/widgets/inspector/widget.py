@@ -1,4 +1,4 @@
-"""The "Metadata inspector" dock widget: fields, frames, history and header doctor of a layer."""
+"""The "Metadata" dock widget: fields, frames, history and header doctor of a layer."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ class MetadataInspector(Panel):
         A history was saved as a recipe.
     """
 
+    title = "Metadata"
+
     inspected = Signal(object)
     looked = Signal(object)
     mended = Signal(object)
@@ -76,7 +78,7 @@ class MetadataInspector(Panel):
         self._readers: Readers | None = None
         self._replaying: Any = None
 
-        self.layers = LayerPicker(self.viewer)
+        self.layers = LayerPicker(self)
         self.layers.setToolTip("The layer that is inspected; it follows the one that is active")
         self.headline = WrappedLabel("What the layer is")
         self.problem = WrappedLabel("What is wrong with the file")

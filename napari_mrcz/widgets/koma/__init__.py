@@ -1,1 +1,1 @@
-"""The "Session: KOMA" dock widget."""
+"""The "KOMA" dock widget."""

@@ -1,4 +1,4 @@
-"""What the "Session: KOMA" widget decides, without a window: list, reading, choices."""
+"""What the "KOMA" widget decides, without a window: list, reading, choices."""
 
 from __future__ import annotations
 

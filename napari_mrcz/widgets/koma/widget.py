@@ -1,4 +1,4 @@
-"""The "Session: KOMA" dock widget: a list of stacks, a radius, a preview, all stacks corrected."""
+"""The "KOMA" dock widget: a list of stacks, a radius, a preview, all stacks corrected."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class KomaSession(Panel):
     curve_shown : Signal(object)
         A `NoiseCurve` is shown, or None where there is none.
     """
+
+    title = "KOMA"
 
     curve_shown = Signal(object)
 

@@ -18,9 +18,10 @@ from napari_mrcz.widgets.base.preview import geometry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import napari
     import numpy.typing as npt
     from napari.layers import Image
+
+    from napari_mrcz.widgets.base.panel import Panel
 
 _NAME = "beam stop"
 # Of the brush that paints it, in the pattern's longer side.
@@ -33,8 +34,8 @@ class SourceForm(QWidget):
 
     Parameters
     ----------
-    viewer : napari.Viewer
-        Whose layers.
+    panel : Panel
+        The dock widget that this is in.
     accepts : callable
         Tells of an image layer whether it is none that was derived here.
 
@@ -48,10 +49,10 @@ class SourceForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: napari.Viewer, accepts: Callable[[Image], bool]) -> None:
+    def __init__(self, panel: Panel, accepts: Callable[[Image], bool]) -> None:
         super().__init__()
-        self._viewer = viewer
-        self.layers = LayerPicker(viewer, accepts=accepts)
+        self._panel, self._viewer = panel, panel.viewer
+        self.layers = LayerPicker(panel, accepts=accepts)
         self.layers.setToolTip("The diffraction patterns; follows the layer selected in the list")
         self.masks = self._labels_picker("none")
         self.masks.setMinimumWidth(90)  # names are cut off rather than the dock made wide
@@ -138,7 +139,7 @@ class SourceForm(QWidget):
         layer.mode = "paint"
 
     def _labels_picker(self, none: str) -> LayerPicker:
-        return LayerPicker(self._viewer, accepts=self._fits, none=none, kind=Labels)
+        return LayerPicker(self._panel, accepts=self._fits, none=none, kind=Labels)
 
     def _fits(self, layer: Labels) -> bool:
         movie = self.layers.layer

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QDockWidget
+from qtpy.QtWidgets import QCheckBox
 
 from napari_mrcz.correction.counted import CountedAlready
 from napari_mrcz.errors import error_text
@@ -36,7 +36,6 @@ from napari_mrcz.widgets.microed.sweeps import Sweep, Sweeps
 if TYPE_CHECKING:
     import napari
     from napari.layers import Image
-    from qtpy.QtGui import QShowEvent
 
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
@@ -63,6 +62,8 @@ class MicroED(Panel):
         A `Histogram` is shown.
     """
 
+    title = "MicroED"
+
     outlined = Signal(object)
     found = Signal(object)
     fitted = Signal(object)
@@ -76,10 +77,7 @@ class MicroED(Panel):
         self._finding: Sweep | None = None
         self._fitting: Sweep | None = None
         self._outlined: Choice | None = None
-        # The dock that it is in, and whether that is hidden, maybe behind another.
-        self._dock: QDockWidget | None = None
-        self._is_behind = False
-        self.source = SourceForm(self.viewer, accepts=lambda layer: not self._sweeps.own(layer))
+        self.source = SourceForm(self, accepts=lambda layer: not self._sweeps.own(layer))
         self.beam = BeamBox(self)
         self.controls = JobControls(
             self, "Fit", "Fit a shifted lognormal distribution to each annulus of each frame"
@@ -262,26 +260,10 @@ class MicroED(Panel):
 
     # Beam and annuli ------------------------------------------------------------------------------
 
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Know from now on whether its dock is behind another."""
-        super().showEvent(event)
-        above = self.parentWidget()
-        while above is not None and not isinstance(above, QDockWidget):
-            above = above.parentWidget()
-        if above is not None and above is not self._dock:
-            self._dock = above
-            above.visibilityChanged.connect(self._on_seen)
-
-    @Slot(bool)
-    def _on_seen(self, is_seen: bool) -> None:
-        """Draw the beam and the annuli, if that was put off."""
-        self._is_behind = not is_seen
-        if is_seen:
-            self._ask_for_outline()
-
     @Slot()
     def _ask_for_outline(self) -> None:
         """Have the annuli laid anew, if they are others now."""
+        self.forget_put_off("outline")
         self._show_state()
         sweep, choice = self._sweep, self._choice
         if sweep is None or self.source.problem() or choice.regions is not None:
@@ -301,15 +283,16 @@ class MicroED(Panel):
 
     @Slot(object)
     def _on_outlined(self, drawn: Outline) -> None:
+        self.when_in_front("outline", partial(self._draw, drawn))
+
+    def _draw(self, drawn: Outline) -> None:
         sweep = self._sweep
         if sweep is None or self._outlined is None:
             return
         sweep.center = drawn.center
         self._outlined = self._choice
         self.beam.show_center(sweep.center, self._shape)
-        if self._is_behind:
-            self._outlined = None  # nothing is drawn on a movie before the widget is looked at
-        elif self.beam.draw.isChecked():
+        if self.beam.draw.isChecked():
             self.guides.show(sweep.layer, drawn.center, drawn.radii)
             self._mark_region()
         self._show_state()
@@ -336,6 +319,9 @@ class MicroED(Panel):
 
     @Slot(object)
     def _on_fitted(self, fit: Fit) -> None:
+        self.when_in_front("fit", partial(self._take_fit, fit))
+
+    def _take_fit(self, fit: Fit) -> None:
         sweep, self._fitting = self._fitting, None
         if sweep is not None and sweep is self._sweep:
             sweep.show_fit(self.viewer, fit, self._show_state)
@@ -360,6 +346,9 @@ class MicroED(Panel):
 
     def _on_step(self, event: Any = None) -> None:
         """Show the parameters and the histogram of the frame that is shown."""
+        self.when_in_front("step", self._show_step)
+
+    def _show_step(self) -> None:
         fit = self.fit
         if fit is None:
             return

@@ -1,1 +1,1 @@
-"""The "Outlier pixels" dock widget."""
+"""The "Outliers" dock widget."""

@@ -1,4 +1,4 @@
-"""The buttons of the "Outlier pixels" widget that change what is shown, or save it."""
+"""The buttons of the "Outliers" widget that change what is shown, or save it."""
 
 from __future__ import annotations
 

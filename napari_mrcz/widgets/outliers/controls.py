@@ -1,4 +1,4 @@
-"""The numbers of the "Outlier pixels" widget: thresholds, weights and fill, table of counts."""
+"""The numbers of the "Outliers" widget: thresholds, weights and fill, table of counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the "Outlier pixels" widget knows, without a window: the fit of a movie, and what is asked.
+"""What the "Outliers" widget knows, without a window: the fit of a movie, and what is asked.
 
 All that reads frames is a function of its own, called in a thread with a `Report`.
 """

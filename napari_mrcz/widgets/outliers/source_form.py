@@ -63,15 +63,16 @@ class SourceForm(QWidget):
     def __init__(self, panel: Panel, accepts: Callable[[Any], bool]) -> None:
         super().__init__()
         self._accepts = accepts
-        self._viewer = viewer = panel.viewer
-        self.layers = LayerPicker(viewer, accepts=accepts)
+        self._panel = panel
+        self._viewer = panel.viewer
+        self.layers = LayerPicker(panel, accepts=accepts)
         self.layers.setToolTip("The movie; follows the layer selected in the list")
-        self.gains = LayerPicker(viewer, accepts=self._is_gain, none="none")
+        self.gains = LayerPicker(panel, accepts=self._is_gain, none="none")
         self.gains.setToolTip(
             "A gain reference that counts are multiplied by before outliers are looked for: an "
             "image layer of the movie's rows and columns. Leave it at none for corrected movies"
         )
-        self.defects = LayerPicker(viewer, accepts=self._is_mask, none="none", kind=Labels)
+        self.defects = LayerPicker(panel, accepts=self._is_mask, none="none", kind=Labels)
         self.defects.setToolTip(
             "Pixels known to be defective, replaced in every frame whatever the fit finds: a "
             "labels layer of the movie's rows and columns, painted or loaded"
@@ -212,6 +213,9 @@ class SourceForm(QWidget):
     @Slot(object)
     def _on_loaded(self, loaded: tuple[str, npt.NDArray[np.bool_]]) -> None:
         """Show what was read as labels, to be painted with napari's own tools, and pick them."""
+        self._panel.when_in_front("defects", partial(self._add_labels, loaded))
+
+    def _add_labels(self, loaded: tuple[str, npt.NDArray[np.bool_]]) -> None:
         name, mask = loaded
         movie = self.layers.layer
         if movie is None or mask.shape != movie.data.shape[-2:]:

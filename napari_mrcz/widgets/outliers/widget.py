@@ -1,4 +1,4 @@
-"""The "Outlier pixels" dock widget: fit, see why, drag the thresholds, watch the picture, save."""
+"""The "Outliers" dock widget: fit, see why, drag the thresholds, watch the picture, save."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ class OutlierPixels(Panel):
     pixel_read : Signal(object)
         A clicked pixel's `PixelCourse` is shown.
     """
+
+    title = "Outliers"
 
     fitted = Signal(object)
     corrected = Signal()
@@ -263,6 +265,9 @@ class OutlierPixels(Panel):
 
     @Slot(object)
     def _on_fitted(self, fit: Fit) -> None:
+        self.when_in_front("fit", partial(self._take_fit, fit))
+
+    def _take_fit(self, fit: Fit) -> None:
         fitting, self._fitting = self._fitting, None
         if fitting is not None and self._is_picked(*fitting[:2]):
             layer, _, gain, defects = fitting
@@ -286,6 +291,7 @@ class OutlierPixels(Panel):
     def _show_kept(self) -> None:
         """Show all that is known of the layer picked."""
         self._background.drop()
+        self.forget_put_off("corrected")
         kept = self._shown = self._kept
         self.pixel.clear()
         if kept is None:
@@ -358,6 +364,9 @@ class OutlierPixels(Panel):
 
     @Slot(object)
     def _on_corrected(self, corrected: Corrected) -> None:
+        self.when_in_front("corrected", partial(self._show_corrected, corrected))
+
+    def _show_corrected(self, corrected: Corrected) -> None:
         if (kept := self._kept) is not None:
             kept.layers.show_corrected(corrected)
             self._show_state()

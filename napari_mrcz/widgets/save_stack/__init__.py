@@ -1,1 +1,1 @@
-"""The "Save stack" dock widget."""
+"""The "Save" dock widget."""

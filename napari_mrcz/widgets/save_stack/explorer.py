@@ -58,7 +58,7 @@ class Explorer(QWidget):
         self._panel = panel
         self.controls = JobControls(
             panel,
-            "Compare compressions",
+            "Compare codecs",
             "Try all codecs, levels and filters on three frames, which takes some seconds",
         )
         self.plot = Plot(

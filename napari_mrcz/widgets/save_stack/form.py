@@ -1,4 +1,4 @@
-"""What is to be saved, where and how: the form of the "Save stack" widget."""
+"""What is to be saved, where and how: the form of the "Save" widget."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.save_stack.model import SaveOptions, dtype_choices, suggest_path
 
 if TYPE_CHECKING:
-    import napari
     from napari.layers import Image
 
     from napari_mrcz.stack import Stack
+    from napari_mrcz.widgets.base.panel import Panel
 
 _CODECS = (
     ("zstd, small and fast", "zstd"),
@@ -56,8 +56,8 @@ class SaveForm(QWidget):
 
     Parameters
     ----------
-    viewer : napari.Viewer
-        Whose layers.
+    panel : Panel
+        The dock widget that this is in.
 
     Attributes
     ----------
@@ -67,12 +67,12 @@ class SaveForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, panel: Panel) -> None:
         super().__init__()
         self._folder: Path | None = None
         self._suggested = ""  # a path that is still this was not typed by anybody
         self._suggested_for: int | None = None
-        self.layers = LayerPicker(viewer)
+        self.layers = LayerPicker(panel)
         self.layers.setToolTip("The image layer to save; follows the one selected in the list")
         self.summary = QLabel()
         self.summary.setToolTip("Frames, rows × columns, pixel type and size")
@@ -242,7 +242,7 @@ class SaveForm(QWidget):
     def _browse(self) -> None:
         path, kind = QFileDialog.getSaveFileName(
             self,
-            "Save stack",
+            "Save",
             self.path.text(),
             _FILE_KINDS,
             options=QFileDialog.Option.DontConfirmOverwrite,  # asked when Save is pressed

@@ -1,4 +1,4 @@
-"""What the "Save stack" widget does, without a window: options, estimate, saving, pace."""
+"""What the "Save" widget does, without a window: options, estimate, saving, pace."""
 
 from __future__ import annotations
 

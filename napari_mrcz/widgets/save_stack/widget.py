@@ -1,4 +1,4 @@
-"""The "Save stack" dock widget: a form, what the file will take, and saving with progress."""
+"""The "Save" dock widget: a form, what the file will take, and saving with progress."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ class SaveStack(Panel):
         Saving has ended: `Saved`, the exception, or None if it was cancelled.
     """
 
+    title = "Save"
+
     estimated = Signal(object)
     finished = Signal(object)
 
@@ -52,7 +54,7 @@ class SaveStack(Panel):
         self._pace = Pace(0)
         self._refusal = ""
 
-        self.form = SaveForm(self.viewer)
+        self.form = SaveForm(self)
         self.chart = SizeChart()
         self.explorer = Explorer(self)
         self.estimate = WrappedLabel("From excerpts of the first, the middle and the last frame")
