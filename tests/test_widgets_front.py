@@ -1,5 +1,7 @@
 """Docks in tabs: only the widget in front follows the selection, reads files, changes layers."""
 
+import re
+
 import numpy as np
 import pytest
 from mouse import dragged, drop
@@ -47,6 +49,11 @@ def raise_dock(qtbot, widgets, title: str) -> None:
     settle(qtbot, widgets)
 
 
+def plain(name: str) -> str:
+    """Return a layer's name without the number that napari gives to the second of that name."""
+    return re.sub(r" \[\d+\]", "", name)
+
+
 def picked(widgets) -> dict[str, list]:
     """Return the layers that the pickers of each widget have."""
     return {
@@ -65,7 +72,7 @@ def test_layers_change_only_as_the_widget_in_front_says(docks, viewer, tmp_path,
             layers, before = set(viewer.layers), picked(hidden)
             event()
             settle(qtbot, docks)
-            added = {layer.name.rstrip(" []0123456789") for layer in set(viewer.layers) - layers}
+            added = {plain(layer.name) for layer in set(viewer.layers) - layers}
             assert added <= {"b"} | ADDS.get(front, set()), front
             assert picked(hidden) == before
             assert not any(widget.in_front for widget in hidden.values())
@@ -75,7 +82,8 @@ def test_layers_change_only_as_the_widget_in_front_says(docks, viewer, tmp_path,
         happens(lambda: setattr(viewer.layers.selection, "active", viewer.layers["a"]))
         happens(lambda opened=opened: setattr(viewer.layers.selection, "active", opened))
         happens(lambda front=front: drop(docks[front], dragged(tmp_path / "c.mrcz")))
-        assert ("b, normalised" in viewer.layers) == (front != "Outliers")
+        seen = {plain(layer.name) for layer in viewer.layers}
+        assert ("b, normalised" in seen) == (front != "Outliers")
 
 
 def test_a_widget_catches_up_when_it_comes_to_the_front(docks, viewer, tmp_path, qtbot):
