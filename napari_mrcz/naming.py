@@ -6,11 +6,8 @@ import os
 import re
 import unicodedata
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
-
-import platformdirs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,6 +155,8 @@ def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
 @cache
 def software() -> str:
     """Return name and version; the name alone where it runs without being installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     try:
         return f"napari-mrcz {version('napari-mrcz')}"
     except PackageNotFoundError:
@@ -166,4 +165,6 @@ def software() -> str:
 
 def cache_folder() -> Path:
     """Return the user's folder of files that can be made again; never one beside the user's own."""
+    import platformdirs
+
     return Path(platformdirs.user_cache_dir("napari-mrcz", appauthor=False))

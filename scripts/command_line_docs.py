@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from napari_mrcz.cli.main import app
+from napari_mrcz.cli.commands import program as program_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
 
@@ -44,7 +44,7 @@ _VALUES = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 
 def document() -> str:
     """Give the page."""
-    program = typer.main.get_command(app)
+    program = typer.main.get_command(program_of())
     commands = dict(_commands(program, "napari-mrcz"))
     table = "\n".join(
         f"| [`{name.removeprefix('napari-mrcz ')}`](#{name.replace(' ', '-')}) "

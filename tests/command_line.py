@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from napari_mrcz.cli.main import main
+from napari_mrcz.cli.entry import run
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,6 @@ class CommandLine:
             mock.patch.object(sys, "argv", ["napari-mrcz", *map(str, arguments)]),
             pytest.raises(SystemExit) as ended,
         ):
-            main()
+            run()
         written = self._capsys.readouterr()
         return Ran(int(ended.value.code or 0), written.out, written.err)

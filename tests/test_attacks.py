@@ -14,7 +14,7 @@ import napari_mrcz as nm
 FRAMES = np.random.default_rng(5).poisson(1, (6, 40, 56)).astype(np.int16)
 
 # The program as it is installed, in a process of its own.
-PROGRAM = (sys.executable, "-c", "from napari_mrcz.cli.main import main; main()")
+PROGRAM = (sys.executable, "-c", "from napari_mrcz.cli.entry import run; run()")
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.cli import running
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.cli.commands import Saying
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.threads import thread_limit
@@ -368,7 +368,7 @@ def test_threads_are_limited_while_a_command_runs(
     napari_mrcz, tree, tmp_path, monkeypatch, command
 ):
     seen, before = [], thread_limit()
-    begun = running.Saying.begun
+    begun = Saying.begun
 
     def watched(saying):
         seen.append(saying.threads)
@@ -487,7 +487,7 @@ def test_no_more_workers_are_started_than_there_are_files(napari_mrcz, tree, tmp
         asked.append(workers)
         yield {}
 
-    monkeypatch.setattr(running, "at_work", at_work)
+    monkeypatch.setattr("napari_mrcz.cli.commands.at_work", at_work)
     command = ("compress", tree, "-o", tmp_path / "out", "--workers")
     assert napari_mrcz(*command, 10**9).status == 0
     assert napari_mrcz(*command, 2, "--overwrite").status == 0

@@ -306,7 +306,7 @@ class TestInfo:
         assert "drift              60 entries; --json has them\n" in out
         assert out.index("Gain normalised") < out.index("NX") < out.index("drift")
         assert "two\\nlines\\x1b[2J\n" in out
-        program = "from napari_mrcz.cli.main import main; main()"
+        program = "from napari_mrcz.cli.entry import run; run()"
         command = [sys.executable, "-c", program, "info", str(folder / "done.mrcz")]
         latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
         ran = subprocess.run(command, env=latin, capture_output=True, check=True)
@@ -483,16 +483,33 @@ def test_an_interrupt_is_said_while_the_program_is_loaded():
     assert (ran.returncode, ran.stderr) == (130, "napari-mrcz: interrupted\n")
 
 
-def test_help_needs_neither_napari_nor_qt_nor_numpy():
+NEVER = {"napari", "qtpy", "PyQt6", "magicgui", "scipy", "dask", "distributed", "tifffile", "rich"}
+OF_WORDS = {"typer", "click", "pydantic"}
+
+
+@pytest.mark.parametrize(
+    ("command", "unneeded"),
+    [
+        ("--help", NEVER - {"rich"} | {"numpy", "numcodecs"}),
+        ("info plain.mrc", NEVER | OF_WORDS | {"mrcfile"}),
+        ("verify packed.mrcz", NEVER | OF_WORDS | {"mrcfile"}),
+        ("verify packed.mrcz --json", NEVER),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(folder, command, unneeded):
     code = (
-        "import sys; sys.argv = ['napari-mrcz', '--help']\n"
-        "from napari_mrcz.cli.main import main\n"
+        f"import sys; sys.argv = ['napari-mrcz', *{command.split()}]\n"
+        "from napari_mrcz.cli.entry import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "loaded = {m.split('.')[0] for m in sys.modules}\n"
-        "assert not loaded & {'napari', 'qtpy', 'PyQt6', 'numpy', 'scipy', 'dask'}, loaded\n"
+        f"print({{m.split('.')[0] for m in sys.modules}} & {unneeded}, file=sys.stderr)\n"
+        "rooms = {'correction.outliers', 'correction.gain', 'session.recipe', 'simulation'}\n"
+        "print({m for m in rooms if f'napari_mrcz.{m}' in sys.modules}, file=sys.stderr)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert ran.stderr.split("\n") == ["set()", "set()", ""]
 
 
 def test_a_damaged_tiff_is_refused(napari_mrcz, tmp_path):

@@ -18,8 +18,7 @@ import pytest
 from command_line import CommandLine
 
 import napari_mrcz as nm
-from napari_mrcz.cli import progress
-from napari_mrcz.cli.main import main
+from napari_mrcz.cli import entry, progress
 
 COLUMNS = 100
 NUMBERS = np.random.default_rng(0)
@@ -96,7 +95,7 @@ def test_lines_stand_above_the_bar_and_nothing_is_left_of_it(folder, monkeypatch
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     monkeypatch.setenv("TERM", "xterm-256color")
     with pytest.raises(SystemExit):
-        main()
+        entry.run()
     assert said
     assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in terminal.getvalue()
     wrapped = (line[i : i + COLUMNS] for line in said for i in range(0, len(line), COLUMNS))
@@ -177,20 +176,24 @@ COMMANDS = {
 
 
 def interrupt(command: str, after: float, group: bool) -> tuple[int, str]:
-    """Run a command and interrupt it, as a terminal does (all its processes) or as `kill` does."""
-    program = [sys.executable, "-c", "from napari_mrcz.cli.entry import main; main()"]
+    """Run a command and interrupt it, as a terminal does (all its processes) or as `kill` does.
+
+    The time counts from when Python has come to our first line.
+    """
+    program = "from napari_mrcz.cli.entry import main; print(flush=True); main()"
     process = subprocess.Popen(
-        [*program, *command.split()],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", program, *command.split()],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    process.stdout.readline()
     try:
-        process.wait(after)
+        _, said = process.communicate(timeout=after)
     except subprocess.TimeoutExpired:
         (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=60)
     return process.returncode, said
 
 
@@ -205,9 +208,8 @@ def test_an_interrupt_at_any_moment_is_one_line(folder, name, moments):
     done, _ = interrupt(COMMANDS[name].replace("OUT", "whole"), 60, False)
     took = time.monotonic() - began
     chance = random.Random(name)
-    # Not in the first moments, in which Python itself has yet to come to our first line.
     for i in range(moments):
-        after = 0.1 + chance.random() * took
+        after = 0.01 + chance.random() * took
         status, said = interrupt(COMMANDS[name].replace("OUT", f"out{i}"), after, bool(i % 2))
         assert "Traceback" not in said, said
         assert status in (done, 130, -signal.SIGINT), said

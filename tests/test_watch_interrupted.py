@@ -44,7 +44,7 @@ __all__ = ["folder", "out"]
 @contextmanager
 def start(*arguments: object) -> Iterator[subprocess.Popen]:
     """Start the program in a process of its own, which does not outlive a test that fails."""
-    program = "from napari_mrcz.cli.main import main; main()"
+    program = "from napari_mrcz.cli.entry import run; run()"
     command = [sys.executable, "-c", program, "watch", *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:

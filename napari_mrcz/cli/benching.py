@@ -14,11 +14,6 @@ from napari_mrcz.format.threads import processors
 from napari_mrcz.session.extras import need_matplotlib
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(bench)
-
-
 def bench(
     movie: Annotated[
         Path | None, typer.Argument(help="A movie; one is simulated without.", show_default=False)

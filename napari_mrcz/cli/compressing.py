@@ -1,4 +1,4 @@
-"""``compress``, ``decompress`` and ``convert``: movies written anew."""
+"""``compress``, ``decompress``, ``convert``, ``restore`` and ``repair``: movies written anew."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
+from napari_mrcz.cli.commands import Running, Working, with_options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of, tell_of_interrupted
-from napari_mrcz.cli.progress import say
-from napari_mrcz.cli.running import Running, with_options
+from napari_mrcz.cli.progress import bar, say
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIXES
 
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.session.batch import Recode, Repack
     from napari_mrcz.session.batch.restore import Restore
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(compress)
-    app.command()(decompress)
-    app.command()(convert)
-    app.command()(restore)
 
 
 @with_options
@@ -198,6 +190,37 @@ def restore(files: options.Files, output: options.Folder, *, how: Running) -> No
     if not tasks:
         raise typer.BadParameter("no movie that is kept as counts")
     _write_anew(tasks, "restored", how)
+
+
+@with_options
+def repair(
+    file: Annotated[
+        Path, typer.Argument(help="The damaged file.", parser=options.path, show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write.", parser=options.path)
+    ],
+    pixel_size: Annotated[
+        float, typer.Option(min=0, max=1e6, help="In angstrom, where the file does not tell.")
+    ] = 0.0,
+    overwrite: options.Overwrite = False,
+    *,
+    how: Working,
+) -> None:
+    """Save what is whole of a file that was cut off or damaged, and mend its header."""
+    from napari_mrcz.session.batch import Repack, run_all
+
+    task = Repack(
+        str(file),
+        str(output),
+        repair=True,
+        pixel_size=pixel_size,
+        overwrite=overwrite,
+        checksums=how.manifest is not None,
+    )
+    with bar() as advance:
+        outcomes = run_all([task], report=lambda task, stage, n, of: advance(stage, n, of))
+        how.tell(outcomes, "repaired")
 
 
 def _movies(files: list[Path], results: Sequence[Path]) -> list[Path]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_mrcz.cli import options
+from napari_mrcz.cli.commands import Running, with_options
 from napari_mrcz.cli.paths import prepare, references, session_in, target_of
 from napari_mrcz.cli.progress import say, write
-from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
 
-recipes = typer.Typer(no_args_is_help=True, help="Show, check and make recipes of corrections.")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(correct)
-    app.add_typer(recipes, name="recipe")
+recipe_ = typer.Typer(no_args_is_help=True, help="Show, check and make recipes of corrections.")
 
 
 @with_options
@@ -117,7 +111,7 @@ def _with_options(recipe: Recipe, given: Mapping[str, Mapping[str, Any]]) -> Rec
         raise typer.BadParameter(str(error)) from error
 
 
-@recipes.command()
+@recipe_.command()
 def show(recipe: RecipeFile, with_: options.With = None) -> None:
     """Show what a recipe does, in words."""
     from napari_mrcz.session.recipe import Recipe, load_modules
@@ -127,7 +121,7 @@ def show(recipe: RecipeFile, with_: options.With = None) -> None:
         write(sentence)
 
 
-@recipes.command()
+@recipe_.command()
 def check(recipe: RecipeFile, with_: options.With = None) -> None:
     """Check a recipe: its keys, its values, and the files that it names."""
     from napari_mrcz.correction import GainNormalization
@@ -174,7 +168,7 @@ def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> Non
         raise MrczError(path, f"a dark reference of {shape} pixels", advice=advice)
 
 
-@recipes.command()
+@recipe_.command()
 def new(
     recipe: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
     history: Annotated[

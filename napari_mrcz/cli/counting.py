@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_mrcz.cli import options
+from napari_mrcz.cli.commands import Running, with_options
 from napari_mrcz.cli.paths import movies_in, prepare, target_of
-from napari_mrcz.cli.running import Running, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +25,6 @@ class SuperResolution(Enum):
     one = "1"
     two = "2"
     four = "4"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(count)
 
 
 @with_options

@@ -1,15 +1,29 @@
-"""Where the program begins: Ctrl-C ends it in one line at any moment, without a traceback.
+"""The program ``napari-mrcz``: how it starts, how it ends, and its exit status.
 
-Python raises an interrupt wherever it happens to be. While a module is loaded it may come out as
-another error, or leave half a module behind; in a callback that returns nothing (the end of an
-object, say) it is printed and lost. There it waits until the program is out of that.
+0: all was done; 1: a file could not be used, or is damaged; 2: the command line is wrong;
+130: interrupted. Data goes to the standard output, all else to the standard error.
+
+Ctrl-C ends it in one line at any moment, without a traceback. Python raises an interrupt wherever
+it happens to be. While a module is loaded it may come out as another error, or leave half a module
+behind; in a callback that returns nothing (the end of an object, say) it is printed and lost. There
+it waits until the program is out of that.
+
+Modules are loaded where they are needed: a short command takes as long as what it loads.
 """
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Commands that need neither typer nor BLAS where nothing but files is named.
+_QUICK = ("info", "verify")
+_MISUSED, _INTERRUPTED = 2, 130
 _AGAIN_S = 0.01
 # What numpy takes of the address space, with one thread.
 _NUMERIC_NBYTES = 10**8
@@ -19,12 +33,12 @@ _HAS_TIMER = hasattr(signal, "setitimer")
 
 
 def main() -> None:
-    """Load and run it; see `napari_mrcz.cli.main`."""
+    """Run the program; an interrupt ends it in one line at any moment."""
     # Not so where interrupts are ignored, as in the background of a shell.
     if not (is_heard := signal.getsignal(signal.SIGINT) is signal.default_int_handler):
         _load_and_run()
         return
-    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGINT, _end_at_once)
     sys.excepthook = _said_in_a_line
     sys.unraisablehook = _raised_again
     if _HAS_TIMER:
@@ -33,7 +47,7 @@ def main() -> None:
         _load_and_run(is_heard)
     finally:
         # All is done, or was said: what is left is to close.
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, _end_at_once)
         if _HAS_TIMER:  # it would end a process that has set its signals back
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_IGN)
@@ -45,7 +59,7 @@ def _load_and_run(is_heard: bool = False) -> None:
 
     try:
         _keep_within_what_was_lent()
-        from napari_mrcz.cli.main import main as run
+        command = _loaded(sys.argv[1:])
     except (MemoryError, ImportError, OSError) as error:
         if not is_out_of_memory(error):
             raise
@@ -53,7 +67,7 @@ def _load_and_run(is_heard: bool = False) -> None:
         sys.exit(1)
     if is_heard:
         signal.signal(signal.SIGINT, _interrupt)
-    run()
+    run(command)
 
 
 def _keep_within_what_was_lent() -> None:
@@ -64,10 +78,90 @@ def _keep_within_what_was_lent() -> None:
     from napari_mrcz.errors import check_room_to_import
     from napari_mrcz.format.memory import lent_processors, threads_with_room
 
-    threads = min(lent_processors(), threads_with_room(_LEFT_NBYTES))
-    for name in ("OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
-        os.environ.setdefault(name, str(max(1, threads)))
+    threads = max(1, min(lent_processors(), threads_with_room(_LEFT_NBYTES)))
+    os.environ.setdefault("BLOSC_NTHREADS", str(threads))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if _is_quick(sys.argv[1:]) else str(threads))
     check_room_to_import("numpy", _NUMERIC_NBYTES)
+
+
+def _is_quick(words: Sequence[str]) -> bool:
+    """Return whether a command line is that of a quick command and names files alone."""
+    # Shells of Windows leave patterns of files to the program: typer looks for them.
+    if len(words) < 2 or words[0] not in _QUICK or os.name == "nt":
+        return False
+    return all(word and not word.startswith("-") for word in words[1:])
+
+
+def _loaded(words: Sequence[str]) -> Callable[[], int | None]:
+    """Load a command; return what runs it and returns its exit status."""
+    if not _is_quick(words):
+        from napari_mrcz.cli.commands import called
+
+        return called
+    from pathlib import Path
+
+    from napari_mrcz.cli import looking
+
+    command = getattr(looking, words[0])
+    return lambda: command([Path(word) for word in words[1:]])
+
+
+def run(command: Callable[[], int | None] | None = None) -> NoReturn:
+    """Run a command and end with its exit status; what is wrong is said in one line.
+
+    Parameters
+    ----------
+    command : callable, optional
+        Returns the exit status; by default that of the command line.
+    """
+    import warnings
+
+    from napari_mrcz.cli.paths import Misused
+    from napari_mrcz.cli.progress import forget, say
+    from napari_mrcz.errors import failure_text, is_out_of_memory
+
+    warnings.showwarning = lambda message, *_, **__: say(
+        f"napari-mrcz: warning: {message}", always=True
+    )
+    # Else the next file to be opened would take the number of a stream that is closed, and what is
+    # said.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+    if hasattr(sys.stdout, "reconfigure"):  # σ and Å as escapes where it has no such letters
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = (command or _loaded(sys.argv[1:]))()
+        # Now, as what cannot be written at the very end ends in a traceback.
+        sys.stdout.flush()
+    except Misused as error:
+        if not str(error):  # a group of commands without one: its help was written
+            sys.exit(_MISUSED)
+        called = error.command or f"napari-mrcz {sys.argv[1]}"
+        _end(f"{error} ({called} --help tells more)", _MISUSED)
+    except BrokenPipeError:  # whoever read the output has had enough
+        forget(sys.stdout)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _end("interrupted", _INTERRUPTED)
+    except Exception as error:
+        if not (isinstance(error, OSError | ValueError | ImportError) or is_out_of_memory(error)):
+            raise
+        _end(failure_text(error), 1)
+    if status == _INTERRUPTED:  # some versions of typer return it instead of raising
+        _end("interrupted", status)
+    sys.exit(status)
+
+
+def _end(said: str, status: int) -> NoReturn:
+    from napari_mrcz.cli.progress import forget, say_error
+
+    say_error(said)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        forget(sys.stdout)
+    sys.exit(status)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -92,13 +186,12 @@ def _raised_again(ignored: Any) -> None:
 def _said_in_a_line(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
     """End by an interrupt that came before or after the command ran."""
     if issubclass(kind, KeyboardInterrupt):
-        _end()
+        _end_at_once()
     sys.__excepthook__(kind, error, traceback)
 
 
-def _end(*_: Any) -> None:
-    """End at once."""
+def _end_at_once(*_: Any) -> None:
     try:
         os.write(2, b"napari-mrcz: interrupted\n")
     finally:
-        os._exit(130)
+        os._exit(_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""``info``, ``verify``, ``repair``: what is in a file, is it whole, what can be saved of it."""
+"""What is in files, and whether they are whole: ``info`` and ``verify``, also without typer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from napari_mrcz.cli import options
 from napari_mrcz.cli.manifest import recorded
-from napari_mrcz.cli.paths import movies_in, path
+from napari_mrcz.cli.paths import movies_in
 from napari_mrcz.cli.progress import bar, from_here, note, say, write
-from napari_mrcz.cli.running import Working, with_options
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, printable, size_text
 from napari_mrcz.naming import without_packing
 
@@ -35,23 +31,22 @@ _LONGEST_LIST = 12
 _ROOM = 120
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(info)
-    app.command()(verify)
-    app.command()(repair)
+def info(files: Sequence[Path], *, frames: bool = False, as_json: bool = False) -> int:
+    """Print header, metadata and history of files, and what is wrong with the header.
 
+    Parameters
+    ----------
+    files : sequence of Path
+        Files and folders.
+    frames : bool
+        List every frame as well.
+    as_json : bool
+        Write a JSON object per file instead of text.
 
-def info(
-    files: options.Files,
-    frames: Annotated[bool, typer.Option("--frames", help="List every frame as well.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one object per file.")] = False,
-) -> None:
-    """Show header, metadata and history, and what is wrong with the header (see repair).
-
-    Files may be of any format that is read. Of an MRC file that is packed (.gz, .bz2), only the
-    header is unpacked. The exit status is 1 where a file is cut off or damaged, as far as that
-    shows without reading the frames (see verify).
+    Returns
+    -------
+    int
+        The exit status: 1 if a file is cut off, damaged or cannot be used.
     """
     from napari_mrcz.format.doctor import diagnose
     from napari_mrcz.stack import open as open_stack
@@ -89,48 +84,58 @@ def info(
             for warning in dict.fromkeys(said):
                 say(f"napari-mrcz: warning: {warning}")
             write(*([json.dumps(known, default=str)] if as_json else _as_text(known, header)))
-    if status:
-        raise typer.Exit(status)
+    return status
 
 
-@with_options
 def verify(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(help="Files, or folders: then all within.", parser=path, show_default=False),
-    ],
+    paths: Sequence[Path],
     *,
-    how: Working,
-) -> None:
-    """Decode every frame and compare it with its checksum; the exit status is 1 on damage.
+    as_json: bool = False,
+    quiet: bool = False,
+    manifest: Path | None = None,
+) -> int:
+    """Decode every frame of files, compare it with its checksum and print how each file is.
 
-    Files of other formats than MRC and MRCZ have no checksums; their frames are decoded.
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+    as_json : bool
+        Write a JSON object per file instead of text.
+    quiet : bool
+        Print damaged files alone.
+    manifest : Path, optional
+        Table to be written, with a row per file.
+
+    Returns
+    -------
+    int
+        The exit status: 1 if a file is damaged.
     """
-    from napari_mrcz.session.batch import Outcome
-    from napari_mrcz.session.batch.source_files import sha256_of
-
     found = movies_in(paths)
     bad = 0
-    with recorded(how.manifest) as take, _reports(found) as reports:
+    with recorded(manifest) as take, _reports(found) as reports:
         for file, report in zip(found, reports, strict=True):
             bad += not report
             text = str(replace(report, path=printable(report.path)))
-            if how.as_json:
+            if as_json:
                 write(json.dumps({**asdict(report), "ok": report.ok, "text": text}))
-            elif not report or not how.quiet:
+            elif not report or not quiet:
                 write(*from_here(text).splitlines())
             note(text)
             if not report and report.frames > len(report.faults):
                 say(f"{_repair_command(file)} saves what is whole", always=True)
-            if how.manifest is not None:
+            if manifest is not None:
+                from napari_mrcz.session.batch import Outcome
+                from napari_mrcz.session.batch.source_files import sha256_of
+
                 there = file.is_file()
                 nbytes, checksum = (file.stat().st_size, sha256_of([file])) if there else (0, "")
                 error = "" if report else text
                 take(Outcome(str(file), "", error, nbytes, source_sha256=checksum))
     if len(found) > 1:
         say(f"{len(found) - bad} of {len(found)} files are good")
-    if bad:
-        raise typer.Exit(1)
+    return 1 if bad else 0
 
 
 @contextmanager
@@ -173,35 +178,6 @@ def _repair_command(file: Path) -> str:
     plain = without_packing(file)
     words = map(str, ("repair", file, "-o", plain.with_stem(f"{plain.stem}-whole")))
     return shlex.join(["napari-mrcz", *words])
-
-
-@with_options
-def repair(
-    file: Annotated[
-        Path, typer.Argument(help="The damaged file.", parser=path, show_default=False)
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", parser=path)],
-    pixel_size: Annotated[
-        float, typer.Option(min=0, max=1e6, help="In angstrom, where the file does not tell.")
-    ] = 0.0,
-    overwrite: options.Overwrite = False,
-    *,
-    how: Working,
-) -> None:
-    """Save what is whole of a file that was cut off or damaged, and mend its header."""
-    from napari_mrcz.session.batch import Repack, run_all
-
-    task = Repack(
-        str(file),
-        str(output),
-        repair=True,
-        pixel_size=pixel_size,
-        overwrite=overwrite,
-        checksums=how.manifest is not None,
-    )
-    with bar() as advance:
-        outcomes = run_all([task], report=lambda task, stage, n, of: advance(stage, n, of))
-        how.tell(outcomes, "repaired")
 
 
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from napari_mrcz.cli import options
+from napari_mrcz.cli.commands import Running, with_options
 from napari_mrcz.cli.paths import movies_in, prepare, target_of
-from napari_mrcz.cli.running import Running, with_options
 from napari_mrcz.naming import SMV_SUFFIXES, without_packing
 
 
@@ -24,11 +24,6 @@ class Format(StrEnum):
 
 _SMV_SUFFIX = ".img"
 _ANNULI = 10
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(microed)
 
 
 @with_options

@@ -8,8 +8,6 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from napari_mrcz.cli.paths import path
-
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 
 
@@ -33,6 +31,19 @@ class Filter(StrEnum):
 
 
 _Given = TypeVar("_Given", int, str)
+
+
+def path(text: str) -> Path:
+    """Take a path from the command line; whether it can be read is found out when its turn comes.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is empty: it would be the current folder, with all that is in it.
+    """
+    if not text:
+        raise typer.BadParameter("an empty name, maybe of a variable that is not set")
+    return Path(text)
 
 
 def not_both(context: typer.Context, given: _Given) -> _Given:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from napari_mrcz.cli.progress import say
 from napari_mrcz.errors import MrczError, listed
 from napari_mrcz.naming import natural_key, without_packing
@@ -20,17 +18,20 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5
 
 
-def path(text: str) -> Path:
-    """Take a path from the command line; whether it can be read is found out when its turn comes.
+class Misused(Exception):
+    """A command line that is wrong.
 
-    Raises
-    ------
-    typer.BadParameter
-        If it is empty: it would be the current folder, with all that is in it.
+    Parameters
+    ----------
+    said : str
+        What is wrong with it; empty if the help was written instead.
+    command : str
+        The program and the command, where they are known.
     """
-    if not text:
-        raise typer.BadParameter("an empty name, maybe of a variable that is not set")
-    return Path(text)
+
+    def __init__(self, said: str, command: str = "") -> None:
+        super().__init__(said)
+        self.command = command
 
 
 def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path]:
@@ -44,7 +45,7 @@ def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path
 
 
 def movies_in(
-    paths: list[Path],
+    paths: Sequence[Path],
     suffixes: tuple[str, ...] = (),
     besides: Sequence[Path] = (),
     *,
@@ -54,7 +55,7 @@ def movies_in(
 
     Parameters
     ----------
-    paths : list of Path
+    paths : sequence of Path
         Files and folders. In plain order of their names, as a shell has them, they are taken in
         natural order.
     suffixes : tuple of str
@@ -73,7 +74,7 @@ def movies_in(
 
     Raises
     ------
-    typer.BadParameter
+    Misused
         If there is none.
     """
     found, inside = _found(paths, suffixes, besides)
@@ -128,14 +129,14 @@ def session_in(
 
 
 def _found(
-    paths: list[Path], suffixes: tuple[str, ...], besides: Sequence[Path]
+    paths: Sequence[Path], suffixes: tuple[str, ...], besides: Sequence[Path]
 ) -> tuple[list[Path], list[Path]]:
     """Return all files that are meant, and those of them that folders have and nobody named."""
     from napari_mrcz.session.movies import movies_within
     from napari_mrcz.stack.raw_frames import first_part
 
     # A shell that is given a pattern sorts movie_10 before movie_2.
-    in_turn = sorted(paths, key=natural_key) if paths == sorted(paths) else paths
+    in_turn = sorted(paths, key=natural_key) if list(paths) == sorted(paths) else paths
     found: list[Path] = []
     for named in in_turn:
         if named.is_dir():
@@ -151,8 +152,8 @@ def _found(
     return found, [file for file in found if file not in paths and not file.is_dir()]
 
 
-def _no_movie(paths: Sequence[Path]) -> typer.BadParameter:
-    return typer.BadParameter(f"no movie in {', '.join(map(str, paths))}")
+def _no_movie(paths: Sequence[Path]) -> Misused:
+    return Misused(f"no movie in {', '.join(map(str, paths))}")
 
 
 def _tell_left(left: Mapping[Path, str]) -> None:

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
+from napari_mrcz.cli.commands import Saying, at_work, with_options
 from napari_mrcz.cli.paths import session_in
 from napari_mrcz.cli.progress import say, tell_outcomes
-from napari_mrcz.cli.running import Saying, at_work, with_options
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
     from napari_mrcz.session.recipe import Recipe
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(session)
 
 
 @with_options

@@ -20,12 +20,6 @@ _PLUGIN = "napari-mrcz"
 _DOCKS = ("Outliers", "Gain", "Save")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("open")(open_)
-    app.command()(demo)
-
-
 def open_(
     files: Annotated[
         list[Path], typer.Argument(help="Files, each to be a layer.", show_default=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_mrcz.cli import options
+from napari_mrcz.cli.commands import Saying, with_options
 from napari_mrcz.cli.paths import references, tell_of_interrupted
 from napari_mrcz.cli.progress import (
     as_option,
@@ -22,7 +23,6 @@ from napari_mrcz.cli.progress import (
     tell_warnings,
     write,
 )
-from napari_mrcz.cli.running import Saying, with_options
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, with_packing
 
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.watching import Watch
 
 _JOURNAL = "watch.jsonl"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(watch)
 
 
 @with_options

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import mrcfile.dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -221,7 +220,7 @@ def record_nbytes(kind: str, layout: tuple[int, int], head: bytes, byte_order: s
     """
     if kind in _FEI and len(head) >= 4:
         stated = int(np.frombuffer(head, f"{byte_order}i4", 1)[0])
-        dtype = mrcfile.dtypes.get_ext_header_dtype(kind.encode("ascii"), byte_order)
+        dtype = _fei_dtype(kind, byte_order)
         return stated if dtype.itemsize <= stated < 2 * dtype.itemsize else 0
     if kind == "SERI":
         return layout[0] if _serial_em_fields(layout) else 0
@@ -268,8 +267,14 @@ def microscope_settings(kind: str, content: Any) -> tuple[tuple[float, float] | 
     return (y, x) if known else None, float(f"{voltage:.6g}") if believable else 0.0
 
 
+def _fei_dtype(kind: str, byte_order: str) -> Any:
+    import mrcfile.dtypes  # slow to import, and few files need it
+
+    return mrcfile.dtypes.get_ext_header_dtype(kind.encode("ascii"), byte_order)
+
+
 def _decode_fei(kind: str, raw: bytes, byte_order: str) -> list[dict[str, Any]]:
-    dtype = mrcfile.dtypes.get_ext_header_dtype(kind.encode("ascii"), byte_order)
+    dtype = _fei_dtype(kind, byte_order)
     if len(raw) < dtype.itemsize:
         raise ValueError(f"{len(raw)} bytes, where one {kind} record takes {dtype.itemsize}")
     # Records may be longer than the layout known here; each states its own length.

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.lib.recfunctions import structured_to_unstructured
 
 from napari_mrcz.errors import MrczError, counted, listed, warn
 from napari_mrcz.format import Description
@@ -374,6 +373,8 @@ class _Reader:
         self._left -= nbytes
         values = self._numbers(kinds, count)
         if kinds != [_USHORT]:
+            from numpy.lib.recfunctions import structured_to_unstructured  # slow to import
+
             return structured_to_unstructured(values) if values.dtype.names else values
         try:
             text = values.astype("<u2").tobytes().decode("utf-16-le").rstrip("\0")

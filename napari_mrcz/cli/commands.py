@@ -1,23 +1,27 @@
-"""What all commands that work on many files have in common: how they run, and what they say.
+"""The commands: which there are, how they are called, and what those on many files have in common.
 
-A command has one parameter of a class below; `with_options` gives it the options of that class.
+Such a command has one parameter of a class below; `with_options` replaces it by the options of that
+class. Only the module of the command that is called is loaded.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from napari_mrcz.cli import options
 from napari_mrcz.cli.manifest import recorded
-from napari_mrcz.cli.progress import bar, listening, tell_outcomes
+from napari_mrcz.cli.paths import Misused
+from napari_mrcz.cli.progress import bar, listening, tell_outcomes, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +31,95 @@ if TYPE_CHECKING:
     from napari_mrcz.session.batch.task import Report, Task
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+# Some versions of typer bring a click of their own: whichever it is, this is its class.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+# Commands in the order of the help, and the module that has each.
+_MODULES = {
+    "compress": "compressing",
+    "decompress": "compressing",
+    "convert": "compressing",
+    "restore": "compressing",
+    "info": "commands",
+    "verify": "commands",
+    "repair": "compressing",
+    "correct": "correcting",
+    "microed": "microed",
+    "count": "counting",
+    "watch": "watching",
+    "session": "reporting",
+    "bench": "benching",
+    "open": "showing",
+    "demo": "showing",
+    "recipe": "correcting",
+}
+
+
+def called() -> int | None:
+    """Run the command that the command line names and return its exit status.
+
+    Raises
+    ------
+    Misused
+        If the command line is wrong.
+    """
+    try:
+        # The command itself: called, a `Typer` would have its own way to print a traceback.
+        status: int | None = typer.main.get_command(program(sys.argv[1:])).main(
+            standalone_mode=False
+        )
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "napari-mrcz"
+        message = error.format_message().replace("Value error, ", "")  # some versions of typer
+        raise Misused(message, command) from error
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    return status
+
+
+def program(words: Sequence[str] = ()) -> typer.Typer:
+    """Return the program; of its commands only the one that is called, or all.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The command line.
+    """
+    app = typer.Typer(
+        name="napari-mrcz",
+        help="Compress, verify, inspect and correct movies of electron microscopes, MRC and MRCZ.",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        callback=_options,
+        invoke_without_command=True,
+    )
+    called = next((word for word in words if not word.startswith("-")), "")
+    for name in [called] if called in _MODULES else _MODULES:
+        module = import_module(f"napari_mrcz.cli.{_MODULES[name]}")
+        command = getattr(module, name, None) or getattr(module, f"{name}_")
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+            continue
+        # Typer keeps the ends of lines in all paragraphs but the first, whatever the terminal's
+        # width.
+        paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        app.command(name, help=text)(command)
+    return app
+
+
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        write(f"napari-mrcz {version_of('napari-mrcz')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        write(*context.get_help().splitlines())
 
 
 @dataclass(frozen=True)
@@ -198,10 +291,58 @@ def with_options(command: _Command) -> _Command:
     @wraps(command)
     def called(**values: Any) -> None:
         how = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
-        with how.begun():
+        with how.begun(), _misuse_said():
             command(**values, **{name: how})
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in parameters}
     return called  # type: ignore[return-value]
+
+
+@contextmanager
+def _misuse_said() -> Iterator[None]:
+    """Have typer say which command was misused."""
+    try:
+        yield
+    except Misused as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def info(
+    files: options.Files,
+    frames: Annotated[bool, typer.Option("--frames", help="List every frame as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one object per file.")] = False,
+) -> None:
+    """Show header, metadata and history, and what is wrong with the header (see repair).
+
+    Files may be of any format that is read. Of an MRC file that is packed (.gz, .bz2), only the
+    header is unpacked. The exit status is 1 where a file is cut off or damaged, as far as that
+    shows without reading the frames (see verify).
+    """
+    from napari_mrcz.cli import looking
+
+    with _misuse_said():
+        status = looking.info(files, frames=frames, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@with_options
+def verify(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files, or folders: then all within.", parser=options.path, show_default=False
+        ),
+    ],
+    *,
+    how: Working,
+) -> None:
+    """Decode every frame and compare it with its checksum; the exit status is 1 on damage.
+
+    Files of other formats than MRC and MRCZ have no checksums; their frames are decoded.
+    """
+    from napari_mrcz.cli import looking
+
+    status = looking.verify(paths, as_json=how.as_json, quiet=how.quiet, manifest=how.manifest)
+    raise typer.Exit(status)
