@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
+from napari_mrcz.cli.commands import Saying
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.pixels import OutlierStep
-from napari_mrcz.cli.commands import Saying
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.threads import thread_limit
