@@ -23,9 +23,9 @@ from benchmarks.measure import Row
 from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.pixels import OutlierStep
-from napari_mrcz.session.batch import cluster
-from napari_mrcz.session.batch.correct import correct_all
+from napari_mrcz.session.correct import correct_all
 from napari_mrcz.session.recipe import Recipe
+from napari_mrcz.session.run import cluster
 from napari_mrcz.simulation import simulate_session
 
 if TYPE_CHECKING:

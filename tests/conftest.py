@@ -163,7 +163,7 @@ def viewer_model(
 def workers() -> Iterator[Any]:
     """Return a client of two worker processes, which all tests of a module share."""
     pytest.importorskip("distributed")
-    from napari_mrcz.session.batch import cluster
+    from napari_mrcz.session.run import cluster
 
     with cluster(workers=2) as client:
         yield client

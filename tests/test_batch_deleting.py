@@ -10,8 +10,8 @@ import pytest
 from watch_session import Session, at_once, count, folder, out
 
 import napari_mrcz as nm
-from napari_mrcz.session.batch import Recode
-from napari_mrcz.session.batch.run import attempt
+from napari_mrcz.session.convert import Recode
+from napari_mrcz.session.run import attempt
 from napari_mrcz.session.watching import Ending, Journal
 
 # Fixtures, which pytest finds by their names here.
@@ -306,7 +306,7 @@ def test_a_deletion_that_was_interrupted_is_told_of_and_ended(
     napari_mrcz, source, monkeypatch, command
 ):
     """A killed process leaves the movie under another name: it gets its own back."""
-    monkeypatch.setattr("napari_mrcz.session.batch.source_files._LEAST_AGE_S", -1.0)
+    monkeypatch.setattr("napari_mrcz.session.source_files._LEAST_AGE_S", -1.0)
     out = source.parents[1] / "results"
     options = ("-o", out, *{"compress": ("--verify",), "watch": ("--once", "--settle", 0)}[command])
     assert napari_mrcz(command, source.parent, *options).status == 0
@@ -329,7 +329,7 @@ def test_a_deletion_that_was_interrupted_is_told_of_and_ended(
 
 
 def test_a_name_that_is_taken_is_not_given_back(napari_mrcz, source, monkeypatch):
-    monkeypatch.setattr("napari_mrcz.session.batch.source_files._LEAST_AGE_S", -1.0)
+    monkeypatch.setattr("napari_mrcz.session.source_files._LEAST_AGE_S", -1.0)
     aside = source.with_name("movie.mrc.0123abcd.deleting")
     shutil.copy(source, aside)
     before = aside.read_bytes()

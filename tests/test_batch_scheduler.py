@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.session.batch import Outcome, run_all, scheduler
-from napari_mrcz.session.batch.workers import _local
+from napari_mrcz.session import run as scheduler
+from napari_mrcz.session.run import _local, run_all
+from napari_mrcz.session.tasks import Outcome
 
 
 class Future:

@@ -19,9 +19,9 @@ from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.threads import thread_limit
-from napari_mrcz.session.batch import Recode
-from napari_mrcz.session.batch.making import Making
+from napari_mrcz.session.convert import Recode
 from napari_mrcz.session.recipe import Recipe
+from napari_mrcz.session.tasks import Making
 
 SHAPE = (4, 24, 32)
 NAMES = ("a/movie.mrc", "b/movie.mrc", "movie.mrc")

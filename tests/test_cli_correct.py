@@ -24,12 +24,12 @@ import napari_mrcz as nm
 from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
 from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.format import FrameReader
-from napari_mrcz.session.batch import cluster, run_all
-from napari_mrcz.session.batch.correct import Correct, correct_all
-from napari_mrcz.session.batch.correct import corrected as corrected_by
+from napari_mrcz.session.correct import Correct, correct_all
+from napari_mrcz.session.correct import corrected as corrected_by
 from napari_mrcz.session.order import NAMES
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.recipe_history import save_recipe_of
+from napari_mrcz.session.run import cluster, run_all
 from napari_mrcz.simulation import simulate_movie
 
 N_STACKS, SHAPE = 8, (10, 64, 72)

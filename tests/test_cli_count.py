@@ -10,10 +10,9 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction import ElectronCounting
-from napari_mrcz.session.batch import cluster, run_all
-from napari_mrcz.session.batch.counting import CountElectrons
-from napari_mrcz.session.batch.event_table import EventTable
-from napari_mrcz.session.batch.parcels import Parcels, pack, unpack
+from napari_mrcz.session.electrons import CountElectrons, Parcels, pack, unpack
+from napari_mrcz.session.run import cluster, run_all
+from napari_mrcz.session.tables import EventTable
 from napari_mrcz.simulation import simulate_raw
 
 N_FRAMES = 12
@@ -96,7 +95,7 @@ def test_events_are_a_table_of_their_own(napari_mrcz, movie, raw, tmp_path, suff
 
 def test_a_long_table_is_written_in_parts_and_is_whole(tmp_path, monkeypatch, raw):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("napari_mrcz.session.batch.event_table._ROWS", 500)
+    monkeypatch.setattr("napari_mrcz.session.tables._ROWS", 500)
     counting = ElectronCounting.fit(raw.frames)
     found = [counting.events(frame) for frame in raw.frames]
     with EventTable(tmp_path / "events.parquet") as table:

@@ -461,7 +461,8 @@ def test_wrong_command_lines_are_one_line(napari_mrcz, arguments):
 
 
 def test_an_interrupt_is_said(napari_mrcz, folder, monkeypatch):
-    monkeypatch.setattr("napari_mrcz.format.verify", mock.Mock(side_effect=KeyboardInterrupt))
+    interrupted = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("napari_mrcz.format.verification.verify", interrupted)
     ran = napari_mrcz("verify", folder)
     assert ran.status == 130
     assert ran.err.splitlines() == ["napari-mrcz: interrupted"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import napari_mrcz as nm
 from napari_mrcz.cli import looking
 from napari_mrcz.errors import collected_warnings
-from napari_mrcz.session.batch.recode import Recode
+from napari_mrcz.session.convert import Recode
 from napari_mrcz.stack import companions
 from napari_mrcz.stack.inspection import entries_of
 

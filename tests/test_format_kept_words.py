@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import napari_mrcz as nm
 from napari_mrcz.format.extended import ExtendedHeader
-from napari_mrcz.session.batch import Recode
+from napari_mrcz.session.convert import Recode
 from napari_mrcz.stack.inspection import header_entries
 
 IMOD = 1146047817

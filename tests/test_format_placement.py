@@ -11,7 +11,7 @@ from numcodecs import blosc
 
 import napari_mrcz as nm
 from napari_mrcz.format.doctor import diagnose, mend
-from napari_mrcz.session.batch.repack import Repack
+from napari_mrcz.session.convert import Repack
 
 DTYPES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
 SIZE = (3.0, 2.0, 2.0)

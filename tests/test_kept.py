@@ -22,8 +22,8 @@ from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.outliers.fill import Replacement
 from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.format.footer import TRAILER_NBYTES
-from napari_mrcz.session.batch import Recode, Repack
-from napari_mrcz.session.batch.correct import Correct, correct_all
+from napari_mrcz.session.convert import Recode, Repack
+from napari_mrcz.session.correct import Correct, correct_all
 from napari_mrcz.session.recipe import Output, Recipe
 from napari_mrcz.simulation import Camera, simulate_movie
 from napari_mrcz.stack.inspection import step_entries

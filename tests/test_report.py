@@ -16,10 +16,11 @@ from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores
 from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
-from napari_mrcz.session.batch import Outcome, run_all
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.reporting import Measurements
 from napari_mrcz.session.reporting.page import _escaped, _notable
+from napari_mrcz.session.run import run_all
+from napari_mrcz.session.tasks import Outcome
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 
 pytest.importorskip("matplotlib")

@@ -30,7 +30,7 @@ from napari_mrcz.session import (
     summaries,
     sums_folder,
 )
-from napari_mrcz.session.batch.correct import correct_all
+from napari_mrcz.session.correct import correct_all
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.summaries import SummaryStore
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session

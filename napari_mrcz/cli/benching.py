@@ -11,7 +11,7 @@ import typer
 from napari_mrcz.cli.progress import bar, say, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.threads import processors
-from napari_mrcz.session.extras import need_matplotlib
+from napari_mrcz.session.tables import need_matplotlib
 
 
 def bench(

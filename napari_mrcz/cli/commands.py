@@ -26,9 +26,7 @@ from napari_mrcz.cli.progress import bar, listening, tell_outcomes, write
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from napari_mrcz.session.batch import Outcome
-    from napari_mrcz.session.batch.making import Making
-    from napari_mrcz.session.batch.task import Report, Task
+    from napari_mrcz.session.tasks import Making, Outcome, Report, Task
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 # Some versions of typer bring a click of their own: whichever it is, this is its class.
@@ -192,7 +190,7 @@ class Running(Working):
 
     @property
     def making(self) -> dict[str, Any]:
-        """What `napari_mrcz.session.batch.making.Making` takes of it."""
+        """What `napari_mrcz.session.tasks.Making` takes of it."""
         return {
             "overwrite": self.overwrite,
             "skip_existing": self.skip_existing,
@@ -215,14 +213,14 @@ class Running(Working):
             What is done, such as "compressed".
         work : callable, optional
             Returns an outcome per file where that is more than doing the tasks; called with client
-            and report, as `napari_mrcz.session.batch.run_all` takes them.
+            and report, as `napari_mrcz.session.run.run_all` takes them.
 
         Raises
         ------
         typer.Exit
             If a file failed, with exit status 1.
         """
-        from napari_mrcz.session.batch import run_all
+        from napari_mrcz.session.run import run_all
 
         if self.dry_run:
             plans = run_all(map(_Plan, tasks))
@@ -242,8 +240,8 @@ class Running(Working):
 
 @contextmanager
 def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
-    """Return what `session.batch.run_all` takes: a client of a cluster, and a bar's report."""
-    from napari_mrcz.session.batch import cluster
+    """Return what `session.run.run_all` takes: a client of a cluster, and a bar's report."""
+    from napari_mrcz.session.run import cluster
 
     with cluster(scheduler, workers) as client, bar() as advance:
 

@@ -17,8 +17,7 @@ from napari_mrcz.naming import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_mrcz.session.batch import Recode, Repack
-    from napari_mrcz.session.batch.restore import Restore
+    from napari_mrcz.session.convert import Recode, Repack, Restore
 
 
 @with_options
@@ -39,7 +38,7 @@ def compress(
     how: Running,
 ) -> None:
     """Compress movies as MRCZ: MRC, TIFF, EER, DM3, DM4, TVIPS or SMV."""
-    from napari_mrcz.session.batch import Recode
+    from napari_mrcz.session.convert import Recode
 
     if delete and not verify:
         raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")
@@ -96,7 +95,7 @@ def decompress(
     how: Running,
 ) -> None:
     """Write MRCZ as plain MRC, for programs that read no other."""
-    from napari_mrcz.session.batch import Recode
+    from napari_mrcz.session.convert import Recode
 
     if suffix not in PLAIN_SUFFIXES:
         raise typer.BadParameter(f"--suffix is one of {' '.join(PLAIN_SUFFIXES)}")
@@ -141,7 +140,7 @@ def convert(
     how: Running,
 ) -> None:
     """Write MRCZ as MRCZ: with another codec, or with footer, index and checksums added."""
-    from napari_mrcz.session.batch import Recode, Repack
+    from napari_mrcz.session.convert import Recode, Repack
 
     if codec is None and dtype is not None:
         codec = options.Codec.zstd
@@ -175,7 +174,7 @@ def restore(files: options.Files, output: options.Folder, *, how: Running) -> No
     An MRC file comes back byte for byte, an MRCZ file where the same encoder wrote it; of other
     formats the frames are written as MRCZ. Every frame is compared with its checksum.
     """
-    from napari_mrcz.session.batch.restore import Restore, restored_name
+    from napari_mrcz.session.convert import Restore, restored_name
 
     tasks = []
     for source in _movies(files, _results(output)):
@@ -208,7 +207,8 @@ def repair(
     how: Working,
 ) -> None:
     """Save what is whole of a file that was cut off or damaged, and mend its header."""
-    from napari_mrcz.session.batch import Repack, run_all
+    from napari_mrcz.session.convert import Repack
+    from napari_mrcz.session.run import run_all
 
     task = Repack(
         str(file),

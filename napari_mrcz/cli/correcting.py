@@ -66,8 +66,12 @@ def correct(
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
     from napari_mrcz.correction.outliers.pixels import OutlierStep
-    from napari_mrcz.session.batch.correct import Correct, correct_all
-    from napari_mrcz.session.batch.left_to_do import check_anything_left, with_orientation_of
+    from napari_mrcz.session.correct import (
+        Correct,
+        check_anything_left,
+        correct_all,
+        with_orientation_of,
+    )
     from napari_mrcz.session.recipe import Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())

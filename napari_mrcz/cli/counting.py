@@ -16,7 +16,7 @@ from napari_mrcz.cli.paths import movies_in, prepare, target_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_mrcz.session.batch import Outcome
+    from napari_mrcz.session.tasks import Outcome
 
 
 class SuperResolution(Enum):
@@ -57,8 +57,8 @@ def count(
     how: Running,
 ) -> None:
     """Count single electrons in raw frames of a fast detector; background and spots are fitted."""
-    from napari_mrcz.session.batch import run_all
-    from napari_mrcz.session.batch.counting import CountElectrons
+    from napari_mrcz.session.electrons import CountElectrons
+    from napari_mrcz.session.run import run_all
 
     if threshold is not None and not threshold > 0:
         raise typer.BadParameter(f"--threshold is a positive charge, not {threshold:g}")

@@ -126,8 +126,8 @@ def verify(
             if not report and report.frames > len(report.faults):
                 say(f"{_repair_command(file)} saves what is whole", always=True)
             if manifest is not None:
-                from napari_mrcz.session.batch import Outcome
-                from napari_mrcz.session.batch.source_files import sha256_of
+                from napari_mrcz.session.source_files import sha256_of
+                from napari_mrcz.session.tasks import Outcome
 
                 there = file.is_file()
                 nbytes, checksum = (file.stat().st_size, sha256_of([file])) if there else (0, "")

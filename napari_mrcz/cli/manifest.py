@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from napari_mrcz.session.batch import Outcome
+    from napari_mrcz.session.tasks import Outcome
 
 _COLUMNS = (
     "source",

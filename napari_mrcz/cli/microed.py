@@ -74,7 +74,7 @@ def microed(
 
     Numbered files of one image each are taken as one rotation series. (Hattne et al. 2016)
     """
-    from napari_mrcz.session.batch.microed import RestoreNegatives
+    from napari_mrcz.session.microed import RestoreNegatives
     from napari_mrcz.stack import sweeps
 
     if regions is not None and (annuli is not None or center is not None):
@@ -112,7 +112,7 @@ def _targets(
     sweep: list[Path], folder: Path, wanted: Format | None, named: list[Path]
 ) -> list[Path]:
     """Return what is written of a sweep: its images again, or one file of them all."""
-    from napari_mrcz.session.batch.microed import FIRST
+    from napari_mrcz.session.microed import FIRST
     from napari_mrcz.stack.opening import sweep_name
 
     images = all(without_packing(path).suffix.lower() in SMV_SUFFIXES for path in sweep)

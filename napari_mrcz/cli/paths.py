@@ -175,7 +175,7 @@ def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
     delete : bool
         Give them their names back, so that they are verified and deleted as others are.
     """
-    from napari_mrcz.session.batch.source_files import left_aside, put_back
+    from napari_mrcz.session.source_files import left_aside, put_back
 
     for aside, movie in left_aside([path for path in paths if path.is_dir()]).items():
         if delete and put_back(aside, movie):

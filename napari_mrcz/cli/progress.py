@@ -22,7 +22,7 @@ from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, without_packing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from napari_mrcz.session.batch import Outcome
+    from napari_mrcz.session.tasks import Outcome
 
 # Of the files that failed; each was named before, when it failed.
 _MOST_NAMED = 10

@@ -48,10 +48,10 @@ def session(
 
     from napari_mrcz.correction.outliers.pixels import OutlierStep
     from napari_mrcz.format.atomic import AtomicFile, check_target
-    from napari_mrcz.session.batch import run_all
-    from napari_mrcz.session.extras import TABLE_SUFFIXES, check_table, need_matplotlib
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.reporting import Measurements, page, write_table
+    from napari_mrcz.session.run import run_all
+    from napari_mrcz.session.tables import TABLE_SUFFIXES, check_table, need_matplotlib
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter("--output is the report, a file of .html")
@@ -89,7 +89,7 @@ def session(
 
 def _oriented(recipe: Recipe, sources: list[str]) -> Recipe:
     """Return a recipe whose reference lies as the first movie that can be used shows."""
-    from napari_mrcz.session.batch.left_to_do import with_orientation_of
+    from napari_mrcz.session.correct import with_orientation_of
 
     try:
         return with_orientation_of(recipe, sources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.session.extras import need_matplotlib
+from napari_mrcz.session.tables import need_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,23 +19,21 @@ from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.session import Koma, Session, cumulative_dose
-from napari_mrcz.session.batch import Outcome
-from napari_mrcz.session.batch.correct import Survey, corrected
-from napari_mrcz.session.batch.left_to_do import without_done
-from napari_mrcz.session.batch.task import staged
+from napari_mrcz.session.correct import Survey, corrected, without_done
 from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, mean_noise
 from napari_mrcz.session.order import GIVEN
 from napari_mrcz.session.reporting.findings import Findings, MovieRow
 from napari_mrcz.session.summaries import StackSum, summarise
+from napari_mrcz.session.tasks import Outcome, staged
 from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_mrcz.correction import OutlierFilter
-    from napari_mrcz.session.batch.task import Report
     from napari_mrcz.session.koma import KeptOut
     from napari_mrcz.session.recipe import Recipe
+    from napari_mrcz.session.tasks import Report
     from napari_mrcz.stack import Stack
 
 _RADII = (1, 2, 3, 4, 6, 8, 12, 16, 25, 35, 50)

@@ -12,8 +12,8 @@ import numpy as np
 
 from napari_mrcz.errors import printable, with_minus
 from napari_mrcz.naming import software
-from napari_mrcz.session.extras import need_matplotlib
 from napari_mrcz.session.reporting import figures
+from napari_mrcz.session.tables import need_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.session.extras import check_table
 from napari_mrcz.session.reporting.findings import MovieRow
+from napari_mrcz.session.tables import check_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

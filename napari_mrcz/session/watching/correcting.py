@@ -27,8 +27,7 @@ from napari_mrcz.correction.koma import KomaOptions, normalisation
 from napari_mrcz.correction.rolling import RollingAverage
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import without_packing
-from napari_mrcz.session.batch.correct import Correct, Survey
-from napari_mrcz.session.batch.left_to_do import with_orientation_of
+from napari_mrcz.session.correct import Correct, Survey, with_orientation_of
 from napari_mrcz.session.koma import doubt_of_contrasts, kept_out
 from napari_mrcz.session.order import ARRIVED, by_acquisition
 from napari_mrcz.session.watching.job import Job
@@ -41,10 +40,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_mrcz.correction.koma import KomaNormalization
-    from napari_mrcz.session.batch import Outcome
-    from napari_mrcz.session.batch.correct import Surveyed
-    from napari_mrcz.session.batch.task import Report
+    from napari_mrcz.session.correct import Surveyed
     from napari_mrcz.session.recipe import Recipe
+    from napari_mrcz.session.tasks import Outcome, Report
     from napari_mrcz.session.watching.ledger import Ledger, Movie, Version
 
 

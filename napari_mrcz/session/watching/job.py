@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_mrcz.session.batch import Outcome
-    from napari_mrcz.session.batch.task import Report
+    from napari_mrcz.session.tasks import Outcome, Report
     from napari_mrcz.session.watching.ledger import Version
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -9,7 +9,7 @@ import msgpack
 
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.metadata import from_tagged, to_plain
-from napari_mrcz.session.batch.correct import Surveyed
+from napari_mrcz.session.correct import Surveyed
 from napari_mrcz.session.summaries import StackSum
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, size_text
 from napari_mrcz.naming import without_packing
-from napari_mrcz.session.batch import Outcome, Recode
-from napari_mrcz.session.batch.run import attempt
-from napari_mrcz.session.batch.source_files import TOUCHED, Kept, SourceFiles
-from napari_mrcz.session.batch.task import staged
+from napari_mrcz.session.convert import Recode
 from napari_mrcz.session.movies import REFERENCE, is_reference
+from napari_mrcz.session.run import attempt
+from napari_mrcz.session.source_files import TOUCHED, Kept, SourceFiles
+from napari_mrcz.session.tasks import Outcome, staged
 from napari_mrcz.session.watching.arrival import Look
 from napari_mrcz.session.watching.job import DiskFull, Job, free_nbytes
 from napari_mrcz.stack import verify
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from napari_mrcz.session.batch.task import Report
+    from napari_mrcz.session.tasks import Report
     from napari_mrcz.session.watching.arrival import Arrivals, Found
     from napari_mrcz.session.watching.correcting import Corrections
     from napari_mrcz.session.watching.ledger import Ledger, Version
@@ -87,7 +87,7 @@ class Watch:
     tell : callable
         Called with a sentence when something is to be known: no room, and room again.
     options : dict
-        How movies are compressed, as `napari_mrcz.session.batch.Recode` takes it.
+        How movies are compressed, as `napari_mrcz.session.convert.Recode` takes it.
     corrections : Corrections, optional
         What is done then.
     delete : bool

@@ -17,9 +17,8 @@ from napari_mrcz.correction import Pedestal, TruncationModel
 from napari_mrcz.correction.truncation import pedestal_names
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.format.atomic import check_target
-from napari_mrcz.session.batch.making import Made, Making
-from napari_mrcz.session.batch.source_files import SourceFiles
-from napari_mrcz.session.batch.task import check_paths, staged
+from napari_mrcz.session.source_files import SourceFiles
+from napari_mrcz.session.tasks import Made, Making, check_paths, staged
 from napari_mrcz.stack import open_sweep, write
 from napari_mrcz.stack.raw_frames import frame_header, write_smv
 from napari_mrcz.stack.references import read_defects, read_image
@@ -27,7 +26,7 @@ from napari_mrcz.stack.references import read_defects, read_image
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_mrcz.session.batch.task import Report
+    from napari_mrcz.session.tasks import Report
     from napari_mrcz.stack import Stack
 
 FIRST = "_0001"

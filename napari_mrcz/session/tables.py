@@ -1,4 +1,4 @@
-"""Electrons one by one as a table for other programs, CSV or Parquet: frame, y, x, charge."""
+"""Tables for other programs, CSV or Parquet, and what tables and figures need to be installed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,50 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.session.extras import check_table
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from napari_mrcz.correction.counting import Events
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+def check_table(path: str | PathLike[str]) -> None:
+    """See that a table of this name can be written.
+
+    Raises
+    ------
+    MrczError
+        If its suffix is another, or what it needs is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise MrczError(path, f"a table as {suffix or 'no type'}", advice="Write .csv or .parquet")
+    if suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            advice = "pip install 'napari-mrcz[report]', or write a .csv"
+            raise MrczError(path, "Parquet needs pyarrow", advice=advice) from error
+
+
+def need_matplotlib() -> None:
+    """See that there is something to draw with.
+
+    Raises
+    ------
+    MrczError
+        If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        advice = "pip install 'napari-mrcz[report]'"
+        raise MrczError(None, "drawing figures needs matplotlib", advice=advice) from error
+
 
 # Rows of Parquet that are compressed together; until there are so many they wait in memory.
 _ROWS = 2**18

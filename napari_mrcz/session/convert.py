@@ -1,7 +1,8 @@
-"""One movie written anew: compressed, decompressed, grouped, decimated, in another format."""
+"""One movie written anew: in another format, copied chunk by chunk, or as it was when raw."""
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,24 +12,26 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, collected_warnings, warn
-from napari_mrcz.format import Encoding, estimate
+from napari_mrcz.errors import MrczError, collected_warnings, listed, warn
+from napari_mrcz.format import Encoding, FrameReader, estimate
+from napari_mrcz.format.doctor import diagnose, mend
 from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.metadata import to_plain
+from napari_mrcz.format.repacking import repack
 from napari_mrcz.format.threads import in_order, processors
-from napari_mrcz.naming import COMPRESSED_SUFFIX
-from napari_mrcz.session.batch.making import Made, Making
-from napari_mrcz.session.batch.source_files import Kept, SourceFiles
-from napari_mrcz.session.batch.task import staged
+from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, software, without_packing
+from napari_mrcz.session.source_files import Kept, SourceFiles, sha256_of
+from napari_mrcz.session.tasks import Made, Making, staged
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack.kept import kept_reader
+from napari_mrcz.stack.keeping import original, original_file, restore_file
+from napari_mrcz.stack.kept import copy_references, kept_reader
 from napari_mrcz.stack.tiff import is_eer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from napari_mrcz.session.batch.task import Report
+    from napari_mrcz.session.tasks import Report
 
 Frame = npt.NDArray[Any]
 
@@ -277,3 +280,142 @@ def _is_kept(name: str, before: Any, after: Any) -> bool:
 def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> bool:
     one, other = (maker() for maker in makers)
     return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+
+
+@dataclass(frozen=True)
+class Repack(Making):
+    """Copies frames as they are, and adds index and checksums.
+
+    Attributes
+    ----------
+    source, target : str
+        The files.
+    repair : bool
+        Leave damaged frames out, and mend the header.
+    pixel_size : float
+        In Å, where the file does not tell and it is known; 0.0 otherwise.
+    """
+
+    source: str
+    target: str
+    repair: bool = False
+    pixel_size: float = 0.0
+
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Copy the file."""
+        done = repack(
+            self.source,
+            self.target,
+            writer=software(),
+            made_of=record,
+            leave_out_damaged=self.repair,
+            overwrite=self.overwrite,
+            progress=files.watched(staged(report, "copying")),
+        )
+        files.check()
+        copy_references(self.source, self.target)
+        notes = [f"{done.frames} of {done.announced} frames"]
+        notes += [warning.removeprefix(f"{self.source}: ") for warning in done.warnings]
+        if done.left_out:
+            named = listed([fault.frame for fault in done.left_out], 20)
+            frames = "frame" if len(done.left_out) == 1 else "frames"
+            notes.append(f"damaged and left out: {frames} {named}")
+        if self.repair:
+            findings = diagnose(self.target, pixel_size=self.pixel_size)
+            if any(finding.mendable for finding in findings):
+                notes += [str(change) for change in mend(self.target, findings)]
+        else:
+            files.give_time(self.target)
+        return Made(tuple(notes))
+
+    def options(self) -> dict[str, Any]:
+        """Return nothing: chunks are copied as they are."""
+        return {}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the result."""
+        with FrameReader(self.source) as reader:
+            return reader.shape
+
+    def estimate(self) -> int:
+        """Return how many bytes the result will take: about as many."""
+        return Path(self.source).stat().st_size
+
+
+@dataclass(frozen=True)
+class Restore(Making):
+    """Writes the raw movie: the same bytes where these can be made again, else the same frames.
+
+    Attributes
+    ----------
+    source, target : str
+        The file that is kept as counts, and the one to write.
+    """
+
+    source: str
+    target: str
+
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Write it."""
+        progress = files.watched(staged(report, "restoring"))
+        name, _ = original_file(self.source)
+        sha256 = ""
+        if _same_kind(name, self.target):
+            sha256 = restore_file(
+                self.source, self.target, overwrite=self.overwrite, progress=progress
+            )
+        if sha256:
+            note = f"the same bytes as {name}, SHA-256 {sha256}"
+        else:
+            with original(self.source) as raw:
+                other = {**raw.description.other, "source": record}
+                raw = raw.described(other=other)
+                write(self.target, raw, overwrite=self.overwrite, progress=progress)
+            note = f"the same frames as {name or 'the raw movie'}, in a file of other bytes"
+        files.check()
+        return Made((note,))
+
+    def options(self) -> dict[str, Any]:
+        """Return that it is the raw movie."""
+        return {"restored": True}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the raw movie."""
+        with original(self.source) as raw:
+            return raw.shape
+
+    def estimate(self) -> int:
+        """Return how many bytes the result will take, where it is the same file."""
+        _, known = original_file(self.source)
+        return 0 if known is None else known.nbytes
+
+    def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
+        name, known = original_file(self.source)
+        if known is not None and _same_kind(name, self.target):
+            if sha256_of([Path(self.target)]) == known.sha256:
+                return ""
+            if os.path.getsize(self.target) == known.nbytes:
+                return f"it differs from {name}"
+        return super()._why_not_done(files, report)
+
+
+def restored_name(source: Path) -> str:
+    """Return the file name of the raw movie: its own if that was MRC, else with ``.mrcz``.
+
+    Raises
+    ------
+    MrczError
+        If the file is not kept as counts.
+    """
+    name, _ = original_file(source)
+    plain = without_packing(Path(Path(name or source).name))
+    return plain.name if plain.suffix.lower() in SUFFIXES else f"{plain.stem}{COMPRESSED_SUFFIX}"
+
+
+def _same_kind(name: str, target: str) -> bool:
+    """Return whether two files are both compressed, or both plain, by their names."""
+    return (Path(name).suffix.lower() == COMPRESSED_SUFFIX) == target.endswith(COMPRESSED_SUFFIX)

@@ -1,4 +1,4 @@
-"""What all tasks that make one file of another have in common.
+"""Tasks, one per file: what they are called with, what they return, and results that are there.
 
 A result that is there already, whole and made of the same source in the same way, need not be made
 again. Results say in their footer what they were made of (`SourceFiles.record`). Plain files have
@@ -11,23 +11,134 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.format.threads import in_order, processors
-from napari_mrcz.session.batch.outcome import Outcome
-from napari_mrcz.session.batch.source_files import SourceFiles, sha256_of
-from napari_mrcz.session.batch.task import check_paths, staged
+from napari_mrcz.session.source_files import SourceFiles, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from napari_mrcz.session.batch.task import Report
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file.
+
+    Attributes
+    ----------
+    source : str
+        The file that was read.
+    target : str
+        The file that was written; empty if none was.
+    error : str
+        Why it failed; empty if it did not.
+    source_nbytes, target_nbytes : int
+        Sizes in bytes.
+    seconds : float
+        What it took.
+    notes : tuple of str
+        What else is worth knowing.
+    warnings : tuple of str
+        Sentences that say where the result should not be trusted without a look; empty if all is
+        well. Not in `notes`.
+    kept : str
+        Why a source that was to be deleted is still there; empty otherwise.
+    skipped : bool
+        Whether the result was there before, whole and of this source, and nothing was done.
+    source_sha256, target_sha256 : str
+        Checksums of the files, in hexadecimal digits; empty where they were not asked for.
+    result : Any
+        What was found, for whoever asked.
+    """
+
+    source: str
+    target: str = ""
+    error: str = ""
+    source_nbytes: int = 0
+    target_nbytes: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    kept: str = ""
+    skipped: bool = False
+    source_sha256: str = ""
+    target_sha256: str = ""
+    result: Any = field(default=None, repr=False)
+
+    @classmethod
+    def done(
+        cls, started: float, source: str, target: str = "", notes: Iterable[str] = (), **more: Any
+    ) -> Self:
+        """Return the outcome of work that is done, with the sizes of the files and what it took.
+
+        Parameters
+        ----------
+        started : float
+            When it was begun, by `time.perf_counter`.
+        source, target, notes
+            As of the class.
+        **more
+            Other attributes.
+        """
+        before, after = (Path(p).stat().st_size if p else 0 for p in (source, target))
+        seconds = time.perf_counter() - started
+        return cls(source, target, "", before, after, seconds, tuple(notes), **more)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was done."""
+        return not self.error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        plain = asdict(replace(self, result=None))
+        del plain["result"]
+        return {**plain, "ok": self.ok}
+
+
+Report: TypeAlias = Callable[[str, int, int], None]
+"""Called with the stage of the work, the frames that are done, and how many there are."""
+
+
+class Task(Protocol):
+    """Something to be done with one file. Pickled, where it is done elsewhere."""
+
+    @property
+    def source(self) -> str:
+        """The file."""
+
+    def __call__(self, report: Report | None = None) -> Outcome:
+        """Do it, and give how it went."""
+
+
+def staged(report: Report | None, stage: str) -> Callable[[int, int | None], None]:
+    """Give what takes (frames done, frames or None) and reports them as those of a stage."""
+
+    def tell(done: int, total: int | None) -> None:
+        if report is not None:
+            report(stage, done, total or 0)
+
+    return tell
+
+
+def check_paths(source: str, target: str) -> None:
+    """See that a file is not written over itself.
+
+    Raises
+    ------
+    MrczError
+        If it is.
+    """
+    if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+        raise MrczError(target, "is the file that is read", advice="Choose another name or folder")
+
 
 _THERE = "there already, and whole"
 
