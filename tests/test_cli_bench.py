@@ -8,15 +8,20 @@ import pytest
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz.cli.comparison import Contestant, Result, as_text, contestants, race
-from napari_mrcz.cli.comparison.curves import (
+from napari_mrcz.cli.comparison import (
+    Contestant,
+    Result,
+    as_text,
     by_block,
     by_dose,
     by_level,
     by_threads,
+    contestants,
+    draw_compression,
+    draw_serialisation,
+    race,
     serialisations,
 )
-from napari_mrcz.cli.comparison.figures import draw_compression, draw_serialisation
 
 FRAMES = np.random.default_rng(3).poisson(1, (3, 128, 128)).astype(np.uint8)
 

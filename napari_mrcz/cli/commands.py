@@ -7,6 +7,8 @@ class. Only the module of the command that is called is loaded.
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,9 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from napari_mrcz.cli import options
-from napari_mrcz.cli.manifest import recorded
 from napari_mrcz.cli.paths import Misused
-from napari_mrcz.cli.progress import bar, listening, tell_outcomes, write
+from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
+from napari_mrcz.errors import MrczError
+from napari_mrcz.format.threads import processors
+from napari_mrcz.session.tables import need_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,9 +49,9 @@ _MODULES = {
     "count": "counting",
     "watch": "watching",
     "session": "reporting",
-    "bench": "benching",
-    "open": "showing",
-    "demo": "showing",
+    "bench": "commands",
+    "open": "commands",
+    "demo": "commands",
     "recipe": "correcting",
 }
 
@@ -344,3 +348,165 @@ def verify(
 
     status = looking.verify(paths, as_json=how.as_json, quiet=how.quiet, manifest=how.manifest)
     raise typer.Exit(status)
+
+
+def bench(
+    movie: Annotated[
+        Path | None, typer.Argument(help="A movie; one is simulated without.", show_default=False)
+    ] = None,
+    dose: Annotated[
+        float, typer.Option(min=0, help="Of a simulated one: electrons a pixel and frame.")
+    ] = 1.0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames that are taken.")] = 20,
+    shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns, simulated.")] = (
+        3838,
+        3710,
+    ),
+    rounds: Annotated[int, typer.Option(min=1, help="Turns; times are medians.")] = 3,
+    slow: Annotated[bool, typer.Option("--slow", help="Also what takes minutes (xz).")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="On the disk to be measured; a temporary one without.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for figures 2 and 3 of the article, as PNG.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON.")] = False,
+) -> None:
+    """Compare ways to store a movie: sizes, times, beside copying the plain file.
+
+    They are those of Table 1 of McLeod et al. (2018), as far as they are installed.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from napari_mrcz.cli.comparison import as_text, contestants, race
+    from napari_mrcz.stack import open as open_stack
+
+    if folder is not None and not folder.is_dir():
+        raise MrczError(folder, "is not a folder")
+    if figures is not None:
+        need_matplotlib()
+        figures.mkdir(parents=True, exist_ok=True)
+    if movie is None:
+        say(f"{frames} simulated frames of {shape[0]} x {shape[1]} pixels, {dose:g} e-/pix/frame")
+        rng = np.random.default_rng(1)
+        pixels = np.empty((frames, *shape), np.uint8)
+        for pixels_of_one in pixels:
+            pixels_of_one[...] = rng.poisson(dose, shape)
+    else:
+        with open_stack(movie) as stack:
+            pixels = stack[:frames]
+    with bar() as advance:
+        ways = list(contestants(pixels, slow=slow))
+        results = race(pixels, ways, rounds=rounds, folder=folder, progress=advance)
+    write(
+        *([json.dumps([asdict(r) for r in results])] if as_json else as_text(results).splitlines())
+    )
+    if figures is not None:
+        _draw(pixels[0], figures)
+
+
+def _draw(frame: object, folder: Path) -> None:
+    import numpy as np
+
+    from napari_mrcz.cli import comparison
+
+    one = np.asarray(frame)
+    with bar() as advance:
+        advance("figure 2a: doses", 0, 5)
+        doses = comparison.by_dose()
+        advance("figure 2b: levels", 1, 5)
+        levels = comparison.by_level(one)
+        advance("figure 2c: threads", 2, 5)
+        threads = comparison.by_threads(one)
+        advance("figure 2d: blocks", 3, 5)
+        blocks = comparison.by_block(one)
+        advance("figure 3: metadata", 4, 5)
+        metadata = comparison.serialisations()
+    comparison.draw_compression(
+        doses, levels, threads, blocks, processors(), folder / "compression.png"
+    )
+    comparison.draw_serialisation(metadata, folder / "serialisation.png")
+    say(f"figures are in {folder}")
+
+
+_PLUGIN = "napari-mrcz"
+# The others are opened from the menu.
+_DOCKS = ("Outliers", "Gain", "Save")
+
+
+def open_(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files, each to be a layer.", show_default=False)
+    ],
+) -> None:
+    """Open movies in napari, with the widgets Outliers, Gain and Save beside them."""
+    for path in files:
+        if not path.is_file():
+            found = "is a folder; name the files in it" if path.is_dir() else "is not there"
+            raise MrczError(path, found)
+    _with_window(lambda: _show(files))
+
+
+def demo(
+    screenshot: Annotated[
+        Path | None,
+        typer.Option(help="Save a picture of the window there and end.", show_default=False),
+    ] = None,
+    story: Annotated[
+        bool,
+        typer.Option("--story", help="Correct the session step by step, as with the widgets."),
+    ] = False,
+) -> None:
+    """Write a simulated movie, demo.mrcz, and a session, demo-session, and open them in napari."""
+
+    def run() -> None:
+        from napari_mrcz.plugin.demo import main
+
+        picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
+        main(["--story", *picture] if story else picture)
+
+    _with_window(run)
+
+
+def _with_window(show: Callable[[], None]) -> None:
+    """Do what needs napari, Qt and a screen; say which of them is missing.
+
+    Raises
+    ------
+    MrczError
+        If one is.
+    """
+    screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not any(map(os.environ.get, screens)):
+        # Qt would end the program, and say much.
+        advice = "Over ssh, use ssh -X; the other commands need none"
+        raise MrczError(None, "there is no screen for a window", advice=advice)
+    try:
+        import napari  # noqa: F401
+        import qtpy.QtWidgets  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # qtpy without Qt raises either, by its version
+        advice = "pip install 'napari-mrcz[all]'; the other commands need neither"
+        raise MrczError(None, "a window needs napari and Qt", advice=advice) from error
+    show()
+
+
+def _show(files: list[Path]) -> None:
+    import napari
+
+    from napari_mrcz.plugin.hooks import get_reader
+
+    viewer = napari.Viewer(title=", ".join(path.name for path in files[:3]))
+    for path in files:
+        try:
+            # Other kinds of files are left to whoever reads them in napari.
+            viewer.open(path, plugin=_PLUGIN if get_reader(str(path)) else None)
+        except (MrczError, OSError, ValueError) as error:
+            say(f"napari-mrcz: {error}")
+    if not viewer.layers:
+        viewer.close()
+        raise typer.Exit(1)
+    docks = [viewer.window.add_plugin_dock_widget(_PLUGIN, t, tabify=True)[0] for t in _DOCKS]
+    docks[0].raise_()
+    napari.run()

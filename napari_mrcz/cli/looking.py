@@ -10,9 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.cli.manifest import recorded
 from napari_mrcz.cli.paths import movies_in
-from napari_mrcz.cli.progress import bar, from_here, note, say, write
+from napari_mrcz.cli.progress import bar, from_here, note, recorded, say, write
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, printable, size_text
 from napari_mrcz.naming import without_packing
 
