@@ -128,20 +128,7 @@ class Camera:
 
     @classmethod
     def ideal(cls, shape: tuple[int, int] = (1024, 1024), **changes: Any) -> Self:
-        """Return a uniform camera without defects: nothing but Poisson noise.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Pixels (y, x) of a frame.
-        **changes
-            Any other parameter of `Camera`, to bring an imperfection back.
-
-        Raises
-        ------
-        ValueError
-            As for `Camera`.
-        """
+        """Return a uniform camera without defects; `changes` bring an imperfection back."""
         perfect: dict[str, Any] = dict.fromkeys(
             ("etching", "cmos", "pixel", "hot", "very_hot", "dark", "dead"), 0.0
         )
@@ -154,18 +141,7 @@ class Camera:
         return y // self.super_resolution, x // self.super_resolution
 
     def gamma_at(self, dose_rate: float) -> float:
-        """Return the exponent of the gain reference at a dose rate (eq. 11).
-
-        Parameters
-        ----------
-        dose_rate : float
-            In e⁻/pix/s, of a physical pixel.
-
-        Raises
-        ------
-        ValueError
-            If it is not positive.
-        """
+        """Return the exponent of the gain reference at a dose rate in e⁻/pix/s (eq. 11)."""
         if dose_rate <= 0:
             raise ValueError(f"dose_rate must be positive, not {dose_rate}")
         if isinstance(self.gamma, Sequence):
@@ -189,22 +165,9 @@ class Camera:
         return cmos_pattern(self.physical_shape, stream(self.seed, "cmos"))
 
     def response(self, dose_rate: float) -> npt.NDArray[np.float32]:
-        """Return what good pixels count of each incident electron: gain ** -gamma (eq. 9).
+        """Return what good pixels count per electron, about 1, (y, x): gain ** -gamma (eq. 9).
 
-        Parameters
-        ----------
-        dose_rate : float
-            In e⁻/pix/s, of a physical pixel.
-
-        Returns
-        -------
-        ndarray of float32, shape (y, x)
-            In electrons; about 1.
-
-        Raises
-        ------
-        ValueError
-            If the dose rate is not positive.
+        `dose_rate` is in e⁻/pix/s of a physical pixel.
         """
         return np.power(self._sensitivity, np.float32(self.gamma_at(dose_rate)))
 
@@ -276,20 +239,7 @@ _GRID = 192
 
 
 def etching_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return smooth, slightly bent diagonal sweeps, as etching leaves them.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Physical pixels (y, x).
-    rng : numpy.random.Generator
-        Draws their direction, bend and fading.
-
-    Returns
-    -------
-    ndarray of float32, shape (y, x)
-        Mean 0, standard deviation 1.
-    """
+    """Return smooth, slightly bent diagonal sweeps, as etching leaves them: mean 0, deviation 1."""
     grid = (min(_GRID, shape[0]), min(_GRID, shape[1]))
     y = np.linspace(0, 1, grid[0])[:, None]
     x = np.linspace(0, 1, grid[1])[None, :]
@@ -306,20 +256,7 @@ def etching_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDA
 
 
 def cmos_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return read-out columns, banks of columns, and rows that differ between the banks.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Physical pixels (y, x).
-    rng : numpy.random.Generator
-        Draws each column, row and bank.
-
-    Returns
-    -------
-    ndarray of float32, shape (y, x)
-        Mean 0, standard deviation 1; a single pixel is 0.
-    """
+    """Return read-out columns, banks of columns, and rows that differ between banks, likewise."""
     n_banks = min(8, shape[1])
     bank = np.arange(shape[1]) * n_banks // shape[1]
     columns = rng.standard_normal(shape[1]) + rng.standard_normal(n_banks)[bank]

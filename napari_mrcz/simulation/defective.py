@@ -254,20 +254,7 @@ class Blocks:
 
 
 def to_frame(physical: npt.NDArray[np.float32], super_resolution: int) -> npt.NDArray[np.float32]:
-    """Repeat each physical pixel over its sub-pixels.
-
-    Parameters
-    ----------
-    physical : ndarray of float32, shape (y, x)
-        A value for each physical pixel.
-    super_resolution : int
-        Sub-pixels along a side of a physical pixel.
-
-    Returns
-    -------
-    ndarray of float32
-        As many times (y, x); with 1 the array itself.
-    """
+    """Repeat each physical pixel (y, x) over its sub-pixels, so many along each side."""
     if super_resolution == 1:
         return physical
     return physical.repeat(super_resolution, axis=0).repeat(super_resolution, axis=1)
@@ -304,43 +291,12 @@ def _scatter(
 
 
 def stream(seed: int, *name: str | int) -> np.random.Generator:
-    """Return the generator that belongs to `name` under `seed`.
-
-    Parameters
-    ----------
-    seed : int
-        Not negative.
-    *name : str or int
-        Words and indices, e.g. ``stream(7, "frame", 12)``.
-
-    Raises
-    ------
-    ValueError
-        If the seed is negative.
-    """
+    """Return the generator of a name and a seed, e.g. ``stream(7, "frame", 12)``."""
     return np.random.default_rng(_sequence(seed, name))
 
 
 def child_seed(seed: int, *name: str | int) -> int:
-    """Return a seed that belongs to `name` under `seed`.
-
-    Parameters
-    ----------
-    seed : int
-        Not negative.
-    *name : str or int
-        Words and indices.
-
-    Returns
-    -------
-    int
-        Below 2**53, so that it survives JSON readers that know floats only.
-
-    Raises
-    ------
-    ValueError
-        If the seed is negative.
-    """
+    """Return a seed of a name under a seed, below 2**53: JSON readers may know floats only."""
     return int(_sequence(seed, name).generate_state(1, np.uint64)[0] >> np.uint64(11))
 
 

@@ -88,22 +88,7 @@ class Movie:
         return self.camera.gamma_at(self.dose_rate)
 
     def frame(self, index: int) -> npt.NDArray[Any]:
-        """Return the counts of one frame.
-
-        Parameters
-        ----------
-        index : int
-            Which frame; negative ones count from the end.
-
-        Returns
-        -------
-        ndarray of `dtype`, shape (y, x)
-
-        Raises
-        ------
-        IndexError
-            If there is no such frame.
-        """
+        """Return the counts of one frame, (y, x); a negative index counts from the end."""
         n = len(self.drift)
         if not -n <= index < n:
             raise IndexError(f"frame {index} of a movie of {n} frames")
@@ -146,15 +131,7 @@ class Movie:
         return self._with_defects(self.drift)
 
     def describe(self) -> dict[str, Any]:
-        """Return what was simulated, as a plain dictionary for a file's metadata.
-
-        Returns
-        -------
-        dict
-            Among others ``dose_per_frame`` (e⁻/pix/frame), ``dose_rate`` (e⁻/pix/s),
-            ``frame_time`` (s), ``pixel_size`` (Å), ``drift`` (a list of (y, x) in pixels), and the
-            numbers of defective pixels of a frame.
-        """
+        """Return what was simulated, for a file's metadata, in the units of the attributes."""
         return {
             "simulated": True,
             "seed": self.seed,
@@ -351,23 +328,7 @@ class SimulatedSession:
         return np.arange(self.n_stacks, dtype=np.float64) * dose
 
     def movie(self, index: int) -> Movie:
-        """Return one stack.
-
-        Parameters
-        ----------
-        index : int
-            Which stack; negative ones count from the end.
-
-        Returns
-        -------
-        Movie
-            The same each time.
-
-        Raises
-        ------
-        IndexError
-            If there is no such stack.
-        """
+        """Return one stack, the same each time; a negative index counts from the end."""
         if not -self.n_stacks <= index < self.n_stacks:
             raise IndexError(f"stack {index} of a session of {self.n_stacks}")
         index %= self.n_stacks
@@ -414,16 +375,12 @@ def simulate_session(
         How many.
     n_frames : int
         Of each stack.
-    shape : tuple of int, optional
-        Pixels (y, x) of a frame, as for `simulate_movie`.
-    dose : float
-        What comes in, in e⁻/pix/frame.
+    shape, dose, camera, dose_rate, pixel_size, dtype, seed
+        As for `simulate_movie`.
     specimen : Specimen, optional
         Of every stack, each with its own particles; None is vacuum.
     exceptions : dict of int to Specimen or None, optional
         Stacks with another specimen, by index: ``{7: CARBON_EDGE, 31: CRYSTALLINE_ICE}``.
-    camera : Camera, optional
-        The detector, as for `simulate_movie`.
     hot : tuple of float
         Fraction of the physical pixels that is hot in the first and in the last stack, linear in
         between. The default is the 5,500 and 12,300 pixels of a K2 in McLeod et al., preprint
@@ -433,14 +390,6 @@ def simulate_session(
         Mean number of stacks for which a pixel stays hot.
     drift : float
         Length of the specimen's path in each stack, in pixels.
-    dose_rate : float
-        What comes in, in e⁻/pix/s of a physical pixel.
-    pixel_size : float
-        In Å.
-    dtype : dtype-like
-        Of the frames, an integer or floating type.
-    seed : int
-        The same seed, the same session; not negative.
 
     Returns
     -------
@@ -483,16 +432,10 @@ def simulate_flats(
     ----------
     dose_rates : iterable of float
         In e⁻/pix/s of a physical pixel; each flat's `Movie.gamma` follows from its own.
-    shape : tuple of int, optional
-        Pixels (y, x) of a flat, as for `simulate_movie`.
+    shape, camera, dtype, seed
+        As for `simulate_movie`.
     electrons : float
         What comes in in each flat, in e⁻/pix.
-    camera : Camera, optional
-        The detector, as for `simulate_movie`.
-    dtype : dtype-like
-        Of the frames, an integer or floating type.
-    seed : int
-        Of the camera where none is given, and of the flats' noise; not negative.
 
     Returns
     -------
