@@ -30,22 +30,17 @@ from napari_mrcz.stack.inspection import step_entries
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from napari.layers import Image
 
 _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")
 _CORRECTED = Path("demo-corrected.mrcz")
-_WIDGETS = (
-    "Outliers",
-    "Gain",
-    "KOMA",
-    "Metadata",
-    "Save",
-)
+_WIDGETS = ("Outliers", "Gain", "KOMA", "Metadata", "Save")
 _WINDOW_PX = (1500, 900)
 _DOCK_PX = 420
 _PATIENCE_MS = 20_000
+# How far the hot threshold is moved, in standard deviations.
+_MOVED = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | None) -> None:
     """Correct the session's first movie in the window, printing and picturing each step."""
     pictures: list[Path] = []
-    steps = play(viewer, widgets, _SESSION, _free(_CORRECTED), wait_until_idle)
+    numbered = (
+        _CORRECTED.with_stem(f"{_CORRECTED.stem}-{number}") for number in itertools.count(2)
+    )
+    saved = next(path for path in itertools.chain([_CORRECTED], numbered) if not path.exists())
+    steps = play(viewer, widgets, _SESSION, saved, wait_until_idle)
     for number, (title, said) in enumerate(steps, 1):
         dock_of(widgets[title]).raise_()
         print(f"{number}. {title}: {said}")
@@ -93,12 +92,6 @@ def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | N
             save_picture(viewer, widgets.values(), pictures[-1])
     if pictures:
         print(f"The steps are pictured in {pictures[0].resolve()} to {pictures[-1].name}")
-
-
-def _free(path: Path) -> Path:
-    """Return the path, numbered if such a file exists, which is kept."""
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def dock_of(widget: Any) -> QDockWidget:
@@ -129,9 +122,11 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     window.resizeDocks([first], [_DOCK_PX], Qt.Orientation.Horizontal)
     get_qapp().processEvents()  # the canvas gets its size, which the movie is then fitted to
     (movie,) = viewer.open(path, plugin=_PLUGIN)
-    _add_sum(viewer, movie)
-    viewer.reset_view()
-    _show_scale_bar(viewer)
+    viewer.layers.selection.active = movie
+    _show_sums(viewer, movie)
+    # It moved in napari 0.9.
+    overlays = getattr(viewer.canvas, "overlays", None) if hasattr(viewer, "canvas") else None
+    (viewer if overlays is None else overlays).scale_bar.visible = True
     return viewer, widgets
 
 
@@ -139,20 +134,6 @@ def save_picture(viewer: napari.Viewer, widgets: Iterable[Any], picture: Path) -
     """Save a picture of the whole window when its widgets have come to rest."""
     wait_until_idle(widgets)
     viewer.screenshot(str(picture), canvas_only=False, flash=False)
-
-
-def _add_sum(viewer: napari.Viewer, movie: Image) -> None:
-    """Show the sum of the frames to the right of the movie: in one frame there is only noise."""
-    total = movie.data.sum(axis=0)
-    viewer.add_image(
-        total,
-        name=f"sum of {len(movie.data)} frames",
-        scale=movie.scale[1:],
-        units=movie.units[1:],
-        translate=(0, 1.03 * total.shape[1] * movie.scale[-1]),
-        contrast_limits=contrast_limits([total]),
-    )
-    viewer.layers.selection.active = movie
 
 
 def wait_until_idle(widgets: Iterable[Any]) -> None:
@@ -166,17 +147,6 @@ def wait_until_idle(widgets: Iterable[Any]) -> None:
     loop.exec()
     for _ in range(3):  # layout, drawing, and what drawing asks for
         get_qapp().processEvents()
-
-
-def _show_scale_bar(viewer: napari.Viewer) -> None:
-    # It moved in napari 0.9.
-    overlays = getattr(viewer.canvas, "overlays", None) if hasattr(viewer, "canvas") else None
-    (viewer if overlays is None else overlays).scale_bar.visible = True
-
-
-_PLUGIN = "napari-mrcz"
-# How far the hot threshold is moved, in standard deviations.
-_MOVED = 0.5
 
 
 def play(
@@ -197,7 +167,7 @@ def play(
     session : Path
         Folder of movie_1.mrcz and so on, and gain.mrc.
     saved : Path
-        The file to be written; not there yet.
+        The file to be written, which does not exist yet.
     wait : callable
         Waits until the widgets it is given are idle.
 

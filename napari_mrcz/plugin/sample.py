@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +20,11 @@ from napari_mrcz.simulation import (
 from napari_mrcz.stack import Stack, write
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_mrcz.plugin.layers import LayerData
-    from napari_mrcz.simulation import Movie
 
 # The numbers go up when the simulation changes, so that no old file is shown for the new.
 _NAME = "sample-movie-1.mrcz"
@@ -31,6 +32,7 @@ _SWEEP = "sample-sweep-1.mrcz"
 _RAW = "sample-raw-1.mrcz"
 _SWEEP_FRAMES, _SWEEP_SHAPE = 20, (512, 512)
 _RAW_FRAMES, _RAW_SHAPE = 20, (512, 512)
+_SIMULATED = {"simulated": True}
 # Å.
 _RAW_PIXEL = 1.35
 _N_FRAMES = 40
@@ -58,8 +60,7 @@ def sample_sweep() -> list[LayerData]:
     """
     path = cache_folder() / _SWEEP
     if not path.exists():
-        sweep = simulate_microed(_SWEEP_FRAMES, _SWEEP_SHAPE, seed=1)
-        _write_stack(path, Stack.from_array(sweep.frames, metadata={"simulated": True}))
+        _write(path, simulate_microed(_SWEEP_FRAMES, _SWEEP_SHAPE, seed=1).frames)
     return _opened(path, "simulated sweep")
 
 
@@ -67,26 +68,23 @@ def sample_raw() -> list[LayerData]:
     """Return raw frames, whose electrons can be counted, as a layer."""
     path = cache_folder() / _RAW
     if not path.exists():
-        raw = simulate_raw(_RAW_FRAMES, _RAW_SHAPE, seed=1)
-        size = (0.0, _RAW_PIXEL, _RAW_PIXEL)
-        stack = Stack.from_array(raw.frames, pixel_size=size, metadata={"simulated": True})
-        _write_stack(path, stack)
+        _write(path, simulate_raw(_RAW_FRAMES, _RAW_SHAPE, seed=1).frames, _RAW_PIXEL)
     return _opened(path, "simulated raw frames")
 
 
 def write_sample_movie(path: Path) -> None:
-    """Write the sample movie, unless it is there.
+    """Write the sample movie, unless it exists.
 
     Forty frames of a counting camera at 1 electron a pixel, in about two seconds; with hot, dark
     and dead pixels, an uneven gain, and particles in ice that drift.
     """
-    if path.exists():
-        return
-    _write(path, simulate_movie(_N_FRAMES, _SHAPE, dose=1.0, seed=1))
+    if not path.exists():
+        movie = simulate_movie(_N_FRAMES, _SHAPE, dose=1.0, seed=1)
+        _write(path, movie.frames, movie.pixel_size, movie.describe())
 
 
 def write_sample_session(folder: Path) -> None:
-    """Write a session of eight movies and their camera's gain reference, unless it is there.
+    """Write a session of eight movies and their camera's gain reference, unless it exists.
 
     movie_1.mrcz to movie_8.mrcz, sixty frames each, from a camera with more hot pixels every time,
     and gain.mrc, whose noise all movies get in common: KOMA takes it away.
@@ -99,7 +97,8 @@ def write_sample_session(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent) as unfinished:
         whole = Path(unfinished, folder.name)
         for number, movie in enumerate(session.iter_movies(), 1):
-            _write(whole / f"movie_{number}.mrcz", movie)
+            name = f"movie_{number}.mrcz"
+            _write(whole / name, movie.frames, movie.pixel_size, movie.describe())
         write(whole / "gain.mrc", _recorded(camera))
         whole.rename(folder)
 
@@ -118,11 +117,9 @@ def _opened(path: Path, name: str) -> list[LayerData]:
     return [(data, {**attributes, "name": name}, kind)]
 
 
-def _write(path: Path, movie: Movie) -> None:
-    size = (0.0, movie.pixel_size, movie.pixel_size)
-    _write_stack(path, Stack.from_array(movie.frames, pixel_size=size, metadata=movie.describe()))
-
-
-def _write_stack(path: Path, stack: Stack) -> None:
+def _write(
+    path: Path, frames: Any, pixel: float = 0.0, metadata: Mapping[str, Any] = _SIMULATED
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    stack = Stack.from_array(frames, pixel_size=(0.0, pixel, pixel), metadata=metadata)
     write(path, stack.described(voltage=_VOLTAGE_KV), overwrite=True)

@@ -26,21 +26,19 @@ if TYPE_CHECKING:
 class ShownStack(Stack):
     """A stack whose damaged frames are all 0 when they are indexed, with one warning each.
 
-    So are frames for which there is not enough memory, as long as there is not.
-
-    One bad frame must not keep a movie from being looked at. Whatever computes with the frames
-    (sums, corrections, saving, ``np.asarray``) still raises `MrczError`: it takes them from the
-    source, not by index.
+    So are frames while there is not enough memory for them. One bad frame must not keep a movie
+    from being shown; sums, corrections, saving and ``np.asarray`` still raise `MrczError`, as they
+    take frames from the source, not by index.
     """
 
     @cached_property
     def damaged(self) -> set[int]:
-        """Frames that were found to be damaged; their warnings were given."""
+        """Frames that were found to be damaged and have been warned of."""
         return set()
 
     @classmethod
     def of(cls, stack: Stack) -> Self:
-        """Return a stack of the same frames to be shown."""
+        """Return a stack of the same frames for a viewer."""
         return cls(stack._source, stack.description, stack.header, **stack._caching)
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
@@ -51,7 +49,7 @@ class ShownStack(Stack):
             return self._with_blanks(key, error)
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        """Return the frames in order; a damaged one raises, as whoever takes all computes."""
+        """Return an iterator over the frames; a damaged one raises: who takes all computes."""
         return (super(ShownStack, self).__getitem__(i) for i in range(len(self)))
 
     def _with_blanks(self, key: Any, error: MrczError) -> npt.NDArray[Any]:
@@ -202,7 +200,7 @@ def slider_range(limits: Limits, dtype: npt.DTypeLike) -> Limits:
     Parameters
     ----------
     limits : tuple of float
-        As `contrast_limits` gives them.
+        As `contrast_limits` returns them.
     dtype : dtype-like
         Of the pixels; integers have no room beyond what they can hold.
     """

@@ -51,24 +51,12 @@ Map = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Facts:
-    """What companions say that movies say too; zeros and None where they do not.
+    """What companions state that movies may state too; zeros and None where they do not."""
 
-    Attributes
-    ----------
-    pixel_size : tuple of float
-        y and x in Å.
-    voltage : float
-        kV.
-    dose : float, list of float or None
-        e⁻/Å² of the whole movie, or of each of its frames.
-    tilt : float, list of float or None
-        Degrees, likewise.
-    """
-
-    pixel_size: tuple[float, float] = (0.0, 0.0)
-    voltage: float = 0.0
-    dose: Any = None
-    tilt: Any = None
+    pixel_size: tuple[float, float] = (0.0, 0.0)  # y and x in Å
+    voltage: float = 0.0  # kV
+    dose: Any = None  # e⁻/Å² of the whole movie, or a list with that of each frame
+    tilt: Any = None  # degrees, likewise
 
 
 def with_companions(movie: Stack, path: Path) -> Stack:

@@ -45,25 +45,11 @@ _PIXELS = re.compile(r"\.ImageList\.[^.]*\.ImageData\.Data")
 
 @dataclass(frozen=True)
 class _Object:
-    """One entry of ``ImageList`` with pixels.
+    """One entry of ``ImageList`` with pixels."""
 
-    Attributes
-    ----------
-    number : int
-        Its place in the list.
-    shape : tuple of int
-        The slowest axis first, as in numpy; axes of length 1 before rows and columns left out.
-    data_type : int
-        DigitalMicrograph's.
-    pixels : ArrayPlace
-        Where they are.
-    tags : dict
-        All that is said of it.
-    """
-
-    number: int
-    shape: tuple[int, ...]
-    data_type: int
+    number: int  # its place in the list
+    shape: tuple[int, ...]  # the slowest axis first; axes of length 1 before rows are left out
+    data_type: int  # DigitalMicrograph's
     pixels: ArrayPlace
     tags: dict[str, Any]
 
@@ -242,13 +228,7 @@ _AHEAD = 2**16
 
 @dataclass(frozen=True)
 class ArrayPlace:
-    """An array that was not read, as it is long or an image's.
-
-    Attributes
-    ----------
-    offset, nbytes : int
-        Where it lies.
-    """
+    """Where an array lies that was not read, as it is long or an image's."""
 
     offset: int
     nbytes: int
@@ -257,29 +237,10 @@ class ArrayPlace:
 def read_tags(
     file: RandomAccessFile, longest: int, most: int
 ) -> tuple[dict[str, Any], Literal["<", ">"], int]:
-    """Read all tags of a file.
+    """Return all tags of a file, the byte order of their numbers, and where they end.
 
-    Parameters
-    ----------
-    file : RandomAccessFile
-        The file.
-    longest, most : int
-        Bytes of one array, and of all arrays together, that are read; all others, and the pixels
-        of images, become an `ArrayPlace`.
-
-    Returns
-    -------
-    dict
-        Groups are maps, or lists where tags have no names.
-    str
-        The byte order of the numbers, "<" or ">".
-    int
-        Where the tags end.
-
-    Raises
-    ------
-    MrczError
-        If it is not such a file, damaged or cut off.
+    Groups are maps, or lists where tags have no names. No more than `longest` bytes of one array
+    and `most` of all together are read; other arrays, and pixels, become an `ArrayPlace`.
     """
     reader = _Reader(file, longest, most)
     return reader.root(), reader.order, reader.at

@@ -182,12 +182,8 @@ def _value(header: Header, field: str) -> str:
         names = ("movie", "volume") if field == "is_volume" else ("not set", "unsigned")
         return names[value]
     if isinstance(value, tuple):
-        return _joined(value)
+        return "  ".join(f"{each:.7g}" for each in value)
     return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _joined(values: Iterable[float]) -> str:
-    return "  ".join(f"{value:.7g}" for value in values)
 
 
 # What every step has; the title tells it already.

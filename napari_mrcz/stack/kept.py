@@ -88,7 +88,9 @@ def waiting(path: Path, other: Map) -> list[Map]:
         If the footer is damaged.
     """
     steps = other.get(PENDING, [])
-    if not isinstance(steps, list) or not all(map(_is_step, steps)):
+    if not isinstance(steps, list) or not all(
+        isinstance(step, Mapping) and isinstance(step.get("name"), str) for step in steps
+    ):
         found = "the corrections in its footer make no sense, so that it cannot be normalised"
         raise MrczError(path, found)
     return steps
@@ -196,10 +198,6 @@ def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[st
             file.commit()
 
 
-def _is_step(step: Any) -> bool:
-    return isinstance(step, Mapping) and isinstance(step.get("name"), str)
-
-
 def _corrections(path: Path, other: Map) -> Iterator[Rebuilt]:
     """Yield the corrections that wait, in order, each with its description with all arrays."""
     gain = None
@@ -239,13 +237,7 @@ def _rebuilt(path: Path, step: Map, gain: Map | None) -> Rebuilt:
 
 
 def _beside(movie: Path, place: Map) -> Path:
-    """Return the path of a reference, which lies beside the movie.
-
-    Raises
-    ------
-    MrczError
-        If the footer names none.
-    """
+    """Return the path of a reference, which lies beside the movie."""
     # The name alone: the folder may have been moved, and a footer does not lead elsewhere.
     name = Path(str(place.get("path"))).name
     if not is_reference_name(name):
@@ -254,13 +246,7 @@ def _beside(movie: Path, place: Map) -> Path:
 
 
 def _stamp(movie: Path, place: Map) -> tuple[str, int, int]:
-    """Return name, size and time of a reference.
-
-    Raises
-    ------
-    MrczError
-        If it is missing.
-    """
+    """Return name, size and time of a reference; raises `MrczError` if it is missing."""
     file = _beside(movie, place)
     try:
         status = os.stat(file)

@@ -64,8 +64,11 @@ class FrameRun:
     step: int
     count: int
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.file.path, self.offset, self.step, self.count)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "file": self.file.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, file=open_file(state["file"]))
 
 
 class RawFrames(Frames):
@@ -109,10 +112,6 @@ class RawFrames(Frames):
         """Close the files; reading opens them again."""
         for run in self.runs:
             run.file.close()
-
-
-def _reopened(path: Path, offset: int, step: int, count: int) -> FrameRun:
-    return FrameRun(open_file(path), offset, step, count)
 
 
 _BLOCK = 512

@@ -229,15 +229,7 @@ def _text(path: Path) -> str | None:
 def _falcon_mask(path: Path) -> Mask | None:
     """Read the defects that a Falcon's gain reference lists, as IMOD's CorrectDefects does.
 
-    Returns
-    -------
-    ndarray of bool, shape (y, x), or None
-        None for a file that is no TIFF with such a list.
-
-    Raises
-    ------
-    MrczError
-        If the list is damaged, or it is a gain reference without one.
+    None if the file is not a TIFF with such a list; `MrczError` if the list is damaged or missing.
     """
     file = open_file(path)
     try:

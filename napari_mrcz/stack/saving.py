@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from napari_mrcz.stack.sources import FlattenedArray, unmasked
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from os import PathLike
 
 Result = TypeVar("Result")
+_Frames = tuple[Iterable[Any], Iterable[Any], int | None, Description]
 
 
 def read(path: str | PathLike[str]) -> npt.NDArray[Any]:
@@ -162,7 +163,7 @@ def write(
 
 
 def read_async(path: str | PathLike[str]) -> Future[npt.NDArray[Any]]:
-    """Do as `read` does, in the background.
+    """Read as `read` does, in the background.
 
     Returns
     -------
@@ -173,7 +174,7 @@ def read_async(path: str | PathLike[str]) -> Future[npt.NDArray[Any]]:
 
 
 def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Future[None]:
-    """Do as `write` does, in the background; the frames must not be changed meanwhile.
+    """Write as `write` does, in the background; the frames must not be changed meanwhile.
 
     Returns
     -------
@@ -184,13 +185,7 @@ def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Futur
 
 
 def _keeping(path: Path, frames: Any, *, compressed: bool, dtype: npt.DTypeLike | None) -> Keeping:
-    """Return what writes a corrected stack as counts.
-
-    Raises
-    ------
-    MrczError
-        If it cannot be kept so.
-    """
+    """Return what writes a corrected stack as counts; raises `MrczError` if that is impossible."""
     stack = getattr(frames, "__wrapped__", frames)
     if not isinstance(stack, Stack):
         found = f"a {type(stack).__name__} cannot be kept as counts, only a corrected Stack"
@@ -204,20 +199,25 @@ def _keeping(path: Path, frames: Any, *, compressed: bool, dtype: npt.DTypeLike 
         raise MrczError(path, found, advice='Choose either dtype or keep="counts"')
     keeping = Keeping(path, stack)
     if keeping.lost:
-        said = f"the raw movie cannot be restored from it, as it has had {keeping.lost}"
-        warn(f"{path}: {said}")
+        found = f"the raw movie cannot be restored from it, as it has had {keeping.lost}"
+        warn(f"{path}: {found}")
     return keeping
 
 
-def _frames_of(
-    path: Path, frames: Any
-) -> tuple[Iterable[Any], Iterable[Any], int | None, Description]:
-    """Give what makes each frame, a few samples, how many there are, and what is said of them."""
+def _frames_of(path: Path, frames: Any) -> _Frames:
+    """Return what makes each frame, a few samples, how many there are, and their description."""
     if isinstance(frames, Stack):
         # napari's console and plugins get their layers' data in a proxy, which pretends to be one.
         stack = getattr(frames, "__wrapped__", frames)
     elif hasattr(frames, "shape") and hasattr(frames, "dtype"):
-        stack = _stack_of_array(path, frames)
+        axes = len(frames.shape)
+        if axes not in (2, 3, 4):
+            found = f"an array of shape {tuple(frames.shape)}"
+            advice = "(n, y, x), (y, x) for one frame or (v, z, y, x) for volumes can be written"
+            raise MrczError(path, found, advice=advice)
+        stack = Stack.from_array(FlattenedArray(frames) if axes == 4 else frames)
+        if axes == 4:
+            stack = stack.described(sections_per_volume=int(frames.shape[1]))
     else:
         return _one_by_one(path, frames)
     if not len(stack):
@@ -225,29 +225,13 @@ def _frames_of(
     return _Repeatable(stack.frame_makers), stack.sample_makers(), len(stack), stack.description
 
 
-def _stack_of_array(path: Path, array: Any) -> Stack:
-    axes = len(array.shape)
-    if axes not in (2, 3, 4):
-        raise MrczError(
-            path,
-            f"an array of shape {tuple(array.shape)}",
-            advice="Give (n, y, x), (y, x) for one frame or (v, z, y, x) for a stack of volumes",
-        )
-    if axes < 4:
-        return Stack.from_array(array)
-    stack = Stack.from_array(FlattenedArray(array))
-    return stack.described(sections_per_volume=int(array.shape[1]))
-
-
-def _one_by_one(
-    path: Path, frames: Any
-) -> tuple[Iterable[Any], Iterable[Any], int | None, Description]:
+def _one_by_one(path: Path, frames: Any) -> _Frames:
     try:
         iterator = iter(frames)
     except TypeError:
         found = f"a {type(frames).__name__}, where frames are expected"
         raise MrczError(path, found) from None
-    # Copies: whatever makes frames one by one may well put them all into the same array.
+    # Copies: a generator may well put all frames into the same array.
     convert = np.asarray if isinstance(frames, Sequence) else np.array
 
     def as_frame(frame: Any) -> npt.NDArray[Any]:
@@ -256,7 +240,7 @@ def _one_by_one(
     first = next(iterator, None)
     if first is None:
         raise MrczError(path, "no frames to write")
-    # Iterators let go of what they have given; a list would hold the first frame to the end.
+    # Iterators drop what they have returned; a list would hold the first frame to the end.
     samples = iter([_Sample(first) if hasattr(first, "shape") else np.asarray(first)])
     if iterator is frames:
         all_frames = map(as_frame, itertools.chain([first], iterator))
@@ -278,7 +262,7 @@ class _Sample:
 
 
 class _Repeatable:
-    """An iterable that starts anew each time, from a function that gives an iterator."""
+    """An iterable that starts anew each time, from a function that returns an iterator."""
 
     def __init__(self, start: Callable[[], Iterable[Any]]) -> None:
         self._start = start
@@ -290,11 +274,8 @@ class _Repeatable:
 def _codec(path: Path, codec: str | None) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise MrczError(
-            path,
-            f"the suffix {suffix!r} is none that is written" if suffix else "no suffix",
-            advice=f"Use one of {' '.join(SUFFIXES)}",
-        )
+        found = f"unsupported suffix {suffix!r}" if suffix else "no suffix"
+        raise MrczError(path, found, advice=f"Use one of {' '.join(SUFFIXES)}")
     compressed = suffix == COMPRESSED_SUFFIX
     if codec == "auto":
         return "zstd" if compressed else "none"

@@ -100,13 +100,6 @@ def open_tiff(path: Path, superresolution: int = 1) -> Stack:
 class TiffFrames(Frames):
     """The frames of a TIFF file. Safe to use from many threads, picklable.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    superresolution : int
-        For EER.
-
     Attributes
     ----------
     is_eer : bool
@@ -391,8 +384,8 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
         eer = _eer(first) or _eer(movie.page)
         if eer:
             metadata["eer"] = eer
-            announced = _whole_number(eer.get("numberOfFrames"))
-            if announced > len(movie.frames):
+            announced = eer.get("numberOfFrames")
+            if isinstance(announced, int) and announced > len(movie.frames):
                 remarks.append(f"{len(movie.frames)} frames, where its metadata names {announced}")
             return TiffMetadata(metadata, _eer_pixel_size(eer), _eer_voltage(eer), tuple(remarks))
     size = (
@@ -402,7 +395,9 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
         or _resolution_pixel_size(movie.page)
         or (0.0, 0.0, 0.0)
     )
-    return TiffMetadata(metadata, size, _text_voltage(description), tuple(remarks))
+    found = _VOLTAGE.search(description)
+    voltage = 0.0 if found is None else kilovolts(_float(found[1]), found[2] or "")
+    return TiffMetadata(metadata, size, voltage, tuple(remarks))
 
 
 def _tags(page: Page, remarks: list[str], depth: int = 0) -> dict[str, Any]:
@@ -565,11 +560,6 @@ def _text_pixel_size(description: str) -> tuple[float, float, float] | None:
     return (0.0, size, size) if size else None
 
 
-def _text_voltage(description: str) -> float:
-    found = _VOLTAGE.search(description)
-    return 0.0 if found is None else kilovolts(_float(found[1]), found[2] or "")
-
-
 def _eer(page: Page) -> dict[str, Any]:
     """Return the items of EER's XML by name, their units as ``name.unit``, and it as text."""
     items: dict[str, Any] = {}
@@ -615,10 +605,6 @@ def _eer_voltage(eer: dict[str, Any]) -> float:
         if re.search(r"(?i)voltage$|hightension$", name):
             return kilovolts(_float(value), str(eer.get(f"{name}.unit", "")))
     return 0.0
-
-
-def _whole_number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _float(value: Any) -> float:

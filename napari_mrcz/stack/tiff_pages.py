@@ -371,14 +371,16 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
         planes = ome_planes(descriptions[0], file.path.name, len(everything))
         if planes is not None:
             remarks += planes.remarks
-            inside = [everything[number] for number in planes.pages]
-            frames = _alike(inside) if inside else frames
+            named = [everything[number] for number in planes.pages]
+            frames = _alike(named) if named else frames
     _check(frames[0].page)
     if not found.is_whole:
         remarks.append(f"only {len(frames)} of its frames can be read; it is cut off or damaged")
+    inside = {frame.page.offset for frame in frames}
     others = Counter(
         f"{'x'.join(map(str, page.shape))} {page.dtype if page.dtype is not None else ''}".strip()
-        for page in _without([f.page for f in everything], [f.page for f in frames])
+        for page in found.pages
+        if page.offset not in inside
     )
     announced = 0
     if not is_eer:
@@ -397,8 +399,8 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
         remarks.append(f"only {len(whole)} of its {len(frames)} frames are whole; it is cut off")
     if others:
         why = "not EER-compressed" if is_eer else "none of its frames"
-        named = [f"{count} of {kind}" for kind, count in others.most_common()]
-        remarks.append(f"pages that are {why} are not read: {listed(named, _MOST_NAMED)}")
+        kinds = [f"{count} of {kind}" for kind, count in others.most_common()]
+        remarks.append(f"pages that are {why} are not read: {listed(kinds, _MOST_NAMED)}")
     if found.below:
         remarks.append(f"{len(found.below)} pages below others, e.g. smaller copies, are not read")
     if not remarks:
@@ -414,11 +416,6 @@ def _alike(frames: Sequence[TiffFrame]) -> list[TiffFrame]:
     for frame in full:
         groups.setdefault((frame.page.shape, frame.page.dtype), []).append(frame)
     return max(groups.values(), key=lambda group: (len(group), group[0].page.pixels_nbytes))
-
-
-def _without(pages: Sequence[Page], others: Sequence[Page]) -> list[Page]:
-    places = {page.offset for page in others}
-    return [page for page in pages if page.offset not in places]
 
 
 def _check(page: Page) -> None:
@@ -539,16 +536,9 @@ class OmePlanes:
 
 
 def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
-    """Return which pages are planes, in which order; None where the description is no OME-XML.
+    """Return which pages are planes, in order; None if the first page's description is not OME-XML.
 
-    Parameters
-    ----------
-    description : str
-        Of the first page.
-    name : str
-        Of the file: planes may be in others.
-    n_pages : int
-        Pages that there are.
+    Of all its planes those are taken that are in the file of this name, which has `n_pages`.
     """
     if not description.lstrip().startswith("<") or "OME" not in description[:1000]:
         return None
