@@ -11,7 +11,6 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
 import napari_mrcz as nm
-from napari_mrcz import naming
 from napari_mrcz.format import FrameReader
 from napari_mrcz.plugin import sample
 from napari_mrcz.plugin.shown import contrast_limits
@@ -232,7 +231,7 @@ def test_the_sample_is_simulated_once(viewer, small_sample, monkeypatch, tmp_pat
 )
 def test_each_sample_opens(viewer, monkeypatch, tmp_path, key, name, shape):
     """The second time from the file that the first has made."""
-    monkeypatch.setattr(naming.platformdirs, "user_cache_dir", lambda *a, **k: tmp_path / "cache")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *a, **k: tmp_path / "cache")
     for number, value in {
         "_N_FRAMES": 5, "_SHAPE": (96, 128),
         "_SWEEP_FRAMES": 3, "_SWEEP_SHAPE": (128, 128), "_RAW_FRAMES": 3, "_RAW_SHAPE": (64, 64),
