@@ -87,7 +87,8 @@ def test_lines_stand_above_the_bar_and_nothing_is_left_of_it(folder, monkeypatch
         said.append(line)
         written(line, stream)
 
-    monkeypatch.setattr(progress, "_BETWEEN", 0.0)
+    monkeypatch.setattr(progress, "_DRAWN", 0.0)
+    monkeypatch.setattr(progress, "_SILENT", 0.0)
     monkeypatch.setattr(progress, "_write", write)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(sys, "stdout", terminal)
@@ -98,6 +99,8 @@ def test_lines_stand_above_the_bar_and_nothing_is_left_of_it(folder, monkeypatch
         entry.run()
     assert said
     assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in terminal.getvalue()
+    if command.startswith(("compress in", "correct in")):
+        assert "looking for movies in in" in terminal.getvalue()
     wrapped = (line[i : i + COLUMNS] for line in said for i in range(0, len(line), COLUMNS))
     assert terminal.lines() == [line.rstrip() for line in wrapped if line.strip()]
 

@@ -30,7 +30,7 @@ from napari_mrcz.session.tables import need_matplotlib
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from napari_mrcz.session.tasks import Making, Outcome, Report, Task
+    from napari_mrcz.session.tasks import Making, Outcome, Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 # Some versions of typer bring a click of their own: whichever it is, this is its class.
@@ -248,11 +248,7 @@ def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
     from napari_mrcz.session.run import cluster
 
     with cluster(scheduler, workers) as client, bar() as advance:
-
-        def report(task: Task, stage: str, done: int, of: int) -> None:
-            advance(f"{Path(task.source).name}: {stage}", done, of)
-
-        yield {"client": client, "report": report}
+        yield {"client": client, "report": advance}
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def repair(
         checksums=how.manifest is not None,
     )
     with bar() as advance:
-        outcomes = run_all([task], report=lambda task, stage, n, of: advance(stage, n, of))
+        outcomes = run_all([task], report=advance)
         how.tell(outcomes, "repaired")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.cli.progress import say
+from napari_mrcz.cli.progress import late_bar, say
 from napari_mrcz.errors import MrczError, listed
 from napari_mrcz.naming import natural_key, without_packing
 
@@ -81,7 +81,8 @@ def movies_in(
     if leave_references and inside:
         from napari_mrcz.session.movies import images_beside, looks_at
 
-        left = images_beside(looks_at(inside), sums=True)
+        with late_bar("looking at the files of folders") as advance:
+            left = images_beside(looks_at(inside, advance), sums=True)
         _tell_left(left)
         found = [file for file in found if file not in left]
         if not found:
@@ -117,7 +118,8 @@ def session_in(
     from napari_mrcz.session.order import GIVEN, NAMES, by_acquisition
 
     found, inside = _found(paths, (), [*references(recipe), *results])
-    looks = looks_at(found)
+    with late_bar("looking at the movies") as advance:
+        looks = looks_at(found, advance)
     left = images_beside({file: looks[file] for file in inside}, sums=False)
     _tell_left(left)
     movies = [file for file in found if file not in left]
@@ -140,7 +142,8 @@ def _found(
     found: list[Path] = []
     for named in in_turn:
         if named.is_dir():
-            movies, unread = movies_within(named, suffixes, besides)
+            with late_bar(f"looking for movies in {named}") as advance:
+                movies, unread = movies_within(named, suffixes, besides, advance)
             found += [*movies, *unread]
         else:
             found.append(named)  # one that is not there is told of when its turn comes

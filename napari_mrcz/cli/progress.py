@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Of the files that failed; each was named before, when it failed.
 _MOST_NAMED = 10
-# Seconds between two pictures of the bar.
-_BETWEEN = 0.1
+# Seconds between two pictures of the bar, and before the first of what is often quick.
+_DRAWN, _SILENT = 0.1, 1.0
 # The console of the bar that is on the terminal.
 _console: Any = None
 # Where all that is said goes, too, and whether only problems are shown.
@@ -213,7 +213,7 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
         progress.update(
             one, description=printable(what), completed=done, total=of or None, visible=True
         )
-        if (now := time.monotonic()) > drawn + _BETWEEN:
+        if (now := time.monotonic()) > drawn + _DRAWN:
             drawn = now
             progress.refresh()
 
@@ -224,6 +224,23 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
     finally:
         _console = None
         progress.console.show_cursor(True)  # an interrupt may have come when it was to be shown
+
+
+@contextmanager
+def late_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Return a function that takes (done, of how many); after a second it draws a bar."""
+    with ExitStack() as drawn:
+        began = time.monotonic()
+        advance: Callable[[str, int, int], None] | None = None
+
+        def late(done: int, of: int | None) -> None:
+            nonlocal advance
+            if advance is None and time.monotonic() >= began + _SILENT:
+                advance = drawn.enter_context(bar())
+            if advance is not None:
+                advance(what, done, of or 0)
+
+        yield late
 
 
 def tell_outcomes(
@@ -243,10 +260,11 @@ def tell_outcomes(
         Whether the command can skip what exists.
     """
     done: list[Outcome] = []
+    told: set[str] = set()
     for outcome in outcomes:
         outcome = replace(outcome, error=as_option(outcome.error, skips=skips))
         done.append(outcome)
-        tell_warnings(outcome)
+        tell_warnings(outcome, told)
         if as_json:
             write(json.dumps(outcome.as_dict()))
         if not outcome.ok:
@@ -261,10 +279,21 @@ def tell_outcomes(
     return 1 if failed else 0
 
 
-def tell_warnings(outcome: Outcome) -> None:
-    """Print each warning of a file once, also where a quiet command was asked for."""
+def tell_warnings(outcome: Outcome, told: set[str]) -> None:
+    """Print each warning of a file once, also where a quiet command was asked for.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Of the file.
+    told : set of str
+        Warnings of the whole session that were printed with another file; those of this are added.
+    """
     for warning in dict.fromkeys(outcome.warnings):
-        say(f"napari-mrcz: warning: {outcome.source}: {warning}", always=True)
+        where = "" if warning in outcome.shared else f"{outcome.source}: "
+        if where or warning not in told:
+            say(f"napari-mrcz: warning: {where}{warning}", always=True)
+        told |= {warning} & set(outcome.shared)
 
 
 def outcome_text(outcome: Outcome) -> str:

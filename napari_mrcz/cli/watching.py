@@ -170,6 +170,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
     failed: list[str] = []
     order = ""
     kept = warned = 0
+    shared: set[str] = set()
     try:
         for step in watching.steps():
             outcome = replace(step.outcome, error=as_option(step.outcome.error))
@@ -180,7 +181,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
             if watching.corrections is not None and order != watching.corrections.order:
                 order = watching.corrections.order
                 _say(f"order of the movies: {order}")
-            tell_warnings(outcome)
+            tell_warnings(outcome, shared)
             if as_json and told:
                 write(json.dumps({"step": step.kind, **outcome.as_dict()}))
             elif outcome.ok and told:

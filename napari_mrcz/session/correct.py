@@ -35,7 +35,7 @@ from napari_mrcz.stack.kept import packed_mean, packed_nbytes, problem_of
 from napari_mrcz.stack.references import read_defects, read_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     import numpy.typing as npt
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.gain import GainStep
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.source_files import SourceFiles
-    from napari_mrcz.session.tasks import Report, Task
+    from napari_mrcz.session.tasks import Report
     from napari_mrcz.stack import Stack
 
 
@@ -233,7 +233,7 @@ def correct_all(
     overwrite: bool = False,
     skip_existing: bool = False,
     checksums: bool = False,
-    report: Callable[[Task, str, int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Iterator[Outcome]:
     """Correct a session; the same files come of it wherever it is done.
 
@@ -317,7 +317,7 @@ def correct_all(
     for outcome in run_all(corrections(), client=client, report=report):
         left_out = koma.left_out.get(usable.index(outcome.source))
         notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
-        yield replace(outcome, notes=notes)
+        yield replace(outcome, notes=notes, shared=koma.shared_warnings)
     yield from failed
 
 

@@ -220,15 +220,20 @@ class Koma:
         Averages all stacks once. Each ``koma[i].warnings`` says what concerns that stack.
         """
         found = self._all_found().values()
-        said = dict.fromkeys(self._doubts)
-        n_members = len(self) - len(self._left_out)
-        if n_members <= 2 * self._options.radius:
-            said[too_few(max(0, n_members - 1), self._options.radius)] = None
+        said = dict.fromkeys(self.shared_warnings)
         if steps := [one.step for one in found if one.applied and one.step]:
             said[repeated_text(max(steps))] = None
         if worse := [one for one in found if not one.helps]:
             said[_worse(worse, len(self))] = None
         return tuple(said)
+
+    @property
+    def shared_warnings(self) -> tuple[str, ...]:
+        """What a person should know of the session that is said of each stack, too."""
+        self._surveyed()
+        n_members = len(self) - len(self._left_out)
+        few = n_members <= 2 * self._options.radius
+        return (*self._doubts, *(too_few(max(0, n_members - 1), self._options.radius),) * few)
 
     def warnings_of(self, index: int) -> tuple[str, ...]:
         """Return what a person should know of one stack, as ``koma[index].warnings``.

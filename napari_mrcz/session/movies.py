@@ -25,7 +25,7 @@ from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.raw_frames import first_part
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from napari_mrcz.session.order import MovieInfo
 
@@ -45,6 +45,7 @@ def movies_within(
     folder: Path,
     suffixes: tuple[str, ...] = (),
     besides: Collection[Path] = (),
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> tuple[list[Path], list[Path]]:
     """Find the movies of a folder and of all within.
 
@@ -59,6 +60,8 @@ def movies_within(
         Of the movies, also packed; those of all formats that are read where there are none.
     besides : collection of Path
         Files that are no movies, such as a gain reference, and folders of results.
+    progress : callable, optional
+        Called with (movies found, None) for each file that is met.
 
     Returns
     -------
@@ -76,6 +79,8 @@ def movies_within(
         shown = (name for name in folders if not name.startswith("."))
         folders[:] = [n for n in shown if os.path.realpath(Path(inside, n)) not in other]
         for name in names:
+            if progress is not None:
+                progress(len(found), None)
             path = Path(inside, name)
             if name.startswith(".") or not name.lower().endswith(endings) or not path.is_file():
                 continue
@@ -84,9 +89,24 @@ def movies_within(
     return sorted(found, key=natural_key), sorted(unread, key=natural_key)
 
 
-def looks_at(paths: Sequence[Path]) -> dict[Path, MovieInfo | None]:
-    """Look at movies; None for what cannot be opened, which is said when its turn comes."""
-    return {path: look_at(path) for path in paths}
+def looks_at(
+    paths: Sequence[Path], progress: Callable[[int, int | None], None] | None = None
+) -> dict[Path, MovieInfo | None]:
+    """Look at movies; None for what cannot be opened, which is said when its turn comes.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The movies.
+    progress : callable, optional
+        Called with (movies looked at, movies).
+    """
+    looks = {}
+    for done, path in enumerate(paths):
+        if progress is not None:
+            progress(done, len(paths))
+        looks[path] = look_at(path)
+    return looks
 
 
 def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict[Path, str]:

@@ -18,6 +18,7 @@ from asyncio import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def run_all(
     tasks: Iterable[Task],
     *,
     client: Any = None,
-    report: Callable[[Task, str, int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Iterator[Outcome]:
     """Run tasks and return the outcome of each as it comes.
 
@@ -56,7 +57,7 @@ def run_all(
     client : dask.distributed.Client, optional
         Where to run them (see `cluster`); here, one after the other, without.
     report : callable, optional
-        Called with (task, stage, frames done, frames) while a task runs here.
+        Called with (file and stage, frames done, frames) while a task runs here.
 
     Yields
     ------
@@ -144,10 +145,11 @@ def _outcome_of(task: Task, report: Report | None, start: float) -> Outcome:
     return replace(failed, seconds=time.perf_counter() - start)
 
 
-def _about(task: Task, report: Callable[[Task, str, int, int], None] | None) -> Report | None:
+def _about(task: Task, report: Report | None) -> Report | None:
     if report is None:
         return None
-    return lambda stage, done, total: report(task, stage, done, total)
+    name = Path(task.source).name
+    return lambda stage, done, total: report(f"{name}: {stage}", done, total)
 
 
 PATIENCE_S = 15.0

@@ -48,6 +48,8 @@ class Outcome:
     warnings : tuple of str
         Sentences that say where the result should not be trusted without a look; empty if all is
         well. Not in `notes`.
+    shared : tuple of str
+        Those that concern the whole session, in `warnings` or not: they need be said but once.
     kept : str
         Why a source that was to be deleted is still there; empty otherwise.
     skipped : bool
@@ -71,6 +73,7 @@ class Outcome:
     source_sha256: str = ""
     target_sha256: str = ""
     result: Any = field(default=None, repr=False)
+    shared: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def done(
@@ -99,7 +102,7 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         plain = asdict(replace(self, result=None))
-        del plain["result"]
+        del plain["result"], plain["shared"]
         return {**plain, "ok": self.ok}
 
 
