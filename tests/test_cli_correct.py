@@ -21,7 +21,7 @@ from test_own_corrections import MODULE, TABLE
 from watch_session import frames_in
 
 import napari_mrcz as nm
-from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
+from napari_mrcz.correction.koma import KomaNormalization, KomaOptions, too_few
 from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.format import FrameReader
 from napari_mrcz.session.correct import Correct, correct_all
@@ -594,6 +594,28 @@ def test_stacks_that_koma_would_make_worse_are_written_without_it(napari_mrcz, t
         assert before < after
         left.close()
         subtracted.close()
+
+
+def test_a_warning_of_the_whole_session_is_printed_once(napari_mrcz, tmp_path):
+    """And is in the history and the JSON of each movie."""
+    rng = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        nm.write(tmp_path / "in" / f"{i}.mrc", rng.poisson(1.5, (4, 24, 32)).astype(np.uint8))
+    Recipe(koma=KomaOptions(radius=12, even_if_worse=True)).save(tmp_path / "k.toml")
+    options = "-r", tmp_path / "k.toml", "-o", tmp_path / "out", "--json"
+    ran = napari_mrcz("correct", tmp_path / "in", *options)
+    assert ran.status == 0, ran.err
+    few = too_few(2, 12)
+    assert [line for line in ran.err.splitlines() if few in line] == [
+        f"napari-mrcz: warning: {few}"
+    ]
+    told = [json.loads(line) for line in ran.out.splitlines()]
+    assert len(told) == 3
+    for one in told:
+        assert few in one["warnings"] and "shared" not in one
+        with nm.open(one["target"]) as stack:
+            assert few in stack.history[-1]["warnings"]
 
 
 def test_the_recipe_of_a_history_has_all_of_koma(session, tmp_path):

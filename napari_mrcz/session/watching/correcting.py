@@ -211,7 +211,8 @@ class Corrections:
         )
         outcome = self._correct(movie, report, surveyed.outliers, correction)
         notes = [f"in no average: {why}"] if why else []
-        return replace(outcome, notes=(*outcome.notes, *notes))
+        shared = (doubt,) if doubt else ()
+        return replace(outcome, notes=(*outcome.notes, *notes), shared=shared)
 
     def _correct(
         self,
