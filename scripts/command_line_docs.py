@@ -142,6 +142,8 @@ def _as_sentence(text: str) -> str:
 
 def _default(parameter: Any) -> str:
     value = getattr(parameter.default, "value", parameter.default)
+    if isinstance(parameter.show_default, str):
+        value = parameter.show_default
     if isinstance(value, tuple | list):
         return " ".join(map(str, value))
     if isinstance(value, float):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.correction import ElectronCounting
+from napari_mrcz.correction import CountingOptions, ElectronCounting
 from napari_mrcz.session.electrons import CountElectrons, Parcels, pack, unpack
 from napari_mrcz.session.run import cluster, run_all
 from napari_mrcz.session.tables import EventTable
@@ -115,7 +115,7 @@ def counted_by(client, movie, raw, folder):
     folder.mkdir()
     target, table = folder / "counts.mrcz", folder / "events.csv"
     task = CountElectrons(
-        str(movie), str(target), super_resolution=2, events=str(table), client=client
+        str(movie), str(target), CountingOptions(2), events=str(table), client=client
     )
     (outcome,) = run_all([task])
     assert outcome.ok, outcome.error

@@ -1,7 +1,7 @@
 """The commands: which there are, how they are called, and what those on many files have in common.
 
-Such a command has one parameter of a class below; `with_options` replaces it by the options of that
-class. Only the module of the command that is called is loaded.
+Such a command has one parameter of a class below, and others of `options.Given`: `with_options`
+makes options of them. Only the module of the command that is called is loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
@@ -95,6 +95,7 @@ def program(words: Sequence[str] = ()) -> typer.Typer:
         invoke_without_command=True,
     )
     called = next((word for word in words if not word.startswith("-")), "")
+    is_listed = bool(words) and called not in _MODULES  # their names are all that is needed
     for name in [called] if called in _MODULES else _MODULES:
         module = import_module(f"napari_mrcz.cli.{_MODULES[name]}")
         command = getattr(module, name, None) or getattr(module, f"{name}_")
@@ -105,8 +106,16 @@ def program(words: Sequence[str] = ()) -> typer.Typer:
         # width.
         paragraphs = (inspect.getdoc(command) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        if is_listed:
+            command = _nothing
+        elif hasattr(command, "declare"):
+            command.declare()
         app.command(name, help=text)(command)
     return app
+
+
+def _nothing() -> None:
+    """Stand for a command that is not called."""
 
 
 def _options(
@@ -266,35 +275,47 @@ class _Plan:
 
 
 def with_options(command: _Command) -> _Command:
-    """Replace a command's parameter of a class above by options for all that the class holds."""
-    hints = get_type_hints(command, include_extras=True)
-    name, kind = next(
-        (name, hint)
-        for name, hint in hints.items()
-        if inspect.isclass(hint) and issubclass(hint, Saying)
-    )
-    kinds = get_type_hints(kind, include_extras=True)
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name != name:
-            parameters.append(parameter.replace(annotation=hints[parameter.name]))
-            continue
-        parameters += [
-            inspect.Parameter(
-                f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=kinds[f.name]
-            )
-            for f in fields(kind)
-        ]
+    """Replace parameters that stand for several options by these, when `declare` is called.
+
+    One is of a class above, with all that the class holds; others are `options.Given`, whose
+    classes are in modules that are loaded then.
+    """
+    saying: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     @wraps(command)
     def called(**values: Any) -> None:
+        ((name, kind),) = saying.items()
         how = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        chosen = {key: options.given_options(of, values) for key, of in given.items()}
         with how.begun(), _misuse_said():
-            command(**values, **{name: how})
+            command(**values, **chosen, **{name: how})
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {p.name: p.annotation for p in parameters}
+    def declare() -> None:
+        hints = get_type_hints(command, include_extras=True)
+        found: dict[str, tuple[Any, Any]] = {}
+        for name, parameter in inspect.signature(command).parameters.items():
+            hint = hints[name]
+            if inspect.isclass(hint) and issubclass(hint, Saying):
+                saying[name] = hint
+                kinds = get_type_hints(hint, include_extras=True)
+                found |= {f.name: (kinds[f.name], f.default) for f in fields(hint)}
+            elif get_args(hint)[:1] == (options.Given,):
+                given[name] = get_args(hint)[1]
+                found |= options.declared_options(given[name])
+            else:
+                found[name] = hint, parameter.default
+        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
+                )
+                for name, (hint, default) in found.items()
+            ]
+        )
+        called.__annotations__ = {name: hint for name, (hint, _) in found.items()}
+
+    called.declare = declare  # type: ignore[attr-defined]
     return called  # type: ignore[return-value]
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_mrcz import session
 from napari_mrcz.cli import options
 from napari_mrcz.cli.commands import Running, Working, with_options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of, tell_of_interrupted
 from napari_mrcz.cli.progress import bar, say
+from napari_mrcz.correction.options import options_of
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import COMPRESSED_SUFFIX, FOREIGN_SUFFIXES, PLAIN_SUFFIXES
 
@@ -24,10 +26,7 @@ if TYPE_CHECKING:
 def compress(
     files: options.Files,
     output: options.Output = None,
-    codec: options.CodecOption = options.Codec.zstd,
-    level: options.Level = 1,
-    filter_: options.FilterOption = options.Filter.auto,
-    dtype: options.Dtype = None,
+    given: Annotated[options.Given, options_of(session.Coding)] = options.NOTHING,
     group: options.Group = 1,
     decimate: options.Decimate = None,
     verify: options.Verify = False,
@@ -52,10 +51,7 @@ def compress(
         Recode(
             str(source),
             str(target_of(source, output, ".mrcz", files)),
-            codec=codec.value,
-            level=level,
-            filter=filter_.value,
-            dtype=dtype,
+            **session.Coding(**given).arguments,
             group=group,
             decimate=str(decimate or ""),
             **how.making,
@@ -88,7 +84,7 @@ def decompress(
     files: options.Files,
     output: options.Output = None,
     suffix: Annotated[str, typer.Option(help=".mrc, .mrcs, .map, .st ...")] = ".mrc",
-    dtype: options.Dtype = None,
+    given: Annotated[options.Given, options.only(session.Coding, "dtype")] = options.NOTHING,
     verify: options.Verify = False,
     no_footer: options.NoFooter = False,
     *,
@@ -105,7 +101,7 @@ def decompress(
             str(source),
             str(target_of(source, output, suffix, files)),
             codec="none",
-            dtype=dtype,
+            **given,
             footer=not no_footer,
             **how.making,
             verify=verify,
@@ -119,32 +115,18 @@ def decompress(
 def convert(
     files: options.Files,
     output: options.Folder,
-    codec: Annotated[
-        options.Codec | None, typer.Option(help="Without it chunks are copied as they are.")
-    ] = None,
-    level: Annotated[
-        int | None, typer.Option(min=1, max=9, help="1 is fast, 9 small; 1 without it.")
-    ] = None,
-    filter_: Annotated[
-        options.Filter | None,
-        typer.Option("--filter", help='"auto" tries on three frames; "auto" without it.'),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Pixel type, such as float16; movies kept as counts are normalised for it.",
-            callback=options.pixel_type,
-        ),
-    ] = None,
+    given: Annotated[
+        options.Given,
+        options.only(session.Coding, codec="chunks are copied as they are"),
+    ] = options.NOTHING,
     *,
     how: Running,
 ) -> None:
     """Write MRCZ as MRCZ: with another codec, or with footer, index and checksums added."""
     from napari_mrcz.session.convert import Recode, Repack
 
-    if codec is None and dtype is not None:
-        codec = options.Codec.zstd
-    if codec is None and (level or filter_):
+    is_coded = "codec" in given or "dtype" in given
+    if given and not is_coded:
         raise typer.BadParameter(
             "--level and --filter need --codec: without it chunks are copied as they are"
         )
@@ -152,14 +134,11 @@ def convert(
     pairs = [(str(source), str(target_of(source, output, ".mrcz", files))) for source in sources]
     tasks: list[Recode | Repack] = [
         Repack(source, target, **how.making)
-        if codec is None
+        if not is_coded
         else Recode(
             source,
             target,
-            codec=codec.value,
-            level=level or 1,
-            filter=(filter_ or options.Filter.auto).value,
-            dtype=dtype,
+            **session.Coding(**given).arguments,
             **how.making,
         )
         for source, target in pairs

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_mrcz import session
 from napari_mrcz.cli import options
 from napari_mrcz.cli.commands import Running, with_options
 from napari_mrcz.cli.paths import prepare, references, session_in, target_of
@@ -18,9 +19,7 @@ from napari_mrcz.cli.progress import say, write
 from napari_mrcz.errors import MrczError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from napari_mrcz.session.recipe import Recipe
+    pass
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
 
@@ -34,29 +33,7 @@ def correct(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
     ] = None,
-    defects: Annotated[
-        Path | None,
-        typer.Option(
-            help="Pixels known to be defective: list of SerialEM, RELION or MotionCor, or a map.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
-    counts_per_electron: Annotated[
-        float | None,
-        typer.Option(help="Counts that one electron adds, above 0; measured without it."),
-    ] = None,
-    pedestal: Annotated[
-        float | None,
-        typer.Option(help="Counts of a pixel without electrons in one frame; measured without it."),
-    ] = None,
-    keep: Annotated[
-        options.Keep | None,
-        typer.Option(
-            help="Save corrected values, or counts with the gain in the footer (default: values)."
-        ),
-    ] = None,
-    dtype: options.Dtype = None,
+    given: Annotated[options.Given, session.recipe_options()] = options.NOTHING,
     with_: options.With = None,
     again: Annotated[
         bool, typer.Option("--again", help="Also do steps that a movie has had already.")
@@ -75,15 +52,16 @@ def correct(
     from napari_mrcz.session.recipe import Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    given: dict[str, dict[str, Any]] = {
-        "outliers": {
-            "defects": None if defects is None else str(defects.absolute()),
-            "counts_per_electron": counts_per_electron,
-            "pedestal": pedestal,
-        },
-        "output": {"keep": keep and keep.value, "dtype": dtype},
-    }
-    wanted = _with_options(replace(wanted, again=again), given).with_modules(with_ or ())
+    chosen: dict[str, dict[str, Any]] = {}
+    for key, value in given.items():
+        table, _, name = key.partition("__")
+        chosen.setdefault(table, {})[name] = value
+    try:
+        wanted = replace(wanted, again=again).with_options(chosen).with_modules(with_ or ())
+    except MrczError:
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     sources, order = session_in(files, wanted, [output])
     if os.path.realpath(output) in map(os.path.dirname, map(os.path.realpath, sources)):
         # Corrected movies would pass for movies that were only compressed.
@@ -101,18 +79,6 @@ def correct(
     how.run(
         tasks, "corrected", partial(correct_all, movies, results, wanted, order=order, **how.making)
     )
-
-
-def _with_options(recipe: Recipe, given: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """Return a recipe with the options of the command line in the place of its own."""
-    chosen = {
-        table: {name: value for name, value in options.items() if value is not None}
-        for table, options in given.items()
-    }
-    try:
-        return recipe.with_options({table: options for table, options in chosen.items() if options})
-    except (TypeError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 @recipe_.command()

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from napari_mrcz import correction
 from napari_mrcz.cli import options
 from napari_mrcz.cli.commands import Running, with_options
 from napari_mrcz.cli.paths import movies_in, prepare, target_of
+from napari_mrcz.correction.options import options_of
 from napari_mrcz.naming import SMV_SUFFIXES, without_packing
 
 
@@ -23,49 +25,17 @@ class Format(StrEnum):
 
 
 _SMV_SUFFIX = ".img"
-_ANNULI = 10
 
 
 @with_options
 def microed(
     files: options.Files,
     output: options.Folder,
-    center: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            metavar="Y X",
-            help="Row and column of the beam, from 0, the bottom row being row 0, in all formats; "
-            "found without it.",
-        ),
-    ] = None,
-    annuli: Annotated[
-        int | None, typer.Option(min=1, help="Rings that are fitted each by itself; 10 without it.")
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="Pixels that are not valid, such as the beam stop's.")
-    ] = None,
-    regions: Annotated[
-        Path | None, typer.Option(help="Label image of other regions than rings.")
-    ] = None,
-    offset: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Added to all pixels; without it nothing is, in SMV as little as is needed.",
-        ),
-    ] = None,
-    pedestal: Annotated[
-        int | None,
-        typer.Option(min=0, help="Value at which counts were cut off; of the headers without it."),
-    ] = None,
+    given: Annotated[options.Given, options_of(correction.TruncationOptions)] = options.NOTHING,
     file_format: Annotated[
         Format | None,
         typer.Option("--format", help="SMV stays SMV, all else becomes MRCZ without it."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random values.")] = 0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Correct what seem to be counted electrons, too.")
-    ] = False,
     no_footer: options.NoFooter = False,
     *,
     how: Running,
@@ -77,7 +47,7 @@ def microed(
     from napari_mrcz.session.microed import RestoreNegatives
     from napari_mrcz.stack import sweeps
 
-    if regions is not None and (annuli is not None or center is not None):
+    if "regions" in given and ("n_annuli" in given or "center" in given):
         raise typer.BadParameter(
             "--regions excludes --annuli and --center: they are other regions than rings"
         )
@@ -86,14 +56,7 @@ def microed(
         task = RestoreNegatives(
             tuple(str(path.absolute()) for path in sweep),
             tuple(str(path.absolute()) for path in _targets(sweep, output, file_format, files)),
-            center=center,
-            n_annuli=annuli or _ANNULI,
-            mask=str(mask or ""),
-            regions=str(regions or ""),
-            seed=seed,
-            offset=offset,
-            pedestal=pedestal,
-            force=force,
+            correction.TruncationOptions(**given),
             footer=not no_footer,
             **how.making,
         )

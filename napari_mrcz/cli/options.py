@@ -2,35 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from napari_mrcz.correction.options import options_of
+
+if TYPE_CHECKING:
+    from napari_mrcz.correction.options import Declared
+
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 
-
-class Codec(StrEnum):
-    """Codecs of the chunks."""
-
-    zstd = "zstd"
-    lz4 = "lz4"
-    lz4hc = "lz4hc"
-    zlib = "zlib"
-    blosclz = "blosclz"
+_Value = TypeVar("_Value", int, str)
 
 
-class Filter(StrEnum):
-    """How bits are rearranged before they are compressed."""
-
-    auto = "auto"
-    none = "none"
-    shuffle = "shuffle"
-    bitshuffle = "bitshuffle"
+# By another name, as type checkers want members that they can read.
+_enum: Any = StrEnum
 
 
-_Given = TypeVar("_Given", int, str)
+class Given(dict[str, Any]):
+    """Options that were given on the command line, by their names.
+
+    A command's parameter of ``Annotated[Given, options_of(KomaOptions)]`` is replaced by the
+    options of the class that have a flag (`with_options`). What is not given is not in it.
+    """
+
+
+NOTHING = Given()
+
+
+def declared_options(known: Mapping[str, Declared]) -> dict[str, tuple[Any, Any]]:
+    """Return annotation and default, by which typer makes options of those that have a flag."""
+    return {name: _hint(one) for name, one in known.items() if one.option.flag}
+
+
+def _hint(declared: Declared) -> tuple[Any, Any]:
+    option, default = declared.option, declared.default
+    kind: Any = declared.kind
+    said = option.help + (f", in {option.unit}" if option.unit else "")
+    said += f", above {option.above:g}" if option.above is not None else ""
+    if kind is bool:
+        return Annotated[bool, typer.Option(option.flag, help=f"{said}.")], False
+    more: dict[str, Any] = {"show_default": option.unset or str(default)}
+    if option.choices:
+        kind = _enum(declared.name, {str(value): str(value) for value in option.choices})
+    elif option.is_file:
+        kind, more = Path, {**more, "exists": True, "dir_okay": False}
+    elif kind in (int, float):
+        more |= {"min": option.least, "max": option.most}
+    elif kind is not str:
+        more["metavar"] = "Y X"
+    return Annotated[kind | None, typer.Option(option.flag, help=f"{said}.", **more)], None
+
+
+def given_options(known: Mapping[str, Declared], values: dict[str, Any]) -> Given:
+    """Take the values of declared options out of those of a command line.
+
+    Raises
+    ------
+    typer.BadParameter
+        If one is out of its range, or does not fit the others of its class.
+    """
+    found = Given()
+    together: dict[type, dict[str, Any]] = {}
+    for name, (owner, key, _, _, option) in known.items():
+        value = values.pop(name, None)
+        if value is None or value is False:
+            continue
+        if option.choices:
+            value = next(choice for choice in option.choices if str(choice) == value)
+        found[name] = str(value.absolute()) if isinstance(value, Path) else value
+        together.setdefault(owner, {})[key] = found[name]
+    try:
+        for name, value in found.items():
+            known[name].option.check(known[name].option.flag, value)
+        for owner, chosen in together.items():
+            owner(**chosen)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    return found
+
+
+def only(cls: type, *names: str, **unset: str) -> dict[str, Declared]:
+    """Return some options of a class, or all, with another text of what holds without them."""
+    known = options_of(cls)
+    return {
+        name: known[name]._replace(option=replace(known[name].option, unset=unset[name]))
+        if name in unset
+        else known[name]
+        for name in names or known
+    }
 
 
 def path(text: str) -> Path:
@@ -46,7 +111,7 @@ def path(text: str) -> Path:
     return Path(text)
 
 
-def not_both(context: typer.Context, given: _Given) -> _Given:
+def not_both(context: typer.Context, given: _Value) -> _Value:
     """Refuse a number of workers besides a scheduler, which would do nothing.
 
     Raises
@@ -61,20 +126,6 @@ def not_both(context: typer.Context, given: _Given) -> _Given:
     return given
 
 
-def pixel_type(name: str | None) -> str | None:
-    """Refuse what is no type of pixels before anything is read."""
-    if name is not None:
-        import numpy as np
-
-        try:
-            known = np.dtype(name).kind in "biufc"
-        except TypeError:
-            known = False
-        if not known:
-            raise typer.BadParameter(f"{name} is not a pixel type, such as int16")
-    return name
-
-
 def _table_of_files(manifest: Path | None) -> Path | None:
     if manifest is not None and manifest.suffix.lower() not in MANIFEST_SUFFIXES:
         raise typer.BadParameter(f"a file of {' or '.join(MANIFEST_SUFFIXES)}")
@@ -87,13 +138,6 @@ Files = Annotated[
 ]
 
 
-class Keep(StrEnum):
-    """What is saved of a corrected movie."""
-
-    values = "values"
-    counts = "counts"
-
-
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -102,16 +146,6 @@ Output = Annotated[
 ]
 Folder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
-]
-Level = Annotated[int, typer.Option(min=1, max=9, help="1 is fast, 9 small.")]
-FilterOption = Annotated[Filter, typer.Option("--filter", help='"auto" tries on three frames.')]
-CodecOption = Annotated[Codec, typer.Option(help="Every MRCZ reader knows all.")]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="Pixel type, such as int16; values are rounded, and refused if too large.",
-        callback=pixel_type,
-    ),
 ]
 Group = Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of EER.")]
 Decimate = Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_mrcz import session
 from napari_mrcz.cli import options
 from napari_mrcz.cli.commands import Saying, with_options
 from napari_mrcz.cli.paths import references, tell_of_interrupted
@@ -23,6 +24,7 @@ from napari_mrcz.cli.progress import (
     tell_warnings,
     write,
 )
+from napari_mrcz.correction.options import options_of
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, with_packing
 
@@ -78,10 +80,7 @@ def watch(
         float | None,
         typer.Option(min=0, max=1e6, help="End when nothing has come for so many seconds."),
     ] = None,
-    codec: options.CodecOption = options.Codec.zstd,
-    level: options.Level = 1,
-    filter_: options.FilterOption = options.Filter.auto,
-    dtype: options.Dtype = None,
+    given: Annotated[options.Given, options_of(session.Coding)] = options.NOTHING,
     group: options.Group = 1,
     decimate: options.Decimate = None,
     with_: options.With = None,
@@ -130,10 +129,7 @@ def watch(
         ignored=[output, *references(wanted, decimate)],
     )
     coding = {
-        "codec": codec.value,
-        "level": level,
-        "filter": filter_.value,
-        "dtype": dtype,
+        **session.Coding(**given).arguments,
         "group": group,
         "decimate": str(decimate or ""),
     }

@@ -2,7 +2,8 @@ from .complex_parts import (
     Amplitude,
     Phase,
 )
-from .counting import (
+from .counting.counting import (
+    CountingOptions,
     ElectronCounting,
     count_electrons,
 )
@@ -53,12 +54,16 @@ from .truncation import (
     ShiftedLognormal,
     TruncationModel,
 )
+from .truncation.model import (
+    TruncationOptions,
+)
 
 __all__ = [
     "ORIENTATIONS",
     "PREPRINT_GAMMA",
     "Amplitude",
     "Candidate",
+    "CountingOptions",
     "Decimation",
     "DecimationError",
     "DistributionFit",
@@ -76,6 +81,7 @@ __all__ = [
     "TailFit",
     "Thresholds",
     "TruncationModel",
+    "TruncationOptions",
     "correlated_noise",
     "count_electrons",
     "decimate",

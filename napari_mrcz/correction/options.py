@@ -16,7 +16,7 @@ import difflib
 import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
 
 from napari_mrcz.errors import MrczError
 
@@ -131,12 +131,13 @@ class Option:
 
 
 class Declared(NamedTuple):
-    """A field with an option: the type of its values, and whether it may be None."""
+    """A field that is an option: its class and name, and the type of its values but None."""
 
-    kind: type
+    owner: type
+    name: str
+    kind: Any
     default: Any
     option: Option
-    may_be_none: bool
 
     @property
     def note(self) -> str:
@@ -162,11 +163,11 @@ def options_of(cls: type) -> dict[str, Declared]:
     for key in fields(cls):
         hint, *said = get_args(hints[key.name]) or (hints[key.name],)
         option = next((one for one in said if isinstance(one, Option)), None)
-        if get_origin(hints[key.name]) is Annotated and option is not None:
-            kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-            may_be_none = type(None) in get_args(hint)
-            kind = kinds[0] if may_be_none else hint
-            found[key.name] = Declared(kind, key.default, option, may_be_none)
+        if option is not None:
+            # Of `float | None`, the float.
+            is_optional = type(None) in get_args(hint)
+            kind = next(k for k in get_args(hint) if k is not type(None)) if is_optional else hint
+            found[key.name] = Declared(cls, key.name, kind, key.default, option)
     return found
 
 

@@ -8,6 +8,11 @@ from .ageing import (
 from .koma import (
     Koma,
 )
+from .recipe import (
+    Coding,
+    Recipe,
+    recipe_options,
+)
 from .session import (
     Session,
 )
@@ -16,12 +21,15 @@ from .summaries import (
 )
 
 __all__ = [
+    "Coding",
     "Koma",
     "OutlierCensus",
+    "Recipe",
     "Session",
     "correlation_with",
     "count_outliers",
     "cumulative_dose",
     "noise_within",
+    "recipe_options",
     "sums_folder",
 ]

@@ -143,11 +143,7 @@ class Correct(Making):
             write(
                 self.target,
                 stack.described(other={**stack.description.other, "source": record}),
-                codec=output.codec,
-                level=output.level,
-                filter=output.filter,
-                dtype=output.dtype or None,
-                keep=output.keep,
+                **output.arguments,
                 overwrite=self.overwrite,
                 progress=files.watched(staged(report, "correcting")),
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
+from napari_mrcz.correction.counting.counting import CountingOptions
 from napari_mrcz.errors import size_text
 from napari_mrcz.format import Encoding, FrameReader, write_frames
 from napari_mrcz.format.atomic import check_target
@@ -60,14 +61,8 @@ class CountElectrons(Making):
     ----------
     source, target : str
         Raw frames of any format that is read; MRC or MRCZ.
-    super_resolution : int
-        Pixels of the counts along one of the detector's: 1, 2 or 4.
-    threshold : float, optional
-        Charge from which a spot is an electron, in grey values; fitted without it.
-    upper : float, optional
-        Charge above which a spot is set aside, such as an X-ray, in grey values; fitted without it.
-    force : bool
-        Count frames that seem to be counted already.
+    counting : CountingOptions
+        How electrons are counted.
     events : str
         Table of all electrons, .csv or .parquet; empty for none.
     client : dask.distributed.Client, optional
@@ -76,10 +71,7 @@ class CountElectrons(Making):
 
     source: str
     target: str
-    super_resolution: int = 1
-    threshold: float | None = None
-    upper: float | None = None
-    force: bool = False
+    counting: CountingOptions = field(default_factory=CountingOptions)
     events: str = ""
     client: Any = field(default=None, repr=False)
 
@@ -103,13 +95,7 @@ class CountElectrons(Making):
                 table = opened.enter_context(EventTable(self.events, overwrite=self.overwrite))
             movie = opened.enter_context(open_stack(self.source))
             staged(report, "fitting")(0, len(movie))
-            counting = ElectronCounting.fit(
-                movie,
-                threshold=self.threshold,
-                super_resolution=self.super_resolution,
-                upper=self.upper,
-                force=self.force,
-            )
+            counting = ElectronCounting.fit(movie, **asdict(self.counting))
             counts = count_electrons(movie, counting=counting)
             run = _Run(movie, self.source, counting, self.client, table)
             other = {**counts.description.other, "source": record}
@@ -137,19 +123,15 @@ class CountElectrons(Making):
 
     def options(self) -> dict[str, Any]:
         """Return what the counts depend on, where it was chosen."""
-        options = {
-            "super_resolution": self.super_resolution,
-            "threshold": self.threshold,
-            "upper": self.upper,
-            "force": self.force or None,
-        }
+        options = {**asdict(self.counting), "force": self.counting.force or None}
         return {name: value for name, value in options.items() if value is not None}
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the counts."""
         with open_stack(self.source) as movie:
             n, y, x = movie.shape
-        return n, y * self.super_resolution, x * self.super_resolution
+        s = self.counting.super_resolution
+        return n, y * s, x * s
 
     @property
     def works_on_results(self) -> bool:

@@ -283,7 +283,9 @@ class Koma:
                 self._rolling = RollingAverage(self._sum_of, members, radius)
             return self._rolling
 
-    def noise_curve(self, radii: Sequence[int]) -> npt.NDArray[np.float64]:
+    def noise_curve(
+        self, radii: Sequence[int], *, progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float64]:
         """Compute the mean correlated noise within the stacks for several radii (fig. 12).
 
         From the sums alone: no stack is read again, whatever the radii. It is that of whole
@@ -293,6 +295,8 @@ class Koma:
         ----------
         radii : sequence of int
             0 stands for no normalisation.
+        progress : callable, optional
+            Called with (rows done, rows) while sums are compared; what it raises ends it.
 
         Returns
         -------
@@ -303,7 +307,9 @@ class Koma:
         self._surveyed()
         members = [i for i in range(len(self)) if i not in self._left_out]
         summaries = [self._session.summary(i) for i in members]
-        return mean_noise(summaries, self._session.covariances(members), radii)
+        reach = 2 * max(radii, default=0)
+        compared = self._session.covariances(members, reach=reach, progress=progress)
+        return mean_noise(summaries, compared, radii)
 
     def _sum_of(self, index: int) -> tuple[npt.NDArray[Any], int]:
         return self._session.total(index), self._session.summary(index).n_frames
@@ -347,7 +353,8 @@ def mean_noise(
     summaries : sequence of Summary
         Of the stacks, in order of acquisition.
     covariances : ndarray, shape (m, m)
-        Between their sums, as `Session.covariances` gives them.
+        Between their sums, as `Session.covariances` returns them; those farther apart than a
+        window reaches are not used.
     radii : sequence of int
         In stacks; 0 stands for no normalisation.
 

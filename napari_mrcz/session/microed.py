@@ -7,7 +7,7 @@ names the images have for it. A pedestal that is in them already stays in them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_mrcz.correction import Pedestal, TruncationModel
 from napari_mrcz.correction.truncation import pedestal_names
+from napari_mrcz.correction.truncation.model import TruncationOptions
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.session.source_files import SourceFiles
@@ -45,32 +46,16 @@ class RestoreNegatives(Making):
         The files of one sweep, in order.
     targets : tuple of str
         One MRC or MRCZ file; or SMV files, one a frame, or the first of them, `name_0001.img`.
-    center, n_annuli, seed
-        As `TruncationModel.fit` takes them.
-    mask : str
-        File with the pixels that are not valid; empty for none.
-    regions : str
-        Label image in the place of annuli; empty for none.
-    offset : int, optional
-        Added to all pixels. None for none, in SMV for the least that leaves no negative value.
-    pedestal : int, optional
-        Value at which counts were cut off; by default what headers state, or 0.
-    force : bool
-        Correct what seem to be counted electrons, too.
+    truncation : TruncationOptions
+        How negative counts are restored. An offset of None is none, in SMV the least that leaves no
+        negative value.
     footer : bool
         Write a footer. Other programs expect none behind plain frames.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    center: tuple[float, float] | None = None
-    n_annuli: int = 10
-    mask: str = ""
-    regions: str = ""
-    seed: int = 0
-    offset: int | None = None
-    pedestal: int | None = None
-    force: bool = False
+    truncation: TruncationOptions = field(default_factory=TruncationOptions)
     footer: bool = True
 
     @property
@@ -102,13 +87,13 @@ class RestoreNegatives(Making):
             shape = movie.shape[1:]
             model = TruncationModel.fit(
                 movie,
-                self.center,
-                self.n_annuli,
-                read_defects(self.mask, shape) if self.mask else None,
-                self.seed,
-                regions=read_image(self.regions) if self.regions else None,
-                pedestal=self.pedestal,
-                force=self.force,
+                self.truncation.center,
+                self.truncation.n_annuli,
+                read_defects(self.truncation.mask, shape) if self.truncation.mask else None,
+                self.truncation.seed,
+                regions=read_image(self.truncation.regions) if self.truncation.regions else None,
+                pedestal=self.truncation.pedestal,
+                force=self.truncation.force,
                 progress=staged(report, "fitting"),
             )
             corrected, added = self._corrected(movie, model)
@@ -145,9 +130,7 @@ class RestoreNegatives(Making):
 
     def options(self) -> dict[str, Any]:
         """Return what the result depends on, where it was chosen."""
-        left_out = ("sources", "targets", "footer", *(field.name for field in fields(Making)))
-        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        chosen["force"] = self.force or None
+        chosen = {**asdict(self.truncation), "force": self.truncation.force or None}
         return {k: v for k, v in chosen.items() if v not in (None, "")}
 
     def shape(self) -> tuple[int, ...]:
@@ -177,9 +160,9 @@ class RestoreNegatives(Making):
 
     def _corrected(self, movie: Stack, model: TruncationModel) -> tuple[Stack, int]:
         corrected = movie.apply(model)
-        if self.offset is None and not self._is_smv:
+        if self.truncation.offset is None and not self._is_smv:
             return corrected, 0
-        offset = model.offset if self.offset is None else self.offset
+        offset = model.offset if self.truncation.offset is None else self.truncation.offset
         if offset < model.offset:
             raise ValueError(
                 f"an offset of {offset} is too small: values reach down to {model.smallest}"

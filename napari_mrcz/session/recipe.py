@@ -42,7 +42,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tomli_w
 
 from napari_mrcz.correction.history import CORRECTIONS, Correction, rebuild, registered
-from napari_mrcz.correction.options import Option, Options, options_of, read_options, suggestion
+from napari_mrcz.correction.options import (
+    Declared,
+    Option,
+    Options,
+    options_of,
+    read_options,
+    suggestion,
+)
 from napari_mrcz.errors import MrczError, failure_text
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.chunks import CODECS, FILTERS
@@ -61,6 +68,8 @@ if TYPE_CHECKING:
 # Steps that need more than a movie: gain and outliers each other, KOMA the session.
 _FIXED = ("outliers", "gain", "koma")
 _START, _AFTER, _OUTPUT = "start", "after", "output"
+# Of the output; codec, level and filter belong to a recipe.
+_IN_CORRECT = ("keep", "dtype")
 PLACES = (_START, *_FIXED)
 """Places in the order of a recipe at which `Recipe.corrections` are applied; "start" is first."""
 
@@ -113,6 +122,11 @@ class Coding(Options):
         super().__post_init__()
         if self.dtype:
             storage_dtype(self.dtype)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of `napari_mrcz.write`."""
+        return {**asdict(self), "dtype": self.dtype or None}
 
 
 @dataclass(frozen=True)
@@ -172,6 +186,16 @@ def tables() -> dict[str, type]:
         if entry.table and (correction := registered(name)) is not None:
             known[entry.table] = getattr(correction, "Step", correction)
     return {**known, _OUTPUT: Output}
+
+
+def recipe_options() -> dict[str, Declared]:
+    """Return the options of tables that ``correct`` has too: "koma__radius"."""
+    return {
+        f"{table}__{name}": declared
+        for table, declares in tables().items()
+        for name, declared in options_of(declares).items()
+        if declared.option.flag and (table != _OUTPUT or name in _IN_CORRECT)
+    }
 
 
 @dataclass(frozen=True)

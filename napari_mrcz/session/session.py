@@ -9,6 +9,7 @@ import threading
 import uuid
 import weakref
 from contextlib import contextmanager
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,11 +32,13 @@ from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 StackLike: TypeAlias = str | PathLike[str] | Stack | npt.NDArray[Any]
 
-_STRIP_NBYTES = 2**26
+_STRIP_NBYTES = 2**24
+# Sums that are compared with as many others at a time.
+_BLOCK = 64
 
 
 class Session:
@@ -83,7 +86,8 @@ class Session:
         self._summaries: dict[int, Summary] = {}
         self._again: dict[int, Callable[[], StackSum]] = {}
         self._lock = threading.RLock()
-        self._kept = _Kept()
+        self._kept = _Kept(len(self._stacks))
+        self._at = np.arange(len(self._stacks))  # of what is kept
 
     def __len__(self) -> int:
         """Return the number of stacks."""
@@ -132,6 +136,7 @@ class Session:
                 new: self._again[old] for new, old in enumerate(indices) if old in self._again
             }
             session._kept = self._kept
+            session._at = self._at[indices]
         return session
 
     def summary(self, index: int, *, progress: Callable[[int, int], None] | None = None) -> Summary:
@@ -192,41 +197,84 @@ class Session:
         return mean
 
     def covariances(
-        self, members: Iterable[int], *, progress: Callable[[int, int], None] | None = None
+        self,
+        members: Iterable[int],
+        *,
+        reach: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> npt.NDArray[np.float64]:
         """Return the covariances over the pixels between the sums of m stacks, (m, m).
 
-        A few rows of all sums are in memory at a time.
+        A few rows of some sums are in memory at a time; what was compared before is not compared
+        again.
 
         Parameters
         ----------
         members : iterable of int
             Which stacks.
+        reach : int, optional
+            Compare only stacks that are at most so many places apart among the members; others
+            have 0. A window of KOMA reaches over 2 x radius.
         progress : callable, optional
             Called with (rows done, rows); what it raises ends it.
         """
         members = list(members)
-        y, x = self.total(members[0]).shape
-        rows = max(1, _STRIP_NBYTES // (8 * x * len(members)))
+        m = len(members)
+        wanted = np.ones((m, m), np.bool_)
+        if reach is not None:
+            wanted = np.triu(np.tril(wanted, reach), -reach)
+        known, at = self._kept.covariances, self._at[members]
+        places = np.ix_(at, at)
+        blocks = [slice(start, start + _BLOCK) for start in range(0, m, _BLOCK)]
+        unknown = wanted & ~self._kept.compared[places]
+        missing = [
+            (one, other)
+            for k, one in enumerate(blocks)
+            for other in blocks[k:]
+            if unknown[one, other].any()
+        ]
+        for k, (one, other) in enumerate(missing):
+            found = self._compared(
+                members[one],
+                members[other],
+                None if progress is None else _of_several(progress, k, len(missing)),
+            )
+            known[np.ix_(at[one], at[other])] = found
+            known[np.ix_(at[other], at[one])] = found.T
+            self._kept.compared[np.ix_(at[one], at[other])] = True
+            self._kept.compared[np.ix_(at[other], at[one])] = True
+        return np.where(wanted, known[places], 0.0)
+
+    def _compared(
+        self,
+        some: Sequence[int],
+        others: Sequence[int],
+        progress: Callable[[int, int], None] | None,
+    ) -> npt.NDArray[np.float64]:
+        """Return the covariances of some stacks with others, or among themselves."""
+        same = some == others
+        both = [*some] if same else [*some, *others]
+        # Mapped once: each takes a file descriptor as long as it is.
+        images = [self.total(i) for i in both]
         # About the mean, so that the products lose no digits.
-        level = np.array([self.summary(i).thumbnail.mean() for i in members])
-        level *= [self.summary(i).n_frames for i in members]
-        first = np.zeros(len(members))
-        second = np.zeros((len(members), len(members)))
+        level = [
+            self.summary(i).thumbnail.mean() * self.summary(i).n_frames for i in both
+        ]  # fmt: skip
+        y, x = images[0].shape
+        rows = max(1, _STRIP_NBYTES // (8 * x * len(both)))
+        first = np.zeros(len(both))
+        second = np.zeros((len(some), len(others)))
         for top in range(0, y, rows):
             height = min(rows, y - top)
-            # One after the other: each sum takes a file descriptor for as long as it is mapped.
-            centred = np.empty((len(members), height * x))
-            for k, i in enumerate(members):
-                strip = self.total(i)[top : top + height].reshape(-1)
-                np.subtract(strip, level[k], out=centred[k])
+            centred = np.empty((len(both), height * x))
+            for k, image in enumerate(images):
+                np.subtract(image[top : top + height].reshape(-1), level[k], out=centred[k])
             first += centred.sum(axis=1)
-            second += centred @ centred.T
+            second += centred[: len(some)] @ centred[-len(others) :].T
             if progress is not None:
                 progress(min(top + rows, y), y)
         first /= y * x
-        covariances: npt.NDArray[np.float64] = second / (y * x) - np.outer(first, first)
-        return covariances
+        return second / (y * x) - np.outer(first[: len(some)], first[-len(others) :])
 
     def _summarised(
         self, stack: Stack, progress: Callable[[int, int], None] | None = None
@@ -253,13 +301,30 @@ def _movies_of(folder: Path) -> tuple[list[Path], str]:
     return by_acquisition(movies, [looks[movie] for movie in movies])
 
 
+def _of_several(
+    progress: Callable[[int, int], None], part: int, n_parts: int
+) -> Callable[[int, int], None]:
+    return lambda done, total: progress(part * total + done, n_parts * total)
+
+
 class _Kept:
     """Where the sums of a session are kept, and of all that were chosen from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_stacks: int) -> None:
+        self._n_stacks = n_stacks
         self.store = SummaryStore(sums_folder())
         self._own_keys: list[str] = []
         weakref.finalize(self, _discard, self.store, self._own_keys)
+
+    @cached_property
+    def covariances(self) -> npt.NDArray[np.float64]:
+        """Between the sums of all stacks, where they are `compared`."""
+        return np.zeros((self._n_stacks, self._n_stacks))
+
+    @cached_property
+    def compared(self) -> npt.NDArray[np.bool_]:
+        """Whether the sums of two stacks were compared."""
+        return np.zeros((self._n_stacks, self._n_stacks), np.bool_)
 
     def save(self, key: str | None, found: StackSum) -> Summary:
         """Keep a sum; without a key for as long as there is a session that shares it.

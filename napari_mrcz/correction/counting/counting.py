@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from napari_mrcz.correction.counting.background import Background, real
 from napari_mrcz.correction.counting.events import Events, find_events, without_bright
 from napari_mrcz.correction.counting.measuring import measured
 from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.errors import warn
 
 if TYPE_CHECKING:
@@ -21,6 +22,62 @@ if TYPE_CHECKING:
 _SUPER_RESOLUTIONS = (1, 2, 4)
 # Of rules by which electrons are found, the latest; 1 are those of the first version.
 _RULES = 2
+
+
+@dataclass(frozen=True)
+class CountingOptions(Options):
+    """How electrons are counted; see `ElectronCounting.fit`."""
+
+    super_resolution: Annotated[
+        int,
+        Option(
+            "Super-resolution",
+            "Pixels of the counts along one of the detector's",
+            choices={1: "detector pixels", 2: "2 × 2 for each", 4: "4 × 4 for each"},
+            flag="--super-resolution",
+        ),
+    ] = 1
+    threshold: Annotated[
+        float | None,
+        Option(
+            "Threshold",
+            "Charge that makes an electron",
+            unit="grey values",
+            above=0,
+            unset="fitted",
+            flag="--threshold",
+        ),
+    ] = None
+    upper: Annotated[
+        float | None,
+        Option(
+            "Upper threshold",
+            "Charge too high for an electron, such as an X-ray's",
+            unit="grey values",
+            above=0,
+            unset="fitted",
+            flag="--upper-threshold",
+        ),
+    ] = None
+    spread: Annotated[
+        float | None,
+        Option(
+            "Spread",
+            "Standard deviation of the spot that an electron leaves",
+            unit="pixels",
+            above=0,
+            unset="measured",
+        ),
+    ] = None
+    force: Annotated[
+        bool, Option("Force", "Count frames that seem to be counted already", flag="--force")
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if self.upper is not None and not self.upper > (self.threshold or 0):
+            raise ValueError(f"upper must be above threshold, {self.threshold:g}")
 
 
 @register

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.counted import CountedAlready, looks_counted
 from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.sums import frame_sum
 from napari_mrcz.correction.truncation.draws import draws
 from napari_mrcz.correction.truncation.gaps import find_gaps
@@ -40,6 +41,70 @@ _SIGNED = (np.int8, np.int16, np.int32, np.int64)
 _FRAMES_OF_CHECK = 24
 # Regions of fewer pixels have parameters that are known badly.
 _FEW_PIXELS = 500
+
+
+@dataclass(frozen=True)
+class TruncationOptions(Options):
+    """How negative counts are restored; see `TruncationModel.fit`."""
+
+    center: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "Centre",
+            "Row and column of the beam, from 0, the bottom row being row 0, in all formats",
+            unset="found",
+            flag="--center",
+        ),
+    ] = None
+    n_annuli: Annotated[
+        int, Option("Rings", "Rings that are fitted each by itself", least=1, flag="--annuli")
+    ] = 10
+    mask: Annotated[
+        str,
+        Option(
+            "Mask",
+            "Pixels that are not valid, such as the beam stop's",
+            unset="none",
+            is_file=True,
+            flag="--mask",
+        ),
+    ] = ""
+    regions: Annotated[
+        str,
+        Option(
+            "Regions",
+            "Label image of other regions than rings",
+            unset="none",
+            is_file=True,
+            flag="--regions",
+        ),
+    ] = ""
+    offset: Annotated[
+        int | None,
+        Option(
+            "Offset",
+            "Added to all pixels",
+            unit="counts",
+            least=0,
+            unset="0, in SMV as little as is needed",
+            flag="--offset",
+        ),
+    ] = None
+    pedestal: Annotated[
+        int | None,
+        Option(
+            "Pedestal",
+            "Value at which counts were cut off",
+            unit="counts",
+            least=0,
+            unset="that of the headers",
+            flag="--pedestal",
+        ),
+    ] = None
+    seed: Annotated[int, Option("Seed", "Seed of the random values", least=0, flag="--seed")] = 0
+    force: Annotated[
+        bool, Option("Force", "Correct what seem to be counted electrons, too", flag="--force")
+    ] = False
 
 
 @register
