@@ -263,7 +263,7 @@ class Session:
         y, x = images[0].shape
         rows = max(1, _STRIP_NBYTES // (8 * x * len(both)))
         first = np.zeros(len(both))
-        second = np.zeros((len(some), len(others)))
+        second: npt.NDArray[np.float64] = np.zeros((len(some), len(others)))
         for top in range(0, y, rows):
             height = min(rows, y - top)
             centred = np.empty((len(both), height * x))
@@ -274,7 +274,9 @@ class Session:
             if progress is not None:
                 progress(min(top + rows, y), y)
         first /= y * x
-        return second / (y * x) - np.outer(first[: len(some)], first[-len(others) :])
+        second /= y * x
+        second -= np.outer(first[: len(some)], first[-len(others) :])
+        return second
 
     def _summarised(
         self, stack: Stack, progress: Callable[[int, int], None] | None = None
