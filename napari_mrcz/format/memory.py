@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.errors import NotEnoughMemory, size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -149,6 +149,63 @@ def new_buffer(nbytes: int) -> memoryview:
         return memoryview(mmap.mmap(-1, nbytes))
     except (OSError, OverflowError):
         raise MemoryError(f"unable to allocate {nbytes} bytes") from None
+
+
+class SpareMemory:
+    """Memory of arrays that are gone, for the next ones: new memory takes the system its time.
+
+    Parameters
+    ----------
+    most : int
+        How many pieces are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._free: list[memoryview] = []
+
+    def array(self, nbytes: int) -> npt.NDArray[Any]:
+        """Return an array of bytes that is not filled; its memory comes back when it is gone.
+
+        Raises
+        ------
+        MemoryError
+            If there is not enough.
+        """
+        import numpy as np
+
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = memoryview(b"")
+        if len(memory) < nbytes:
+            del memory
+            memory = new_buffer(nbytes)
+        return np.asarray(_Lease(memory, nbytes, self._give_back))
+
+    def clear(self) -> None:
+        """Return what is kept to the system."""
+        self._free.clear()
+
+    def _give_back(self, memory: memoryview) -> None:
+        if len(self._free) < self._most:
+            self._free.append(memory)
+
+
+class _Lease:
+    """What an array and its views hold as long as they use some memory."""
+
+    def __init__(
+        self, memory: memoryview, nbytes: int, give_back: Callable[[memoryview], None]
+    ) -> None:
+        import numpy as np
+
+        self._memory, self._give_back = memory, give_back
+        array = np.frombuffer(memory, np.uint8, nbytes)
+        self.__array_interface__ = array.__array_interface__
+
+    def __del__(self) -> None:
+        self._give_back(self._memory)
 
 
 def give_back() -> None:

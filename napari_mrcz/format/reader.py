@@ -23,13 +23,15 @@ from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_writing import source_header
 from napari_mrcz.format.layout import read_layout
-from napari_mrcz.format.memory import new_buffer
+from napari_mrcz.format.memory import SpareMemory, new_buffer
 from napari_mrcz.format.modes import FOUR_BIT, unpack_four_bit
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from napari_mrcz.format.files import RandomAccessFile
+
+_PIECE_NBYTES = 2**20
 
 
 class FrameReader:
@@ -75,6 +77,7 @@ class FrameReader:
         # Absolute: reopening and unpickling must not depend on the working directory.
         self.path = Path(path).absolute()
         self._file = file or open_file(self.path)
+        self._frames, self._chunks = SpareMemory(1), SpareMemory(2)
         try:
             layout = read_layout(self._file)
         except MemoryError:
@@ -148,14 +151,7 @@ class FrameReader:
         NotEnoughMemory
             If there is not enough for them.
         """
-        nbytes = int(self.index.sizes[frame])
-        try:
-            stored = new_buffer(nbytes)
-        except MemoryError:
-            raise self._no_memory(frame, nbytes) from None
-        self._read_whole(stored, frame)
-        self._verify(stored, frame)
-        return stored
+        return self._stored(frame, None)
 
     def read_frame(self, frame: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Decode one frame.
@@ -187,8 +183,9 @@ class FrameReader:
     def _read_frame(self, frame: int, out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         header = self.header
         shape = header.shape[1:]
+        use_again = out is not None  # many frames are read so, one after the other
         if out is None:
-            out = np.empty(self.shape[1:], self.dtype)
+            out = np.empty(shape, self.dtype)
         # Where the stored pixels are the caller's pixels, they are decoded right into the result.
         direct = header.mode != FOUR_BIT and self.dtype == header.stored_dtype.newbyteorder("=")
         same_bytes = direct or (header.mode == 0 and self.dtype in (np.uint8, np.bool_))
@@ -197,7 +194,7 @@ class FrameReader:
             target = out.reshape(-1).view(np.uint8)
         else:
             target = np.empty(header.frame_nbytes, np.uint8)
-        self._fill(target, frame)
+        self._fill(target, frame, use_again=use_again)
         if header.mode == FOUR_BIT:
             out[...] = unpack_four_bit(target.reshape(shape[0], -1), shape[1])
         elif same_bytes and out.flags.c_contiguous:
@@ -208,6 +205,14 @@ class FrameReader:
         else:
             out[...] = target.view(header.stored_dtype).reshape(shape)
         return out
+
+    def read_to_look_at(self, frame: int) -> npt.NDArray[Any]:
+        """Return a frame, in the memory of one that was looked at before where it is free."""
+        try:
+            memory = self._frames.array(self.frame_nbytes)
+        except MemoryError:
+            raise self._no_memory(frame, self.frame_nbytes) from None
+        return self.read_frame(frame, memory.view(self.dtype).reshape(self.shape[1:]))
 
     def read_window(self, frame: int, window: tuple[Any, Any]) -> npt.NDArray[Any]:
         """Read part of a frame; of plain pixels without checksums only the rows it lies in.
@@ -258,14 +263,25 @@ class FrameReader:
     def close(self) -> None:
         """Close the file; reading opens it again."""
         self._file.close()
+        self._frames.clear()
+        self._chunks.clear()
 
-    def _fill(self, target: npt.NDArray[np.uint8], frame: int) -> None:
+    def _stored(self, frame: int, spare: SpareMemory | None) -> memoryview:
+        """Return a frame's stored bytes, verified, in memory of `spare` where it is given."""
+        nbytes = int(self.index.sizes[frame])
+        try:
+            stored = new_buffer(nbytes) if spare is None else spare.array(nbytes).data
+        except MemoryError:
+            raise self._no_memory(frame, nbytes) from None
+        self._read_verified(stored, frame)
+        return stored
+
+    def _fill(self, target: npt.NDArray[np.uint8], frame: int, *, use_again: bool) -> None:
         """Put a frame's stored pixels, decompressed, into `target`."""
         if not self.header.codec:
-            self._read_whole(target.data, frame)
-            self._verify(target.data, frame)
+            self._read_verified(target.data, frame)
             return
-        chunk = self.read_stored(frame)
+        chunk = self._stored(frame, self._chunks if use_again else None)
         offset = int(self.index.offsets[frame])
         where: dict[str, Any] = {"path": self.path, "frame": frame, "offset": offset}
         if len(chunk) < CHUNK_HEADER_NBYTES:
@@ -285,16 +301,23 @@ class FrameReader:
         if (got := self._file.read_into(offset, buffer)) < len(buffer):
             raise MrczError(
                 self.path,
-                f"{got} bytes are left of {len(buffer)}",
+                f"{start + got} bytes are left of {int(self.index.sizes[frame])}",
                 frame=frame,
                 offset=offset,
                 advice="The file became shorter while it was open",
             )
 
-    def _verify(self, stored: memoryview, frame: int) -> None:
-        if self.index.xxh3 is None:
+    def _read_verified(self, buffer: memoryview, frame: int) -> None:
+        """Fill `buffer` with all stored bytes of a frame, each part verified while it is cached."""
+        checksum = None if self.index.xxh3 is None else xxhash.xxh3_64()
+        for start in range(0, len(buffer), _PIECE_NBYTES):
+            piece = buffer[start : start + _PIECE_NBYTES]
+            self._read_whole(piece, frame, start)
+            if checksum is not None:
+                checksum.update(piece)
+        if checksum is None or self.index.xxh3 is None:
             return
-        if xxhash.xxh3_64_intdigest(stored) != int(self.index.xxh3[frame]):
+        if checksum.intdigest() != int(self.index.xxh3[frame]):
             raise MrczError(
                 self.path,
                 "the stored bytes do not match their checksum",

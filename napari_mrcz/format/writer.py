@@ -25,7 +25,7 @@ from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version
 from napari_mrcz.format.header_writing import build_header, has_unsigned_bytes
 from napari_mrcz.format.limits import LARGEST_JSON, check_content, most_values
-from napari_mrcz.format.memory import new_buffer
+from napari_mrcz.format.memory import SpareMemory
 from napari_mrcz.format.metadata import to_json_safe, to_plain
 from napari_mrcz.format.modes import pack_four_bit
 from napari_mrcz.format.statistics import Statistics, statistics_of
@@ -61,7 +61,6 @@ class _Encoded:
     data: bytes | memoryview
     statistics: Statistics | None
     xxh3: int
-    room: memoryview | None
 
 
 @dataclass
@@ -214,13 +213,12 @@ def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
     written = _Written()
     pixels = math.prod(storage.shape)
     frame_nbytes = pixels * max(storage.given.itemsize, storage.stored.itemsize)
-    # Memory for compressed frames, used again: the system takes its time to provide it.
-    rooms: list[memoryview] = []
+    memory = SpareMemory(work.threads)
 
     def encode(numbered: tuple[int, LazyFrame]) -> _Encoded:
         index, frame = numbered
         try:
-            return _encode(storage, frame, index, rooms)
+            return _encode(storage, frame, index, memory)
         except NotEnoughMemory as error:
             if error.path is not None:
                 raise
@@ -239,31 +237,26 @@ def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
         for encoded in encoded_frames:
             written.add(file.tell(), encoded)
             file.write(encoded.data)
-            if encoded.room is not None:
-                rooms.append(encoded.room)
             del encoded  # while the next one is waited for
             if work.progress is not None:
                 work.progress(len(written.offsets), work.total)
     return written
 
 
-def _encode(storage: Storage, frame: LazyFrame, index: int, rooms: list[memoryview]) -> _Encoded:
+def _encode(storage: Storage, frame: LazyFrame, index: int, memory: SpareMemory) -> _Encoded:
     pixels = storage.fit(frame() if callable(frame) else frame, index)
     statistics = statistics_of(pixels)
     if storage.four_bit:
         pixels = pack_four_bit(pixels)
-    room = None
     data: bytes | memoryview
     if storage.encoding.as_counts:
-        try:
-            room = rooms.pop()
-        except IndexError:
-            room = new_buffer(pixels.nbytes + CHUNK_HEADER_NBYTES)
-    if storage.encoding.number:
+        room = memory.array(pixels.nbytes + CHUNK_HEADER_NBYTES).data
         data = storage.encoding.compress(pixels, room)
+    elif storage.encoding.number:
+        data = storage.encoding.compress(pixels)
     else:
         data = pixels.reshape(-1).view(np.uint8).data
-    return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data), room)
+    return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
 
 
 def _json(path: str | PathLike[str], description: Description) -> bytes:

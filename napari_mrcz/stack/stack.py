@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.sums import sum_dtype, widened
 from napari_mrcz.errors import warn
-from napari_mrcz.format import Description, Header
+from napari_mrcz.format import Description, FrameReader, Header
 from napari_mrcz.format.memory import new_array
 from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.format.threads import in_order, processors
@@ -86,7 +86,7 @@ class Stack:
         n, y, x = source.shape
         nbytes = y * x * source.dtype.itemsize
         self._cache = FrameCache(
-            source.read_frame,
+            source.read_to_look_at if isinstance(source, FrameReader) else source.read_frame,
             n,
             nbytes,
             read_ahead=read_ahead,
