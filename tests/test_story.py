@@ -9,7 +9,6 @@ from qtpy.QtCore import QItemSelectionModel, Qt
 from qtpy.QtWidgets import QApplication
 
 import napari_mrcz as nm
-from napari_mrcz import naming
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.simulation import Camera, simulate_session
 
@@ -22,7 +21,7 @@ STEPS = ["OutlierFilter", "GainNormalization", "KomaNormalization"]
 def own_cache(tmp_path_factory, monkeypatch):
     """Give the test a cache folder of its own."""
     cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(naming.platformdirs, "user_cache_dir", lambda *a, **k: cache)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *a, **k: cache)
 
 
 @pytest.fixture

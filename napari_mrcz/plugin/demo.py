@@ -85,7 +85,6 @@ def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | N
     saved = next(path for path in itertools.chain([_CORRECTED], numbered) if not path.exists())
     steps = play(viewer, widgets, _SESSION, saved, wait_until_idle)
     for number, (title, said) in enumerate(steps, 1):
-        dock_of(widgets[title]).raise_()
         print(f"{number}. {title}: {said}")
         if picture is not None:
             pictures.append(picture.with_stem(f"{picture.stem}-{number}"))
@@ -206,6 +205,7 @@ def play(
 
     koma = widgets["KOMA"]
     normalised = gain.preview.data
+    _select(viewer, viewer.layers.selection.active, koma, wait)
     listed = list(koma.koma.entries)  # the raw movies
     koma.koma.remove(listed)
     stacks = [normalised, *(_like(normalised, nm.open(path)) for path in others)]
@@ -243,8 +243,9 @@ def play(
 
 
 def _select(viewer: napari.Viewer, layer: Any, widget: Any, wait: Callable[..., None]) -> None:
-    """Select a layer, which a widget follows."""
+    """Select a layer, and raise a widget, which follows it in front only."""
     viewer.layers.selection.active = layer
+    dock_of(widget).raise_()
     wait([widget])
 
 
