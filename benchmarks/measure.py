@@ -63,11 +63,18 @@ def table(rows: list[Row]) -> str:
     return "\n".join([head, *map(str, rows)])
 
 
-def in_turns(*jobs: Callable[[], object], rounds: int = 7) -> list[float]:
-    """Run the jobs in turns and give the median time of each, in seconds."""
+def in_turns(
+    *jobs: Callable[[], object], rounds: int = 7, before: Callable[[], object] | None = None
+) -> list[float]:
+    """Run the jobs in turns and return the median time of each, in seconds.
+
+    `before` is called before each job and not timed.
+    """
     times: list[list[float]] = [[] for _ in jobs]
     for _ in range(rounds):
         for job, taken in zip(jobs, times, strict=True):
+            if before is not None:
+                before()
             start = time.perf_counter()
             job()
             taken.append(time.perf_counter() - start)
