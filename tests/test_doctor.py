@@ -10,8 +10,9 @@ import pytest
 from good_files import KINDS, good_file, movie
 
 import napari_mrcz as nm
+from napari_mrcz.format import findings as checks
 from napari_mrcz.format import threads as threads_module
-from napari_mrcz.format.doctor import Finding, diagnose, mend, numbers
+from napari_mrcz.format.doctor import Finding, diagnose, mend
 
 SHAPE = (5, 16, 20)
 PIXEL = (0, 1.5, 1.25)
@@ -427,7 +428,7 @@ def test_it_takes_as_many_threads_as_computations_may(plain, monkeypatch):
         taken.append(threads)
         return threads_module.in_order(work, items, threads, name)
 
-    monkeypatch.setattr(numbers, "in_order", in_order)
+    monkeypatch.setattr(checks, "in_order", in_order)
     threads_module.limit_threads(1)
     try:
         diagnose(plain, full=True)

@@ -19,8 +19,8 @@ import napari_mrcz as nm
 from napari_mrcz.errors import NotEnoughMemory, error_text, failure_text, is_out_of_memory
 from napari_mrcz.format import Encoding, FrameReader, chunks, estimate, reader
 from napari_mrcz.format import memory as allowance
-from napari_mrcz.format.repacking import repack
 from napari_mrcz.format.threads import in_order
+from napari_mrcz.format.verification import repack
 
 PIXELS = np.random.default_rng(0).poisson(2.0, (6, 40, 50)).astype(np.int16)
 

@@ -1,21 +1,21 @@
-from .description import (
-    Description,
-)
 from .encoding import (
     Encoding,
     choose_encoding,
     compressed_fraction,
     shannon_fraction,
 )
-from .estimation import (
-    Estimate,
-    estimate,
-)
 from .header import (
     Header,
 )
+from .header_writing import (
+    Description,
+)
 from .reader import (
     FrameReader,
+)
+from .storage import (
+    Estimate,
+    estimate,
 )
 from .verification import (
     FrameFault,

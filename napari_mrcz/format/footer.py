@@ -19,8 +19,15 @@ import xxhash
 from numcodecs import blosc
 
 from napari_mrcz.format.chunks import decoded, parse_chunk_header
-from napari_mrcz.format.limits import check_content, check_json, check_msgpack, most_values
-from napari_mrcz.format.metadata import from_tagged, to_json_safe, to_plain
+from napari_mrcz.format.metadata import (
+    check_content,
+    check_json,
+    check_msgpack,
+    from_tagged,
+    most_values,
+    to_json_safe,
+    to_plain,
+)
 
 _MAGIC = b"MRCZFOOT"
 _TRAILER = struct.Struct("<8s4H2Q")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.header import (
     CODEC_NAMES,
+    DTYPE_OF_MODE,
     EXTRA_WORDS,
     HEADER_DTYPE,
     HEADER_NBYTES,
@@ -24,7 +25,6 @@ from napari_mrcz.format.header import (
     holds_volume,
     mrcz_version,
 )
-from napari_mrcz.format.modes import DTYPE_OF_MODE
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -15,10 +15,18 @@ import numpy as np
 import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, counted
-from napari_mrcz.format.chunk_chain import Chain, codec_at, decodes, find_chain, is_chunk, walk
-from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, parse_chunk_header
+from napari_mrcz.format.chunks import (
+    CHUNK_HEADER_NBYTES,
+    Chain,
+    codec_at,
+    decodes,
+    find_chain,
+    is_chunk,
+    parse_chunk_header,
+    walk,
+)
 from napari_mrcz.format.extended import LARGEST_EXTENDED, json_nbytes, record_nbytes
-from napari_mrcz.format.footer import EvenFrames
+from napari_mrcz.format.footer import EvenFrames, FrameIndex
 from napari_mrcz.format.header import CODEC_NAMES, HEADER_NBYTES, Header, holds_volume
 from napari_mrcz.format.header_reading import pixel_size_of
 
@@ -26,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_mrcz.format.files import RandomAccessFile
-    from napari_mrcz.format.footer import FrameIndex
 
 # Two voxel sizes that differ by no more than this are the same.
 _SAME_SIZE = 1e-5
@@ -255,7 +262,8 @@ def _of_chain(
             warn(f"{rest} of a frame that was cut off")
         else:
             warn(f"{rest} no footer that can be read; metadata or frames are lost")
-    return Placement(header, chain.index(), announced)
+    index = FrameIndex(np.array(chain.offsets, np.uint64), np.array(chain.sizes, np.uint64))
+    return Placement(header, index, announced)
 
 
 # By the file's length ----------------------------------------------------------------------------

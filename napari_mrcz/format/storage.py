@@ -1,4 +1,8 @@
-"""How the pixels that are given become those that are stored, decided before any is written."""
+"""How the pixels that are given become those that are stored, decided before any is written.
+
+Pixels fit into another type without loss, or not at all. A few frames show how large a file will
+be.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.casting import LARGEST_FOUR_BIT, cast_as_asked, cast_lossless
 from napari_mrcz.format.chunks import LARGEST_FRAME
-from napari_mrcz.format.encoding import Encoding, choose_encoding, excerpt
-from napari_mrcz.format.modes import FOUR_BIT, MODE_OF_DTYPE, storage_dtype
+from napari_mrcz.format.encoding import (
+    Encoding,
+    choose_encoding,
+    compressed_fraction,
+    excerpt,
+    shannon_fraction,
+)
+from napari_mrcz.format.header import FOUR_BIT, MODE_OF_DTYPE, frame_nbytes, storage_dtype
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from os import PathLike
+
 
 _LARGEST_SIGNED_BYTE = 127
 
@@ -192,3 +203,148 @@ def _check_size(storage: Storage) -> None:
 
 def _stored_nbytes(storage: Storage) -> int:
     return math.prod(storage.shape) * storage.stored.itemsize
+
+
+LARGEST_FOUR_BIT = 15
+
+
+def cast_lossless(
+    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
+) -> npt.NDArray[Any]:
+    """Give `frame` as `dtype` if every value survives, else refuse.
+
+    Raises
+    ------
+    MrczError
+        Naming the frame and a way out.
+    """
+    if frame.dtype == dtype:
+        return frame
+    if frame.dtype.kind in "biu":
+        _check_range(frame, dtype, path, index)
+        return frame.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = frame.astype(dtype)
+    if not _same(frame, cast):
+        raise MrczError(
+            path,
+            f"{frame.dtype} values that {dtype} cannot hold exactly",
+            frame=index,
+            advice=f"Choose {dtype} as pixel type (dtype) to round them",
+        )
+    return cast
+
+
+def cast_as_asked(
+    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
+) -> npt.NDArray[Any]:
+    """Give `frame` as the `dtype` that was asked for: rounded, but never wrapped or cut off.
+
+    Raises
+    ------
+    MrczError
+        If a value is out of the type's range, not a number where integers are asked for, or
+        complex where real numbers are.
+    """
+    if frame.dtype == dtype:
+        return frame
+    if frame.dtype.kind == "c" and dtype.kind != "c":
+        raise MrczError(
+            path,
+            f"complex pixels cannot become {dtype}",
+            frame=index,
+            advice="Write their amplitude or phase",
+        )
+    if dtype.kind in "biu":
+        if frame.dtype.kind == "f":
+            frame = np.rint(frame)
+        _check_range(frame, dtype, path, index)
+        return frame.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = frame.astype(dtype)
+    if not (np.isfinite(cast) | ~np.isfinite(frame)).all():
+        raise MrczError(path, f"values beyond the range of {dtype}", frame=index)
+    return cast
+
+
+def _same(frame: npt.NDArray[Any], cast: npt.NDArray[Any]) -> bool:
+    """Tell whether every value survived; part by part, where a NaN could hide the other's loss."""
+    if frame.dtype.kind == "c":
+        return _same(frame.real, cast.real) and _same(frame.imag, cast.imag)
+    return bool(((cast == frame) | (frame != frame)).all())
+
+
+def _check_range(
+    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
+) -> None:
+    if not frame.size:
+        return
+    # As Python's numbers, which compare exactly: float32(2**31 - 1) is 2**31.
+    low, high = frame.min().item(), frame.max().item()
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (low >= least and high <= most):  # also false for NaN
+        raise MrczError(
+            path,
+            f"values from {low} to {high}, where {dtype} holds {least} to {most}",
+            frame=index,
+            advice="Choose a pixel type (dtype) that holds them; float32 rounds where it must",
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a frame will take on disk.
+
+    Attributes
+    ----------
+    encoding : Encoding
+        Filter and block size as the writer will choose them.
+    stored : numpy.dtype
+        Pixel type in the file.
+    frame_nbytes : float
+        Mean size of a frame in bytes.
+    bound_nbytes : float or None
+        The least to which independent pixels can be compressed (Shannon's bound); None where a
+        sample does not show it, as of most float images.
+    """
+
+    encoding: Encoding
+    stored: np.dtype[Any]
+    frame_nbytes: float
+    bound_nbytes: float | None
+
+
+def estimate(
+    path: str | PathLike[str],
+    samples: Iterable[LazyFrame],
+    encoding: Encoding,
+    dtype: npt.DTypeLike | None = None,
+) -> Estimate:
+    """Decide what `write_frames` would, and compress excerpts of the frames in that way.
+
+    Parameters
+    ----------
+    path : path-like
+        For messages.
+    samples : iterable of ndarray, shape (y, x), or of functions that make them
+        A few frames; only one is in memory at a time.
+    encoding : Encoding
+        As asked for.
+    dtype : dtype-like or "uint4", optional
+        Pixel type asked for.
+
+    Raises
+    ------
+    MrczError
+        If these frames cannot be stored so without loss.
+    """
+    storage, stored = choose_storage(path, samples, dtype, encoding, wide=False)
+    rows, columns = storage.shape
+    plain_nbytes = frame_nbytes(storage.mode, (rows, columns))
+    bound = shannon_fraction(stored)
+    return Estimate(
+        storage.encoding,
+        storage.stored,
+        plain_nbytes * compressed_fraction(storage.encoding, stored),
+        None if bound is None else bound * rows * columns * storage.stored.itemsize,
+    )

@@ -29,7 +29,7 @@ from napari_mrcz.format.chunks import (
     decompress,
     parse_chunk_header,
 )
-from napari_mrcz.format.modes import FOUR_BIT
+from napari_mrcz.format.header import FOUR_BIT
 from napari_mrcz.format.threads import in_order, limit_threads, processors
 from napari_mrcz.naming import software
 from napari_mrcz.session.run import PATIENCE_S, SchedulerLost, ask, result_of, watched

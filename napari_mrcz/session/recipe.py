@@ -53,7 +53,7 @@ from napari_mrcz.correction.options import (
 from napari_mrcz.errors import MrczError, failure_text
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.chunks import CODECS, FILTERS
-from napari_mrcz.format.modes import storage_dtype
+from napari_mrcz.format.header import storage_dtype
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:

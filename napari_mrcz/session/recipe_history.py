@@ -21,7 +21,7 @@ from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import CODECS
 from napari_mrcz.format.encoding import encoding_of
-from napari_mrcz.format.modes import FOUR_BIT
+from napari_mrcz.format.header import FOUR_BIT
 from napari_mrcz.session.recipe import PLACES, Output, Recipe, Step
 from napari_mrcz.stack import write
 from napari_mrcz.stack.kept import PENDING, is_kept

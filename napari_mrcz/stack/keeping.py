@@ -22,7 +22,7 @@ from napari_mrcz.errors import MrczError, size_text
 from napari_mrcz.format import Description, Encoding, FrameReader, estimate, write_frames
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.encoding import alone, encoding_of
-from napari_mrcz.format.modes import FOUR_BIT, pack_four_bit
+from napari_mrcz.format.header import FOUR_BIT, pack_four_bit
 from napari_mrcz.format.threads import in_order, processors
 from napari_mrcz.naming import software
 from napari_mrcz.stack.kept import (

@@ -1,0 +1,533 @@
+"""What a file's header says wrongly or not at all: what is found, and each check that finds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import counted
+from napari_mrcz.format.extended import microscope_settings
+from napari_mrcz.format.header import (
+    CODEC_NAMES,
+    LARGEST_PIXEL,
+    SMALLEST_PIXEL,
+    SPACE_GROUPS,
+    VOLUME_STACKS,
+    Header,
+    header_dtype,
+    holds_volume,
+    mrcz_version,
+)
+from napari_mrcz.format.header_reading import MOST_SAMPLES, parse_header
+from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.format.writer import Statistics, statistics_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from os import PathLike
+
+    from napari_mrcz.format.reader import FrameReader, Layout
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a header says wrongly, or not at all.
+
+    Attributes
+    ----------
+    field : str
+        Name as in MRC2014, such as "MX MY MZ".
+    sentence : str
+        What is wrong with it, and for whom.
+    found, proposed : str
+        What the file has; what it should have, or what else to do where `mend` cannot help.
+    patch : dict
+        What `mend` writes: fields of `HEADER_DTYPE`, and ``nz`` and ``pixel_size`` (z, y, x in Å),
+        from which the cell follows. Empty where it can do nothing.
+    header : bytes
+        The header in which it was found.
+    """
+
+    field: str
+    sentence: str
+    found: str
+    proposed: str
+    patch: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    header: bytes = dataclasses.field(default=b"", repr=False)
+
+    @property
+    def mendable(self) -> bool:
+        """Whether `mend` can write what is proposed."""
+        return bool(self.patch)
+
+    def __str__(self) -> str:
+        what = "proposed" if self.mendable else "not mended here"
+        return f"{self.field}: {self.sentence} Found: {self.found}; {what}: {self.proposed}."
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A file as the checks see it.
+
+    Attributes
+    ----------
+    layout : Layout
+        What opening it found out.
+    nbytes : int
+        Its length.
+    path : path-like
+        Its name.
+    pixel_size : float
+        What the caller knows it to be, in Å; 0.0 for nothing.
+    """
+
+    layout: Layout
+    nbytes: int
+    path: str | PathLike[str]
+    pixel_size: float = 0.0
+
+    @property
+    def header(self) -> Header:
+        """The header as the whole file shows it to be; `nz` counts the frames that are there."""
+        return self.layout.header
+
+    @property
+    def stated(self) -> Header:
+        """The header as it says itself."""
+        return parse_header(self.raw, self.path)
+
+    @property
+    def raw(self) -> bytes:
+        """The header's bytes."""
+        return self.layout.header.raw
+
+    @property
+    def record(self) -> np.void:
+        """The header's fields as they are written, in the byte order of its sizes."""
+        record: np.void = np.frombuffer(self.raw, header_dtype(self.header.byte_order))[0]
+        return record
+
+    @property
+    def announced(self) -> int:
+        """The frames of which the header speaks."""
+        return int(self.record["n"][2])
+
+
+_IMAGES, _VOLUME = 0, 1
+_CUT = "Save it anew, cut into the volumes that it holds"
+_AXES = [1, 2, 3]
+
+
+def check_geometry(patient: Patient) -> Iterator[Finding]:
+    """Return the findings in the order in which they lie in the header."""
+    yield from _frames(patient)
+    yield from _mode(patient)
+    yield from _sampling(patient)
+    yield from _pixel_size(patient)
+    yield from _axes(patient)
+    yield from _space_group(patient)
+    yield from _extended_nbytes(patient)
+    yield from _surplus(patient)
+
+
+def _frames(patient: Patient) -> Iterator[Finding]:
+    there, announced = patient.header.nz, patient.announced
+    if there == announced:
+        return
+    sentence = f"The file has {counted(there, 'frame')}, where the header speaks of {announced}."
+    if there > announced:
+        sentence += " Other programs do not see those that are more."
+    if there < announced:
+        sentence += " It was cut off, never finished, or has the header of another."
+        header = patient.header
+        rest = (patient.layout.end - header.data_offset) % header.frame_nbytes
+        if rest and not header.codec:
+            sentence += f" Of a frame that is not whole, {rest} bytes stay at the end."
+    yield Finding("NZ", sentence, str(announced), str(there), {"nz": there})
+
+
+def _mode(patient: Patient) -> Iterator[Finding]:
+    header, stated = patient.header, patient.stated
+    if header.codec == stated.codec:
+        return
+    what = f"blosc chunks ({CODEC_NAMES[header.codec]})" if header.codec else "plain pixels"
+    why = f"The frames are {what}; other programs go by MODE, and show a torn picture or none."
+    true = header.mode + 1000 * header.codec
+    depth = header.nz if header.is_volume else 1
+    patch = {"mode": true, "m": (header.nx, header.ny, 0 if header.codec else depth)}
+    yield Finding("MODE", why, str(header.mode + 1000 * stated.codec), str(true), patch)
+
+
+def _sampling(patient: Patient) -> Iterator[Finding]:
+    header, found = patient.header, _triple(patient.record["m"])
+    sizes, group = (header.nx, header.ny, header.nz), _group(patient)
+    if header.codec != patient.stated.codec:
+        return  # MODE goes with them
+    # `mrcz` before 0.5 wrote sizes here: by its label, other numbers are not believed.
+    old = header.mrcz_version is not None and header.mrcz_version < (0, 5, 0)
+    wrong = min(found) < 0 or max(found) > MOST_SAMPLES
+    wrong |= old and any(found) and found != (*sizes[:2], patient.announced)
+    why = "Programs divide the cell by them to get the pixel size."
+    if header.codec:
+        # As `mrcz` has it: MZ of 0 is one stack, its cell divided by its sizes.
+        proposed = (0, 0, 0) if old else (*sizes[:2], 0)
+    elif wrong or 0 in found:
+        wrong, proposed = True, sizes if header.is_volume or old else (*sizes[:2], 1)
+    else:
+        wrong = group == _IMAGES and found[2] != 1 and not old and not header.is_volume
+        proposed = (*found[:2], 1)
+        why = (
+            "In a stack of images MZ is 1; by another number, programs take the frames for the "
+            "sections of a volume."
+        )
+    if wrong and group in VOLUME_STACKS:
+        yield Finding("MX MY MZ", why, _joined(found), _CUT)
+    elif wrong:
+        yield Finding("MX MY MZ", why, _joined(found), _joined(proposed), {"m": proposed})
+
+
+def _pixel_size(patient: Patient) -> Iterator[Finding]:
+    header = patient.header
+    z = header.pixel_size[0]
+    _, y, x = patient.stated.pixel_size
+    stated = [float(c) for c in patient.record["cell"]]
+    odd = [c for c in stated if not np.isfinite(c) or c < 0 or 0 < c <= 1e-6]
+    sizes = (x, y, z) if header.is_volume else (x, y)
+    extreme = any(s and not SMALLEST_PIXEL <= s <= LARGEST_PIXEL for s in sizes)
+    unknown = not all(sizes)
+    if not (odd or extreme or unknown):
+        return
+    found = f"cell of {_joined(stated)} Å" if any(stated) else "unknown"
+    if odd:
+        sentence = "The cell, from which the pixel size follows, cannot be true."
+    elif extreme:
+        sentence = "No microscope records pixels of this size."
+        found = f"{_joined(sizes)} Å"
+    else:
+        sentence = "The pixel size is not told: scale bars and all that follows from it are wrong."
+    known, source = _known_pixel_size(patient)
+    if known is not None:
+        new = known[0] if header.is_volume else z, *known[1:]
+        proposed = f"{known[2]:g} × {known[1]:g} Å, {source}"
+        yield Finding("pixel size", sentence, found, proposed, {"pixel_size": new})
+    elif odd or extreme:
+        # What can be true of it is kept.
+        kept = [s if SMALLEST_PIXEL <= s <= LARGEST_PIXEL else 0.0 for s in (z, y, x)]
+        proposed = f"{kept[2]:g} × {kept[1]:g} Å" if all(kept[1:]) else "unknown (0)"
+        yield Finding("pixel size", sentence, found, proposed, {"pixel_size": tuple(kept)})
+    else:
+        yield Finding("pixel size", sentence, found, "Tell the pixel size, if you know it")
+
+
+def _known_pixel_size(patient: Patient) -> tuple[tuple[float, float, float] | None, str]:
+    """Return z, y, x in Å and who says so: the caller, or an extended header of FEI's."""
+    if patient.pixel_size:
+        return (patient.pixel_size,) * 3, "as you say"
+    carried = patient.layout.carried
+    kind = "" if carried is None else carried.decoded_as
+    across, _ = microscope_settings(kind, patient.layout.extended)
+    return (None, "") if across is None else ((across[1], *across), "by the extended header")
+
+
+def _axes(patient: Patient) -> Iterator[Finding]:
+    found = [int(axis) for axis in patient.record["map_crs"]]
+    if sorted(found) != _AXES:
+        why = "They name the axes along which columns, rows and sections run: 1, 2 and 3, once each"
+        patch = {"map_crs": patient.header.axis_order}
+        yield Finding("MAPC MAPR MAPS", f"{why}.", _joined(found), _joined(_AXES), patch)
+
+
+def _space_group(patient: Patient) -> Iterator[Finding]:
+    header, found = patient.header, int(patient.record["ispg"])
+    depth = int(patient.record["m"][2])
+    names = {_IMAGES: "0, a stack of images", _VOLUME: "1, a volume"}
+    if found in VOLUME_STACKS and not header.codec and depth > 0 and header.nz % depth:
+        why = "A stack of volumes has a whole number of them: NZ sections in all, MZ a volume."
+        yield Finding("ISPG", why, f"{found}, NZ {header.nz}, MZ {depth}", _CUT)
+    elif found not in SPACE_GROUPS and found not in VOLUME_STACKS:
+        why = "It is 0 for a stack of images, 1 for a volume, 401 for a stack of volumes."
+        shape = (header.nz, header.ny, header.nx)
+        volume = holds_volume(_IMAGES, depth, shape, patient.path, header.labels)
+        new = _VOLUME if volume else _IMAGES
+        yield Finding("ISPG", why, str(found), names[new], {"ispg": new})
+    elif found == _IMAGES and header.is_volume:
+        why = (
+            "It says that these are images; but MZ says that they are the sections of a volume, "
+            "and they form a cube, or the file's name or a label says so too."
+        )
+        yield Finding("ISPG", why, f"0, MZ {depth}", names[_VOLUME], {"ispg": _VOLUME})
+
+
+def _group(patient: Patient) -> int:
+    """Return the space group, that of images where there is no such group."""
+    found = int(patient.record["ispg"])
+    return found if found in SPACE_GROUPS or found in VOLUME_STACKS else _IMAGES
+
+
+def _extended_nbytes(patient: Patient) -> Iterator[Finding]:
+    found, true = patient.stated.nsymbt, patient.header.nsymbt
+    if found != true:
+        first = patient.header.data_offset
+        why = f"The pixels begin at byte {first}, not where the length of the extended header says."
+        yield Finding("NSYMBT", why, f"{found} bytes", f"{true} bytes", {"nsymbt": true})
+
+
+def _surplus(patient: Patient) -> Iterator[Finding]:
+    layout, header = patient.layout, patient.header
+    last = int(layout.index.offsets[-1]) + int(layout.index.sizes[-1])
+    # Bytes after the frames that are not our footer. Of a frame cut off, NZ tells.
+    surplus = layout.end - last
+    if surplus <= 0 or header.nz < patient.announced:
+        return
+    why = f"{surplus} bytes after the last frame are spoken of nowhere in the header."
+    proposed = "Compare the frames with the original; other programs take no harm"
+    yield Finding("file length", why, f"{patient.nbytes} bytes", proposed)
+
+
+def _triple(values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
+    x, y, z = (int(value) for value in values)
+    return x, y, z
+
+
+def _joined(values: Iterable[Any]) -> str:
+    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+
+
+_STANDARDS = (20140, 20141)
+_STAMPS = {"<": ((0x44, 0x44), (0x44, 0x41)), ">": ((0x11, 0x11),)}
+_ORDERS = {"<": "little-endian", ">": "big-endian"}
+_IMOD_STAMP = 1146047817
+_SIGNED = 1
+_LARGEST_SIGNED_BYTE = 127
+
+
+def check_identity(patient: Patient) -> Iterator[Finding]:
+    """Return the findings in the order in which they lie in the header."""
+    if is_mixed(patient):
+        why = (
+            "Some fields are little-endian, others big-endian, as mrcz before 0.6 wrote them; "
+            "other programs read these fields wrongly."
+        )
+        yield Finding("byte order", why, "both", "Save it anew: the pixels are read rightly")
+        return
+    record = patient.record
+    version = int(record["nversion"])
+    if version not in _STANDARDS:
+        why = "The file does not say by which year of the standard it was written."
+        yield Finding("NVERSION", why, str(version), "20141, MRC2014", {"nversion": 20141})
+    if record["map"] != b"MAP ":
+        why = "Programs tell by the letters 'MAP ' that this is an MRC file."
+        found = repr(bytes(record["map"]))[1:] if record["map"] else "nothing"
+        yield Finding("MAP", why, found, "'MAP '", {"map": b"MAP "})
+    yield from _stamp(patient)
+    yield from _labels(patient)
+
+
+def is_mixed(patient: Patient) -> bool:
+    """Return whether fields of both byte orders are in one header."""
+    stated, mode = patient.stated, int(patient.record["mode"])
+    version = mrcz_version(stated.labels)
+    old = stated.byte_order == ">" and version is not None and version < (0, 6, 0)
+    return old or mode != stated.mode + 1000 * stated.codec
+
+
+def check_sign(patient: Patient, measured: Statistics | None) -> Iterator[Finding]:
+    """Hold what mode 0 means against the statistics, in the header and as measured.
+
+    MRC2014 has signed bytes in mode 0; older programs had unsigned ones, and IMOD says which by a
+    stamp of its own.
+    """
+    header, record = patient.header, patient.record
+    if header.mode != 0:
+        return
+    flags = int(record["imod_flags"])
+    stated = header.dmin <= header.dmax
+    if header.unsigned_bytes:
+        if stated and header.dmin < 0:
+            why = "IMOD's flag says that bytes are unsigned, the statistics that some are negative."
+            patch: dict[str, Any] = {"imod_flags": flags | _SIGNED}
+            yield Finding("mode 0", why, "unsigned by flag", "signed, -128 to 127", patch)
+        elif max(header.dmax, measured.high if measured else 0) > _LARGEST_SIGNED_BYTE:
+            why = (
+                "Bytes are unsigned by IMOD's flag; programs that go by MRC2014 alone take those "
+                "above 127 for negative."
+            )
+            yield Finding("mode 0", why, "unsigned by flag", "Save it anew as uint16, mode 6")
+    elif stated and header.dmin >= 0 and header.dmax > _LARGEST_SIGNED_BYTE:
+        if measured is not None and measured.low < 0:
+            why = (
+                "Bytes are read as signed, as MRC2014 has them, but the statistics were made of "
+                "unsigned ones: those above 127 come out negative."
+            )
+            patch = {"imod_stamp": _IMOD_STAMP, "imod_flags": flags & ~_SIGNED}
+            yield Finding("mode 0", why, "signed", "unsigned, said by IMOD's flag", patch)
+
+
+def _stamp(patient: Patient) -> Iterator[Finding]:
+    order = patient.header.byte_order
+    stamp = tuple(int(b) for b in patient.record["machst"])
+    if stamp[:2] not in _STAMPS[order]:
+        why = f"The file is {_ORDERS[order]}, as its sizes show, but does not say so."
+        if any(stamp[:2] in stamps for stamps in _STAMPS.values()):
+            why = f"The file is {_ORDERS[order]}, as its sizes show, but says the opposite."
+        new = (*_STAMPS[order][0], 0, 0)
+        yield Finding("machine stamp", why, _hex(stamp), _hex(new), {"machst": new})
+
+
+def _labels(patient: Patient) -> Iterator[Finding]:
+    record = patient.record
+    count = int(record["nlabl"])
+    labels = [bytes(label) for label in record["label"]]
+    used = [label for label in labels if label.strip()]
+    gaps = any(label.strip() for label in labels[len(used) :])
+    if count == len(used) and not gaps:
+        return
+    why = f"Labels with text: {len(used)}; the header counts {count}."
+    if gaps:
+        why = "Empty labels lie between those that have text; many programs stop at the first."
+    patch: dict[str, Any] = {"nlabl": len(used)}
+    if gaps:
+        patch["label"] = used + [b""] * (len(labels) - len(used))
+    proposed = f"NLABL {len(used)}" + (", one after the other" if gaps else "")
+    yield Finding("labels", why, f"NLABL {count}", proposed, patch)
+
+
+def _hex(stamp: tuple[int, ...]) -> str:
+    return " ".join(f"{byte:02x}" for byte in stamp)
+
+
+_FIELD = "DMIN DMAX DMEAN RMS"
+_UNDETERMINED = (0.0, -1.0, -2.0, -1.0)
+# By how much mean and deviation may be off, relative to themselves, where all frames are measured
+# (as `mrcfile.validate` has it).
+_TOLERANCE = 0.01
+# Frames differ: ice gets thinner, beams dimmer. Beyond this (in standard deviations, and as a
+# factor) a few of them still tell that the number cannot be that of all.
+_MEAN_OFF, _RMS_OFF = 0.5, 2.0
+
+
+def frames_to_measure(count: int, full: bool) -> tuple[int, ...]:
+    """Return the first, the middle and the last frame, or all."""
+    return tuple(range(count)) if full else tuple(sorted({0, count // 2, count - 1}))
+
+
+def measure(
+    reader: FrameReader,
+    frames: tuple[int, ...],
+    progress: Callable[[int, int], None] | None,
+) -> Statistics | None:
+    """Return the statistics of some frames; None of complex ones.
+
+    Raises
+    ------
+    MrczError
+        If one of them is damaged.
+    """
+    if reader.dtype.kind == "c":
+        return None
+
+    def one(frame: int) -> Statistics | None:
+        return statistics_of(reader.read_frame(frame))
+
+    total = Statistics()
+    threads = min(len(frames), processors())
+    with in_order(one, frames, threads, "napari-mrcz-doctor") as done:
+        for count, part in enumerate(done, 1):
+            total += part or Statistics()
+            if progress is not None:
+                progress(count, len(frames))
+    return total
+
+
+def check_statistics(
+    patient: Patient, measured: Statistics | None, looked_at: int
+) -> Iterator[Finding]:
+    """Hold the header's numbers against those of so many frames."""
+    values = measured.for_header() if measured is not None else None
+    header = patient.header
+    stated = header.dmin, header.dmax, header.dmean, header.rms
+    if not all(map(math.isfinite, stated)):
+        yield from _finding(patient, "They are no numbers.", values, looked_at)
+        return
+    if values is None:
+        return  # complex, or with pixels that are no numbers: then nothing is right or wrong
+    if _undetermined(*stated):
+        why = "They are not determined, which is allowed; programs then set the contrast by guess."
+        if _whole(patient, looked_at):
+            yield from _finding(patient, why, values, looked_at)
+        else:
+            yield Finding(_FIELD, why, _text(stated), "Look at all frames, and they are filled in")
+    elif not any(stated) and any(values):
+        why = "All are 0, which the pixels are not: they were never determined."
+        yield from _finding(patient, why, values, looked_at)
+    else:
+        compare = _contradictions if _whole(patient, looked_at) else _impossible
+        wrong = list(compare(stated, values))
+        if wrong:
+            verb = "contradicts" if len(wrong) == 1 else "contradict"
+            why = f"{' and '.join(wrong)} {verb} {_frames_text(patient, looked_at)}."
+            yield from _finding(patient, why, values, looked_at)
+
+
+def _finding(patient: Patient, why: str, values: Any, looked_at: int) -> Iterator[Finding]:
+    header = patient.header
+    stated = header.dmin, header.dmax, header.dmean, header.rms
+    new, proposed = _UNDETERMINED, "not determined; look at all frames, and they are filled in"
+    if values is None:
+        proposed = "not determined"
+    elif _whole(patient, looked_at):
+        new, proposed = values, _text(values)
+    patch = dict(zip(("dmin", "dmax", "dmean", "rms"), new, strict=True))
+    yield Finding(_FIELD, why, _text(stated), proposed, patch)
+
+
+def _whole(patient: Patient, looked_at: int) -> bool:
+    return looked_at == patient.header.nz
+
+
+def _undetermined(low: float, high: float, mean: float, rms: float) -> bool:
+    return high < low and mean < min(low, high) and rms < 0
+
+
+def _contradictions(stated: Any, true: Any) -> Iterator[str]:
+    """Name the numbers that are not those of all frames."""
+    low, high, mean, rms = stated
+    if low <= high and (np.float32(true[0]) != low):
+        yield "DMIN"
+    if low <= high and (np.float32(true[1]) != high):
+        yield "DMAX"
+    # The mean of pixels around 0 is as good as the noise lets it be.
+    slack = 1e-4 * true[3]
+    if mean >= min(low, high) and abs(mean - true[2]) > _TOLERANCE * abs(mean) + slack:
+        yield "DMEAN"
+    if rms >= 0 and abs(rms - true[3]) > _TOLERANCE * rms:
+        yield "RMS"
+
+
+def _impossible(stated: Any, seen: Any) -> Iterator[str]:
+    """Name the numbers that cannot be those of all frames, as a few of them show."""
+    low, high, mean, rms = stated
+    if low <= high and np.float32(seen[0]) < low:
+        yield "DMIN"
+    if low <= high and np.float32(seen[1]) > high:
+        yield "DMAX"
+    if mean >= min(low, high) and abs(mean - seen[2]) > _MEAN_OFF * seen[3] + 0.01 * abs(mean):
+        yield "DMEAN"
+    if rms >= 0 and not rms / _RMS_OFF <= seen[3] <= rms * _RMS_OFF:
+        yield "RMS"
+
+
+def _frames_text(patient: Patient, looked_at: int) -> str:
+    count = patient.header.nz
+    if looked_at < count:
+        return f"{looked_at} of {count} frames that were looked at"
+    return "the pixels" if count == 1 else f"the pixels of all {count} frames"
+
+
+def _text(values: Any) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
