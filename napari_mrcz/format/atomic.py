@@ -32,17 +32,9 @@ _YOUNGEST_LITTER_S = 10.0
 class AtomicFile:
     """A file under construction; nothing is at its name, or the old file is, until `commit`.
 
-    Parameters
-    ----------
-    path : path-like
-        The target. A symbolic link is followed, so that the file it leads to is replaced.
-    overwrite : bool
-        Replace what is there.
-
-    Raises
-    ------
-    MrczError
-        If the target exists and may not be replaced, or the folder cannot be written to.
+    `path`: the target. A symbolic link is followed, so that the file it leads to is replaced;
+    `overwrite`: replace what is there. Raise `MrczError` if the target exists and may not be
+    replaced, or the folder cannot be written to.
     """
 
     def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -73,7 +65,7 @@ class AtomicFile:
         self._flush_behind()
 
     def tell(self) -> int:
-        """Give the number of bytes appended so far."""
+        """Return the number of bytes appended so far."""
         return self._position
 
     def write_at(self, offset: int, data: bytes) -> None:
@@ -88,10 +80,8 @@ class AtomicFile:
     def commit(self) -> None:
         """Flush to disk and let the target's name lead here.
 
-        Raises
-        ------
-        MrczError
-            If the disk is full, or the target appeared meanwhile and may not be replaced.
+        Raise `MrczError` if the disk is full, or the target appeared meanwhile and may not be
+        replaced.
         """
         try:
             self._wait_for_flush()
@@ -106,7 +96,7 @@ class AtomicFile:
             self.discard()
 
     def discard(self) -> None:
-        """Let go of everything; the target is as it was, unless `commit` came first."""
+        """Close and remove everything; the target is as it was, unless `commit` came first."""
         if self._flusher is not None:
             self._flusher.join()
             self._flusher = None
@@ -209,7 +199,7 @@ class AtomicFile:
             os.fchmod(self._descriptor, old.st_mode & 0o7777)
 
     def _link(self, name: Path) -> None:
-        """Give the nameless file its first name, which fails where that name is taken."""
+        """Name the nameless file, which fails where that name is taken."""
         folder = os.open(name.parent, os.O_RDONLY)
         try:
             # With a folder's descriptor Python heeds follow_symlinks, which it ignores without.
@@ -225,10 +215,7 @@ class AtomicFile:
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Find out whether a file may be written before there is anything to write.
 
-    Raises
-    ------
-    MrczError
-        If something is there that may not be replaced, or the name cannot be one.
+    Raise `MrczError` if something is there that may not be replaced, or the name cannot be one.
     """
     try:
         mode = path.stat().st_mode

@@ -96,21 +96,10 @@ def check_chunk(
 ) -> None:
     """Refuse a chunk whose header cannot be true.
 
-    Parameters
-    ----------
-    header : ChunkHeader
-        What the chunk says of itself.
-    frame_nbytes : int
-        Bytes that a frame has according to the file's header.
-    available : int
-        Bytes between the chunk's start and the end of the pixel data.
-    path, frame, offset
-        Where the chunk lies, for the message.
-
-    Raises
-    ------
-    MrczError
-        If the chunk is no blosc chunk, is not decodable here, or lies about its sizes.
+    `header`: what the chunk says of itself; `frame_nbytes`: bytes that a frame has according to the
+    file's header; `available`: bytes between the chunk's start and the end of the pixel data;
+    `path`, `frame`, `offset`: where the chunk lies, for the message. Raise `MrczError` if the chunk
+    is no blosc chunk, is not decodable here, or lies about its sizes.
     """
 
     def refuse(found: str, advice: str = "The file is damaged") -> MrczError:
@@ -163,23 +152,10 @@ def compress(
 ) -> bytes:
     """Compress one contiguous frame into a version-2 chunk, which every MRCZ reader takes.
 
-    Parameters
-    ----------
-    frame : ndarray
-        Pixels in the order and byte order in which they are to be stored.
-    codec : str
-        A key of `CODECS`.
-    level : int
-        1 (fast) to 9 (small).
-    filter_ : str
-        A key of `FILTERS`.
-    block_nbytes : int
-        Block size in bytes; blosc rounds it to whole pixels and to the frame's size.
-
-    Raises
-    ------
-    NotEnoughMemory
-        If there is not enough to compress it.
+    `frame`: pixels in the order and byte order in which they are to be stored; `codec`: a key of
+    `CODECS`; `level`: 1 (fast) to 9 (small); `filter_`: a key of `FILTERS`; `block_nbytes`: block
+    size in bytes; blosc rounds it to whole pixels and to the frame's size. Raise `NotEnoughMemory`
+    if there is not enough to compress it.
     """
     what = f"compressing a frame of {size_text(frame.nbytes)}"
     if not has_room(_working_nbytes(block_nbytes or _OWN_BLOCK_NBYTES, frame.nbytes)):
@@ -199,12 +175,8 @@ def decompress(
 ) -> None:
     """Decompress a chunk that passed `check_chunk` into `out`, which has the frame's exact size.
 
-    Raises
-    ------
-    MrczError
-        If the chunk is damaged, or of version 5 where `blosc2` is not installed.
-    NotEnoughMemory
-        If there is not enough to decompress it.
+    Raise `MrczError` if the chunk is damaged, or of version 5 where `blosc2` is not installed.
+    Raise `NotEnoughMemory` if there is not enough to decompress it.
     """
     header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
     target = out.reshape(-1).view(np.uint8)
@@ -228,10 +200,7 @@ def decoded(decode: Callable[[], object], header: ChunkHeader) -> bool:
     to address 0 if it gets none itself. So the memory that it needs is looked for before; and what
     failed is tried again, as it may have been taken by another thread in between.
 
-    Raises
-    ------
-    NotEnoughMemory
-        If there is not enough to decompress it.
+    Raise `NotEnoughMemory` if there is not enough to decompress it.
     """
     needed = _working_nbytes(header.blocksize, header.nbytes)
     for _ in range(_ATTEMPTS):
@@ -338,10 +307,7 @@ class Chain:
 def walk(file: RandomAccessFile, header: Header, start: int, end: int) -> Chain:
     """Follow the chunk headers from byte `start`, as long as one leads to another.
 
-    Raises
-    ------
-    MrczError
-        If one of the frames that the header announces cannot be a chunk.
+    Raise `MrczError` if one of the frames that the header announces cannot be a chunk.
     """
     offsets: list[int] = []
     sizes: list[int] = []

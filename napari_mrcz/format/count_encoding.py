@@ -85,24 +85,12 @@ def compress_counts(
 ) -> memoryview:
     """Compress one contiguous frame into a version-2 chunk.
 
-    Parameters
-    ----------
-    frame : ndarray
-        Pixels as they are to be stored.
-    level : int
-        1 (literals, and runs of zeros found fast) to 9 (runs of zeros by zstd's optimal parser); a
-        higher level is never larger.
-    filter_ : {"none", "shuffle", "bitshuffle"}
-        How the bytes or bits of a block are rearranged.
-    block_nbytes : int
-        Block size, a multiple of 8 pixels; blosc's buffers for reading are as large.
-    room : memoryview, optional
-        Memory for the chunk, of the frame's bytes and `CHUNK_HEADER_NBYTES`.
-
-    Returns
-    -------
-    memoryview
-        The chunk, at the beginning of `room` or of new memory; the same for the same input.
+    `frame`: pixels as they are to be stored; `level`: 1 (literals, and runs of zeros found fast) to
+    9 (runs of zeros by zstd's optimal parser); a higher level is never larger; `filter_`: how the
+    bytes or bits of a block are rearranged; `block_nbytes`: block size, a multiple of 8 pixels;
+    blosc's buffers for reading are as large; `room`: memory for the chunk, of the frame's bytes and
+    `CHUNK_HEADER_NBYTES`. The chunk is
+    at the beginning of `room` or of new memory, and the same for the same input.
     """
     itemsize, nbytes = frame.itemsize, frame.nbytes
     pixels = frame.reshape(-1).view(f"<u{itemsize}")

@@ -108,12 +108,8 @@ class Encoding:
     ) -> bytes | memoryview:
         """Compress one frame; `filter`, `block_size` and `as_counts` must have been chosen.
 
-        Parameters
-        ----------
-        frame : ndarray
-            Contiguous pixels, as they are to be stored.
-        room : memoryview, optional
-            Memory that may be used for the result, of the frame's bytes and `CHUNK_HEADER_NBYTES`.
+        `frame`: contiguous pixels, as they are to be stored; `room`: memory that may be used for
+        the result, of the frame's bytes and `CHUNK_HEADER_NBYTES`.
         """
         if self.as_counts:
             return compress_counts(frame, self.level, self.filter, self.block_nbytes, room)
@@ -191,16 +187,9 @@ def _fractions(
 def encoding_of(frames: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> Encoding | None:
     """Return the encoding that makes these bytes of some frames, found by trying.
 
-    Parameters
-    ----------
-    frames : sequence of (bytes, ndarray)
-        Chunks of a file, at least one, and the pixels of each as they are stored, contiguous.
-
-    Returns
-    -------
-    Encoding or None
-        None if no encoding does, as where another version of blosc wrote it, or threads of blosc's
-        wrote the blocks of a chunk in another order.
+    `frames`: chunks of a file, at least one, and the pixels of each as they are stored, contiguous.
+    The result is None if no encoding does, as where another version of blosc wrote it, or threads
+    of blosc's wrote the blocks of a chunk in another order.
     """
     return alone(lambda: _encoding_of(frames))
 

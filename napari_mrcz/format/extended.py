@@ -63,27 +63,15 @@ _LOWEST_VOLTAGE, _HIGHEST_VOLTAGE = 1.0, 5000.0
 
 @dataclass(frozen=True)
 class ExtendedHeader:
-    """An extended header, with all that is needed to decode it.
+    """An extended header, with all that is needed to decode it."""
 
-    Attributes
-    ----------
-    kind : str
-        EXTTYP; empty in old files.
-    data : bytes
-        Its bytes, as they are.
-    frames : int
-        Frames of the file that it was written for; 0 where that is not known, -1 where they are
-        in another order now.
-    byte_order : str
-        "<" or ">", that file's.
-    layout : tuple of int
-        NINT and NREAL of that file: by these, SerialEM and Agard say what each frame's record has.
-    """
-
-    kind: str
-    data: bytes
+    kind: str  # EXTTYP; empty in old files
+    data: bytes  # Its bytes, as they are
+    # Frames of the file that it was written for; 0 where that is not known, -1 where they are in
+    # another order now.
     frames: int = 0
-    byte_order: str = "<"
+    byte_order: str = "<"  # "<" or ">", that file's
+    # NINT and NREAL of that file: by these, SerialEM and Agard say what each frame's record has.
     layout: tuple[int, int] = (0, 0)
 
     @classmethod
@@ -141,18 +129,11 @@ class ExtendedHeader:
     def decoded(self) -> Any:
         """Decode it, where its kind is known.
 
-        Returns
-        -------
-        dict, list or None
-            The map of "json"; a list with one map for each frame, of FEI1 and FEI2 in the units of
-            their specification (SI), of SERI in degrees, pixels, µm and e⁻/Å² by the names that
-            SerialEM has for them in .mdoc files, of AGAR by FEI's names (SI); the lines of
-            symmetry operators. None of other kinds.
-
-        Raises
-        ------
-        ValueError
-            If it is of a known kind but cannot be decoded; says why.
+        The result is the map of "json"; a list with one map for each frame, of FEI1 and FEI2 in the
+        units of their specification (SI), of SERI in degrees, pixels, µm and e⁻/Å² by the names
+        that SerialEM has for them in .mdoc files, of AGAR by FEI's names (SI); the lines of
+        symmetry operators. None of other kinds. Raise `ValueError` if it is of a known kind but
+        cannot be decoded; says why.
         """
         return self._content
 
@@ -207,16 +188,8 @@ class ExtendedHeader:
 def record_nbytes(kind: str, layout: tuple[int, int], head: bytes, byte_order: str) -> int:
     """Return how many bytes an extended header of this kind takes for each frame; 0 if unknown.
 
-    Parameters
-    ----------
-    kind : str
-        EXTTYP.
-    layout : tuple of int
-        NINT and NREAL.
-    head : bytes
-        What would be its first bytes.
-    byte_order : str
-        "<" or ">".
+    `kind`: EXTTYP; `layout`: NINT and NREAL; `head`: what would be its first bytes; `byte_order`:
+    "<" or ">".
     """
     if kind in _FEI and len(head) >= 4:
         stated = int(np.frombuffer(head, f"{byte_order}i4", 1)[0])

@@ -70,20 +70,7 @@ class _Descriptor:
 class RandomAccessFile:
     """A file that is read at any place, from any thread, and reopened when it was closed.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Attributes
-    ----------
-    is_packed : bool
-        Whether its bytes are those that were packed, unpacked.
-
-    Raises
-    ------
-    MrczError
-        If it cannot be opened.
+    `path`: the file. Raise `MrczError` if it cannot be opened.
     """
 
     is_packed = False
@@ -259,11 +246,8 @@ class _Unpacking:
     def go_on(self, end: int) -> None:
         """Unpack up to `end`, or all there is.
 
-        Raises
-        ------
-        MrczError
-            If it is damaged, unpacks to far more than it can be, or would fill the disk; then
-            again whenever it is called.
+        Raise `MrczError` if it is damaged, unpacks to far more than it can be, or would fill the
+        disk; then again whenever it is called.
         """
         if self._error is not None:
             raise self._error
@@ -293,10 +277,7 @@ class _Unpacking:
     def _check(self, piece: bytes) -> None:
         """Check that the next piece neither fills the disk nor is more than there can be.
 
-        Raises
-        ------
-        MrczError
-            If it is.
+        Raise `MrczError` if it does.
         """
         if self._most is None:
             self._most = self._expected(piece)
@@ -359,10 +340,7 @@ class _Unpacking:
 def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
     """Open a file for reading at any place, unpacking what gzip or bzip2 packed.
 
-    Raises
-    ------
-    MrczError
-        If it cannot be opened, or is a folder, a pipe or a device.
+    Raise `MrczError` if it cannot be opened, or is a folder, a pipe or a device.
     """
     path = Path(path)
     try:

@@ -72,24 +72,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Patient:
-    """A file as the checks see it.
+    """A file as the checks see it."""
 
-    Attributes
-    ----------
-    layout : Layout
-        What opening it found out.
-    nbytes : int
-        Its length.
-    path : path-like
-        Its name.
-    pixel_size : float
-        What the caller knows it to be, in Å; 0.0 for nothing.
-    """
-
-    layout: Layout
-    nbytes: int
-    path: str | PathLike[str]
-    pixel_size: float = 0.0
+    layout: Layout  # What opening it found out
+    nbytes: int  # Its length
+    path: str | PathLike[str]  # Its name
+    pixel_size: float = 0.0  # What the caller knows it to be, in Å; 0.0 for nothing
 
     @property
     def header(self) -> Header:
@@ -337,7 +325,7 @@ def is_mixed(patient: Patient) -> bool:
 
 
 def check_sign(patient: Patient, measured: Statistics | None) -> Iterator[Finding]:
-    """Hold what mode 0 means against the statistics, in the header and as measured.
+    """Check what mode 0 means against the statistics, in the header and as measured.
 
     MRC2014 has signed bytes in mode 0; older programs had unsigned ones, and IMOD says which by a
     stamp of its own.
@@ -423,10 +411,7 @@ def measure(
 ) -> Statistics | None:
     """Return the statistics of some frames; None of complex ones.
 
-    Raises
-    ------
-    MrczError
-        If one of them is damaged.
+    Raise `MrczError` if one of them is damaged.
     """
     if reader.dtype.kind == "c":
         return None
@@ -447,7 +432,7 @@ def measure(
 def check_statistics(
     patient: Patient, measured: Statistics | None, looked_at: int
 ) -> Iterator[Finding]:
-    """Hold the header's numbers against those of so many frames."""
+    """Check the header's numbers against those of so many frames."""
     values = measured.for_header() if measured is not None else None
     header = patient.header
     stated = header.dmin, header.dmax, header.dmean, header.rms

@@ -51,22 +51,14 @@ class FooterError(ValueError):
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """Where each frame lies in the file, and the checksum of its stored bytes.
+    """Where each frame lies in the file, and the checksum of its stored bytes."""
 
-    Attributes
-    ----------
-    offsets, sizes : ndarray of uint64, shape (n,)
-        Bytes from the file's start; bytes taken.
-    xxh3 : ndarray of uint64, shape (n,), optional
-        xxh3-64 of each frame's bytes as stored.
-    """
-
-    offsets: npt.NDArray[np.uint64]
+    offsets: npt.NDArray[np.uint64]  # Bytes from the file's start; bytes taken
     sizes: npt.NDArray[np.uint64]
-    xxh3: npt.NDArray[np.uint64] | None = None
+    xxh3: npt.NDArray[np.uint64] | None = None  # xxh3-64 of each frame's bytes as stored
 
     def __len__(self) -> int:
-        """Give the number of frames."""
+        """Return the number of frames."""
         return len(self.offsets)
 
 
@@ -99,49 +91,26 @@ class EvenFrames:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a footer holds.
+    """What a footer holds."""
 
-    Attributes
-    ----------
-    writer : str
-        Program and version.
-    frames : FrameIndex or None
-        Index and checksums.
-    dtype : str or None
-        The array's dtype as the caller gave it, where the mode holds it in a wider one.
-    metadata : dict
-        The user's own map.
-    history : tuple of dict
-        One map a correction applied.
-    other : dict
-        Keys of later versions and of other programs, and `gain`; kept and written back. ``source``
-        is of this file alone: name, size and time of the file that it was made of, and how.
-        ``header`` and ``extended`` are what the plain file that it was made of had in places where
-        this one has something else.
-    """
-
-    writer: str = ""
-    frames: FrameIndex | None = None
+    writer: str = ""  # Program and version
+    frames: FrameIndex | None = None  # Index and checksums
+    # The array's dtype as the caller gave it, where the mode holds it in a wider one.
     dtype: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    history: tuple[Mapping[str, Any], ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # The user's own map
+    history: tuple[Mapping[str, Any], ...] = ()  # One map a correction applied
+    # Keys of later versions and of other programs, and `gain`; kept and written back. ``source`` is
+    # of this file alone: name, size and time of the file that it was made of, and how. ``header``
+    # and ``extended`` are what the plain file that it was made of had in places where this one has
+    # something else.
     other: Mapping[str, Any] = field(default_factory=dict)
 
 
 def pack_footer(footer: Footer, *, encoding: Encoding = "msgpack", packed: bool = True) -> bytes:
     """Encode a footer, payload and trailer.
 
-    Parameters
-    ----------
-    footer : Footer
-    encoding : {"msgpack", "json"}
-        JSON holds neither arrays nor bytes: the frame index becomes lists, arrays become lists.
-    packed : bool
-        Compress the payload with blosc where that makes it smaller.
-
-    Returns
-    -------
-    bytes
+    `encoding`: JSON holds neither arrays nor bytes: the frame index becomes lists, arrays become
+    lists; `packed`: compress the payload with blosc where that makes it smaller.
     """
     content: dict[str, Any] = {"writer": footer.writer}
     if (frames := footer.frames) is not None:
@@ -177,12 +146,9 @@ def pack_footer(footer: Footer, *, encoding: Encoding = "msgpack", packed: bool 
 
 
 def payload_nbytes(trailer: bytes) -> int | None:
-    """Give the length of the payload before this trailer (the file's last 32 bytes), if it is one.
+    """Return the length of the payload before a trailer (the file's last 32 bytes), if it is one.
 
-    Raises
-    ------
-    FooterError
-        If it is a trailer of a version this program does not know.
+    Raise `FooterError` if it is a trailer of a version this program does not know.
     """
     if len(trailer) != TRAILER_NBYTES or not trailer.startswith(_MAGIC):
         return None
@@ -198,17 +164,8 @@ def payload_nbytes(trailer: bytes) -> int | None:
 def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
     """Decode a footer.
 
-    Parameters
-    ----------
-    payload : bytes
-        The bytes before the trailer, as many as `payload_nbytes` says.
-    trailer : bytes
-        The file's last 32 bytes.
-
-    Raises
-    ------
-    FooterError
-        If the payload is damaged, or was made to do damage.
+    `payload`: the bytes before the trailer, as many as `payload_nbytes` says; `trailer`: the file's
+    last 32 bytes. Raise `FooterError` if the payload is damaged, or was made to do damage.
     """
     _, _, encoding, packing, _, _, checksum = _TRAILER.unpack(trailer)
     if xxhash.xxh3_64_intdigest(payload) != checksum:
@@ -246,7 +203,7 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
 
 
 def _believable(payload: bytes, encoding: Encoding, stored_nbytes: int) -> bool:
-    """Tell whether `unpack_footer` will take this payload when it is packed."""
+    """Return whether `unpack_footer` will take this payload when it is packed."""
     check = check_msgpack if encoding == "msgpack" else check_json
     try:
         check(payload, most_values(stored_nbytes))

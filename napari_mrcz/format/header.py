@@ -251,16 +251,8 @@ def holds_volume(
     well as for movies. With both, it is a volume if it is a cube, if it is named `.rec`, or if a
     label says that IMOD's `tilt` reconstructed it; anything else is a movie.
 
-    Parameters
-    ----------
-    ispg, depth : int
-        ISPG and MZ.
-    shape : tuple of int
-        Sections, rows, columns.
-    path : path-like
-        The file, for its suffix.
-    labels : sequence of str
-        The header's.
+    `ispg`, `depth`: ISPG and MZ; `shape`: sections, rows, columns; `path`: the file, for its
+    suffix; `labels`: the header's.
     """
     if ispg:
         return ispg in SPACE_GROUPS or ispg in VOLUME_STACKS
@@ -319,22 +311,11 @@ DTYPE_OF_NAME = {dtype.name: dtype for dtype in (*MODE_OF_DTYPE, *_STORED_AS)}
 
 
 def storage_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """Give the dtype in which frames of `dtype` are stored.
+    """Return the dtype in which frames of `dtype` are stored.
 
-    Parameters
-    ----------
-    dtype : dtype-like
-        Pixel type of the array to be written, of either byte order.
-
-    Returns
-    -------
-    numpy.dtype
-        Native-order dtype that one of the modes holds.
-
-    Raises
-    ------
-    TypeError
-        If no mode can hold such pixels (text, objects, structured types, extended precision).
+    `dtype`: pixel type of the array to be written, of either byte order. The result is in native
+    order. Raise `TypeError` if no mode can hold such pixels (text, objects, structured types,
+    extended precision).
     """
     native = np.dtype(dtype).newbyteorder("=")
     if native in MODE_OF_DTYPE:
@@ -346,7 +327,7 @@ def storage_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def frame_nbytes(mode: int, shape: tuple[int, int]) -> int:
-    """Give the bytes that one frame of `shape` (y, x) takes on disk, uncompressed."""
+    """Return the bytes that one frame of `shape` (y, x) takes on disk, uncompressed."""
     rows, columns = shape
     if mode == FOUR_BIT:
         return rows * ((columns + 1) // 2)
@@ -356,17 +337,8 @@ def frame_nbytes(mode: int, shape: tuple[int, int]) -> int:
 def unpack_four_bit(packed: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
     """Unpack rows of 4-bit pixels.
 
-    Parameters
-    ----------
-    packed : ndarray of uint8, shape (..., ceil(columns / 2))
-        Rows as stored, each padded to a whole byte.
-    columns : int
-        Pixels in a row.
-
-    Returns
-    -------
-    ndarray of uint8, shape (..., columns)
-        Values 0 to 15.
+    `packed`: rows as stored, each padded to a whole byte; `columns`: pixels in a row. The values
+    are 0 to 15.
     """
     pixels = np.empty((*packed.shape[:-1], 2 * packed.shape[-1]), np.uint8)
     np.bitwise_and(packed, 0x0F, out=pixels[..., 0::2])
@@ -377,15 +349,8 @@ def unpack_four_bit(packed: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[
 def pack_four_bit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Pack pixels of 0 to 15 into rows of 4 bits each; the inverse of `unpack_four_bit`.
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (..., x)
-        Values 0 to 15; larger ones are the caller's mistake and would spill over.
-
-    Returns
-    -------
-    ndarray of uint8, shape (..., ceil(x / 2))
-        The rows, the last byte's high nibble 0 where x is odd.
+    `pixels`: values 0 to 15; larger ones are the caller's mistake and would spill over. The last
+    byte's high nibble is 0 where x is odd.
     """
     packed = pixels[..., 0::2].copy()
     packed[..., : pixels.shape[-1] // 2] |= pixels[..., 1::2] << 4

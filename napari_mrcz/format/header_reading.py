@@ -51,22 +51,10 @@ def parse_header(raw: bytes, path: str | PathLike[str]) -> Header:
     order that gives the smaller number is the right one, whatever the machine stamp says (`mrcz`
     before 0.6 mixes the two within one header).
 
-    Parameters
-    ----------
-    raw : bytes
-        The file's first 1024 bytes, or fewer if it has fewer.
-    path : path-like
-        For messages, and for the suffix.
-
-    Returns
-    -------
-    Header
-        NSYMBT, the codec and NZ as stated: only the rest of the file shows whether they are true.
-
-    Raises
-    ------
-    MrczError
-        If this cannot be an MRC header: too short, impossible sizes, unknown mode.
+    `raw`: the file's first 1024 bytes, or fewer if it has fewer; `path`: for messages, and for the
+    suffix. NSYMBT, the codec and NZ are as stated: only the rest of the file shows whether they are
+    true. Raise `MrczError` if this cannot be an MRC header: too short, impossible sizes, unknown
+    mode.
     """
     if len(raw) < HEADER_NBYTES:
         raise MrczError(

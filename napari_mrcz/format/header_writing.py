@@ -39,67 +39,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of its frames, beside the pixels themselves.
+    """What a file says of its frames, beside the pixels themselves."""
 
-    Attributes
-    ----------
-    pixel_size : tuple of float
-        z, y, x in Å; 0.0 for unknown.
-    axis_order : tuple of int
-        Which of X (1), Y (2), Z (3) columns, rows and sections run along.
-    volume : bool
-        Sections of a volume rather than frames of a movie.
-    sections_per_volume : int or None
-        Given for a stack of volumes.
-    voltage, c3, gain : float
-        kV, mm, counts per electron; 0 for unknown.
-    origin : tuple of float
-        X, Y, Z in Å.
-    start : tuple of int
-        First column, row and section within a larger image, in pixels.
-    labels : tuple of str
-        Text labels to be kept from a source.
-    header : bytes
-        A source's header, whose words that belong to other programs are kept; b"" for none.
-    extended : ExtendedHeader or None
-        A source's extended header, kept as it is.
-    metadata : dict
-        The user's map.
-    history : tuple of dict
-        Corrections applied.
-    other : dict
-        Further keys of the footer.
-    writer : str
-        Program and version.
-    path : str
-        The file that the frames come from; "" without one.
-    """
-
-    pixel_size: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    pixel_size: tuple[float, float, float] = (0.0, 0.0, 0.0)  # z, y, x in Å; 0.0 for unknown
+    # Which of X (1), Y (2), Z (3) columns, rows and sections run along.
     axis_order: tuple[int, int, int] = (1, 2, 3)
-    volume: bool = False
-    sections_per_volume: int | None = None
-    voltage: float = 0.0
+    volume: bool = False  # Sections of a volume rather than frames of a movie
+    sections_per_volume: int | None = None  # Given for a stack of volumes
+    voltage: float = 0.0  # kV, mm, counts per electron; 0 for unknown
     c3: float = 0.0
     gain: float = 0.0
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)  # X, Y, Z in Å
+    # First column, row and section within a larger image, in pixels.
     start: tuple[int, int, int] = (0, 0, 0)
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # Text labels to be kept from a source
+    # A source's header, whose words that belong to other programs are kept; b"" for none.
     header: bytes = b""
-    extended: ExtendedHeader | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    history: tuple[Mapping[str, Any], ...] = ()
-    other: Mapping[str, Any] = field(default_factory=dict)
-    writer: str = "napari-mrcz"
-    path: str = ""
+    extended: ExtendedHeader | None = None  # A source's extended header, kept as it is
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # The user's map
+    history: tuple[Mapping[str, Any], ...] = ()  # Corrections applied
+    other: Mapping[str, Any] = field(default_factory=dict)  # Further keys of the footer
+    writer: str = "napari-mrcz"  # Program and version
+    path: str = ""  # The file that the frames come from; "" without one
 
     def all_metadata(self, frames: int) -> dict[str, Any]:
         """Return the user's map, and under its kind the extended header decoded.
 
-        Parameters
-        ----------
-        frames : int
-            Frames that are described; an extended header that is of others is left out.
+        `frames`: frames that are described; an extended header that is of others is left out.
         """
         extended = self.extended
         if extended is None or not extended.describes(frames) or self._decoded is None:
@@ -154,26 +120,11 @@ def build_header(
     MZ is 1 for an image stack, NZ for a volume; but cell, sampling and space group are those of
     the source, where they say the same of these frames.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    shape : tuple of int
-        Frames, rows, columns.
-    mode, codec : int
-        Pixel mode, and the codec's number (0 for none).
-    description : Description
-        What is said of the frames.
-    signed : bool
-        Whether pixels of mode 0 are.
-    extended : ExtendedHeader, optional
-        What follows the header.
-    statistics : tuple of float, optional
-        Minimum, maximum, mean, standard deviation; None for not determined.
-    packed_nbytes : int
-        Length of all chunks.
-    labels : sequence of str
-        Up to 10, each cut at 80 bytes.
+    `path`: the file; `shape`: frames, rows, columns; `mode`, `codec`: pixel mode, and the codec's
+    number (0 for none); `description`: what is said of the frames; `signed`: whether pixels of mode
+    0 are; `extended`: what follows the header; `statistics`: minimum, maximum, mean, standard
+    deviation; None for not determined; `packed_nbytes`: length of all chunks; `labels`: up to 10,
+    each cut at 80 bytes.
     """
     nz, ny, nx = shape
     record: Any = np.zeros((), HEADER_DTYPE)
@@ -285,18 +236,8 @@ def _set_microscope(
 def source_header(header: Header, kept: Any) -> Header:
     """Return the header whose words are kept when the frames of a file are saved again.
 
-    Parameters
-    ----------
-    header : Header
-        The file's own.
-    kept : bytes
-        Of a compressed file, the header of the plain one that it was made of, as the footer has
-        it; anything else is passed over.
-
-    Returns
-    -------
-    Header
-        `raw` is little-endian.
+    `header`: the file's own; `kept`: of a compressed file, the header of the plain one that it was
+    made of, as the footer has it; anything else is passed over. `raw` is little-endian.
     """
     if header.byte_order == "<" and not (header.codec and kept):
         return header
@@ -346,14 +287,8 @@ def other_words(header: bytes) -> dict[str, bytes]:
 def set_frames(record: Any, header: Header, frames: int) -> None:
     """Write another number of frames into a header, and into MZ where it is that of the frames.
 
-    Parameters
-    ----------
-    record : numpy.void
-        The header's fields, in its own byte order.
-    header : Header
-        The header as the whole file shows it to be.
-    frames : int
-        Frames that there will be.
+    `record`: the header's fields, in its own byte order; `header`: the header as the whole file
+    shows it to be; `frames`: frames that there will be.
     """
     depth = int(record["m"][2])
     follows = depth > 0 and depth in (int(record["n"][2]), header.nz)

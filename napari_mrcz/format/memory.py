@@ -136,10 +136,7 @@ def new_buffer(nbytes: int) -> memoryview:
 
     `malloc` keeps what is allocated in one thread and then in another one: a frame's time of it.
 
-    Raises
-    ------
-    MemoryError
-        If there is not enough.
+    Raise `MemoryError` if there is not enough.
     """
     import numpy as np
 
@@ -154,10 +151,7 @@ def new_buffer(nbytes: int) -> memoryview:
 class SpareMemory:
     """Memory of arrays that are gone, for the next ones: new memory takes the system its time.
 
-    Parameters
-    ----------
-    most : int
-        How many pieces are kept.
+    `most`: how many pieces are kept.
     """
 
     def __init__(self, most: int) -> None:
@@ -167,10 +161,7 @@ class SpareMemory:
     def array(self, nbytes: int) -> npt.NDArray[Any]:
         """Return an array of bytes that is not filled; its memory comes back when it is gone.
 
-        Raises
-        ------
-        MemoryError
-            If there is not enough.
+        Raise `MemoryError` if there is not enough.
         """
         import numpy as np
 
@@ -219,17 +210,9 @@ def new_array(
 ) -> npt.NDArray[Any]:
     """Return an array that is not filled yet, of which all fits into memory.
 
-    Parameters
-    ----------
-    shape, dtype
-        As for `numpy.empty`.
-    path, what, advice
-        For the error: the file, what the array holds, what else can be done.
-
-    Raises
-    ------
-    NotEnoughMemory
-        If there is not enough, before any of it is filled.
+    `shape`, `dtype`: as for `numpy.empty`; `path`, `what`, `advice`: for the error: the file, what
+    the array holds, what else can be done. Raise `NotEnoughMemory` if there is not enough, before
+    any of it is filled.
     """
     import numpy as np  # not before: the command line asks for processors without it
 

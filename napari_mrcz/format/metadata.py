@@ -31,10 +31,7 @@ def to_plain(value: Any, depth: int = 0) -> Any:
     Arrays and complex numbers become tagged maps, which `from_tagged` undoes; tuples become
     lists; objects that are none of these become their text.
 
-    Raises
-    ------
-    ValueError
-        If the nesting is deeper than 250, as it is where something contains itself.
+    Raise `ValueError` if the nesting is deeper than 250, as it is where something contains itself.
     """
     if depth > DEEPEST:
         raise ValueError(f"metadata nested deeper than {DEEPEST}")
@@ -135,17 +132,14 @@ def _key(key: Any) -> Any:
 
 
 def _encodable(text: str) -> str:
-    """Give text as UTF-8 can hold it: half characters, as in odd file names, become "?"."""
+    """Return text as UTF-8 can hold it: half characters, as in odd file names, become "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def decode_json(raw: bytes) -> dict[str, Any]:
     """Decode an extended header of kind "json".
 
-    Raises
-    ------
-    ValueError
-        If it is not JSON, not a map, or more than any program writes.
+    Raise `ValueError` if it is not JSON, not a map, or more than any program writes.
     """
     most = most_values(len(raw))
     check_json(raw, most)
@@ -183,17 +177,14 @@ _VALUES_AN_EXTENSION = 4  # timestamps and the like become objects of some size
 
 
 def most_values(stored_nbytes: int) -> int:
-    """Give how many values are believed of metadata that take so many bytes on disk."""
+    """Return how many values are believed of metadata that take so many bytes on disk."""
     return max(_FREE_VALUES, stored_nbytes // _NBYTES_A_VALUE)
 
 
 def check_msgpack(payload: bytes, most: int) -> None:
     """Refuse msgpack of more than `most` values.
 
-    Raises
-    ------
-    ValueError
-        Saying so.
+    Raise `ValueError` if it is more.
     """
     position = count = 0
     end = len(payload)
@@ -215,10 +206,7 @@ def check_msgpack(payload: bytes, most: int) -> None:
 def check_json(text: bytes, most: int) -> None:
     """Refuse JSON that is longer than any metadata, or holds more than `most` values.
 
-    Raises
-    ------
-    ValueError
-        Saying so.
+    Raise `ValueError` if it is more.
     """
     if len(text) > LARGEST_JSON:
         raise ValueError(f"{len(text)} bytes of JSON are more than any program writes")
@@ -229,10 +217,7 @@ def check_json(text: bytes, most: int) -> None:
 def check_content(content: Any, most: int) -> None:
     """Refuse lists and maps nested too deeply to be copied, or of more than `most` values.
 
-    Raises
-    ------
-    ValueError
-        Saying so.
+    Raise `ValueError` if it is more.
     """
     level, count = [content], 0
     for _ in range(DEEPEST):

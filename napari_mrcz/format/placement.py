@@ -41,21 +41,11 @@ _SAME_SIZE = 1e-5
 
 @dataclass(frozen=True)
 class Placement:
-    """What was decided.
+    """What was decided."""
 
-    Attributes
-    ----------
-    header : Header
-        NSYMBT, codec and NZ are the true ones; NZ counts the frames that exist.
-    index : FrameIndex or EvenFrames
-        Where each of them lies.
-    announced : int
-        Frames that there should be; more than there are where the file is cut off.
-    """
-
-    header: Header
-    index: FrameIndex | EvenFrames
-    announced: int
+    header: Header  # NSYMBT, codec and NZ are the true ones; NZ counts the frames that exist
+    index: FrameIndex | EvenFrames  # Where each of them lies
+    announced: int  # Frames that there should be; more than there are where the file is cut off
 
 
 def place_frames(
@@ -69,24 +59,11 @@ def place_frames(
 ) -> Placement:
     """Decide where the frames lie.
 
-    Parameters
-    ----------
-    file : RandomAccessFile
-    header : Header
-        As it states NSYMBT, MODE and NZ.
-    index : FrameIndex or None
-        The footer's, if there is one.
-    end : int
-        Byte at which pixels must have ended: where the footer begins, else the file's length.
-    warn : callable
-        Called with a sentence for each thing that is doubtful or missing.
-    footer_lost : bool
-        The file ends with a footer that cannot be read: what follows the frames is no frame.
-
-    Raises
-    ------
-    MrczError
-        If there is no frame that could be read.
+    `header`: as it states NSYMBT, MODE and NZ; `index`: the footer's, if there is one; `end`: byte
+    at which pixels must have ended: where the footer begins, else the file's length; `warn`: called
+    with a sentence for each thing that is doubtful or missing; `footer_lost`: the file ends with a
+    footer that cannot be read: what follows the frames is no frame. Raise `MrczError` if there is
+    no frame that could be read.
     """
     found = None if index is None else _by_footer(file, header, index, end, warn)
     if found is None:

@@ -58,51 +58,24 @@ _LARGEST_FOOTER = 2**30
 
 @dataclass(frozen=True)
 class Layout:
-    """What opening a file finds out.
+    """What opening a file finds out."""
 
-    Attributes
-    ----------
-    header : Header
-        As the rest of the file shows it to be: see `place_frames`.
-    footer : Footer
-        Empty where there is none.
-    metadata : dict
-        The user's map: the footer's, else the JSON extended header's.
-    extended : dict, list or None
-        The extended header decoded, where its kind is known.
-    carried : ExtendedHeader or None
-        It as it is; of a file with JSON, or none, that of its source.
-    index : FrameIndex or EvenFrames
-        Where each frame lies.
-    end : int
-        Byte at which pixels must have ended.
-    dtype : numpy.dtype
-        Pixel type of the frames as they are given.
-    warnings : tuple of str
-        What is wrong but costs no pixels.
-    announced : int
-        Frames that there should be; more than in the index where the file is cut off.
-    """
-
-    header: Header
-    footer: Footer
-    metadata: Mapping[str, Any]
-    extended: Any
-    carried: ExtendedHeader | None
-    index: FrameIndex | EvenFrames
-    end: int
-    dtype: np.dtype[Any]
-    warnings: tuple[str, ...]
-    announced: int
+    header: Header  # As the rest of the file shows it to be: see `place_frames`
+    footer: Footer  # Empty where there is none
+    metadata: Mapping[str, Any]  # The user's map: the footer's, else the JSON extended header's
+    extended: Any  # The extended header decoded, where its kind is known
+    carried: ExtendedHeader | None  # It as it is; of a file with JSON, or none, that of its source
+    index: FrameIndex | EvenFrames  # Where each frame lies
+    end: int  # Byte at which pixels must have ended
+    dtype: np.dtype[Any]  # Pixel type of the frames as they are given
+    warnings: tuple[str, ...]  # What is wrong but costs no pixels
+    announced: int  # Frames that there should be; more than in the index where the file is cut off
 
 
 def read_layout(file: RandomAccessFile) -> Layout:
     """Read all of a file but its pixels.
 
-    Raises
-    ------
-    MrczError
-        If the file cannot be used.
+    Raise `MrczError` if the file cannot be used.
     """
     said: list[str] = []
     header = parse_header(file.read(0, HEADER_NBYTES), file.path)
@@ -218,33 +191,10 @@ class FrameReader:
     file : RandomAccessFile, optional
         It, if it is open already.
 
-    Attributes
-    ----------
-    path : Path
-        The file.
-    header : Header
-        Its header; `nz` counts the frames that exist.
-    metadata : dict
-        The user's map: the footer's where there is one, else the JSON extended header's.
-    extended : dict, list or None
-        The extended header decoded, where its kind is known: see `ExtendedHeader.decoded`.
-    description : Description
-        What the file says of its frames, as they are saved again.
-    footer : Footer
-        The rest of the footer, empty where there is none.
-    dtype : numpy.dtype
-        Pixel type of the frames as they are given, in native byte order.
-    announced : int
-        Frames that the header announces; more than there are where the file is cut off.
-    warnings : tuple of str
-        Damaged metadata, missing frames: what is wrong but costs no pixels.
-
     Raises
     ------
     MrczError
-        If the file cannot be used.
-    NotEnoughMemory
-        If it cannot be found out.
+        If the file cannot be used; `NotEnoughMemory` if it cannot be found out.
     """
 
     def __init__(self, path: str | PathLike[str], file: RandomAccessFile | None = None) -> None:
@@ -260,6 +210,7 @@ class FrameReader:
         except BaseException:
             self._file.close()
             raise
+        # As they are described in `Layout`.
         self.header = layout.header
         self.footer = layout.footer
         self.metadata = layout.metadata
@@ -318,12 +269,8 @@ class FrameReader:
     def read_stored(self, frame: int) -> memoryview:
         """Return the bytes of a frame as they lie in the file, their checksum verified.
 
-        Raises
-        ------
-        MrczError
-            If they are damaged or missing.
-        NotEnoughMemory
-            If there is not enough for them.
+        Raise `MrczError` if they are damaged or missing. Raise `NotEnoughMemory` if there is not
+        enough for them.
         """
         return self._stored(frame, None)
 
@@ -391,12 +338,7 @@ class FrameReader:
     def read_window(self, frame: int, window: tuple[Any, Any]) -> npt.NDArray[Any]:
         """Read part of a frame; of plain pixels without checksums only the rows it lies in.
 
-        Parameters
-        ----------
-        frame : int
-            Index from 0.
-        window : tuple of (int or slice, int or slice)
-            Rows and columns.
+        `frame`: index from 0; `window`: rows and columns.
         """
         header = self.header
         if header.codec or header.mode == FOUR_BIT or self.index.xxh3 is not None:

@@ -43,29 +43,16 @@ class TooWideForMode0(Exception):
 
 @dataclass(frozen=True)
 class Storage:
-    """How one frame becomes the pixels of a mode.
+    """How one frame becomes the pixels of a mode."""
 
-    Attributes
-    ----------
-    path : path-like
-        The file to be, for messages.
-    shape : tuple of int
-        Rows, columns.
-    given, final, stored : numpy.dtype
-        What the frames come in, what readers are to give back, what the mode holds.
-    four_bit : bool
-        Two pixels a byte, mode 101.
-    encoding : Encoding
-        How the stored pixels are compressed, nothing of it "auto" any more.
-    """
-
-    path: str | PathLike[str]
-    shape: tuple[int, ...]
+    path: str | PathLike[str]  # The file to be, for messages
+    shape: tuple[int, ...]  # Rows, columns
+    # What the frames come in, what readers are to give back, what the mode holds.
     given: np.dtype[Any]
     final: np.dtype[Any]
     stored: np.dtype[Any]
-    four_bit: bool
-    encoding: Encoding
+    four_bit: bool  # Two pixels a byte, mode 101
+    encoding: Encoding  # How the stored pixels are compressed, nothing of it "auto" any more
 
     @property
     def mode(self) -> int:
@@ -117,30 +104,11 @@ def choose_storage(
 ) -> tuple[Storage, list[Frame]]:
     """Decide dtype, filter and block size before the first byte is written.
 
-    Parameters
-    ----------
-    path : path-like
-        The file to be, for messages.
-    samples : iterable of ndarray, shape (y, x), or of functions that make them
-        A few frames, of which only one is in memory at a time. A function that says `shape` and
-        `dtype` is not called for a frame that cannot be stored.
-    dtype : dtype-like or "uint4", optional
-        Pixel type asked for.
-    encoding : Encoding
-        As asked for.
-    wide : bool
-        Store unsigned bytes in 16 bits, whatever the samples hold.
-
-    Returns
-    -------
-    storage : Storage
-    excerpts : list of ndarray
-        Of the samples, as they will be stored.
-
-    Raises
-    ------
-    MrczError
-        If there are no frames, or these cannot be stored so.
+    `path`: the file to be, for messages; `samples`: a few frames, of which only one is in memory at
+    a time. A function that says `shape` and `dtype` is not called for a frame that cannot be
+    stored; `dtype`: pixel type asked for; `encoding`: as asked for; `wide`: store unsigned bytes in
+    16 bits, whatever the samples hold. With the storage come excerpts of the samples as they will
+    be stored. Raise `MrczError` if there are no frames, or these cannot be stored so.
     """
     remaining = iter(samples)
     first = next(remaining, None)
@@ -211,12 +179,9 @@ LARGEST_FOUR_BIT = 15
 def cast_lossless(
     frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
 ) -> npt.NDArray[Any]:
-    """Give `frame` as `dtype` if every value survives, else refuse.
+    """Return `frame` as `dtype` if every value survives, else refuse.
 
-    Raises
-    ------
-    MrczError
-        Naming the frame and a way out.
+    Raise `MrczError` naming the frame and a way out.
     """
     if frame.dtype == dtype:
         return frame
@@ -238,13 +203,10 @@ def cast_lossless(
 def cast_as_asked(
     frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
 ) -> npt.NDArray[Any]:
-    """Give `frame` as the `dtype` that was asked for: rounded, but never wrapped or cut off.
+    """Return `frame` as the `dtype` asked for: rounded, but never wrapped or cut off.
 
-    Raises
-    ------
-    MrczError
-        If a value is out of the type's range, not a number where integers are asked for, or
-        complex where real numbers are.
+    Raise `MrczError` if a value is out of the type's range, not a number where integers are asked
+    for, or complex where real numbers are.
     """
     if frame.dtype == dtype:
         return frame
@@ -268,7 +230,7 @@ def cast_as_asked(
 
 
 def _same(frame: npt.NDArray[Any], cast: npt.NDArray[Any]) -> bool:
-    """Tell whether every value survived; part by part, where a NaN could hide the other's loss."""
+    """Return whether every value survived, part by part: a NaN could hide the other's loss."""
     if frame.dtype.kind == "c":
         return _same(frame.real, cast.real) and _same(frame.imag, cast.imag)
     return bool(((cast == frame) | (frame != frame)).all())

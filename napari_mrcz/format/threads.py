@@ -60,24 +60,11 @@ def in_order(
     enough memory is done again, as are all after it, in the caller's thread when the others are
     idle.
 
-    Parameters
-    ----------
-    work : callable
-        Called in one of the threads. If it fails for lack of memory, it can be called again.
-    items : iterable
-        Taken one by one, in the thread that takes the results.
-    threads : int
-        How many at most, at least 1.
-    name : str
-        What the threads are called.
-    nbytes : int
-        Memory that the work on one item takes, where it is much.
-
-    Yields
-    ------
-    iterator
-        Results in the order of the items, or what `work` raised. When the context ends, early or
-        by an error, nothing more is begun and the threads end.
+    `work` is called in one of the threads, and can be called again if it fails for lack of memory;
+    `items` are taken one by one, in the thread that takes the results; `threads` is how many there
+    are at most, at least 1; `nbytes` the memory that the work on one item takes, where it is much.
+    Results come in the order of the items, or what `work` raised. When the context ends, early or
+    by an error, nothing more is begun and the threads end.
     """
     threads = min(threads, threads_with_room(nbytes)) if threads > 1 else threads
     if threads <= 1:
@@ -210,11 +197,8 @@ _wanted = _Wanted()
 def abandonable(is_wanted: Callable[[], bool]) -> Iterator[None]:
     """Run a block whose reading ends with `Abandoned` as soon as it is not wanted any more.
 
-    Parameters
-    ----------
-    is_wanted : callable
-        Asked by whatever reads for long, between two pieces, in this thread or those of
-        `in_order`.
+    `is_wanted`: asked by whatever reads for long, between two pieces, in this thread or those of
+    `in_order`.
     """
     before, _wanted.check = _wanted.check, is_wanted
     try:
@@ -226,10 +210,7 @@ def abandonable(is_wanted: Callable[[], bool]) -> Iterator[None]:
 def go_on_if_wanted() -> bool:
     """Return whether this thread's reading may be abandoned, and so is to be done in pieces.
 
-    Raises
-    ------
-    Abandoned
-        If it is.
+    Raise `Abandoned` if it does.
     """
     if _wanted.check is None:
         return False
@@ -246,12 +227,7 @@ _running: set[threading.Thread] = set()
 def start_to_the_end(work: Callable[[], object], name: str) -> threading.Thread:
     """Start a thread that a program which ends waits for, and lets use threads until then.
 
-    Parameters
-    ----------
-    work : callable
-        Called in the thread; raises nothing.
-    name : str
-        What the thread is called.
+    `work`: called in the thread; raises nothing; `name`: what the thread is called.
     """
 
     def run() -> None:

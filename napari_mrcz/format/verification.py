@@ -87,7 +87,7 @@ class VerifyReport:
         return not (self.error or self.faults or self.warnings)
 
     def __bool__(self) -> bool:
-        """Tell whether the file is good."""
+        """Return whether the file is good."""
         return self.ok
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class VerifyReport:
         return "\n".join([verdict, *self.warnings, *faults])
 
     def _verdict(self) -> str:
-        """Say how good the file is; if it is not, that comes first."""
+        """Return how good the file is, in words."""
         how = "checksums match" if self.checksums else "they decode; the file has no checksums"
         good = self.frames - len(self.faults)
         if self.ok:
@@ -164,16 +164,8 @@ def faults_of(
 ) -> tuple[FrameFault, ...]:
     """Return the frames that cannot be made; see `verify`.
 
-    Parameters
-    ----------
-    makers : iterable of callable
-        What reads each frame.
-    n : int
-        How many there are.
-    frame_nbytes : int
-        Bytes of one.
-    threads, progress
-        As for `verify`.
+    `makers`: what reads each frame; `n`: how many there are; `frame_nbytes`: bytes of one;
+    `threads`, `progress`: as for `verify`.
     """
 
     def check(numbered: tuple[int, Callable[[], object]]) -> FrameFault | None:
@@ -200,24 +192,12 @@ def faults_of(
 
 @dataclass(frozen=True)
 class Repacked:
-    """What came of `repack`.
+    """What came of `repack`."""
 
-    Attributes
-    ----------
-    frames : int
-        Frames in the new file.
-    announced : int
-        Frames that there should be; more than there were where the source is cut off.
-    left_out : tuple of FrameFault
-        Frames that were there but damaged.
-    warnings : tuple of str
-        What was doubtful about the source.
-    """
-
-    frames: int
-    announced: int
-    left_out: tuple[FrameFault, ...] = ()
-    warnings: tuple[str, ...] = ()
+    frames: int  # Frames in the new file
+    announced: int  # Frames that there should be; more than there were where the source is cut off
+    left_out: tuple[FrameFault, ...] = ()  # Frames that were there but damaged
+    warnings: tuple[str, ...] = ()  # What was doubtful about the source
 
 
 def repack(
@@ -232,28 +212,13 @@ def repack(
 ) -> Repacked:
     """Copy a file frame by frame, and add what the footer says.
 
-    Parameters
-    ----------
-    source, target : path-like
-        The files.
-    writer : str
-        Program and version, for the footer.
-    made_of : dict, optional
-        What the footer says of the source.
-    leave_out_damaged : bool
-        Decode every frame, and leave out those that cannot be; otherwise they end the copying.
-    overwrite : bool
-        Replace an existing target.
-    progress : callable, optional
-        Called with (frames done, frames); what it raises ends the copying, and leaves no file.
-
-    Raises
-    ------
-    MrczError
-        If the source cannot be used, not one of its frames is whole, or the disk refuses; or if
-        the target's name is that of a plain file and the frames are compressed, or the reverse.
-    NotEnoughMemory
-        If a frame does not fit into memory: it is not left out for that.
+    `source`, `target`: the files; `writer`: program and version, for the footer; `made_of`: what
+    the footer says of the source; `leave_out_damaged`: decode every frame, and leave out those that
+    cannot be; otherwise they end the copying; `overwrite`: replace an existing target; `progress`:
+    called with (frames done, frames); what it raises ends the copying, and leaves no file. Raise
+    `MrczError` If the source cannot be used, not one of its frames is whole, or the disk refuses;
+    or if the target's name is that of a plain file and the frames are compressed, or the reverse.
+    Raise `NotEnoughMemory` if a frame does not fit into memory: it is not left out for that.
     """
     faults: list[FrameFault] = []
     offsets: list[int] = []

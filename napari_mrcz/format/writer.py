@@ -335,23 +335,13 @@ _FEWEST_ROWS = 8
 
 @dataclass(frozen=True)
 class Statistics:
-    """Moments of some pixels; add two to get those of both together.
+    """Moments of some pixels; add two to get those of both together."""
 
-    Attributes
-    ----------
-    count : int
-        Pixels.
-    low, high, mean : float
-        Minimum, maximum, mean.
-    squares : float
-        Sum of the squared differences from the mean.
-    """
-
-    count: int = 0
-    low: float = math.inf
+    count: int = 0  # Pixels
+    low: float = math.inf  # Minimum, maximum, mean
     high: float = -math.inf
     mean: float = 0.0
-    squares: float = 0.0
+    squares: float = 0.0  # Sum of the squared differences from the mean
 
     def __add__(self, other: Statistics) -> Statistics:
         """Combine by Chan, Golub and LeVeque (1979), which loses no digits."""

@@ -218,5 +218,5 @@ class _Reading(Future[Frame]):
 
 
 def _failed(future: Future[Frame]) -> bool:
-    """Tell whether decoding failed, so that it is tried again."""
+    """Return whether decoding failed, so that it is tried again."""
     return future.done() and not future.cancelled() and future.exception() is not None
