@@ -9,7 +9,17 @@ from pathlib import Path
 
 from benchmarks.measure import Row, table
 
-GROUPS = ("files", "outliers", "regimes", "dragging", "session", "scaling", "microed", "counting")
+GROUPS = (
+    "files",
+    "outliers",
+    "regimes",
+    "dragging",
+    "session",
+    "scaling",
+    "sessions",
+    "microed",
+    "counting",
+)
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "corrections.md")
 

@@ -201,6 +201,4 @@ def napari_mrcz(capsys: pytest.CaptureFixture[str]) -> CommandLine:
 def own_cache(tmp_path_factory, monkeypatch) -> None:
     """Set a cache folder of the test's own: nothing was read or summed before."""
     cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(
-        "napari_mrcz.naming.platformdirs.user_cache_dir", lambda *args, **options: cache
-    )
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *args, **options: cache)

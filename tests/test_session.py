@@ -196,17 +196,64 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(stacks, paths, tmp_
     np.testing.assert_allclose(koma[0].average, expected, rtol=1e-6)
 
 
-def test_the_cache_keeps_within_its_bounds(paths, stacks, reads, monkeypatch):
-    sum_nbytes = 128 + 32 * 40
-    monkeypatch.setattr(summaries, "_LARGEST", 4 * sum_nbytes)
-    session = Session(paths)
-    for index in range(len(paths)):
+def test_the_cache_holds_what_a_running_session_needs_and_no_more(
+    paths, stacks, reads, monkeypatch
+):
+    """With room for half of the sums: no movie is read twice, and then the rest is deleted."""
+    monkeypatch.setattr(summaries, "_LARGEST", 5 * (128 + 32 * 40))
+    koma = Koma(paths, 2, exclude=())
+    averages = [koma[index].average for index in range(len(paths))]
+    assert len(koma.helps) == len(paths)
+    koma.noise_curve([0, 1, 2])
+    noise_within(koma.session)
+    assert reads == [str(path) for path in paths]
+    del koma
+    gc.collect()
+    assert 4 <= len(images_kept()) <= 5
+    # What had to go is read again, without fuss; others make room for it.
+    koma = Koma(paths, 2, exclude=())
+    for index in (0, 7, 3):
+        np.testing.assert_array_equal(koma[index].average, averages[index])
+    assert len(reads) <= 2 * len(paths)
+    other = Session(stacks[:3])
+    for index in range(3):
+        other.summary(index)
+    assert len(images_kept()) == len(paths) + 3
+
+
+def test_on_a_small_disk_sums_make_room_for_each_other(paths, reads, monkeypatch):
+    """A movie is summed when it is first looked at, and once more for all averages."""
+    from collections import Counter
+
+    expected = Koma(paths, 2, exclude=())
+    expected = [expected[index].average for index in range(len(paths))]
+    for path in sums_folder().iterdir():
+        path.unlink()
+    reads.clear()
+    monkeypatch.setattr(
+        summaries.shutil,
+        "disk_usage",
+        lambda folder: SimpleNamespace(free=12 * (128 + 32 * 40) - len(images_kept()) * 1408),
+    )
+    koma = Koma(paths, 2, exclude=())
+    for index, average in enumerate(expected):
+        np.testing.assert_array_equal(koma[index].average, average)
+    assert len(images_kept()) <= 6
+    assert set(Counter(reads).values()) <= {1, 2}
+
+
+def images_kept():
+    return [path for path in sums_folder().iterdir() if path.name.endswith(".sum.npy")]
+
+
+def test_the_folder_of_sums_is_looked_through_once(stacks, monkeypatch):
+    scanned = []
+    scan = os.scandir
+    monkeypatch.setattr(summaries.os, "scandir", lambda path: scanned.append(path) or scan(path))
+    session = Session(stacks)
+    for index in range(len(stacks)):
         session.summary(index)
-    images = [path for path in sums_folder().iterdir() if path.name.endswith(".sum.npy")]
-    assert 3 <= len(images) <= 4
-    # What had to go is read again, without fuss.
-    np.testing.assert_array_equal(session.total(0), stacks[0].sum(axis=0))
-    assert reads == [str(path) for path in [*paths, paths[0]]]
+    assert len(scanned) == 1
 
 
 @pytest.mark.parametrize("lost", ["deleted", "empty", "rubbish", "cut"])

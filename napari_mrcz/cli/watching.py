@@ -120,14 +120,6 @@ def watch(
         raise typer.BadParameter("results need a folder of their own: --output")
     tell_of_interrupted([folder], delete=delete)
     wanted = None if recipe is None else Recipe.load(recipe).with_modules(with_ or ())
-    arrivals = Arrivals(
-        folder,
-        with_packing((*SUFFIXES, *FOREIGN_SUFFIXES)),
-        settle=settle,
-        marker=marker,
-        pattern=pattern,
-        ignored=[output, *references(wanted, decimate)],
-    )
     coding = {
         **session.Coding(**given).arguments,
         "group": group,
@@ -138,6 +130,15 @@ def watch(
         woken(folder, poll, _say) as wait,
         bar() as advance,
     ):
+        arrivals = Arrivals(
+            folder,
+            with_packing((*SUFFIXES, *FOREIGN_SUFFIXES)),
+            settle=settle,
+            marker=marker,
+            pattern=pattern,
+            ignored=[output, *references(wanted, decimate)],
+            changes=wait.changes,
+        )
         ledger = Ledger(journal, folder)
         corrections = None
         if wanted is not None:

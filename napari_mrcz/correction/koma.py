@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.options import Option, Options
-from napari_mrcz.correction.rolling import neighbours_of, strips
+from napari_mrcz.correction.rolling import strips
 from napari_mrcz.correction.structure import finer_than, repeated_step
 
 if TYPE_CHECKING:
@@ -566,25 +566,47 @@ def noise_by_radius(
     ndarray, shape (radii, m)
         NaN for stacks of one frame, and of frames without any variance.
     """
-    stacks = range(len(n_frames))
-    if levels is None:
-        levels = np.full(len(n_frames), np.nan)
-    result = np.full((len(radii), len(stacks)), np.nan)
+    m = len(n_frames)
+    n = n_frames.astype(np.float64)
+    levels = np.full(m, np.nan) if levels is None else levels
+    known = np.isfinite(levels)
+    # Sums over windows are differences of running sums: along rows, and of squares of the matrix.
+    # About its mean, so that the differences lose no digits.
+    about = float(covariances.mean()) if m else 0.0
+    rows = np.zeros((m + 1, m))
+    np.cumsum(covariances - about, axis=0, out=rows[1:])
+    squares = np.zeros((m + 1, m + 1))
+    np.cumsum(rows, axis=1, out=squares[:, 1:])
+    frames = np.append(0, np.cumsum(n))
+    doses = np.append(0, np.cumsum(np.where(known, n * levels, 0)))
+    without_level = np.append(0, np.cumsum(~known))
+    own, at = np.diagonal(covariances), np.arange(m)
+    measured = (n > 1) & (variances > 0)
+    result = np.full((len(radii), m), np.nan)
     for row, radius in enumerate(radii):
-        for i in stacks:
-            n = int(n_frames[i])
-            if n < 2 or variances[i] <= 0:
-                continue
-            weights = np.zeros(len(stacks))
-            if radius:
-                near = neighbours_of(i, stacks, radius)
-                level = n_frames[near] @ levels[near] / n_frames[near].sum()
-                scale = levels[i] / level
-                scale = float(scale) if level > 0 and np.isfinite(scale) else 1.0
-                weights[near] = scale / n_frames[near].sum()
-            cov_sk = float(weights @ covariances[i])
-            change = float(weights @ covariances @ weights) - 2 * cov_sk / n
-            found = _noise(covariances[i, i], variances[i], n, change)
+        change = np.zeros(m)
+        size = min(2 * radius + 1, m)
+        if size > 1:
+            # As `rolling.neighbours_of`: at the ends the window shifts.
+            first = np.clip(at - radius, 0, m - size)
+            last = first + size
+            others = frames[last] - frames[first] - n
+            with np.errstate(invalid="ignore", divide="ignore"):
+                level = (doses[last] - doses[first] - np.where(known, n * levels, 0)) / others
+                scale = levels / level
+            in_window = without_level[last] - without_level[first]
+            scale = np.where((in_window == 0) & (level > 0) & np.isfinite(scale), scale, 1.0)
+            cov_sw = rows[last, at] - rows[first, at] + size * about
+            var_w = (
+                squares[last, last] - squares[first, last]
+                - squares[last, first] + squares[first, first] + size**2 * about
+            )  # fmt: skip
+            # Of the window without the stack itself.
+            cov_sk = (cov_sw - own) * scale / others
+            var_k = (var_w - 2 * cov_sw + own) * (scale / others) ** 2
+            change = var_k - 2 * cov_sk / n
+        for i in np.flatnonzero(measured):
+            found = _noise(own[i], variances[i], int(n_frames[i]), float(change[i]))
             if found is not None:
                 result[row, i] = found[1]
     return result

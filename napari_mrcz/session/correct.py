@@ -23,6 +23,7 @@ from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.errors import MrczError, collected_warnings, failure_text
 from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.session import Koma, Session
+from napari_mrcz.session.koma import usual_shape
 from napari_mrcz.session.order import GIVEN, acquired_at
 from napari_mrcz.session.recipe import PLACES
 from napari_mrcz.session.run import run_all
@@ -270,22 +271,23 @@ def correct_all(
         yield from run_all(tasks, client=client, report=report)
         return
     surveyed: dict[str, Any] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, int]] = {}
+    at = {source: index for index, source in enumerate(sources)}
     session = Session(sources, order=order)
     surveys = (Survey(source, recipe) for source in sources)
     for outcome in run_all(surveys, client=client, report=report):
         if outcome.ok:
             found: Surveyed = outcome.result
             again = Survey(outcome.source, recipe).sum
-            session.learn(sources.index(outcome.source), found.sum, again)
+            session.learn(at[outcome.source], found.sum, again)
             surveyed[outcome.source] = found.outliers
-            shapes[outcome.source] = found.sum.total.shape
+            y, x = found.sum.total.shape
+            shapes[outcome.source] = y, x
         else:
             yield outcome
     usable = [source for source in sources if source in surveyed]
-    # Of two that are as frequent the first, whichever worker was first.
-    in_order = [shapes[source] for source in usable]
-    shape = max(in_order, key=in_order.count, default=())
+    # In order, whichever worker was first.
+    shape = usual_shape(shapes[source] for source in usable)
     for source in usable:
         if shapes[source] != shape:
             said = f"frames of {shapes[source]}, where most of the session has {shape}"
@@ -296,9 +298,10 @@ def correct_all(
             yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
         return
     step = recipe.koma
-    koma = Koma(session.chosen(sources.index(source) for source in usable), **asdict(step))
+    koma = Koma(session.chosen(at[source] for source in usable), **asdict(step))
     with collected_warnings():  # each outcome has them
         koma.survey()
+    why_left_out = {usable[i]: why for i, why in koma.left_out.items()}
     failed = []
 
     def corrections() -> Iterator[Correct]:
@@ -311,7 +314,7 @@ def correct_all(
                 yield replace(correct_of[source], outliers=surveyed[source], koma=own)
 
     for outcome in run_all(corrections(), client=client, report=report):
-        left_out = koma.left_out.get(usable.index(outcome.source))
+        left_out = why_left_out.get(outcome.source)
         notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
         yield replace(outcome, notes=notes, shared=koma.shared_warnings)
     yield from failed

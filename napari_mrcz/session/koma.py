@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +130,11 @@ class Koma:
         length: int | None = 0,
         even_if_worse: bool = True,
     ) -> None:
-        self._session = stacks if isinstance(stacks, Session) else Session(stacks)
+        # `watch` has summaries and sums in a folder of its own.
+        if isinstance(stacks, Session) or hasattr(stacks, "summary"):
+            self._session = cast("Session", stacks)
+        else:
+            self._session = Session(stacks)
         if len(self._session) < 2:
             raise ValueError(NO_NEIGHBOURS)
         self._options = KomaOptions(
@@ -395,6 +400,17 @@ def kept_out(
     spoilt = _without_numbers(thumbnails)
     whole = {index: image for index, image in thumbnails.items() if index not in spoilt}
     return KeptOut(_cut_short(n_frames), _high_contrasts(whole, limit), spoilt)
+
+
+def usual_shape(shapes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Return the frame shape that most stacks have: only those that have it can be used.
+
+    Parameters
+    ----------
+    shapes : iterable of tuple of int
+        Of each stack, in order of acquisition; of two that are as frequent the first is usual.
+    """
+    return max(Counter(shapes).items(), key=lambda one: one[1], default=((0, 0), 0))[0]
 
 
 def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, str]:

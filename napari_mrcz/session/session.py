@@ -316,7 +316,17 @@ class _Kept:
         self._n_stacks = n_stacks
         self.store = SummaryStore(sums_folder())
         self._own_keys: list[str] = []
-        weakref.finalize(self, _discard, self.store, self._own_keys)
+        weakref.finalize(self, self.store.release, self._own_keys)
+
+    @cached_property
+    def covariances(self) -> npt.NDArray[np.float64]:
+        """Between the sums of all stacks, where they are `compared`."""
+        return np.zeros((self._n_stacks, self._n_stacks))
+
+    @cached_property
+    def compared(self) -> npt.NDArray[np.bool_]:
+        """Whether the sums of two stacks were compared."""
+        return np.zeros((self._n_stacks, self._n_stacks), np.bool_)
 
     @cached_property
     def covariances(self) -> npt.NDArray[np.float64]:
@@ -354,8 +364,3 @@ class _Kept:
             said = f"takes no sum of frames, nor does {sums_folder()}: {failure_text(error)}"
             advice = "Make room, or name another folder by the variable TMPDIR"
             raise MrczError(folder, said, advice=advice) from error
-
-
-def _discard(store: SummaryStore, keys: list[str]) -> None:
-    for key in keys:
-        store.discard(key)

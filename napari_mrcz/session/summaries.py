@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +27,14 @@ from napari_mrcz.naming import cache_folder
 from napari_mrcz.stack.sources import sum_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from napari_mrcz.stack import Stack
 
 _STRIP = 1 << 17
 _LARGEST = 20 * 2**30
+# After how many sums the folder is looked through again.
+_SCAN_EVERY = 500
 _IMAGE, _NUMBERS = ".sum.npy", ".json"
 
 
@@ -99,9 +103,11 @@ def sums_folder() -> Path:
 
 
 class SummaryStore:
-    """A folder of summaries, found by what they are of.
+    """A folder of summaries, found by the name of what they were made of.
 
-    It takes 20 GB at most, and at most half of what is free; what was used longest ago goes.
+    It takes at most half of what is free, and 20 GB at most of sums that no session of this
+    process needs: those that were used longest ago are deleted. The folder is looked through once;
+    from then on its size is counted, and looked up again now and then, as others write to it too.
 
     Parameters
     ----------
@@ -111,6 +117,12 @@ class SummaryStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
+        self._needed: dict[str, int] = {}  # bytes, used longest ago first
+        self._idle: dict[str, int] = {}  # the same, of others
+        self._nbytes = 0
+        self._n_until_scan = 0
+        with _lock:
+            _stores.add(self)
 
     def load(self, key: str) -> Summary | None:
         """Return a summary, if it is there and whole."""
@@ -127,6 +139,7 @@ class SummaryStore:
         for path in (image, numbers):
             with contextlib.suppress(OSError):
                 os.utime(path)
+        self._take(key, summary.sum.nbytes)
         return summary
 
     def save(self, key: str, found: StackSum) -> Summary:
@@ -150,34 +163,71 @@ class SummaryStore:
             "shape": found.total.shape,
         }
         _replace(numbers, lambda file: file.write(json.dumps(content).encode()))
+        self._take(key, found.total.nbytes)
         shape = found.total.shape
         return Summary(found.n_frames, found.variance, found.thumbnail, shape, str(image))
 
     def discard(self, key: str) -> None:
         """Delete a summary, if it is there."""
+        with _lock:
+            self._nbytes -= self._needed.pop(key, 0) + self._idle.pop(key, 0)
         for path in self._paths(key):
             # On Windows a file that is mapped somewhere cannot be deleted, and stays.
             with contextlib.suppress(OSError):
                 path.unlink()
 
+    def release(self, keys: Iterable[str]) -> None:
+        """Delete some summaries; the others are not needed by this session any more."""
+        for key in keys:
+            self.discard(key)
+        with _lock, contextlib.suppress(OSError):
+            if self._needed:
+                self._needed.clear()
+                self._n_until_scan = 0
+                self._make_room(0)
+
     def _paths(self, key: str) -> tuple[Path, Path]:
         return self._folder / f"{key}{_IMAGE}", self._folder / f"{key}{_NUMBERS}"
 
+    def _take(self, key: str, nbytes: int) -> None:
+        """Count a summary among those that are needed, and were used last."""
+        with _lock:
+            self._nbytes += nbytes - self._needed.pop(key, 0) - self._idle.pop(key, 0)
+            self._needed[key] = nbytes
+
     def _make_room(self, nbytes: int) -> None:
-        kept = []
+        """Delete what was used longest ago: others first, then what this session needs itself."""
+        with _lock:
+            if self._n_until_scan <= 0:
+                self._scan()
+            self._n_until_scan -= 1
+            half = (shutil.disk_usage(self._folder).free + self._nbytes) // 2
+            for kept, most in ((self._idle, min(_LARGEST, half)), (self._needed, half)):
+                while kept and self._nbytes + nbytes > most:
+                    self.discard(next(iter(kept)))
+
+    def _scan(self) -> None:
+        """Look through the folder."""
+        needed = {
+            key for one in _stores if one._folder == self._folder for key in one._needed
+        }  # fmt: skip
+        found = []
         for entry in os.scandir(self._folder):
             if entry.name.endswith(_IMAGE):
                 with contextlib.suppress(OSError):
                     state = entry.stat()
                     key = entry.name.removesuffix(_IMAGE)
-                    kept.append((state.st_mtime_ns, state.st_size, key))
-        total = nbytes + sum(size for _, size, _ in kept)
-        largest = min(_LARGEST, (shutil.disk_usage(self._folder).free + total) // 2)
-        for _, size, key in sorted(kept):
-            if total <= largest:
-                break
-            self.discard(key)
-            total -= size
+                    found.append((state.st_mtime_ns, state.st_size, key))
+        self._nbytes = sum(size for _, size, _ in found)
+        self._idle = {key: size for _, size, key in sorted(found) if key not in needed}
+        sizes = {key: size for _, size, key in found}
+        self._needed = {key: sizes[key] for key in self._needed if key in sizes}
+        self._n_until_scan = _SCAN_EVERY
+
+
+# Those of this process: none deletes what another needs.
+_lock = threading.RLock()
+_stores: weakref.WeakSet[SummaryStore] = weakref.WeakSet()
 
 
 def key_of(stack: Stack) -> str | None:

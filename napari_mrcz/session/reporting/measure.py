@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.session import Koma, Session, cumulative_dose
 from napari_mrcz.session.correct import Survey, corrected, without_done
-from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, mean_noise
+from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, mean_noise, usual_shape
 from napari_mrcz.session.order import GIVEN
 from napari_mrcz.session.reporting.findings import Findings, MovieRow
 from napari_mrcz.session.summaries import StackSum, summarise
@@ -149,6 +148,9 @@ class Measurements:
         self._measured: dict[int, Measured] = {}
         self._errors: dict[int, str] = {}
         self._shapes: dict[int, tuple[int, int]] = {}
+        self._at = {source: index for index, source in enumerate(self.sources)}
+        # In how many movies of a shape each pixel was an outlier.
+        self._times: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
 
     def tasks(self) -> Iterator[Measure]:
         """Return what is to be done, a task a movie."""
@@ -156,14 +158,17 @@ class Measurements:
 
     def take(self, outcome: Outcome) -> Outcome:
         """Take over what was measured of a movie; gives the outcome back without it."""
-        index = self.sources.index(outcome.source)
+        index = self._at[outcome.source]
         if outcome.ok:
             found: Measured = outcome.result
             again = Survey(outcome.source, self._recipe).sum
             self._session.learn(index, found.sum, again)
             y, x = found.sum.total.shape
             self._shapes[index] = (y, x)
-            self._measured[index] = replace(found, sum=replace(found.sum, total=np.empty((0, 0))))
+            times = self._times.setdefault((y, x), np.zeros(y * x, np.float32))
+            times[found.outliers] += 1
+            kept = replace(found.sum, total=np.empty((0, 0)))
+            self._measured[index] = replace(found, sum=kept, outliers=np.empty(0, np.uint32))
         else:
             self._errors[index] = outcome.error
         return replace(outcome, result=None)
@@ -232,7 +237,7 @@ class Measurements:
         """Return the frame shape that most movies have, and which have it."""
         if not self._shapes:
             return (0, 0), []
-        shape = Counter(self._shapes[i] for i in sorted(self._shapes)).most_common(1)[0][0]
+        shape = usual_shape(self._shapes[i] for i in sorted(self._shapes))
         return shape, [i for i in sorted(self._shapes) if self._shapes[i] == shape]
 
     def _rows(
@@ -283,7 +288,8 @@ class Measurements:
         if not radii:
             return (), np.full(1, np.nan)
         summaries = [self._session.summary(i) for i in averaged]
-        mean = mean_noise(summaries, self._session.covariances(averaged), (0, *radii))
+        compared = self._session.covariances(averaged, reach=2 * radii[-1])
+        mean = mean_noise(summaries, compared, (0, *radii))
         return ((), np.full(1, np.nan)) if np.isnan(mean).any() else (radii, mean)
 
     def _outlier_share(
@@ -291,10 +297,7 @@ class Measurements:
     ) -> npt.NDArray[np.float32] | None:
         if self._recipe.outliers is None or not usable:
             return None
-        times = np.zeros(shape[0] * shape[1], np.float32)
-        for i in usable:
-            times[self._measured[i].outliers] += 1
-        return (times / np.float32(len(usable))).reshape(shape)
+        return (self._times[shape] / np.float32(len(usable))).reshape(shape)
 
 
 def _noise(stack: Stack, stage: str, report: Report | None) -> float:

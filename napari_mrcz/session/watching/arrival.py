@@ -14,7 +14,7 @@ from napari_mrcz.stack.companions import mdoc_names
 from napari_mrcz.stack.raw_frames import first_part
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 # SerialEM writes the mdoc of a movie when the movie is finished.
 _FOR_MDOC_S = 5.0
@@ -62,10 +62,10 @@ class Look:
 
 
 class Arrivals:
-    """Looks at a folder and those within it.
+    """Looks at a folder and those within it, and remembers what is there.
 
     A movie is finished when its size and time have not changed for a while, by the clock of this
-    machine: that of a file server may be wrong. Servers may also tell sizes late (NFS by up to a
+    machine: that of a file server may be wrong. Servers may also report sizes late (NFS by up to a
     minute); then the while has to be longer, or a marker is needed. Where other movies of its
     folder have an mdoc, one without is given a few seconds more.
 
@@ -84,6 +84,9 @@ class Arrivals:
         Names that are looked for, such as "*_fractions.tiff".
     ignored : collection of Path
         Files, or folders, that are none of it: references, results.
+    changes : callable, optional
+        Returns the paths that have changed since it was last called, or None where all is to be
+        looked at; without it all is looked at each time.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Arrivals:
         marker: str = "",
         pattern: str = "*",
         ignored: Collection[Path] = (),
+        changes: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         self.folder = folder
         self.settle = 0.0 if marker else settle
@@ -103,8 +107,14 @@ class Arrivals:
         self._pattern = pattern
         self._ignored = {os.path.realpath(path) for path in ignored}
         self._ignored_names = {os.path.basename(path) for path in self._ignored}
+        self._changes = changes
         self._seen: dict[str, tuple[Version, float]] = {}
+        self._finished: dict[str, Found] = {}
+        self._in_order: tuple[Found, ...] = ()
+        self._markers: set[str] = set()
         self._mdocs: dict[str, set[str]] = {}  # of each folder
+        self._unreadable: tuple[str, ...] = ()
+        self._looked = False
 
     def path(self, source: str) -> Path:
         """Return the path of a movie."""
@@ -136,7 +146,7 @@ class Arrivals:
         return self.settle + (0.0 if has_one else _FOR_MDOC_S)
 
     def look(self, now: float) -> Look:
-        """Look at all of them.
+        """Look at what has changed, and at what is not finished.
 
         Parameters
         ----------
@@ -148,53 +158,105 @@ class Arrivals:
         OSError
             If the folder cannot be read.
         """
-        there, markers, unreadable = self._scan()
-        # What was seen before and is the same keeps the time at which it was first seen so.
-        before = self._seen
-        self._seen = {
-            source: before[source] if before.get(source, (None,))[0] == version else (version, now)
-            for source, version in there.items()
-        }
-        finished, unfinished, waits = [], [], []
-        for source, (version, since) in self._seen.items():
+        paths = self._changes() if self._looked else None
+        if paths is None:
+            changed, again, finished = self._look_at_all(now), list(self._seen), {}
+        else:
+            changed, again = self._look_at(paths, now)
+            finished = dict(self._finished)
+        unfinished, waits = [], []
+        for source in again:
+            finished.pop(source, None)
+            if source not in self._seen:
+                continue
+            version, since = self._seen[source]
             rests = self.rest_of(source) - (now - since)
-            marked = not self.marker or f"{source}{self.marker}" in markers
+            marked = not self.marker or f"{source}{self.marker}" in self._markers
             # A file without a byte has been announced, not written.
             if marked and rests <= 0 and version.size:
-                finished.append(Found(source, version))
+                finished[source] = Found(source, version)
             else:
                 unfinished.append(source)
                 if marked and rests > 0:
                     waits.append(rests)
+        if finished != self._finished:
+            self._finished = finished
+            self._in_order = tuple(sorted(finished.values(), key=_arrived))
         return Look(
-            tuple(sorted(finished, key=_arrived)),
+            self._in_order,
             tuple(sorted(unfinished, key=natural_key)),
             min(waits, default=None),
-            self._seen != before,
-            tuple(unreadable),
+            changed,
+            self._unreadable,
         )
 
-    def _scan(self) -> tuple[dict[str, Version], set[str], list[str]]:
+    def _look_at_all(self, now: float) -> bool:
+        """Look through the folder; return whether anything is new."""
+        self._looked = False
+        self._markers, self._mdocs = set(), {}
         movies: dict[str, Version] = {}
-        markers: set[str] = set()
-        self._mdocs = {}
         unreadable: list[str] = []
         for entry in self._entries(self.folder, unreadable):
             source = Path(entry.path).relative_to(self.folder).as_posix()
-            if self.marker and entry.name.endswith(self.marker):
-                markers.add(source)
-                continue
-            if entry.name.endswith(".mdoc"):
-                self._mdocs.setdefault(os.path.dirname(source), set()).add(source)
-                continue
             try:
-                if self._is_movie(entry):
-                    movies[source] = _version(entry.stat())
+                if (version := self._version_of(entry, source)) is not None:
+                    movies[source] = version
             except FileNotFoundError:
                 continue  # it was deleted or renamed in this moment
             except OSError as error:  # such as a link that leads to itself
                 unreadable.append(f"{entry.path} cannot be read ({error.strerror})")
-        return movies, markers, unreadable
+        # What was seen before and is the same keeps the time at which it was first seen so.
+        before = self._seen
+        self._seen = {
+            source: before[source] if before.get(source, (None,))[0] == version else (version, now)
+            for source, version in movies.items()
+        }
+        self._unreadable, self._looked = tuple(unreadable), True
+        return self._seen != before
+
+    def _look_at(self, paths: Collection[str], now: float) -> tuple[bool, list[str]]:
+        """Look at what was changed, and at the movies that are not finished.
+
+        Returns
+        -------
+        changed : bool
+            Whether anything is new.
+        sources : list of str
+            What was looked at.
+        """
+        sources = dict.fromkeys(source for source in self._seen if source not in self._finished)
+        for name in paths:
+            source = Path(os.path.relpath(name, self.folder)).as_posix()
+            if not any(part.startswith(".") for part in source.split("/")):
+                sources[source] = None
+        changed = False
+        for source in list(sources):
+            path, version = self.path(source), None
+            try:
+                path.stat()
+                inside = not any(map(self._is_ignored, path.parents[: source.count("/")]))
+                version = self._version_of(path, source) if inside else None
+            except OSError:
+                self._markers.discard(source)
+                self._mdocs.get(os.path.dirname(source), set()).discard(source)
+            if self.marker and source.endswith(self.marker):
+                sources[source.removesuffix(self.marker)] = None
+            if version is None:
+                changed |= self._seen.pop(source, None) is not None
+            elif self._seen.get(source, (None,))[0] != version:
+                self._seen[source] = version, now
+                changed = True
+        return changed, list(sources)
+
+    def _version_of(self, entry: os.DirEntry[str] | Path, source: str) -> Version | None:
+        """Return the size and time of a movie; markers and mdocs are noted."""
+        if self.marker and entry.name.endswith(self.marker):
+            self._markers.add(source)
+        elif entry.name.endswith(".mdoc"):
+            self._mdocs.setdefault(os.path.dirname(source), set()).add(source)
+        elif self._is_movie(entry):
+            return _version(entry.stat())
+        return None
 
     def _entries(self, folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
         """Return all files that are not hidden; note the folders that cannot be read."""
@@ -212,19 +274,18 @@ class Arrivals:
                     except OSError as error:
                         unreadable.append(f"{entry.path} cannot be read ({error.strerror})")
 
-    def _is_movie(self, entry: os.DirEntry[str]) -> bool:
+    def _is_movie(self, entry: os.DirEntry[str] | Path) -> bool:
         return (
             entry.name.lower().endswith(self._suffixes)
             and fnmatch(entry.name, self._pattern)
             and entry.is_file()
             and not self._is_ignored(entry)
-            and first_part(Path(entry.path)) is None  # it is read with its first part
+            and first_part(Path(entry)) is None  # it is read with its first part
         )
 
-    def _is_ignored(self, entry: os.DirEntry[str]) -> bool:
+    def _is_ignored(self, entry: os.DirEntry[str] | Path) -> bool:
         # Names first: to resolve each path would take longer than all the rest.
-        named = entry.name in self._ignored_names
-        return named and os.path.realpath(entry.path) in self._ignored
+        return entry.name in self._ignored_names and os.path.realpath(entry) in self._ignored
 
 
 def _arrived(found: Found) -> tuple[object, ...]:

@@ -17,33 +17,35 @@ What is read are the compressed movies: their sources may be gone.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left, bisect_right
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from napari_mrcz.correction.history import fingerprint
-from napari_mrcz.correction.koma import KomaOptions, normalisation
-from napari_mrcz.correction.rolling import RollingAverage
-from napari_mrcz.errors import MrczError
+from napari_mrcz.correction.rolling import NO_NEIGHBOURS
+from napari_mrcz.errors import MrczError, collected_warnings
 from napari_mrcz.naming import without_packing
 from napari_mrcz.session.correct import Correct, Survey, with_orientation_of
-from napari_mrcz.session.koma import doubt_of_contrasts, kept_out
+from napari_mrcz.session.koma import Koma, usual_shape
 from napari_mrcz.session.order import ARRIVED, by_acquisition
 from napari_mrcz.session.watching.job import Job
 from napari_mrcz.session.watching.sums import Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from napari_mrcz.correction.koma import KomaNormalization
+    from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
+    from napari_mrcz.session import Session
     from napari_mrcz.session.correct import Surveyed
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.tasks import Outcome, Report
-    from napari_mrcz.session.watching.ledger import Ledger, Movie, Version
+    from napari_mrcz.session.watching.ledger import Ledger, Movie, Summed, Version
 
 
 class Corrections:
@@ -85,19 +87,25 @@ class Corrections:
         self._timeout = timeout
         self._overwrite = overwrite
         self._sums = Sums(out / "sums", self._made_by)
-        self._rolling: tuple[Any, RollingAverage] | None = None
+        self._plan: tuple[Any, _Plan] | None = None
         self._left_out: dict[str, Version] = {}
+        self._refused: dict[str, Version] = {}  # of another frame shape
         self._n_discarded = 0
         self.order = ""
 
     @property
     def waiting(self) -> list[Movie]:
         """The compressed movies that are not corrected, without those that failed."""
-        return [movie for movie in self._compressed() if movie.corrected != self._made_by]
+        return [
+            movie
+            for movie in self._compressed()
+            if movie.corrected != self._made_by and self._refused.get(movie.source) != movie.version
+        ]
 
     def leave_out(self, job: Job) -> None:
         """Leave out a movie, as it failed."""
-        self._left_out[job.movie] = job.version
+        if self._refused.get(job.movie) != job.version:
+            self._left_out[job.movie] = job.version
 
     def next(self, *, ending: bool) -> Job | None:
         """Return what can be done now.
@@ -107,21 +115,25 @@ class Corrections:
         ending : bool
             Whether nothing more is waited for.
         """
-        waiting = self.waiting
-        if not waiting:
-            return None
         koma = self._recipe.koma
         if koma is None:
-            movie = waiting[0]
-            return _job("corrected", movie, lambda report: self._correct(movie, report))
-        usable: list[Movie] = []
-        for movie in self._compressed():
-            if movie.summed is None or movie.summed.recipe != self._made_by:
-                return self._survey_of(movie, usable[0] if usable else None)
-            usable.append(movie)
-        looks = [movie.summed for movie in usable]
-        usable, self.order = by_acquisition(usable, looks, ARRIVED)
-        return self._complete(usable, koma.radius, koma.limit, ending=ending)
+            for movie in self._compressed():
+                if movie.corrected != self._made_by:
+                    return self._job("corrected", movie, partial(self._correct, movie))
+            return None
+        # What is corrected changes nothing of the plan.
+        key = self._ledger.revision, len(self._left_out)
+        if self._plan is None or self._plan[0] != key:
+            if not self.waiting:
+                return None
+            movies = list(self._compressed())
+            for movie in movies:
+                if movie.summed is None or movie.summed.recipe != self._made_by:
+                    return self._job("summed", movie, partial(self._survey, movie))
+            plan = self._planned(movies, koma)
+            self._plan = key, plan
+        plan = self._plan[1]
+        return self._complete(plan, koma.radius, ending=ending)
 
     def patience(self) -> float | None:
         """Return the seconds until a stack will have waited long enough; None if none will."""
@@ -130,89 +142,94 @@ class Corrections:
         now = time.time() - self._timeout
         return min((m.compressed - now for m in self.waiting if m.compressed > now), default=None)
 
-    def _compressed(self) -> list[Movie]:
-        found = (movie for movie in self._ledger.movies if movie.compressed)
-        return [movie for movie in found if self._left_out.get(movie.source) != movie.version]
+    def _compressed(self) -> Iterator[Movie]:
+        return (
+            movie
+            for movie in self._ledger.movies
+            if movie.compressed and self._left_out.get(movie.source) != movie.version
+        )
 
-    def _survey_of(self, movie: Movie, first: Movie | None) -> Job:
-        return _job("summed", movie, lambda report: self._survey(movie, first, report))
+    def _job(self, kind: str, movie: Movie, work: Callable[[Report | None], Outcome]) -> Job:
+        return Job(kind, movie.source, movie.version, movie.target, work)
 
-    def _complete(
-        self, usable: list[Movie], radius: int, limit: float, *, ending: bool
-    ) -> Job | None:
-        """Find a stack whose window is complete, or is waited for no longer."""
-        summed = {i: m.summed for i, m in enumerate(usable) if m.summed is not None}
-        left_out = kept_out(
-            {i: found.n_frames for i, found in summed.items()},
-            {i: found.thumbnail for i, found in summed.items()},
-            limit,
-        ).all
+    def _planned(self, movies: list[Movie], step: KomaOptions) -> _Plan:
+        movies, self.order = by_acquisition(movies, [movie.summed for movie in movies], ARRIVED)
+        summed = {movie.source: movie.summed for movie in movies if movie.summed is not None}
+        shape = usual_shape(one.shape for one in summed.values())
+        usable = [movie for movie in movies if summed[movie.source].shape == shape]
+        others = [movie for movie in movies if summed[movie.source].shape != shape]
+        session = _Arrived(usable, [summed[movie.source] for movie in usable], self._load)
+        session.order = self.order
+        koma = None
+        if len(usable) > 1:
+            koma = Koma(cast("Session", session), **asdict(step))
+            with collected_warnings():  # each outcome has them
+                koma.survey()
+        left_out = {} if koma is None else koma.left_out
         members = [i for i in range(len(usable)) if i not in left_out]
-        self._discard_sums(usable, members, radius)
+        return _Plan(session, others, koma, left_out, members)
+
+    def _complete(self, plan: _Plan, radius: int, *, ending: bool) -> Job | None:
+        """Find a stack whose window is complete, or is waited for no longer."""
         impatient = -np.inf if self._timeout is None else time.time() - self._timeout
-        for index, movie in enumerate(usable):
-            if movie.corrected == self._made_by:
+        movies = plan.session.movies
+        while plan.first < len(movies) and self._is_done(movies[plan.first]):
+            plan.first += 1
+        if plan.first < len(movies):
+            self._discard_sums(plan, radius)
+        for index in range(plan.first, len(movies)):
+            movie = movies[index]
+            if self._is_done(movie):
                 continue
-            later = sum(member > index for member in members)
-            others = len(members) - (index not in left_out)
+            later = len(plan.members) - bisect_right(plan.members, index)
+            others = len(plan.members) - (index not in plan.left_out)
             complete = later >= radius and others >= 2 * radius
             if complete or ending or (movie.compressed <= impatient and others):
-                return self._normalisation_of(index, usable, members, left_out.get(index, ""))
+                work = partial(self._normalise, plan, index)
+                return self._job("corrected", movie, work)
+        if ending or len(plan.session) > 2 * len(plan.others):
+            for movie in plan.others:
+                if self._refused.get(movie.source) != movie.version:
+                    self._refused[movie.source] = movie.version
+                    return self._job("corrected", movie, partial(self._refuse, plan, movie))
         return None
 
-    def _normalisation_of(
-        self, index: int, usable: list[Movie], members: list[int], why: str
-    ) -> Job:
-        def work(report: Report | None) -> Outcome:
-            return self._normalise(index, usable, members, why, report)
+    def _is_done(self, movie: Movie) -> bool:
+        now = self._ledger.movie(movie.source)
+        return now is not None and now.corrected == self._made_by
 
-        return _job("corrected", usable[index], work)
-
-    def _survey(self, movie: Movie, first: Movie | None, report: Report | None) -> Outcome:
+    def _survey(self, movie: Movie, report: Report | None) -> Outcome:
         outcome = Survey(movie.target, self._oriented(movie))(report)
         found: Surveyed = outcome.result
-        shape = found.sum.total.shape
-        if first is not None and first.summed is not None and shape != first.summed.shape:
-            said = f"has frames of {shape}, the stacks before {first.summed.shape}"
-            raise MrczError(movie.target, said, advice="A session is of one camera and mode")
         self._sums.save(movie, found)
         self._ledger.record(
             "summed",
             source=movie.source,
             recipe=self._made_by,
             n_frames=found.sum.n_frames,
-            shape=list(shape),
+            shape=list(found.sum.total.shape),
             thumbnail=found.sum.thumbnail.tolist(),
             variance=found.sum.variance,
             acquired=found.acquired and found.acquired.isoformat(),
         )
         return replace(outcome, result=None)
 
-    def _normalise(
-        self, index: int, usable: list[Movie], members: list[int], why: str, report: Report | None
-    ) -> Outcome:
-        options = self._recipe.koma or KomaOptions()
-        rolling = self._rolling_over(usable, members, options.radius)
-        movie, near = usable[index], rolling.neighbours(index)
-        average = rolling.at(index)
-        surveyed = self._surveyed(movie)
-        averaged = (usable[i].summed for i in members)
-        doubt = doubt_of_contrasts(found for found in averaged if found is not None)
-        correction = normalisation(
-            average,
-            surveyed.sum.total,
-            surveyed.sum.n_frames,
-            surveyed.sum.variance,
-            options,
-            index=index,
-            neighbours=[usable[i].target for i in near],
-            order=self.order,
-            doubts=[doubt] if doubt else [],
-        )
-        outcome = self._correct(movie, report, surveyed.outliers, correction)
-        notes = [f"in no average: {why}"] if why else []
-        shared = (doubt,) if doubt else ()
-        return replace(outcome, notes=(*outcome.notes, *notes), shared=shared)
+    def _normalise(self, plan: _Plan, index: int, report: Report | None) -> Outcome:
+        movie = plan.session.movies[index]
+        if plan.koma is None:
+            raise MrczError(movie.target, NO_NEIGHBOURS)
+        surveyed = self._load(movie)
+        summed = plan.session.summed
+        if not summed[index].variance:  # of a journal of an earlier version
+            summed[index] = replace(summed[index], variance=surveyed.sum.variance)
+        outcome = self._correct(movie, report, surveyed.outliers, plan.koma[index])
+        notes = [f"in no average: {plan.left_out[index]}"] if index in plan.left_out else []
+        return replace(outcome, notes=(*outcome.notes, *notes), shared=plan.koma.shared_warnings)
+
+    def _refuse(self, plan: _Plan, movie: Movie, report: Report | None) -> Outcome:
+        shape = movie.summed and movie.summed.shape
+        said = f"frames of {shape}, where most of the session has {plan.session.summed[0].shape}"
+        raise MrczError(movie.target, said, advice="A session is of one camera and mode")
 
     def _correct(
         self,
@@ -251,38 +268,73 @@ class Corrections:
             self._recipe = oriented
         return oriented
 
-    def _rolling_over(self, usable: list[Movie], members: list[int], radius: int) -> RollingAverage:
-        """Return the average that was used before, if it is of the same stacks."""
-        key = [(movie.source, movie.version) for movie in usable], members
-        if self._rolling is None or self._rolling[0] != key:
-            rolling = RollingAverage(lambda i: self._sum_of(usable[i]), members, radius)
-            self._rolling = key, rolling
-        return self._rolling[1]
-
-    def _sum_of(self, movie: Movie) -> tuple[npt.NDArray[Any], int]:
-        found = self._surveyed(movie).sum
-        return found.total, found.n_frames
-
-    def _surveyed(self, movie: Movie) -> Surveyed:
+    def _load(self, movie: Movie) -> Surveyed:
         found = self._sums.load(movie)
         if found is None:  # it was deleted, by us as one that is not needed or by others
             found = Survey(movie.target, self._oriented(movie))().result
             self._sums.save(movie, found)
         return found
 
-    def _discard_sums(self, usable: list[Movie], members: list[int], radius: int) -> None:
+    def _discard_sums(self, plan: _Plan, radius: int) -> None:
         """Delete the sums of stacks that no window will reach any more.
 
         Windows reach back by 2 x radius at the end; by one radius more if stacks of high contrast
         are found later.
         """
-        first = next((i for i, m in enumerate(usable) if m.corrected != self._made_by), len(usable))
-        before = [member for member in members if member < first]
-        oldest = before[-3 * radius] if len(before) > 3 * radius else 0
-        for movie in usable[self._n_discarded : oldest]:
+        before = bisect_left(plan.members, plan.first)
+        oldest = plan.members[before - 3 * radius] if before > 3 * radius else 0
+        for movie in plan.session.movies[self._n_discarded : oldest]:
             self._sums.discard(movie)
         self._n_discarded = max(self._n_discarded, oldest)
 
 
-def _job(kind: str, movie: Movie, work: Callable[[Report | None], Outcome]) -> Job:
-    return Job(kind, movie.source, movie.version, movie.target, work)
+class _Arrived:
+    """Compressed movies of one frame shape, in order, as `Koma` takes a session."""
+
+    def __init__(
+        self, movies: list[Movie], summed: list[Summed], load: Callable[[Movie], Surveyed]
+    ) -> None:
+        self.movies = movies
+        self.summed = summed
+        self.order = ""
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self.movies)
+
+    def name(self, index: int) -> str:
+        return self.movies[index].target
+
+    def summary(self, index: int) -> Summed:
+        return self.summed[index]
+
+    def total(self, index: int) -> npt.NDArray[Any]:
+        return self._load(self.movies[index]).sum.total
+
+
+@dataclass
+class _Plan:
+    """What can be corrected of the movies that are known by now.
+
+    Attributes
+    ----------
+    session : _Arrived
+        The usable ones.
+    others : list of Movie
+        Of another frame shape.
+    koma : Koma or None
+        The corrections of the usable ones; None if there are fewer than two.
+    left_out : dict of str
+        Which of these enter no average, and why.
+    members : list of int
+        Which do.
+    first : int
+        The first that is not corrected.
+    """
+
+    session: _Arrived
+    others: list[Movie]
+    koma: Koma | None
+    left_out: Mapping[int, str]
+    members: list[int]
+    first: int = 0

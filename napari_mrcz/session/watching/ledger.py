@@ -133,6 +133,11 @@ class Ledger:
     folder : Path
         The watched folder.
 
+    Attributes
+    ----------
+    revision : int
+        Rises with each movie that is compressed or summed.
+
     Raises
     ------
     MrczError
@@ -143,6 +148,7 @@ class Ledger:
         self._journal = journal
         self._movies: dict[str, Movie] = {}
         self._owners: dict[str, str] = {}
+        self.revision = 0
         watched = os.path.realpath(folder)
         for number, line in enumerate(journal.lines, 1):
             try:
@@ -212,6 +218,7 @@ class Ledger:
         if "target" in line:
             self._owners[line["target"]] = source
         movie = self._movies[source]
+        self.revision += event in ("begun", "compressed", "summed")
         if event == "compressed":
             when = datetime.fromisoformat(line["time"]).timestamp()
             movie = replace(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,23 +19,28 @@ if TYPE_CHECKING:
 # Events may be lost: between machines they are never sent, and a queue of them may be full.
 _LONGEST_WITH_EVENTS = 30.0
 _POLL_WITHOUT_EVENTS = 5.0
+_ENDING = ("created", "moved", "closed")
 
 # What it says when it is ended while it looks means nothing; who keeps a log has it there.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
 class Wait:
-    """Waits; other threads may end it.
+    """Waits, and knows what has changed meanwhile; other threads may end it.
 
     Parameters
     ----------
     longest : float
-        Seconds that are waited at most.
+        Seconds that are waited at most, and after which everything is looked at again.
     """
 
     def __init__(self, longest: float) -> None:
         self.longest = longest
         self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._paths: set[str] = set()
+        self._look_at_all = True
+        self._looked = 0.0
 
     def __call__(self, seconds: float) -> None:
         """Wait for so many seconds at most, or until it is ended."""
@@ -44,10 +51,26 @@ class Wait:
         """End it; if nobody waits, the next one."""
         self._event.set()
 
+    def note(self, *paths: str, is_folder: bool = False) -> None:
+        """Note that files, or all of a folder, have changed."""
+        with self._lock:
+            self._paths.update(paths)
+            self._look_at_all |= is_folder
+
+    def changes(self) -> set[str] | None:
+        """Return the files that have changed since this was asked last; None for all."""
+        now = time.monotonic()
+        with self._lock:
+            paths, self._paths = self._paths, set()
+            if self._look_at_all or now - self._looked >= self.longest:
+                self._look_at_all, self._looked = False, now
+                return None
+        return paths
+
 
 @contextmanager
 def woken(folder: Path, poll: float | None, tell: Callable[[str], None]) -> Iterator[Wait]:
-    """Give a wait that ends when a file of a folder is made, closed or renamed.
+    """Return a wait that ends when a file of a folder is made, closed or renamed.
 
     Parameters
     ----------
@@ -79,16 +102,18 @@ def woken(folder: Path, poll: float | None, tell: Callable[[str], None]) -> Iter
 
 
 class _Waker(FileSystemEventHandler):
-    """Ends a wait. Not at every write: a movie that is being recorded would send thousands."""
+    """Notes what changes, and ends a wait: not at every write, of which a movie has thousands."""
 
     def __init__(self, wait: Wait) -> None:
         self._wait = wait
 
-    def on_created(self, event: FileSystemEvent) -> None:
-        self._wait.end()
-
-    def on_moved(self, event: FileSystemEvent) -> None:
-        self._wait.end()
-
-    def on_closed(self, event: FileSystemEvent) -> None:
-        self._wait.end()
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        kind = event.event_type
+        if kind not in (*_ENDING, "modified", "deleted"):
+            return
+        if event.is_directory:
+            self._wait.note(is_folder=kind != "modified")
+        else:
+            self._wait.note(*(os.fsdecode(p) for p in (event.src_path, event.dest_path) if p))
+        if kind in _ENDING:
+            self._wait.end()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,8 @@ class Watch:
     _unseen: bool = field(default=False, init=False)
     _unreadable: set[str] = field(default_factory=set, init=False)
     _paused: bool = field(default=False, init=False)
+    _finished: tuple[Found, ...] = field(default=(), init=False)
+    _to_do: deque[Found] = field(default_factory=deque, init=False)
     _told: set[tuple[bool, bool]] = field(default_factory=set, init=False)
 
     def steps(self) -> Iterator[Step]:
@@ -237,19 +240,30 @@ class Watch:
 
     def _next(self, look: Look, *, ending: bool) -> Job | None:
         """Return what is to be done next."""
-        for found in look.finished:
-            if self._failed.get(found.source) == found.version:
-                continue
-            movie = self.ledger.movie(found.source)
-            if movie is None or not movie.compressed or movie.version != found.version:
-                if movie is None and is_reference(self.arrivals.path(found.source)):
-                    self.tell(f"{found.source}: {REFERENCE}; left out")
-                    self._failed[found.source] = found.version
-                    continue
-                return self._job("compressed", found, self._compress)
-            if self.delete and not movie.kept:
-                return self._job("deleted", found, self._delete)
+        if look.finished is not self._finished:
+            self._finished = look.finished
+            self._to_do = deque(look.finished)
+        while self._to_do:
+            job = self._job_for(self._to_do[0])
+            if job is not None:
+                return job
+            self._to_do.popleft()
         return None if self.corrections is None else self.corrections.next(ending=ending)
+
+    def _job_for(self, found: Found) -> Job | None:
+        """Return what is to be done with a movie that is finished, before it is corrected."""
+        if self._failed.get(found.source) == found.version:
+            return None
+        movie = self.ledger.movie(found.source)
+        if movie is None or not movie.compressed or movie.version != found.version:
+            if movie is None and is_reference(self.arrivals.path(found.source)):
+                self.tell(f"{found.source}: {REFERENCE}; left out")
+                self._failed[found.source] = found.version
+                return None
+            return self._job("compressed", found, self._compress)
+        if self.delete and not movie.kept:
+            return self._job("deleted", found, self._delete)
+        return None
 
     def _job(self, kind: str, found: Found, work: Callable[[Found, Report | None], Outcome]) -> Job:
         path = str(self.arrivals.path(found.source))
