@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_mrcz.cli.progress import late_bar, say
 from napari_mrcz.errors import MrczError, listed
-from napari_mrcz.naming import natural_key, without_packing
+from napari_mrcz.naming import without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,26 +77,28 @@ def movies_in(
     Misused
         If there is none.
     """
-    found, inside = _found(paths, suffixes, besides)
-    if leave_references and inside:
-        from napari_mrcz.session.movies import images_beside, looks_at
+    from napari_mrcz.session.movies import images_beside, looks_at, movies_of
 
+    with late_bar(
+        f"looking for movies in {listed([str(path) for path in paths], _MOST_NAMED)}"
+    ) as advance:
+        found, inside = movies_of(paths, suffixes, besides, advance)
+    if leave_references and inside:
         with late_bar("looking at the files of folders") as advance:
             left = images_beside(looks_at(inside, advance), sums=True)
         _tell_left(left)
         found = [file for file in found if file not in left]
-        if not found:
-            raise _no_movie(paths)
+    if not found:
+        raise _no_movie(paths)
     return found
 
 
 def session_in(
     paths: list[Path], recipe: Recipe, results: Sequence[Path] = ()
 ) -> tuple[list[Path], str]:
-    """Return the movies of a session in order of acquisition, and say by what that is known.
+    """Return the movies of a session in order of acquisition, and print by what that is known.
 
-    Single images in folders are left out: references, and sums where there are as many movies.
-    What is named itself is taken.
+    As `napari_mrcz.session.movies.session_of` finds them.
 
     Parameters
     ----------
@@ -114,45 +116,18 @@ def session_in(
     order : str
         What that says of the order.
     """
-    from napari_mrcz.session.movies import images_beside, looks_at
-    from napari_mrcz.session.order import GIVEN, NAMES, by_acquisition
+    from napari_mrcz.session.movies import session_of
 
-    found, inside = _found(paths, (), [*references(recipe), *results])
-    with late_bar("looking at the movies") as advance:
-        looks = looks_at(found, advance)
-    left = images_beside({file: looks[file] for file in inside}, sums=False)
+    with late_bar(
+        f"looking for movies in {listed([str(path) for path in paths], _MOST_NAMED)}"
+    ) as advance:
+        movies, order, left = session_of(paths, [*references(recipe), *results], progress=advance)
+    if not movies:
+        raise _no_movie(paths)
     _tell_left(left)
-    movies = [file for file in found if file not in left]
-    otherwise = NAMES if movies == sorted(movies, key=natural_key) else GIVEN
-    movies, order = by_acquisition(movies, [looks[file] for file in movies], otherwise)
     if len(movies) > 1:
         say(f"order of the {len(movies)} movies: {order}")
     return movies, order
-
-
-def _found(
-    paths: Sequence[Path], suffixes: tuple[str, ...], besides: Sequence[Path]
-) -> tuple[list[Path], list[Path]]:
-    """Return all files that are meant, and those of them that folders have and nobody named."""
-    from napari_mrcz.session.movies import movies_within
-    from napari_mrcz.stack.raw_frames import first_part
-
-    # A shell that is given a pattern sorts movie_10 before movie_2.
-    in_turn = sorted(paths, key=natural_key) if list(paths) == sorted(paths) else paths
-    found: list[Path] = []
-    for named in in_turn:
-        if named.is_dir():
-            with late_bar(f"looking for movies in {named}") as advance:
-                movies, unread = movies_within(named, suffixes, besides, advance)
-            found += [*movies, *unread]
-        else:
-            found.append(named)  # one that is not there is told of when its turn comes
-    if not found:
-        raise _no_movie(paths)
-    # Later files of a recording are opened with its first one.
-    every = set(found)
-    found = [file for file in dict.fromkeys(found) if first_part(file) not in every]
-    return found, [file for file in found if file not in paths and not file.is_dir()]
 
 
 def _no_movie(paths: Sequence[Path]) -> Misused:

@@ -20,7 +20,7 @@ from napari_mrcz.naming import (
     with_packing,
     without_packing,
 )
-from napari_mrcz.session.order import look_at
+from napari_mrcz.session.order import GIVEN, NAMES, by_acquisition, look_at
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.raw_frames import first_part
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from napari_mrcz.session.order import MovieInfo
 
 REFERENCE, SINGLE = "taken for a reference", "a single image, maybe a sum"
+DONE = "a result of KOMA"
 """What is said of files that are no movies."""
 
 _NAME = re.compile(
@@ -89,10 +90,94 @@ def movies_within(
     return sorted(found, key=natural_key), sorted(unread, key=natural_key)
 
 
+def movies_of(
+    paths: Sequence[Path],
+    suffixes: tuple[str, ...] = (),
+    besides: Collection[Path] = (),
+    progress: Callable[[int, int | None], None] | None = None,
+) -> tuple[list[Path], list[Path]]:
+    """Find the movies that files and folders stand for.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, which are taken as they are named, and folders. In plain order of their names, as a
+        shell has them, they are taken in natural order.
+    suffixes, besides, progress
+        Of movies in folders, as `movies_within` takes them.
+
+    Returns
+    -------
+    found : list of Path
+        Each once; a folder that may not be read is in it too, to be reported when its turn comes.
+    inside : list of Path
+        Those of them that folders have and nobody named.
+    """
+    # A shell that is given a pattern sorts movie_10 before movie_2.
+    in_turn = sorted(paths, key=natural_key) if list(paths) == sorted(paths) else paths
+    found: list[Path] = []
+    for named in in_turn:
+        if named.is_dir():
+            movies, unread = movies_within(named, suffixes, besides, progress)
+            found += [*movies, *unread]
+        else:
+            found.append(named)  # one that is not there is reported when its turn comes
+    every, named_ones = set(found), set(paths)
+    # Later files of a recording are opened with its first one.
+    found = [file for file in dict.fromkeys(found) if first_part(file) not in every]
+    return found, [file for file in found if file not in named_ones and not file.is_dir()]
+
+
+def session_of(
+    paths: Sequence[Path],
+    besides: Collection[Path] = (),
+    *,
+    by_name: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> tuple[list[Path], str, dict[Path, str]]:
+    """Find the movies of a session in order of acquisition: for scripts, commands and widgets.
+
+    Single images in folders are left out: references, and sums where there are as many movies.
+    What is named itself is taken.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+    besides : collection of Path
+        Files that are no movies, such as a gain reference, and folders of results.
+    by_name : bool
+        Sort by name where not all have a time, also if they were named in another order.
+    progress : callable, optional
+        Called with (movies done, movies or None) while they are looked for, and looked at.
+
+    Returns
+    -------
+    movies : list of Path
+        As `order.by_acquisition` sorts them, followed by folders that may not be read.
+    order : str
+        What is known of the order.
+    left_out : dict of str
+        Images beside the movies, and what they are taken for; results of KOMA among other movies.
+    """
+    found, inside = movies_of(paths, (), besides, progress)
+    unread = [file for file in found if file.is_dir()]
+    looks = looks_at([file for file in found if file not in unread], progress)
+    left_out = images_beside({file: looks[file] for file in inside}, sums=False)
+    done = {file for file, look in looks.items() if look is not None and look.is_normalised}
+    if len(done) + len(left_out) < len(looks):
+        left_out |= {file: DONE for file in inside if file in done}
+    movies = [file for file in looks if file not in left_out]
+    by_name = by_name or movies == sorted(movies, key=natural_key)
+    looked = [looks[file] for file in movies]
+    movies, order = by_acquisition(movies, looked, NAMES if by_name else GIVEN)
+    return [*movies, *unread], order, left_out
+
+
 def looks_at(
     paths: Sequence[Path], progress: Callable[[int, int | None], None] | None = None
 ) -> dict[Path, MovieInfo | None]:
-    """Look at movies; None for what cannot be opened, which is said when its turn comes.
+    """Look at movies; None for what cannot be opened, which is reported when its turn comes.
 
     Parameters
     ----------

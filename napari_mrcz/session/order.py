@@ -67,11 +67,14 @@ class MovieInfo:
         Whether its pixels are floating numbers.
     acquired : datetime or None
         When, where its metadata says so.
+    is_normalised : bool
+        Whether it was corrected by KOMA before.
     """
 
     shape: tuple[int, int, int]
     is_float: bool
     acquired: datetime | None
+    is_normalised: bool = False
 
 
 def look_at(path: str | PathLike[str]) -> MovieInfo | None:
@@ -79,7 +82,9 @@ def look_at(path: str | PathLike[str]) -> MovieInfo | None:
     with collected_warnings():  # they come when its turn does, and so does what is wrong
         try:
             with open_stack(path, read_ahead=False) as movie:
-                return MovieInfo(movie.shape, movie.dtype.kind == "f", acquired_at(movie.metadata))
+                done = any(step.get("name") == "KomaNormalization" for step in movie.history)
+                is_float, acquired = movie.dtype.kind == "f", acquired_at(movie.metadata)
+                return MovieInfo(movie.shape, is_float, acquired, done)
         except (OSError, ValueError, ImportError, MemoryError):
             return None
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, failure_text, warn
-from napari_mrcz.session.movies import images_beside, looks_at, movies_within
-from napari_mrcz.session.order import GIVEN, by_acquisition
+from napari_mrcz.session.movies import session_of
+from napari_mrcz.session.order import GIVEN
 from napari_mrcz.session.summaries import (
     StackSum,
     Summary,
@@ -292,15 +292,13 @@ class Session:
 def _movies_of(folder: Path) -> tuple[list[Path], str]:
     if not folder.is_dir():
         raise ValueError(f"a session is a folder or a list of movies, not one file ({folder})")
-    movies, unread = movies_within(folder)
-    for other in unread:
-        warn(f"{other}: cannot be read, and is left out")
-    looks = looks_at(movies)
-    left = images_beside(looks, sums=False)
-    for path, why in left.items():
+    movies, order, left_out = session_of([folder])
+    for path in movies:
+        if path.is_dir():
+            warn(f"{path}: cannot be read, and is left out")
+    for path, why in left_out.items():
         warn(f"{path}: {why}; it is left out")
-    movies = [movie for movie in movies if movie not in left]
-    return by_acquisition(movies, [looks[movie] for movie in movies])
+    return [movie for movie in movies if not movie.is_dir()], order
 
 
 def _of_several(
@@ -317,16 +315,6 @@ class _Kept:
         self.store = SummaryStore(sums_folder())
         self._own_keys: list[str] = []
         weakref.finalize(self, self.store.release, self._own_keys)
-
-    @cached_property
-    def covariances(self) -> npt.NDArray[np.float64]:
-        """Between the sums of all stacks, where they are `compared`."""
-        return np.zeros((self._n_stacks, self._n_stacks))
-
-    @cached_property
-    def compared(self) -> npt.NDArray[np.bool_]:
-        """Whether the sums of two stacks were compared."""
-        return np.zeros((self._n_stacks, self._n_stacks), np.bool_)
 
     @cached_property
     def covariances(self) -> npt.NDArray[np.float64]:

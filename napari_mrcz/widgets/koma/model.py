@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import partial
 from pathlib import Path
@@ -11,16 +12,16 @@ import numpy as np
 
 from napari_mrcz.correction.koma import KomaOptions, repeated_text
 from napari_mrcz.errors import warn
-from napari_mrcz.naming import has_movie_suffix, natural_key
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, natural_key, with_packing
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
 from napari_mrcz.session.koma import doubt_of_contrasts
-from napari_mrcz.session.movies import images_beside, looks_at
-from napari_mrcz.session.order import by_acquisition
+from napari_mrcz.session.movies import session_of
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
 from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
 from napari_mrcz.widgets.koma.reading import (
+    COMPARED,
     Entry,
     NoiseCurve,
     Reading,
@@ -218,9 +219,10 @@ class KomaModel:
         return tuple(said for said in (doubt, step) if said)
 
     def curve(self) -> Callable[[Report], NoiseCurve]:
-        """Return the function that computes the noise for all radii that there can be."""
-        reading, members = self.choice().reading, self.members
-        return lambda report: noise_curve(reading, members, _radii((len(members) - 1) // 2))
+        """Return the function that computes the noise by the radius, to the one chosen at least."""
+        choice, largest = self.choice(), self.largest_radius
+        radii = _radii(min(largest, max(COMPARED, self.radius)))
+        return lambda report: noise_curve(choice.koma(), radii, report)
 
     def preview(self, entry: Entry, frame: int = 0) -> Callable[[Report], LayerData]:
         """Return the function that makes the layer of a corrected stack.
@@ -262,23 +264,19 @@ class KomaModel:
 def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
     """Return the movies of folders and files in the order of their acquisition.
 
-    What is hidden or not a movie is passed over. Single images beside the movies of a folder (a
-    gain reference, a sum) are left out as in `Session`, with a warning.
+    What is hidden or not a movie is skipped. Single images beside the movies of a folder (a gain
+    reference, a sum) are left out as in `Session`, with a warning.
     """
-    found: list[Path] = []
-    inside: set[Path] = set()
-    for path in map(Path, paths):
-        files = path.iterdir() if path.is_dir() else [path]
-        movies = [file.absolute() for file in files if _is_movie(file)]
-        found += movies
-        inside |= set(movies) if path.is_dir() else set()
-    looks = looks_at(found)
-    left = images_beside({path: looks[path] for path in found if path in inside}, sums=False)
-    for path, why in left.items():
+    named = [Path(path).absolute() for path in paths]
+    movies, _, left_out = session_of([p for p in named if p.is_dir() or _is_movie(p)], by_name=True)
+    for path, why in left_out.items():
         warn(f"{path.name}: {why}; it is left out")
-    found = [path for path in found if path not in left]
-    ordered, _ = by_acquisition(found, [looks[path] for path in found])
-    return [Entry(path.name, str(path)) for path in ordered]
+    unread = [path for path in movies if path.is_dir()]
+    for path in unread:
+        if path in named:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        warn(f"{path.name}: this folder cannot be read")
+    return [Entry(path.name, str(path)) for path in movies if path not in unread]
 
 
 def by_name(entry: Entry) -> Any:
@@ -296,7 +294,8 @@ def by_time(entry: Entry) -> Any:
 
 
 def _is_movie(path: Path) -> bool:
-    return has_movie_suffix(path.name) and not path.name.startswith(".") and path.is_file()
+    known = with_packing((*SUFFIXES, *FOREIGN_SUFFIXES))
+    return path.name.lower().endswith(known) and path.name[0] != "." and path.is_file()
 
 
 def _radii(largest: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,15 +12,18 @@ import numpy.typing as npt
 from napari_mrcz.correction.structure import repeated_step
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.session import Session
-from napari_mrcz.session.koma import kept_out, mean_noise
+from napari_mrcz.session.koma import kept_out, usual_shape
 from napari_mrcz.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from napari_mrcz.session import Koma
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
 
+# Up to which radius the noise is computed without being asked: beyond, little is gained.
+COMPARED = 50
 # What a file that is damaged or is none of a movie can end in.
 BAD_STACK = (MrczError, OSError, ValueError)
 
@@ -56,8 +59,6 @@ class Reading:
         Those that can be used, in order of acquisition.
     session : Session
         The same, with their sums.
-    covariances : ndarray, shape (m, m)
-        Between their sums.
     step : float
         Height of the steps of structure at the same place in all of them; 0 where there is none.
     high_contrast, cut_short, without_numbers, unusable : dict of str
@@ -67,14 +68,13 @@ class Reading:
 
     entries: tuple[Entry, ...]
     session: Session
-    covariances: npt.NDArray[np.float64]
     step: float
     high_contrast: Mapping[Entry, str]
     cut_short: Mapping[Entry, str]
     without_numbers: Mapping[Entry, str]
     unusable: Mapping[Entry, str]
 
-    @property
+    @cached_property
     def kept_out(self) -> Mapping[Entry, str]:
         """Entries that should enter no average, and why; `Koma` leaves out the same."""
         return {**self.cut_short, **self.high_contrast, **self.without_numbers}
@@ -85,18 +85,23 @@ class Reading:
 
     def of(self, entries: Sequence[Entry]) -> Reading:
         """Return the same for some of the entries, one usable at least, in their order."""
+        kept = set(entries)
         usable = [entry for entry in entries if entry not in self.unusable]
         at = {entry: index for index, entry in enumerate(self.entries)}
         indices = [at[entry] for entry in usable]
         return Reading(
             tuple(usable),
             self.session.chosen(indices),
-            self.covariances[np.ix_(indices, indices)],
             self.step,
-            {entry: why for entry, why in self.high_contrast.items() if entry in usable},
-            {entry: why for entry, why in self.cut_short.items() if entry in usable},
-            {entry: why for entry, why in self.without_numbers.items() if entry in usable},
-            {entry: why for entry, why in self.unusable.items() if entry in entries},
+            *(
+                {entry: why for entry, why in found.items() if entry in kept}
+                for found in (
+                    self.high_contrast,
+                    self.cut_short,
+                    self.without_numbers,
+                    self.unusable,
+                )
+            ),
         )
 
 
@@ -172,8 +177,10 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
             None, "none of these stacks can be used", advice=next(iter(unusable.values()))
         )
     session = session.chosen(usable)
-    covariances = session.covariances(
-        range(len(session)), progress=lambda done, rows: report("Comparing the sums", done, rows)
+    session.covariances(  # which are kept, for the noise by the radius
+        range(len(session)),
+        reach=2 * COMPARED,
+        progress=lambda done, rows: report("Comparing the sums", done, rows),
     )
     kept = tuple(entries[index] for index in usable)
     summaries = {i: session.summary(i) for i in range(len(session))}
@@ -184,7 +191,6 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
     return Reading(
         entries=kept,
         session=session,
-        covariances=covariances,
         step=_step(session, [i for i in range(len(session)) if i not in out.all]),
         high_contrast={kept[i]: why for i, why in out.high_contrast.items()},
         cut_short={kept[i]: why for i, why in out.cut_short.items()},
@@ -193,23 +199,24 @@ def read_session(entries: Sequence[Entry], fits: OutlierFits | None, report: Rep
     )
 
 
-def noise_curve(reading: Reading, members: Sequence[int], radii: Sequence[int]) -> NoiseCurve:
-    """Compute the noise from what was read, as `Koma.noise_curve` does.
+def noise_curve(koma: Koma, radii: Sequence[int], report: Report) -> NoiseCurve:
+    """Compute the noise by the radius from sums that were read.
 
     Parameters
     ----------
-    reading : Reading
-        The session.
-    members : sequence of int
-        Which of its entries enter averages.
+    koma : Koma
+        The session, and which of its stacks enter averages.
     radii : sequence of int
         At least 1.
+    report : callable
+        Called while sums are compared; what it raises ends it.
     """
-    summaries = [reading.session.summary(i) for i in members]
-    mean = mean_noise(summaries, reading.covariances[np.ix_(members, members)], [0, *radii])
-    n_frames = np.mean([summary.n_frames for summary in summaries])
+    told = partial(report, "Comparing the sums")
+    before, *noise = koma.noise_curve([0, *radii], progress=told)
+    members = (i for i in range(len(koma)) if i not in koma.left_out)
+    n_frames = np.mean([koma.session.summary(i).n_frames for i in members])
     at = np.asarray(radii, np.int64)
-    return NoiseCurve(at, mean[1:], 1 / (2 * at * n_frames), float(mean[0]))
+    return NoiseCurve(at, np.array(noise), 1 / (2 * at * n_frames), float(before))
 
 
 def _step(session: Session, members: Sequence[int]) -> float:
@@ -238,10 +245,9 @@ def _lengths(
         except BAD_STACK as error:
             unusable[entry] = _why(entry, error)
         report("Opening the files", index + 1, len(entries))
-    usual = Counter(shape[1:] for shape in shapes.values()).most_common(1)
+    rows, columns = usual_shape((y, x) for _, y, x in shapes.values())
     for index, (_, y, x) in list(shapes.items()):
-        if (y, x) != usual[0][0]:
-            rows, columns = usual[0][0]
+        if (y, x) != (rows, columns):
             unusable[entries[index]] = (
                 f"has frames of {y} × {x}, where most stacks have {rows} × {columns}"
             )

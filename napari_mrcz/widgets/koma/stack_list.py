@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import (
     QAbstractListModel,
+    QItemSelection,
     QItemSelectionModel,
     QMimeData,
     QModelIndex,
@@ -104,15 +106,21 @@ class StackList(QListView):
         """Select stacks; the first becomes the one that is looked at."""
         chosen = set(entries)
         rows = [row for row, entry in enumerate(self._koma.entries) if entry in chosen]
+        # As one, in few ranges: whoever follows the selection looks at all stacks.
+        together = QItemSelection()
+        starts = [row for before, row in pairwise([-2, *rows]) if row > before + 1]
+        ends = [row for row, after in pairwise([*rows, -1]) if after != row + 1]
+        for start, end in zip(starts, ends, strict=True):
+            together.select(self._rows.index(start), self._rows.index(end))
         selection: Any = self.selectionModel()
-        selection.clearSelection()
-        for row in reversed(rows):
-            index = self._rows.index(row)
-            selection.setCurrentIndex(index, QItemSelectionModel.SelectionFlag.Select)
+        flags = QItemSelectionModel.SelectionFlag
+        if rows:
+            selection.setCurrentIndex(self._rows.index(rows[0]), flags.NoUpdate)
+        selection.select(together, flags.ClearAndSelect)
 
     def move_selected(self, steps: int) -> None:
         """Move the selected stacks up (negative) or down by one."""
-        rows = [self._koma.entries.index(entry) for entry in self.selected]
+        rows = sorted(index.row() for index in self.selectedIndexes())
         if not rows:
             return
         to = max(0, rows[0] - 1) if steps < 0 else min(len(self._koma.entries), rows[-1] + 2)
@@ -120,8 +128,8 @@ class StackList(QListView):
 
     def move_to(self, rows: list[int], to: int) -> None:
         """Move stacks before the one at `to`."""
-        moving = [self._koma.entries[row] for row in rows]
         before = self._koma.entries
+        moving = [before[row] for row in rows]
         self._koma.move(moving, to)
         if self._koma.entries == before:
             return

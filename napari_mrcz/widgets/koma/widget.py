@@ -230,6 +230,8 @@ class KomaSession(Panel):
     def _on_radius(self, radius: int) -> None:
         self.koma.radius = radius
         self._show_noise()
+        if self._curve is not None and radius > self._curve.radii[-1]:
+            self._curves.request(self.koma.curve())
         self._follow_preview()
 
     @Slot()
@@ -263,6 +265,9 @@ class KomaSession(Panel):
             self._say(self.noise, self.koma.problem(), "muted")
             return
         radius = self.koma.radius
+        if radius > self._curve.radii[-1]:
+            self._say(self.noise, f"Comparing sums for a radius of {radius}…", "muted")
+            return
         noise, limit = self._curve.at(radius)
         before = self._curve.before
         text = f"a = {radius}: R\u0304 = {noise:.2g}, limit {limit:.2g}; without KOMA {before:.2g}"
