@@ -92,7 +92,11 @@ def link(pool: list[Path], folder: Path, n: int) -> Path:
 
 
 def _measured(job: str, folder: Path, n: int) -> dict[str, float]:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "TQDM_DISABLE": "1"}
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "benchmarks.sessions", job, str(folder)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
     if ran.returncode:
@@ -103,10 +107,10 @@ def _measured(job: str, folder: Path, n: int) -> dict[str, float]:
 
 
 def _command(*arguments: Any) -> None:
-    from napari_mrcz.cli.main import app
+    from napari_mrcz.cli.commands import called
 
-    status = app([*map(str, arguments), "--quiet"], standalone_mode=False)
-    if status:
+    sys.argv = ["napari-mrcz", *map(str, arguments), "--quiet"]
+    if status := called():
         raise RuntimeError(f"{arguments[0]} ended with {status}")
 
 
