@@ -79,9 +79,7 @@ def movies_in(
     """
     from napari_mrcz.session.movies import images_beside, looks_at, movies_of
 
-    with late_bar(
-        f"looking for movies in {listed([str(path) for path in paths], _MOST_NAMED)}"
-    ) as advance:
+    with late_bar(f"looking for movies in {listed(paths, _MOST_NAMED)}") as advance:
         found, inside = movies_of(paths, suffixes, besides, advance)
     if leave_references and inside:
         with late_bar("looking at the files of folders") as advance:
@@ -118,9 +116,7 @@ def session_in(
     """
     from napari_mrcz.session.movies import session_of
 
-    with late_bar(
-        f"looking for movies in {listed([str(path) for path in paths], _MOST_NAMED)}"
-    ) as advance:
+    with late_bar(f"looking for movies in {listed(paths, _MOST_NAMED)}") as advance:
         movies, order, left = session_of(paths, [*references(recipe), *results], progress=advance)
     if not movies:
         raise _no_movie(paths)
