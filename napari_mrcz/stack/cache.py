@@ -1,7 +1,7 @@
-"""The few frames kept decoded, and the thread that decodes the next ones before they are asked for.
+"""The few frames kept decoded, and the thread that decodes the next ones ahead.
 
-A viewer steps: forwards, backwards, every fifth frame. Two steps alike announce the next, which is
-decoded while the person still looks at this one.
+A viewer steps: forwards, backwards, every fifth frame. Two equal steps predict the next, which is
+decoded while the current frame is looked at.
 """
 
 from __future__ import annotations
@@ -39,14 +39,12 @@ class FrameCache:
     ----------
     read : callable
         Returns frame i; called from any thread.
-    n_frames : int
-        Frames there are.
-    frame_nbytes : int
-        Size of one in bytes.
+    n_frames, frame_nbytes : int
+        Number of frames, and bytes of each.
     read_ahead : bool
         Decode two frames ahead.
     nbytes : int
-        What is kept, or three frames if that is more, those being decoded ahead included.
+        Bytes kept, or three frames if that is more, those being decoded ahead included.
     close : callable, optional
         Closes what `read` reads from. Called where that may have been opened again by a read ahead
         that `clear` did not wait for.

@@ -380,41 +380,19 @@ def restore_file(
 
 @dataclass(frozen=True)
 class OriginalFile:
-    """What makes the bytes of a file again from its frames.
-
-    Attributes
-    ----------
-    nbytes : int
-        Its length.
-    sha256 : str
-        Of all its bytes.
-    head, tail : bytes
-        What comes before and after the frames.
-    dtype : dtype
-        Of the stored pixels, in their byte order.
-    four_bit : bool
-        Whether two pixels are in a byte.
-    encoding : Encoding or None
-        How frames are compressed.
-    """
+    """What makes the bytes of a file again from its frames."""
 
     nbytes: int
-    sha256: str
-    head: bytes
-    tail: bytes
-    dtype: np.dtype[Any]
-    four_bit: bool
-    encoding: Encoding | None
+    sha256: str  # of all its bytes
+    head: bytes  # what comes before the frames
+    tail: bytes  # what comes after them
+    dtype: np.dtype[Any]  # of the stored pixels, in their byte order
+    four_bit: bool  # whether two pixels are in a byte
+    encoding: Encoding | None  # how frames are compressed
 
     @classmethod
     def from_map(cls, known: Any, path: Path) -> OriginalFile:
-        """Return what `as_map` made a map of.
-
-        Raises
-        ------
-        MrczError
-            If it is damaged.
-        """
+        """Return what `as_map` made a map of; raises `MrczError` if that is damaged."""
         try:
             encoding = known["encoding"]
             if encoding is not None:

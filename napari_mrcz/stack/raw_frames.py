@@ -45,24 +45,12 @@ Frame = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class FrameRun:
-    """Frames of one file that follow each other at equal distances.
+    """Frames of one file that follow each other at equal distances."""
 
-    Attributes
-    ----------
-    file : RandomAccessFile
-        The file; it may be packed.
-    offset : int
-        Byte at which the pixels of the first frame begin.
-    step : int
-        Bytes from the pixels of one frame to those of the next.
-    count : int
-        Number of frames.
-    """
-
-    file: RandomAccessFile
-    offset: int
-    step: int
-    count: int
+    file: RandomAccessFile  # which may be packed
+    offset: int  # byte at which the pixels of the first frame begin
+    step: int  # bytes from the pixels of one frame to those of the next
+    count: int  # number of frames
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "file": self.file.path}
