@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from napari_mrcz.cli.commands import program as program_of
+from napari_mrcz.correction.options import options_of
+from napari_mrcz.session.recipe import tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
 
@@ -53,7 +56,21 @@ def document() -> str:
     )
     parts = [_INTRODUCTION.format(help=program.help, commands=table), _options(program)]
     parts += [_section(name, command) for name, command in commands.items()]
+    parts.append(_recipes())
     return "\n".join(parts)
+
+
+def _recipes() -> str:
+    """Return the keys of recipes, as they are declared."""
+    text = "\n## Recipes\n\n`napari-mrcz recipe new` writes a recipe with a comment for each key.\n"
+    for table, declares in tables().items():
+        rows = "".join(
+            f"| `{name}` | {declared.note} | {json.dumps(declared.default)} |\n".replace("null", "")
+            for name, declared in options_of(declares).items()
+        )
+        text += f"\n`[{table}]`: {declares.__doc__.splitlines()[0]}\n\n"
+        text += f"| key | meaning | default |\n|---|---|---|\n{rows}"
+    return text
 
 
 def _commands(group: Any, prefix: str) -> list[tuple[str, Any]]:

@@ -15,7 +15,8 @@ from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.correction.outliers.pixels import OutlierStep
-from napari_mrcz.format.chunks import CODECS, FILTERS
+from napari_mrcz.format.chunks import FILTERS
+from napari_mrcz.format.header import CODECS
 from napari_mrcz.session.correct import corrected as corrected_by
 from napari_mrcz.session.recipe import Output, Recipe, tables, to_toml
 from napari_mrcz.session.recipe_history import save_recipe_of

@@ -151,6 +151,8 @@ class Declared(NamedTuple):
             said.append(replace(option, most=None).range_text)
         else:
             said.append(option.range_text)
+        if option.only_with:
+            said.append(f'with {option.only_with[0]} = "{option.only_with[1]}" alone')
         unset = "default" if self.default is None else f"{self.default!r}".replace("'", '"')
         default = f" ({unset.removesuffix('.0')}: {option.unset})" if option.unset else ""
         return "; ".join(filter(None, said)) + f"{default}."
@@ -251,4 +253,5 @@ def suggestion(word: Any, known: Iterable[Any]) -> str:
 
 def _short(number: float) -> str:
     """Return a number as it is read, however many digits it has."""
-    return f"{number:.16g}" if abs(number) < 1e300 else "a number of hundreds of digits"
+    is_short = isinstance(number, float) or abs(number) < 1e300
+    return f"{number:.16g}" if is_short else "a number of hundreds of digits"

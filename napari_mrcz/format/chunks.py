@@ -22,7 +22,7 @@ from numcodecs import blosc
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, has_room, size_text
 from napari_mrcz.format.extended import LARGEST_EXTENDED
-from napari_mrcz.format.header import HEADER_NBYTES
+from napari_mrcz.format.header import CODECS, HEADER_NBYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +43,6 @@ _STACK_NBYTES = 2**23
 _OWN_BLOCK_NBYTES = 2**21
 _ATTEMPTS = 2
 
-# The codecs that are written, with their numbers in MODE.
-CODECS = {"blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
 FILTERS = {"none": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 
 # Bits 5-7 of a chunk's flags; lz4 and lz4hc share a format.

@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
-    CODECS,
     FILTERS,
     compress,
     parse_chunk_header,
 )
 from napari_mrcz.format.count_encoding import compress_counts
+from napari_mrcz.format.header import CODECS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -68,8 +68,13 @@ HEADER_DTYPE = np.dtype(
     ]
 )
 
-CODEC_NAMES = {0: "none", 1: "blosclz", 2: "lz4", 3: "lz4hc", 4: "snappy", 5: "zlib", 6: "zstd"} | {
-    code: f"codec {code} of blosc2" for code in range(7, 16)
+# The codecs that are written, with their numbers in MODE; and the names of all numbers.
+CODECS = {"zstd": 6, "lz4": 2, "lz4hc": 3, "zlib": 5, "blosclz": 1}
+CODEC_NAMES = {
+    **{code: f"codec {code} of blosc2" for code in range(7, 16)},
+    **{number: name for name, number in CODECS.items()},
+    0: "none",
+    4: "snappy",
 }
 
 # Words of other programs, none of which the standard defines: kept, and shown where they are set.

@@ -52,8 +52,8 @@ from napari_mrcz.correction.options import (
 )
 from napari_mrcz.errors import MrczError, failure_text
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.chunks import CODECS, FILTERS
-from napari_mrcz.format.header import storage_dtype
+from napari_mrcz.format.chunks import FILTERS
+from napari_mrcz.format.header import CODECS, storage_dtype
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Coding(Options):
         Option(
             "Codec",
             "Codec of the chunks; every MRCZ reader knows all",
-            choices={name: name for name in ("zstd", *CODECS)},
+            choices={name: name for name in CODECS},
             flag="--codec",
         ),
     ] = "zstd"
@@ -138,7 +138,7 @@ class Output(Coding):
         Option(
             "Codec",
             "Codec of the chunks",
-            choices={"auto": "zstd", **{name: name for name in ("zstd", *CODECS)}, "none": "plain"},
+            choices={"auto": "zstd", **{name: name for name in CODECS}, "none": "plain"},
         ),
     ] = "auto"
     keep: Annotated[

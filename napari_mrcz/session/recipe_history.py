@@ -19,9 +19,8 @@ from napari_mrcz.correction.outliers.pixels import OutlierStep
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
-from napari_mrcz.format.chunks import CODECS
 from napari_mrcz.format.encoding import encoding_of
-from napari_mrcz.format.header import FOUR_BIT
+from napari_mrcz.format.header import CODEC_NAMES, CODECS, FOUR_BIT
 from napari_mrcz.session.recipe import PLACES, Output, Recipe, Step
 from napari_mrcz.stack import write
 from napari_mrcz.stack.kept import PENDING, is_kept
@@ -67,8 +66,8 @@ def output_of(stack: Stack) -> Output:
             known = {f.name for f in fields(Output)}
             with contextlib.suppress(TypeError, ValueError):  # of another version
                 return Output(**{key: value for key, value in said.items() if key in known})
-        codecs = {0: "none", **{number: name for name, number in CODECS.items()}}
-        output = Output(codec=codecs.get(reader.header.codec, "auto"))
+        codec = CODEC_NAMES[reader.header.codec]
+        output = Output(codec=codec if codec in ("none", *CODECS) else "auto")
         if reader.header.codec and reader.header.mode != FOUR_BIT:
             frame = np.ascontiguousarray(reader.read_frame(0), reader.header.stored_dtype)
             found = encoding_of([(bytes(reader.read_stored(0)), frame)])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
-from napari_mrcz.format.chunks import CODECS
+from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.threads import start_to_the_end
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES, SUFFIXES, size_zyx, software
 from napari_mrcz.stack.keeping import Keeping

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.format import Encoding
 from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
+from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.storage import choose_storage
 from napari_mrcz.widgets.save_stack.model import as_saved
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.save_stack.model import SaveOptions
 
-CODECS = ("zstd", "lz4", "lz4hc", "zlib", "blosclz")
 _LEVELS = (1, 3, 5, 9)
 
 
