@@ -253,5 +253,7 @@ def suggestion(word: Any, known: Iterable[Any]) -> str:
 
 def _short(number: float) -> str:
     """Return a number as it is read, however many digits it has."""
-    is_short = isinstance(number, float) or abs(number) < 1e300
-    return f"{number:.16g}" if is_short else "a number of hundreds of digits"
+    try:
+        return f"{number:.16g}"
+    except OverflowError:
+        return "a number of hundreds of digits"
