@@ -98,6 +98,13 @@ def test_voltage_aberration_and_gain_go_both_ways(folder, suffix):
     assert (found["voltage"], found["C3"], found["gain"]) == (200.0, pytest.approx(2.7), 1.5)
 
 
+def test_hyperspy_finds_the_extended_header_that_it_takes_for_granted(folder):
+    """Its reader removes `metaId` from what `mrcz` returns, whether it is there or not."""
+    nm.write(folder / "bare.mrcz", np.ones((2, 5, 7), np.int8))
+    assert mrcz.readMRC(str(folder / "bare.mrcz"))[1]["metaId"] == b"json"
+    assert dict(nm.open(folder / "bare.mrcz").metadata) == {}
+
+
 def test_mrcz_reads_our_stack_of_volumes(folder):
     volumes = movie((2, 3, 5, 7), "float32")
     nm.write(folder / "v.mrcz", volumes, pixel_size=(3, 2, 1))

@@ -43,6 +43,8 @@ _FLAG_OF_FILTER = {"shuffle": 0x01, "bitshuffle": 0x04}
 # Encodings are tried on a small part of each sample first; those that leave it larger than the best
 # by such a factor no further. A small block of counts differs by some per cent from a large one.
 _FIRST_NBYTES, _HOPELESS = 2**17, 1.08
+# Other than counts, what is left of pixels that hardly differ.
+_REPEATING = 0.1
 # No difference: the encoding that is faster is taken.
 _AS_GOOD = 1.0005
 
@@ -162,7 +164,10 @@ def choose_encoding(
         candidates = [c for c in candidates if c.as_counts == encoding.as_counts] or candidates
     if len(candidates) > 1:
         tried = _fractions(candidates, frames, _FIRST_NBYTES)
-        most = _HOPELESS * min(tried.values())
+        first = min(tried, key=lambda c: tried[c])
+        # What repeats from row to row does so in larger blocks alone.
+        repeats = not first.as_counts and tried[first] < _REPEATING
+        most = 1.0 if repeats else _HOPELESS * tried[first]
         alike: dict[Encoding, list[Encoding]] = {}  # but for the level
         for candidate in sorted(tried, key=lambda c: tried[c]):
             if tried[candidate] <= most:

@@ -143,9 +143,14 @@ def new_buffer(nbytes: int) -> memoryview:
     if nbytes < _KEPT_NBYTES:
         return np.empty(nbytes, np.uint8).data  # not bytes, which would be set to 0 first
     try:
-        return memoryview(mmap.mmap(-1, nbytes))
+        if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+            return memoryview(mmap.mmap(-1, nbytes))
+        memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError):
         raise MemoryError(f"unable to allocate {nbytes} bytes") from None
+    with contextlib.suppress(AttributeError, OSError):  # Linux alone; filled twice as fast then
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 class SpareMemory:

@@ -177,12 +177,12 @@ def _storable(path: str | PathLike[str], description: Description) -> Descriptio
 def _write_file(
     file: AtomicFile, work: _Work, description: Description, storage: Storage, *, footer: bool
 ) -> None:
-    json_text = _json(file.path, description) if storage.encoding.number else b""
-    extended = description.extended
-    if json_text:
-        extended = ExtendedHeader("json", json_text)
-    elif extended is not None and not (work.total and extended.belongs_to(work.total)):
+    extended, json_text = description.extended, b""
+    if extended is not None and not (work.total and extended.belongs_to(work.total)):
         extended = None
+    if storage.encoding.number and (description.metadata or extended is None):
+        json_text = _json(file.path, description)
+        extended = ExtendedHeader("json", json_text)
     file.write(bytes(HEADER_NBYTES) + (extended.data if extended is not None else b""))
     start = file.tell()
     written = _write_pixels(file, work, storage)
@@ -264,9 +264,10 @@ def _encode(storage: Storage, frame: LazyFrame, index: int, memory: SpareMemory)
 
 
 def _json(path: str | PathLike[str], description: Description) -> bytes:
-    """Return the metadata as `mrcz` has them in a compressed file's extended header."""
-    if not description.metadata:
-        return b""
+    """Return the metadata as `mrcz` has them in a compressed file's extended header.
+
+    Where there are none it is an empty map: hyperspy's reader cannot do without.
+    """
     text = json.dumps(to_json_safe(description.metadata), allow_nan=False).encode("utf-8")
     if len(text) > LARGEST_JSON:
         found = f"metadata of {len(text) / 1e6:.0f} MB as text"
