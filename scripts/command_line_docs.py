@@ -46,7 +46,7 @@ _VALUES = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 
 
 def document() -> str:
-    """Give the page."""
+    """Return the page."""
     program = typer.main.get_command(program_of())
     commands = dict(_commands(program, "napari-mrcz"))
     table = "\n".join(
@@ -128,7 +128,7 @@ def _names(parameter: Any, hint: Any) -> str:
 
 
 def _kinds(hint: Any) -> list[Any]:
-    """Give the types of an option's values: int twice of Annotated[tuple[int, int] | None, ...]."""
+    """Return the types of an option's values: int twice of `tuple[int, int] | None`."""
     within = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
     if not within:
         return [hint]

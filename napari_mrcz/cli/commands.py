@@ -135,7 +135,7 @@ def _options(
 
 @dataclass(frozen=True)
 class Saying:
-    """How many threads a command takes, and where what it says goes."""
+    """Options of all commands: how many threads, and where messages go."""
 
     threads: options.Threads = None
     quiet: options.Quiet = False
@@ -157,7 +157,7 @@ class Saying:
 
 @dataclass(frozen=True)
 class Working(Saying):
-    """How a command tells of each file."""
+    """Options of commands that report on each file."""
 
     manifest: options.Manifest = None
     as_json: options.Json = False
@@ -185,7 +185,7 @@ class Working(Saying):
 
 @dataclass(frozen=True)
 class Running(Working):
-    """How a command makes one file of another, many times."""
+    """Options of commands that write one file per input."""
 
     overwrite: options.Overwrite = False
     skip_existing: options.SkipExisting = False
@@ -203,7 +203,7 @@ class Running(Working):
 
     @property
     def making(self) -> dict[str, Any]:
-        """What `napari_mrcz.session.tasks.Making` takes of it."""
+        """The options that `napari_mrcz.session.tasks.Making` takes."""
         return {
             "overwrite": self.overwrite,
             "skip_existing": self.skip_existing,
@@ -216,7 +216,7 @@ class Running(Working):
         verb: str,
         work: Callable[..., Iterable[Outcome]] | None = None,
     ) -> None:
-        """Do tasks, here or on workers, and tell how it goes with each.
+        """Run tasks, here or on workers, and print the outcome of each.
 
         Parameters
         ----------
@@ -262,7 +262,7 @@ def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a task would do."""
+    """A task that only returns what it would do."""
 
     task: Making
 
@@ -321,7 +321,7 @@ def with_options(command: _Command) -> _Command:
 
 @contextmanager
 def _misuse_said() -> Iterator[None]:
-    """Have typer say which command was misused."""
+    """Turn `Misused` into typer's error, which names the command."""
     try:
         yield
     except Misused as error:
@@ -488,7 +488,7 @@ def demo(
 
 
 def _with_window(show: Callable[[], None]) -> None:
-    """Do what needs napari, Qt and a screen; say which of them is missing.
+    """Open a window, if napari, Qt and a screen are there.
 
     Raises
     ------

@@ -74,7 +74,7 @@ class Contestant:
 
 
 def contestants(frames: Frames, *, slow: bool = False) -> Iterator[Contestant]:
-    """Give the ways that can store these frames and whose programs are installed.
+    """Yield the ways that can store these frames and whose programs are installed.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def contestants(frames: Frames, *, slow: bool = False) -> Iterator[Contestant]:
 
 
 def flush(path: Path) -> None:
-    """Have a file on the disk rather than in memory, as `write` does by itself."""
+    """Flush a file to the disk, as `write` does by itself."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -160,14 +160,14 @@ def _unpack(path: Path, command: list[str]) -> Frames:
 
 
 def _signed(frames: Frames) -> Frames:
-    """Give uint8 as the int8 that `mrcz` has, where it fits."""
+    """Return uint8 as the int8 that `mrcz` has, where it fits."""
     fits = frames.dtype == np.uint8 and frames.max() <= np.iinfo(np.int8).max
     return frames.view(np.int8) if fits else frames
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one way to store a movie fared.
+    """Size and times of one way to store a movie.
 
     Attributes
     ----------
@@ -256,7 +256,7 @@ def race(
 
 
 def as_text(results: Sequence[Result], *, markdown: bool = False) -> str:
-    """Give results as a table, for people or for a page."""
+    """Return results as a table, as plain text or Markdown."""
     head = ("way to store", "MB", "ratio", "write (s)", "read (s)", "write speed", "read speed")
     copy = results[-1]
     rows = [
@@ -285,7 +285,7 @@ def as_text(results: Sequence[Result], *, markdown: bool = False) -> str:
 
 
 def _figures(value: float) -> str:
-    """Give three figures, all of a large number, and no powers of ten."""
+    """Return a number with three figures, all of a large one, without powers of ten."""
     # Rounded first: 9.999 has as many digits as 10.
     digits = 2 - math.floor(math.log10(float(f"{value:.3g}"))) if value > 0 else 0
     return f"{value:.{max(digits, 0)}f}"
@@ -580,7 +580,7 @@ def _axes(rows: int, columns: int) -> Any:
 
 
 def _plain_numbers(axis: Any, steps: Sequence[float], base: int = 10) -> None:
-    """Have 0.1, 2, 256 along a logarithmic axis rather than powers of ten."""
+    """Label a logarithmic axis with 0.1, 2, 256 rather than powers of ten."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(base, subs=steps))

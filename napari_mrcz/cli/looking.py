@@ -139,7 +139,7 @@ def verify(
 
 @contextmanager
 def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
-    """Verify files, several at a time; give their reports in order."""
+    """Verify files, several at a time, and return their reports in order."""
     from napari_mrcz.format import VerifyReport
     from napari_mrcz.format.threads import in_order, processors
     from napari_mrcz.stack import verify
@@ -173,14 +173,14 @@ def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
 
 
 def _repair_command(file: Path) -> str:
-    """Give the command that repairs a file, as it can be typed."""
+    """Return the command that repairs a file, as it can be typed."""
     plain = without_packing(file)
     words = map(str, ("repair", file, "-o", plain.with_stem(f"{plain.stem}-whole")))
     return shlex.join(["napari-mrcz", *words])
 
 
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
-    """Give what is known of a file as plain values."""
+    """Return what is known of a file as plain values."""
     from napari_mrcz.format.metadata import to_json_safe
 
     header = stack.header

@@ -1,4 +1,4 @@
-"""What is told while files are worked on, and the table of what was done to each.
+"""Messages while files are worked on, and the table of what was done to each.
 
 A bar on a terminal, plain lines above it and elsewhere. All that is written goes through here, so
 that no line ends up within the bar. The table (``--manifest``) is whole whenever it is read.

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What KOMA needs to know of a stack.
+    """A stack as KOMA needs it.
 
     Attributes
     ----------
@@ -473,7 +473,7 @@ def _defects(path: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
 
 
 NOTHING_LEFT = "Nothing else is to be done. Name the orientation in the recipe to apply it anyway"
-"""What to do where a reference was left out, and the recipe has nothing else."""
+"""Advice where a reference was left out, and the recipe has nothing else."""
 
 # Less than two frames have nothing in common.
 _FEWEST_FRAMES = 2

@@ -295,7 +295,7 @@ class Parcels:
         return {**self.__dict__, "_movie": None, "_reader": None}
 
     def __iter__(self) -> Iterator[Parcel]:
-        """Give the frames in order, each read when it is asked for."""
+        """Yield the frames in order, each read when it is asked for."""
         if self._reader is not None:
             offsets = self._reader.index.offsets
             for frame in range(self._reader.shape[0]):
@@ -341,7 +341,7 @@ def pack(values: npt.NDArray[Any]) -> bytes:
 
 
 def unpack(packed: bytes) -> npt.NDArray[Any]:
-    """Give what `pack` was given."""
+    """Return the values that `pack` was given."""
     rows, columns, itemsize = np.frombuffer(packed, "<u4", 3).tolist()
     values = np.empty((rows, columns), np.uint8 if itemsize == 1 else np.float32)
     if values.size:

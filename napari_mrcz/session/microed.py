@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_mrcz.stack import Stack
 
 FIRST = "_0001"
-"""How the name of the first of several SMV files ends."""
+"""End of the name of the first of several SMV files."""
 
 _TOP = int(np.iinfo(np.uint16).max)
 
@@ -65,7 +65,7 @@ class RestoreNegatives(Making):
 
     @property
     def target(self) -> str:
-        """What is written, or the first of it."""
+        """The file that is written, or the first one."""
         return self.targets[0]
 
     def make(

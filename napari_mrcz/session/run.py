@@ -173,7 +173,7 @@ class SchedulerLost(ConnectionError):
 
 
 def watched(client: Any, work: Callable[[], Any]) -> Any:
-    """Do something that a scheduler is needed for.
+    """Run a function that needs the scheduler, and return its result.
 
     Raises
     ------
@@ -386,7 +386,7 @@ def _causes(error: BaseException | None) -> list[str]:
 
 @contextmanager
 def _interrupts_waiting() -> Iterator[None]:
-    """Let Ctrl-C wait until a cluster can be closed; processes begun meanwhile never hear of it.
+    """Delay Ctrl-C until a cluster can be closed; processes begun meanwhile never receive it.
 
     Half a cluster cannot be closed. Processes that have yet to load what would make them ignore
     Ctrl-C, which a terminal sends to all, would end with a traceback each.
@@ -407,7 +407,7 @@ def _interrupts_waiting() -> Iterator[None]:
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Have threads begun meanwhile, and the processes that those begin, not hear of Ctrl-C."""
+    """Block Ctrl-C for threads that are begun meanwhile, and for the processes they begin."""
     if sys.platform == "win32":
         yield
         return

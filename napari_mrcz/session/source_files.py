@@ -239,7 +239,7 @@ class _Held:
 
     @property
     def farewell(self) -> str:
-        """What to say when it was deleted."""
+        """The note on a source that was deleted."""
         if self._leads_to is not None:
             return f"source deleted, a link; the file it leads to stays at {self._leads_to}"
         if self._links > 1:

@@ -20,7 +20,7 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 def check_table(path: str | PathLike[str]) -> None:
-    """See that a table of this name can be written.
+    """Check that a table of this name can be written.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def check_table(path: str | PathLike[str]) -> None:
 
 
 def need_matplotlib() -> None:
-    """See that there is something to draw with.
+    """Check that matplotlib is installed.
 
     Raises
     ------
@@ -154,7 +154,7 @@ class _Parquet:
 
 
 class _Sink(io.RawIOBase):
-    """What pyarrow writes to."""
+    """The file as pyarrow writes to it."""
 
     def __init__(self, file: AtomicFile) -> None:
         self._file = file

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file.
+    """Outcome of the work on one file.
 
     Attributes
     ----------
@@ -118,11 +118,11 @@ class Task(Protocol):
         """The file."""
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do it, and give how it went."""
+        """Run the task and return its outcome."""
 
 
 def staged(report: Report | None, stage: str) -> Callable[[int, int | None], None]:
-    """Give what takes (frames done, frames or None) and reports them as those of a stage."""
+    """Return a function of (frames done, frames or None) that reports them with a stage."""
 
     def tell(done: int, total: int | None) -> None:
         if report is not None:
@@ -132,7 +132,7 @@ def staged(report: Report | None, stage: str) -> Callable[[int, int | None], Non
 
 
 def check_paths(source: str, target: str) -> None:
-    """See that a file is not written over itself.
+    """Check that a file is not written over itself.
 
     Raises
     ------
@@ -148,7 +148,7 @@ _THERE = "there already, and whole"
 
 @dataclass(frozen=True)
 class Made:
-    """What came of making a result: see `Outcome`, which has the same fields."""
+    """Notes and warnings of a result that was made, as in `Outcome`."""
 
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
