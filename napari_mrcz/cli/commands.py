@@ -37,22 +37,22 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _UsageError: Any = typer.BadParameter.__bases__[0]
 # Commands in the order of the help, and the module that has each.
 _MODULES = {
-    "compress": "compressing",
-    "decompress": "compressing",
-    "convert": "compressing",
-    "restore": "compressing",
+    "compress": "writing",
+    "decompress": "writing",
+    "convert": "writing",
+    "restore": "writing",
     "info": "commands",
     "verify": "commands",
-    "repair": "compressing",
-    "correct": "correcting",
-    "microed": "microed",
-    "count": "counting",
-    "watch": "watching",
-    "session": "reporting",
+    "repair": "writing",
+    "correct": "sessions",
+    "microed": "writing",
+    "count": "writing",
+    "watch": "sessions",
+    "session": "sessions",
     "bench": "commands",
     "open": "commands",
     "demo": "commands",
-    "recipe": "correcting",
+    "recipe": "sessions",
 }
 
 
@@ -98,7 +98,7 @@ def program(words: Sequence[str] = ()) -> typer.Typer:
     is_listed = bool(words) and called not in _MODULES  # their names are all that is needed
     for name in [called] if called in _MODULES else _MODULES:
         module = import_module(f"napari_mrcz.cli.{_MODULES[name]}")
-        command = getattr(module, name, None) or getattr(module, f"{name}_")
+        command = getattr(module, f"{name}_", None) or getattr(module, name)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
             continue
