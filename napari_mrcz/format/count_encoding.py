@@ -16,8 +16,9 @@ from __future__ import annotations
 import struct
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _VERSION, _ZSTD_VERSION = 2, 1
 _SHUFFLED, _STORED, _BITSHUFFLED, _NOT_SPLIT, _ZSTD = 0x01, 0x02, 0x04, 0x10, 4 << 5
@@ -74,6 +73,8 @@ _PARSERS = (
 )
 
 Bytes = npt.NDArray[np.uint8]
+Planes = list[Bytes | None]  # lowest bit first, 8 pixels per byte; None where all are 0
+Look = Callable[[npt.NDArray[Any], Planes | None], None]
 
 
 def compress_counts(
@@ -82,6 +83,7 @@ def compress_counts(
     filter_: str,
     block_nbytes: int,
     room: memoryview | None = None,
+    look: Look | None = None,
 ) -> memoryview:
     """Compress one contiguous frame into a version-2 chunk.
 
@@ -89,8 +91,9 @@ def compress_counts(
     9 (runs of zeros by zstd's optimal parser); a higher level is never larger; `filter_`: how the
     bytes or bits of a block are rearranged; `block_nbytes`: block size, a multiple of 8 pixels;
     blosc's buffers for reading are as large; `room`: memory for the chunk, of the frame's bytes and
-    `CHUNK_HEADER_NBYTES`. The chunk is
-    at the beginning of `room` or of new memory, and the same for the same input.
+    `CHUNK_HEADER_NBYTES`; `look`: called with the pixels of each block and its bit planes, where
+    these are made. The chunk is at the beginning of `room` or of new memory, and the same for the
+    same input.
     """
     itemsize, nbytes = frame.itemsize, frame.nbytes
     pixels = frame.reshape(-1).view(f"<u{itemsize}")
@@ -106,17 +109,25 @@ def compress_counts(
     position = _HEADER.size + offsets.nbytes
     for block in range(n_blocks):
         part = pixels[block * step : (block + 1) * step]
-        streams: list[Any] = list(_streams(part, level, filter_))
+        planes = None
+        if filter_ == "bitshuffle" and part.size % 8 == 0:
+            planes = list(_planes(part))  # blosc leaves blocks of another size as they are
+        if look is not None:
+            look(part.view(frame.dtype), planes)
+        if position > most:  # the frame is stored as it is
+            continue
+        streams: list[Any] = list(_streams(part, planes, level, filter_))
         length = sum(map(len, streams))
         if length >= part.nbytes:
-            streams = [_rearranged(part, filter_)]
+            streams = [_rearranged(part, planes, filter_)]
             length = part.nbytes
         offsets[block] = position
-        if position + 4 + length > most:
-            flags, position = flags | _STORED, most
-            _put(room, _HEADER.size, pixels.view(np.uint8))
-            break
-        position = _put(room, position, struct.pack("<i", length), *streams)
+        if position + 4 + length <= most:
+            _put(room, position, struct.pack("<i", length), *streams)
+        position += 4 + length
+    if position > most:
+        flags, position = flags | _STORED, most
+        _put(room, _HEADER.size, pixels.view(np.uint8))
     else:
         _put(room, _HEADER.size, offsets.view(np.uint8))
     _HEADER.pack_into(
@@ -125,19 +136,20 @@ def compress_counts(
     return room[:position]
 
 
-def _put(room: memoryview, position: int, *pieces: Any) -> int:
-    """Copy bytes to a position; return the one after them."""
+def _put(room: memoryview, position: int, *pieces: Any) -> None:
+    """Copy bytes to a position, one piece after the other."""
     for piece in pieces:
         room[position : position + len(piece)] = piece
         position += len(piece)
-    return position
 
 
-def _streams(pixels: npt.NDArray[Any], level: int, filter_: str) -> Iterator[bytes]:
+def _streams(
+    pixels: npt.NDArray[Any], planes: Planes | None, level: int, filter_: str
+) -> Iterator[bytes]:
     """Yield the zstd frames of one block."""
-    if filter_ == "bitshuffle" and pixels.size % 8 == 0:
+    if planes is not None:
         zeros = 0  # planes of nothing else are one frame as long as they follow one another
-        for plane in _planes(pixels):
+        for plane in planes:
             if plane is None:
                 zeros += pixels.size // 8
                 continue
@@ -150,7 +162,7 @@ def _streams(pixels: npt.NDArray[Any], level: int, filter_: str) -> Iterator[byt
     elif filter_ == "shuffle":
         for column, _ in _columns(pixels):
             yield _zeros(pixels.size) if column is None else _coded(column, _LITERALS_ONLY)
-    else:  # blosc leaves a block of no multiple of 8 pixels as it is
+    else:
         yield _coded(pixels.view(np.uint8), _LITERALS_ONLY)
 
 
@@ -181,10 +193,10 @@ def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
             yield np.packbits(bits, bitorder="little")
 
 
-def _rearranged(pixels: npt.NDArray[Any], filter_: str) -> Bytes:
+def _rearranged(pixels: npt.NDArray[Any], planes: Planes | None, filter_: str) -> Bytes:
     """Return the bytes of a block as blosc's filter leaves them."""
-    if filter_ == "bitshuffle" and pixels.size % 8 == 0:
-        parts, nbytes = list(_planes(pixels)), pixels.size // 8
+    if planes is not None:
+        parts, nbytes = planes, pixels.size // 8
     elif filter_ == "shuffle":
         parts, nbytes = [column for column, _ in _columns(pixels)], pixels.size
     else:

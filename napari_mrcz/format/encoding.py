@@ -24,7 +24,7 @@ from napari_mrcz.format.chunks import (
     compress,
     parse_chunk_header,
 )
-from napari_mrcz.format.count_encoding import compress_counts
+from napari_mrcz.format.count_encoding import Look, compress_counts
 from napari_mrcz.format.header import CODECS
 
 if TYPE_CHECKING:
@@ -106,15 +106,18 @@ class Encoding:
         return self.block_size if isinstance(self.block_size, int) else 0
 
     def compress(
-        self, frame: npt.NDArray[Any], room: memoryview | None = None
+        self,
+        frame: npt.NDArray[Any],
+        room: memoryview | None = None,
+        look: Look | None = None,
     ) -> bytes | memoryview:
         """Compress one frame; `filter`, `block_size` and `as_counts` must have been chosen.
 
-        `frame`: contiguous pixels, as they are to be stored; `room`: memory that may be used for
-        the result, of the frame's bytes and `CHUNK_HEADER_NBYTES`.
+        `frame`: contiguous pixels, as they are to be stored; `room`, `look`: used by our own
+        encoder alone, see `compress_counts`.
         """
         if self.as_counts:
-            return compress_counts(frame, self.level, self.filter, self.block_nbytes, room)
+            return compress_counts(frame, self.level, self.filter, self.block_nbytes, room, look)
         return compress(frame, self.codec, self.level, self.filter, self.block_nbytes)
 
 

@@ -39,6 +39,7 @@ from napari_mrcz.format.threads import in_order, processors
 if TYPE_CHECKING:
     from os import PathLike
 
+    from napari_mrcz.format.count_encoding import Planes
     from napari_mrcz.format.encoding import Encoding
     from napari_mrcz.format.header_writing import Description
 
@@ -249,17 +250,25 @@ def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
 
 def _encode(storage: Storage, frame: LazyFrame, index: int, memory: SpareMemory) -> _Encoded:
     pixels = storage.fit(frame() if callable(frame) else frame, index)
-    statistics = statistics_of(pixels)
-    if storage.four_bit:
-        pixels = pack_four_bit(pixels)
+    encoding = storage.encoding
     data: bytes | memoryview
-    if storage.encoding.as_counts:
+    statistics: Statistics | None
+    if encoding.as_counts:
         room = memory.array(pixels.nbytes + CHUNK_HEADER_NBYTES).data
-        data = storage.encoding.compress(pixels, room)
-    elif storage.encoding.number:
-        data = storage.encoding.compress(pixels)
+        parts: list[Statistics] = []
+        if encoding.filter == "bitshuffle":
+            data = encoding.compress(pixels, room, lambda *part: parts.append(_of_piece(*part)))
+            statistics = sum(parts, Statistics())
+        else:  # faster alone than in turns with the encoder
+            statistics = statistics_of(pixels)
+            data = encoding.compress(pixels, room)
     else:
+        statistics = statistics_of(pixels)
+        if storage.four_bit:
+            pixels = pack_four_bit(pixels)
         data = pixels.reshape(-1).view(np.uint8).data
+        if encoding.number:
+            data = encoding.compress(pixels)
     return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
 
 
@@ -332,6 +341,8 @@ _COLUMNS = 4096
 # Small integers are added up in 16 bits, so many at a time as their squares leave room for.
 _LARGEST_SUM = 2**15 - 1
 _FEWEST_ROWS = 8
+# Of more bit planes than so many the sums take longer than those of pixels.
+_MOST_PLANES = 4
 
 
 @dataclass(frozen=True)
@@ -379,7 +390,7 @@ def statistics_of(pixels: npt.NDArray[Any]) -> Statistics | None:
     return found
 
 
-def _of_piece(pixels: npt.NDArray[Any]) -> Statistics:
+def _of_piece(pixels: npt.NDArray[Any], planes: Planes | None = None) -> Statistics:
     low, high = _range(pixels)
     # Differences from a typical value: squares of large numbers would lose the small ones.
     typical, rows = float(pixels[pixels.size // 2]), 0
@@ -387,13 +398,41 @@ def _of_piece(pixels: npt.NDArray[Any]) -> Statistics:
         rows = _LARGEST_SUM // max(1, int(low) ** 2, int(high) ** 2)
     if rows >= _FEWEST_ROWS or pixels.itemsize == 1 or not math.isfinite(typical):
         typical = 0.0
-    if rows >= _FEWEST_ROWS:
+    total: float
+    squares: float
+    if planes is not None and low >= 0 and high < 2**_MOST_PLANES and hasattr(np, "bitwise_count"):
+        typical = 0.0
+        total, squares = _sums_of_planes(planes[: int(high).bit_length()])
+    elif rows >= _FEWEST_ROWS:
         total, squares = _sums_of_small(pixels, rows)
     else:
         total, squares = _sums(pixels, typical)
     mean = total / pixels.size
     around_mean = max(0.0, squares - total * mean) if math.isfinite(squares) else math.inf
     return Statistics(pixels.size, float(low), float(high), mean + typical, around_mean)
+
+
+def _sums_of_planes(planes: Planes) -> tuple[int, int]:
+    """Return the sums of counts and of their squares, which follow from those of their bits."""
+    total = squares = 0
+    for bit, plane in enumerate(planes):
+        for other, below in enumerate(planes[: bit + 1]):
+            if plane is None or below is None:
+                continue
+            if other == bit:
+                count = _ones(plane)
+                total += count << bit
+                squares += count << 2 * bit
+            else:
+                squares += _ones(plane & below) << bit + other + 1
+    return total, squares
+
+
+def _ones(plane: npt.NDArray[np.uint8]) -> int:
+    """Return how many bits are set."""
+    even = plane.size // 8 * 8
+    words = np.bitwise_count(plane[:even].view(np.uint64)).sum(dtype=np.uint32)
+    return int(words) + int(np.bitwise_count(plane[even:]).sum(dtype=np.uint32))
 
 
 def _range(pixels: npt.NDArray[Any]) -> tuple[Any, Any]:
@@ -430,7 +469,7 @@ def _sums(pixels: npt.NDArray[Any], typical: float) -> tuple[float, float]:
         values = room[: -(-piece.size // _COLUMNS) * _COLUMNS]
         np.copyto(values[: piece.size], piece)
         if typical:
-            np.subtract(values, typical, out=values)
+            np.subtract(values[: piece.size], typical, out=values[: piece.size])
         values[piece.size :] = 0
         # Many short products: BLAS would cut a long one among threads of its own, which wait for
         # those that are here already, and add up in another order each time.
