@@ -77,9 +77,11 @@ def given_options(known: Mapping[str, Declared], values: dict[str, Any]) -> Give
             value = next(choice for choice in option.choices if str(choice) == value)
         found[name] = str(value.absolute()) if isinstance(value, Path) else value
         together.setdefault(owner, {})[key] = found[name]
+        try:
+            owner(**{key: found[name]})
+        except (TypeError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint=f"'{option.flag}'") from error
     try:
-        for name, value in found.items():
-            known[name].option.check(known[name].option.flag, value)
         for owner, chosen in together.items():
             owner(**chosen)
     except (TypeError, ValueError) as error:

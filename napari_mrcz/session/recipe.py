@@ -120,8 +120,10 @@ class Coding(Options):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        if self.dtype:
-            storage_dtype(self.dtype)
+        try:
+            storage_dtype(self.dtype or "int16")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.dtype} is not a pixel type, such as int16") from error
 
     @property
     def arguments(self) -> dict[str, Any]:
