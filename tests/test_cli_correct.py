@@ -494,23 +494,27 @@ def test_ctrl_c_is_left_to_the_process_that_ends_the_workers(workers):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no masks of signals there")
-def test_ctrl_c_while_workers_start_ends_when_they_can_be_closed(monkeypatch):
+@pytest.mark.parametrize("starts", [True, False])
+def test_ctrl_c_while_workers_start_or_end_waits_until_they_are_closed(monkeypatch, starts):
     closed = []
 
     class Interrupted(distributed.LocalCluster):
         def __init__(self, **options):
-            signal.raise_signal(signal.SIGINT)
+            if starts:
+                signal.raise_signal(signal.SIGINT)
             super().__init__(**options)
-            signal.raise_signal(signal.SIGINT)
+            if starts:
+                signal.raise_signal(signal.SIGINT)
 
         def __exit__(self, *raised):
+            signal.raise_signal(signal.SIGINT)
             super().__exit__(*raised)
             closed.append(self.status.name)
 
     monkeypatch.setattr("dask.distributed.LocalCluster", Interrupted)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), cluster(workers=1):
-        pytest.fail("it was interrupted before")
+        assert not starts
     assert closed == ["closed"]
     assert signal.getsignal(signal.SIGINT) == handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

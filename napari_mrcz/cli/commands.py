@@ -25,7 +25,6 @@ from napari_mrcz.cli.paths import Misused
 from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.threads import processors
-from napari_mrcz.session.tables import need_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -398,6 +397,7 @@ def bench(
     import numpy as np
 
     from napari_mrcz.cli.comparison import as_text, contestants, race
+    from napari_mrcz.session.tables import need_matplotlib
     from napari_mrcz.stack import open as open_stack
 
     if folder is not None and not folder.is_dir():

@@ -255,6 +255,20 @@ def _give_up(client: Any) -> None:
         logging.getLogger(name).addFilter(_is_news)
 
 
+@contextmanager
+def _only_news() -> Iterator[None]:
+    """Leave out of the log what dask trips over while a cluster that is at work is closed."""
+    logs = [logging.getLogger(name) for name in _LOGS]
+    added = [log for log in logs if _is_news not in log.filters]
+    for log in added:
+        log.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        for log in added:
+            log.removeFilter(_is_news)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, OSError | CancelledError) and type(error).__name__ not in _LOST
@@ -329,17 +343,23 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
             closing.enter_context(dask.config.set(_OF_SENDERS))
             yield client
         return
-    with ExitStack() as closing:
-        closing.enter_context(untold())
-        with _interrupts_waiting():
-            with dask.config.set(_OF_WORKERS):
-                local = _local(LocalCluster, workers)
-            closing.enter_context(local)
-            # On one machine results come straight from the workers, not by way of the scheduler.
-            client = Client(local, set_as_default=False, direct_to_workers=True)
-            closing.callback(close, client)
-        closing.enter_context(dask.config.set(_OF_SENDERS))
-        yield client
+    closing = ExitStack()
+    with untold():
+        try:
+            with _interrupts_waiting():
+                with dask.config.set(_OF_WORKERS):
+                    local = _local(LocalCluster, workers)
+                closing.enter_context(local)
+                # On one machine results come straight from the workers, not by way of the
+                # scheduler.
+                client = Client(local, set_as_default=False, direct_to_workers=True)
+                closing.callback(close, client)
+            with dask.config.set(_OF_SENDERS):
+                yield client
+        finally:
+            # Half closed, its threads would print what they trip over when the program ends.
+            with _interrupts_waiting(), _only_news():
+                closing.close()
 
 
 def _local(cluster: Any, workers: int) -> Any:
