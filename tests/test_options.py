@@ -16,7 +16,7 @@ from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.correction.outliers.pixels import OutlierOptions, OutlierStep
 from napari_mrcz.correction.truncation.model import TruncationOptions
-from napari_mrcz.session.recipe import Coding, Output, Recipe, recipe_options, tables, to_toml
+from napari_mrcz.session.recipe import Coding, Output, Recipe, Step, recipe_options, tables, to_toml
 from napari_mrcz.stack.inspection import step_entries
 
 DECLARED = [
@@ -99,6 +99,7 @@ def test_a_form_is_made_of_the_declaration():
     option = options_of(KomaOptions)["radius"].option
     assert dict(hint.__metadata__[0]) == dict(option)
     assert dict(option) == {"label": "Radius", "tooltip": option.help, "min": 1, "max": 10**6}
+    assert dict(options_of(OutlierOptions)["pedestal"].option)["min"] < 0
     choices = dict(options_of(OutlierOptions)["fill"].option)["choices"]
     assert [value for _, value in choices] == ["sample", "expectation"]
 
@@ -168,3 +169,10 @@ def test_a_correction_needs_its_module_and_one_line(napari_mrcz, tmp_path, shift
         with pytest.raises(nm.MrczError, match=said):
             Recipe.load(recipe)
     assert registered("Shifting") is shifting
+
+
+def test_a_misspelt_key_of_one_s_own_is_named(forgotten):
+    exec(MODULE.replace("Shifting", "Brightshift"), {"__name__": "my_brights"})
+    with pytest.raises(nm.MrczError, match="did you mean times"):
+        Step("my_brights:Brightshift", {"time": 2}).correction()
+    assert Step("my_brights:Brightshift", {"times": 2}).correction().times == 2

@@ -58,7 +58,13 @@ class GainStep(Options):
     ] = "identity"
     gamma: Annotated[
         float,
-        Option("Gamma", "Exponent of the reference; about -1 to divide by it", least=-10, most=10),
+        Option(
+            "Gamma",
+            "Exponent of the reference; about -1 to divide by it",
+            least=-10,
+            most=10,
+            step=0.01,
+        ),
     ] = 1.0
     dark: Annotated[
         str,

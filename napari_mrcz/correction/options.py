@@ -126,8 +126,13 @@ class Option:
         if self.choices:
             return {**found, "choices": [(label, value) for value, label in self.choices.items()]}
         low = self.least if self.above is None else self.above
-        limits = {"min": low, "max": self.most, "step": self.step}
-        return {**found, **{key: value for key, value in limits.items() if value is not None}}
+        if (low, self.most, self.step, self.unit) == (None, None, None, ""):
+            return found  # not a number
+        limits = {
+            "min": -_LARGEST if low is None else low,
+            "max": _LARGEST if self.most is None else self.most,
+        }
+        return {**found, **limits, **({} if self.step is None else {"step": self.step})}
 
 
 class Declared(NamedTuple):

@@ -140,7 +140,7 @@ class Output(Coding):
         Option(
             "Codec",
             "Codec of the chunks",
-            choices={"auto": "zstd", **{name: name for name in CODECS}, "none": "plain"},
+            choices={"auto": "automatic", **{name: name for name in CODECS}, "none": "plain"},
         ),
     ] = "auto"
     keep: Annotated[

@@ -31,7 +31,13 @@ class OutlierOptions(Options):
     )
     order: Annotated[
         float,
-        Option("Steepness k", "Steepness of the weights at the thresholds", above=0, most=1000),
+        Option(
+            "Steepness k",
+            "Steepness of the weights at the thresholds",
+            above=0,
+            most=1000,
+            step=0.5,
+        ),
     ] = 6.0
     relaxation: Annotated[
         float,
@@ -40,6 +46,7 @@ class OutlierOptions(Options):
             "Factor on the thresholds at which a pixel keeps half of its own value",
             above=0,
             most=1000,
+            step=0.05,
         ),
     ] = 0.95
     limit: Annotated[
@@ -50,13 +57,20 @@ class OutlierOptions(Options):
             unit="standard deviations",
             above=0,
             most=1000,
+            step=0.1,
             only_with=("model", "normal"),
         ),
     ] = 0.5
     fill: Annotated[str, Option("Fill", "Values that replace outliers", choices=FILLS)] = "sample"
     tolerance: Annotated[
         float,
-        Option("Tolerance", "Distance from 1 at which a weight counts as 1", least=0, most=0.999),
+        Option(
+            "Tolerance",
+            "Distance from 1 at which a weight counts as 1",
+            least=0,
+            most=0.999,
+            step=0.001,
+        ),
     ] = 1e-3
     seed: Annotated[int, Option("Seed", "Seed of the random counts", least=0, most=2**63 - 1)] = 0
     counts_per_electron: Annotated[
@@ -74,6 +88,7 @@ class OutlierOptions(Options):
         Option(
             "Pedestal",
             "Counts of a pixel without electrons in one frame",
+            step=0.1,
             unset="measured",
             flag="--pedestal",
         ),
