@@ -27,6 +27,8 @@ _ABOVE, _LEAST_MEDIANS = 1e-3, 4.0
 # Charges that become rare more slowly than with this power have no end that could be told.
 _LEAST_POWER = 2.0
 _LEAST = 1e-300
+# What two thresholds that are as good may differ by in F1.
+_AS_GOOD = 0.0002
 # Relative error of how often noise alone looks like a spot.
 _UNSURE = 0.1
 
@@ -98,8 +100,10 @@ def fewest_mistakes(
     )
     missed = total * np.interp(tried, grid, np.cumsum(density))
     mistaken = len(wrong) * _tail(tried, width) / _tail(np.array([least]), width)
-    # For each electron that is found, which is where F1 is highest.
-    best = int(np.argmin((missed + mistaken) / np.maximum(total - missed, _LEAST)))
+    # F1 is nearly constant around its maximum: there electrons are missed rather than false ones
+    # counted, and coincidence loses more. So it is the lowest threshold that is as good.
+    f1 = 2 * (total - missed) / np.maximum(2 * total - missed + mistaken, _LEAST)
+    best = int(np.argmax(f1 >= f1.max() - _AS_GOOD))
     hit = total - missed[best]
     return Expected(
         float(tried[best]), float(hit / total), float(hit / max(hit + mistaken[best], 1e-9))
