@@ -11,8 +11,8 @@ from scipy.ndimage import maximum_filter
 from benchmarks.counting import matched
 from benchmarks.measure import Row
 from napari_mrcz.correction import ElectronCounting, TruncationModel
-from napari_mrcz.correction.counted import CountedAlready
 from napari_mrcz.correction.counting import Events
+from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.simulation import simulate_microed, simulate_raw
 
 if TYPE_CHECKING:

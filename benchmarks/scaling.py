@@ -22,7 +22,7 @@ import napari_mrcz as nm
 from benchmarks.measure import Row
 from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.koma import KomaOptions
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session.correct import correct_all
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.run import cluster

@@ -15,7 +15,7 @@ import pytest
 import napari_mrcz as nm
 from napari_mrcz.cli.commands import Saying
 from napari_mrcz.correction.koma import KomaOptions
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.reader import FrameReader
 from napari_mrcz.format.threads import thread_limit

@@ -22,7 +22,7 @@ from watch_session import frames_in
 
 import napari_mrcz as nm
 from napari_mrcz.correction.koma import KomaNormalization, KomaOptions, too_few
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.format import FrameReader
 from napari_mrcz.session.correct import Correct, correct_all
 from napari_mrcz.session.correct import corrected as corrected_by

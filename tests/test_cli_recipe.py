@@ -14,7 +14,7 @@ from napari_mrcz.correction import ORIENTATIONS, GainNormalization
 from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.format.chunks import FILTERS
 from napari_mrcz.format.header import CODECS
 from napari_mrcz.session.correct import corrected as corrected_by

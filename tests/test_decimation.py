@@ -17,7 +17,7 @@ from napari_mrcz.correction import (
     rebuild,
     restore,
 )
-from napari_mrcz.correction.decimation import decimate_by
+from napari_mrcz.correction.conversions import decimate_by
 from napari_mrcz.correction.orientation import ORIENTATIONS, orient
 from napari_mrcz.simulation import simulate_movie
 from napari_mrcz.stack import Stack

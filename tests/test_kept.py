@@ -20,7 +20,7 @@ from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.outliers.fill import Replacement
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.format.footer import TRAILER_NBYTES
 from napari_mrcz.session.convert import Recode, Repack
 from napari_mrcz.session.correct import Correct, correct_all

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 import napari_mrcz as nm
 from napari_mrcz.correction import KomaNormalization, correlated_noise, rebuild
 from napari_mrcz.correction.koma import contrast_doubt, thumbnail
-from napari_mrcz.correction.structure import finer_than, repeated_step
+from napari_mrcz.correction.rolling import finer_than, repeated_step
 from napari_mrcz.session import Koma
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
 

@@ -14,7 +14,7 @@ from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.history import CORRECTIONS, Entry, registered
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
-from napari_mrcz.correction.outliers.pixels import OutlierOptions, OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierOptions, OutlierStep
 from napari_mrcz.correction.truncation.model import TruncationOptions
 from napari_mrcz.session.recipe import Coding, Output, Recipe, Step, recipe_options, tables, to_toml
 from napari_mrcz.stack.inspection import step_entries

@@ -6,10 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from napari_mrcz.correction.neighbours import NEIGHBOURS, over_neighbours
 from napari_mrcz.correction.outliers.counts import SummedCounts
-from napari_mrcz.correction.outliers.fill import K2_POINT_SPREAD, Replacement, expected_counts
-from napari_mrcz.correction.poisson_draws import PoissonDraws, random_bits
+from napari_mrcz.correction.outliers.fill import (
+    K2_POINT_SPREAD,
+    PoissonDraws,
+    Replacement,
+    expected_counts,
+    random_bits,
+)
+from napari_mrcz.correction.outliers.levels import NEIGHBOURS, over_neighbours
 
 SHAPE = (12, 14)
 

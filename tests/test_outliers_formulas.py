@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
 
-from napari_mrcz.correction.outliers.background import Background
 from napari_mrcz.correction.outliers.counts import SummedCounts
 from napari_mrcz.correction.outliers.fill import K2_POINT_SPREAD
-from napari_mrcz.correction.outliers.fit import DistributionFit, fit_normal_cdf
+from napari_mrcz.correction.outliers.levels import Background
 from napari_mrcz.correction.outliers.scale import normal_scale, poisson_deviate, poisson_scale
 from napari_mrcz.correction.outliers.thresholds import (
+    DistributionFit,
     Thresholds,
     fewest_mistakes,
+    fit_normal_cdf,
     fit_tails,
     intercepts,
     weight,

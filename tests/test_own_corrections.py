@@ -7,7 +7,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction.history import CORRECTIONS, _registry, register, registered
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session.recipe import Recipe, Step, load_modules
 from napari_mrcz.stack.inspection import step_entries
 

@@ -14,7 +14,7 @@ import pytest
 import napari_mrcz as nm
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.reporting import Measurements

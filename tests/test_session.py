@@ -18,7 +18,7 @@ import tifffile
 import napari_mrcz as nm
 from napari_mrcz.correction import GainNormalization, OutlierFilter, replay
 from napari_mrcz.correction.koma import KomaOptions
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.errors import MrczError
 from napari_mrcz.session import (
     Koma,

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 import napari_mrcz as nm
 from napari_mrcz.correction import Pedestal, ShiftedLognormal, rebuild
-from napari_mrcz.correction.counted import CountedAlready
+from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.correction.truncation import annuli, find_center
 from napari_mrcz.simulation import simulate_microed
 

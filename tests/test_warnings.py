@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 import napari_mrcz as nm
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.errors import collected_warnings, warn
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.reporting.page import _escaped

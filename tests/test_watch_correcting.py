@@ -18,7 +18,7 @@ from watch_session import (
 )
 
 import napari_mrcz as nm
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.watching import Ending, work
 

@@ -13,7 +13,7 @@ from napari_mrcz.correction import (
     find_orientation,
     orient,
 )
-from napari_mrcz.correction.fixed_pattern import Share
+from napari_mrcz.correction.noise import Share
 from napari_mrcz.simulation import Camera, simulate_flats, simulate_movie, simulate_session
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.gain import defect_labels as marks

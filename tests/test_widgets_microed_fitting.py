@@ -19,7 +19,7 @@ from microed_dock import (
 )
 
 import napari_mrcz as nm
-from napari_mrcz.correction.counted import CountedAlready
+from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.widgets.base.theme import palette

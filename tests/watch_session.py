@@ -9,7 +9,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction.koma import KomaOptions
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch
 

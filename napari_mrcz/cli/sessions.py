@@ -56,7 +56,7 @@ def correct(
     how: Running,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
-    from napari_mrcz.correction.outliers.pixels import OutlierStep
+    from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.session.correct import (
         Correct,
         check_anything_left,
@@ -172,7 +172,7 @@ def new(
     """
     from napari_mrcz.correction.gain import GainStep
     from napari_mrcz.correction.koma import KomaOptions
-    from napari_mrcz.correction.outliers.pixels import OutlierStep
+    from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.format.atomic import check_target
     from napari_mrcz.session.recipe import Recipe, load_modules
     from napari_mrcz.session.recipe_history import output_of, save_recipe_of
@@ -234,7 +234,7 @@ def session_(
     """
     from datetime import datetime
 
-    from napari_mrcz.correction.outliers.pixels import OutlierStep
+    from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.format.atomic import AtomicFile, check_target
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.reporting import Measurements, page, write_table

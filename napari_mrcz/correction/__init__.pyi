@@ -1,19 +1,18 @@
-from .complex_parts import (
+from .conversions import (
     Amplitude,
+    Decimation,
+    DecimationError,
+    Pedestal,
     Phase,
+    decimate,
+    restore,
 )
 from .counting.counting import (
     CountingOptions,
     ElectronCounting,
     count_electrons,
 )
-from .decimation import (
-    Decimation,
-    DecimationError,
-    decimate,
-    restore,
-)
-from .drift import Drift, estimate_drift
+from .drift import Drift, PowerSpectrum, estimate_drift, power_spectrum
 from .gain import (
     GainNormalization,
     estimate_gain,
@@ -48,9 +47,7 @@ from .outliers import (
     TailFit,
     Thresholds,
 )
-from .spectrum import PowerSpectrum, power_spectrum
 from .truncation import (
-    Pedestal,
     ShiftedLognormal,
     TruncationModel,
 )

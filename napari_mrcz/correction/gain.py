@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.correction.fixed_pattern import SCALES, Detail
 from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.noise import SCALES, Detail
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, orient
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels

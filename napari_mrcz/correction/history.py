@@ -81,11 +81,11 @@ CORRECTIONS = {
     "GainNormalization": Entry("gain", "gain"),
     "KomaNormalization": Entry("koma", "koma"),
     # Not part of recipes.
-    "Amplitude": Entry("complex_parts"),
-    "Decimation": Entry("decimation"),
+    "Amplitude": Entry("conversions"),
+    "Decimation": Entry("conversions"),
     "ElectronCounting": Entry("counting.counting"),
-    "Pedestal": Entry("truncation.pedestal"),
-    "Phase": Entry("complex_parts"),
+    "Pedestal": Entry("conversions"),
+    "Phase": Entry("conversions"),
     "TruncationModel": Entry("truncation.model"),
 }
 """Corrections of napari-mrcz by their names in histories; imported when they are needed."""

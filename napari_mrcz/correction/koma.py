@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.options import Option, Options
-from napari_mrcz.correction.rolling import strips
-from napari_mrcz.correction.structure import finer_than, repeated_step
+from napari_mrcz.correction.rolling import finer_than, repeated_step, strips
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

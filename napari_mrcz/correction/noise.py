@@ -1,15 +1,29 @@
-"""Correlated noise: how alike the frames of a movie are, where only noise should be.
+"""What frames share that should be noise: correlated noise, a gain's pattern, real zeros.
 
-McLeod et al., preprint doi:10.1101/116533, section 4.1, eq. 7.
+Correlated noise: McLeod et al., preprint doi:10.1101/116533, section 4.1, eq. 7.
+
+`Share` is how much of a gain reference's pattern is in a movie. Relative to its local mean, a sum
+of frames is 1 + p + noise with a fixed pattern p, and the factors of a reference are 1 + g.
+Applied, they leave p + g: nothing where the reference is the right one (p = -g), the variance of
+both where it is another camera's. All depends on the slope of -p on g, the *share* of the
+reference's pattern that is in the movie: applying the reference lowers the correlated noise R where
+the share exceeds 1/2. The share is linear in the counts and thus known from few electrons, long
+before R itself is. Its error by chance is the spread of the same product of the two images at all
+shifts against each other: neither columns nor specimen nor smooth sweeps, of which an image has but
+a few, count for more than they are worth.
+
+`looks_counted` decides whether pixels hold counted electrons: whole numbers whose zeros are real.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 
 from napari_mrcz.correction.parallel import in_order
 
@@ -120,3 +134,243 @@ def _by_pieces(work: Callable[[slice], Result], size: int) -> list[Result]:
     firsts = range(0, len(starts), _AT_A_TIME)
     with in_order(some, firsts, "napari-mrcz-noise", alone=size < _LARGE) as parts:
         return [result for part in parts for result in part]
+
+
+Image = npt.NDArray[Any]
+
+# Sides of squares, in pixels, over which what is not pattern is averaged: specimen and illumination
+# vary slowly, but some patterns do too. None is the mean of the whole image.
+SCALES = (32, 80, None)
+# The pattern is there if chance makes as much of it in no way of sixteen ...
+_THERE = 4.0
+# ... and lowers R if the share is above 1/2 by so many standard errors.
+_HELPS = 1.5
+# In robust standard deviations: what lies further off is no pattern, but defects.
+_WILD = 6.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a reference's pattern is in a movie.
+
+    Attributes
+    ----------
+    value : float
+        1 if all of it is there, 0 if none is.
+    chance : float
+        Standard deviation of the value where none of the pattern is there.
+    error : float
+        Standard error of the value.
+    pattern : float
+        Standard deviation of the reference's pattern, over its mean.
+    """
+
+    value: float
+    chance: float
+    error: float
+    pattern: float
+
+    @property
+    def significance(self) -> float:
+        """By how many standard errors applying the reference lowers R; negative if it raises it."""
+        return (self.value - 0.5) / self.error if self.error < np.inf else 0.0
+
+    @property
+    def helps(self) -> bool:
+        """Whether applying the reference lowers R, and not by chance."""
+        return self.is_there and self.significance > _HELPS
+
+    @property
+    def is_there(self) -> bool:
+        """Whether chance makes no such pattern of any movie."""
+        return self.value > _THERE * self.chance
+
+    @property
+    def hurts(self) -> bool:
+        """Whether applying the reference raises R, and not by chance."""
+        return self.significance < -_HELPS and self.is_measured
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the whole pattern, were it there, would be seen."""
+        return _THERE * self.chance < 1
+
+
+class Detail:
+    """What is fine in a sum of frames, and comparing it with the patterns of references.
+
+    Parameters
+    ----------
+    total : ndarray, shape (y, x)
+        Counts, summed over frames.
+    usable : ndarray of bool, shape (y, x)
+        Pixels to look at.
+    scale : int or None
+        Side of the squares over which the specimen is averaged.
+
+    Attributes
+    ----------
+    level : ndarray of float64, shape (y, x)
+        Local mean of the counts; 0 where no pixel is usable.
+    usable : ndarray of bool, shape (y, x)
+        Of these pixels, those whose level is positive.
+    """
+
+    def __init__(self, total: Image, usable: Image, scale: int | None) -> None:
+        self._scale = scale
+        self.level = smoothed(total, usable, scale)
+        self.usable = usable & (self.level > 0)
+        self._excess = np.where(self.usable, total - self.level, 0.0)
+
+    def pattern(self, response: Image, good: Image) -> Image:
+        """Return the logarithm of a reference's factors without what is smooth, (y, x).
+
+        Parameters
+        ----------
+        response : ndarray, shape (y, x)
+            What pixels count per electron, the reciprocal of the factors.
+        good : ndarray of bool, shape (y, x)
+            Pixels whose response is known.
+
+        Returns
+        -------
+        ndarray of float32, shape (y, x)
+            0 where the pixel is not good or not usable.
+        """
+        used = good & self.usable
+        log = -np.log(response, where=used, out=np.zeros(response.shape))
+        log -= smoothed(log, used, self._scale)
+        values = log[used]
+        if values.size:
+            spread = 1.4826 * float(np.median(np.abs(values)))
+            spread = max(spread, float(values.std()) / 2)
+            used &= np.abs(log) <= _WILD * spread
+        return np.where(used, log, 0).astype(np.float32)
+
+    def share(self, pattern: Image) -> Share:
+        """Return how much of a pattern, as `pattern` returns it, is in the frames."""
+        product, power = self.moments(pattern)
+        mean = float(np.mean(self.level[self.usable])) if self.usable.any() else 0.0
+        if not power > 0 or not mean > 0:
+            return Share(0.0, np.inf, np.inf, 0.0)
+        value = -product / power
+        deviation = float(power / (np.count_nonzero(self.usable) * mean)) ** 0.5
+        chance = self._spread(self._excess, pattern) / power
+        left = self._excess + value * self.level * pattern
+        return Share(value, chance, self._spread(left, pattern) / power, deviation)
+
+    def moments(self, pattern: Image) -> tuple[float, float]:
+        """Return Σ excess × pattern and Σ level × pattern²: minus their ratio is the share."""
+        values = pattern.astype(np.float64)
+        product = float((self._excess * values).sum())
+        values *= values
+        values *= self.level
+        return product, float(values.sum())
+
+    def lead(self, first: Image, second: Image) -> float:
+        """Return by how many standard errors the first of two patterns explains more."""
+        product, power = self.moments(first)
+        difference = second - first
+        left = self._excess - product / power * self.level * first if power > 0 else self._excess
+        error = self._spread(left, difference)
+        return float((self._excess * difference).sum()) / error if error > 0 else 0.0
+
+    @staticmethod
+    def _spread(one: Image, other: Image) -> float:
+        """Return the standard deviation of Σ one × other over all shifts of one of them."""
+        power = np.abs(scipy.fft.rfft2(one)) ** 2 * np.abs(scipy.fft.rfft2(other)) ** 2
+        # The half of the spectrum that is not computed is the other half's mirror image.
+        total = 2 * float(power.sum()) - float(power[:, 0].sum())
+        if one.shape[1] % 2 == 0:
+            total -= float(power[:, -1].sum())
+        return float(np.sqrt(total)) / one.size
+
+
+def smoothed(image: Image, usable: Image, scale: int | None) -> Image:
+    """Return the mean of the usable pixels around each pixel, (y, x); 0 where there are none."""
+    if scale is None:
+        return np.full(image.shape, image[usable].mean() if usable.any() else 0.0)
+    share = scipy.ndimage.uniform_filter(usable.astype(np.float64), scale)
+    mean = scipy.ndimage.uniform_filter(np.where(usable, image, 0.0), scale)
+    # The running sums of the filter leave rounding errors where nothing is usable.
+    return np.where(share > 1e-6, mean / np.maximum(share, 1e-6), 0.0)
+
+
+# Of fewer pixels with one of two neighbouring values nothing can be told.
+_FEWEST = 60
+# Above this mean no camera's zeros matter, and counts look like any noise.
+_HIGHEST_MEAN = 30.0
+# Twos over what zeros and ones lead to expect: contrast and spots make them more, up to this; noise
+# that was cut off has at least so many more unless it is as narrow as one count.
+_RATIO = 1.5
+# Variance over mean, of all but the brightest values; and more strictly where hardly a pixel is 0.
+_VARIANCE, _STRICT = (0.6, 3.0), (0.6, 1.6)
+_BRIGHTEST = 0.02
+# Tiles along each axis, within which the dose is nearly the same.
+_TILES = 4
+# Values above are of no electron counts.
+_TOP = 1000
+
+
+class CountedAlready(ValueError):
+    """Frames hold counted electrons, where others are expected; `force` goes on all the same."""
+
+
+def looks_counted(histogram: npt.ArrayLike) -> bool | None:
+    """Return whether values are distributed as counted electrons are.
+
+    Poisson's distribution has as much variance as mean, and P(1)² = 2 P(0) P(2); noise of which
+    everything below zero was made 0 has far more zeros.
+
+    Parameters
+    ----------
+    histogram : array_like of int
+        Number of pixels, all of about the same dose, with the value 0, 1, 2, ...
+
+    Returns
+    -------
+    bool or None
+        None where that cannot be told: too few pixels, or too high a dose.
+    """
+    number = np.asarray(histogram, np.float64)
+    # Counts may have been multiplied by what an electron is to count.
+    unit = int(np.gcd.reduce(np.flatnonzero(number)))
+    number = number[:: max(unit, 1)][:_TOP]
+    total = number.sum()
+    if not total:
+        return None
+    kept = max(int(np.searchsorted(np.cumsum(number), (1 - _BRIGHTEST) * total)) + 1, 3)
+    number = np.append(number[:kept], np.zeros(3))
+    values = np.arange(len(number))
+    mean = float(number @ values / number.sum())
+    variance = float(number @ np.square(values - mean) / number.sum())
+    k, (least, most) = 1, _VARIANCE
+    if min(number[:2]) < _FEWEST:
+        # Of counts that are hardly ever 0 the most frequent ones tell.
+        k, (least, most) = max(int(number.argmax()), 1), _STRICT
+    before, here, after = number[k - 1 : k + 2]
+    if min(before, here) < _FEWEST or mean > _HIGHEST_MEAN:
+        return None
+    expected = here**2 * k / ((k + 1) * before)
+    # Detectors that see one electron in each pixel and frame, at most, lack higher counts.
+    enough = after <= _RATIO * expected + 4 * np.sqrt(expected + 1)
+    return bool(enough and variance <= most * mean and (variance >= least * mean or mean < 1))
+
+
+def tiles_look_counted(frames: npt.NDArray[Any]) -> bool:
+    """Return whether most parts of some frames (n, y, x) hold counted electrons."""
+    if frames.dtype.kind == "f" and not np.array_equal(frames, np.rint(frames)):
+        return False
+    if frames.min() < 0 or frames.max() > 2**31:
+        return False
+    told = []
+    for rows in np.array_split(frames, _TILES, axis=1):
+        for tile in np.array_split(rows, _TILES, axis=2):
+            values = np.minimum(tile.reshape(-1).astype(np.int64), 2**16)
+            told.append(looks_counted(np.bincount(values)) if values.size else None)
+    known = [one for one in told if one is not None]
+    if not known:
+        # Too few electrons in each; then what is the same everywhere matters little.
+        values = np.minimum(frames.reshape(-1).astype(np.int64), 2**16)
+        return bool(looks_counted(np.bincount(values)))
+    return 2 * sum(known) > len(told)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.fixed_pattern import SCALES, Detail, Share
+from napari_mrcz.correction.noise import SCALES, Detail, Share
 from napari_mrcz.correction.sums import ordinary_pixels
 
 if TYPE_CHECKING:

@@ -220,7 +220,7 @@ class Recode(Making):
 
     def _wanted(self, movie: Stack, notes: list[str]) -> Stack:
         if self.decimate:
-            from napari_mrcz.correction.decimation import DecimationError, decimate_by
+            from napari_mrcz.correction.conversions import DecimationError, decimate_by
             from napari_mrcz.stack.references import read_reference
 
             reference = read_reference(self.decimate)

@@ -18,7 +18,7 @@ from napari_mrcz.correction import OutlierFilter, find_orientation
 from napari_mrcz.correction.gain import NORMALISED, doubts_of_gain, fitted_gain, is_normalised
 from napari_mrcz.correction.history import fingerprint, rebuild
 from napari_mrcz.correction.koma import KomaNormalization
-from napari_mrcz.correction.outliers.pixels import OutlierOptions
+from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.errors import MrczError, collected_warnings, failure_text
 from napari_mrcz.format import Encoding, FrameReader

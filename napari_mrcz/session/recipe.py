@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.gain import GainStep
     from napari_mrcz.correction.history import Replayable
     from napari_mrcz.correction.koma import KomaOptions
-    from napari_mrcz.correction.outliers.pixels import OutlierStep
+    from napari_mrcz.correction.outliers.thresholds import OutlierStep
 
 # Steps that need more than a movie: gain and outliers each other, KOMA the session.
 _FIXED = ("outliers", "gain", "koma")

@@ -15,7 +15,7 @@ from napari_mrcz.correction.gain import GainStep, described_dark
 from napari_mrcz.correction.history import CORRECTIONS, registered
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
-from napari_mrcz.correction.outliers.pixels import OutlierStep
+from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target

@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.counting.overlap import models, resolve
 from napari_mrcz.correction.counting.spot import (
     FARTHEST,
     REACH,
     farthest,
     first_position,
     fit_spots,
+    models,
     profile,
+    resolve,
 )
 from napari_mrcz.correction.parallel import in_order
 
@@ -52,7 +53,7 @@ class Events(NamedTuple):
     charge: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
-        """Give the number of electrons."""
+        """Return the number of electrons."""
         return len(self.y)
 
 
@@ -139,7 +140,7 @@ def without_bright(events: Events, upper: float) -> tuple[Events, int]:
 
 
 def draw(events: Events, spread: float, shape: tuple[int, ...]) -> Values:
-    """Give the image (y, x) of some electrons."""
+    """Return the image (y, x) of some electrons."""
     where = np.stack([events.y, events.x], axis=1).astype(np.float64)
     middle = np.rint(where).astype(np.intp)
     padded = (shape[0] + 2 * REACH, shape[1] + 2 * REACH)
@@ -150,7 +151,7 @@ def draw(events: Events, spread: float, shape: tuple[int, ...]) -> Values:
 
 
 def peaks(frame: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.intp]:
-    """Give flat indices of pixels above `least` and brighter than their eight neighbours.
+    """Return flat indices of pixels above `least` and brighter than their eight neighbours.
 
     Of equal ones the last counts; the outermost REACH pixels are not looked at.
     """
@@ -167,7 +168,7 @@ def peaks(frame: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.intp]:
 
 
 def patches_at(frame: Values, at: npt.NDArray[np.intp]) -> tuple[Values, npt.NDArray[np.intp]]:
-    """Give the pixels about each of some, (m, k, k), and their flat indices."""
+    """Return the pixels about each of some, (m, k, k), and their flat indices."""
     away = np.arange(-REACH, REACH + 1)
     offsets = away[:, np.newaxis] * frame.shape[1] + away
     index = at[:, np.newaxis, np.newaxis] + offsets
@@ -235,7 +236,7 @@ def _in_strip(
 def _beside(
     some: npt.NDArray[np.intp], others: npt.NDArray[np.intp], shape: tuple[int, ...]
 ) -> npt.NDArray[np.bool_]:
-    """Tell which pixels are, or touch, one of others."""
+    """Return which pixels are, or touch, one of others."""
     marked = np.zeros(shape, np.bool_)
     marked.reshape(-1)[others] = True
     near = _touching(marked)

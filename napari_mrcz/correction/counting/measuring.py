@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.counted import CountedAlready, tiles_look_counted
 from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, real
 from napari_mrcz.correction.counting.events import (
     Events,
@@ -24,6 +23,7 @@ from napari_mrcz.correction.counting.threshold import (
     fewest_mistakes,
     upper_threshold,
 )
+from napari_mrcz.correction.noise import CountedAlready, tiles_look_counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,9 +1,9 @@
 """`OutlierFilter`: finds hot and dark pixels in a movie's sum and replaces them, frame by frame.
 
-McLeod et al., preprint doi:10.1101/116533, section 4, with its errata mended. What is done where:
-`counts` sums the frames, `scale` places every pixel on a scale (with `background` for the Poisson
-model), `fit` fits the distribution of good pixels, `thresholds` says where it ends, `pixels` which
-pixels lie beyond, and `fill` puts something likely in their place.
+McLeod et al., preprint doi:10.1101/116533, section 4, with its errata mended. `counts` sums the
+frames; `scale` places every pixel on a scale, by the neighbours (`levels`), without structure of
+the specimen (`lattice`), and judges those far out (`suspects`); `thresholds` fits the distribution
+of good pixels and finds where it ends; `fill` puts something likely in the place of the others.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import scipy
 
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.outliers.counts import SummedCounts
-from napari_mrcz.correction.outliers.course import read_course
-from napari_mrcz.correction.outliers.doubts import doubts_of_counts, doubts_of_fit
 from napari_mrcz.correction.outliers.fill import Replacement
-from napari_mrcz.correction.outliers.fit import DistributionFit
-from napari_mrcz.correction.outliers.pixels import FittedPixels, OutlierOptions, OutlierStep
 from napari_mrcz.correction.outliers.scale import normal_scale, poisson_scale
+from napari_mrcz.correction.outliers.suspects import MANY_SPOTS, read_course
 from napari_mrcz.correction.outliers.thresholds import (
+    DistributionFit,
+    FittedPixels,
+    OutlierOptions,
+    OutlierStep,
     TailFit,
     Thresholds,
     fewest_mistakes,
@@ -36,6 +37,8 @@ from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from napari_mrcz.correction.outliers.scale import PixelScale
 
 _NUMBERS = ("mean", "sigma", "n_hot", "n_dark", "n_defects", "false_hot", "false_dark")
 
@@ -197,7 +200,7 @@ class OutlierFilter:
         return unfinished._with(thresholds)
 
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
-        """Give the same filter with other thresholds; nothing is fitted again.
+        """Return the same filter with other thresholds; nothing is fitted again.
 
         Parameters
         ----------
@@ -223,7 +226,7 @@ class OutlierFilter:
         return self._with(new)
 
     def with_options(self, **options: Any) -> Self:
-        """Give the same filter with other weights or another fill; nothing is fitted again.
+        """Return the same filter with other weights or another fill; nothing is fitted again.
 
         Parameters
         ----------
@@ -275,11 +278,11 @@ class OutlierFilter:
         )  # fmt: skip
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Give the type of corrected frames: the same, or floating if `fill` is "expectation"."""
+        """Return the type of corrected frames: the same, or floating if `fill` is "expectation"."""
         return self.replacement.output_dtype(dtype)
 
     def weight(self, sigma: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Give how much of its own value a pixel keeps at a distance in sigmas (eq. 6)."""
+        """Return how much of its own value a pixel keeps at a distance in sigmas (eq. 6)."""
         at = np.asarray(sigma, np.float64)
         return weight(at, self.thresholds, self.options.order, self.options.relaxation)
 
@@ -295,7 +298,7 @@ class OutlierFilter:
         return marked
 
     def sigma_image(self) -> npt.NDArray[np.float32]:
-        """Give every pixel's distance from the centre in standard deviations, (y, x).
+        """Return every pixel's distance from the centre in standard deviations, (y, x).
 
         NaN at defects. A pixel is hot or dark exactly if it lies beyond a threshold.
 
@@ -317,7 +320,7 @@ class OutlierFilter:
         return self._known().replacement(self.thresholds, self.options)
 
     def describe(self) -> dict[str, Any]:
-        """Say how the outliers were found, and all that it takes to replace them again."""
+        """Return how the outliers were found, and all that it takes to replace them again."""
         return described(
             self,
             **asdict(self.options),
@@ -390,3 +393,89 @@ def _check_drawable(counts: SummedCounts, options: OutlierOptions) -> None:
             "so many negative sums are no counts; "
             "model='normal' with fill='expectation' takes any numbers"
         )
+
+
+# Part of the image with lattice fringes that is worth a word.
+_STRUCTURED = 0.1
+# Good pixels vary so much more than counts do where there is a fixed pattern.
+_WIDE = 1.25
+# Part of the pixels beyond the thresholds, and part of these expected by chance, that no sound
+# detector has.
+_MANY, _BY_CHANCE = 0.03, 0.25
+# Fewer pixels than these are not worth a word.
+_FEW = 20
+# Standard deviations beyond which a single pixel is nearly always told from noise; hot pixels that
+# count so many times as much as good ones are not weak.
+_TOLD, _WEAK = 4.0, 3.0
+
+
+def doubts_of_counts(counts: SummedCounts) -> list[str]:
+    """Return what is doubtful of a movie's sum."""
+    said = []
+    if counts.left_out:
+        number = len(counts.left_out)
+        some = ", ".join(map(str, counts.left_out[:5])) + (", …" if number > 5 else "")
+        frames = f"Frame {some} was" if number == 1 else f"{number} frames ({some}) were"
+        said.append(f"{frames} left out of the fit: saturated or damaged, unlike the others.")
+    if counts.pedestal_is_unknown:
+        said.append(
+            "The frames seem to have a pedestal (counts without electrons) that could not be "
+            "measured: give it, or subtract a dark reference."
+        )
+    return said
+
+
+def doubts_of_fit(
+    counts: SummedCounts, scale: PixelScale, width: float, found: int, by_chance: float
+) -> list[str]:
+    """Return what is doubtful of a fit.
+
+    Parameters
+    ----------
+    counts : SummedCounts
+        The movie's sum.
+    scale : PixelScale
+        The pixels' deviates.
+    width : float
+        Of good pixels, 1 if they were nothing but counts.
+    found : int
+        Outliers.
+    by_chance : float
+        How many of them good pixels are expected to be.
+    """
+    said = []
+    if scale.n_spots >= MANY_SPOTS:
+        said.append(
+            f"{scale.n_spots} spots are bright in a few frames only, as in a diffraction sweep; "
+            "they were left as they are. The filter is made for images."
+        )
+    if scale.structured > _STRUCTURED:
+        said.append(
+            f"{100 * scale.structured:.0f} % of the image has lattice fringes; they are left as "
+            "they are, but weak outliers may be missed there."
+        )
+    if width > _WIDE:
+        said.append(
+            f"Good pixels vary {width:.2g} times as much as counts do: a fixed pattern hides "
+            "weak outliers. A gain reference takes it away."
+        )
+    if found > max(_MANY * counts.n_usable, _FEW):
+        said.append(
+            f"{100 * found / counts.n_usable:.1f} % of the pixels are outliers, more than a "
+            "detector has."
+        )
+    # On the scale of square roots a Poisson count varies by 1/2, whatever its mean (Anscombe).
+    typical = max(scale.origin, 1e-9)
+    told = (typical**0.5 + _TOLD / 2) ** 2 / typical
+    if told > _WEAK and found:
+        said.append(
+            f"The movie has {typical:.2g} electrons per pixel in all: dead pixels, and hot ones "
+            f"that count less than {told:.2g} times as much as good ones, cannot be told from "
+            "noise."
+        )
+    if found > _FEW and by_chance > _BY_CHANCE * found:
+        said.append(
+            f"Of {found} pixels beyond the thresholds about {by_chance:.0f} are good ones: the "
+            "summed dose is low."
+        )
+    return said

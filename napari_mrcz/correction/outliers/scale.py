@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.neighbours import NEIGHBOURS, over_neighbours
-from napari_mrcz.correction.outliers.background import LEAST, Background
-from napari_mrcz.correction.outliers.lines import weak_lines
-from napari_mrcz.correction.outliers.structure import BLOCK, Structure, block_widths
+from napari_mrcz.correction.outliers.lattice import BLOCK, Structure, block_widths, weak_lines
+from napari_mrcz.correction.outliers.levels import LEAST, NEIGHBOURS, Background, over_neighbours
 from napari_mrcz.correction.outliers.suspects import Suspects
 from napari_mrcz.correction.parallel import in_order
 
@@ -127,11 +125,11 @@ class PixelScale:
     structured: float = 0.0
 
     def outside(self, first: int, last: int) -> npt.NDArray[np.intp]:
-        """Give the pixels, by flat index, with codes below `first` or from `last` on."""
+        """Return the pixels, by flat index, with codes below `first` or from `last` on."""
         return _outside(self.codes, first, last)
 
     def sides(self, first: int, last: int) -> npt.NDArray[np.int8]:
-        """Give -1 where codes are below `first`, 1 from `last` on, and 0 between, (y, x)."""
+        """Return -1 where codes are below `first`, 1 from `last` on, and 0 between, (y, x)."""
         y, x = self.codes.shape
         marked = np.empty((y, x), np.int8)
 
@@ -152,7 +150,7 @@ class PixelScale:
 
 
 def normal_scale(counts: SummedCounts) -> PixelScale:
-    """Give the gain-normalised electrons themselves; the histogram has the mean ± 8 √mean.
+    """Return the gain-normalised electrons themselves; the histogram has the mean ± 8 √mean.
 
     Patterns wider than the noise widen the range. What lies outside is not counted in it.
     """
@@ -256,7 +254,7 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
 
 
 def poisson_deviate(counted: Any, expected: Any) -> Any:
-    """Give the normal deviate that is as improbable as a Poisson count.
+    """Return the normal deviate that is as improbable as a Poisson count.
 
     Parameters
     ----------
@@ -460,7 +458,7 @@ def _codes(deviate: Any) -> Codes:
 
 
 def _whole_electrons(typical: float) -> tuple[npt.NDArray[np.intp], Values]:
-    """Give edges between whole electrons as codes, where `typical` ones are expected."""
+    """Return edges between whole electrons as codes, where `typical` ones are expected."""
     reach = 2 * _FARTHEST * typical**0.5
     most = typical + reach + _FARTHEST**2
     least = max(1.0, np.floor(typical / 20) + 1, np.floor(typical - reach))
@@ -485,7 +483,7 @@ def _numbers(codes: Codes) -> npt.NDArray[np.int64]:
 
 
 def _outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:
-    """Give the pixels, by flat index, with codes below `first` or from `last` on."""
+    """Return the pixels, by flat index, with codes below `first` or from `last` on."""
 
     def work(top: int, bottom: int) -> npt.NDArray[np.intp]:
         # Those below `first` wrap around, to the largest numbers.

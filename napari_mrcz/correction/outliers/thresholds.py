@@ -1,23 +1,33 @@
-"""Where good pixels end: thresholds in standard deviations, and the weights that follow.
+"""The distribution of good pixels, the thresholds where it ends, and the weights that follow.
 
-Two rules. The preprint's (doi:10.1101/116533, eq. 5) looks where the tails of the histogram start
-to leave the model. The other one counts mistakes: how many good pixels lie beyond a threshold, the
-model tells; how many outliers, the histogram then tells. Where outliers found less good pixels
-lost is largest, the fewest pixels are mistaken: beyond it a pixel is more likely an outlier than
-not (a local false discovery rate of 1/2: Efron 2004, doi:10.1198/016214504000000089).
+A normal distribution is fitted to the histogram's cumulative sum (preprint doi:10.1101/116533,
+eqs. 1 to 4). On the scale of the Poisson model, where good pixels would be standard normal if
+counting noise was all there is, the same fit is Efron's empirical null (2004,
+doi:10.1198/016214504000000089): it takes up what else there is.
+
+Two rules set the thresholds. The preprint's (eq. 5) looks where the tails of the histogram start to
+leave the model. The other one counts mistakes: the model knows how many good pixels lie beyond a
+threshold, the histogram then how many outliers. Where outliers found less good pixels lost is
+largest, the fewest pixels are mistaken: beyond it a pixel is more likely an outlier than not (a
+local false discovery rate of 1/2).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 
+from napari_mrcz.correction.options import Option, Options
+from napari_mrcz.correction.outliers.fill import FILLS, Replacement, expected_counts, in_parts
+from napari_mrcz.correction.outliers.levels import FrameLevels
+
 if TYPE_CHECKING:
-    from napari_mrcz.correction.outliers.fit import DistributionFit
+    from napari_mrcz.correction.outliers.counts import SummedCounts
+    from napari_mrcz.correction.outliers.scale import PixelScale
 
 # The preprint's, for stacks without tails.
 _DEFAULT_DARK, _DEFAULT_HOT = -4.0, 3.25
@@ -91,7 +101,7 @@ def fit_tails(fit: DistributionFit, limit: float) -> tuple[TailFit | None, TailF
 
 
 def intercepts(dark: TailFit | None, hot: TailFit | None) -> Thresholds:
-    """Give the preprint's thresholds: where the tails' lines reach zero (eq. 5).
+    """Return the preprint's thresholds: where the tails' lines reach zero (eq. 5).
 
     A line that does so on the wrong side of the centre says no more than a missing one.
     """
@@ -104,7 +114,7 @@ def intercepts(dark: TailFit | None, hot: TailFit | None) -> Thresholds:
 
 
 def fewest_mistakes(fit: DistributionFit) -> Thresholds:
-    """Give the thresholds for which the fewest pixels are taken for what they are not.
+    """Return the thresholds for which the fewest pixels are taken for what they are not.
 
     Of those that differ by less than half the standard error of the pixels between them, it is
     the farthest. Where no more outliers are found than good pixels lost, but for what chance may
@@ -118,7 +128,7 @@ def fewest_mistakes(fit: DistributionFit) -> Thresholds:
 
 
 def weight(sigma: Values, thresholds: Thresholds, order: float, relaxation: float) -> Values:
-    """Give how much of a pixel's own value is kept, 0 to 1 (eq. 6).
+    """Return how much of a pixel's own value is kept, 0 to 1 (eq. 6).
 
     Parameters
     ----------
@@ -167,7 +177,7 @@ def _fit_tail(sigma: Values, residual: Values) -> TailFit:
 
 
 def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> tuple[float, bool]:
-    """Give the distance that mistakes fewest pixels, of those at which pixels beyond are known."""
+    """Return the distance, of those given, that mistakes the fewest pixels."""
     order = np.argsort(distance)
     order = order[distance[order] > _NEAREST]
     distance, beyond = distance[order], beyond[order]
@@ -187,3 +197,322 @@ def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> 
     as_good &= (gained > 0) & (distance >= distance[best])
     as_good[best] = True
     return float(distance[as_good].max()), False
+
+
+@dataclass(frozen=True, eq=False)
+class DistributionFit:
+    """A histogram, the model fitted to it, and how they differ: all that a plot needs.
+
+    Everything but `histogram` and `expected` is at the edges between the histogram's bins, where
+    a cumulative sum is known exactly.
+
+    Parameters
+    ----------
+    dose : ndarray, shape (m,)
+        The edges in electrons per pixel of the summed stack.
+    histogram : ndarray of int64, shape (m - 1,)
+        Pixels between the edges.
+    cdf : ndarray, shape (m,)
+        Fraction of the pixels below each edge.
+    center, width : float
+        Of the fitted normal distribution, on the model's own scale.
+    sigma : ndarray, shape (m,)
+        The edges in standard deviations of the model (eq. 3, without its stray √2).
+    n_pixels : int
+        Pixels in all. With the Poisson model there may be some before the first edge or after
+        the last one.
+    """
+
+    dose: Values
+    histogram: npt.NDArray[np.int64]
+    cdf: Values
+    center: float
+    width: float
+    sigma: Values
+    n_pixels: int
+
+    @classmethod
+    def of(cls, scale: PixelScale) -> DistributionFit:
+        """Fit the model to the places of pixels."""
+        counted = np.zeros_like(scale.n_pixels)
+        counted[scale.counted] = scale.n_pixels[scale.counted]
+        code, number = scale.empty
+        counted[code] -= number
+        n_pixels = int(counted.sum())
+        below = np.concatenate([[0], np.cumsum(counted)])[scale.edges]
+        cdf = below / max(1, n_pixels)
+        places = scale.edge_places
+        center, width = fit_normal_cdf(places, cdf, scale.start)
+        return cls(
+            scale.dose, np.diff(below), cdf, center, width, (places - center) / width, n_pixels
+        )
+
+    @property
+    def expected(self) -> Values:
+        """Pixels between the edges according to the model, (m - 1,)."""
+        return np.diff(self.model_cdf) * self.n_pixels
+
+    @property
+    def model_cdf(self) -> Values:
+        """The model's cumulative distribution, (m,) (eq. 1)."""
+        model: Values = scipy.special.ndtr(self.sigma)
+        return model
+
+    @property
+    def sigma_of_histogram(self) -> Values:
+        """The histogram's cumulative sum in standard deviations, (m,); infinite at 0 and 1 (eq. 2).
+
+        √2 erf⁻¹(2 CDF - 1), which is the normal quantile.
+        """
+        sigma: Values = scipy.special.ndtri(self.cdf)
+        return sigma
+
+    @property
+    def residual(self) -> Values:
+        """Histogram less model in standard deviations, (m,); infinite where that is (eq. 4)."""
+        return self.sigma_of_histogram - self.sigma
+
+
+def fit_normal_cdf(places: Values, cdf: Values, start: tuple[float, float]) -> tuple[float, float]:
+    """Fit a normal distribution to a cumulative one by least absolute deviations (eq. 1).
+
+    Parameters
+    ----------
+    places : ndarray, shape (m,)
+        Where the distribution is known.
+    cdf : ndarray, shape (m,)
+        Its values there, 0 to 1.
+    start : tuple of float
+        Centre and standard deviation to start from; also what comes back if fewer than three
+        places lie within the distribution, which then tells nothing of its width.
+
+    Returns
+    -------
+    center, width : float
+    """
+    inside = (cdf > 1e-3) & (cdf < 1 - 1e-3)
+    if np.count_nonzero(inside) < 3:
+        return start
+    middle, scale = start
+    if cdf[0] < 0.1587 and cdf[-1] > 0.8413:
+        low, middle, high = np.interp([0.1587, 0.5, 0.8413], cdf, places)
+        scale = max((high - low) / 2, start[1] / 10)
+    near = np.abs(places - middle) <= 8 * max(scale, start[1])
+    x, y = places[near], cdf[near]
+
+    def deviation(parameters: Values) -> float:
+        center, width = parameters[0] * scale + middle, parameters[1] * scale
+        return float(np.abs(scipy.special.ndtr((x - center) / width) - y).sum())
+
+    # From the quantiles where they are known, which are nearer than the mean and its square root.
+    # Absolute deviations have kinks, at which methods that follow a gradient (L-BFGS-B in the
+    # preprint) stop a thousandth short.
+    fit = scipy.optimize.minimize(
+        deviation,
+        [0.0, 1.0],
+        method="Nelder-Mead",
+        bounds=[(-2, 2), (0.2, 5)],
+        options={"initial_simplex": [[0, 1], [0.1, 1], [0, 1.1]], "xatol": 1e-6, "fatol": 1e-9},
+    )
+    return float(fit.x[0] * scale + middle), float(fit.x[1] * scale)
+
+
+MODELS = {"poisson": "Poisson, local background", "normal": "Gaussian, global (preprint)"}
+
+
+@dataclass(frozen=True)
+class OutlierOptions(Options):
+    """How outliers are found and replaced; see `OutlierFilter.fit`."""
+
+    model: Annotated[str, Option("Model", "Distribution of good pixels", choices=MODELS)] = (
+        "poisson"
+    )
+    order: Annotated[
+        float,
+        Option(
+            "Steepness k",
+            "Steepness of the weights at the thresholds",
+            above=0,
+            most=1000,
+            step=0.5,
+        ),
+    ] = 6.0
+    relaxation: Annotated[
+        float,
+        Option(
+            "Threshold factor ρ",
+            "Factor on the thresholds at which a pixel keeps half of its own value",
+            above=0,
+            most=1000,
+            step=0.05,
+        ),
+    ] = 0.95
+    limit: Annotated[
+        float,
+        Option(
+            "Tail-fit start",
+            "Residual from which a tail is fitted",
+            unit="standard deviations",
+            above=0,
+            most=1000,
+            step=0.1,
+            only_with=("model", "normal"),
+        ),
+    ] = 0.5
+    fill: Annotated[str, Option("Fill", "Values that replace outliers", choices=FILLS)] = "sample"
+    tolerance: Annotated[
+        float,
+        Option(
+            "Tolerance",
+            "Distance from 1 at which a weight counts as 1",
+            least=0,
+            most=0.999,
+            step=0.001,
+        ),
+    ] = 1e-3
+    seed: Annotated[int, Option("Seed", "Seed of the random counts", least=0, most=2**63 - 1)] = 0
+    counts_per_electron: Annotated[
+        float | None,
+        Option(
+            "Counts per electron",
+            "Counts that one electron adds",
+            above=0,
+            unset="measured",
+            flag="--counts-per-electron",
+        ),
+    ] = None
+    pedestal: Annotated[
+        float | None,
+        Option(
+            "Pedestal",
+            "Counts of a pixel without electrons in one frame",
+            step=0.1,
+            unset="measured",
+            flag="--pedestal",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutlierStep(OutlierOptions):
+    """Hot and dark pixels are replaced."""
+
+    defects: Annotated[
+        str,
+        Option(
+            "Defects",
+            "Pixels known to be defective: list of SerialEM, RELION or MotionCor, or a map",
+            unset="none",
+            is_file=True,
+            flag="--defects",
+        ),
+    ] = ""
+    dark_threshold: Annotated[
+        float,
+        Option(
+            "Dark threshold",
+            "Threshold of dark pixels",
+            unit="standard deviations",
+            most=0,
+            unset="that of each fit",
+        ),
+    ] = 0.0
+    hot_threshold: Annotated[
+        float,
+        Option(
+            "Hot threshold",
+            "Threshold of hot pixels",
+            unit="standard deviations",
+            least=0,
+            unset="that of each fit",
+        ),
+    ] = 0.0
+
+    def sentences(self) -> list[str]:
+        """Return what is done with these options, for a person."""
+        drawn = "drawn from the expected counts" if self.fill == "sample" else "the expectation"
+        known = f", and the defects of {self.defects}" if self.defects else ""
+        said = [
+            f"Hot and dark pixels, by the {self.model} model{known}, are replaced by values {drawn}"
+            f" of their neighbours (steepness {self.order:g}, relaxation {self.relaxation:g})."
+        ]
+        given = {"dark": self.dark_threshold, "hot": self.hot_threshold}
+        if sides := [f"{side} at {sigma:g} σ" for side, sigma in given.items() if sigma]:
+            said.append(f"Thresholds are not those of each fit: {', '.join(sides)}.")
+        if self.counts_per_electron is not None:
+            said.append(f"One electron adds {self.counts_per_electron:g} counts.")
+        if self.pedestal is not None:
+            said.append(f"Pixels without electrons have {self.pedestal:g} counts in each frame.")
+        return said
+
+
+@dataclass(frozen=True, eq=False)
+class FittedPixels:
+    """Every pixel's distance from the fitted distribution.
+
+    Parameters
+    ----------
+    counts : SummedCounts
+        The movie's sum.
+    scale : PixelScale
+        The pixels' codes.
+    sigma : ndarray, shape (k,)
+        What each code stands for in standard deviations, ascending.
+    below : ndarray of int64, shape (k + 1,)
+        How many pixels have a lower code.
+    """
+
+    counts: SummedCounts
+    scale: PixelScale
+    sigma: npt.NDArray[np.float64]
+    below: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts: SummedCounts, scale: PixelScale, fit: DistributionFit) -> FittedPixels:
+        """Put the codes of a scale into standard deviations."""
+        sigma = (scale.places - fit.center) / fit.width
+        return cls(counts, scale, sigma, np.concatenate([[0], np.cumsum(scale.n_pixels)]))
+
+    def numbers(self, thresholds: Thresholds) -> tuple[int, int]:
+        """Return how many pixels are dark and how many hot, without looking at any."""
+        first, last = self._bounds(thresholds)
+        return int(self.below[first]), int(self.below[-1] - self.below[last])
+
+    def mask(self, thresholds: Thresholds) -> npt.NDArray[np.int8]:
+        """Mark outliers, (y, x): 1 hot, -1 dark, 2 defect, 0 good."""
+        marked = self.scale.sides(*self._bounds(thresholds))
+        marked.reshape(-1)[self.counts.defects] = 2
+        return marked
+
+    def replacement(self, thresholds: Thresholds, options: OutlierOptions) -> Replacement:
+        """Return which pixels are replaced, and by what."""
+        kept = weight(self.sigma, thresholds, options.order, options.relaxation)
+        unchanged = np.flatnonzero(kept >= 1 - options.tolerance)
+        first, last = (unchanged[0], unchanged[-1] + 1) if unchanged.size else (0, 0)
+        pixels = self.scale.outside(int(first), int(last))
+        if self.counts.defects.size:
+            # A bad border has so many pixels that sorting them would take seconds.
+            changed = np.zeros(self.counts.total.size, np.bool_)
+            changed[pixels] = changed[self.counts.defects] = True
+            pixels = np.flatnonzero(changed)
+        marks = self.mask(thresholds).reshape(-1)
+        weights = in_parts(kept)[self.scale.codes.reshape(-1)[pixels]]
+        weights[marks[pixels] == 2] = 0
+        return Replacement(
+            shape=self.counts.shape,
+            pixels=pixels,
+            kinds=marks[pixels],
+            weights=weights,
+            expected=expected_counts(self.counts, pixels, marks),
+            per_electron=self.counts.per_electron,
+            fill=options.fill,
+            seed=options.seed,
+            levels=FrameLevels.of(self.counts, pixels[marks[pixels] != 0]),
+            pedestal=self.counts.pedestal,
+        )
+
+    def _bounds(self, thresholds: Thresholds) -> tuple[int, int]:
+        """Return the codes between which no outlier lies: dark < first, last <= hot."""
+        first = np.searchsorted(self.sigma, thresholds.dark, "left")
+        last = np.searchsorted(self.sigma, thresholds.hot, "right")
+        return int(first), int(last)

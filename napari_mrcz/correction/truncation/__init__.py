@@ -1,9 +1,8 @@
 """Counts that a camera cut off at zero: their distribution, and values drawn from it."""
 
-from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
+from napari_mrcz.correction.conversions import Pedestal, pedestal_names, pedestal_of
 from napari_mrcz.correction.truncation.model import TruncationModel
-from napari_mrcz.correction.truncation.pedestal import Pedestal, pedestal_names, pedestal_of
-from napari_mrcz.correction.truncation.regions import annuli, find_center
+from napari_mrcz.correction.truncation.regions import ShiftedLognormal, annuli, find_center
 
 __all__ = [
     "Pedestal",

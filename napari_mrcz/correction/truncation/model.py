@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.counted import CountedAlready, looks_counted
+from napari_mrcz.correction.conversions import pedestal_of
 from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.noise import CountedAlready, looks_counted
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.sums import frame_sum
-from napari_mrcz.correction.truncation.draws import draws
-from napari_mrcz.correction.truncation.gaps import find_gaps
-from napari_mrcz.correction.truncation.lognormal import ShiftedLognormal
-from napari_mrcz.correction.truncation.pedestal import pedestal_of
-from napari_mrcz.correction.truncation.regions import annuli, find_center, region_labels
+from napari_mrcz.correction.truncation.regions import (
+    ShiftedLognormal,
+    annuli,
+    draws,
+    find_center,
+    find_gaps,
+    region_labels,
+)
 from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from napari.layers import Points
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox, QLabel
 
-from napari_mrcz.correction.counted import CountedAlready
+from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.widgets.base.fields import choice_field, form, push_button

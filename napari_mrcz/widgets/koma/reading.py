@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.structure import repeated_step
+from napari_mrcz.correction.rolling import repeated_step
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.session import Session
 from napari_mrcz.session.koma import kept_out, usual_shape

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox
 
-from napari_mrcz.correction.counted import CountedAlready
+from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.job import LatestJob

@@ -1,13 +1,19 @@
-"""Gain-normalised movies of float back to the integer counts that they came from.
+"""Corrections that change only how pixels are stored: decimated, complex to real, with an offset.
 
-What a program saved after multiplying counts by a gain reference takes four bytes a pixel and does
-not compress. Divided by the same reference the counts come back, as integers, and nothing is lost:
-times the reference again, the float movie is there to the last bit (but for the sign of a zero;
-preprint doi:10.1101/116533, section 1, "decimation").
+*Decimation.* What a program saved after multiplying counts by a gain reference takes four bytes a
+pixel and does not compress. Divided by the same reference the counts come back, as integers, and
+nothing is lost: times the reference again, the float movie is there to the last bit (but for the
+sign of a zero; preprint doi:10.1101/116533, section 1, "decimation").
+
+*Pedestals* are added for formats without negative numbers. ADSC's detectors and DIALS (dxtbx) have
+IMAGE_PEDESTAL, Rigaku's DARK_PEDESTAL, simulations (nanoBragg, dxtbx's FormatSMVJHSim) ADC_OFFSET,
+MOSFLM and the converters of MicroED ADCOFFSET, Leginon LEGINON_OFFSET.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -16,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.gain import GainNormalization, fitted_gain
-from napari_mrcz.correction.history import described, rebuild, register
+from napari_mrcz.correction.history import Correction, described, rebuild, register
 from napari_mrcz.correction.orientation import ORIENTATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 _DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 
@@ -117,7 +123,7 @@ class Decimation:
         raise ValueError(f"counts from {low} to {high} fit in no integers of 32 bits")
 
     def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[Any]:
-        """Give the counts of a frame.
+        """Return the counts of a frame.
 
         Parameters
         ----------
@@ -160,7 +166,7 @@ class Decimation:
         return counts
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Give the pixel type after the correction: the integers that hold all counts."""
+        """Return the pixel type after the correction: the integers that hold all counts."""
         return self.dtype
 
     @cached_property
@@ -210,7 +216,7 @@ class Decimation:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Say all that is needed to do it again, or to undo it: the gain is included."""
+        """Return all that is needed to do it again, or to undo it: the gain is included."""
         return described(
             self,
             gain=self.gain.describe(),
@@ -307,7 +313,7 @@ def decimate_by(movie: Any, reference: npt.NDArray[Any]) -> tuple[Any, str]:
 
 
 def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
-    """Give the normalisation that undoes a decimation: the float movie, bit for bit.
+    """Return the normalisation that undoes a decimation: the float movie, bit for bit.
 
     ``movie.apply(restore(movie.history))``
 
@@ -326,3 +332,118 @@ def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
     if not isinstance(last, Decimation):
         raise ValueError("the last step of this history is no decimation, so there is none to undo")
     return last.gain
+
+
+class _ComplexPart(Correction):
+    """What both have in common: no options, real pixels of the precision of the complex ones."""
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Return float32 for complex64, float64 for complex128."""
+        return np.zeros((), dtype).real.dtype
+
+
+@register
+@dataclass(frozen=True)
+class Amplitude(_ComplexPart):
+    """The modulus of each pixel."""
+
+    title = "Amplitude of complex pixels"
+
+    def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """Return the amplitude of a complex frame, shape (y, x)."""
+        return np.asarray(np.abs(frame))
+
+
+@register
+@dataclass(frozen=True)
+class Phase(_ComplexPart):
+    """The argument of each pixel, in radians from -π to π."""
+
+    title = "Phase of complex pixels"
+
+    def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """Return the phase of a complex frame, shape (y, x)."""
+        return np.asarray(np.angle(frame))
+
+
+_NAMES = re.compile(r"(\w+_)?PEDESTAL|(ADC|IMAGE|LEGINON)_?OFFSET", re.IGNORECASE)
+
+
+@register
+@dataclass(frozen=True)
+class Pedestal(Correction):
+    """Adds an offset to counts, in an unsigned type; MOSFLM calls it ADCOFFSET.
+
+    Attributes
+    ----------
+    offset : int
+        In counts.
+    dtype : str
+        What comes out. Counts beyond its range, which are saturated, become its largest value.
+    """
+
+    title = "Offset added"
+
+    offset: int
+    dtype: str = "uint16"
+
+    def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """Return the frame (y, x) with the offset.
+
+        Raises
+        ------
+        ValueError
+            If a value stays negative.
+        """
+        raised = frame.astype(np.int64) + self.offset
+        if raised.min(initial=0) < 0:
+            raise ValueError(
+                f"frame {index} has counts of {int(frame.min())}, and the offset is {self.offset}"
+            )
+        dtype = self.output_dtype(frame.dtype)
+        return np.minimum(raised, np.iinfo(dtype).max).astype(dtype)
+
+    def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Return the type of the frames that come out."""
+        return np.dtype(self.dtype)
+
+    @classmethod
+    def said(cls, step: Mapping[str, Any]) -> str:
+        """Return how much was added."""
+        return f"{step['offset']} more in every pixel"
+
+
+def pedestal_names(header: Mapping[str, Any]) -> list[str]:
+    """Return the names under which a header states a pedestal."""
+    return [name for name in header if _NAMES.fullmatch(str(name))]
+
+
+def pedestal_of(metadata: Mapping[str, Any]) -> int:
+    """Return the pedestal that metadata state, themselves or in an SMV header; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If several are stated, or one that is not a whole number of 0 or more.
+    """
+    smv = metadata.get("smv")
+    headers = [metadata, smv] if isinstance(smv, Mapping) else [metadata]
+    stated = {
+        f"{name} {value}": value
+        for header in headers
+        for name in pedestal_names(header)
+        for value in (header[name] if isinstance(header[name], list) else [header[name]])
+    }
+    found = set()
+    for text, value in stated.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = -1.0
+        if not (number >= 0 and number.is_integer()):
+            raise ValueError(f"the header states {text}, which is not a pedestal")
+        found.add(int(number))
+    if len(found) > 1:
+        several = ", ".join(stated)
+        raise ValueError(f"the headers state several pedestals: {several}; name the right one")
+    return found.pop() if found else 0
