@@ -1,5 +1,7 @@
 """EER movies, decoded pixel by pixel as they were encoded, at all resolutions."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -252,3 +254,6 @@ def test_a_crop_is_that_of_the_array(frames, rows, columns, index):
     inner = index.draw(st.tuples(*(st.slices(size) for size in expected.shape)))
     np.testing.assert_array_equal(crop[inner], expected[inner])
     np.testing.assert_array_equal(crop[-1, 0], expected[-1, 0])
+    assert crop[-1, 0, 0].shape == ()
+    again = pickle.loads(pickle.dumps(crop))
+    np.testing.assert_array_equal(np.asarray(again), expected)
