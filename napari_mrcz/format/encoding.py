@@ -126,18 +126,9 @@ def choose_encoding(
 ) -> Encoding:
     """Replace "auto" by what makes a sample of frames smallest.
 
-    Parameters
-    ----------
-    encoding : Encoding
-        What was asked for; explicit choices are honoured.
-    frames : sequence of ndarray
-        A few frames (y, x) as they will be stored, or excerpts of them.
-    frame_nbytes : int, optional
-        Bytes of a whole frame, where excerpts are given.
-
-    Returns
-    -------
-    Encoding
+    `encoding`: what was asked for; explicit choices are honoured; `frames`: a few frames (y, x) as
+    they will be stored, or excerpts of them; `frame_nbytes`: bytes of a whole frame, where excerpts
+    are given.
     """
     if encoding.codec == "none":
         return encoding

@@ -36,29 +36,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a header says wrongly, or not at all.
+    """One thing that a header says wrongly, or not at all."""
 
-    Attributes
-    ----------
-    field : str
-        Name as in MRC2014, such as "MX MY MZ".
-    sentence : str
-        What is wrong with it, and for whom.
-    found, proposed : str
-        What the file has; what it should have, or what else to do where `mend` cannot help.
-    patch : dict
-        What `mend` writes: fields of `HEADER_DTYPE`, and ``nz`` and ``pixel_size`` (z, y, x in Å),
-        from which the cell follows. Empty where it can do nothing.
-    header : bytes
-        The header in which it was found.
-    """
-
-    field: str
-    sentence: str
+    field: str  # Name as in MRC2014, such as "MX MY MZ"
+    sentence: str  # What is wrong with it, and for whom
+    # What the file has; what it should have, or else what to do where `mend` cannot help.
     found: str
     proposed: str
+    # What `mend` writes: fields of `HEADER_DTYPE`, and ``nz`` and ``pixel_size`` (z, y, x in Å),
+    # from which the cell follows. Empty where it can do nothing.
     patch: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    header: bytes = dataclasses.field(default=b"", repr=False)
+    header: bytes = dataclasses.field(default=b"", repr=False)  # The header in which it was found
 
     @property
     def mendable(self) -> bool:

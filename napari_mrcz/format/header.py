@@ -100,84 +100,45 @@ class Header:
 
     Fields can be read as attributes or by name (``header["voltage"]``, ``dict(header)``). Triples
     are in the header's own order X, Y, Z; `shape` and `pixel_size` are in numpy's, z, y, x.
-
-    Attributes
-    ----------
-    nx, ny, nz : int
-        Columns, rows and sections; `nz` counts the frames that exist.
-    mode : int
-        Pixel mode without the codec: 0 int8, 1 int16, 2 float32, 4 complex64, 6 uint16, 7 int32,
-        8 uint32, 12 float16, 101 4-bit.
-    codec : int
-        Blosc codec that MODE names, 0 for uncompressed; advisory, each chunk says its own.
-    sampling : tuple of int
-        MX, MY, MZ; 0 where the file does not tell.
-    cell, angles, origin : tuple of float
-        Cell lengths (Å), cell angles (degrees), origin (Å).
-    axis_order : tuple of int
-        MAPC, MAPR, MAPS: 1 X, 2 Y, 3 Z.
-    start : tuple of int
-        First column, row and section within a larger image (NXSTART, NYSTART, NZSTART), in pixels.
-    dmin, dmax, dmean, rms : float
-        Statistics as the file states them.
-    ispg : int
-        0 image stack, 1 volume, 401 stack of volumes.
-    nsymbt, exttyp : int, str
-        Length (bytes) and kind of the extended header.
-    nversion : int
-        Year of the MRC standard times 10, and its revision.
-    voltage, c3, gain : float
-        Acceleration voltage (kV), spherical aberration (mm), counts per electron; 0 if unknown.
-    packed_nbytes : int
-        Length of all compressed frames in bytes, as stated; advisory.
-    labels : tuple of str
-        Text labels.
-    byte_order : str
-        "<" or ">".
-    unsigned_bytes : bool
-        Mode 0 holds unsigned pixels (IMOD's flag).
-    pixel_size : tuple of float
-        Voxel size along Z, Y and X in Å; 0.0 where the file does not say.
-    is_volume : bool
-        Sections are slices of a volume (or of several), not frames of a movie: see `holds_volume`.
-    extra : dict
-        Words of other programs that are set, such as IMOD's and SerialEM's, by `EXTRA_WORDS`.
-    notes : tuple of str
-        What was unusual about the header, and how it was understood.
-    raw : bytes
-        The 1024 bytes themselves; not among the fields by name.
     """
 
-    nx: int
+    nx: int  # Columns, rows and sections; `nz` counts the frames that exist
     ny: int
     nz: int
+    # Pixel mode without the codec: 0 int8, 1 int16, 2 float32, 4 complex64, 6 uint16, 7 int32, 8
+    # uint32, 12 float16, 101 4-bit.
     mode: int
-    codec: int
-    sampling: tuple[int, int, int]
-    cell: Triple
+    codec: int  # Blosc codec that MODE names, 0 for uncompressed; advisory, each chunk says its own
+    sampling: tuple[int, int, int]  # MX, MY, MZ; 0 where the file does not tell
+    cell: Triple  # Cell lengths (Å), cell angles (degrees), origin (Å)
     angles: Triple
     origin: Triple
-    axis_order: tuple[int, int, int]
+    axis_order: tuple[int, int, int]  # MAPC, MAPR, MAPS: 1 X, 2 Y, 3 Z
+    # First column, row and section within a larger image (NXSTART, NYSTART, NZSTART), in pixels.
     start: tuple[int, int, int]
-    dmin: float
+    dmin: float  # Statistics as the file states them
     dmax: float
     dmean: float
     rms: float
-    ispg: int
-    nsymbt: int
+    ispg: int  # 0 image stack, 1 volume, 401 stack of volumes
+    nsymbt: int  # Length (bytes) and kind of the extended header
     exttyp: str
-    nversion: int
+    nversion: int  # Year of the MRC standard times 10, and its revision
+    # Acceleration voltage (kV), spherical aberration (mm), counts per electron; 0 if unknown.
     voltage: float
     c3: float
     gain: float
-    packed_nbytes: int
-    labels: tuple[str, ...]
-    byte_order: str
-    unsigned_bytes: bool
-    pixel_size: Triple
+    packed_nbytes: int  # Length of all compressed frames in bytes, as stated; advisory
+    labels: tuple[str, ...]  # Text labels
+    byte_order: str  # "<" or ">"
+    unsigned_bytes: bool  # Mode 0 holds unsigned pixels (IMOD's flag)
+    pixel_size: Triple  # Voxel size along Z, Y and X in Å; 0.0 where the file does not say
+    # Sections are slices of a volume (or of several), not frames of a movie: see `holds_volume`.
     is_volume: bool
+    # Words of other programs that are set, such as IMOD's and SerialEM's, by `EXTRA_WORDS`.
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # What was unusual about the header, and how it was understood
+    # The 1024 bytes themselves; not among the fields by name.
     raw: bytes = field(default=b"", repr=False)
 
     def __getitem__(self, name: str) -> Any:

@@ -182,10 +182,7 @@ def most_values(stored_nbytes: int) -> int:
 
 
 def check_msgpack(payload: bytes, most: int) -> None:
-    """Refuse msgpack of more than `most` values.
-
-    Raise `ValueError` if it is more.
-    """
+    """Refuse msgpack of more than `most` values. Raise `ValueError` if it is more."""
     position = count = 0
     end = len(payload)
     while position < end:

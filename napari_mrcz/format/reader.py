@@ -73,10 +73,7 @@ class Layout:
 
 
 def read_layout(file: RandomAccessFile) -> Layout:
-    """Read all of a file but its pixels.
-
-    Raise `MrczError` if the file cannot be used.
-    """
+    """Read all of a file but its pixels. Raise `MrczError` if the file cannot be used."""
     said: list[str] = []
     header = parse_header(file.read(0, HEADER_NBYTES), file.path)
     footer, end, lost = _read_footer(file, said.append)
@@ -277,24 +274,9 @@ class FrameReader:
     def read_frame(self, frame: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Decode one frame.
 
-        Parameters
-        ----------
-        frame : int
-            Index from 0.
-        out : ndarray of `dtype`, shape (y, x), optional
-            Contiguous array to decode into.
-
-        Returns
-        -------
-        ndarray, shape (y, x)
-            `out` if it was given, else a new array.
-
-        Raises
-        ------
-        MrczError
-            If the frame is damaged.
-        NotEnoughMemory
-            If there is not enough for it: it may well be sound.
+        `frame`: index from 0; `out`: contiguous array to decode into. The result is `out`, or a
+        new array. Raise `MrczError` if the frame is damaged. Raise `NotEnoughMemory` if there is
+        not enough for it: it may well be sound.
         """
         try:
             return self._read_frame(frame, out)

@@ -255,24 +255,13 @@ def _check_range(
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a frame will take on disk.
+    """What a frame will take on disk."""
 
-    Attributes
-    ----------
-    encoding : Encoding
-        Filter and block size as the writer will choose them.
-    stored : numpy.dtype
-        Pixel type in the file.
-    frame_nbytes : float
-        Mean size of a frame in bytes.
-    bound_nbytes : float or None
-        The least to which independent pixels can be compressed (Shannon's bound); None where a
-        sample does not show it, as of most float images.
-    """
-
-    encoding: Encoding
-    stored: np.dtype[Any]
-    frame_nbytes: float
+    encoding: Encoding  # Filter and block size as the writer will choose them
+    stored: np.dtype[Any]  # Pixel type in the file
+    frame_nbytes: float  # Mean size of a frame in bytes
+    # The least to which independent pixels can be compressed (Shannon's bound); None where a sample
+    # does not show it, as of most float images.
     bound_nbytes: float | None
 
 
@@ -284,21 +273,9 @@ def estimate(
 ) -> Estimate:
     """Decide what `write_frames` would, and compress excerpts of the frames in that way.
 
-    Parameters
-    ----------
-    path : path-like
-        For messages.
-    samples : iterable of ndarray, shape (y, x), or of functions that make them
-        A few frames; only one is in memory at a time.
-    encoding : Encoding
-        As asked for.
-    dtype : dtype-like or "uint4", optional
-        Pixel type asked for.
-
-    Raises
-    ------
-    MrczError
-        If these frames cannot be stored so without loss.
+    `path`: for messages; `samples`: a few frames; only one is in memory at a time; `encoding`: as
+    asked for; `dtype`: pixel type asked for. Raise `MrczError` if these frames cannot be stored so
+    without loss.
     """
     storage, stored = choose_storage(path, samples, dtype, encoding, wide=False)
     rows, columns = storage.shape

@@ -33,21 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrameFault:
-    """A frame that cannot be read.
+    """A frame that cannot be read."""
 
-    Attributes
-    ----------
-    frame : int
-        Index from 0.
-    offset : int or None
-        Byte of the file at which it begins.
-    found : str
-        What is wrong with it.
-    """
-
-    frame: int
-    offset: int | None
-    found: str
+    frame: int  # Index from 0
+    offset: int | None  # Byte of the file at which it begins
+    found: str  # What is wrong with it
 
 
 @dataclass(frozen=True)
