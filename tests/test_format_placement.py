@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numcodecs import blosc
 
 import napari_mrcz as nm
+from napari_mrcz.format import FrameReader
 from napari_mrcz.format.doctor import diagnose, mend
 from napari_mrcz.session.convert import Repack
 
@@ -274,7 +275,9 @@ def test_the_first_chunk_of_a_file_is_not_passed_over_because_it_is_damaged(fold
     pixels = movie((5, 8, 16), "int16")
     path = folder / "first.mrcz"
     write(path, pixels)
-    patch(path, 1024, "B", 9)
+    with FrameReader(path) as reader:
+        first = int(reader.index.offsets[0])
+    patch(path, first, "B", 9)
     with pytest.raises(nm.MrczError, match="no blosc chunk"):
         nm.open(path)
 
