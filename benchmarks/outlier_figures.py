@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from benchmarks.drawing import panels, save
 from napari_mrcz.correction import OutlierFilter, correlated_noise
 from napari_mrcz.session import Session
-from napari_mrcz.session.ageing import count_outliers, cumulative_dose
+from napari_mrcz.session.report import count_outliers, cumulative_dose
 from napari_mrcz.simulation import Camera, Movie, simulate_movie, simulate_session
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from benchmarks.session import DOSE_RATES, N_FRAMES, N_STACKS, RADII, frames_of,
 from napari_mrcz.correction import GainNormalization
 from napari_mrcz.correction.outliers import OutlierFilter
 from napari_mrcz.session import Koma, Session
-from napari_mrcz.session.ageing import correlation_with, cumulative_dose
+from napari_mrcz.session.report import correlation_with, cumulative_dose
 from napari_mrcz.simulation import GAMMA_COEFFICIENTS, Camera, simulate_session
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from watch_session import Session, at_once, count, folder, out
 
 import napari_mrcz as nm
 from napari_mrcz.session.convert import Recode
+from napari_mrcz.session.follow import Ending
+from napari_mrcz.session.journal import Journal
 from napari_mrcz.session.run import attempt
-from napari_mrcz.session.watching import Ending, Journal
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["folder", "out"]

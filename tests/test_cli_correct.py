@@ -26,10 +26,10 @@ from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.format import FrameReader
 from napari_mrcz.session.correct import Correct, correct_all
 from napari_mrcz.session.correct import corrected as corrected_by
-from napari_mrcz.session.order import NAMES
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.recipe_history import save_recipe_of
 from napari_mrcz.session.run import cluster, run_all
+from napari_mrcz.session.survey import NAMES
 from napari_mrcz.simulation import simulate_movie
 
 N_STACKS, SHAPE = 8, (10, 64, 72)

@@ -16,9 +16,9 @@ from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
+from napari_mrcz.session.page import _escaped, _notable
 from napari_mrcz.session.recipe import Recipe
-from napari_mrcz.session.reporting import Measurements
-from napari_mrcz.session.reporting.page import _escaped, _notable
+from napari_mrcz.session.report import Measurements
 from napari_mrcz.session.run import run_all
 from napari_mrcz.session.tasks import Outcome
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
@@ -310,7 +310,7 @@ def test_what_would_refuse_the_results_is_found_first(napari_mrcz, movies, tmp_p
     """Nothing is read, nothing replaced."""
     there = tmp_path / "there.html"
     there.write_text("mine")
-    with mock.patch("napari_mrcz.session.reporting.measure.Measure.__call__") as measure:
+    with mock.patch("napari_mrcz.session.report.Measure.__call__") as measure:
         ran = napari_mrcz("session", movies[0], "-o", there)
         assert (ran.status, "exists" in ran.err) == (1, True)
         assert napari_mrcz("session", movies[0], "-o", movies[0]).status == 2

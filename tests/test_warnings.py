@@ -12,8 +12,8 @@ import tifffile
 import napari_mrcz as nm
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.errors import collected_warnings, warn
+from napari_mrcz.session.page import _escaped
 from napari_mrcz.session.recipe import Recipe
-from napari_mrcz.session.reporting.page import _escaped
 
 
 def test_each_thread_collects_its_own_and_leaves_the_filters():

@@ -25,8 +25,8 @@ from watch_session import (
 
 import napari_mrcz as nm
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
+from napari_mrcz.session.arrivals import Arrivals
 from napari_mrcz.session.recipe import Recipe
-from napari_mrcz.session.watching import Arrivals
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["folder", "out"]
@@ -347,7 +347,7 @@ class TestSaying:
 def test_what_is_said_while_watching_ends_is_not_shown():
     """It is an error to none but the library that watches."""
     code = (
-        "import logging, napari_mrcz.session.watching\n"
+        "import logging, napari_mrcz.session.arrivals\n"
         "logging.getLogger('watchdog.inotify').error('called when the thread is inactive')\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -19,8 +19,9 @@ from watch_session import (
 
 import napari_mrcz as nm
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
+from napari_mrcz.session import follow
+from napari_mrcz.session.follow import Ending
 from napari_mrcz.session.recipe import Recipe
-from napari_mrcz.session.watching import Ending, work
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["folder", "out"]
@@ -93,7 +94,7 @@ class TestCorrecting:
     def test_all_are_corrected_when_nothing_has_come_for_a_while(self, folder, out, monkeypatch):
         """The silence is waited for once, not before each of them."""
         now, waits = 0, []
-        monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=lambda: now))
 
         def idle(session):
             nonlocal now

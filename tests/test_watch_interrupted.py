@@ -34,8 +34,10 @@ from watch_session import (
 
 import napari_mrcz as nm
 from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.session import follow
+from napari_mrcz.session.follow import Ending
+from napari_mrcz.session.journal import Journal, Ledger
 from napari_mrcz.session.recipe import Recipe
-from napari_mrcz.session.watching import Ending, Journal, Ledger, work
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["folder", "out"]
@@ -296,7 +298,7 @@ class TestFullDisk:
         with Journal(out / "watch.jsonl") as journal:
             Ledger(journal, folder)
         monkeypatch.setattr(os, "write", refusing)
-        monkeypatch.setattr(work, "free_nbytes", lambda folder: state["free"])
+        monkeypatch.setattr(follow, "free_nbytes", lambda folder: state["free"])
         session = Session(folder, out, idle, ending=Ending(once=True))
         assert session.done("compressed") == ["movie_00", "movie_01"]
         assert len(session.steps) == 2

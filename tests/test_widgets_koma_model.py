@@ -9,8 +9,8 @@ from koma_session import CARBON, N_FRAMES, N_STACKS, SHAPE, paths, session_folde
 import napari_mrcz as nm
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.session import Session, noise_within
-from napari_mrcz.session.movies import REFERENCE
 from napari_mrcz.session.session import summarise
+from napari_mrcz.session.survey import REFERENCE
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.koma.correcting import Targets
 from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in

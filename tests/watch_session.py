@@ -10,8 +10,10 @@ import pytest
 import napari_mrcz as nm
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
+from napari_mrcz.session.arrivals import Arrivals
+from napari_mrcz.session.follow import Corrections, Ending, Watch
+from napari_mrcz.session.journal import Journal, Ledger
 from napari_mrcz.session.recipe import Recipe
-from napari_mrcz.session.watching import Arrivals, Corrections, Ending, Journal, Ledger, Watch
 
 # The means of 8 frames are exact, so that sums of them are the same in whatever order.
 SHAPE = (8, 40, 48)

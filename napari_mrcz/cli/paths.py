@@ -77,7 +77,7 @@ def movies_in(
     Misused
         If there is none.
     """
-    from napari_mrcz.session.movies import images_beside, looks_at, movies_of
+    from napari_mrcz.session.survey import images_beside, looks_at, movies_of
 
     with late_bar(f"looking for movies in {listed(paths, _MOST_NAMED)}") as advance:
         found, inside = movies_of(paths, suffixes, besides, advance)
@@ -96,7 +96,7 @@ def session_in(
 ) -> tuple[list[Path], str]:
     """Return the movies of a session in order of acquisition, and print by what that is known.
 
-    As `napari_mrcz.session.movies.session_of` finds them.
+    As `napari_mrcz.session.survey.session_of` finds them.
 
     Parameters
     ----------
@@ -110,11 +110,11 @@ def session_in(
     Returns
     -------
     movies : list of Path
-        As `napari_mrcz.session.order.by_acquisition` sorts them.
+        As `napari_mrcz.session.survey.by_acquisition` sorts them.
     order : str
         What that says of the order.
     """
-    from napari_mrcz.session.movies import session_of
+    from napari_mrcz.session.survey import session_of
 
     with late_bar(f"looking for movies in {listed(paths, _MOST_NAMED)}") as advance:
         movies, order, left = session_of(paths, [*references(recipe), *results], progress=advance)

@@ -32,8 +32,8 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, with_packing
 
 if TYPE_CHECKING:
+    from napari_mrcz.session.follow import Watch
     from napari_mrcz.session.recipe import Recipe
-    from napari_mrcz.session.watching import Watch
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
 
@@ -236,8 +236,9 @@ def session_(
 
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.format.atomic import AtomicFile, check_target
+    from napari_mrcz.session.page import page, write_table
     from napari_mrcz.session.recipe import Recipe
-    from napari_mrcz.session.reporting import Measurements, page, write_table
+    from napari_mrcz.session.report import Measurements
     from napari_mrcz.session.run import run_all
     from napari_mrcz.session.tables import TABLE_SUFFIXES, check_table, need_matplotlib
 
@@ -353,16 +354,10 @@ def watch(
     at once, and stacks that wait for their KOMA window wait for the next start; --once corrects
     them with the window that there is.
     """
+    from napari_mrcz.session.arrivals import Arrivals, woken
+    from napari_mrcz.session.follow import Corrections, Ending, Watch
+    from napari_mrcz.session.journal import Journal, Ledger
     from napari_mrcz.session.recipe import Recipe
-    from napari_mrcz.session.watching import (
-        Arrivals,
-        Corrections,
-        Ending,
-        Journal,
-        Ledger,
-        Watch,
-        woken,
-    )
 
     if delete and group > 1:
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")

@@ -1,17 +1,17 @@
-from .ageing import (
-    OutlierCensus,
-    correlation_with,
-    count_outliers,
-    cumulative_dose,
-    noise_within,
-)
-from .koma import (
+from .averages import (
     Koma,
 )
 from .recipe import (
     Coding,
     Recipe,
     recipe_options,
+)
+from .report import (
+    OutlierCensus,
+    correlation_with,
+    count_outliers,
+    cumulative_dose,
+    noise_within,
 )
 from .session import (
     Session,

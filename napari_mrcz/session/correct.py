@@ -23,11 +23,11 @@ from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.errors import MrczError, collected_warnings, failure_text
 from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.session import Koma, Session
-from napari_mrcz.session.koma import usual_shape
-from napari_mrcz.session.order import GIVEN, acquired_at
+from napari_mrcz.session.averages import usual_shape
 from napari_mrcz.session.recipe import PLACES
 from napari_mrcz.session.run import run_all
-from napari_mrcz.session.summaries import StackSum, summarise
+from napari_mrcz.session.summaries import StackSum, Surveyed, summarise
+from napari_mrcz.session.survey import GIVEN, acquired_at
 from napari_mrcz.session.tasks import Made, Making, Outcome, staged
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
@@ -37,7 +37,6 @@ from napari_mrcz.stack.references import read_defects, read_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
 
     import numpy.typing as npt
 
@@ -47,25 +46,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.source_files import SourceFiles
     from napari_mrcz.session.tasks import Report
     from napari_mrcz.stack import Stack
-
-
-@dataclass(frozen=True)
-class Surveyed:
-    """A stack as KOMA needs it.
-
-    Attributes
-    ----------
-    outliers : dict or None
-        The outlier filter that was fitted, described.
-    sum : StackSum
-        Of the corrected frames.
-    acquired : datetime or None
-        When, where the movie's metadata says so.
-    """
-
-    outliers: Mapping[str, Any] | None
-    sum: StackSum
-    acquired: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, failure_text, warn
-from napari_mrcz.session.movies import session_of
-from napari_mrcz.session.order import GIVEN
 from napari_mrcz.session.summaries import (
     StackSum,
     Summary,
@@ -28,6 +26,7 @@ from napari_mrcz.session.summaries import (
     summarise,
     sums_folder,
 )
+from napari_mrcz.session.survey import GIVEN, session_of
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 

@@ -1,7 +1,8 @@
 """What is kept of a stack for the whole session: its sum, its variance, a thumbnail.
 
 Each stack is read once, frame by frame; the summary goes to a cache folder of ours, so that the
-next time nothing is read at all. Nothing is ever written beside a user's file.
+next time nothing is read at all, or, for a watch, to its output folder. Nothing is ever written
+beside a user's file.
 """
 
 from __future__ import annotations
@@ -18,18 +19,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.metadata import from_tagged, to_plain
 from napari_mrcz.naming import cache_folder
 from napari_mrcz.stack.sources import sum_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
+    from napari_mrcz.session.journal import Movie
     from napari_mrcz.stack import Stack
+
 
 _STRIP = 1 << 17
 _LARGEST = 20 * 2**30
@@ -58,6 +65,25 @@ class StackSum:
     n_frames: int
     variance: float
     thumbnail: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What KOMA needs to know of a stack.
+
+    Attributes
+    ----------
+    outliers : dict or None
+        The outlier filter that was fitted, described.
+    sum : StackSum
+        Of the corrected frames.
+    acquired : datetime or None
+        When, where the movie's metadata says so.
+    """
+
+    outliers: Mapping[str, Any] | None
+    sum: StackSum
+    acquired: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -335,3 +361,59 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+class Sums:
+    """A folder of sums; each can be had again from its movie, so none is irreplaceable.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when it is first needed.
+    recipe : str
+        Fingerprint of the recipe; sums by another one are not given.
+    """
+
+    def __init__(self, folder: Path, recipe: str) -> None:
+        self._folder = folder
+        self._recipe = recipe
+
+    def save(self, movie: Movie, surveyed: Surveyed) -> None:
+        """Keep a sum.
+
+        Raises
+        ------
+        MrczError, OSError
+            If the disk refuses.
+        """
+        path = self._path(movie)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "of": self._key(movie),
+            "outliers": surveyed.outliers,
+            "sum": vars(surveyed.sum),
+        }
+        with AtomicFile(path, overwrite=True) as file:
+            file.write(msgpack.packb(to_plain(content)))
+            file.commit()
+
+    def load(self, movie: Movie) -> Surveyed | None:
+        """Give a sum, if it is there and whole."""
+        try:
+            content = msgpack.unpackb(self._path(movie).read_bytes(), object_hook=from_tagged)
+            if content["of"] != self._key(movie):
+                return None
+            return Surveyed(content["outliers"], StackSum(**content["sum"]))
+        except (OSError, ValueError, KeyError, TypeError, msgpack.UnpackException):
+            return None
+
+    def discard(self, movie: Movie) -> None:
+        """Delete a sum, if it is there."""
+        with contextlib.suppress(OSError):
+            self._path(movie).unlink()
+
+    def _key(self, movie: Movie) -> list[str | int]:
+        return [self._recipe, movie.version.size, movie.version.mtime_ns]
+
+    def _path(self, movie: Movie) -> Path:
+        return self._folder / f"{movie.source}.sum"

@@ -15,8 +15,8 @@ from napari_mrcz.errors import warn
 from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, natural_key, with_packing
 from napari_mrcz.plugin.layers import LayerData, describe, layer_data
 from napari_mrcz.session import Session
-from napari_mrcz.session.koma import doubt_of_contrasts
-from napari_mrcz.session.movies import session_of
+from napari_mrcz.session.averages import doubt_of_contrasts
+from napari_mrcz.session.survey import session_of
 from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
 from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
 from napari_mrcz.widgets.koma.outlier_fits import OutlierFits

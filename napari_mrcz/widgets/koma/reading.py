@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari_mrcz.correction.rolling import repeated_step
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.session import Session
-from napari_mrcz.session.koma import kept_out, usual_shape
+from napari_mrcz.session.averages import kept_out, usual_shape
 from napari_mrcz.stack import Stack
 
 if TYPE_CHECKING:

@@ -1,39 +1,269 @@
-"""Measuring a session: a task a movie, run here or on workers, and what follows of all together.
+"""What a session was like: measured movie by movie, and what all together tell.
 
 Each movie is read for its noise, its outliers and its sum; the sums, not the frames, tell of the
-session: contrast, cumulative dose, and the noise after KOMA at any radius.
+session: contrast, cumulative dose, and the noise after KOMA at any radius. How a camera changes by
+the dose that it has received: McLeod et al., preprint doi:10.1101/116533, outliers by dose
+(fig. 7), the correlation of the sums with the first one (fig. 11), the average outlier map (video
+1).
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction import correlated_noise
+from napari_mrcz.correction import OutlierFilter, correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
-from napari_mrcz.session import Koma, Session, cumulative_dose
+from napari_mrcz.session.averages import Koma, doubt_of_contrasts, kept_out, mean_noise, usual_shape
 from napari_mrcz.session.correct import Survey, corrected, without_done
-from napari_mrcz.session.koma import doubt_of_contrasts, kept_out, mean_noise, usual_shape
-from napari_mrcz.session.order import GIVEN
-from napari_mrcz.session.reporting.findings import Findings, MovieRow
+from napari_mrcz.session.session import Session
 from napari_mrcz.session.summaries import StackSum, summarise
+from napari_mrcz.session.survey import GIVEN
 from napari_mrcz.session.tasks import Outcome, staged
 from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_mrcz.correction import OutlierFilter
-    from napari_mrcz.session.koma import KeptOut
+    from napari_mrcz.session.averages import KeptOut
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.tasks import Report
     from napari_mrcz.stack import Stack
+
+
+Series: TypeAlias = npt.NDArray[np.float64]
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Series:
+    """Return the electrons per pixel counted before each stack, (n_stacks,).
+
+    Parameters
+    ----------
+    session : Session
+    counts_per_electron : float
+        What one electron adds to a pixel; a file's header may tell (`Stack.description.gain`).
+    """
+    received = [
+        level_of(session.summary(i).thumbnail) * session.summary(i).n_frames
+        for i in range(len(session))
+    ]
+    before: Series = np.concatenate([[0.0], np.cumsum(received)[:-1]]) / counts_per_electron
+    return before
+
+
+def correlation_with(
+    session: Session, index: int = 0, *, progress: Progress | None = None
+) -> Series:
+    """Return Pearson's R between the sum of one stack and that of each, (n_stacks,) (fig. 11).
+
+    It falls with the dose between them, as the camera's pixels change; what does not fall is the
+    fixed pattern.
+
+    Parameters
+    ----------
+    session : Session
+    index : int
+        Which stack the others are compared with.
+    progress : callable, optional
+        Called with (stacks done, stacks); what it raises ends it.
+    """
+    correlations = np.empty(len(session))
+    for i in range(len(session)):
+        c = session.covariances([index, i])
+        correlations[i] = c[0, 1] / np.sqrt(c[0, 0] * c[1, 1])
+        if progress is not None:
+            progress(i + 1, len(session))
+    return correlations
+
+
+def noise_within(session: Session, *, progress: Progress | None = None) -> Series:
+    """Return the correlated noise among the frames of each stack, (n_stacks,).
+
+    The mean covariance of two frames over their mean variance, from sums alone; equal to the mean
+    Pearson R (eq. 7) where the frames of a stack vary alike. NaN for a stack of one frame.
+
+    Parameters
+    ----------
+    session : Session
+    progress : callable, optional
+        Called with (stacks done, stacks); what it raises ends it.
+    """
+    noise = np.full(len(session), np.nan)
+    for i in range(len(session)):
+        summary = session.summary(i)
+        if summary.n_frames > 1 and summary.variance > 0:
+            of_sum = session.covariances([i])[0, 0]
+            pairs = (summary.n_frames - 1) * summary.variance
+            noise[i] = (of_sum - summary.variance) / pairs
+        if progress is not None:
+            progress(i + 1, len(session))
+    return noise
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierCensus:
+    """Outliers of each stack of a session.
+
+    Attributes
+    ----------
+    n_hot, n_dark : ndarray of int, shape (n_stacks,)
+        Pixels.
+    share : ndarray of float32, shape (y, x)
+        In what part of the stacks each pixel was an outlier.
+    """
+
+    n_hot: npt.NDArray[np.int64]
+    n_dark: npt.NDArray[np.int64]
+    share: npt.NDArray[np.float32]
+
+
+def count_outliers(
+    session: Session,
+    fit: Callable[[Any], Any] = OutlierFilter.fit,
+    *,
+    progress: Progress | None = None,
+) -> OutlierCensus:
+    """Find the outliers of each stack, one stack at a time (fig. 7, video 1).
+
+    Parameters
+    ----------
+    session : Session
+        Of stacks as they came: filtered ones have no outliers.
+    fit : callable
+        Gives of a stack what has a `mask` (not 0 where a pixel is an outlier), `n_hot` and
+        `n_dark`.
+    progress : callable, optional
+        Called with (stacks done, stacks); what it raises ends it.
+    """
+    hot, dark = [], []
+    times = np.zeros(())
+    for index in range(len(session)):
+        with session.opened(index) as stack:
+            found = fit(stack)
+        hot.append(found.n_hot)
+        dark.append(found.n_dark)
+        times = times + (found.mask != 0)
+        if progress is not None:
+            progress(index + 1, len(session))
+    share = (times / len(session)).astype(np.float32)
+    return OutlierCensus(np.array(hot, np.int64), np.array(dark, np.int64), share)
+
+
+@dataclass(frozen=True)
+class MovieRow:
+    """What was found in one movie; None for what cannot be told.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the order of acquisition, from 1.
+    movie : str
+        The file.
+    frames, rows, columns : int or None
+        Its shape.
+    dose, dose_before : float or None
+        Electrons per pixel counted in it, and in all usable movies before it.
+    hot, dark : int or None
+        Outlier pixels.
+    noise_raw, noise_corrected : float or None
+        Mean correlation of two of its frames (eq. 7 of doi:10.1101/116533) as recorded, and after
+        the outlier filter (and the gain, where the recipe has one).
+    contrast : float or None
+        Standard deviation at low resolution, as a fraction of the mean.
+    score : float or None
+        Of the contrast: robust standard deviations from the session's median.
+    high_contrast : bool or None
+        Whether the score is beyond the limit, so that the movie enters no average.
+    reason : str
+        Why it is, or is not.
+    remark : str
+        What else is odd about it; empty if nothing is.
+    warnings : tuple of str
+        Of the fits: where they should not be trusted without a look.
+    error : str
+        Why the movie cannot be used; empty if it can.
+    """
+
+    number: int
+    movie: str
+    frames: int | None = None
+    rows: int | None = None
+    columns: int | None = None
+    dose: float | None = None
+    dose_before: float | None = None
+    hot: int | None = None
+    dark: int | None = None
+    noise_raw: float | None = None
+    noise_corrected: float | None = None
+    contrast: float | None = None
+    score: float | None = None
+    high_contrast: bool | None = None
+    reason: str = ""
+    remark: str = ""
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found in a session.
+
+    Attributes
+    ----------
+    movies : tuple of MovieRow
+        In order of acquisition, those that cannot be used included.
+    recipe : Recipe
+        What was done to the movies before they were measured.
+    order : str
+        What is known of the order of the movies, such as "by acquisition time".
+    limit : float
+        Score beyond which a contrast is high.
+    counts_per_electron : float
+        What one electron adds to a pixel, for the doses.
+    radii : tuple of int
+        Radii a of KOMA; empty where fewer than three movies can be averaged.
+    noise_by_radius : ndarray, shape (radii,)
+        Correlated noise R(a) after KOMA, the mean over the movies that enter averages.
+    noise_without : float
+        The same without KOMA.
+    frames_averaged : int
+        Frames n of a movie, the median of those averaged: R(a) cannot fall below 1/(2an).
+    outlier_share : ndarray of float32, shape (y, x), or None
+        In what part of the movies each pixel was an outlier.
+    warnings : tuple of str
+        Of the session as a whole: where KOMA should not be trusted without a look.
+    """
+
+    movies: tuple[MovieRow, ...]
+    recipe: Recipe
+    order: str
+    limit: float
+    counts_per_electron: float
+    radii: tuple[int, ...]
+    noise_by_radius: npt.NDArray[np.float64]
+    noise_without: float
+    frames_averaged: int
+    outlier_share: npt.NDArray[np.float32] | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> list[MovieRow]:
+        """The movies that could be read and are of the session's frame shape."""
+        return [movie for movie in self.movies if not movie.error]
+
+    @property
+    def noise_limits(self) -> list[float]:
+        """What R(a) cannot fall below at each radius: 1/(2an)."""
+        return [1 / (2 * a * self.frames_averaged) for a in self.radii]
+
 
 _RADII = (1, 2, 3, 4, 6, 8, 12, 16, 25, 35, 50)
 

@@ -1,0 +1,755 @@
+"""A session followed while it is recorded: movies compressed, verified and corrected one by one.
+
+Each step is in the journal when it is done, so that a process that is killed is followed by one
+that goes on where it was: at most the file that was being written is written anew.
+
+Steps that concern one stack alone (outliers, gain) need no other, and a recipe without KOMA is done
+to each movie as soon as it is compressed. With KOMA a stack waits until its window is complete:
+until as many stacks of usual contrast have come after it as its radius asks for, and 2 x radius
+others in all. Then its window is the one that it has in the finished session, and so is its
+average, to the last bit. Stacks whose window will not be complete, as nothing more comes, are
+corrected when the session ends (`ending`) or when they have waited for longer than a timeout; their
+window shifts towards the earlier stacks, as it does at the end of a session. Each is corrected
+once. Which stacks are of high contrast or cut off, and enter no average, is judged by all that have
+arrived by then. What is read are the compressed movies: their sources may be gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from napari_mrcz.correction.history import fingerprint
+from napari_mrcz.correction.rolling import NO_NEIGHBOURS
+from napari_mrcz.errors import MrczError, collected_warnings, size_text
+from napari_mrcz.naming import without_packing
+from napari_mrcz.session.arrivals import Look
+from napari_mrcz.session.averages import Koma, usual_shape
+from napari_mrcz.session.convert import Recode
+from napari_mrcz.session.correct import Correct, Survey, with_orientation_of
+from napari_mrcz.session.run import attempt
+from napari_mrcz.session.source_files import TOUCHED, Kept, SourceFiles
+from napari_mrcz.session.summaries import Sums
+from napari_mrcz.session.survey import ARRIVED, REFERENCE, by_acquisition, is_reference
+from napari_mrcz.session.tasks import Outcome, staged
+from napari_mrcz.stack import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
+    from napari_mrcz.session import Session
+    from napari_mrcz.session.arrivals import Arrivals, Found
+    from napari_mrcz.session.journal import Ledger, Movie, Summed, Version
+    from napari_mrcz.session.recipe import Recipe
+    from napari_mrcz.session.summaries import Surveyed
+    from napari_mrcz.session.tasks import Report
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFull(BaseException):
+    """There was no room for what was to be written. No failure of a movie: `attempt` passes it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to be done with a movie.
+
+    Attributes
+    ----------
+    kind : str
+        "compressed", "deleted", "summed" or "corrected": what it will be.
+    movie : str
+        Path of the movie within the watched folder.
+    version : Version
+        Its size and time.
+    source : str
+        The file that is read.
+    work : callable
+        Called with the report; gives the outcome.
+    """
+
+    kind: str
+    movie: str
+    version: Version
+    source: str
+    work: Callable[[Report | None], Outcome]
+
+    def __call__(self, report: Report | None = None) -> Outcome:
+        """Do the work.
+
+        Raises
+        ------
+        DiskFull
+            If there was no room.
+        """
+        try:
+            return self.work(report)
+        except (MrczError, OSError) as error:
+            if is_full(error):
+                raise DiskFull from error
+            raise
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or what led to it, is that of a full disk or a used-up quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
+def free_nbytes(folder: Path) -> int:
+    """Give how much room there is; 0 where it cannot be told."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+class Corrections:
+    """Finds what is to be done next, and does it.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The movies.
+    out : Path
+        Folder of the compressed movies; results go to ``corrected`` in it.
+    recipe : Recipe
+        What is done. Movies that were corrected by another recipe are corrected again.
+    timeout : float, optional
+        Seconds after which a stack does not wait for its window any more.
+    overwrite : bool
+        Replace results that are not ours.
+
+    Attributes
+    ----------
+    order : str
+        What makes stacks neighbours: the times at which they were acquired, where the metadata of
+        all has them, or their arrival; empty before that matters.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        out: Path,
+        recipe: Recipe,
+        *,
+        timeout: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self._ledger = ledger
+        self._out = out
+        self._recipe = recipe
+        self._made_by = fingerprint(recipe.as_dict())
+        self._timeout = timeout
+        self._overwrite = overwrite
+        self._sums = Sums(out / "sums", self._made_by)
+        self._plan: tuple[Any, _Plan] | None = None
+        self._left_out: dict[str, Version] = {}
+        self._refused: dict[str, Version] = {}  # of another frame shape
+        self._n_discarded = 0
+        self.order = ""
+
+    @property
+    def waiting(self) -> list[Movie]:
+        """The compressed movies that are not corrected, without those that failed."""
+        return [
+            movie
+            for movie in self._compressed()
+            if movie.corrected != self._made_by and self._refused.get(movie.source) != movie.version
+        ]
+
+    def leave_out(self, job: Job) -> None:
+        """Leave out a movie, as it failed."""
+        if self._refused.get(job.movie) != job.version:
+            self._left_out[job.movie] = job.version
+
+    def next(self, *, ending: bool) -> Job | None:
+        """Return what can be done now.
+
+        Parameters
+        ----------
+        ending : bool
+            Whether nothing more is waited for.
+        """
+        koma = self._recipe.koma
+        if koma is None:
+            for movie in self._compressed():
+                if movie.corrected != self._made_by:
+                    return self._job("corrected", movie, partial(self._correct, movie))
+            return None
+        # What is corrected changes nothing of the plan.
+        key = self._ledger.revision, len(self._left_out)
+        if self._plan is None or self._plan[0] != key:
+            if not self.waiting:
+                return None
+            movies = list(self._compressed())
+            for movie in movies:
+                if movie.summed is None or movie.summed.recipe != self._made_by:
+                    return self._job("summed", movie, partial(self._survey, movie))
+            plan = self._planned(movies, koma)
+            self._plan = key, plan
+        plan = self._plan[1]
+        return self._complete(plan, koma.radius, ending=ending)
+
+    def patience(self) -> float | None:
+        """Return the seconds until a stack will have waited long enough; None if none will."""
+        if self._timeout is None:
+            return None
+        now = time.time() - self._timeout
+        return min((m.compressed - now for m in self.waiting if m.compressed > now), default=None)
+
+    def _compressed(self) -> Iterator[Movie]:
+        return (
+            movie
+            for movie in self._ledger.movies
+            if movie.compressed and self._left_out.get(movie.source) != movie.version
+        )
+
+    def _job(self, kind: str, movie: Movie, work: Callable[[Report | None], Outcome]) -> Job:
+        return Job(kind, movie.source, movie.version, movie.target, work)
+
+    def _planned(self, movies: list[Movie], step: KomaOptions) -> _Plan:
+        movies, self.order = by_acquisition(movies, [movie.summed for movie in movies], ARRIVED)
+        summed = {movie.source: movie.summed for movie in movies if movie.summed is not None}
+        shape = usual_shape(one.shape for one in summed.values())
+        usable = [movie for movie in movies if summed[movie.source].shape == shape]
+        others = [movie for movie in movies if summed[movie.source].shape != shape]
+        session = _Arrived(usable, [summed[movie.source] for movie in usable], self._load)
+        session.order = self.order
+        koma = None
+        if len(usable) > 1:
+            koma = Koma(cast("Session", session), **asdict(step))
+            with collected_warnings():  # each outcome has them
+                koma.survey()
+        left_out = {} if koma is None else koma.left_out
+        members = [i for i in range(len(usable)) if i not in left_out]
+        return _Plan(session, others, koma, left_out, members)
+
+    def _complete(self, plan: _Plan, radius: int, *, ending: bool) -> Job | None:
+        """Find a stack whose window is complete, or is waited for no longer."""
+        impatient = -np.inf if self._timeout is None else time.time() - self._timeout
+        movies = plan.session.movies
+        while plan.first < len(movies) and self._is_done(movies[plan.first]):
+            plan.first += 1
+        if plan.first < len(movies):
+            self._discard_sums(plan, radius)
+        for index in range(plan.first, len(movies)):
+            movie = movies[index]
+            if self._is_done(movie):
+                continue
+            later = len(plan.members) - bisect_right(plan.members, index)
+            others = len(plan.members) - (index not in plan.left_out)
+            complete = later >= radius and others >= 2 * radius
+            if complete or ending or (movie.compressed <= impatient and others):
+                work = partial(self._normalise, plan, index)
+                return self._job("corrected", movie, work)
+        if ending or len(plan.session) > 2 * len(plan.others):
+            for movie in plan.others:
+                if self._refused.get(movie.source) != movie.version:
+                    self._refused[movie.source] = movie.version
+                    return self._job("corrected", movie, partial(self._refuse, plan, movie))
+        return None
+
+    def _is_done(self, movie: Movie) -> bool:
+        now = self._ledger.movie(movie.source)
+        return now is not None and now.corrected == self._made_by
+
+    def _survey(self, movie: Movie, report: Report | None) -> Outcome:
+        outcome = Survey(movie.target, self._oriented(movie))(report)
+        found: Surveyed = outcome.result
+        self._sums.save(movie, found)
+        self._ledger.record(
+            "summed",
+            source=movie.source,
+            recipe=self._made_by,
+            n_frames=found.sum.n_frames,
+            shape=list(found.sum.total.shape),
+            thumbnail=found.sum.thumbnail.tolist(),
+            variance=found.sum.variance,
+            acquired=found.acquired and found.acquired.isoformat(),
+        )
+        return replace(outcome, result=None)
+
+    def _normalise(self, plan: _Plan, index: int, report: Report | None) -> Outcome:
+        movie = plan.session.movies[index]
+        if plan.koma is None:
+            raise MrczError(movie.target, NO_NEIGHBOURS)
+        surveyed = self._load(movie)
+        summed = plan.session.summed
+        if not summed[index].variance:  # of a journal of an earlier version
+            summed[index] = replace(summed[index], variance=surveyed.sum.variance)
+        outcome = self._correct(movie, report, surveyed.outliers, plan.koma[index])
+        notes = [f"in no average: {plan.left_out[index]}"] if index in plan.left_out else []
+        return replace(outcome, notes=(*outcome.notes, *notes), shared=plan.koma.shared_warnings)
+
+    def _refuse(self, plan: _Plan, movie: Movie, report: Report | None) -> Outcome:
+        shape = movie.summed and movie.summed.shape
+        said = f"frames of {shape}, where most of the session has {plan.session.summed[0].shape}"
+        raise MrczError(movie.target, said, advice="A session is of one camera and mode")
+
+    def _correct(
+        self,
+        movie: Movie,
+        report: Report | None,
+        outliers: Mapping[str, Any] | None = None,
+        koma: KomaNormalization | None = None,
+    ) -> Outcome:
+        target = without_packing(self._out / "corrected" / movie.source)
+        target = target.with_suffix(self._recipe.output.suffix).absolute()
+        replaces = self._ledger.may_replace(target, movie.source, overwrite=self._overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not self._ledger.owns(target, movie.source):
+            self._ledger.record("correcting", source=movie.source, target=str(target))
+        task = Correct(
+            movie.target, str(target), self._oriented(movie), outliers, koma, overwrite=replaces
+        )
+        outcome = task(report)
+        said = {"warnings": list(outcome.warnings)} if outcome.warnings else {}
+        self._ledger.record("corrected", source=movie.source, recipe=self._made_by, **said)
+        return outcome
+
+    def _oriented(self, movie: Movie) -> Recipe:
+        """Return the recipe, with the orientation that a movie shows where that is asked.
+
+        With KOMA all movies are treated as the first, whose average is that of others. Without,
+        the reference is looked at again with each movie, until it helps one.
+        """
+        gain, koma = self._recipe.gain, self._recipe.koma
+        if gain is None or gain.orientation != "auto":
+            return self._recipe
+        if koma is not None:
+            movie = next(first for first in self._ledger.movies if first.compressed)
+        oriented = with_orientation_of(self._recipe, [movie.target])
+        if koma is not None or oriented.gain is not None:
+            self._recipe = oriented
+        return oriented
+
+    def _load(self, movie: Movie) -> Surveyed:
+        found = self._sums.load(movie)
+        if found is None:  # it was deleted, by us as one that is not needed or by others
+            found = Survey(movie.target, self._oriented(movie))().result
+            self._sums.save(movie, found)
+        return found
+
+    def _discard_sums(self, plan: _Plan, radius: int) -> None:
+        """Delete the sums of stacks that no window will reach any more.
+
+        Windows reach back by 2 x radius at the end; by one radius more if stacks of high contrast
+        are found later.
+        """
+        before = bisect_left(plan.members, plan.first)
+        oldest = plan.members[before - 3 * radius] if before > 3 * radius else 0
+        for movie in plan.session.movies[self._n_discarded : oldest]:
+            self._sums.discard(movie)
+        self._n_discarded = max(self._n_discarded, oldest)
+
+
+class _Arrived:
+    """Compressed movies of one frame shape, in order, as `Koma` takes a session."""
+
+    def __init__(
+        self, movies: list[Movie], summed: list[Summed], load: Callable[[Movie], Surveyed]
+    ) -> None:
+        self.movies = movies
+        self.summed = summed
+        self.order = ""
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self.movies)
+
+    def name(self, index: int) -> str:
+        return self.movies[index].target
+
+    def summary(self, index: int) -> Summed:
+        return self.summed[index]
+
+    def total(self, index: int) -> npt.NDArray[Any]:
+        return self._load(self.movies[index]).sum.total
+
+
+@dataclass
+class _Plan:
+    """What can be corrected of the movies that are known by now.
+
+    Attributes
+    ----------
+    session : _Arrived
+        The usable ones.
+    others : list of Movie
+        Of another frame shape.
+    koma : Koma or None
+        The corrections of the usable ones; None if there are fewer than two.
+    left_out : dict of str
+        Which of these enter no average, and why.
+    members : list of int
+        Which do.
+    first : int
+        The first that is not corrected.
+    """
+
+    session: _Arrived
+    others: list[Movie]
+    koma: Koma | None
+    left_out: Mapping[int, str]
+    members: list[int]
+    first: int = 0
+
+
+# How often a full disk is looked at, and after how long it is tried anyway: quotas do not show.
+_LOOK_FOR_ROOM, _TRY_ANYWAY = 5.0, 60.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """When a session is over; neither: when the process is interrupted.
+
+    Attributes
+    ----------
+    once : bool
+        When what is there is done. A movie that is still being written is left.
+    silence : float, optional
+        When nothing has come for so many seconds.
+    """
+
+    once: bool = False
+    silence: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that was done.
+
+    Attributes
+    ----------
+    kind : str
+        "compressed", "deleted", "summed" or "corrected"; what was tried, if it failed.
+    outcome : Outcome
+        How it went.
+    """
+
+    kind: str
+    outcome: Outcome
+
+
+@dataclass
+class Watch:
+    """Follows a session until it is over.
+
+    Attributes
+    ----------
+    arrivals : Arrivals
+        The folder.
+    ledger : Ledger
+        What is done.
+    out : Path
+        Folder for the results; folders within the watched one are made in it too.
+    wait : callable
+        Waits for so many seconds, or until something happens.
+    tell : callable
+        Called with a sentence when something is to be known: no room, and room again.
+    options : dict
+        How movies are compressed, as `napari_mrcz.session.convert.Recode` takes it.
+    corrections : Corrections, optional
+        What is done then.
+    delete : bool
+        Delete sources whose results were verified.
+    overwrite : bool
+        Replace results that are not ours.
+    ending : Ending
+        When it is over.
+    report : callable, optional
+        Called with (what is done, frames done, frames).
+    """
+
+    arrivals: Arrivals
+    ledger: Ledger
+    out: Path
+    wait: Callable[[float], None]
+    tell: Callable[[str], None]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    corrections: Corrections | None = None
+    delete: bool = False
+    overwrite: bool = False
+    ending: Ending = Ending()
+    report: Report | None = None
+    _failed: dict[str, Version] = field(default_factory=dict, init=False)
+    _unseen: bool = field(default=False, init=False)
+    _unreadable: set[str] = field(default_factory=set, init=False)
+    _paused: bool = field(default=False, init=False)
+    _finished: tuple[Found, ...] = field(default=(), init=False)
+    _to_do: deque[Found] = field(default_factory=deque, init=False)
+    _told: set[tuple[bool, bool]] = field(default_factory=set, init=False)
+
+    def steps(self) -> Iterator[Step]:
+        """Do all that is to be done, as it comes.
+
+        Yields
+        ------
+        Step
+            Each when it is done.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be read at the start; later that is told, and waited for.
+        """
+        self._tell_of_journal()
+        look = self.arrivals.look(time.monotonic())
+        self._tell_unreadable(look)
+        start = lately = time.monotonic()
+        while True:
+            now = time.monotonic()
+            job = self._next(look, ending=False)
+            if job is not None:
+                lately = now
+            elif self._is_over(look, now - start, now - lately):
+                job = self._next(look, ending=True)
+                if job is None:
+                    break
+            if job is None:
+                self._tell_standing(look)
+                self.wait(self._pause(look, now - start, now - lately))
+            else:
+                step = self._do(job)
+                if step is not None:
+                    yield step
+            look = self._look()
+            if look.changed:
+                lately = time.monotonic()
+        if self.ending.once and look.unfinished:
+            self.tell(f"left, as they are not finished: {', '.join(look.unfinished)}")
+
+    @property
+    def waiting(self) -> int:
+        """How many stacks wait for their KOMA window."""
+        return 0 if self.corrections is None else len(self.corrections.waiting)
+
+    def _tell_of_journal(self) -> None:
+        """Print what was done before, if anything was."""
+        if done := self._n_compressed():
+            rest = f", {self.waiting} to be corrected" if self.corrections is not None else ""
+            self.tell(f"going on: {done} compressed{rest}")
+
+    def _tell_standing(self, look: Look) -> None:
+        """Show what is waited for; as a sentence, too, when something of another kind is."""
+        movies = map(self.ledger.movie, look.unfinished)
+        resting = sum(movie is None or not movie.compressed for movie in movies)
+        done, parts = self._n_compressed(), []
+        if resting:
+            marker = self.arrivals.marker
+            until = f"without {marker}" if marker else f"resting for {self.arrivals.settle:g} s"
+            parts.append(f"{resting} seen and {until}")
+        if done:
+            parts.append(f"{done} compressed")
+        if self.waiting:
+            parts.append(f"{self.waiting} waiting for their KOMA window")
+        said = f"waiting for movies: {', '.join(parts) or 'none seen yet'}"
+        self._tell_progress(said, done, done + resting)
+        kind = resting > 0, self.waiting > 0
+        if kind not in self._told:
+            self._told.add(kind)
+            self.tell(said)
+
+    def _n_compressed(self) -> int:
+        return sum(movie.compressed > 0 for movie in self.ledger.movies)
+
+    def _tell_progress(self, what: str, done: int, of: int) -> None:
+        if self.report is not None:
+            self.report(what, done, of)
+
+    def _look(self) -> Look:
+        try:
+            look = self.arrivals.look(time.monotonic())
+        except OSError as error:
+            if not self._unseen:
+                self.tell(f"{self.arrivals.folder} cannot be read ({error.strerror}): waiting")
+            self._unseen = True
+            return Look()
+        if self._unseen:
+            self.tell(f"{self.arrivals.folder} can be read again")
+            self._unseen = False
+        self._tell_unreadable(look)
+        return look
+
+    def _tell_unreadable(self, look: Look) -> None:
+        """Print once per folder that it is skipped for as long as it cannot be read."""
+        for folder in look.unreadable:
+            if folder not in self._unreadable:
+                self.tell(f"{folder}: passed over")
+        self._unreadable = set(look.unreadable)
+
+    def _is_over(self, look: Look, since_start: float, since_change: float) -> bool:
+        if self.ending.once:
+            return look.soonest is None or since_start > self.arrivals.longest
+        silence = self.ending.silence
+        return silence is not None and look.soonest is None and since_change >= silence
+
+    def _pause(self, look: Look, since_start: float, since_change: float) -> float:
+        """Return the seconds after which something may have to be done."""
+        pauses = [float("inf") if look.soonest is None else look.soonest]
+        if self.ending.once:
+            pauses.append(self.arrivals.longest - since_start)
+        if self.ending.silence is not None:
+            pauses.append(self.ending.silence - since_change)
+        if self.corrections is not None:
+            patience = self.corrections.patience()
+            if patience is not None:
+                pauses.append(patience)
+        # Never none at all: a clock may be a little behind what was reckoned.
+        return max(min(pauses), 0.01)
+
+    def _next(self, look: Look, *, ending: bool) -> Job | None:
+        """Return what is to be done next."""
+        if look.finished is not self._finished:
+            self._finished = look.finished
+            self._to_do = deque(look.finished)
+        while self._to_do:
+            job = self._job_for(self._to_do[0])
+            if job is not None:
+                return job
+            self._to_do.popleft()
+        return None if self.corrections is None else self.corrections.next(ending=ending)
+
+    def _job_for(self, found: Found) -> Job | None:
+        """Return what is to be done with a movie that is finished, before it is corrected."""
+        if self._failed.get(found.source) == found.version:
+            return None
+        movie = self.ledger.movie(found.source)
+        if movie is None or not movie.compressed or movie.version != found.version:
+            if movie is None and is_reference(self.arrivals.path(found.source)):
+                self.tell(f"{found.source}: {REFERENCE}; left out")
+                self._failed[found.source] = found.version
+                return None
+            return self._job("compressed", found, self._compress)
+        if self.delete and not movie.kept:
+            return self._job("deleted", found, self._delete)
+        return None
+
+    def _job(self, kind: str, found: Found, work: Callable[[Found, Report | None], Outcome]) -> Job:
+        path = str(self.arrivals.path(found.source))
+        return Job(kind, found.source, found.version, path, lambda report: work(found, report))
+
+    def _do(self, job: Job) -> Step | None:
+        """Do something; None if it is to be done again, later."""
+        name = os.path.basename(job.source)
+
+        def report(stage: str, done: int, of: int) -> None:
+            self._tell_progress(f"{name}: {stage}", done, of)
+
+        try:
+            outcome = attempt(job, report)
+        except DiskFull:
+            self._wait_for_room()
+            return None
+        if self._paused:
+            self.tell("there is room again: it goes on")
+            self._paused = False
+        if outcome.ok:
+            if outcome.kept:
+                self._failed[job.movie] = job.version
+            return Step(job.kind, outcome)
+        now = self.arrivals.version(job.movie)
+        if job.kind == "compressed" and now not in (None, job.version):
+            self.tell(f"{job.movie} was written to while it was read: it waits until it rests")
+            return None
+        if job.kind in ("compressed", "deleted"):
+            self._failed[job.movie] = job.version
+        elif self.corrections is not None:
+            self.corrections.leave_out(job)
+        with contextlib.suppress(OSError):  # only for who reads the journal
+            self.ledger.record("failed", source=job.movie, at=job.kind, error=outcome.error)
+        return Step(job.kind, outcome)
+
+    def _compress(self, found: Found, report: Report | None) -> Outcome:
+        source = self.arrivals.path(found.source)
+        target = without_packing(self.out / found.source).with_suffix(".mrcz").absolute()
+        replaces = self.ledger.may_replace(target, found.source, overwrite=self.overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        movie = self.ledger.movie(found.source)
+        if movie is None or movie.version != found.version or movie.target != str(target):
+            version = {"size": found.version.size, "mtime_ns": found.version.mtime_ns}
+            self.ledger.record("begun", source=found.source, target=str(target), **version)
+        task = Recode(
+            str(source), str(target), **self.options, verify=True, judge=True, overwrite=replaces
+        )
+        outcome = task(report)
+        if self.arrivals.version(found.source) != found.version:
+            raise MrczError(source, "has changed while it was compressed")
+        said = {"nbytes": outcome.target_nbytes, "stamp": outcome.result, "kept": outcome.kept}
+        if outcome.warnings:
+            said["warnings"] = list(outcome.warnings)
+        self.ledger.record("compressed", source=found.source, **said)
+        return self._keeping(replace(outcome, result=None), outcome.kept)
+
+    def _delete(self, found: Found, report: Report | None) -> Outcome:
+        source, movie = self.arrivals.path(found.source), self.ledger.movie(found.source)
+        marker = self.arrivals.marker_of(found.source)
+        with (
+            SourceFiles([str(source)], resting=True) as files,
+            SourceFiles([movie.target if movie else ""]) as result,
+        ):
+            if movie is None or self.arrivals.version(found.source) != found.version:
+                raise MrczError(source, "has changed, and is kept")
+            checked = verify(movie.target, progress=staged(report, "checking the result"))
+            if not checked or os.stat(movie.target).st_size != movie.nbytes:
+                advice = "The source is kept"
+                raise MrczError(source, "its result is not as it was verified", advice=advice)
+
+            if movie.stamp != files.stamp:
+                return self._keeping(Outcome(str(source)), TOUCHED)
+            if not movie.deleting:
+                self.ledger.record("deleting", source=found.source)
+
+            def before() -> None:
+                result.check_result()
+                # The marker first: it would call the next movie of this name finished.
+                if marker is not None:
+                    marker.unlink(missing_ok=True)
+
+            try:
+                return Outcome(str(source), notes=(files.delete(before),))
+            except BaseException as reason:  # an interrupt, too, leaves the source where it was
+                said = {"stamp": files.stamp, "why": str(reason)}
+                self.ledger.record("kept", source=found.source, **said)
+                if not isinstance(reason, Kept):
+                    raise
+                return self._keeping(Outcome(str(source)), str(reason))
+
+    def _keeping(self, outcome: Outcome, why: str) -> Outcome:
+        """Return an outcome that says why a source is kept that was to be deleted."""
+        if not self.delete or not why:
+            return replace(outcome, kept="")
+        return replace(outcome, kept=why, notes=(*outcome.notes, f"source kept: {why}"))
+
+    def _wait_for_room(self) -> None:
+        """Wait until there is more room than there is now."""
+        free = free_nbytes(self.out)
+        if not self._paused:
+            self._paused = True
+            self.tell(
+                f"no room on the disk of {self.out} ({size_text(free)} free): "
+                "paused; it goes on when there is room"
+            )
+        until = time.monotonic() + _TRY_ANYWAY
+        while free_nbytes(self.out) <= free and time.monotonic() < until:
+            self.wait(_LOOK_FOR_ROOM)

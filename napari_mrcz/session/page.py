@@ -1,0 +1,593 @@
+"""The report of a session: one HTML file that needs no other, and a table for other programs.
+
+The figures are SVG that takes its colours, light or dark, from the page around it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from dataclasses import asdict, fields, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_mrcz.errors import printable, with_minus
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.naming import software
+from napari_mrcz.session.report import MovieRow
+from napari_mrcz.session.tables import check_table, need_matplotlib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+    from os import PathLike
+
+    from napari_mrcz.session.report import Findings
+
+
+_UNKNOWN = "\N{EN DASH}"
+_SHEET = Path(__file__).with_name("page.css")
+
+
+def page(findings: Findings, made: datetime) -> str:
+    """Return the report as HTML.
+
+    Parameters
+    ----------
+    findings : Findings
+        What was found.
+    made : datetime
+        When, as the page says.
+
+    Raises
+    ------
+    MrczError
+        If matplotlib is not installed.
+    """
+    need_matplotlib()
+    folder, names = _names(findings.movies)
+    title = f"Session of {_number(len(findings.movies), 'movie')}"
+    body = [
+        f"<header><h1>{title}</h1>",
+        f"<p>{_escaped(folder)}<br>{made:%d %B %Y, %H:%M} · {_escaped(software())}</p></header>",
+        _tiles(findings),
+        _notable(findings, names),
+        *_figures(findings),
+        _table(findings, names),
+        _method(findings),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{_SHEET.read_text('utf-8')}</style>\n</head>\n"
+        f"<body>\n{chr(10).join(body)}\n</body>\n</html>\n"
+    )
+
+
+def _names(movies: Iterable[MovieRow]) -> tuple[str, list[str]]:
+    """Return the folder that movies have in common, and their names within."""
+    paths = [os.path.abspath(movie.movie) for movie in movies]
+    try:
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # on several drives
+        return "", paths
+    return folder, [os.path.relpath(path, folder) for path in paths]
+
+
+def _tiles(findings: Findings) -> str:
+    usable = findings.usable
+    dose = sum(movie.dose or 0 for movie in usable)
+    frames = sum(movie.frames or 0 for movie in usable)
+    high = sum(bool(movie.high_contrast) for movie in usable)
+    bad = len(findings.movies) - len(usable)
+    tiles = [
+        (f"{frames:,}", "frames in all"),
+        (_figure_text(dose), "e⁻/pix in all"),
+        (_figure_text(_median(m.hot for m in usable)), "hot pixels a movie, median"),
+        (_figure_text(_median(m.dark for m in usable)), "dark pixels a movie, median"),
+        (_figure_text(_median(m.noise_raw for m in usable)), "noise R as recorded, median"),
+        (_figure_text(_median(m.noise_corrected for m in usable)), "noise R corrected, median"),
+        (str(high), "movies of high contrast"),
+        (str(sum(bool(movie.warnings) for movie in usable)), "movies with warnings"),
+        (str(bad), "movies not usable"),
+    ]
+    cells = (f"<div><dt>{said}</dt><dd>{value}</dd></div>" for value, said in tiles)
+    return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def _notable(findings: Findings, names: list[str]) -> str:
+    """List the movies that the reader should know of."""
+    told = [
+        f'<li><span class="mark">warning</span> <b>Session</b>: {_escaped(warning)}</li>'
+        for warning in findings.warnings
+    ]
+    for movie, name in zip(findings.movies, names, strict=True):
+        remarks = (
+            ("not usable", _without_path(movie)),
+            ("high contrast", movie.reason if movie.high_contrast else ""),
+            ("remark", movie.remark),
+            *(("warning", warning) for warning in movie.warnings),
+        )
+        told += [
+            f'<li><span class="mark">{what}</span> <b>{movie.number}. {_escaped(name)}</b>: '
+            f"{_escaped(why)}</li>"
+            for what, why in remarks
+            if why
+        ]
+    if not told:
+        return "<p>All movies can be used, without warnings, and none is of high contrast.</p>"
+    return (
+        f'<h2>Movies to look at</h2>\n<ul class="notable">{"".join(told)}</ul>\n'
+        "<p>Those not usable, cut off or of high contrast enter no average.</p>"
+    )
+
+
+def _figures(findings: Findings) -> Iterable[str]:
+    n = findings.frames_averaged
+    drawn = [
+        (
+            "Outliers by dose",
+            outliers_by_dose(findings),
+            "Hot and dark pixels of each movie, by the dose that the camera had received before.",
+        ),
+        (
+            "Correlated noise by dose",
+            noise_by_dose(findings),
+            "Mean correlation of two frames of a movie, as recorded and "
+            f"{after(findings)}. What is in every frame alike, of the camera or of the "
+            "specimen, raises it.",
+        ),
+        (
+            "Correlated noise after KOMA",
+            noise_after_koma(findings),
+            "Mean over the movies that enter averages, when the mean of the 2a movies around each "
+            f"is subtracted from it. That mean is noisy itself: of movies of n = {n} frames it "
+            "leaves 1/(2an). KOMA is of use where R(a) lies below the noise without it.",
+        ),
+        (
+            "Contrast",
+            contrast_by_movie(findings),
+            "How far the contrast of a movie at low resolution is from the session's median, in "
+            "robust standard deviations. Carbon film and crystalline ice stand out.",
+        ),
+        (
+            "Where outliers are",
+            outlier_map(findings),
+            "Left: in what part of the movies the pixels of each place on the camera were "
+            "outliers. Right: pixels that were one at least once, by how often; those to the "
+            "right are defects that last.",
+        ),
+    ]
+    for title, svg, caption in drawn:
+        if svg:
+            yield (
+                f"<section><h2>{title}</h2>\n<figure>{svg}"
+                f"<figcaption>{_escaped(caption)}</figcaption></figure></section>"
+            )
+    if not findings.radii:
+        yield (
+            "<section><h2>Correlated noise after KOMA</h2><p>It takes at least three movies of two "
+            "frames or more that enter averages.</p></section>"
+        )
+
+
+def _table(findings: Findings, names: list[str]) -> str:
+    heads = [
+        ("", "Movie"),
+        ("n", "Frames"),
+        ("n", "Dose<br><small>e⁻/pix</small>"),
+        ("n", "Hot<br><small>pixels</small>"),
+        ("n", "Dark<br><small>pixels</small>"),
+        ("n", "Noise<br><small>recorded</small>"),
+        ("n", "Noise<br><small>corrected</small>"),
+        ("n", "Contrast"),
+        ("n", "Score"),
+        ("n", "Warnings"),
+        ("", "High contrast"),
+    ]
+    head = "".join(f'<th class="{kind}">{name}</th>' for kind, name in heads)
+    rows = (_row(movie, name) for movie, name in zip(findings.movies, names, strict=True))
+    return (
+        '<h2>Movies</h2>\n<div class="wide"><table><thead><tr><th class="n">#</th>'
+        f"{head}</tr></thead>\n<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
+    )
+
+
+def _row(movie: MovieRow, name: str) -> str:
+    start = f'<td class="n">{movie.number}</td><td class="name">{_escaped(name)}</td>'
+    if movie.error:
+        said = _escaped(_without_path(movie))
+        return f'<tr class="bad">{start}<td colspan="10">not usable: {said}</td></tr>'
+    percent = _UNKNOWN if movie.contrast is None else f"{movie.contrast:.2%}"
+    values = (
+        str(movie.frames),
+        _figure_text(movie.dose),
+        _figure_text(movie.hot),
+        _figure_text(movie.dark),
+        _figure_text(movie.noise_raw),
+        _figure_text(movie.noise_corrected),
+        percent,
+        _UNKNOWN if movie.score is None else with_minus(f"{movie.score:z.1f}"),
+        str(len(movie.warnings)),
+    )
+    cells = "".join(f'<td class="n">{value}</td>' for value in values)
+    verdict = '<span class="mark">yes</span>' if movie.high_contrast else "no"
+    return f'<tr>{start}{cells}<td title="{_escaped(movie.reason)}">{verdict}</td></tr>'
+
+
+def _method(findings: Findings) -> str:
+    # Movies are measured before KOMA.
+    sentences = replace(findings.recipe, koma=None).steps()
+    done = "".join(f"<li>{_escaped(sentence)}</li>" for sentence in sentences)
+    per = findings.counts_per_electron
+    return (
+        "<footer><h2>How it was measured</h2>\n"
+        f"<ul>{done}"
+        f"<li>The order of the movies is {_escaped(findings.order)}.</li>"
+        f"<li>Doses are what was counted after that, {per:.4g} to an electron; movies that are "
+        "not usable count as none.</li>"
+        "<li>Correlated noise is the mean correlation R of all pairs of frames of a movie "
+        "(eq. 7), that after KOMA the mean covariance of two frames over their mean variance.</li>"
+        f"<li>A contrast is high if its score is beyond {findings.limit:g}; such movies enter no "
+        "average.</li>"
+        "<li>McLeod et al. (2017), preprint doi:10.1101/116533: outliers by dose fig. 7, noise "
+        "after KOMA fig. 12.</li></ul></footer>"
+    )
+
+
+def _escaped(text: str) -> str:
+    """Return a text as HTML, whatever is in the name of a file or in what a file says."""
+    return escape(printable(text))
+
+
+def _without_path(movie: MovieRow) -> str:
+    return movie.error.removeprefix(f"{movie.movie}: ")
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _figure_text(value: float | None) -> str:
+    """Return a number as it is read, to three digits: 12,300, 40.1, 0.0213."""
+    if value is None:
+        return _UNKNOWN
+    if abs(value) >= 1000:
+        return with_minus(f"{value:,.0f}")
+    if float(2 * value).is_integer():  # counts, and medians of counts
+        return with_minus(f"{value:g}")
+    digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
+    return with_minus(f"{value:.{min(digits, 7)}f}")
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count:,} {name}s"
+
+
+# Stand-ins that the page's style sheet gives a colour, light or dark: see `_as_svg`.
+_INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
+_FIRST, _SECOND, _ALARM, _PAPER = "#040404", "#050505", "#060606", "#070707"
+_VARIABLES = {
+    _INK: "ink",
+    _FAINT: "faint",
+    _LINE: "line",
+    _FIRST: "first",
+    _SECOND: "second",
+    _ALARM: "alarm",
+    _PAPER: "paper",
+}
+_STYLE: dict[Any, Any] = {
+    "font.size": 10.0,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.which": "major",
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.markersize": 4.5,
+    "lines.linewidth": 1.3,
+}
+_SIZE_IN = (7.4, 3.1)
+_DOSE = "electrons per pixel received before the movie (e⁻/pix)"
+_MAP_CELLS = 96
+
+
+def outliers_by_dose(findings: Findings) -> str:
+    """Draw hot and dark pixels of each movie by the dose received before it (fig. 7)."""
+    movies = [movie for movie in findings.usable if movie.hot is not None]
+    if not movies:
+        return ""
+    with _styled():
+        from matplotlib.ticker import MaxNLocator
+
+        figure, (axes,) = _figure(1)
+        dose = [movie.dose_before for movie in movies]
+        axes.plot(dose, [m.hot for m in movies], "o-", color=_FIRST, label="hot")
+        axes.plot(dose, [m.dark for m in movies], "s-", color=_SECOND, label="dark")
+        axes.set(xlabel=_DOSE, ylabel="outlier pixels")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        _thousands(axes.yaxis)
+        _thousands(axes.xaxis)
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "outliers", "Outlier pixels by cumulative dose")
+
+
+def noise_by_dose(findings: Findings) -> str:
+    """Draw the correlated noise of each movie, as recorded and corrected, by the dose before it."""
+    movies = [m for m in findings.usable if None not in (m.noise_raw, m.noise_corrected)]
+    if not movies:
+        return ""
+    with _styled():
+        figure, (axes,) = _figure(1)
+        raw = [movie.noise_raw for movie in movies]
+        corrected = [movie.noise_corrected for movie in movies]
+        dose = [movie.dose_before for movie in movies]
+        axes.plot(dose, raw, "o-", color=_FIRST, label="as recorded")
+        axes.plot(dose, corrected, "s-", color=_SECOND, label=after(findings))
+        _ring(axes, movies, dose, corrected)
+        axes.set(xlabel=_DOSE, ylabel="correlated noise R")
+        _noise_axis(axes, [*raw, *corrected])
+        _thousands(axes.xaxis)
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "noise", "Correlated noise by cumulative dose")
+
+
+def noise_after_koma(findings: Findings) -> str:
+    """Draw the correlated noise after KOMA by its radius, with its limit 1/(2an) (fig. 12)."""
+    if not findings.radii:
+        return ""
+    with _styled():
+        figure, (axes,) = _figure(1)
+        n = findings.frames_averaged
+        axes.axhline(findings.noise_without, color=_FAINT, linestyle=":", label="without KOMA")
+        axes.plot(findings.radii, findings.noise_by_radius, "o-", color=_FIRST, label="R(a)")
+        limit = f"limit 1/(2an), n = {n} frames"
+        axes.plot(findings.radii, findings.noise_limits, "--", color=_SECOND, label=limit)
+        if (koma := findings.recipe.koma) is not None and koma.radius in findings.radii:
+            place = findings.radii.index(koma.radius)
+            point = (koma.radius, findings.noise_by_radius[place])
+            label = f"radius of the recipe, {koma.radius}"
+            axes.plot(*point, "o", markersize=10, mfc="none", mec=_ALARM, label=label)
+        axes.set_xscale("log")
+        axes.set_xticks(findings.radii, [str(a) for a in findings.radii])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="radius a (movies to either side)", ylabel="correlated noise R(a)")
+        _noise_axis(
+            axes, [*findings.noise_by_radius, *findings.noise_limits, findings.noise_without]
+        )
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "koma", "Correlated noise after KOMA by radius")
+
+
+def contrast_by_movie(findings: Findings) -> str:
+    """Draw the contrast score of each movie, with the limit beyond which it is high."""
+    movies = findings.usable
+    if len(movies) < 2:
+        return ""
+    with _styled():
+        from matplotlib.ticker import MaxNLocator
+
+        figure, (axes,) = _figure(1)
+        numbers = [movie.number for movie in movies]
+        scores = [movie.score for movie in movies]
+        axes.plot(numbers, scores, "o", color=_FIRST, label="movie")
+        _ring(axes, movies, numbers, scores)
+        limit = f"limit, {findings.limit:g}"
+        axes.axhline(findings.limit, color=_ALARM, linestyle="--", label=limit)
+        axes.set(xlabel="movie, in order of acquisition", ylabel="contrast score")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(**_ABOVE)
+        return _as_svg(figure, "contrast", "Contrast score by movie")
+
+
+def outlier_map(findings: Findings) -> str:
+    """Draw where on the camera outliers are, and how constant they are."""
+    share = findings.outlier_share
+    if share is None:
+        return ""
+    with _styled():
+        figure, (where, often) = _figure(2)
+        figure.get_layout_engine().set(wspace=0.08)
+        step = max(1, -(-max(share.shape) // _MAP_CELLS))
+        cells = 100 * _cells(share, step)
+        y, x = share.shape
+        # A few crowded cells must not leave the rest dark.
+        top = float(np.percentile(cells, 99.5)) or float(cells.max()) or 1.0
+        image = where.imshow(
+            cells, cmap="magma", vmin=0, vmax=top, extent=(0, x, y, 0), interpolation="nearest"
+        )
+        where.grid(visible=False)
+        where.set(xlabel="column (pixels)", ylabel="row (pixels)")
+        for axis in (where.xaxis, where.yaxis):
+            _thousands(axis)
+            axis.get_major_locator().set_params(nbins=4)
+        name = "average outlier map (%)" if step == 1 else f"outliers in {step} x {step} pixels (%)"
+        colours = figure.colorbar(image, ax=where, label=name, extend="max")
+        colours.outline.set_edgecolor(_FAINT)
+        ever = 100 * share[share > 0]
+        bins = np.linspace(0, 100, min(20, max(1, len(findings.usable))) + 1)
+        often.hist(ever, bins, color=_FIRST, edgecolor=_PAPER, linewidth=0.6)
+        if ever.size:
+            often.set_yscale("log")
+            often.set_ylim(bottom=0.7)
+            _plain(often.yaxis)
+        often.set(xlabel="movies in which it is an outlier (%)", ylabel="pixels", xlim=(0, 100))
+        return _as_svg(figure, "map", "Average outlier map")
+
+
+def after(findings: Findings) -> str:
+    """Return after which corrections movies are measured."""
+    recipe = findings.recipe
+    steps = [("the outlier filter", recipe.outliers), ("the gain", recipe.gain)]
+    done = " and ".join(name for name, step in steps if step is not None)
+    return f"after {done}" if done else "without corrections"
+
+
+_ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0.0, 1.0),
+    "ncols": 4,
+    "borderaxespad": 0.2,
+    "handlelength": 1.8,
+    "columnspacing": 1.3,
+}
+
+
+def _styled() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def _figure(columns: int) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE_IN, layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _ring(axes: Any, movies: Iterable[MovieRow], x: Any, y: Any) -> None:
+    """Put a ring round the movies of high contrast."""
+    high = [k for k, movie in enumerate(movies) if movie.high_contrast]
+    if high:
+        places = [x[k] for k in high], [y[k] for k in high]
+        axes.plot(*places, "o", markersize=10, mfc="none", mec=_ALARM, label="high contrast")
+
+
+def _noise_axis(axes: Any, values: Iterable[Any]) -> None:
+    """Draw noise on a logarithm where there is one; it is negative where nothing is left."""
+    if all(value > 0 for value in values):
+        axes.set_yscale("log")
+        _plain(axes.yaxis)
+    else:
+        axes.axhline(0, color=_FAINT, linewidth=0.8)
+
+
+def _plain(axis: Any) -> None:
+    """Write 0.001, 0.02, 500 along a logarithmic axis rather than powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(10, subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _thousands(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _cells(image: npt.NDArray[Any], step: int) -> npt.NDArray[np.float64]:
+    """Return the means of cells of step x step pixels; those at the edges may have fewer."""
+    sums, counts = image.astype(np.float64), np.ones(image.shape)
+    for axis, size in enumerate(image.shape):
+        starts = np.arange(0, size, step)
+        sums, counts = (np.add.reduceat(a, starts, axis) for a in (sums, counts))
+    return sums / counts
+
+
+def _as_svg(figure: Any, name: str, title: str) -> str:
+    """Return a figure as an element of a page: nothing in it leads out of the page."""
+    import matplotlib
+
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # unlike those of markers, nobody refers to them
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+
+_TYPES = {"int": "int64", "float": "float64", "bool": "bool_", "str": "string", "tuple": "string"}
+
+
+def write_table(
+    path: str | PathLike[str], movies: Sequence[MovieRow], *, overwrite: bool = False
+) -> None:
+    """Write a table by the suffix of its name: .csv or .parquet; all or nothing.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    movies : sequence of MovieRow
+        Its rows; its columns are the attributes. What is not known is empty, or null; warnings
+        are sentences in one text.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    MrczError
+        If the suffix is another, the file exists, or what it needs is not installed.
+    """
+    check_table(path)
+    content = _parquet(movies) if Path(path).suffix.lower() == ".parquet" else _csv(movies)
+    with AtomicFile(path, overwrite=overwrite) as file:
+        file.write(content)
+        file.commit()
+
+
+def _csv(movies: Sequence[MovieRow]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(MovieRow)])
+    writer.writeheader()
+    writer.writerows(map(_table_row, movies))
+    return text.getvalue().encode(errors="backslashreplace")
+
+
+def _parquet(movies: Sequence[MovieRow]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Of the annotations: a column of which nothing is known has its type all the same.
+    types = {
+        f.name: getattr(pa, _TYPES[re.split(r"\W", str(f.type))[0]])() for f in fields(MovieRow)
+    }
+    sink = pa.BufferOutputStream()
+    rows = [{name: _encodable(value) for name, value in _table_row(m).items()} for m in movies]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(types)), sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _table_row(movie: MovieRow) -> dict[str, Any]:
+    return {**asdict(movie), "warnings": " ".join(movie.warnings)}
+
+
+def _encodable(value: Any) -> Any:
+    """Return a text as it can be written: names of files need not be of the system's encoding."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
