@@ -235,7 +235,7 @@ class Running(Working):
         from napari_mrcz.session.run import run_all
 
         if self.dry_run:
-            plans = run_all(map(_Plan, tasks))
+            plans = run_all(map(_DryRun, tasks))
             if tell_outcomes(plans, f"would be {verb}", as_json=self.as_json, skips=True):
                 raise typer.Exit(1)
             return
@@ -260,7 +260,7 @@ def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _DryRun:
     """A task that only returns what it would do."""
 
     task: Making

@@ -339,20 +339,9 @@ def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     return line
 
 
-_COLUMNS = (
-    "source",
-    "target",
-    "ok",
-    "skipped",
-    "source_nbytes",
-    "target_nbytes",
-    "source_sha256",
-    "target_sha256",
-    "seconds",
-    "error",
-    "kept",
-    "notes",
-    "warnings",
+_COLUMNS = tuple(
+    "source target ok skipped source_nbytes target_nbytes source_sha256 target_sha256"
+    " seconds error kept notes warnings".split()
 )
 # Of tables of earlier versions.
 _FIRST_COLUMNS = _COLUMNS[:-1]

@@ -78,7 +78,7 @@ def _results(output: Path | None) -> list[Path]:
 
 
 def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
-    """Say how many files in folders are left out, as they are MRCZ."""
+    """Print how many files in folders are left out, as they are MRCZ."""
     from napari_mrcz.session.survey import movies_within
 
     folders = [named for named in paths if named.is_dir()]

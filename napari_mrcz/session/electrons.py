@@ -195,7 +195,7 @@ class _Run:
         client = self._client
         with closing(Parcels(self._movie, self._source)) as parcels:
             # What all frames need is sent once to every worker.
-            what = _Work(self._counting, parcels, with_events=self._table is not None)
+            what = _ForAllFrames(self._counting, parcels, with_events=self._table is not None)
             most = max(1, ask(client)) * _QUEUED
             work = watched(
                 client,
@@ -224,13 +224,13 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _ForAllFrames:
     counting: ElectronCounting
     parcels: Parcels
     with_events: bool
 
 
-def _count(work: _Work, parcel: Parcel) -> tuple[bytes, bytes, int]:
+def _count(work: _ForAllFrames, parcel: Parcel) -> tuple[bytes, bytes, int]:
     """Count a frame on a worker, which is one of many and takes one processor."""
     limit_threads(1)
     events, bright = work.counting.events_and_bright(work.parcels.pixels(parcel))
