@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.correction.history import registered
 from napari_mrcz.errors import size_text
 from napari_mrcz.format.header import CODEC_NAMES
 
@@ -196,6 +195,8 @@ def step_entries(history: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
 
 
 def _step(number: int, step: Mapping[str, Any]) -> Entry:
+    from napari_mrcz.correction.history import registered  # not loaded where there is no history
+
     name = str(step.get("name", "unknown step"))
     correction = registered(name)
     title = getattr(correction, "title", "") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
