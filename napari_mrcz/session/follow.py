@@ -107,7 +107,7 @@ class Job:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Tell whether an error, or what led to it, is that of a full disk or a used-up quota."""
+    """Return whether an error, or what led to it, is that of a full disk or a used-up quota."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
@@ -116,7 +116,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def free_nbytes(folder: Path) -> int:
-    """Give how much room there is; 0 where it cannot be told."""
+    """Return the free bytes of a disk; 0 where they are not known."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:

@@ -112,7 +112,7 @@ class Journal:
         self._end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Close the journal, so that another process may open it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -398,7 +398,7 @@ class Sums:
             file.commit()
 
     def load(self, movie: Movie) -> Surveyed | None:
-        """Give a sum, if it is there and whole."""
+        """Return a sum, if it is there and whole."""
         try:
             content = msgpack.unpackb(self._path(movie).read_bytes(), object_hook=from_tagged)
             if content["of"] != self._key(movie):
