@@ -11,12 +11,20 @@ import pytest
 import napari_mrcz as nm
 from napari_mrcz.correction.counting.counting import CountingOptions, ElectronCounting
 from napari_mrcz.correction.gain import GainStep
-from napari_mrcz.correction.history import CORRECTIONS, Entry, registered
+from napari_mrcz.correction.history import CORRECTIONS, Known, registered
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions, OutlierStep
 from napari_mrcz.correction.truncation.model import TruncationOptions
-from napari_mrcz.session.recipe import Coding, Output, Recipe, Step, recipe_options, tables, to_toml
+from napari_mrcz.session.recipe import (
+    Coding,
+    Output,
+    Recipe,
+    SimpleStep,
+    recipe_options,
+    tables,
+    to_toml,
+)
 from napari_mrcz.stack.inspection import step_entries
 
 DECLARED = [
@@ -110,13 +118,13 @@ from typing import Annotated
 
 import numpy as np
 
-from napari_mrcz.correction.history import Correction, register
+from napari_mrcz.correction.history import SimpleCorrection, register
 from napari_mrcz.correction.options import Option
 
 
 @register
 @dataclass(frozen=True)
-class Shifting(Correction):
+class Shifting(SimpleCorrection):
     '''Add a number to every pixel.'''
 
     title = "Pixels shifted"
@@ -129,13 +137,13 @@ class Shifting(Correction):
 
 
 @pytest.fixture
-def shifting(monkeypatch):
+def shifting(monkeypatch, forgotten):
     """Return the class of a correction that has a line after the gain's."""
     module = ModuleType("napari_mrcz.correction.shifting")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     lines = list(CORRECTIONS.items())
     at = 1 + [name for name, _ in lines].index("GainNormalization")
-    known = dict([*lines[:at], ("Shifting", Entry("shifting", "shifting")), *lines[at:]])
+    known = dict([*lines[:at], ("Shifting", Known("shifting", "shifting")), *lines[at:]])
     CORRECTIONS.clear()
     CORRECTIONS.update(known)
     exec(MODULE, module.__dict__)
@@ -144,7 +152,7 @@ def shifting(monkeypatch):
     CORRECTIONS.update(lines)
 
 
-def test_a_correction_needs_its_module_and_one_line(napari_mrcz, tmp_path, shifting, forgotten):
+def test_a_correction_needs_its_module_and_one_line(napari_mrcz, tmp_path, shifting):
     """It has recipe keys, command-line options, its place in the order, and a sentence."""
     raw = np.random.default_rng(3).poisson(4, (3, 32, 40)).astype(np.uint8)
     nm.write(tmp_path / "movie.mrcz", raw)
@@ -174,5 +182,5 @@ def test_a_correction_needs_its_module_and_one_line(napari_mrcz, tmp_path, shift
 def test_a_misspelt_key_of_one_s_own_is_named(forgotten):
     exec(MODULE.replace("Shifting", "Brightshift"), {"__name__": "my_brights"})
     with pytest.raises(nm.MrczError, match="did you mean times"):
-        Step("my_brights:Brightshift", {"time": 2}).correction()
-    assert Step("my_brights:Brightshift", {"times": 2}).correction().times == 2
+        SimpleStep("my_brights:Brightshift", {"time": 2}).correction()
+    assert SimpleStep("my_brights:Brightshift", {"times": 2}).correction().times == 2

@@ -8,7 +8,7 @@ import pytest
 import napari_mrcz as nm
 from napari_mrcz.correction.history import CORRECTIONS, _registry, register, registered
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
-from napari_mrcz.session.recipe import Recipe, Step, load_modules
+from napari_mrcz.session.recipe import Recipe, SimpleStep, load_modules
 from napari_mrcz.stack.inspection import step_entries
 
 MODULE = '''
@@ -182,7 +182,7 @@ def test_names_are_taken_once(folder):
 
 def test_a_recipe_with_it_comes_back_as_it_was_saved(tmp_path):
     options = {"amount": 2, "names": ["a", "b"], "more": {"x": 1.5}}
-    recipe = Recipe(OutlierStep(), more=(Step("my.module:Own", options, "start"),))
+    recipe = Recipe(OutlierStep(), more=(SimpleStep("my.module:Own", options, "start"),))
     recipe.save(tmp_path / "r.toml")
     assert Recipe.load(tmp_path / "r.toml") == recipe
 

@@ -36,12 +36,8 @@ class Misused(Exception):
 
 def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path]:
     """Return the files that look like movies and are none: what a recipe names, and a gain."""
-    named = [str(decimate or "")]
-    if recipe is not None and recipe.gain is not None:
-        named += [recipe.gain.reference, recipe.gain.dark]
-    if recipe is not None and recipe.outliers is not None:
-        named.append(recipe.outliers.defects)
-    return [Path(name) for name in named if name]
+    named = [] if recipe is None else recipe.files()
+    return [*map(Path, named), *([decimate] if decimate else [])]
 
 
 def movies_in(

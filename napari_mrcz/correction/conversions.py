@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.gain import GainNormalization, fitted_gain
-from napari_mrcz.correction.history import Correction, described, rebuild, register
+from napari_mrcz.correction.history import SimpleCorrection, described, rebuild, register
 from napari_mrcz.correction.orientation import ORIENTATIONS
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
     return last.gain
 
 
-class _ComplexPart(Correction):
+class _ComplexPart(SimpleCorrection):
     """What both have in common: no options, real pixels of the precision of the complex ones."""
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -371,7 +371,7 @@ _NAMES = re.compile(r"(\w+_)?PEDESTAL|(ADC|IMAGE|LEGINON)_?OFFSET", re.IGNORECAS
 
 @register
 @dataclass(frozen=True)
-class Pedestal(Correction):
+class Pedestal(SimpleCorrection):
     """Adds an offset to counts, in an unsigned type; MOSFLM calls it ADCOFFSET.
 
     Attributes

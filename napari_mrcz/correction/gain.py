@@ -122,7 +122,7 @@ class GainNormalization:
     """
 
     title: ClassVar[str] = "Gain normalised"
-    Step: ClassVar[type] = GainStep
+    table_options: ClassVar[type] = GainStep
 
     reference: npt.NDArray[np.float32]
     gamma: float = 1.0

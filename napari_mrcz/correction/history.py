@@ -4,7 +4,7 @@ A correction is a frozen dataclass whose fields are its options, each declared o
 
     @register
     @dataclass(frozen=True)
-    class Doubling(Correction):
+    class Doubling(SimpleCorrection):
         '''Multiply every pixel by a factor.'''
 
         title = "Pixels multiplied"
@@ -20,7 +20,7 @@ A correction is a frozen dataclass whose fields are its options, each declared o
             ...
 
 That gives it keys in recipes, a description in histories and a sentence for a person (`said`).
-`Correction` is no must: any class will do that has `describe` and `from_description`.
+`SimpleCorrection` is not a must: any class will do that has `describe` and `from_description`.
 
 * The class's own name is its name in every file: it never changes.
 * What `describe` gives is all that is needed: plain numbers, text, lists, maps, None and arrays
@@ -68,7 +68,7 @@ class Replayable(Protocol):
         """Build it again."""
 
 
-class Entry(NamedTuple):
+class Known(NamedTuple):
     """Where a correction of napari-mrcz is, and its table in recipes, if it has one."""
 
     module: str
@@ -77,16 +77,16 @@ class Entry(NamedTuple):
 
 CORRECTIONS = {
     # In the order in which recipes apply them.
-    "OutlierFilter": Entry("outliers.filter", "outliers"),
-    "GainNormalization": Entry("gain", "gain"),
-    "KomaNormalization": Entry("koma", "koma"),
+    "OutlierFilter": Known("outliers.filter", "outliers"),
+    "GainNormalization": Known("gain", "gain"),
+    "KomaNormalization": Known("koma", "koma"),
     # Not part of recipes.
-    "Amplitude": Entry("conversions"),
-    "Decimation": Entry("conversions"),
-    "ElectronCounting": Entry("counting.counting"),
-    "Pedestal": Entry("conversions"),
-    "Phase": Entry("conversions"),
-    "TruncationModel": Entry("truncation.model"),
+    "Amplitude": Known("conversions"),
+    "Decimation": Known("conversions"),
+    "ElectronCounting": Known("counting.counting"),
+    "Pedestal": Known("conversions"),
+    "Phase": Known("conversions"),
+    "TruncationModel": Known("truncation.model"),
 }
 """Corrections of napari-mrcz by their names in histories; imported when they are needed."""
 
@@ -124,7 +124,7 @@ def _module_of(name: str) -> str:
     return f"{__package__}.{CORRECTIONS[name].module}"
 
 
-class Correction(Options):
+class SimpleCorrection(Options):
     """Base of corrections whose fields are all that they need."""
 
     title: ClassVar[str] = ""

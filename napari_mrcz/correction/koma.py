@@ -138,7 +138,7 @@ class KomaNormalization:
     """
 
     title: ClassVar[str] = "Normalised by KOMA"
-    Step: ClassVar[type] = KomaOptions
+    table_options: ClassVar[type] = KomaOptions
 
     average: npt.NDArray[np.float32] | None
     level: float

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tomli_w
 
-from napari_mrcz.correction.history import CORRECTIONS, Correction, rebuild, registered
+from napari_mrcz.correction.history import CORRECTIONS, SimpleCorrection, rebuild, registered
 from napari_mrcz.correction.options import (
     Declared,
     Option,
@@ -186,7 +186,7 @@ def tables() -> dict[str, type]:
     known: dict[str, type] = {}
     for name, entry in CORRECTIONS.items():
         if entry.table and (correction := registered(name)) is not None:
-            known[entry.table] = getattr(correction, "Step", correction)
+            known[entry.table] = getattr(correction, "table_options", correction)
     return {**known, _OUTPUT: Output}
 
 
@@ -201,7 +201,7 @@ def recipe_options() -> dict[str, Declared]:
 
 
 @dataclass(frozen=True)
-class Step:
+class SimpleStep:
     """A correction that needs a movie's frames and no more, or one that is not napari-mrcz's.
 
     Attributes
@@ -270,7 +270,7 @@ class Step:
             raise MrczError(
                 None, missing, advice=f"Name it: --with {module}.py, or --with {module}"
             )
-        if issubclass(found, Correction):
+        if issubclass(found, SimpleCorrection):
             read_options(found, self.options, self.name, "recipe")
         try:
             return rebuild({"name": self.class_name, **self.options})
@@ -293,7 +293,7 @@ class Recipe:
         The steps that need more than a movie's frames.
     output : Output
         How the result is saved.
-    more : tuple of Step
+    more : tuple of SimpleStep
         All others.
     modules : tuple of str
         Modules that have corrections of your own (`load_modules`): neither read from a file nor
@@ -316,7 +316,7 @@ class Recipe:
     gain: GainStep | None = None
     koma: KomaOptions | None = None
     output: Output = field(default_factory=Output)
-    more: tuple[Step, ...] = ()
+    more: tuple[SimpleStep, ...] = ()
     modules: tuple[str, ...] = ()
     again: bool = False
     gain_is_optional: bool = False
@@ -376,7 +376,9 @@ class Recipe:
                 if after not in places:
                     advice = f"Write one of {', '.join(places)}"
                     raise MrczError(path, f'{_AFTER} = {after!r} in ["{name}"]', advice=advice)
-                more.append(Step(name, {k: v for k, v in table.items() if k != _AFTER}, after))
+                more.append(
+                    SimpleStep(name, {k: v for k, v in table.items() if k != _AFTER}, after)
+                )
                 continue
             values = read_options(known[name], table, name, path)
             try:
@@ -386,7 +388,7 @@ class Recipe:
             if name in (*_FIXED, _OUTPUT):
                 steps[name] = made
             else:
-                more.append(Step(name, values))
+                more.append(SimpleStep(name, values))
         if "gain" in steps and not steps["gain"].reference:
             advice = 'Name it: reference = "gain.mrc"'
             raise MrczError(path, "a [gain] without a reference", advice=advice)
@@ -422,7 +424,7 @@ class Recipe:
                     )
                 changed[table] = replace(step, **options)
                 continue
-            step = next((step for step in more if step.name == table), Step(table))
+            step = next((step for step in more if step.name == table), SimpleStep(table))
             more = [one for one in more if one != step]
             more.append(replace(step, options={**step.options, **options}))
             more[-1].correction()
@@ -437,6 +439,17 @@ class Recipe:
             if step is not None
         }
         return found | {step.name: step.table() for step in self.more}
+
+    def files(self) -> list[str]:
+        """Return the files that it names."""
+        known = tables()
+        return [
+            value
+            for name, table in self.as_dict().items()
+            if name in known
+            for key, value in table.items()
+            if value and options_of(known[name])[key].option.is_file
+        ]
 
     def chosen(self) -> dict[str, dict[str, Any]]:
         """Return its tables with the keys alone that differ from their defaults."""
@@ -481,7 +494,7 @@ class Recipe:
         load_modules(self.modules)
         return [step.correction() for step in self._between(place)]
 
-    def _between(self, place: str) -> Iterator[Step]:
+    def _between(self, place: str) -> Iterator[SimpleStep]:
         """Yield the steps between one of `PLACES` and the next."""
         order = [_START, *tables()]
         for at in order[order.index(place) :]:

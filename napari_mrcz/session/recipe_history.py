@@ -21,7 +21,7 @@ from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.encoding import encoding_of
 from napari_mrcz.format.header import CODEC_NAMES, CODECS, FOUR_BIT
-from napari_mrcz.session.recipe import PLACES, Output, Recipe, Step
+from napari_mrcz.session.recipe import PLACES, Output, Recipe, SimpleStep
 from napari_mrcz.stack import write
 from napari_mrcz.stack.kept import PENDING, is_kept
 
@@ -180,7 +180,7 @@ def _ordered(history: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     return steps
 
 
-def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[SimpleStep, ...]:
     """Return the steps that need no more than a movie, those of one's own with what they followed.
 
     Raises
@@ -188,7 +188,7 @@ def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
     MrczError
         If recipes do not have a step, or cannot hold what it needs.
     """
-    found: list[Step] = []
+    found: list[SimpleStep] = []
     after = PLACES[0]
     for step in history:
         name = str(step.get("name"))
@@ -212,7 +212,7 @@ def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
         if arrays := [k for k, v in options.items() if isinstance(v, np.ndarray)]:
             found_array = f"a step {name!r} with an array ({arrays[0]}), which recipes cannot hold"
             raise MrczError(None, found_array, advice=_REPLAY)
-        made = Step(table or f"{known.__module__}:{name}", options, after)
+        made = SimpleStep(table or f"{known.__module__}:{name}", options, after)
         made.correction()
         after = table or after
         found.append(made)

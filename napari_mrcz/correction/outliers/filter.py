@@ -77,7 +77,7 @@ class OutlierFilter:
     """
 
     title: ClassVar[str] = "Outlier pixels replaced"
-    Step: ClassVar[type] = OutlierStep
+    table_options: ClassVar[type] = OutlierStep
 
     options: OutlierOptions
     thresholds: Thresholds
