@@ -14,5 +14,6 @@ _found, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    check_room_to_import("scipy", 2 * 10**8)  # of which most need some
+    # Most need some of it; scipy alone, without its parts, takes nothing.
+    check_room_to_import("scipy.linalg", 2 * 10**8)
     return _found(name)
