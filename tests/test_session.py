@@ -253,7 +253,7 @@ def test_the_folder_of_sums_is_looked_through_once(stacks, monkeypatch):
     session = Session(stacks)
     for index in range(len(stacks)):
         session.summary(index)
-    assert len(scanned) == 1
+    assert scanned.count(sums_folder()) == 1  # sessions of other tests may end meanwhile
 
 
 @pytest.mark.parametrize("lost", ["deleted", "empty", "rubbish", "cut"])
