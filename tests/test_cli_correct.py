@@ -30,7 +30,7 @@ from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.recipe_history import save_recipe_of
 from napari_mrcz.session.run import cluster, run_all
 from napari_mrcz.session.survey import NAMES
-from napari_mrcz.simulation import simulate_movie
+from napari_mrcz.simulation import Camera, simulate_movie
 
 N_STACKS, SHAPE = 8, (10, 64, 72)
 
@@ -228,6 +228,27 @@ def test_the_reference_is_turned_as_the_first_movie_shows(napari_mrcz, tmp_path)
     assert "the reference lies: flipud" in ran.err
     assert "1 of 2 files corrected" in ran.err
     assert contents(tmp_path / "some") == contents(tmp_path / "out")
+
+
+def test_a_reference_and_koma_need_no_recipe(napari_mrcz, tmp_path):
+    """The files are those of a recipe with the same in it."""
+    camera = Camera((96, 128), seed=2)
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        movie = simulate_movie(20, (96, 128), seed=number, camera=camera)
+        nm.write(tmp_path / "in" / f"m{number}.mrcz", movie.frames)
+    reference = tmp_path / "gain.mrc"
+    nm.write(reference, np.ascontiguousarray(np.fliplr(camera.gain_reference)))
+    (tmp_path / "r.toml").write_text(
+        f'[outliers]\n[gain]\nreference = "{reference}"\norientation = "auto"\n[koma]\nradius = 2\n'
+    )
+    one, other = tmp_path / "one", tmp_path / "other"
+    ran = napari_mrcz("correct", tmp_path / "in", "--gain", reference, "--koma", 2, "-o", one)
+    assert ran.status == 0, ran.err
+    assert "the reference lies: fliplr" in ran.err
+    ran = napari_mrcz("correct", tmp_path / "in", "-r", tmp_path / "r.toml", "-o", other)
+    assert ran.status == 0, ran.err
+    assert contents(one) == contents(other)
 
 
 def test_a_reference_that_does_not_help_is_left_out(napari_mrcz, tmp_path):

@@ -67,6 +67,7 @@ def test_the_command_lines_run_one_after_the_other(
     (tmp_path / "movies").mkdir()
     for name in ("a.mrc", "b.mrc"):
         nm.write(Path("movies", name), rng.poisson(2.0, (6, 64, 64)).astype(np.int16))
+    nm.write("gain.mrc", rng.uniform(0.9, 1.1, (64, 64)).astype(np.float32))
     lines = [
         line
         for block in blocks(TEXTS["README.md"], "sh")

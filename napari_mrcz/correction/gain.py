@@ -44,7 +44,9 @@ _NEVER = 100
 class GainStep(Options):
     """Frames are multiplied by the gain reference."""
 
-    reference: Annotated[str, Option("Reference", "Gain reference", is_file=True)] = ""
+    reference: Annotated[
+        str, Option("Reference", "Gain reference", is_file=True, flag="--gain")
+    ] = ""
     orientation: Annotated[
         str,
         Option(

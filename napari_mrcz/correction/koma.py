@@ -48,7 +48,7 @@ class KomaOptions(Options):
     """The mean of the stacks before and after is subtracted."""
 
     radius: Annotated[
-        int, Option("Radius", "Stacks averaged to either side", least=1, most=10**6)
+        int, Option("Radius", "Stacks averaged to either side", least=1, most=10**6, flag="--koma")
     ] = 12
     keep_mean: Annotated[
         bool, Option("Keep mean", "Add the mean of what is subtracted back: counts stay counts")

@@ -192,12 +192,16 @@ def tables() -> dict[str, type]:
 
 def recipe_options() -> dict[str, Declared]:
     """Return the options of tables that ``correct`` has too: "koma__radius"."""
-    return {
+    found = {
         f"{table}__{name}": declared
         for table, declares in tables().items()
         for name, declared in options_of(declares).items()
         if declared.option.flag and (table != _OUTPUT or name in _IN_CORRECT)
     }
+    for name in ("gain__reference", "koma__radius"):  # without them, the step is not done
+        option = replace(found[name].option, unset="not done")
+        found[name] = found[name]._replace(option=option)
+    return found
 
 
 @dataclass(frozen=True)
@@ -406,8 +410,8 @@ class Recipe:
         Parameters
         ----------
         given : dict
-            Of each table, the options that are others. A step that the recipe has not is added, but
-            for outliers, gain and KOMA.
+            New options by table. A step that the recipe does not have is added: a gain reference
+            in the orientation that the first movie shows. Outliers are not added.
 
         Raises
         ------
@@ -418,11 +422,13 @@ class Recipe:
         more = list(self.more)
         for table, options in given.items():
             if table in (*_FIXED, _OUTPUT):
-                if (step := getattr(self, table)) is None:
+                step = getattr(self, table)
+                if step is None and table == "outliers":
                     raise ValueError(
                         f"the recipe has no table [{table}] that takes {', '.join(options)}"
                     )
-                changed[table] = replace(step, **options)
+                new = {"orientation": "auto"} if table == "gain" else {}
+                changed[table] = replace(step or tables()[table](**new), **options)
                 continue
             step = next((step for step in more if step.name == table), SimpleStep(table))
             more = [one for one in more if one != step]
