@@ -65,7 +65,7 @@ def filter_and_drag(viewer, qtbot):
     settle(qtbot, widget)
     assert widget.fit.current.thresholds.hot == pytest.approx(found.thresholds.hot + 1, abs=0.2)
     assert 0 < widget.fit.current.n_hot <= found.n_hot
-    return widget.layers.corrected
+    return widget.corrected
 
 
 def normalise(viewer, qtbot, corrected, reference: Path):

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QSpinBox,
 )
 
-from napari_mrcz.widgets.base.fields import number_field
+from napari_mrcz.widgets.base.form import number_field
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip

@@ -94,11 +94,11 @@ def test_a_widget_catches_up_when_it_comes_to_the_front(docks, viewer, tmp_path,
     gain, outliers = docks["Gain"], docks["Outliers"]
     assert gain.layers.layer is viewer.layers["a"]
     viewer.layers.remove("a")
-    assert gain.layers.layer is None and outliers.source.layers.layer is None
+    assert gain.layers.layer is None and outliers.layers.layer is None
     raise_dock(qtbot, docks, "Gain")
     assert gain.layers.layer is viewer.layers["b"]
     assert "b, normalised" in viewer.layers
-    assert outliers.source.layers.layer is None
+    assert outliers.layers.layer is None
 
 
 def test_a_fit_that_ends_behind_another_tab_is_shown_when_it_comes_forward(docks, viewer, qtbot):

@@ -20,10 +20,11 @@ from test_widgets_outliers_model import DARK, HOT
 
 import napari_mrcz as nm
 from napari_mrcz.correction import correlated_noise
+from napari_mrcz.widgets.base.job import Job
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.outliers import model
-from napari_mrcz.widgets.outliers.model import Fit
-from napari_mrcz.widgets.outliers.words import remarks, signed
+from napari_mrcz.widgets.outliers.model import Fit, remarks, signed
+from napari_mrcz.widgets.outliers.widget import OutlierPixels
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["fitted", "movie", "widget"]
@@ -57,26 +58,25 @@ def test_a_fit_finds_what_was_planted_and_shows_it(widget, viewer, movie, qtbot)
     assert widget.counts.cells[0][1].text() == str(fit.current.n_hot)
     assert names(viewer) == ["movie", "movie corrected", "movie outliers (σ)"]
     assert viewer.layers.selection.active is movie()
-    assert widget.source.layers.layer is movie()
+    assert widget.layers.layer is movie()
 
 
 def test_layers_lie_on_the_movie_and_show_what_they_say(fitted, viewer, movie):
     """Scale and units are the movie's; frames are those that the filter makes."""
-    layers = fitted.layers
-    for layer in (layers.sigma, layers.corrected):
+    for layer in (fitted.derived("sigma"), fitted.corrected):
         np.testing.assert_array_equal(layer.scale[-2:], movie().scale[-2:])
         assert layer.units[-2:] == movie().units[-2:]
-    np.testing.assert_array_equal(layers.sigma.data, fitted.fit.sigma)
-    assert tuple(layers.sigma.contrast_limits) == fitted.fit.current.thresholds[:2]
-    np.testing.assert_array_equal(layers.corrected.data[4], fitted.fit.current(COUNTS[4], 4))
-    assert layers.corrected.contrast_limits == movie().contrast_limits
-    assert layers.corrected.axis_labels == movie().axis_labels
-    assert layers.corrected.visible and not movie().visible
+    np.testing.assert_array_equal(fitted.derived("sigma").data, fitted.fit.sigma)
+    assert tuple(fitted.derived("sigma").contrast_limits) == fitted.fit.current.thresholds[:2]
+    np.testing.assert_array_equal(fitted.corrected.data[4], fitted.fit.current(COUNTS[4], 4))
+    assert fitted.corrected.contrast_limits == movie().contrast_limits
+    assert fitted.corrected.axis_labels == movie().axis_labels
+    assert fitted.corrected.visible and not movie().visible
 
 
 def test_the_colours_say_hot_dark_and_good(fitted):
     """Orange, blue, and nothing between."""
-    sigma = fitted.layers.sigma
+    sigma = fitted.derived("sigma")
     low, high = sigma.contrast_limits
 
     def shown(row: int, column: int) -> np.ndarray:
@@ -112,21 +112,26 @@ def test_progress_is_shown_and_a_fit_can_be_cancelled(gated, qtbot):
     assert widget.controls.start_button.isEnabled()
 
 
-def test_another_layer_in_the_middle_of_a_fit_cancels_it(gated, viewer, movie, qtbot):
-    """And can be fitted then."""
+def test_a_fit_runs_to_its_end_whatever_is_selected_meanwhile(gated, viewer, movie, qtbot):
+    """It is kept with its layer, and shown when that is picked again."""
     widget, gate, layer = gated
     qtbot.mouseClick(widget.controls.start_button, LEFT)
     qtbot.waitUntil(gate.reached.is_set)
     viewer.layers.selection.active = movie()
+    assert not widget.controls.running
+    viewer.layers.selection.active = layer
+    assert widget.controls.running
+    viewer.layers.selection.active = movie()
     with qtbot.waitSignal(widget.fitted) as caught:
         gate.opened.set()
-    assert caught.args == [None]
     assert names(viewer) == ["movie", "gated"]
-    assert widget.source.layers.layer is movie()
+    assert widget.fit is None
     fit_layer(widget, qtbot)
     assert names(viewer) == ["movie", "movie corrected", "gated", "movie outliers (σ)"]
     viewer.layers.selection.active = layer
-    assert widget.fit is None
+    settle(widget, qtbot)
+    assert [widget.fit] == caught.args
+    assert widget.corrected.name == "gated corrected"
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
@@ -139,21 +144,50 @@ def test_a_layer_that_goes_in_the_middle_of_its_fit(gated, viewer, qtbot, how):
         viewer.layers.remove(layer)
     else:
         layer.data = COUNTS[:5]
-    with qtbot.waitSignal(widget.fitted):
-        gate.opened.set()
+    gate.opened.set()
+    qtbot.waitUntil(lambda: not Job._running)
     settle(widget, qtbot)
     assert widget.fit is None
     assert "gated corrected" not in names(viewer)
 
 
+def test_a_dock_closed_and_opened_again_shows_what_was_done(gated, viewer, movie, qtbot):
+    """A fit that runs meanwhile goes on; thresholds are those that were set."""
+    widget, gate, layer = gated
+    viewer.layers.selection.active = movie()
+    fit_layer(widget, qtbot)
+    type_number(qtbot, widget.thresholds.hot, "2.5")
+    settle(widget, qtbot)
+    fit, shown = widget.fit, names(viewer)
+    viewer.layers.selection.active = layer
+    qtbot.mouseClick(widget.controls.start_button, LEFT)
+    qtbot.waitUntil(gate.reached.is_set)
+    close(widget, viewer, qtbot)
+    assert names(viewer) == shown
+    again = OutlierPixels(viewer)
+    viewer.window.add_dock_widget(again, name="Outliers")
+    assert again.controls.running
+    with qtbot.waitSignal(again.fitted):
+        gate.opened.set()
+    settle(again, qtbot)
+    assert again.corrected.name == "gated corrected"
+    viewer.layers.selection.active = movie()
+    settle(again, qtbot)
+    assert again.fit is fit
+    assert again.thresholds.hot.value() == 2.5
+    assert names(viewer).count("movie corrected") == 1
+
+
 @pytest.mark.window
-def test_the_widget_may_be_closed_while_it_fits(gated, viewer, qtbot):
+def test_a_window_may_be_closed_while_a_fit_runs(gated, viewer, qtbot):
     """No signal reaches what is no longer there."""
     widget, gate, _ = gated
     qtbot.mouseClick(widget.controls.start_button, LEFT)
     qtbot.waitUntil(gate.reached.is_set)
     close(widget, viewer, qtbot)
+    viewer.layers.clear()
     gate.opened.set()
+    qtbot.waitUntil(lambda: not Job._running)
 
 
 def test_a_fit_that_fails_says_why_in_plain_words(widget, viewer, qtbot):
@@ -162,12 +196,12 @@ def test_a_fit_that_fails_says_why_in_plain_words(widget, viewer, qtbot):
     viewer.add_image(normal, name="differences")
     assert isinstance(fit_layer(widget, qtbot), ValueError)
     assert palette(viewer.theme).error in widget.controls.status.styleSheet()
-    choose(widget.source.model, "normal")
-    choose(widget.replacing.fill, "expectation")
+    choose(widget.options.fields["model"].native, "normal")
+    choose(widget.options.fields["fill"].native, "expectation")
     assert isinstance(fit_layer(widget, qtbot), Fit)
     assert widget.controls.status.text() == ""
-    choose(widget.replacing.fill, "sample")
-    assert widget.replacing.fill.currentData() == "expectation"
+    choose(widget.options.fields["fill"].native, "sample")
+    assert widget.options.fields["fill"].native.currentData() == "expectation"
     assert "no counts" in widget.controls.status.text()
 
 
@@ -193,7 +227,7 @@ def test_what_has_no_outliers_says_why(widget, viewer):
 def test_other_choices_ask_for_another_fit(fitted, viewer, movie, qtbot):
     """Model, tail limit and gain; those that need none take effect at once."""
     assert fitted.remark.text() == ""
-    choose(fitted.source.model, "normal")
+    choose(fitted.options.fields["model"].native, "normal")
     assert "press Fit again" in fitted.remark.text()
     assert palette(viewer.theme).warning in fitted.remark.styleSheet()
     fit_layer(fitted, qtbot)
@@ -208,7 +242,7 @@ def test_a_gain_layer_is_taken(fitted, viewer, movie, qtbot):
     gain[0, 50, 51] = 0
     viewer.add_image(gain, name="gain")
     viewer.layers.selection.active = movie()
-    gains = fitted.source.gains
+    gains = fitted.gains
     assert [gains.itemText(i) for i in range(gains.count())] == ["none", "gain"]
     gains.activated.emit(1)
     assert fitted.remark.text() != ""
@@ -222,11 +256,11 @@ def test_known_defects_are_loaded_painted_and_replaced(fitted, viewer, movie, qt
     """From a file, as labels that fit the movie; painting them asks for another fit."""
     (tmp_path / "defects.txt").write_text("30 40 2 3\n")
     viewer.add_labels(np.zeros((5, 5), np.uint8), name="small")
-    fitted.source.open(str(tmp_path / "defects.txt"))
-    qtbot.waitUntil(lambda: not fitted.source.load.running)
-    picked = fitted.source.defects.layer
+    fitted.open(str(tmp_path / "defects.txt"))
+    qtbot.waitUntil(lambda: not fitted.load.running)
+    picked = fitted.defects.layer
     assert picked is viewer.layers["defects.txt"]
-    assert [fitted.source.defects.itemText(i) for i in range(2)] == ["none", "defects.txt"]
+    assert [fitted.defects.itemText(i) for i in range(2)] == ["none", "defects.txt"]
     assert "press Fit again" in fitted.remark.text()
     fit_layer(fitted, qtbot)
     assert fitted.fit.current.n_defects == 6
@@ -235,26 +269,30 @@ def test_known_defects_are_loaded_painted_and_replaced(fitted, viewer, movie, qt
     assert "press Fit again" in fitted.remark.text()
     fit_layer(fitted, qtbot)
     assert (fitted.fit.current.mask == 2).sum() == 7
-    assert (np.asarray(fitted.layers.corrected.data)[:, 40:43, 30:32].mean()) > 2
+    assert (np.asarray(fitted.corrected.data)[:, 40:43, 30:32].mean()) > 2
     viewer.layers.remove(picked)
     assert "press Fit again" in fitted.remark.text()
 
 
 def test_a_defect_file_of_another_camera_says_why(widget, movie, qtbot, tmp_path):
     (tmp_path / "defects.txt").write_text("900 40 2 3\n")
-    widget.source.open(str(tmp_path / "defects.txt"))
-    qtbot.waitUntil(lambda: not widget.source.load.running)
-    assert "outside frames of (96, 128)" in widget.source.load.status.text()
-    assert widget.source.defects.layer is None
+    widget.open(str(tmp_path / "defects.txt"))
+    qtbot.waitUntil(lambda: not widget.load.running)
+    assert "outside frames of (96, 128)" in widget.load.status.text()
+    assert widget.defects.layer is None
 
 
 def test_electrons_and_pedestal_may_be_given(fitted, movie, qtbot):
     """Each asks for another fit; at their least they are measured."""
     options = fitted.fit.current.options
     assert (options.counts_per_electron, options.pedestal) == (None, None)
-    assert fitted.source.pedestal.text() == fitted.source.per_electron.text() == "measured"
-    type_number(qtbot, fitted.source.pedestal, "0")
-    type_number(qtbot, fitted.source.per_electron, "2")
+    assert (
+        fitted.options.fields["pedestal"].native.text()
+        == fitted.options.fields["counts_per_electron"].native.text()
+        == "measured"
+    )
+    type_number(qtbot, fitted.options.fields["pedestal"].native, "0")
+    type_number(qtbot, fitted.options.fields["counts_per_electron"].native, "2")
     assert "press Fit again" in fitted.remark.text()
     fit_layer(fitted, qtbot)
     options = fitted.fit.current.options
@@ -281,17 +319,17 @@ def test_the_frames_are_summed_once(fitted, viewer, qtbot, monkeypatch):
 def test_a_layer_s_fit_is_there_again_when_it_is_picked_again(fitted, viewer, movie, qtbot):
     """With the thresholds and the options that it had."""
     type_number(qtbot, fitted.thresholds.hot, "2.5")
-    type_number(qtbot, fitted.replacing.order, "9")
+    type_number(qtbot, fitted.options.fields["order"].native, "9")
     fit = fitted.fit
     viewer.add_image(COUNTS[:6], name="other")
     assert fitted.fit is None
     assert fitted.counts.cells[0][1].text() == "\N{EN DASH}"
     assert not fitted.plots.lines["hot"][0].isVisible()
-    type_number(qtbot, fitted.replacing.order, "3")
+    type_number(qtbot, fitted.options.fields["order"].native, "3")
     viewer.layers.selection.active = movie()
     assert fitted.fit is fit
     assert fitted.thresholds.hot.value() == 2.5
-    assert fitted.replacing.order.value() == 9
+    assert fitted.options.fields["order"].native.value() == 9
     assert fitted.plots.lines["hot"][0].value() == 2.5
     settle(fitted, qtbot)
 
@@ -299,16 +337,16 @@ def test_a_layer_s_fit_is_there_again_when_it_is_picked_again(fitted, viewer, mo
 def test_a_layer_removed_takes_its_fit_with_it(fitted, viewer, movie, qtbot, tmp_path):
     """Also in the middle of a preview; the corrected movie stays, as a movie like any other."""
     type_number(qtbot, fitted.thresholds.hot, "2.5")
-    corrected = fitted.layers.corrected
+    corrected = fitted.corrected
     assert fitted.busy
     viewer.layers.remove(movie())
     assert names(viewer) == ["movie corrected"]
-    assert fitted.source.layers.layer is corrected
+    assert fitted.layers.layer is corrected
     assert fitted.fit is None
     settle(fitted, qtbot)
     assert names(viewer) == ["movie corrected"]
     viewer.layers.clear()
-    assert fitted.source.layers.layer is None
+    assert fitted.layers.layer is None
     assert fitted.controls.start_button.toolTip() == "Open or add a movie first."
 
 
@@ -323,7 +361,7 @@ def test_a_series_of_volumes_keeps_its_axes(widget, viewer, qtbot):
     """Four axes stay four."""
     viewer.add_image(COUNTS.reshape(2, 12, 96, 128), name="series")
     fit = fit_layer(widget, qtbot)
-    corrected = widget.layers.corrected
+    corrected = widget.corrected
     assert corrected.data.shape == (2, 12, 96, 128)
     np.testing.assert_array_equal(corrected.data[1, 3], fit.current(COUNTS[15], 15))
 
@@ -333,5 +371,5 @@ def test_a_single_image_can_be_corrected(widget, viewer, qtbot):
     viewer.add_image(COUNTS.sum(axis=0), name="sum")
     fit = fit_layer(widget, qtbot)
     assert fit.kind(*HOT[0]) == 1
-    assert widget.layers.corrected.data.shape == (1, 96, 128)
+    assert widget.corrected.data.shape == (1, 96, 128)
     assert widget.noise.text() == "Correlated noise needs two frames."

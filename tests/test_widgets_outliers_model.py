@@ -5,11 +5,20 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction import OutlierFilter, correlated_noise
+from napari_mrcz.correction.outliers.pixels import OutlierOptions
 from napari_mrcz.widgets.base.job import Cancelled
-from napari_mrcz.widgets.outliers.curves import Curves, reach_of, weight_curve
-from napari_mrcz.widgets.outliers.model import FitOptions, correct, fit_outliers
-from napari_mrcz.widgets.outliers.reading import Noise, measure_noise, read_pixel
-from napari_mrcz.widgets.outliers.words import in_words, remarks, signed, summary
+from napari_mrcz.widgets.outliers.model import (
+    Noise,
+    correct,
+    fit_outliers,
+    in_words,
+    measure_noise,
+    read_pixel,
+    remarks,
+    signed,
+    summary,
+)
+from napari_mrcz.widgets.outliers.plots import Curves, reach_of, weight_curve
 
 HOT = [(5, 7), (20, 40), (33, 90), (60, 60), (80, 11)]
 DARK = [(10, 10), (70, 25)]
@@ -38,7 +47,7 @@ def frames() -> np.ndarray:
 @pytest.fixture(scope="module")
 def fit(frames):
     """Return the movie fitted with the options there are at first."""
-    return fit_outliers(nm.Stack.from_array(frames), FitOptions(), None, silent)
+    return fit_outliers(nm.Stack.from_array(frames), OutlierOptions(), None, silent)
 
 
 def test_what_was_planted_is_found(fit):
@@ -53,7 +62,7 @@ def test_summing_is_told_frame_by_frame_and_then_the_fit(frames):
     """So that it can be shown, and cancelled, at each of them."""
     said = []
     fit_outliers(
-        nm.Stack.from_array(frames), FitOptions(), None, lambda *report: said.append(report)
+        nm.Stack.from_array(frames), OutlierOptions(), None, lambda *report: said.append(report)
     )
     assert said[: len(frames)] == [("Summing frame", n, 24) for n in range(1, 25)]
     assert said[-1][0].startswith("Fitting")
@@ -67,12 +76,12 @@ def test_a_fit_can_be_cancelled_while_frames_are_summed(frames):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        fit_outliers(nm.Stack.from_array(frames), FitOptions(), None, third)
+        fit_outliers(nm.Stack.from_array(frames), OutlierOptions(), None, third)
 
 
 def test_options_are_those_of_the_filter(frames):
     """Each of them reaches it."""
-    options = FitOptions("normal", limit=0.7, order=9.0, relaxation=0.8, fill="expectation")
+    options = OutlierOptions("normal", limit=0.7, order=9.0, relaxation=0.8, fill="expectation")
     fit = fit_outliers(nm.Stack.from_array(frames), options, None, silent)
     same = OutlierFilter.fit(
         frames, model="normal", limit=0.7, order=9.0, relaxation=0.8, fill="expectation"
@@ -86,7 +95,7 @@ def test_a_gain_may_be_a_movie_of_one_frame(frames):
     """As a gain reference opened from an MRC file is."""
     gain = np.ones((1, 96, 128), np.float32)
     gain[0, 50, 51] = 0
-    fit = fit_outliers(nm.Stack.from_array(frames), FitOptions(), gain, silent)
+    fit = fit_outliers(nm.Stack.from_array(frames), OutlierOptions(), gain, silent)
     assert fit.kind(50, 51) == 2
     assert fit.current.n_defects == 1
     assert any("1 pixel" in said for said in remarks(fit))
@@ -105,14 +114,14 @@ def test_thresholds_change_and_come_back(fit):
 
 def test_weights_and_fill_take_effect_without_another_fit(fit):
     """And stay when the thresholds are reset."""
-    options = FitOptions(order=2.0, relaxation=0.5, fill="expectation")
-    assert not fit.options.needs_another_fit(options)
+    options = OutlierOptions(order=2.0, relaxation=0.5, fill="expectation")
+    assert not fit.needs_another(options)
     changed = fit.with_thresholds(hot=3.5).with_options(options)
     assert changed.current.thresholds.hot == 3.5
     assert changed.reset().current.options.fill == "expectation"
     assert changed.reset().current.options.order == 2.0
-    assert fit.options.needs_another_fit(FitOptions(model="normal"))
-    assert fit.options.needs_another_fit(FitOptions(limit=0.6))
+    assert fit.needs_another(OutlierOptions(model="normal"))
+    assert fit.needs_another(OutlierOptions(limit=0.6))
 
 
 def test_the_table_counts_what_the_mask_counts(fit):
@@ -131,7 +140,7 @@ def test_the_table_counts_what_the_mask_counts(fit):
 def test_a_threshold_that_is_a_default_is_named():
     """Noise alone has no tails."""
     noise = np.random.default_rng(1).poisson(4, (12, 64, 64)).astype(np.uint8)
-    fit = fit_outliers(nm.Stack.from_array(noise), FitOptions(), None, silent)
+    fit = fit_outliers(nm.Stack.from_array(noise), OutlierOptions(), None, silent)
     limits = fit.current.thresholds
     assert limits.dark_is_default and limits.hot_is_default
     dark, hot = remarks(fit)
@@ -174,11 +183,11 @@ def test_noise_is_measured_before_and_after_in_the_same_frames(fit, frames):
 
 def test_noise_of_few_frames(frames):
     """All of them are measured; one alone has no correlation."""
-    fit = fit_outliers(nm.Stack.from_array(frames[:4]), FitOptions(), None, silent)
+    fit = fit_outliers(nm.Stack.from_array(frames[:4]), OutlierOptions(), None, silent)
     noise = measure_noise(fit, silent)
     assert "(all 4 frames)" in str(noise)
     assert noise.before == pytest.approx(correlated_noise(frames[:4]))
-    one = fit_outliers(nm.Stack.from_array(frames[:1]), FitOptions(), None, silent)
+    one = fit_outliers(nm.Stack.from_array(frames[:1]), OutlierOptions(), None, silent)
     assert measure_noise(one, silent) is None
 
 
@@ -200,7 +209,7 @@ def test_measuring_can_be_cancelled(fit):
 def test_small_numbers_are_written_in_full(before, said):
     """With a true minus sign."""
     assert said in str(Noise(before, 0.0, 3, 3))
-    assert "cannot be told" in str(Noise(float("nan"), 0.0, 3, 3))
+    assert "could not be measured" in str(Noise(float("nan"), 0.0, 3, 3))
 
 
 def test_a_pixel_is_read_through_all_frames(fit, frames):
@@ -228,7 +237,7 @@ def test_reading_a_pixel_can_be_cancelled(fit):
 @pytest.mark.parametrize("model", ["poisson", "normal"])
 def test_the_curves_are_those_of_the_distribution(frames, model):
     """Points lie on the distribution, residuals are finite, tails start at zero."""
-    fit = fit_outliers(nm.Stack.from_array(frames), FitOptions(model=model), None, silent)
+    fit = fit_outliers(nm.Stack.from_array(frames), OutlierOptions(model=model), None, silent)
     curves = Curves.of(fit.current)
     sigma, cdf = curves.cdf
     assert np.interp(sigma[3], fit.current.distribution.sigma, fit.current.distribution.cdf) == (
@@ -255,7 +264,7 @@ def test_errors_are_in_plain_words():
     """Not in those of scripts."""
     signed_numbers = np.random.default_rng(1).normal(0, 1, (4, 64, 64)).astype(np.float32)
     with pytest.raises(ValueError, match="no counts") as caught:
-        fit_outliers(nm.Stack.from_array(signed_numbers), FitOptions(), None, silent)
+        fit_outliers(nm.Stack.from_array(signed_numbers), OutlierOptions(), None, silent)
     said = in_words(str(caught.value))
     assert "=" not in said
     assert "the normal model with the expected value as fill" in said

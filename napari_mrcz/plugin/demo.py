@@ -195,7 +195,7 @@ def play(
     )
 
     gain = widgets["Gain"]
-    _select(viewer, outliers.layers.corrected, gain, wait)
+    _select(viewer, outliers.corrected, gain, wait)
     gain.show_preview.setChecked(True)
     gain.references.open(str(session / "gain.mrc"))
     wait([gain])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal, Slot
@@ -15,7 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.errors import error_text
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job import Job, Report
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Left and right of the sentence in the bar.
 _BAR_MARGIN_PX = 6
+# So long a stage has to run before its end is foretold.
+_SURE_S = 2.0
 
 
 class _Bar(QProgressBar):
@@ -43,7 +46,7 @@ class _Bar(QProgressBar):
         self.update()
 
     def text(self) -> str:
-        """Give what fits: Qt asks for it when it draws the bar."""
+        """Return what fits: Qt asks for it when it draws the bar."""
         room = self.width() - 2 * _BAR_MARGIN_PX
         return self.fontMetrics().elidedText(self._sentence, Qt.TextElideMode.ElideRight, room)
 
@@ -61,8 +64,11 @@ class JobControls(QWidget):
     text, tip : str
         Of the button that starts the job.
     pace : callable, optional
-        Gives the sentence for (stage, steps done, steps). Long ones, which is why it is given,
-        stand below the bar; without it, "Summing frame 3 of 40" stands in it.
+        Returns the sentence for (stage, steps done, steps). Long ones, which is why it is given,
+        stand below the bar; without it, "Summing frame 3 of 40, 12 s left" stands in it.
+    reserve : bool
+        Two lines below the button are always kept for the status, where progress stands, too: so
+        that nothing moves under the mouse.
 
     Attributes
     ----------
@@ -87,11 +93,16 @@ class JobControls(QWidget):
         text: str,
         tip: str,
         pace: Callable[[str, int, int], str] | None = None,
+        *,
+        reserve: bool = False,
     ) -> None:
         super().__init__()
         self._panel = panel
-        self._pace = pace
+        self._pace = pace or _PlainPace()
+        self._below = pace is not None or reserve
+        self._reserve = reserve
         self._job: Job | None = None
+        self._owned = False
         self._may_start = ""
         self.start_button = push_button(text, tip)
         self._tip = tip
@@ -100,6 +111,8 @@ class JobControls(QWidget):
         )
         self.progress = _Bar()
         self.status = WrappedLabel("What is being done, and how it ended")
+        self.status.setMinimumHeight((2 if reserve else 1) * self.fontMetrics().lineSpacing())
+        self.status.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self._rows = QStackedWidget()
         self._rows.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self.buttons = self._add_row(self.start_button)
@@ -118,25 +131,45 @@ class JobControls(QWidget):
         return self._job is not None
 
     def allow(self, problem: str = "") -> None:
-        """Say why the job cannot be started, or with "" that it can."""
+        """Show why the job cannot be started; "" if it can."""
         self._may_start = problem
         self._show_state()
 
     def run(self, work: Callable[[Report], Any]) -> Job | None:
-        """Start a job, unless one runs; gives it."""
+        """Start a job, unless one runs, and return it; it is cancelled with this widget."""
         if self.running:
             return None
-        self._job = Job(work)
-        self._job.progressed.connect(self._on_progress)
-        self._job.returned.connect(self._on_returned)
-        self._job.failed.connect(self._on_failed)
-        self._job.cancelled.connect(self._on_cancelled)
+        job = Job(work)
+        self._watch(job, owned=True)
+        job.start()
+        return job
+
+    def attach(self, job: Job | None, message: str = "", tone: str = "text") -> None:
+        """Show a job of somebody else's, who is told of its result; or how the last one ended."""
+        if self._job is not None:
+            if job is self._job:
+                return
+            self._job.progressed.disconnect(self._on_progress)
+            self._job.returned.disconnect(self._on_returned)
+            self._job.failed.disconnect(self._on_failed)
+            self._job.cancelled.disconnect(self._on_cancelled)
+            self._job = None
+        if job is not None:
+            self._watch(job, owned=False)
+        else:
+            self.tell(message, tone)
+            self._show_state()
+
+    def _watch(self, job: Job, *, owned: bool) -> None:
+        self._job, self._owned = job, owned
+        job.progressed.connect(self._on_progress)
+        job.returned.connect(self._on_returned)
+        job.failed.connect(self._on_failed)
+        job.cancelled.connect(self._on_cancelled)
         self.progress.setRange(0, 0)
         self.progress.tell("")
         self.tell("")
         self._show_state()
-        self._job.start()
-        return self._job
 
     @Slot()
     def cancel(self) -> None:
@@ -149,7 +182,7 @@ class JobControls(QWidget):
     def tell(self, text: str, tone: str = "text") -> None:
         """Show a sentence under the buttons."""
         self._panel.tell(self.status, text, tone)
-        self.status.setVisible(bool(text))
+        self.status.setVisible(bool(text) or self._reserve)
 
     def _add_row(self, *widgets: QWidget) -> QHBoxLayout:
         page = QWidget()
@@ -161,14 +194,14 @@ class JobControls(QWidget):
         return row
 
     def _tell_progress(self, sentence: str) -> None:
-        if self._pace is None:
-            self.progress.tell(sentence)
-        else:
+        if self._below:
             self.tell(sentence)
+        else:
+            self.progress.tell(sentence)
 
     def _let_go(self) -> None:
         """Nobody is there any more to see the result, or to cancel."""
-        if self._job is not None:
+        if self._job is not None and self._owned:
             self._job.cancel()
 
     def _show_state(self) -> None:
@@ -176,15 +209,14 @@ class JobControls(QWidget):
         self.start_button.setToolTip(self._may_start or self._tip)
         self.cancel_button.setEnabled(self.running)
         self._rows.setCurrentIndex(int(self.running))
-        self.status.setVisible(bool(self.status.text()))
+        self.status.setVisible(bool(self.status.text()) or self._reserve)
 
     @Slot(str, int, int)
     def _on_progress(self, stage: str, done: int, total: int) -> None:
         self.progress.setRange(0, total)
         self.progress.setValue(done)
         if self.cancel_button.isEnabled():
-            pace = self._pace or _plain_pace
-            self._tell_progress(pace(stage, done, total))
+            self._tell_progress(self._pace(stage, done, total))
 
     @Slot(object)
     def _on_returned(self, result: Any) -> None:
@@ -210,5 +242,17 @@ class JobControls(QWidget):
         self._show_state()
 
 
-def _plain_pace(stage: str, done: int, total: int) -> str:
-    return f"{stage} {done} of {total}" if total else stage
+class _PlainPace:
+    """The stage, how far it is, and how long it will take if that can be told."""
+
+    def __init__(self) -> None:
+        self._stage, self._started = "", 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> str:
+        if stage != self._stage or not done:
+            self._stage, self._started = stage, time.monotonic()
+        if not total:
+            return stage
+        spent = time.monotonic() - self._started
+        left = f", {spent * (total - done) / done:.0f} s left" if done and spent > _SURE_S else ""
+        return f"{stage} {done} of {total}{left}"

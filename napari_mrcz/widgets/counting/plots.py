@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mrcz.widgets.base.fields import form, number_field
+from napari_mrcz.widgets.base.form import form, number_field
 from napari_mrcz.widgets.base.key import Key
 from napari_mrcz.widgets.base.plot import Plot
 

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QLabel
 from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import describe, stack_of_layer
-from napari_mrcz.widgets.base.fields import choice_field, form, push_button
+from napari_mrcz.widgets.base.form import choice_field, form, push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.late_stack import LateStack

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_mrcz.correction import PREPRINT_GAMMA, GammaCurve
 from napari_mrcz.errors import MrczError, error_text
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot

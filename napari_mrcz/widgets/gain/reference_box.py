@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QMenu, QVBoxLayo
 from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.gain.drops import FileDrops

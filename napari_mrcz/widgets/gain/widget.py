@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel
 from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel

@@ -9,7 +9,7 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QApplication, QLineEdit, QVBoxLayout, QWidget
 
 from napari_mrcz.stack.inspection import Entry, matching
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel

@@ -10,7 +10,7 @@ from qtpy.QtCore import QPoint, Signal, Slot
 from qtpy.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from napari_mrcz.stack.inspection import step_entries
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.inspector.tree import EntryTree

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QWidget
 
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.koma.model import by_name, by_time
 
 if TYPE_CHECKING:

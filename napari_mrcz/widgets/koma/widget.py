@@ -9,7 +9,7 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox, QPushButton, QSpinBox, QWidget
 
 from napari_mrcz.errors import error_text
-from napari_mrcz.widgets.base.fields import form
+from napari_mrcz.widgets.base.form import form
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel

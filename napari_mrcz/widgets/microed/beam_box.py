@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mrcz.widgets.base.fields import form, number_field, push_button
+from napari_mrcz.widgets.base.form import form, number_field, push_button
 from napari_mrcz.widgets.base.job_controls import JobControls
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
 
 from napari_mrcz.errors import MINUS
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.microed.fit_table import FitTable, rows
 from napari_mrcz.widgets.microed.histogram_view import HistogramView

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.fields import form, push_button
+from napari_mrcz.widgets.base.form import form, push_button
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.preview import geometry
 

@@ -1,4 +1,4 @@
-"""What the "Outliers" widget knows, without a window: the fit of a movie, and what is asked.
+"""The fit of a movie's outliers, and what is shown of it, in numbers and words; without a window.
 
 All that reads frames is a function of its own, called in a thread with a `Report`.
 """
@@ -6,46 +6,40 @@ All that reads frames is a function of its own, called in a thread with a `Repor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_mrcz.correction import OutlierFilter
+from napari_mrcz.correction import OutlierFilter, correlated_noise
+from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
+    from napari_mrcz.correction.outliers.pixels import OutlierOptions
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 
+# Options that need another fit; the others take effect at once.
+REFIT = ("model", "limit", "counts_per_electron", "pedestal")
+
+ROWS = ("Pixels", "% of pixels", "Expected by chance")
+"""The rows of `summary`: of dark pixels, of hot ones, of both."""
+
+_IN_WORDS = {
+    "model='normal' with fill='expectation'": "the normal model with the expected value as fill"
+}
+_KINDS = {0: "no outlier", 1: "hot", -1: "dark", 2: "defect"}
+
+# Frames that correlated noise is measured in, spread over the movie: enough to see what is left.
+_NOISE_FRAMES = 10
+# Frames read at a time, between two looks at whether it is still wanted.
+_AT_A_TIME = 4
+
 SUMMING = "Summing frame"
 FITTING = "Fitting the distribution of the sum"
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What the user has chosen; see `OutlierFilter.fit`.
-
-    Attributes
-    ----------
-    model, limit, counts_per_electron, pedestal
-        Need another fit. Of the last two, None is measured.
-    order, relaxation, fill
-        Do not.
-    """
-
-    model: str = "poisson"
-    limit: float = 0.5
-    order: float = 6.0
-    relaxation: float = 0.95
-    fill: str = "sample"
-    counts_per_electron: float | None = None
-    pedestal: float | None = None
-
-    def needs_another_fit(self, other: FitOptions) -> bool:
-        """Return whether a fit with the other ones is none with these."""
-        names = ("model", "limit", "counts_per_electron", "pedestal")
-        return any(getattr(self, name) != getattr(other, name) for name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +54,7 @@ class Fit:
         As fitted, and as it is wanted now.
     sigma : ndarray of float32, shape (y, x)
         How far each pixel's sum lies from the model, in standard deviations.
-    options : FitOptions
+    options : OutlierOptions
         Of the current filter.
     defects : ndarray of bool, shape (y, x), or None
         Pixels that were known to be defective.
@@ -70,7 +64,7 @@ class Fit:
     fitted: OutlierFilter
     current: OutlierFilter
     sigma: npt.NDArray[np.float32]
-    options: FitOptions
+    options: OutlierOptions
     defects: npt.NDArray[np.bool_] | None = None
 
     @property
@@ -78,11 +72,15 @@ class Fit:
         """Whether thresholds are not those of the fit."""
         return self.current.thresholds[:2] != self.fitted.thresholds[:2]
 
+    def needs_another(self, options: OutlierOptions) -> bool:
+        """Return whether other options need another fit, rather than other weights."""
+        return any(getattr(self.options, name) != getattr(options, name) for name in REFIT)
+
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
         """Return the same with other thresholds in standard deviations; quick enough for a drag."""
         return replace(self, current=self.current.with_thresholds(dark, hot))
 
-    def with_options(self, options: FitOptions) -> Self:
+    def with_options(self, options: OutlierOptions) -> Self:
         """Return the same with another order, relaxation or fill.
 
         Raises
@@ -124,7 +122,7 @@ class Fit:
 
 def fit_outliers(
     stack: Stack,
-    options: FitOptions,
+    options: OutlierOptions,
     gain: npt.ArrayLike | None,
     report: Report,
     *,
@@ -136,7 +134,7 @@ def fit_outliers(
     ----------
     stack : Stack
         The movie; one that was summed already is not read again.
-    options : FitOptions
+    options : OutlierOptions
         What is chosen.
     gain : array_like, optional
         Gain reference; besides rows and columns it may have axes of length 1.
@@ -194,3 +192,176 @@ def correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Corrected:
         # Labels are not negative.
         mask = np.array([0, 1, 3, 2], np.int8)[fit.current.mask]
     return Corrected(fit, stack, mask)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Correlated noise (eq. 7) before and after the correction, in the same frames.
+
+    Attributes
+    ----------
+    before, after : float
+        -1 to 1; NaN where no two frames vary.
+    n_measured, n_frames : int
+        Frames it was measured in, of how many.
+    """
+
+    before: float
+    after: float
+    n_measured: int
+    n_frames: int
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        if np.isnan(self.before) or np.isnan(self.after):
+            return "Correlated noise R could not be measured (no variation between frames)."
+        where = "all" if self.n_measured == self.n_frames else f"{self.n_measured} of"
+        return (
+            f"Correlated noise R: {small(self.before)} before, {small(self.after)} after "
+            f"({where} {self.n_frames} frames)."
+        )
+
+
+def measure_noise(fit: Fit, report: Report) -> Noise | None:
+    """Measure correlated noise before and after; None of a single frame."""
+    n = len(fit.stack)
+    if n < 2:
+        return None
+    chosen = sorted(set(np.linspace(0, n - 1, min(n, _NOISE_FRAMES)).round().astype(int).tolist()))
+    done = 0
+
+    def frames(stack: Stack) -> Iterator[Any]:
+        nonlocal done
+        # Not through the cache, which has the frames that are looked at.
+        for index, make in enumerate(stack.frame_makers()):
+            if index in chosen:
+                report("Measuring noise", done, 2 * len(chosen))
+                done += 1
+                yield make()
+
+    before = correlated_noise(frames(fit.stack))
+    after = correlated_noise(frames(fit.stack.apply(fit.current)))
+    return Noise(before, after, len(chosen), n)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCourse:
+    """One pixel's value through the frames.
+
+    Attributes
+    ----------
+    row, column : int
+        Which.
+    values : ndarray, shape (n,)
+        Counts.
+    sigma : float
+        How far its sum lies from the model; NaN for a defect.
+    kind : int
+        1 hot, -1 dark, 2 defect, 0 none of these.
+    typical : float
+        Counts per frame of a typical good pixel, gain-normalised if there is a gain.
+    """
+
+    row: int
+    column: int
+    values: npt.NDArray[Any]
+    sigma: float
+    kind: int
+    typical: float
+
+    def __str__(self) -> str:
+        """Return what it is, in a sentence."""
+        sigma = "" if np.isnan(self.sigma) else f", {signed(self.sigma)} σ"
+        counts = f"{self.values.mean():.3g} counts/frame (typical: {self.typical:.3g})"
+        return f"Row {self.row}, column {self.column}: {kind_text(self.kind)}{sigma}; {counts}."
+
+
+def read_pixel(fit: Fit, row: int, column: int, report: Report) -> PixelCourse:
+    """Read one pixel of every frame."""
+    n = len(fit.stack)
+    values = np.empty(n, fit.stack.dtype)
+    for first in range(0, n, _AT_A_TIME):
+        report("Reading frame", first, n)
+        part = slice(first, first + _AT_A_TIME)
+        values[part] = fit.stack[part, row : row + 1, column : column + 1].reshape(-1)
+    return PixelCourse(
+        row=row,
+        column=column,
+        values=values,
+        sigma=float(fit.sigma[row, column]),
+        kind=fit.kind(row, column),
+        typical=fit.fitted.mean / n,
+    )
+
+
+# In words ----------------------------------------------------------------------------------------
+
+
+def summary(fit: Fit) -> list[tuple[str, ...]]:
+    """Return `ROWS` of a table of the outliers, for the thresholds that there are now."""
+    now, n = fit.current, fit.sigma.size
+    found = (now.n_dark, now.n_hot, now.n_dark + now.n_hot)
+    chance = (now.false_dark, now.false_hot, now.false_dark + now.false_hot)
+    return [
+        tuple(f"{number:,}" for number in found),
+        tuple(_percentage(number / n) for number in found),
+        tuple(_expected(number) for number in chance),
+    ]
+
+
+def remarks(fit: Fit) -> list[str]:
+    """Return what is unusual: doubts about the fit, thresholds that are defaults, defects."""
+    said = list(fit.current.warnings)
+    limits = fit.current.thresholds
+    sides = (
+        ("dark", limits.dark, limits.dark_is_default, fit.current.n_dark),
+        ("hot", limits.hot, limits.hot_is_default, fit.current.n_hot),
+    )
+    for side, value, default, found in sides:
+        if default and not found:
+            said.append(
+                f"No {side} pixels stand out of the noise: the {side} threshold "
+                f"{signed(value)} σ is a default, not fitted."
+            )
+        elif default:
+            said.append(
+                f"The {side} threshold {signed(value)} σ is a default, not fitted: too few pixels "
+                "lie beyond it."
+            )
+    if defects := fit.current.n_defects:
+        plural = "s are known to be defective, or have" if defects > 1 else " is defective, or has"
+        said.append(f"{defects:,} pixel{plural} no usable gain or value: replaced in every frame.")
+    return said
+
+
+def in_words(text: str) -> str:
+    """Return an error of the filter without the words of scripts."""
+    for script, plain in _IN_WORDS.items():
+        text = text.replace(script, plain)
+    return text
+
+
+def kind_text(kind: int) -> str:
+    """Return a kind of pixel, as masks number them, in words."""
+    return _KINDS[kind]
+
+
+def signed(sigma: float) -> str:
+    """Return standard deviations, with a true minus sign."""
+    return with_minus(f"{sigma:.2f}")
+
+
+def small(value: float) -> str:
+    """Return a number about 0."""
+    return with_minus(f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.4f}")
+
+
+def _percentage(part: float) -> str:
+    percent = 100 * part
+    return "0 %" if not part else "< 0.001 %" if percent < 1e-3 else f"{percent:.2g} %"
+
+
+def _expected(number: float) -> str:
+    if number < 0.05:
+        return "< 0.1"
+    return f"{number:.1f}" if number < 9.95 else f"{number:,.0f}"

@@ -1,23 +1,31 @@
-"""Two plots with one σ axis, the distribution and its residual, and two lines that are dragged."""
+"""The plots of a fit of outliers, whose two lines are dragged, and of the pixel that was clicked.
+
+After fig. 5 of the preprint (doi:10.1101/116533).
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_mrcz.widgets.base.form import Section
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
-from napari_mrcz.widgets.outliers.curves import Curves, reach_of, weight_curve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyqtgraph as pg
 
+    from napari_mrcz.correction import OutlierFilter, TailFit
     from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.outliers.model import Fit
+    from napari_mrcz.widgets.outliers.model import Fit, PixelCourse
 
 APART = 0.1
 """Standard deviations that the dark and the hot threshold are apart at least."""
@@ -30,7 +38,7 @@ _DRAG = "Drag the two upright lines: what lies left of the dark or right of the 
 
 
 class ThresholdPlots(QWidget):
-    """The cumulative distribution, and below it the residual with the weight.
+    """The residual with the weight, and below it, folded, the cumulative distribution.
 
     Attributes
     ----------
@@ -77,11 +85,12 @@ class ThresholdPlots(QWidget):
             side: [self._line(plot, side) for plot in self._plots] for side in self._tails
         }
         self._align()
+        self.section = Section("Cumulative distribution", self.cdf)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
-        for plot in self._plots:
-            column.addWidget(plot)
+        column.addWidget(self.residual)
+        column.addWidget(self.section)
         self.clear()
 
     @property
@@ -103,7 +112,7 @@ class ThresholdPlots(QWidget):
     def show_thresholds(self, fit: Fit) -> None:
         """Show other thresholds, or other weights, of the same fit."""
         # An axis that moved under a drag would move the threshold.
-        if not self._is_dragged() and self._reach != reach_of(fit.current):
+        if not self.is_dragged and self._reach != reach_of(fit.current):
             self._draw(Curves.of(fit.current))
         limits = fit.current.thresholds
         bounds = {
@@ -132,7 +141,7 @@ class ThresholdPlots(QWidget):
         return line
 
     def _align(self) -> None:
-        """Give both plots the same x axis, at the same place."""
+        """Make the x axes of both plots the same, at the same place."""
         self.residual.setXLink(self.cdf)
         self.cdf.setYRange(-0.03, 1.03, padding=0)
         self.cdf.getPlotItem().showAxis("right")
@@ -158,7 +167,9 @@ class ThresholdPlots(QWidget):
         self._reach = curves.reach
         self.residual.setYRange(*curves.residual_reach, padding=0)
 
-    def _is_dragged(self) -> bool:
+    @property
+    def is_dragged(self) -> bool:
+        """Whether the mouse holds one of the lines."""
         return any(line.moving for side in self.lines.values() for line in side)
 
     @contextmanager
@@ -172,3 +183,147 @@ class ThresholdPlots(QWidget):
     def _on_moved(self, side: str, value: float) -> None:
         if not self._shows:
             self.moved.emit(side, value)
+
+
+_INVITATION = "Click an outlier in the viewer to see its value through the frames."
+_COLOURS = {1: "hot", -1: "dark"}
+
+
+class PixelView(QWidget):
+    """A sentence, and below it a plot while there is something to show.
+
+    Parameters
+    ----------
+    panel : Panel
+        The dock widget that this is in.
+    """
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self._panel = panel
+        self.text = WrappedLabel("The pixel that was clicked last, or the outlier nearest to it")
+        self.plot = Plot(
+            "frame",
+            "counts",
+            "The pixel's value in each frame; dashed is what a typical good pixel counts",
+        )
+        self._curves = {name: self.plot.curve(name) for name in ("dark", "hot", "text")}
+        self._typical = self.plot.line("model", angle=0)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.text)
+        column.addWidget(self.plot)
+        self.clear()
+
+    def clear(self, text: str = _INVITATION, tone: str = "muted") -> None:
+        """Show no pixel."""
+        self._panel.tell(self.text, text, tone)
+        self.plot.setVisible(False)
+
+    def show_course(self, course: PixelCourse) -> None:
+        """Show a pixel."""
+        self._panel.tell(self.text, str(course))
+        values = course.values.astype(np.float64)
+        named = _COLOURS.get(course.kind, "text")
+        for name, curve in self._curves.items():
+            curve.setData(np.arange(len(values)), values) if name == named else curve.setData(
+                [], []
+            )
+        self._typical.setValue(course.typical)
+        self._typical.setVisible(True)
+        finite = np.append(values[np.isfinite(values)], [course.typical, 0.0])
+        room = 0.05 * (float(np.ptp(finite)) or 1.0)
+        self.plot.setYRange(float(finite.min()) - room, float(finite.max()) + room, padding=0)
+        self.plot.setXRange(0, max(1, len(values) - 1), padding=0.02)
+        self.plot.setVisible(True)
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Take the colours of a theme."""
+        self.plot.apply_palette(colours)
+
+
+# The curves --------------------------------------------------------------------------------------
+
+Values = npt.NDArray[np.float64]
+Line = tuple[Values, Values]
+
+# In standard deviations: what is shown at least, what is shown of residuals at least, and what is
+# shown beyond a threshold.
+_REACH, _LEAST_RESIDUAL, _ROOM = 8.0, 1.0, 2.0
+# More points than this cannot be told apart.
+_POINTS = 600
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Points (x, y), x in standard deviations of the model.
+
+    Attributes
+    ----------
+    reach : tuple of float
+        The first and last x that are shown.
+    cdf, model : tuple of ndarray
+        Fraction of the pixels below x: measured, and according to the model.
+    residual : tuple of ndarray
+        Measured less model, both in standard deviations (eq. 4); where that is finite.
+    dark_tail, hot_tail : tuple of ndarray
+        The lines fitted to the residual's tails, from zero on; empty where there is none.
+    residual_reach : tuple of float
+        The lowest and highest residual that are shown.
+    """
+
+    reach: tuple[float, float]
+    cdf: Line
+    model: Line
+    residual: Line
+    dark_tail: Line
+    hot_tail: Line
+    residual_reach: tuple[float, float]
+
+    @classmethod
+    def of(cls, outliers: OutlierFilter) -> Curves:
+        """Take them from a filter that was fitted."""
+        from scipy.special import ndtr
+
+        fit = outliers.distribution
+        if fit is None:
+            raise ValueError("a filter rebuilt from its description has no distribution")
+        low, high = reach_of(outliers)
+        shown = np.flatnonzero((low <= fit.sigma) & (fit.sigma <= high))
+        shown = shown[:: max(1, shown.size // _POINTS)]
+        sigma, residual = fit.sigma[shown], fit.residual[shown]
+        finite = np.isfinite(residual)
+        smooth = np.linspace(low, high, _POINTS)
+        most = max(float(np.abs(residual[finite]).max(initial=0)), _LEAST_RESIDUAL) * 1.1
+        return cls(
+            reach=(low, high),
+            cdf=(sigma, fit.cdf[shown]),
+            model=(smooth, ndtr(smooth)),
+            residual=(sigma[finite], residual[finite]),
+            dark_tail=_tail(outliers.dark_tail, low),
+            hot_tail=_tail(outliers.hot_tail, high),
+            residual_reach=(-most, most),
+        )
+
+
+def reach_of(outliers: OutlierFilter) -> tuple[float, float]:
+    """Return the first and last standard deviation to show: both thresholds are within."""
+    limits = outliers.thresholds
+    return min(-_REACH, limits.dark - _ROOM), max(_REACH, limits.hot + _ROOM)
+
+
+def weight_curve(outliers: OutlierFilter, reach: tuple[float, float]) -> Line:
+    """Return how much of its own value a pixel keeps (eq. 6)."""
+    sigma = np.linspace(*reach, _POINTS)
+    return sigma, outliers.weight(sigma)
+
+
+def _tail(tail: TailFit | None, end: float) -> Line:
+    """Return a tail's line from where it is zero, or from where it was fitted, to what is shown."""
+    if tail is None:
+        return np.empty(0), np.empty(0)
+    near, far = sorted(tail.sigma, key=abs)
+    if 0 < tail.intercept / near < 1:
+        near = tail.intercept
+    x = np.array([near, np.copysign(min(abs(far), abs(end)), end)])
+    return x, tail.slope * x + tail.offset

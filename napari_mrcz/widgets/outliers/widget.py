@@ -3,45 +3,105 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Signal, Slot
+from napari.layers import Image, Labels
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
 
+from napari_mrcz.correction.outliers.pixels import OutlierOptions
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.stack.references import read_defects
+from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
+from napari_mrcz.widgets.base.derived import DerivedLayer
+from napari_mrcz.widgets.base.form import OptionsForm, Section, form, number_field, push_button
+from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
-from napari_mrcz.widgets.base.layer_picker import connect_while_alive
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.preview import frame_shown
-from napari_mrcz.widgets.base.viewer_input import (
-    bind_while_alive,
-    on_click_while_alive,
-    pixel_at,
+from napari_mrcz.widgets.base.layer_picker import LayerPicker
+from napari_mrcz.widgets.base.panel import WrappedLabel
+from napari_mrcz.widgets.base.preview import frame_shown, geometry
+from napari_mrcz.widgets.base.ready import get_labels_ready
+from napari_mrcz.widgets.base.viewer_input import on_click_while_alive, pixel_at
+from napari_mrcz.widgets.base.work import LayerWork
+from napari_mrcz.widgets.outliers.model import (
+    REFIT,
+    ROWS,
+    Corrected,
+    Fit,
+    correct,
+    fit_outliers,
+    in_words,
+    measure_noise,
+    read_pixel,
+    remarks,
+    summary,
 )
-from napari_mrcz.widgets.outliers.background import Background
-from napari_mrcz.widgets.outliers.buttons import ButtonBar
-from napari_mrcz.widgets.outliers.controls import CountTable, ReplacingForm, ThresholdFields
-from napari_mrcz.widgets.outliers.kept_fits import KeptFit, KeptFits
-from napari_mrcz.widgets.outliers.model import Corrected, Fit, FitOptions, fit_outliers
-from napari_mrcz.widgets.outliers.pixel_view import PixelView
-from napari_mrcz.widgets.outliers.plots import ThresholdPlots
-from napari_mrcz.widgets.outliers.source_form import SourceForm
-from napari_mrcz.widgets.outliers.words import in_words, remarks
+from napari_mrcz.widgets.outliers.plots import APART, PixelView, ThresholdPlots
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari
-    from napari.layers import Image, Labels
+    import numpy.typing as npt
 
+    from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.outliers.layers import OutlierLayers
-    from napari_mrcz.widgets.outliers.reading import Noise, PixelCourse
+    from napari_mrcz.widgets.outliers.model import Noise, PixelCourse
 
-_KEY = "Shift-B"
+# Told apart by colour-blind eyes, upon black, grey and white (Okabe and Ito 2008).
+_HOT, _DARK, _DEFECT = "#e69f00", "#56b4e9", "#cc79a7"
+_CLEAR = (0.0, 0.0, 0.0, 0.0)
+_LABELS = {None: _CLEAR, 0: _CLEAR, 1: _HOT, 2: _DARK, 3: _DEFECT}
+_FILES = "Defects (*.txt *.mrc *.mrcz *.tif *.tiff *.gain *.dm3 *.dm4);;All files (*)"
 _MEASURING = "Correlated noise R: measuring…"
+_NOTHING = "\N{EN DASH}"
+_HEADS = ("dark", "hot", "both")
+# Farther than any pixel can lie: nothing is an outlier there.
+_FARTHEST = 99.0
+# Changes that can be taken back.
+_MOST_UNDONE = 100
 
 
-class OutlierPixels(Panel):
+class OutlierWork(LayerWork):
+    """The fit of a movie, with the thresholds as they are now, and what it was made with."""
+
+    fit: Fit | None = None
+    gain: Image | None = None
+    defects: Labels | None = None
+
+    def __init__(self, viewer: napari.Viewer, layer: Image) -> None:
+        super().__init__(viewer, layer)
+        self.before: list[Fit] = []
+        self.began: tuple[Image | None, Labels | None] = (None, None)
+
+    def take(self, result: Fit) -> None:
+        """Keep a fit."""
+        self.fit, self.before = result, []
+        self.gain, self.defects = self.began
+
+    def forget(self, layer: Any) -> bool:
+        """Let go of a layer that was removed: one derived, or that of the gain or the defects."""
+        if layer is self.gain:
+            self.gain = None
+        if layer is self.defects:
+            self.defects = None
+        return super().forget(layer)
+
+    def release(self) -> None:
+        """Take away what says nothing without the fit; the corrected movie stays."""
+        for key in ("sigma", "mask"):
+            if key in self.derived:
+                self.derived.pop(key).part(remove=True)
+        super().release()
+        self.gain = self.defects = None
+        self.began = (None, None)
+
+
+class OutlierPixels(CorrectionDock):
     """Find a movie's hot and dark pixels, see why they are called so, and replace them.
 
     Parameters
@@ -51,9 +111,7 @@ class OutlierPixels(Panel):
 
     Attributes
     ----------
-    fitted : Signal(object)
-        A fit has ended: `Fit`, the exception, or None if it was cancelled.
-    corrected : Signal()
+    corrected_shown : Signal()
         The layers show the thresholds as they are now.
     measured : Signal(object)
         `Noise` is shown, or None.
@@ -63,98 +121,122 @@ class OutlierPixels(Panel):
 
     title = "Outliers"
 
-    fitted = Signal(object)
-    corrected = Signal()
+    corrected_shown = Signal()
     measured = Signal(object)
     pixel_read = Signal(object)
 
+    work_type = OutlierWork
+    fit_tip = "Sum the frames, and find where the sum's distribution leaves the model"
+
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._kept_fits = KeptFits(self.viewer, self._show_state)
-        self._shown: KeptFit | None = None
-        self._has_other_defects = False
-        self._fitting: tuple[Image, Any, Image | None, Labels | None] | None = None
-
-        self.source = SourceForm(self, accepts=lambda layer: not self._kept_fits.own(layer))
-        self.controls = JobControls(
-            self, "Fit", "Sum the frames, and find where the sum's distribution leaves the model"
-        )
-        self.plots = ThresholdPlots()
+        self._changing = False  # a drag is one change
         self.thresholds = ThresholdFields()
-        self.buttons = ButtonBar()
         self.counts = CountTable()
+        self.plots = ThresholdPlots()
+        self.colour_button = push_button(
+            "Colour outliers", "Colour hot pixels orange and dark ones blue, over what is shown"
+        )
+        self.mask_button = push_button(
+            "Outlier mask", "Show outliers as labels: 1 hot, 2 dark, 3 defect"
+        )
+        for button in (self.colour_button, self.mask_button):
+            button.setCheckable(True)
         self.noise = WrappedLabel(
             "Mean correlation of the frames (eq. 7 of doi:10.1101/116533), measured in a few "
             "frames spread over the movie: outliers make frames alike"
         )
-        self.remark = WrappedLabel("What is unusual about this fit")
-        self.replacing = ReplacingForm()
         self.pixel = PixelView(self)
-        self._background = Background(self)
+        self.gains = LayerPicker(self, accepts=self._is_gain, none="none")
+        self.gains.setToolTip(
+            "A gain reference that counts are multiplied by before outliers are looked for: an "
+            "image layer of the movie's rows and columns. Leave it at none for corrected movies"
+        )
+        self.defects = LayerPicker(self, accepts=self._fits, none="none", kind=Labels)
+        self.defects.setToolTip(
+            "Pixels known to be defective, replaced in every frame whatever the fit finds: a "
+            "labels layer of the movie's rows and columns, painted or loaded"
+        )
+        self.load = JobControls(
+            self,
+            "Load defects…",
+            "Read a list of SerialEM, RELION or MotionCor, or a map, as a labels layer",
+        )
+        self.options = OptionsForm(
+            OutlierOptions,
+            ("model", "limit", "counts_per_electron", "pedestal", "order", "relaxation", "fill"),
+        )
+        given = QWidget()
+        given.setLayout(form(("Gain", self.gains), ("Defects", self.defects), ("", self.load)))
+        self.advanced = Section("Advanced", given, self.options)
+        self._corrections, self._noises, self._pixels = (LatestJob(self) for _ in range(3))
         self._lay_out()
         self._connect()
         self.apply_palette(self.palette_now)
-        self._show_kept()
+        self._on_layer(self.layers.layer)
 
     @property
     def fit(self) -> Fit | None:
         """The fit of the layer picked, with the thresholds that are shown."""
-        kept = self._kept
-        return None if kept is None else kept.fit
-
-    @property
-    def layers(self) -> OutlierLayers | None:
-        """The layers that show it."""
-        kept = self._kept
-        return None if kept is None else kept.layers
+        return None if self.work is None else self.work.fit
 
     @property
     def busy(self) -> bool:
         """Whether something runs: a fit, a preview or a measurement."""
-        return self.controls.running or self._background.busy
+        jobs = self._corrections, self._noises, self._pixels
+        return self.controls.running or any(job.busy for job in jobs)
 
-    @Slot()
-    def start_fit(self) -> None:
-        """Fit the layer picked."""
-        layer, gain = self.source.layers.layer, self.source.gains.layer
-        if layer is None or self.source.problem() or self.controls.running:
-            return
-        kept = self._kept
-        # A stack that was summed need not be read again.
-        stack = stack_of_layer(layer) if kept is None else kept.fit.stack
-        reference = None if gain is None else gain.data
-        self._fitting = (layer, layer.data, gain, self.source.defects.layer)
-        self.controls.run(
-            partial(
-                fit_outliers, stack, self._options, reference, defects=self.source.known_defects
-            )
+    def derived(self, key: str) -> Any:
+        """Return a layer that shows the fit: "corrected", "sigma" or "mask"; or None."""
+        made = None if self.work is None else self.work.derived.get(key)
+        return None if made is None else made.layer
+
+    def fit_work(self, work: OutlierWork) -> Callable[[Report], Any]:
+        """Return the fit of a layer; a movie that was summed is not read again."""
+        gain = self.gains.layer
+        work.began = gain, self.defects.layer
+        stack = stack_of_layer(work.layer) if work.fit is None else work.fit.stack
+        return partial(
+            fit_outliers,
+            stack,
+            self._options,
+            None if gain is None else gain.data,
+            defects=self.known_defects,
         )
-        self._show_state()
+
+    @property
+    def known_defects(self) -> npt.NDArray[np.bool_] | None:
+        """Known defects, (y, x); None without a layer of them."""
+        layer = self.defects.layer
+        return None if layer is None else np.asarray(layer.data).reshape(layer.data.shape[-2:]) != 0
 
     @Slot(str, float)
     def set_threshold(self, side: str, sigma: float) -> None:
         """Move the "dark" or the "hot" threshold, in standard deviations."""
-        if (kept := self._kept) is not None:
-            self._take(kept, kept.fit.with_thresholds(**{side: sigma}))
+        if (fit := self.fit) is not None:
+            self._change(fit.with_thresholds(**{side: sigma}))
 
     @Slot()
     def reset(self) -> None:
         """Take the thresholds of the fit again."""
-        if (kept := self._kept) is not None:
-            self._take(kept, kept.fit.reset())
+        if (fit := self.fit) is not None and fit.is_changed:
+            self._change(fit.reset())
 
     @Slot()
-    def toggle(self) -> None:
-        """Show the movie if the corrected one is shown, else that."""
-        if (layers := self.layers) is not None:
-            layers.show_after(not layers.shows_corrected)
+    def undo(self) -> None:
+        """Take back the last change of a threshold or a weight."""
+        work = self.work
+        if work is not None and work.before:
+            work.fit = work.before.pop()
+            self.options.show_values(self._shown_values(work.fit))
+            self._show_fit(work)
 
-    @Slot()
-    def save_corrected(self) -> None:
-        """Open the Save stack widget with the corrected movie."""
-        layers = self.layers
-        if layers is not None and layers.corrected is not None:
-            self.open_save_stack(layers.corrected)
+    @Slot(str)
+    def open(self, path: str) -> None:
+        """Read a defect file for the movie picked."""
+        movie = self.layers.layer
+        if movie is not None:
+            self.load.run(partial(_load, path, movie.data.shape[-2:]))
 
     def apply_palette(self, colours: Palette) -> None:
         """Colour the plots."""
@@ -162,215 +244,184 @@ class OutlierPixels(Panel):
         self.pixel.apply_palette(colours)
 
     @property
-    def _kept(self) -> KeptFit | None:
-        return self._kept_fits.of(self.source.layers.layer)
+    def _options(self) -> OutlierOptions:
+        return OutlierOptions(**self.options.values())
 
-    @property
-    def _options(self) -> FitOptions:
-        return FitOptions(
-            **self.source.options,
-            order=self.replacing.order.value(),
-            relaxation=self.replacing.relaxation.value(),
-            fill=self.replacing.fill.currentData(),
-        )
+    @staticmethod
+    def _shown_values(fit: Fit) -> dict[str, Any]:
+        return vars(fit.options)
 
     def _lay_out(self) -> None:
+        grid: Any = self.buttons.layout()
+        grid.addWidget(self.save_button, 2, 0, 1, 2)
+        grid.addWidget(self.colour_button, 1, 0)
+        grid.addWidget(self.mask_button, 1, 1)
         for part in (
-            self.source,
-            self.controls,
-            self.plots,
             self.thresholds,
-            self.buttons,
             self.counts,
+            self.buttons,
+            self.plots,
             self.noise,
-            self.remark,
-            self.replacing,
             self.pixel,
+            self.advanced,
         ):
             self.column.addWidget(part)
         self.column.addStretch()
 
     def _connect(self) -> None:
-        self.source.layers.layer_changed.connect(self._on_layer)
-        self.source.changed.connect(self._show_state)
-        self.source.defects.layer_changed.connect(self._on_defects)
-        self.controls.start_button.clicked.connect(self.start_fit)
-        self.controls.returned.connect(self._on_fitted)
-        self.controls.failed.connect(self._on_not_fitted)
-        self.controls.cancelled.connect(self._on_cancelled)
-        self.plots.moved.connect(self.set_threshold)
+        self.gains.layer_changed.connect(self.show_state)
+        self.defects.layer_changed.connect(self.show_state)
+        self.load.start_button.clicked.connect(self._choose)
+        self.load.returned.connect(self._on_loaded)
+        self.options.changed.connect(self._on_option)
+        self.plots.moved.connect(self._on_dragged)
         self.plots.settled.connect(self._on_settled)
         self.thresholds.edited.connect(self.set_threshold)
-        self.replacing.changed.connect(self._on_replacing)
-        self.buttons.reset_button.clicked.connect(self.reset)
-        self.buttons.toggle_button.clicked.connect(self.toggle)
-        self.buttons.colour_button.clicked.connect(self._on_colour)
-        self.buttons.mask_button.clicked.connect(self._on_mask)
-        self.buttons.save_button.clicked.connect(self.save_corrected)
-        self._background.corrected.connect(self._on_corrected)
-        self._background.measured.connect(self._on_measured)
-        self._background.read.connect(self._on_read)
-        self._background.failed.connect(self._on_background_failed)
-        connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
-        bind_while_alive(self, self.viewer, _KEY, self.toggle)
+        self.colour_button.clicked.connect(self._on_colour)
+        self.mask_button.clicked.connect(self._on_mask)
+        self._corrections.returned.connect(self._on_corrected)
+        self._noises.returned.connect(self._on_measured)
+        self._pixels.returned.connect(self._on_read)
+        for job in (self._corrections, self._noises, self._pixels):
+            job.failed.connect(self._on_background_failed)
         on_click_while_alive(self, self.viewer, self._on_click)
-        self.destroyed.connect(lambda: self._let_go())
 
     # Layers ---------------------------------------------------------------------------------------
 
-    @Slot(object)
-    def _on_layer(self, layer: Image | None) -> None:
-        """Show what is known of the layer picked; what runs for another one is not wanted."""
-        if self._fitting is not None and not self._is_picked(*self._fitting[:2]):
-            self.controls.cancel()
-        kept = self._kept
-        if kept is None and layer is not None:
-            self._kept_fits.drop(layer)  # it has other data now
-        if kept is not self._shown:
-            self._show_kept()
-        elif kept is not None:
-            kept.layers.place()
-        self._show_state()
+    def _is_gain(self, layer: Image) -> bool:
+        return not layer.rgb and self._fits(layer)
 
-    def _on_removed(self, event: Any) -> None:
-        """Let go of a layer that is gone, and of what was derived from it."""
-        if self.layers is not None and event.value is self.layers.mask:
-            self.buttons.mask_button.setChecked(False)
-        self._kept_fits.forget(event.value)
-        self.source.layers.refill()  # a corrected movie may have become a movie like any other
-        self._show_state()
-
-    def _let_go(self) -> None:
-        """Keep no layer and no movie when the window is gone but the Python half is not."""
-        self._shown = self._fitting = None
-        self._kept_fits.let_go()
-
-    def _is_picked(self, layer: Image, data: Any) -> bool:
-        picked = self.source.layers.layer
-        return picked is not None and picked is layer and picked.data is data
+    def _fits(self, layer: Any) -> bool:
+        """Return whether a layer is an image of the movie's rows and columns, and not derived."""
+        movie = self.layers.layer
+        if movie is None or layer is movie or layer.multiscale or self.works.own(layer):
+            return False
+        shape = layer.data.shape
+        return bool(shape[-2:] == movie.data.shape[-2:] and all(n == 1 for n in shape[:-2]))
 
     @Slot()
-    def _on_defects(self) -> None:
-        """Compare the defects with those of the fit; they may have been painted since."""
-        kept, mask = self._kept, self.source.known_defects
-        if kept is not None:
-            known = kept.fit.defects
-            if known is None or mask is None:
-                self._has_other_defects = known is not mask
-            else:
-                self._has_other_defects = not np.array_equal(known, mask)
-        self._show_state()
-
-    # Fitting --------------------------------------------------------------------------------------
+    def _choose(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Defective pixels", "", _FILES)
+        if path:
+            self.open(path)
 
     @Slot(object)
-    def _on_fitted(self, fit: Fit) -> None:
-        self.when_in_front("fit", partial(self._take_fit, fit))
+    def _on_loaded(self, loaded: tuple[str, npt.NDArray[np.bool_]]) -> None:
+        """Show what was read as labels, to be painted with napari's own tools, and pick them."""
+        self.when_in_front("defects", partial(self._add_labels, *loaded))
 
-    def _take_fit(self, fit: Fit) -> None:
-        fitting, self._fitting = self._fitting, None
-        if fitting is not None and self._is_picked(*fitting[:2]):
-            layer, _, gain, defects = fitting
-            self._kept_fits.keep(layer, gain, fit, defects)
-            self._show_kept()
-        self.fitted.emit(fit)
+    def _add_labels(self, name: str, mask: npt.NDArray[np.bool_]) -> None:
+        movie = self.layers.layer
+        if movie is None or mask.shape != movie.data.shape[-2:]:
+            return  # another movie was picked meanwhile
+        layers = self.viewer.layers
+        active = layers.selection.active
+        labels = self.viewer.add_labels(mask.astype(np.uint8), name=name, **geometry(movie, 2))
+        layers.selection.active = active
+        self.defects.pick(labels)
+        self.load.tell(f"{int(np.count_nonzero(mask)):,} defective pixels.")
 
-    @Slot(object)
-    def _on_not_fitted(self, error: Exception) -> None:
-        self._fitting = None
-        self.controls.tell(in_words(error_text(error)), "error")
-        self._show_state()
-        self.fitted.emit(error)
+    # Showing a fit --------------------------------------------------------------------------------
 
-    @Slot()
-    def _on_cancelled(self) -> None:
-        self._fitting = None
-        self._show_state()
-        self.fitted.emit(None)
-
-    def _show_kept(self) -> None:
+    def show_work(self) -> None:
         """Show all that is known of the layer picked."""
-        self._background.drop()
+        for job in (self._corrections, self._noises, self._pixels):
+            job.drop()
+        self.gains.refill()
+        self.defects.refill()
         self.forget_put_off("corrected")
-        kept = self._shown = self._kept
         self.pixel.clear()
-        if kept is None:
+        work = self.work
+        if work is None or work.fit is None:
             self.plots.clear()
             self.counts.show_fit(None)
             self.tell(self.noise, "")
-            self._show_state()
+            self.mask_button.setChecked(False)
+            self.show_state()
             return
-        self.buttons.mask_button.setChecked(kept.layers.mask is not None)
-        self.source.show_options(kept.fit.options)
-        self.source.gains.pick(kept.gain)
-        self.source.defects.pick(kept.defects)
-        self._on_defects()
-        self.replacing.show_options(kept.fit.options)
-        self.plots.show_fit(kept.fit)
-        self._take(kept, kept.fit)
+        self.mask_button.setChecked("mask" in work.derived)
+        self.options.show_values(self._shown_values(work.fit))
+        self.gains.pick(work.gain)
+        self.defects.pick(work.defects)
+        self.plots.show_fit(work.fit)
+        self._show_sigma(work)
+        self._show_fit(work)
 
-    # Thresholds -----------------------------------------------------------------------------------
+    def _change(self, fit: Fit) -> None:
+        """Take another threshold or weight, which can be taken back."""
+        work = self.work
+        if not self._changing:
+            work.before = [*work.before, work.fit][-_MOST_UNDONE:]
+        work.fit = fit
+        self._show_fit(work)
 
-    def _take(self, kept: KeptFit, fit: Fit) -> None:
-        """Show a fit with other thresholds or weights: at once what is quick, then the rest."""
-        kept.fit = fit
+    def _show_fit(self, work: OutlierWork) -> None:
+        """Show thresholds and weights: at once what is quick, then the rest."""
+        fit = work.fit
+        if fit is None:
+            return
         self.plots.show_thresholds(fit)
         self.thresholds.show_thresholds(fit)
         self.counts.show_fit(fit)
-        kept.layers.show_thresholds(fit)
+        if (sigma := self.derived("sigma")) is not None:
+            sigma.contrast_limits = fit.current.thresholds[:2]
         self.tell(self.noise, _MEASURING, "muted")
-        self._ask_for_correction(kept)
-        self._show_state()
+        self._ask_for_correction(work)
+        self.show_state()
 
-    def _ask_for_correction(self, kept: KeptFit) -> None:
-        layer = self.source.layers.layer
-        frame = 0 if layer is None else frame_shown(self.viewer, layer)
-        self._background.correct(kept.fit, frame, self.buttons.mask_button.isChecked())
-
-    @Slot()
-    def _on_settled(self) -> None:
-        if (kept := self._kept) is not None:
-            self.plots.show_thresholds(kept.fit)
-
-    @Slot()
-    def _on_replacing(self) -> None:
-        kept = self._kept
-        if kept is None:
+    def _show_sigma(self, work: OutlierWork) -> None:
+        """Show each pixel's sigma, transparent between the thresholds, its contrast limits."""
+        if work.fit is None:
             return
-        try:
-            fit = kept.fit.with_options(self._options)
-        except ValueError as error:
-            self.replacing.show_options(kept.fit.options)
-            self.controls.tell(in_words(error_text(error)), "error")
+        if "sigma" not in work.derived:
+            work.derived["sigma"] = DerivedLayer(
+                self.viewer, work.layer, "outliers (σ)", toggled=work.toggled
+            )
+        colours = Colormap(
+            [_CLEAR, _CLEAR], name="outliers", low_color=_DARK, high_color=_HOT, nan_color=_DEFECT
+        )
+        work.derived["sigma"].show(
+            work.fit.sigma,
+            colormap=colours,
+            contrast_limits=work.fit.current.thresholds[:2],
+            blending="translucent",
+        )
+
+    def _ask_for_correction(self, work: OutlierWork) -> None:
+        self._noises.drop()
+        if work.fit is None:
             return
-        self._take(kept, fit)
-
-    @Slot(bool)
-    def _on_colour(self, wanted: bool) -> None:
-        if (layers := self.layers) is not None:
-            layers.show_colours(wanted)
-
-    @Slot(bool)
-    def _on_mask(self, wanted: bool) -> None:
-        kept = self._kept
-        if kept is None:
-            return
-        if wanted:
-            self._ask_for_correction(kept)
-        else:
-            kept.layers.remove_mask()
-
-    # What comes from threads ----------------------------------------------------------------------
+        frame = frame_shown(self.viewer, work.layer)
+        self._corrections.request(partial(_correct, work.fit, frame, self.mask_button.isChecked()))
 
     @Slot(object)
     def _on_corrected(self, corrected: Corrected) -> None:
+        self._noises.request(partial(measure_noise, corrected.fit))
         self.when_in_front("corrected", partial(self._show_corrected, corrected))
 
     def _show_corrected(self, corrected: Corrected) -> None:
-        if (kept := self._kept) is not None:
-            kept.layers.show_corrected(corrected)
-            self._show_state()
-        self.corrected.emit()
+        work = self.work
+        if work is not None and work.fit is not None:
+            if "corrected" not in work.derived:
+                work.derived["corrected"] = DerivedLayer(
+                    self.viewer, work.layer, "corrected", toggled=work.toggled, replaces=True
+                )
+            work.derived["corrected"].show_stack(corrected.stack)
+            if corrected.mask is not None:
+                self._show_mask(work, corrected.mask)
+            self.show_state()
+        self.corrected_shown.emit()
+
+    def _show_mask(self, work: OutlierWork, mask: npt.NDArray[np.int8]) -> None:
+        if "mask" not in work.derived:
+            work.derived["mask"] = DerivedLayer(
+                self.viewer, work.layer, "outlier mask", Labels, toggled=work.toggled
+            )
+        work.derived["mask"].show(
+            mask,
+            colormap=DirectLabelColormap(color_dict=_LABELS),
+            features={"index": [0, 1, 2, 3], "kind": ["good", "hot", "dark", "defect"]},
+        )
 
     @Slot(object)
     def _on_measured(self, noise: Noise | None) -> None:
@@ -387,30 +438,178 @@ class OutlierPixels(Panel):
     def _on_background_failed(self, error: Exception) -> None:
         self.controls.tell(in_words(error_text(error)), "error")
 
+    # What the user does ---------------------------------------------------------------------------
+
+    @Slot(str, float)
+    def _on_dragged(self, side: str, sigma: float) -> None:
+        self.set_threshold(side, sigma)
+        self._changing = self.plots.is_dragged
+
+    @Slot()
+    def _on_settled(self) -> None:
+        self._changing = False
+        if (fit := self.fit) is not None:
+            self.plots.show_thresholds(fit)
+
+    @Slot(str)
+    def _on_option(self, name: str) -> None:
+        fit = self.fit
+        if fit is None or name in REFIT:
+            self.show_state()
+            return
+        try:
+            changed = fit.with_options(self._options)
+        except ValueError as error:
+            self.options.show_values(self._shown_values(fit))
+            self.controls.tell(in_words(error_text(error)), "error")
+            return
+        self._change(changed)
+
+    @Slot(bool)
+    def _on_colour(self, wanted: bool) -> None:
+        if (sigma := self.derived("sigma")) is not None:
+            sigma.visible = wanted
+
+    @Slot(bool)
+    def _on_mask(self, wanted: bool) -> None:
+        work = self.work
+        if work is None or work.fit is None:
+            return
+        if wanted:
+            self._ask_for_correction(work)
+        elif (mask := self.derived("mask")) is not None:
+            self.viewer.layers.remove(mask)
+
     def _on_click(self, position: tuple[float, ...]) -> None:
         """Show the outlier that was clicked, or the pixel where there is none near."""
-        kept, layer = self._kept, self.source.layers.layer
+        fit, layer = self.fit, self.layers.layer
         at = None if layer is None else pixel_at(self.viewer, layer, position)
-        if kept is None or at is None:
+        if fit is None or at is None:
             return
-        row, column = kept.fit.outlier_near(*at)
+        row, column = fit.outlier_near(*at)
         self.pixel.clear(f"Reading row {row}, column {column}…")
-        self._background.read_pixel(kept.fit, row, column)
+        self._pixels.request(partial(read_pixel, fit, row, column))
 
-    def _show_state(self) -> None:
-        """Enable what can be used now, and say what is unusual."""
-        kept = self._kept
-        self.controls.allow(self.source.problem())
-        self.replacing.setEnabled(not self.controls.running)
-        self.thresholds.setEnabled(kept is not None)
-        self.buttons.show_state(kept)
-        said = [] if kept is None else remarks(kept.fit)
-        stale = kept is not None and (
-            kept.fit.options.needs_another_fit(self._options)
-            or kept.gain is not self.source.gains.layer
-            or self._has_other_defects
+    @Slot()
+    def show_state(self) -> None:
+        """Enable what can be used now, and show what is unusual."""
+        super().show_state()
+        work, fit = self.work, self.fit
+        self.load.allow("" if self.layers.layer is not None else "Open or add a movie first.")
+        self.options.setEnabled(not self.controls.running)
+        self.thresholds.setEnabled(fit is not None)
+        self.reset_button.setEnabled(fit is not None and fit.is_changed)
+        self.mask_button.setEnabled(self.corrected is not None)
+        if "mask" not in (() if work is None else work.derived) and not self._corrections.busy:
+            self.mask_button.setChecked(False)
+        sigma = self.derived("sigma")
+        self.colour_button.setEnabled(sigma is not None)
+        self.colour_button.setChecked(sigma is not None and sigma.visible)
+        if fit is None:
+            self.show_warnings()
+            return
+        stale = (
+            fit.needs_another(self._options)
+            or work.gain is not self.gains.layer
+            or not _same(fit.defects, self.known_defects)
         )
-        if stale:
-            said.insert(0, "Other choices were made since: press Fit again.")
-        self.tell(self.remark, "\n".join(said), "warning" if stale else "text")
-        self.remark.setVisible(bool(said))
+        self.show_warnings(STALE if stale else "", *remarks(fit))
+
+
+class ThresholdFields(QWidget):
+    """The two thresholds as numbers.
+
+    Attributes
+    ----------
+    edited : Signal(str, float)
+        "dark" or "hot" was typed or stepped, in standard deviations.
+    """
+
+    edited = Signal(str, float)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dark = number_field(
+            (-_FARTHEST, 0.0), 0.1, " σ", "Pixels darker than this are replaced: type, or drag"
+        )
+        self.hot = number_field(
+            (0.0, _FARTHEST), 0.1, " σ", "Pixels brighter than this are replaced: type, or drag"
+        )
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        for column, (name, field) in enumerate(
+            (("Dark below", self.dark), ("Hot above", self.hot))
+        ):
+            label = QLabel(name)
+            label.setToolTip(field.toolTip())
+            grid.addWidget(label, 0, 2 * column)
+            grid.addWidget(field, 0, 2 * column + 1)
+            grid.setColumnStretch(2 * column + 1, 1)
+        self.dark.valueChanged.connect(lambda value: self.edited.emit("dark", value))
+        self.hot.valueChanged.connect(lambda value: self.edited.emit("hot", value))
+
+    def show_thresholds(self, fit: Fit) -> None:
+        """Show those of a fit; nothing is emitted."""
+        limits = fit.current.thresholds
+        for field, value, low, high in (
+            (self.dark, limits.dark, -_FARTHEST, limits.hot - APART),
+            (self.hot, limits.hot, limits.dark + APART, _FARTHEST),
+        ):
+            field.blockSignals(True)
+            field.setRange(low, high)
+            field.setValue(value)
+            field.blockSignals(False)
+
+
+class CountTable(QWidget):
+    """How many pixels are outliers, and how many would be by chance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setVerticalSpacing(1)
+        self._grid.setColumnStretch(0, 1)
+        self.setToolTip(
+            "Pixels beyond the thresholds now; which part of all pixels that is; and how many good "
+            "pixels the model expects there by chance"
+        )
+        self.heads = [self._cell(0, column, text) for column, text in enumerate(_HEADS, 1)]
+        self.cells: list[list[QLabel]] = []
+        for row, name in enumerate(ROWS, 1):
+            self._grid.addWidget(QLabel(name), row, 0)
+            self.cells.append([self._cell(row, column, _NOTHING) for column in (1, 2, 3)])
+
+    def show_fit(self, fit: Fit | None) -> None:
+        """Show numbers, or none."""
+        empty = [(_NOTHING,) * len(_HEADS)] * len(self.cells)
+        rows = empty if fit is None else summary(fit)
+        for labels, texts in zip(self.cells, rows, strict=True):
+            for label, text in zip(labels, texts, strict=True):
+                label.setText(text)
+
+    def _cell(self, row: int, column: int, text: str) -> QLabel:
+        label = QLabel(text)
+        label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._grid.addWidget(label, row, column)
+        return label
+
+
+def _load(path: str, shape: tuple[int, int], report: Report) -> tuple[str, npt.NDArray[np.bool_]]:
+    report(f"Reading {Path(path).name}", 0, None)
+    return Path(path).name, read_defects(path, shape)
+
+
+def _correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Corrected:
+    """Correct the movie, and get ready to show the mask."""
+    corrected = correct(fit, frame, with_mask, report)
+    if with_mask:
+        get_labels_ready()
+    return corrected
+
+
+def _same(known: npt.NDArray[Any] | None, now: npt.NDArray[Any] | None) -> bool:
+    if known is None or now is None:
+        return known is now
+    return np.array_equal(known, now)

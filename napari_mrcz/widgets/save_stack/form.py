@@ -24,7 +24,7 @@ from napari_mrcz.naming import COMPRESSED_SUFFIX
 from napari_mrcz.plugin.hooks import preferences
 from napari_mrcz.plugin.layers import check_not_source, stack_of_layer
 from napari_mrcz.stack.keeping import counts_beneath
-from napari_mrcz.widgets.base.fields import choice_field, push_button
+from napari_mrcz.widgets.base.form import choice_field, push_button
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.save_stack.model import SaveOptions, dtype_choices, suggest_path
 

@@ -12,7 +12,7 @@ from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QHBoxLayout, QMessageBox, QProgressBar, QPushButton
 
 from napari_mrcz.errors import error_text, size_text
-from napari_mrcz.widgets.base.fields import push_button
+from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job import Job, LatestJob
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.save_stack.explorer import Explorer

@@ -1,0 +1,239 @@
+"""One correction in a dock: movie → options → fit in a thread → lazy layer → save."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from qtpy.QtCore import QEvent, QObject, Qt, Signal, Slot
+from qtpy.QtGui import QKeyEvent, QKeySequence, QShortcut
+from qtpy.QtWidgets import QGridLayout, QWidget
+
+from napari_mrcz.errors import MrczError, error_text
+from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.widgets.base.form import form, push_button
+from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.layer_picker import LayerPicker
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.viewer_input import bind_while_alive
+from napari_mrcz.widgets.base.work import LayerWork, works_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+    from napari.layers import Image
+
+    from napari_mrcz.widgets.base.job import Report
+
+_KEY, _UNDO_KEY = "Shift-B", "Control-Z"
+STALE = "Other choices were made since: press Fit again."
+
+
+class CorrectionDock(Panel):
+    """The base of docks that correct a movie.
+
+    A subclass says what a fit is, and shows it; a fit runs to its end for the layer that it was
+    started on, and is kept with it.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Whose layers.
+
+    Attributes
+    ----------
+    layers : LayerPicker
+        Of the movie.
+    controls : JobControls
+        Starts the fit.
+    remark : WrappedLabel
+        Warnings, near the top.
+    toggle_button, reset_button, save_button : QPushButton
+        Before and after; the fit as it was found; the Save widget.
+    fitted : Signal(object)
+        A fit of any layer has ended: its result, the exception, or None if it was cancelled.
+    """
+
+    fitted = Signal(object)
+
+    work_type: ClassVar[type[LayerWork]] = LayerWork
+    main: ClassVar[str] = "corrected"  # key of the derived layer that is toggled and saved
+    movie_tip: ClassVar[str] = "The movie; follows the layer selected in the list"
+    fit_tip: ClassVar[str] = ""
+    save_text: ClassVar[str] = "Save corrected…"
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.works = works_of(self.viewer, self.work_type)
+        self._shown: Any = ()  # nothing yet
+        self.layers = LayerPicker(self, accepts=self.accepts)
+        self.layers.setToolTip(self.movie_tip)
+        self.controls = JobControls(self, "Fit", self.fit_tip, reserve=True)
+        self.remark = WrappedLabel("What is unusual about this movie or fit")
+        self.toggle_button = push_button(
+            "Show before", "Change between the movie and the corrected one (Shift+B in the viewer)"
+        )
+        self.reset_button = push_button(
+            "Reset", "Take what the fit has found again; Ctrl+Z takes back one change"
+        )
+        self.save_button = push_button(self.save_text, "Open the Save widget with this movie")
+        self.buttons = QWidget()
+        grid = QGridLayout(self.buttons)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(self.toggle_button, 0, 0)
+        grid.addWidget(self.reset_button, 0, 1)
+        grid.addWidget(self.save_button, 1, 0, 1, 2)
+        self.column.setSpacing(4)
+        self.column.addLayout(form(("Movie", self.layers)))
+        self.column.addWidget(self.controls)
+        self.column.addWidget(self.remark)
+        self.layers.layer_changed.connect(self._on_layer)
+        self.controls.start_button.clicked.connect(self.start_fit)
+        self.toggle_button.clicked.connect(self.toggle)
+        self.reset_button.clicked.connect(self.reset)
+        self.save_button.clicked.connect(self.save_corrected)
+        self.works.ended.connect(self._on_ended)
+        self.works.changed.connect(self._on_work_changed)
+        bind_while_alive(self, self.viewer, _KEY, self.toggle)
+        bind_while_alive(self, self.viewer, _UNDO_KEY, self.undo)
+        undo = QShortcut(QKeySequence(QKeySequence.StandardKey.Undo), self)
+        undo.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        undo.activated.connect(self.undo)
+        self.destroyed.connect(lambda: self._let_go())
+
+    # What a subclass has of its own -------------------------------------------------------------
+
+    def accepts(self, layer: Image) -> bool:
+        """Return whether a layer may be a movie for this dock."""
+        return not self.works.own(layer)
+
+    def problem(self) -> str:
+        """Return why the layer picked cannot be fitted, or nothing."""
+        layer = self.layers.layer
+        if layer is None:
+            return "Open or add a movie first."
+        try:
+            stack_of_layer(layer)
+        except MrczError as error:
+            return error_text(error)
+        return ""
+
+    def fit_work(self, work: Any) -> Callable[[Report], Any]:
+        """Return the fit of a layer, for a thread, with what is chosen now."""
+        raise NotImplementedError
+
+    def show_work(self) -> None:
+        """Show all that is known of the layer picked; may change layers."""
+
+    def show_state(self) -> None:
+        """Enable what can be used now, and show the warnings."""
+        self.controls.allow(self.problem())
+        work = self.work
+        main = None if work is None else work.derived.get(self.main)
+        self.toggle_button.setEnabled(main is not None)
+        self.save_button.setEnabled(main is not None)
+        self.toggle_button.setText("Show after" if main and not main.seen else "Show before")
+
+    def place_layers(self) -> None:
+        """Lay the derived layers where the movie lies now."""
+        if self.work is not None:
+            for derived in self.work.derived.values():
+                derived.place()
+
+    @Slot()
+    def reset(self) -> None:
+        """Take what the fit has found again."""
+
+    @Slot()
+    def undo(self) -> None:
+        """Take back the last change."""
+
+    # What is the same in all --------------------------------------------------------------------
+
+    @property
+    def work(self) -> Any:
+        """The work on the layer picked, or None."""
+        return self.works.of(self.layers.layer)
+
+    @property
+    def corrected(self) -> Image | None:
+        """The layer of the corrected movie."""
+        main = None if self.work is None else self.work.derived.get(self.main)
+        return None if main is None else main.layer
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Take back the last change in a field, too, where Qt would only take back the text."""
+        if (
+            isinstance(event, QKeyEvent)
+            and event.type() == QEvent.Type.KeyPress
+            and event.matches(QKeySequence.StandardKey.Undo)
+        ):
+            self.undo()
+            return True
+        return super().eventFilter(watched, event)
+
+    @Slot()
+    def start_fit(self) -> None:
+        """Fit the layer picked."""
+        work = self.work
+        if work is not None and work.job is None and not self.problem():
+            self.controls.attach(work.start(self.fit_work(work)))
+            self.show_state()
+
+    @Slot()
+    def toggle(self) -> None:
+        """Show the movie if the corrected one is shown, else that."""
+        main = None if self.work is None else self.work.derived.get(self.main)
+        if main is not None:
+            main.show_after(not main.seen)
+
+    @Slot()
+    def save_corrected(self) -> None:
+        """Open the Save widget with the corrected movie."""
+        if self.corrected is not None:
+            self.open_save_stack(self.corrected)
+
+    def show_warnings(self, *texts: str) -> None:
+        """Show sentences near the top, or nothing."""
+        said = [text for text in texts if text]
+        self.tell(self.remark, "\n".join(said), "warning")
+        self.remark.setVisible(bool(said))
+
+    @Slot(object)
+    def _on_layer(self, layer: Image | None) -> None:
+        work = self.work
+        if work is self._shown:
+            if self.in_front:
+                self.place_layers()
+            self.show_state()
+            return
+        self._shown = work
+        if work is None:
+            self.controls.attach(None)
+        else:
+            self.controls.attach(work.job, work.message, work.tone)
+        self.when_in_front("work", self._show_work)
+        self.show_state()
+
+    def _show_work(self) -> None:
+        self.show_work()
+        self.show_state()
+
+    @Slot(object, object)
+    def _on_ended(self, work: LayerWork, result: Any) -> None:
+        if work is self.work:
+            self.controls.attach(None, work.message, work.tone)
+            if result is not None and not isinstance(result, Exception):
+                self.when_in_front("work", self._show_work)
+            self.show_state()
+        self.fitted.emit(result)
+
+    @Slot(object)
+    def _on_work_changed(self, work: LayerWork) -> None:
+        self.layers.refill()  # a derived layer may have become a movie like any other
+        if work is self.work:
+            self.show_state()
+
+    def _let_go(self) -> None:
+        """Keep no movie when the window is gone but the Python half is not."""
+        self._shown = None

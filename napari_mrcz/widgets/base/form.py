@@ -1,0 +1,217 @@
+"""Forms: those of options by magicgui, single fields and buttons, sections that are folded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from magicgui.widgets import Container, create_widget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mrcz.correction.options import options_of
+from napari_mrcz.errors import MINUS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_SHORT_UNITS = {"standard deviations": "σ"}
+
+
+class OptionsForm(QWidget):
+    """The fields of a dataclass of options, made by magicgui from its annotations.
+
+    Parameters
+    ----------
+    cls : type
+        The dataclass.
+    names : sequence of str
+        Which of its options, in the order in which they are shown.
+
+    Attributes
+    ----------
+    fields : Container
+        Has a magicgui widget for each option, by its name.
+    changed : Signal(str)
+        The name of an option that the user has changed.
+    """
+
+    changed = Signal(str)
+
+    def __init__(self, cls: type, names: Sequence[str]) -> None:
+        super().__init__()
+        hints = get_type_hints(cls, include_extras=True)
+        self._options = {name: options_of(cls)[name] for name in names}
+        self._showing = False
+        widgets = []
+        for name, declared in self._options.items():
+            option = declared.option
+            widget: Any = create_widget(
+                value=declared.option.least if declared.default is None else declared.default,
+                annotation=hints[name],
+                name=name,
+                label=option.label,
+                options={"tooltip": declared.note},
+            )
+            native = widget.native
+            if isinstance(native, QDoubleSpinBox):
+                native.setKeyboardTracking(False)
+                if declared.may_be_none:
+                    # The least value, which is not allowed itself, stands for "not given".
+                    widget.min = -1.0 if option.above is None else option.above
+                    native.setSpecialValueText(option.unset)
+                if option.unit:
+                    native.setSuffix(f" {_SHORT_UNITS.get(option.unit, option.unit)}")
+            elif isinstance(native, QComboBox):
+                _narrow(native)
+            widget.changed.connect(lambda _, name=name: self._on_changed(name))
+            widgets.append(widget)
+        self.fields = Container(widgets=widgets, labels=True)
+        self.fields.margins = (0, 0, 0, 0)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.fields.native)
+        self.show_values({name: one.default for name, one in self._options.items()})
+
+    def values(self) -> dict[str, Any]:
+        """Return the options that are chosen, by name."""
+        found = {}
+        for name, declared in self._options.items():
+            widget: Any = self.fields[name]
+            unset = declared.may_be_none and widget.value <= widget.min
+            found[name] = None if unset else widget.value
+        return found
+
+    def show_values(self, values: Mapping[str, Any]) -> None:
+        """Choose these; nothing is emitted."""
+        self._showing = True
+        for name in self._options:
+            widget: Any = self.fields[name]
+            widget.value = widget.min if values[name] is None else values[name]
+        self._showing = False
+
+    def _on_changed(self, name: str) -> None:
+        if not self._showing:
+            self.changed.emit(name)
+
+
+class Section(QWidget):
+    """A title that opens and closes what lies below it; closed at first.
+
+    superqt's collapsible animates a height that it takes once; what wraps later is cut off there.
+
+    Parameters
+    ----------
+    title : str
+        Of the section.
+    *parts : QWidget
+        What is in it.
+    """
+
+    def __init__(self, title: str, *parts: QWidget, opened: bool = False) -> None:
+        super().__init__()
+        self.button = QToolButton()
+        self.button.setText(title)
+        self.button.setToolTip(f"Show or hide: {title}")
+        self.button.setCheckable(True)
+        self.button.setAutoRaise(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.content = QWidget()
+        inner = QVBoxLayout(self.content)
+        inner.setContentsMargins(0, 0, 0, 0)
+        for part in parts:
+            inner.addWidget(part)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        column.addWidget(self.button)
+        column.addWidget(self.content)
+        self.button.toggled.connect(self._on_toggled)
+        self.button.setChecked(opened)
+        self._on_toggled(opened)
+
+    def _on_toggled(self, opened: bool) -> None:
+        self.button.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
+        self.content.setVisible(opened)
+
+
+def form(*rows: tuple[str, QWidget]) -> QFormLayout:
+    """Return a form of rows, whose names explain themselves as their fields do."""
+    layout = QFormLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for name, field in rows:
+        label = QLabel(name)
+        label.setToolTip(field.toolTip())
+        layout.addRow(label, field)
+    return layout
+
+
+class NumberField(QDoubleSpinBox):
+    """A field for a number, with the minus sign that sentences and plots have too.
+
+    A hyphen can be typed for it.
+    """
+
+    def textFromValue(self, value: float) -> str:
+        """Return a number as it is shown."""
+        return super().textFromValue(value).replace(self.locale().negativeSign(), MINUS)
+
+    def valueFromText(self, text: str | None) -> float:
+        """Return the number that was typed."""
+        return super().valueFromText(_with_hyphen(text))
+
+    def validate(self, text: str | None, position: int) -> Any:
+        """Check whether what was typed is a number, or may become one; it stays as it was typed."""
+        state, *_ = super().validate(_with_hyphen(text), position)
+        return state, text, position
+
+
+def number_field(span: tuple[float, float], step: float, unit: str, tip: str) -> NumberField:
+    """Return a field for a number, stepped or typed to its end."""
+    field = NumberField()
+    field.setKeyboardTracking(False)
+    field.setDecimals(2)
+    field.setRange(*span)
+    field.setSingleStep(step)
+    field.setSuffix(unit)
+    field.setToolTip(tip)
+    return field
+
+
+def choice_field(choices: Iterable[tuple[str, Any]], tip: str) -> QComboBox:
+    """Return a list of (text, what it stands for)."""
+    combo = QComboBox()
+    for text, value in choices:
+        combo.addItem(text, value)
+    combo.setToolTip(tip)
+    _narrow(combo)
+    return combo
+
+
+def push_button(text: str, tip: str) -> QPushButton:
+    """Return a button that explains itself."""
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    return button
+
+
+def _narrow(combo: QComboBox) -> None:
+    """Let long entries be cut off rather than making the dock wide."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(8)
+
+
+def _with_hyphen(text: str | None) -> str:
+    """Return what Qt takes for the beginning of a number in every language."""
+    return (text or "").replace(MINUS, "-")
