@@ -318,12 +318,12 @@ def test_a_movie_counted_already_is_fitted_on_request_and_the_warning_stays(widg
     widget.force.click()
     with qtbot.waitSignal(widget.fitted):
         qtbot.mouseClick(widget.controls.start_button, LEFT)
-    assert widget.warnings.text() == "\n".join(widget.fit.counting.warnings)
-    assert "counted already" in widget.warnings.text()
-    assert not widget.warnings.isHidden()
+    assert widget.remark.text() == "\n".join(widget.fit.counting.warnings)
+    assert "counted already" in widget.remark.text()
+    assert not widget.remark.isHidden()
     settle(widget, qtbot)
     viewer.layers.selection.active = viewer.layers["raw"]
-    assert widget.warnings.isHidden()
+    assert widget.remark.isHidden()
     assert widget.force.isHidden()
 
 

@@ -24,6 +24,7 @@ import napari_mrcz as nm
 from napari_mrcz.correction import GainNormalization
 from napari_mrcz.stack.references import read_defects, write_defects
 from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.gain.widget import GainReference
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["files", "gated", "loaded", "widget"]
@@ -180,6 +181,25 @@ class TestLayers:
         gate.opened.set()
         viewer.layers.clear()
         viewer.theme = "light"
+
+
+def test_a_dock_closed_and_opened_again_shows_scores_and_preview(loaded, qtbot, viewer):
+    """Reference, orientation and exponent are those that were chosen; no layer comes twice."""
+    click(qtbot, loaded.orientation.controls.start_button)
+    settle(qtbot, loaded)
+    type_into(qtbot, loaded.gamma.number, "0.9")
+    settle(qtbot, loaded)
+    choice, said = loaded.choice, loaded.orientation.verdict.text()
+    names = [layer.name for layer in viewer.layers]
+    close(loaded, viewer, qtbot)
+    again = GainReference(viewer)
+    viewer.window.add_dock_widget(again)
+    settle(qtbot, again)
+    assert again.choice == choice
+    assert again.orientation.verdict.text() == said != ""
+    assert again.gamma.number.value() == 0.9
+    assert [layer.name for layer in viewer.layers] == names
+    assert again.preview is viewer.layers["movie, normalised"]
 
 
 class TestDefects:

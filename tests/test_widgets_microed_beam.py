@@ -77,7 +77,7 @@ def test_the_beam_is_dragged_with_the_mouse(widget, viewer, sweep, qtbot):
     """The point; the circles and the numbers follow."""
     qtbot.mouseClick(widget.beam.drag_button, LEFT)
     assert viewer.layers.selection.active is widget.guides.beam
-    assert widget.source.layers.layer is sweep()
+    assert widget.layers.layer is sweep()
     row, column = widget.center
     start = canvas_point(viewer, sweep(), row, column)
     end = canvas_point(viewer, sweep(), 60, 120)
@@ -176,8 +176,8 @@ def test_any_labels_may_be_regions(widget, viewer, qtbot):
     assert names(viewer) == ["sweep", "halves"]
     fit = fit_layer(widget, qtbot)
     assert fit.names.tolist() == [3, 9]
-    assert widget.result.region_label.text() == "Region"
-    assert widget.result.view.title.text().startswith("Label 3, frame 0")
+    assert widget.region_label.text() == "Region"
+    assert widget.histogram.title.text().startswith("Label 3, frame 0")
     widget.source.masks.pick(layer)
     qtbot.waitUntil(lambda: not widget.controls.start_button.isEnabled())
     assert "same layer" in widget.controls.start_button.toolTip()
@@ -213,7 +213,7 @@ def test_a_layer_removed_while_its_beam_is_looked_for(gated, viewer, sweep, qtbo
         gate.opened.set()
     assert caught.args == [None]
     settle(widget, qtbot)
-    assert widget.source.layers.layer is sweep()
+    assert widget.layers.layer is sweep()
     assert rings_at(widget) == pytest.approx(widget.center)
 
 

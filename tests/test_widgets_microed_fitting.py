@@ -50,10 +50,10 @@ def test_a_fit_is_shown(fitted, viewer, sweep):
     fit = fitted.fit
     assert fit.choice.center == fitted.center
     assert names(viewer) == ["sweep", "sweep corrected", "annuli", "beam"]
-    assert fitted.result.table.texts.rowCount() == 4
-    assert f"offset {fit.model.offset} (ADCOFFSET)" in fitted.result.offset.text()
-    assert fitted.result.view.title.text().startswith("Annulus 1, frame 0")
-    x, pixels = fitted.result.view._corrected.getOriginalDataset()
+    assert fitted.table.texts.rowCount() == 4
+    assert f"offset {fit.model.offset} (ADCOFFSET)" in fitted.offset.text()
+    assert fitted.histogram.title.text().startswith("Annulus 1, frame 0")
+    x, pixels = fitted.histogram._corrected.getOriginalDataset()
     assert x.min() < 0
     assert pixels.sum() <= np.count_nonzero(fit.model.labels == 1)
     layer = fitted.corrected
@@ -70,9 +70,9 @@ def test_a_fit_is_shown(fitted, viewer, sweep):
 def test_an_annulus_is_chosen_by_its_number(fitted, qtbot):
     """The row and the circles about it are marked."""
     with qtbot.waitSignal(fitted.histogram_shown) as caught:
-        type_number(qtbot, fitted.result.region, "3")
+        type_number(qtbot, fitted.region, "3")
     assert caught.args[0].region == 3
-    assert fitted.result.table.selectionModel().currentIndex().row() == 2
+    assert fitted.table.selectionModel().currentIndex().row() == 2
     colours = fitted.guides.rings.edge_color
     assert not np.array_equal(colours[0], colours[1])
     np.testing.assert_array_equal(colours[1], colours[2])
@@ -80,11 +80,11 @@ def test_an_annulus_is_chosen_by_its_number(fitted, qtbot):
 
 def test_an_annulus_is_chosen_in_the_table(fitted, qtbot):
     """By a click on its row."""
-    table = fitted.result.table
+    table = fitted.table
     at = table.visualRect(table.texts.index(1, 3)).center()
     with qtbot.waitSignal(fitted.histogram_shown) as caught:
         qtbot.mouseClick(table.viewport(), LEFT, pos=at)
-    assert caught.args[0].region == fitted.result.region.value() == 2
+    assert caught.args[0].region == fitted.region.value() == 2
 
 
 @pytest.mark.window
@@ -96,12 +96,12 @@ def test_an_annulus_is_chosen_in_the_pattern(fitted, viewer, qtbot):
         qtbot.mouseClick(canvas, LEFT, pos=at)
     assert caught.args[0].region == fitted.fit.model.labels[150, 12] == 4
     qtbot.mouseClick(canvas, LEFT, pos=canvas_point(viewer, fitted.corrected, -8, 12))
-    assert fitted.result.region.value() == 4
+    assert fitted.region.value() == 4
 
 
 def test_table_and_histogram_follow_the_frame(fitted, viewer, qtbot):
     """Each frame has parameters of its own."""
-    texts = fitted.result.table.texts
+    texts = fitted.table.texts
     before = texts.data(texts.index(0, 3))
     with qtbot.waitSignal(fitted.histogram_shown) as caught:
         viewer.dims.set_current_step(0, 2)
@@ -111,7 +111,7 @@ def test_table_and_histogram_follow_the_frame(fitted, viewer, qtbot):
 
 def test_before_and_after(fitted, sweep, qtbot):
     """The button says what comes next; both look alike."""
-    button = fitted.result.toggle_button
+    button = fitted.toggle_button
     assert button.text() == "Show before"
     qtbot.mouseClick(button, LEFT)
     assert sweep().visible and not fitted.corrected.visible
@@ -194,7 +194,7 @@ def test_a_fit_is_there_again_when_its_layer_is_picked_again(fitted, viewer, swe
     settle(fitted, qtbot)
     assert fitted.fit is fit
     assert fitted.center == center
-    assert fitted.result.table.texts.rowCount() == 4
+    assert fitted.table.texts.rowCount() == 4
 
 
 def test_all_follow_when_the_pixel_size_is_mended(fitted, sweep):
@@ -210,7 +210,7 @@ def test_a_layer_removed_takes_its_fit_with_it(fitted, viewer, sweep, qtbot):
     viewer.layers.remove(sweep())
     settle(fitted, qtbot)
     assert fitted.fit is None
-    assert fitted.source.layers.layer.name == "sweep corrected"
+    assert fitted.layers.layer.name == "sweep corrected"
     viewer.layers.clear()
     assert not fitted.controls.start_button.isEnabled()
 
@@ -219,7 +219,7 @@ def test_the_corrected_layer_may_be_removed(fitted, viewer, sweep, qtbot):
     """The sweep is seen again; another fit makes it anew."""
     viewer.layers.remove("sweep corrected")
     assert sweep().visible
-    assert not fitted.result.save_button.isEnabled()
+    assert not fitted.save_button.isEnabled()
     fit_layer(fitted, qtbot)
     assert "sweep corrected" in names(viewer)
 
@@ -227,7 +227,7 @@ def test_the_corrected_layer_may_be_removed(fitted, viewer, sweep, qtbot):
 @pytest.mark.window
 def test_the_corrected_movie_goes_to_save_stack(fitted, viewer, tmp_path, qtbot):
     """The dock opens with the corrected layer; negative counts are written."""
-    qtbot.mouseClick(fitted.result.save_button, LEFT)
+    qtbot.mouseClick(fitted.save_button, LEFT)
     (dock,) = (w for w in viewer.window.dock_widgets.values() if isinstance(w, SaveStack))
     assert dock.form.layers.layer is fitted.corrected
     viewer.layers.save(str(tmp_path / "out.mrcz"), selected=True, plugin="napari-mrcz")
@@ -242,7 +242,7 @@ def test_a_single_pattern_can_be_corrected(widget, viewer, qtbot):
     viewer.add_image(SWEEP.frames[0], name="one")
     fit = fit_layer(widget, qtbot)
     assert len(fit.stack) == 1
-    assert widget.result.view.title.text().startswith("Annulus 1: ")
+    assert widget.histogram.title.text().startswith("Annulus 1: ")
 
 
 # The window ---------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, sweep, qtbot):
     """Clicks, points, layers; with a histogram on its way."""
     corrected, beam = fitted.corrected, fitted.guides.beam
     n_callbacks = len(viewer.mouse_drag_callbacks)
-    fitted.result.region.setValue(2)
+    fitted.region.setValue(2)
     close(fitted, viewer, qtbot)
     assert len(viewer.mouse_drag_callbacks) == n_callbacks - 1
     beam.data = [[1.0, 2.0]]
@@ -279,14 +279,14 @@ def test_colours_follow_the_theme(fitted, viewer):
     for theme in ("light", "dark"):
         viewer.theme = theme
         colours = palette(theme)
-        assert fitted.result.view._fitted.opts["pen"].color().name() == colours.model
-        assert colours.model in fitted.result.view.legend.text()
-        assert colours.text in fitted.result.offset.styleSheet()
+        assert fitted.histogram._fitted.opts["pen"].color().name() == colours.model
+        assert colours.model in fitted.histogram.legend.text()
+        assert colours.text in fitted.offset.styleSheet()
 
 
 def test_axes_have_names_and_units(fitted):
     """After fig. 1 of the paper; the number of pixels is logarithmic."""
-    item = fitted.result.view.plot.getPlotItem()
+    item = fitted.histogram.plot.getPlotItem()
     assert item.getAxis("bottom").labelText == "counts"
     assert item.getAxis("left").labelText == "pixels"
     assert item.getAxis("left").logMode

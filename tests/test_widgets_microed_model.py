@@ -8,10 +8,15 @@ from napari_mrcz.correction import TruncationModel
 from napari_mrcz.correction.truncation import annuli
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.widgets.base.job import Cancelled
-from napari_mrcz.widgets.microed.fit_table import NOTHING, rows
-from napari_mrcz.widgets.microed.histogram import read_histogram
-from napari_mrcz.widgets.microed.model import Choice, find_beam, fit_truncation, outline
-from napari_mrcz.widgets.microed.result_view import summary
+from napari_mrcz.widgets.microed.model import (
+    Choice,
+    find_beam,
+    fit_truncation,
+    outline,
+    read_histogram,
+    summary,
+)
+from napari_mrcz.widgets.microed.views import NOTHING, rows
 
 SWEEP = simulate_microed(3, (160, 192), center=(84.0, 91.0), n_shells=4, spots_per_frame=20)
 CHOICE = Choice(SWEEP.center, 4, SWEEP.beam_stop)

@@ -184,7 +184,7 @@ def test_estimates_are_sentences(stack):
     """How much smaller, how near to the bound, by which means."""
     text = str(estimate_file(stack, SaveOptions("a.mrcz", filter="bitshuffle", block_size=2**14)))
     assert "times smaller than in memory; " in text
-    assert "above the bound; zstd for counts, bitshuffle, blocks of 16 KiB." in text
+    assert "above the theoretical minimum; zstd for counts, bitshuffle, blocks of 16 KiB." in text
     assert str(estimate_file(stack, SaveOptions("a.mrc"))).startswith("As large as in memory; 4.")
     larger = str(estimate_file(stack, SaveOptions("a.mrc", dtype="float32")))
     assert larger.startswith("4 times larger than in memory")

@@ -78,7 +78,7 @@ class PreviewLayer:
                 widen_contrast_slider(layer)
         self._limits, self._look = limits, look
         if source is None:
-            _lay(layer, {"translate": np.zeros(layer.ndim), **attributes})
+            lay(layer, {"translate": np.zeros(layer.ndim), **attributes})
         else:
             place(layer, source)
         return layer
@@ -123,7 +123,7 @@ def geometry(source: Image, ndim: int) -> dict[str, Any]:
 def place(layer: Any, source: Image) -> None:
     """Lay a layer where another lies."""
     same = layer.ndim == source.ndim
-    _lay(
+    lay(
         layer,
         {name: getattr(source, name) for name in _PLACE} if same else geometry(source, layer.ndim),
     )
@@ -140,7 +140,8 @@ def frame_shown(viewer: napari.Viewer, layer: Image) -> int:
     return index
 
 
-def _lay(layer: Any, attributes: Mapping[str, Any]) -> None:
+def lay(layer: Any, attributes: Mapping[str, Any]) -> None:
+    """Set scale, units and position of a layer, where they are others."""
     for name in _PLACE:
         # Setting what is the same would draw the frame once more.
         if name in attributes and not np.array_equal(

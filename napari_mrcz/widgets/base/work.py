@@ -13,7 +13,7 @@ from napari_mrcz.errors import error_text
 from napari_mrcz.widgets.base.job import Job, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import napari
     from napari.layers import Image, Layer
@@ -74,6 +74,7 @@ class LayerWork(QObject):
         job, self.job = self.job, None
         if job is not None:
             job.cancel()
+            self.ended.emit(self, None)
         for derived in self.derived.values():
             derived.part()
         self.derived.clear()
@@ -120,6 +121,8 @@ class Works(QObject, Generic[Kind]):
 
     Attributes
     ----------
+    shared : dict
+        What a dock keeps that belongs to no layer.
     ended, changed
         Those of any `LayerWork`.
     """
@@ -131,6 +134,7 @@ class Works(QObject, Generic[Kind]):
         super().__init__()
         self._viewer, self._kind = viewer, kind
         self._works: dict[Image, Kind] = {}
+        self.shared: dict[str, Any] = {}
         viewer.layers.events.removed.connect(self._on_removed)
 
     def of(self, layer: Image | None) -> Kind | None:
@@ -145,6 +149,10 @@ class Works(QObject, Generic[Kind]):
             work.ended.connect(self.ended)
             work.changed.connect(self.changed)
         return work
+
+    def __iter__(self) -> Iterator[Kind]:
+        """Return an iterator over the work on each layer."""
+        return iter(list(self._works.values()))
 
     def own(self, layer: Any) -> bool:
         """Return whether a layer was made from another here."""

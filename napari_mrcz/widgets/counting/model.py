@@ -60,26 +60,26 @@ class Fit:
     gallery: npt.NDArray[np.float32]
 
     def chosen(self, threshold: float, super_resolution: int) -> ElectronCounting:
-        """Give the counting with what the user has chosen."""
+        """Return the counting with what the user has chosen."""
         return replace(self.counting.with_threshold(threshold), super_resolution=super_resolution)
 
     def counts(self, threshold: float, super_resolution: int) -> Stack:
-        """Give the counts of the movie, lazily."""
+        """Return the counts of the movie, lazily."""
         counting = self.chosen(threshold, super_resolution)
         counts: Stack = count_electrons(self.stack, counting=counting)
         return counts
 
     def dose(self, threshold: float) -> float:
-        """Give the electrons per pixel and frame that are counted."""
+        """Return the electrons per pixel and frame that are counted."""
         return int(np.count_nonzero(self.charges > threshold)) / self.n_pixels
 
     def charge_histogram(self) -> Histogram:
-        """Give how often each charge occurs."""
+        """Return how often each charge occurs."""
         top = float(np.quantile(self.charges, 0.999)) if self.charges.size else 1.0
         return _histogram(self.charges, 0.0, top)
 
     def noise_curve(self) -> Histogram:
-        """Give the normal distribution that noise alone has, in pixels of `values`."""
+        """Return the normal distribution that noise alone has, in pixels of `values`."""
         middle, pixels = self.values
         noise = self.counting.background.noise
         curve = np.exp(-np.square(middle / noise) / 2) / (np.sqrt(2 * np.pi) * noise)
@@ -135,7 +135,7 @@ def find_events(fit: Fit, index: int, threshold: float, report: Report) -> Event
 
 
 def count_frame(counts: Counts, index: int, report: Report) -> Counts:
-    """Count one frame, so that showing it takes no time; give the same stack."""
+    """Count one frame, so that showing it takes no time; returns the same stack."""
     report("Counting a frame", 0, None)
     counts[index]
     return counts
@@ -154,7 +154,7 @@ def _histogram(values: npt.NDArray[Any], low: float, high: float) -> Histogram:
 def _patches(
     above: npt.NDArray[np.float32], events: Events, threshold: float
 ) -> list[npt.NDArray[np.float32]]:
-    """Give the pixels about events that are alone and whole."""
+    """Return the pixels about events that are alone and whole."""
     reach = _PATCH // 2
     at = np.rint(np.stack([events.y, events.x], axis=1)).astype(int)
     found = []

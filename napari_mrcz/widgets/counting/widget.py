@@ -1,4 +1,4 @@
-"""The "Counting" dock widget: fit, see charges and single events, look at counts."""
+"""The "Counting" dock widget: fit, see charges and single events, look at counts, save them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Points
+from napari.layers import Image, Points
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QLabel
+from qtpy.QtWidgets import QCheckBox
 
 from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import describe, stack_of_layer
-from napari_mrcz.widgets.base.form import choice_field, form, push_button
+from napari_mrcz.widgets.base.correction_dock import CorrectionDock
+from napari_mrcz.widgets.base.derived import DerivedLayer
+from napari_mrcz.widgets.base.form import Section, choice_field, form, push_button
 from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.job_controls import JobControls
 from napari_mrcz.widgets.base.late_stack import LateStack
-from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.preview import PreviewLayer, frame_shown, geometry
+from napari_mrcz.widgets.base.panel import WrappedLabel
+from napari_mrcz.widgets.base.preview import frame_shown
 from napari_mrcz.widgets.base.ready import get_points_ready
+from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.counting.model import Fit, count_frame, find_events, fit_counting
 from napari_mrcz.widgets.counting.plots import ChargeView, Gallery, PixelView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari
-    from napari.layers import Image
 
     from napari_mrcz.correction.counting import Events
     from napari_mrcz.widgets.base.job import Report
@@ -34,9 +36,36 @@ if TYPE_CHECKING:
 
 _SUPER_RESOLUTIONS = {"detector pixels": 1, "2 × 2 in each pixel": 2, "4 × 4 in each pixel": 4}
 _INVITATION = "Fit a movie of raw frames to see its electrons."
+_MOST_UNDONE = 100
 
 
-class Counting(Panel):
+class CountingWork(LayerWork):
+    """The fit of raw frames, the threshold as it is now, and the counts that are shown."""
+
+    fit: Fit | None = None
+    threshold = 0.0
+    super_resolution = 1
+    with_layer = True
+    counts: LateStack | None = None
+    is_counted = False  # the frames look like counts already
+
+    def __init__(self, viewer: napari.Viewer, layer: Image) -> None:
+        super().__init__(viewer, layer)
+        self.before: list[float] = []
+
+    def take(self, result: Fit) -> None:
+        """Keep a fit."""
+        self.fit, self.threshold, self.before = result, round(result.counting.threshold, 1), []
+
+    def release(self) -> None:
+        """Let the counts be like any others."""
+        if self.counts is not None:
+            self.counts.wanted = None
+        self.counts = self.fit = None
+        super().release()
+
+
+class Counting(CorrectionDock):
     """Count single electrons in raw frames.
 
     Parameters
@@ -46,8 +75,6 @@ class Counting(Panel):
 
     Attributes
     ----------
-    fitted : Signal(object)
-        A fit has ended: `Fit`, the exception, or None if it was cancelled.
     previewed : Signal(object)
         The layer of counts shows what is chosen now.
     arrived : Signal(object)
@@ -58,37 +85,29 @@ class Counting(Panel):
 
     title = "Counting"
 
-    fitted = Signal(object)
     previewed = Signal(object)
     arrived = Signal(object)
     marked = Signal(object)
 
+    work_type = CountingWork
+    main = "counts"
+    movie_tip = "The movie of raw frames; follows the layer selected in the list"
+    fit_tip = "Measure offset, noise, spots and threshold on some of the frames"
+    save_text = "Save counts…"
+
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self.fit: Fit | None = None
-        self._layer: Image | None = None
-        self._data: Any = None
-        self._counts: LateStack | None = None
         self._awaited: tuple[LateStack, int] | None = None
-        self._preview = PreviewLayer(self.viewer)
-        self._points: Points | None = None
+        self._showing = False
         self._counting, self._marking = LatestJob(self), LatestJob(self)
         self._stepping = LatestJob(self, delay_ms=0)
-        self.layers = LayerPicker(self, accepts=lambda layer: not self._preview.holds(layer))
-        self.layers.setToolTip("The movie of raw frames")
         self.super_resolution = choice_field(
             _SUPER_RESOLUTIONS.items(), "How fine the counts are: where in a pixel it was struck"
         )
-        self.controls = JobControls(
-            self, "Fit", "Measure offset, noise, spots and threshold on some of the frames"
-        )
         self.force = QCheckBox("Count frames that seem to be counted")
         self.force.setToolTip("Fit although the frames look like counts; off for raw frames")
-        self.force.setVisible(False)
-        self.warnings = WrappedLabel("Why these counts should not be trusted without a look")
         self.found = WrappedLabel("What was measured, and how many electrons are counted with it")
         self.charges, self.pixels, self.gallery = ChargeView(), PixelView(), Gallery()
-        self.gallery_title = QLabel("Single electrons")
         self.preview = QCheckBox("Show counts as a layer")
         self.preview.setChecked(True)
         self.preview.setToolTip("Counts of the movie, each frame counted when it is looked at")
@@ -96,26 +115,39 @@ class Counting(Panel):
             "Mark electrons of this frame",
             "A layer of points where the electrons of the frame struck",
         )
-        self.column.addLayout(form(("Movie", self.layers), ("Counts in", self.super_resolution)))
-        self.column.addWidget(self.controls)
+        self.pictures = Section("Single electrons", self.gallery)
         self.column.addWidget(self.force)
-        self.column.addWidget(self.warnings)
         self.column.addWidget(self.found)
         self.column.addWidget(self.charges)
-        self.column.addWidget(self.pixels)
-        self.column.addWidget(self.gallery_title)
-        self.column.addWidget(self.gallery)
+        self.column.addLayout(form(("Counts in", self.super_resolution)))
         self.column.addWidget(self.preview)
+        self.column.addWidget(self.buttons)
         self.column.addWidget(self.mark_button)
+        self.column.addWidget(Section("Pixel values and noise", self.pixels))
+        self.column.addWidget(self.pictures)
         self.column.addStretch()
-        self._connect()
+        self.charges.threshold_changed.connect(self._on_threshold)
+        self.super_resolution.currentIndexChanged.connect(self._on_choice)
+        self.preview.toggled.connect(self._on_choice)
+        self.mark_button.clicked.connect(self.mark)
+        self._counting.returned.connect(self._on_counted)
+        self._stepping.returned.connect(self._on_arrived)
+        self._marking.returned.connect(self._on_marked)
+        for job in (self._counting, self._stepping, self._marking):
+            job.failed.connect(self._on_failed)
+        self.fitted.connect(self._on_fit_ended)
         self.apply_palette(self.palette_now)
         self._on_layer(self.layers.layer)
 
     @property
+    def fit(self) -> Fit | None:
+        """The fit of the layer picked."""
+        return None if self.work is None else self.work.fit
+
+    @property
     def counts(self) -> Image | None:
         """The layer of counts, while it is in the viewer."""
-        return self._preview.layer
+        return self.corrected
 
     @property
     def busy(self) -> bool:
@@ -123,62 +155,8 @@ class Counting(Panel):
         jobs = self._counting, self._marking, self._stepping
         return self.controls.running or any(job.busy for job in jobs)
 
-    @Slot()
-    def start_fit(self) -> None:
-        """Fit the movie picked."""
-        layer = self.layers.layer
-        if layer is not None and not self._problem():
-            force = self.force.isChecked()
-            self.controls.run(partial(fit_counting, stack_of_layer(layer), force=force))
-
-    @Slot()
-    def mark(self) -> None:
-        """Put points where the electrons of the frame that is shown struck."""
-        if self.fit is not None and self._layer is not None:
-            frame = frame_shown(self.viewer, self._layer)
-            self._marking.request(partial(_mark, self.fit, frame, self.charges.threshold))
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour the plots."""
-        self.charges.apply_palette(colours)
-        self.pixels.apply_palette(colours)
-
-    def _connect(self) -> None:
-        self.layers.layer_changed.connect(self._on_layer)
-        self.controls.start_button.clicked.connect(self.start_fit)
-        self.controls.returned.connect(self._on_fitted)
-        self.controls.failed.connect(self._on_not_fitted)
-        self.controls.cancelled.connect(lambda: self.fitted.emit(None))
-        self.charges.threshold_changed.connect(self._on_choice)
-        self.super_resolution.currentIndexChanged.connect(self._on_choice)
-        self.preview.toggled.connect(self._on_choice)
-        self.mark_button.clicked.connect(self.mark)
-        self._counting.returned.connect(self._on_counted)
-        self._counting.failed.connect(self._on_failed)
-        self._stepping.returned.connect(self._on_arrived)
-        self._stepping.failed.connect(self._on_failed)
-        self._marking.returned.connect(self._on_marked)
-        self._marking.failed.connect(self._on_failed)
-        connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
-        self.destroyed.connect(lambda: self._let_go())
-
-    # Layers ---------------------------------------------------------------------------------------
-
-    @Slot(object)
-    def _on_layer(self, layer: Image | None) -> None:
-        """Let go of the movie before; of the same one only its place or name may be another."""
-        data = None if layer is None else layer.data
-        if layer is not self._layer or data is not self._data:
-            self.controls.cancel()
-            self._layer, self._data = layer, data
-            self.force.setChecked(False)
-            self.force.setVisible(False)
-            self._show_fit(None)
-        elif self.counts is not None and self._counts is not None:
-            self._show_counts(self._counts)
-        self.controls.allow(self._problem())
-
-    def _problem(self) -> str:
+    def problem(self) -> str:
+        """Return why the layer picked cannot be fitted, or nothing."""
         layer = self.layers.layer
         if layer is None:
             return "Open a movie of raw frames first"
@@ -186,93 +164,160 @@ class Counting(Panel):
             return "Electrons are counted in movies: frames, rows and columns"
         return ""
 
-    def _on_removed(self, event: Any) -> None:
-        if event.value is self._points:
-            self._points = None
-        elif self._preview.holds(event.value) and self.preview.isChecked():
-            self.preview.setChecked(False)
+    def fit_work(self, work: CountingWork) -> Callable[[Report], Any]:
+        """Return the fit of a layer."""
+        return partial(fit_counting, stack_of_layer(work.layer), force=self.force.isChecked())
 
-    def _let_go(self) -> None:
-        """Keep no layer and no movie when the window is gone but the Python half is not."""
-        if self._counts is not None:
-            self._counts.wanted = None
-        self.fit = self._layer = self._data = self._counts = self._points = self._awaited = None
+    @Slot()
+    def mark(self) -> None:
+        """Put points where the electrons of the frame that is shown struck."""
+        work = self.work
+        if work is not None and work.fit is not None:
+            frame = frame_shown(self.viewer, work.layer)
+            self._marking.request(partial(_mark, work.fit, frame, work.threshold))
 
-    # Fitting --------------------------------------------------------------------------------------
+    @Slot()
+    def reset(self) -> None:
+        """Take the threshold of the fit again."""
+        if self.fit is not None:
+            self.charges.number.setValue(self.fit.counting.threshold)
 
-    @Slot(object)
-    def _on_fitted(self, fit: Fit) -> None:
-        self._show_fit(fit)
-        self.fitted.emit(fit)
+    @Slot()
+    def undo(self) -> None:
+        """Take back the last change of the threshold."""
+        work = self.work
+        if work is not None and work.before:
+            work.threshold = work.before.pop()
+            self._show_choices(work)
+            self._count(work)
 
-    @Slot(object)
-    def _on_not_fitted(self, error: Exception) -> None:
-        if isinstance(error, CountedAlready):
-            self.force.setVisible(True)
-        self.fitted.emit(error)
+    def apply_palette(self, colours: Palette) -> None:
+        """Colour the plots."""
+        self.charges.apply_palette(colours)
+        self.pixels.apply_palette(colours)
 
-    def _show_fit(self, fit: Fit | None) -> None:
-        self.fit = fit
-        said = () if fit is None else fit.counting.warnings
-        self.tell(self.warnings, "\n".join(said), "warning")
-        self.warnings.setVisible(bool(said))
+    def show_work(self) -> None:
+        """Show all that is known of the layer picked."""
+        work, fit = self.work, self.fit
         for job in (self._counting, self._marking, self._stepping):
             job.drop()
         for key in ("counts", "marks"):
             self.forget_put_off(key)
         self._awaited = None
-        if fit is None:
-            self._counts = None
-            self._preview.remove()
+        self.show_warnings(*(() if fit is None else fit.counting.warnings))
+        self.force.setChecked(False)
+        self.force.setVisible(work is not None and work.is_counted)
+        self._showing = True
         self.charges.show_fit(fit)
+        self._showing = False
         self.pixels.show_fit(fit)
         self.gallery.show_picture(None if fit is None else fit.gallery)
-        self.gallery_title.setVisible(fit is not None)
+        self.pictures.setVisible(fit is not None)
+        if work is None or fit is None:
+            self.tell(self.found, _INVITATION, "muted")
+            return
+        self._show_choices(work)
+        self._count(work)
+
+    def show_state(self) -> None:
+        """Enable what can be used now."""
+        super().show_state()
+        fit = self.fit
         for control in (self.preview, self.mark_button):
             control.setEnabled(fit is not None)
-        self._on_choice()
+        changed = fit is not None and self.work.threshold != round(fit.counting.threshold, 1)
+        self.reset_button.setEnabled(changed)
+
+    def _show_choices(self, work: CountingWork) -> None:
+        self._showing = True
+        self.charges.number.setValue(work.threshold)
+        at = self.super_resolution.findData(work.super_resolution)
+        self.super_resolution.setCurrentIndex(at)
+        self.preview.setChecked(work.with_layer)
+        self._showing = False
 
     # Counts ---------------------------------------------------------------------------------------
 
+    @Slot(float)
+    def _on_threshold(self, threshold: float) -> None:
+        work = self.work
+        if self._showing or work is None or work.fit is None or threshold == work.threshold:
+            return
+        if not self._counting.busy or not work.before:  # a drag is one change
+            work.before = [*work.before, work.threshold][-_MOST_UNDONE:]
+        work.threshold = threshold
+        self._count(work)
+
     @Slot()
     def _on_choice(self) -> None:
-        """Count with another threshold, or finer."""
-        fit, layer = self.fit, self._layer
-        if fit is None or layer is None:
-            self.tell(self.found, _INVITATION, "muted")
+        work = self.work
+        if self._showing or work is None:
             return
-        threshold, background = self.charges.threshold, fit.counting.background
+        work.super_resolution = self.super_resolution.currentData()
+        work.with_layer = self.preview.isChecked()
+        if work.fit is not None:
+            self._count(work)
+
+    def _count(self, work: CountingWork) -> None:
+        """Count with another threshold, or finer."""
+        fit = work.fit
+        if fit is None:
+            return
         expected, f1 = "", fit.counting.expected_f1
-        if f1 is not None and threshold == round(fit.counting.threshold, 1):
+        if f1 is not None and work.threshold == round(fit.counting.threshold, 1):
             expected = f" Expected F1: {f1:.3f}."
         self.tell(
             self.found,
-            f"{fit.dose(threshold):.4f} e⁻/pix in a frame. Noise {background.noise:.1f} grey"
-            f" values, spots {fit.counting.spread:.2f} pixels wide (standard deviation).{expected}",
+            f"{fit.dose(work.threshold):.4f} e⁻/pixel/frame. Noise"
+            f" {fit.counting.background.noise:.1f} grey values, spots {fit.counting.spread:.2f}"
+            f" pixels wide (standard deviation).{expected}",
         )
-        if not self.preview.isChecked():
+        self.show_state()
+        if not work.with_layer:
             self._counting.drop()
-            self._preview.remove()
+            self.forget_put_off("counts")
+            if "counts" in work.derived:
+                work.derived.pop("counts").part(remove=True)
+            self.show_state()
             return
-        fine = self.super_resolution.currentData()
-        counts = LateStack.of(fit.counts(threshold, fine))
-        self._counting.request(partial(count_frame, counts, frame_shown(self.viewer, layer)))
+        counts = LateStack.of(fit.counts(work.threshold, work.super_resolution))
+        frame = frame_shown(self.viewer, work.layer)
+        self._counting.request(partial(count_frame, counts, frame))
 
     @Slot(object)
     def _on_counted(self, counts: LateStack) -> None:
         self.when_in_front("counts", partial(self._take_counts, counts))
 
     def _take_counts(self, counts: LateStack) -> None:
-        if self._layer is not None and self.fit is not None:
-            counts.wanted = self._on_wanted
-            self._counts = counts
-            self._show_counts(counts)
-            self.previewed.emit(self.counts)
+        work = self.work
+        if work is None or work.fit is None:
+            return
+        if work.counts is not None:
+            work.counts.wanted = None
+        counts.wanted = self._on_wanted
+        work.counts = counts
+        if "counts" not in work.derived:
+            work.derived["counts"] = DerivedLayer(
+                self.viewer, work.layer, " counts", toggled=work.toggled
+            )
+        derived = work.derived["counts"]
+        derived.finer = counts.shape[-1] // work.data.shape[-1]
+        derived.show(
+            counts,
+            metadata=describe(counts),
+            contrast_limits=(0.0, 1.0),
+            rgb=False,
+            multiscale=False,
+            axis_labels=work.layer.axis_labels,
+        )
+        derived.place()
+        self.show_state()
+        self.previewed.emit(self.counts)
 
     def _on_wanted(self, counts: LateStack, frame: int) -> None:
         """Count a frame that the viewer would show; a new layer asks for the first one, too."""
-        layer = self._layer
-        if layer is None or frame != frame_shown(self.viewer, layer):
+        work = self.work
+        if work is None or frame != frame_shown(self.viewer, work.layer):
             return
         if self._awaited != (counts, frame):
             self._awaited = counts, frame
@@ -287,57 +332,53 @@ class Counting(Panel):
             self.counts.refresh(extent=False)
             self.arrived.emit(self.counts)
 
-    def _show_counts(self, counts: LateStack) -> None:
-        layer = self._layer
-        assert layer is not None  # noqa: S101
-        place = geometry(layer, 3)
-        fine = counts.shape[-1] // self._data.shape[-1]
-        # The middle of the first fine pixel lies before that of the first one of the detector.
-        for axis in (1, 2):
-            place["translate"][axis] += place["scale"][axis] * (0.5 / fine - 0.5)
-            place["scale"][axis] /= fine
-        active = self.viewer.layers.selection.active
-        self._preview.show(
-            counts,
-            {
-                "name": f"{layer.name} counts",
-                "metadata": describe(counts),
-                "contrast_limits": (0.0, 1.0),
-                "rgb": False,
-                "multiscale": False,
-                "axis_labels": layer.axis_labels,
-                **place,
-            },
-        )
-        self.viewer.layers.selection.active = active
-
     @Slot(object)
     def _on_marked(self, found: tuple[int, Events]) -> None:
-        self.when_in_front("marks", partial(self._show_marks, found))
+        self.when_in_front("marks", partial(self._show_marks, *found))
 
-    def _show_marks(self, found: tuple[int, Events]) -> None:
-        layer = self._layer
-        if layer is None:
+    def _show_marks(self, frame: int, events: Events) -> None:
+        work = self.work
+        if work is None:
             return
-        frame, events = found
+        if "electrons" not in work.derived:
+            work.derived["electrons"] = DerivedLayer(
+                self.viewer, work.layer, " electrons", _points, toggled=work.toggled
+            )
         points = np.stack([np.full(len(events), frame), events.y, events.x], axis=1)
-        name = f"{layer.name} electrons"
-        if self._points is None or self._points not in self.viewer.layers:
-            active = self.viewer.layers.selection.active
-            self._points = Points(
-                points, name=name, size=1.5, face_color="transparent", border_color="#d55e00",
-                border_width=0.15, axis_labels=layer.axis_labels, **geometry(layer, 3),
-            )  # fmt: skip
-            self.viewer.add_layer(self._points)
-            self.viewer.layers.selection.active = active
-        else:
-            self._points.data = points
-        self.marked.emit(self._points)
+        work.derived["electrons"].show(points, ndim=3, axis_labels=work.layer.axis_labels)
+        self.marked.emit(work.derived["electrons"].layer)
+
+    @Slot(object)
+    def _on_fit_ended(self, result: Any) -> None:
+        if isinstance(result, CountedAlready) and self.work is not None:
+            self.work.is_counted = True
+            self.force.setVisible(True)
+
+    @Slot(object)
+    def _on_work_changed(self, work: Any) -> None:
+        if work is self.work and "counts" not in work.derived and work.counts is not None:
+            work.counts.wanted = None
+            work.counts, work.with_layer = None, False
+            self._show_choices(work)
+        super()._on_work_changed(work)
 
     @Slot(object)
     def _on_failed(self, error: Exception) -> None:
         self._awaited = None
         self.controls.tell(error_text(error), "error")
+
+    def _let_go(self) -> None:
+        """Have frames counted where they are looked at when nobody is there to count them."""
+        works: Any = self.works
+        for work in works:
+            if work.counts is not None and work.counts.wanted == self._on_wanted:
+                work.counts.wanted = None
+        super()._let_go()
+
+
+def _points(data: Any, **attributes: Any) -> Points:
+    look = {"size": 1.5, "face_color": "transparent", "border_color": "#d55e00"}
+    return Points(data, border_width=0.15, **look, **attributes)
 
 
 def _mark(fit: Fit, frame: int, threshold: float, report: Report) -> tuple[int, Events]:

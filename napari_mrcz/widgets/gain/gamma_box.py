@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal, Slot
@@ -43,6 +43,8 @@ class GammaBox(QGroupBox):
     ----------
     panel : Panel
         The dock widget that this is in.
+    kept : dict
+        Keeps curve and points when the dock is closed.
 
     Attributes
     ----------
@@ -56,12 +58,12 @@ class GammaBox(QGroupBox):
 
     changed = Signal(float)
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Panel, kept: dict[str, Any]) -> None:
         super().__init__("Exponent γ")
         self._panel = panel
-        self.curve: GammaCurve = PREPRINT_GAMMA
-        self._curve_name = _PREPRINT
-        self.points: dict[float, float] = {}
+        self._kept = kept
+        self.curve, self._curve_name = kept.get("curve", (PREPRINT_GAMMA, _PREPRINT))
+        self.points: dict[float, float] = kept.setdefault("points", {})
         self._make_controls(panel)
         self._lay_out()
         self._connect()
@@ -77,7 +79,16 @@ class GammaBox(QGroupBox):
         """In e⁻/pix/s; None if it is not known."""
         return self.rate.value() or None
 
-    def show_fit(self, fit: GammaFit | None) -> None:
+    def show_gamma(self, gamma: float) -> None:
+        """Show an exponent; nothing is emitted."""
+        self.number.blockSignals(True)
+        self.number.setValue(gamma)
+        self.number.blockSignals(False)
+        self.slider.blockSignals(True)
+        self.slider.setValue(round(gamma * _STEPS))
+        self.slider.blockSignals(False)
+
+    def show_fit(self, fit: GammaFit | None, *, choose: bool = True) -> None:
         """Show how even the movie is for each γ, and take the best; None shows nothing."""
         self.fit_plot.setVisible(fit is not None)
         text, tone = ("", "text") if fit is None else fit.text()
@@ -90,6 +101,8 @@ class GammaBox(QGroupBox):
         if fit.best is None:
             return
         self.fit_line.setValue(fit.best)
+        if not choose:
+            return
         self.number.setValue(fit.best)
         if self.dose_rate is not None:
             self.points[self.dose_rate] = fit.best
@@ -238,7 +251,7 @@ class GammaBox(QGroupBox):
             self.number.setValue(gamma)
 
     def _take(self, curve: GammaCurve, name: str) -> None:
-        self.curve, self._curve_name = curve, name
+        self.curve, self._curve_name = self._kept["curve"] = curve, name
         self._on_rate()
 
     @Slot()

@@ -13,11 +13,13 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel
 from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.widgets.base.derived import DerivedLayer
 from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.preview import frame_shown, geometry
+from napari_mrcz.widgets.base.work import LayerWork, works_of
 from napari_mrcz.widgets.gain.defects_box import DefectsBox
 from napari_mrcz.widgets.gain.drops import FileDrops
 from napari_mrcz.widgets.gain.gamma_box import GammaBox
@@ -30,7 +32,6 @@ from napari_mrcz.widgets.gain.model import (
     find,
 )
 from napari_mrcz.widgets.gain.orientation_box import OrientationBox
-from napari_mrcz.widgets.gain.previews import Previews, weak
 from napari_mrcz.widgets.gain.reference_box import ReferenceBox
 
 if TYPE_CHECKING:
@@ -45,6 +46,45 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.gain.reference import Reference
 
 _LISTS = (".txt",)
+
+
+class GainWork(LayerWork):
+    """What was found of the reference on a movie, and the normalised movie.
+
+    Attributes
+    ----------
+    asked : Reference or None
+        The reference that is being looked at, or was last.
+    search : OrientationSearch or None
+        How it lies.
+    made : hashable
+        What the normalised movie was made by.
+    """
+
+    asked: Reference | None = None
+    search: OrientationSearch | None = None
+    made: Any = None
+
+    def take(self, result: OrientationSearch) -> None:
+        """Keep a search."""
+        self.search = result
+
+    def release(self) -> None:
+        """Take the normalised movie away with the raw one."""
+        if "normalised" in self.derived:
+            self.derived.pop("normalised").part(remove=True)
+        super().release()
+
+
+class GammaWork(LayerWork):
+    """The exponent fitted to a movie."""
+
+    asked: tuple[Any, ...] = ()
+    fit: GammaFit | None = None
+
+    def take(self, result: GammaFit) -> None:
+        """Keep a fit."""
+        self.fit = result
 
 
 class GainReference(Panel):
@@ -69,19 +109,17 @@ class GainReference(Panel):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self.choice = GainChoice()
-        self._seen = weak(None), weak(None)
-        # Goes up with each movie and reference: answers to an older question are void.
-        self._question = 0
-        self._asked: tuple[Any, ...] = ()
-        self._asked_gamma: tuple[Any, ...] = ()
-        self._previews = Previews(self.viewer)
+        self.works = works_of(self.viewer, GainWork)
+        self.gammas = works_of(self.viewer, GammaWork)
+        self.choice = self.works.shared.get("choice", GainChoice())
+        self._shown: Any = ()
         self._outcomes = LatestJob(self)
         self.layers = LayerPicker(self, accepts=self._may_be_raw)
         self.layers.setToolTip("The raw movie; follows the layer selected in the list")
         self.references = ReferenceBox(self, lambda: self.choice.frames)
         self.orientation = OrientationBox(self)
-        self.gamma = GammaBox(self)
+        self.gamma = GammaBox(self, self.gammas.shared)
+        self.gamma.show_gamma(self.choice.gamma)
         self.show_preview = QCheckBox("Show the normalised movie")
         self.show_preview.setToolTip(
             "As a layer of its own above the raw one: frames are normalised as they are looked "
@@ -119,9 +157,26 @@ class GainReference(Panel):
         return self._outcomes.busy or any(job.running for job in jobs)
 
     @property
+    def work(self) -> GainWork | None:
+        """The work on the layer picked."""
+        return self.works.of(self.layers.layer)
+
+    @property
+    def _derived(self) -> DerivedLayer:
+        """The normalised movie's layer."""
+        work = self.work
+        assert work is not None  # noqa: S101
+        if "normalised" not in work.derived:
+            work.derived["normalised"] = DerivedLayer(
+                self.viewer, work.layer, ", normalised", toggled=work.toggled, above=True
+            )
+        return work.derived["normalised"]
+
+    @property
     def preview(self) -> Image | None:
         """The layer of the picked movie's normalised frames, while there is one."""
-        return self._previews.of(self.layers.layer)
+        work = self.work
+        return None if work is None or "normalised" not in work.derived else self._derived.layer
 
     def apply_palette(self, colours: Palette) -> None:
         """Colour thumbnails and plots."""
@@ -139,10 +194,11 @@ class GainReference(Panel):
             lambda way, reciprocal: self._choose(orientation=way, reciprocal=reciprocal)
         )
         self.orientation.controls.start_button.clicked.connect(self._find)
-        self.orientation.controls.returned.connect(self._on_found)
+        self.works.ended.connect(self._on_found)
+        self.works.changed.connect(self._on_work_changed)
         self.gamma.changed.connect(lambda gamma: self._choose(gamma=gamma))
         self.gamma.fit_controls.start_button.clicked.connect(self._fit)
-        self.gamma.fit_controls.returned.connect(self._on_fitted)
+        self.gammas.ended.connect(self._on_fitted)
         self.show_preview.toggled.connect(self._on_show_preview)
         self.anyway_button.clicked.connect(self._on_anyway)
         self._outcomes.returned.connect(self._on_outcome)
@@ -172,8 +228,11 @@ class GainReference(Panel):
         if done:
             said, tone = NORMALISED, "warning"
         self._show_status(said, tone)
-        if self._is_another(layer):
-            self._ask_anew()
+        work = self.work
+        if work is not self._shown:
+            self._shown = work
+            self._anyway = False
+            self._show_found()
         self._choose(frames=None if stack is None else stack.shape[1:], normalised=done)
 
     def _show_status(self, text: str, tone: str, *, withheld: bool = False) -> None:
@@ -182,18 +241,27 @@ class GainReference(Panel):
         self.status.setVisible(bool(text))
         self.anyway_button.setVisible(withheld)
 
-    def _is_another(self, layer: Image | None) -> bool:
-        """Return whether the movie is another one than before, and remember it."""
-        things = layer, None if layer is None else layer.data
-        another = any(seen() is not thing for seen, thing in zip(self._seen, things, strict=True))
-        self._seen = weak(things[0]), weak(things[1])
-        return another
+    def _show_found(self) -> None:
+        """Show what was found on this movie with the reference that is chosen."""
+        work, fitted = self.work, self.gammas.of(self.layers.layer)
+        reference = self.choice.reference
+        known = work is not None and work.asked is reference
+        self.orientation.show_search(work.search if work is not None and known else None)
+        if work is not None:
+            self.orientation.controls.attach(work.job, work.message, work.tone)
+        if fitted is not None:
+            self.gamma.fit_controls.attach(fitted.job, fitted.message, fitted.tone)
+        asked = (reference, self.choice.orientation, self.choice.reciprocal)
+        self.gamma.show_fit(
+            fitted.fit if fitted is not None and fitted.asked == asked else None, choose=False
+        )
 
     def _choose(self, **changes: Any) -> None:
         """Change what is chosen, and show it."""
         old = self.choice
         self.choice = choice = replace(old, **changes).with_fitting_orientation()
-        if (choice.reference, choice.frames) != (old.reference, old.frames):
+        self.works.shared["choice"] = choice
+        if choice.reference is not old.reference:
             self._ask_anew()
         elif (choice.orientation, choice.reciprocal) != (old.orientation, old.reciprocal):
             self.gamma.show_fit(None)
@@ -215,21 +283,20 @@ class GainReference(Panel):
         """
         of_file = layer.source.path or layer.metadata.get("path")
         computed = layer.ndim == 2 and not layer.rgb and not of_file
-        return not computed and not self._previews.own(layer)
+        return not computed and not self.works.own(layer)
 
     def _ask_anew(self) -> None:
-        """Forget what was found for another movie or reference."""
-        self._question += 1
+        """Forget what was found with another reference."""
         self._anyway = False
-        self.orientation.controls.cancel()
-        self.gamma.fit_controls.cancel()
-        self.orientation.show_search(None)
-        self.gamma.show_fit(None)
+        for work in (self.work, self.gammas.of(self.layers.layer)):
+            if work is not None and work.job is not None:
+                work.job.cancel()
+        self._show_found()
 
     @Slot(bool)
     def _on_show_preview(self, wanted: bool) -> None:
         if not wanted:
-            self._previews.remove(self.layers.layer)
+            self._remove_preview()
         self._request()
 
     @Slot()
@@ -242,7 +309,8 @@ class GainReference(Panel):
         self.forget_put_off("outcome")
         layer = self.layers.layer
         if layer is None or self.choice.problem():
-            self._previews.remove(layer)
+            if layer is not None:
+                self._remove_preview()
             self._outcomes.drop()
             if self.choice.frames is not None and not self.choice.normalised:
                 self._show_status("", "text")
@@ -250,14 +318,16 @@ class GainReference(Panel):
             self.settled.emit(None)
             return
         name = f"{layer.name}, normalised" if self.show_preview.isChecked() else None
-        if name is not None and self._previews.is_made(layer, (name, self.choice)):
+        work = self.work
+        if name is not None and self.preview is not None and work and work.made == self.choice:
             # Picked again: what is there stays, for it may be in use elsewhere.
-            self._previews.place(layer)
+            self._derived.place()
             name = None
         stack, frame = self._stack(), frame_shown(self.viewer, layer)
         if stack is not None:
-            work = partial(apply_choice, stack, self.choice, name, frame, anyway=self._anyway)
-            self._outcomes.request(work)
+            self._outcomes.request(
+                partial(apply_choice, stack, self.choice, name, frame, anyway=self._anyway)
+            )
 
     @Slot(object)
     def _on_outcome(self, outcome: Outcome) -> None:
@@ -266,11 +336,20 @@ class GainReference(Panel):
     def _show_outcome(self, outcome: Outcome) -> None:
         layer = self.layers.layer
         if outcome.attributes is not None and layer is not None:
-            made = outcome.attributes["name"], self.choice
+            work = self.work
+            if work is not None:
+                work.made = self.choice
+            attributes = outcome.attributes
             with self._movie_kept():
-                self._previews.show(layer, outcome.data, outcome.attributes, made)
+                self._derived.show(
+                    outcome.data,
+                    **{k: attributes[k] for k in ("metadata", "contrast_limits", "axis_labels")},
+                    rgb=False,
+                    multiscale=False,
+                )
+                self._derived.place()
         elif outcome.withheld:
-            self._previews.remove(layer)
+            self._remove_preview()
         text = "\n".join(outcome.warnings)
         self._show_status(text, "warning", withheld=outcome.withheld)
         self.defects.set_without_gain(outcome.without_gain)
@@ -278,9 +357,15 @@ class GainReference(Panel):
 
     @Slot(object)
     def _on_failed(self, error: Exception) -> None:
-        self._previews.remove(self.layers.layer)
+        self._remove_preview()
         self._show_status(error_text(error), "error")
         self.settled.emit(None)
+
+    def _remove_preview(self) -> None:
+        """Take the normalised movie away, when this dock is in front."""
+        work = self.work
+        if work is not None and "normalised" in work.derived:
+            self.when_in_front("outcome", partial(work.derived.pop("normalised").part, remove=True))
 
     @contextlib.contextmanager
     def _movie_kept(self) -> Iterator[None]:
@@ -305,40 +390,48 @@ class GainReference(Panel):
 
     @Slot()
     def _find(self) -> None:
-        stack = self._stack()
-        if stack is not None and self.choice.reference is not None:
-            self._asked = (self._question,)
+        stack, work = self._stack(), self.work
+        if stack is not None and work is not None and self.choice.reference is not None:
+            work.asked, work.search = self.choice.reference, None
             self.orientation.show_search(None)
-            self.orientation.controls.run(partial(find, stack, self.choice))
+            self.orientation.controls.attach(work.start(partial(find, stack, self.choice)))
 
-    @Slot(object)
-    def _on_found(self, search: OrientationSearch) -> None:
-        if self._asked != (self._question,):
+    @Slot(object, object)
+    def _on_found(self, work: GainWork, search: Any) -> None:
+        if work is not self.work:
             return
-        self.orientation.show_search(search)
-        best = search.best
-        if search.helps:
+        self.orientation.controls.attach(None, work.message, work.tone)
+        if work.search is not search or work.asked is not self.choice.reference:
+            return
+        self.orientation.show_search(work.search)
+        if work.search is not None and work.search.helps:
+            best = work.search.best
             self._choose(orientation=best.orientation, reciprocal=best.reciprocal)
 
     @Slot()
     def _fit(self) -> None:
-        stack = self._stack()
-        if stack is not None:
-            self._asked_gamma = self._question, self.choice.orientation, self.choice.reciprocal
-            self.gamma.fit_controls.run(partial(fit, stack, self.choice))
+        stack, work = self._stack(), self.gammas.of(self.layers.layer)
+        if stack is not None and work is not None:
+            choice = self.choice
+            work.asked, work.fit = (choice.reference, choice.orientation, choice.reciprocal), None
+            self.gamma.fit_controls.attach(work.start(partial(fit, stack, choice)))
 
-    @Slot(object)
-    def _on_fitted(self, found: GammaFit) -> None:
-        now = self._question, self.choice.orientation, self.choice.reciprocal
-        if self._asked_gamma == now:
+    @Slot(object, object)
+    def _on_fitted(self, work: GammaWork, found: Any) -> None:
+        if work is not self.gammas.of(self.layers.layer):
+            return
+        self.gamma.fit_controls.attach(None, work.message, work.tone)
+        now = self.choice.reference, self.choice.orientation, self.choice.reciprocal
+        if work.fit is found and work.asked == now:
             self.gamma.show_fit(found)
 
-    def _on_removed(self, event: Any) -> None:
-        """See that the user has closed a preview, or the movie that one belongs to."""
-        source = self._previews.source_of(event.value)
-        if source is not None and source is self.layers.layer:
+    @Slot(object)
+    def _on_work_changed(self, work: GainWork) -> None:
+        """Notice that the user has closed a preview."""
+        if work is self.work and "normalised" not in work.derived:
             self.show_preview.setChecked(False)
-        self._previews.remove(event.value)
+
+    def _on_removed(self, event: Any) -> None:
         self.defects.refresh()
 
     @Slot(str)

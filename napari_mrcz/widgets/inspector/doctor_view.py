@@ -57,12 +57,12 @@ class FindingBox(QWidget):
         if finding.mendable:
             self.check = QCheckBox(finding.field)
             self.check.setChecked(True)
-            self.check.setToolTip("Whether this is mended with the others that are ticked")
+            self.check.setToolTip("Whether this is fixed with the others that are ticked")
             self.check.toggled.connect(self.ticked)
             title: QWidget = self.check
         else:
             title = QLabel(finding.field)
-            title.setToolTip("This cannot be mended by writing another header")
+            title.setToolTip("This cannot be fixed by writing another header")
         font = title.font()
         font.setBold(True)
         title.setFont(font)
@@ -120,10 +120,10 @@ class DoctorView(QWidget):
         self._list = QVBoxLayout()
         self._list.setContentsMargins(0, 0, 6, 0)
         self.pixel_size = _pixel_size_field()
-        self.copy_button = QPushButton("Mend in a copy…")
-        self.in_place_button = QPushButton("Mend in place…")
+        self.copy_button = QPushButton("Fix in a copy…")
+        self.in_place_button = QPushButton("Fix this file…")
         tip = "Hold the statistics against every frame, and propose the true ones"
-        self.controls = JobControls(panel, "Look at all frames", tip)
+        self.controls = JobControls(panel, "Check all frames", tip)
         self._lay_out()
         self.pixel_size.valueChanged.connect(self._on_pixel_size)
         self.copy_button.clicked.connect(self.copy_pressed)
@@ -149,7 +149,7 @@ class DoctorView(QWidget):
             if not self.controls.running:
                 self.controls.tell("")
         self._why_not_in_place = why_not_in_place
-        self.show_findings(path, (), "Looking…" if path else "No file")
+        self.show_findings(path, (), "Checking…" if path else "No file")
 
     def show_findings(
         self, path: str, findings: Sequence[Finding], text: str = "", tone: str = "text"
@@ -236,9 +236,9 @@ class DoctorView(QWidget):
     @Slot()
     def _show_state(self) -> None:
         """Enable what can be used now, and say why the rest cannot."""
-        nothing = "" if self.chosen else "Tick what is to be mended"
+        nothing = "" if self.chosen else "Tick what is to be fixed"
         if not any(finding.mendable for finding in self.findings):
-            nothing = "There is nothing to mend"
+            nothing = "There is nothing to fix"
         if self.controls.running:
             nothing = "Wait until what is running has ended"
         here = nothing or self._why_not_in_place

@@ -84,7 +84,7 @@ class FieldView(QWidget):
     def show_sections(self, sections: Sequence[Entry]) -> None:
         """Show another tree."""
         self._sections = tuple(sections)
-        self.controls.allow("" if sections else "There is nothing to be told of")
+        self.controls.allow("" if sections else "There is nothing to copy")
         self.export_button.setEnabled(bool(sections))
         if not self.controls.running:
             self.controls.tell("")
@@ -112,7 +112,7 @@ class FieldView(QWidget):
         if entries:
             self._show_details()
         else:
-            self._panel.tell(self.details, f"Nothing has to do with “{words}”.", "muted")
+            self._panel.tell(self.details, f"Nothing matches “{words}”.", "muted")
         self.shown.emit()
 
     @Slot()

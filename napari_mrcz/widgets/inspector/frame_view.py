@@ -200,7 +200,7 @@ class FrameView(QWidget):
         self._damaged = self.plot.curve("error", symbol="x")
         self._damaged.setSymbolSize(10)
         tip = "Read every frame and hold it against its checksum; the viewer stays usable"
-        self.controls = JobControls(panel, "Verify", tip)
+        self.controls = JobControls(panel, "Check all frames", tip)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 6, 0, 0)
         for widget in (self.summary, self.list, self.plot, self.controls):

@@ -52,7 +52,7 @@ class HistoryView(QWidget):
         self.summary = WrappedLabel("How many steps there are")
         self.tree = EntryTree("Each step with its parameters, in the order in which it was done")
         tip = "Do the same to another layer; the result is a new layer, and nothing is saved"
-        self.controls = JobControls(panel, "Replay on…", tip)
+        self.controls = JobControls(panel, "Apply to another layer…", tip)
         self.recipe_button = push_button(
             "Save recipe…", "Save the steps as a recipe (TOML), to do them to whole sessions"
         )
@@ -72,22 +72,22 @@ class HistoryView(QWidget):
         """Show other steps."""
         self.history = tuple(history)
         count = len(self.history)
-        steps = "1 step was" if count == 1 else f"{count} steps were"
+        steps = "1 correction" if count == 1 else f"{count} corrections"
         nothing = "No corrections of these frames are known."
         entries = step_entries(self.history)
         lines = [f"{entry.name}: {entry.value}".removesuffix(": ") for entry in entries]
         if count > _MOST_LINES:
             lines[_MOST_LINES:] = [f"and {count - _MOST_LINES} more"]
-        told = "\n".join([f"{steps} done to these frames:", *lines])
+        told = "\n".join([f"{steps} applied:", *lines])
         self.summary.setText(told if count else nothing)
         self.tree.show_entries(entries)
         self.tree.setVisible(bool(count))
         self.show_state()
 
     def show_state(self) -> None:
-        """Say why the steps cannot be done again, if they cannot."""
-        problem = "" if self._others() else "Open another movie to replay the steps on"
-        self.controls.allow(problem if self.history else "There are no steps to replay")
+        """Show why the corrections cannot be applied to another layer, if they cannot."""
+        problem = "" if self._others() else "Open another movie to apply the corrections to"
+        self.controls.allow(problem if self.history else "There are no corrections to apply")
         self.recipe_button.setEnabled(bool(self.history))
 
     @Slot()

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.inspector.jobs import Mended
 
-_JOINED = "The layer is joined of several files: open this one alone to mend it in place"
-_UNPACK = "The file is packed: mend it in a copy, which is then not packed"
+_JOINED = "The layer is joined of several files: open this one alone to fix it in place"
+_UNPACK = "The file is packed: fix it in a copy, which is then not packed"
 _HEADERS = "MRC files (*.mrc *.mrcs *.mrcz *.map *.st *.rec *.ali *.preali)"
 
 
@@ -145,7 +145,9 @@ class MetadataInspector(Panel):
     def _other_layers(self) -> list[Image]:
         picked = self.layers.layer
         images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-        return [layer for layer in images if layer is not picked and not layer.rgb]
+        # Movies only: a gain reference, a sum or a layer of outliers is corrected by nothing.
+        movies = [layer for layer in images if layer.ndim > 2 and len(layer.data) > 1]
+        return [layer for layer in movies if layer is not picked and not layer.rgb]
 
     # Inspecting
 
@@ -248,8 +250,8 @@ class MetadataInspector(Panel):
     def _mend_in_a_copy(self) -> None:
         source = Path(self.doctor.path)
         unpacked = without_packing(source)
-        beside = unpacked.with_stem(f"{unpacked.stem}-mended")
-        path, _ = QFileDialog.getSaveFileName(self, "Mend in a copy", str(beside), _HEADERS)
+        beside = unpacked.with_stem(f"{unpacked.stem}-fixed")
+        path, _ = QFileDialog.getSaveFileName(self, "Fix in a copy", str(beside), _HEADERS)
         if path and Path(path).exists() and os.path.samefile(path, source):
             self._mend_in_place()
         elif path:
@@ -261,7 +263,7 @@ class MetadataInspector(Panel):
         lines = "\n".join(f"{f.field}: {f.found} → {f.proposed}" for f in chosen)
         answer = QMessageBox.question(
             self,
-            "Mend in place?",
+            "Fix this file?",
             f"Write another header into {Path(path).name}?\n\n{lines}\n\nThe frames stay as they "
             "are. The file is replaced in one step when the new one is whole and on disk.",
         )
@@ -274,7 +276,7 @@ class MetadataInspector(Panel):
     def _on_mended(self, mended: Mended) -> None:
         if mended.in_place:
             if self._readers is not None and (error := self._readers.turn_to(mended.layers)):
-                said = f"Mended, but a layer cannot be opened again: {error_text(error)}"
+                said = f"Fixed, but a layer cannot be opened again: {error_text(error)}"
                 self.doctor.controls.tell(said, "error")
             self._readers = None
             self._on_layer()

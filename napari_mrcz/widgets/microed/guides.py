@@ -65,6 +65,11 @@ class Guides(QObject):
         self._soon.timeout.connect(self._keep_one)
 
     @property
+    def source(self) -> Image | None:
+        """The image that they lie over."""
+        return self._source
+
+    @property
     def shown(self) -> bool:
         """Whether they are there."""
         return self.beam is not None
@@ -123,7 +128,7 @@ class Guides(QObject):
                 self._viewer.layers.remove(layer)
 
     def forget(self, layer: Layer) -> bool:
-        """Let go of a layer that the viewer has no more; tell whether it was one of these."""
+        """Let go of a layer that the viewer has no more; return whether it was one of these."""
         if layer not in (self.beam, self.rings):
             return False
         self.remove()

@@ -1,49 +1,81 @@
-"""The "MicroED" dock widget: find the beam, fit each annulus, see why, give zeros their noise."""
+"""The "MicroED" dock widget: find the beam, fit each annulus, see why, restore cut-off counts."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtCore import QTimer, Signal, Slot
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QGroupBox, QHBoxLayout, QLabel, QSpinBox, QWidget
 
 from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
+from napari_mrcz.widgets.base.derived import DerivedLayer
+from napari_mrcz.widgets.base.form import Section, form, number_field, push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.job_controls import JobControls
-from napari_mrcz.widgets.base.layer_picker import connect_while_alive
+from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.preview import frame_shown
+from napari_mrcz.widgets.base.preview import frame_shown, geometry
 from napari_mrcz.widgets.base.ready import get_points_ready, get_shapes_ready
 from napari_mrcz.widgets.base.viewer_input import on_click_while_alive, pixel_at
-from napari_mrcz.widgets.microed.beam_box import BeamBox
+from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.microed.guides import Guides
-from napari_mrcz.widgets.microed.histogram import Histogram, read_histogram
 from napari_mrcz.widgets.microed.model import (
+    Center,
     Choice,
     Fit,
+    Histogram,
     Outline,
     find_beam,
     fit_truncation,
     outline,
+    read_histogram,
+    summary,
 )
-from napari_mrcz.widgets.microed.result_view import ResultView
-from napari_mrcz.widgets.microed.source_form import SourceForm
-from napari_mrcz.widgets.microed.sweeps import Sweep, Sweeps
+from napari_mrcz.widgets.microed.views import FitTable, HistogramView, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari
-    from napari.layers import Image
+    import numpy.typing as npt
 
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.base.theme import Palette
 
+_MOST_ANNULI = 60
+_BEAM_STOP = "beam stop"
+# Of the brush that paints it, in the pattern's longer side.
+_BRUSH = 1 / 40
+_REST_MS = 100
 
-class MicroED(Panel):
-    """Give pixels that a camera cut off at zero likely negative counts again.
+
+class SweepWork(LayerWork):
+    """The beam of a movie of diffraction patterns, and its fit.
+
+    Attributes
+    ----------
+    center : tuple of float or None
+        Of the beam, (y, x) in pixels; None while it is not known.
+    """
+
+    center: Center | None = None
+    fit: Fit | None = None
+    is_counted = False  # the zeros look real
+
+    def take(self, result: Fit) -> None:
+        """Keep a fit."""
+        self.fit = result
+
+
+class MicroED(CorrectionDock):
+    """Restore likely negative counts where a camera cut them off at zero.
 
     Parameters
     ----------
@@ -56,8 +88,6 @@ class MicroED(Panel):
         The beam and the annuli are drawn: `Outline`.
     found : Signal(object)
         The beam was looked for in all frames: (y, x), the exception, or None if cancelled.
-    fitted : Signal(object)
-        A fit has ended: `Fit`, the exception, or None if it was cancelled.
     histogram_shown : Signal(object)
         A `Histogram` is shown.
     """
@@ -66,53 +96,61 @@ class MicroED(Panel):
 
     outlined = Signal(object)
     found = Signal(object)
-    fitted = Signal(object)
     histogram_shown = Signal(object)
+
+    work_type = SweepWork
+    movie_tip = "The diffraction patterns; follows the layer selected in the list"
+    fit_tip = "Fit a shifted lognormal distribution to each annulus of each frame"
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._sweeps = Sweeps()
-        self._shown: Sweep | None = None
-        # What runs is for this one alone.
-        self._finding: Sweep | None = None
-        self._fitting: Sweep | None = None
+        self._finding: SweepWork | None = None
         self._outlined: Choice | None = None
-        self.source = SourceForm(self, accepts=lambda layer: not self._sweeps.own(layer))
+        self.source = MaskForm(self)
         self.beam = BeamBox(self)
-        self.controls = JobControls(
-            self, "Fit", "Fit a shifted lognormal distribution to each annulus of each frame"
-        )
         self.force = QCheckBox("Correct counted electrons, too")
         self.force.setToolTip("Fit although the zeros seem to be real: counted electrons")
         self.force.setVisible(False)
-        self.remark = WrappedLabel("What is unusual about this fit")
-        self.result = ResultView(self)
+        self.offset = WrappedLabel(
+            "Added to all pixels where a format has no negative numbers, such as SMV: the "
+            "command napari-mrcz microed writes these. MRC files need none"
+        )
+        self.region = QSpinBox()
+        self.region.setKeyboardTracking(False)
+        self.region.setToolTip("The annulus whose histogram is shown; or click it in the pattern")
+        self.region_label = QLabel("Annulus")
+        self.region_label.setToolTip(self.region.toolTip())
+        self.histogram = HistogramView(self)
+        self.table = FitTable()
+        self.table_section = Section("Fit of all annuli", self.table)
         self.guides = Guides(self.viewer, self)
         self._outlines, self._histograms = LatestJob(self), LatestJob(self)
-        for part in (
-            self.source, self.beam, self.controls, self.force, self.remark, self.result
-        ):  # fmt: skip
-            self.column.addWidget(part)
+        choosing = QHBoxLayout()
+        choosing.addWidget(self.region_label)
+        choosing.addWidget(self.region, stretch=1)
+        self.column.insertWidget(1, self.beam)
+        self.column.addWidget(self.force)
+        self.column.addWidget(self.offset)
+        self.column.addWidget(self.buttons)
+        self.column.addLayout(choosing)
+        self.column.addWidget(self.histogram)
+        self.column.addWidget(self.table_section)
         self.column.addStretch()
+        self.column.insertWidget(2, self.source)
+        self.reset_button.hide()  # nothing of a fit can be changed
         self._connect()
         self.apply_palette(self.palette_now)
-        self._on_layer(self.source.layers.layer)
+        self._on_layer(self.layers.layer)
 
     @property
     def fit(self) -> Fit | None:
         """The fit of the layer picked."""
-        return None if self._sweep is None else self._sweep.fit
+        return None if self.work is None else self.work.fit
 
     @property
-    def corrected(self) -> Image | None:
-        """The layer of the corrected movie."""
-        sweep = self._sweep
-        return None if sweep is None or sweep.corrected is None else sweep.corrected.layer
-
-    @property
-    def center(self) -> tuple[float, float] | None:
+    def center(self) -> Center | None:
         """Where the beam is, (y, x) in pixels."""
-        return None if self._sweep is None else self._sweep.center
+        return None if self.work is None else self.work.center
 
     @property
     def busy(self) -> bool:
@@ -120,79 +158,64 @@ class MicroED(Panel):
         jobs = self.controls.running or self.beam.controls.running or self.source.busy
         return jobs or self._outlines.busy or self._histograms.busy
 
+    def problem(self) -> str:
+        """Return why the layer picked cannot be fitted, or nothing."""
+        layer = self.layers.layer
+        if layer is None:
+            return "Open or add diffraction patterns first."
+        if problem := super().problem():
+            return problem
+        if np.dtype(layer.data.dtype).kind not in "iuf":
+            return "Diffraction patterns are counts, not complex numbers."
+        return self.source.problem()
+
+    def fit_work(self, work: SweepWork) -> Callable[[Report], Any]:
+        """Return the fit of a layer."""
+        return partial(fit_truncation, stack_of_layer(work.layer), self._choice, self._frame)
+
     @Slot()
     def find(self) -> None:
         """Find the beam in the sum of all frames."""
-        sweep = self._sweep
-        if sweep is not None and not self.source.problem() and not self.beam.controls.running:
-            self._finding = sweep
-            self.beam.controls.run(
-                partial(find_beam, stack_of_layer(sweep.layer), self.source.invalid)
-            )
-
-    @Slot()
-    def start_fit(self) -> None:
-        """Fit the layer picked."""
-        sweep = self._sweep
-        if sweep is None or self.source.problem() or self.controls.running:
-            return
-        self._fitting = sweep
-        stack = stack_of_layer(sweep.layer)
-        self.controls.run(partial(fit_truncation, stack, self._choice, self._frame))
-        self._show_state()
+        work = self.work
+        if work is not None and not self.problem() and not self.beam.controls.running:
+            self._finding = work
+            stack = stack_of_layer(work.layer)
+            self.beam.controls.run(partial(find_beam, stack, self.source.invalid))
 
     @Slot(float, float)
     def set_center(self, y: float, x: float) -> None:
         """Put the beam elsewhere, in pixels; the annuli follow."""
-        sweep = self._sweep
-        if sweep is None:
-            return
-        sweep.center = (y, x)
-        self.beam.show_center(sweep.center, self._shape)
-        self.guides.move(sweep.center)
-        self._ask_for_outline()
-
-    @Slot()
-    def toggle(self) -> None:
-        """Show the movie if the corrected one is shown, else that."""
-        sweep = self._sweep
-        if sweep is not None and sweep.corrected is not None:
-            sweep.corrected.show_after(not sweep.corrected.shows_after)
-
-    @Slot()
-    def save_corrected(self) -> None:
-        """Open the Save stack widget with the corrected movie."""
-        if self.corrected is not None:
-            self.open_save_stack(self.corrected)
+        if self.work is not None:
+            self.work.center = (y, x)
+            self.beam.show_center(self.center, self._shape)
+            self.guides.move((y, x))
+            self._ask_for_outline()
 
     def apply_palette(self, colours: Palette) -> None:
         """Colour the plot."""
-        self.result.apply_palette(colours)
-
-    @property
-    def _sweep(self) -> Sweep | None:
-        return self._sweeps.of(self.source.layers.layer)
+        self.histogram.apply_palette(colours)
 
     @property
     def _choice(self) -> Choice:
         return Choice(
-            self.center, self.beam.annuli.value(), self.source.invalid, self.source.region_labels,
+            self.center,
+            self.beam.annuli.value(),
+            self.source.invalid,
+            self.source.region_labels,
             force=self.force.isChecked(),
-        )  # fmt: skip
+        )
 
     @property
     def _shape(self) -> tuple[int, int] | None:
-        return None if self._sweep is None else self._sweep.data.shape[-2:]
+        return None if self.work is None else self.work.data.shape[-2:]
 
     @property
     def _frame(self) -> int:
         """Which frame of the layer picked is seen."""
-        layer = self.source.layers.layer
-        # One that is being removed is not seen.
+        layer = self.layers.layer
         return frame_shown(self.viewer, layer) if layer in self.viewer.layers else 0
 
     def _connect(self) -> None:
-        self.source.layers.layer_changed.connect(self._on_layer)
         self.source.changed.connect(self._ask_for_outline)
         self.beam.typed.connect(self.set_center)
         self.beam.annuli_changed.connect(self._ask_for_outline)
@@ -205,58 +228,72 @@ class MicroED(Panel):
         self.guides.moved.connect(self.set_center)
         self._outlines.returned.connect(self._on_outlined)
         self._outlines.failed.connect(self._on_background_failed)
-        self.controls.start_button.clicked.connect(self.start_fit)
-        self.controls.returned.connect(self._on_fitted)
-        self.controls.failed.connect(self._on_not_fitted)
-        self.controls.cancelled.connect(lambda: self._on_not_fitted(None))
-        self.result.toggle_button.clicked.connect(self.toggle)
-        self.result.save_button.clicked.connect(self.save_corrected)
-        self.result.region_chosen.connect(self._on_region)
+        self.fitted.connect(self._on_fit_ended)
+        self.region.valueChanged.connect(self._on_region)
+        self.table.chosen.connect(self.region.setValue)
         self._histograms.returned.connect(self._on_histogram)
         self._histograms.failed.connect(self._on_background_failed)
-        viewer = self.viewer
-        connect_while_alive(self, viewer.layers.events.removed, self._on_removed)
-        connect_while_alive(self, viewer.dims.events.current_step, self._on_step)
-        on_click_while_alive(self, viewer, self._on_click)
-        self.destroyed.connect(lambda: self._let_go())
+        connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
+        connect_while_alive(self, self.viewer.dims.events.current_step, self._on_step)
+        on_click_while_alive(self, self.viewer, self._on_click)
 
     # Layers ---------------------------------------------------------------------------------------
 
-    @Slot(object)
-    def _on_layer(self, layer: Image | None) -> None:
-        """Show what is known of the layer picked; what runs for another one is not wanted."""
-        sweep = self._sweep
-        if self._fitting is not None and self._fitting is not sweep:
-            self.controls.cancel()
-        if self._finding is not None and self._finding is not sweep:
-            self.beam.controls.cancel()
-        if sweep is not self._shown:
-            self._shown = sweep
-            self._outlined = None
-            self.force.setChecked(False)
-            self.force.setVisible(False)
+    def show_work(self) -> None:
+        """Show all that is known of the layer picked."""
+        work, fit = self.work, self.fit
+        self._outlined = None
+        self.source.refill()
+        if work is None or self.guides.source is not work.layer:
             self.guides.remove()
-            self._show_fit()
-        elif sweep is not None:
-            self.guides.place()
-            if sweep.corrected is not None:
-                sweep.corrected.place()
+        self.force.setChecked(False)
+        self.force.setVisible(work is not None and work.is_counted)
+        self._histograms.drop()
+        self.histogram.clear()
+        self.table.show_rows([])
+        self.region.blockSignals(True)
+        self.region.setRange(1, 1 if fit is None else fit.model.n_regions)
+        self.region.setSuffix("" if fit is None else f" of {fit.model.n_regions}")
+        self.region.blockSignals(False)
+        self.region_label.setText("Annulus" if fit is None or fit.has_annuli else "Region")
+        self.tell(self.offset, "" if fit is None else summary(fit))
+        for part in (self.region, self.region_label, self.offset, self.table_section):
+            part.setVisible(fit is not None)
+        if work is not None and fit is not None:
+            self._show_corrected(work, fit)
         self.beam.show_center(self.center, self._shape)
+        self._mark_region()
+        self._on_step()
+        self._ask_for_outline()
+
+    def _show_corrected(self, work: SweepWork, fit: Fit) -> None:
+        derived = work.derived.get("corrected")
+        if derived is None:
+            low, high = work.layer.contrast_limits
+            # Else what was cut off would be as black as zeros are.
+            work.layer.contrast_limits = (min(low, fit.darkest), high)
+            derived = work.derived["corrected"] = DerivedLayer(
+                self.viewer, work.layer, " corrected", toggled=work.toggled, replaces=True
+            )
+        if derived.layer is None or derived.layer.data is not fit.corrected:
+            derived.show_stack(fit.corrected)
+
+    def place_layers(self) -> None:
+        """Lay the derived layers and the guides where the movie lies now."""
+        super().place_layers()
+        self.guides.place()
         self._ask_for_outline()
 
     def _on_removed(self, event: Any) -> None:
-        """Let go of a layer that is gone, and of what was derived from it."""
         if self.guides.forget(event.value):
             self.beam.draw.setChecked(False)
-        self._sweeps.forget(event.value)
-        self.source.layers.refill()  # a corrected movie may have become a movie like any other
-        self._show_state()
+        self.show_state()
 
     def _let_go(self) -> None:
         """Keep no layer and no movie when the window is gone but the Python half is not."""
-        self._shown = self._fitting = self._finding = None
+        self._finding = None
         self.guides.let_go()
-        self._sweeps.let_go()
+        super()._let_go()
 
     # Beam and annuli ------------------------------------------------------------------------------
 
@@ -264,9 +301,9 @@ class MicroED(Panel):
     def _ask_for_outline(self) -> None:
         """Have the annuli laid anew, if they are others now."""
         self.forget_put_off("outline")
-        self._show_state()
-        sweep, choice = self._sweep, self._choice
-        if sweep is None or self.source.problem() or choice.regions is not None:
+        self.show_state()
+        work, choice = self.work, self._choice
+        if work is None or self.problem() or choice.regions is not None:
             self._outlines.drop()
             self.guides.remove()
             self._outlined = None
@@ -278,7 +315,7 @@ class MicroED(Panel):
         if known and drawn == self.beam.draw.isChecked():
             return
         self._outlined = choice
-        stack = stack_of_layer(sweep.layer)
+        stack = stack_of_layer(work.layer)
         self._outlines.request(partial(_outline, stack, self._frame, choice))
 
     @Slot(object)
@@ -286,23 +323,25 @@ class MicroED(Panel):
         self.when_in_front("outline", partial(self._draw, drawn))
 
     def _draw(self, drawn: Outline) -> None:
-        sweep = self._sweep
-        if sweep is None or self._outlined is None:
+        work = self.work
+        if work is None or self._outlined is None:
             return
-        sweep.center = drawn.center
+        work.center = drawn.center
         self._outlined = self._choice
-        self.beam.show_center(sweep.center, self._shape)
+        self.beam.show_center(work.center, self._shape)
         if self.beam.draw.isChecked():
-            self.guides.show(sweep.layer, drawn.center, drawn.radii)
+            self.guides.show(work.layer, drawn.center, drawn.radii)
             self._mark_region()
-        self._show_state()
+        self.show_state()
         self.outlined.emit(drawn)
 
     @Slot(object)
-    def _on_found(self, center: tuple[float, float]) -> None:
-        sweep, self._finding = self._finding, None
-        if sweep is not None and sweep is self._sweep:
-            self.set_center(*center)
+    def _on_found(self, center: Center) -> None:
+        work, self._finding = self._finding, None
+        if work is not None:
+            work.center = center
+            if work is self.work:
+                self.when_in_front("center", partial(self.set_center, *center))
         self.found.emit(center)
 
     @Slot(object)
@@ -318,31 +357,10 @@ class MicroED(Panel):
     # Fitting --------------------------------------------------------------------------------------
 
     @Slot(object)
-    def _on_fitted(self, fit: Fit) -> None:
-        self.when_in_front("fit", partial(self._take_fit, fit))
-
-    def _take_fit(self, fit: Fit) -> None:
-        sweep, self._fitting = self._fitting, None
-        if sweep is not None and sweep is self._sweep:
-            sweep.show_fit(self.viewer, fit, self._show_state)
-            self._show_fit()
-        self._show_state()
-        self.fitted.emit(fit)
-
-    @Slot(object)
-    def _on_not_fitted(self, error: Exception | None) -> None:
-        self._fitting = None
-        if isinstance(error, CountedAlready):
+    def _on_fit_ended(self, result: Any) -> None:
+        if isinstance(result, CountedAlready) and self.work is not None:
+            self.work.is_counted = True
             self.force.setVisible(True)
-        self._show_state()
-        self.fitted.emit(error)
-
-    def _show_fit(self) -> None:
-        """Show all that is known of the layer picked."""
-        self._histograms.drop()
-        self.result.show_sweep(self._sweep)
-        self._mark_region()
-        self._on_step()
 
     def _on_step(self, event: Any = None) -> None:
         """Show the parameters and the histogram of the frame that is shown."""
@@ -350,25 +368,26 @@ class MicroED(Panel):
 
     def _show_step(self) -> None:
         fit = self.fit
-        if fit is None:
-            return
-        frame = self._frame
-        self.result.show_frame(fit, frame)
-        self._histograms.request(partial(read_histogram, fit, frame, self.result.region.value()))
+        if fit is not None:
+            frame, region = self._frame, self.region.value()
+            self.table.show_rows(rows(fit, frame))
+            self.table.choose(region)
+            self._histograms.request(partial(read_histogram, fit, frame, region))
 
     @Slot(int)
     def _on_region(self, region: int) -> None:
+        self.table.choose(region)
         self._mark_region()
         self._on_step()
 
     def _mark_region(self) -> None:
         fit = self.fit
         annulus = fit is not None and fit.has_annuli and not self._is_stale
-        self.guides.choose(self.result.region.value() if annulus else 0)
+        self.guides.choose(self.region.value() if annulus else 0)
 
     @Slot(object)
     def _on_histogram(self, histogram: Histogram) -> None:
-        self.result.view.show_histogram(histogram)
+        self.histogram.show_histogram(histogram)
         self.histogram_shown.emit(histogram)
 
     @Slot(object)
@@ -377,30 +396,219 @@ class MicroED(Panel):
 
     def _on_click(self, position: tuple[float, ...]) -> None:
         """Choose the annulus that was clicked."""
-        fit, layer = self.fit, self.source.layers.layer
+        fit, layer = self.fit, self.layers.layer
         at = None if layer is None else pixel_at(self.viewer, layer, position)
         if fit is None or at is None:
             return
         if region := int(fit.model.labels[at[:2]]):
-            self.result.region.setValue(region)
+            self.region.setValue(region)
 
     @property
     def _is_stale(self) -> bool:
         """Whether something else was chosen since the fit."""
         return self.fit is not None and not self.fit.choice.is_as(self._choice)
 
-    def _show_state(self) -> None:
-        """Enable what can be used now, and say what is unusual."""
-        sweep, problem = self._sweep, self.source.problem()
-        self.controls.allow(problem)
-        self.beam.controls.allow(problem)
+    def show_state(self) -> None:
+        """Enable what can be used now, and show what is unusual."""
+        super().show_state()
+        self.beam.controls.allow(self.problem())
         self.beam.setEnabled(self.source.regions.layer is None)
-        self.result.show_state(sweep)
-        said = [] if self.fit is None else list(self.fit.model.warnings)
-        if self._is_stale:
-            said.insert(0, "Other choices were made since: press Fit again.")
-        self.tell(self.remark, "\n".join(said), "warning")
-        self.remark.setVisible(bool(said))
+        warnings = () if self.fit is None else self.fit.model.warnings
+        self.show_warnings(STALE if self._is_stale else "", *warnings)
+
+
+class BeamBox(QGroupBox):
+    """Two numbers for the beam, found or typed; the number of annuli; whether they are drawn.
+
+    Parameters
+    ----------
+    panel : Panel
+        The dock widget that this is in.
+
+    Attributes
+    ----------
+    controls : JobControls
+        Finds the beam.
+    drag_button : QPushButton
+        Connect `clicked`.
+    draw : QCheckBox
+        Connect `toggled`.
+    typed : Signal(float, float)
+        Another centre was typed, (y, x) in pixels.
+    annuli_changed : Signal()
+        Another number of them was typed.
+    """
+
+    typed = Signal(float, float)
+    annuli_changed = Signal()
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__("Beam and annuli")
+        self.row = number_field((0, 1), 1, "", "Row of the beam in pixels, from 0 at the top")
+        self.column = number_field((0, 1), 1, "", "Column of the beam in pixels, from 0, left")
+        for number in (self.row, self.column):
+            number.setDecimals(1)
+            number.valueChanged.connect(self._on_typed)
+        self.controls = JobControls(
+            panel, "Find beam", "Find what the sum of all frames is most nearly symmetric about"
+        )
+        self.drag_button = push_button(
+            "Drag beam", "Drag the cross over the pattern with the mouse; the annuli follow it"
+        )
+        self.controls.buttons.insertWidget(1, self.drag_button)
+        self.annuli = QSpinBox()
+        self.annuli.setRange(1, _MOST_ANNULI)
+        self.annuli.setValue(10)
+        self.annuli.setKeyboardTracking(False)
+        self.annuli.setToolTip(
+            "Annuli with the same number of valid pixels, each of which is fitted by itself"
+        )
+        self.annuli.valueChanged.connect(lambda n: self.annuli_changed.emit())
+        self.draw = QCheckBox("Draw them")
+        self.draw.setToolTip("Draw the beam and where annuli end over the pattern")
+        self.draw.setChecked(True)
+        grid = QGridLayout(self)
+        grid.setVerticalSpacing(3)
+        fields = (("Row", self.row), ("Column", self.column), ("Annuli", self.annuli))
+        for at, (name, field) in enumerate(fields):
+            label = QLabel(name)
+            label.setToolTip(field.toolTip())
+            grid.addWidget(label, at // 2, 2 * (at % 2))
+            grid.addWidget(field, at // 2, 2 * (at % 2) + 1)
+        grid.addWidget(self.draw, 1, 2, 1, 2)
+        grid.addWidget(self.controls, 2, 0, 1, 4)
+        for stretched in (1, 3):
+            grid.setColumnStretch(stretched, 1)
+
+    def show_center(self, center: Center | None, shape: tuple[int, int] | None) -> None:
+        """Show where the beam is in a pattern of so many rows and columns; nothing is emitted."""
+        sizes = shape or (1, 1)
+        for field, at, size in zip(
+            (self.row, self.column), center or (0.0, 0.0), sizes, strict=True
+        ):
+            field.blockSignals(True)
+            field.setRange(-size, 2 * size)
+            field.setValue(at)
+            field.blockSignals(False)
+            field.setEnabled(center is not None)
+        self.drag_button.setEnabled(center is not None)
+
+    @Slot()
+    def _on_typed(self) -> None:
+        self.typed.emit(self.row.value(), self.column.value())
+
+
+class MaskForm(QWidget):
+    """Which pixels are not valid, and other regions than annuli.
+
+    Parameters
+    ----------
+    panel : CorrectionDock
+        The dock widget that this is in.
+
+    Attributes
+    ----------
+    masks, regions : LayerPicker
+        Of labels, or none.
+    changed : Signal()
+        Other labels were picked, or painted.
+    """
+
+    changed = Signal()
+
+    def __init__(self, panel: CorrectionDock) -> None:
+        super().__init__()
+        self._panel = panel
+        self.masks = self._picker("none")
+        self.masks.setMinimumWidth(90)  # names are cut off rather than the dock made wide
+        self.masks.setToolTip(
+            "A labels layer: what is painted is not valid, such as the shadow of the beam stop. "
+            "These pixels are neither fitted nor changed"
+        )
+        self.paint_button = push_button(
+            "Paint…",
+            "Paint the beam stop's shadow with napari's brush, on the labels layer picked or a "
+            "new one",
+        )
+        self.regions = self._picker("annuli about the beam")
+        self.regions.setToolTip(
+            "Which pixels have the same distribution: annuli, or those of each label of a layer"
+        )
+        masks = QWidget()
+        masks.setToolTip(self.masks.toolTip())
+        row = QHBoxLayout(masks)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.masks, stretch=1)
+        row.addWidget(self.paint_button)
+        self.setLayout(form(("Beam stop", masks), ("Regions", self.regions)))
+        # Looked at when the brush rests; some events come before the pixels have changed.
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_REST_MS)
+        self._soon.timeout.connect(self.changed)
+        for picker in (self.masks, self.regions):
+            picker.layer_changed.connect(lambda layer: self._soon.start())
+        self.paint_button.clicked.connect(self.paint)
+
+    @property
+    def busy(self) -> bool:
+        """Whether what was painted is about to be looked at."""
+        return self._soon.isActive()
+
+    @property
+    def invalid(self) -> npt.NDArray[np.bool_] | None:
+        """Pixels that are not valid, as they are now."""
+        labels = _labels(self.masks.layer)
+        return None if labels is None else labels != 0
+
+    @property
+    def region_labels(self) -> npt.NDArray[Any] | None:
+        """Labels in the place of annuli, as they are now."""
+        labels = _labels(self.regions.layer)
+        return None if labels is None else labels.copy()
+
+    def problem(self) -> str:
+        """Return why a movie cannot be fitted with these labels, or nothing."""
+        if self.masks.layer is not None and self.masks.layer is self.regions.layer:
+            return "The beam stop and the regions are the same layer."
+        return ""
+
+    def refill(self) -> None:
+        """Offer the labels that fit the patterns."""
+        self.masks.refill()
+        self.regions.refill()
+        self.paint_button.setEnabled(self._panel.layers.layer is not None)
+
+    @Slot()
+    def paint(self) -> None:
+        """Take napari's brush, on the beam stop's layer; made where there is none."""
+        movie, layer = self._panel.layers.layer, self.masks.layer
+        if movie is None:
+            return
+        viewer, shape = self._panel.viewer, movie.data.shape[-2:]
+        if layer is None:
+            layer = viewer.add_labels(
+                np.zeros(shape, np.uint8), name=_BEAM_STOP, opacity=0.5, **geometry(movie, 2)
+            )
+            layer.brush_size = max(3, round(max(shape) * _BRUSH))
+            self.masks.pick(layer)
+        viewer.layers.selection.active = layer
+        layer.selected_label = 1
+        layer.mode = "paint"
+
+    def _picker(self, none: str) -> LayerPicker:
+        return LayerPicker(self._panel, accepts=self._fits, none=none, kind=Labels)
+
+    def _fits(self, layer: Labels) -> bool:
+        movie = self._panel.layers.layer
+        if movie is None or layer.multiscale:
+            return False
+        shape = layer.data.shape
+        return bool(shape[-2:] == movie.data.shape[-2:] and all(n == 1 for n in shape[:-2]))
+
+
+def _labels(layer: Labels | None) -> npt.NDArray[Any] | None:
+    return None if layer is None else np.asarray(layer.data).reshape(layer.data.shape[-2:])
 
 
 def _outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline:

@@ -375,7 +375,7 @@ class OutlierPixels(CorrectionDock):
             return
         if "sigma" not in work.derived:
             work.derived["sigma"] = DerivedLayer(
-                self.viewer, work.layer, "outliers (σ)", toggled=work.toggled
+                self.viewer, work.layer, " outliers (σ)", toggled=work.toggled
             )
         colours = Colormap(
             [_CLEAR, _CLEAR], name="outliers", low_color=_DARK, high_color=_HOT, nan_color=_DEFECT
@@ -404,7 +404,7 @@ class OutlierPixels(CorrectionDock):
         if work is not None and work.fit is not None:
             if "corrected" not in work.derived:
                 work.derived["corrected"] = DerivedLayer(
-                    self.viewer, work.layer, "corrected", toggled=work.toggled, replaces=True
+                    self.viewer, work.layer, " corrected", toggled=work.toggled, replaces=True
                 )
             work.derived["corrected"].show_stack(corrected.stack)
             if corrected.mask is not None:
@@ -415,7 +415,7 @@ class OutlierPixels(CorrectionDock):
     def _show_mask(self, work: OutlierWork, mask: npt.NDArray[np.int8]) -> None:
         if "mask" not in work.derived:
             work.derived["mask"] = DerivedLayer(
-                self.viewer, work.layer, "outlier mask", Labels, toggled=work.toggled
+                self.viewer, work.layer, " outlier mask", Labels, toggled=work.toggled
             )
         work.derived["mask"].show(
             mask,

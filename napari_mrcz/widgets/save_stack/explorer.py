@@ -78,7 +78,7 @@ class Explorer(QWidget):
             self._curves[coder] = curve
         self._bound = self.plot.line("muted", angle=0)
         signs = [(colour, written, coder) for coder, (colour, _, written) in _SIGNS.items()]
-        self.legend = Key([*signs, ("muted", "╌╌", "Shannon's bound")])
+        self.legend = Key([*signs, ("muted", "╌╌", "theoretical minimum")])
         self.told = WrappedLabel("The point under the mouse")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -286,21 +287,24 @@ def dtype_choices(
 
 
 def suggest_path(stack: Stack, name: str, folder: Path | None, suffix: str) -> str:
-    """Give a path for a layer: in `folder`, else beside its source; not the source itself."""
+    """Return a path for a layer: in `folder`, else beside its source; not the source itself."""
     source = Path(stack.path).absolute() if stack.path else None
     if folder is None:
         beside = source is not None and not source.is_relative_to(cache_folder())
         folder = source.parent if source is not None and beside else Path.home()
-    path = folder / f"{legal_stem(name)}{suffix}"
+    # No spaces, which shells and other programs trip over; "movie, normalised" has a comma, too.
+    stem = re.sub(r"[\s,]+", "_", legal_stem(name)).strip("_") or "movie"
+    path = folder / f"{stem}{suffix}"
     if path.absolute() == source:
         path = path.with_stem(f"{path.stem}-copy")
     return str(path)
 
 
 def _above_text(ratio: float) -> str:
+    least = "the theoretical minimum"
     if ratio > 2:
-        return f"{ratio:.3g} times the bound"
-    return f"{ratio - 1:.0%} above the bound" if ratio > 1.005 else "at the bound"
+        return f"{ratio:.3g} times {least}"
+    return f"{ratio - 1:.0%} above {least}" if ratio > 1.005 else f"at {least}"
 
 
 def _ratio_text(memory_nbytes: float, nbytes: float) -> str:

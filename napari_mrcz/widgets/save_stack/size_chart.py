@@ -18,7 +18,7 @@ _ROWS = (
     ("In memory", "What the frames take uncompressed, in memory."),
     ("On disk", "What the file will take, estimated from excerpts of three frames."),
     (
-        "Shannon's bound",
+        "Theoretical minimum",
         "Pixels that are independent of each other, such as counted electrons, cannot be stored "
         "in less without loss (Shannon 1948). Known only where values repeat.",
     ),
