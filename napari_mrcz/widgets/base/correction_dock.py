@@ -89,6 +89,7 @@ class CorrectionDock(Panel):
         self.column.addWidget(self.remark)
         self.layers.layer_changed.connect(self._on_layer)
         self.controls.start_button.clicked.connect(self.start_fit)
+        self.controls.ended.connect(self.show_state)
         self.toggle_button.clicked.connect(self.toggle)
         self.reset_button.clicked.connect(self.reset)
         self.save_button.clicked.connect(self.save_corrected)
@@ -125,6 +126,7 @@ class CorrectionDock(Panel):
     def show_work(self) -> None:
         """Show all that is known of the layer picked; may change layers."""
 
+    @Slot()
     def show_state(self) -> None:
         """Enable what can be used now, and show the warnings."""
         self.controls.allow(self.problem())
@@ -222,7 +224,8 @@ class CorrectionDock(Panel):
     @Slot(object, object)
     def _on_ended(self, work: LayerWork, result: Any) -> None:
         if work is self.work:
-            self.controls.attach(None, work.message, work.tone)
+            if not self.controls.running:  # else they will be told, too
+                self.controls.attach(None, work.message, work.tone)
             if result is not None and not isinstance(result, Exception):
                 self.when_in_front("work", self._show_work)
             self.show_state()

@@ -24,6 +24,7 @@ from napari_mrcz.errors import MINUS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+_FIELD_PX = 76
 _SHORT_UNITS = {"standard deviations": "σ"}
 
 
@@ -63,9 +64,11 @@ class OptionsForm(QWidget):
                 options={"tooltip": declared.note},
             )
             native = widget.native
+            widget.label = option.label  # the unit stands behind the number
+            native.setMinimumWidth(_FIELD_PX)
             if isinstance(native, QDoubleSpinBox):
                 native.setKeyboardTracking(False)
-                if declared.may_be_none:
+                if declared.default is None:
                     # The least value, which is not allowed itself, stands for "not given".
                     widget.min = -1.0 if option.above is None else option.above
                     native.setSpecialValueText(option.unset)
@@ -87,7 +90,7 @@ class OptionsForm(QWidget):
         found = {}
         for name, declared in self._options.items():
             widget: Any = self.fields[name]
-            unset = declared.may_be_none and widget.value <= widget.min
+            unset = (declared.default is None) and widget.value <= widget.min
             found[name] = None if unset else widget.value
         return found
 
@@ -180,6 +183,7 @@ class NumberField(QDoubleSpinBox):
 def number_field(span: tuple[float, float], step: float, unit: str, tip: str) -> NumberField:
     """Return a field for a number, stepped or typed to its end."""
     field = NumberField()
+    field.setMinimumWidth(_FIELD_PX)  # two side by side fit a narrow dock
     field.setKeyboardTracking(False)
     field.setDecimals(2)
     field.setRange(*span)

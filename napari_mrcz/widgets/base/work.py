@@ -47,7 +47,9 @@ class LayerWork(QObject):
 
     def __init__(self, viewer: napari.Viewer, layer: Image) -> None:
         super().__init__()
-        self.viewer, self.layer, self.data = viewer, layer, layer.data
+        self.viewer = viewer
+        self.layer: Any = layer
+        self.data: Any = layer.data
         self.job: Job | None = None
         self.message, self.tone = "", "text"
         self.derived: dict[str, DerivedLayer] = {}
@@ -78,6 +80,7 @@ class LayerWork(QObject):
         for derived in self.derived.values():
             derived.part()
         self.derived.clear()
+        self.layer = self.data = None  # a closed dock's Python half may still have this
 
     def forget(self, layer: Layer) -> bool:
         """Let go of a derived layer that was removed; return whether it was one."""

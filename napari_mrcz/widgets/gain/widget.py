@@ -205,6 +205,11 @@ class GainReference(Panel):
         self._outcomes.failed.connect(self._on_failed)
         connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
         FileDrops(self).dropped.connect(self._on_dropped)
+        self.destroyed.connect(lambda: self._let_go())
+
+    def _let_go(self) -> None:
+        """Keep no movie when the window is gone but the Python half is not."""
+        self._shown = None
 
     def _stack(self) -> Stack | None:
         """Return the movie that is picked; made anew each time, so that it is kept by nobody."""
@@ -400,7 +405,8 @@ class GainReference(Panel):
     def _on_found(self, work: GainWork, search: Any) -> None:
         if work is not self.work:
             return
-        self.orientation.controls.attach(None, work.message, work.tone)
+        if not self.orientation.controls.running:  # else they will be told, too
+            self.orientation.controls.attach(None, work.message, work.tone)
         if work.search is not search or work.asked is not self.choice.reference:
             return
         self.orientation.show_search(work.search)
@@ -420,7 +426,8 @@ class GainReference(Panel):
     def _on_fitted(self, work: GammaWork, found: Any) -> None:
         if work is not self.gammas.of(self.layers.layer):
             return
-        self.gamma.fit_controls.attach(None, work.message, work.tone)
+        if not self.gamma.fit_controls.running:
+            self.gamma.fit_controls.attach(None, work.message, work.tone)
         now = self.choice.reference, self.choice.orientation, self.choice.reciprocal
         if work.fit is found and work.asked == now:
             self.gamma.show_fit(found)

@@ -73,6 +73,11 @@ class SweepWork(LayerWork):
         """Keep a fit."""
         self.fit = result
 
+    def release(self) -> None:
+        """Let the corrected movie be like any other."""
+        super().release()
+        self.fit = None
+
 
 class MicroED(CorrectionDock):
     """Restore likely negative counts where a camera cut them off at zero.
@@ -468,6 +473,8 @@ class BeamBox(QGroupBox):
         self.draw.setToolTip("Draw the beam and where annuli end over the pattern")
         self.draw.setChecked(True)
         grid = QGridLayout(self)
+        margins = grid.contentsMargins()
+        grid.setContentsMargins(4, margins.top(), 4, 4)
         grid.setVerticalSpacing(3)
         fields = (("Row", self.row), ("Column", self.column), ("Annuli", self.annuli))
         for at, (name, field) in enumerate(fields):

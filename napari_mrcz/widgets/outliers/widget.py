@@ -97,8 +97,8 @@ class OutlierWork(LayerWork):
             if key in self.derived:
                 self.derived.pop(key).part(remove=True)
         super().release()
-        self.gain = self.defects = None
-        self.began = (None, None)
+        self.gain = self.defects = self.fit = None
+        self.began, self.before = (None, None), []
 
 
 class OutlierPixels(CorrectionDock):
@@ -537,9 +537,7 @@ class ThresholdFields(QWidget):
         )
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
-        for column, (name, field) in enumerate(
-            (("Dark below", self.dark), ("Hot above", self.hot))
-        ):
+        for column, (name, field) in enumerate((("Dark", self.dark), ("Hot", self.hot))):
             label = QLabel(name)
             label.setToolTip(field.toolTip())
             grid.addWidget(label, 0, 2 * column)
