@@ -220,8 +220,8 @@ class TestOrientation:
         qtbot.waitUntil(gate.reached.is_set)
         qtbot.waitUntil(lambda: "frame" in widget.orientation.controls.progress.text())
         click(qtbot, widget.orientation.controls.cancel_button)
-        with qtbot.waitSignal(widget.orientation.controls.cancelled):
-            gate.opened.set()
+        gate.opened.set()
+        qtbot.waitUntil(lambda: not widget.orientation.controls.running)
         assert widget.choice.orientation == "identity"
         assert widget.orientation.controls.status.text() == "Cancelled."
         settle(qtbot, widget)
@@ -348,8 +348,8 @@ class TestGamma:
         click(qtbot, widget.gamma.fit_controls.start_button)
         qtbot.waitUntil(gate.reached.is_set)
         click(qtbot, widget.gamma.fit_controls.cancel_button)
-        with qtbot.waitSignal(widget.gamma.fit_controls.cancelled):
-            gate.opened.set()
+        gate.opened.set()
+        qtbot.waitUntil(lambda: not widget.gamma.fit_controls.running)
         assert widget.gamma.number.value() == 1.0
         settle(qtbot, widget)
 

@@ -118,7 +118,7 @@ def test_what_cannot_be_replayed_is_said(viewer, widget, qtbot, movie, corrected
     """No other layer, no steps, frames of another size."""
     button = widget.history.controls.start_button
     open_in(qtbot, widget, movie)
-    assert "no steps" in button.toolTip() and not button.isEnabled()
+    assert "no corrections" in button.toolTip() and not button.isEnabled()
     viewer.layers.clear()
     saved = open_in(qtbot, widget, corrected)
     assert "another movie" in button.toolTip() and not button.isEnabled()
@@ -222,7 +222,7 @@ def test_looking_at_all_frames_fills_the_statistics_in(widget, qtbot, sick, tmp_
     monkeypatch.setattr(QFileDialog, "getSaveFileName", choose)
     with qtbot.waitSignal(widget.mended):
         qtbot.mouseClick(doctor.copy_button, LEFT)
-    assert suggested == [str(tmp_path / "sick-mended.mrc")]
+    assert suggested == [str(tmp_path / "sick-fixed.mrc")]
     assert sick.read_bytes() == before
     assert diagnose(copy, full=True) == ()
     assert doctor.controls.status.text().startswith("Mended in copy.mrc:")
@@ -269,7 +269,7 @@ def test_a_packed_file_is_mended_in_a_copy_only(widget, qtbot, sick, monkeypatch
     monkeypatch.setattr(QFileDialog, "getSaveFileName", choose)
     turn_to(qtbot, widget, DOCTOR)
     qtbot.mouseClick(widget.doctor.copy_button, LEFT)
-    assert suggested == [str(sick.with_name("sick-mended.mrc"))]
+    assert suggested == [str(sick.with_name("sick-fixed.mrc"))]
 
 
 def test_a_file_that_changed_meanwhile_is_not_mended(widget, qtbot, sick):

@@ -121,7 +121,7 @@ def test_typing_filters_the_tree_and_a_click_tells_all(widget, qtbot, movie):
     with qtbot.waitSignal(widget.fields.shown):
         qtbot.keyClicks(search, " nowhere")
     assert names(tree) == []
-    assert "Nothing has to do" in widget.fields.details.text()
+    assert "Nothing matches" in widget.fields.details.text()
     with qtbot.waitSignal(widget.fields.shown):
         search.selectAll()
         qtbot.keyClick(search, Qt.Key.Key_Delete)

@@ -5,7 +5,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction import OutlierFilter, correlated_noise
-from napari_mrcz.correction.outliers.pixels import OutlierOptions
+from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.outliers.model import (
     Noise,

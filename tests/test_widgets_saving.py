@@ -208,7 +208,7 @@ def test_paths_are_suggested(tmp_path):
     with nm.open(tmp_path / "movie.mrcz") as stack:
         assert suggest_path(stack, "movie", None, ".mrcz") == str(tmp_path / "movie-copy.mrcz")
         assert suggest_path(stack, "movie", None, ".mrc") == str(tmp_path / "movie.mrc")
-        assert suggest_path(stack, "a/b: c?", None, ".mrc") == str(tmp_path / "a_b_ c_.mrc")
+        assert suggest_path(stack, "a/b: c?", None, ".mrc") == str(tmp_path / "a_b_c.mrc")
         other = tmp_path / "other"
         assert suggest_path(stack, "movie", other, ".mrcz") == str(other / "movie.mrcz")
     in_memory = nm.Stack.from_array(COUNTS)

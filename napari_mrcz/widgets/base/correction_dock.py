@@ -89,7 +89,6 @@ class CorrectionDock(Panel):
         self.column.addWidget(self.remark)
         self.layers.layer_changed.connect(self._on_layer)
         self.controls.start_button.clicked.connect(self.start_fit)
-        self.controls.ended.connect(self.show_state)
         self.toggle_button.clicked.connect(self.toggle)
         self.reset_button.clicked.connect(self.reset)
         self.save_button.clicked.connect(self.save_corrected)
@@ -179,7 +178,7 @@ class CorrectionDock(Panel):
         """Fit the layer picked."""
         work = self.work
         if work is not None and work.job is None and not self.problem():
-            self.controls.attach(work.start(self.fit_work(work)))
+            work.start(self.fit_work(work), self.controls.attach)
             self.show_state()
 
     @Slot()
@@ -224,8 +223,7 @@ class CorrectionDock(Panel):
     @Slot(object, object)
     def _on_ended(self, work: LayerWork, result: Any) -> None:
         if work is self.work:
-            if not self.controls.running:  # else they will be told, too
-                self.controls.attach(None, work.message, work.tone)
+            self.controls.attach(None, work.message, work.tone)
             if result is not None and not isinstance(result, Exception):
                 self.when_in_front("work", self._show_work)
             self.show_state()

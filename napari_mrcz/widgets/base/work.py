@@ -54,15 +54,15 @@ class LayerWork(QObject):
         self.message, self.tone = "", "text"
         self.derived: dict[str, DerivedLayer] = {}
 
-    def start(self, work: Callable[[Report], Any]) -> Job:
-        """Start a fit."""
+    def start(self, work: Callable[[Report], Any], watch: Callable[[Job], None]) -> None:
+        """Start a fit; `watch` gets the job before it runs."""
         self.message, self.tone = "", "text"
         self.job = job = Job(work)
         job.returned.connect(self._on_returned)
         job.failed.connect(self._on_failed)
         job.cancelled.connect(self._on_cancelled)
+        watch(job)
         job.start()
-        return job
 
     def take(self, result: Any) -> None:
         """Keep the result of a fit; shown where it is looked at."""

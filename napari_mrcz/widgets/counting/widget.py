@@ -58,7 +58,10 @@ class CountingWork(LayerWork):
         self.fit, self.threshold, self.before = result, round(result.counting.threshold, 1), []
 
     def release(self) -> None:
-        """Let the counts be like any others."""
+        """Take counts and marks away with the movie."""
+        for key in ("counts", "electrons"):
+            if key in self.derived:
+                self.derived.pop(key).part(remove=True)
         if self.counts is not None:
             self.counts.wanted = None
         self.counts = self.fit = None

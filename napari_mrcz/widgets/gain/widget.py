@@ -399,14 +399,13 @@ class GainReference(Panel):
         if stack is not None and work is not None and self.choice.reference is not None:
             work.asked, work.search = self.choice.reference, None
             self.orientation.show_search(None)
-            self.orientation.controls.attach(work.start(partial(find, stack, self.choice)))
+            work.start(partial(find, stack, self.choice), self.orientation.controls.attach)
 
     @Slot(object, object)
     def _on_found(self, work: GainWork, search: Any) -> None:
         if work is not self.work:
             return
-        if not self.orientation.controls.running:  # else they will be told, too
-            self.orientation.controls.attach(None, work.message, work.tone)
+        self.orientation.controls.attach(None, work.message, work.tone)
         if work.search is not search or work.asked is not self.choice.reference:
             return
         self.orientation.show_search(work.search)
@@ -420,14 +419,13 @@ class GainReference(Panel):
         if stack is not None and work is not None:
             choice = self.choice
             work.asked, work.fit = (choice.reference, choice.orientation, choice.reciprocal), None
-            self.gamma.fit_controls.attach(work.start(partial(fit, stack, choice)))
+            work.start(partial(fit, stack, choice), self.gamma.fit_controls.attach)
 
     @Slot(object, object)
     def _on_fitted(self, work: GammaWork, found: Any) -> None:
         if work is not self.gammas.of(self.layers.layer):
             return
-        if not self.gamma.fit_controls.running:
-            self.gamma.fit_controls.attach(None, work.message, work.tone)
+        self.gamma.fit_controls.attach(None, work.message, work.tone)
         now = self.choice.reference, self.choice.orientation, self.choice.reciprocal
         if work.fit is found and work.asked == now:
             self.gamma.show_fit(found)

@@ -290,6 +290,8 @@ class MicroED(CorrectionDock):
         self._ask_for_outline()
 
     def _on_removed(self, event: Any) -> None:
+        if self._finding is not None and event.value is self._finding.layer:
+            self.beam.controls.cancel()
         if self.guides.forget(event.value):
             self.beam.draw.setChecked(False)
         self.show_state()

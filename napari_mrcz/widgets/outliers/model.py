@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_mrcz.correction.outliers.pixels import OutlierOptions
+    from napari_mrcz.correction.outliers.thresholds import OutlierOptions
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 

@@ -12,7 +12,7 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
 
-from napari_mrcz.correction.outliers.pixels import OutlierOptions
+from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack.references import read_defects

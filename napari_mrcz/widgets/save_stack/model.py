@@ -293,7 +293,7 @@ def suggest_path(stack: Stack, name: str, folder: Path | None, suffix: str) -> s
         beside = source is not None and not source.is_relative_to(cache_folder())
         folder = source.parent if source is not None and beside else Path.home()
     # No spaces, which shells and other programs trip over; "movie, normalised" has a comma, too.
-    stem = re.sub(r"[\s,]+", "_", legal_stem(name)).strip("_") or "movie"
+    stem = re.sub(r"[\s,_]+", "_", legal_stem(name)).strip("_") or "movie"
     path = folder / f"{stem}{suffix}"
     if path.absolute() == source:
         path = path.with_stem(f"{path.stem}-copy")
