@@ -252,7 +252,7 @@ def test_a_single_pattern_can_be_corrected(widget, viewer, qtbot):
 @pytest.mark.window
 def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, sweep, qtbot):
     """Clicks, points, layers; with a histogram on its way."""
-    corrected, beam = fitted.corrected, fitted.guides.beam
+    beam = fitted.guides.beam
     n_callbacks = len(viewer.mouse_drag_callbacks)
     fitted.region.setValue(2)
     close(fitted, viewer, qtbot)
