@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.widgets.base.form import number_field
-from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
 from napari_mrcz.widgets.base.plot import Plot

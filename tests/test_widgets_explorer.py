@@ -6,7 +6,7 @@ from mouse import click_point
 from qtpy.QtCore import Qt
 
 import napari_mrcz as nm
-from napari_mrcz.widgets.save_stack.exploring import explore
+from napari_mrcz.widgets.save_stack.explorer import explore
 from napari_mrcz.widgets.save_stack.model import SaveOptions
 
 COUNTS = np.random.default_rng(8).poisson(0.5, (5, 96, 128)).astype(np.uint8)

@@ -16,14 +16,17 @@ from napari_mrcz.correction import (
 from napari_mrcz.correction.noise import Share
 from napari_mrcz.simulation import Camera, simulate_flats, simulate_movie, simulate_session
 from napari_mrcz.widgets.base.job import Cancelled
-from napari_mrcz.widgets.gain import defect_labels as marks
-from napari_mrcz.widgets.gain.gamma_fit import fit
-from napari_mrcz.widgets.gain.model import GainChoice, apply_choice, find, search_text
-from napari_mrcz.widgets.gain.reference import (
+from napari_mrcz.widgets.gain import defects_box as marks
+from napari_mrcz.widgets.gain.gamma_box import fit
+from napari_mrcz.widgets.gain.model import (
+    GainChoice,
     Reference,
+    apply_choice,
     estimate_reference,
+    find,
     load_reference,
     reference_of,
+    search_text,
 )
 
 CAMERA = Camera((256, 256), etching=0.06, gamma=1.0, seed=3)

@@ -24,10 +24,18 @@ from napari_mrcz.stack.inspection import (
     step_entries,
 )
 from napari_mrcz.widgets.base.job import Cancelled
-from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
-from napari_mrcz.widgets.inspector.jobs import check_header, mend_file, replayed, verify_file
-from napari_mrcz.widgets.inspector.model import as_json, export, inspect
-from napari_mrcz.widgets.inspector.subject import subject_of
+from napari_mrcz.widgets.inspector.model import (
+    COLUMNS,
+    FrameTable,
+    as_json,
+    check_header,
+    export,
+    inspect,
+    mend_file,
+    replayed,
+    subject_of,
+    verify_file,
+)
 
 COUNTS = np.random.default_rng(2).poisson(1, (6, 40, 50)).astype(np.uint8)
 

@@ -28,8 +28,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 import napari_mrcz as nm
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.inspector import frame_view
-from napari_mrcz.widgets.inspector.frame_table import FrameTable
 from napari_mrcz.widgets.inspector.frame_view import shares
+from napari_mrcz.widgets.inspector.model import FrameTable
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["movie", "sick", "widget"]

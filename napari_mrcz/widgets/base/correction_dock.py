@@ -11,10 +11,9 @@ from qtpy.QtWidgets import QGridLayout, QWidget
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.form import form, push_button
-from napari_mrcz.widgets.base.job_controls import JobControls
-from napari_mrcz.widgets.base.layer_picker import LayerPicker
+from napari_mrcz.widgets.base.job import JobControls
+from napari_mrcz.widgets.base.layer_picker import LayerPicker, bind_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.viewer_input import bind_while_alive
 from napari_mrcz.widgets.base.work import LayerWork, works_of
 
 if TYPE_CHECKING:

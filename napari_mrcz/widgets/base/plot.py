@@ -1,4 +1,4 @@
-"""A plot in the theme's colours, with lines that can be dragged; for all dock widgets."""
+"""Plots in the theme's colours with lines that can be dragged, and what their colours mean."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QSizePolicy
 
 from napari_mrcz.errors import with_minus
+from napari_mrcz.widgets.base.panel import WrappedLabel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_mrcz.widgets.base.theme import Palette
 
 _HEIGHT_PX = 180
@@ -185,3 +188,28 @@ class Plot(pg.PlotWidget):
         item.setPen(pg.mkPen(shade, width=_LINE_PX, style=style))
         item.setSymbolBrush(shade)
         item.setSymbolPen(None)
+
+
+class Key(WrappedLabel):
+    """Signs in their colours, with their meaning.
+
+    Parameters
+    ----------
+    meanings : sequence of (str, str, str)
+        The colour as `Palette` calls it, the sign, what it means.
+    """
+
+    def __init__(self, meanings: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__("What is drawn how in the plot")
+        self._meanings = tuple(meanings)
+        self.setTextFormat(Qt.TextFormat.RichText)
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Take the colours of a theme."""
+        parts = (
+            f'<span style="color: {getattr(colours, colour)}">{sign}</span>&nbsp;'
+            + meaning.replace(" ", "&nbsp;")
+            for colour, sign, meaning in self._meanings
+        )
+        self.setText(" &ensp;".join(parts))
+        self.setStyleSheet(f"color: {colours.text}")

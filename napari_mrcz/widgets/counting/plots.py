@@ -15,8 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.widgets.base.form import form, number_field
-from napari_mrcz.widgets.base.key import Key
-from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,13 +14,10 @@ from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import CorrectionDock
-from napari_mrcz.widgets.base.derived import DerivedLayer
+from napari_mrcz.widgets.base.derived import DerivedLayer, LateStack, frame_shown, get_points_ready
 from napari_mrcz.widgets.base.form import Section, choice_field, form, push_button
 from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.late_stack import LateStack
 from napari_mrcz.widgets.base.panel import WrappedLabel
-from napari_mrcz.widgets.base.preview import frame_shown
-from napari_mrcz.widgets.base.ready import get_points_ready
 from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.counting.model import Fit, count_frame, find_events, fit_counting
 from napari_mrcz.widgets.counting.plots import ChargeView, Gallery, PixelView

@@ -18,13 +18,13 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
+from napari_mrcz.stack.references import read_defects, write_defects
+from napari_mrcz.widgets.base.derived import geometry
 from napari_mrcz.widgets.base.form import push_button
-from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.preview import geometry
-from napari_mrcz.widgets.gain import defect_labels as marks
-from napari_mrcz.widgets.gain.drops import FileDrops
+from napari_mrcz.widgets.gain.reference_box import FileDrops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Image, Labels
 
-    from napari_mrcz.widgets.gain.reference import Shape
+    from napari_mrcz.widgets.base.job import Report
+    from napari_mrcz.widgets.gain.model import Shape
 
 _FILES = "Defects (*.txt *.mrc *.mrcz *.tif *.tiff);;All files (*)"
 _NAME = "defective pixels"
@@ -116,7 +117,7 @@ class DefectsBox(QGroupBox):
         """Add the pixels of a list or map."""
         frames = self._frames()
         if frames is not None:
-            self.controls.run(partial(marks.load, path, frames))
+            self.controls.run(partial(load, path, frames))
             self.refresh()
 
     @Slot()
@@ -138,8 +139,8 @@ class DefectsBox(QGroupBox):
         pixels = self._joined_pixels
         bad = without = 0 if pixels is None else int(np.count_nonzero(pixels))
         if layer is not None:
-            bad, without = marks.count(np.asarray(layer.data))
-        said = "" if frames is None else marks.count_text(bad, without, frames[0] * frames[1])
+            bad, without = count(np.asarray(layer.data))
+        said = "" if frames is None else count_text(bad, without, frames[0] * frames[1])
         self._panel.tell(self.count, said)
         self.export_button.setEnabled(bad > 0 and not self.controls.running)
 
@@ -161,7 +162,7 @@ class DefectsBox(QGroupBox):
         movie, layer = self._movie(), self.layer
         if movie is None:
             return
-        labels = marks.joined(labels, self._joined_pixels)
+        labels = joined(labels, self._joined_pixels)
         if layer is not None:
             if not np.array_equal(layer.data, labels):
                 layer.data = labels
@@ -171,8 +172,8 @@ class DefectsBox(QGroupBox):
         shown: dict[int | None, str] = {
             None: colours.hot,
             0: "transparent",
-            marks.LISTED: colours.hot,
-            marks.WITHOUT_GAIN: colours.dark,
+            LISTED: colours.hot,
+            WITHOUT_GAIN: colours.dark,
         }
         layer = viewer.add_labels(
             labels,
@@ -196,7 +197,7 @@ class DefectsBox(QGroupBox):
         layer = self.layer
         if result.shape != self._frames():
             return  # another movie was picked meanwhile
-        self._put(marks.add_listed(None if layer is None else layer.data, result))
+        self._put(add_listed(None if layer is None else layer.data, result))
         self.controls.tell(f"Read {int(np.count_nonzero(result))} pixels.")
 
     @Slot()
@@ -213,10 +214,83 @@ class DefectsBox(QGroupBox):
         if layer is None:
             return
         path, shown = QFileDialog.getSaveFileName(
-            self, "Export defective pixels", "defects.txt", ";;".join(marks.KINDS)
+            self, "Export defective pixels", "defects.txt", ";;".join(KINDS)
         )
         if path:
-            kind = marks.KINDS[shown]
+            kind = KINDS[shown]
             mask = np.asarray(layer.data) != 0
-            self.controls.run(partial(marks.export, path, mask, kind))
+            self.controls.run(partial(export, path, mask, kind))
             self.refresh()
+
+
+LISTED, WITHOUT_GAIN = 1, 2
+
+# What a file dialog offers, and what `write_defects` calls it.
+KINDS = {
+    "SerialEM and IMOD (*.txt)": "serialem",
+    "MotionCor and RELION (*.txt)": "motioncor",
+    "Map (*.mrc *.mrcz *.tif)": "map",
+}
+_SUFFIX = {"serialem": ".txt", "motioncor": ".txt", "map": ".mrc"}
+
+
+def load(path: str, shape: Shape, report: Report) -> npt.NDArray[np.bool_]:
+    """Read a list or map of defective pixels, as the frames lie, (y, x)."""
+    report(f"Reading {Path(path).name}", 0, None)
+    return read_defects(path, shape)
+
+
+def export(path: str, mask: npt.NDArray[np.bool_], kind: str, report: Report) -> Path:
+    """Write a list or map, with the suffix of its kind where the name has none.
+
+    A file of the very name given is replaced: the file dialog has asked about that one.
+    """
+    given = Path(path)
+    target = given if given.suffix else given.with_suffix(_SUFFIX[kind])
+    report(f"Writing {target.name}", 0, None)
+    write_defects(target, mask, kind, overwrite=target == given)
+    return target
+
+
+def add_listed(
+    labels: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """Return labels with the pixels of a list added; those that have one keep it."""
+    known = np.zeros(mask.shape, np.uint8) if labels is None else labels.astype(np.uint8)
+    known[mask & (known == 0)] = LISTED
+    return known
+
+
+def joined(
+    labels: npt.NDArray[Any], without_gain: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.uint8]:
+    """Return labels with these pixels without usable gain, and no others.
+
+    Parameters
+    ----------
+    labels : ndarray of integers, shape (y, x)
+        Others than `WITHOUT_GAIN` stay: they are listed, or painted.
+    without_gain : ndarray of bool, shape (y, x), or None
+        As the frames lie; None for no pixels.
+    """
+    known = labels.astype(np.uint8)
+    known[known == WITHOUT_GAIN] = 0
+    if without_gain is not None:
+        known[without_gain & (known == 0)] = WITHOUT_GAIN
+    return known
+
+
+def count(labels: npt.NDArray[Any]) -> tuple[int, int]:
+    """Count the defective pixels, and those of them without usable gain."""
+    return int(np.count_nonzero(labels)), int(np.count_nonzero(labels == WITHOUT_GAIN))
+
+
+def count_text(bad: int, without: int, size: int) -> str:
+    """Return how many of so many pixels are defective."""
+    if not bad:
+        return "No defective pixels yet: import a list, or paint them."
+    pixels = "pixel" if bad == 1 else "pixels"
+    return (
+        f"{bad} defective {pixels} ({bad / size:.3%}): {bad - without} listed or painted, "
+        f"{without} without usable gain."
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import Signal, Slot
+from qtpy.QtCore import QEvent, QObject, Signal, Slot
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QMenu, QVBoxLayout
 
@@ -15,10 +15,9 @@ from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.form import push_button
-from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.gain.drops import FileDrops
-from napari_mrcz.widgets.gain.reference import (
+from napari_mrcz.widgets.gain.model import (
     Reference,
     Shape,
     estimate_reference,
@@ -28,6 +27,8 @@ from napari_mrcz.widgets.gain.reference import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from qtpy.QtWidgets import QWidget
 
     from napari_mrcz.widgets.base.job import Report
 
@@ -212,3 +213,44 @@ class ReferenceBox(QGroupBox):
     def _ask(self, title: str) -> str:
         path, _ = QFileDialog.getOpenFileName(self, title, "", _FILES)
         return str(path)
+
+
+class FileDrops(QObject):
+    """Take single files dropped onto a widget or anything in it.
+
+    Parameters
+    ----------
+    widget : QWidget
+        Which keeps this, too.
+
+    Attributes
+    ----------
+    dropped : Signal(str)
+        The path of a file.
+    """
+
+    dropped = Signal(str)
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        widget.setAcceptDrops(True)
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Accept what is a file, and take it."""
+        kinds = (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop)
+        if event is None or event.type() not in kinds:
+            return False
+        path = _path(event)
+        if path:
+            event.acceptProposedAction()  # type: ignore[attr-defined]
+            if event.type() == QEvent.Type.Drop:
+                self.dropped.emit(path)
+        else:
+            event.ignore()
+        return True
+
+
+def _path(event: Any) -> str:
+    urls = event.mimeData().urls()
+    return urls[0].toLocalFile() if len(urls) == 1 else ""

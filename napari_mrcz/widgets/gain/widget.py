@@ -13,17 +13,14 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel
 from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.derived import DerivedLayer
+from napari_mrcz.widgets.base.derived import DerivedLayer, frame_shown, geometry
 from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.preview import frame_shown, geometry
 from napari_mrcz.widgets.base.work import LayerWork, works_of
 from napari_mrcz.widgets.gain.defects_box import DefectsBox
-from napari_mrcz.widgets.gain.drops import FileDrops
-from napari_mrcz.widgets.gain.gamma_box import GammaBox
-from napari_mrcz.widgets.gain.gamma_fit import GammaFit, fit
+from napari_mrcz.widgets.gain.gamma_box import GammaBox, GammaFit, fit
 from napari_mrcz.widgets.gain.model import (
     NORMALISED,
     GainChoice,
@@ -32,7 +29,7 @@ from napari_mrcz.widgets.gain.model import (
     find,
 )
 from napari_mrcz.widgets.gain.orientation_box import OrientationBox
-from napari_mrcz.widgets.gain.reference_box import ReferenceBox
+from napari_mrcz.widgets.gain.reference_box import FileDrops, ReferenceBox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
     from napari_mrcz.correction import OrientationSearch
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.gain.reference import Reference
+    from napari_mrcz.widgets.gain.model import Reference
 
 _LISTS = (".txt",)
 

@@ -19,10 +19,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mrcz.widgets.base.job import while_alive
-from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.job import JobControls, while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.inspector.jobs import Mended, check_header, mend_file
+from napari_mrcz.widgets.inspector.model import Mended, check_header, mend_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.doctor import Finding
     from napari_mrcz.widgets.base.job import Report
-    from napari_mrcz.widgets.inspector.subject import Subject
+    from napari_mrcz.widgets.inspector.model import Subject
 
 _HEIGHT_PX = 260
 _LARGEST_PIXEL = 1e6

@@ -17,12 +17,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mrcz.widgets.base.job import while_alive
-from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.job import JobControls, while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
-from napari_mrcz.widgets.inspector.frame_table import COLUMNS, FrameTable
-from napari_mrcz.widgets.inspector.jobs import verify_file
+from napari_mrcz.widgets.inspector.model import COLUMNS, FrameTable, verify_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

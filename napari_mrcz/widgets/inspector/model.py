@@ -1,29 +1,41 @@
-"""What the inspector knows of a layer: read from its file in a thread, told as plain entries."""
+"""What a layer's file says, and what is done with it; without a window."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, field
+import os
+import weakref
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError, error_text, size_text
-from napari_mrcz.format import FrameReader
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image
+
+from napari_mrcz.errors import MrczError, collected_warnings, counted, error_text, size_text
+from napari_mrcz.format import FrameReader, verify
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.doctor import Change, Finding, diagnose, mend
 from napari_mrcz.format.metadata import to_json_safe
+from napari_mrcz.plugin.layers import describe, layer_data, stack_of_layer
+from napari_mrcz.stack import Stack
+from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.inspection import Entry, entries_of, entry_of, header_entries
 from napari_mrcz.stack.kept import is_kept, summary_of
-from napari_mrcz.widgets.inspector.frame_table import FrameTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_mrcz.format import Header
+    import napari
+
+    from napari_mrcz.format import Header, VerifyReport
     from napari_mrcz.format.doctor import Finding
     from napari_mrcz.format.extended import ExtendedHeader
     from napari_mrcz.format.footer import Footer
-    from napari_mrcz.widgets.inspector.subject import Subject
+    from napari_mrcz.plugin.layers import LayerData
+    from napari_mrcz.widgets.base.job import Report
 
 
 @dataclass(frozen=True)
@@ -245,3 +257,408 @@ def _footer(footer: Footer, checksums: bool) -> dict[str, Any]:
     if footer.history:
         told["history"] = f"{len(footer.history)} steps"
     return told | dict(footer.other)
+
+
+# Name and meaning of each column.
+COLUMNS = (
+    ("Frame", "Counted from 0"),
+    ("Offset", "Byte of the file at which the frame begins"),
+    ("Size", "What the frame takes in the file"),
+    ("Ratio", "Compression ratio: its size uncompressed by its size in the file"),
+    ("Checksum", "Whether its bytes match their checksum, or decode where there is none"),
+)
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """The frames of one file.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    offsets, sizes : sequence of int
+        Bytes from the file's start; bytes taken.
+    frame_nbytes : int
+        Bytes of a frame, uncompressed.
+    compressed, checksums : bool
+        Whether frames are compressed, and whether the file has checksums.
+    stamp : tuple of int
+        Length and time of change of the file, by which one that was written anew is told.
+    verified : bool
+        Whether all frames were read since.
+    faults : dict of int to str
+        What is wrong with the frames that are damaged, as far as is known.
+    """
+
+    path: str
+    offsets: Sequence[int] | npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.uint64]
+    frame_nbytes: int
+    compressed: bool
+    checksums: bool
+    stamp: tuple[int, int] = (0, 0)
+    verified: bool = False
+    faults: Mapping[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, reader: FrameReader, stamp: tuple[int, int]) -> FrameTable:
+        """Make the table of an open file."""
+        header, index = reader.header, reader.index
+        return cls(
+            str(reader.path),
+            index.offsets,
+            index.sizes,
+            reader.frame_nbytes if header.codec else header.frame_nbytes,
+            bool(header.codec),
+            index.xxh3 is not None,
+            stamp,
+        )
+
+    def __len__(self) -> int:
+        """Give the number of frames."""
+        return len(self.offsets)
+
+    def is_of_same_file(self, other: FrameTable) -> bool:
+        """Tell whether nothing but what is known of the frames differs."""
+        return (self.path, self.stamp, len(self)) == (other.path, other.stamp, len(other))
+
+    def with_report(self, report: VerifyReport) -> FrameTable:
+        """Give the same frames with what verifying them found."""
+        return replace(self, verified=True, faults={f.frame: f.found for f in report.faults})
+
+    def ratio(self, frame: int) -> float:
+        """Give the compression ratio of a frame."""
+        return self.frame_nbytes / max(1, int(self.sizes[frame]))
+
+    def ratios(self) -> npt.NDArray[np.float64]:
+        """Give the compression ratio of every frame."""
+        return np.asarray(self.frame_nbytes / np.maximum(self.sizes, 1), np.float64)
+
+    def curve(self, most: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Give frames and ratios to be drawn: of many frames the extremes of each few."""
+        ratios = self.ratios()
+        count = len(ratios)
+        if count <= most:
+            return np.arange(count, dtype=np.float64), ratios
+        starts = np.arange(0, count, -(-2 * count // most))
+        low, high = (f.reduceat(ratios, starts) for f in (np.minimum, np.maximum))
+        return np.repeat(starts.astype(np.float64), 2), np.stack([low, high], axis=1).reshape(-1)
+
+    def texts(self, frame: int) -> tuple[str, ...]:
+        """Give what is shown of a frame, one text for each of `COLUMNS`."""
+        return (
+            str(frame),
+            f"{int(self.offsets[frame]):,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+            size_text(int(self.sizes[frame])),
+            f"{self.ratio(frame):.2f}" if self.compressed else "1",
+            self.state(frame),
+        )
+
+    def widest(self) -> tuple[str, ...]:
+        """Give texts at least as wide as any that `texts` gives, in the same order."""
+        if not len(self):
+            return ("",) * len(COLUMNS)
+        last, least = len(self) - 1, int(self.sizes.argmin())
+        return (str(last), self.texts(last)[1], "8.88 MB", self.texts(least)[3], "damaged")
+
+    def state(self, frame: int) -> str:
+        """Give a word or two on whether a frame is whole."""
+        if frame in self.faults:
+            return "damaged"
+        if not self.verified:
+            return "unread" if self.checksums else "none"
+        return "matches" if self.checksums else "decodes"
+
+    def tip(self, frame: int) -> str:
+        """Give more than the table has room for."""
+        lines = [f"Frame {frame}: {int(self.sizes[frame])} bytes at {int(self.offsets[frame])}"]
+        if frame in self.faults:
+            lines.append(self.faults[frame])
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """Give all frames in a sentence or two."""
+        count, stored = len(self), float(self.sizes.astype(np.float64).sum())
+        frames = counted(count, "frame")
+        if not self.compressed:
+            said = f"{frames}, not compressed: {size_text(self.frame_nbytes)} each."
+        else:
+            ratios = self.ratios()
+            said = (
+                f"{frames} of {size_text(self.frame_nbytes)} in {size_text(stored)}: compressed "
+                f"{self.frame_nbytes * count / max(1, stored):.2f} to 1"
+            )
+            said += f" ({ratios.min():.2f} to {ratios.max():.2f})." if count > 1 else "."
+        return said + (" With checksums." if self.checksums else " No checksums.")
+
+    def verdict(self) -> str:
+        """Say how the verifying ended."""
+        if self.faults:
+            named = sorted(self.faults)
+            some = ", ".join(map(str, named[:8])) + ("…" if len(named) > 8 else "")
+            what = "1 frame is" if len(named) == 1 else f"{len(named)} frames are"
+            return f"{what} damaged: {some}."
+        if self.checksums:
+            return f"All {len(self)} frames match their checksums."
+        return f"All {len(self)} frames decode; without checksums more cannot be told."
+
+    def as_map(self) -> dict[str, Any]:
+        """Give the table for JSON."""
+        return {
+            "offset": [int(offset) for offset in self.offsets],
+            "size": [int(size) for size in self.sizes],
+            "ratio": [round(float(ratio), 4) for ratio in self.ratios()],
+            "checksums": self.checksums,
+            "verified": self.verified,
+            "damaged": {str(frame): found for frame, found in self.faults.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer, as much of it as is told without reading; it keeps no file open.
+
+    Attributes
+    ----------
+    name, path : str
+        Of the layer, of its file; "" without one.
+    paths : tuple of str
+        All its files, where they were joined.
+    shape, dtype : tuple of int, str
+        Of its frames.
+    pixel_size : tuple of float
+        Along z, y and x in Å; 0.0 for unknown.
+    header : Header or None
+        As it was when the file was opened.
+    metadata : dict
+        The user's.
+    history : tuple of dict
+        Corrections applied, to the layer rather than to its file.
+    voltage : float
+        In kV; 0.0 for unknown.
+    problem : str
+        Why it is no stack of frames.
+    """
+
+    name: str
+    path: str = ""
+    paths: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    pixel_size: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    header: Header | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Mapping[str, Any], ...] = ()
+    voltage: float = 0.0
+    problem: str = ""
+
+
+def subject_of(layer: Image) -> Subject:
+    """Return what a layer tells without a byte being read."""
+    metadata = layer.metadata
+    try:
+        stack = stack_of_layer(layer)
+    except MrczError as error:
+        shape = tuple(map(int, layer.data[0].shape if layer.multiscale else layer.data.shape))
+        problem = error_text(error)
+        return Subject(layer.name, shape=shape, dtype=str(layer.dtype), problem=problem)
+    return Subject(
+        layer.name,
+        stack.path or "",
+        tuple(map(str, metadata.get("paths", ()))) if stack.path else (),
+        stack.shape,
+        str(stack.dtype),
+        stack.pixel_size,
+        stack.header,
+        dict(stack.description.metadata),
+        stack.history,
+        stack.description.voltage,
+    )
+
+
+class Readers:
+    """Layers of one file; none of them, nor what they show, is kept alive.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Whose layers.
+    path : str
+        The file.
+    """
+
+    def __init__(self, viewer: napari.Viewer, path: str) -> None:
+        self._viewer = viewer
+        layers = [layer for layer in viewer.layers if _reads(layer, path)]
+        if os.name == "nt":  # an open file cannot be replaced there
+            for layer in layers:
+                _stack(layer.data).close()
+        self._layers = [(weakref.ref(layer), weakref.ref(layer.data)) for layer in layers]
+
+    def subjects(self) -> list[Subject]:
+        """Give what is known of each."""
+        layers = [reference() for reference, _ in self._layers]
+        return [subject_of(layer) for layer in layers if layer is not None]
+
+    def turn_to(self, new: Sequence[LayerData | Exception]) -> Exception | None:
+        """Show the new file in them, unless they show other data by now.
+
+        Parameters
+        ----------
+        new : sequence of (LayerData or Exception)
+            What becomes of each, as of `subjects`.
+
+        Returns
+        -------
+        Exception or None
+            Why one of them cannot.
+        """
+        problem = None
+        for (reference, shown), made in zip(self._layers, new, strict=True):
+            layer, data = reference(), shown()
+            if isinstance(made, Exception):
+                problem = made
+            elif layer is not None and layer in self._viewer.layers and layer.data is data:
+                self._turn(layer, made)
+        return problem
+
+    def _turn(self, layer: Image, made: LayerData) -> None:
+        stack, attributes, _ = made
+        sized_otherwise = _stack(stack).pixel_size != _stack(layer.data).pixel_size
+        layer.data = stack
+        if sized_otherwise:
+            layer.scale, layer.units = attributes["scale"], attributes["units"]
+        layer.metadata = {**layer.metadata, **attributes["metadata"]}
+
+
+def _reads(layer: Any, path: str) -> bool:
+    """Tell whether a layer shows one file alone, this one."""
+    if not isinstance(layer, Image) or layer.rgb or layer.multiscale:
+        return False
+    stack = _stack(layer.data)
+    if not isinstance(stack, Stack) or len(layer.metadata.get("paths", ())) > 1:
+        return False
+    return stack.path is not None and os.path.realpath(stack.path) == os.path.realpath(path)
+
+
+def _stack(data: Any) -> Any:
+    """Give the stack of which a layer's data consist, cut into movies or volumes or not."""
+    return getattr(data, "stack", data)
+
+
+LOOKING, VERIFYING, MENDING = "Looking at frame", "Verifying frame", "Copying"
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A file that was mended.
+
+    Attributes
+    ----------
+    path : str
+        The new file.
+    in_place : bool
+        Whether it took the name of the old one.
+    changes : tuple of Change
+        What is different in it.
+    layers : tuple of (LayerData or Exception)
+        What becomes of the layers that were read from it.
+    """
+
+    path: str
+    in_place: bool
+    changes: tuple[Change, ...]
+    layers: tuple[LayerData | Exception, ...] = ()
+
+    def __str__(self) -> str:
+        where = "in place" if self.in_place else f"in {Path(self.path).name}"
+        changes = "\n".join(str(change) for change in self.changes)
+        return f"Mended {where}:\n{changes}"
+
+
+def check_header(path: str, full: bool, pixel_size: float, report: Report) -> tuple[Finding, ...]:
+    """Have the doctor look at a header, and at all frames if `full`."""
+    return diagnose(
+        path,
+        full=full,
+        pixel_size=pixel_size,
+        progress=lambda done, total: report(LOOKING, done, total),
+    )
+
+
+def verify_file(path: str, report: Report) -> VerifyReport:
+    """Read every frame of a file."""
+    return verify(path, progress=lambda done, total: report(VERIFYING, done, total))
+
+
+def mend_file(
+    path: str,
+    findings: Sequence[Finding],
+    target: str | None,
+    layers: Sequence[Subject],
+    report: Report,
+) -> Mended:
+    """Mend a file in a copy (whose replacing was asked about), or in place.
+
+    Layers that are read from it are opened again.
+    """
+    changes = mend(
+        path,
+        findings,
+        target=target,
+        overwrite=target is not None,
+        progress=lambda done, total: report(MENDING, done, total),
+    )
+    # From here on the file is another; nothing may end this halfway.
+    return Mended(target or path, target is None, changes, tuple(map(_reopened, layers)))
+
+
+def replayed(history: Sequence[Mapping[str, Any]], stack: Stack, name: str) -> list[LayerData]:
+    """Do a history again to a stack, lazily; give what napari makes a layer of.
+
+    Raises
+    ------
+    MrczError, ValueError
+        If a step cannot be done again, or not to such frames.
+    """
+    from napari_mrcz.correction import replay
+
+    return layer_data(replay(history, stack), f"{name} replayed")
+
+
+def save_recipe(stack: Stack, path: str, report: Report) -> str:
+    """Save what was done to a stack as a recipe for other movies; return a sentence on it.
+
+    Raises
+    ------
+    MrczError
+        If recipes cannot do it, or the disk refuses.
+    """
+    from napari_mrcz.session.recipe_history import output_of, save_recipe_of
+
+    report("Writing the recipe", 0, 0)
+    # Whoever chose the name of a recipe that exists agreed to have it replaced, images included.
+    replaces = Path(path).exists()
+    save_recipe_of(stack.history, path, output=output_of(stack), overwrite=replaces)
+    return f"Saved {Path(path).name}. To do it to other movies: napari-mrcz correct -r {path} …"
+
+
+def _reopened(subject: Subject) -> LayerData | Exception:
+    """Open a file, and do again what had been done to a layer of it."""
+    try:
+        with collected_warnings():
+            file = open_stack(subject.path)
+    except MrczError as error:
+        return error
+    try:
+        stack, done = file, len(file.history)
+        if len(subject.history) > done:
+            from napari_mrcz.correction import replay
+
+            stack = replay(subject.history[done:], file)
+        stack = stack.described(metadata=subject.metadata)
+        return layer_data(stack, subject.name, metadata=describe(stack))[0]
+    except (MrczError, ValueError) as error:
+        file.close()  # the error keeps it, as long as it is kept itself
+        return error

@@ -19,13 +19,18 @@ from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.inspector.doctor_view import DoctorView
-from napari_mrcz.widgets.inspector.field_view import FieldView
+from napari_mrcz.widgets.inspector.field_view import FieldView, HistoryView
 from napari_mrcz.widgets.inspector.frame_view import FrameView
-from napari_mrcz.widgets.inspector.history_view import HistoryView
-from napari_mrcz.widgets.inspector.jobs import check_header, replayed, save_recipe
-from napari_mrcz.widgets.inspector.model import Inspection, as_json, inspect
-from napari_mrcz.widgets.inspector.readers import Readers
-from napari_mrcz.widgets.inspector.subject import subject_of
+from napari_mrcz.widgets.inspector.model import (
+    Inspection,
+    Readers,
+    as_json,
+    check_header,
+    inspect,
+    replayed,
+    save_recipe,
+    subject_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from napari_mrcz.format.doctor import Finding
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.inspector.jobs import Mended
+    from napari_mrcz.widgets.inspector.model import Mended
 
 _JOINED = "The layer is joined of several files: open this one alone to fix it in place"
 _UNPACK = "The file is packed: fix it in a copy, which is then not packed"

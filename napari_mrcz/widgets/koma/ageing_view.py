@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_mrcz.widgets.base.key import Key
-from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette

@@ -10,7 +10,7 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QVBoxLayout, QWidget
 
-from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.koma.pace import Pace
 
 if TYPE_CHECKING:

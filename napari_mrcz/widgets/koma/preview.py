@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal, Slot
 
+from napari_mrcz.widgets.base.derived import PreviewLayer
 from napari_mrcz.widgets.base.job import LatestJob, Report
-from napari_mrcz.widgets.base.preview import PreviewLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -9,8 +9,7 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
 
-from napari_mrcz.widgets.base.key import Key
-from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
     import numpy.typing as npt

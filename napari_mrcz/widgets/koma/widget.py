@@ -10,8 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QPushButton, QSpinBox, QWidget
 
 from napari_mrcz.errors import error_text
 from napari_mrcz.widgets.base.form import form
-from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.job_controls import JobControls
+from napari_mrcz.widgets.base.job import JobControls, LatestJob
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.koma.ageing_view import AgeingView
 from napari_mrcz.widgets.koma.export import Export

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Layer, Points, Shapes
 from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
-from napari_mrcz.widgets.base.preview import geometry, place
+from napari_mrcz.widgets.base.derived import geometry, place
 
 if TYPE_CHECKING:
     import napari

@@ -9,9 +9,8 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal, Slot
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
 from napari_mrcz.errors import with_minus
-from napari_mrcz.widgets.base.key import Key
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette

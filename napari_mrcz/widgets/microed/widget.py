@@ -14,15 +14,22 @@ from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
-from napari_mrcz.widgets.base.derived import DerivedLayer
+from napari_mrcz.widgets.base.derived import (
+    DerivedLayer,
+    frame_shown,
+    geometry,
+    get_points_ready,
+    get_shapes_ready,
+)
 from napari_mrcz.widgets.base.form import Section, form, number_field, push_button
-from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.job_controls import JobControls
-from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
+from napari_mrcz.widgets.base.job import JobControls, LatestJob
+from napari_mrcz.widgets.base.layer_picker import (
+    LayerPicker,
+    connect_while_alive,
+    on_click_while_alive,
+    pixel_at,
+)
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.preview import frame_shown, geometry
-from napari_mrcz.widgets.base.ready import get_points_ready, get_shapes_ready
-from napari_mrcz.widgets.base.viewer_input import on_click_while_alive, pixel_at
 from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.microed.guides import Guides
 from napari_mrcz.widgets.microed.model import (
@@ -290,7 +297,7 @@ class MicroED(CorrectionDock):
         self._ask_for_outline()
 
     def _on_removed(self, event: Any) -> None:
-        if self._finding is not None and event.value is self._finding.layer:
+        if self._finding is not None and self._finding.layer in (None, event.value):
             self.beam.controls.cancel()
         if self.guides.forget(event.value):
             self.beam.draw.setChecked(False)
@@ -466,6 +473,7 @@ class BeamBox(QGroupBox):
         self.annuli = QSpinBox()
         self.annuli.setRange(1, _MOST_ANNULI)
         self.annuli.setValue(10)
+        self.annuli.setMinimumWidth(70)
         self.annuli.setKeyboardTracking(False)
         self.annuli.setToolTip(
             "Annuli with the same number of valid pixels, each of which is fitted by itself"

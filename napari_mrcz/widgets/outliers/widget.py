@@ -17,15 +17,11 @@ from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack.references import read_defects
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
-from napari_mrcz.widgets.base.derived import DerivedLayer
+from napari_mrcz.widgets.base.derived import DerivedLayer, frame_shown, geometry, get_labels_ready
 from napari_mrcz.widgets.base.form import OptionsForm, Section, form, number_field, push_button
-from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.job_controls import JobControls
-from napari_mrcz.widgets.base.layer_picker import LayerPicker
+from napari_mrcz.widgets.base.job import JobControls, LatestJob
+from napari_mrcz.widgets.base.layer_picker import LayerPicker, on_click_while_alive, pixel_at
 from napari_mrcz.widgets.base.panel import WrappedLabel
-from napari_mrcz.widgets.base.preview import frame_shown, geometry
-from napari_mrcz.widgets.base.ready import get_labels_ready
-from napari_mrcz.widgets.base.viewer_input import on_click_while_alive, pixel_at
 from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.outliers.model import (
     REFIT,

@@ -16,15 +16,14 @@ from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.job import Job, LatestJob
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.save_stack.explorer import Explorer
-from napari_mrcz.widgets.save_stack.form import SaveForm
+from napari_mrcz.widgets.save_stack.form import SaveForm, SizeChart
 from napari_mrcz.widgets.save_stack.model import FileEstimate, Pace, Saved, estimate_file, save
-from napari_mrcz.widgets.save_stack.size_chart import SizeChart
 
 if TYPE_CHECKING:
     import napari
 
     from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.save_stack.exploring import Trial
+    from napari_mrcz.widgets.save_stack.explorer import Trial
 
 
 class SaveStack(Panel):
