@@ -486,7 +486,7 @@ class BeamBox(QGroupBox):
         margins = grid.contentsMargins()
         grid.setContentsMargins(4, margins.top(), 4, 4)
         grid.setVerticalSpacing(3)
-        fields = (("Row", self.row), ("Column", self.column), ("Annuli", self.annuli))
+        fields = (("Row", self.row), ("Col.", self.column), ("Annuli", self.annuli))
         for at, (name, field) in enumerate(fields):
             label = QLabel(name)
             label.setToolTip(field.toolTip())
