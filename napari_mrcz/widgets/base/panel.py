@@ -65,11 +65,6 @@ class Panel(QWidget):
         # In a window that is not shown, nothing is hidden; else the dock will say.
         self._in_front = not _is_seen(self.viewer)
         self._put_off: dict[Any, Callable[[], None]] = {}
-        # Docks that are opened one after the other are in front for a moment only.
-        self._coming = QTimer(self)
-        self._coming.setSingleShot(True)
-        self._coming.setInterval(0)
-        self._coming.timeout.connect(self._come_to_front)
         self._tones: dict[QLabel, str] = {}
         content = QWidget()
         self.column = QVBoxLayout(content)
@@ -124,17 +119,9 @@ class Panel(QWidget):
 
     @Slot(bool)
     def _on_visibility(self, visible: bool) -> None:
-        if visible:
-            self._coming.start()
-        else:
-            self._coming.stop()
-            self._in_front = False
-
-    @Slot()
-    def _come_to_front(self) -> None:
-        if self._in_front:
+        came, self._in_front = visible and not self._in_front, visible
+        if not came:
             return
-        self._in_front = True
         for picker in self.findChildren(LayerPicker):
             picker.catch_up()
         put_off, self._put_off = self._put_off, {}

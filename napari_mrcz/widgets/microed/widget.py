@@ -479,13 +479,14 @@ class BeamBox(QGroupBox):
             "Annuli with the same number of valid pixels, each of which is fitted by itself"
         )
         self.annuli.valueChanged.connect(lambda n: self.annuli_changed.emit())
-        self.draw = QCheckBox("Draw them")
+        self.draw = QCheckBox("Draw")
         self.draw.setToolTip("Draw the beam and where annuli end over the pattern")
         self.draw.setChecked(True)
         grid = QGridLayout(self)
         margins = grid.contentsMargins()
         grid.setContentsMargins(4, margins.top(), 4, 4)
         grid.setVerticalSpacing(3)
+        grid.setHorizontalSpacing(3)
         fields = (("Row", self.row), ("Col.", self.column), ("Annuli", self.annuli))
         for at, (name, field) in enumerate(fields):
             label = QLabel(name)
