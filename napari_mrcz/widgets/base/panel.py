@@ -68,6 +68,7 @@ class Panel(QWidget):
         self._tones: dict[QLabel, str] = {}
         content = QWidget()
         self.column = QVBoxLayout(content)
+        self.column.setContentsMargins(6, 6, 6, 6)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)

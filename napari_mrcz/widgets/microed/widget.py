@@ -150,6 +150,8 @@ class MicroED(CorrectionDock):
         self.column.addStretch()
         self.column.insertWidget(2, self.source)
         self.reset_button.hide()  # nothing of a fit can be changed
+        grid: Any = self.buttons.layout()
+        grid.addWidget(self.toggle_button, 0, 0, 1, 2)
         self._connect()
         self.apply_palette(self.palette_now)
         self._on_layer(self.layers.layer)
@@ -462,6 +464,7 @@ class BeamBox(QGroupBox):
         self.column = number_field((0, 1), 1, "", "Column of the beam in pixels, from 0, left")
         for number in (self.row, self.column):
             number.setDecimals(1)
+            number.setButtonSymbols(number.ButtonSymbols.NoButtons)  # room for the digits
             number.valueChanged.connect(self._on_typed)
         self.controls = JobControls(
             panel, "Find beam", "Find what the sum of all frames is most nearly symmetric about"

@@ -358,7 +358,7 @@ def small(value: float) -> str:
 
 def _percentage(part: float) -> str:
     percent = 100 * part
-    return "0 %" if not part else "< 0.001 %" if percent < 1e-3 else f"{percent:.2g} %"
+    return "0" if not part else "< 0.001" if percent < 1e-3 else f"{percent:.2g}"
 
 
 def _expected(number: float) -> str:

@@ -120,7 +120,7 @@ class ThresholdPlots(QWidget):
             "hot": (limits.dark + APART, self._reach[1]),
         }
         with self._showing():
-            self.cdf.setXRange(*self._reach, padding=0)
+            self._show_range(*self._reach)
             for side, value in (("dark", limits.dark), ("hot", limits.hot)):
                 for line in self.lines[side]:
                     line.setVisible(True)  # a label that is not seen takes no value
@@ -142,7 +142,6 @@ class ThresholdPlots(QWidget):
 
     def _align(self) -> None:
         """Make the x axes of both plots the same, at the same place."""
-        self.residual.setXLink(self.cdf)
         self.cdf.setYRange(-0.03, 1.03, padding=0)
         self.cdf.getPlotItem().showAxis("right")
         self.cdf.getPlotItem().getAxis("right").setTicks([])
@@ -156,7 +155,7 @@ class ThresholdPlots(QWidget):
                 curve.setData([], [])
             for tail in self._tails.values():
                 tail.setData([], [])
-            self.cdf.setXRange(-8, 8, padding=0)
+            self._show_range(-8.0, 8.0)
             self.residual.setYRange(-1, 1, padding=0)
             return
         self._cdf_points.setData(*curves.cdf)
@@ -166,6 +165,11 @@ class ThresholdPlots(QWidget):
         self._tails["hot"].setData(*curves.hot_tail)
         self._reach = curves.reach
         self.residual.setYRange(*curves.residual_reach, padding=0)
+
+    def _show_range(self, low: float, high: float) -> None:
+        """Show the same x in both; linked axes would follow the width of one that is folded."""
+        for plot in self._plots:
+            plot.setXRange(low, high, padding=0)
 
     @property
     def is_dragged(self) -> bool:

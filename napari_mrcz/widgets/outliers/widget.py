@@ -563,6 +563,7 @@ class CountTable(QWidget):
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setVerticalSpacing(1)
+        self._grid.setHorizontalSpacing(5)
         self._grid.setColumnStretch(0, 1)
         self.setToolTip(
             "Pixels beyond the thresholds now; which part of all pixels that is; and how many good "
