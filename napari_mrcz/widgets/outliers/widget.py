@@ -533,6 +533,7 @@ class ThresholdFields(QWidget):
         )
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(3)
         for column, (name, field) in enumerate((("Dark", self.dark), ("Hot", self.hot))):
             label = QLabel(name)
             label.setToolTip(field.toolTip())
