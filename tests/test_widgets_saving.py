@@ -193,12 +193,12 @@ def test_estimates_are_sentences(stack):
 def test_pixel_types_to_choose_from():
     """As it is, first; 4 bits only where nothing is compressed; complex stays complex."""
     compressed = dtype_choices(np.dtype(np.uint8), compressed=True)
-    assert compressed[0] == ("uint8, as it is", None)
+    assert compressed[0] == ("uint8 (unchanged)", None)
     assert "uint4" not in dict(compressed).values()
     assert "uint8" not in dict(compressed).values()
     assert "uint4" in dict(dtype_choices(np.dtype(np.uint8), compressed=False)).values()
     assert dtype_choices(np.dtype(np.complex64), compressed=False) == [
-        ("complex64, as it is", None)
+        ("complex64 (unchanged)", None)
     ]
 
 

@@ -274,7 +274,7 @@ def dtype_choices(
     counts : dtype, optional
         Of the integers beneath gain and KOMA.
     """
-    choices: list[tuple[str, str | None]] = [(f"{dtype}, as it is", None)]
+    choices: list[tuple[str, str | None]] = [(f"{dtype} (unchanged)", None)]
     if counts is not None and compressed:
         choices.append((f"counts ({counts}), gain beside the file", KEPT))
     if dtype.kind == "c":
