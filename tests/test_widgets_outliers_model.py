@@ -131,7 +131,7 @@ def test_the_table_counts_what_the_mask_counts(fit):
     n_dark, n_hot = np.count_nonzero(mask == -1), np.count_nonzero(mask == 1)
     pixels, part, chance = summary(moved)
     assert pixels == (str(n_dark), str(n_hot), str(n_dark + n_hot))
-    assert part[2] == f"{100 * (n_dark + n_hot) / mask.size:.2g} %"
+    assert part[2] == f"{100 * (n_dark + n_hot) / mask.size:.2g}"
     # 0.135 % of a normal distribution lie beyond 3 sigma: 16.6 pixels on each side.
     assert chance == ("17", "17", "33")
     assert summary(fit.with_thresholds(-30.0, 30.0))[2] == ("< 0.1",) * 3
