@@ -1,6 +1,8 @@
 """Docks in tabs: only the widget in front follows the selection, reads files, changes layers."""
 
+import ast
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +116,18 @@ def test_a_fit_that_ends_behind_another_tab_is_shown_when_it_comes_forward(docks
     raise_dock(qtbot, docks, "Outliers")
     assert "a corrected" in viewer.layers
     assert outliers.fit is not None
+
+
+def test_scipy_is_loaded_when_a_fit_begins():
+    """No module of the widgets imports it: the first dock would wait for it."""
+    for path in (Path(nm.__file__).parent / "widgets").rglob("*.py"):
+        imported = [
+            name
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
+        ]
+        assert not any(str(name).startswith("scipy") for name in imported), path
 
 
 def test_docks_are_tabs_with_short_names(docks, viewer):

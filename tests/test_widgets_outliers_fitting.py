@@ -74,6 +74,21 @@ def test_layers_lie_on_the_movie_and_show_what_they_say(fitted, viewer, movie):
     assert fitted.corrected.visible and not movie().visible
 
 
+def test_a_derived_layer_is_added_once_as_it_will_be_seen(widget, viewer, movie, qtbot):
+    """Its frame is not drawn and drawn again, nor shown and hidden."""
+    added, drawn = {}, []
+
+    def note(event):
+        added[event.value.name] = event.value.visible
+        event.value.events.set_data.connect(lambda _: drawn.append(event.value.name))
+
+    viewer.layers.events.inserted.connect(note)
+    fit_layer(widget, qtbot)
+    assert added == {"movie outliers (σ)": True, "movie corrected": True}
+    assert drawn.count("movie corrected") <= 1
+    assert all(viewer.layers[name].visible for name in added)
+
+
 def test_the_colours_say_hot_dark_and_good(fitted):
     """Orange, blue, and nothing between."""
     sigma = fitted.derived("sigma")

@@ -261,7 +261,7 @@ class PreviewLayer:
         return layer
 
     def holds(self, layer: Any) -> bool:
-        """Tell whether it is this layer, in the viewer or about to come or go."""
+        """Return whether it is this layer, in the viewer or about to come or go."""
         return self._layer is not None and self._layer() is layer
 
     def remove(self) -> None:
@@ -285,7 +285,7 @@ class PreviewLayer:
 
 
 def geometry(source: Image, ndim: int) -> dict[str, Any]:
-    """Give scale, translation and units of a layer, for one of so many of its last axes.
+    """Return scale, translation and units of a layer, for one of so many of its last axes.
 
     Axes that the source has not come first, in pixels.
     """
@@ -307,7 +307,7 @@ def place(layer: Any, source: Image) -> None:
 
 
 def frame_shown(viewer: napari.Viewer, layer: Image) -> int:
-    """Give the index of the frame that the sliders are at, counted through all axes of a layer."""
+    """Return the index of the frame that the sliders are at, counted through all axes of a layer."""
     if layer not in viewer.layers:  # it is being removed
         return 0
     index = 0
@@ -328,7 +328,7 @@ def lay(layer: Any, attributes: Mapping[str, Any]) -> None:
 
 
 def _comparable(value: Any) -> Any:
-    """Give what can be compared: units are set by name, and read as objects."""
+    """Return what can be compared: units are set by name, and read as objects."""
     return np.asarray(value).astype(str)
 
 
@@ -381,7 +381,7 @@ class LateStack(ShownStack):
 
 
 def _is_a_viewers(key: Any, shape: tuple[int, ...]) -> bool:
-    """Tell whether all axes are sliced, and one of them to a single place: as napari asks."""
+    """Return whether all axes are sliced, and one of them to a single place: as napari asks."""
     return (
         isinstance(key, tuple)
         and len(key) == len(shape)

@@ -203,7 +203,7 @@ class LatestJob(QObject):
 
 
 def while_alive(widget: QObject, work: Callable[[Report], Any]) -> Callable[[Report], Any]:
-    """Give the same work, which ends when a widget is closed: nobody waits for its result then."""
+    """Return the same work, which ends when a widget is closed: nobody waits for its result then."""
     gone = threading.Event()
     widget.destroyed.connect(gone.set)
 

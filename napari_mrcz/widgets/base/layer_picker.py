@@ -169,7 +169,7 @@ class LayerPicker(QComboBox):
 
 
 def plain_viewer(viewer: napari.Viewer) -> napari.Viewer:
-    """Give the viewer itself for the proxy that napari gives to plugins.
+    """Return the viewer itself for the proxy that napari gives to plugins.
 
     The proxy wraps whatever comes from a module called napari..., our own stacks among it.
     """
@@ -184,7 +184,7 @@ def connect_while_alive(widget: QWidget, emitter: Any, callback: Callable[..., A
 
 
 def _relay(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a plain function that calls a method.
+    """Return a plain function that calls a method.
 
     To disconnect, napari compares callbacks, which fails for methods of a widget that is gone.
     """
@@ -265,7 +265,7 @@ def on_click_while_alive(
 def pixel_at(
     viewer: napari.Viewer, layer: Image, position: tuple[float, ...]
 ) -> tuple[int, int, int] | None:
-    """Give row and column of a layer at a position in the world, and how near a click comes there.
+    """Return row and column of a layer at a position in the world, and how near a click comes there.
 
     None outside the image, and where it is not rows and columns that are seen.
     """

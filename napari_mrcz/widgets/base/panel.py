@@ -184,7 +184,7 @@ class Panel(QWidget):
         return palette(self.viewer.theme)
 
     def sizeHint(self) -> QSize:
-        """Give the size that the dock has at first."""
+        """Return the size that the dock has at first."""
         return QSize(_WIDTH_PX, super().sizeHint().height())
 
     def tell(self, label: QLabel, text: str, tone: str = "text") -> None:

@@ -24,7 +24,7 @@ class _Axis(pg.AxisItem):
     """An axis with minus signs rather than hyphens."""
 
     def tickStrings(self, *places: Any) -> list[str]:
-        """Give the numbers at the ticks."""
+        """Return the numbers at the ticks."""
         return [with_minus(text) for text in super().tickStrings(*places)]
 
 
@@ -69,7 +69,7 @@ class Plot(pg.PlotWidget):
         item.getViewBox().setMouseEnabled(x=False, y=False)
 
     def sizeHint(self) -> QSize:
-        """Give a low plot: docks are narrow."""
+        """Return a low plot: docks are narrow."""
         return QSize(240, _HEIGHT_PX)
 
     def wheelEvent(self, event: Any) -> None:

@@ -42,7 +42,7 @@ class Palette:
 
 
 def palette(theme: str) -> Palette:
-    """Give the colours of a theme of napari by its name."""
+    """Return the colours of a theme of napari by its name."""
     known = get_theme(theme)
 
     def plain(name: str) -> str:
@@ -70,7 +70,7 @@ def palette(theme: str) -> Palette:
 
 
 def readable(colour: str, background: str, text: str) -> str:
-    """Give the nearest to a colour, on the way to that of the text, that can be read.
+    """Return the nearest to a colour, on the way to that of the text, that can be read.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def readable(colour: str, background: str, text: str) -> str:
 
 
 def contrast_ratio(one: str, other: str) -> float:
-    """Give the contrast ratio of two colours, 1 to 21, as WCAG 2.1 defines it."""
+    """Return the contrast ratio of two colours, 1 to 21, as WCAG 2.1 defines it."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
 

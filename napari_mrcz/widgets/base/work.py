@@ -68,7 +68,7 @@ class LayerWork(QObject):
         """Keep the result of a fit; shown where it is looked at."""
 
     def toggled(self) -> None:
-        """Say that a derived layer was shown or hidden."""
+        """Note that a derived layer was shown or hidden."""
         self.changed.emit(self)
 
     def release(self) -> None:
@@ -83,7 +83,7 @@ class LayerWork(QObject):
         self.layer = self.data = None  # a closed dock's Python half may still have this
 
     def forget(self, layer: Layer) -> bool:
-        """Let go of a derived layer that was removed; return whether it was one."""
+        """Release a derived layer that was removed; return whether it was one."""
         for key, derived in list(self.derived.items()):
             if derived.layer is layer:
                 del self.derived[key]

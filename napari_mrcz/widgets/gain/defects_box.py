@@ -107,7 +107,7 @@ class DefectsBox(QGroupBox):
         return layer if self._frames() in (None, layer.data.shape) else None
 
     def set_without_gain(self, pixels: npt.NDArray[np.bool_] | None) -> None:
-        """Say which pixels have no usable gain, as the frames lie; None if it is not known."""
+        """Show which pixels have no usable gain, as the frames lie; None if it is not known."""
         known, self._without_gain = self._without_gain, pixels
         if known is None or pixels is None or not np.array_equal(known, pixels):
             self._rejoin()

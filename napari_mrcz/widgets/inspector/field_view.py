@@ -271,7 +271,7 @@ class EntryTree(QTreeView):
         self._found = False
 
     def sizeHint(self) -> QSize:
-        """Give room for a dozen lines."""
+        """Return room for a dozen lines."""
         return QSize(240, _HEIGHT_PX)
 
     def show_entries(self, entries: Sequence[Entry], *, found: bool = False) -> None:
@@ -292,7 +292,7 @@ class EntryTree(QTreeView):
                 self._open_short(index)
 
     def current_entry(self) -> Entry | None:
-        """Give the entry that was clicked last."""
+        """Return the entry that was clicked last."""
         index = self.currentIndex()
         return self._model.entry(index) if index.isValid() else None
 
@@ -333,7 +333,7 @@ class EntryTree(QTreeView):
 
 
 def entry_text(entry: Entry) -> str:
-    """Give an entry in full."""
+    """Return an entry in full."""
     value = _with_unit(entry)
     text = f"{entry.name}: {value}" if value else entry.name
     return f"{text}\n{entry.meaning}" if entry.meaning else text

@@ -146,7 +146,7 @@ class _FrameList(QTableView):
 
     @Slot()
     def _share(self) -> None:
-        """Give each column what its texts need, then what its heading does, then more."""
+        """Return each column what its texts need, then what its heading does, then more."""
         model: Any = self.model()
         if model is None or model.table is None:
             return

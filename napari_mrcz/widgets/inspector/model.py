@@ -316,27 +316,27 @@ class FrameTable:
         )
 
     def __len__(self) -> int:
-        """Give the number of frames."""
+        """Return the number of frames."""
         return len(self.offsets)
 
     def is_of_same_file(self, other: FrameTable) -> bool:
-        """Tell whether nothing but what is known of the frames differs."""
+        """Return whether nothing but what is known of the frames differs."""
         return (self.path, self.stamp, len(self)) == (other.path, other.stamp, len(other))
 
     def with_report(self, report: VerifyReport) -> FrameTable:
-        """Give the same frames with what verifying them found."""
+        """Return the same frames with what verifying them found."""
         return replace(self, verified=True, faults={f.frame: f.found for f in report.faults})
 
     def ratio(self, frame: int) -> float:
-        """Give the compression ratio of a frame."""
+        """Return the compression ratio of a frame."""
         return self.frame_nbytes / max(1, int(self.sizes[frame]))
 
     def ratios(self) -> npt.NDArray[np.float64]:
-        """Give the compression ratio of every frame."""
+        """Return the compression ratio of every frame."""
         return np.asarray(self.frame_nbytes / np.maximum(self.sizes, 1), np.float64)
 
     def curve(self, most: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Give frames and ratios to be drawn: of many frames the extremes of each few."""
+        """Return frames and ratios to be drawn: of many frames the extremes of each few."""
         ratios = self.ratios()
         count = len(ratios)
         if count <= most:
@@ -346,7 +346,7 @@ class FrameTable:
         return np.repeat(starts.astype(np.float64), 2), np.stack([low, high], axis=1).reshape(-1)
 
     def texts(self, frame: int) -> tuple[str, ...]:
-        """Give what is shown of a frame, one text for each of `COLUMNS`."""
+        """Return what is shown of a frame, one text for each of `COLUMNS`."""
         return (
             str(frame),
             f"{int(self.offsets[frame]):,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
@@ -356,14 +356,14 @@ class FrameTable:
         )
 
     def widest(self) -> tuple[str, ...]:
-        """Give texts at least as wide as any that `texts` gives, in the same order."""
+        """Return texts at least as wide as any that `texts` gives, in the same order."""
         if not len(self):
             return ("",) * len(COLUMNS)
         last, least = len(self) - 1, int(self.sizes.argmin())
         return (str(last), self.texts(last)[1], "8.88 MB", self.texts(least)[3], "damaged")
 
     def state(self, frame: int) -> str:
-        """Give a word or two on whether a frame is whole."""
+        """Return a word or two on whether a frame is whole."""
         if frame in self.faults:
             return "damaged"
         if not self.verified:
@@ -371,14 +371,14 @@ class FrameTable:
         return "matches" if self.checksums else "decodes"
 
     def tip(self, frame: int) -> str:
-        """Give more than the table has room for."""
+        """Return more than the table has room for."""
         lines = [f"Frame {frame}: {int(self.sizes[frame])} bytes at {int(self.offsets[frame])}"]
         if frame in self.faults:
             lines.append(self.faults[frame])
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """Give all frames in a sentence or two."""
+        """Return all frames in a sentence or two."""
         count, stored = len(self), float(self.sizes.astype(np.float64).sum())
         frames = counted(count, "frame")
         if not self.compressed:
@@ -393,7 +393,7 @@ class FrameTable:
         return said + (" With checksums." if self.checksums else " No checksums.")
 
     def verdict(self) -> str:
-        """Say how the verifying ended."""
+        """Show how the verifying ended."""
         if self.faults:
             named = sorted(self.faults)
             some = ", ".join(map(str, named[:8])) + ("…" if len(named) > 8 else "")
@@ -404,7 +404,7 @@ class FrameTable:
         return f"All {len(self)} frames decode; without checksums more cannot be told."
 
     def as_map(self) -> dict[str, Any]:
-        """Give the table for JSON."""
+        """Return the table for JSON."""
         return {
             "offset": [int(offset) for offset in self.offsets],
             "size": [int(size) for size in self.sizes],
@@ -497,7 +497,7 @@ class Readers:
         self._layers = [(weakref.ref(layer), weakref.ref(layer.data)) for layer in layers]
 
     def subjects(self) -> list[Subject]:
-        """Give what is known of each."""
+        """Return what is known of each."""
         layers = [reference() for reference, _ in self._layers]
         return [subject_of(layer) for layer in layers if layer is not None]
 
@@ -533,7 +533,7 @@ class Readers:
 
 
 def _reads(layer: Any, path: str) -> bool:
-    """Tell whether a layer shows one file alone, this one."""
+    """Return whether a layer shows one file alone, this one."""
     if not isinstance(layer, Image) or layer.rgb or layer.multiscale:
         return False
     stack = _stack(layer.data)
@@ -543,7 +543,7 @@ def _reads(layer: Any, path: str) -> bool:
 
 
 def _stack(data: Any) -> Any:
-    """Give the stack of which a layer's data consist, cut into movies or volumes or not."""
+    """Return the stack of which a layer's data consist, cut into movies or volumes or not."""
     return getattr(data, "stack", data)
 
 

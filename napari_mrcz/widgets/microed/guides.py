@@ -128,7 +128,7 @@ class Guides(QObject):
                 self._viewer.layers.remove(layer)
 
     def forget(self, layer: Layer) -> bool:
-        """Let go of a layer that the viewer has no more; return whether it was one of these."""
+        """Release a layer that the viewer has no more; return whether it was one of these."""
         if layer not in (self.beam, self.rings):
             return False
         self.remove()

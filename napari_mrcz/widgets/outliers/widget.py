@@ -80,7 +80,7 @@ class OutlierWork(LayerWork):
         self.gain, self.defects = self.began
 
     def forget(self, layer: Any) -> bool:
-        """Let go of a layer that was removed: one derived, or that of the gain or the defects."""
+        """Release a layer that was removed: one derived, or that of the gain or the defects."""
         if layer is self.gain:
             self.gain = None
         if layer is self.defects:

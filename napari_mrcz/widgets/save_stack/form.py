@@ -127,7 +127,7 @@ class SaveForm(QWidget):
         )
 
     def stack(self) -> Stack | None:
-        """Give the layer as a stack, with the scale and metadata that it has now.
+        """Return the layer as a stack, with the scale and metadata that it has now.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class SaveForm(QWidget):
         return None if layer is None else stack_of_layer(layer)
 
     def problem(self) -> str:
-        """Say why nothing can be saved as chosen, or nothing."""
+        """Show why nothing can be saved as chosen, or nothing."""
         layer, options = self.layers.layer, self.options
         if layer is None:
             return "Open or add an image first."

@@ -66,7 +66,7 @@ class SaveOptions:
         return Encoding(self.codec, self.level, self.filter, self.block_size)
 
     def problem(self) -> str:
-        """Say what is wrong with the path, or nothing."""
+        """Show what is wrong with the path, or nothing."""
         path = Path(self.path)
         if not self.path.strip() or not path.name:
             return "Choose a file to save to."
@@ -143,7 +143,7 @@ class Saved:
         return self.report is None or self.report.ok
 
     def __str__(self) -> str:
-        """Say what was written, and what verifying found."""
+        """Show what was written, and what verifying found."""
         said = (
             f"Saved {self.path.name}: {size_text(self.nbytes)}, "
             f"{_ratio_text(self.memory_nbytes, self.nbytes)}, in {time_text(self.seconds)}."
@@ -175,7 +175,7 @@ class Pace:
         self._start = clock()
 
     def text(self, stage: str, done: int, total: int) -> str:
-        """Say it; a new stage, or one that begins again, is timed anew."""
+        """Show it; a new stage, or one that begins again, is timed anew."""
         now = self._clock()
         if stage != self._stage or done < self._done:
             # The frames reported first were done before the clock starts.

@@ -232,7 +232,7 @@ class SaveStack(Panel):
 
 
 def _announce(panel: weakref.ref[SaveStack], ended: Saved | Exception) -> None:
-    """Tell by a notification where the widget that would tell is closed or hidden."""
+    """Show a notification where the widget that would tell is closed or hidden."""
     try:
         widget = panel()
         if widget is not None and widget.isVisible():
