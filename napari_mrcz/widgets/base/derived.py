@@ -138,7 +138,7 @@ class DerivedLayer:
             lay(self.layer, self._geometry(self.layer.ndim))
 
     def part(self, *, remove: bool = False) -> None:
-        """Let it be a layer like any other, or take it away."""
+        """Make it a layer like any other, or take it away."""
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
@@ -173,7 +173,7 @@ class DerivedLayer:
                 self._copy(leader, follower, name)
 
     def _copy(self, leader: Any, follower: Any, name: str) -> None:
-        """Have one layer look as another does."""
+        """Copy the look of one layer to another."""
 
         def copy(event: Any = None) -> None:
             value = getattr(leader, name)
@@ -307,7 +307,7 @@ def place(layer: Any, source: Image) -> None:
 
 
 def frame_shown(viewer: napari.Viewer, layer: Image) -> int:
-    """Return the index of the frame that the sliders are at, counted through all axes of a layer."""
+    """Return the index of the frame that the sliders are at, through all axes of a layer."""
     if layer not in viewer.layers:  # it is being removed
         return 0
     index = 0

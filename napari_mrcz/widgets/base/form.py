@@ -211,7 +211,7 @@ def push_button(text: str, tip: str) -> QPushButton:
 
 
 def _narrow(combo: QComboBox) -> None:
-    """Let long entries be cut off rather than making the dock wide."""
+    """Cut long entries off rather than making the dock wide."""
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(8)
 

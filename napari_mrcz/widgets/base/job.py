@@ -141,7 +141,7 @@ class LatestJob(QObject):
         self.destroyed.connect(lambda: self._let_go())
 
     def request(self, work: Callable[[Report], Any]) -> None:
-        """Have `work` done when no more requests have come for a moment."""
+        """Do `work` when no more requests have come for a moment."""
         self.drop()
         self._wanted = work
         self._timer.start()
@@ -192,7 +192,7 @@ class LatestJob(QObject):
             self._job = None
 
     def _was_wanted(self) -> bool:
-        """Let the job go, tell whether nothing newer was asked for, and start that otherwise."""
+        """Release the job; return whether nothing newer was asked for, and start that otherwise."""
         self._job = None
         if not self._stale:
             self._wanted = None
@@ -203,7 +203,7 @@ class LatestJob(QObject):
 
 
 def while_alive(widget: QObject, work: Callable[[Report], Any]) -> Callable[[Report], Any]:
-    """Return the same work, which ends when a widget is closed: nobody waits for its result then."""
+    """Return the same work, which ends when a widget is closed."""
     gone = threading.Event()
     widget.destroyed.connect(gone.set)
 

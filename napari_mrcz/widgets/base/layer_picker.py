@@ -265,7 +265,7 @@ def on_click_while_alive(
 def pixel_at(
     viewer: napari.Viewer, layer: Image, position: tuple[float, ...]
 ) -> tuple[int, int, int] | None:
-    """Return row and column of a layer at a position in the world, and how near a click comes there.
+    """Return row and column of a layer at a world position, and how near a click comes.
 
     None outside the image, and where it is not rows and columns that are seen.
     """

@@ -159,7 +159,7 @@ class Panel(QWidget):
         open_dock(self.viewer, "Save")
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Let the wheel pass by the fields: who scrolls the dock changes no number unawares."""
+        """Pass the wheel by the fields: scrolling the dock changes no number."""
         super().showEvent(event)
         for kind in (QAbstractSpinBox, QComboBox, QSlider):
             for field in self.findChildren(kind):

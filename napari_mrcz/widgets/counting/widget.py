@@ -368,7 +368,7 @@ class Counting(CorrectionDock):
         self.controls.tell(error_text(error), "error")
 
     def _let_go(self) -> None:
-        """Have frames counted where they are looked at when nobody is there to count them."""
+        """Count frames where they are looked at when no widget is there to count them."""
         works: Any = self.works
         for work in works:
             if work.counts is not None and work.counts.wanted == self._on_wanted:

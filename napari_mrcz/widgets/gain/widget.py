@@ -307,7 +307,7 @@ class GainReference(Panel):
         self._request()
 
     def _request(self) -> None:
-        """Have the choice applied, soon and elsewhere."""
+        """Apply the choice, soon and in a thread."""
         self.forget_put_off("outcome")
         layer = self.layers.layer
         if layer is None or self.choice.problem():

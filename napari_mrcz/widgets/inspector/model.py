@@ -578,7 +578,7 @@ class Mended:
 
 
 def check_header(path: str, full: bool, pixel_size: float, report: Report) -> tuple[Finding, ...]:
-    """Have the doctor look at a header, and at all frames if `full`."""
+    """Check a header with the doctor, and at all frames if `full`."""
     return diagnose(
         path,
         full=full,

@@ -228,7 +228,7 @@ class MetadataInspector(Panel):
 
     @Slot()
     def _look(self) -> None:
-        """Have the header looked at, and a few frames."""
+        """Check the header, and a few frames."""
         inspection = self.inspection
         if inspection is not None and inspection.frames is not None:
             path = inspection.frames.path

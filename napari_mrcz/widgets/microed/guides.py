@@ -114,7 +114,7 @@ class Guides(QObject):
             ]
 
     def grasp(self) -> None:
-        """Have the mouse drag the point."""
+        """Drag the point with the mouse."""
         if self.beam is not None:
             self._viewer.layers.selection.active = self.beam
             self.beam.mode = "select"

@@ -81,7 +81,7 @@ class SweepWork(LayerWork):
         self.fit = result
 
     def release(self) -> None:
-        """Let the corrected movie be like any other."""
+        """Make the corrected movie a layer like any other."""
         super().release()
         self.fit = None
 
@@ -315,7 +315,7 @@ class MicroED(CorrectionDock):
 
     @Slot()
     def _ask_for_outline(self) -> None:
-        """Have the annuli laid anew, if they are others now."""
+        """Lay the annuli anew, if they are others now."""
         self.forget_put_off("outline")
         self.show_state()
         work, choice = self.work, self._choice
