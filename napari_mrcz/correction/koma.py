@@ -60,6 +60,7 @@ class KomaOptions(Options):
             "Contrast beyond which a stack (carbon, ice) enters no average",
             unit="robust standard deviations",
             above=0,
+            most=math.inf,
         ),
     ] = 5.0
     length: Annotated[

@@ -45,7 +45,8 @@ class Option:
     unit : str
         Unit of its numbers.
     above, least, most : float, optional
-        Range: above a number, which is excluded, or from `least`; to `most`, included.
+        Range: above a number, which is excluded, or from `least`; to `most`, included, which is
+        infinity where any number will do, and infinity too.
     choices : dict
         Values to choose from, each with its label; empty where any value in the range will do.
     unset : str
@@ -76,7 +77,7 @@ class Option:
     @property
     def range_text(self) -> str:
         """The range as it is read, such as "1 to 9"; empty where there is none."""
-        low, most = self.least, self.most
+        low, most = self.least, None if self.most == math.inf else self.most
         if self.above is not None:
             return f"above {self.above:g}" + (
                 f", {_short(most)} at most" if most is not None else ""
@@ -101,7 +102,7 @@ class Option:
             if self.choices or not isinstance(number, int | float):
                 continue
             if not (
-                (isinstance(number, int) or math.isfinite(number))
+                (isinstance(number, int) or math.isfinite(number) or number == self.most)
                 and (self.above is None or number > self.above)
                 and (self.least is None or number >= self.least)
                 and (self.most is None or number <= self.most)
@@ -130,7 +131,7 @@ class Option:
             return found  # not a number
         limits = {
             "min": -_LARGEST if low is None else low,
-            "max": _LARGEST if self.most is None else self.most,
+            "max": _LARGEST if self.most in (None, math.inf) else self.most,
         }
         return {**found, **limits, **({} if self.step is None else {"step": self.step})}
 
