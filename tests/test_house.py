@@ -1,6 +1,7 @@
 """The rooms of the house: which there are, and that none knows one above it."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import napari_mrcz
@@ -24,9 +25,11 @@ def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path):
-    """Return the modules of this package that a file imports, wherever it does."""
+def imports(path, types=True):
+    """Return the modules of this package that a file imports; for type checkers alone or not."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not types:
+        tree.body = [n for n in tree.body if "TYPE_CHECKING" not in ast.unparse(n).split("\n")[0]]
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -56,3 +59,37 @@ def test_no_room_knows_one_above_it_or_beside_it():
             if other not in FLOOR or FLOOR[other] >= FLOOR[room]:
                 wrong.add(f"{path.relative_to(PACKAGE)} imports {name}")
     assert not wrong
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    graph = {}
+    for path in MODULES:
+        name = ".".join(("napari_mrcz", *path.relative_to(PACKAGE).with_suffix("").parts))
+        graph[name.removesuffix(".__init__")] = set(imports(path, types=False))
+    done, on_the_way = set(), []
+
+    def visit(name):
+        assert name not in on_the_way, " -> ".join([*on_the_way, name])
+        if name in done or name not in graph:
+            return
+        on_the_way.append(name)
+        for other in sorted(graph[name]):
+            visit(other)
+        done.add(on_the_way.pop())
+
+    for name in sorted(graph):
+        visit(name)
+
+
+def test_modules_and_classes_have_names_of_their_own():
+    modules = Counter(
+        path.stem for path in MODULES if room_of(path) != "widgets" and path.stem != "__init__"
+    )
+    classes = Counter(
+        node.name
+        for path in MODULES
+        if room_of(path) != "widgets"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, times in (modules + classes).items() if times > 1] == []

@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from napari_mrcz.correction.outliers.counts import SummedCounts
 from napari_mrcz.correction.outliers.fill import K2_POINT_SPREAD
-from napari_mrcz.correction.outliers.levels import Background
+from napari_mrcz.correction.outliers.levels import LocalBackground
 from napari_mrcz.correction.outliers.scale import normal_scale, poisson_deviate, poisson_scale
 from napari_mrcz.correction.outliers.thresholds import (
     DistributionFit,
@@ -220,10 +220,10 @@ def test_the_background_follows_the_specimen_no_more_than_noise_allows():
     slopes = []
     for dose in (0.05, 1.0, 50.0):
         movie = simulate_movie(20, camera=camera, dose=dose, dtype=np.uint16, seed=4)
-        slopes.append(Background.of(SummedCounts.of(movie.frames)).slope)
+        slopes.append(LocalBackground.of(SummedCounts.of(movie.frames)).slope)
     assert slopes[0] < 0.3 < slopes[1] < slopes[2]
     assert slopes[2] > 0.9
-    vacuum = Background.of(SummedCounts.of(noise(10.0)))
+    vacuum = LocalBackground.of(SummedCounts.of(noise(10.0)))
     assert vacuum.slope == pytest.approx(0, abs=0.05)
     assert vacuum.typical == pytest.approx(40, rel=0.01)
     assert vacuum.offset == pytest.approx(40 * (1 - vacuum.slope), rel=0.01)

@@ -1,6 +1,6 @@
 """The commands: which there are, how they are called, and what those on many files have in common.
 
-Such a command has one parameter of a class below, and others of `options.Given`: `with_options`
+Such a command has one parameter of a class below, and others of `arguments.Given`: `with_options`
 makes options of them. Only the module of the command that is called is loaded.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hi
 
 import typer
 
-from napari_mrcz.cli import options
+from napari_mrcz.cli import arguments
 from napari_mrcz.cli.paths import Misused
 from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
 from napari_mrcz.errors import MrczError
@@ -136,9 +136,9 @@ def _options(
 class Saying:
     """Options of all commands: how many threads, and where messages go."""
 
-    threads: options.Threads = None
-    quiet: options.Quiet = False
-    log: options.Log = None
+    threads: arguments.Threads = None
+    quiet: arguments.Quiet = False
+    log: arguments.Log = None
 
     @contextmanager
     def begun(self) -> Iterator[None]:
@@ -158,8 +158,8 @@ class Saying:
 class Working(Saying):
     """Options of commands that report on each file."""
 
-    manifest: options.Manifest = None
-    as_json: options.Json = False
+    manifest: arguments.Manifest = None
+    as_json: arguments.Json = False
 
     def tell(self, outcomes: Iterable[Outcome], verb: str) -> None:
         """Print each outcome as it comes, and in the end how many there were.
@@ -186,11 +186,11 @@ class Working(Saying):
 class Running(Working):
     """Options of commands that write one file per input."""
 
-    overwrite: options.Overwrite = False
-    skip_existing: options.SkipExisting = False
-    dry_run: options.DryRun = False
-    workers: options.Workers = 0
-    scheduler: options.Scheduler = ""
+    overwrite: arguments.Overwrite = False
+    skip_existing: arguments.SkipExisting = False
+    dry_run: arguments.DryRun = False
+    workers: arguments.Workers = 0
+    scheduler: arguments.Scheduler = ""
 
     @contextmanager
     def begun(self) -> Iterator[None]:
@@ -276,7 +276,7 @@ class _DryRun:
 def with_options(command: _Command) -> _Command:
     """Replace parameters that stand for several options by these, when `declare` is called.
 
-    One is of a class above, with all that the class holds; others are `options.Given`, whose
+    One is of a class above, with all that the class holds; others are `arguments.Given`, whose
     classes are in modules that are loaded then.
     """
     saying: dict[str, Any] = {}
@@ -286,7 +286,7 @@ def with_options(command: _Command) -> _Command:
     def called(**values: Any) -> None:
         ((name, kind),) = saying.items()
         how = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
-        chosen = {key: options.given_options(of, values) for key, of in given.items()}
+        chosen = {key: arguments.given_options(of, values) for key, of in given.items()}
         with how.begun(), _misuse_said():
             command(**values, **chosen, **{name: how})
 
@@ -299,9 +299,9 @@ def with_options(command: _Command) -> _Command:
                 saying[name] = hint
                 kinds = get_type_hints(hint, include_extras=True)
                 found |= {f.name: (kinds[f.name], f.default) for f in fields(hint)}
-            elif get_args(hint)[:1] == (options.Given,):
+            elif get_args(hint)[:1] == (arguments.Given,):
                 given[name] = get_args(hint)[1]
-                found |= options.declared_options(given[name])
+                found |= arguments.declared_options(given[name])
             else:
                 found[name] = hint, parameter.default
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -328,7 +328,7 @@ def _misuse_said() -> Iterator[None]:
 
 
 def info(
-    files: options.Files,
+    files: arguments.Files,
     frames: Annotated[bool, typer.Option("--frames", help="List every frame as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write one object per file.")] = False,
 ) -> None:
@@ -350,7 +350,7 @@ def verify(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Files, or folders: then all within.", parser=options.path, show_default=False
+            help="Files, or folders: then all within.", parser=arguments.path, show_default=False
         ),
     ],
     *,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_mrcz import session
-from napari_mrcz.cli import options
+from napari_mrcz.cli import arguments
 from napari_mrcz.cli.commands import Running, Saying, at_work, with_options
 from napari_mrcz.cli.paths import prepare, references, session_in, target_of, tell_of_interrupted
 from napari_mrcz.cli.progress import (
@@ -42,13 +42,13 @@ recipe_ = typer.Typer(no_args_is_help=True, help="Show, check and make recipes o
 
 @with_options
 def correct(
-    files: options.Files,
-    output: options.Folder,
+    files: arguments.Files,
+    output: arguments.Folder,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
     ] = None,
-    given: Annotated[options.Given, session.recipe_options()] = options.NOTHING,
-    with_: options.With = None,
+    given: Annotated[arguments.Given, session.recipe_options()] = arguments.NOTHING,
+    with_: arguments.With = None,
     again: Annotated[
         bool, typer.Option("--again", help="Also do steps that a movie has had already.")
     ] = False,
@@ -96,7 +96,7 @@ def correct(
 
 
 @recipe_.command()
-def show(recipe: RecipeFile, with_: options.With = None) -> None:
+def show(recipe: RecipeFile, with_: arguments.With = None) -> None:
     """Show what a recipe does, in words."""
     from napari_mrcz.session.recipe import Recipe, load_modules
 
@@ -106,7 +106,7 @@ def show(recipe: RecipeFile, with_: options.With = None) -> None:
 
 
 @recipe_.command()
-def check(recipe: RecipeFile, with_: options.With = None) -> None:
+def check(recipe: RecipeFile, with_: arguments.With = None) -> None:
     """Check a recipe: its keys, its values, and the files that it names."""
     from napari_mrcz.correction import GainNormalization
     from napari_mrcz.session.recipe import Recipe, load_modules
@@ -163,8 +163,8 @@ def new(
         list[str] | None,
         typer.Option(help="Step of the history to leave out, such as KomaNormalization."),
     ] = None,
-    with_: options.With = None,
-    overwrite: options.Overwrite = False,
+    with_: arguments.With = None,
+    overwrite: arguments.Overwrite = False,
 ) -> None:
     """Write a recipe to be edited, or that of a movie that was corrected.
 
@@ -207,7 +207,7 @@ def new(
 
 @with_options
 def session_(
-    files: options.Files,
+    files: arguments.Files,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The report to write, one HTML file.")
     ],
@@ -221,10 +221,10 @@ def session_(
             "--recipe", "-r", help="Movies are measured after it; outliers alone without it."
         ),
     ] = None,
-    with_: options.With = None,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = 0,
-    scheduler: options.Scheduler = "",
+    with_: arguments.With = None,
+    overwrite: arguments.Overwrite = False,
+    workers: arguments.Workers = 0,
+    scheduler: arguments.Scheduler = "",
     *,
     how: Saying,
 ) -> None:
@@ -294,7 +294,7 @@ def watch(
     folder: Annotated[
         Path, typer.Argument(help="Where movies arrive, and folders in it.", show_default=False)
     ],
-    output: options.Folder,
+    output: arguments.Folder,
     recipe: Annotated[
         Path | None,
         typer.Option("--recipe", "-r", help="Also correct them, into the folder OUT/corrected."),
@@ -335,15 +335,15 @@ def watch(
         float | None,
         typer.Option(min=0, max=1e6, help="End when nothing has come for so many seconds."),
     ] = None,
-    given: Annotated[options.Given, options_of(session.Coding)] = options.NOTHING,
-    group: options.Group = 1,
-    decimate: options.Decimate = None,
-    with_: options.With = None,
+    given: Annotated[arguments.Given, options_of(session.Coding)] = arguments.NOTHING,
+    group: arguments.Group = 1,
+    decimate: arguments.Decimate = None,
+    with_: arguments.With = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete sources whose results were verified.")
     ] = False,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
+    overwrite: arguments.Overwrite = False,
+    as_json: arguments.Json = False,
     *,
     how: Saying,
 ) -> None:

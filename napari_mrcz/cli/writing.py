@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_mrcz import correction, session
-from napari_mrcz.cli import options
+from napari_mrcz.cli import arguments
 from napari_mrcz.cli.commands import Running, Working, with_options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of, tell_of_interrupted
 from napari_mrcz.cli.progress import bar, say
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 @with_options
 def compress(
-    files: options.Files,
-    output: options.Output = None,
-    given: Annotated[options.Given, options_of(session.Coding)] = options.NOTHING,
-    group: options.Group = 1,
-    decimate: options.Decimate = None,
-    verify: options.Verify = False,
+    files: arguments.Files,
+    output: arguments.Output = None,
+    given: Annotated[arguments.Given, options_of(session.Coding)] = arguments.NOTHING,
+    group: arguments.Group = 1,
+    decimate: arguments.Decimate = None,
+    verify: arguments.Verify = False,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete a source whose result was verified.")
     ] = False,
@@ -90,12 +90,12 @@ def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
 
 @with_options
 def decompress(
-    files: options.Files,
-    output: options.Output = None,
+    files: arguments.Files,
+    output: arguments.Output = None,
     suffix: Annotated[str, typer.Option(help=".mrc, .mrcs, .map, .st ...")] = ".mrc",
-    given: Annotated[options.Given, options.only(session.Coding, "dtype")] = options.NOTHING,
-    verify: options.Verify = False,
-    no_footer: options.NoFooter = False,
+    given: Annotated[arguments.Given, arguments.only(session.Coding, "dtype")] = arguments.NOTHING,
+    verify: arguments.Verify = False,
+    no_footer: arguments.NoFooter = False,
     *,
     how: Running,
 ) -> None:
@@ -122,12 +122,12 @@ def decompress(
 
 @with_options
 def convert(
-    files: options.Files,
-    output: options.Folder,
+    files: arguments.Files,
+    output: arguments.Folder,
     given: Annotated[
-        options.Given,
-        options.only(session.Coding, codec="chunks are copied as they are"),
-    ] = options.NOTHING,
+        arguments.Given,
+        arguments.only(session.Coding, codec="chunks are copied as they are"),
+    ] = arguments.NOTHING,
     *,
     how: Running,
 ) -> None:
@@ -156,7 +156,7 @@ def convert(
 
 
 @with_options
-def restore(files: options.Files, output: options.Folder, *, how: Running) -> None:
+def restore(files: arguments.Files, output: arguments.Folder, *, how: Running) -> None:
     """Write the raw movies of results that are kept as counts, as they were before correction.
 
     An MRC file comes back byte for byte, an MRCZ file where the same encoder wrote it; of other
@@ -182,15 +182,15 @@ def restore(files: options.Files, output: options.Folder, *, how: Running) -> No
 @with_options
 def repair(
     file: Annotated[
-        Path, typer.Argument(help="The damaged file.", parser=options.path, show_default=False)
+        Path, typer.Argument(help="The damaged file.", parser=arguments.path, show_default=False)
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write.", parser=options.path)
+        Path, typer.Option("--output", "-o", help="The file to write.", parser=arguments.path)
     ],
     pixel_size: Annotated[
         float, typer.Option(min=0, max=1e6, help="In angstrom, where the file does not tell.")
     ] = 0.0,
-    overwrite: options.Overwrite = False,
+    overwrite: arguments.Overwrite = False,
     *,
     how: Working,
 ) -> None:
@@ -227,9 +227,9 @@ def _write_anew(tasks: Sequence[Recode | Repack | Restore], done: str, how: Runn
 
 @with_options
 def count(
-    files: options.Files,
-    output: options.Folder,
-    given: Annotated[options.Given, options_of(correction.CountingOptions)] = options.NOTHING,
+    files: arguments.Files,
+    output: arguments.Folder,
+    given: Annotated[arguments.Given, options_of(correction.CountingOptions)] = arguments.NOTHING,
     events: Annotated[
         Path | None,
         typer.Option(help="Table of one movie's electrons, frame, y, x, charge: .csv or .parquet."),
@@ -277,14 +277,14 @@ _SMV_SUFFIX = ".img"
 
 @with_options
 def microed(
-    files: options.Files,
-    output: options.Folder,
-    given: Annotated[options.Given, options_of(correction.TruncationOptions)] = options.NOTHING,
+    files: arguments.Files,
+    output: arguments.Folder,
+    given: Annotated[arguments.Given, options_of(correction.TruncationOptions)] = arguments.NOTHING,
     file_format: Annotated[
         Format | None,
         typer.Option("--format", help="SMV stays SMV, all else becomes MRCZ without it."),
     ] = None,
-    no_footer: options.NoFooter = False,
+    no_footer: arguments.NoFooter = False,
     *,
     how: Running,
 ) -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
     from napari_mrcz.session import Session
     from napari_mrcz.session.arrivals import Arrivals, Found
-    from napari_mrcz.session.journal import Ledger, Movie, Summed, Version
+    from napari_mrcz.session.journal import Ledger, MovieRecord, SumRecord, Version
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.summaries import Surveyed
     from napari_mrcz.session.tasks import Report
@@ -67,7 +67,7 @@ class DiskFull(BaseException):
 
 
 @dataclass(frozen=True)
-class Job:
+class WatchJob:
     """Something to be done with a movie.
 
     Attributes
@@ -169,7 +169,7 @@ class Corrections:
         self.order = ""
 
     @property
-    def waiting(self) -> list[Movie]:
+    def waiting(self) -> list[MovieRecord]:
         """The compressed movies that are not corrected, without those that failed."""
         return [
             movie
@@ -177,12 +177,12 @@ class Corrections:
             if movie.corrected != self._made_by and self._refused.get(movie.source) != movie.version
         ]
 
-    def leave_out(self, job: Job) -> None:
+    def leave_out(self, job: WatchJob) -> None:
         """Leave out a movie, as it failed."""
         if self._refused.get(job.movie) != job.version:
             self._left_out[job.movie] = job.version
 
-    def next(self, *, ending: bool) -> Job | None:
+    def next(self, *, ending: bool) -> WatchJob | None:
         """Return what can be done now.
 
         Parameters
@@ -217,17 +217,19 @@ class Corrections:
         now = time.time() - self._timeout
         return min((m.compressed - now for m in self.waiting if m.compressed > now), default=None)
 
-    def _compressed(self) -> Iterator[Movie]:
+    def _compressed(self) -> Iterator[MovieRecord]:
         return (
             movie
             for movie in self._ledger.movies
             if movie.compressed and self._left_out.get(movie.source) != movie.version
         )
 
-    def _job(self, kind: str, movie: Movie, work: Callable[[Report | None], Outcome]) -> Job:
-        return Job(kind, movie.source, movie.version, movie.target, work)
+    def _job(
+        self, kind: str, movie: MovieRecord, work: Callable[[Report | None], Outcome]
+    ) -> WatchJob:
+        return WatchJob(kind, movie.source, movie.version, movie.target, work)
 
-    def _planned(self, movies: list[Movie], step: KomaOptions) -> _Plan:
+    def _planned(self, movies: list[MovieRecord], step: KomaOptions) -> _Plan:
         movies, self.order = by_acquisition(movies, [movie.summed for movie in movies], ARRIVED)
         summed = {movie.source: movie.summed for movie in movies if movie.summed is not None}
         shape = usual_shape(one.shape for one in summed.values())
@@ -244,7 +246,7 @@ class Corrections:
         members = [i for i in range(len(usable)) if i not in left_out]
         return _Plan(session, others, koma, left_out, members)
 
-    def _complete(self, plan: _Plan, radius: int, *, ending: bool) -> Job | None:
+    def _complete(self, plan: _Plan, radius: int, *, ending: bool) -> WatchJob | None:
         """Find a stack whose window is complete, or is waited for no longer."""
         impatient = -np.inf if self._timeout is None else time.time() - self._timeout
         movies = plan.session.movies
@@ -269,11 +271,11 @@ class Corrections:
                     return self._job("corrected", movie, partial(self._refuse, plan, movie))
         return None
 
-    def _is_done(self, movie: Movie) -> bool:
+    def _is_done(self, movie: MovieRecord) -> bool:
         now = self._ledger.movie(movie.source)
         return now is not None and now.corrected == self._made_by
 
-    def _survey(self, movie: Movie, report: Report | None) -> Outcome:
+    def _survey(self, movie: MovieRecord, report: Report | None) -> Outcome:
         outcome = Survey(movie.target, self._oriented(movie))(report)
         found: Surveyed = outcome.result
         self._sums.save(movie, found)
@@ -301,14 +303,14 @@ class Corrections:
         notes = [f"in no average: {plan.left_out[index]}"] if index in plan.left_out else []
         return replace(outcome, notes=(*outcome.notes, *notes), shared=plan.koma.shared_warnings)
 
-    def _refuse(self, plan: _Plan, movie: Movie, report: Report | None) -> Outcome:
+    def _refuse(self, plan: _Plan, movie: MovieRecord, report: Report | None) -> Outcome:
         shape = movie.summed and movie.summed.shape
         said = f"frames of {shape}, where most of the session has {plan.session.summed[0].shape}"
         raise MrczError(movie.target, said, advice="A session is of one camera and mode")
 
     def _correct(
         self,
-        movie: Movie,
+        movie: MovieRecord,
         report: Report | None,
         outliers: Mapping[str, Any] | None = None,
         koma: KomaNormalization | None = None,
@@ -327,7 +329,7 @@ class Corrections:
         self._ledger.record("corrected", source=movie.source, recipe=self._made_by, **said)
         return outcome
 
-    def _oriented(self, movie: Movie) -> Recipe:
+    def _oriented(self, movie: MovieRecord) -> Recipe:
         """Return the recipe, with the orientation that a movie shows where that is asked.
 
         With KOMA all movies are treated as the first, whose average is that of others. Without,
@@ -343,7 +345,7 @@ class Corrections:
             self._recipe = oriented
         return oriented
 
-    def _load(self, movie: Movie) -> Surveyed:
+    def _load(self, movie: MovieRecord) -> Surveyed:
         found = self._sums.load(movie)
         if found is None:  # it was deleted, by us as one that is not needed or by others
             found = Survey(movie.target, self._oriented(movie))().result
@@ -367,7 +369,10 @@ class _Arrived:
     """Compressed movies of one frame shape, in order, as `Koma` takes a session."""
 
     def __init__(
-        self, movies: list[Movie], summed: list[Summed], load: Callable[[Movie], Surveyed]
+        self,
+        movies: list[MovieRecord],
+        summed: list[SumRecord],
+        load: Callable[[MovieRecord], Surveyed],
     ) -> None:
         self.movies = movies
         self.summed = summed
@@ -380,7 +385,7 @@ class _Arrived:
     def name(self, index: int) -> str:
         return self.movies[index].target
 
-    def summary(self, index: int) -> Summed:
+    def summary(self, index: int) -> SumRecord:
         return self.summed[index]
 
     def total(self, index: int) -> npt.NDArray[Any]:
@@ -395,7 +400,7 @@ class _Plan:
     ----------
     session : _Arrived
         The usable ones.
-    others : list of Movie
+    others : list of MovieRecord
         Of another frame shape.
     koma : Koma or None
         The corrections of the usable ones; None if there are fewer than two.
@@ -408,7 +413,7 @@ class _Plan:
     """
 
     session: _Arrived
-    others: list[Movie]
+    others: list[MovieRecord]
     koma: Koma | None
     left_out: Mapping[int, str]
     members: list[int]
@@ -618,7 +623,7 @@ class Watch:
         # Never none at all: a clock may be a little behind what was reckoned.
         return max(min(pauses), 0.01)
 
-    def _next(self, look: Look, *, ending: bool) -> Job | None:
+    def _next(self, look: Look, *, ending: bool) -> WatchJob | None:
         """Return what is to be done next."""
         if look.finished is not self._finished:
             self._finished = look.finished
@@ -630,7 +635,7 @@ class Watch:
             self._to_do.popleft()
         return None if self.corrections is None else self.corrections.next(ending=ending)
 
-    def _job_for(self, found: Found) -> Job | None:
+    def _job_for(self, found: Found) -> WatchJob | None:
         """Return what is to be done with a movie that is finished, before it is corrected."""
         if self._failed.get(found.source) == found.version:
             return None
@@ -645,11 +650,13 @@ class Watch:
             return self._job("deleted", found, self._delete)
         return None
 
-    def _job(self, kind: str, found: Found, work: Callable[[Found, Report | None], Outcome]) -> Job:
+    def _job(
+        self, kind: str, found: Found, work: Callable[[Found, Report | None], Outcome]
+    ) -> WatchJob:
         path = str(self.arrivals.path(found.source))
-        return Job(kind, found.source, found.version, path, lambda report: work(found, report))
+        return WatchJob(kind, found.source, found.version, path, lambda report: work(found, report))
 
-    def _do(self, job: Job) -> Step | None:
+    def _do(self, job: WatchJob) -> Step | None:
         """Do something; None if it is to be done again, later."""
         name = os.path.basename(job.source)
 

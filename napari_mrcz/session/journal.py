@@ -190,7 +190,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Summed:
+class SumRecord:
     """What is kept for the whole session of a stack's sum.
 
     Attributes
@@ -218,7 +218,7 @@ class Summed:
 
 
 @dataclass(frozen=True)
-class Movie:
+class MovieRecord:
     """How far a movie has come.
 
     Attributes
@@ -239,7 +239,7 @@ class Movie:
         Why the source may not be deleted; empty if it may.
     deleting : bool
         Whether its source was deleted, or was about to be.
-    summed : Summed or None
+    summed : SumRecord or None
         Where KOMA needs it.
     corrected : str
         Fingerprint of the recipe it was corrected by; empty if it was not.
@@ -253,7 +253,7 @@ class Movie:
     stamp: tuple[int, ...] = ()
     kept: str = ""
     deleting: bool = False
-    summed: Summed | None = None
+    summed: SumRecord | None = None
     corrected: str = ""
 
 
@@ -280,7 +280,7 @@ class Ledger:
 
     def __init__(self, journal: Journal, folder: Path) -> None:
         self._journal = journal
-        self._movies: dict[str, Movie] = {}
+        self._movies: dict[str, MovieRecord] = {}
         self._owners: dict[str, str] = {}
         self.revision = 0
         watched = os.path.realpath(folder)
@@ -299,11 +299,11 @@ class Ledger:
             self.record("watching", folder=watched, software=software())
 
     @property
-    def movies(self) -> list[Movie]:
+    def movies(self) -> list[MovieRecord]:
         """All movies, in order of arrival."""
         return list(self._movies.values())
 
-    def movie(self, source: str) -> Movie | None:
+    def movie(self, source: str) -> MovieRecord | None:
         """Return what is known of a movie."""
         return self._movies.get(source)
 
@@ -348,7 +348,9 @@ class Ledger:
             return
         source = line["source"]
         if event == "begun":
-            self._begin(Movie(source, Version(line["size"], line["mtime_ns"]), line["target"]))
+            self._begin(
+                MovieRecord(source, Version(line["size"], line["mtime_ns"]), line["target"])
+            )
         if "target" in line:
             self._owners[line["target"]] = source
         movie = self._movies[source]
@@ -372,13 +374,13 @@ class Ledger:
             told = line.get("acquired")
             acquired = datetime.fromisoformat(told) if told else None
             variance = float(line.get("variance", 0.0))
-            summed = Summed(line["recipe"], line["n_frames"], (y, x), small, acquired, variance)
+            summed = SumRecord(line["recipe"], line["n_frames"], (y, x), small, acquired, variance)
             movie = replace(movie, summed=summed)
         elif event == "corrected":
             movie = replace(movie, corrected=line["recipe"])
         self._movies[source] = movie
 
-    def _begin(self, movie: Movie) -> None:
+    def _begin(self, movie: MovieRecord) -> None:
         before = self._movies.get(movie.source)
         if before is not None and before.version != movie.version:
             # Another movie, or more of it: its place is the last.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from napari_mrcz.session.journal import Movie
+    from napari_mrcz.session.journal import MovieRecord
     from napari_mrcz.stack import Stack
 
 
@@ -378,7 +378,7 @@ class Sums:
         self._folder = folder
         self._recipe = recipe
 
-    def save(self, movie: Movie, surveyed: Surveyed) -> None:
+    def save(self, movie: MovieRecord, surveyed: Surveyed) -> None:
         """Keep a sum.
 
         Raises
@@ -397,7 +397,7 @@ class Sums:
             file.write(msgpack.packb(to_plain(content)))
             file.commit()
 
-    def load(self, movie: Movie) -> Surveyed | None:
+    def load(self, movie: MovieRecord) -> Surveyed | None:
         """Return a sum, if it is there and whole."""
         try:
             content = msgpack.unpackb(self._path(movie).read_bytes(), object_hook=from_tagged)
@@ -407,13 +407,13 @@ class Sums:
         except (OSError, ValueError, KeyError, TypeError, msgpack.UnpackException):
             return None
 
-    def discard(self, movie: Movie) -> None:
+    def discard(self, movie: MovieRecord) -> None:
         """Delete a sum, if it is there."""
         with contextlib.suppress(OSError):
             self._path(movie).unlink()
 
-    def _key(self, movie: Movie) -> list[str | int]:
+    def _key(self, movie: MovieRecord) -> list[str | int]:
         return [self._recipe, movie.version.size, movie.version.mtime_ns]
 
-    def _path(self, movie: Movie) -> Path:
+    def _path(self, movie: MovieRecord) -> Path:
         return self._folder / f"{movie.source}.sum"

@@ -67,7 +67,7 @@ _FRAMES_OF_CHECK = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredDetector:
     """What was measured on some frames of a movie.
 
     Attributes
@@ -199,7 +199,7 @@ def measured(
     spread: float | None,
     force: bool,
     progress: Callable[[str, int, int], None] | None,
-) -> Measured:
+) -> MeasuredDetector:
     """Measure a movie; see `ElectronCounting.fit`."""
     counted = _seems_counted(movie)
     if counted and not force:
@@ -234,7 +234,7 @@ def measured(
     charges = np.concatenate(spots.charges)
     upper = upper_threshold(charges[charges > least])
     n_pixels = sum(frame.size for frame in excerpts.frames)
-    return Measured(
+    return MeasuredDetector(
         background, width, least, upper, expected, charges[charges > least], n_pixels, counted,
         spots.skew > _SKEW,
     )  # fmt: skip

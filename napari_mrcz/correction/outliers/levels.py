@@ -3,7 +3,7 @@
 The specimen, the ice and the etching of the active layer change the rate from place to place. The
 mean of the 5 x 5 neighbours follows them, but is noisy itself where counts are few; so it is drawn
 towards the mean of the image as far as it is unreliable. How far, a straight line fitted to pixels
-against their neighbours shows: the best linear estimate, whatever the specimen (`Background`).
+against their neighbours shows: the best linear estimate, whatever the specimen (`LocalBackground`).
 
 How bright each frame is, in each part of the image, `FrameLevels` measures: fills follow it.
 """
@@ -35,7 +35,7 @@ Image = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Background:
+class LocalBackground:
     """Expected electrons, gain-normalised: offset + slope · (mean of the 24 neighbours).
 
     Parameters

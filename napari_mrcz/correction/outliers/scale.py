@@ -18,7 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.outliers.lattice import BLOCK, Structure, block_widths, weak_lines
-from napari_mrcz.correction.outliers.levels import LEAST, NEIGHBOURS, Background, over_neighbours
+from napari_mrcz.correction.outliers.levels import (
+    LEAST,
+    NEIGHBOURS,
+    LocalBackground,
+    over_neighbours,
+)
 from napari_mrcz.correction.outliers.suspects import Suspects
 from napari_mrcz.correction.parallel import in_order
 
@@ -195,7 +200,7 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     course : callable, optional
         Reads pixels in some frames; see `Suspects.judged`.
     """
-    background = Background.of(counts)
+    background = LocalBackground.of(counts)
     codes = np.empty(counts.shape, np.uint16)
     widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
     empty_in: list[int] = []
@@ -287,7 +292,7 @@ def poisson_deviate(counted: Any, expected: Any) -> Any:
 
 def _judge_suspects(
     counts: SummedCounts,
-    background: Background,
+    background: LocalBackground,
     structure: Structure,
     codes: Codes,
     n_pixels: npt.NDArray[np.int64],
