@@ -1,4 +1,4 @@
-"""The noise after KOMA by its radius, and the choice of a radius: plot, slider and number."""
+"""The plots of a session: noise by radius, with the one chosen; outliers and noise by dose."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.koma.ageing import Ageing
     from napari_mrcz.widgets.koma.reading import NoiseCurve
 
 _STEPS = ((1.3, (1, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (math.inf, (1,)))
@@ -170,3 +171,53 @@ def _step(reach: int) -> int:
     return next(
         step * 10**e for e in range(9) for step in (1, 2, 5) if reach <= step * 10 ** (e + 1)
     )
+
+
+_DOSE = "cumulative dose (e⁻/pixel)"
+
+
+class AgeingView(QWidget):
+    """Two plots, hidden until there is something to show (figs 7 and 11 of the preprint)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outliers = Plot(
+            _DOSE, "outliers (pixels)", "Hot and dark pixels found in each stack: a camera ages"
+        )
+        self.hot = self.outliers.curve("hot", symbol="o")
+        self.dark = self.outliers.curve("dark", symbol="t")
+        self.noise_plot = Plot(
+            _DOSE,
+            "correlation R",
+            "Between the frames of each stack, and of each stack's sum with the first one's: it "
+            "falls as the camera's pixels change",
+        )
+        self.noise = self.noise_plot.curve("accent", symbol="o")
+        self.correlation = self.noise_plot.curve("model", symbol="t")
+        self.keys = (
+            Key((("hot", "●", "hot"), ("dark", "▼", "dark"))),
+            Key((("accent", "●", "frames of a stack"), ("model", "▼", "sum with the first sum"))),
+        )
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        for plot, key in zip((self.outliers, self.noise_plot), self.keys, strict=True):
+            column.addWidget(plot)
+            column.addWidget(key)
+        self.show_ageing(None)
+
+    def show_ageing(self, ageing: Ageing | None) -> None:
+        """Show what was measured, or nothing."""
+        self.setVisible(ageing is not None)
+        if ageing is None:
+            return
+        self.hot.setData(ageing.dose, ageing.n_hot)
+        self.dark.setData(ageing.dose, ageing.n_dark)
+        told = ~np.isnan(ageing.noise)
+        self.noise.setData(ageing.dose[told], ageing.noise[told])
+        # With itself it is 1, which says nothing and leaves no room for the others.
+        self.correlation.setData(ageing.dose[1:], ageing.correlation[1:])
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Take the colours of a theme."""
+        for part in (self.outliers, self.noise_plot, *self.keys):
+            part.apply_palette(colours)

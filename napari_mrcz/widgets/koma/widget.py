@@ -12,13 +12,12 @@ from napari_mrcz.errors import error_text
 from napari_mrcz.widgets.base.form import form
 from napari_mrcz.widgets.base.job import JobControls, LatestJob
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.koma.ageing_view import AgeingView
 from napari_mrcz.widgets.koma.export import Export
 from napari_mrcz.widgets.koma.model import KomaModel
 from napari_mrcz.widgets.koma.pace import Pace
 from napari_mrcz.widgets.koma.preview import Preview
-from napari_mrcz.widgets.koma.radius_view import RadiusView
-from napari_mrcz.widgets.koma.stack_box import StackBox
+from napari_mrcz.widgets.koma.radius_view import AgeingView, RadiusView
+from napari_mrcz.widgets.koma.stack_list import StackBox
 
 if TYPE_CHECKING:
     import napari
