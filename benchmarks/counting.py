@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 import napari_mrcz as nm
 from benchmarks.measure import Row, in_turns
 from napari_mrcz.correction import ElectronCounting
-from napari_mrcz.session.electrons import Parcels
+from napari_mrcz.session.detectors import Parcels
 from napari_mrcz.simulation import simulate_raw
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from napari_mrcz.cli.commands import Saying
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.machine import thread_limit
 from napari_mrcz.format.reader import FrameReader
-from napari_mrcz.format.threads import thread_limit
 from napari_mrcz.session.convert import Recode
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.tasks import Making

@@ -10,7 +10,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction import CountingOptions, ElectronCounting
-from napari_mrcz.session.electrons import CountElectrons, Parcels, pack, unpack
+from napari_mrcz.session.detectors import CountElectrons, Parcels, pack, unpack
 from napari_mrcz.session.run import cluster, run_all
 from napari_mrcz.session.tables import EventTable
 from napari_mrcz.simulation import simulate_raw

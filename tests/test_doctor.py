@@ -11,7 +11,7 @@ from good_files import KINDS, good_file, movie
 
 import napari_mrcz as nm
 from napari_mrcz.format import findings as checks
-from napari_mrcz.format import threads as threads_module
+from napari_mrcz.format import machine
 from napari_mrcz.format.doctor import Finding, diagnose, mend
 
 SHAPE = (5, 16, 20)
@@ -426,14 +426,14 @@ def test_it_takes_as_many_threads_as_computations_may(plain, monkeypatch):
 
     def in_order(work, items, threads, name):
         taken.append(threads)
-        return threads_module.in_order(work, items, threads, name)
+        return machine.in_order(work, items, threads, name)
 
     monkeypatch.setattr(checks, "in_order", in_order)
-    threads_module.limit_threads(1)
+    machine.limit_threads(1)
     try:
         diagnose(plain, full=True)
     finally:
-        threads_module.limit_threads(0)
+        machine.limit_threads(0)
     assert taken == [1]
 
 

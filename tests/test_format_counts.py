@@ -14,8 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from napari_mrcz.format.chunks import check_chunk, parse_chunk_header
-from napari_mrcz.format.count_encoding import compress_counts
-from napari_mrcz.format.encoding import Encoding, choose_encoding
+from napari_mrcz.format.encoding import Encoding, choose_encoding, compress_counts
 
 FILTERS = ("none", "shuffle", "bitshuffle")
 LEVELS = (1, 3, 6, 9)
@@ -106,7 +105,7 @@ import sys
 import blosc, numpy as np
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.chunks import check_chunk, decompress, parse_chunk_header
-from napari_mrcz.format.count_encoding import compress_counts
+from napari_mrcz.format.encoding import compress_counts
 
 rng = np.random.default_rng(int(sys.argv[2]))
 corpus = []

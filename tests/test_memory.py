@@ -18,8 +18,8 @@ from numcodecs import blosc
 import napari_mrcz as nm
 from napari_mrcz.errors import NotEnoughMemory, error_text, failure_text, is_out_of_memory
 from napari_mrcz.format import Encoding, FrameReader, chunks, estimate, reader
-from napari_mrcz.format import memory as allowance
-from napari_mrcz.format.threads import in_order
+from napari_mrcz.format import machine as allowance
+from napari_mrcz.format.machine import in_order
 from napari_mrcz.format.verification import repack
 
 PIXELS = np.random.default_rng(0).poisson(2.0, (6, 40, 50)).astype(np.int16)
@@ -202,7 +202,7 @@ def test_what_fits_alone_is_verified_alone(path, monkeypatch):
 
 
 def test_a_viewer_shows_it_blank_as_long_as_it_lasts_and_does_not_call_it_damaged(path):
-    from napari_mrcz.plugin.shown import ShownStack
+    from napari_mrcz.plugin.layers import ShownStack
 
     with nm.open(path) as movie, ShownStack.of(movie) as shown, pytest.MonkeyPatch.context() as m:
         no_array(m)

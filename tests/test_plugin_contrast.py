@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_mrcz.plugin.shown import contrast_limits, slider_range
+from napari_mrcz.plugin.layers import contrast_limits, slider_range
 
 SHAPE = (400, 500)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.format import threads
+from napari_mrcz.format import machine
 from napari_mrcz.plugin import hooks as module
 from napari_mrcz.plugin.hooks import Preferences, preferences, read
 
@@ -23,7 +23,7 @@ def settings() -> Iterator[Any]:
     found = napari_settings.get_plugin_settings("napari-mrcz")
     yield found
     found.reset()
-    threads.limit_threads(0)
+    machine.limit_threads(0)
 
 
 def test_what_is_not_set_is_the_librarys_own(settings):
@@ -40,7 +40,7 @@ def test_files_are_opened_as_it_is_set(settings, tmp_path):
     settings.browsing.threads = 1
     ((stack, _, _),) = read(str(tmp_path / "a.mrcz"))
     assert stack._caching == {"read_ahead": False, "cache_nbytes": 5_000_000}
-    assert threads.processors() == 1
+    assert machine.processors() == 1
     stack.close()
 
 

@@ -12,8 +12,7 @@ from napari_mrcz.format import FrameReader
 from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.naming import SUFFIXES
 from napari_mrcz.plugin.hooks import get_reader, read
-from napari_mrcz.plugin.layers import stack_of
-from napari_mrcz.plugin.shown import StackSeries
+from napari_mrcz.plugin.layers import StackSeries, stack_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import basic_indices
 
 import napari_mrcz as nm
-from napari_mrcz.plugin.shown import StackSeries
+from napari_mrcz.plugin.layers import StackSeries
 
 SHAPE = (3, 4, 5, 6)
 ARRAY = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)

@@ -13,7 +13,7 @@ from qtpy.QtGui import QDropEvent
 import napari_mrcz as nm
 from napari_mrcz.format import FrameReader
 from napari_mrcz.plugin import sample
-from napari_mrcz.plugin.shown import contrast_limits
+from napari_mrcz.plugin.layers import contrast_limits
 
 COUNTS = np.random.default_rng(2).poisson(2, (21, 40, 60)).astype(np.uint8)
 

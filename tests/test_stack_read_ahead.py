@@ -15,7 +15,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.format import Description
-from napari_mrcz.format.threads import Abandoned, go_on_if_wanted
+from napari_mrcz.format.machine import Abandoned, go_on_if_wanted
 
 PATIENCE = 20.0
 N = 120

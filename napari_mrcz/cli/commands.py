@@ -24,7 +24,7 @@ from napari_mrcz.cli import arguments
 from napari_mrcz.cli.paths import Misused
 from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.threads import processors
+from napari_mrcz.format.machine import processors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -143,7 +143,7 @@ class Saying:
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Limit the threads, and log or leave out what is said, as long as the block lasts."""
-        from napari_mrcz.format.threads import limit_threads, thread_limit
+        from napari_mrcz.format.machine import limit_threads, thread_limit
 
         before = thread_limit()
         with listening(self.log, quiet=self.quiet):

@@ -33,7 +33,7 @@ from napari_mrcz.format.encoding import (
     excerpt,
     shannon_fraction,
 )
-from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.session.tables import need_matplotlib
 from napari_mrcz.stack import read, write
 

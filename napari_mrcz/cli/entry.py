@@ -76,7 +76,7 @@ def _keep_within_what_was_lent() -> None:
     They go by the machine's processors, each thread of which takes its own stack and buffers.
     """
     from napari_mrcz.errors import check_room_to_import
-    from napari_mrcz.format.memory import lent_processors, threads_with_room
+    from napari_mrcz.format.machine import lent_processors, threads_with_room
 
     threads = max(1, min(lent_processors(), threads_with_room(_LEFT_NBYTES)))
     os.environ.setdefault("BLOSC_NTHREADS", str(threads))

@@ -141,7 +141,7 @@ def verify(
 def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
     """Verify files, several at a time, and return their reports in order."""
     from napari_mrcz.format import VerifyReport
-    from napari_mrcz.format.threads import in_order, processors
+    from napari_mrcz.format.machine import in_order, processors
     from napari_mrcz.stack import verify
 
     at_once = min(len(files), processors())

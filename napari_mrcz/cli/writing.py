@@ -238,7 +238,7 @@ def count(
     how: Running,
 ) -> None:
     """Count single electrons in raw frames of a fast detector; background and spots are fitted."""
-    from napari_mrcz.session.electrons import CountElectrons
+    from napari_mrcz.session.detectors import CountElectrons
     from napari_mrcz.session.run import run_all
 
     sources = movies_in(files, besides=[output], leave_references=True)
@@ -292,7 +292,7 @@ def microed(
 
     Numbered files of one image each are taken as one rotation series. (Hattne et al. 2016)
     """
-    from napari_mrcz.session.microed import RestoreNegatives
+    from napari_mrcz.session.detectors import RestoreNegatives
     from napari_mrcz.stack import sweeps
 
     if "regions" in given and ("n_annuli" in given or "center" in given):
@@ -323,7 +323,7 @@ def _targets(
     sweep: list[Path], folder: Path, wanted: Format | None, named: list[Path]
 ) -> list[Path]:
     """Return what is written of a sweep: its images again, or one file of them all."""
-    from napari_mrcz.session.microed import FIRST
+    from napari_mrcz.session.detectors import FIRST
     from napari_mrcz.stack.opening import sweep_name
 
     images = all(without_packing(path).suffix.lower() in SMV_SUFFIXES for path in sweep)

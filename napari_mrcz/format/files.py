@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_reading import parse_header
-from napari_mrcz.format.threads import go_on_if_wanted
+from napari_mrcz.format.machine import go_on_if_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

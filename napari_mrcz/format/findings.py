@@ -24,7 +24,7 @@ from napari_mrcz.format.header import (
     mrcz_version,
 )
 from napari_mrcz.format.header_reading import MOST_SAMPLES, parse_header
-from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.format.writer import Statistics, statistics_of
 
 if TYPE_CHECKING:

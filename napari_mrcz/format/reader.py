@@ -43,7 +43,7 @@ from napari_mrcz.format.header import (
 )
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.header_writing import Description, source_header
-from napari_mrcz.format.memory import SpareMemory, new_buffer
+from napari_mrcz.format.machine import SpareMemory, new_buffer
 from napari_mrcz.format.placement import place_frames
 
 if TYPE_CHECKING:

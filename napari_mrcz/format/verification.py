@@ -22,8 +22,8 @@ from napari_mrcz.format.footer import FrameIndex, pack_footer
 from napari_mrcz.format.header import Header, header_dtype
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.header_writing import set_frames
+from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.format.reader import FrameReader
-from napari_mrcz.format.threads import in_order, processors
 from napari_mrcz.naming import COMPRESSED_SUFFIX, without_packing
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from napari_mrcz.format.extended import ExtendedHeader
 from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version, pack_four_bit
 from napari_mrcz.format.header_writing import build_header, has_unsigned_bytes
-from napari_mrcz.format.memory import SpareMemory
+from napari_mrcz.format.machine import SpareMemory, in_order, processors
 from napari_mrcz.format.metadata import (
     LARGEST_JSON,
     check_content,
@@ -34,13 +34,11 @@ from napari_mrcz.format.metadata import (
     to_plain,
 )
 from napari_mrcz.format.storage import LazyFrame, Storage, TooWideForMode0, choose_storage
-from napari_mrcz.format.threads import in_order, processors
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from napari_mrcz.format.count_encoding import Planes
-    from napari_mrcz.format.encoding import Encoding
+    from napari_mrcz.format.encoding import Encoding, Planes
     from napari_mrcz.format.header_writing import Description
 
 # The version of `mrcz` whose files ours are like; readers take label 0 for the format's version.

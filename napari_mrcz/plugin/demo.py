@@ -23,8 +23,8 @@ from qtpy.QtCore import QEventLoop, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget
 
 import napari_mrcz as nm
+from napari_mrcz.plugin.layers import contrast_limits
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
-from napari_mrcz.plugin.shown import contrast_limits
 from napari_mrcz.stack.inspection import step_entries
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, warn
-from napari_mrcz.format.threads import limit_threads
+from napari_mrcz.format.machine import limit_threads
 from napari_mrcz.naming import PACKED_SUFFIXES, has_movie_suffix, natural_key
 from napari_mrcz.plugin.layers import (
     LayerData,

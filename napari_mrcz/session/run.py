@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, collected_warnings, failure_text, is_out_of_memory
-from napari_mrcz.format.threads import limit_threads, thread_limit
+from napari_mrcz.format.machine import limit_threads, thread_limit
 from napari_mrcz.session.tasks import Outcome
 
 if sys.platform != "win32":

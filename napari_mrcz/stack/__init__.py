@@ -10,8 +10,8 @@ IMOD does; those of EER are not.
 import lazy_loader
 
 from napari_mrcz.correction import parallel
-from napari_mrcz.format import memory, threads
+from napari_mrcz.format import machine
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-parallel.lend(threads.in_order, threads.processors, memory.give_back)
+parallel.lend(machine.in_order, machine.processors, machine.give_back)

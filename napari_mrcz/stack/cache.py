@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from napari_mrcz.format.threads import Abandoned, abandonable
+from napari_mrcz.format.machine import Abandoned, abandonable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

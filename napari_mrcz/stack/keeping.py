@@ -23,7 +23,7 @@ from napari_mrcz.format import Description, Encoding, FrameReader, estimate, wri
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.encoding import alone, encoding_of
 from napari_mrcz.format.header import FOUR_BIT, pack_four_bit
-from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.naming import software
 from napari_mrcz.stack.kept import (
     GAIN,

@@ -16,7 +16,7 @@ from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.header import CODECS
-from napari_mrcz.format.threads import start_to_the_end
+from napari_mrcz.format.machine import start_to_the_end
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES, SUFFIXES, size_zyx, software
 from napari_mrcz.stack.keeping import Keeping
 from napari_mrcz.stack.opening import open

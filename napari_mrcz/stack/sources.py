@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.sums import RunningSum
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.threads import in_order, processors
+from napari_mrcz.format.machine import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,8 +10,7 @@ import numpy as np
 from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-from napari_mrcz.plugin.layers import describe, widen_contrast_slider
-from napari_mrcz.plugin.shown import ShownStack, StackSeries
+from napari_mrcz.plugin.layers import ShownStack, StackSeries, describe, widen_contrast_slider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping

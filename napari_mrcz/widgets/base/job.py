@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.errors import error_text
-from napari_mrcz.format.threads import start_to_the_end
+from napari_mrcz.format.machine import start_to_the_end
 from napari_mrcz.widgets.base.form import push_button
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 

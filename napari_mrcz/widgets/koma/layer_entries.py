@@ -8,8 +8,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.plugin.shown import StackSeries
+from napari_mrcz.plugin.layers import StackSeries, stack_of_layer
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
 from napari_mrcz.widgets.koma.model import movies_in
 from napari_mrcz.widgets.koma.reading import Entry
