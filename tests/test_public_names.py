@@ -38,3 +38,15 @@ def test_opening_a_movie_does_not_wait_for_scipy():
     code = "import sys, napari_mrcz as nm; nm.open, nm.write; print('scipy' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_corrections_are_lent_threads_whatever_else_is_imported():
+    code = (
+        "from napari_mrcz.correction.sums import sum_array; import numpy as np, threading;"
+        "seen = set(); start = threading.Thread.start;"
+        "threading.Thread.start = lambda t: (seen.add(t.name), start(t));"
+        "from napari_mrcz.format import machine; machine.limit_threads(3);"
+        "sum_array(np.ones((3, 4096, 4096), np.uint8)); print(any('mrcz' in n for n in seen))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True", done.stdout

@@ -1,13 +1,14 @@
-"""Work on parts of an image in threads, which `napari_mrcz.stack` lends.
+"""Work on parts of an image in threads, which somebody else lends.
 
-Corrections are array mathematics: they know neither the machine nor who else computes on it. Until
-threads are lent, work is done in the caller's.
+Corrections are array mathematics: they know neither the machine nor who else computes on it.
+`napari_mrcz` names the module that does; without one, work is done in the caller's thread.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -15,25 +16,21 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_in_order: Any = None
-_processors: Callable[[], int] = lambda: 1  # noqa: E731
-_give_back: Callable[[], None] = lambda: None  # noqa: E731
+_lender = ""
 
 
-def lend(in_order: Any, processors: Callable[[], int], give_back: Callable[[], None]) -> None:
-    """Lend threads to corrections.
+def lend(module: str) -> None:
+    """Set the module that lends threads; it is imported when they are needed.
 
     Parameters
     ----------
-    in_order : callable
-        Context manager ``in_order(work, items, threads, name)``, an iterator of ordered results.
-    processors : callable
-        Returns the number of threads to be used now.
-    give_back : callable
-        Returns freed memory to the system.
+    module : str
+        Name of a module with ``in_order(work, items, threads, name)``, a context manager that is an
+        iterator of ordered results; ``processors()``, how many threads may be used; and
+        ``give_back()``, which returns freed memory to the system.
     """
-    global _in_order, _processors, _give_back
-    _in_order, _processors, _give_back = in_order, processors, give_back
+    global _lender
+    _lender = module
 
 
 @contextmanager
@@ -53,13 +50,15 @@ def in_order(
     alone : bool
         Use one thread, where items are too small for more (default: False).
     """
-    if _in_order is None:
+    if not _lender:
         yield map(work, items)
         return
-    with _in_order(work, items, 1 if alone else _processors(), name) as results:
+    lender = import_module(_lender)
+    with lender.in_order(work, items, 1 if alone else lender.processors(), name) as results:
         yield results
 
 
 def give_back() -> None:
     """Return freed memory to the system, so that the next allocation adds nothing to the peak."""
-    _give_back()
+    if _lender:
+        import_module(_lender).give_back()

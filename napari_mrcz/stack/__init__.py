@@ -9,9 +9,4 @@ IMOD does; those of EER are not.
 
 import lazy_loader
 
-from napari_mrcz.correction import parallel
-from napari_mrcz.format import machine
-
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-parallel.lend(machine.in_order, machine.processors, machine.give_back)
