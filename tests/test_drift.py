@@ -22,8 +22,16 @@ def drifting(pixels_a_group, specimen, seed, n=384):
     return movie.frames, truth - truth[0]
 
 
-@pytest.mark.parametrize("specimen", [VITREOUS_ICE, CARBON_EDGE], ids=["ice", "carbon"])
-@pytest.mark.parametrize("pixels_a_group", [0.1, 3.0])
+@pytest.mark.parametrize(
+    ("specimen", "pixels_a_group"),
+    [
+        (VITREOUS_ICE, 0.1),
+        (CARBON_EDGE, 3.0),
+        pytest.param(VITREOUS_ICE, 3.0, marks=pytest.mark.slow),
+        pytest.param(CARBON_EDGE, 0.1, marks=pytest.mark.slow),
+    ],
+    ids=["ice, slow drift", "carbon, fast", "ice, fast", "carbon, slow drift"],
+)
 def test_shifts_are_those_put_in_and_fixed_patterns_are_seen(pixels_a_group, specimen):
     frames, truth = drifting(pixels_a_group, specimen, seed=3)
     recorded = nm.estimate_drift(frames, group=GROUP)
