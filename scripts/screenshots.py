@@ -51,7 +51,7 @@ def main(wanted: list[str]) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
-        mock.patch("napari_mrcz.naming.platformdirs.user_cache_dir", lambda *_, **__: folder),
+        mock.patch("platformdirs.user_cache_dir", lambda *_, **__: folder),
     ):
         write_sample_movie(Path("movie.mrcz"))
         write_sample_session(Path("session"))
