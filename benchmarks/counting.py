@@ -56,7 +56,7 @@ def found(dose: float) -> Iterator[Row]:
 
 
 def coincidence(dose: float) -> float:
-    """Give the part of electrons that is left where those within `RESOLVED` pass for one.
+    """Return the part of electrons that is left where those within `RESOLVED` pass for one.
 
     Poisson: an electron has so many others within that distance, and shares its event with them.
     """
@@ -65,7 +65,7 @@ def coincidence(dose: float) -> float:
 
 
 def scores(movie: RawMovie, counting: ElectronCounting) -> tuple[float, float, float]:
-    """Give recall, precision and the RMS distance of events from their electrons, in pixels."""
+    """Return recall, precision and the RMS distance of events from their electrons, in pixels."""
     n_true = n_found = 0
     distances = []
     for frame, where in zip(movie.frames, movie.positions, strict=True):
@@ -77,7 +77,7 @@ def scores(movie: RawMovie, counting: ElectronCounting) -> tuple[float, float, f
 
 
 def matched(where: npt.NDArray[np.float64], events: Events) -> npt.NDArray[np.float64]:
-    """Give the distances of electrons and events within a pixel, each taken once, nearest first."""
+    """Return the distances of electrons and events within a pixel, each once, nearest first."""
     at = np.stack([events.y, events.x], axis=1)
     apart, other = cKDTree(where).query(at, k=4, distance_upper_bound=1.0)
     taken: tuple[set[int], set[int]] = set(), set()
@@ -108,7 +108,7 @@ def sent() -> Iterator[Row]:
 
 
 def n_sent(frames: npt.NDArray[np.uint16]) -> int:
-    """Give the bytes of all chunks of a movie."""
+    """Return the bytes of all chunks of a movie."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "raw.mrcz"
         nm.write(path, frames)

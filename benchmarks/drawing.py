@@ -15,7 +15,7 @@ __all__ = ["panels", "save"]
 
 
 def panels(*labels: tuple[str, str], size: tuple[float, float] = (6, 4), **grid: Any) -> Any:
-    """Give a figure and its axes side by side, one for each pair of axis names (x, y)."""
+    """Return a figure and its axes side by side, one for each pair of axis names (x, y)."""
     figure = Figure(figsize=size, layout="constrained")
     every: list[Axes] = figure.subplots(1, len(labels), squeeze=False, **grid)[0].tolist()
     for axes, (x, y), letter in zip(every, labels, "abc", strict=False):

@@ -39,7 +39,7 @@ def rows() -> Iterator[Row]:
 
 
 def drawn(truth: ShiftedLognormal, n_pixels: int, seed: int) -> npt.NDArray[np.int64]:
-    """Give whole counts with a known distribution, those below zero cut off."""
+    """Return whole counts with a known distribution, those below zero cut off."""
     normal = np.random.default_rng(seed).standard_normal(n_pixels)
     values = truth.shift + np.exp(truth.mu + truth.sigma * normal)
     return np.floor(values + 0.5).clip(0).astype(np.int64)
@@ -125,7 +125,7 @@ def integrate(frames: npt.NDArray[Any], spots: Spots) -> Values:
 
 
 def _boxes(frames: npt.NDArray[Any], spots: Spots) -> npt.NDArray[Any]:
-    """Give the pixels about each spot, (spots, 169)."""
+    """Return the pixels about each spot, (spots, 169)."""
     dy, dx = np.indices((2 * _BOX + 1,) * 2).reshape(2, -1) - _BOX
     y, x = np.rint(spots.y).astype(int), np.rint(spots.x).astype(int)
     return frames[spots.frame[:, None], y[:, None] + dy, x[:, None] + dx]

@@ -62,12 +62,12 @@ class Case:
         return OutlierFilter.fit(self.movie.frames, gain=self.gain, **options)
 
     def score(self, mask: Mask) -> tuple[float, float, float]:
-        """Give precision, recall and F1 of a mask."""
+        """Return precision, recall and F1 of a mask."""
         return score(mask, self.movie.defects.outliers)
 
 
 def score(mask: Mask, truth: Mask) -> tuple[float, float, float]:
-    """Give precision, recall and F1 of a mask."""
+    """Return precision, recall and F1 of a mask."""
     found = np.count_nonzero(mask & truth)
     precision = found / max(1, np.count_nonzero(mask))
     recall = found / max(1, np.count_nonzero(truth))
@@ -82,7 +82,7 @@ def detection(
     rules: Mapping[str, Callable[[Case], tuple[float, float, float]]],
     seeds: Iterable[int],
 ) -> dict[str, Any]:
-    """Give the median (precision, recall, F1) of each rule."""
+    """Return the median (precision, recall, F1) of each rule."""
     scores: dict[str, list[tuple[float, float, float]]] = {}
     for seed in seeds:
         case = Case(camera, specimen, n_frames, dose, seed)
@@ -97,7 +97,7 @@ def ours(case: Case, model: str = "poisson") -> tuple[float, float, float]:
 
 
 def peers() -> dict[str, Callable[[Case], tuple[float, float, float]]]:
-    """Give the others' rules, each to be scored on a case."""
+    """Return the others' rules, each to be scored on a case."""
     return {
         name: lambda case, rule=rule: case.score(rule(case.total)) for name, rule in PEERS.items()
     }
@@ -111,7 +111,7 @@ def noise(
     ways: Mapping[str, Callable[[Case], OutlierFilter | None]],
     seeds: Iterable[int],
 ) -> dict[str, float]:
-    """Give the median correlated noise after each way of replacing outliers."""
+    """Return the median correlated noise after each way of replacing outliers."""
     found: dict[str, list[float]] = {}
     for seed in seeds:
         case = Case(camera, specimen, n_frames, dose, seed)

@@ -97,7 +97,7 @@ def figure_6(path: Path) -> None:
 
 
 def _clusters(movie: Movie, patch: Any) -> list[tuple[int, int]]:
-    """Give pixels (y, x) of the patch where several hot pixels touch, the strongest first."""
+    """Return pixels (y, x) of the patch where several hot pixels touch, the strongest first."""
     strength = np.where(movie.defects.clusters & movie.defects.hot, movie.expected, 0)[patch]
     found: list[tuple[int, int]] = []
     for index in np.argsort(strength, axis=None)[::-1]:
@@ -109,7 +109,7 @@ def _clusters(movie: Movie, patch: Any) -> list[tuple[int, int]]:
 
 
 def _clearest_particle(movie: Movie, patch: Any, diameter: float) -> tuple[int, int]:
-    """Give the place (y, x) in the patch where the rate varies most within a particle's size."""
+    """Return the place (y, x) in the patch where the rate varies most within a particle's size."""
     contrast = (movie.rate * movie.camera.gain_reference - movie.dose) ** 2
     strength = gaussian_filter(contrast, diameter / 4)[patch]
     margin = round(diameter / 2) + 2

@@ -18,19 +18,19 @@ Mask = npt.NDArray[np.bool_]
 
 
 def relion(total: Image) -> Mask:
-    """Give RELION's hot pixels: more than six standard deviations above the mean."""
+    """Return RELION's hot pixels: more than six standard deviations above the mean."""
     mask: Mask = total > total.mean() + 6 * total.std()
     return mask
 
 
 def motioncor3(total: Image) -> Mask:
-    """Give MotionCor3's hot pixels: six standard deviations, or ten counts, above the mean."""
+    """Return MotionCor3's hot pixels: six standard deviations, or ten counts, above the mean."""
     mask: Mask = total > total.mean() + max(6 * total.std(), 10)
     return mask
 
 
 def local_median(total: Image, size: int = 5, sigmas: float = 6.0) -> Mask:
-    """Give the pixels far from the median of the square around them, dark ones too.
+    """Return the pixels far from the median of the square around them, dark ones too.
 
     The spread is the median absolute deviation of that difference, as of a normal distribution.
     """

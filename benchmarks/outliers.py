@@ -33,7 +33,7 @@ def rows() -> Iterator[Row]:
 
 
 def found_rows() -> Iterator[Row]:
-    """Give our F1 and the best of the others', on ice, for each camera and dose."""
+    """Return our F1 and the best of the others', on ice, for each camera and dose."""
     rules = {"ours": ours, **peers()}
     for camera in CAMERAS:
         for n_frames, dose in DOSES:
@@ -48,7 +48,7 @@ def found_rows() -> Iterator[Row]:
 
 
 def noise_rows() -> Iterator[Row]:
-    """Give the correlated noise that is left in vacuum, the worst of the doses, per camera."""
+    """Return the correlated noise that is left in vacuum, the worst of the doses, per camera."""
     for camera in CAMERAS:
         ways = {name: WAYS[name] for name in ("before", "oracle", "sample")}
         left, apart = [], []
@@ -68,7 +68,7 @@ def noise_rows() -> Iterator[Row]:
 
 
 def contrast_row() -> Row:
-    """Give the worst change of the specimen's contrast in good pixels, of the doses."""
+    """Return the worst change of the specimen's contrast in good pixels, of the doses."""
     changes = []
     for n_frames, dose in DOSES:
         case = Case("uniform", VITREOUS_ICE, n_frames, dose, 1)
@@ -151,7 +151,7 @@ def memory() -> Iterator[Row]:
 
 
 def large_movie(n_frames: int) -> npt.NDArray[np.uint8]:
-    """Give frames of 4096 x 4096, of 16 equal tiles."""
+    """Return frames of 4096 x 4096, of 16 equal tiles."""
     camera = Camera.ideal((1024, 1024), hot=0.0045)
     return np.tile(simulate_movie(n_frames, camera=camera, seed=1).frames, (1, 4, 4))
 

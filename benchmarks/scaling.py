@@ -105,7 +105,7 @@ def _digest(path: Path) -> str:
 
 
 def peak_rss() -> int:
-    """Give the most memory that this process has had, in bytes."""
+    """Return the most memory that this process has had, in bytes."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -99,7 +99,7 @@ def orientations(seeds: int = 20) -> Iterator[Row]:
 
 
 def koma_noise() -> Iterator[Row]:
-    """Let KOMA normalise a session in vacuum whose outliers are filled by truth."""
+    """Normalise by KOMA a session in vacuum whose outliers are filled by truth."""
     curve = noise_curves()["vacuum, outliers filled"]
     limit = 1 / (2 * np.array(RADII) * N_FRAMES)
     for radius in (4, 12, 25):
@@ -110,7 +110,7 @@ def koma_noise() -> Iterator[Row]:
 
 
 def noise_curves(shape: tuple[int, int] = (256, 256)) -> dict[str, npt.NDArray[np.float64]]:
-    """Give R(a) of four sessions (fig. 12): vacuum and ice, with outliers and without."""
+    """Return R(a) of four sessions (fig. 12): vacuum and ice, with outliers and without."""
     curves = {}
     for name, specimen in (("vacuum", {"specimen": None}), ("ice", {})):
         session = simulate_session(N_STACKS, N_FRAMES, shape, seed=3, **specimen)
@@ -124,7 +124,7 @@ def noise_curves(shape: tuple[int, int] = (256, 256)) -> dict[str, npt.NDArray[n
 
 
 def frames_of(movie: Movie, rng: np.random.Generator, *, filled: bool) -> Frame:
-    """Give a movie's frames, its outliers drawn anew as good pixels would count."""
+    """Return a movie's frames, its outliers drawn anew as good pixels would count."""
     frames = movie.frames
     if filled:
         bad = movie.defects.outliers

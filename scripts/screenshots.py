@@ -327,7 +327,7 @@ def middle(picture: Image.Image) -> Image.Image:
 
 
 def as_picture(image: QImage) -> Image.Image:
-    """Give a picture of Qt's as one that can be joined to others, as wide as the cut squares."""
+    """Return a picture of Qt's as one that can be joined to others, as wide as the cut squares."""
     image = image.convertToFormat(QImage.Format.Format_RGBA8888)
     data = image.constBits().asarray(image.sizeInBytes())
     picture = Image.frombytes("RGBA", (image.width(), image.height()), bytes(data)).convert("RGB")
@@ -358,7 +358,7 @@ def shrink(path: Path, colours: int = 256) -> None:
 
 
 def palette_of(picture: Image.Image, colours: int) -> Image.Image:
-    """Give the most frequent colours, and some of all others: outliers are rare, but meant."""
+    """Return the most frequent colours, and some of all others: outliers are rare, but meant."""
     pixels = np.asarray(picture).reshape(-1, 3)
     found, counts = np.unique(pixels, axis=0, return_counts=True)
     frequent = found[np.argsort(counts)[::-1][: colours // 2]]

@@ -25,5 +25,5 @@ class Gate:
         return {"name": "Gate"}
 
     def output_dtype(self, dtype):
-        """Give the same."""
+        """Return the same."""
         return dtype

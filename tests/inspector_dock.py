@@ -75,7 +75,7 @@ def turn_to(qtbot, widget, tab):
 
 
 def lines(tree):
-    """Give the places of what is not folded away."""
+    """Return the places of what is not folded away."""
     index, found = tree.model().index(0, 0), []
     while index.isValid():
         found.append(index)
@@ -84,5 +84,5 @@ def lines(tree):
 
 
 def names(tree):
-    """Give the names of what is not folded away, from top to bottom."""
+    """Return the names of what is not folded away, from top to bottom."""
     return [index.data() for index in lines(tree)]

@@ -49,7 +49,7 @@ def click_point(plot: pyqtgraph.PlotWidget, x: float, y: float) -> None:
 
 
 def dragged(*paths: Path) -> QMimeData:
-    """Give what a file manager drags."""
+    """Return what a file manager drags."""
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
     return data

@@ -16,7 +16,7 @@ from napari_mrcz.stack import Stack
 
 
 def by_definition(frames):
-    """Give the mean of eq. 7 over all pairs of frames that vary."""
+    """Return the mean of eq. 7 over all pairs of frames that vary."""
     varying = [f.astype(float).reshape(-1) for f in frames if f.min() != f.max()]
     pairs = []
     for one, other in itertools.combinations(varying, 2):

@@ -31,7 +31,7 @@ def counting(movie):
 
 
 def matched(true, events, within=1.0):
-    """Give the distances between electrons and events, each taken once, nearest first."""
+    """Return the distances between electrons and events, each taken once, nearest first."""
     found = np.stack([events.y, events.x], axis=1)
     distance, other = cKDTree(true).query(found, k=4, distance_upper_bound=within)
     pairs = sorted((distance[i, j], i, other[i, j]) for i, j in np.argwhere(distance < within))
@@ -45,7 +45,7 @@ def matched(true, events, within=1.0):
 
 
 def scores(movie, counting):
-    """Give recall, precision and the RMS distance in pixels."""
+    """Return recall, precision and the RMS distance in pixels."""
     pairs = [
         (where, counting.events(f)) for f, where in zip(movie.frames, movie.positions, strict=True)
     ]

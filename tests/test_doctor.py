@@ -54,7 +54,7 @@ def damage(path, *fields):
 
 
 def named(findings):
-    """Give the names of the fields that something was found of."""
+    """Return the names of the fields that something was found of."""
     return [finding.field for finding in findings]
 
 
@@ -66,7 +66,7 @@ def is_valid(path):
 
 
 def read(path):
-    """Give pixels and pixel size, whatever is warned of."""
+    """Return pixels and pixel size, whatever is warned of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nm.MrczWarning)
         with nm.open(path) as stack:

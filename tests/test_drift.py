@@ -72,6 +72,13 @@ def test_a_specimen_that_rests_says_that_nothing_can_be_told():
     assert np.isnan(drift.fixed_pattern) and drift.warnings
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_alone_is_no_drift(seed):
+    frames = np.random.default_rng(seed).poisson(1.0, (20, 128, 128))
+    drift = nm.estimate_drift(frames)
+    assert any("noise alone" in warning for warning in drift.warnings)
+
+
 def test_a_smaller_rest_joins_the_last_group():
     frames = np.random.default_rng(0).poisson(1.0, (13, 64, 64)).astype(np.uint8)
     drift = nm.estimate_drift(frames)

@@ -32,7 +32,7 @@ def way(request, monkeypatch):
 
 @pytest.fixture(params=NAMES)
 def path(request, tmp_path):
-    """Give the path of a file that is there already, alone in its folder."""
+    """Return the path of a file that is there already, alone in its folder."""
     path = tmp_path / "folder" / request.param
     path.parent.mkdir()
     nm.write(path, OLD, metadata={"a": "old"})

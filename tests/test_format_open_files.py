@@ -21,7 +21,7 @@ PIXELS = movie((6, 40, 50), "int16", 1)
 
 @pytest.fixture(params=["movie.mrc", "movie.mrcz", "peer.mrc", "peer.mrcz", "peer.mrc.gz"])
 def path(request, tmp_path):
-    """Give a movie with and without checksums, plain and compressed, and a packed one."""
+    """Return a movie with and without checksums, plain and compressed, and a packed one."""
     name = request.param
     plain = tmp_path / name.removesuffix(".gz")
     metadata = {"footer": "yes"} if name.startswith("movie") else None

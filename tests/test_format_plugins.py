@@ -58,7 +58,7 @@ def changed(content, *changes):
 
 @pytest.fixture
 def run(tmp_path):
-    """Give a function that runs code where every Python that is started leaves a mark."""
+    """Return a function that runs code where every Python that is started leaves a mark."""
     trap, mark = tmp_path / "trap", tmp_path / "started"
     trap.mkdir()
     for name in ("python", "python3"):

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def places(good, folder):
-    """Give where each frame lies: first byte and length."""
+    """Return where each frame lies: first byte and length."""
     (folder / good.name).write_bytes(good.content)
     with FrameReader(folder / good.name) as reader:
         return list(zip(reader.index.offsets.tolist(), reader.index.sizes.tolist(), strict=True))

@@ -25,12 +25,12 @@ N_STACKS, N_FRAMES = 60, 40
 
 
 def single(means):
-    """Give what a rolling average asks for, of stacks of one frame each."""
+    """Return what a rolling average asks for, of stacks of one frame each."""
     return lambda index: (means[index], 1)
 
 
 def neighbours_by_the_book(index, members, radius):
-    """Give the 2 x radius others around a stack, shifted where the session ends."""
+    """Return the 2 x radius others around a stack, shifted where the session ends."""
     others = [j for j in members if j != index]
     before = sum(j < index for j in others)
     start = min(max(before - radius, 0), max(len(others) - 2 * radius, 0))
@@ -136,7 +136,7 @@ def test_thumbnails_are_means_of_cells():
 
 
 def mean_pearson(frames):
-    """Give the mean of R over all pairs of frames, pair by pair."""
+    """Return the mean of R over all pairs of frames, pair by pair."""
     r = np.corrcoef(frames.reshape(len(frames), -1))
     return (r.sum() - len(frames)) / (len(frames) * (len(frames) - 1))
 
@@ -151,7 +151,7 @@ def good_frames(movie, rng):
 
 @pytest.fixture(scope="module")
 def vacuum():
-    """Give sums, summed variances and a few stacks of a session without a specimen."""
+    """Return sums, summed variances and a few stacks of a session without a specimen."""
     session = simulate_session(N_STACKS, N_FRAMES, (128, 128), specimen=None, seed=3)
     rng = np.random.default_rng(3)
     sums, variances, some = [], [], {}
@@ -236,7 +236,7 @@ def test_no_ghost_of_the_specimen_is_subtracted():
 
 
 def session_of_sums(seed, exceptions):
-    """Give the thumbnails of a session of 60 stacks, drawn as sums of 40 frames."""
+    """Return the thumbnails of a session of 60 stacks, drawn as sums of 40 frames."""
     session = simulate_session(N_STACKS, 1, (256, 256), exceptions=exceptions, seed=seed)
     rng = np.random.default_rng(seed)
     return [thumbnail(rng.poisson(N_FRAMES * movie.expected)) for movie in session.iter_movies()]

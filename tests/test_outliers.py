@@ -221,7 +221,7 @@ def test_no_correlated_noise_is_left_in_vacuum(n_frames, dose):
 
 
 def contrast_kept(movie):
-    """Give how much of the specimen's contrast there is after the filter, in the good pixels."""
+    """Return how much of the specimen's contrast there is after the filter, in the good pixels."""
     fitted = OutlierFilter.fit(movie.frames)
     good = ~movie.defects.outliers
     truth = movie.rate[good] - movie.rate[good].mean()

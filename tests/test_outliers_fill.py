@@ -20,7 +20,7 @@ SHAPE = (12, 14)
 
 
 def expected(image, marks, gain=None, n_frames=1):
-    """Give the expected counts of all marked pixels, by (y, x)."""
+    """Return the expected counts of all marked pixels, by (y, x)."""
     counts = SummedCounts(image, n_frames, 1.0, gain, np.empty(0, np.intp), True)
     pixels = np.flatnonzero(marks)
     values = expected_counts(counts, pixels, marks.reshape(-1))

@@ -24,7 +24,7 @@ from napari_mrcz.simulation import Camera, simulate_movie
 
 
 def distribution(sigma: np.ndarray, cdf: np.ndarray, n_pixels: int = 10**6) -> DistributionFit:
-    """Give a standard normal model beside whatever was counted."""
+    """Return a standard normal model beside whatever was counted."""
     histogram = np.diff(np.rint(cdf * n_pixels).astype(np.int64))
     return DistributionFit(sigma, histogram, cdf, 0.0, 1.0, sigma, n_pixels)
 

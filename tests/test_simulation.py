@@ -29,12 +29,12 @@ SHAPE = (256, 320)
 
 
 def reduced_chi_squared(counts: NDArray, expected: NDArray) -> float:
-    """Give the mean of (counts - expected)² / expected: 1 for Poisson counts."""
+    """Return the mean of (counts - expected)² / expected: 1 for Poisson counts."""
     return float(np.mean((counts - expected) ** 2 / expected))
 
 
 def chi_squared_tolerance(expected: NDArray) -> float:
-    """Give five standard errors of the reduced χ² of Poisson counts, about 1."""
+    """Return five standard errors of the reduced χ² of Poisson counts, about 1."""
     return 5 * float(np.sqrt(np.mean(2 + 1 / expected) / expected.size))
 
 
@@ -44,7 +44,7 @@ def total(movie) -> NDArray:
 
 @pytest.fixture(scope="module")
 def movie():
-    """Give a movie with every imperfection, of a type so wide that nothing saturates."""
+    """Return a movie with every imperfection, of a type so wide that nothing saturates."""
     camera = Camera(SHAPE, dark=2e-3, dead=1e-3, dark_current=0.05, seed=3)
     return simulate_movie(24, camera=camera, dose=1.5, dtype=np.uint16, seed=5)
 
@@ -208,7 +208,7 @@ def test_the_share_of_clustered_outliers_is_that_of_a_k2():
 
 
 def flatness(corrected: NDArray, expected_variance: NDArray, good: NDArray) -> float:
-    """Give the variance of 16-pixel patches' means over that of the noise alone: 1 if flat."""
+    """Return the variance of 16-pixel patches' means over that of the noise alone: 1 if flat."""
     window = 16
     weight = uniform_filter(good.astype(float), window)
     mean = uniform_filter(np.where(good, corrected, 0.0), window) / weight
@@ -303,7 +303,7 @@ def test_super_resolution_repeats_physical_pixels():
 
 
 def displacement(moved: NDArray, still: NDArray) -> tuple[float, float]:
-    """Give (y, x) by the peak of the cross-correlation, interpolated by a parabola."""
+    """Return (y, x) by the peak of the cross-correlation, interpolated by a parabola."""
     window = np.outer(np.hanning(still.shape[0]), np.hanning(still.shape[1]))
     first = np.fft.rfft2((still - still.mean()) * window)
     second = np.fft.rfft2((moved - moved.mean()) * window)

@@ -19,7 +19,7 @@ STEPS = ["OutlierFilter", "GainNormalization", "KomaNormalization"]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """Give the test a cache folder of its own."""
+    """Return the test a cache folder of its own."""
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *a, **k: cache)
 

@@ -203,7 +203,7 @@ class Damaged:
     """Cannot give frame 5."""
 
     def __call__(self, frame: np.ndarray, index: int) -> np.ndarray:
-        """Give the frame, or raise as a damaged file does."""
+        """Return the frame, or raise as a damaged file does."""
         if index == 5:
             raise nm.MrczError(None, "its checksum is wrong", frame=index)
         return frame

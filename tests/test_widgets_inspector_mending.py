@@ -139,7 +139,7 @@ def test_what_cannot_be_replayed_is_said(viewer, widget, qtbot, movie, corrected
 
 
 def findings(widget):
-    """Give the names of what was found."""
+    """Return the names of what was found."""
     return [finding.field for finding in widget.doctor.findings]
 
 

@@ -71,7 +71,7 @@ def opened(path):
 
 
 def find(entries, *names):
-    """Give the entry that names lead to."""
+    """Return the entry that names lead to."""
     for name in names:
         (entry,) = [entry for entry in entries if entry.name == name]
         entries = entry.children

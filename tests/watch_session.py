@@ -45,7 +45,7 @@ def record(folder: Path, i: int, shape=SHAPE) -> Path:
 
 
 def events(out: Path) -> list[dict]:
-    """Give the whole lines of a journal, which may be about to be written."""
+    """Return the whole lines of a journal, which may be about to be written."""
     path = out / "watch.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -305,6 +305,11 @@ def _doubts(fixed: float, shifts: npt.NDArray[np.float64]) -> list[str]:
             " same: correct outlier pixels and gain first."
         )
     steps = np.hypot(*np.diff(shifts, axis=0).T)
+    if np.median(steps) > _JUMP:
+        doubts.append(
+            f"Groups are {np.median(steps):.0f} pixels apart, one after the other: they may be"
+            " aligned by noise alone. Use more frames per group."
+        )
     if steps.max() > _JUMP + 4 * np.median(steps):
         doubts.append(
             f"Groups {int(steps.argmax())} and {int(steps.argmax()) + 1} are {steps.max():.0f}"
