@@ -5,15 +5,18 @@ import threading
 import numpy as np
 import pytest
 from mouse import drag_line
-from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
-from qtpy.QtGui import QWheelEvent
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QLocale, QPoint, QPointF, QSize, Qt
+from qtpy.QtGui import QImage, QStandardItem, QStandardItemModel, QWheelEvent
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
     QDoubleSpinBox,
+    QFileDialog,
     QLabel,
     QSlider,
     QSpinBox,
+    QTableView,
 )
 
 from napari_mrcz.widgets.base.form import number_field
@@ -279,3 +282,63 @@ def test_texts_of_files_are_shown_as_they_are(qtbot):
     assert label.textFormat() == Qt.TextFormat.PlainText
     assert plain_tip("<b>\na") == "<qt>&lt;b&gt;<br>a</qt>"
     assert plain_tip("a\nb") == "a\nb"
+
+
+def save_to(monkeypatch, path, kind="") -> None:
+    """Answer the next file dialog."""
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), kind))
+
+
+def do(widget, text: str) -> None:
+    """Choose an entry of the menu of the right mouse button."""
+    (action,) = (action for action in widget.actions() if action.text() == text)
+    action.trigger()
+
+
+def test_plots_are_copied_and_saved(qtbot, tmp_path, monkeypatch):
+    """As pictures finer than the screen's, and as the numbers that are seen."""
+    plot = Plot("x (px)", "y", "Something")
+    plot.resize(200, 100)
+    plot.apply_palette(palette("dark"))
+    plot.curve("accent").setData([1, 2], [3.5, 4])
+    plot.curve("hot").setData([7], [8])
+    plot.curve("dark").setData([9], [9])
+    plot._drawn[2][0].hide()
+    assert "Right-click" in plot.toolTip()
+    for suffix in ("png", "svg", "csv"):
+        save_to(monkeypatch, tmp_path / f"plot.{suffix}")
+        do(plot, "Save plot or numbers…")
+    assert QImage(str(tmp_path / "plot.png")).size() == QSize(600, 300)
+    assert "<svg" in (tmp_path / "plot.svg").read_text("utf-8")
+    numbers = "x (px),y,x (px),y\n1,3.5,7,8\n2,4.0,,\n"
+    assert (tmp_path / "plot.csv").read_text("utf-8") == numbers
+    do(plot, "Copy numbers")
+    assert QApplication.clipboard().text() == numbers.replace(",", "\t")
+    do(plot, "Copy plot")
+    assert QApplication.clipboard().image().width() == 600
+
+
+def test_tables_are_copied_and_saved(panel, qtbot, tmp_path, monkeypatch):
+    """A file whose name was completed, and so not asked about, is not replaced."""
+    model = QStandardItemModel(1, 2)
+    model.setHorizontalHeaderLabels(["frame", "state"])
+    for column, text in enumerate(("0", 'says "no", again')):
+        model.setItem(0, column, QStandardItem(text))
+    table = QTableView()
+    table.setModel(model)
+    panel.column.addWidget(table)
+    for _ in range(2):
+        panel.window().show()
+        panel.window().hide()
+    assert len(table.actions()) == 2
+    do(table, "Copy table")
+    assert QApplication.clipboard().text() == 'frame\tstate\n0\t"says ""no"", again"\n'
+    save_to(monkeypatch, tmp_path / "frames", "CSV (*.csv)")
+    do(table, "Save table as CSV…")
+    saved = tmp_path / "frames.csv"
+    assert saved.read_text("utf-8") == 'frame,state\n0,"says ""no"", again"\n'
+    saved.write_text("mine")
+    notification_manager.records.clear()
+    do(table, "Save table as CSV…")
+    assert saved.read_text("utf-8") == "mine"
+    assert "frames.csv" in str(notification_manager.records[-1].message)

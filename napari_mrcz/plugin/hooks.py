@@ -178,11 +178,15 @@ def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str
 
     Raises
     ------
-    MrczError
-        If the layer cannot be stored without loss, or the disk refuses.
+    RuntimeError
+        If the layer cannot be stored without loss, or the disk refuses. Not `MrczError`: that is
+        a ValueError, which napari takes for "no writer", and drops what it says.
     """
-    check_not_source(path, data, attributes.get("metadata") or {})
-    write(path, stack_of(data, attributes), overwrite=True)
+    try:
+        check_not_source(path, data, attributes.get("metadata") or {})
+        write(path, stack_of(data, attributes), overwrite=True)
+    except MrczError as error:
+        raise RuntimeError(str(error)) from error
     return [path]
 
 

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Slot
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
+    QApplication,
     QComboBox,
     QDockWidget,
+    QFileDialog,
     QFrame,
     QLabel,
     QMainWindow,
     QScrollArea,
     QSizePolicy,
     QSlider,
+    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_mrcz.errors import printable
+from napari_mrcz.errors import MrczError, error_text, printable
+from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive, plain_viewer
 from napari_mrcz.widgets.base.theme import Palette, palette
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     import napari
     from napari.layers import Image
@@ -159,8 +168,11 @@ class Panel(QWidget):
         open_dock(self.viewer, "Save")
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Pass the wheel by the fields: scrolling the dock changes no number."""
+        """Pass the wheel by the fields: scrolling the dock changes no number. Offer tables."""
         super().showEvent(event)
+        for table in self.findChildren(QTableView):
+            if not table.actions():
+                _offer_table(table)
         for kind in (QAbstractSpinBox, QComboBox, QSlider):
             for field in self.findChildren(kind):
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -216,6 +228,63 @@ def open_dock(viewer: napari.Viewer, title: str) -> Any:
     dock.show()
     dock.raise_()
     return widget
+
+
+def offer(widget: QWidget, actions: Mapping[str, Callable[[], Any]]) -> None:
+    """Add a menu that a right click opens; the tooltip mentions it."""
+    for text, act in actions.items():
+        action = QAction(text, widget)
+        action.triggered.connect(lambda _=False, act=act: act())
+        widget.addAction(action)
+    widget.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+    widget.setToolTip(f"{widget.toolTip()}. Right-click to copy or save it")
+
+
+def save_as(widget: QWidget, title: str, makers: Mapping[str, Callable[[], bytes]]) -> None:
+    """Ask for a file, and write into it what is made for its suffix, such as ".csv"."""
+    kinds = ";;".join(f"{suffix[1:].upper()} (*{suffix})" for suffix in makers)
+    path, kind = QFileDialog.getSaveFileName(widget, title, "", kinds)
+    if not path:
+        return
+    suffix = Path(path).suffix.lower()
+    asked = suffix in makers
+    if not asked:
+        suffix = next((one for one in makers if one in kind), next(iter(makers)))
+        path += suffix  # the dialog has not asked about this one
+    try:
+        with AtomicFile(path, overwrite=asked) as file:
+            file.write(makers[suffix]())
+            file.commit()
+    except MrczError as error:
+        show_error(error_text(error))
+
+
+def csv_text(rows: Iterable[Iterable[Any]], separator: str = ",") -> str:
+    """Return rows as lines of text."""
+    lines = io.StringIO()
+    csv.writer(lines, delimiter=separator, lineterminator="\n").writerows(rows)
+    return lines.getvalue()
+
+
+def _offer_table(table: QTableView) -> None:
+    """Have a table copied, for spreadsheets, and saved."""
+
+    def rows() -> Iterable[list[Any]]:
+        model: Any = table.model()
+        columns = range(model.columnCount())
+        yield [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
+        for row in range(model.rowCount()):
+            yield [model.index(row, n).data() for n in columns]
+
+    def copy() -> None:
+        clipboard: Any = QApplication.clipboard()
+        clipboard.setText(csv_text(rows(), "\t"))
+
+    makers = {".csv": lambda: csv_text(rows()).encode()}
+    offer(
+        table,
+        {"Copy table": copy, "Save table as CSV…": lambda: save_as(table, "Save table", makers)},
+    )
 
 
 def _is_seen(viewer: napari.Viewer) -> bool:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pyqtgraph as pg
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtCore import QBuffer, QByteArray, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QPainter, QPixmap
+from qtpy.QtSvg import QSvgGenerator
+from qtpy.QtWidgets import QApplication, QSizePolicy
 
 from napari_mrcz.errors import with_minus
-from napari_mrcz.widgets.base.panel import WrappedLabel
+from napari_mrcz.widgets.base.panel import WrappedLabel, csv_text, offer, save_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from qtpy.QtGui import QPaintDevice
 
     from napari_mrcz.widgets.base.theme import Palette
 
 _HEIGHT_PX = 180
 _LINE_PX = 1.5
+# Pixels of a picture that is copied or saved, to one of the screen.
+_FINER = 3
 
 
 class _Axis(pg.AxisItem):
@@ -67,6 +74,20 @@ class Plot(pg.PlotWidget):
             item.getAxis(side).enableAutoSIPrefix(False)
         # The wheel scrolls the dock; a drag that takes no line moves nothing.
         item.getViewBox().setMouseEnabled(x=False, y=False)
+        makers = {
+            ".png": lambda: self._file("PNG"),
+            ".svg": lambda: self._file("SVG"),
+            ".csv": lambda: self.as_csv().encode(),
+        }
+        clipboard: Any = QApplication.clipboard()
+        offer(
+            self,
+            {
+                "Copy plot": lambda: clipboard.setPixmap(self._picture()),
+                "Copy numbers": lambda: clipboard.setText(self.as_csv("\t")),
+                "Save plot or numbers…": lambda: save_as(self, "Save plot or numbers", makers),
+            },
+        )
 
     def sizeHint(self) -> QSize:
         """Return a low plot: docks are narrow."""
@@ -157,6 +178,41 @@ class Plot(pg.PlotWidget):
         item.setLabel("right", label)
         own.sigResized.connect(lambda: view.setGeometry(own.sceneBoundingRect()))
         return view
+
+    def as_csv(self, separator: str = ",") -> str:
+        """Return the numbers of the curves that are seen, two columns for each."""
+        drawn = [item for item, *_ in self._drawn if isinstance(item, pg.PlotDataItem)]
+        curves = [c for c in drawn if c.isVisible() and c.xData is not None]
+        heads = [self._labels["bottom"], self._labels["left"]] * len(curves)
+        columns = [column for c in curves for column in (c.xData, c.yData)]
+        return csv_text([heads, *zip_longest(*columns)], separator)
+
+    def _picture(self) -> QPixmap:
+        """Return the plot finer than on the screen."""
+        picture = QPixmap(self.size() * _FINER)
+        picture.setDevicePixelRatio(_FINER)
+        picture.fill(QColor(self._colours.get("background", "white")))
+        self._draw(picture)
+        return picture
+
+    def _draw(self, device: QPaintDevice) -> None:
+        painter = QPainter(device)
+        self.render(painter, QRectF(self.rect()), self.rect())
+        painter.end()
+
+    def _file(self, kind: str) -> bytes:
+        """Return what a file of the plot has, "PNG" or "SVG"."""
+        data = QByteArray()
+        buffer = QBuffer(data)
+        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+        if kind == "SVG":
+            generator = QSvgGenerator()
+            generator.setOutputDevice(buffer)
+            generator.setViewBox(self.rect())
+            self._draw(generator)
+        else:
+            self._picture().save(buffer, kind)
+        return data.data()
 
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""
