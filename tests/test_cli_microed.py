@@ -10,7 +10,7 @@ import pytest
 from foreign_files import write_tvips
 
 import napari_mrcz as nm
-from napari_mrcz.correction.truncation import pedestal_of
+from napari_mrcz.correction.conversions import pedestal_of
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.stack import open_sweep, sweeps
 from napari_mrcz.stack.raw_frames import write_smv

@@ -15,7 +15,7 @@ from napari_mrcz.correction.history import CORRECTIONS, Known, registered
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions, OutlierStep
-from napari_mrcz.correction.truncation.model import TruncationOptions
+from napari_mrcz.correction.truncation import TruncationOptions
 from napari_mrcz.session.recipe import (
     Coding,
     Output,

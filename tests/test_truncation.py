@@ -1,5 +1,7 @@
 """Counts cut off at zero: their distribution is found again, and its lower part comes back."""
 
+import importlib
+
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from scipy.stats import chisquare
 import napari_mrcz as nm
 from napari_mrcz.correction import Pedestal, ShiftedLognormal, rebuild
 from napari_mrcz.correction.noise import CountedAlready
-from napari_mrcz.correction.truncation import annuli, find_center
+from napari_mrcz.correction.regions import annuli, find_center
 from napari_mrcz.simulation import simulate_microed
 
 
@@ -348,3 +350,8 @@ def test_a_simulated_detector_that_counts_is_recognised():
     sweep = simulate_microed(3, (128, 128), counted=True, seed=5)
     with pytest.raises(CountedAlready):
         nm.TruncationModel.fit(sweep.frames)
+
+
+def test_pickles_of_earlier_versions_find_the_model():
+    former = importlib.import_module("napari_mrcz.correction.truncation.model")
+    assert former.TruncationModel is nm.TruncationModel

@@ -5,7 +5,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.correction import TruncationModel
-from napari_mrcz.correction.truncation import annuli
+from napari_mrcz.correction.regions import annuli
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.widgets.base.job import Cancelled
 from napari_mrcz.widgets.microed.model import (

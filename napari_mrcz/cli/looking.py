@@ -181,7 +181,7 @@ def _repair_command(file: Path) -> str:
 
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
     """Return what is known of a file as plain values."""
-    from napari_mrcz.format.metadata import to_json_safe
+    from napari_mrcz.format.footer import to_json_safe
 
     header = stack.header
     file_nbytes = file.stat().st_size
@@ -209,7 +209,7 @@ def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
 
 def _known_of_header(file: Path, header: Header, frames: bool) -> dict[str, Any]:
     """Return what the header of a packed file says; the rest of it was not read."""
-    from napari_mrcz.format.metadata import to_json_safe
+    from napari_mrcz.format.footer import to_json_safe
 
     if frames:
         say(f"{file}: frames of a packed file are not listed; unpack it")

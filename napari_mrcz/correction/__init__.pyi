@@ -47,11 +47,11 @@ from .outliers import (
     TailFit,
     Thresholds,
 )
-from .truncation import (
+from .regions import (
     ShiftedLognormal,
-    TruncationModel,
 )
-from .truncation.model import (
+from .truncation import (
+    TruncationModel,
     TruncationOptions,
 )
 

@@ -86,7 +86,7 @@ CORRECTIONS = {
     "ElectronCounting": Known("counting.counting"),
     "Pedestal": Known("conversions"),
     "Phase": Known("conversions"),
-    "TruncationModel": Known("truncation.model"),
+    "TruncationModel": Known("truncation"),
 }
 """Corrections of napari-mrcz by their names in histories; imported when they are needed."""
 

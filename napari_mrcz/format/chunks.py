@@ -21,8 +21,7 @@ import numpy.typing as npt
 from numcodecs import blosc
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, has_room, size_text
-from napari_mrcz.format.extended import LARGEST_EXTENDED
-from napari_mrcz.format.header import CODECS, HEADER_NBYTES
+from napari_mrcz.format.header import CODECS, HEADER_NBYTES, LARGEST_EXTENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz.format.footer import decode_json
 from napari_mrcz.format.header import LARGEST_PIXEL, SMALLEST_PIXEL
-from napari_mrcz.format.metadata import decode_json
 
-# The largest extended header that is decoded or kept; real ones take a megabyte.
-LARGEST_EXTENDED = 2**25
 # One record describes one frame; a file with more of them than this is no movie.
 _MOST_RECORDS = 2**11
 

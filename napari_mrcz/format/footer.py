@@ -2,14 +2,24 @@
 
 The preprint (McLeod et al., doi:10.1101/116533, section 3) puts metadata after the data, so that
 software which takes for granted that pixels begin at byte 1024 keeps working.
+
+msgpack has no arrays, complex numbers or 128-bit integers; these travel as tagged maps and come
+back as they were. JSON, which peers read, gets what it can show and leaves out the rest.
+What a file holds is counted before it is decoded: a map takes one byte in msgpack and two in JSON,
+but some hundred in memory; and what is nested deeply can neither be copied nor pickled.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from enum import Enum
+from os import PathLike, fspath
 from typing import Any, Literal
 
 import msgpack
@@ -19,15 +29,6 @@ import xxhash
 from numcodecs import blosc
 
 from napari_mrcz.format.chunks import decoded, parse_chunk_header
-from napari_mrcz.format.metadata import (
-    check_content,
-    check_json,
-    check_msgpack,
-    from_tagged,
-    most_values,
-    to_json_safe,
-    to_plain,
-)
 
 _MAGIC = b"MRCZFOOT"
 _TRAILER = struct.Struct("<8s4H2Q")
@@ -258,3 +259,217 @@ def _maps(history: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(history, Sequence) or isinstance(history, str | bytes):
         return ()
     return tuple(step for step in history if isinstance(step, dict))
+
+
+_ARRAY, _COMPLEX = "__ndarray__", "__complex__"
+# dtype.str of numbers, booleans and text, the arrays that are kept as arrays.
+_ARRAY_DTYPE = re.compile(r"[<>|][biufcSU]\d{1,9}")
+_LONGEST_LIST = 2**12
+
+
+def to_plain(value: Any, depth: int = 0) -> Any:
+    """Turn metadata into what msgpack holds: maps, lists, text, bytes, numbers, None.
+
+    Arrays and complex numbers become tagged maps, which `from_tagged` undoes; tuples become
+    lists; objects that are none of these become their text.
+
+    Raise `ValueError` if the nesting is deeper than 250, as it is where something contains itself.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"metadata nested deeper than {DEEPEST}")
+    if value is None or isinstance(value, bool | float | bytes):
+        return value
+    if isinstance(value, str):
+        return _encodable(value)
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else str(value)
+    if isinstance(value, Mapping):
+        return {_key(k): to_plain(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(v, depth + 1) for v in value]
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject or value.dtype.names or value.dtype.kind in "mMV":
+            return to_plain(value.tolist(), depth + 1)
+        return {_ARRAY: value.dtype.str, "shape": list(value.shape), "data": value.tobytes()}
+    if isinstance(value, np.generic):
+        item = value.item()  # extended precision gives itself back
+        return str(value) if isinstance(item, np.generic) else to_plain(item, depth + 1)
+    if isinstance(value, complex):
+        return {_COMPLEX: [value.real, value.imag]}
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Enum):
+        return to_plain(value.value, depth + 1)
+    if isinstance(value, PathLike):
+        return to_plain(fspath(value), depth + 1)
+    if isinstance(value, date):
+        return value.isoformat()
+    return _encodable(str(value))
+
+
+def from_tagged(value: dict[Any, Any]) -> Any:
+    """Undo `to_plain`'s tag of one map; a map without one, or with a wrong one, stays a map."""
+    if len(value) == 3 and value.keys() == {_ARRAY, "shape", "data"}:
+        dtype = value[_ARRAY]
+        if not isinstance(dtype, str) or not _ARRAY_DTYPE.fullmatch(dtype):
+            return value
+        try:
+            return np.frombuffer(value["data"], dtype).reshape(value["shape"])
+        except (ValueError, TypeError, OverflowError):
+            return value
+    if len(value) == 1 and _COMPLEX in value:
+        try:
+            return complex(*value[_COMPLEX])
+        except (ValueError, TypeError, OverflowError):
+            return value
+    return value
+
+
+def value_at(tree: Any, *names: str) -> Any:
+    """Return a value within maps within maps; None where there is none."""
+    for name in names:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def to_json_safe(value: Any) -> Any:
+    """Turn metadata into what every JSON reader takes.
+
+    Arrays become lists, complex numbers pairs; numbers that are not finite become None. Bytes,
+    which JSON cannot hold, and arrays of more than 4096 elements, which nobody could read in it,
+    are left out of maps and become None in lists.
+    """
+    return _json_safe(to_plain(value))
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return None
+    if isinstance(value, list):
+        return [None if _left_out(v) else _json_safe(v) for v in value]
+    if isinstance(value, dict):
+        if set(value) == {_COMPLEX}:
+            return _json_safe(value[_COMPLEX])
+        if isinstance(array := from_tagged(value), np.ndarray):
+            return _json_safe(to_plain(array.tolist()))
+        return {str(k): _json_safe(v) for k, v in value.items() if not _left_out(v)}
+    return value
+
+
+def _left_out(value: Any) -> bool:
+    if isinstance(value, dict):
+        array = from_tagged(value)
+        return isinstance(array, np.ndarray) and array.size > _LONGEST_LIST
+    return isinstance(value, bytes)
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, np.generic):
+        key = key.item()
+    if isinstance(key, int):
+        return key if -(2**63) <= key < 2**64 else str(key)
+    return _encodable(str(key))
+
+
+def _encodable(text: str) -> str:
+    """Return text as UTF-8 can hold it: half characters, as in odd file names, become "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def decode_json(raw: bytes) -> dict[str, Any]:
+    """Decode an extended header of kind "json".
+
+    Raise `ValueError` if it is not JSON, not a map, or more than any program writes.
+    """
+    most = most_values(len(raw))
+    check_json(raw, most)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    try:
+        content = json.loads(text.strip("\0 \n\r\t") or "{}")
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"the JSON is a {type(content).__name__}, where a map is expected")
+    check_content(content, most)
+    return content
+
+
+# Far above any metadata written by hand or program, far below Python's recursion limit.
+DEEPEST = 250
+LARGEST_JSON = 2**25
+# Numbers, texts, arrays (one each), lists and maps that any file may hold (decoded, they take 50 MB
+# at most), and the bytes on disk that each further one must have taken: 25 MB of text is real.
+_FREE_VALUES = 2**18
+_NBYTES_A_VALUE = 4
+
+# Of each first byte from 0xc4 on, the bytes that follow it: of fixed number, or as many as the
+# integer of this many bytes says, and some.
+_FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+_FIXED |= {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}
+_FIXED |= {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # lists, maps: what they hold follows
+_COUNTED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)}
+_COUNTED |= {0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0)}
+_EXTENSIONS = {0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8}
+_VALUES_AN_EXTENSION = 4  # timestamps and the like become objects of some size
+
+
+def most_values(stored_nbytes: int) -> int:
+    """Return how many values are believed of metadata that take so many bytes on disk."""
+    return max(_FREE_VALUES, stored_nbytes // _NBYTES_A_VALUE)
+
+
+def check_msgpack(payload: bytes, most: int) -> None:
+    """Refuse msgpack of more than `most` values. Raise `ValueError` if it is more."""
+    position = count = 0
+    end = len(payload)
+    while position < end:
+        first = payload[position]
+        count += _VALUES_AN_EXTENSION if first in _EXTENSIONS else 1
+        if count > most:
+            raise ValueError(f"more than {most} values")
+        position += 1
+        if 0xA0 <= first < 0xC0:
+            position += first & 0x1F
+        elif first in _FIXED:
+            position += _FIXED[first]
+        elif first in _COUNTED:
+            width, more = _COUNTED[first]
+            position += width + more + int.from_bytes(payload[position : position + width], "big")
+
+
+def check_json(text: bytes, most: int) -> None:
+    """Refuse JSON that is longer than any metadata, or holds more than `most` values.
+
+    Raise `ValueError` if it is more.
+    """
+    if len(text) > LARGEST_JSON:
+        raise ValueError(f"{len(text)} bytes of JSON are more than any program writes")
+    if sum(map(text.count, (b",", b":", b"[", b"{"))) > most:
+        raise ValueError(f"more than {most} values")
+
+
+def check_content(content: Any, most: int) -> None:
+    """Refuse lists and maps nested too deeply to be copied, or of more than `most` values.
+
+    Raise `ValueError` if it is more.
+    """
+    level, count = [content], 0
+    for _ in range(DEEPEST):
+        level = [inner for value in level for inner in _contents(value)]
+        count += len(level)
+        if count > most:
+            raise ValueError(f"more than {most} values")
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {DEEPEST}")
+
+
+def _contents(value: Any) -> Any:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else ()

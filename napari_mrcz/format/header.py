@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
 HEADER_NBYTES = 1024
+# The largest extended header that is decoded or kept; real ones take a megabyte.
+LARGEST_EXTENDED = 2**25
 
 HEADER_DTYPE = np.dtype(
     [

@@ -25,9 +25,15 @@ from napari_mrcz.format.chunks import (
     parse_chunk_header,
     walk,
 )
-from napari_mrcz.format.extended import LARGEST_EXTENDED, json_nbytes, record_nbytes
+from napari_mrcz.format.extended import json_nbytes, record_nbytes
 from napari_mrcz.format.footer import EvenFrames, FrameIndex
-from napari_mrcz.format.header import CODEC_NAMES, HEADER_NBYTES, Header, holds_volume
+from napari_mrcz.format.header import (
+    CODEC_NAMES,
+    HEADER_NBYTES,
+    LARGEST_EXTENDED,
+    Header,
+    holds_volume,
+)
 from napari_mrcz.format.header_reading import pixel_size_of
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from napari_mrcz.format.chunks import (
     decompress,
     parse_chunk_header,
 )
-from napari_mrcz.format.extended import LARGEST_EXTENDED, ExtendedHeader, microscope_settings
+from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.footer import (
     TRAILER_NBYTES,
@@ -37,6 +37,7 @@ from napari_mrcz.format.header import (
     DTYPE_OF_NAME,
     FOUR_BIT,
     HEADER_NBYTES,
+    LARGEST_EXTENDED,
     Header,
     storage_dtype,
     unpack_four_bit,

@@ -22,17 +22,19 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, siz
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES
 from napari_mrcz.format.extended import ExtendedHeader
-from napari_mrcz.format.footer import Footer, FrameIndex, pack_footer
-from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version, pack_four_bit
-from napari_mrcz.format.header_writing import build_header, has_unsigned_bytes
-from napari_mrcz.format.machine import SpareMemory, in_order, processors
-from napari_mrcz.format.metadata import (
+from napari_mrcz.format.footer import (
     LARGEST_JSON,
+    Footer,
+    FrameIndex,
     check_content,
     most_values,
+    pack_footer,
     to_json_safe,
     to_plain,
 )
+from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version, pack_four_bit
+from napari_mrcz.format.header_writing import build_header, has_unsigned_bytes
+from napari_mrcz.format.machine import SpareMemory, in_order, processors
 from napari_mrcz.format.storage import LazyFrame, Storage, TooWideForMode0, choose_storage
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.metadata import from_tagged, to_plain
+from napari_mrcz.format.footer import from_tagged, to_plain
 from napari_mrcz.naming import cache_folder
 from napari_mrcz.stack.sources import sum_frames
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
+from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, processors
-from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.session.source_files import SourceFiles, sha256_of
 
 if TYPE_CHECKING:

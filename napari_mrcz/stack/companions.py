@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import warn
-from napari_mrcz.format.metadata import value_at
+from napari_mrcz.format.footer import value_at
 from napari_mrcz.naming import angstroms, kilovolts, without_packing
 from napari_mrcz.stack.tiff_pages import local_name, parse_xml
 

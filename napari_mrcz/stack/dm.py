@@ -21,7 +21,7 @@ import numpy as np
 from napari_mrcz.errors import MrczError, counted, listed, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
-from napari_mrcz.format.metadata import value_at
+from napari_mrcz.format.footer import value_at
 from napari_mrcz.naming import angstroms
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack

@@ -36,7 +36,7 @@ import xxhash
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import FrameReader, chunks
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.metadata import from_tagged, to_plain
+from napari_mrcz.format.footer import from_tagged, to_plain
 from napari_mrcz.stack.sources import Correction, uncorrected
 
 if TYPE_CHECKING:

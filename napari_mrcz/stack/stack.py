@@ -17,8 +17,8 @@ import numpy.typing as npt
 from napari_mrcz.correction.sums import sum_dtype, widened
 from napari_mrcz.errors import warn
 from napari_mrcz.format import Description, FrameReader, Header
+from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, new_array, processors
-from napari_mrcz.format.metadata import to_plain
 from napari_mrcz.naming import size_zyx
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
 from napari_mrcz.stack.sources import (

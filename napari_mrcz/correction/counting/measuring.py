@@ -12,17 +12,15 @@ import scipy
 from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, real
 from napari_mrcz.correction.counting.events import (
     Events,
+    Expected,
     draw,
+    fewest_mistakes,
     find_events,
     patches_at,
     peaks,
-)
-from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
-from napari_mrcz.correction.counting.threshold import (
-    Expected,
-    fewest_mistakes,
     upper_threshold,
 )
+from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
 from napari_mrcz.correction.noise import CountedAlready, tiles_look_counted
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from napari_mrcz.errors import MrczError, collected_warnings, counted, error_tex
 from napari_mrcz.format import FrameReader, verify
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.doctor import Change, Finding, diagnose, mend
-from napari_mrcz.format.metadata import to_json_safe
+from napari_mrcz.format.footer import to_json_safe
 from napari_mrcz.plugin.layers import describe, layer_data, stack_of_layer
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack

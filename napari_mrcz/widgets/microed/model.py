@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction import TruncationModel
-from napari_mrcz.correction.truncation import annuli, find_center, pedestal_of
+from napari_mrcz.correction.conversions import pedestal_of
+from napari_mrcz.correction.regions import annuli, find_center
 from napari_mrcz.errors import MINUS
 
 if TYPE_CHECKING:

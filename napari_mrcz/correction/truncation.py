@@ -1,7 +1,7 @@
 """`TruncationModel`: gives pixels that a camera cut off at zero likely negative values again.
 
 Hattne et al. (2016), J. Appl. Cryst. 49, 1029-1034, doi:10.1107/S1600576716007196. `regions` says
-which pixels count alike, `lognormal` fits their distribution, `draws` takes values from it.
+which pixels count alike, fits the distribution of their counts, and draws values from it.
 
 Every frame is fitted by itself, as the paper does: in a rotation series thickness, orientation
 and with them the background change from frame to frame.
@@ -9,6 +9,7 @@ and with them the background change from frame to frame.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
@@ -20,8 +21,7 @@ from napari_mrcz.correction.conversions import pedestal_of
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.noise import CountedAlready, looks_counted
 from napari_mrcz.correction.options import Option, Options
-from napari_mrcz.correction.sums import frame_sum
-from napari_mrcz.correction.truncation.regions import (
+from napari_mrcz.correction.regions import (
     ShiftedLognormal,
     annuli,
     draws,
@@ -29,12 +29,16 @@ from napari_mrcz.correction.truncation.regions import (
     find_gaps,
     region_labels,
 )
+from napari_mrcz.correction.sums import frame_sum
 from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Frame = npt.NDArray[Any]
+
+# Where pickles of earlier versions look for the model.
+sys.modules[f"{__name__}.model"] = sys.modules[__name__]
 
 # Counts from here on are no background of any camera; they share the histogram's last place.
 _TOP = 2**16 - 1
