@@ -6,7 +6,7 @@ DISPLAYED := scripts/with_display.sh
 PYTEST := $(DISPLAYED) $(PY) -m pytest -n logical --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench docs figures screenshots clean system-packages
+.PHONY: help demo test test-all check bench docs docs-serve figures screenshots clean system-packages
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,8 +32,13 @@ bench: .venv/installed-dev system-packages  ## measure the budgets and print the
 figures: .venv/installed-dev  ## draw docs/figures from simulated sessions
 	$(PY) -m benchmarks.figures $(ARGS)
 
-docs: .venv/installed-dev  ## write the manual page of the command line
+docs: .venv/installed-dev .venv/installed-docs  ## write the generated pages, and build the site in build/site
 	$(PY) scripts/command_line_docs.py
+	$(PY) scripts/reference_docs.py
+	$(PY) -m sphinx -q -W --keep-going -c docs . build/site
+
+docs-serve: docs  ## build the site and show it at http://localhost:8000
+	$(PY) -m http.server --directory build/site
 
 screenshots: .venv/installed-dev system-packages  ## take the README's pictures from the real window
 	$(DISPLAYED) $(PY) scripts/screenshots.py

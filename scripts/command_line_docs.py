@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from enum import Enum
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from napari_mrcz.cli.commands import program as program_of
-from napari_mrcz.correction.options import options_of
-from napari_mrcz.session.recipe import tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
 
 _INTRODUCTION = """\
-<!-- Made of the commands by `make docs`; whatever is changed here is lost. -->
+<!-- Made of the commands by `make docs`; changes made here are lost. -->
 
 # napari-mrcz on the command line
 
@@ -31,9 +28,11 @@ napari-mrcz [OPTIONS] COMMAND ...
 |---|---|
 {commands}
 
-Every command tells of itself with `-h` or `--help`. A folder in place of a file stands for all
-movies within, in the order of their names, wherever the help says so. Data goes to the standard
-output, all else to the standard error; on a terminal a bar shows the progress.
+`-h` or `--help` explains each command. A folder in place of a file stands for all movies within, in
+natural order (2 before 10) or, where all files have one, in the order of acquisition. Data goes to
+the standard output, all else to the standard error; on a terminal a bar shows the progress. What
+`--json`, `--manifest`, `--table` and `--events` write: [tables and JSON](results.md). The keys of
+recipes: [settings](settings.md).
 
 | exit status | meaning |
 |---|---|
@@ -56,21 +55,7 @@ def document() -> str:
     )
     parts = [_INTRODUCTION.format(help=program.help, commands=table), _options(program)]
     parts += [_section(name, command) for name, command in commands.items()]
-    parts.append(_recipes())
     return "\n".join(parts)
-
-
-def _recipes() -> str:
-    """Return the keys of recipes, as they are declared."""
-    text = "\n## Recipes\n\n`napari-mrcz recipe new` writes a recipe with a comment for each key.\n"
-    for table, declares in tables().items():
-        rows = "".join(
-            f"| `{name}` | {declared.note} | {json.dumps(declared.default)} |\n".replace("null", "")
-            for name, declared in options_of(declares).items()
-        )
-        text += f"\n`[{table}]`: {declares.__doc__.splitlines()[0]}\n\n"
-        text += f"| key | meaning | default |\n|---|---|---|\n{rows}"
-    return text
 
 
 def _commands(group: Any, prefix: str) -> list[tuple[str, Any]]:

@@ -1,9 +1,16 @@
-"""The manual page of the command line says what the commands say."""
+"""The generated pages say what commands, options and tables are declared to be."""
 
+import json
 import runpy
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "command_line_docs.py"
+import numpy as np
+import pytest
+
+import napari_mrcz as nm
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPT = SCRIPTS / "command_line_docs.py"
 
 
 def test_the_manual_page_is_up_to_date(napari_mrcz):
@@ -22,3 +29,25 @@ def test_every_command_and_option_is_in_it(napari_mrcz):
     for option in ("--output", "--table", "--recipe", "--overwrite", "--workers", "--scheduler"):
         assert option in told
         assert f"`{option}" in section
+
+
+@pytest.mark.parametrize("name", ["settings", "results"])
+def test_the_pages_of_settings_and_results_are_up_to_date(name):
+    """`make docs` makes them anew, when an option or a column was added or changed."""
+    script = runpy.run_path(str(SCRIPTS / "reference_docs.py"))
+    assert (script["DOCS"] / f"{name}.md").read_text("utf-8") == script[name]()
+
+
+def test_every_option_has_advice():
+    page = runpy.run_path(str(SCRIPTS / "reference_docs.py"))["settings"]()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 30
+    assert all(len(row) == 5 and row[4].removesuffix(" |").strip() for row in rows)
+
+
+def test_the_keys_of_info_are_documented(tmp_path, napari_mrcz):
+    nm.write(tmp_path / "a.mrcz", np.ones((2, 8, 8), np.int8), metadata={"grid": 3})
+    told = json.loads(napari_mrcz("info", "--json", "--frames", str(tmp_path / "a.mrcz")).out)
+    documented = runpy.run_path(str(SCRIPTS / "reference_docs.py"))["INFO_KEYS"]
+    assert told.keys() <= documented.keys()
+    assert documented.keys() - told.keys() == {"voltage", "packed"}

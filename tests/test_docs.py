@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from command_line import CommandLine
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 # Made of the commands themselves, with "[OPTIONS]" in its lines.
 TEXTS = {page.name: page.read_text("utf-8") for page in PAGES if page.name != "command-line.md"}
 ALL = "\n".join(TEXTS.values())
@@ -110,6 +110,11 @@ def test_pictures_and_links_are_there(page: Path) -> None:
             heads = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
             marks = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
             assert mark in marks, (target, mark)
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.rst").read_text("utf-8")
+    assert sorted(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE)) == sorted(nm.__all__)
 
 
 def test_the_readme_is_short() -> None:

@@ -172,13 +172,15 @@ class Result:
     Attributes
     ----------
     name : str
-        Which.
+        Name of the way to store it.
     nbytes : int
         Size of its file.
     ratio : float
         Bytes in memory over bytes on disk.
-    write_s, read_s : float
-        Medians in seconds; written includes being on disk, read is from the system's memory.
+    write_s : float
+        Median time to write it, until it is on the disk, in seconds.
+    read_s : float
+        Median time to read it from the system's memory, in seconds.
     """
 
     name: str

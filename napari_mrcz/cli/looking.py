@@ -29,6 +29,25 @@ _LONGEST_LIST = 12
 # Lines that each piece of metadata may take.
 _ROOM = 120
 
+INFO_KEYS = {
+    "path": "The file.",
+    "shape": "Frames, rows and columns.",
+    "dtype": "Pixel type, as numpy names it.",
+    "pixel_size": "Pixel size (z, y, x) in Å; 0 where the file does not say.",
+    "file_nbytes": "Size of the file in bytes.",
+    "ratio": "Bytes of all pixels over bytes of the file.",
+    "header": "Fields of the MRC header by name; empty for other formats.",
+    "metadata": "What the user, or the program that wrote the source, said.",
+    "history": "Corrections that were applied, in order, each with its parameters.",
+    "footer": "What else is in the footer, such as the gain reference of a movie of counts.",
+    "voltage": "Acceleration voltage in kV; only of other formats than MRC, where it is known.",
+    "frames": "With --frames: of each frame its number, offset and bytes in the file, and ratio.",
+    "warnings": "What was found odd when the file was opened.",
+    "findings": "What the header says wrongly or not at all.",
+    "packed": "Only of .gz and .bz2: what is not known, as only the header was unpacked.",
+}
+"""Keys of ``info --json``, and what is in them."""
+
 
 def info(files: Sequence[Path], *, frames: bool = False, as_json: bool = False) -> int:
     """Print header, metadata and history of files, and what is wrong with the header.

@@ -45,7 +45,14 @@ class GainStep(Options):
     """Frames are multiplied by the gain reference."""
 
     reference: Annotated[
-        str, Option("Reference", "Gain reference", is_file=True, flag="--gain")
+        str,
+        Option(
+            "Reference",
+            "Gain reference",
+            is_file=True,
+            flag="--gain",
+            advice="Give the file that the camera's program wrote for this session",
+        ),
     ] = ""
     orientation: Annotated[
         str,
@@ -56,6 +63,7 @@ class GainStep(Options):
                 "auto": "as the first movie shows, and whether it multiplies or divides",
                 **{name: name for name in ORIENTATIONS},
             },
+            advice='Write "auto", as --gain does: it is applied only where it lowers the noise',
         ),
     ] = "identity"
     gamma: Annotated[
@@ -66,6 +74,7 @@ class GainStep(Options):
             least=-10,
             most=10,
             step=0.01,
+            advice="Leave it at 1, unless the Gain widget fitted another to a flat of this camera",
         ),
     ] = 1.0
     dark: Annotated[
@@ -75,6 +84,7 @@ class GainStep(Options):
             "Dark reference, as the frames lie, subtracted first",
             unset="none",
             is_file=True,
+            advice="Only for cameras whose program does not subtract it",
         ),
     ] = ""
 

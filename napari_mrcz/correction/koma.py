@@ -48,10 +48,23 @@ class KomaOptions(Options):
     """The mean of the stacks before and after is subtracted."""
 
     radius: Annotated[
-        int, Option("Radius", "Stacks averaged to either side", least=1, most=10**6, flag="--koma")
+        int,
+        Option(
+            "Radius",
+            "Stacks averaged to either side",
+            least=1,
+            most=10**6,
+            flag="--koma",
+            advice="12 or more for sessions of 25 movies and more; a smaller one leaves more noise",
+        ),
     ] = 12
     keep_mean: Annotated[
-        bool, Option("Keep mean", "Add the mean of what is subtracted back: counts stay counts")
+        bool,
+        Option(
+            "Keep mean",
+            "Add the mean of what is subtracted back: counts stay counts",
+            advice="Leave it",
+        ),
     ] = True
     limit: Annotated[
         float,
@@ -61,6 +74,7 @@ class KomaOptions(Options):
             unit="robust standard deviations",
             above=0,
             most=math.inf,
+            advice="Lower it where carbon is averaged, raise it where good movies are left out",
         ),
     ] = 5.0
     length: Annotated[
@@ -72,11 +86,16 @@ class KomaOptions(Options):
             least=0,
             most=10**5,
             unset="any size",
+            advice="32 where a warning says that something is at the same place in every image",
         ),
     ] = 0
     even_if_worse: Annotated[
         bool,
-        Option("Even if worse", "Normalise stacks even if their correlated noise R rises by it"),
+        Option(
+            "Even if worse",
+            "Normalise stacks even if their correlated noise R rises by it",
+            advice="Leave it, but to see what would happen",
+        ),
     ] = False
 
     def sentences(self) -> list[str]:

@@ -59,6 +59,8 @@ class Option:
         Name on the command line, such as ``--pedestal``; empty where it has none.
     only_with : tuple of str
         Name and value of another option with which this one does something; () for always.
+    advice : str
+        When to change it, for the page of settings.
     """
 
     label: str
@@ -73,6 +75,7 @@ class Option:
     is_file: bool = False
     flag: str = ""
     only_with: tuple[str, str] | tuple[()] = ()
+    advice: str = ""
 
     @property
     def range_text(self) -> str:

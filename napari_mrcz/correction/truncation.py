@@ -62,10 +62,18 @@ class TruncationOptions(Options):
             "Row and column of the beam, from 0, the bottom row being row 0, in all formats",
             unset="found",
             flag="--center",
+            advice="Give it where the cross in the widget does not lie on the beam",
         ),
     ] = None
     n_annuli: Annotated[
-        int, Option("Rings", "Rings that are fitted each by itself", least=1, flag="--annuli")
+        int,
+        Option(
+            "Rings",
+            "Rings that are fitted each by itself",
+            least=1,
+            flag="--annuli",
+            advice="Fewer where rings have too few counts to be fitted",
+        ),
     ] = 10
     mask: Annotated[
         str,
@@ -75,6 +83,7 @@ class TruncationOptions(Options):
             unset="none",
             is_file=True,
             flag="--mask",
+            advice="Give the beam stop's shadow: its zeros are not truncated counts",
         ),
     ] = ""
     regions: Annotated[
@@ -85,6 +94,7 @@ class TruncationOptions(Options):
             unset="none",
             is_file=True,
             flag="--regions",
+            advice="For detectors whose background is not round",
         ),
     ] = ""
     offset: Annotated[
@@ -96,6 +106,7 @@ class TruncationOptions(Options):
             least=0,
             unset="0, in SMV as little as is needed",
             flag="--offset",
+            advice="Leave it; programs that refuse negative counts need as much as the lowest",
         ),
     ] = None
     pedestal: Annotated[
@@ -107,11 +118,27 @@ class TruncationOptions(Options):
             least=0,
             unset="that of the headers",
             flag="--pedestal",
+            advice="Give it where the camera's program added one before it cut off",
         ),
     ] = None
-    seed: Annotated[int, Option("Seed", "Seed of the random values", least=0, flag="--seed")] = 0
+    seed: Annotated[
+        int,
+        Option(
+            "Seed",
+            "Seed of the random values",
+            least=0,
+            flag="--seed",
+            advice="Any other number shows how much depends on the draw",
+        ),
+    ] = 0
     force: Annotated[
-        bool, Option("Force", "Correct what seem to be counted electrons, too", flag="--force")
+        bool,
+        Option(
+            "Force",
+            "Correct what seem to be counted electrons, too",
+            flag="--force",
+            advice="Only where you know that the counts were cut off",
+        ),
     ] = False
 
 

@@ -93,10 +93,19 @@ class Coding(Options):
             "Codec of the chunks; every MRCZ reader knows all",
             choices={name: name for name in CODECS},
             flag="--codec",
+            advice="Leave it, but for readers that are faster with lz4",
         ),
     ] = "zstd"
     level: Annotated[
-        int, Option("Level", "1 is fast, 9 small", least=1, most=9, flag="--level")
+        int,
+        Option(
+            "Level",
+            "1 is fast, 9 small",
+            least=1,
+            most=9,
+            flag="--level",
+            advice="Leave it: counted frames get little smaller",
+        ),
     ] = 1
     filter: Annotated[
         str,
@@ -105,6 +114,7 @@ class Coding(Options):
             '"auto" tries on three frames',
             choices={name: name for name in ("auto", *FILTERS)},
             flag="--filter",
+            advice="Leave it",
         ),
     ] = "auto"
     dtype: Annotated[
@@ -114,6 +124,7 @@ class Coding(Options):
             "Pixel type, such as int16; values are rounded, and refused if too large",
             unset="as it is",
             flag="--dtype",
+            advice="float16 halves what is corrected by gain or KOMA",
         ),
     ] = ""
 
@@ -141,6 +152,7 @@ class Output(Coding):
             "Codec",
             "Codec of the chunks",
             choices={"auto": "automatic", **{name: name for name in CODECS}, "none": "plain"},
+            advice='"none" for programs that do not read MRCZ',
         ),
     ] = "auto"
     keep: Annotated[
@@ -153,6 +165,7 @@ class Output(Coding):
                 "counts": "integers before gain and KOMA, an eighth of the size",
             },
             flag="--keep",
+            advice='"counts" for archives: restore gives the raw movie back',
         ),
     ] = "values"
 

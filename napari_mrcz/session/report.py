@@ -167,15 +167,23 @@ class MovieRow:
         Its place in the order of acquisition, from 1.
     movie : str
         The file.
-    frames, rows, columns : int or None
-        Its shape.
-    dose, dose_before : float or None
-        Electrons per pixel counted in it, and in all usable movies before it.
-    hot, dark : int or None
-        Outlier pixels.
-    noise_raw, noise_corrected : float or None
-        Mean correlation of two of its frames (eq. 7 of doi:10.1101/116533) as recorded, and after
-        the outlier filter (and the gain, where the recipe has one).
+    frames : int or None
+        Its frames.
+    rows, columns : int or None
+        Size of a frame in pixels.
+    dose : float or None
+        Electrons per pixel in the sum of its frames.
+    dose_before : float or None
+        Electrons per pixel in all usable movies before it.
+    hot : int or None
+        Pixels above the hot threshold.
+    dark : int or None
+        Pixels below the dark threshold.
+    noise_raw : float or None
+        Correlated noise R as recorded: mean Pearson correlation of two of its frames (eq. 7 of
+        doi:10.1101/116533).
+    noise_corrected : float or None
+        R after the outlier filter (and the gain, where the recipe has one).
     contrast : float or None
         Standard deviation at low resolution, as a fraction of the mean.
     score : float or None

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.counting import Events
 
 TABLE_SUFFIXES = (".csv", ".parquet")
+EVENT_COLUMNS = {
+    "frame": "Frame in which the electron struck, from 0.",
+    "y": "Row where it struck, in pixels of the detector; the middle of the first pixel is 0.",
+    "x": "Column where it struck, in the same way.",
+    "charge": "Charge that it left, in grey values.",
+}
+"""Columns of a table of electrons, and what is in them."""
 
 
 def check_table(path: str | PathLike[str]) -> None:
@@ -60,9 +67,8 @@ _ROWS = 2**18
 class EventTable:
     """A table that electrons are added to frame by frame; a file only after `commit`.
 
-    Columns are the frame (from 0), where the electron struck (y, x in pixels of the detector, the
-    middle of the first one is 0) and the charge it left in grey values. An electron is in the pixel
-    floor((y + 0.5) s), floor((x + 0.5) s) of counts of the super-resolution s.
+    Its columns are `EVENT_COLUMNS`. An electron is in the pixel floor((y + 0.5) s),
+    floor((x + 0.5) s) of counts of the super-resolution s.
 
     Parameters
     ----------
@@ -108,7 +114,7 @@ class _Rows(Protocol):
 class _Csv:
     def __init__(self, file: AtomicFile) -> None:
         self._file = file
-        file.write(b"frame,y,x,charge\n")
+        file.write(f"{','.join(EVENT_COLUMNS)}\n".encode())
 
     def add(self, frame: int, events: Events) -> None:
         rows = zip(*(column.tolist() for column in events), strict=True)
@@ -124,9 +130,8 @@ class _Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._schema = pa.schema(
-            [("frame", pa.int64()), *((name, pa.float32()) for name in ("y", "x", "charge"))]
-        )
+        frame, *others = EVENT_COLUMNS
+        self._schema = pa.schema([(frame, pa.int64()), *((name, pa.float32()) for name in others)])
         self._writer = pq.ParquetWriter(_Sink(file), self._schema)
         self._waiting: list[tuple[int, Events]] = []
         self._n_waiting = 0

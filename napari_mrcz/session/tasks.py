@@ -39,10 +39,12 @@ class Outcome:
         The file that was written; empty if none was.
     error : str
         Why it failed; empty if it did not.
-    source_nbytes, target_nbytes : int
-        Sizes in bytes.
+    source_nbytes : int
+        Size of the file that was read, in bytes.
+    target_nbytes : int
+        Size of the file that was written, in bytes.
     seconds : float
-        What it took.
+        Time that the work took.
     notes : tuple of str
         What else is worth knowing.
     warnings : tuple of str
@@ -55,7 +57,7 @@ class Outcome:
     skipped : bool
         Whether the result was there before, whole and of this source, and nothing was done.
     source_sha256, target_sha256 : str
-        Checksums of the files, in hexadecimal digits; empty where they were not asked for.
+        SHA-256 of the file in hexadecimal digits; empty where it was not asked for.
     result : Any
         What was found, for whoever asked.
     """

@@ -35,6 +35,7 @@ class CountingOptions(Options):
             "Pixels of the counts along one of the detector's",
             choices={1: "detector pixels", 2: "2 × 2 for each", 4: "4 × 4 for each"},
             flag="--super-resolution",
+            advice="2 or 4 for spots that cover a few pixels, at 4 or 16 times the pixels",
         ),
     ] = 1
     threshold: Annotated[
@@ -46,6 +47,7 @@ class CountingOptions(Options):
             above=0,
             unset="fitted",
             flag="--threshold",
+            advice="Leave it; drag the line in the widget where it stands wrongly in the histogram",
         ),
     ] = None
     upper: Annotated[
@@ -57,6 +59,7 @@ class CountingOptions(Options):
             above=0,
             unset="fitted",
             flag="--upper-threshold",
+            advice="Leave it",
         ),
     ] = None
     spread: Annotated[
@@ -67,10 +70,17 @@ class CountingOptions(Options):
             unit="pixels",
             above=0,
             unset="measured",
+            advice="Leave it, but for frames with too few lone electrons to measure it",
         ),
     ] = None
     force: Annotated[
-        bool, Option("Force", "Count frames that seem to be counted already", flag="--force")
+        bool,
+        Option(
+            "Force",
+            "Count frames that seem to be counted already",
+            flag="--force",
+            advice="Only where you know that the frames are raw",
+        ),
     ] = False
 
     def __post_init__(self) -> None:

@@ -324,9 +324,15 @@ MODELS = {"poisson": "Poisson, local background", "normal": "Gaussian, global (p
 class OutlierOptions(Options):
     """How outliers are found and replaced; see `OutlierFilter.fit`."""
 
-    model: Annotated[str, Option("Model", "Distribution of good pixels", choices=MODELS)] = (
-        "poisson"
-    )
+    model: Annotated[
+        str,
+        Option(
+            "Model",
+            "Distribution of good pixels",
+            choices=MODELS,
+            advice="Leave it: the preprint's takes good pixels for outliers where doses are low",
+        ),
+    ] = "poisson"
     order: Annotated[
         float,
         Option(
@@ -335,6 +341,7 @@ class OutlierOptions(Options):
             above=0,
             most=1000,
             step=0.5,
+            advice="Leave it: at 6 a pixel goes from kept to replaced within 1 σ",
         ),
     ] = 6.0
     relaxation: Annotated[
@@ -345,6 +352,7 @@ class OutlierOptions(Options):
             above=0,
             most=1000,
             step=0.05,
+            advice="Leave it, and move the thresholds: at 1 fewer pixels are replaced, at 0.9 more",
         ),
     ] = 0.95
     limit: Annotated[
@@ -357,9 +365,18 @@ class OutlierOptions(Options):
             most=1000,
             step=0.1,
             only_with=("model", "normal"),
+            advice="Leave it",
         ),
     ] = 0.5
-    fill: Annotated[str, Option("Fill", "Values that replace outliers", choices=FILLS)] = "sample"
+    fill: Annotated[
+        str,
+        Option(
+            "Fill",
+            "Values that replace outliers",
+            choices=FILLS,
+            advice="Leave it: counts stay whole numbers, and no two frames share their noise",
+        ),
+    ] = "sample"
     tolerance: Annotated[
         float,
         Option(
@@ -368,9 +385,19 @@ class OutlierOptions(Options):
             least=0,
             most=0.999,
             step=0.001,
+            advice="Leave it: it decides which pixels near a threshold keep all their bits",
         ),
     ] = 1e-3
-    seed: Annotated[int, Option("Seed", "Seed of the random counts", least=0, most=2**63 - 1)] = 0
+    seed: Annotated[
+        int,
+        Option(
+            "Seed",
+            "Seed of the random counts",
+            least=0,
+            most=2**63 - 1,
+            advice="Any other number shows how much depends on the draw",
+        ),
+    ] = 0
     counts_per_electron: Annotated[
         float | None,
         Option(
@@ -379,6 +406,7 @@ class OutlierOptions(Options):
             above=0,
             unset="measured",
             flag="--counts-per-electron",
+            advice="Give it where you know it, or a warning says that it is uncertain",
         ),
     ] = None
     pedestal: Annotated[
@@ -389,6 +417,7 @@ class OutlierOptions(Options):
             step=0.1,
             unset="measured",
             flag="--pedestal",
+            advice="Give it where the camera adds a constant that a warning names",
         ),
     ] = None
 
@@ -405,6 +434,7 @@ class OutlierStep(OutlierOptions):
             unset="none",
             is_file=True,
             flag="--defects",
+            advice="Give the camera's list if you have one: its pixels are replaced at any dose",
         ),
     ] = ""
     dark_threshold: Annotated[
@@ -415,6 +445,7 @@ class OutlierStep(OutlierOptions):
             unit="standard deviations",
             most=0,
             unset="that of each fit",
+            advice="Leave it at 0; a recipe made of a history has the threshold that you dragged",
         ),
     ] = 0.0
     hot_threshold: Annotated[
@@ -425,6 +456,7 @@ class OutlierStep(OutlierOptions):
             unit="standard deviations",
             least=0,
             unset="that of each fit",
+            advice="Leave it at 0; a recipe made of a history has the threshold that you dragged",
         ),
     ] = 0.0
 
