@@ -229,6 +229,20 @@ def test_the_header_holds_the_true_statistics(folder, shape, dtype, seed):
     assert found[2:] == pytest.approx([exact.mean(), exact.std()], rel=1e-6, abs=1e-6 * spread)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16"])
+@pytest.mark.parametrize("outlier", [3, 16, 100, -100])
+def test_statistics_of_large_counted_frames_with_one_outlier(folder, dtype, outlier):
+    """A frame of several blocks; the outlier is beyond what bit planes are added up for."""
+    pixels = (np.random.default_rng(1).random((1, 1200, 1100)) < 0.1).astype(dtype)
+    pixels[0, 7, 5] = abs(outlier) if dtype == "uint16" else outlier
+    nm.write(folder / "t.mrcz", pixels, filter="bitshuffle", overwrite=True)
+    with nm.open(folder / "t.mrcz") as stack:
+        header = stack.header
+        assert_same_pixels(stack[0], pixels[0])
+    assert (header.dmin, header.dmax) == (pixels.min(), pixels.max())
+    assert (header.dmean, header.rms) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-6)
+
+
 def test_statistics_of_numbers_that_are_not_finite_are_not_determined(folder):
     nm.write(folder / "t.mrc", np.array([[[1.0, np.nan]]], np.float32), overwrite=True)
     with nm.open(folder / "t.mrc") as stack:

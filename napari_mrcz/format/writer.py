@@ -257,7 +257,7 @@ def _encode(storage: Storage, frame: LazyFrame, index: int, memory: SpareMemory)
         room = memory.array(pixels.nbytes + CHUNK_HEADER_NBYTES).data
         parts: list[Statistics] = []
         if encoding.filter == "bitshuffle":
-            data = encoding.compress(pixels, room, lambda *part: parts.append(_of_piece(*part)))
+            data = encoding.compress(pixels, room, lambda *block: parts.append(_of_block(*block)))
             statistics = sum(parts, Statistics())
         else:  # faster alone than in turns with the encoder
             statistics = statistics_of(pixels)
@@ -336,7 +336,7 @@ def _labels(description: Description, storage: Storage) -> list[str]:
 
 # Pixels that are looked at together: few enough for the processor's caches, and enough that threads
 # do not queue for the interpreter between numpy's calls.
-_PIECE = 2**19
+_PIECE = 2**18
 _COLUMNS = 4096
 # Small integers are added up in 16 bits, so many at a time as their squares leave room for.
 _LARGEST_SUM = 2**15 - 1
@@ -386,30 +386,51 @@ def statistics_of(pixels: npt.NDArray[Any]) -> Statistics | None:
     found = Statistics()
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, flat.size, _PIECE):
-            found += _of_piece(flat[start : start + _PIECE])
+            piece = flat[start : start + _PIECE]
+            found += _of_piece(piece, *_range(piece))
     return found
 
 
-def _of_piece(pixels: npt.NDArray[Any], planes: Planes | None = None) -> Statistics:
-    low, high = _range(pixels)
+def _of_block(pixels: npt.NDArray[Any], planes: Planes | None) -> Statistics:
+    """Return the statistics of a block of integers, from its bit planes where they tell."""
+    if planes is None or planes[-1] is not None and pixels.dtype.kind == "i":
+        return statistics_of(pixels) or Statistics()
+    used = [plane for plane in planes if plane is not None]
+    if not used:
+        return Statistics(pixels.size, 0.0, 0.0)
+    low = pixels.min() if np.bitwise_or.reduce(used).all() else 0
+    high, largest = 0, None  # pixels that are as large as any in the bits looked at so far
+    for bit in reversed(range(len(planes))):
+        plane = planes[bit]
+        if plane is None:
+            continue
+        among = plane if largest is None else largest & plane
+        if among.any():
+            high, largest = high | 1 << bit, among
+    if high < 2**_MOST_PLANES and hasattr(np, "bitwise_count"):
+        return _from_sums(pixels.size, low, high, *_sums_of_planes(planes[: high.bit_length()]))
+    return statistics_of(pixels) or Statistics()
+
+
+def _of_piece(pixels: npt.NDArray[Any], low: Any, high: Any) -> Statistics:
     # Differences from a typical value: squares of large numbers would lose the small ones.
     typical, rows = float(pixels[pixels.size // 2]), 0
     if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
         rows = _LARGEST_SUM // max(1, int(low) ** 2, int(high) ** 2)
     if rows >= _FEWEST_ROWS or pixels.itemsize == 1 or not math.isfinite(typical):
         typical = 0.0
-    total: float
-    squares: float
-    if planes is not None and low >= 0 and high < 2**_MOST_PLANES and hasattr(np, "bitwise_count"):
-        typical = 0.0
-        total, squares = _sums_of_planes(planes[: int(high).bit_length()])
-    elif rows >= _FEWEST_ROWS:
-        total, squares = _sums_of_small(pixels, rows)
-    else:
-        total, squares = _sums(pixels, typical)
-    mean = total / pixels.size
+    if rows >= _FEWEST_ROWS:
+        return _from_sums(pixels.size, low, high, *_sums_of_small(pixels, rows))
+    return _from_sums(pixels.size, low, high, *_sums(pixels, typical), typical)
+
+
+def _from_sums(
+    count: int, low: Any, high: Any, total: float, squares: float, typical: float = 0.0
+) -> Statistics:
+    """Return statistics from the sums of differences from a typical value and of their squares."""
+    mean = total / count
     around_mean = max(0.0, squares - total * mean) if math.isfinite(squares) else math.inf
-    return Statistics(pixels.size, float(low), float(high), mean + typical, around_mean)
+    return Statistics(count, float(low), float(high), mean + typical, around_mean)
 
 
 def _sums_of_planes(planes: Planes) -> tuple[int, int]:
@@ -446,17 +467,17 @@ def _range(pixels: npt.NDArray[Any]) -> tuple[Any, Any]:
 
 def _sums_of_small(pixels: npt.NDArray[Any], rows: int) -> tuple[float, float]:
     """Return the sums of integers and of their squares, of which `rows` are added up in 16 bits."""
-    rows = min(rows, 256, pixels.size)
+    rows = 1 << min(rows, 256).bit_length() - 1  # divides all pieces but the last
     even = pixels.size // rows * rows
-    total, squares = _sums(pixels[even:], 0.0) if even < pixels.size else (0.0, 0.0)
+    rest = pixels[even:].astype(np.int64)
     values = pixels[:even]
     if pixels.itemsize == 1:
         values = _of_this_thread.room.view(np.int16)[:even]
         np.copyto(values, pixels[:even])
     table = values.view(np.int16).reshape(rows, -1)
-    total += float(np.add.reduce(table, axis=0, dtype=np.int16).sum(dtype=np.int64))
-    squares += float(np.einsum("ij,ij->j", table, table).sum(dtype=np.int64))
-    return total, squares
+    total = np.add.reduce(table, axis=0, dtype=np.int16).sum(dtype=np.int64) + rest.sum()
+    squares = np.einsum("ij,ij->j", table, table).sum(dtype=np.int64) + (rest * rest).sum()
+    return float(total), float(squares)
 
 
 def _sums(pixels: npt.NDArray[Any], typical: float) -> tuple[float, float]:
