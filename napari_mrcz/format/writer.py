@@ -393,7 +393,7 @@ def statistics_of(pixels: npt.NDArray[Any]) -> Statistics | None:
 
 def _of_block(pixels: npt.NDArray[Any], planes: Planes | None) -> Statistics:
     """Return the statistics of a block of integers, from its bit planes where they tell."""
-    if planes is None or planes[-1] is not None and pixels.dtype.kind == "i":
+    if planes is None or (planes[-1] is not None and pixels.dtype.kind == "i"):
         return statistics_of(pixels) or Statistics()
     used = [plane for plane in planes if plane is not None]
     if not used:
