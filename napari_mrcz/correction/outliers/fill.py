@@ -53,7 +53,7 @@ Frame = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """Puts other values in place of some of a frame's pixels; how they were found is not its own.
+    """Puts other values in place of some pixels of a frame, however these were found.
 
     Parameters
     ----------

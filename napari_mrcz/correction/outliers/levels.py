@@ -180,7 +180,7 @@ Pixels = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class FrameLevels:
-    """The mean level of a movie's frames in parts of the image, and that of one frame against it.
+    """The mean level of a movie's frames in parts of the image, and one frame's against it.
 
     Parameters
     ----------
