@@ -74,14 +74,8 @@ def _rebuild(
 class NotEnoughMemory(MrczError, MemoryError):
     """Too little memory for the work on a file; nothing is known to be wrong with the file.
 
-    Parameters
-    ----------
-    path : path-like or None
-        The file concerned; None where there is none.
-    what : str
-        What the memory was for, such as "a frame of 67.1 MB".
-    offset, frame, advice
-        As for `MrczError`.
+    `path`: the file concerned; None where there is none; `what`: what the memory was for, such as
+    "a frame of 67.1 MB"; `offset`, `frame`, `advice`: as for `MrczError`.
     """
 
     def __init__(
@@ -150,17 +144,8 @@ def check_room_to_import(name: str, nbytes: int) -> None:
 
     OpenBLAS, which comes with numpy and scipy, does so if it finds none while it is loaded.
 
-    Parameters
-    ----------
-    name : str
-        Of the package; nothing is checked if it is imported already.
-    nbytes : int
-        What it takes, its libraries' own buffers included.
-
-    Raises
-    ------
-    NotEnoughMemory
-        If there is not enough.
+    `name`: of the package; nothing is checked if it is imported already; `nbytes`: what it takes,
+    its libraries' own buffers included. Raise `NotEnoughMemory` if there is not enough.
     """
     if name not in sys.modules and not has_room(nbytes):
         raise NotEnoughMemory(None, f"{name}, which takes {size_text(nbytes)}")

@@ -49,10 +49,7 @@ _Key: TypeAlias = tuple[tuple[tuple[int, str], ...], ...]
 def natural_key(name: str | os.PathLike[str]) -> tuple[_Key, str]:
     """Return a key by which movie_2 is sorted before movie_10, whatever the case of letters.
 
-    Parameters
-    ----------
-    name : str or path-like
-        A path is compared folder by folder.
+    `name`: a path is compared folder by folder.
     """
     text = os.fspath(name)
     parts = (re.split(r"([0-9]+)", part.casefold()) for part in re.split(r"[/\\]", text))
@@ -90,16 +87,8 @@ _ANGSTROMS = {
 def angstroms(unit: str) -> float | None:
     """Return the length of a unit in Å.
 
-    Parameters
-    ----------
-    unit : str
-        Its name or symbol. µ may be the Greek letter or the sign that looks like it, and Å the
-        letter or the sign.
-
-    Returns
-    -------
-    float or None
-        None if it is no length that is known.
+    `unit`: its name or symbol. µ may be the Greek letter or the sign that looks like it, and Å the
+    letter or the sign. The result: None if it is no length that is known.
     """
     # Turns U+00B5 into the Greek letter, U+212B and A with a ring into the letter.
     return _ANGSTROMS.get(unicodedata.normalize("NFKC", unit))
@@ -114,12 +103,8 @@ def plausible(size: float) -> float:
 def kilovolts(voltage: float, unit: str = "") -> float:
     """Return a voltage in kV, or 0.0 for unknown where no microscope has such a one.
 
-    Parameters
-    ----------
-    voltage : float
-        The number.
-    unit : str
-        "V", "kV" or a name such as "kilovolts"; decided by the number where it is empty.
+    `voltage`: the number; `unit`: "V", "kV" or a name such as "kilovolts"; decided by the number
+    where it is empty.
     """
     least, most = _VOLTAGES
     if unit.lower().startswith("v") or (not unit and voltage > most):
@@ -130,15 +115,8 @@ def kilovolts(voltage: float, unit: str = "") -> float:
 def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
     """Return a pixel size as (z, y, x) in Å.
 
-    Parameters
-    ----------
-    pixel_size : float or sequence of float
-        One number for all axes, (y, x) with z unknown, or (z, y, x).
-
-    Raises
-    ------
-    ValueError
-        If it is none of these, negative or not finite.
+    `pixel_size`: one number for all axes, (y, x) with z unknown, or (z, y, x). Raise `ValueError`
+    if it is none of these, negative or not finite.
     """
     import numpy as np  # not above: a command tells its options without it
 

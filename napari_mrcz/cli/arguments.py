@@ -62,10 +62,7 @@ def _hint(declared: Declared) -> tuple[Any, Any]:
 def given_options(known: Mapping[str, Declared], values: dict[str, Any]) -> Given:
     """Take the values of declared options out of those of a command line.
 
-    Raises
-    ------
-    typer.BadParameter
-        If one is out of its range, or does not fit the others of its class.
+    Raise `typer.BadParameter` if one is out of its range, or does not fit the others of its class.
     """
     found = Given()
     together: dict[type, dict[str, Any]] = {}
@@ -103,10 +100,8 @@ def only(cls: type, *names: str, **unset: str) -> dict[str, Declared]:
 def path(text: str) -> Path:
     """Take a path from the command line; whether it can be read is found out when its turn comes.
 
-    Raises
-    ------
-    typer.BadParameter
-        If it is empty: it would be the current folder, with all that is in it.
+    Raise `typer.BadParameter` if it is empty: it would be the current folder, with all that is in
+    it.
     """
     if not text:
         raise typer.BadParameter("an empty name, maybe of a variable that is not set")
@@ -116,10 +111,7 @@ def path(text: str) -> Path:
 def not_both(context: typer.Context, given: _Value) -> _Value:
     """Refuse a number of workers besides a scheduler, which would do nothing.
 
-    Raises
-    ------
-    typer.BadParameter
-        If the other of the two was given before.
+    Raise `typer.BadParameter` if the other of the two was given before.
     """
     if given and (context.params.get("workers") or context.params.get("scheduler")):
         raise typer.BadParameter(

@@ -58,10 +58,7 @@ _MODULES = {
 def called() -> int | None:
     """Run the command that the command line names and return its exit status.
 
-    Raises
-    ------
-    Misused
-        If the command line is wrong.
+    Raise `Misused` if the command line is wrong.
     """
     try:
         # The command itself: called, a `Typer` would have its own way to print a traceback.
@@ -80,10 +77,7 @@ def called() -> int | None:
 def program(words: Sequence[str] = ()) -> typer.Typer:
     """Return the program; of its commands only the one that is called, or all.
 
-    Parameters
-    ----------
-    words : sequence of str
-        The command line.
+    `words`: the command line.
     """
     app = typer.Typer(
         name="napari-mrcz",
@@ -164,17 +158,8 @@ class Working(Saying):
     def tell(self, outcomes: Iterable[Outcome], verb: str) -> None:
         """Print each outcome as it comes, and in the end how many there were.
 
-        Parameters
-        ----------
-        outcomes : iterable of Outcome
-            One per file.
-        verb : str
-            What was done to them, such as "compressed".
-
-        Raises
-        ------
-        typer.Exit
-            If one failed, with exit status 1.
+        `outcomes`: one per file; `verb`: what was done to them, such as "compressed". Raise
+        `typer.Exit` if one failed, with exit status 1.
         """
         with recorded(self.manifest) as take:
             status = tell_outcomes(map(take, outcomes), verb, as_json=self.as_json)
@@ -217,20 +202,10 @@ class Running(Working):
     ) -> None:
         """Run tasks, here or on workers, and print the outcome of each.
 
-        Parameters
-        ----------
-        tasks : sequence of Making
-            One per file.
-        verb : str
-            What is done, such as "compressed".
-        work : callable, optional
-            Returns an outcome per file where that is more than doing the tasks; called with client
-            and report, as `napari_mrcz.session.run.run_all` takes them.
-
-        Raises
-        ------
-        typer.Exit
-            If a file failed, with exit status 1.
+        `tasks`: one per file; `verb`: what is done, such as "compressed"; `work`: returns an
+        outcome per file where that is more than doing the tasks; called with client and report, as
+        `napari_mrcz.session.run.run_all` takes them. Raise `typer.Exit` if a file failed, with exit
+        status 1.
         """
         from napari_mrcz.session.run import run_all
 
@@ -490,10 +465,7 @@ def demo(
 def _with_window(show: Callable[[], None]) -> None:
     """Open a window, if napari, Qt and a screen are there.
 
-    Raises
-    ------
-    MrczError
-        If one is.
+    Raise `MrczError` if one is.
     """
     screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     if sys.platform.startswith("linux") and not any(map(os.environ.get, screens)):

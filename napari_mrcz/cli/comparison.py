@@ -55,20 +55,11 @@ _PACKERS = {
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to store a movie.
+    """One way to store a movie."""
 
-    Attributes
-    ----------
-    name : str
-        Program, codec and level.
-    suffix : str
-        Of its file.
-    write, read : callable
-        Called with (path, frames), and with (path); what is written is on disk then.
-    """
-
-    name: str
-    suffix: str
+    name: str  # Program, codec and level
+    suffix: str  # Of its file
+    # Called with (path, frames), and with (path); what is written is on disk then
     write: Callable[[Path, Frames], None]
     read: Callable[[Path], Frames]
 
@@ -76,12 +67,7 @@ class Contestant:
 def contestants(frames: Frames, *, slow: bool = False) -> Iterator[Contestant]:
     """Yield the ways that can store these frames and whose programs are installed.
 
-    Parameters
-    ----------
-    frames : ndarray, shape (n, y, x)
-        Integer counts.
-    slow : bool
-        Also those that take minutes.
+    `frames` (n, y, x): integer counts; `slow`: also those that take minutes.
     """
     small = frames.dtype.kind in "iu" and 0 <= frames.min() and frames.max() <= _FOUR_BITS
     yield Contestant("MRC, uncompressed", ".mrc", partial(_write, codec="none"), read)
@@ -202,23 +188,10 @@ def race(
 
     The last line is that of copying the uncompressed file, the least a disk takes.
 
-    Parameters
-    ----------
-    frames : ndarray, shape (n, y, x)
-        The movie.
-    contestants : sequence of Contestant
-        The ways.
-    rounds : int
-        Turns; times are medians over them.
-    folder : Path, optional
-        On the disk to be measured; the system's temporary one by default.
-    progress : callable, optional
-        Called with (name, done, of how many).
-
-    Raises
-    ------
-    MrczError
-        If a way does not give back what it was given.
+    `frames` (n, y, x): the movie; `contestants`: the ways; `rounds`: turns; times are medians over
+    them; `folder`: on the disk to be measured; the system's temporary one by default; `progress`:
+    called with (name, done, of how many). Raise `MrczError` if a way does not give back what it was
+    given.
     """
     times: dict[str, tuple[list[float], list[float]]] = {c.name: ([], []) for c in contestants}
     sizes: dict[str, int] = {}
@@ -332,43 +305,21 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Curve:
-    """Compression ratio and rate against something.
+    """Compression ratio and rate against something."""
 
-    Attributes
-    ----------
-    name : str
-        Of the curve.
-    x : tuple of float
-        Dose (e⁻/pix/frame), level, threads or block size (bytes).
-    ratio : tuple of float
-        Bytes before over bytes after.
-    rate : tuple of float
-        GB/s of uncompressed bytes.
-    """
-
-    name: str
-    x: tuple[float, ...]
-    ratio: tuple[float, ...]
-    rate: tuple[float, ...]
+    name: str  # Of the curve
+    x: tuple[float, ...]  # Dose (e⁻/pix/frame), level, threads or block size (bytes)
+    ratio: tuple[float, ...]  # Bytes before over bytes after
+    rate: tuple[float, ...]  # GB/s of uncompressed bytes
 
 
 @dataclass(frozen=True)
 class Serialisation:
-    """Metadata as text or MessagePack, packed or not.
+    """Metadata as text or MessagePack, packed or not."""
 
-    Attributes
-    ----------
-    name : str
-        Serialiser and codec.
-    nbytes : int
-        Size.
-    write_s, read_s : float
-        Medians in seconds.
-    """
-
-    name: str
-    nbytes: int
-    write_s: float
+    name: str  # Serialiser and codec
+    nbytes: int  # Size
+    write_s: float  # Medians in seconds
     read_s: float
 
 
@@ -517,10 +468,7 @@ def draw_compression(
 ) -> None:
     """Draw figure 2: ratio by dose and by level, rate by threads, both by block size.
 
-    Raises
-    ------
-    MrczError
-        If matplotlib is not installed.
+    Raise `MrczError` if matplotlib is not installed.
     """
     figure, ((a, b), (c, d)) = _axes(2, 2)
     from matplotlib.ticker import MaxNLocator
@@ -554,10 +502,7 @@ def draw_compression(
 def draw_serialisation(found: Sequence[Serialisation], path: Path) -> None:
     """Draw figure 3: times and sizes of serialised metadata.
 
-    Raises
-    ------
-    MrczError
-        If matplotlib is not installed.
+    Raise `MrczError` if matplotlib is not installed.
     """
     figure, ((a, b),) = _axes(1, 2)
     places = range(len(found))

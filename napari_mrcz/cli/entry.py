@@ -109,10 +109,7 @@ def _loaded(words: Sequence[str]) -> Callable[[], int | None]:
 def run(command: Callable[[], int | None] | None = None) -> NoReturn:
     """Run a command and end with its exit status; what is wrong is said in one line.
 
-    Parameters
-    ----------
-    command : callable, optional
-        Returns the exit status; by default that of the command line.
+    `command`: returns the exit status; by default that of the command line.
     """
     import warnings
 

@@ -52,19 +52,9 @@ INFO_KEYS = {
 def info(files: Sequence[Path], *, frames: bool = False, as_json: bool = False) -> int:
     """Print header, metadata and history of files, and what is wrong with the header.
 
-    Parameters
-    ----------
-    files : sequence of Path
-        Files and folders.
-    frames : bool
-        List every frame as well.
-    as_json : bool
-        Write a JSON object per file instead of text.
-
-    Returns
-    -------
-    int
-        The exit status: 1 if a file is cut off, damaged or cannot be used.
+    `files`: files and folders; `frames`: list every frame as well; `as_json`: write a JSON object
+    per file instead of text. The result: the exit status: 1 if a file is cut off, damaged or cannot
+    be used.
     """
     from napari_mrcz.format.doctor import diagnose
     from napari_mrcz.stack import open as open_stack

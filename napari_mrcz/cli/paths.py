@@ -21,12 +21,8 @@ _MOST_NAMED = 5
 class Misused(Exception):
     """A command line that is wrong.
 
-    Parameters
-    ----------
-    said : str
-        What is wrong with it; empty if the help was written instead.
-    command : str
-        The program and the command, where they are known.
+    `said`: what is wrong with it; empty if the help was written instead; `command`: the program and
+    the command, where they are known.
     """
 
     def __init__(self, said: str, command: str = "") -> None:
@@ -49,29 +45,12 @@ def movies_in(
 ) -> list[Path]:
     """Return files as they are named, and of folders all movies within by name; each once.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files and folders. In plain order of their names, as a shell has them, they are taken in
-        natural order.
-    suffixes : tuple of str
-        Of the movies in folders, also packed; those of all formats that are read where there are
-        none.
-    besides : sequence of Path
-        What in folders is no movie, such as a gain reference, and folders of results.
-    leave_references : bool
-        Leave out of folders what is a gain reference by its content or a reference by its name,
-        and say so.
-
-    Returns
-    -------
-    list of Path
-        A folder that may not be read is in it too, to be told of when its turn comes.
-
-    Raises
-    ------
-    Misused
-        If there is none.
+    `paths`: files and folders. In plain order of their names, as a shell has them, they are taken
+    in natural order; `suffixes`: of the movies in folders, also packed; those of all formats that
+    are read where there are none; `besides`: what in folders is no movie, such as a gain reference,
+    and folders of results; `leave_references`: leave out of folders what is a gain reference by its
+    content or a reference by its name, and say so. The result: a folder that may not be read is in
+    it too, to be told of when its turn comes. Raise `Misused` if there is none.
     """
     from napari_mrcz.session.survey import images_beside, looks_at, movies_of
 
@@ -94,21 +73,9 @@ def session_in(
 
     As `napari_mrcz.session.survey.session_of` finds them.
 
-    Parameters
-    ----------
-    paths : list of Path
-        Files and folders.
-    recipe : Recipe
-        The files that it names are no movies.
-    results : sequence of Path
-        Folders of results, which are no movies of the session either.
-
-    Returns
-    -------
-    movies : list of Path
-        As `napari_mrcz.session.survey.by_acquisition` sorts them.
-    order : str
-        What that says of the order.
+    `paths`: files and folders; `recipe`: the files that it names are no movies; `results`: folders
+    of results, which are no movies of the session either. Returned are `movies`: as
+    `napari_mrcz.session.survey.by_acquisition` sorts them; `order`: what that says of the order.
     """
     from napari_mrcz.session.survey import session_of
 
@@ -138,12 +105,8 @@ def _tell_left(left: Mapping[Path, str]) -> None:
 def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
     """Print which sources a killed process was deleting: a movie whose result was verified.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files and folders.
-    delete : bool
-        Give them their names back, so that they are verified and deleted as others are.
+    `paths`: files and folders; `delete`: give them their names back, so that they are verified and
+    deleted as others are.
     """
     from napari_mrcz.session.source_files import left_aside, put_back
 
@@ -159,16 +122,9 @@ def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
 def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:
     """Return the path of what is made of a file: beside it or in a folder, with another suffix.
 
-    Parameters
-    ----------
-    source : Path
-        The file.
-    folder : Path or None
-        Where results go; beside each file without it.
-    suffix : str
-        Of the result.
-    named : sequence of Path
-        What was named on the command line: folders within one of these are made in `folder` too.
+    `source`: the file; `folder`: where results go; beside each file without it; `suffix`: of the
+    result; `named`: what was named on the command line: folders within one of these are made in
+    `folder` too.
     """
     name = f"{without_packing(source).stem}{suffix}"
     if folder is None:
@@ -183,17 +139,8 @@ def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Pa
 def prepare(sources: Sequence[Path], targets: Sequence[Path], *, dry_run: bool = False) -> None:
     """Check that no two files go to one place, and make the folders for them.
 
-    Parameters
-    ----------
-    sources, targets : sequence of Path
-        Files, and what is made of each.
-    dry_run : bool
-        Make no folders.
-
-    Raises
-    ------
-    MrczError
-        If two do, or a file has the name of a folder.
+    `sources`, `targets`: files, and what is made of each; `dry_run`: make no folders. Raise
+    `MrczError` if two do, or a file has the name of a folder.
     """
     seen: dict[Path, Path] = {}
     for source, target in zip(sources, targets, strict=True):

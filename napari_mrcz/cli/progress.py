@@ -43,17 +43,8 @@ _HEAD_NBYTES = 1024
 def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
     """Append the messages of a block to a log, and show only problems.
 
-    Parameters
-    ----------
-    log : Path or None
-        The file; each line gets the time.
-    quiet : bool
-        Show only warnings and errors.
-
-    Raises
-    ------
-    MrczError
-        If the log cannot be opened.
+    `log`: the file; each line gets the time; `quiet`: show only warnings and errors. Raise
+    `MrczError` if the log cannot be opened.
     """
     global _log, _quiet
     before = _log, _quiet
@@ -81,10 +72,7 @@ def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
 def _opened_log(log: Path) -> TextIO:
     """Open a log to append to it.
 
-    Raises
-    ------
-    MrczError
-        If it is a movie, or anything else that is no text: it would be damaged.
+    Raise `MrczError` if it is a movie, or anything else that is no text: it would be damaged.
     """
     name = without_packing(Path(os.path.realpath(log))).suffix.lower()
     if log.is_file() and log.stat().st_size:
@@ -110,12 +98,7 @@ def say(line: str, *, always: bool = False) -> None:
 
     Where nobody can read it (a full disk, a closed pipe), the work goes on.
 
-    Parameters
-    ----------
-    line : str
-        What is said.
-    always : bool
-        Also where a quiet command was asked for.
+    `line`: what is said; `always`: also where a quiet command was asked for.
     """
     note(line)
     if _quiet and not always:
@@ -155,12 +138,8 @@ def say_error(error: str) -> None:
 def as_option(error: str, *, skips: bool = False) -> str:
     """Return an error with the options in the place of the library's word for replacing a file.
 
-    Parameters
-    ----------
-    error : str
-        The error.
-    skips : bool
-        Whether the command can skip what exists; that every one that writes can replace it.
+    `error`: the error; `skips`: whether the command can skip what exists; that every one that
+    writes can replace it.
     """
     options = "have it replaced (--overwrite)"
     if skips:
@@ -248,16 +227,9 @@ def tell_outcomes(
 ) -> int:
     """Print each outcome as it comes, and in the end how many there were; return the exit status.
 
-    Parameters
-    ----------
-    outcomes : iterable of Outcome
-        One a file.
-    verb : str
-        What was done to them, such as "compressed".
-    as_json : bool
-        Write a JSON object a file to the standard output, and nothing else there.
-    skips : bool
-        Whether the command can skip what exists.
+    `outcomes`: one a file; `verb`: what was done to them, such as "compressed"; `as_json`: write a
+    JSON object a file to the standard output, and nothing else there; `skips`: whether the command
+    can skip what exists.
     """
     done: list[Outcome] = []
     told: set[str] = set()
@@ -282,12 +254,8 @@ def tell_outcomes(
 def tell_warnings(outcome: Outcome, told: set[str]) -> None:
     """Print each warning of a file once, also where a quiet command was asked for.
 
-    Parameters
-    ----------
-    outcome : Outcome
-        Of the file.
-    told : set of str
-        Warnings of the whole session that were printed with another file; those of this are added.
+    `outcome`: of the file; `told`: warnings of the whole session that were printed with another
+    file; those of this are added.
     """
     for warning in dict.fromkeys(outcome.warnings):
         where = "" if warning in outcome.shared else f"{outcome.source}: "
@@ -357,20 +325,10 @@ def recorded(
 
     The table is written now and then, and in the end, however that comes.
 
-    Parameters
-    ----------
-    path : Path or None
-        The table, .csv or .jsonl; None for none.
-    overwrite : bool
-        Replace an existing one.
-    continued : bool
-        Keep the rows of an existing one that are of other files.
-
-    Raises
-    ------
-    MrczError
-        If it exists and may not be replaced, is another file than such a table, or cannot be
-        written or continued.
+    `path`: the table, .csv or .jsonl; None for none; `overwrite`: replace an existing one;
+    `continued`: keep the rows of an existing one that are of other files. Raise `MrczError` if it
+    exists and may not be replaced, is another file than such a table, or cannot be written or
+    continued.
     """
     if path is None:
         yield lambda outcome: outcome

@@ -273,26 +273,11 @@ def decimate_by(movie: Any, reference: npt.NDArray[Any]) -> tuple[Any, str]:
 
     Only the orientation that the frames were multiplied with leaves whole counts.
 
-    Parameters
-    ----------
-    movie : Stack or array_like, shape (n, y, x)
-        Normalised frames of float.
-    reference : ndarray
-        As it came; of the frames' shape, turned or not, or of twice or half as many pixels.
-
-    Returns
-    -------
-    counts : Stack or ndarray
-        As `decimate` returns them.
-    orientation : str
-        One of `ORIENTATIONS`: how the reference was turned.
-
-    Raises
-    ------
-    DecimationError
-        If no orientation leaves whole counts; with the figures of the first.
-    ValueError
-        If the reference fits in no orientation.
+    `movie` (n, y, x): normalised frames of float; `reference`: as it came; of the frames' shape,
+    turned or not, or of twice or half as many pixels. Returned are `counts`: as `decimate` returns
+    them; `orientation`: one of `ORIENTATIONS`: how the reference was turned. Raise
+    `DecimationError` if no orientation leaves whole counts; with the figures of the first. Raise
+    `ValueError` if the reference fits in no orientation.
     """
     failures: list[ValueError] = []
     for orientation in ORIENTATIONS:
@@ -421,10 +406,7 @@ def pedestal_names(header: Mapping[str, Any]) -> list[str]:
 def pedestal_of(metadata: Mapping[str, Any]) -> int:
     """Return the pedestal that metadata state, themselves or in an SMV header; 0 for none.
 
-    Raises
-    ------
-    ValueError
-        If several are stated, or one that is not a whole number of 0 or more.
+    Raise `ValueError` if several are stated, or one that is not a whole number of 0 or more.
     """
     smv = metadata.get("smv")
     headers = [metadata, smv] if isinstance(smv, Mapping) else [metadata]

@@ -329,19 +329,9 @@ def doubts_of_gain(
 ) -> tuple[str, ...]:
     """Return why a movie should not be normalised by this gain.
 
-    Parameters
-    ----------
-    movie : Stack or array_like, shape (n, y, x)
-        Frames that are to be normalised; eight of them are looked at.
-    gain : GainNormalization
-        What they are to be multiplied with.
-    history : sequence of dict
-        What was done to the frames.
-
-    Returns
-    -------
-    tuple of str
-        Empty if the gain lowers correlated noise, or too little is known to say that it does not.
+    `movie` (n, y, x): frames that are to be normalised; eight of them are looked at; `gain`: what
+    they are to be multiplied with; `history`: what was done to the frames. The result: empty if the
+    gain lowers correlated noise, or too little is known to say that it does not.
     """
     if found := gain.doubts(history):
         return found
@@ -384,23 +374,10 @@ def fitted_gain(
     A reference of twice (super-resolution) or half as many pixels each way is brought to the
     frames' as `Candidate.prepare` does it.
 
-    Parameters
-    ----------
-    reference : ndarray, shape (y, x)
-        As it came.
-    shape : tuple of int
-        The frames' (y, x).
-    gamma : float
-        Exponent; where it is negative, the reference is divided by.
-    dark : ndarray, shape (y, x), optional
-        Lies as the frames do.
-    orientation : str
-        One of `ORIENTATIONS`, of the reference.
-
-    Raises
-    ------
-    ValueError
-        If the reference, so turned, or the dark does not fit the frames, or no pixel can be used.
+    `reference` (y, x): as it came; `shape`: the frames' (y, x); `gamma`: exponent; where it is
+    negative, the reference is divided by; `dark` (y, x): lies as the frames do; `orientation`: one
+    of `ORIENTATIONS`, of the reference. Raise `ValueError` if the reference, so turned, or the dark
+    does not fit the frames, or no pixel can be used.
     """
     if orient(reference, orientation).shape == shape:
         return GainNormalization(reference, gamma, dark, orientation)

@@ -37,12 +37,8 @@ _UNEVEN = 3.0
 class FittedGamma(float):
     """An exponent that was fitted: a float that knows how sure it is.
 
-    Attributes
-    ----------
-    error : float
-        Standard error, of what the best exponent leaves in the flat.
-    warnings : tuple of str
-        Why it should not be trusted; empty if all is well.
+    `error`: standard error, of what the best exponent leaves in the flat; `warnings`: why it should
+    not be trusted; empty if all is well.
     """
 
     error: float
@@ -114,17 +110,9 @@ def fit_gamma(
 class Roughness:
     """How uneven a flat is when it is normalised, by the exponent: the criterion of eq. 10.
 
-    Parameters
-    ----------
-    flat : Stack or array_like, shape (n, y, x) or (y, x)
-        Illuminated evenly, at one dose rate, dark subtracted.
-    reference : array_like, shape (y, x)
-        Lies as the flat does.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, the flat holds no counts, or the reference has no pattern.
+    `flat` (n, y, x): illuminated evenly, at one dose rate, dark subtracted; `reference` (y, x):
+    lies as the flat does. Raise `ValueError` if shapes differ, the flat holds no counts, or the
+    reference has no pattern.
     """
 
     def __init__(self, flat: Any, reference: npt.ArrayLike) -> None:

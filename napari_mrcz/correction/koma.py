@@ -306,22 +306,10 @@ def normalisation(
     The average is scaled to the stack's own mean. The correlated noise falls if var K < 2 cov(M, K)
     for the stack's mean frame M and the scaled average K: that decides whether it is applied.
 
-    Parameters
-    ----------
-    average : ndarray, shape (y, x)
-        Mean frame of the neighbours.
-    total : ndarray, shape (y, x)
-        Sum of the stack's frames.
-    n_frames : int
-        Of the stack.
-    variance : float
-        Σ var x_t of the stack.
-    options : KomaOptions
-        How it is done.
-    index, neighbours, order
-        As `KomaNormalization` takes them.
-    doubts : sequence of str
-        Warnings of the session.
+    `average` (y, x): mean frame of the neighbours; `total` (y, x): sum of the stack's frames;
+    `n_frames`: of the stack; `variance`: Σ var x_t of the stack; `options`: how it is done;
+    `index`, `neighbours`, `order`: as `KomaNormalization` takes them; `doubts`: warnings of the
+    session.
     """
     small, of_average = thumbnail(total), thumbnail(average)
     by_dose = has_dose(small) and has_dose(of_average)
@@ -434,10 +422,7 @@ def _moments(
 def has_dose(thumbnail: npt.NDArray[np.float64]) -> bool:
     """Return whether an image is of counts: of a background about 0, half of the cells are below.
 
-    Parameters
-    ----------
-    thumbnail : ndarray, shape (y, x)
-        As from `thumbnail`; cells that are not numbers do not count.
+    `thumbnail` (y, x): as from `thumbnail`; cells that are not numbers do not count.
     """
     cells = thumbnail[np.isfinite(thumbnail)]
     return bool(cells.size and cells.mean() > 0 and (cells >= 0).mean() >= _WITH_DOSE)
@@ -477,15 +462,8 @@ def contrast_scores(
     i.e. a tenth of the contrast). Where most micrographs are of high contrast, their scores are
     low: see `contrast_doubt`.
 
-    Parameters
-    ----------
-    thumbnails : sequence of ndarray, shape (y, x)
-        One per stack, as `thumbnail` returns them.
-
-    Returns
-    -------
-    contrasts, scores : ndarray, shape (n,)
-        Good micrographs have scores below 3, carbon and crystals of 10 and more.
+    `thumbnails` (y, x): one per stack, as `thumbnail` returns them. Returned are `contrasts`,
+    `scores` (n,): good micrographs have scores below 3, carbon and crystals of 10 and more.
     """
     contrasts, _ = _contrasts(thumbnails)
     if not contrasts.any():
@@ -503,12 +481,8 @@ def contrast_doubt(
     Scores compare micrographs with the session's usual one: where half of them are carbon, or
     nearly, carbon is usual. So this goes by the contrast itself.
 
-    Parameters
-    ----------
-    thumbnails : sequence of ndarray, shape (y, x)
-        As for `contrast_scores`, of those that enter averages.
-    noises : sequence of float, optional
-        What shot noise alone contributes to the contrast of each.
+    `thumbnails` (y, x): as for `contrast_scores`, of those that enter averages; `noises`: what shot
+    noise alone contributes to the contrast of each.
     """
     contrasts, is_relative = _contrasts(thumbnails)
     if len(contrasts) < _FEWEST or not is_relative:
@@ -567,23 +541,11 @@ def noise_by_radius(
     variance (Σ var x_t - 2 cov(S, K))/n + var K, and K is a sum of sums. R is the ratio of the
     two: equal to the mean Pearson R (eq. 7) where the frames of a stack vary alike.
 
-    Parameters
-    ----------
-    covariances : ndarray, shape (m, m)
-        Between the sums of m stacks, in order of acquisition; all enter averages.
-    variances : ndarray, shape (m,)
-        Σ var x_t of each stack.
-    n_frames : ndarray, shape (m,)
-        Frames of each stack.
-    radii : sequence of int
-        0 stands for no normalisation.
-    levels : ndarray, shape (m,), optional
-        Mean of each stack's mean frame, to which averages are scaled; NaN where there is none.
-
-    Returns
-    -------
-    ndarray, shape (radii, m)
-        NaN for stacks of one frame, and of frames without any variance.
+    `covariances` (m, m): between the sums of m stacks, in order of acquisition; all enter averages;
+    `variances` (m,): Σ var x_t of each stack; `n_frames` (m,): frames of each stack; `radii`: 0
+    stands for no normalisation; `levels` (m,): mean of each stack's mean frame, to which averages
+    are scaled; NaN where there is none. The result is (radii, m): NaN for stacks of one frame, and
+    of frames without any variance.
     """
     m = len(n_frames)
     n = n_frames.astype(np.float64)

@@ -151,24 +151,12 @@ _WILD = 6.0
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a reference's pattern is in a movie.
+    """How much of a reference's pattern is in a movie."""
 
-    Attributes
-    ----------
-    value : float
-        1 if all of it is there, 0 if none is.
-    chance : float
-        Standard deviation of the value where none of the pattern is there.
-    error : float
-        Standard error of the value.
-    pattern : float
-        Standard deviation of the reference's pattern, over its mean.
-    """
-
-    value: float
-    chance: float
-    error: float
-    pattern: float
+    value: float  # 1 if all of it is there, 0 if none is
+    chance: float  # Standard deviation of the value where none of the pattern is there
+    error: float  # Standard error of the value
+    pattern: float  # Standard deviation of the reference's pattern, over its mean
 
     @property
     def significance(self) -> float:
@@ -199,21 +187,9 @@ class Share:
 class Detail:
     """What is fine in a sum of frames, and comparing it with the patterns of references.
 
-    Parameters
-    ----------
-    total : ndarray, shape (y, x)
-        Counts, summed over frames.
-    usable : ndarray of bool, shape (y, x)
-        Pixels to look at.
-    scale : int or None
-        Side of the squares over which the specimen is averaged.
-
-    Attributes
-    ----------
-    level : ndarray of float64, shape (y, x)
-        Local mean of the counts; 0 where no pixel is usable.
-    usable : ndarray of bool, shape (y, x)
-        Of these pixels, those whose level is positive.
+    `total` (y, x): counts, summed over frames; `usable` (y, x): pixels to look at; `scale`: side of
+    the squares over which the specimen is averaged. `level` (y, x): local mean of the counts; 0
+    where no pixel is usable; `usable` (y, x): of these pixels, those whose level is positive.
     """
 
     def __init__(self, total: Image, usable: Image, scale: int | None) -> None:
@@ -225,17 +201,9 @@ class Detail:
     def pattern(self, response: Image, good: Image) -> Image:
         """Return the logarithm of a reference's factors without what is smooth, (y, x).
 
-        Parameters
-        ----------
-        response : ndarray, shape (y, x)
-            What pixels count per electron, the reciprocal of the factors.
-        good : ndarray of bool, shape (y, x)
-            Pixels whose response is known.
-
-        Returns
-        -------
-        ndarray of float32, shape (y, x)
-            0 where the pixel is not good or not usable.
+        `response` (y, x): what pixels count per electron, the reciprocal of the factors; `good` (y,
+        x): pixels whose response is known. The result is (y, x): 0 where the pixel is not good or
+        not usable.
         """
         used = good & self.usable
         log = -np.log(response, where=used, out=np.zeros(response.shape))
@@ -322,15 +290,8 @@ def looks_counted(histogram: npt.ArrayLike) -> bool | None:
     Poisson's distribution has as much variance as mean, and P(1)² = 2 P(0) P(2); noise of which
     everything below zero was made 0 has far more zeros.
 
-    Parameters
-    ----------
-    histogram : array_like of int
-        Number of pixels, all of about the same dose, with the value 0, 1, 2, ...
-
-    Returns
-    -------
-    bool or None
-        None where that cannot be told: too few pixels, or too high a dose.
+    `histogram`: number of pixels, all of about the same dose, with the value 0, 1, 2, .... The
+    result: None where that cannot be told: too few pixels, or too high a dose.
     """
     number = np.asarray(histogram, np.float64)
     # Counts may have been multiplied by what an electron is to count.

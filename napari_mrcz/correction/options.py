@@ -191,10 +191,7 @@ class Options:
     def __post_init__(self) -> None:
         """Check the values.
 
-        Raises
-        ------
-        ValueError
-            If one is out of range, or not one of the choices.
+        Raise `ValueError` if one is out of range, or not one of the choices.
         """
         for name, declared in options_of(type(self)).items():
             if (value := getattr(self, name)) is not None:
@@ -218,21 +215,9 @@ def read_options(
 ) -> dict[str, Any]:
     """Return the options of a recipe's table, each of its declared type.
 
-    Parameters
-    ----------
-    cls : type
-        Dataclass that declares them.
-    table : dict
-        As it was read.
-    name : str
-        Of the table, for messages.
-    path : path-like
-        The recipe, in whose folder files are looked for.
-
-    Raises
-    ------
-    MrczError
-        If there is a key or a value that means nothing; with what is allowed.
+    `cls`: dataclass that declares them; `table`: as it was read; `name`: of the table, for
+    messages; `path`: the recipe, in whose folder files are looked for. Raise `MrczError` if there
+    is a key or a value that means nothing; with what is allowed.
     """
     known, values = options_of(cls), {}
     for key, value in table.items():

@@ -317,25 +317,13 @@ def _called(candidate: Candidate) -> str:
 
 @dataclass(frozen=True)
 class _Moments:
-    """What is summed over a movie's frames; images are those of their middle.
+    """What is summed over a movie's frames; images are those of their middle."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        The frames' (y, x).
-    n : int
-        Frames that vary: blank and saturated ones have nothing in common with others.
-    total, squares : ndarray of float64, shape (y, x)
-        Sums of counts and of their squares.
-    evenness : float
-        Mean square of the frames' mean counts, over the square of their mean.
-    """
-
-    shape: tuple[int, int]
-    n: int
-    total: Image
+    shape: tuple[int, int]  # The frames' (y, x)
+    n: int  # Frames that vary: blank and saturated ones have nothing in common with others
+    total: Image  # (y, x): sums of counts and of their squares
     squares: Image
-    evenness: float
+    evenness: float  # Mean square of the frames' mean counts, over the square of their mean
 
 
 def _moments(movie: Any) -> _Moments:

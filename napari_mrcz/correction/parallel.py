@@ -22,12 +22,9 @@ _lender = ""
 def lend(module: str) -> None:
     """Set the module that lends threads; it is imported when they are needed.
 
-    Parameters
-    ----------
-    module : str
-        Name of a module with ``in_order(work, items, threads, name)``, a context manager that is an
-        iterator of ordered results; ``processors()``, how many threads may be used; and
-        ``give_back()``, which returns freed memory to the system.
+    `module`: name of a module with ``in_order(work, items, threads, name)``, a context manager that
+    is an iterator of ordered results; ``processors()``, how many threads may be used; and
+    ``give_back()``, which returns freed memory to the system.
     """
     global _lender
     _lender = module
@@ -39,16 +36,8 @@ def in_order(
 ) -> Iterator[Iterator[Result]]:
     """Run work on each item in the threads lent; the context is an iterator of ordered results.
 
-    Parameters
-    ----------
-    work : callable
-        Called with one item, in any thread.
-    items : iterable
-        What to work on.
-    name : str
-        Name of the threads.
-    alone : bool
-        Use one thread, where items are too small for more (default: False).
+    `work`: called with one item, in any thread; `items`: what to work on; `name`: name of the
+    threads; `alone`: use one thread, where items are too small for more (default: False).
     """
     if not _lender:
         yield map(work, items)

@@ -36,26 +36,11 @@ def annuli(
 ) -> Labels:
     """Divide a pattern into concentric annuli that have the same number of valid pixels.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    center : tuple of float
-        Where the beam is, (y, x) in pixels; 0 is the middle of the first one.
-    n_annuli : int
-        How many. There are fewer where there are fewer distances from the centre.
-    mask : array_like of bool, shape (y, x), optional
-        True where a pixel is not valid, such as behind the beam stop.
-
-    Returns
-    -------
-    ndarray of uint16, shape (y, x)
-        1 for the innermost annulus and so on; 0 where pixels are not valid.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, or there is no annulus or no such centre.
+    `shape`: rows and columns; `center`: where the beam is, (y, x) in pixels; 0 is the middle of the
+    first one; `n_annuli`: how many. There are fewer where there are fewer distances from the
+    centre; `mask` (y, x): True where a pixel is not valid, such as behind the beam stop. The result
+    is (y, x): 1 for the innermost annulus and so on; 0 where pixels are not valid. Raise
+    `ValueError` if shapes differ, or there is no annulus or no such centre.
     """
     if n_annuli < 1:
         raise ValueError(f"a pattern has one annulus or more, not {n_annuli}")
@@ -77,10 +62,7 @@ def region_labels(
 ) -> Labels:
     """Take any label image as regions: 1 ... k in the order of its labels, 0 where not valid.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, or these are no labels.
+    Raise `ValueError` if shapes differ, or these are no labels.
     """
     labels = np.asarray(regions)
     if labels.dtype.kind not in "biu" or labels.shape != tuple(shape):
@@ -103,22 +85,9 @@ def find_center(image: npt.NDArray[Any], mask: npt.ArrayLike | None = None) -> t
     spots deviate from it wherever it is, and so matter little. To about a pixel in 150, which is
     as well as annuli need it.
 
-    Parameters
-    ----------
-    image : ndarray, shape (y, x)
-        A frame, or better the sum of them.
-    mask : array_like of bool, shape (y, x), optional
-        True where a pixel is not valid.
-
-    Returns
-    -------
-    tuple of float
-        (y, x) in pixels; the middle of a pattern that says nothing.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ.
+    `image` (y, x): a frame, or better the sum of them; `mask` (y, x): True where a pixel is not
+    valid. The result: (y, x) in pixels; the middle of a pattern that says nothing. Raise
+    `ValueError` if shapes differ.
     """
     shape = image.shape
     valid = _valid(shape, mask)
@@ -196,15 +165,8 @@ _RAREST = 0.02
 def find_gaps(zeros: Mask) -> Mask:
     """Find pixels that have no counts in any frame, where chance would have left them some.
 
-    Parameters
-    ----------
-    zeros : ndarray of bool, shape (n, y, x)
-        Pixels without counts, of some frames of a sweep.
-
-    Returns
-    -------
-    ndarray of bool, shape (y, x)
-        True in the gaps.
+    `zeros` (n, y, x): pixels without counts, of some frames of a sweep. The result is (y, x): True
+    in the gaps.
     """
     always: Mask = np.logical_and.reduce(zeros, axis=0)
     if not always.any() or always.all():
@@ -374,10 +336,7 @@ def _end(positive: Values) -> int:
 class _Likelihood:
     """Minus the mean log-likelihood and its gradient.
 
-    Parameters
-    ----------
-    counts : ndarray, shape (k,)
-        Number of pixels with the value 0 (or less), 1, ..., k - 1.
+    `counts` (k,): number of pixels with the value 0 (or less), 1, ..., k - 1.
     """
 
     def __init__(self, counts: Values) -> None:

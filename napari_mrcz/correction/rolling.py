@@ -29,21 +29,11 @@ _STRIP = 2**17
 
 
 class _Grid(NamedTuple):
-    """What the pixels of a stack's sum are rounded to.
+    """What the pixels of a stack's sum are rounded to."""
 
-    Attributes
-    ----------
-    n_frames : int
-        Frames of the stack.
-    step : float
-        A power of two, or 0 where pixels are whole numbers, or too small for one.
-    is_finite : bool
-        Whether all pixels are numbers.
-    """
-
-    n_frames: int
-    step: float
-    is_finite: bool
+    n_frames: int  # Frames of the stack
+    step: float  # A power of two, or 0 where pixels are whole numbers, or too small for one
+    is_finite: bool  # Whether all pixels are numbers
 
 
 class RollingAverage:
@@ -60,20 +50,10 @@ class RollingAverage:
     pixel, so that their total is exact: an average is the same to the last bit, whichever windows
     came before.
 
-    Parameters
-    ----------
-    sum_of : callable
-        Returns the sum of the frames (y, x) of the stack with a given index, and how many they are.
-        It may lie in a file: it is read a few rows at a time.
-    members : sequence of int
-        Indices of the stacks that may be averaged, ascending.
-    radius : int
-        Stacks to either side, at least 1.
-
-    Raises
-    ------
-    ValueError
-        If the radius is less than 1.
+    `sum_of`: returns the sum of the frames (y, x) of the stack with a given index, and how many
+    they are. It may lie in a file: it is read a few rows at a time; `members`: indices of the
+    stacks that may be averaged, ascending; `radius`: stacks to either side, at least 1. Raise
+    `ValueError` if the radius is less than 1.
     """
 
     def __init__(
@@ -98,10 +78,7 @@ class RollingAverage:
     def at(self, index: int) -> npt.NDArray[np.float64]:
         """Return the average for stack `index`, (y, x).
 
-        Raises
-        ------
-        ValueError
-            If there is no other stack to average.
+        Raise `ValueError` if there is no other stack to average.
         """
         near = self.neighbours(index)
         if not near:
@@ -146,10 +123,7 @@ class RollingAverage:
     def _shift(self, total: npt.NDArray[np.float64], index: int, operation: np.ufunc) -> bool:
         """Add or subtract a stack's rounded sum in place.
 
-        Returns
-        -------
-        bool
-            Whether all its pixels are numbers; otherwise nothing is subtracted.
+        The result: whether all its pixels are numbers; otherwise nothing is subtracted.
         """
         image, n_frames = self._sum_of(index)
         grid = self._grids.get(index)
@@ -171,14 +145,8 @@ class RollingAverage:
 def neighbours_of(index: int, members: Sequence[int], radius: int) -> list[int]:
     """Return the stacks around one, without itself.
 
-    Parameters
-    ----------
-    index : int
-        The stack.
-    members : sequence of int
-        Indices of the stacks that may be averaged, ascending.
-    radius : int
-        Stacks to either side; at the ends the window shifts.
+    `index`: the stack; `members`: indices of the stacks that may be averaged, ascending; `radius`:
+    stacks to either side; at the ends the window shifts.
     """
     window = _window_of(index, members, radius)
     return [members[p] for p in window if members[p] != index]
@@ -237,16 +205,8 @@ def finer_than(image: Image, length: int) -> Image:
     that are far from all others (hot, dead) are limited first, so that they leave no squares
     around them.
 
-    Parameters
-    ----------
-    image : ndarray, shape (y, x)
-        An average; pixels that are not numbers stay so.
-    length : int
-        In pixels.
-
-    Returns
-    -------
-    ndarray of float64, shape (y, x)
+    `image` (y, x): an average; pixels that are not numbers stay so; `length`: in pixels. The result
+    is (y, x).
     """
     told = np.isfinite(image)
     if not told.any():
@@ -271,15 +231,8 @@ def repeated_step(average: Image) -> float:
     Sharp, long steps between cells of 8 or of 32 pixels: a hole's edge, a beam stop. The camera's
     own sensitivity is smooth, or fine.
 
-    Parameters
-    ----------
-    average : ndarray, shape (y, x)
-        Of several stacks.
-
-    Returns
-    -------
-    float
-        The typical height of the steps, as a fraction of the mean; 0 where there are none.
+    `average` (y, x): of several stacks. The result: the typical height of the steps, as a fraction
+    of the mean; 0 where there are none.
     """
     from scipy.ndimage import median_filter
 

@@ -26,14 +26,8 @@ Frame = npt.NDArray[Any]
 class RunningSum:
     """A sum that frames are added to one by one.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of a frame (y, x).
-    dtype : dtype
-        Of the frames.
-    n_frames : int
-        Frames that will be added, at most.
+    `shape`: of a frame (y, x); `dtype`: of the frames; `n_frames`: frames that will be added, at
+    most.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, n_frames: int) -> None:
@@ -116,15 +110,8 @@ class RunningSum:
 def sum_array(frames: Frame) -> Frame:
     """Sum an array of frames along its first axis.
 
-    Parameters
-    ----------
-    frames : ndarray, shape (n, y, x)
-        In memory, or mapped to it.
-
-    Returns
-    -------
-    ndarray, shape (y, x)
-        Of `smallest_sum_dtype`. Floating frames are added in their order.
+    `frames` (n, y, x): in memory, or mapped to it. The result is (y, x): of `smallest_sum_dtype`.
+    Floating frames are added in their order.
     """
     n, y, x = frames.shape
     part_dtype, room = _part_of(frames.dtype)
@@ -147,16 +134,8 @@ def sum_array(frames: Frame) -> Frame:
 def widened(total: Frame, dtype: npt.DTypeLike) -> Frame:
     """Return a sum in wider integers, which take over its memory: there are never two of it.
 
-    Parameters
-    ----------
-    total : ndarray of integers, shape (y, x)
-        As `RunningSum.total` returns it; nobody else has it, and it is used up.
-    dtype : dtype-like
-        Integers that are as wide, or wider.
-
-    Returns
-    -------
-    ndarray, shape (y, x)
+    `total` (y, x): as `RunningSum.total` returns it; nobody else has it, and it is used up;
+    `dtype`: integers that are as wide, or wider. The result is (y, x).
     """
     dtype = np.dtype(dtype)
     if dtype == total.dtype:
@@ -205,19 +184,8 @@ def _part_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any] | None, int]:
 def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
     """Sum the frames of a movie.
 
-    Parameters
-    ----------
-    movie : Stack or array_like, shape (n, y, x), or iterable of (y, x)
-        The frames; an array (y, x) counts as the sum itself.
-
-    Returns
-    -------
-    ndarray of float64, shape (y, x)
-
-    Raises
-    ------
-    ValueError
-        If there are no frames, or they are not real numbers.
+    `movie` (n, y, x): the frames; an array (y, x) counts as the sum itself. The result is (y, x).
+    Raise `ValueError` if there are no frames, or they are not real numbers.
     """
     shape = getattr(movie, "shape", None)
     if shape is not None and len(shape) not in (2, 3):
@@ -257,16 +225,8 @@ def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[
     A rule of thumb, for fits that a few hot pixels would pull away; `OutlierFilter` is the
     careful one.
 
-    Parameters
-    ----------
-    image : ndarray, shape (y, x)
-        A sum or a flat. Values that are not finite are not ordinary.
-    limit : float
-        In standard deviations, estimated by the median absolute deviation.
-
-    Returns
-    -------
-    ndarray of bool, shape (y, x)
+    `image` (y, x): a sum or a flat. Values that are not finite are not ordinary; `limit`: in
+    standard deviations, estimated by the median absolute deviation. The result is (y, x).
     """
     finite: npt.NDArray[np.bool_] = np.isfinite(image)
     if not finite.any():

@@ -57,27 +57,12 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """Find what a header says wrongly or not at all.
 
-    Parameters
-    ----------
-    path : path-like
-        An MRC or MRCZ file, or one packed as `.gz` or `.bz2`.
-    full : bool
-        Hold the statistics against all frames, and propose the true ones; otherwise against the
-        first, the middle and the last frame, which only tells where they cannot be true.
-    pixel_size : float
-        What you know it to be, in Å: proposed where the file does not tell. 0.0 for nothing.
-    progress : callable, optional
-        Called with (frames done, frames); what it raises ends the looking.
-
-    Returns
-    -------
-    tuple of Finding
-        None of a header in which all is well.
-
-    Raises
-    ------
-    MrczError
-        If the file cannot be read.
+    `path`: an MRC or MRCZ file, or one packed as `.gz` or `.bz2`; `full`: hold the statistics
+    against all frames, and propose the true ones; otherwise against the first, the middle and the
+    last frame, which only tells where they cannot be true; `pixel_size`: what you know it to be, in
+    Å: proposed where the file does not tell. 0.0 for nothing; `progress`: called with (frames done,
+    frames); what it raises ends the looking. The result: None of a header in which all is well.
+    Raise `MrczError` if the file cannot be read.
     """
     with contextlib.closing(open_file(path)) as file:
         patient = Patient(read_layout(file), file.nbytes, file.path, pixel_size)
@@ -153,29 +138,12 @@ def mend(
     The new file takes its name when it is whole and on disk: at any moment there is either the
     old one or the new one under it.
 
-    Parameters
-    ----------
-    path : path-like
-        The file, unchanged since it was diagnosed.
-    findings : iterable of Finding
-        What to mend, as `diagnose` gave it; what is not mendable is passed over.
-    target : path-like, optional
-        The copy to be written; without it, the file itself is replaced.
-    overwrite : bool
-        Replace an existing target.
-    progress : callable, optional
-        Called with (bytes done, bytes); what it raises ends the mending, and nothing is changed.
-
-    Returns
-    -------
-    tuple of Change
-        The fields that are different now.
-
-    Raises
-    ------
-    MrczError
-        If there is nothing to mend, the file is another one than was diagnosed, is packed (in
-        place), or the disk refuses.
+    `path`: the file, unchanged since it was diagnosed; `findings`: what to mend, as `diagnose` gave
+    it; what is not mendable is passed over; `target`: the copy to be written; without it, the file
+    itself is replaced; `overwrite`: replace an existing target; `progress`: called with (bytes
+    done, bytes); what it raises ends the mending, and nothing is changed. The result: the fields
+    that are different now. Raise `MrczError` if there is nothing to mend, the file is another one
+    than was diagnosed, is packed (in place), or the disk refuses.
     """
     path = Path(path)
     chosen = [finding for finding in findings if finding.mendable]

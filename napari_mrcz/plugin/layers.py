@@ -41,18 +41,8 @@ def layer_data(
 ) -> list[LayerData]:
     """Return layer data for napari: one lazy image, or amplitude and phase of complex pixels.
 
-    Parameters
-    ----------
-    stack : Stack
-        The frames. One with `sections_per_volume` becomes four-dimensional.
-    name : str
-        Of the layer.
-    metadata : dict, optional
-        For `layer.metadata`; see `describe`.
-
-    Returns
-    -------
-    list of (data, attributes, "image")
+    `stack`: the frames. One with `sections_per_volume` becomes four-dimensional; `name`: of the
+    layer; `metadata`: for `layer.metadata`; see `describe`.
     """
     metadata = dict(metadata or {})
     if stack.dtype.kind != "c":
@@ -73,13 +63,10 @@ def layer_data(
 def describe(stack: Stack) -> dict[str, Any]:
     """Return the file's header, metadata and history, for `layer.metadata`.
 
-    Returns
-    -------
-    dict
-        ``path``; ``metadata``, the user's map; ``header``, its fields by name; ``notes``, what was
-        unusual about it; ``extended_header``, its ``kind`` and ``content`` (decoded where the kind
-        is known, else bytes; JSON is in ``metadata``); ``footer``, what else the file carries:
-        ``history`` and keys of other programs.
+    The result: ``path``; ``metadata``, the user's map; ``header``, its fields by name; ``notes``,
+    what was unusual about it; ``extended_header``, its ``kind`` and ``content`` (decoded where the
+    kind is known, else bytes; JSON is in ``metadata``); ``footer``, what else the file carries:
+    ``history`` and keys of other programs.
     """
     description, header = stack.description, stack.header
     said: dict[str, Any] = {"path": stack.path, "metadata": dict(description.metadata)}
@@ -98,10 +85,7 @@ def describe(stack: Stack) -> dict[str, Any]:
 def stack_of_layer(layer: Image) -> Stack:
     """Return an image layer as a stack, with the scale, units and metadata that it has now.
 
-    Raises
-    ------
-    MrczError
-        If it has no frames to be saved: an RGB image, or more than four axes.
+    Raise `MrczError` if it has no frames to be saved: an RGB image, or more than four axes.
     """
     attributes = {"scale": layer.scale, "units": layer.units, "rgb": layer.rgb}
     attributes |= {"multiscale": layer.multiscale, "metadata": layer.metadata}
@@ -112,18 +96,9 @@ def stack_of_layer(layer: Image) -> Stack:
 def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     """Return a layer's data as a stack; nothing is decoded.
 
-    Parameters
-    ----------
-    data : Stack, StackSeries or array-like
-        Two axes are one frame, three a movie (or a volume, where all three have a length), four
-        a stack of volumes.
-    attributes : dict
-        As napari gives them to writers.
-
-    Raises
-    ------
-    MrczError
-        If it is an RGB image, or has more than four axes.
+    `data`: two axes are one frame, three a movie (or a volume, where all three have a length), four
+    a stack of volumes; `attributes`: as napari gives them to writers. Raise `MrczError` if it is an
+    RGB image, or has more than four axes.
     """
     if attributes.get("rgb"):
         found = "an RGB image, where MRC has one number a pixel"
@@ -160,10 +135,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
 def check_not_source(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
     """Check that a file to be written is not one that frames are still read from.
 
-    Raises
-    ------
-    MrczError
-        If it is.
+    Raise `MrczError` if it is.
     """
     stack = data.stack if isinstance(data, StackSeries) else data
     if not isinstance(stack, Stack):
@@ -326,17 +298,8 @@ class ShownStack(Stack):
 class StackSeries:
     """A stack cut into parts of equal length: (part, frame, y, x).
 
-    Parameters
-    ----------
-    stack : Stack
-        The frames, part after part.
-    length : int
-        Frames in a part.
-
-    Raises
-    ------
-    ValueError
-        If the stack cannot be cut so.
+    `stack`: the frames, part after part; `length`: frames in a part. Raise `ValueError` if the
+    stack cannot be cut so.
     """
 
     def __init__(self, stack: Stack, length: int) -> None:
@@ -418,15 +381,8 @@ _SAMPLED_PIXELS = 2**17
 def contrast_limits(frames: Iterable[npt.NDArray[Any]]) -> Limits:
     """Return the limits between which nearly all pixels of some frames lie.
 
-    Parameters
-    ----------
-    frames : iterable of ndarray, shape (y, x)
-        A few frames of real numbers; some 100,000 pixels of each are looked at.
-
-    Returns
-    -------
-    tuple of float
-        Black and white; black is the smaller. Whole numbers for integer frames.
+    `frames` (y, x): a few frames of real numbers; some 100,000 pixels of each are looked at. The
+    result: black and white; black is the smaller. Whole numbers for integer frames.
     """
     pixels = np.concatenate([_sample(frame) for frame in frames])
     whole = pixels.dtype.kind in "biu"
@@ -445,12 +401,8 @@ def contrast_limits(frames: Iterable[npt.NDArray[Any]]) -> Limits:
 def slider_range(limits: Limits, dtype: npt.DTypeLike) -> Limits:
     """Return the range of contrast sliders: the limits, and room to move them.
 
-    Parameters
-    ----------
-    limits : tuple of float
-        As `contrast_limits` returns them.
-    dtype : dtype-like
-        Of the pixels; integers have no room beyond what they can hold.
+    `limits`: as `contrast_limits` returns them; `dtype`: of the pixels; integers have no room
+    beyond what they can hold.
     """
     low, high = limits
     width = high - low

@@ -30,43 +30,22 @@ _FOR_MDOC_S = 5.0
 
 @dataclass(frozen=True)
 class Found:
-    """A movie that is finished.
+    """A movie that is finished."""
 
-    Attributes
-    ----------
-    source : str
-        Path within the watched folder, with "/".
-    version : Version
-        Its size and time when it was looked at.
-    """
-
-    source: str
-    version: Version
+    source: str  # Path within the watched folder, with "/"
+    version: Version  # Its size and time when it was looked at
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a folder shows.
+    """What one look at a folder shows."""
 
-    Attributes
-    ----------
-    finished : tuple of Found
-        In order of their times, then of their names.
-    unfinished : tuple of str
-        Others, in order of their names.
-    soonest : float or None
-        Seconds until one of these may be finished; None if only a marker can tell.
-    changed : bool
-        Whether anything is new since the last look.
-    unreadable : tuple of str
-        Folders within it that cannot be read, and why.
-    """
-
-    finished: tuple[Found, ...] = ()
-    unfinished: tuple[str, ...] = ()
+    finished: tuple[Found, ...] = ()  # In order of their times, then of their names
+    unfinished: tuple[str, ...] = ()  # Others, in order of their names
+    # Seconds until one of these may be finished; None if only a marker can tell
     soonest: float | None = None
-    changed: bool = False
-    unreadable: tuple[str, ...] = ()
+    changed: bool = False  # Whether anything is new since the last look
+    unreadable: tuple[str, ...] = ()  # Folders within it that cannot be read, and why
 
 
 class Arrivals:
@@ -77,24 +56,12 @@ class Arrivals:
     minute); then the while has to be longer, or a marker is needed. Where other movies of its
     folder have an mdoc, one without is given a few seconds more.
 
-    Parameters
-    ----------
-    folder : Path
-        Where movies arrive.
-    suffixes : tuple of str
-        Of movies, in lower case.
-    settle : float
-        Seconds.
-    marker : str
-        If not empty, a movie is finished when there is a file of its name and this, however short
-        it has rested: ``movie.tif.done`` for ".done".
-    pattern : str
-        Names that are looked for, such as "*_fractions.tiff".
-    ignored : collection of Path
-        Files, or folders, that are none of it: references, results.
-    changes : callable, optional
-        Returns the paths that have changed since it was last called, or None where all is to be
-        looked at; without it all is looked at each time.
+    `folder`: where movies arrive; `suffixes`: of movies, in lower case; `settle`: seconds;
+    `marker`: if not empty, a movie is finished when there is a file of its name and this, however
+    short it has rested: ``movie.tif.done`` for ".done"; `pattern`: names that are looked for, such
+    as "*_fractions.tiff"; `ignored`: files, or folders, that are none of it: references, results;
+    `changes`: returns the paths that have changed since it was last called, or None where all is to
+    be looked at; without it all is looked at each time.
     """
 
     def __init__(
@@ -156,15 +123,7 @@ class Arrivals:
     def look(self, now: float) -> Look:
         """Look at what has changed, and at what is not finished.
 
-        Parameters
-        ----------
-        now : float
-            In seconds of `time.monotonic`.
-
-        Raises
-        ------
-        OSError
-            If the folder cannot be read.
+        `now`: in seconds of `time.monotonic`. Raise `OSError` if the folder cannot be read.
         """
         paths = self._changes() if self._looked else None
         if paths is None:
@@ -225,12 +184,7 @@ class Arrivals:
     def _look_at(self, paths: Collection[str], now: float) -> tuple[bool, list[str]]:
         """Look at what was changed, and at the movies that are not finished.
 
-        Returns
-        -------
-        changed : bool
-            Whether anything is new.
-        sources : list of str
-            What was looked at.
+        Returned are `changed`: whether anything is new; `sources`: what was looked at.
         """
         sources = dict.fromkeys(source for source in self._seen if source not in self._finished)
         for name in paths:
@@ -316,10 +270,7 @@ logging.getLogger("watchdog").addHandler(logging.NullHandler())
 class Wait:
     """Waits, and knows what has changed meanwhile; other threads may end it.
 
-    Parameters
-    ----------
-    longest : float
-        Seconds that are waited at most, and after which everything is looked at again.
+    `longest`: seconds that are waited at most, and after which everything is looked at again.
     """
 
     def __init__(self, longest: float) -> None:
@@ -360,14 +311,9 @@ class Wait:
 def woken(folder: Path, poll: float | None, tell: Callable[[str], None]) -> Iterator[Wait]:
     """Return a wait that ends when a file of a folder is made, closed or renamed.
 
-    Parameters
-    ----------
-    folder : Path
-        Folders within it are watched too.
-    poll : float, optional
-        Use no events, but wait no longer than so many seconds: for network disks.
-    tell : callable
-        Called with a sentence if there are no events to be had.
+    `folder`: folders within it are watched too; `poll`: use no events, but wait no longer than so
+    many seconds: for network disks; `tell`: called with a sentence if there are no events to be
+    had.
     """
     if poll is not None:
         yield Wait(poll)

@@ -45,21 +45,11 @@ _USUAL = 0.5
 
 @dataclass(frozen=True)
 class KeptOut:
-    """The stacks that should enter no average, and why, by index.
+    """The stacks that should enter no average, and why, by index."""
 
-    Attributes
-    ----------
-    cut_short : dict of str
-        With less than half the usual frames.
-    high_contrast : dict of str
-        Of carbon film, crystalline ice and the like.
-    without_numbers : dict of str
-        With pixels of NaN or inf where most have numbers.
-    """
-
-    cut_short: Mapping[int, str]
-    high_contrast: Mapping[int, str]
-    without_numbers: Mapping[int, str]
+    cut_short: Mapping[int, str]  # With less than half the usual frames
+    high_contrast: Mapping[int, str]  # Of carbon film, crystalline ice and the like
+    without_numbers: Mapping[int, str]  # With pixels of NaN or inf where most have numbers
 
     @property
     def all(self) -> dict[int, str]:
@@ -353,20 +343,10 @@ def mean_noise(
 ) -> npt.NDArray[np.float64]:
     """Compute the mean correlated noise within some stacks after KOMA among them (fig. 12).
 
-    Parameters
-    ----------
-    summaries : sequence of Summary
-        Of the stacks, in order of acquisition.
-    covariances : ndarray, shape (m, m)
-        Between their sums, as `Session.covariances` returns them; those farther apart than a
-        window reaches are not used.
-    radii : sequence of int
-        In stacks; 0 stands for no normalisation.
-
-    Returns
-    -------
-    ndarray, shape (radii,)
-        The mean over the stacks that have at least two frames; with NaN if none has.
+    `summaries`: of the stacks, in order of acquisition; `covariances` (m, m): between their sums,
+    as `Session.covariances` returns them; those farther apart than a window reaches are not used;
+    `radii`: in stacks; 0 stands for no normalisation. The result is (radii,): the mean over the
+    stacks that have at least two frames; with NaN if none has.
     """
     thumbnails = [summary.thumbnail for summary in summaries]
     curves = noise_by_radius(
@@ -388,14 +368,9 @@ def kept_out(
 ) -> KeptOut:
     """Find the stacks that should enter no average.
 
-    Parameters
-    ----------
-    n_frames : dict of int
-        Frames of each stack, by its index.
-    thumbnails : dict of ndarray
-        By the index of the stack, as in `Summary.thumbnail`.
-    limit : float
-        Score of `correction.koma.contrast_scores` beyond which a contrast is high.
+    `n_frames`: frames of each stack, by its index; `thumbnails`: by the index of the stack, as in
+    `Summary.thumbnail`; `limit`: score of `correction.koma.contrast_scores` beyond which a contrast
+    is high.
     """
     spoilt = _without_numbers(thumbnails)
     whole = {index: image for index, image in thumbnails.items() if index not in spoilt}
@@ -405,10 +380,8 @@ def kept_out(
 def usual_shape(shapes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """Return the frame shape that most stacks have: only those that have it can be used.
 
-    Parameters
-    ----------
-    shapes : iterable of tuple of int
-        Of each stack, in order of acquisition; of two that are as frequent the first is usual.
+    `shapes`: of each stack, in order of acquisition; of two that are as frequent the first is
+    usual.
     """
     return max(Counter(shapes).items(), key=lambda one: one[1], default=((0, 0), 0))[0]
 
@@ -419,10 +392,7 @@ def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[
     Every pixel that is averaged with one would be lost. Pixels that most stacks have no number of,
     such as masked defects, are lost anyway.
 
-    Parameters
-    ----------
-    thumbnails : dict of ndarray
-        By the index of the stack, as in `Summary.thumbnail`.
+    `thumbnails`: by the index of the stack, as in `Summary.thumbnail`.
     """
     if not thumbnails:
         return {}
@@ -439,12 +409,8 @@ def _high_contrasts(
 ) -> dict[int, str]:
     """Find the stacks of high contrast by their thumbnails, and say of each how high it is.
 
-    Parameters
-    ----------
-    thumbnails : dict of ndarray
-        By the index of the stack, as in `Summary.thumbnail`.
-    limit : float
-        Score of `correction.koma.contrast_scores` beyond which a contrast is high.
+    `thumbnails`: by the index of the stack, as in `Summary.thumbnail`; `limit`: score of
+    `correction.koma.contrast_scores` beyond which a contrast is high.
     """
     if not thumbnails:
         return {}
@@ -463,10 +429,7 @@ def _cut_short(n_frames: Mapping[int, int]) -> dict[int, str]:
 
     Of two stacks none is usual.
 
-    Parameters
-    ----------
-    n_frames : dict of int
-        By the index of the stack.
+    `n_frames`: by the index of the stack.
     """
     usual = float(np.median(list(n_frames.values()))) if len(n_frames) > 2 else 0.0
     return {
@@ -499,10 +462,7 @@ class Summed(Protocol):
 def doubt_of_contrasts(stacks: Iterable[Summed]) -> str:
     """Return a warning if stacks of high contrast enter averages; nothing if none do.
 
-    Parameters
-    ----------
-    stacks : iterable of Summary or the like
-        Those that enter averages.
+    `stacks`: those that enter averages.
     """
     stacks = list(stacks)
     noises = []

@@ -41,52 +41,32 @@ _FLOATS = ("pixel_size", "voltage", "c3", "gain", "origin")
 
 @dataclass(frozen=True)
 class Recode(Making):
-    """Reads one file and writes another, frame by frame.
+    """Reads one file and writes another, frame by frame."""
 
-    Attributes
-    ----------
-    source, target : str
-        The files.
-    codec, level, filter, block_size, dtype, threads
-        As `napari_mrcz.write` takes them.
-    group : int
-        Frames that are summed into one.
-    decimate : str
-        Gain reference by which a gain-normalised float movie is divided to get its counts back;
-        empty for none.
-    verify : bool
-        Read the result back and compare every pixel with the source.
-    delete : bool
-        Delete the source, if it is still the file that was read and all of it is in the result.
-    judge : bool
-        Find out whether the source may be deleted, and make the reason against it the outcome's
-        `kept`, for deleting it later; the outcome's result is the `stamp` of what was read.
-    footer : bool
-        Write a footer. Other programs expect none behind plain frames.
-    """
-
-    source: str
+    source: str  # The files
     target: str
-    codec: str = "auto"
+    codec: str = "auto"  # As `napari_mrcz.write` takes them
     level: int = 1
     filter: str = "auto"
     block_size: int | str = "auto"
     dtype: str | None = None
-    group: int = 1
+    group: int = 1  # Frames that are summed into one
+    # Gain reference by which a gain-normalised float movie is divided to get its counts back; empty
+    # for none
     decimate: str = ""
     threads: int | None = None
-    verify: bool = False
+    verify: bool = False  # Read the result back and compare every pixel with the source
+    # Delete the source, if it is still the file that was read and all of it is in the result
     delete: bool = False
+    # Find out whether the source may be deleted, and make the reason against it the outcome's
+    # `kept`, for deleting it later; the outcome's result is the `stamp` of what was read
     judge: bool = False
-    footer: bool = True
+    footer: bool = True  # Write a footer. Other programs expect none behind plain frames.
 
     def __post_init__(self) -> None:
         """Refuse to delete what would be lost.
 
-        Raises
-        ------
-        ValueError
-            If sums would be kept in the place of frames, or nothing is verified.
+        Raise `ValueError` if sums would be kept in the place of frames, or nothing is verified.
         """
         if self.delete and (self.group > 1 or not self.verify):
             raise ValueError(
@@ -199,10 +179,7 @@ class Recode(Making):
     def _compare(self, wanted: Stack, report: Callable[[int, int], None]) -> None:
         """Compare the result with what was to be written: its checksums, and pixel by pixel.
 
-        Raises
-        ------
-        MrczError
-            If a frame differs; says which.
+        Raise `MrczError` if a frame differs; says which.
         """
         with open_stack(self.target) as written:
             if written.shape != wanted.shape:
@@ -284,22 +261,12 @@ def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> boo
 
 @dataclass(frozen=True)
 class Repack(Making):
-    """Copies frames as they are, and adds index and checksums.
+    """Copies frames as they are, and adds index and checksums."""
 
-    Attributes
-    ----------
-    source, target : str
-        The files.
-    repair : bool
-        Leave damaged frames out, and mend the header.
-    pixel_size : float
-        In Å, where the file does not tell and it is known; 0.0 otherwise.
-    """
-
-    source: str
+    source: str  # The files
     target: str
-    repair: bool = False
-    pixel_size: float = 0.0
+    repair: bool = False  # Leave damaged frames out, and mend the header
+    pixel_size: float = 0.0  # In Å, where the file does not tell and it is known; 0.0 otherwise
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
@@ -346,15 +313,9 @@ class Repack(Making):
 
 @dataclass(frozen=True)
 class Restore(Making):
-    """Writes the raw movie: the same bytes where these can be made again, else the same frames.
+    """Writes the raw movie: the same bytes where these can be made again, else the same frames."""
 
-    Attributes
-    ----------
-    source, target : str
-        The file that is kept as counts, and the one to write.
-    """
-
-    source: str
+    source: str  # The file that is kept as counts, and the one to write
     target: str
 
     def make(
@@ -406,10 +367,7 @@ class Restore(Making):
 def restored_name(source: Path) -> str:
     """Return the file name of the raw movie: its own if that was MRC, else with ``.mrcz``.
 
-    Raises
-    ------
-    MrczError
-        If the file is not kept as counts.
+    Raise `MrczError` if the file is not kept as counts.
     """
     name, _ = original_file(source)
     plain = without_packing(Path(Path(name or source).name))

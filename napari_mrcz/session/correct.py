@@ -50,18 +50,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Survey:
-    """Fits a stack's outlier filter and sums its corrected frames.
+    """Fits a stack's outlier filter and sums its corrected frames."""
 
-    Attributes
-    ----------
-    source : str
-        The movie.
-    recipe : Recipe
-        What is done before KOMA.
-    """
-
-    source: str
-    recipe: Recipe
+    source: str  # The movie
+    recipe: Recipe  # What is done before KOMA
 
     def __call__(self, report: Report | None = None) -> Outcome:
         """Fit and sum; the outcome's result is `Surveyed`."""
@@ -83,25 +75,13 @@ class Survey:
 
 @dataclass(frozen=True)
 class Correct(Making):
-    """Corrects a stack by a recipe and writes it.
+    """Corrects a stack by a recipe and writes it."""
 
-    Attributes
-    ----------
-    source, target : str
-        The files.
-    recipe : Recipe
-        What is done.
-    outliers : dict, optional
-        The filter, where it was fitted before.
-    koma : KomaNormalization, optional
-        The stack's own.
-    """
-
-    source: str
+    source: str  # The files
     target: str
-    recipe: Recipe
-    outliers: Mapping[str, Any] | None = None
-    koma: KomaNormalization | None = field(default=None, repr=False)
+    recipe: Recipe  # What is done
+    outliers: Mapping[str, Any] | None = None  # The filter, where it was fitted before
+    koma: KomaNormalization | None = field(default=None, repr=False)  # The stack's own
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
@@ -214,26 +194,12 @@ def correct_all(
 ) -> Iterator[Outcome]:
     """Correct a session; the same files come of it wherever it is done.
 
-    Parameters
-    ----------
-    sources, targets : sequence of str
-        Movies in order of acquisition, and what is written of each.
-    recipe : Recipe
-        What is done.
-    client : dask.distributed.Client, optional
-        Where it is done; here, one after the other, without.
-    order : str
-        What is known of the order of the movies, for the history.
-    overwrite, skip_existing, checksums : bool
-        As `Making` takes them. With KOMA the sums of all movies are needed for any that is not
-        there yet.
-    report : callable, optional
-        As `run_all` takes it.
-
-    Yields
-    ------
-    Outcome
-        One a movie; one that cannot be used enters no average and is not written.
+    `sources`, `targets`: movies in order of acquisition, and what is written of each; `recipe`:
+    what is done; `client`: where it is done; here, one after the other, without; `order`: what is
+    known of the order of the movies, for the history; `overwrite`, `skip_existing`, `checksums`: as
+    `Making` takes them. With KOMA the sums of all movies are needed for any that is not there yet;
+    `report`: as `run_all` takes it. The result: one a movie; one that cannot be used enters no
+    average and is not written.
     """
     correct_of = {
         source: Correct(
@@ -320,21 +286,10 @@ def corrected(
 ) -> tuple[Stack, OutlierFilter | None, tuple[str, ...]]:
     """Return a movie after the steps that need no other, the outlier filter and warnings.
 
-    Parameters
-    ----------
-    movie : Stack
-        As it was recorded.
-    recipe : Recipe
-        The steps. Corrections of one's own after KOMA are done where there is no KOMA.
-    outliers : dict, optional
-        The filter, where it was fitted before; otherwise it is fitted now.
-
-    Returns
-    -------
-    corrected : Stack
-    used : OutlierFilter or None
-    warnings : tuple of str
-        Of the recipe and the gain; those of the filter are its own.
+    `movie`: as it was recorded; `recipe`: the steps. Corrections of one's own after KOMA are done
+    where there is no KOMA; `outliers`: the filter, where it was fitted before; otherwise it is
+    fitted now. Returned are `corrected`; `used`; `warnings`: of the recipe and the gain; those of
+    the filter are its own.
     """
     movie = _with_own(movie, recipe, "start")
     doubts = list(recipe.warnings)
@@ -385,11 +340,7 @@ def _stand_in(
 ) -> tuple[KomaNormalization, int]:
     """Return a normalisation by an average that is as noisy as that of a session.
 
-    Returns
-    -------
-    KomaNormalization
-    int
-        Bytes that the average takes in a footer.
+    The result: bytes that the average takes in a footer.
     """
     frames = 2 * radius * len(movie)
     mean = float(np.nanmean(movie[len(movie) // 2], dtype=np.float64))
@@ -464,12 +415,7 @@ _TRIED = 3
 def without_done(recipe: Recipe, movie: Stack) -> tuple[Recipe, tuple[str, ...]]:
     """Return a recipe without the steps that a movie has had, unless these are done again.
 
-    Returns
-    -------
-    recipe : Recipe
-        What is left to be done.
-    warnings : tuple of str
-        One for each step that is not.
+    Returned are `recipe`: what is left to be done; `warnings`: one for each step that is not.
     """
     had = {step.get("name") for step in movie.history}
     if recipe.again or not had:
@@ -500,17 +446,8 @@ def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:
     worse. `corrected` leaves it out for single movies in the same way. A movie that nothing else is
     to be done to is not written: that is an error, as its copy would pass for a corrected movie.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What is to be done.
-    movie : Stack
-        As it was recorded.
-
-    Raises
-    ------
-    ValueError
-        If the reference does not fit the movie in any orientation.
+    `recipe`: what is to be done; `movie`: as it was recorded. Raise `ValueError` if the reference
+    does not fit the movie in any orientation.
     """
     if recipe.gain is None or recipe.gain.orientation != "auto":
         return recipe
@@ -540,10 +477,7 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
     Where the reference does not help the first one, another two are looked at: a movie may be
     blank, or normalised already.
 
-    Raises
-    ------
-    MrczError, OSError
-        That of the first movie, if none can be used.
+    Raise `MrczError` or `OSError` that of the first movie, if none can be used.
     """
     if recipe.gain is None or recipe.gain.orientation != "auto":
         return recipe
@@ -573,10 +507,7 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
 def check_anything_left(recipe: Recipe) -> None:
     """Refuse a recipe that does nothing any more, as its reference was left out.
 
-    Raises
-    ------
-    MrczError
-        With the recipe's warning.
+    Raise `MrczError` with the recipe's warning.
     """
     if recipe.warnings and not (recipe.outliers or recipe.gain or recipe.koma or recipe.more):
         raise MrczError(None, recipe.warnings[-1].removesuffix("."), advice=NOTHING_LEFT)

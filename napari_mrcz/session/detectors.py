@@ -61,35 +61,20 @@ _Counted = tuple["npt.NDArray[np.uint8]", Events, int]
 
 @dataclass(frozen=True)
 class CountElectrons(Making):
-    """Counts the electrons of one file and writes another.
+    """Counts the electrons of one file and writes another."""
 
-    Attributes
-    ----------
-    source, target : str
-        Raw frames of any format that is read; MRC or MRCZ.
-    counting : CountingOptions
-        How electrons are counted.
-    events : str
-        Table of all electrons, .csv or .parquet; empty for none.
-    client : dask.distributed.Client, optional
-        Whose workers count.
-    """
-
-    source: str
+    source: str  # Raw frames of any format that is read; MRC or MRCZ
     target: str
-    counting: CountingOptions = field(default_factory=CountingOptions)
-    events: str = ""
-    client: Any = field(default=None, repr=False)
+    counting: CountingOptions = field(default_factory=CountingOptions)  # How electrons are counted
+    events: str = ""  # Table of all electrons, .csv or .parquet; empty for none
+    client: Any = field(default=None, repr=False)  # Whose workers count
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
     ) -> Made:
         """Count and write.
 
-        Raises
-        ------
-        ValueError
-            If these are no raw frames of single electrons.
+        Raise `ValueError` if these are no raw frames of single electrons.
         """
         overwrite = self.overwrite or there
         check_target(Path(self.target), overwrite=overwrite)
@@ -273,12 +258,8 @@ class Parcels:
 
     Only what unpacks them is pickled, the file is not.
 
-    Parameters
-    ----------
-    movie : Stack
-        The movie as it was opened.
-    path : str
-        Its file. Where frames are stored as no chunks, they are compressed on leaving.
+    `movie`: the movie as it was opened; `path`: its file. Where frames are stored as no chunks,
+    they are compressed on leaving.
     """
 
     def __init__(self, movie: Stack, path: str) -> None:
@@ -315,10 +296,7 @@ class Parcels:
     def pixels(self, parcel: Parcel) -> npt.NDArray[Any]:
         """Decompress a frame, (y, x).
 
-        Raises
-        ------
-        MrczError
-            If its chunk is damaged.
+        Raise `MrczError` if its chunk is damaged.
         """
         out = np.empty(self._shape, self._stored)
         chunk = memoryview(parcel.chunk)
@@ -363,25 +341,15 @@ _TOP = int(np.iinfo(np.uint16).max)
 
 @dataclass(frozen=True)
 class RestoreNegatives(Making):
-    """Fits a sweep, redraws its zeros and writes it.
+    """Fits a sweep, redraws its zeros and writes it."""
 
-    Attributes
-    ----------
-    sources : tuple of str
-        The files of one sweep, in order.
-    targets : tuple of str
-        One MRC or MRCZ file; or SMV files, one a frame, or the first of them, `name_0001.img`.
-    truncation : TruncationOptions
-        How negative counts are restored. An offset of None is none, in SMV the least that leaves no
-        negative value.
-    footer : bool
-        Write a footer. Other programs expect none behind plain frames.
-    """
-
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # The files of one sweep, in order
+    # One MRC or MRCZ file; or SMV files, one a frame, or the first of them, `name_0001.img`
     targets: tuple[str, ...]
+    # How negative counts are restored. An offset of None is none, in SMV the least that leaves no
+    # negative value.
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
-    footer: bool = True
+    footer: bool = True  # Write a footer. Other programs expect none behind plain frames.
 
     @property
     def source(self) -> str:
@@ -398,10 +366,7 @@ class RestoreNegatives(Making):
     ) -> Made:
         """Fit, redraw and write.
 
-        Raises
-        ------
-        ValueError
-            If these are no counts that were cut off, or an offset is too small.
+        Raise `ValueError` if these are no counts that were cut off, or an offset is too small.
         """
         with open_sweep(self.sources) as movie:
             targets = self._targets(len(movie))

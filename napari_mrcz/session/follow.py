@@ -68,35 +68,18 @@ class DiskFull(BaseException):
 
 @dataclass(frozen=True)
 class WatchJob:
-    """Something to be done with a movie.
+    """Something to be done with a movie."""
 
-    Attributes
-    ----------
-    kind : str
-        "compressed", "deleted", "summed" or "corrected": what it will be.
-    movie : str
-        Path of the movie within the watched folder.
-    version : Version
-        Its size and time.
-    source : str
-        The file that is read.
-    work : callable
-        Called with the report; gives the outcome.
-    """
-
-    kind: str
-    movie: str
-    version: Version
-    source: str
-    work: Callable[[Report | None], Outcome]
+    kind: str  # "compressed", "deleted", "summed" or "corrected": what it will be
+    movie: str  # Path of the movie within the watched folder
+    version: Version  # Its size and time
+    source: str  # The file that is read
+    work: Callable[[Report | None], Outcome]  # Called with the report; gives the outcome
 
     def __call__(self, report: Report | None = None) -> Outcome:
         """Do the work.
 
-        Raises
-        ------
-        DiskFull
-            If there was no room.
+        Raise `DiskFull` if there was no room.
         """
         try:
             return self.work(report)
@@ -126,24 +109,12 @@ def free_nbytes(folder: Path) -> int:
 class Corrections:
     """Finds what is to be done next, and does it.
 
-    Parameters
-    ----------
-    ledger : Ledger
-        The movies.
-    out : Path
-        Folder of the compressed movies; results go to ``corrected`` in it.
-    recipe : Recipe
-        What is done. Movies that were corrected by another recipe are corrected again.
-    timeout : float, optional
-        Seconds after which a stack does not wait for its window any more.
-    overwrite : bool
-        Replace results that are not ours.
-
-    Attributes
-    ----------
-    order : str
-        What makes stacks neighbours: the times at which they were acquired, where the metadata of
-        all has them, or their arrival; empty before that matters.
+    `ledger`: the movies; `out`: folder of the compressed movies; results go to ``corrected`` in it;
+    `recipe`: what is done. Movies that were corrected by another recipe are corrected again;
+    `timeout`: seconds after which a stack does not wait for its window any more; `overwrite`:
+    replace results that are not ours. `order`: what makes stacks neighbours: the times at which
+    they were acquired, where the metadata of all has them, or their arrival; empty before that
+    matters.
     """
 
     def __init__(
@@ -185,10 +156,7 @@ class Corrections:
     def next(self, *, ending: bool) -> WatchJob | None:
         """Return what can be done now.
 
-        Parameters
-        ----------
-        ending : bool
-            Whether nothing more is waited for.
+        `ending`: whether nothing more is waited for.
         """
         koma = self._recipe.koma
         if koma is None:
@@ -394,30 +362,14 @@ class _Arrived:
 
 @dataclass
 class _Plan:
-    """What can be corrected of the movies that are known by now.
+    """What can be corrected of the movies that are known by now."""
 
-    Attributes
-    ----------
-    session : _Arrived
-        The usable ones.
-    others : list of MovieRecord
-        Of another frame shape.
-    koma : Koma or None
-        The corrections of the usable ones; None if there are fewer than two.
-    left_out : dict of str
-        Which of these enter no average, and why.
-    members : list of int
-        Which do.
-    first : int
-        The first that is not corrected.
-    """
-
-    session: _Arrived
-    others: list[MovieRecord]
-    koma: Koma | None
-    left_out: Mapping[int, str]
-    members: list[int]
-    first: int = 0
+    session: _Arrived  # The usable ones
+    others: list[MovieRecord]  # Of another frame shape
+    koma: Koma | None  # The corrections of the usable ones; None if there are fewer than two
+    left_out: Mapping[int, str]  # Which of these enter no average, and why
+    members: list[int]  # Which do
+    first: int = 0  # The first that is not corrected
 
 
 # How often a full disk is looked at, and after how long it is tried anyway: quotas do not show.
@@ -426,77 +378,37 @@ _LOOK_FOR_ROOM, _TRY_ANYWAY = 5.0, 60.0
 
 @dataclass(frozen=True)
 class Ending:
-    """When a session is over; neither: when the process is interrupted.
+    """When a session is over; neither: when the process is interrupted."""
 
-    Attributes
-    ----------
-    once : bool
-        When what is there is done. A movie that is still being written is left.
-    silence : float, optional
-        When nothing has come for so many seconds.
-    """
-
-    once: bool = False
-    silence: float | None = None
+    once: bool = False  # When what is there is done. A movie that is still being written is left.
+    silence: float | None = None  # When nothing has come for so many seconds
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something that was done.
+    """Something that was done."""
 
-    Attributes
-    ----------
-    kind : str
-        "compressed", "deleted", "summed" or "corrected"; what was tried, if it failed.
-    outcome : Outcome
-        How it went.
-    """
-
-    kind: str
-    outcome: Outcome
+    kind: str  # "compressed", "deleted", "summed" or "corrected"; what was tried, if it failed
+    outcome: Outcome  # How it went
 
 
 @dataclass
 class Watch:
-    """Follows a session until it is over.
+    """Follows a session until it is over."""
 
-    Attributes
-    ----------
-    arrivals : Arrivals
-        The folder.
-    ledger : Ledger
-        What is done.
-    out : Path
-        Folder for the results; folders within the watched one are made in it too.
-    wait : callable
-        Waits for so many seconds, or until something happens.
-    tell : callable
-        Called with a sentence when something is to be known: no room, and room again.
-    options : dict
-        How movies are compressed, as `napari_mrcz.session.convert.Recode` takes it.
-    corrections : Corrections, optional
-        What is done then.
-    delete : bool
-        Delete sources whose results were verified.
-    overwrite : bool
-        Replace results that are not ours.
-    ending : Ending
-        When it is over.
-    report : callable, optional
-        Called with (what is done, frames done, frames).
-    """
-
-    arrivals: Arrivals
-    ledger: Ledger
-    out: Path
-    wait: Callable[[float], None]
+    arrivals: Arrivals  # The folder
+    ledger: Ledger  # What is done
+    out: Path  # Folder for the results; folders within the watched one are made in it too
+    wait: Callable[[float], None]  # Waits for so many seconds, or until something happens
+    # Called with a sentence when something is to be known: no room, and room again
     tell: Callable[[str], None]
+    # How movies are compressed, as `napari_mrcz.session.convert.Recode` takes it
     options: Mapping[str, Any] = field(default_factory=dict)
-    corrections: Corrections | None = None
-    delete: bool = False
-    overwrite: bool = False
-    ending: Ending = Ending()
-    report: Report | None = None
+    corrections: Corrections | None = None  # What is done then
+    delete: bool = False  # Delete sources whose results were verified
+    overwrite: bool = False  # Replace results that are not ours
+    ending: Ending = Ending()  # When it is over
+    report: Report | None = None  # Called with (what is done, frames done, frames)
     _failed: dict[str, Version] = field(default_factory=dict, init=False)
     _unseen: bool = field(default=False, init=False)
     _unreadable: set[str] = field(default_factory=set, init=False)
@@ -508,15 +420,8 @@ class Watch:
     def steps(self) -> Iterator[Step]:
         """Do all that is to be done, as it comes.
 
-        Yields
-        ------
-        Step
-            Each when it is done.
-
-        Raises
-        ------
-        OSError
-            If the folder cannot be read at the start; later that is told, and waited for.
+        The result: each when it is done. Raise `OSError` if the folder cannot be read at the start;
+        later that is told, and waited for.
         """
         self._tell_of_journal()
         look = self.arrivals.look(time.monotonic())

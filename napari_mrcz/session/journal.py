@@ -55,15 +55,8 @@ _FIRST = re.compile(rb'\{"time":"[0-9T:.+-]{29}","event":"watching","folder":"')
 class Journal:
     """A file of JSON lines, for one process at a time.
 
-    Parameters
-    ----------
-    path : path-like
-        The file; made where it is not there, and its folder too.
-
-    Raises
-    ------
-    MrczError
-        If another process has it, a line is damaged, it is no journal, or it cannot be opened.
+    `path`: the file; made where it is not there, and its folder too. Raise `MrczError` if another
+    process has it, a line is damaged, it is no journal, or it cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -95,10 +88,7 @@ class Journal:
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line; it is on the disk, or an error says that nothing was added.
 
-        Raises
-        ------
-        OSError
-            If the disk refuses.
+        Raise `OSError` if the disk refuses.
         """
         left = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         try:
@@ -175,107 +165,49 @@ _NOT_JUDGED = "it was not looked at whether all of it is in the result"
 
 @dataclass(frozen=True)
 class Version:
-    """A file as it is until somebody writes to it.
+    """A file as it is until somebody writes to it."""
 
-    Attributes
-    ----------
-    size : int
-        Bytes.
-    mtime_ns : int
-        Time of the last change.
-    """
-
-    size: int
-    mtime_ns: int
+    size: int  # Bytes
+    mtime_ns: int  # Time of the last change
 
 
 @dataclass(frozen=True)
 class SumRecord:
-    """What is kept for the whole session of a stack's sum.
+    """What is kept for the whole session of a stack's sum."""
 
-    Attributes
-    ----------
-    recipe : str
-        Fingerprint of the recipe by which it was corrected before.
-    n_frames : int
-        Frames summed.
-    shape : tuple of int
-        Of a frame.
-    thumbnail : ndarray
-        As in `napari_mrcz.session.summaries.Summary`.
-    acquired : datetime or None
-        When, where the movie's metadata says so.
-    variance : float
-        As in `napari_mrcz.session.summaries.Summary`; 0 in journals of earlier versions.
-    """
-
-    recipe: str
-    n_frames: int
-    shape: tuple[int, int]
-    thumbnail: npt.NDArray[np.float64]
-    acquired: datetime | None = None
+    recipe: str  # Fingerprint of the recipe by which it was corrected before
+    n_frames: int  # Frames summed
+    shape: tuple[int, int]  # Of a frame
+    thumbnail: npt.NDArray[np.float64]  # As in `napari_mrcz.session.summaries.Summary`
+    acquired: datetime | None = None  # When, where the movie's metadata says so
+    # As in `napari_mrcz.session.summaries.Summary`; 0 in journals of earlier versions
     variance: float = 0.0
 
 
 @dataclass(frozen=True)
 class MovieRecord:
-    """How far a movie has come.
+    """How far a movie has come."""
 
-    Attributes
-    ----------
-    source : str
-        Its path within the watched folder.
-    version : Version
-        What was, or is being, compressed.
-    target : str
-        What it is compressed to.
-    compressed : float
-        When it was compressed and verified, in seconds of `time.time`; 0 if it was not.
-    nbytes : int
-        Size of the compressed file.
-    stamp : tuple of int
-        Inode of the source, and when that last changed, in ns: `SourceFiles.stamp` as it was read.
-    kept : str
-        Why the source may not be deleted; empty if it may.
-    deleting : bool
-        Whether its source was deleted, or was about to be.
-    summed : SumRecord or None
-        Where KOMA needs it.
-    corrected : str
-        Fingerprint of the recipe it was corrected by; empty if it was not.
-    """
-
-    source: str
-    version: Version
-    target: str
+    source: str  # Its path within the watched folder
+    version: Version  # What was, or is being, compressed
+    target: str  # What it is compressed to
+    # When it was compressed and verified, in seconds of `time.time`; 0 if it was not
     compressed: float = 0.0
-    nbytes: int = 0
+    nbytes: int = 0  # Size of the compressed file
+    # Inode of the source, and when that last changed, in ns: `SourceFiles.stamp` as it was read
     stamp: tuple[int, ...] = ()
-    kept: str = ""
-    deleting: bool = False
-    summed: SumRecord | None = None
-    corrected: str = ""
+    kept: str = ""  # Why the source may not be deleted; empty if it may
+    deleting: bool = False  # Whether its source was deleted, or was about to be
+    summed: SumRecord | None = None  # Where KOMA needs it
+    corrected: str = ""  # Fingerprint of the recipe it was corrected by; empty if it was not
 
 
 class Ledger:
     """The movies of a session in order of arrival; every change goes to the journal first.
 
-    Parameters
-    ----------
-    journal : Journal
-        Its lines are taken over.
-    folder : Path
-        The watched folder.
-
-    Attributes
-    ----------
-    revision : int
-        Rises with each movie that is compressed or summed.
-
-    Raises
-    ------
-    MrczError
-        If the journal is of another folder, or a line makes no sense.
+    `journal`: its lines are taken over; `folder`: the watched folder. `revision`: rises with each
+    movie that is compressed or summed. Raise `MrczError` if the journal is of another folder, or a
+    line makes no sense.
     """
 
     def __init__(self, journal: Journal, folder: Path) -> None:
@@ -310,10 +242,7 @@ class Ledger:
     def record(self, event: str, **content: Any) -> None:
         """Write an event, then heed it.
 
-        Raises
-        ------
-        OSError
-            If it cannot be written; it has not happened then.
+        Raise `OSError` if it cannot be written; it has not happened then.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "event": event, **content}
@@ -327,10 +256,8 @@ class Ledger:
     def may_replace(self, target: Path, source: str, *, overwrite: bool = False) -> bool:
         """Return whether a target of a movie is there and may be replaced.
 
-        Raises
-        ------
-        MrczError
-            If it is there and not ours, or of another movie, or all that is left of one.
+        Raise `MrczError` if it is there and not ours, or of another movie, or all that is left of
+        one.
         """
         owner = self._owners.get(str(target))
         if owner not in (None, source):

@@ -38,17 +38,8 @@ _SHEET = Path(__file__).with_name("page.css")
 def page(findings: Findings, made: datetime) -> str:
     """Return the report as HTML.
 
-    Parameters
-    ----------
-    findings : Findings
-        What was found.
-    made : datetime
-        When, as the page says.
-
-    Raises
-    ------
-    MrczError
-        If matplotlib is not installed.
+    `findings`: what was found; `made`: when, as the page says. Raise `MrczError` if matplotlib is
+    not installed.
     """
     need_matplotlib()
     folder, names = _names(findings.movies)
@@ -539,20 +530,9 @@ def write_table(
 ) -> None:
     """Write a table by the suffix of its name: .csv or .parquet; all or nothing.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    movies : sequence of MovieRow
-        Its rows; its columns are the attributes. What is not known is empty, or null; warnings
-        are sentences in one text.
-    overwrite : bool
-        Replace an existing file.
-
-    Raises
-    ------
-    MrczError
-        If the suffix is another, the file exists, or what it needs is not installed.
+    `path`: the file; `movies`: its rows; its columns are the attributes. What is not known is
+    empty, or null; warnings are sentences in one text; `overwrite`: replace an existing file. Raise
+    `MrczError` if the suffix is another, the file exists, or what it needs is not installed.
     """
     check_table(path)
     content = _parquet(movies) if Path(path).suffix.lower() == ".parquet" else _csv(movies)

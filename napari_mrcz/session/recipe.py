@@ -219,20 +219,13 @@ def recipe_options() -> dict[str, Declared]:
 
 @dataclass(frozen=True)
 class SimpleStep:
-    """A correction that needs a movie's frames and no more, or one that is not napari-mrcz's.
+    """A correction that needs a movie's frames and no more, or one that is not napari-mrcz's."""
 
-    Attributes
-    ----------
-    name : str
-        Its table: "smoothing", or module and class of your own, such as "my_module:Denoise".
-    options : dict
-        What its `from_description` takes.
-    after : str
-        The table that one of your own follows, or "start"; not used of others.
-    """
-
+    # Its table: "smoothing", or module and class of your own, such as "my_module:Denoise"
     name: str
+    # What its `from_description` takes
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    # The table that one of your own follows, or "start"; not used of others
     after: str = PLACES[-1]
 
     @property
@@ -272,10 +265,8 @@ class SimpleStep:
     def correction(self) -> Replayable:
         """Build the correction.
 
-        Raises
-        ------
-        MrczError
-            If its module was not named, has no such class, or that does not take the options.
+        Raise `MrczError` if its module was not named, has no such class, or that does not take the
+        options.
         """
         module, _, name = self.name.partition(":")
         found = self._class()
@@ -584,15 +575,8 @@ def _comment(said: str) -> list[str]:
 def load_modules(modules: Iterable[str]) -> None:
     """Import modules with corrections of one's own, each once per process.
 
-    Parameters
-    ----------
-    modules : iterable of str
-        Files (.py), or names of modules that Python finds.
-
-    Raises
-    ------
-    MrczError
-        If one cannot be imported.
+    `modules`: files (.py), or names of modules that Python finds. Raise `MrczError` if one cannot
+    be imported.
     """
     for module in modules:
         try:

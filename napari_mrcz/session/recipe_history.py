@@ -98,27 +98,11 @@ def save_recipe_of(
     Thresholds that somebody has set are kept; those that the fit had found, and all else that is
     fitted, every movie gets its own of. If a file cannot be written, none is left behind.
 
-    Parameters
-    ----------
-    history : iterable of dict
-        Such as `Stack.history`.
-    path : path-like
-        The recipe. Gain and dark reference and known defects are written as
-        ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` where there are any.
-    output : Output, optional
-        How results are saved: see `output_of`.
-    overwrite : bool
-        Replace such files.
-
-    Returns
-    -------
-    Recipe
-
-    Raises
-    ------
-    MrczError
-        If there is a step that recipes do not have, they have another order, or one is there
-        twice; or if a file exists or cannot be written.
+    `history`: such as `Stack.history`; `path`: the recipe. Gain and dark reference and known
+    defects are written as ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` where there are
+    any; `output`: how results are saved: see `output_of`; `overwrite`: replace such files. Raise
+    `MrczError` if there is a step that recipes do not have, they have another order, or one is
+    there twice; or if a file exists or cannot be written.
     """
     path = Path(path)
     recipe, images = _recipe_of(history)
@@ -183,10 +167,7 @@ def _ordered(history: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
 def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[SimpleStep, ...]:
     """Return the steps that need no more than a movie, those of one's own with what they followed.
 
-    Raises
-    ------
-    MrczError
-        If recipes do not have a step, or cannot hold what it needs.
+    Raise `MrczError` if recipes do not have a step, or cannot hold what it needs.
     """
     found: list[SimpleStep] = []
     after = PLACES[0]

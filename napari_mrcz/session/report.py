@@ -222,44 +222,22 @@ class MovieRow:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was found in a session.
+    """What was found in a session."""
 
-    Attributes
-    ----------
-    movies : tuple of MovieRow
-        In order of acquisition, those that cannot be used included.
-    recipe : Recipe
-        What was done to the movies before they were measured.
-    order : str
-        What is known of the order of the movies, such as "by acquisition time".
-    limit : float
-        Score beyond which a contrast is high.
-    counts_per_electron : float
-        What one electron adds to a pixel, for the doses.
-    radii : tuple of int
-        Radii a of KOMA; empty where fewer than three movies can be averaged.
-    noise_by_radius : ndarray, shape (radii,)
-        Correlated noise R(a) after KOMA, the mean over the movies that enter averages.
-    noise_without : float
-        The same without KOMA.
-    frames_averaged : int
-        Frames n of a movie, the median of those averaged: R(a) cannot fall below 1/(2an).
-    outlier_share : ndarray of float32, shape (y, x), or None
-        In what part of the movies each pixel was an outlier.
-    warnings : tuple of str
-        Of the session as a whole: where KOMA should not be trusted without a look.
-    """
-
-    movies: tuple[MovieRow, ...]
-    recipe: Recipe
-    order: str
-    limit: float
-    counts_per_electron: float
-    radii: tuple[int, ...]
+    movies: tuple[MovieRow, ...]  # In order of acquisition, those that cannot be used included
+    recipe: Recipe  # What was done to the movies before they were measured
+    order: str  # What is known of the order of the movies, such as "by acquisition time"
+    limit: float  # Score beyond which a contrast is high
+    counts_per_electron: float  # What one electron adds to a pixel, for the doses
+    radii: tuple[int, ...]  # Radii a of KOMA; empty where fewer than three movies can be averaged
+    # (radii,): correlated noise R(a) after KOMA, the mean over the movies that enter averages
     noise_by_radius: npt.NDArray[np.float64]
-    noise_without: float
+    noise_without: float  # The same without KOMA
+    # Frames n of a movie, the median of those averaged: R(a) cannot fall below 1/(2an)
     frames_averaged: int
+    # (y, x): in what part of the movies each pixel was an outlier
     outlier_share: npt.NDArray[np.float32] | None
+    # Of the session as a whole: where KOMA should not be trusted without a look
     warnings: tuple[str, ...] = ()
 
     @property
@@ -278,51 +256,25 @@ _RADII = (1, 2, 3, 4, 6, 8, 12, 16, 25, 35, 50)
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What is measured of a movie by itself.
+    """What is measured of a movie by itself."""
 
-    Attributes
-    ----------
-    sum : StackSum
-        Of the corrected frames.
-    noise_raw, noise_corrected : float
-        Correlated noise; NaN for a movie of one frame.
-    n_hot, n_dark : int or None
-        Outlier pixels; None where none were looked for.
-    outliers : ndarray of uint32
-        Flat indices of hot, dark and defective pixels.
-    counts_per_electron : float
-        By the header, or else by the noise.
-    remark : str
-        What is odd about the file, if anything.
-    warnings : tuple of str
-        Of the fits: where they should not be trusted without a look.
-    """
-
-    sum: StackSum
-    noise_raw: float
+    sum: StackSum  # Of the corrected frames
+    noise_raw: float  # Correlated noise; NaN for a movie of one frame
     noise_corrected: float
-    n_hot: int | None
+    n_hot: int | None  # Outlier pixels; None where none were looked for
     n_dark: int | None
-    outliers: npt.NDArray[np.uint32]
-    counts_per_electron: float
-    remark: str
-    warnings: tuple[str, ...] = ()
+    outliers: npt.NDArray[np.uint32]  # Flat indices of hot, dark and defective pixels
+    counts_per_electron: float  # By the header, or else by the noise
+    remark: str  # What is odd about the file, if anything
+    warnings: tuple[str, ...] = ()  # Of the fits: where they should not be trusted without a look
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Measures a movie. Call it, here or on another machine.
+    """Measures a movie. Call it, here or on another machine."""
 
-    Attributes
-    ----------
-    source : str
-        The movie.
-    recipe : Recipe
-        What is done before KOMA.
-    """
-
-    source: str
-    recipe: Recipe
+    source: str  # The movie
+    recipe: Recipe  # What is done before KOMA
 
     def __call__(self, report: Report | None = None) -> Outcome:
         """Measure the movie; the outcome's result is `Measured`."""
@@ -369,14 +321,8 @@ class Measurements:
 
     Sums are kept in files, so that memory holds a few images however long the session is.
 
-    Parameters
-    ----------
-    sources : sequence of str
-        The movies in order of acquisition.
-    recipe : Recipe
-        What is done to them before KOMA; its limit tells high contrast.
-    order : str
-        What is known of the order of the movies.
+    `sources`: the movies in order of acquisition; `recipe`: what is done to them before KOMA; its
+    limit tells high contrast; `order`: what is known of the order of the movies.
     """
 
     def __init__(self, sources: Sequence[str], recipe: Recipe, order: str = GIVEN) -> None:

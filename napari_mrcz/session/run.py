@@ -50,19 +50,10 @@ def run_all(
 ) -> Iterator[Outcome]:
     """Run tasks and return the outcome of each as it comes.
 
-    Parameters
-    ----------
-    tasks : iterable of Task
-        Independent of each other; taken as they are needed.
-    client : dask.distributed.Client, optional
-        Where to run them (see `cluster`); here, one after the other, without.
-    report : callable, optional
-        Called with (file and stage, frames done, frames) while a task runs here.
-
-    Yields
-    ------
-    Outcome
-        In the order of the tasks here, in that of their ends on a cluster.
+    `tasks`: independent of each other; taken as they are needed; `client`: where to run them (see
+    `cluster`); here, one after the other, without; `report`: called with (file and stage, frames
+    done, frames) while a task runs here. The result: in the order of the tasks here, in that of
+    their ends on a cluster.
     """
     if client is None:
         for task in tasks:
@@ -175,10 +166,7 @@ class SchedulerLost(ConnectionError):
 def watched(client: Any, work: Callable[[], Any]) -> Any:
     """Run a function that needs the scheduler, and return its result.
 
-    Raises
-    ------
-    SchedulerLost
-        If it fails in whatever way because the scheduler was lost.
+    Raise `SchedulerLost` if it fails in whatever way because the scheduler was lost.
     """
     if client in _lost:
         raise SchedulerLost
@@ -195,10 +183,7 @@ def watched(client: Any, work: Callable[[], Any]) -> Any:
 def ask(client: Any) -> int:
     """Return how many threads a cluster has.
 
-    Raises
-    ------
-    SchedulerLost
-        If the scheduler does not answer.
+    Raise `SchedulerLost` if the scheduler does not answer.
     """
     if client in _lost:
         raise SchedulerLost
@@ -215,10 +200,7 @@ def ask(client: Any) -> int:
 def next_of(client: Any, done: SimpleQueue[Any]) -> Any:
     """Return the next of the futures that are put into a queue when they are done.
 
-    Raises
-    ------
-    SchedulerLost
-        If the scheduler is.
+    Raise `SchedulerLost` if the scheduler is.
     """
     while True:
         try:
@@ -230,10 +212,7 @@ def next_of(client: Any, done: SimpleQueue[Any]) -> Any:
 def result_of(client: Any, future: Any) -> Any:
     """Wait for a result.
 
-    Raises
-    ------
-    SchedulerLost
-        If the scheduler is; otherwise what the work raised.
+    Raise `SchedulerLost` if the scheduler is; otherwise what the work raised.
     """
 
     def wait() -> Any:
@@ -301,17 +280,9 @@ _OF_SENDERS = {"distributed.admin.large-graph-warning-threshold": "1 PiB"}
 def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
     """Return a client of a dask cluster, or None where nothing is asked for.
 
-    Parameters
-    ----------
-    scheduler : str
-        Address of one that runs already.
-    workers : int
-        Processes to start here, otherwise.
-
-    Raises
-    ------
-    MrczError
-        If dask.distributed is not installed, or the scheduler has no address or does not answer.
+    `scheduler`: address of one that runs already; `workers`: processes to start here, otherwise.
+    Raise `MrczError` if dask.distributed is not installed, or the scheduler has no address or does
+    not answer.
     """
     if not scheduler and not workers:
         yield None
@@ -365,10 +336,7 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
 def _local(cluster: Any, workers: int) -> Any:
     """Start workers here, with a thread each: one task keeps all its processors busy by itself.
 
-    Raises
-    ------
-    MrczError
-        If one ends while it starts.
+    Raise `MrczError` if one ends while it starts.
     """
     logs = [logging.getLogger(name) for name in _OF_STARTING]
     for log in logs:

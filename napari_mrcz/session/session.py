@@ -328,10 +328,7 @@ class _Kept:
     def save(self, key: str | None, found: StackSum) -> Summary:
         """Keep a sum; without a key for as long as there is a session that shares it.
 
-        Raises
-        ------
-        MrczError
-            If no folder takes it.
+        Raise `MrczError` if no folder takes it.
         """
         if key is None:
             key = uuid.uuid4().hex

@@ -67,12 +67,9 @@ class _State(NamedTuple):
 class SourceFiles:
     """The files of one movie, open from before they are read until the work is done.
 
-    Parameters
-    ----------
-    paths : sequence of str
-        The movie; of a recording in several files, the first; of a series of images, all.
-    resting : bool
-        Wait until a file that was written just now can show by its time that it is written again.
+    `paths`: the movie; of a recording in several files, the first; of a series of images, all;
+    `resting`: wait until a file that was written just now can show by its time that it is written
+    again.
     """
 
     def __init__(self, paths: Sequence[str], *, resting: bool = False) -> None:
@@ -112,10 +109,7 @@ class SourceFiles:
     def check(self) -> None:
         """Check that nobody has written to the files since they were opened.
 
-        Raises
-        ------
-        MrczError
-            If somebody has.
+        Raise `MrczError` if somebody has.
         """
         for held in self._files:
             if held.was_written():
@@ -125,10 +119,7 @@ class SourceFiles:
     def check_result(self) -> None:
         """Check that the files, which are a result that was verified, are still what they were.
 
-        Raises
-        ------
-        Kept
-            If they are not; the source is all that is left then.
+        Raise `Kept` if they are not; the source is all that is left then.
         """
         try:
             if not self._files:
@@ -157,22 +148,9 @@ class SourceFiles:
     def delete(self, before: Callable[[], None] = lambda: None) -> str:
         """Delete the files, all or none.
 
-        Parameters
-        ----------
-        before : callable
-            Called when all is checked and the files are about to go; what it raises keeps them.
-
-        Returns
-        -------
-        str
-            What was deleted.
-
-        Raises
-        ------
-        Kept
-            If one is not the file that was opened, or is being written to.
-        MrczError
-            If the system refuses.
+        `before`: called when all is checked and the files are about to go; what it raises keeps
+        them. The result: what was deleted. Raise `Kept` if one is not the file that was opened, or
+        is being written to. Raise `MrczError` if the system refuses.
         """
         if not self._files:
             raise Kept("it could not be opened")
@@ -375,10 +353,7 @@ def _leased(descriptor: int, state: _State) -> bool:
 
     A process that opens it for writing waits from then on, until the descriptor is closed.
 
-    Raises
-    ------
-    Kept
-        If a process has it open for writing.
+    Raise `Kept` if a process has it open for writing.
     """
     if sys.platform != "linux":
         return False

@@ -47,64 +47,32 @@ _IMAGE, _NUMBERS = ".sum.npy", ".json"
 
 @dataclass(frozen=True, eq=False)
 class StackSum:
-    """A stack's sum and what else a session needs of it, as it travels between processes.
+    """A stack's sum and what else a session needs of it, as it travels between processes."""
 
-    Attributes
-    ----------
-    total : ndarray, shape (y, x)
-        Sum of the frames.
-    n_frames : int
-        Frames summed.
-    variance : float
-        Σ var x_t, of each frame over its pixels.
-    thumbnail : ndarray
-        Of the mean frame, 16 x 16 cells.
-    """
-
-    total: npt.NDArray[Any]
-    n_frames: int
-    variance: float
-    thumbnail: npt.NDArray[np.float64]
+    total: npt.NDArray[Any]  # (y, x): sum of the frames
+    n_frames: int  # Frames summed
+    variance: float  # Σ var x_t, of each frame over its pixels
+    thumbnail: npt.NDArray[np.float64]  # Of the mean frame, 16 x 16 cells
 
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What KOMA needs to know of a stack.
+    """What KOMA needs to know of a stack."""
 
-    Attributes
-    ----------
-    outliers : dict or None
-        The outlier filter that was fitted, described.
-    sum : StackSum
-        Of the corrected frames.
-    acquired : datetime or None
-        When, where the movie's metadata says so.
-    """
-
-    outliers: Mapping[str, Any] | None
-    sum: StackSum
-    acquired: datetime | None = None
+    outliers: Mapping[str, Any] | None  # The outlier filter that was fitted, described
+    sum: StackSum  # Of the corrected frames
+    acquired: datetime | None = None  # When, where the movie's metadata says so
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A `StackSum` whose sum lies in a file.
+    """A `StackSum` whose sum lies in a file."""
 
-    Attributes
-    ----------
-    n_frames, variance, thumbnail
-        As there.
-    shape : tuple of int
-        Of a frame (y, x).
-    path : str
-        File with the sum.
-    """
-
-    n_frames: int
+    n_frames: int  # As there
     variance: float
     thumbnail: npt.NDArray[np.float64]
-    shape: tuple[int, int]
-    path: str
+    shape: tuple[int, int]  # Of a frame (y, x)
+    path: str  # File with the sum
 
     @property
     def sum(self) -> npt.NDArray[Any]:
@@ -112,10 +80,7 @@ class Summary:
 
         Mapped anew each time, as a mapping takes a file descriptor for as long as it lives.
 
-        Raises
-        ------
-        OSError, ValueError
-            If the file is gone, or is no such sum any more.
+        Raise `OSError` or `ValueError` if the file is gone, or is no such sum any more.
         """
         total: npt.NDArray[Any] = np.lib.format.open_memmap(self.path, mode="r")
         if total.shape != self.shape:
@@ -135,10 +100,7 @@ class SummaryStore:
     process needs: those that were used longest ago are deleted. The folder is looked through once;
     from then on its size is counted, and looked up again now and then, as others write to it too.
 
-    Parameters
-    ----------
-    folder : path-like
-        Made when it is first needed.
+    `folder`: made when it is first needed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -171,10 +133,7 @@ class SummaryStore:
     def save(self, key: str, found: StackSum) -> Summary:
         """Keep a sum; returns it as it lies in the folder.
 
-        Raises
-        ------
-        OSError
-            If the folder cannot be written.
+        Raise `OSError` if the folder cannot be written.
         """
         image, numbers = self._paths(key)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -259,10 +218,7 @@ _stores: weakref.WeakSet[SummaryStore] = weakref.WeakSet()
 def key_of(stack: Stack) -> str | None:
     """Name a stack by its file's path, size and time and by its corrections.
 
-    Returns
-    -------
-    str or None
-        None where the frames are not simply those of one file.
+    The result: None where the frames are not simply those of one file.
     """
     header = stack.header
     # Joined stacks carry path and header of their first one.
@@ -279,23 +235,10 @@ def key_of(stack: Stack) -> str | None:
 def summarise(stack: Stack, progress: Callable[[int, int], None] | None = None) -> StackSum:
     """Sum the frames of a stack and their variances, in one pass, several frames at a time.
 
-    Parameters
-    ----------
-    stack : Stack
-        What is read.
-    progress : callable, optional
-        Called with (frames done, frames); what it raises ends the summing.
-
-    Returns
-    -------
-    StackSum
-        Its sum is in the smallest integers that hold it, or else, added up in float64, in float32:
-        which loses some millionths of the noise of a thousand electrons.
-
-    Raises
-    ------
-    ValueError
-        If the frames are complex, or too large for float32.
+    `stack`: what is read; `progress`: called with (frames done, frames); what it raises ends the
+    summing. The result: its sum is in the smallest integers that hold it, or else, added up in
+    float64, in float32: which loses some millionths of the noise of a thousand electrons. Raise
+    `ValueError` if the frames are complex, or too large for float32.
     """
     if stack.dtype.kind == "c":
         raise ValueError(f"stacks of a session are of real numbers, not of {stack.dtype}")
@@ -332,10 +275,7 @@ def _variance(frame: npt.NDArray[Any]) -> float:
 def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a sum in the smallest integers that hold it, or in float32.
 
-    Raises
-    ------
-    ValueError
-        If float32 does not hold it.
+    Raise `ValueError` if float32 does not hold it.
     """
     if total.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -366,12 +306,8 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 class Sums:
     """A folder of sums; each can be had again from its movie, so none is irreplaceable.
 
-    Parameters
-    ----------
-    folder : Path
-        Made when it is first needed.
-    recipe : str
-        Fingerprint of the recipe; sums by another one are not given.
+    `folder`: made when it is first needed; `recipe`: fingerprint of the recipe; sums by another one
+    are not given.
     """
 
     def __init__(self, folder: Path, recipe: str) -> None:
@@ -381,10 +317,7 @@ class Sums:
     def save(self, movie: MovieRecord, surveyed: Surveyed) -> None:
         """Keep a sum.
 
-        Raises
-        ------
-        MrczError, OSError
-            If the disk refuses.
+        Raise `MrczError` or `OSError` if the disk refuses.
         """
         path = self._path(movie)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,24 +71,12 @@ class Dated(Protocol):
 
 @dataclass(frozen=True)
 class MovieInfo:
-    """What a look at a movie tells before any frame is decoded.
+    """What a look at a movie tells before any frame is decoded."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Frames, rows, columns.
-    is_float : bool
-        Whether its pixels are floating numbers.
-    acquired : datetime or None
-        When, where its metadata says so.
-    is_normalised : bool
-        Whether it was corrected by KOMA before.
-    """
-
-    shape: tuple[int, int, int]
-    is_float: bool
-    acquired: datetime | None
-    is_normalised: bool = False
+    shape: tuple[int, int, int]  # Frames, rows, columns
+    is_float: bool  # Whether its pixels are floating numbers
+    acquired: datetime | None  # When, where its metadata says so
+    is_normalised: bool = False  # Whether it was corrected by KOMA before
 
 
 def look_at(path: str | PathLike[str]) -> MovieInfo | None:
@@ -108,22 +96,10 @@ def by_acquisition(
 ) -> tuple[list[Movie], str]:
     """Sort movies as they were acquired.
 
-    Parameters
-    ----------
-    movies : sequence of path-like
-        Anything else where they stay as they come.
-    looks : iterable of MovieInfo or None
-        What is known of each.
-    otherwise : str
-        Their order where the times of some are not known: `NAMES`, or what is said where they
-        stay as they come.
-
-    Returns
-    -------
-    sorted : list
-        The movies; those of one time in the other order.
-    order : str
-        Which order that is: `TIMES`, or `otherwise`.
+    `movies`: anything else where they stay as they come; `looks`: what is known of each;
+    `otherwise`: their order where the times of some are not known: `NAMES`, or what is said where
+    they stay as they come. Returned are `sorted`: the movies; those of one time in the other order;
+    `order`: which order that is: `TIMES`, or `otherwise`.
     """
     times = [None if look is None else look.acquired for look in looks]
     indices = list(range(len(movies)))
@@ -237,23 +213,11 @@ def movies_within(
     What is hidden is passed over (other systems' ``._movie.mrc``, snapshots of file servers), and
     so are later files of a recording, which is opened with its first one.
 
-    Parameters
-    ----------
-    folder : Path
-        Links to other folders are not followed.
-    suffixes : tuple of str
-        Of the movies, also packed; those of all formats that are read where there are none.
-    besides : collection of Path
-        Files that are no movies, such as a gain reference, and folders of results.
-    progress : callable, optional
-        Called with (movies found, None) for each file that is met.
-
-    Returns
-    -------
-    movies : list of Path
-        In natural order of their names: movie_2 before movie_10.
-    unread : list of Path
-        Folders that may not be read.
+    `folder`: links to other folders are not followed; `suffixes`: of the movies, also packed; those
+    of all formats that are read where there are none; `besides`: files that are no movies, such as
+    a gain reference, and folders of results; `progress`: called with (movies found, None) for each
+    file that is met. Returned are `movies`: in natural order of their names: movie_2 before
+    movie_10; `unread`: folders that may not be read.
     """
     endings = with_packing(suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES))
     other = {os.path.realpath(file) for file in besides}
@@ -282,20 +246,11 @@ def movies_of(
 ) -> tuple[list[Path], list[Path]]:
     """Find the movies that files and folders stand for.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files, which are taken as they are named, and folders. In plain order of their names, as a
-        shell has them, they are taken in natural order.
-    suffixes, besides, progress
-        Of movies in folders, as `movies_within` takes them.
-
-    Returns
-    -------
-    found : list of Path
-        Each once; a folder that may not be read is in it too, to be reported when its turn comes.
-    inside : list of Path
-        Those of them that folders have and nobody named.
+    `paths`: files, which are taken as they are named, and folders. In plain order of their names,
+    as a shell has them, they are taken in natural order; `suffixes`, `besides`, `progress`: of
+    movies in folders, as `movies_within` takes them. Returned are `found`: each once; a folder that
+    may not be read is in it too, to be reported when its turn comes; `inside`: those of them that
+    folders have and nobody named.
     """
     # A shell that is given a pattern sorts movie_10 before movie_2.
     in_turn = sorted(paths, key=natural_key) if list(paths) == sorted(paths) else paths
@@ -324,25 +279,12 @@ def session_of(
     Single images in folders are left out: references, and sums where there are as many movies.
     What is named itself is taken.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files and folders.
-    besides : collection of Path
-        Files that are no movies, such as a gain reference, and folders of results.
-    by_name : bool
-        Sort by name where not all have a time, also if they were named in another order.
-    progress : callable, optional
-        Called with (movies done, movies or None) while they are looked for, and looked at.
-
-    Returns
-    -------
-    movies : list of Path
-        As `order.by_acquisition` sorts them, followed by folders that may not be read.
-    order : str
-        What is known of the order.
-    left_out : dict of str
-        Images beside the movies, and what they are taken for; results of KOMA among other movies.
+    `paths`: files and folders; `besides`: files that are no movies, such as a gain reference, and
+    folders of results; `by_name`: sort by name where not all have a time, also if they were named
+    in another order; `progress`: called with (movies done, movies or None) while they are looked
+    for, and looked at. Returned are `movies`: as `order.by_acquisition` sorts them, followed by
+    folders that may not be read; `order`: what is known of the order; `left_out`: images beside the
+    movies, and what they are taken for; results of KOMA among other movies.
     """
     found, inside = movies_of(paths, (), besides, progress)
     unread = [file for file in found if file.is_dir()]
@@ -363,12 +305,7 @@ def looks_at(
 ) -> dict[Path, MovieInfo | None]:
     """Look at movies; None for what cannot be opened, which is reported when its turn comes.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        The movies.
-    progress : callable, optional
-        Called with (movies looked at, movies).
+    `paths`: the movies; `progress`: called with (movies looked at, movies).
     """
     looks = {}
     for done, path in enumerate(paths):
@@ -381,20 +318,11 @@ def looks_at(
 def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict[Path, str]:
     """Find the files that are no movies of a session but images beside them.
 
-    Parameters
-    ----------
-    looks : dict
-        Files of folders, and what a look at each tells.
-    sums : bool
-        Whether other single images than references are movies, too, and references are left out
-        even where nothing else is there, as where the movies have been moved elsewhere. Otherwise
-        single images are movies where they are more than the movies: sums have sessions of their
-        own.
-
-    Returns
-    -------
-    dict of str
-        `REFERENCE` or `SINGLE` of each.
+    `looks`: files of folders, and what a look at each tells; `sums`: whether other single images
+    than references are movies, too, and references are left out even where nothing else is there,
+    as where the movies have been moved elsewhere. Otherwise single images are movies where they are
+    more than the movies: sums have sessions of their own. The result: `REFERENCE` or `SINGLE` of
+    each.
     """
     known = {path: look for path, look in looks.items() if look is not None}
     single = {path: look for path, look in known.items() if look.shape[0] == 1}

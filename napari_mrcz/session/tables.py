@@ -29,10 +29,7 @@ EVENT_COLUMNS = {
 def check_table(path: str | PathLike[str]) -> None:
     """Check that a table of this name can be written.
 
-    Raises
-    ------
-    MrczError
-        If its suffix is another, or what it needs is not installed.
+    Raise `MrczError` if its suffix is another, or what it needs is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in TABLE_SUFFIXES:
@@ -48,10 +45,7 @@ def check_table(path: str | PathLike[str]) -> None:
 def need_matplotlib() -> None:
     """Check that matplotlib is installed.
 
-    Raises
-    ------
-    MrczError
-        If matplotlib is not installed.
+    Raise `MrczError` if matplotlib is not installed.
     """
     try:
         import matplotlib.figure  # noqa: F401
@@ -70,17 +64,8 @@ class EventTable:
     Its columns are `EVENT_COLUMNS`. An electron is in the pixel floor((y + 0.5) s),
     floor((x + 0.5) s) of counts of the super-resolution s.
 
-    Parameters
-    ----------
-    path : path-like
-        The file, .csv or .parquet.
-    overwrite : bool
-        Replace an existing one.
-
-    Raises
-    ------
-    MrczError
-        If it cannot be written.
+    `path`: the file, .csv or .parquet; `overwrite`: replace an existing one. Raise `MrczError` if
+    it cannot be written.
     """
 
     def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:

@@ -136,10 +136,7 @@ def staged(report: Report | None, stage: str) -> Callable[[int, int | None], Non
 def check_paths(source: str, target: str) -> None:
     """Check that a file is not written over itself.
 
-    Raises
-    ------
-    MrczError
-        If it is.
+    Raise `MrczError` if it is.
     """
     if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
         raise MrczError(target, "is the file that is read", advice="Choose another name or folder")
@@ -160,21 +157,11 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Making(ABC):
-    """A task that reads one file and writes another. Call it, here or on another machine.
+    """A task that reads one file and writes another. Call it, here or on another machine."""
 
-    Attributes
-    ----------
-    overwrite : bool
-        Replace an existing target.
-    skip_existing : bool
-        Do nothing where the result is there, whole and of this source.
-    checksums : bool
-        Compute the SHA-256 of source and target for the outcome.
-    """
-
-    overwrite: bool = False
-    skip_existing: bool = False
-    checksums: bool = False
+    overwrite: bool = False  # Replace an existing target
+    skip_existing: bool = False  # Do nothing where the result is there, whole and of this source
+    checksums: bool = False  # Compute the SHA-256 of source and target for the outcome
 
     if TYPE_CHECKING:
 
@@ -192,16 +179,9 @@ class Making(ABC):
     ) -> Made:
         """Make the result.
 
-        Parameters
-        ----------
-        files : SourceFiles
-            The source, open.
-        record : dict
-            What the result should say of its source.
-        report : callable, optional
-            Called with (stage, frames done, frames).
-        there : bool
-            Whether the result is there already; only where `works_on_results`.
+        `files`: the source, open; `record`: what the result should say of its source; `report`:
+        called with (stage, frames done, frames); `there`: whether the result is there already; only
+        where `works_on_results`.
         """
 
     @abstractmethod
@@ -220,15 +200,8 @@ class Making(ABC):
     def __call__(self, report: Report | None = None) -> Outcome:
         """Make the result.
 
-        Parameters
-        ----------
-        report : callable, optional
-            Called with (stage, frames done, frames).
-
-        Raises
-        ------
-        MrczError
-            If it cannot be done; the source is as it was.
+        `report`: called with (stage, frames done, frames). Raise `MrczError` if it cannot be done;
+        the source is as it was.
         """
         start = time.perf_counter()
         with self._files() as files:
@@ -258,10 +231,7 @@ class Making(ABC):
     def planned(self) -> Outcome:
         """Return what would be done; nothing is written.
 
-        Raises
-        ------
-        MrczError
-            If it cannot be done.
+        Raise `MrczError` if it cannot be done.
         """
         with self._files() as files:
             for source in files.paths:
@@ -311,10 +281,7 @@ class Making(ABC):
     def _is_done(self, files: SourceFiles, report: Report | None) -> bool:
         """Return whether the result is there, whole and of this source.
 
-        Raises
-        ------
-        MrczError
-            If another file is there that may not be replaced.
+        Raise `MrczError` if another file is there that may not be replaced.
         """
         if not os.path.exists(self.target):
             return False

@@ -70,30 +70,16 @@ class Defects:
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Physical pixels that are defective, or become so in a session. Made by `Sites.draw`.
+    """Physical pixels that are defective, or become so in a session. Made by `Sites.draw`."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Physical pixels (y, x).
-    hot : ndarray of intp, shape (h,)
-        Flat indices of hot pixels, in the order in which they turn hot.
-    excess : ndarray of float32, shape (h,)
-        Electrons that each hot pixel counts in addition, in multiples of the dose per frame.
-    stuck : ndarray of intp, shape (s,)
-        Flat indices of dark and dead pixels.
-    response : ndarray of float32, shape (s,)
-        Of each stuck pixel, as a fraction of a good one's.
-    blocks : Blocks, optional
-        Clusters and lines besides.
-    """
-
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # Physical pixels (y, x)
+    # (h,): flat indices of hot pixels, in the order in which they turn hot
     hot: npt.NDArray[np.intp]
+    # (h,): electrons that each hot pixel counts in addition, in multiples of the dose per frame
     excess: npt.NDArray[np.float32]
-    stuck: npt.NDArray[np.intp]
-    response: npt.NDArray[np.float32]
-    blocks: Blocks | None = None
+    stuck: npt.NDArray[np.intp]  # (s,): flat indices of dark and dead pixels
+    response: npt.NDArray[np.float32]  # (s,): of each stuck pixel, as a fraction of a good one's
+    blocks: Blocks | None = None  # Clusters and lines besides
 
     @classmethod
     def draw(
@@ -107,24 +93,11 @@ class Sites:
     ) -> Self:
         """Draw sites; no pixel is hot and stuck at once.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            Physical pixels (y, x).
-        hot : list of (int, (float, float))
-            For each kind of hot pixel how many there are, and the range of their excess, in
-            multiples of the dose per frame.
-        stuck : list of (int, (float, float))
-            For each kind of stuck pixel how many there are, and the range of their response.
-        clustered : float
-            Fraction of the defects that come in groups of two to four touching pixels.
-        seed : int
-            Of the draws; not negative.
-
-        Raises
-        ------
-        ValueError
-            If they are too many for the camera, or the seed is negative.
+        `shape`: physical pixels (y, x); `hot`: for each kind of hot pixel how many there are, and
+        the range of their excess, in multiples of the dose per frame; `stuck`: for each kind of
+        stuck pixel how many there are, and the range of their response; `clustered`: fraction of
+        the defects that come in groups of two to four touching pixels; `seed`: of the draws; not
+        negative. Raise `ValueError` if they are too many for the camera, or the seed is negative.
         """
         rng = stream(seed, "stuck")
         response = _draw_kinds(stuck, rng)
@@ -141,17 +114,8 @@ class Sites:
     ) -> Defects:
         """Return the maps of a frame.
 
-        Parameters
-        ----------
-        super_resolution : int
-            Sub-pixels along a side of a physical pixel.
-        alive : ndarray of bool, shape (h,), optional
-            Which of the hot pixels are hot now; all by default.
-
-        Returns
-        -------
-        Defects
-            Of sub-pixels, (y, x).
+        `super_resolution`: sub-pixels along a side of a physical pixel; `alive` (h,): which of the
+        hot pixels are hot now; all by default. The result: of sub-pixels, (y, x).
         """
         excess = np.zeros(self.shape, np.float32)
         response = np.ones(self.shape, np.float32)
@@ -167,18 +131,11 @@ class Sites:
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Clusters and lines of defective pixels. Made by `Blocks.draw`.
+    """Clusters and lines of defective pixels. Made by `Blocks.draw`."""
 
-    Attributes
-    ----------
-    hot, dead : tuple of (slice, slice)
-        Rows and columns of each.
-    excess : ndarray of float32, shape (y, x)
-        Electrons that the pixels of hot ones count in addition, in multiples of the dose.
-    """
-
-    hot: tuple[tuple[slice, slice], ...]
+    hot: tuple[tuple[slice, slice], ...]  # Rows and columns of each
     dead: tuple[tuple[slice, slice], ...]
+    # (y, x): electrons that the pixels of hot ones count in addition, in multiples of the dose
     excess: npt.NDArray[np.float32]
 
     @classmethod
@@ -193,23 +150,10 @@ class Blocks:
     ) -> Self:
         """Draw places that do not touch, but where lines cross.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            Physical pixels (y, x).
-        clusters : tuple of int
-            Pixels along a side of each cluster; each is there twice, hot and dead.
-        lines : tuple of int
-            Width of each line, through the whole image; each is there twice, hot and dead.
-        excess : (float, float)
-            Range of the excess of hot pixels.
-        seed : int
-            Of the draws; not negative.
-
-        Raises
-        ------
-        ValueError
-            If there is no room for them.
+        `shape`: physical pixels (y, x); `clusters`: pixels along a side of each cluster; each is
+        there twice, hot and dead; `lines`: width of each line, through the whole image; each is
+        there twice, hot and dead; `excess`: range of the excess of hot pixels; `seed`: of the
+        draws; not negative. Raise `ValueError` if there is no room for them.
         """
         rng = stream(seed, "blocks")
         taken = np.zeros(shape, np.bool_)

@@ -108,21 +108,9 @@ CRYSTALLINE_ICE = Specimen(crystals=0.25)
 def transmission(specimen: Specimen, shape: tuple[int, int], pixel_size: float, seed: int) -> Image:
     """Return the image of a specimen, relative to the incident dose.
 
-    Parameters
-    ----------
-    specimen : Specimen
-        What is in the beam.
-    shape : tuple of int
-        Pixels (y, x) of the torus.
-    pixel_size : float
-        In Å.
-    seed : int
-        Where the particles, the film and the crystals lie; not negative.
-
-    Returns
-    -------
-    ndarray of float32, shape (y, x)
-        Share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
+    `specimen`: what is in the beam; `shape`: pixels (y, x) of the torus; `pixel_size`: in Å;
+    `seed`: where the particles, the film and the crystals lie; not negative. The result is (y, x):
+    share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
     """
     protein = _particles(specimen, shape, pixel_size, stream(seed, "particles"))
     ice = stream(seed, "ice").standard_normal(shape, np.float32)
@@ -279,16 +267,8 @@ _MARGIN = 64
 class Scene:
     """The moving image of a specimen, relative to the incident dose.
 
-    Parameters
-    ----------
-    specimen : Specimen
-        What is in the beam.
-    shape : tuple of int
-        Pixels (y, x) of the frame.
-    pixel_size : float
-        In Å.
-    seed : int
-        Of the specimen's random parts; not negative.
+    `specimen`: what is in the beam; `shape`: pixels (y, x) of the frame; `pixel_size`: in Å;
+    `seed`: of the specimen's random parts; not negative.
     """
 
     def __init__(
@@ -304,15 +284,8 @@ class Scene:
     def averaged(self, drift: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return the mean image over some displacements.
 
-        Parameters
-        ----------
-        drift : ndarray of float64, shape (n, 2)
-            (y, x) in pixels: what is at p without drift is at p + drift.
-
-        Returns
-        -------
-        ndarray of float32, shape (y, x)
-            Share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
+        `drift` (n, 2): (y, x) in pixels: what is at p without drift is at p + drift. The result is
+        (y, x): share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
         """
         y, x = self._torus
         ramp_y = np.exp(-2j * np.pi * drift[:, :1] * fft.fftfreq(y)) / len(drift)

@@ -35,19 +35,10 @@ Frame = npt.NDArray[Any]
 class FrameCache:
     """The frames used last, and those that will be wanted next.
 
-    Parameters
-    ----------
-    read : callable
-        Returns frame i; called from any thread.
-    n_frames, frame_nbytes : int
-        Number of frames, and bytes of each.
-    read_ahead : bool
-        Decode two frames ahead.
-    nbytes : int
-        Bytes kept, or three frames if that is more, those being decoded ahead included.
-    close : callable, optional
-        Closes what `read` reads from. Called where that may have been opened again by a read ahead
-        that `clear` did not wait for.
+    `read`: returns frame i; called from any thread; `n_frames`, `frame_nbytes`: number of frames,
+    and bytes of each; `read_ahead`: decode two frames ahead; `nbytes`: bytes kept, or three frames
+    if that is more, those being decoded ahead included; `close`: closes what `read` reads from.
+    Called where that may have been opened again by a read ahead that `clear` did not wait for.
     """
 
     def __init__(

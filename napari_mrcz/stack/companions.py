@@ -66,19 +66,10 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     says none itself, it has their pixel size and voltage, and in its metadata their "dose" (e⁻/Å²)
     and "tilt" (degrees).
 
-    Parameters
-    ----------
-    movie : Stack
-        The movie.
-    path : Path
-        Its file. For `name.mrc`, these are `name.mrc.mdoc`, `name.mdoc`, `name.xml` and
-        `name_info.txt`; what EPU (`_Fractions`, `_EER`) or Direct Electron (`_movie`) append to
-        the names of movies may be missing in theirs.
-
-    Warns
-    -----
-    MrczWarning
-        If one of them cannot be read.
+    `movie`: the movie; `path`: its file. For `name.mrc`, these are `name.mrc.mdoc`, `name.mdoc`,
+    `name.xml` and `name_info.txt`; what EPU (`_Fractions`, `_EER`) or Direct Electron (`_movie`)
+    append to the names of movies may be missing in theirs. Raise `MrczWarning` if one of them
+    cannot be read.
     """
     metadata, found = dict(movie.description.metadata), False
     pixel_size, voltage = movie.pixel_size, movie.description.voltage

@@ -87,15 +87,9 @@ def is_dm(head: bytes) -> bool:
 def open_dm(path: Path) -> Stack:
     """Open a movie or image; all tags are in ``metadata["dm"]``.
 
-    Raises
-    ------
-    MrczError
-        If the file is damaged, or has no frames with one number per pixel.
-
-    Warns
-    -----
-    MrczWarning
-        If there are further objects in the file, beside a thumbnail, or tags that are not kept.
+    Raise `MrczError` if the file is damaged, or has no frames with one number per pixel. Raise
+    `MrczWarning` if there are further objects in the file, beside a thumbnail, or tags that are not
+    kept.
     """
     file = open_file(path.absolute())
     try:

@@ -27,26 +27,14 @@ _PLAIN = (str, int, float, complex, bool, type(None), np.generic)
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the tree, and those beneath it.
+    """One line of the tree, and those beneath it."""
 
-    Attributes
-    ----------
-    name, value, unit : str
-        As shown; `unit` is empty for what has none.
-    meaning : str
-        One line on what it is; may be empty.
-    children : tuple of Entry
-        What it consists of.
-    folded : bool
-        Whether these are hidden at first.
-    """
-
-    name: str
+    name: str  # As shown; `unit` is empty for what has none
     value: str = ""
     unit: str = ""
-    meaning: str = ""
-    children: tuple[Entry, ...] = ()
-    folded: bool = False
+    meaning: str = ""  # One line on what it is; may be empty
+    children: tuple[Entry, ...] = ()  # What it consists of
+    folded: bool = False  # Whether these are hidden at first
 
 
 def entries_of(values: Mapping[Any, Any]) -> tuple[Entry, ...]:

@@ -76,24 +76,8 @@ class Keeping:
     by pixel (as differences where pixels mostly keep their value). Of MRC and MRCZ files it holds
     ``file``: the bytes before and after the frames, how these are stored, and the SHA-256.
 
-    Parameters
-    ----------
-    path : path-like
-        The file that will be written.
-    stack : Stack
-        Corrected frames.
-
-    Attributes
-    ----------
-    counts : Stack
-        What is written.
-    pending : list of dict
-        The steps that the footer holds.
-
-    Raises
-    ------
-    MrczError
-        If there are no integers beneath.
+    `path`: the file that will be written; `stack`: corrected frames. `counts`: what is written;
+    `pending`: the steps that the footer holds. Raise `MrczError` if there are no integers beneath.
     """
 
     def __init__(self, path: str | os.PathLike[str], stack: Stack) -> None:
@@ -133,10 +117,7 @@ class Keeping:
     def footer(self) -> dict[str, Any]:
         """Return the footer's further keys when all frames are written; writes the references.
 
-        Raises
-        ------
-        MrczError
-            If a reference cannot be written.
+        Raise `MrczError` if a reference cannot be written.
         """
         for name, image in self._references.items():
             file = self._path.absolute().with_name(name)
@@ -236,21 +217,10 @@ def estimated_sizes(
 ) -> dict[str, int]:
     """Return how many bytes a stack will take as each pixel type that it may be saved as.
 
-    Parameters
-    ----------
-    stack : Stack
-        Corrected frames.
-    encoding : Encoding
-        How they are compressed.
-    footer_nbytes : int, optional
-        What KOMA's average takes in the footer, where that is known; else it is packed.
-
-    Returns
-    -------
-    dict of int
-        By the stack's own pixel type first; of float32, "float16", where its values fit; of frames
-        with integers beneath gain and KOMA, "counts" (without the reference, which all movies of a
-        folder share).
+    `stack`: corrected frames; `encoding`: how they are compressed; `footer_nbytes`: what KOMA's
+    average takes in the footer, where that is known; else it is packed. The result: by the stack's
+    own pixel type first; of float32, "float16", where its values fit; of frames with integers
+    beneath gain and KOMA, "counts" (without the reference, which all movies of a folder share).
     """
     path = stack.path or "stack"
 
@@ -310,10 +280,7 @@ def original(movie: Stack | str | os.PathLike[str]) -> Stack:
 def original_file(movie: Stack | str | os.PathLike[str]) -> tuple[str, OriginalFile | None]:
     """Return name of the file that was corrected, and what makes its bytes again, if known.
 
-    Raises
-    ------
-    MrczError
-        If the movie is not kept as counts, or its footer is damaged.
+    Raise `MrczError` if the movie is not kept as counts, or its footer is damaged.
     """
     reader, known = _kept_in(movie)
     file = known.get("file")
@@ -330,27 +297,10 @@ def restore_file(
 ) -> str:
     """Write the file that was corrected again, byte for byte, where that is possible.
 
-    Parameters
-    ----------
-    movie : Stack or path-like
-        One that is kept as counts.
-    path : path-like
-        The file to write.
-    overwrite : bool
-        Replace an existing file.
-    progress : callable, optional
-        Called with (frames done, frames).
-
-    Returns
-    -------
-    str
-        Its SHA-256, which is that of the original; empty if the bytes would be others (nothing
-        is written then).
-
-    Raises
-    ------
-    MrczError
-        If the raw values are not in it, or the checksum of a frame does not match.
+    `movie`: one that is kept as counts; `path`: the file to write; `overwrite`: replace an existing
+    file; `progress`: called with (frames done, frames). The result: its SHA-256, which is that of
+    the original; empty if the bytes would be others (nothing is written then). Raise `MrczError` if
+    the raw values are not in it, or the checksum of a frame does not match.
     """
     _, known = original_file(movie)
     if known is None:

@@ -82,10 +82,7 @@ def is_kept(other: Map) -> bool:
 def waiting(path: Path, other: Map) -> list[Map]:
     """Return the corrections that stored frames have not had, as the footer has them.
 
-    Raises
-    ------
-    MrczError
-        If the footer is damaged.
+    Raise `MrczError` if the footer is damaged.
     """
     steps = other.get(PENDING, [])
     if not isinstance(steps, list) or not all(
@@ -99,19 +96,9 @@ def waiting(path: Path, other: Map) -> list[Map]:
 def opened(stack: Stack, other: Map, *, counts: bool) -> Stack:
     """Return the frames of a file that is kept as counts, normalised or as they are stored.
 
-    Parameters
-    ----------
-    stack : Stack
-        The stored frames.
-    other : dict
-        The footer's further keys.
-    counts : bool
-        Return the counts; references need not be there then.
-
-    Raises
-    ------
-    MrczError
-        If a reference is missing, or is another one, or a step cannot be rebuilt.
+    `stack`: the stored frames; `other`: the footer's further keys; `counts`: return the counts;
+    references need not be there then. Raise `MrczError` if a reference is missing, or is another
+    one, or a step cannot be rebuilt.
     """
     left = {key: value for key, value in stack.description.other.items() if key not in OURS}
     stack = stack.described(other=left)
@@ -141,10 +128,7 @@ def problem_of(path: Path, other: Map) -> str:
 def summary_of(path: Path, other: Map, dtype: np.dtype[Any]) -> str:
     """Return a sentence on a file that is kept as counts, for people.
 
-    Raises
-    ------
-    MrczError
-        If its footer is damaged.
+    Raise `MrczError` if its footer is damaged.
     """
     gain = other.get("gain")
     name = gain.get("path", "") if isinstance(gain, Mapping) else ""
@@ -181,10 +165,7 @@ def is_reference_name(name: str) -> bool:
 def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Copy the references of a file that is kept as counts beside a copy of it.
 
-    Raises
-    ------
-    MrczError
-        If one cannot be written.
+    Raise `MrczError` if one cannot be written.
     """
     source, target = Path(source), Path(target)
     with FrameReader(source) as reader:
@@ -300,17 +281,8 @@ def packed(array: Array, filter_: str = "shuffle") -> dict[str, Any]:
 def packed_mean(mean: Array, gain: Map | None) -> dict[str, Any]:
     """Return an average of gain-normalised frames as a map.
 
-    Parameters
-    ----------
-    mean : ndarray of float32, shape (y, x)
-        The average.
-    gain : dict, optional
-        Description of the gain normalisation that the averaged frames had.
-
-    Returns
-    -------
-    dict
-        As whole counts, if it is a mean of such; else as `packed` returns it.
+    `mean` (y, x): the average; `gain`: description of the gain normalisation that the averaged
+    frames had. The result: as whole counts, if it is a mean of such; else as `packed` returns it.
     """
     made = _packed_counts(mean, gain)
     # Counts take hardly more than half of the room; if these do, they were none.
@@ -360,19 +332,8 @@ def packed_nbytes(made: Map) -> int:
 def unpacked(made: Any, path: Path, gain: Map | None = None) -> Array:
     """Return the array that was packed, read-only.
 
-    Parameters
-    ----------
-    made : dict
-        As `packed` or `packed_mean` returned it.
-    path : Path
-        The file, for messages.
-    gain : dict, optional
-        As `packed_mean` was given it.
-
-    Raises
-    ------
-    MrczError
-        If it is damaged.
+    `made`: as `packed` or `packed_mean` returned it; `path`: the file, for messages; `gain`: as
+    `packed_mean` was given it. Raise `MrczError` if it is damaged.
     """
     try:
         if _MEAN in made:

@@ -62,14 +62,8 @@ class FrameRun:
 class RawFrames(Frames):
     """Frames read as they are asked for, their rows turned into the order of MRC files.
 
-    Parameters
-    ----------
-    runs : sequence of FrameRun
-        Where the frames are, in order.
-    page_shape : tuple of int
-        Rows and columns of a frame.
-    stored : numpy.dtype
-        Pixel type in the files, with its byte order.
+    `runs`: where the frames are, in order; `page_shape`: rows and columns of a frame; `stored`:
+    pixel type in the files, with its byte order.
     """
 
     def __init__(
@@ -130,20 +124,8 @@ def open_smv(paths: Sequence[Path]) -> Stack:
     The fields of their headers are in ``metadata["smv"]``: text, or a list with one text per
     image where images differ.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        The files, in order.
-
-    Raises
-    ------
-    MrczError
-        If a file is damaged or unlike the first one.
-
-    Warns
-    -----
-    MrczWarning
-        If a file holds more than its header describes.
+    `paths`: the files, in order. Raise `MrczError` if a file is damaged or unlike the first one.
+    Raise `MrczWarning` if a file holds more than its header describes.
     """
     paths = [path.absolute() for path in paths]
     read = [_read(path) for path in paths]
@@ -188,24 +170,10 @@ def write_smv(
 ) -> None:
     """Write one image.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    frame : ndarray of uint16, shape (y, x)
-        Rows in the order of MRC files.
-    header : mapping, optional
-        What is said of the experiment, such as DISTANCE, WAVELENGTH or OSC_START; what describes
-        pixels is left out, as is None.
-    overwrite : bool
-        Replace an existing file.
-
-    Raises
-    ------
-    MrczError
-        If the file exists, or the disk refuses.
-    ValueError
-        If the pixels are of another type: programs rely on this one.
+    `path`: the file; `frame` (y, x): rows in the order of MRC files; `header`: what is said of the
+    experiment, such as DISTANCE, WAVELENGTH or OSC_START; what describes pixels is left out, as is
+    None; `overwrite`: replace an existing file. Raise `MrczError` if the file exists, or the disk
+    refuses. Raise `ValueError` if the pixels are of another type: programs rely on this one.
     """
     if frame.dtype != np.uint16 or frame.ndim != 2:
         raise ValueError(f"an SMV image is of uint16 and (y, x), not {frame.dtype} {frame.shape}")
@@ -364,15 +332,8 @@ def open_tvips(path: Path) -> Stack:
     Its header is in ``metadata["tvips"]``, and the headers of its frames in
     ``metadata["tvips"]["frames"]``, one array per field.
 
-    Raises
-    ------
-    MrczError
-        If it is not the first file of a recording, or has no whole frame.
-
-    Warns
-    -----
-    MrczWarning
-        If a file of the recording is cut off or missing.
+    Raise `MrczError` if it is not the first file of a recording, or has no whole frame. Raise
+    `MrczWarning` if a file of the recording is cut off or missing.
     """
     path = path.absolute()
     with contextlib.ExitStack() as opened:

@@ -68,12 +68,7 @@ class Correction(Protocol):
 class Frames:
     """Base of the sources of this package, which set `shape` and `dtype` and define `_read`.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Frames, rows, columns.
-    dtype : numpy.dtype
-        Pixel type of every frame, in native byte order.
+    `shape`: frames, rows, columns; `dtype`: pixel type of every frame, in native byte order.
     """
 
     shape: tuple[int, int, int]
@@ -102,10 +97,7 @@ class Frames:
 class ArraySource(Frames):
     """Frames of an array in memory, or of anything that is indexed like one (dask, zarr, memmap).
 
-    Parameters
-    ----------
-    array : array-like, shape (n, y, x)
-        The frames.
+    `array` (n, y, x): the frames.
     """
 
     def __init__(self, array: Any) -> None:
@@ -125,10 +117,8 @@ class ArraySource(Frames):
 def unmasked(array: Any) -> Any:
     """Return an array without the mask that it does not need.
 
-    Raises
-    ------
-    MrczError
-        If pixels are masked: files have no mask, so they would come back as good ones.
+    Raise `MrczError` if pixels are masked: files have no mask, so they would come back as good
+    ones.
     """
     if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):
         array = array.compute()  # dask's: only it knows the mask
@@ -144,10 +134,7 @@ def unmasked(array: Any) -> Any:
 class FlattenedArray:
     """A four-dimensional array, in memory or lazy, as one long row of frames: (n, y, x).
 
-    Parameters
-    ----------
-    array : array-like, shape (part, frame, y, x)
-        Indexed by integers and slices.
+    `array` (part, frame, y, x): indexed by integers and slices.
     """
 
     def __init__(self, array: Any) -> None:
@@ -165,15 +152,7 @@ class FlattenedArray:
 class DerivedFrames(Frames):
     """Frames that are made from those of another source.
 
-    Parameters
-    ----------
-    before : FrameSource
-        The other source.
-
-    Attributes
-    ----------
-    before : FrameSource
-        The same.
+    `before`: the other source.
     """
 
     def __init__(self, before: FrameSource) -> None:
@@ -189,12 +168,7 @@ class DerivedFrames(Frames):
 class CachedSource(DerivedFrames):
     """The same frames, taken from the cache above them where it has them.
 
-    Parameters
-    ----------
-    before : FrameSource
-        The frames.
-    peek : callable, optional
-        Returns a frame if it is cached, or None. It is not pickled.
+    `before`: the frames; `peek`: returns a frame if it is cached, or None. It is not pickled.
     """
 
     def __init__(
@@ -227,17 +201,7 @@ class CachedSource(DerivedFrames):
 class CorrectedSource(DerivedFrames):
     """Another source's frames after a correction.
 
-    Parameters
-    ----------
-    before : FrameSource
-        The frames before.
-    correction : Correction
-        What is done to each.
-
-    Attributes
-    ----------
-    correction : Correction
-        The same.
+    `before`: the frames before; `correction`: what is done to each.
     """
 
     def __init__(self, before: FrameSource, correction: Correction) -> None:
@@ -274,17 +238,8 @@ class CorrectedSource(DerivedFrames):
 class SelectedSource(DerivedFrames):
     """Some of another source's frames, rows and columns.
 
-    Parameters
-    ----------
-    before : FrameSource
-        The frames.
-    frames, rows, columns : slice
-        Which of them.
-
-    Raises
-    ------
-    ValueError
-        If none is left.
+    `before`: the frames; `frames`, `rows`, `columns`: which of them. Raise `ValueError` if none is
+    left.
     """
 
     def __init__(self, before: FrameSource, frames: slice, rows: slice, columns: slice) -> None:
@@ -334,19 +289,8 @@ def _index(places: int | range) -> int | slice:
 class GroupedSource(DerivedFrames):
     """Another source's frames, summed in groups, in the narrowest type that no sum overflows.
 
-    Parameters
-    ----------
-    before : FrameSource
-        The frames.
-    size : int
-        Frames per group.
-    keep_rest : bool
-        Whether frames after the last whole group are a last, smaller one.
-
-    Raises
-    ------
-    ValueError
-        If there would be no group.
+    `before`: the frames; `size`: frames per group; `keep_rest`: whether frames after the last whole
+    group are a last, smaller one. Raise `ValueError` if there would be no group.
     """
 
     def __init__(self, before: FrameSource, size: int, keep_rest: bool) -> None:
@@ -387,15 +331,8 @@ class GroupedSource(DerivedFrames):
 class JoinedSource(Frames):
     """Several sources of one frame shape, one after the other.
 
-    Parameters
-    ----------
-    sources : sequence of FrameSource
-        At least one; rows, columns and dtype agree.
-
-    Raises
-    ------
-    ValueError
-        If they do not; says which and how.
+    `sources`: at least one; rows, columns and dtype agree. Raise `ValueError` if they do not; says
+    which and how.
     """
 
     def __init__(self, sources: Sequence[FrameSource]) -> None:
@@ -468,21 +405,9 @@ def sum_frames(
 ) -> Frame:
     """Sum frames, read in as many threads as there are processors; the same whatever the threads.
 
-    Parameters
-    ----------
-    read : callable
-        Returns frame i, (y, x), in whichever thread asks.
-    shape : tuple of int
-        Frames, rows, columns.
-    dtype : dtype
-        Of the frames.
-    progress : callable, optional
-        Called with (frames done, frames); what it raises ends the summing.
-
-    Returns
-    -------
-    ndarray, shape (y, x)
-        As `RunningSum.total` returns it.
+    `read`: returns frame i, (y, x), in whichever thread asks; `shape`: frames, rows, columns;
+    `dtype`: of the frames; `progress`: called with (frames done, frames); what it raises ends the
+    summing. The result is (y, x): as `RunningSum.total` returns it.
     """
     n, dtype = shape[0], np.dtype(dtype)
     threads = max(1, min(n, processors()))

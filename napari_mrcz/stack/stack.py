@@ -488,25 +488,10 @@ def split_index(
 ) -> tuple[int | Sequence[int], tuple[Any, Any]]:
     """Split an index into frames and the window within each.
 
-    Parameters
-    ----------
-    key : index
-        As numpy takes it: integers, slices and an ellipsis; for the frames also a list of
-        integers or booleans.
-    shape : tuple of int
-        The stack's, (n, y, x).
-
-    Returns
-    -------
-    int or sequence of int
-        One frame (whose axis is dropped), or several; none of them negative.
-    tuple
-        Index into rows and columns.
-
-    Raises
-    ------
-    IndexError
-        If it is out of range or of another kind.
+    `key`: as numpy takes it: integers, slices and an ellipsis; for the frames also a list of
+    integers or booleans; `shape`: the stack's, (n, y, x). The result: one frame (whose axis is
+    dropped), or several; none of them negative. The result: index into rows and columns. Raise
+    `IndexError` if it is out of range or of another kind.
     """
     parts = list(key) if isinstance(key, tuple) else [key]
     # By identity: arrays among them would compare elementwise.

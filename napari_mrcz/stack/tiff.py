@@ -66,22 +66,9 @@ def is_eer(movie: Stack) -> bool:
 def open_tiff(path: Path, superresolution: int = 1) -> Stack:
     """Open a movie; the first row of a TIFF is the top one, that of EER the bottom one.
 
-    Parameters
-    ----------
-    path : Path
-        The file, packed or not.
-    superresolution : int
-        Rows and columns that each pixel of EER frames is divided into: 1, 2 or 4.
-
-    Raises
-    ------
-    MrczError
-        If it cannot be read.
-
-    Warns
-    -----
-    MrczWarning
-        If the file holds more than is read, or less than it says.
+    `path`: the file, packed or not; `superresolution`: rows and columns that each pixel of EER
+    frames is divided into: 1, 2 or 4. Raise `MrczError` if it cannot be read. Raise `MrczWarning`
+    if the file holds more than is read, or less than it says.
     """
     frames = TiffFrames(path, superresolution)
     for sentence in frames.warnings:
@@ -100,16 +87,9 @@ def open_tiff(path: Path, superresolution: int = 1) -> Stack:
 class TiffFrames(Frames):
     """The frames of a TIFF file. Safe to use from many threads, picklable.
 
-    Attributes
-    ----------
-    is_eer : bool
-        Whether its frames are EER-compressed.
-    warnings : tuple of str
-        What is in the file that is not read, or should be and is not.
-    is_whole : bool
-        Whether no frame is missing.
-    known : TiffMetadata
-        What the file says of its frames.
+    `is_eer`: whether its frames are EER-compressed; `warnings`: what is in the file that is not
+    read, or should be and is not; `is_whole`: whether no frame is missing; `known`: what the file
+    says of its frames.
     """
 
     def __init__(self, path: Path, superresolution: int = 1) -> None:
@@ -354,12 +334,8 @@ class TiffMetadata:
 def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
     """Return what the first page of a file and those of its frames say.
 
-    Parameters
-    ----------
-    movie : TiffMovie
-        The frames.
-    first : Page
-        The first page, frame or not: files as a whole are described there.
+    `movie`: the frames; `first`: the first page, frame or not: files as a whole are described
+    there.
     """
     remarks: list[str] = []
     tags = _tags(first, remarks)

@@ -251,10 +251,7 @@ class Directories:
 def read_directories(file: RandomAccessFile) -> Directories:
     """Read the chain of directories of a file.
 
-    Raises
-    ------
-    MrczError
-        If there is not one page.
+    Raise `MrczError` if there is not one page.
     """
     head = file.read(0, 16)
     if not head.startswith(MAGIC):
@@ -355,10 +352,7 @@ class TiffMovie:
 def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
     """Find the frames of a movie among the pages of a file.
 
-    Raises
-    ------
-    MrczError
-        If its pages are no frames, or none of them is whole.
+    Raise `MrczError` if its pages are no frames, or none of them is whole.
     """
     remarks: list[str] = []
     everything = [TiffFrame(page, number) for number, page in enumerate(found.pages)]

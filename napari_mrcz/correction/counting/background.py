@@ -55,30 +55,21 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """Offset, read noise and common mode.
+    """Offset, read noise and common mode."""
 
-    Attributes
-    ----------
-    offset : ndarray of float32, shape (y, x)
-        Mean of each pixel where no electron struck, in grey values.
-    noise : float
-        Standard deviation about it, in grey values: the same for all pixels but the noisy ones.
-    noisy : ndarray of bool, shape (y, x), or None
-        Pixels with noise of their own, such as flickering or hot ones, that say nothing about
-        electrons.
-    levels : tuple of ndarray of float32
-        What is removed from each frame: one array per common mode, of the shape (1, 1) where it is
-        that of whole frames, (y, 1) of rows and (1, x) of columns. Each holds the typical median
-        above the offset; a frame's own less this is its wander.
-    wander : float
-        Standard deviation of the common mode from frame to frame, in grey values; 0 where it is too
-        small to be told.
-    """
-
+    # (y, x): mean of each pixel where no electron struck, in grey values
     offset: npt.NDArray[np.float32]
+    # Standard deviation about it, in grey values: the same for all pixels but the noisy ones
     noise: float
+    # (y, x): pixels with noise of their own, such as flickering or hot ones, that say nothing about
+    # electrons
     noisy: Mask | None = None
+    # What is removed from each frame: one array per common mode, of the shape (1, 1) where it is
+    # that of whole frames, (y, 1) of rows and (1, x) of columns. Each holds the typical median
+    # above the offset; a frame's own less this is its wander.
     levels: Levels = ()
+    # Standard deviation of the common mode from frame to frame, in grey values; 0 where it is too
+    # small to be told
     wander: float = 0.0
 
     @classmethod
@@ -90,17 +81,9 @@ class Background:
         Electrons only ever add: what lies below a pixel's median is noise alone, and tells its
         width; values well above were struck, and are left out of the mean.
 
-        Parameters
-        ----------
-        movie : Stack or ndarray, shape (n, y, x)
-            Raw frames, few of whose pixels were struck.
-        progress : callable, optional
-            Called after each frame with what is done, frames done, and how many there will be.
-
-        Raises
-        ------
-        ValueError
-            If there are no frames, they do not vary, or hold what no detector gives.
+        `movie` (n, y, x): raw frames, few of whose pixels were struck; `progress`: called after
+        each frame with what is done, frames done, and how many there will be. Raise `ValueError` if
+        there are no frames, they do not vary, or hold what no detector gives.
         """
         shape = tuple(getattr(movie, "shape", ()))
         if len(shape) != 3 or not all(shape[1:]):
@@ -162,10 +145,7 @@ class Background:
 def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a frame again, if all of its pixels are numbers.
 
-    Raises
-    ------
-    ValueError
-        If they are complex, or not finite.
+    Raise `ValueError` if they are complex, or not finite.
     """
     if frame.dtype.kind not in "buif":
         raise ValueError(f"electrons are counted in frames of real numbers, not of {frame.dtype}")
@@ -301,10 +281,7 @@ def _medians(frame: npt.NDArray[np.float32], kind: tuple[int, ...]) -> npt.NDArr
 def _below(above: Iterable[npt.NDArray[Any]]) -> float:
     """Return the noise from what lies below the offset: half of a normal distribution.
 
-    Raises
-    ------
-    ValueError
-        If nothing does.
+    Raise `ValueError` if nothing does.
     """
     squares, number = 0.0, 0
     for frame in above:

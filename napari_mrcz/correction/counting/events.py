@@ -48,19 +48,11 @@ Values = npt.NDArray[np.float64]
 
 
 class Events(NamedTuple):
-    """Electrons of one frame.
+    """Electrons of one frame."""
 
-    Parameters
-    ----------
-    y, x : ndarray of float32
-        Where they struck, in pixels; the middle of the first pixel is 0.
-    charge : ndarray of float32
-        What each left, in grey values.
-    """
-
-    y: npt.NDArray[np.float32]
+    y: npt.NDArray[np.float32]  # Where they struck, in pixels; the middle of the first pixel is 0
     x: npt.NDArray[np.float32]
-    charge: npt.NDArray[np.float32]
+    charge: npt.NDArray[np.float32]  # What each left, in grey values
 
     def __len__(self) -> int:
         """Return the number of electrons."""
@@ -82,26 +74,12 @@ def find_events(
     close by, so that the search goes on in it, and all are fitted again beside each other. Those
     that overlap are fitted together in the end.
 
-    Parameters
-    ----------
-    frame : ndarray, shape (y, x)
-        Background subtracted.
-    spread : float
-        Standard deviation of the spots, in pixels.
-    threshold : float
-        Charge from which a spot is an electron, in grey values.
-    noise : float
-        Standard deviation of a pixel, in grey values.
-    noisy : ndarray of bool, shape (y, x), optional
-        Pixels that say nothing: spots are fitted to the others.
-    rules : int
-        2; or 1 as the first version did, which replays what that wrote: all pixels count, positions
-        are not rounded, and spots narrower than 0.4 pixel are not fitted to convergence.
-
-    Returns
-    -------
-    Events
-        Within the frame; positions are whole thousandths of a pixel.
+    `frame` (y, x): background subtracted; `spread`: standard deviation of the spots, in pixels;
+    `threshold`: charge from which a spot is an electron, in grey values; `noise`: standard
+    deviation of a pixel, in grey values; `noisy` (y, x): pixels that say nothing: spots are fitted
+    to the others; `rules`: 2; or 1 as the first version did, which replays what that wrote: all
+    pixels count, positions are not rounded, and spots narrower than 0.4 pixel are not fitted to
+    convergence. The result: within the frame; positions are whole thousandths of a pixel.
     """
     rows, columns = frame.shape
 
@@ -132,11 +110,7 @@ def find_events(
 def without_bright(events: Events, upper: float) -> tuple[Events, int]:
     """Leave out events brighter than `upper`, such as X-rays, and what is found beside them.
 
-    Returns
-    -------
-    events : Events
-    n_bright : int
-        How many there were.
+    Returned are `events`; `n_bright`: how many there were.
     """
     bright = events.charge > upper
     if not bright.any():
@@ -295,18 +269,10 @@ _UNSURE = 0.1
 
 @dataclass(frozen=True)
 class Expected:
-    """What a threshold is expected to do to electrons that are alone.
+    """What a threshold is expected to do to electrons that are alone."""
 
-    Attributes
-    ----------
-    threshold : float
-        Charge in grey values.
-    recall, precision : float
-        Shares of electrons that are counted, and of counts that are electrons.
-    """
-
-    threshold: float
-    recall: float
+    threshold: float  # Charge in grey values
+    recall: float  # Shares of electrons that are counted, and of counts that are electrons
     precision: float
 
 
@@ -319,23 +285,10 @@ def fewest_mistakes(
 ) -> Expected | None:
     """Return the threshold with the fewest false and missed electrons for each that is found.
 
-    Parameters
-    ----------
-    charges : array_like
-        Of spots that are alone, above `least`.
-    false : array_like
-        Of those in the same pixels that noise alone makes.
-    least : float
-        From which charge on they are known, in grey values.
-    noise : float
-        Standard deviation of a charge that was measured, in grey values.
-    threshold : float, optional
-        Where one is given, only what it does is told.
-
-    Returns
-    -------
-    Expected or None
-        None where there are too few spots to say.
+    `charges`: of spots that are alone, above `least`; `false`: of those in the same pixels that
+    noise alone makes; `least`: from which charge on they are known, in grey values; `noise`:
+    standard deviation of a charge that was measured, in grey values; `threshold`: where one is
+    given, only what it does is told. The result: None where there are too few spots to say.
     """
     found, wrong = np.asarray(charges, np.float64), np.asarray(false, np.float64)
     sure = found[found > max(_SURE * noise, least)]
@@ -407,12 +360,8 @@ def _fit_true(
 ) -> tuple[Values, Values, float] | None:
     """Fit what the electrons' charges are, by least squares of a histogram.
 
-    Returns
-    -------
-    grid, density : ndarray
-        Charges, and the share of electrons that are measured with each.
-    total : float
-        How many electrons there are, those below the histogram included.
+    Returned are `grid`, `density`: charges, and the share of electrons that are measured with each;
+    `total`: how many electrons there are, those below the histogram included.
     """
     step = edges[1] - edges[0]
     top = edges[-1] * 4

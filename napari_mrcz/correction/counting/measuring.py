@@ -253,10 +253,8 @@ def _apart(dose: float) -> float:
 def _seems_counted(movie: Any) -> bool:
     """Return whether frames hold counts already.
 
-    Raises
-    ------
-    ValueError
-        If most pixels are 0 and none is less: there is no noise that could be measured.
+    Raise `ValueError` if most pixels are 0 and none is less: there is no noise that could be
+    measured.
     """
     shape = tuple(getattr(movie, "shape", ()))
     if len(shape) != 3 or 0 in shape:

@@ -42,16 +42,8 @@ def profile(shift: Values, spread: float) -> tuple[Values, Values]:
 
     From a table: hundreds of thousands of spots are drawn again and again.
 
-    Parameters
-    ----------
-    shift : ndarray, shape (m,)
-        Of each spot from the middle of the central pixel, in pixels.
-    spread : float
-        Standard deviation of the spots in pixels.
-
-    Returns
-    -------
-    gathered, slope : ndarray, shape (m, 2 REACH + 1)
+    `shift` (m,): of each spot from the middle of the central pixel, in pixels; `spread`: standard
+    deviation of the spots in pixels. Returned are `gathered`, `slope` (m, 2 REACH + 1).
     """
     table = _table(spread)
     at = (np.clip(shift, -_BEYOND, _BEYOND) + _BEYOND) * _PER_PIXEL
@@ -81,17 +73,8 @@ def first_position(patches: Values, spread: float) -> Values:
     That is the middle, but for narrow spots, which leave too little beside the brightest pixel for
     the slopes to lead anywhere: there it is the best of some places.
 
-    Parameters
-    ----------
-    patches : ndarray, shape (m, k, k), k = 2 REACH + 1
-        Background subtracted.
-    spread : float
-        Standard deviation of the spots in pixels.
-
-    Returns
-    -------
-    ndarray, shape (m, 2)
-        (y, x) in pixels from the middle of the central pixel.
+    `patches` (m, k, k): background subtracted; `spread`: standard deviation of the spots in pixels.
+    The result is (m, 2): (y, x) in pixels from the middle of the central pixel.
     """
     if spread >= _NARROW or not len(patches):
         return np.zeros((len(patches), 2))
@@ -113,25 +96,11 @@ def fit_spots(
 ) -> tuple[Values, Values, Values]:
     """Fit charge and position of a spot to each patch, by least squares (Gauss and Newton).
 
-    Parameters
-    ----------
-    patches : ndarray, shape (m, k, k), k = 2 REACH + 1
-        Background subtracted.
-    spread : float
-        Standard deviation of the spots in pixels.
-    start : ndarray, shape (m, 2), optional
-        Positions (y, x) to begin with, in pixels from the middle.
-    most : float
-        Distance from the middle along each axis, in pixels.
-
-    Returns
-    -------
-    charge : ndarray, shape (m,)
-        Grey values, added up over the spot.
-    position : ndarray, shape (m, 2)
-        (y, x) in pixels from the middle of the central pixel.
-    misfit : ndarray, shape (m,)
-        Mean squared residual.
+    `patches` (m, k, k): background subtracted; `spread`: standard deviation of the spots in pixels;
+    `start` (m, 2): positions (y, x) to begin with, in pixels from the middle; `most`: distance from
+    the middle along each axis, in pixels. Returned are `charge` (m,): grey values, added up over
+    the spot; `position` (m, 2): (y, x) in pixels from the middle of the central pixel; `misfit`
+    (m,): mean squared residual.
     """
     position = first_position(patches, spread) if start is None else start.copy()
     for step in range(_STEPS + 1):
@@ -168,23 +137,10 @@ def pairs_in(
     Two equal spots at p + d and p - d are one at p and half of its second derivative along d, as
     far as they are close: a linear fit of the spot, its first and its second derivatives gives d.
 
-    Parameters
-    ----------
-    patches : ndarray, shape (m, k, k)
-        Background subtracted.
-    position : ndarray, shape (m, 2)
-        Of the single spot that was fitted to each.
-    spread : float
-        Standard deviation of the spots in pixels.
-    noise : float
-        Standard deviation of a pixel.
-
-    Returns
-    -------
-    two : ndarray of bool, shape (m,)
-        Where the fit is so much better that noise is no good explanation.
-    apart : ndarray, shape (m, 2)
-        d, half of the way from one to the other.
+    `patches` (m, k, k): background subtracted; `position` (m, 2): of the single spot that was
+    fitted to each; `spread`: standard deviation of the spots in pixels; `noise`: standard deviation
+    of a pixel. Returned are `two` (m,): where the fit is so much better that noise is no good
+    explanation; `apart` (m, 2): d, half of the way from one to the other.
     """
     y, x = _derivatives(position[:, 0], spread), _derivatives(position[:, 1], spread)
     orders = ((0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (1, 1))
@@ -226,10 +182,7 @@ def fit_spread(patches: Values) -> float:
     Of their mean: electrons strike anywhere in the brightest pixel, so that it is the profile's
     mean over all shifts, of any spot and however narrow.
 
-    Parameters
-    ----------
-    patches : ndarray, shape (m, k, k)
-        Of spots that are alone, at least ten.
+    `patches` (m, k, k): of spots that are alone, at least ten.
     """
     spread = _spread_of(patches.mean(axis=0))
     for _ in range(2):
@@ -279,26 +232,11 @@ def resolve(
 ) -> tuple[Values, Values]:
     """Fit one spot and two to whatever lies close together, and keep what the pixels call for.
 
-    Parameters
-    ----------
-    left : ndarray, shape (y, x)
-        What the spots that were found leave of the frame.
-    where : ndarray, shape (m, 2)
-        Those spots, (y, x) in pixels of `left`.
-    charge : ndarray, shape (m,)
-        Their charges.
-    spread : float
-        Standard deviation of the spots, in pixels.
-    threshold : float
-        Charge from which a spot is an electron.
-    noise : float
-        Standard deviation of a pixel.
-    most : float
-        Distance of a single spot from its pixel's middle along each axis, in pixels.
-
-    Returns
-    -------
-    where, charge : ndarray, shapes (k, 2) and (k,)
+    `left` (y, x): what the spots that were found leave of the frame; `where` (m, 2): those spots,
+    (y, x) in pixels of `left`; `charge` (m,): their charges; `spread`: standard deviation of the
+    spots, in pixels; `threshold`: charge from which a spot is an electron; `noise`: standard
+    deviation of a pixel; `most`: distance of a single spot from its pixel's middle along each axis,
+    in pixels. Returned are `where`, `charge` (k, 2).
     """
     if not len(where):
         return where, charge
@@ -369,11 +307,7 @@ def _fit_two(
 ) -> tuple[Values, Values, Values]:
     """Fit two spots to each patch by least squares (Levenberg and Marquardt).
 
-    Returns
-    -------
-    position, charge : ndarray, shapes (m, 2, 2) and (m, 2)
-    left : ndarray, shape (m,)
-        Sum of the squared residuals.
+    Returned are `position`, `charge` (m, 2, 2); `left` (m,): sum of the squared residuals.
     """
     values = patches.reshape(len(patches), _PIXELS)
     charge = np.repeat(charge[:, np.newaxis], 2, axis=1)

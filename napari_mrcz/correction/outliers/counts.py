@@ -33,39 +33,20 @@ Image = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class SummedCounts:
-    """The sum of a movie's frames, and what turns it into electrons.
+    """The sum of a movie's frames, and what turns it into electrons."""
 
-    Parameters
-    ----------
-    total : ndarray, shape (y, x)
-        The sum, in counts; something ordinary where there is a defect.
-    n_frames : int
-        Frames in it.
-    per_electron : float
-        Counts that one electron adds.
-    gain : ndarray of float32, shape (y, x), optional
-        Reference that multiplies counts; finite and positive.
-    defects : ndarray of intp
-        Flat indices of the pixels that say nothing, in order.
-    are_counts : bool
-        False where so many pixels are negative that these are no counts of electrons.
-    pedestal : float
-        Counts in a frame's pixel without electrons; the sum has as many of them as frames.
-    left_out : tuple of int
-        Frames that are not in the sum, being unlike the others.
-    pedestal_is_unknown : bool
-        There seems to be one, which could not be measured.
-    """
-
-    total: Image
-    n_frames: int
-    per_electron: float
+    total: Image  # (y, x): the sum, in counts; something ordinary where there is a defect
+    n_frames: int  # Frames in it
+    per_electron: float  # Counts that one electron adds
+    # (y, x): reference that multiplies counts; finite and positive
     gain: npt.NDArray[np.float32] | None
-    defects: npt.NDArray[np.intp]
+    defects: npt.NDArray[np.intp]  # Flat indices of the pixels that say nothing, in order
+    # False where so many pixels are negative that these are no counts of electrons
     are_counts: bool
+    # Counts in a frame's pixel without electrons; the sum has as many of them as frames
     pedestal: float = 0.0
-    left_out: tuple[int, ...] = ()
-    pedestal_is_unknown: bool = False
+    left_out: tuple[int, ...] = ()  # Frames that are not in the sum, being unlike the others
+    pedestal_is_unknown: bool = False  # There seems to be one, which could not be measured
 
     @classmethod
     def of(
@@ -79,25 +60,12 @@ class SummedCounts:
     ) -> SummedCounts:
         """Sum a movie; pixels that are not finite, or have no usable gain, become defects.
 
-        Parameters
-        ----------
-        movie : Stack or ndarray, shape (n, y, x)
-            Counts.
-        gain : array_like, shape (y, x), optional
-            As above, but 0, negative, infinite and NaN may be in it.
-        defects : array_like of bool, shape (y, x), optional
-            Defects that are known.
-        per_electron : float, optional
-            As above; measured from the noise of typical frames where it is not given. What are
-            no counts have a sixteenth of their own noise for an electron.
-        pedestal : float, optional
-            As above; measured from the skewness of the noise where it is not given.
-
-        Raises
-        ------
-        ValueError
-            If the frames are not real numbers, of a size that no counts have, shapes differ, or no
-            pixel is usable.
+        `movie` (n, y, x): counts; `gain` (y, x): as above, but 0, negative, infinite and NaN may be
+        in it; `defects` (y, x): defects that are known; `per_electron`: as above; measured from the
+        noise of typical frames where it is not given. What are no counts have a sixteenth of their
+        own noise for an electron; `pedestal`: as above; measured from the skewness of the noise
+        where it is not given. Raise `ValueError` if the frames are not real numbers, of a size that
+        no counts have, shapes differ, or no pixel is usable.
         """
         shape = tuple(getattr(movie, "shape", ()))
         if len(shape) != 3 or not all(shape):
@@ -213,10 +181,7 @@ def _sum(movie: Any) -> Image:
 def _beyond(total: Image) -> npt.NDArray[np.bool_]:
     """Mark pixels of a float sum that are not finite, or too large to be computed with.
 
-    Raises
-    ------
-    ValueError
-        If these are not single pixels, but all are so large, or all so small.
+    Raise `ValueError` if these are not single pixels, but all are so large, or all so small.
     """
     beyond = ~_usable(total)
     with np.errstate(invalid="ignore"):
@@ -313,23 +278,14 @@ def frame_reader(movie: Any) -> Callable[[int], Image]:
 
 @dataclass(frozen=True)
 class FrameStatistics:
-    """Properties of a movie that only its single frames show.
+    """Properties of a movie that only its single frames show."""
 
-    Attributes
-    ----------
-    per_electron : float
-        Counts that one electron adds: the variance over the mean, without the pedestal.
-    pedestal : float
-        Counts in a pixel without electrons, per frame.
-    unlike : tuple of int
-        Frames that are unlike the others: saturated or damaged; their counts are not electrons.
-    pedestal_is_unknown : bool
-        Counts vary less than electrons do, but there are too few frames to measure a pedestal.
-    """
-
+    # Counts that one electron adds: the variance over the mean, without the pedestal
     per_electron: float
-    pedestal: float = 0.0
+    pedestal: float = 0.0  # Counts in a pixel without electrons, per frame
+    # Frames that are unlike the others: saturated or damaged; their counts are not electrons
     unlike: tuple[int, ...] = ()
+    # Counts vary less than electrons do, but there are too few frames to measure a pedestal
     pedestal_is_unknown: bool = False
 
     @classmethod
@@ -344,20 +300,10 @@ class FrameStatistics:
     ) -> FrameStatistics:
         """Measure them.
 
-        Parameters
-        ----------
-        movie : Stack or ndarray, shape (n, y, x)
-            The frames.
-        usual : ndarray of bool, shape (y / step, x)
-            Which pixels of every `step`-th row are ordinary ones.
-        step : int
-            Distance of the rows that are looked at.
-        mean : float
-            Of the usual pixels, over all frames.
-        gain : ndarray, shape (y, x), optional
-            Gain reference, for a movie of a single frame.
-        pedestal : float, optional
-            Counts without electrons, if they are known.
+        `movie` (n, y, x): the frames; `usual` (y / step, x): which pixels of every `step`-th row
+        are ordinary ones; `step`: distance of the rows that are looked at; `mean`: of the usual
+        pixels, over all frames; `gain` (y, x): gain reference, for a movie of a single frame;
+        `pedestal`: counts without electrons, if they are known.
         """
         read_frame = frame_reader(movie)
         n = len(movie)

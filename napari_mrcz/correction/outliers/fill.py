@@ -53,43 +53,23 @@ Frame = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """Puts other values in place of some pixels of a frame, however these were found.
+    """Puts other values in place of some pixels of a frame, however these were found."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of a frame (y, x).
-    pixels : ndarray of intp, shape (k,)
-        Flat indices of those that change, ascending.
-    kinds : ndarray of int8, shape (k,)
-        1 hot, -1 dark, 2 defect, 0 neither but near a threshold.
-    weights : ndarray of uint16, shape (k,)
-        How much of its own value a pixel keeps, in parts of 65535.
-    expected : ndarray of float32, shape (k,)
-        Counts per frame that are expected of it, without a pedestal.
-    per_electron : float
-        Counts of an electron.
-    fill : str
-        One of `FILLS`.
-    seed : int
-        With a frame's index it decides what is drawn: any frame alone comes out as it does among
-        the others.
-    levels : FrameLevels, optional
-        How bright the frames are; without it all are alike, as in files of the first version.
-    pedestal : float
-        Counts of a pixel without electrons.
-    """
-
-    shape: tuple[int, int]
-    pixels: Pixels
-    kinds: npt.NDArray[np.int8]
+    shape: tuple[int, int]  # Of a frame (y, x)
+    pixels: Pixels  # (k,): flat indices of those that change, ascending
+    kinds: npt.NDArray[np.int8]  # (k,): 1 hot, -1 dark, 2 defect, 0 neither but near a threshold
+    # (k,): how much of its own value a pixel keeps, in parts of 65535
     weights: npt.NDArray[np.uint16]
+    # (k,): counts per frame that are expected of it, without a pedestal
     expected: npt.NDArray[np.float32]
-    per_electron: float
-    fill: str
+    per_electron: float  # Counts of an electron
+    fill: str  # One of `FILLS`
+    # With a frame's index it decides what is drawn: any frame alone comes out as it does among the
+    # others
     seed: int
+    # How bright the frames are; without it all are alike, as in files of the first version
     levels: FrameLevels | None = None
-    pedestal: float = 0.0
+    pedestal: float = 0.0  # Counts of a pixel without electrons
 
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Return the frame (y, x) with index `index`, corrected."""
@@ -142,10 +122,7 @@ class Replacement:
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Build it again.
 
-        Raises
-        ------
-        ValueError
-            If its parts do not fit together.
+        Raise `ValueError` if its parts do not fit together.
         """
         y, x = description["shape"]
         levels = description.get("levels")
@@ -258,19 +235,8 @@ def expected_counts(
     detector; else the mean of the good ones of the 5 x 5 neighbours, or of as wide a square as it
     takes to find enough of them (within wide lines and rectangles that are known to be defective).
 
-    Parameters
-    ----------
-    counts : SummedCounts
-        The movie's sum.
-    pixels : ndarray of intp, shape (k,)
-        Flat indices.
-    marks : ndarray of int8, shape (y · x,)
-        0 for good pixels.
-
-    Returns
-    -------
-    ndarray of float32, shape (k,)
-        Raw counts per frame: the gain is taken into account, and out again.
+    `counts`: the movie's sum; `pixels` (k,): flat indices; `marks` (y · x,): 0 for good pixels. The
+    result is (k,): raw counts per frame: the gain is taken into account, and out again.
     """
 
     def work(_: Pixels, neighbours: Pixels, within: Any) -> tuple[npt.NDArray[Any], ...]:
@@ -365,10 +331,7 @@ def random_bits(key: tuple[int, ...], *lengths: int) -> list[Bits]:
 class PoissonDraws:
     """Draws from Poisson distributions.
 
-    Parameters
-    ----------
-    means : ndarray, shape (k,)
-        Of the distributions, not negative.
+    `means` (k,): of the distributions, not negative.
     """
 
     def __init__(self, means: npt.NDArray[np.floating[Any]]) -> None:

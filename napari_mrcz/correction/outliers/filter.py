@@ -430,18 +430,9 @@ def doubts_of_fit(
 ) -> list[str]:
     """Return what is doubtful of a fit.
 
-    Parameters
-    ----------
-    counts : SummedCounts
-        The movie's sum.
-    scale : PixelScale
-        The pixels' deviates.
-    width : float
-        Of good pixels, 1 if they were nothing but counts.
-    found : int
-        Outliers.
-    by_chance : float
-        How many of them good pixels are expected to be.
+    `counts`: the movie's sum; `scale`: the pixels' deviates; `width`: of good pixels, 1 if they
+    were nothing but counts; `found`: outliers; `by_chance`: how many of them good pixels are
+    expected to be.
     """
     said = []
     if scale.n_spots >= MANY_SPOTS:

@@ -66,14 +66,8 @@ Values = npt.NDArray[np.float64]
 def block_widths(deviate: Image) -> Values:
     """Return the width of the deviates of each block of some rows, 1 of a normal distribution.
 
-    Parameters
-    ----------
-    deviate : ndarray of float32, shape (y, x)
-        Rows from the top of a block on; what is left at the bottom is a smaller block.
-
-    Returns
-    -------
-    ndarray, shape (y / 32, x / 32), both rounded up
+    `deviate` (y, x): rows from the top of a block on; what is left at the bottom is a smaller
+    block. The result is (y / 32, x / 32).
     """
     x = deviate.shape[1]
     # Every other row tells enough.
@@ -101,35 +95,21 @@ def _sizes(length: int, block: int) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What the specimen's fine structure adds to the deviates of an image.
+    """What the specimen's fine structure adds to the deviates of an image."""
 
-    Attributes
-    ----------
-    width : ndarray of float32, shape (y / 32, x / 32)
-        Of good pixels in each block; 1 where it is that of most.
-    pattern : ndarray of int8, shape (k, 64, 64)
-        Deviates of the lattice in tiles, in steps of 1/16.
-    tiles : ndarray of int32, shape (y / 64, x / 64)
-        Which of these a tile has; -1 is none.
-    """
-
+    # (y / 32, x / 32): of good pixels in each block; 1 where it is that of most
     width: npt.NDArray[np.float32]
-    pattern: npt.NDArray[np.int8]
-    tiles: npt.NDArray[np.int32]
+    pattern: npt.NDArray[np.int8]  # (k, 64, 64): deviates of the lattice in tiles, in steps of 1/16
+    tiles: npt.NDArray[np.int32]  # (y / 64, x / 64): which of these a tile has; -1 is none
 
     @classmethod
     def of(cls, codes: Image, zero: int, steps: int, widths: Values) -> Structure:
         """Find lattices in deviates, take them away, and measure the widths that are left.
 
-        Parameters
-        ----------
-        codes : ndarray of uint16, shape (y, x)
-            Deviates as whole numbers of steps from `zero`. They are changed in place, where there
-            is structure: the lattice is subtracted, and the rest divided by the width.
-        zero, steps : int
-            The code of 0, and codes per deviate.
-        widths : ndarray, shape (y / 32, x / 32)
-            From `block_widths`.
+        `codes` (y, x): deviates as whole numbers of steps from `zero`. They are changed in place,
+        where there is structure: the lattice is subtracted, and the rest divided by the width;
+        `zero`, `steps`: the code of 0, and codes per deviate; `widths` (y / 32, x / 32): from
+        `block_widths`.
         """
         y, x = codes.shape
         tiles = np.full((-(-y // _TILE), -(-x // _TILE)), -1, np.int32)
@@ -315,21 +295,9 @@ def weak_lines(
 ) -> tuple[Pixels, npt.NDArray[np.float64]]:
     """Find pieces of rows and columns that are brighter, or darker, than what is on both sides.
 
-    Parameters
-    ----------
-    codes : ndarray of uint16, shape (y, x)
-        Deviates as whole numbers of steps from `zero`.
-    zero, steps : int
-        The code of 0, and codes per deviate.
-    counts : SummedCounts
-        The movie's sum.
-
-    Returns
-    -------
-    pixels : ndarray of intp, shape (k,)
-        Flat indices, ascending.
-    deviate : ndarray, shape (k,)
-        Of the line that each is in: that of the sum of `_LENGTH` pixels.
+    `codes` (y, x): deviates as whole numbers of steps from `zero`; `zero`, `steps`: the code of 0,
+    and codes per deviate; `counts`: the movie's sum. Returned are `pixels` (k,): flat indices,
+    ascending; `deviate` (k,): of the line that each is in: that of the sum of `_LENGTH` pixels.
     """
     found, deviates = [np.zeros(0, np.intp)], [np.zeros(0)]
     for axis in (0, 1):

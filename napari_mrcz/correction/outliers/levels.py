@@ -36,25 +36,15 @@ Image = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LocalBackground:
-    """Expected electrons, gain-normalised: offset + slope · (mean of the 24 neighbours).
+    """Expected electrons, gain-normalised: offset + slope · (mean of the 24 neighbours)."""
 
-    Parameters
-    ----------
-    offset, slope : float
-        Slope 0 makes all of the image alike, 1 leaves all to the neighbours.
-    ceiling : float
-        A pixel with more electrons counts as a typical one for its neighbours: were it but cut
-        off here, many hot pixels would make good ones among them look dark.
-    typical : float
-        Mean of the image, outliers left out.
-    brightest : float
-        Electrons in the brightest fiftieth of the image, narrow defects left out.
-    """
-
-    offset: float
+    offset: float  # Slope 0 makes all of the image alike, 1 leaves all to the neighbours
     slope: float
+    # A pixel with more electrons counts as a typical one for its neighbours: were it but cut off
+    # here, many hot pixels would make good ones among them look dark
     ceiling: float
-    typical: float
+    typical: float  # Mean of the image, outliers left out
+    # Electrons in the brightest fiftieth of the image, narrow defects left out
     brightest: float = 0.0
 
     @classmethod
@@ -180,40 +170,22 @@ Pixels = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class FrameLevels:
-    """The mean level of a movie's frames in parts of the image, and one frame's against it.
+    """The mean level of a movie's frames in parts of the image, and one frame's against it."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of a frame (y, x).
-    side, step : int
-        Pixels along a part, and from row to row that is looked at.
-    mean : ndarray of float64, shape (y / side, x / side)
-        Electrons of the good pixels looked at in each part, per frame.
-    bad : ndarray of intp
-        Flat indices of pixels in those rows that are not good ones.
-    pedestal, per_electron : float
-        Counts of a pixel without electrons, and those that each electron adds.
-    """
-
-    shape: tuple[int, int]
-    side: int
+    shape: tuple[int, int]  # Of a frame (y, x)
+    side: int  # Pixels along a part, and from row to row that is looked at
     step: int
+    # (y / side, x / side): electrons of the good pixels looked at in each part, per frame
     mean: npt.NDArray[np.float64]
-    bad: Pixels
-    pedestal: float
+    bad: Pixels  # Flat indices of pixels in those rows that are not good ones
+    pedestal: float  # Counts of a pixel without electrons, and those that each electron adds
     per_electron: float
 
     @classmethod
     def of(cls, counts: SummedCounts, bad: Pixels) -> Self:
         """Measure the mean of the frames from their sum.
 
-        Parameters
-        ----------
-        counts : SummedCounts
-            The sum.
-        bad : ndarray of intp
-            Flat indices of all pixels that are not good ones.
+        `counts`: the sum; `bad`: flat indices of all pixels that are not good ones.
         """
         y, x = counts.shape
         side = max(_LEAST_SIDE, -(-max(y, x) // _PARTS))
@@ -233,12 +205,8 @@ class FrameLevels:
     def relative(self, frame: Image) -> tuple[npt.NDArray[np.float64], int]:
         """Return how bright a frame is, and a number that another frame hardly ever has.
 
-        Returns
-        -------
-        level : ndarray, shape (y / side, x / side)
-            Of each part, 1 where it is the mean of the movie's.
-        key : int
-            Of 64 bits, the same for the same counts, whatever their type.
+        Returned are `level` (y / side, x / side): of each part, 1 where it is the mean of the
+        movie's; `key`: of 64 bits, the same for the same counts, whatever their type.
         """
         found = self._electrons(frame, self.pedestal)
         key = xxhash.xxh3_64_intdigest(found.astype("<i8").tobytes())
@@ -273,10 +241,7 @@ class FrameLevels:
     ) -> Self:
         """Build it again.
 
-        Raises
-        ------
-        ValueError
-            If its parts do not fit together.
+        Raise `ValueError` if its parts do not fit together.
         """
         side, step = int(description["side"]), int(description["step"])
         mean = np.asarray(description["mean"], np.float64)
@@ -342,22 +307,11 @@ def over_neighbours(
 ) -> tuple[npt.NDArray[Any], ...]:
     """Compute something of pixels and their neighbours, some of the pixels at a time.
 
-    Parameters
-    ----------
-    work : callable
-        Called with flat indices of pixels (c,), of their neighbours (24, c) in the order of
-        `NEIGHBOURS`, and which of these exist (24, c): beyond the image's border there are none,
-        and the index is the pixel's own. Returns arrays with one value per pixel. It runs in
-        several threads.
-    pixels : ndarray of intp, shape (k,)
-        Flat indices.
-    shape : tuple of int
-        Of the image (y, x).
-
-    Returns
-    -------
-    tuple of ndarray, each of shape (k,)
-        What the work returned.
+    `work`: called with flat indices of pixels (c,), of their neighbours (24, c) in the order of
+    `NEIGHBOURS`, and which of these exist (24, c): beyond the image's border there are none, and
+    the index is the pixel's own. Returns arrays with one value per pixel. It runs in several
+    threads; `pixels` (k,): flat indices; `shape`: of the image (y, x). The result is (k,): what the
+    work returned.
     """
 
     def chunk(start: int) -> tuple[npt.NDArray[Any], ...]:

@@ -86,48 +86,28 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PixelScale:
-    """Where every pixel stands.
+    """Where every pixel stands."""
 
-    Parameters
-    ----------
-    codes : ndarray of uint16, shape (y, x)
-        Place of each pixel, in steps; a defect's is nowhere in particular.
-    places : ndarray, shape (k,)
-        What a code stands for, ascending: electrons ("normal") or deviates ("poisson").
-    n_pixels : ndarray of int64, shape (k,)
-        Pixels with each code, defects left out.
-    counted : slice
-        Codes that the histogram counts; those before and after are outside its range.
-    edges : ndarray of int, shape (m,)
-        Edges of the histogram's bins, which are centred on whole electrons: the bin after edge j
-        has the codes edges[j] <= code < edges[j + 1].
-    dose : ndarray, shape (m,)
-        The edges in electrons ("poisson": of a pixel of which as many are expected as of most).
-    start : tuple of float
-        Centre and standard deviation, in units of `places`, if there was nothing but noise.
-    origin, unit : float
-        Electrons of a pixel at place 0, and those from there to place 1, of a typical pixel.
-    empty : tuple of int
-        The code of pixels outside the beam, which have no part in the histogram, and how many
-        there are.
-    n_spots : int
-        Spots that are bright in a few frames only, which are no outliers.
-    structured : float
-        Part of the image that has lattice fringes.
-    """
-
-    codes: Codes
+    codes: Codes  # (y, x): place of each pixel, in steps; a defect's is nowhere in particular
+    # (k,): what a code stands for, ascending: electrons ("normal") or deviates ("poisson")
     places: Values
-    n_pixels: npt.NDArray[np.int64]
-    counted: slice
+    n_pixels: npt.NDArray[np.int64]  # (k,): pixels with each code, defects left out
+    counted: slice  # Codes that the histogram counts; those before and after are outside its range
+    # (m,): edges of the histogram's bins, which are centred on whole electrons: the bin after edge
+    # j has the codes edges[j] <= code < edges[j + 1]
     edges: npt.NDArray[np.intp]
+    # (m,): the edges in electrons ("poisson": of a pixel of which as many are expected as of most)
     dose: Values
+    # Centre and standard deviation, in units of `places`, if there was nothing but noise
     start: tuple[float, float]
+    # Electrons of a pixel at place 0, and those from there to place 1, of a typical pixel
     origin: float
     unit: float
+    # The code of pixels outside the beam, which have no part in the histogram, and how many there
+    # are
     empty: tuple[int, int] = (0, 0)
-    n_spots: int = 0
-    structured: float = 0.0
+    n_spots: int = 0  # Spots that are bright in a few frames only, which are no outliers
+    structured: float = 0.0  # Part of the image that has lattice fringes
 
     def outside(self, first: int, last: int) -> npt.NDArray[np.intp]:
         """Return the pixels, by flat index, with codes below `first` or from `last` on."""
@@ -193,12 +173,7 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
 
     Where a pixel may be an outlier it is expected anew, from those neighbours that are none.
 
-    Parameters
-    ----------
-    counts : SummedCounts
-        The movie's sum.
-    course : callable, optional
-        Reads pixels in some frames; see `Suspects.judged`.
+    `counts`: the movie's sum; `course`: reads pixels in some frames; see `Suspects.judged`.
     """
     background = LocalBackground.of(counts)
     codes = np.empty(counts.shape, np.uint16)
@@ -261,20 +236,10 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
 def poisson_deviate(counted: Any, expected: Any) -> Any:
     """Return the normal deviate that is as improbable as a Poisson count.
 
-    Parameters
-    ----------
-    counted : ndarray of float
-        Counts, plus 1/2: the middle of the bin that a whole number stands for, when the
-        distribution is continued to all numbers by the gamma function. It is overwritten.
-    expected : ndarray of float
-        Means, positive. It is overwritten.
+    `counted`: counts, plus 1/2: the middle of the bin that a whole number stands for, when the
+    distribution is continued to all numbers by the gamma function. It is overwritten; `expected`:
+    means, positive. It is overwritten.
 
-    Returns
-    -------
-    ndarray of float
-
-    References
-    ----------
     Wilson and Hilferty (1931), doi:10.1073/pnas.17.12.684: the cube root of a gamma variate is
     nearly normal. Within 0.05 of exact for means from 5 and deviates from -3 to 4; counts that are
     far above their mean come out as a little more probable than they are.

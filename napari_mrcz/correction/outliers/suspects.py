@@ -66,70 +66,36 @@ else:
 
 
 class Verdict(NamedTuple):
-    """What suspects are.
+    """What suspects are."""
 
-    Parameters
-    ----------
-    deviate : ndarray, shape (k,)
-        Of those in a cluster or a line that of the sum of its pixels, of others their own.
-    left_alone : ndarray of bool, shape (k,)
-        Those that are no outliers, however far they are.
-    more, more_deviate : ndarray, shape (j,)
-        Pixels within clusters that were no suspects, and their deviates.
-    clusters, spots : ndarray of intp
-        All pixels of large clusters and lines, and of spots.
-    n_spots : int
-        Spots that are bright in a few frames only.
-    """
-
+    # (k,): of those in a cluster or a line that of the sum of its pixels, of others their own
     deviate: Values
-    left_alone: Mask
-    more: Pixels
+    left_alone: Mask  # (k,): those that are no outliers, however far they are
+    more: Pixels  # (j,): pixels within clusters that were no suspects, and their deviates
     more_deviate: Values
-    clusters: Pixels
+    clusters: Pixels  # All pixels of large clusters and lines, and of spots
     spots: Pixels
-    n_spots: int
+    n_spots: int  # Spots that are bright in a few frames only
 
 
 @dataclass(frozen=True, eq=False)
 class Suspects:
-    """Pixels beyond 3 sigma.
+    """Pixels beyond 3 sigma."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the image (y, x).
-    pixels : ndarray of intp, shape (k,)
-        Flat indices, ascending.
-    deviate : ndarray, shape (k,)
-        How far they are from what their good neighbours tell.
-    electrons, expected : ndarray, shape (k,)
-        Counted, and expected.
-    company : ndarray of bool, shape (k,)
-        Whether many neighbours are as far out.
-    profile : ndarray, shape (k,)
-        How far above their expectation the four nearest ones are, in standard errors.
-    """
-
-    shape: tuple[int, int]
-    pixels: Pixels
-    deviate: Values
-    electrons: Values
+    shape: tuple[int, int]  # Of the image (y, x)
+    pixels: Pixels  # (k,): flat indices, ascending
+    deviate: Values  # (k,): how far they are from what their good neighbours tell
+    electrons: Values  # (k,): counted, and expected
     expected: Values
-    company: Mask
+    company: Mask  # (k,): whether many neighbours are as far out
+    # (k,): how far above their expectation the four nearest ones are, in standard errors
     profile: Values
 
     def judged(self, counts: SummedCounts, brightest: float, course: Course | None) -> Verdict:
         """Decide what those in company are.
 
-        Parameters
-        ----------
-        counts : SummedCounts
-            The movie's sum.
-        brightest : float
-            Electrons in the brightest part of the image.
-        course : callable, optional
-            Reads pixels in some frames; without it all spots are taken for steady.
+        `counts`: the movie's sum; `brightest`: electrons in the brightest part of the image;
+        `course`: reads pixels in some frames; without it all spots are taken for steady.
         """
         group, n_groups = self._groups()
         dark = self.deviate < 0
@@ -344,24 +310,10 @@ def read_course(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Read pixels in some frames.
 
-    Parameters
-    ----------
-    movie : Stack or ndarray, shape (n, y, x)
-        The frames.
-    counts : SummedCounts
-        Their sum.
-    pixels : ndarray of intp, shape (k,)
-        Flat indices.
-    most : int
-        Frames that are read, spread over the movie.
-
-    Returns
-    -------
-    electrons : ndarray, shape (m, k)
-        Without a pedestal.
-    share : ndarray, shape (m,)
-        Part of the sum's electrons that each frame has, by its ordinary pixels. No frames come
-        back of a movie that has too few of them.
+    `movie` (n, y, x): the frames; `counts`: their sum; `pixels` (k,): flat indices; `most`: frames
+    that are read, spread over the movie. Returned are `electrons` (m, k): without a pedestal;
+    `share` (m,): part of the sum's electrons that each frame has, by its ordinary pixels. No frames
+    come back of a movie that has too few of them.
     """
     give_back()  # there is a frame to be read beside what the fit has found so far
     read_frame = frame_reader(movie)

@@ -130,20 +130,9 @@ def fewest_mistakes(fit: DistributionFit) -> Thresholds:
 def weight(sigma: Values, thresholds: Thresholds, order: float, relaxation: float) -> Values:
     """Return how much of a pixel's own value is kept, 0 to 1 (eq. 6).
 
-    Parameters
-    ----------
-    sigma : ndarray
-        The pixel's distance from the centre in standard deviations.
-    thresholds : Thresholds
-        The weight is 1/2 at `relaxation` times each of them.
-    order : float
-        Steepness k of the logistic functions.
-    relaxation : float
-        The factor ρ.
-
-    Returns
-    -------
-    ndarray
+    `sigma`: the pixel's distance from the centre in standard deviations; `thresholds`: the weight
+    is 1/2 at `relaxation` times each of them; `order`: steepness k of the logistic functions;
+    `relaxation`: the factor ρ.
     """
     above = scipy.special.expit(order * (sigma - relaxation * thresholds.dark))
     beneath = scipy.special.expit(-order * (sigma - relaxation * thresholds.hot))
@@ -276,19 +265,9 @@ class DistributionFit:
 def fit_normal_cdf(places: Values, cdf: Values, start: tuple[float, float]) -> tuple[float, float]:
     """Fit a normal distribution to a cumulative one by least absolute deviations (eq. 1).
 
-    Parameters
-    ----------
-    places : ndarray, shape (m,)
-        Where the distribution is known.
-    cdf : ndarray, shape (m,)
-        Its values there, 0 to 1.
-    start : tuple of float
-        Centre and standard deviation to start from; also what comes back if fewer than three
-        places lie within the distribution, which then tells nothing of its width.
-
-    Returns
-    -------
-    center, width : float
+    `places` (m,): where the distribution is known; `cdf` (m,): its values there, 0 to 1; `start`:
+    centre and standard deviation to start from; also what comes back if fewer than three places lie
+    within the distribution, which then tells nothing of its width. Returned are `center`, `width`.
     """
     inside = (cdf > 1e-3) & (cdf < 1 - 1e-3)
     if np.count_nonzero(inside) < 3:
@@ -480,24 +459,13 @@ class OutlierStep(OutlierOptions):
 
 @dataclass(frozen=True, eq=False)
 class FittedPixels:
-    """Every pixel's distance from the fitted distribution.
+    """Every pixel's distance from the fitted distribution."""
 
-    Parameters
-    ----------
-    counts : SummedCounts
-        The movie's sum.
-    scale : PixelScale
-        The pixels' codes.
-    sigma : ndarray, shape (k,)
-        What each code stands for in standard deviations, ascending.
-    below : ndarray of int64, shape (k + 1,)
-        How many pixels have a lower code.
-    """
-
-    counts: SummedCounts
-    scale: PixelScale
+    counts: SummedCounts  # The movie's sum
+    scale: PixelScale  # The pixels' codes
+    # (k,): what each code stands for in standard deviations, ascending
     sigma: npt.NDArray[np.float64]
-    below: npt.NDArray[np.int64]
+    below: npt.NDArray[np.int64]  # (k + 1,): how many pixels have a lower code
 
     @classmethod
     def of(cls, counts: SummedCounts, scale: PixelScale, fit: DistributionFit) -> FittedPixels:
