@@ -51,7 +51,7 @@ def test_a_fit_is_shown(fitted, viewer, sweep):
     fit = fitted.fit
     assert fit.choice.center == fitted.center
     assert names(viewer) == ["sweep", "sweep corrected", "annuli", "beam"]
-    assert fitted.table.texts.rowCount() == 4
+    assert fitted.table.rowCount() == 4
     assert f"offset {fit.model.offset} (ADCOFFSET)" in fitted.offset.text()
     assert fitted.histogram.title.text().startswith("Annulus 1, frame 0")
     x, pixels = fitted.histogram._corrected.getOriginalDataset()
@@ -82,7 +82,7 @@ def test_an_annulus_is_chosen_by_its_number(fitted, qtbot):
 def test_an_annulus_is_chosen_in_the_table(fitted, qtbot):
     """By a click on its row."""
     table = fitted.table
-    at = table.visualRect(table.texts.index(1, 3)).center()
+    at = table.visualRect(table.model().index(1, 3)).center()
     with qtbot.waitSignal(fitted.histogram_shown) as caught:
         qtbot.mouseClick(table.viewport(), LEFT, pos=at)
     assert caught.args[0].region == fitted.region.value() == 2
@@ -102,7 +102,7 @@ def test_an_annulus_is_chosen_in_the_pattern(fitted, viewer, qtbot):
 
 def test_table_and_histogram_follow_the_frame(fitted, viewer, qtbot):
     """Each frame has parameters of its own."""
-    texts = fitted.table.texts
+    texts = fitted.table.model()
     before = texts.data(texts.index(0, 3))
     with qtbot.waitSignal(fitted.histogram_shown) as caught:
         viewer.dims.set_current_step(0, 2)
@@ -195,7 +195,7 @@ def test_a_fit_is_there_again_when_its_layer_is_picked_again(fitted, viewer, swe
     settle(fitted, qtbot)
     assert fitted.fit is fit
     assert fitted.center == center
-    assert fitted.table.texts.rowCount() == 4
+    assert fitted.table.rowCount() == 4
 
 
 def test_all_follow_when_the_pixel_size_is_mended(fitted, sweep):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import QEvent, QObject, Qt, Signal, Slot
 from qtpy.QtGui import QKeyEvent, QKeySequence, QShortcut
-from qtpy.QtWidgets import QGridLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QWidget
 
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.form import form, push_button
-from napari_mrcz.widgets.base.job import JobControls
+from napari_mrcz.widgets.base.job import JobControls, LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, bind_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork, works_of
@@ -45,29 +45,33 @@ class CorrectionDock(Panel):
         Of the movie.
     controls : JobControls
         Starts the fit.
+    force : QCheckBox
+        Fit although the frames look counted: shown where a fit was refused for that.
     remark : WrappedLabel
         Warnings, near the top.
     toggle_button, reset_button, save_button : QPushButton
         Before and after; the fit as it was found; the Save widget.
-    fitted : Signal(object)
-        A fit of any layer has ended: its result, the exception, or None if it was cancelled.
     """
 
-    fitted = Signal(object)
+    fitted = Signal(object)  # a fit of any layer has ended: result, exception, None if cancelled
 
     work_type: ClassVar[type[LayerWork]] = LayerWork
     main: ClassVar[str] = "corrected"  # key of the derived layer that is toggled and saved
     movie_tip: ClassVar[str] = "The movie; follows the layer selected in the list"
     fit_tip: ClassVar[str] = ""
     save_text: ClassVar[str] = "Save corrected…"
+    force_text: ClassVar[str] = "Correct counted electrons, too"
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self.works = works_of(self.viewer, self.work_type)
         self._shown: Any = ()  # nothing yet
+        self._jobs: list[LatestJob] = []
         self.layers = LayerPicker(self, accepts=self.accepts)
         self.layers.setToolTip(self.movie_tip)
         self.controls = JobControls(self, "Fit", self.fit_tip, reserve=True)
+        self.force = QCheckBox(self.force_text)
+        self.force.setToolTip("Fit although the frames seem to be counted electrons already")
         self.remark = WrappedLabel("What is unusual about this movie or fit")
         self.toggle_button = push_button(
             "Show before", "Change between the movie and the corrected one (Shift+B in the viewer)"
@@ -81,11 +85,11 @@ class CorrectionDock(Panel):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.addWidget(self.toggle_button, 0, 0)
         grid.addWidget(self.reset_button, 0, 1)
-        grid.addWidget(self.save_button, 1, 0, 1, 2)
+        grid.addWidget(self.save_button, 2, 0, 1, 2)
         self.column.setSpacing(4)
         self.column.addLayout(form(("Movie", self.layers)))
-        self.column.addWidget(self.controls)
-        self.column.addWidget(self.remark)
+        for part in (self.controls, self.force, self.remark):
+            self.column.addWidget(part)
         self.layers.layer_changed.connect(self._on_layer)
         self.controls.start_button.clicked.connect(self.start_fit)
         self.toggle_button.clicked.connect(self.toggle)
@@ -99,6 +103,22 @@ class CorrectionDock(Panel):
         undo.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         undo.activated.connect(self.undo)
         self.destroyed.connect(lambda: self._let_go())
+
+    def finish(self, *parts: QWidget) -> None:
+        """Add the other parts of a dock, and show what is known of the layer picked."""
+        for part in parts:
+            self.column.addWidget(part)
+        self.column.addStretch()
+        self.apply_palette(self.palette_now)
+        self._on_layer(self.layers.layer)
+
+    def in_background(self, take: Callable[[Any], None], **how: int) -> LatestJob:
+        """Return what computes in a thread for the layer picked, and hands it to a method."""
+        job = LatestJob(self, **how)
+        job.returned.connect(take)
+        job.failed.connect(self.on_background_failed)
+        self._jobs.append(job)
+        return job
 
     # What a subclass has of its own -------------------------------------------------------------
 
@@ -140,6 +160,11 @@ class CorrectionDock(Panel):
             for derived in self.work.derived.values():
                 derived.place()
 
+    @Slot(object)
+    def on_background_failed(self, error: Exception) -> None:
+        """Show what went wrong."""
+        self.controls.tell(error_text(error), "error")
+
     @Slot()
     def reset(self) -> None:
         """Take what the fit has found again."""
@@ -154,6 +179,16 @@ class CorrectionDock(Panel):
     def work(self) -> Any:
         """The work on the layer picked, or None."""
         return self.works.of(self.layers.layer)
+
+    @property
+    def fit(self) -> Any:
+        """The fit of the layer picked, with what was changed since; or None."""
+        return None if self.work is None else self.work.fit
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs, or is about to."""
+        return self.controls.running or any(job.busy for job in self._jobs)
 
     @property
     def corrected(self) -> Image | None:
@@ -212,10 +247,14 @@ class CorrectionDock(Panel):
             self.controls.attach(None)
         else:
             self.controls.attach(work.job, work.message, work.tone)
+        self.force.setChecked(False)
+        self.force.setVisible(work is not None and work.is_counted)
         self.when_in_front("work", self._show_work)
         self.show_state()
 
     def _show_work(self) -> None:
+        for job in self._jobs:
+            job.drop()
         self.show_work()
         self.show_state()
 
@@ -223,6 +262,7 @@ class CorrectionDock(Panel):
     def _on_ended(self, work: LayerWork, result: Any) -> None:
         if work is self.work:
             self.controls.attach(None, work.message, work.tone)
+            self.force.setVisible(work.is_counted)
             if result is not None and not isinstance(result, Exception):
                 self.when_in_front("work", self._show_work)
             self.show_state()

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
+    QHBoxLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
@@ -42,11 +43,9 @@ class OptionsForm(QWidget):
     ----------
     fields : Container
         Has a magicgui widget for each option, by its name.
-    changed : Signal(str)
-        The name of an option that the user has changed.
     """
 
-    changed = Signal(str)
+    changed = Signal(str)  # the name of an option that the user has changed
 
     def __init__(self, cls: type, names: Sequence[str]) -> None:
         super().__init__()
@@ -80,9 +79,7 @@ class OptionsForm(QWidget):
             widgets.append(widget)
         self.fields = Container(widgets=widgets, labels=True)
         self.fields.margins = (0, 0, 0, 0)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.fields.native)
+        filled(self, self.fields.native)
         self.show_values({name: one.default for name, one in self._options.items()})
 
     def values(self) -> dict[str, Any]:
@@ -111,16 +108,9 @@ class Section(QWidget):
     """A title that opens and closes what lies below it; closed at first.
 
     superqt's collapsible animates a height that it takes once; what wraps later is cut off there.
-
-    Parameters
-    ----------
-    title : str
-        Of the section.
-    *parts : QWidget
-        What is in it.
     """
 
-    def __init__(self, title: str, *parts: QWidget, opened: bool = False) -> None:
+    def __init__(self, title: str, *parts: QWidget) -> None:
         super().__init__()
         self.button = QToolButton()
         self.button.setText(title)
@@ -129,23 +119,27 @@ class Section(QWidget):
         self.button.setAutoRaise(True)
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.content = QWidget()
-        inner = QVBoxLayout(self.content)
-        inner.setContentsMargins(0, 0, 0, 0)
-        for part in parts:
-            inner.addWidget(part)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        column.addWidget(self.button)
-        column.addWidget(self.content)
+        self.content = filled(QWidget(), *parts)
+        filled(self, self.button, self.content, spacing=2)
         self.button.toggled.connect(self._on_toggled)
-        self.button.setChecked(opened)
-        self._on_toggled(opened)
+        self._on_toggled(False)
 
     def _on_toggled(self, opened: bool) -> None:
         self.button.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
         self.content.setVisible(opened)
+
+
+def filled(
+    widget: QWidget, *parts: QWidget, across: bool = False, spacing: int | None = None
+) -> QWidget:
+    """Return a widget with others below each other, or side by side, that reach to its edges."""
+    layout = QHBoxLayout(widget) if across else QVBoxLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    if spacing is not None:
+        layout.setSpacing(spacing)
+    for part in parts:
+        layout.addWidget(part)
+    return widget
 
 
 def form(*rows: tuple[str, QWidget]) -> QFormLayout:

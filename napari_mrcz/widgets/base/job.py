@@ -13,13 +13,12 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QSizePolicy,
     QStackedWidget,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_mrcz.errors import error_text
+from napari_mrcz.errors import error_text, size_text, time_text
 from napari_mrcz.format.machine import start_to_the_end
-from napari_mrcz.widgets.base.form import push_button
+from napari_mrcz.widgets.base.form import filled, push_button
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 
 # What a job says now and then: the stage it is in, how far it is, of how many.
@@ -37,20 +36,15 @@ class Cancelled(Exception):
 class Job(QObject):
     """A function in a thread of its own. It outlives the widget that started it.
 
+    Of `returned`, `failed` and `cancelled` one comes, last.
+
     Parameters
     ----------
     work : callable
         Called with a `Report`, which it calls often: that is where it can be cancelled.
-
-    Attributes
-    ----------
-    progressed : Signal(str, int, int)
-        Stage, steps done, steps (0 where unknown); at most 10 times a second.
-    returned, failed, cancelled : Signal(object), Signal(object), Signal()
-        One of them comes, last, with the result or the exception.
     """
 
-    progressed = Signal(str, int, int)
+    progressed = Signal(str, int, int)  # stage, steps done, steps (0 where unknown); at times
     returned = Signal(object)
     failed = Signal(object)
     cancelled = Signal()
@@ -111,7 +105,8 @@ class Job(QObject):
 class LatestJob(QObject):
     """One job at a time, and of what is asked meanwhile only the last: for previews.
 
-    When it is gone, what runs is cancelled.
+    `returned` and `failed` are those of the last request alone. When it is gone, what runs is
+    cancelled.
 
     Parameters
     ----------
@@ -119,11 +114,6 @@ class LatestJob(QObject):
         What it goes with.
     delay_ms : int
         How long it waits for newer requests before it begins.
-
-    Attributes
-    ----------
-    returned, failed : Signal(object)
-        Of the last request alone.
     """
 
     returned = Signal(object)
@@ -167,7 +157,7 @@ class LatestJob(QObject):
         self._job = Job(self._wanted)
         self._job.returned.connect(self._on_returned)
         self._job.failed.connect(self._on_failed)
-        self._job.cancelled.connect(self._on_cancelled)
+        self._job.cancelled.connect(self._was_wanted)
         self._job.start()
 
     @Slot(object)
@@ -180,17 +170,14 @@ class LatestJob(QObject):
         if self._was_wanted():
             self.failed.emit(error)
 
-    @Slot()
-    def _on_cancelled(self) -> None:
-        self._was_wanted()
-
     def _let_go(self) -> None:
-        """Nobody is there any more to see the result; hold nothing of what it would take."""
+        """Hold nothing of what a result would take that nobody sees."""
         self._wanted = None
         if self._job is not None:
             self._job.cancel()
             self._job = None
 
+    @Slot()
     def _was_wanted(self) -> bool:
         """Release the job; return whether nothing newer was asked for, and start that otherwise."""
         self._job = None
@@ -218,10 +205,56 @@ def while_alive(widget: QObject, work: Callable[[Report], Any]) -> Callable[[Rep
     return work_on
 
 
+# So long a stage has to run before its end is foretold; less is over before it is read.
+_SURE_S, _SHORTEST_S = 2.0, 0.5
+
+
+class Pace:
+    """How fast a job goes, and how long the rest will take, in a sentence and a line below it.
+
+    What has another total, or begins again, is timed anew.
+
+    Parameters
+    ----------
+    frame_nbytes : int
+        Of a frame in memory; 0 if speed is of no interest.
+    n_stacks : int
+        That a job goes through, whose stages name them: the time left is told when one is done.
+    clock : callable
+        Gives seconds.
+    """
+
+    def __init__(
+        self,
+        frame_nbytes: int = 0,
+        n_stacks: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._frame_nbytes, self._n_stacks, self._clock = frame_nbytes, n_stacks, clock
+        self._total, self._first, self._done, self._start = -1, 0, 0, clock()
+
+    def __call__(self, stage: str, done: int, total: int) -> str:
+        """Return it as text."""
+        now = self._clock()
+        if total != self._total or done < self._done:
+            # What is reported first was done before the clock starts.
+            self._total, self._start, self._first = total, now, done
+        self._done = done
+        elapsed, timed = now - self._start, done - self._first
+        said = f"{stage} {done} of {total}" if total and not self._n_stacks else stage
+        if timed <= 0 or elapsed <= 0:
+            return said
+        rate = timed / elapsed
+        left = (total - done) / rate
+        below = [f"{size_text(rate * self._frame_nbytes)}/s"] if self._frame_nbytes else []
+        is_sure = timed * self._n_stacks >= total if self._n_stacks else elapsed > _SURE_S
+        if left >= _SHORTEST_S and is_sure:
+            below.append(f"{time_text(left)} left")
+        return f"{said}\n{', '.join(below)}" if below else said
+
+
 # Left and right of the sentence in the bar.
 _BAR_MARGIN_PX = 6
-# So long a stage has to run before its end is foretold.
-_SURE_S = 2.0
 
 
 class _Bar(QProgressBar):
@@ -236,8 +269,8 @@ class _Bar(QProgressBar):
 
     def tell(self, sentence: str) -> None:
         """Show a sentence; all of it is in the tooltip."""
-        self._sentence = sentence
-        self.setToolTip(sentence or "How much is done")
+        self._sentence = sentence.replace("\n", ", ")
+        self.setToolTip(self._sentence or "How much is done")
         self.update()
 
     def text(self) -> str:
@@ -271,16 +304,12 @@ class JobControls(QWidget):
         Clicked, it does nothing by itself: connect `clicked` to what calls `run`.
     buttons : QHBoxLayout
         The row of buttons before a job, for more of them.
-    returned, failed, cancelled : Signal(object), Signal(object), Signal()
-        One of them comes, last, with the result or the exception.
-    ended : Signal()
-        Comes after any of them.
     """
 
     returned = Signal(object)
     failed = Signal(object)
     cancelled = Signal()
-    ended = Signal()
+    ended = Signal()  # after any of these
 
     def __init__(
         self,
@@ -292,15 +321,13 @@ class JobControls(QWidget):
         reserve: bool = False,
     ) -> None:
         super().__init__()
-        self._panel = panel
-        self._pace = pace or _PlainPace()
+        self._panel, self._tip, self._reserve = panel, tip, reserve
+        self.pace = pace or Pace()
         self._below = pace is not None or reserve
-        self._reserve = reserve
         self._job: Job | None = None
         self._owned = False
         self._may_start = ""
         self.start_button = push_button(text, tip)
-        self._tip = tip
         self.cancel_button = push_button(
             "Cancel", "Stop what is running; nothing on disk or shown is changed"
         )
@@ -310,12 +337,11 @@ class JobControls(QWidget):
         self.status.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self._rows = QStackedWidget()
         self._rows.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        self.buttons = self._add_row(self.start_button)
-        self._add_row(self.progress, self.cancel_button).setStretch(0, 1)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self._rows)
-        column.addWidget(self.status)
+        before = filled(QWidget(), self.start_button, across=True)
+        self.buttons: QHBoxLayout = before.layout()  # type: ignore[assignment]
+        self._rows.addWidget(before)
+        self._rows.addWidget(filled(QWidget(), self.progress, self.cancel_button, across=True))
+        filled(self, self._rows, self.status)
         self.cancel_button.clicked.connect(self.cancel)
         self.destroyed.connect(lambda: self._let_go())
         self._show_state()
@@ -344,27 +370,14 @@ class JobControls(QWidget):
         if self._job is not None:
             if job is self._job:
                 return
-            self._job.progressed.disconnect(self._on_progress)
-            self._job.returned.disconnect(self._on_returned)
-            self._job.failed.disconnect(self._on_failed)
-            self._job.cancelled.disconnect(self._on_cancelled)
+            for signal, slot in self._connections(self._job):
+                signal.disconnect(slot)
             self._job = None
         if job is not None:
             self._watch(job, owned=False)
         else:
             self.tell(message, tone)
             self._show_state()
-
-    def _watch(self, job: Job, *, owned: bool) -> None:
-        self._job, self._owned = job, owned
-        job.progressed.connect(self._on_progress)
-        job.returned.connect(self._on_returned)
-        job.failed.connect(self._on_failed)
-        job.cancelled.connect(self._on_cancelled)
-        self.progress.setRange(0, 0)
-        self.progress.tell("")
-        self.tell("")
-        self._show_state()
 
     @Slot()
     def cancel(self) -> None:
@@ -379,23 +392,28 @@ class JobControls(QWidget):
         self._panel.tell(self.status, text, tone)
         self.status.setVisible(bool(text) or self._reserve)
 
-    def _add_row(self, *widgets: QWidget) -> QHBoxLayout:
-        page = QWidget()
-        row = QHBoxLayout(page)
-        row.setContentsMargins(0, 0, 0, 0)
-        for widget in widgets:
-            row.addWidget(widget)
-        self._rows.addWidget(page)
-        return row
+    def _connections(self, job: Job) -> tuple[tuple[Any, Any], ...]:
+        return (
+            (job.progressed, self._on_progress),
+            (job.returned, self._on_returned),
+            (job.failed, self._on_failed),
+            (job.cancelled, self._on_cancelled),
+        )
+
+    def _watch(self, job: Job, *, owned: bool) -> None:
+        self._job, self._owned = job, owned
+        for signal, slot in self._connections(job):
+            signal.connect(slot)
+        self.progress.setRange(0, 0)
+        self.progress.tell("")
+        self.tell("")
+        self._show_state()
 
     def _tell_progress(self, sentence: str) -> None:
-        if self._below:
-            self.tell(sentence)
-        else:
-            self.progress.tell(sentence)
+        (self.tell if self._below else self.progress.tell)(sentence)
 
     def _let_go(self) -> None:
-        """Nobody is there any more to see the result, or to cancel."""
+        """End a job whose result nobody sees, and that nobody can cancel."""
         if self._job is not None and self._owned:
             self._job.cancel()
 
@@ -411,43 +429,23 @@ class JobControls(QWidget):
         self.progress.setRange(0, total)
         self.progress.setValue(done)
         if self.cancel_button.isEnabled():
-            self._tell_progress(self._pace(stage, done, total))
+            self._tell_progress(self.pace(stage, done, total))
 
     @Slot(object)
     def _on_returned(self, result: Any) -> None:
-        self._end("")
-        self.returned.emit(result)
-        self.ended.emit()
+        self._end(self.returned, result)
 
     @Slot(object)
     def _on_failed(self, error: Exception) -> None:
-        self._end(error_text(error), "error")
-        self.failed.emit(error)
-        self.ended.emit()
+        self._end(self.failed, error, text=error_text(error), tone="error")
 
     @Slot()
     def _on_cancelled(self) -> None:
-        self._end("Cancelled.")
-        self.cancelled.emit()
-        self.ended.emit()
+        self._end(self.cancelled, text="Cancelled.")
 
-    def _end(self, text: str, tone: str = "text") -> None:
+    def _end(self, signal: Any, *results: Any, text: str = "", tone: str = "text") -> None:
         self._job = None
         self.tell(text, tone)
         self._show_state()
-
-
-class _PlainPace:
-    """The stage, how far it is, and how long it will take if that can be told."""
-
-    def __init__(self) -> None:
-        self._stage, self._started = "", 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> str:
-        if stage != self._stage or not done:
-            self._stage, self._started = stage, time.monotonic()
-        if not total:
-            return stage
-        spent = time.monotonic() - self._started
-        left = f", {spent * (total - done) / done:.0f} s left" if done and spent > _SURE_S else ""
-        return f"{stage} {done} of {total}{left}"
+        signal.emit(*results)
+        self.ended.emit()

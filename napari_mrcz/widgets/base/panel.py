@@ -208,10 +208,13 @@ class Panel(QWidget):
             self._colour(label, tone)
 
     def apply_palette(self, colours: Palette) -> None:
-        """Colour what a style sheet does not reach, such as plots; called when the theme changes.
+        """Colour what a style sheet does not reach, such as plots: all parts that have this, too.
 
-        A subclass that has such things overrides it, and calls it once when they are there.
+        Called when the theme changes; a subclass that has such parts calls it once.
         """
+        for part in self.findChildren(QWidget):
+            if hasattr(part, "apply_palette"):
+                part.apply_palette(colours)
 
     def _on_theme(self, event: Any = None) -> None:
         self.apply_palette(self.palette_now)

@@ -5,24 +5,28 @@ A dock that is closed and opened again finds all of it; a layer that is removed 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from napari.layers import Image
 from qtpy.QtCore import QObject, Signal, Slot
 
+from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
+from napari_mrcz.widgets.base.derived import DerivedLayer
 from napari_mrcz.widgets.base.job import Job, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import napari
-    from napari.layers import Image, Layer
+    from napari.layers import Layer
 
-    from napari_mrcz.widgets.base.derived import DerivedLayer
+# Changes that can be taken back.
+_MOST_UNDONE = 100
 
 
 class LayerWork(QObject):
-    """The work on one layer; subclasses keep their results in it.
+    """The work on one layer; subclasses keep in it what they know besides the fit.
 
     Attributes
     ----------
@@ -34,16 +38,20 @@ class LayerWork(QObject):
         The fit that runs. It runs to its end, whatever is selected meanwhile.
     message, tone : str
         How the last one ended.
+    fit : Any
+        The result of the last one that has ended well, with what was changed since; or None.
+    before : list
+        What was there before each of the last changes.
+    is_counted : bool
+        Whether a fit was refused since the frames look like counted electrons.
     derived : dict of str to DerivedLayer
         The layers made from this one.
-    ended : Signal(object, object)
-        This, and the result of a fit, its exception, or None if it was cancelled.
-    changed : Signal(object)
-        A derived layer was shown, hidden or removed.
     """
 
-    ended = Signal(object, object)
-    changed = Signal(object)
+    ended = Signal(object, object)  # this; the result of a fit, its exception, None if cancelled
+    changed = Signal(object)  # this: a derived layer was shown, hidden or removed
+
+    vanishing: ClassVar[tuple[str, ...]] = ()  # keys of what says nothing without the movie
 
     def __init__(self, viewer: napari.Viewer, layer: Image) -> None:
         super().__init__()
@@ -52,6 +60,9 @@ class LayerWork(QObject):
         self.data: Any = layer.data
         self.job: Job | None = None
         self.message, self.tone = "", "text"
+        self.fit: Any = None
+        self.before: list[Any] = []
+        self.is_counted = False
         self.derived: dict[str, DerivedLayer] = {}
 
     def start(self, work: Callable[[Report], Any], watch: Callable[[Job], None]) -> None:
@@ -66,21 +77,37 @@ class LayerWork(QObject):
 
     def take(self, result: Any) -> None:
         """Keep the result of a fit; shown where it is looked at."""
+        self.fit, self.before = result, []
+
+    def remember(self, state: Any) -> None:
+        """Note what was there before a change."""
+        self.before = [*self.before, state][-_MOST_UNDONE:]
+
+    def made(
+        self, key: str, suffix: str, make: Callable[..., Layer] = Image, **how: bool
+    ) -> DerivedLayer:
+        """Return a derived layer, not added to the viewer yet if there was none."""
+        if key not in self.derived:
+            self.derived[key] = DerivedLayer(
+                self.viewer, self.layer, suffix, make, toggled=self.toggled, **how
+            )
+        return self.derived[key]
 
     def toggled(self) -> None:
         """Note that a derived layer was shown or hidden."""
         self.changed.emit(self)
 
     def release(self) -> None:
-        """Stop what runs, and let the derived layers be like any others."""
+        """Stop what runs, and let the derived layers that stay be like any others."""
         job, self.job = self.job, None
         if job is not None:
             job.cancel()
             self.ended.emit(self, None)
-        for derived in self.derived.values():
-            derived.part()
-        self.derived.clear()
-        self.layer = self.data = None  # a closed dock's Python half may still have this
+        derived, self.derived = self.derived, {}
+        for key, one in derived.items():
+            one.part(remove=key in self.vanishing)
+        self.layer = self.data = self.fit = None  # a closed dock's Python half may still have this
+        self.before = []
 
     def forget(self, layer: Layer) -> bool:
         """Release a derived layer that was removed; return whether it was one."""
@@ -106,6 +133,7 @@ class LayerWork(QObject):
         if self.job is not None:
             self.job = None
             self.message, self.tone = error_text(error), "error"
+            self.is_counted = self.is_counted or isinstance(error, CountedAlready)
             self.ended.emit(self, error)
 
     @Slot()
@@ -120,17 +148,9 @@ Kind = TypeVar("Kind", bound=LayerWork)
 
 
 class Works(QObject, Generic[Kind]):
-    """The work of one kind on all layers of a viewer; see `works_of`.
+    """The work of one kind on all layers of a viewer; see `works_of`."""
 
-    Attributes
-    ----------
-    shared : dict
-        What a dock keeps that belongs to no layer.
-    ended, changed
-        Those of any `LayerWork`.
-    """
-
-    ended = Signal(object, object)
+    ended = Signal(object, object)  # as of any `LayerWork`
     changed = Signal(object)
 
     def __init__(self, viewer: napari.Viewer, kind: type[Kind]) -> None:

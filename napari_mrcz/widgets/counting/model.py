@@ -69,9 +69,21 @@ class Fit:
         counts: Stack = count_electrons(self.stack, counting=counting)
         return counts
 
-    def dose(self, threshold: float) -> float:
-        """Return the electrons per pixel and frame that are counted."""
-        return int(np.count_nonzero(self.charges > threshold)) / self.n_pixels
+    @property
+    def threshold(self) -> float:
+        """The threshold that was fitted, as it is shown."""
+        return round(self.counting.threshold, 1)
+
+    def sentence(self, threshold: float) -> str:
+        """Return how many electrons are counted, and what was measured."""
+        dose = int(np.count_nonzero(self.charges > threshold)) / self.n_pixels
+        said = (
+            f"{dose:.4f} e⁻/pixel/frame. Noise {self.counting.background.noise:.1f} grey values, "
+            f"spots {self.counting.spread:.2f} pixels wide (standard deviation)."
+        )
+        if self.counting.expected_f1 is not None and threshold == self.threshold:
+            said += f" Expected F1: {self.counting.expected_f1:.3f}."
+        return said
 
     def charge_histogram(self) -> Histogram:
         """Return how often each charge occurs."""

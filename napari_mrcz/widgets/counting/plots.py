@@ -7,21 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import (
-    QLabel,
-    QSizePolicy,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
-from napari_mrcz.widgets.base.form import form, number_field
+from napari_mrcz.widgets.base.form import filled, form, number_field
 from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from qtpy.QtGui import QResizeEvent
 
-    from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.counting.model import Fit, Histogram
 
 _LARGEST = 1e7
@@ -33,15 +27,9 @@ _COLUMN = 10
 
 
 class ChargeView(QWidget):
-    """How often each charge occurs, and the threshold, as a line and as a number.
+    """How often each charge occurs, and the threshold, as a line and as a number."""
 
-    Attributes
-    ----------
-    threshold_changed : Signal(float)
-        In grey values of charge; comes often while the line is dragged.
-    """
-
-    threshold_changed = Signal(float)
+    threshold_changed = Signal(float)  # in grey values of charge; often while the line is dragged
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,10 +44,8 @@ class ChargeView(QWidget):
         tip = "Charge, added up over a spot, from which it is an electron"
         self.number = number_field((0.1, _LARGEST), 1, " grey values", tip)
         self.number.setDecimals(1)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.plot)
-        column.addLayout(form(("Threshold", self.number)))
+        below: Any = filled(self, self.plot).layout()
+        below.addLayout(form(("Threshold", self.number)))
         self.line.sigPositionChanged.connect(self._on_line)
         self.number.valueChanged.connect(self._on_number)
         self.show_fit(None)
@@ -80,12 +66,8 @@ class ChargeView(QWidget):
             return
         _draw(self.plot, self._curve, fit.charge_histogram())
         self.line.setBounds((0.1, fit.charge_histogram()[0][-1]))
-        self.number.setValue(fit.counting.threshold)
+        self.number.setValue(fit.threshold)
         self._on_number(self.threshold)
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        self.plot.apply_palette(colours)
 
     @Slot()
     def _on_line(self) -> None:
@@ -115,10 +97,7 @@ class PixelView(QWidget):
         self._values = self.plot.curve("accent", stepMode="center")
         self._noise = self.plot.curve("model")
         self.legend = Key((("accent", "━", "pixels"), ("model", "━", "read noise alone")))
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.plot)
-        column.addWidget(self.legend)
+        filled(self, self.plot, self.legend)
         self.show_fit(None)
 
     def show_fit(self, fit: Fit | None) -> None:
@@ -131,11 +110,6 @@ class PixelView(QWidget):
             return
         _draw(self.plot, self._values, fit.values)
         self._noise.setData(*fit.noise_curve())
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        self.plot.apply_palette(colours)
-        self.legend.apply_palette(colours)
 
 
 class Gallery(QLabel):

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Points
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox
+from qtpy.QtWidgets import QCheckBox, QWidget
 
-from napari_mrcz.correction.noise import CountedAlready
-from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import CorrectionDock
-from napari_mrcz.widgets.base.derived import DerivedLayer, LateStack, frame_shown, get_points_ready
+from napari_mrcz.widgets.base.derived import LateStack, frame_shown, get_points_ready
 from napari_mrcz.widgets.base.form import Section, choice_field, form, push_button
-from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.counting.model import Fit, count_frame, find_events, fit_counting
@@ -29,39 +26,34 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.counting import Events
     from napari_mrcz.widgets.base.job import Report
-    from napari_mrcz.widgets.base.theme import Palette
 
 _SUPER_RESOLUTIONS = {"detector pixels": 1, "2 × 2 in each pixel": 2, "4 × 4 in each pixel": 4}
 _INVITATION = "Fit a movie of raw frames to see its electrons."
-_MOST_UNDONE = 100
 
 
 class CountingWork(LayerWork):
     """The fit of raw frames, the threshold as it is now, and the counts that are shown."""
 
-    fit: Fit | None = None
+    vanishing = ("counts", "electrons")
     threshold = 0.0
     super_resolution = 1
     with_layer = True
     counts: LateStack | None = None
-    is_counted = False  # the frames look like counts already
-
-    def __init__(self, viewer: napari.Viewer, layer: Image) -> None:
-        super().__init__(viewer, layer)
-        self.before: list[float] = []
 
     def take(self, result: Fit) -> None:
         """Keep a fit."""
-        self.fit, self.threshold, self.before = result, round(result.counting.threshold, 1), []
+        super().take(result)
+        self.threshold = result.threshold
+
+    def let_counts_go(self) -> None:
+        """Have nobody count the frames that are shown."""
+        if self.counts is not None:
+            self.counts.wanted = None
+        self.counts = None
 
     def release(self) -> None:
         """Take counts and marks away with the movie."""
-        for key in ("counts", "electrons"):
-            if key in self.derived:
-                self.derived.pop(key).part(remove=True)
-        if self.counts is not None:
-            self.counts.wanted = None
-        self.counts = self.fit = None
+        self.let_counts_go()
         super().release()
 
 
@@ -72,40 +64,31 @@ class Counting(CorrectionDock):
     ----------
     napari_viewer : napari.Viewer
         Whose layers.
-
-    Attributes
-    ----------
-    previewed : Signal(object)
-        The layer of counts shows what is chosen now.
-    arrived : Signal(object)
-        The layer of counts shows the frame that was stepped to.
-    marked : Signal(object)
-        The layer of points at the events of a frame.
     """
 
     title = "Counting"
 
-    previewed = Signal(object)
-    arrived = Signal(object)
-    marked = Signal(object)
+    previewed = Signal(object)  # the layer of counts shows what is chosen now
+    arrived = Signal(object)  # the layer of counts shows the frame that was stepped to
+    marked = Signal(object)  # the layer of points at the events of a frame
 
     work_type = CountingWork
     main = "counts"
     movie_tip = "The movie of raw frames; follows the layer selected in the list"
     fit_tip = "Measure offset, noise, spots and threshold on some of the frames"
     save_text = "Save counts…"
+    force_text = "Count frames that seem to be counted"
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self._awaited: tuple[LateStack, int] | None = None
         self._showing = False
-        self._counting, self._marking = LatestJob(self), LatestJob(self)
-        self._stepping = LatestJob(self, delay_ms=0)
+        self._counting = self.in_background(self._on_counted)
+        self._marking = self.in_background(self._on_marked)
+        self._stepping = self.in_background(self._on_arrived, delay_ms=0)
         self.super_resolution = choice_field(
             _SUPER_RESOLUTIONS.items(), "How fine the counts are: where in a pixel it was struck"
         )
-        self.force = QCheckBox("Count frames that seem to be counted")
-        self.force.setToolTip("Fit although the frames look like counts; off for raw frames")
         self.found = WrappedLabel("What was measured, and how many electrons are counted with it")
         self.charges, self.pixels, self.gallery = ChargeView(), PixelView(), Gallery()
         self.preview = QCheckBox("Show counts as a layer")
@@ -116,44 +99,22 @@ class Counting(CorrectionDock):
             "A layer of points where the electrons of the frame struck",
         )
         self.pictures = Section("Single electrons", self.gallery)
-        self.column.addWidget(self.force)
-        self.column.addWidget(self.found)
-        self.column.addWidget(self.charges)
-        self.column.addLayout(form(("Counts in", self.super_resolution)))
-        self.column.addWidget(self.preview)
-        self.column.addWidget(self.buttons)
-        self.column.addWidget(self.mark_button)
-        self.column.addWidget(Section("Pixel values and noise", self.pixels))
-        self.column.addWidget(self.pictures)
-        self.column.addStretch()
+        fine = QWidget()
+        fine.setLayout(form(("Counts in", self.super_resolution)))
         self.charges.threshold_changed.connect(self._on_threshold)
         self.super_resolution.currentIndexChanged.connect(self._on_choice)
         self.preview.toggled.connect(self._on_choice)
         self.mark_button.clicked.connect(self.mark)
-        self._counting.returned.connect(self._on_counted)
-        self._stepping.returned.connect(self._on_arrived)
-        self._marking.returned.connect(self._on_marked)
-        for job in (self._counting, self._stepping, self._marking):
-            job.failed.connect(self._on_failed)
-        self.fitted.connect(self._on_fit_ended)
-        self.apply_palette(self.palette_now)
-        self._on_layer(self.layers.layer)
-
-    @property
-    def fit(self) -> Fit | None:
-        """The fit of the layer picked."""
-        return None if self.work is None else self.work.fit
+        values = Section("Pixel values and noise", self.pixels)
+        self.finish(
+            self.found, self.charges, fine, self.preview, self.buttons, self.mark_button,
+            values, self.pictures,
+        )  # fmt: skip
 
     @property
     def counts(self) -> Image | None:
         """The layer of counts, while it is in the viewer."""
         return self.corrected
-
-    @property
-    def busy(self) -> bool:
-        """Whether something runs, or is about to."""
-        jobs = self._counting, self._marking, self._stepping
-        return self.controls.running or any(job.busy for job in jobs)
 
     def problem(self) -> str:
         """Return why the layer picked cannot be fitted, or nothing."""
@@ -172,7 +133,7 @@ class Counting(CorrectionDock):
     def mark(self) -> None:
         """Put points where the electrons of the frame that is shown struck."""
         work = self.work
-        if work is not None and work.fit is not None:
+        if self.fit is not None:
             frame = frame_shown(self.viewer, work.layer)
             self._marking.request(partial(_mark, work.fit, frame, work.threshold))
 
@@ -180,7 +141,7 @@ class Counting(CorrectionDock):
     def reset(self) -> None:
         """Take the threshold of the fit again."""
         if self.fit is not None:
-            self.charges.number.setValue(self.fit.counting.threshold)
+            self.charges.number.setValue(self.fit.threshold)
 
     @Slot()
     def undo(self) -> None:
@@ -191,29 +152,20 @@ class Counting(CorrectionDock):
             self._show_choices(work)
             self._count(work)
 
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour the plots."""
-        self.charges.apply_palette(colours)
-        self.pixels.apply_palette(colours)
-
     def show_work(self) -> None:
         """Show all that is known of the layer picked."""
         work, fit = self.work, self.fit
-        for job in (self._counting, self._marking, self._stepping):
-            job.drop()
         for key in ("counts", "marks"):
             self.forget_put_off(key)
         self._awaited = None
         self.show_warnings(*(() if fit is None else fit.counting.warnings))
-        self.force.setChecked(False)
-        self.force.setVisible(work is not None and work.is_counted)
         self._showing = True
         self.charges.show_fit(fit)
         self._showing = False
         self.pixels.show_fit(fit)
         self.gallery.show_picture(None if fit is None else fit.gallery)
         self.pictures.setVisible(fit is not None)
-        if work is None or fit is None:
+        if fit is None:
             self.tell(self.found, _INVITATION, "muted")
             return
         self._show_choices(work)
@@ -225,8 +177,7 @@ class Counting(CorrectionDock):
         fit = self.fit
         for control in (self.preview, self.mark_button):
             control.setEnabled(fit is not None)
-        changed = fit is not None and self.work.threshold != round(fit.counting.threshold, 1)
-        self.reset_button.setEnabled(changed)
+        self.reset_button.setEnabled(fit is not None and self.work.threshold != fit.threshold)
 
     def _show_choices(self, work: CountingWork) -> None:
         self._showing = True
@@ -241,10 +192,10 @@ class Counting(CorrectionDock):
     @Slot(float)
     def _on_threshold(self, threshold: float) -> None:
         work = self.work
-        if self._showing or work is None or work.fit is None or threshold == work.threshold:
+        if self._showing or self.fit is None or threshold == work.threshold:
             return
         if not self._counting.busy or not work.before:  # a drag is one change
-            work.before = [*work.before, work.threshold][-_MOST_UNDONE:]
+            work.remember(work.threshold)
         work.threshold = threshold
         self._count(work)
 
@@ -260,47 +211,29 @@ class Counting(CorrectionDock):
 
     def _count(self, work: CountingWork) -> None:
         """Count with another threshold, or finer."""
-        fit = work.fit
-        if fit is None:
-            return
-        expected, f1 = "", fit.counting.expected_f1
-        if f1 is not None and work.threshold == round(fit.counting.threshold, 1):
-            expected = f" Expected F1: {f1:.3f}."
-        self.tell(
-            self.found,
-            f"{fit.dose(work.threshold):.4f} e⁻/pixel/frame. Noise"
-            f" {fit.counting.background.noise:.1f} grey values, spots {fit.counting.spread:.2f}"
-            f" pixels wide (standard deviation).{expected}",
-        )
-        self.show_state()
-        if not work.with_layer:
+        self.tell(self.found, work.fit.sentence(work.threshold))
+        if work.with_layer:
+            counts = LateStack.of(work.fit.counts(work.threshold, work.super_resolution))
+            frame = frame_shown(self.viewer, work.layer)
+            self._counting.request(partial(count_frame, counts, frame))
+        else:
             self._counting.drop()
             self.forget_put_off("counts")
             if "counts" in work.derived:
                 work.derived.pop("counts").part(remove=True)
-            self.show_state()
-            return
-        counts = LateStack.of(fit.counts(work.threshold, work.super_resolution))
-        frame = frame_shown(self.viewer, work.layer)
-        self._counting.request(partial(count_frame, counts, frame))
+        self.show_state()
 
-    @Slot(object)
     def _on_counted(self, counts: LateStack) -> None:
         self.when_in_front("counts", partial(self._take_counts, counts))
 
     def _take_counts(self, counts: LateStack) -> None:
         work = self.work
-        if work is None or work.fit is None:
+        if self.fit is None:
             return
-        if work.counts is not None:
-            work.counts.wanted = None
+        work.let_counts_go()
         counts.wanted = self._on_wanted
         work.counts = counts
-        if "counts" not in work.derived:
-            work.derived["counts"] = DerivedLayer(
-                self.viewer, work.layer, " counts", toggled=work.toggled
-            )
-        derived = work.derived["counts"]
+        derived = work.made("counts", " counts")
         derived.finer = counts.shape[-1] // work.data.shape[-1]
         derived.show(
             counts,
@@ -324,7 +257,6 @@ class Counting(CorrectionDock):
             self.controls.tell(f"Counting frame {frame}…")
             self._stepping.request(partial(count_frame, counts, frame))
 
-    @Slot(object)
     def _on_arrived(self, counts: LateStack) -> None:
         self._awaited = None
         self.controls.tell("")
@@ -332,40 +264,28 @@ class Counting(CorrectionDock):
             self.counts.refresh(extent=False)
             self.arrived.emit(self.counts)
 
-    @Slot(object)
     def _on_marked(self, found: tuple[int, Events]) -> None:
         self.when_in_front("marks", partial(self._show_marks, *found))
 
     def _show_marks(self, frame: int, events: Events) -> None:
-        work = self.work
-        if work is None:
-            return
-        if "electrons" not in work.derived:
-            work.derived["electrons"] = DerivedLayer(
-                self.viewer, work.layer, " electrons", _points, toggled=work.toggled
-            )
-        points = np.stack([np.full(len(events), frame), events.y, events.x], axis=1)
-        work.derived["electrons"].show(points, ndim=3, axis_labels=work.layer.axis_labels)
-        self.marked.emit(work.derived["electrons"].layer)
-
-    @Slot(object)
-    def _on_fit_ended(self, result: Any) -> None:
-        if isinstance(result, CountedAlready) and self.work is not None:
-            self.work.is_counted = True
-            self.force.setVisible(True)
+        if (work := self.work) is not None:
+            points = np.stack([np.full(len(events), frame), events.y, events.x], axis=1)
+            marks = work.made("electrons", " electrons", _points)
+            marks.show(points, ndim=3, axis_labels=work.layer.axis_labels)
+            self.marked.emit(marks.layer)
 
     @Slot(object)
     def _on_work_changed(self, work: Any) -> None:
         if work is self.work and "counts" not in work.derived and work.counts is not None:
-            work.counts.wanted = None
-            work.counts, work.with_layer = None, False
+            work.let_counts_go()
+            work.with_layer = False
             self._show_choices(work)
         super()._on_work_changed(work)
 
-    @Slot(object)
-    def _on_failed(self, error: Exception) -> None:
+    def on_background_failed(self, error: Exception) -> None:
+        """Show what went wrong; the frame may be asked for again."""
         self._awaited = None
-        self.controls.tell(error_text(error), "error")
+        super().on_background_failed(error)
 
     def _let_go(self) -> None:
         """Count frames where they are looked at when no widget is there to count them."""

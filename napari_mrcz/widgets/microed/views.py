@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal, Slot
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
 
 from napari_mrcz.errors import with_minus
+from napari_mrcz.widgets.base.form import filled
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
-    from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.microed.model import Fit, Histogram
 
 COLUMNS = (
@@ -44,105 +50,56 @@ def rows(fit: Fit, frame: int) -> list[tuple[str, ...]]:
     return texts
 
 
-class FitTable(QTableView):
-    """As high as its rows, up to ten.
+class FitTable(QTableWidget):
+    """As high as its rows, up to ten."""
 
-    Attributes
-    ----------
-    chosen : Signal(int)
-        The row of a region (1 ... k) was chosen.
-    """
-
-    chosen = Signal(int)
+    chosen = Signal(int)  # the row of a region (1 ... k)
 
     def __init__(self) -> None:
-        super().__init__()
-        self.texts = _Texts()
-        self.setModel(self.texts)
+        super().__init__(0, len(COLUMNS))
         self.setToolTip("What was fitted to the frame that is shown; choose a row to see it")
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        side: Any = self.verticalHeader()
-        side.setVisible(False)
-        head: Any = self.horizontalHeader()
-        head.setMinimumSectionSize(36)
-        head.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        head.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        selection: Any = self.selectionModel()
-        selection.currentRowChanged.connect(self._on_row)
+        self._side = cast("QHeaderView", self.verticalHeader())
+        self._side.setVisible(False)
+        self._head = cast("QHeaderView", self.horizontalHeader())
+        for column, (name, tip) in enumerate(COLUMNS):
+            item = QTableWidgetItem(name)
+            item.setToolTip(tip)
+            self.setHorizontalHeaderItem(column, item)
+        self._head.setMinimumSectionSize(36)
+        self._head.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self._head.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        self.itemSelectionChanged.connect(self._on_selected)
         self.show_rows([])
 
     def show_rows(self, texts: list[tuple[str, ...]]) -> None:
         """Show other rows; the chosen one stays where there are as many."""
-        self.texts.show_rows(texts)
+        if len(texts) != self.rowCount():
+            self.setRowCount(len(texts))
+            for row, column in np.ndindex(len(texts), len(COLUMNS)):
+                item = QTableWidgetItem()
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                self.setItem(row, column, item)
+        for row, column in np.ndindex(len(texts), len(COLUMNS)):
+            item = self.item(row, column)  # type: ignore[assignment]
+            item.setText(texts[row][column])
         shown = min(max(len(texts), 1), _ROWS_SHOWN)
         self.setVisible(bool(texts))
-        side: Any = self.verticalHeader()
-        head: Any = self.horizontalHeader()
-        self.setFixedHeight(head.sizeHint().height() + shown * side.defaultSectionSize() + 4)
+        height = self._head.sizeHint().height() + shown * self._side.defaultSectionSize() + 4
+        self.setFixedHeight(height)
 
     def choose(self, region: int) -> None:
         """Mark the row of a region; nothing is emitted."""
-        selection: Any = self.selectionModel()
-        selection.blockSignals(True)
+        self.blockSignals(True)
         self.selectRow(region - 1)
-        selection.blockSignals(False)
-        self.scrollTo(self.texts.index(region - 1, 0))
-        viewport: Any = self.viewport()
-        viewport.update()
+        self.blockSignals(False)
 
-    def _on_row(self, now: QModelIndex, before: QModelIndex) -> None:
-        if now.isValid():
-            self.chosen.emit(now.row() + 1)
-
-
-class _Texts(QAbstractTableModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self._rows: list[tuple[str, ...]] = []
-
-    def show_rows(self, texts: list[tuple[str, ...]]) -> None:
-        """Take other texts; the view's selection is kept where there are as many rows."""
-        if len(texts) == len(self._rows):
-            self._rows = texts
-            if texts:
-                last = self.index(len(texts) - 1, len(COLUMNS) - 1)
-                self.dataChanged.emit(self.index(0, 0), last)
-            return
-        self.beginResetModel()
-        self._rows = texts
-        self.endResetModel()
-
-    def rowCount(self, parent: QModelIndex | None = None) -> int:
-        """Return the number of regions."""
-        return len(self._rows)
-
-    def columnCount(self, parent: QModelIndex | None = None) -> int:
-        """Return the number of columns."""
-        return len(COLUMNS)
-
-    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return a text, at the right."""
-        if role == Qt.ItemDataRole.DisplayRole:
-            return self._rows[index.row()][index.column()]
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        return None
-
-    def headerData(
-        self,
-        section: int,
-        orientation: Qt.Orientation,
-        role: int = Qt.ItemDataRole.DisplayRole,
-    ) -> Any:
-        """Return the name of a column, and what it means."""
-        if orientation == Qt.Orientation.Horizontal:
-            if role == Qt.ItemDataRole.DisplayRole:
-                return COLUMNS[section][0]
-            if role == Qt.ItemDataRole.ToolTipRole:
-                return COLUMNS[section][1]
-        return None
+    def _on_selected(self) -> None:
+        if rows := {index.row() for index in self.selectedIndexes()}:
+            self.chosen.emit(rows.pop() + 1)
 
 
 _INVITATION = "Fit, then click an annulus in the pattern to see its histogram."
@@ -179,10 +136,7 @@ class HistogramView(QWidget):
             (("hot", "●", "recorded"), ("text", "●", "corrected"),
              ("model", "━", "fitted lognormal"))
         )  # fmt: skip
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        for part in (self.title, self.plot, self.legend):
-            column.addWidget(part)
+        filled(self, self.title, self.plot, self.legend)
         self.clear()
 
     @Slot()
@@ -202,11 +156,6 @@ class HistogramView(QWidget):
         self._corrected.setData(*histogram.corrected)
         self._fitted.setData(*(histogram.fitted or ([], [])))
         self._show_range(histogram.reach, histogram.most)
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        self.plot.apply_palette(colours)
-        self.legend.apply_palette(colours)
 
     def _show_range(self, reach: tuple[float, float], most: float) -> None:
         self.plot.setXRange(*reach, padding=0.03)

@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import QTimer, Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QGroupBox, QHBoxLayout, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QGroupBox, QLabel, QSizePolicy, QSpinBox, QWidget
 
-from napari_mrcz.correction.noise import CountedAlready
-from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
 from napari_mrcz.widgets.base.derived import (
-    DerivedLayer,
     frame_shown,
     geometry,
     get_points_ready,
     get_shapes_ready,
 )
-from napari_mrcz.widgets.base.form import Section, form, number_field, push_button
-from napari_mrcz.widgets.base.job import JobControls, LatestJob
+from napari_mrcz.widgets.base.form import Section, filled, form, number_field, push_button
+from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import (
     LayerPicker,
     connect_while_alive,
@@ -54,7 +51,6 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
-    from napari_mrcz.widgets.base.theme import Palette
 
 _MOST_ANNULI = 60
 _BEAM_STOP = "beam stop"
@@ -64,26 +60,9 @@ _REST_MS = 100
 
 
 class SweepWork(LayerWork):
-    """The beam of a movie of diffraction patterns, and its fit.
-
-    Attributes
-    ----------
-    center : tuple of float or None
-        Of the beam, (y, x) in pixels; None while it is not known.
-    """
+    """The fit of a movie of diffraction patterns, and the beam's (y, x), None while not known."""
 
     center: Center | None = None
-    fit: Fit | None = None
-    is_counted = False  # the zeros look real
-
-    def take(self, result: Fit) -> None:
-        """Keep a fit."""
-        self.fit = result
-
-    def release(self) -> None:
-        """Make the corrected movie a layer like any other."""
-        super().release()
-        self.fit = None
 
 
 class MicroED(CorrectionDock):
@@ -93,22 +72,13 @@ class MicroED(CorrectionDock):
     ----------
     napari_viewer : napari.Viewer
         Whose layers.
-
-    Attributes
-    ----------
-    outlined : Signal(object)
-        The beam and the annuli are drawn: `Outline`.
-    found : Signal(object)
-        The beam was looked for in all frames: (y, x), the exception, or None if cancelled.
-    histogram_shown : Signal(object)
-        A `Histogram` is shown.
     """
 
     title = "MicroED"
 
-    outlined = Signal(object)
-    found = Signal(object)
-    histogram_shown = Signal(object)
+    outlined = Signal(object)  # the beam and the annuli are drawn: `Outline`
+    found = Signal(object)  # the beam in all frames: (y, x), the exception, None if cancelled
+    histogram_shown = Signal(object)  # a `Histogram`
 
     work_type = SweepWork
     movie_tip = "The diffraction patterns; follows the layer selected in the list"
@@ -120,46 +90,30 @@ class MicroED(CorrectionDock):
         self._outlined: Choice | None = None
         self.source = MaskForm(self)
         self.beam = BeamBox(self)
-        self.force = QCheckBox("Correct counted electrons, too")
-        self.force.setToolTip("Fit although the zeros seem to be real: counted electrons")
-        self.force.setVisible(False)
         self.offset = WrappedLabel(
             "Added to all pixels where a format has no negative numbers, such as SMV: the "
             "command napari-mrcz microed writes these. MRC files need none"
         )
         self.region = QSpinBox()
         self.region.setKeyboardTracking(False)
+        self.region.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.region.setToolTip("The annulus whose histogram is shown; or click it in the pattern")
-        self.region_label = QLabel("Annulus")
-        self.region_label.setToolTip(self.region.toolTip())
         self.histogram = HistogramView(self)
         self.table = FitTable()
         self.table_section = Section("Fit of all annuli", self.table)
         self.guides = Guides(self.viewer, self)
-        self._outlines, self._histograms = LatestJob(self), LatestJob(self)
-        choosing = QHBoxLayout()
-        choosing.addWidget(self.region_label)
-        choosing.addWidget(self.region, stretch=1)
-        self.column.insertWidget(1, self.beam)
-        self.column.addWidget(self.force)
-        self.column.addWidget(self.offset)
-        self.column.addWidget(self.buttons)
-        self.column.addLayout(choosing)
-        self.column.addWidget(self.histogram)
-        self.column.addWidget(self.table_section)
-        self.column.addStretch()
-        self.column.insertWidget(2, self.source)
+        self._outlines = self.in_background(self._on_outlined)
+        self._histograms = self.in_background(self._on_histogram)
         self.reset_button.hide()  # nothing of a fit can be changed
         grid: Any = self.buttons.layout()
         grid.addWidget(self.toggle_button, 0, 0, 1, 2)
+        self.column.insertWidget(1, self.beam)
+        self.column.insertWidget(2, self.source)
+        self.region_label = QLabel("Annulus")
+        self.region_label.setToolTip(self.region.toolTip())
+        self._choosing = filled(QWidget(), self.region_label, self.region, across=True)
         self._connect()
-        self.apply_palette(self.palette_now)
-        self._on_layer(self.layers.layer)
-
-    @property
-    def fit(self) -> Fit | None:
-        """The fit of the layer picked."""
-        return None if self.work is None else self.work.fit
+        self.finish(self.offset, self.buttons, self._choosing, self.histogram, self.table_section)
 
     @property
     def center(self) -> Center | None:
@@ -169,8 +123,7 @@ class MicroED(CorrectionDock):
     @property
     def busy(self) -> bool:
         """Whether something runs, or is about to."""
-        jobs = self.controls.running or self.beam.controls.running or self.source.busy
-        return jobs or self._outlines.busy or self._histograms.busy
+        return super().busy or self.beam.controls.running or self.source.busy
 
     def problem(self) -> str:
         """Return why the layer picked cannot be fitted, or nothing."""
@@ -205,10 +158,6 @@ class MicroED(CorrectionDock):
             self.guides.move((y, x))
             self._ask_for_outline()
 
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour the plot."""
-        self.histogram.apply_palette(colours)
-
     @property
     def _choice(self) -> Choice:
         return Choice(
@@ -240,13 +189,8 @@ class MicroED(CorrectionDock):
         self.beam.controls.failed.connect(self._on_not_found)
         self.beam.controls.cancelled.connect(lambda: self._on_not_found(None))
         self.guides.moved.connect(self.set_center)
-        self._outlines.returned.connect(self._on_outlined)
-        self._outlines.failed.connect(self._on_background_failed)
-        self.fitted.connect(self._on_fit_ended)
         self.region.valueChanged.connect(self._on_region)
         self.table.chosen.connect(self.region.setValue)
-        self._histograms.returned.connect(self._on_histogram)
-        self._histograms.failed.connect(self._on_background_failed)
         connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
         connect_while_alive(self, self.viewer.dims.events.current_step, self._on_step)
         on_click_while_alive(self, self.viewer, self._on_click)
@@ -260,18 +204,15 @@ class MicroED(CorrectionDock):
         self.source.refill()
         if work is None or self.guides.source is not work.layer:
             self.guides.remove()
-        self.force.setChecked(False)
-        self.force.setVisible(work is not None and work.is_counted)
-        self._histograms.drop()
         self.histogram.clear()
         self.table.show_rows([])
         self.region.blockSignals(True)
         self.region.setRange(1, 1 if fit is None else fit.model.n_regions)
         self.region.setSuffix("" if fit is None else f" of {fit.model.n_regions}")
         self.region.blockSignals(False)
-        self.region_label.setText("Annulus" if fit is None or fit.has_annuli else "Region")
         self.tell(self.offset, "" if fit is None else summary(fit))
-        for part in (self.region, self.region_label, self.offset, self.table_section):
+        self.region_label.setText("Annulus" if fit is None or fit.has_annuli else "Region")
+        for part in (self._choosing, self.offset, self.table_section):
             part.setVisible(fit is not None)
         if work is not None and fit is not None:
             self._show_corrected(work, fit)
@@ -281,14 +222,11 @@ class MicroED(CorrectionDock):
         self._ask_for_outline()
 
     def _show_corrected(self, work: SweepWork, fit: Fit) -> None:
-        derived = work.derived.get("corrected")
-        if derived is None:
+        derived = work.made("corrected", " corrected", replaces=True)
+        if derived.layer is None:
             low, high = work.layer.contrast_limits
             # Else what was cut off would be as black as zeros are.
             work.layer.contrast_limits = (min(low, fit.darkest), high)
-            derived = work.derived["corrected"] = DerivedLayer(
-                self.viewer, work.layer, " corrected", toggled=work.toggled, replaces=True
-            )
         if derived.layer is None or derived.layer.data is not fit.corrected:
             derived.show_stack(fit.corrected)
 
@@ -372,12 +310,6 @@ class MicroED(CorrectionDock):
 
     # Fitting --------------------------------------------------------------------------------------
 
-    @Slot(object)
-    def _on_fit_ended(self, result: Any) -> None:
-        if isinstance(result, CountedAlready) and self.work is not None:
-            self.work.is_counted = True
-            self.force.setVisible(True)
-
     def _on_step(self, event: Any = None) -> None:
         """Show the parameters and the histogram of the frame that is shown."""
         self.when_in_front("step", self._show_step)
@@ -405,10 +337,6 @@ class MicroED(CorrectionDock):
     def _on_histogram(self, histogram: Histogram) -> None:
         self.histogram.show_histogram(histogram)
         self.histogram_shown.emit(histogram)
-
-    @Slot(object)
-    def _on_background_failed(self, error: Exception) -> None:
-        self.controls.tell(error_text(error), "error")
 
     def _on_click(self, position: tuple[float, ...]) -> None:
         """Choose the annulus that was clicked."""
@@ -440,22 +368,9 @@ class BeamBox(QGroupBox):
     ----------
     panel : Panel
         The dock widget that this is in.
-
-    Attributes
-    ----------
-    controls : JobControls
-        Finds the beam.
-    drag_button : QPushButton
-        Connect `clicked`.
-    draw : QCheckBox
-        Connect `toggled`.
-    typed : Signal(float, float)
-        Another centre was typed, (y, x) in pixels.
-    annuli_changed : Signal()
-        Another number of them was typed.
     """
 
-    typed = Signal(float, float)
+    typed = Signal(float, float)  # another centre, (y, x) in pixels
     annuli_changed = Signal()
 
     def __init__(self, panel: Panel) -> None:
@@ -531,11 +446,9 @@ class MaskForm(QWidget):
     ----------
     masks, regions : LayerPicker
         Of labels, or none.
-    changed : Signal()
-        Other labels were picked, or painted.
     """
 
-    changed = Signal()
+    changed = Signal()  # other labels were picked, or painted
 
     def __init__(self, panel: CorrectionDock) -> None:
         super().__init__()
@@ -555,12 +468,8 @@ class MaskForm(QWidget):
         self.regions.setToolTip(
             "Which pixels have the same distribution: annuli, or those of each label of a layer"
         )
-        masks = QWidget()
+        masks = filled(QWidget(), self.masks, self.paint_button, across=True)
         masks.setToolTip(self.masks.toolTip())
-        row = QHBoxLayout(masks)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.masks, stretch=1)
-        row.addWidget(self.paint_button)
         self.setLayout(form(("Beam stop", masks), ("Regions", self.regions)))
         # Looked at when the brush rests; some events come before the pixels have changed.
         self._soon = QTimer(self)

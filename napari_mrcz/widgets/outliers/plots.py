@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
-from napari_mrcz.widgets.base.form import Section
+from napari_mrcz.widgets.base.form import Section, filled
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import pyqtgraph as pg
 
     from napari_mrcz.correction import OutlierFilter, TailFit
-    from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.outliers.model import Fit, PixelCourse
 
 APART = 0.1
@@ -42,18 +41,14 @@ class ThresholdPlots(QWidget):
 
     Attributes
     ----------
-    moved : Signal(str, float)
-        A line is being dragged: "dark" or "hot", and where it is in standard deviations.
-    settled : Signal()
-        It was let go.
     cdf, residual : Plot
         The two plots.
     lines : dict of str to list of InfiniteLine
         The dark and the hot line of each.
     """
 
-    moved = Signal(str, float)
-    settled = Signal()
+    moved = Signal(str, float)  # "dark" or "hot" is being dragged: where it is, in sigma
+    settled = Signal()  # it was let go
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,11 +81,7 @@ class ThresholdPlots(QWidget):
         }
         self._align()
         self.section = Section("Cumulative distribution", self.cdf)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(0)
-        column.addWidget(self.residual)
-        column.addWidget(self.section)
+        filled(self, self.residual, self.section, spacing=0)
         self.clear()
 
     @property
@@ -127,11 +118,6 @@ class ThresholdPlots(QWidget):
                     line.setBounds(bounds[side])
                     line.setValue(value)
         self._weight.setData(*weight_curve(fit.current, self._reach))
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        for plot in self._plots:
-            plot.apply_palette(colours)
 
     def _line(self, plot: Plot, side: str) -> pg.InfiniteLine:
         line = plot.line(side, movable=True, label="{value:.2f} σ")
@@ -213,10 +199,7 @@ class PixelView(QWidget):
         )
         self._curves = {name: self.plot.curve(name) for name in ("dark", "hot", "text")}
         self._typical = self.plot.line("model", angle=0)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.text)
-        column.addWidget(self.plot)
+        filled(self, self.text, self.plot)
         self.clear()
 
     def clear(self, text: str = _INVITATION, tone: str = "muted") -> None:
@@ -240,10 +223,6 @@ class PixelView(QWidget):
         self.plot.setYRange(float(finite.min()) - room, float(finite.max()) + room, padding=0)
         self.plot.setXRange(0, max(1, len(values) - 1), padding=0.02)
         self.plot.setVisible(True)
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        self.plot.apply_palette(colours)
 
 
 # The curves --------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack.references import read_defects
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
-from napari_mrcz.widgets.base.derived import DerivedLayer, frame_shown, geometry, get_labels_ready
+from napari_mrcz.widgets.base.derived import frame_shown, geometry, get_labels_ready
 from napari_mrcz.widgets.base.form import OptionsForm, Section, form, number_field, push_button
-from napari_mrcz.widgets.base.job import JobControls, LatestJob
+from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, on_click_while_alive, pixel_at
 from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_mrcz.widgets.base.job import Report
-    from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.outliers.model import Noise, PixelCourse
 
 # Told apart by colour-blind eyes, upon black, grey and white (Okabe and Ito 2008).
@@ -58,25 +57,19 @@ _NOTHING = "\N{EN DASH}"
 _HEADS = ("dark", "hot", "both")
 # Farther than any pixel can lie: nothing is an outlier there.
 _FARTHEST = 99.0
-# Changes that can be taken back.
-_MOST_UNDONE = 100
 
 
 class OutlierWork(LayerWork):
     """The fit of a movie, with the thresholds as they are now, and what it was made with."""
 
-    fit: Fit | None = None
+    vanishing = ("sigma", "mask")
     gain: Image | None = None
     defects: Labels | None = None
-
-    def __init__(self, viewer: napari.Viewer, layer: Image) -> None:
-        super().__init__(viewer, layer)
-        self.before: list[Fit] = []
-        self.began: tuple[Image | None, Labels | None] = (None, None)
+    began: tuple[Image | None, Labels | None] = (None, None)
 
     def take(self, result: Fit) -> None:
         """Keep a fit."""
-        self.fit, self.before = result, []
+        super().take(result)
         self.gain, self.defects = self.began
 
     def forget(self, layer: Any) -> bool:
@@ -89,12 +82,9 @@ class OutlierWork(LayerWork):
 
     def release(self) -> None:
         """Take away what says nothing without the fit; the corrected movie stays."""
-        for key in ("sigma", "mask"):
-            if key in self.derived:
-                self.derived.pop(key).part(remove=True)
         super().release()
-        self.gain = self.defects = self.fit = None
-        self.began, self.before = (None, None), []
+        self.gain = self.defects = None
+        self.began = (None, None)
 
 
 class OutlierPixels(CorrectionDock):
@@ -104,22 +94,13 @@ class OutlierPixels(CorrectionDock):
     ----------
     napari_viewer : napari.Viewer
         Whose layers.
-
-    Attributes
-    ----------
-    corrected_shown : Signal()
-        The layers show the thresholds as they are now.
-    measured : Signal(object)
-        `Noise` is shown, or None.
-    pixel_read : Signal(object)
-        A clicked pixel's `PixelCourse` is shown.
     """
 
     title = "Outliers"
 
-    corrected_shown = Signal()
-    measured = Signal(object)
-    pixel_read = Signal(object)
+    corrected_shown = Signal()  # the layers show the thresholds as they are now
+    measured = Signal(object)  # `Noise` is shown, or None
+    pixel_read = Signal(object)  # a clicked pixel's `PixelCourse` is shown
 
     work_type = OutlierWork
     fit_tip = "Sum the frames, and find where the sum's distribution leaves the model"
@@ -165,22 +146,17 @@ class OutlierPixels(CorrectionDock):
         given = QWidget()
         given.setLayout(form(("Gain", self.gains), ("Defects", self.defects), ("", self.load)))
         self.advanced = Section("Advanced", given, self.options)
-        self._corrections, self._noises, self._pixels = (LatestJob(self) for _ in range(3))
-        self._lay_out()
+        self._corrections = self.in_background(self._on_corrected)
+        self._noises = self.in_background(self._on_measured)
+        self._pixels = self.in_background(self._on_read)
+        grid: Any = self.buttons.layout()
+        grid.addWidget(self.colour_button, 1, 0)
+        grid.addWidget(self.mask_button, 1, 1)
         self._connect()
-        self.apply_palette(self.palette_now)
-        self._on_layer(self.layers.layer)
-
-    @property
-    def fit(self) -> Fit | None:
-        """The fit of the layer picked, with the thresholds that are shown."""
-        return None if self.work is None else self.work.fit
-
-    @property
-    def busy(self) -> bool:
-        """Whether something runs: a fit, a preview or a measurement."""
-        jobs = self._corrections, self._noises, self._pixels
-        return self.controls.running or any(job.busy for job in jobs)
+        self.finish(
+            self.thresholds, self.counts, self.buttons, self.plots, self.noise, self.pixel,
+            self.advanced,
+        )  # fmt: skip
 
     def derived(self, key: str) -> Any:
         """Return a layer that shows the fit: "corrected", "sigma" or "mask"; or None."""
@@ -234,11 +210,6 @@ class OutlierPixels(CorrectionDock):
         if movie is not None:
             self.load.run(partial(_load, path, movie.data.shape[-2:]))
 
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour the plots."""
-        self.plots.apply_palette(colours)
-        self.pixel.apply_palette(colours)
-
     @property
     def _options(self) -> OutlierOptions:
         return OutlierOptions(**self.options.values())
@@ -246,23 +217,6 @@ class OutlierPixels(CorrectionDock):
     @staticmethod
     def _shown_values(fit: Fit) -> dict[str, Any]:
         return vars(fit.options)
-
-    def _lay_out(self) -> None:
-        grid: Any = self.buttons.layout()
-        grid.addWidget(self.save_button, 2, 0, 1, 2)
-        grid.addWidget(self.colour_button, 1, 0)
-        grid.addWidget(self.mask_button, 1, 1)
-        for part in (
-            self.thresholds,
-            self.counts,
-            self.buttons,
-            self.plots,
-            self.noise,
-            self.pixel,
-            self.advanced,
-        ):
-            self.column.addWidget(part)
-        self.column.addStretch()
 
     def _connect(self) -> None:
         self.gains.layer_changed.connect(self.show_state)
@@ -275,11 +229,6 @@ class OutlierPixels(CorrectionDock):
         self.thresholds.edited.connect(self.set_threshold)
         self.colour_button.clicked.connect(self._on_colour)
         self.mask_button.clicked.connect(self._on_mask)
-        self._corrections.returned.connect(self._on_corrected)
-        self._noises.returned.connect(self._on_measured)
-        self._pixels.returned.connect(self._on_read)
-        for job in (self._corrections, self._noises, self._pixels):
-            job.failed.connect(self._on_background_failed)
         on_click_while_alive(self, self.viewer, self._on_click)
 
     # Layers ---------------------------------------------------------------------------------------
@@ -321,8 +270,6 @@ class OutlierPixels(CorrectionDock):
 
     def show_work(self) -> None:
         """Show all that is known of the layer picked."""
-        for job in (self._corrections, self._noises, self._pixels):
-            job.drop()
         self.gains.refill()
         self.defects.refill()
         self.forget_put_off("corrected")
@@ -347,7 +294,7 @@ class OutlierPixels(CorrectionDock):
         """Take another threshold or weight, which can be taken back."""
         work = self.work
         if not self._changing:
-            work.before = [*work.before, work.fit][-_MOST_UNDONE:]
+            work.remember(work.fit)
         work.fit = fit
         self._show_fit(work)
 
@@ -369,14 +316,10 @@ class OutlierPixels(CorrectionDock):
         """Show each pixel's sigma, transparent between the thresholds, its contrast limits."""
         if work.fit is None:
             return
-        if "sigma" not in work.derived:
-            work.derived["sigma"] = DerivedLayer(
-                self.viewer, work.layer, " outliers (σ)", toggled=work.toggled
-            )
         colours = Colormap(
             [_CLEAR, _CLEAR], name="outliers", low_color=_DARK, high_color=_HOT, nan_color=_DEFECT
         )
-        work.derived["sigma"].show(
+        work.made("sigma", " outliers (σ)").show(
             work.fit.sigma,
             colormap=colours,
             contrast_limits=work.fit.current.thresholds[:2],
@@ -398,22 +341,14 @@ class OutlierPixels(CorrectionDock):
     def _show_corrected(self, corrected: Corrected) -> None:
         work = self.work
         if work is not None and work.fit is not None:
-            if "corrected" not in work.derived:
-                work.derived["corrected"] = DerivedLayer(
-                    self.viewer, work.layer, " corrected", toggled=work.toggled, replaces=True
-                )
-            work.derived["corrected"].show_stack(corrected.stack)
+            work.made("corrected", " corrected", replaces=True).show_stack(corrected.stack)
             if corrected.mask is not None:
                 self._show_mask(work, corrected.mask)
             self.show_state()
         self.corrected_shown.emit()
 
     def _show_mask(self, work: OutlierWork, mask: npt.NDArray[np.int8]) -> None:
-        if "mask" not in work.derived:
-            work.derived["mask"] = DerivedLayer(
-                self.viewer, work.layer, " outlier mask", Labels, toggled=work.toggled
-            )
-        work.derived["mask"].show(
+        work.made("mask", " outlier mask", Labels).show(
             mask,
             colormap=DirectLabelColormap(color_dict=_LABELS),
             features={"index": [0, 1, 2, 3], "kind": ["good", "hot", "dark", "defect"]},
@@ -430,8 +365,8 @@ class OutlierPixels(CorrectionDock):
         self.pixel.show_course(course)
         self.pixel_read.emit(course)
 
-    @Slot(object)
-    def _on_background_failed(self, error: Exception) -> None:
+    def on_background_failed(self, error: Exception) -> None:
+        """Show what went wrong."""
         self.controls.tell(in_words(error_text(error)), "error")
 
     # What the user does ---------------------------------------------------------------------------
