@@ -26,11 +26,8 @@ PACKED_SUFFIXES = (".gz", ".bz2")
 
 
 def has_movie_suffix(name: str) -> bool:
-    """Return whether a name ends as that of an MRC or MRCZ file does, packed or not."""
-    name = name.lower()
-    for packed in PACKED_SUFFIXES:
-        name = name.removesuffix(packed)
-    return name.endswith(SUFFIXES)
+    """Return whether a name ends as that of a file of any format that is read, packed or not."""
+    return name.lower().endswith(with_packing((*SUFFIXES, *FOREIGN_SUFFIXES)))
 
 
 def with_packing(suffixes: tuple[str, ...]) -> tuple[str, ...]:

@@ -38,7 +38,9 @@ def test_a_stem_can_be_that_of_a_file_everywhere(name, stem):
         ("folder/a.preali.BZ2", True),
         ("a.mrc.zip", False),
         ("a.gz", False),
-        ("a.tif", False),
+        ("a.tif", True),
+        ("sweep_0001.IMG.gz", True),
+        ("a.png", False),
     ],
 )
 def test_movies_are_told_by_their_suffix(name, is_one):

@@ -9,7 +9,7 @@ from pathlib import Path
 import npe2
 import pytest
 
-from napari_mrcz.naming import SUFFIXES
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES
 
 MANIFEST = Path(__file__).parents[1] / "napari.yaml"
 
@@ -42,10 +42,11 @@ def test_readers_claim_our_suffixes_and_no_more(manifest):
     def claimed(name: str) -> bool:
         return any(fnmatch(name, pattern) for pattern in reader.filename_patterns)
 
-    for suffix in SUFFIXES:
+    assert reader.accepts_directories
+    for suffix in (*SUFFIXES, *FOREIGN_SUFFIXES):
         for packed in ("", ".gz", ".bz2"):
             assert claimed(f"x{suffix}{packed}")
-    for name in ("x.gz", "x.tif", "x.tif.gz", "x.mrcx", "xmrc", "x.mrc.zip"):
+    for name in ("x.gz", "x.png", "x.tif.zip", "x.mrcx", "xmrc", "x.mrc.zip"):
         assert not claimed(name)
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from foreign_files import DmWriter, image, smv_bytes, write_tvips
+from tiff_writing import eer_page, tiff
 
 import napari_mrcz as nm
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.extended import ExtendedHeader
-from napari_mrcz.naming import SUFFIXES
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES
 from napari_mrcz.plugin.hooks import get_reader, read
 from napari_mrcz.plugin.layers import StackSeries, stack_of
 
@@ -185,11 +188,11 @@ def test_packed_files_are_opened(write, tmp_path):
 
 def test_only_our_suffixes_are_claimed(tmp_path):
     """Of several files all must be ours."""
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, *FOREIGN_SUFFIXES):
         assert get_reader(f"a{suffix}") is read
         assert get_reader(f"a{suffix.upper()}.bz2") is read
     assert get_reader(["a.mrc", "b.mrcz"]) is read
-    for other in ("a.tif", "a.gz", "mrc", ["a.mrc", "b.tif"], []):
+    for other in ("a.png", "a.gz", "mrc", ["a.mrc", "b.png"], [], str(tmp_path)):
         assert get_reader(other) is None
 
 
@@ -272,6 +275,96 @@ class TestSeveralFilesAsOneStack:
         """The first, and the one in the middle of the middle movie."""
         read([write(f"{i}.mrcz") for i in range(5)])
         assert decoded == [0, 2]
+
+
+class TestOtherFormats:
+    """Frames of any format are lazy, with scale and metadata; those of a folder are one movie."""
+
+    COUNTS = np.random.default_rng(3).poisson(3, (3, 12, 16)).astype(np.uint16)
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        """Return a function that writes a movie in a format and returns its path."""
+
+        def write_file(kind: str) -> Path:
+            path = tmp_path / f"movie.{kind}"
+            down = self.COUNTS[:, ::-1]
+            if kind == "tif":
+                options = {"resolution": (1e8 / 1.5,) * 2, "resolutionunit": "CENTIMETER"}
+                tifffile.imwrite(path, down, photometric="minisblack", metadata=None, **options)
+            elif kind == "eer":
+                xml = "<metadata>{}</metadata>".format(
+                    "".join(
+                        f"<item name='sensorPixelSize.{side}' unit='m'>1.5e-10</item>"
+                        for side in ("width", "height")
+                    )
+                )
+                pages = [eer_page([(y * 4, 8) for y in range(12)], (12, 16)) for _ in range(3)]
+                pages[0].tags[65001] = ("bytes", xml.encode())
+                path.write_bytes(tiff(pages))
+            elif kind == "dm4":
+                path.write_bytes(DmWriter().images([image(down, scale=0.15)]))
+            elif kind == "tvips":
+                path, *_ = write_tvips(path, self.COUNTS, magnification=104_000)
+            else:
+                path.write_bytes(smv_bytes(self.COUNTS))
+            path.with_suffix(".mdoc").write_text(
+                "PixelSpacing = 1.5\n[ZValue = 0]\nTiltAngle = 7\n"
+            )
+            return path
+
+        return write_file
+
+    @pytest.mark.parametrize("kind", ["tif", "eer", "dm4", "tvips", "smv"])
+    def test_each_is_lazy_with_scale_and_metadata(self, file, kind):
+        """The same pixels, the same way up, whatever the format."""
+        path = file(kind)
+        assert get_reader(str(path)) is read
+        ((data, attributes, _),) = read(str(path))
+        assert isinstance(data, nm.Stack)
+        expected = self.COUNTS
+        if kind == "eer":
+            expected = np.zeros((3, 12, 16), np.uint8)
+            expected[:, :, 2] = 1
+        np.testing.assert_array_equal(data, expected)
+        np.testing.assert_allclose(attributes["scale"], (1, 1.5, 1.5), rtol=1e-6)
+        assert attributes["units"] == ["pixel", "angstrom", "angstrom"]
+        assert attributes["metadata"]["metadata"]["tilt"] == 7
+        data.close()
+
+    def test_a_folder_is_the_sweep_in_it(self, tmp_path):
+        """In the order of numbers; what is no movie does not count."""
+        folder = tmp_path / "crystal.1"
+        folder.mkdir()
+        (folder / "notes.txt").write_text("good crystal")
+        for number in (1, 2, 10):
+            content = gzip.compress(smv_bytes(self.COUNTS[number % 3], OSC_START=number))
+            (folder / f"x_{number}.img.gz").write_bytes(content)
+        assert get_reader(str(folder)) is read
+        with pytest.warns(nm.MrczWarning, match="images 3 to 9 are missing"):
+            ((data, attributes, _),) = read(str(folder))
+        np.testing.assert_array_equal(data, self.COUNTS[[1, 2, 1]])
+        assert attributes["name"] == "crystal.1"
+        assert attributes["metadata"]["metadata"]["smv"]["OSC_START"] == ["1", "2", "10"]
+        data.close()
+        paths = [str(folder / f"x_{number}.img.gz") for number in (2, 1)]
+        ((data, attributes, _),) = read(paths)
+        np.testing.assert_array_equal(data, self.COUNTS[1:])
+        assert attributes["name"] == "x_1 and 1 more"
+        data.close()
+
+    def test_a_folder_of_several_movies_is_refused_by_name(self, tmp_path):
+        """And one without a movie."""
+        with pytest.raises(nm.MrczError, match="a folder without a movie"):
+            nm.open(tmp_path)
+        for name in ("a.mrc", "b_1.mrc", "b_2.mrc"):
+            nm.write(tmp_path / name, self.COUNTS[:1])
+        with pytest.raises(nm.MrczError, match=r"2 movies or sweeps: a\.mrc, b_1\.mrc to b_2\.mrc"):
+            nm.open(tmp_path)
+        (tmp_path / "a.mrc").unlink()
+        nm.write(tmp_path / "b_2.mrc", self.COUNTS[:1, 1:], overwrite=True)
+        with pytest.raises(nm.MrczError, match="cannot be joined"):
+            nm.open(tmp_path)
 
 
 def test_real_files_become_layers_or_are_refused(shared_data):

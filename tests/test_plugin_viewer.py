@@ -105,6 +105,19 @@ def test_what_the_user_asks_of_the_layer_counts(viewer, movie):
     assert (layer.name, layer.colormap.name, layer.opacity) == ("mine", "magma", 0.5)
 
 
+def test_the_sum_that_napari_makes_has_its_own_contrast(viewer, movie):
+    """Layers > Project > Sum; napari gives it that of single frames."""
+    from napari.layers._layer_actions import _project
+
+    (layer,) = open_files(viewer, movie)
+    _project(viewer.layers, 0, "sum")
+    total = viewer.layers["movie sum-proj"]
+    np.testing.assert_array_equal(total.data, COUNTS.sum(axis=0))
+    assert tuple(total.contrast_limits) == contrast_limits([COUNTS.sum(axis=0)])
+    assert total.contrast_limits[1] > layer.contrast_limits[1]
+    assert [str(unit) for unit in total.units] == ["angstrom", "angstrom"]
+
+
 def test_several_files_as_one_stack(viewer, movie, tmp_path):
     """Two sliders, the frame that they point at."""
     nm.write(tmp_path / "other.mrcz", COUNTS[::-1].copy(), pixel_size=(0, 1.5, 1.5))

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
+from napari_mrcz.naming import natural_key
 from napari_mrcz.stack import open_sweep
 from napari_mrcz.stack.raw_frames import write_smv
 
@@ -271,6 +272,11 @@ def test_many_images_are_not_open_at_once(tmp_path):
     before = len(psutil.Process().open_files())
     with open_sweep(paths) as movie:
         np.asarray(movie)
+        assert len(psutil.Process().open_files()) <= before + 8
+    for number in range(20):
+        nm.write(tmp_path / f"y_{number}.mrc", FRAMES[:1])
+    with open_sweep(sorted(tmp_path.glob("y_*.mrc"), key=natural_key)) as movie:
+        np.testing.assert_array_equal(movie, np.repeat(FRAMES[:1], 20, axis=0))
         assert len(psutil.Process().open_files()) <= before + 8
 
 

@@ -186,5 +186,10 @@ def test_the_sum_is_exact(dtype):
     assert not stack.sum().flags.writeable
     with pytest.raises(ValueError, match="axis 0"):
         stack.sum(axis=1)
+    with pytest.raises(ValueError):
+        np.sum(stack)
     pixels[...] = 0  # it is not summed again
     assert [int(v) for v in stack.sum(axis=0, dtype=object).ravel()] == [exact] * 12
+    out = np.zeros((1, *stack.shape[1:]), stack.sum().dtype)
+    assert np.sum(stack, axis=0, out=out, keepdims=True) is out
+    np.testing.assert_array_equal(out[0], np.sum(stack, axis=0))

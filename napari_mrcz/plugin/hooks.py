@@ -1,6 +1,7 @@
 """What napari calls: reader and writer, and the plugin's settings (napari 0.9 and newer).
 
-Files dropped together (with Shift, or "Open Files as Stack...") are taken in the order of their
+A folder stands for the one movie or sweep that is in it. Images of a sweep become one movie. Files
+dropped together (with Shift, or "Open Files as Stack...") are taken in the order of their
 names, numbers by their value. With the same frame shape and pixel type they become
 
 * (movie, frame, y, x) where all are movies of equally many frames, two or more;
@@ -16,37 +17,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError, warn
+import numpy as np
+
+from napari_mrcz.errors import MrczError, collected_warnings, warn
 from napari_mrcz.format.machine import limit_threads
-from napari_mrcz.naming import PACKED_SUFFIXES, has_movie_suffix, natural_key
+from napari_mrcz.naming import (
+    PACKED_SUFFIXES,
+    SMV_SUFFIXES,
+    has_movie_suffix,
+    natural_key,
+    without_packing,
+)
+from napari_mrcz.plugin.eer_form import eer_options
 from napari_mrcz.plugin.layers import (
-    LayerData,
+    StackSeries,
     check_not_source,
+    contrast_limits,
     describe,
     is_movie,
     layer_data,
+    slider_range,
     stack_of,
     widen_contrast_slider,
 )
-from napari_mrcz.stack import Stack, open, write
+from napari_mrcz.stack import Stack, open, open_sweep, write
 from napari_mrcz.stack.cache import CACHE_NBYTES
+from napari_mrcz.stack.raw_frames import first_part
+from napari_mrcz.stack.sources import MOST_OPEN
+from napari_mrcz.stack.tiff import is_eer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MOST_NAMED = 5
+# What is shown once, and then left to the user.
+_shown: set[str] = set()
+# How napari names projections of sums.
+_SUM = " sum-proj"
 
 Paths = str | Sequence[str]
 
 
-def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """Return `read` for files that have our suffixes, None for others."""
-    paths = [path] if isinstance(path, str) else list(path)
-    return read if paths and all(has_movie_suffix(os.fspath(path)) for path in paths) else None
+def get_reader(path: Paths) -> Callable[[Paths], list[Any]] | None:
+    """Return `read` for files that have our suffixes and folders with such, None for others."""
+    paths = list(map(os.fspath, [path] if isinstance(path, str) else path))
+    return read if paths and all(map(_may_be_read, paths)) else None
 
 
-def read(path: Paths) -> list[LayerData]:
-    """Open one file, or several as one stack; no more is decoded than what is shown.
+def _may_be_read(path: str) -> bool:
+    try:
+        return has_movie_suffix(path) or any(map(has_movie_suffix, os.listdir(path)))
+    except OSError:  # it is not a folder
+        return False
+
+
+def read(path: Paths) -> list[Any]:
+    """Open one file or folder, or several files as one stack; only what is shown is decoded.
+
+    Where there is a window, it asks how EER movies are to be summed.
 
     Parameters
     ----------
@@ -56,7 +84,8 @@ def read(path: Paths) -> list[LayerData]:
     Returns
     -------
     list of (data, attributes, "image")
-        One, or amplitude and phase of complex pixels.
+        One, or amplitude and phase of complex pixels; ``[(None,)]``, which napari takes for no
+        layer, where the question was answered by Cancel.
 
     Raises
     ------
@@ -65,19 +94,41 @@ def read(path: Paths) -> list[LayerData]:
     """
     paths = [path] if isinstance(path, str) else sorted(map(os.fspath, path), key=natural_key)
     wanted = preferences()
+    caching: dict[str, Any] = {"read_ahead": wanted.read_ahead, "cache_nbytes": wanted.cache_nbytes}
     stacks: list[Stack] = []
     try:
-        for one in paths:
-            stacks.append(open(one, read_ahead=wanted.read_ahead, cache_nbytes=wanted.cache_nbytes))
+        if len(paths) > 1:
+            # Later files of a recording are opened with the first.
+            paths = [path for path in paths if first_part(Path(path)) is None]
+        images = all(without_packing(Path(path)).suffix.lower() in SMV_SUFFIXES for path in paths)
+        if images and len(paths) > 1:
+            stacks.append(open_sweep(paths).cached(**caching))
+        else:
+            for one in paths:
+                with collected_warnings() as said:
+                    stacks.append(open(one, **caching))
+                options = eer_options(stacks[-1]) if is_eer(stacks[-1]) else {}
+                if options is None:
+                    for stack in stacks:
+                        stack.close()
+                    return [(None,)]
+                if options:
+                    stacks[-1].close()
+                    stacks[-1] = open(one, **options, **caching)  # warns itself
+                elif len(paths) > MOST_OPEN:
+                    stacks[-1].close()  # reading opens it again
+                for sentence in () if options else said:
+                    warn(sentence)
         stack = stacks[0] if len(stacks) == 1 else _together(stacks, paths)
     except BaseException:
         for stack in stacks:
             stack.close()
         raise
+    _say_which_way_up(stacks[0])
     name = _name(paths[0])
     metadata = describe(stacks[0])
-    if len(stacks) > 1:
-        name = f"{name} and {len(stacks) - 1} more"
+    if len(paths) > 1:
+        name = f"{name} and {len(paths) - 1} more"
         metadata["paths"] = list(paths)
     _attend_to_new_layers()
     return layer_data(stack, name, metadata=metadata)
@@ -132,11 +183,27 @@ def _depth(stack: Stack) -> int:
 
 
 def _name(path: str) -> str:
-    """Return the file's name without suffixes."""
+    """Return the file's name without suffixes, or the folder's."""
     name = Path(path).name
+    if os.path.isdir(path):
+        return name
     if name.lower().endswith(PACKED_SUFFIXES):
         name = Path(name).stem
     return Path(name).stem
+
+
+def _say_which_way_up(stack: Stack) -> None:
+    """Show once that a TIFF lies upside down compared with napari's own reader."""
+    suffix = without_packing(Path(stack.path or "")).suffix.lower()
+    if suffix not in (".tif", ".tiff") or is_eer(stack) or "way up" in _shown:
+        return
+    from napari.utils.notifications import show_info
+
+    _shown.add("way up")
+    show_info(
+        "A TIFF is shown upside down compared with napari's own reader: rows are in the order of "
+        "MRC files. To turn the view, right-click on the 2D/3D button: vertical axis up."
+    )
 
 
 def _attend_to_new_layers() -> None:
@@ -149,14 +216,30 @@ def _attend_to_new_layers() -> None:
 
 
 def _on_inserted(event: Any) -> None:
-    """Widen the contrast sliders; begin a movie at its first frame."""
+    """Widen the contrast sliders; begin a movie at its first frame; show the scale of the first."""
     import napari
 
-    widen_contrast_slider(event.value)
+    layer = event.value
+    widen_contrast_slider(layer)
     viewer = napari.current_viewer()
-    # napari begins in the middle, which is right for volumes. Beside other layers it stays.
-    if viewer is not None and len(viewer.layers) == 1 and is_movie(event.value):
+    if viewer is None:
+        return
+    summed = layer.name.removesuffix(_SUM)
+    if summed != layer.name and summed in viewer.layers and is_movie(viewer.layers[summed]):
+        # napari gives the sum of a movie the contrast of its frames.
+        limits = contrast_limits([np.asarray(layer.data)])
+        layer.contrast_limits_range = slider_range(limits, layer.data.dtype)
+        layer.contrast_limits = limits
+    if len(viewer.layers) > 1 or not isinstance(layer.data, Stack | StackSeries):
+        return
+    if is_movie(layer):
+        # napari begins in the middle, which is right for volumes. Beside other layers it stays.
         viewer.dims.set_current_step(0, 0)
+    if "scale bar" not in _shown and str(layer.units[-1]) == "angstrom":
+        _shown.add("scale bar")  # once: who hides it wants none
+        # It moved in napari 0.9.
+        overlays = getattr(getattr(viewer, "canvas", None), "overlays", viewer)
+        overlays.scale_bar.visible = True
 
 
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:

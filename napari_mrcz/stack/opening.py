@@ -6,6 +6,7 @@ The format is told by the first bytes of a file before its name.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from contextlib import closing
 from dataclasses import replace
@@ -23,6 +24,8 @@ from napari_mrcz.naming import (
     SMV_SUFFIXES,
     TIFF_SUFFIXES,
     TVIPS_SUFFIX,
+    has_movie_suffix,
+    natural_key,
     without_packing,
 )
 from napari_mrcz.stack.cache import CACHE_NBYTES
@@ -30,7 +33,7 @@ from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
 from napari_mrcz.stack.kept import NOTE, is_kept, opened, problem_of, summary_of, waiting
 from napari_mrcz.stack.raw_frames import first_part, is_smv, is_tvips, merged, open_smv, open_tvips
-from napari_mrcz.stack.sources import uncorrected
+from napari_mrcz.stack.sources import MOST_OPEN, uncorrected
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, TiffFrames, is_eer, is_tiff, open_tiff
 
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 
 # Enough of a file to know its format by.
 _HEAD_NBYTES = 1024
+# Of the movies in a folder.
+_MOST_NAMED = 5
 # Of each format but MRC: whether a file begins as its files do, how they end, what opens them.
 _FORMATS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...], Callable[[Path], Stack]], ...] = (
     (is_tiff, TIFF_SUFFIXES, open_tiff),
@@ -70,7 +75,7 @@ def open(
     path : path-like
         MRC or MRCZ; TIFF; EER (needs ``napari-mrcz[eer]``); DM3 or DM4; SMV; the first file of a
         TVIPS recording, ``_000.tvips``. Its content decides, whatever the suffix; it may be packed
-        with gzip or bzip2.
+        with gzip or bzip2. Or a folder with the images of one sweep, or with one movie.
     group : int, optional
         Of EER: how many frames are summed into one (see `Stack.group`).
     dose_per_frame : float, optional
@@ -95,9 +100,10 @@ def open(
     Raises
     ------
     MrczError
-        If the file cannot be used: what was found, at which byte, what to do; if the options of
-        EER movies are used for another; if the gain of a movie that is kept as counts is missing
-        or altered; or if `counts` is used for a file that is not kept so.
+        If the file cannot be used: what was found, at which byte, what to do; if a folder holds
+        no movie, or several; if the options of EER movies are used for another; if the gain of a
+        movie that is kept as counts is missing or altered; or if `counts` is used for a file that
+        is not kept so.
     ValueError
         If an option has no such value.
 
@@ -108,6 +114,14 @@ def open(
         metadata in files beside it.
     """
     path = Path(path).absolute()
+    if path.is_dir() and os.access(path, os.R_OK | os.X_OK):
+        files = _sweep_in(path)
+        if len(files) > 1:
+            if counts or group is not None or dose_per_frame is not None or superresolution != 1:
+                found = f"is a folder of {len(files)} images, for which there are no options"
+                raise MrczError(path, found)
+            return open_sweep(files).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+        (path,) = files
     file = open_file(path)
     try:
         opener = _opener(file.read(0, _HEAD_NBYTES))
@@ -135,6 +149,25 @@ def open(
     # Also of what is not the format of its suffix: the format's own error says so.
     movie = opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     return with_companions(movie, path)
+
+
+def _sweep_in(folder: Path) -> list[Path]:
+    """Return the files of the one movie or sweep in a folder; not of folders in it."""
+    try:
+        files = sorted((f for f in folder.iterdir() if not f.name.startswith(".")), key=natural_key)
+    except OSError as error:
+        raise MrczError(folder, f"cannot be listed: {error.strerror}") from error
+    found = sweeps([file for file in files if has_movie_suffix(file.name) and file.is_file()])
+    if not found:
+        advice = "Open a file, or a folder with the images of a sweep"
+        raise MrczError(folder, "is a folder without a movie", advice=advice)
+    if len(found) > 1:
+        named = [
+            one[0].name if len(one) == 1 else f"{one[0].name} to {one[-1].name}" for one in found
+        ]
+        said = f"is a folder of {len(found)} movies or sweeps: {listed(named, _MOST_NAMED)}"
+        raise MrczError(folder, said, advice="Open one of them, or move a sweep to its own folder")
+    return found[0]
 
 
 def _open_eer(
@@ -168,7 +201,7 @@ def _open_eer(
         movie = movie.described(pixel_size=size)
     try:
         if dose_per_frame is not None:
-            group = _frames_of_dose(movie, dose_per_frame)
+            group = frames_of_dose(movie, dose_per_frame)
         return movie if group is None else movie.group(group)
     except ValueError as error:
         movie.close()
@@ -177,8 +210,21 @@ def _open_eer(
         raise MrczError(path, str(error)) from error
 
 
-def _frames_of_dose(movie: Stack, dose: float) -> int:
-    """Return how many frames of an EER movie have a dose, as nearly as can be."""
+def frames_of_dose(movie: Stack, dose: float) -> int:
+    """Return how many frames of an EER movie have a dose, as nearly as can be.
+
+    Parameters
+    ----------
+    movie : Stack
+        The movie, in single frames.
+    dose : float
+        In the unit of the total dose that the file states.
+
+    Raises
+    ------
+    MrczError
+        If the file states none.
+    """
     total = movie.metadata.get("eer", {}).get("totalDose")
     if not isinstance(total, int | float) or not total > 0:
         found = "it names no total dose, by which frames could be grouped"
@@ -357,9 +403,9 @@ def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
     Raises
     ------
     MrczError
-        If one cannot be read.
+        If one cannot be read, or their frames differ in shape or type.
     ValueError
-        If there is none, or their frames differ in shape or type.
+        If there is none.
 
     Warns
     -----
@@ -371,12 +417,22 @@ def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
     files = [Path(path).absolute() for path in paths]
     if missing := _gaps(files):
         warn(f"{files[0]}: images {missing} are missing")
-    if files and all(path.suffix.lower() in SMV_SUFFIXES for path in files):
+    if files and all(without_packing(path).suffix.lower() in SMV_SUFFIXES for path in files):
         return open_smv(files)
-    parts = [open(path) for path in files]
-    return Stack.joined(parts).described(
-        metadata=merged([dict(part.description.metadata) for part in parts])
-    )
+    parts: list[Stack] = []
+    try:
+        for path in files:
+            parts.append(open(path))
+            if len(files) > MOST_OPEN:
+                parts[-1].close()  # reading opens it again
+        joined = Stack.joined(parts)
+    except BaseException as error:
+        for part in parts:
+            part.close()
+        if not isinstance(error, ValueError) or isinstance(error, MrczError) or not files:
+            raise
+        raise MrczError(files[0].parent, str(error)) from error
+    return joined.described(metadata=merged([dict(part.description.metadata) for part in parts]))
 
 
 def sweep_name(path: Path) -> str:

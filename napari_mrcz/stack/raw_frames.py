@@ -24,7 +24,7 @@ from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.naming import PACKED_SUFFIXES
-from napari_mrcz.stack.sources import Frames
+from napari_mrcz.stack.sources import MOST_OPEN, Frames
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ LARGEST_SIDE = 2**16
 
 MOST_FRAMES = 2**24
 """More frames than any recording has: 40,000 a second for seven minutes."""
-
-# Of movies in more files than these, a file is open only while it is read.
-_MOST_OPEN = 8
 
 Frame = npt.NDArray[Any]
 
@@ -83,7 +80,7 @@ class RawFrames(Frames):
         _, rows, columns = self.shape
         buffer = np.empty(rows * columns * self._stored.itemsize, np.uint8)
         got = run.file.read_into(offset, buffer.data)
-        if len(self.runs) > _MOST_OPEN:
+        if len(self.runs) > MOST_OPEN:
             run.file.close()
         if got != len(buffer):
             found = f"it ends after {got} of {len(buffer)} bytes; it was whole when opened"

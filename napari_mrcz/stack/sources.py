@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Threads that add to one sum.
 _SHARING = 3
+# Of sources in more files than these, the files read last are open, and the others closed.
+MOST_OPEN = 8
 
 Frame = npt.NDArray[Any]
 
@@ -345,6 +347,7 @@ class JoinedSource(Frames):
                 )
         self._sources = tuple(sources)
         self._ends = list(itertools.accumulate(source.shape[0] for source in sources))
+        self._open: list[int] = []  # those read last
         self.shape = (self._ends[-1], *first.shape[1:])
         self.dtype = first.dtype
 
@@ -366,6 +369,10 @@ class JoinedSource(Frames):
     def _locate(self, frame: int) -> tuple[FrameSource, int]:
         position = bisect.bisect_right(self._ends, frame)
         before = self._ends[position - 1] if position else 0
+        if position not in self._open:
+            self._open.append(position)
+            if len(self._open) > MOST_OPEN:
+                self._sources[self._open.pop(0)].close()
         return self._sources[position], frame - before
 
 

@@ -387,14 +387,17 @@ class Stack:
 
     def sum(
         self,
-        axis: int = 0,
+        axis: int | None = 0,
         *,
         dtype: npt.DTypeLike | None = None,
         progress: Callable[[int, int], None] | None = None,
+        out: Frame | None = None,
+        keepdims: bool = False,
     ) -> Frame:
         """Return the sum of all frames, computed once, several frames at a time.
 
-        A sum of more than 64 MB is kept only as long as somebody has it.
+        A sum of more than 64 MB is kept only as long as somebody has it. ``np.sum(stack, axis=0)``
+        calls this too.
 
         Parameters
         ----------
@@ -406,12 +409,16 @@ class Stack:
             there are: 16 bits for most movies of 8 bits.
         progress : callable, optional
             Called with (frames done, frames); what it raises ends the summing.
+        out : ndarray, shape of the sum, optional
+            Where to put it, and what is then returned.
+        keepdims : bool
+            Return it as (1, y, x).
 
         Returns
         -------
         ndarray, shape (y, x), read-only
         """
-        if operator.index(axis) not in (0, -3):
+        if axis is None or operator.index(axis) not in (0, -3):  # None is numpy's default
             raise ValueError("a stack is summed along axis 0; else use np.asarray(stack)")
         is_any = isinstance(dtype, str) and dtype == "smallest"
         wanted = sum_dtype(self.dtype, len(self)) if dtype is None or is_any else np.dtype(dtype)
@@ -427,7 +434,11 @@ class Stack:
         if not is_any:
             total = total.astype(wanted, copy=False)
         total.flags.writeable = False
-        return total
+        total = total[None] if keepdims else total
+        if out is None:
+            return total
+        np.copyto(out, total, casting="same_kind")
+        return out
 
     def to_dask(self) -> dask.array.Array:
         """Return a dask array of the same shape, one chunk per frame."""

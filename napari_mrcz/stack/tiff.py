@@ -63,6 +63,11 @@ def is_eer(movie: Stack) -> bool:
     return isinstance(movie._source, TiffFrames) and movie._source.is_eer
 
 
+def finest_superresolution(movie: Stack) -> int:
+    """Return into how many rows and columns the pixels of an EER movie can be divided."""
+    return movie._source.finest if isinstance(movie._source, TiffFrames) else 1
+
+
 def open_tiff(path: Path, superresolution: int = 1) -> Stack:
     """Open a movie; the first row of a TIFF is the top one, that of EER the bottom one.
 
@@ -218,6 +223,11 @@ class TiffFrames(Frames):
             frame = eer_decode(data, shape, skip, across, down, superres=level)[:y]
         return frame.view(np.uint8)
 
+    @property
+    def finest(self) -> int:
+        """Rows and columns into which a pixel of EER can be divided."""
+        return min(1 << min(_eer_bits(frame.page)[1:]) for frame in self._frames)
+
     def _check_codec(self, frame: TiffFrame) -> None:
         """Check that a page can be decoded, and as finely as asked; raises `MrczError` if not."""
         page = frame.page
@@ -237,9 +247,9 @@ class TiffFrames(Frames):
                 raise NotEnoughMemory(self.path, "the library that decodes it") from None
             found = found if self.is_eer else f"its pages need a codec ({error})"
             raise MrczError(self.path, found, advice="pip install 'napari-mrcz[eer]'") from error
-        if self.is_eer and self._superresolution > (most := 1 << min(_eer_bits(page)[1:])):
-            found = f"electrons are known to 1/{most} of a pixel"
-            raise MrczError(self.path, found, advice=f"superresolution is {most} at most")
+        if self.is_eer and self._superresolution > self.finest:
+            found = f"electrons are known to 1/{self.finest} of a pixel"
+            raise MrczError(self.path, found, advice=f"superresolution is {self.finest} at most")
 
     def _pages(self) -> Any:
         import tifffile  # slow to import, seldom needed
