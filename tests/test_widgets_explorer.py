@@ -6,8 +6,7 @@ from mouse import click_point
 from qtpy.QtCore import Qt
 
 import napari_mrcz as nm
-from napari_mrcz.widgets.save_stack.explorer import explore
-from napari_mrcz.widgets.save_stack.model import SaveOptions
+from napari_mrcz.widgets.save_stack.model import SaveOptions, explore
 
 COUNTS = np.random.default_rng(8).poisson(0.5, (5, 96, 128)).astype(np.uint8)
 
@@ -53,6 +52,7 @@ def widget(viewer, qtbot, tmp_path):
 def test_a_click_on_a_point_chooses_it(widget, qtbot):
     """In the form, and the estimate follows."""
     explorer = widget.explorer
+    widget.advanced.button.click()
     assert explorer.plot.isHidden()
     with qtbot.waitSignal(explorer.explored) as explored:
         qtbot.mouseClick(explorer.controls.start_button, Qt.MouseButton.LeftButton)

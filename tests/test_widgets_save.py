@@ -7,7 +7,6 @@ import pytest
 from closing import close
 from gate import Gate
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication, QMessageBox
 
 import napari_mrcz as nm
@@ -93,7 +92,7 @@ def test_the_movie_is_described_and_estimated(widget, movie):
     assert widget.chart.values[0].text() == "57.6 kB"
     assert widget.chart.values[1].text().startswith("≈ ")
     assert widget.save_button.isEnabled()
-    assert not widget.cancel_button.isEnabled()
+    assert not widget.controls.cancel_button.isEnabled()
 
 
 def test_saving_writes_the_file_that_was_estimated(widget, qtbot, movie, tmp_path):
@@ -103,14 +102,14 @@ def test_saving_writes_the_file_that_was_estimated(widget, qtbot, movie, tmp_pat
     widget.form.verify.setChecked(True)
     with qtbot.waitSignal(widget.finished) as caught:
         qtbot.mouseClick(widget.save_button, LEFT)
-        assert widget.saving
+        assert widget.controls.running
         assert not widget.save_button.isEnabled()
-        assert widget.cancel_button.isEnabled()
+        assert widget.controls.cancel_button.isEnabled()
         assert not widget.form.isEnabled()
     (saved,) = caught.args
     assert isinstance(saved, Saved) and saved.ok and saved.report.checksums
     assert saved.nbytes == pytest.approx(estimate.nbytes, rel=0.02, abs=2000)
-    assert widget.status.text() == str(saved)
+    assert widget.controls.status.text() == str(saved)
     assert widget.form.isEnabled() and widget.save_button.isEnabled()
     with nm.open(tmp_path / "out.mrcz") as back:
         np.testing.assert_array_equal(np.asarray(back), COUNTS)
@@ -186,12 +185,24 @@ def test_an_unknown_user_in_a_path_is_only_a_name(widget, qtbot):
 
 def test_what_is_wrong_with_a_path_is_said(widget, qtbot, tmp_path):
     """Save stays closed."""
-    for path in (tmp_path / "out.tif", tmp_path / "nowhere" / "out.mrc", ""):
+    for path in (tmp_path / "out.tif", tmp_path / "no" / "where" / "out.mrc", ""):
         type_path(qtbot, widget, path)
         assert not widget.save_button.isEnabled()
         assert widget.estimate.text() == widget.form.problem() != ""
     qtbot.mouseClick(widget.save_button, LEFT)
-    assert not widget.saving
+    assert not widget.controls.running
+
+
+def test_one_new_folder_is_made(widget, qtbot, tmp_path):
+    """When the file is saved, not before; it is told of."""
+    type_path(qtbot, widget, tmp_path / "new" / "out.mrcz")
+    settle(qtbot, widget)
+    assert widget.estimate.text().endswith("In the new folder new.")
+    assert not (tmp_path / "new").exists()
+    with qtbot.waitSignal(widget.finished):
+        qtbot.mouseClick(widget.save_button, LEFT)
+    with nm.open(tmp_path / "new" / "out.mrcz") as back:
+        assert len(back) == 12
 
 
 def test_the_source_cannot_be_overwritten(widget, qtbot, movie):
@@ -200,7 +211,7 @@ def test_the_source_cannot_be_overwritten(widget, qtbot, movie):
     type_path(qtbot, widget, movie)
     assert widget.estimate.text() == widget.form.problem() != ""
     widget.save()
-    assert not widget.saving
+    assert not widget.controls.running
     assert Path(movie).read_bytes() == before
 
 
@@ -219,7 +230,7 @@ def test_a_file_is_replaced_only_if_the_user_says_so(widget, qtbot, tmp_path, bu
             assert len(stack) == 12
     else:
         qtbot.mouseClick(widget.save_button, LEFT)
-        assert not widget.saving
+        assert not widget.controls.running
         assert old.read_bytes() == b"old"
     assert len(asked) == 1 and "old.mrcz exists already (3 B)" in asked[0]
 
@@ -251,7 +262,9 @@ def test_a_value_that_no_sample_showed_ends_the_saving(widget, qtbot, viewer, tm
     with qtbot.waitSignal(widget.finished) as caught:
         qtbot.mouseClick(widget.save_button, LEFT)
     assert isinstance(caught.args[0], nm.MrczError)
-    assert widget.status.text().startswith("Not saved. out.mrcz: frame 2: values from 0 to 999")
+    assert widget.controls.status.text().startswith(
+        "Not saved. out.mrcz: frame 2: values from 0 to 999"
+    )
     assert not (tmp_path / "out.mrcz").exists()
 
 
@@ -339,14 +352,14 @@ class TestCancelling:
         with qtbot.waitSignal(widget.finished) as caught:
             qtbot.mouseClick(widget.save_button, LEFT)
             qtbot.waitUntil(gate.reached.is_set)
-            qtbot.mouseClick(widget.cancel_button, LEFT)
-            assert widget.status.text() == "Cancelling…"
-            assert not widget.cancel_button.isEnabled()
+            qtbot.mouseClick(widget.controls.cancel_button, LEFT)
+            assert widget.controls.status.text() == "Cancelling…"
+            assert not widget.controls.cancel_button.isEnabled()
             gate.opened.set()
         assert caught.args == [None]
         assert old.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [old]
-        assert widget.status.text().startswith("Cancelled")
+        assert widget.controls.status.text().startswith("Cancelled")
         assert widget.save_button.isEnabled()
 
     def test_the_layer_may_go_while_it_is_saved(self, gated, qtbot, viewer, tmp_path):
@@ -386,12 +399,12 @@ class TestCancelling:
         with qtbot.waitSignal(widget.finished):
             qtbot.mouseClick(widget.save_button, LEFT)
             qtbot.waitUntil(gate.reached.is_set)
-            assert widget.progress.isVisibleTo(widget)
-            assert widget.progress.maximum() == 12
-            qtbot.waitUntil(lambda: widget.progress.value() > 0)
-            assert "of 12" in widget.status.text()
+            assert widget.controls.progress.isVisibleTo(widget)
+            assert widget.controls.progress.maximum() == 12
+            qtbot.waitUntil(lambda: widget.controls.progress.value() > 0)
+            assert "of 12" in widget.controls.status.text()
             gate.opened.set()
-        assert not widget.progress.isVisibleTo(widget)
+        assert not widget.controls.progress.isVisibleTo(widget)
 
 
 def test_the_widget_may_be_closed_while_it_estimates(gated, qtbot, viewer):
@@ -421,8 +434,8 @@ def test_colours_follow_the_theme(widget, viewer):
         viewer.theme = theme
         colours = palette(theme)
         assert colours.text in widget.estimate.styleSheet()
-        assert widget.chart._bars[1]._fill == QColor(colours.accent)
-        assert widget.chart._bars[1]._track == QColor(colours.foreground)
+        assert colours.accent in widget.chart.bars[1].styleSheet()
+        assert colours.foreground in widget.chart.bars[1].styleSheet()
 
 
 def test_counts_beneath_a_gain_are_offered_and_open_normalised(viewer, qtbot, tmp_path):

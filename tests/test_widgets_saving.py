@@ -46,7 +46,7 @@ def test_problems_with_a_path_are_said(tmp_path):
         ("", "Choose a file"),
         (str(tmp_path / "a.tif"), "End the file's name in one of .mrcz .mrc"),
         (str(tmp_path / "folder.mrc"), "folder"),
-        (str(tmp_path / "not" / "a.mrc"), "There is no folder"),
+        (str(tmp_path / "no" / "where" / "a.mrc"), "There is no folder"),
     ]:
         assert said in SaveOptions(path).problem()
     assert SaveOptions(str(tmp_path / "a.mrcz")).problem() == ""

@@ -1,4 +1,4 @@
-"""What the "Save" widget does, without a window: options, estimate, saving, pace."""
+"""What the "Save" widget does, without a window: options, estimate, codecs compared, saving."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import contextlib
 import re
 import time
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from napari_mrcz.errors import block_text, size_text, time_text
+from napari_mrcz.correction.options import Option
+from napari_mrcz.errors import MrczError, block_text, size_text, time_text
 from napari_mrcz.format import Encoding, Estimate, VerifyReport, estimate, verify
+from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
+from napari_mrcz.format.header import CODECS
+from napari_mrcz.format.storage import choose_storage
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, cache_folder, legal_stem
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_text
@@ -23,35 +28,63 @@ if TYPE_CHECKING:
 
 KEPT = "counts"
 """In the place of a pixel type: the integers beneath gain and KOMA (keep="counts")."""
-SAVING = "Saving"
-VERIFYING = "Verifying"
 
+_CODECS = {
+    "zstd": "zstd, small and fast",
+    "lz4": "lz4, fastest",
+    "lz4hc": "lz4hc, fast to read",
+    "zlib": "zlib, slow",
+    "blosclz": "blosclz",
+}
+_FILTERS = {"auto": "automatic"} | {name: name for name in ("bitshuffle", "shuffle", "none")}
+_BLOCKS = {"auto": "automatic"} | {2**k: block_text(2**k) for k in (16, 18, 20, 22)}
 _DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
 
 
 @dataclass(frozen=True)
 class SaveOptions:
-    """What the user has chosen.
+    """What the user has chosen, most of it as `napari_mrcz.write` takes it.
 
-    Attributes
-    ----------
-    path : str
-        The file; its suffix decides whether it is compressed.
-    codec, level, filter, block_size
-        As `napari_mrcz.write` takes them; of no account in an uncompressed file.
-    dtype : str or None
-        Pixel type; None leaves it as it is, `KEPT` saves the counts beneath gain and KOMA.
-    verify : bool
-        Read the file back when it is written.
+    The suffix of `path` decides whether the file is compressed. The pixel type None leaves it as
+    it is; `KEPT` saves the counts beneath gain and KOMA.
     """
 
     path: str = ""
-    codec: str = "zstd"
-    level: int = 1
-    filter: str = "auto"
-    block_size: int | str = "auto"
+    codec: Annotated[
+        str,
+        Option(
+            "Codec", "Codec of the chunks; every MRCZ reader knows all of these", choices=_CODECS
+        ),
+    ] = "zstd"
+    level: Annotated[
+        int,
+        Option(
+            "Level",
+            "From fast to small. On counted frames high levels take long and gain little",
+            least=1,
+            most=9,
+        ),
+    ] = 1
+    filter: Annotated[
+        str,
+        Option(
+            "Filter",
+            "How bits or bytes are rearranged first; automatic tries them on three frames",
+            choices=_FILTERS,
+        ),
+    ] = "auto"
+    block_size: Annotated[
+        Any,
+        Option(
+            "Block size",
+            "What is compressed at a time; automatic tries two sizes on three frames",
+            choices=_BLOCKS,
+        ),
+    ] = "auto"
+    verify: Annotated[
+        bool, Option("Verify", "Read the saved file back, and check every frame's checksum")
+    ] = False
     dtype: str | None = None
-    verify: bool = False
 
     @property
     def compressed(self) -> bool:
@@ -66,7 +99,7 @@ class SaveOptions:
         return Encoding(self.codec, self.level, self.filter, self.block_size)
 
     def problem(self) -> str:
-        """Show what is wrong with the path, or nothing."""
+        """Return what is wrong with the path, or nothing. One new folder is made when saving."""
         path = Path(self.path)
         if not self.path.strip() or not path.name:
             return "Choose a file to save to."
@@ -74,23 +107,23 @@ class SaveOptions:
             return f"End the file's name in one of {' '.join(SUFFIXES)}"
         if path.is_dir():
             return "This is a folder; choose a file in it."
-        if not path.parent.is_dir():
-            return f"There is no folder {path.parent}"
+        if not (path.parent.is_dir() or path.parent.parent.is_dir()):
+            return f"There is no folder {path.parent.parent}"
         return ""
+
+    @property
+    def new_folder(self) -> str:
+        """The name of the folder that is made first; empty where there is one."""
+        folder = Path(self.path).parent
+        return "" if folder.is_dir() else folder.name
 
 
 @dataclass(frozen=True)
 class FileEstimate:
-    """What a file will take, in bytes.
+    """What a file will take, in bytes: one frame; all, in memory, on disk, and at least.
 
-    Attributes
-    ----------
-    frame : Estimate
-        Of one frame.
-    memory_nbytes, nbytes, bound_nbytes : float
-        Of all frames in memory, on disk, and at least (Shannon's bound; None if not known).
-    sizes : dict of int
-        Of a movie that may be kept as counts, what it takes as each pixel type.
+    The bound is Shannon's, None if not known. `sizes` has, of a movie that may be kept as counts,
+    what it takes as each pixel type.
     """
 
     frame: Estimate
@@ -117,18 +150,9 @@ class FileEstimate:
 
 @dataclass(frozen=True)
 class Saved:
-    """A file that was written.
+    """A file that was written: sizes on disk and in memory, seconds for writing alone.
 
-    Attributes
-    ----------
-    path : Path
-        The file.
-    nbytes, memory_nbytes : int
-        Its size, and that of the frames in memory.
-    seconds : float
-        For writing alone.
-    report : VerifyReport or None
-        Of reading it back; None if that was not wanted, or cancelled.
+    The report is of reading it back; None if that was not wanted, or cancelled.
     """
 
     path: Path
@@ -157,25 +181,14 @@ class Saved:
 
 
 class Pace:
-    """How fast frames go by, and how long the rest will take.
-
-    Parameters
-    ----------
-    frame_nbytes : int
-        Of a frame in memory.
-    clock : callable
-        Gives seconds.
-    """
+    """How fast frames of a size go by, and how long the rest will take."""
 
     def __init__(self, frame_nbytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._frame_nbytes = frame_nbytes
-        self._clock = clock
-        self._stage = ""
-        self._first = self._done = 0
-        self._start = clock()
+        self._frame_nbytes, self._clock = frame_nbytes, clock
+        self._stage, self._first, self._done, self._start = "", 0, 0, clock()
 
     def text(self, stage: str, done: int, total: int) -> str:
-        """Show it; a new stage, or one that begins again, is timed anew."""
+        """Return it in two lines; a new stage, or one that begins again, is timed anew."""
         now = self._clock()
         if stage != self._stage or done < self._done:
             # The frames reported first were done before the clock starts.
@@ -191,13 +204,7 @@ class Pace:
 
 
 def estimate_file(stack: Stack, options: SaveOptions) -> FileEstimate:
-    """Compress excerpts of the first, the middle and the last frame.
-
-    Raises
-    ------
-    MrczError
-        If they cannot be stored as wanted.
-    """
+    """Compress excerpts of three frames; MrczError if they cannot be stored as wanted."""
     frames, chosen = as_saved(stack, options)
     frame = estimate(options.path, frames.sample_makers(), chosen.encoding, chosen.dtype)
     n = len(stack)
@@ -208,6 +215,62 @@ def estimate_file(stack: Stack, options: SaveOptions) -> FileEstimate:
     return FileEstimate(frame, stack.nbytes, n * frame.frame_nbytes, bound, sizes)
 
 
+_LEVELS = (1, 3, 5, 9)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one choice came to.
+
+    It is coded by the codec, or by our own encoder for counts; `ratio` is bytes in memory over
+    bytes on disk, `rate` bytes a second in one thread.
+    """
+
+    codec: str
+    level: int
+    filter: str
+    coder: str
+    ratio: float
+    rate: float
+
+    def __str__(self) -> str:
+        """Return it in a line."""
+        filter_ = "no filter" if self.filter == "none" else self.filter
+        speed = f"{self.rate / 1e6:.0f} MB/s a thread"
+        return f"{self.coder}, level {self.level}, {filter_}: {self.ratio:.3g} to 1 at {speed}"
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """All choices tried on a movie, and the largest ratio that independent pixels allow."""
+
+    trials: tuple[Trial, ...]
+    bound: float | None
+
+
+def explore(stack: Stack, options: SaveOptions, report: Report) -> Exploration:
+    """Try all codecs, levels and filters on excerpts of three frames, as they will be stored."""
+    stack, options = as_saved(stack, options)
+    plain = Encoding("zstd", 1, "none", "auto")
+    path, samples = options.path or "movie", stack.sample_makers()
+    storage, excerpts = choose_storage(path, samples, options.dtype, plain, wide=False)
+    frame_nbytes = storage.shape[0] * storage.shape[1] * storage.stored.itemsize
+    filters = ["bitshuffle", "none", *(["shuffle"] if storage.stored.itemsize > 1 else [])]
+    choices = list(product(CODECS, _LEVELS, filters))
+    trials, nbytes = [], sum(pixels.nbytes for pixels in excerpts)
+    for done, (codec, level, filter_) in enumerate(choices):
+        report("Trying compression", done, len(choices))
+        wanted = Encoding(codec, level, filter_, options.block_size)
+        chosen = choose_encoding(wanted, excerpts, frame_nbytes)
+        start = time.perf_counter()
+        fraction = compressed_fraction(chosen, excerpts)
+        rate = nbytes / (time.perf_counter() - start)
+        trials.append(Trial(codec, level, filter_, chosen.coder, 1 / fraction, rate))
+    bound = shannon_fraction(excerpts)
+    report("Trying compression", len(choices), len(choices))
+    return Exploration(tuple(trials), 1 / bound if bound else None)
+
+
 def as_saved(stack: Stack, options: SaveOptions) -> tuple[Stack, SaveOptions]:
     """Return the frames that are stored, and the options with the pixel type of these."""
     if options.dtype != KEPT:
@@ -216,18 +279,7 @@ def as_saved(stack: Stack, options: SaveOptions) -> tuple[Stack, SaveOptions]:
 
 
 def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool = True) -> Saved:
-    """Write the file, and read it back if that is wanted.
-
-    Parameters
-    ----------
-    stack : Stack
-        What to save.
-    options : SaveOptions
-        Where and how.
-    report : callable
-        Told of every frame.
-    overwrite : bool
-        Replace what is there.
+    """Write the file, in a new folder if there is none, and read it back if that is wanted.
 
     Raises
     ------
@@ -237,6 +289,11 @@ def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool 
         If `report` raised it while writing; the same. While verifying it ends that alone.
     """
     start = time.perf_counter()
+    path = Path(options.path)
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MrczError(path, f"its folder cannot be made: {error.strerror}") from error
     write(
         options.path,
         stack,
@@ -246,17 +303,14 @@ def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool 
         block_size=options.block_size,
         dtype=None if options.dtype == KEPT else options.dtype,
         keep="counts" if options.dtype == KEPT else "values",
-        progress=lambda done, total: report(SAVING, done, total),
+        progress=lambda done, total: report("Saving", done, total),
         overwrite=overwrite,
     )
     seconds = time.perf_counter() - start
     checked = None
     if options.verify:
         with contextlib.suppress(Cancelled):
-            checked = verify(
-                options.path, progress=lambda done, total: report(VERIFYING, done, total)
-            )
-    path = Path(options.path)
+            checked = verify(path, progress=lambda done, total: report("Verifying", done, total))
     return Saved(path, path.stat().st_size, stack.nbytes, seconds, checked)
 
 
@@ -265,14 +319,7 @@ def dtype_choices(
 ) -> list[tuple[str, str | None]]:
     """Return pixel types to choose from, as (what is shown, what is meant).
 
-    Parameters
-    ----------
-    dtype : dtype
-        Of the frames.
-    compressed : bool
-        Whether the file is.
-    counts : dtype, optional
-        Of the integers beneath gain and KOMA.
+    Of frames of a type, in a compressed file or not, above counts of another type or not.
     """
     choices: list[tuple[str, str | None]] = [(f"{dtype} (unchanged)", None)]
     if counts is not None and compressed:
