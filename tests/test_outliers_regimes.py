@@ -56,6 +56,26 @@ def test_clusters_and_lines_are_found(seed, dose):
     assert expected_as_found(fitted, truth)
 
 
+def test_a_line_is_found_where_too_little_is_counted_to_tell_and_not_where_it_is_interrupted():
+    """Where 5 electrons are expected, nothing at all is no rare count of a good pixel."""
+    rate = np.full((384, 320), 10.0)
+    rate[224:256, 80:140] = 5.0
+    rate[300:332, 200:300] = 5.0
+    bad = np.zeros(rate.shape, bool)
+    bad[:, 100:102] = bad[130, 20:260] = True
+    bad[130, 150:156] = False  # a line in two parts
+    rate[bad] *= 0
+    bad[310:312, 40:300] = True  # a bright one, weak in the thin part
+    rate[310:312, 40:300] *= 3
+    sum_of_40 = np.random.default_rng(4).poisson(rate)
+    share = np.random.default_rng(5).multinomial(sum_of_40, [1 / 4] * 4)
+    fitted = OutlierFilter.fit(np.moveaxis(share, -1, 0).astype(np.uint8))
+    found = fitted.mask != 0
+    assert np.all(found[:, 100:102])
+    assert not np.any(found[130, 150:156])
+    assert found[310:312, 40:300].mean() > 0.98
+
+
 @pytest.mark.parametrize(
     ("n_frames", "dose", "excess"),
     [(40, 1.0, 0.3), (40, 0.25, 0.5), (30, 4.0, -0.2), pytest.param(30, 4.0, 0.2, marks=slow)],

@@ -24,7 +24,7 @@ from napari_mrcz.correction.outliers.levels import (
     LocalBackground,
     over_neighbours,
 )
-from napari_mrcz.correction.outliers.suspects import Suspects
+from napari_mrcz.correction.outliers.suspects import Gaps, Suspects
 from napari_mrcz.correction.parallel import in_order
 
 if TYPE_CHECKING:
@@ -334,6 +334,14 @@ def _judge_suspects(
             anew[nearer & has_skirts] = flat[beside][nearer & has_skirts]
             put(beside, anew)
     put(pixels[verdict.left_alone], np.full(verdict.left_alone.sum(), middle, np.uint16))
+    dark = flat[verdict.clusters] < middle
+    for members, farthest in ((verdict.clusters[dark], 0), (verdict.clusters[~dark], _CODES - 1)):
+        gaps = Gaps.of(members, counts.shape)
+        asked = np.setdiff1d(np.union1d(gaps.pixels, gaps.members), counts.defects)
+        if gaps.pixels.size and asked.size:
+            found = gaps.like_their_line(expect(asked))
+            found = found[(flat[found] >= first) & (flat[found] < last)]
+            put(found, np.full(len(found), farthest, np.uint16))
     return verdict.n_spots
 
 

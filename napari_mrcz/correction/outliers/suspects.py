@@ -50,6 +50,9 @@ _FAR, _LIKE_DEAD = 2.7, 0.05
 _DIM = 0.5
 # How far above their expectation the four nearest pixels of a spot are, in standard errors.
 _PROFILE = 1.0
+# Lines have so many pixels, of which so many are found, with no longer gap between. Odds that one
+# in a gap is defective, before it is looked at.
+_LINE, _IN_LINE, _LONGEST_GAP, _ODDS = 20, 0.75, 40, 200.0
 # No deviate is farther, on either side.
 _FARTHEST = 39.0
 
@@ -284,6 +287,68 @@ class Suspects:
         inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1])
         around: Pixels = np.where(inside, row * self.shape[1] + column, pixels[:, None]).ravel()
         return around
+
+
+@dataclass(frozen=True, eq=False)
+class Gaps:
+    """What is missing in lines of defective pixels that lie on one side of what is expected.
+
+    Where the specimen is thin, or the line weak, a pixel of a line may look like a good one.
+    """
+
+    pixels: Pixels  # (k,): flat indices; twice where a row and a column cross
+    gap: Pixels  # (k,): number of the gap that each is in
+    line: Pixels  # (gaps,): number of the line that each gap is in
+    members: Pixels  # (j,): pixels that were found in these lines, and the line of each
+    line_of_member: Pixels
+
+    @classmethod
+    def of(cls, found: Pixels, shape: tuple[int, int]) -> Gaps:
+        """Return the gaps in rows and columns of pixels, flat indices of an image of a shape."""
+        parts: list[tuple[Pixels, ...]] = [(np.zeros(0, np.intp),) * 5]
+        n_gaps = n_lines = 0
+        row, column = np.divmod(found, shape[1])
+        for across, along, stride in ((row, column, 1), (column, row, shape[1])):
+            order = np.lexsort((along, across))
+            step = np.diff(along[order])
+            apart = (np.diff(across[order]) != 0) | (step > _LONGEST_GAP)
+            line = np.concatenate([[0], np.cumsum(apart)])[: len(order)]
+            length = np.bincount(line)
+            extent = np.bincount(line[1:], np.where(apart, 0, step), len(length)) + 1
+            long = (extent >= _LINE) & (length >= _IN_LINE * extent)
+            before = np.flatnonzero(~apart & (step > 1) & long[line[1:]])
+            missing = step[before] - 1
+            gap = np.repeat(np.arange(len(before)), missing)
+            place = np.arange(len(gap)) - np.repeat(np.cumsum(missing) - missing, missing) + 1
+            pixels = found[order[before]][gap] + stride * place
+            member = long[line]
+            parts.append(
+                (pixels, gap + n_gaps, line[before] + n_lines,
+                 found[order[member]], line[member] + n_lines)
+            )  # fmt: skip
+            n_gaps += len(before)
+            n_lines += len(length)
+        return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def like_their_line(self, told: Suspects) -> Pixels:
+        """Return pixels of gaps that count as their line does, rather than as what is around.
+
+        `told`: what is counted and expected in these pixels and the members. Poisson counts of a
+        whole gap decide, and that hardly any pixel within a defective line is a good one.
+        """
+
+        def sums(pixels: Pixels, number: Pixels, n: int) -> tuple[Values, Values]:
+            at = np.minimum(np.searchsorted(told.pixels, pixels), len(told.pixels) - 1)
+            known = told.pixels[at] == pixels
+            electrons, expected = told.electrons[at] * known, told.expected[at] * known
+            return np.bincount(number, electrons, n), np.bincount(number, expected, n)
+
+        n_lines = int(self.line_of_member.max()) + 1
+        electrons, expected = sums(self.members, self.line_of_member, n_lines)
+        ratio = np.maximum(electrons / np.maximum(expected, 1e-9), _DEAD)[self.line]
+        electrons, expected = sums(self.pixels, self.gap, len(self.line))
+        likelihood = electrons * np.log(ratio) - (ratio - 1) * expected
+        return np.unique(self.pixels[(likelihood > -np.log(_ODDS))[self.gap]])
 
 
 def _flashes(
