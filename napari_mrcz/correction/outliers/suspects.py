@@ -337,7 +337,7 @@ class Gaps:
         whole gap decide, and that hardly any pixel within a defective line is a good one.
         """
 
-        def sums(pixels: Pixels, number: Pixels, n: int) -> tuple[Values, Values]:
+        def sums(pixels: Pixels, number: Pixels, n: int) -> tuple[Any, Any]:
             at = np.minimum(np.searchsorted(told.pixels, pixels), len(told.pixels) - 1)
             known = told.pixels[at] == pixels
             electrons, expected = told.electrons[at] * known, told.expected[at] * known
