@@ -7,9 +7,8 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.errors import error_text, size_text, time_text
-from napari_mrcz.widgets.base.job import Cancelled
+from napari_mrcz.widgets.base.job import Cancelled, Pace
 from napari_mrcz.widgets.save_stack.model import (
-    Pace,
     Saved,
     SaveOptions,
     dtype_choices,
@@ -68,7 +67,9 @@ def test_saving_reports_each_frame_of_each_stage(stack, tmp_path):
     said = []
     options = SaveOptions(str(tmp_path / "a.mrcz"), verify=True)
     saved = save(stack, options, lambda *step: said.append(step))
-    assert said == [(stage, i, 9) for stage in ("Saving", "Verifying") for i in range(1, 10)]
+    assert said == [
+        (stage, i, 9) for stage in ("Saving frame", "Verifying frame") for i in range(1, 10)
+    ]
     assert saved.ok
     assert "Verified: all 9 frames match their checksums." in str(saved)
     with nm.open(options.path) as back:
@@ -125,7 +126,7 @@ def test_cancelling_the_verifying_keeps_the_file(stack, tmp_path):
     """It is saved, and nothing is claimed of it."""
 
     def cancel(stage, done, total):
-        if stage == "Verifying":
+        if stage == "Verifying frame":
             raise Cancelled
 
     saved = save(stack, SaveOptions(str(tmp_path / "a.mrcz"), verify=True), cancel)
@@ -152,14 +153,14 @@ def test_the_pace_is_told_by_the_clock():
     """Two frames a second, of 5 MB; a new stage begins anew."""
     now = 100.0
     pace = Pace(5_000_000, clock=lambda: now)
-    assert pace.text("Saving", 1, 41) == "Saving frame 1 of 41"
+    assert pace("Saving frame", 1, 41) == "Saving frame 1 of 41"
     now += 10
-    assert pace.text("Saving", 21, 41) == ("Saving frame 21 of 41\n2 frames/s, 10 MB/s, 10 s left")
+    assert pace("Saving frame", 21, 41) == "Saving frame 21 of 41\n10 MB/s, 10 s left"
     now += 100
-    assert pace.text("Verifying", 1, 41) == "Verifying frame 1 of 41"
-    now += 1
-    assert pace.text("Verifying", 11, 41).endswith("10 frames/s, 50 MB/s, 3.0 s left")
-    assert pace.text("Verifying", 1, 41) == "Verifying frame 1 of 41"
+    assert pace("Verifying frame", 1, 41) == "Verifying frame 1 of 41"
+    now += 3
+    assert pace("Verifying frame", 31, 41).endswith("50 MB/s, 1.0 s left")
+    assert pace("Verifying frame", 1, 41) == "Verifying frame 1 of 41"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,7 @@ from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_tex
 from napari_mrcz.widgets.base.job import Cancelled, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
 
@@ -180,29 +181,6 @@ class Saved:
         return f"{said}\nVerified: all {self.report.frames} frames {how}."
 
 
-class Pace:
-    """How fast frames of a size go by, and how long the rest will take."""
-
-    def __init__(self, frame_nbytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._frame_nbytes, self._clock = frame_nbytes, clock
-        self._stage, self._first, self._done, self._start = "", 0, 0, clock()
-
-    def text(self, stage: str, done: int, total: int) -> str:
-        """Return it in two lines; a new stage, or one that begins again, is timed anew."""
-        now = self._clock()
-        if stage != self._stage or done < self._done:
-            # The frames reported first were done before the clock starts.
-            self._stage, self._start, self._first = stage, now, done
-        self._done = done
-        said = f"{stage} frame {done} of {total}"
-        elapsed = now - self._start
-        if done <= self._first or elapsed <= 0:
-            return said
-        rate = (done - self._first) / elapsed
-        speed = f"{rate:.3g} frames/s, {size_text(rate * self._frame_nbytes)}/s"
-        return f"{said}\n{speed}, {time_text((total - done) / rate)} left"
-
-
 def estimate_file(stack: Stack, options: SaveOptions) -> FileEstimate:
     """Compress excerpts of three frames; MrczError if they cannot be stored as wanted."""
     frames, chosen = as_saved(stack, options)
@@ -303,14 +281,16 @@ def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool 
         block_size=options.block_size,
         dtype=None if options.dtype == KEPT else options.dtype,
         keep="counts" if options.dtype == KEPT else "values",
-        progress=lambda done, total: report("Saving", done, total),
+        progress=partial(report, "Saving frame"),
         overwrite=overwrite,
     )
     seconds = time.perf_counter() - start
     checked = None
     if options.verify:
         with contextlib.suppress(Cancelled):
-            checked = verify(path, progress=lambda done, total: report("Verifying", done, total))
+            checked = verify(
+                path, progress=lambda done, total: report("Verifying frame", done, total)
+            )
     return Saved(path, path.stat().st_size, stack.nbytes, seconds, checked)
 
 

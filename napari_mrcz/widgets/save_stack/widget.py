@@ -13,12 +13,10 @@ from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtWidgets import (
     QFileDialog,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QMessageBox,
     QProgressBar,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -28,15 +26,21 @@ from napari_mrcz.naming import COMPRESSED_SUFFIX
 from napari_mrcz.plugin.hooks import preferences
 from napari_mrcz.plugin.layers import check_not_source, stack_of_layer
 from napari_mrcz.stack.keeping import counts_beneath
-from napari_mrcz.widgets.base.form import OptionsForm, Section, choice_field, form, push_button
-from napari_mrcz.widgets.base.job import Job, JobControls, LatestJob
+from napari_mrcz.widgets.base.form import (
+    OptionsForm,
+    Section,
+    choice_field,
+    filled,
+    form,
+    push_button,
+)
+from napari_mrcz.widgets.base.job import Job, JobControls, LatestJob, Pace
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Key, Plot
 from napari_mrcz.widgets.save_stack.model import (
     Exploration,
     FileEstimate,
-    Pace,
     Saved,
     SaveOptions,
     Trial,
@@ -75,7 +79,6 @@ class SaveStack(Panel):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._pace = Pace(0)
         self._refusal = ""
         self.form = SaveForm(self)
         self.chart = SizeChart()
@@ -85,7 +88,7 @@ class SaveStack(Panel):
             self,
             "Save",
             "Write the file; the viewer stays usable meanwhile",
-            lambda *step: self._pace.text(*step),
+            Pace(),
             reserve=True,
         )
         self.save_button = self.controls.start_button
@@ -112,11 +115,6 @@ class SaveStack(Panel):
         """Whether something runs: an estimate, a comparison or a save."""
         return self.controls.running or self._estimates.busy or self.explorer.controls.running
 
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour the bars of the chart, and the plot."""
-        self.chart.apply_palette(colours)
-        self.explorer.apply_palette(colours)
-
     @Slot()
     def save(self) -> None:
         """Start saving; asks before it replaces a file."""
@@ -134,7 +132,7 @@ class SaveStack(Panel):
             answer = QMessageBox.question(self, "Replace the file?", f"{asked}\n\n{kept}")
             if answer != QMessageBox.StandardButton.Yes:
                 return
-        self._pace = Pace(stack.nbytes // max(1, len(stack)))
+        self.controls.pace = Pace(stack.nbytes // max(1, len(stack)))
         # It goes on when the dock is closed.
         job = Job(partial(save, stack, options, overwrite=replaces))
         job.returned.connect(partial(_announce, weakref.ref(self)))
@@ -239,11 +237,7 @@ class SaveForm(QWidget):
         self.codec, self.level, self.filter, self.block_size, self.verify = (
             widget.native for widget in fields
         )
-        file = QWidget()
-        row = QHBoxLayout(file)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.path, stretch=1)
-        row.addWidget(self.browse)
+        file = filled(QWidget(), self.path, self.browse, across=True)
         fields = ("Layer", self.layers), ("", self.summary), ("File", file)
         self.setLayout(form(*fields, ("Pixel type", self.dtype)))
         preferred = preferences()
@@ -471,10 +465,7 @@ class Explorer(QWidget):
         signs = [(colour, written, coder) for coder, (colour, _, written) in _SIGNS.items()]
         self.legend = Key([*signs, ("muted", "╌╌", "theoretical minimum")])
         self.told = WrappedLabel("The point under the mouse")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.controls, self.plot, self.legend, self.told):
-            column.addWidget(widget)
+        filled(self, self.controls, self.plot, self.legend, self.told)
         self.controls.returned.connect(self.show_exploration)
         self.clear()
 
@@ -501,11 +492,6 @@ class Explorer(QWidget):
         for widget in (self.plot, self.legend, self.told):
             widget.show()
         self.explored.emit(found)
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        self.plot.apply_palette(colours)
-        self.legend.apply_palette(colours)
 
     def _show(self, scatter: Any, points: Any, event: Any = None, *, chosen: bool = False) -> None:
         if len(points):
