@@ -77,7 +77,7 @@ class OptionsForm(QWidget):
                 _narrow(native)
             widget.changed.connect(lambda _, name=name: self._on_changed(name))
             widgets.append(widget)
-        self.fields = Container(labels=True)
+        self.fields: Container[Any] = Container(labels=True)
         self.fields.extend(widgets)  # given to it at once, their labels would differ in width
         self.fields.margins = (0, 0, 0, 0)
         filled(self, self.fields.native)
