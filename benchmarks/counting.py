@@ -21,7 +21,7 @@ from napari_mrcz.simulation import simulate_raw
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_mrcz.correction.counting import Events
+    from napari_mrcz.correction.counting.events import Events
     from napari_mrcz.simulation import RawMovie
 
 DOSES = (0.002, 0.005, 0.01, 0.02, 0.05)

@@ -11,7 +11,7 @@ from scipy.ndimage import maximum_filter
 from benchmarks.counting import matched
 from benchmarks.measure import Row
 from napari_mrcz.correction import ElectronCounting, TruncationModel
-from napari_mrcz.correction.counting import Events
+from napari_mrcz.correction.counting.events import Events
 from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.simulation import simulate_microed, simulate_raw
 

@@ -12,8 +12,8 @@ what is shown and what is saved::
 
 import lazy_loader
 
-from napari_mrcz.correction import parallel
+from napari_mrcz import correction
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-parallel.lend("napari_mrcz.format.machine")
+correction.lender = "napari_mrcz.format.machine"

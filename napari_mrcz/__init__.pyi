@@ -18,15 +18,13 @@ from .errors import (
     MrczError,
     MrczWarning,
 )
-from .format import (
-    VerifyReport,
-)
 from .session import (
     Koma,
     Session,
 )
 from .stack import (
     Stack,
+    VerifyReport,
     open,
     original,
     read,

@@ -13,12 +13,12 @@ from napari_mrcz.cli.comparison import Result
 from napari_mrcz.cli.looking import INFO_KEYS
 from napari_mrcz.correction import CountingOptions, TruncationOptions
 from napari_mrcz.correction.options import options_of
-from napari_mrcz.format.verification import VerifyReport
 from napari_mrcz.session import journal
 from napari_mrcz.session.recipe import Coding, tables
 from napari_mrcz.session.report import MovieRow
 from napari_mrcz.session.tables import EVENT_COLUMNS
 from napari_mrcz.session.tasks import Outcome
+from napari_mrcz.stack import VerifyReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,9 +9,9 @@ from scipy.spatial import cKDTree
 
 import napari_mrcz as nm
 from napari_mrcz.correction import ElectronCounting, count_electrons, rebuild
-from napari_mrcz.correction.counting import Background, Events
 from napari_mrcz.correction.counting import events as finding
-from napari_mrcz.correction.counting.events import fewest_mistakes, upper_threshold
+from napari_mrcz.correction.counting.background import Background
+from napari_mrcz.correction.counting.events import Events, fewest_mistakes, upper_threshold
 from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.simulation import simulate_raw
 

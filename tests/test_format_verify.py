@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
-from napari_mrcz.format import FrameFault, FrameReader, VerifyReport
+from napari_mrcz.format import FrameFault, FrameReader
+from napari_mrcz.stack import VerifyReport
 
 WITH_CHECKSUMS = ["ours", "ours, uint8", "ours, small blocks", "ours, plain"]
 

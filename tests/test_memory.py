@@ -19,8 +19,8 @@ import napari_mrcz as nm
 from napari_mrcz.errors import NotEnoughMemory, error_text, failure_text, is_out_of_memory
 from napari_mrcz.format import Encoding, FrameReader, chunks, estimate, reader
 from napari_mrcz.format import machine as allowance
+from napari_mrcz.format.doctor import repack
 from napari_mrcz.format.machine import in_order
-from napari_mrcz.format.verification import repack
 
 PIXELS = np.random.default_rng(0).poisson(2.0, (6, 40, 50)).astype(np.int16)
 
@@ -194,7 +194,7 @@ def test_what_fits_alone_is_verified_alone(path, monkeypatch):
         with busy:
             return decompress(chunk, out)
 
-    monkeypatch.setattr("napari_mrcz.format.verification.processors", lambda: 3)
+    monkeypatch.setattr("napari_mrcz.stack.inspection.processors", lambda: 3)
     monkeypatch.setattr(chunks.blosc, "decompress", one_at_a_time)
     report = nm.verify(path)
     assert report.ok

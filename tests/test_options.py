@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.correction.counting.counting import CountingOptions, ElectronCounting
+from napari_mrcz.correction.counting import CountingOptions, ElectronCounting
 from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.history import CORRECTIONS, Known, registered
 from napari_mrcz.correction.koma import KomaOptions

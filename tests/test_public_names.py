@@ -1,5 +1,6 @@
 """The names that scripts call are there, and importing them costs neither napari nor Qt."""
 
+import importlib
 import subprocess
 import sys
 
@@ -50,3 +51,16 @@ def test_corrections_are_lent_threads_whatever_else_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True", done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("truncation.model", "TruncationModel"),
+        ("outliers.filter", "OutlierFilter"),
+        ("counting.counting", "ElectronCounting"),
+    ],
+)
+def test_pickles_of_earlier_versions_find_their_classes(module, name):
+    there = importlib.import_module(f"napari_mrcz.correction.{module}")
+    assert getattr(there, name) is getattr(nm.correction, name)

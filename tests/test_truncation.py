@@ -1,7 +1,5 @@
 """Counts cut off at zero: their distribution is found again, and its lower part comes back."""
 
-import importlib
-
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
@@ -350,8 +348,3 @@ def test_a_simulated_detector_that_counts_is_recognised():
     sweep = simulate_microed(3, (128, 128), counted=True, seed=5)
     with pytest.raises(CountedAlready):
         nm.TruncationModel.fit(sweep.frames)
-
-
-def test_pickles_of_earlier_versions_find_the_model():
-    former = importlib.import_module("napari_mrcz.correction.truncation.model")
-    assert former.TruncationModel is nm.TruncationModel

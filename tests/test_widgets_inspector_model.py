@@ -10,11 +10,11 @@ import pytest
 from foreign_files import DmWriter, image
 
 import napari_mrcz as nm
-from napari_mrcz.format import VerifyReport
+from napari_mrcz.format import FrameFault
 from napari_mrcz.format.doctor import diagnose
-from napari_mrcz.format.verification import FrameFault
 from napari_mrcz.plugin.hooks import read
 from napari_mrcz.plugin.layers import describe, layer_data
+from napari_mrcz.stack import VerifyReport
 from napari_mrcz.stack.inspection import (
     Entry,
     entries_of,

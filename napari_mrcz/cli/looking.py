@@ -18,8 +18,8 @@ from napari_mrcz.naming import without_packing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_mrcz.format import Header, VerifyReport
-    from napari_mrcz.stack import Stack
+    from napari_mrcz.format import Header
+    from napari_mrcz.stack import Stack, VerifyReport
     from napari_mrcz.stack.inspection import Entry
 
 # Of the lines of `info`, and of the names in them.
@@ -149,9 +149,8 @@ def verify(
 @contextmanager
 def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
     """Verify files, several at a time, and return their reports in order."""
-    from napari_mrcz.format import VerifyReport
     from napari_mrcz.format.machine import in_order, processors
-    from napari_mrcz.stack import verify
+    from napari_mrcz.stack import VerifyReport, verify
 
     at_once = min(len(files), processors())
     threads = max(1, processors() // at_once)

@@ -7,7 +7,7 @@ from .conversions import (
     decimate,
     restore,
 )
-from .counting.counting import (
+from .counting import (
     CountingOptions,
     ElectronCounting,
     count_electrons,
@@ -42,8 +42,10 @@ from .orientation import (
     orient,
 )
 from .outliers import (
-    DistributionFit,
     OutlierFilter,
+)
+from .outliers.thresholds import (
+    DistributionFit,
     TailFit,
     Thresholds,
 )
@@ -54,6 +56,8 @@ from .truncation import (
     TruncationModel,
     TruncationOptions,
 )
+
+lender: str
 
 __all__ = [
     "ORIENTATIONS",

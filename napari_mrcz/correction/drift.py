@@ -19,8 +19,7 @@ from scipy.fft import irfft2, rfft2
 from scipy.interpolate import make_smoothing_spline
 from scipy.ndimage import uniform_filter
 
-from napari_mrcz.correction.parallel import in_order
-from napari_mrcz.correction.sums import ordinary_pixels
+from napari_mrcz.correction.sums import in_order, ordinary_pixels
 from napari_mrcz.naming import size_zyx
 
 if TYPE_CHECKING:

@@ -77,13 +77,13 @@ class Known(NamedTuple):
 
 CORRECTIONS = {
     # In the order in which recipes apply them.
-    "OutlierFilter": Known("outliers.filter", "outliers"),
+    "OutlierFilter": Known("outliers", "outliers"),
     "GainNormalization": Known("gain", "gain"),
     "KomaNormalization": Known("koma", "koma"),
     # Not part of recipes.
     "Amplitude": Known("conversions"),
     "Decimation": Known("conversions"),
-    "ElectronCounting": Known("counting.counting"),
+    "ElectronCounting": Known("counting"),
     "Pedestal": Known("conversions"),
     "Phase": Known("conversions"),
     "TruncationModel": Known("truncation"),

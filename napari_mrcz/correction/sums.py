@@ -3,17 +3,22 @@
 Adding 8-bit frames to a 32-bit sum moves far more memory than the frames take. They go into a
 16-bit sum first, which 257 of them cannot overflow, and as many more as its largest value leaves
 room for; and an array that is in memory already is summed strip by strip, so that its sums stay in
-a cache.
+a cache. Other work on parts of images is done in threads, too (`in_order`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.parallel import in_order
+from napari_mrcz import correction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 # Pixels of a strip: 1 MB of 16-bit sums.
 _STRIP = 2**19
@@ -21,6 +26,8 @@ _STRIP = 2**19
 _FEWEST = 16
 
 Frame = npt.NDArray[Any]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class RunningSum:
@@ -241,3 +248,29 @@ def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[
     deviation = max(1.4826 * float(np.median(distance[finite])), float(level) ** 0.5)
     ordinary: npt.NDArray[np.bool_] = np.logical_and(finite, distance <= limit * deviation)
     return ordinary
+
+
+@contextmanager
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], name: str, *, alone: bool = False
+) -> Iterator[Iterator[Result]]:
+    """Run work on each item in the threads lent; the context is an iterator of ordered results.
+
+    Corrections know neither the machine nor who else computes on it: `napari_mrcz` names the module
+    that does (`correction.lender`). Without one, work is done in the caller's thread.
+
+    `work`: called with one item, in any thread; `items`: what to work on; `name`: name of the
+    threads; `alone`: use one thread, where items are too small for more.
+    """
+    if not correction.lender:
+        yield map(work, items)
+        return
+    lender = import_module(correction.lender)
+    with lender.in_order(work, items, 1 if alone else lender.processors(), name) as results:
+        yield results
+
+
+def give_back() -> None:
+    """Return freed memory to the system, so that the next allocation adds nothing to the peak."""
+    if correction.lender:
+        import_module(correction.lender).give_back()

@@ -11,16 +11,12 @@ from .header_writing import (
     Description,
 )
 from .reader import (
+    FrameFault,
     FrameReader,
 )
 from .storage import (
     Estimate,
     estimate,
-)
-from .verification import (
-    FrameFault,
-    VerifyReport,
-    verify,
 )
 from .writer import (
     Progress,
@@ -35,11 +31,9 @@ __all__ = [
     "FrameReader",
     "Header",
     "Progress",
-    "VerifyReport",
     "choose_encoding",
     "compressed_fraction",
     "estimate",
     "shannon_fraction",
-    "verify",
     "write_frames",
 ]

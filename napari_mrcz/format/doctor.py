@@ -9,17 +9,21 @@
         print(finding)
     mend("movie.mrc", findings, target="mended.mrc")
 
-The pixels are never touched: a mended file has another header before the same bytes.
+The pixels are never touched: a mended file has another header before the same bytes. `repack`
+copies the frames that are whole, as they are, with index and checksums: this is how a file of
+another program gets a footer, and how what is whole of a damaged one is saved.
 """
 
 from __future__ import annotations
 
 import contextlib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.atomic import AtomicFile
@@ -37,14 +41,15 @@ from napari_mrcz.format.findings import (
     is_mixed,
     measure,
 )
+from napari_mrcz.format.footer import FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_NBYTES, Header, header_dtype
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.header_writing import keep_depth, set_frames
-from napari_mrcz.format.reader import FrameReader, read_layout
-from napari_mrcz.naming import PACKED_SUFFIXES
+from napari_mrcz.format.reader import FrameFault, FrameReader, read_layout
+from napari_mrcz.naming import COMPRESSED_SUFFIX, PACKED_SUFFIXES, without_packing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from os import PathLike
 
 
@@ -250,3 +255,110 @@ def _text(value: Any, name: str = "") -> str:
     if isinstance(value, bytes):
         return repr(bytes(value))[1:]
     return f"{value:.7g}" if isinstance(value, np.floating) else str(value)
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What came of `repack`."""
+
+    frames: int  # Frames in the new file
+    announced: int  # Frames that there should be; more than there were where the source is cut off
+    left_out: tuple[FrameFault, ...] = ()  # Frames that were there but damaged
+    warnings: tuple[str, ...] = ()  # What was doubtful about the source
+
+
+def repack(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    writer: str,
+    made_of: Mapping[str, Any] | None = None,
+    leave_out_damaged: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Repacked:
+    """Copy a file frame by frame, and add what the footer says.
+
+    `source`, `target`: the files; `writer`: program and version, for the footer; `made_of`: what
+    the footer says of the source; `leave_out_damaged`: decode every frame, and leave out those that
+    cannot be; otherwise they end the copying; `overwrite`: replace an existing target; `progress`:
+    called with (frames done, frames); what it raises ends the copying, and leaves no file. Raise
+    `MrczError` if the source cannot be used, not one of its frames is whole, or the disk refuses;
+    or if the target's name is that of a plain file and the frames are compressed, or the reverse.
+    Raise `NotEnoughMemory` if a frame does not fit into memory: it is not left out for that.
+    """
+    faults: list[FrameFault] = []
+    offsets: list[int] = []
+    sizes: list[int] = []
+    checksums: list[int] = []
+    with ExitStack() as opened:
+        reader = opened.enter_context(FrameReader(source))
+        old = reader.header
+        _check_name(source, target, old)
+        file = opened.enter_context(AtomicFile(target, overwrite=overwrite))
+        file.write(bytes(len(old.raw)) + reader.extended_raw())
+        if file.tell() != old.data_offset:
+            raise MrczError(source, f"an extended header of {old.nsymbt} bytes, not to be copied")
+        for frame in range(old.nz):
+            try:
+                if leave_out_damaged:
+                    reader.read_frame(frame)
+                stored = reader.read_stored(frame)
+            except NotEnoughMemory:
+                raise
+            except MrczError as error:
+                if not leave_out_damaged:
+                    raise
+                faults.append(FrameFault(frame, error.offset, error.found))
+            else:
+                offsets.append(file.tell())
+                sizes.append(len(stored))
+                checksums.append(xxhash.xxh3_64_intdigest(stored))
+                file.write(stored)
+            if progress is not None:
+                progress(frame + 1, old.nz)
+        if not offsets:
+            raise MrczError(source, "not one frame is whole", advice="There is nothing to save")
+        index = FrameIndex(*(np.array(c, np.uint64) for c in (offsets, sizes, checksums)))
+        other = {k: v for k, v in reader.footer.other.items() if k != "source"}
+        if made_of is not None:
+            other["source"] = made_of
+        written = replace(
+            reader.footer, writer=writer, frames=index, metadata=reader.metadata, other=other
+        )
+        packed_nbytes = file.tell() - old.data_offset
+        if old.codec or reader.footer.frames is not None:
+            file.write(pack_footer(written))  # a plain file that had none is to stay plain
+        file.write_at(0, _repacked_header(old, len(offsets), packed_nbytes))
+        file.commit()
+    return Repacked(len(offsets), reader.announced, tuple(faults), reader.warnings)
+
+
+def _repacked_header(old: Header, frames: int, packed_nbytes: int) -> bytes:
+    """Return the header of so many frames, NSYMBT and MODE as they are; all else as it was."""
+    record = np.frombuffer(old.raw, header_dtype(old.byte_order)).copy()[0]
+    stated = parse_header(old.raw, "")
+    record["nsymbt"] = old.nsymbt
+    if old.codec != stated.codec:
+        record["mode"] = old.mode + 1000 * old.codec
+        record["m"][2] = 0 if old.codec else frames if old.is_volume else 1
+    set_frames(record, old, frames)
+    if old.codec:
+        record["packed_nbytes"] = packed_nbytes
+    return bytes(record.tobytes())
+
+
+def _check_name(source: str | PathLike[str], target: str | PathLike[str], header: Header) -> None:
+    """Refuse a name that says of the frames what they are not, unless the source has it too."""
+    is_compressed = bool(header.codec)
+    suffix = Path(target).suffix.lower()
+    said = suffix == COMPRESSED_SUFFIX
+    if said == is_compressed or suffix == without_packing(Path(source)).suffix.lower():
+        return
+    if is_compressed:
+        found = "is a name for plain frames, and these stay compressed, as they are copied"
+        advice = f"Name it {COMPRESSED_SUFFIX}; napari-mrcz decompress makes a plain file of it"
+    else:
+        found = "is a name for compressed frames, and these stay plain, as they are copied"
+        advice = "napari-mrcz compress makes such a file of them"
+    raise MrczError(target, found, advice=advice)

@@ -179,6 +179,15 @@ def _given_dtype(header: Header, footer: Footer) -> np.dtype[Any]:
 _PIECE_NBYTES = 2**20
 
 
+@dataclass(frozen=True)
+class FrameFault:
+    """A frame that cannot be read."""
+
+    frame: int  # Index from 0
+    offset: int | None  # Byte of the file at which it begins
+    found: str  # What is wrong with it
+
+
 class FrameReader:
     """The frames of one MRC or MRCZ file. Safe to use from many threads, and picklable.
 

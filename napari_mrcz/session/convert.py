@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, collected_warnings, listed, warn
 from napari_mrcz.format import Encoding, FrameReader, estimate
-from napari_mrcz.format.doctor import diagnose, mend
+from napari_mrcz.format.doctor import diagnose, mend, repack
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.machine import in_order, processors
-from napari_mrcz.format.verification import repack
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, software, without_packing
 from napari_mrcz.session.source_files import Kept, SourceFiles, sha256_of
 from napari_mrcz.session.tasks import Made, Making, staged

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from napari_mrcz.correction import Pedestal, TruncationModel
 from napari_mrcz.correction.conversions import pedestal_names
-from napari_mrcz.correction.counting import ElectronCounting, Events, count_electrons
-from napari_mrcz.correction.counting.counting import CountingOptions
+from napari_mrcz.correction.counting import CountingOptions, ElectronCounting, count_electrons
+from napari_mrcz.correction.counting.events import Events
 from napari_mrcz.correction.truncation import TruncationOptions
 from napari_mrcz.errors import collected_warnings, size_text
 from napari_mrcz.format import Encoding, FrameReader, write_frames

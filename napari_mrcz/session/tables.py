@@ -14,7 +14,7 @@ from napari_mrcz.format.atomic import AtomicFile
 if TYPE_CHECKING:
     from os import PathLike
 
-    from napari_mrcz.correction.counting import Events
+    from napari_mrcz.correction.counting.events import Events
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 EVENT_COLUMNS = {

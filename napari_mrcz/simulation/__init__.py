@@ -1,8 +1,8 @@
 """Detectors with known truth: movies, sessions, flats, sweeps and raw frames.
 
 For the demo, tests and benchmarks; seeded, so that the same call returns the same frames. Knows no
-other room. Begin with `simulate_movie` in movie.py; camera.py is the detector, specimen.py what is
-in the beam, defective.py the bad pixels, integrating.py frames that are not counted.
+other room. Begin with `simulate_movie` in movie.py; camera.py is the detector and its bad pixels,
+specimen.py what is in the beam, integrating.py frames that are not counted.
 Images are (y, x), movies (n, y, x); doses are in e⁻/pix, lengths in Å or pixels as named.
 """
 

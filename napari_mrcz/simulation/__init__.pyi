@@ -1,5 +1,4 @@
-from .camera import GAMMA_COEFFICIENTS, Camera
-from .defective import Defects
+from .camera import GAMMA_COEFFICIENTS, Camera, Defects
 from .integrating import RawMovie, Spots, Sweep, simulate_microed, simulate_raw
 from .movie import Movie, SimulatedSession, simulate_flats, simulate_movie, simulate_session
 from .specimen import CARBON_EDGE, CRYSTALLINE_ICE, VITREOUS_ICE, Specimen, drift_path

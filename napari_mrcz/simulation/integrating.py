@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
 
-from napari_mrcz.simulation.defective import stream
+from napari_mrcz.simulation.camera import stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

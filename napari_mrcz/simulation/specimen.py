@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import fft
 from scipy.spatial.transform import Rotation
 
-from napari_mrcz.simulation.defective import stream
+from napari_mrcz.simulation.camera import stream
 
 Image = npt.NDArray[np.float32]
 

@@ -1,5 +1,6 @@
+from .inspection import VerifyReport, verify
 from .keeping import original
-from .opening import open, open_sweep, sweeps, verify
+from .opening import open, open_sweep, sweeps
 from .saving import read, read_async, write, write_async
 from .sources import Correction, FrameSource
 from .stack import Stack
@@ -8,6 +9,7 @@ __all__ = [
     "Correction",
     "FrameSource",
     "Stack",
+    "VerifyReport",
     "open",
     "open_sweep",
     "original",

@@ -1,22 +1,34 @@
-"""What a file contains, in words: header fields, metadata and history as a tree of plain entries.
+"""What a file contains, in words, and whether all of its frames are whole.
 
-The metadata inspector shows it in napari, ``napari-mrcz info`` on a terminal.
+Header fields, metadata and history are a tree of plain entries: the metadata inspector shows it in
+napari, ``napari-mrcz info`` on a terminal. `verify` reads every frame.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.errors import size_text
+from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, size_text
+from napari_mrcz.format import FrameFault, FrameReader
+from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import CODEC_NAMES
+from napari_mrcz.format.machine import in_order, processors
+from napari_mrcz.naming import FOREIGN_SUFFIXES, without_packing
+from napari_mrcz.stack.kept import is_kept, problem_of
+from napari_mrcz.stack.opening import HEAD_NBYTES, opener_of
+from napari_mrcz.stack.opening import open as open_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari_mrcz.format import Header
 
@@ -201,3 +213,169 @@ def _step(number: int, step: Mapping[str, Any]) -> Entry:
     parameters = {key: item for key, item in step.items() if key not in _TOLD}
     by = f"By {step['software']}" if "software" in step else ""
     return Entry(f"{number}. {title}", value, "", by, entries_of(parameters))
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    error : str
+        Why the file cannot be opened; empty if it can.
+    frames : int
+        Frames checked.
+    checksums : bool
+        Whether frames were held against checksums. Without them a flipped bit may go unnoticed:
+        most damaged chunks decode to a wrong picture without an error.
+    faults : tuple of FrameFault
+        The bad frames.
+    warnings : tuple of str
+        What else is wrong, such as frames that are missing.
+    announced : int
+        Frames that there should be; more than were checked where the file is cut off.
+    """
+
+    path: str
+    error: str = ""
+    frames: int = 0
+    checksums: bool = False
+    faults: tuple[FrameFault, ...] = ()
+    warnings: tuple[str, ...] = ()
+    announced: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Every frame that the header announces is there and decodes."""
+        return not (self.error or self.faults or self.warnings)
+
+    def __bool__(self) -> bool:
+        """Return whether the file is good."""
+        return self.ok
+
+    def __str__(self) -> str:
+        if self.error:
+            return self.error
+        verdict = f"{self.path}: {self._verdict()}"
+        faults = (f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults)
+        return "\n".join([verdict, *self.warnings, *faults])
+
+    def _verdict(self) -> str:
+        """Return how good the file is, in words."""
+        how = "checksums match" if self.checksums else "they decode; the file has no checksums"
+        good = self.frames - len(self.faults)
+        if self.ok:
+            return f"{good} {'frame is' if good == 1 else 'frames are'} good ({how})"
+        if self.announced > self.frames:
+            there = f"damaged: {self.frames} of {self.announced} frames are there"
+            if self.faults:
+                return f"{there}, and {good} of these are good ({how})"
+            return f"{there}, and these are good ({how})"
+        if self.faults:
+            return f"damaged: {good} of {self.frames} frames are good ({how})"
+        return f"damaged, but all {good} frames are good ({how})"
+
+
+def verify(
+    path: str | PathLike[str],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Check that every frame of a file can be read.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of any format that `napari_mrcz.open` takes. Only MRC and MRCZ have checksums; of
+        other formats frames are decoded.
+    threads : int, optional
+        Frames decoded at once; as many as there are processors by default.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the checking.
+
+    Returns
+    -------
+    VerifyReport
+        True in a condition if all is well.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If a frame does not fit into memory even alone, so that nothing is known of it.
+    """
+    try:
+        with closing(open_file(Path(path))) as file:
+            is_mrc = opener_of(file.read(0, HEAD_NBYTES)) is None
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
+    if is_mrc:
+        report = _verify_mrc(path, threads, progress)
+        if not report.error or without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
+            return report
+    try:
+        with collected_warnings() as said:
+            movie = open_stack(path, read_ahead=False)
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
+    n = len(movie)
+    with movie:
+        makers, nbytes = movie.frame_makers(), movie.nbytes // n
+        faults = _faults_of(makers, n, nbytes, threads, progress)
+    return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)
+
+
+def _verify_mrc(
+    path: str | PathLike[str], threads: int | None, progress: Callable[[int, int], None] | None
+) -> VerifyReport:
+    try:
+        reader = FrameReader(path)
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
+    n, other, warnings = reader.shape[0], reader.footer.other, reader.warnings
+    makers = (partial(reader.read_frame, frame) for frame in range(n))
+    with reader:
+        faults = _faults_of(makers, n, reader.frame_nbytes, threads, progress)
+    if is_kept(other) and (why := problem_of(reader.path, other)):
+        warnings = (*warnings, f"{fspath(path)}: {why}")
+    checksums = reader.index.xxh3 is not None
+    return VerifyReport(fspath(path), "", n, checksums, faults, warnings, reader.announced)
+
+
+def _faults_of(
+    makers: Iterable[Callable[[], object]],
+    n: int,
+    frame_nbytes: int,
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[FrameFault, ...]:
+    """Return which of `n` frames cannot be made, each of so many bytes; see `verify`."""
+
+    def check(numbered: tuple[int, Callable[[], object]]) -> FrameFault | None:
+        frame, make = numbered
+        try:
+            make()
+        except NotEnoughMemory:
+            raise
+        except MrczError as error:
+            return FrameFault(frame, error.offset, error.found)
+        return None
+
+    faults = []
+    threads = min(n, threads or processors())
+    room = 2 * frame_nbytes  # with its compressed bytes
+    with in_order(check, enumerate(makers), threads, "napari-mrcz-verify", nbytes=room) as checked:
+        for done, fault in enumerate(checked, 1):
+            if fault is not None:
+                faults.append(fault)
+            if progress is not None:
+                progress(done, n)
+    return tuple(faults)

@@ -1,4 +1,4 @@
-"""Opening files of any format, a rotation series as one movie, and checking every frame.
+"""Opening files of any format, and a rotation series as one movie.
 
 The format is told by the first bytes of a file before its name.
 """
@@ -10,17 +10,15 @@ import os
 import re
 from contextlib import closing
 from dataclasses import replace
-from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, listed, warn
-from napari_mrcz.format import FrameReader, VerifyReport, verification
+from napari_mrcz.errors import MrczError, NotEnoughMemory, listed, warn
+from napari_mrcz.format import FrameReader
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.naming import (
     DM_SUFFIXES,
-    FOREIGN_SUFFIXES,
     SMV_SUFFIXES,
     TIFF_SUFFIXES,
     TVIPS_SUFFIX,
@@ -31,7 +29,7 @@ from napari_mrcz.naming import (
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
 from napari_mrcz.stack.dm import is_dm, open_dm
-from napari_mrcz.stack.kept import NOTE, is_kept, opened, problem_of, summary_of, waiting
+from napari_mrcz.stack.kept import NOTE, is_kept, opened, summary_of, waiting
 from napari_mrcz.stack.raw_frames import first_part, is_smv, is_tvips, merged, open_smv, open_tvips
 from napari_mrcz.stack.sources import MOST_OPEN, uncorrected
 from napari_mrcz.stack.stack import Stack
@@ -39,12 +37,13 @@ from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, TiffFrames, is_eer, is_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from os import PathLike
 
     from napari_mrcz.format import Header
     from napari_mrcz.format.files import RandomAccessFile
 
 # Enough of a file to know its format by.
-_HEAD_NBYTES = 1024
+HEAD_NBYTES = 1024
 # Of the movies in a folder.
 _MOST_NAMED = 5
 # Of each format but MRC: whether a file begins as its files do, how they end, what opens them.
@@ -124,7 +123,7 @@ def open(
         (path,) = files
     file = open_file(path)
     try:
-        opener = _opener(file.read(0, _HEAD_NBYTES))
+        opener = opener_of(file.read(0, HEAD_NBYTES))
     except BaseException:
         file.close()
         raise
@@ -241,8 +240,8 @@ def packed_header(path: Path) -> Header | None:
         If it cannot be opened or unpacked.
     """
     with closing(open_file(path)) as file:
-        head = file.read(0, _HEAD_NBYTES) if file.is_packed else b""
-    if not head or _opener(head) is not None:
+        head = file.read(0, HEAD_NBYTES) if file.is_packed else b""
+    if not head or opener_of(head) is not None:
         return None
     try:
         return parse_header(head, path)
@@ -250,7 +249,8 @@ def packed_header(path: Path) -> Header | None:
         return None
 
 
-def _opener(head: bytes) -> Callable[[Path], Stack] | None:
+def opener_of(head: bytes) -> Callable[[Path], Stack] | None:
+    """Return what opens files that begin so; None for MRC, and for what no format begins with."""
     return next((opener for begins, _, opener in _FORMATS if begins(head)), None)
 
 
@@ -289,64 +289,6 @@ def is_whole(movie: Stack) -> bool:
     if isinstance(source, FrameReader):
         return not source.warnings
     return not isinstance(source, TiffFrames) or source.is_whole
-
-
-def verify(
-    path: str | PathLike[str],
-    *,
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> VerifyReport:
-    """Check that every frame of a file can be read.
-
-    Parameters
-    ----------
-    path : path-like
-        A file of any format that `napari_mrcz.open` takes. Only MRC and MRCZ have checksums; of
-        other formats frames are decoded.
-    threads : int, optional
-        Frames decoded at once; as many as there are processors by default.
-    progress : callable, optional
-        Called with (frames done, frames); what it raises ends the checking.
-
-    Returns
-    -------
-    VerifyReport
-        True in a condition if all is well.
-
-    Raises
-    ------
-    NotEnoughMemory
-        If a frame does not fit into memory even alone, so that nothing is known of it.
-    """
-    try:
-        with closing(open_file(Path(path))) as file:
-            is_mrc = _opener(file.read(0, _HEAD_NBYTES)) is None
-    except NotEnoughMemory:
-        raise
-    except MrczError as error:
-        return VerifyReport(fspath(path), error=str(error))
-    if is_mrc:
-        report = verification.verify(path, threads=threads, progress=progress)
-        if not report.error:
-            with FrameReader(path) as reader:
-                other = reader.footer.other
-            if is_kept(other) and (why := problem_of(reader.path, other)):
-                report = replace(report, warnings=(*report.warnings, f"{report.path}: {why}"))
-        if not report.error or without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
-            return report
-    try:
-        with collected_warnings() as said:
-            movie = open(path, read_ahead=False)
-    except NotEnoughMemory:
-        raise
-    except MrczError as error:
-        return VerifyReport(fspath(path), error=str(error))
-    n = len(movie)
-    with movie:
-        makers, nbytes = movie.frame_makers(), movie.nbytes // n
-        faults = verification.faults_of(makers, n, nbytes, threads=threads, progress=progress)
-    return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)
 
 
 _NUMBER = re.compile(r"[-_.]?\d+$")

@@ -28,7 +28,7 @@ from napari_mrcz.correction.counting.spot import (
     profile,
     resolve,
 )
-from napari_mrcz.correction.parallel import in_order
+from napari_mrcz.correction.sums import in_order
 
 # Times that what was found is taken away, and the rest looked through again.
 _ROUNDS = 3

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.parallel import in_order
-from napari_mrcz.correction.sums import RunningSum, smallest_sum_dtype, sum_array
+from napari_mrcz.correction.sums import RunningSum, in_order, smallest_sum_dtype, sum_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable

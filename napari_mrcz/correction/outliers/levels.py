@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.correction.parallel import in_order
+from napari_mrcz.correction.sums import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -25,7 +25,7 @@ from napari_mrcz.correction.outliers.levels import (
     over_neighbours,
 )
 from napari_mrcz.correction.outliers.suspects import Gaps, Suspects
-from napari_mrcz.correction.parallel import in_order
+from napari_mrcz.correction.sums import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

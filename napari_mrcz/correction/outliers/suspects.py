@@ -20,7 +20,7 @@ import numpy.typing as npt
 import scipy
 
 from napari_mrcz.correction.outliers.counts import frame_reader
-from napari_mrcz.correction.parallel import give_back
+from napari_mrcz.correction.sums import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable

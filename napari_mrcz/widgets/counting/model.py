@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction import ElectronCounting, count_electrons
-from napari_mrcz.correction.counting import Background
+from napari_mrcz.correction.counting.background import Background
 
 if TYPE_CHECKING:
-    from napari_mrcz.correction.counting import Events
+    from napari_mrcz.correction.counting.events import Events
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 

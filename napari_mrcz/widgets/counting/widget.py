@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import napari
 
-    from napari_mrcz.correction.counting import Events
+    from napari_mrcz.correction.counting.events import Events
     from napari_mrcz.widgets.base.job import Report
 
 _SUPER_RESOLUTIONS = {"detector pixels": 1, "2 × 2 in each pixel": 2, "4 × 4 in each pixel": 4}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QResizeEvent
 
-    from napari_mrcz.format import VerifyReport
+    from napari_mrcz.stack import VerifyReport
     from napari_mrcz.widgets.base.theme import Palette
 
 _HEIGHT_PX = 180

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from napari_mrcz.correction.options import Option
 from napari_mrcz.errors import MrczError, block_text, size_text, time_text
-from napari_mrcz.format import Encoding, Estimate, VerifyReport, estimate, verify
+from napari_mrcz.format import Encoding, Estimate, estimate
 from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
 from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.storage import choose_storage
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, cache_folder, legal_stem
-from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack import Stack, VerifyReport, verify, write
 from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_text
 from napari_mrcz.widgets.base.job import Cancelled, Report
 
