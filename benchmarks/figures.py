@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import microed_figure, outlier_figures, session_figures
+from benchmarks import microed_figure, outlier_figures, quality_figures, session_figures
 
 FIGURES = {
     "5": outlier_figures.figure_5,
@@ -19,6 +19,8 @@ FIGURES = {
     "11": session_figures.figure_11,
     "12": session_figures.figure_12,
     "microed_intensities": microed_figure.intensities,
+    "before-after": quality_figures.before_after,
+    "good-and-bad": quality_figures.good_and_bad,
 }
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 

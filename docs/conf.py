@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 # Of the bar on the left; a page that is missing here is a warning.
 CONTENTS = {
-    "Start": "../README widgets settings",
+    "Start": "../README tutorial widgets quality settings faq",
+    "How to": (
+        "how-to/k3-relion how-to/eer-falcon how-to/night how-to/archive how-to/microed "
+        "how-to/counting"
+    ),
     "Reference": "command-line python api formats results corrections file-format benchmarks",
     "Development": "scaling ../CONTRIBUTING ../CHANGELOG",
 }
