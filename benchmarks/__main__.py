@@ -1,4 +1,4 @@
-"""Print the budget table: ``python -m benchmarks [--docs] [files ...]``."""
+"""Print the budget table: ``python -m benchmarks [--docs] [--repeat=N] [files ...]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.measure import Row, table
+from benchmarks.measure import Row, median_of, table
 
 GROUPS = (
     "files",
@@ -28,18 +28,22 @@ def main(arguments: list[str]) -> None:
     """Measure the groups that are named, all by default, and print their rows.
 
     With ``--docs`` each group's table also goes into docs/benchmarks.md or docs/corrections.md,
-    between its two marks.
+    between its two marks. With ``--repeat=3`` each group is measured three times: medians, with
+    the lowest and the highest in brackets.
     """
-    wanted = [argument for argument in arguments if argument != "--docs"]
+    wanted = [argument for argument in arguments if not argument.startswith("--")]
+    repeats = [int(a.partition("=")[2]) for a in arguments if a.startswith("--repeat=")]
     if unknown := set(wanted) - set(GROUPS):
         sys.exit(f"no such measurements: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     for group in wanted or GROUPS:
-        rows: list[Row] = []
-        for row in import_module(f"benchmarks.{group}").rows():
-            print(row, flush=True)
-            rows.append(row)
+        runs: list[list[Row]] = []
+        for _ in range(max(repeats, default=1)):
+            runs.append([])
+            for row in import_module(f"benchmarks.{group}").rows():
+                print(row, flush=True)
+                runs[-1].append(row)
         if "--docs" in arguments:
-            into_docs(group, table(rows))
+            into_docs(group, table(median_of(runs)))
 
 
 def into_docs(group: str, text: str) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from benchmarks.measure import stamp
 from napari_mrcz.format.encoding import Encoding, choose_encoding, shannon_fraction
 
 if sys.version_info >= (3, 14):
@@ -149,6 +150,7 @@ def main() -> None:
             lines.append(f"| {kind} | EER, computed | {' | '.join(cells)} |")
     page = DOCS / "benchmarks.md"
     text = "\n".join(lines)
+    text += f"\n\n{stamp()}"
     page.write_text(MARKS.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", page.read_text("utf-8")))
     draw(points, DOCS / "figures" / "codecs.png")
 

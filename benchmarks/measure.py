@@ -5,17 +5,24 @@ Machines are noisy and differ; the ratio of two medians taken in turns is what s
 
 from __future__ import annotations
 
+import platform
 import statistics
+import subprocess
 import time
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_mrcz.format.machine import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Row", "in_turns", "peak_nbytes", "table"]
+__all__ = ["Row", "in_turns", "median_of", "peak_nbytes", "stamp", "table"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Row:
         What the ratio counts.
     least, most : float, optional
         The budget; neither where a figure is only told.
+    spread : tuple of float, optional
+        Lowest and highest of several runs, of which `measured` is the median.
     """
 
     what: str
@@ -40,6 +49,7 @@ class Row:
     unit: str
     least: float | None = None
     most: float | None = None
+    spread: tuple[float, float] | None = None
 
     @property
     def holds(self) -> bool:
@@ -54,14 +64,49 @@ class Row:
         if self.most is not None:
             bounds.append(f"≤ {self.most:g}")
         met = ("yes" if self.holds else "**no**") if bounds else ""
-        measured = f"{self.measured:.3g} {self.unit}"
+        runs = "" if self.spread is None else " ({:.3g}–{:.3g})".format(*self.spread)  # noqa: RUF001
+        measured = f"{self.measured:.3g}{runs} {self.unit}"
         return f"| {self.what} | {self.against} | {' '.join(bounds)} | {measured} | {met} |"
 
 
 def table(rows: list[Row]) -> str:
-    """Return the rows as a Markdown table."""
+    """Return the rows as a Markdown table, with when and on what they were measured."""
     head = "| what | against | budget | measured | met |\n|---|---|---|---|---|"
-    return "\n".join([head, *map(str, rows)])
+    return "\n".join([head, *map(str, rows), "", stamp()])
+
+
+def stamp() -> str:
+    """Return a line of date, commit and machine."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    models = [line for line in _lines_of("/proc/cpuinfo") if line.startswith("model name")]
+    model = models[0].partition(":")[2].strip() if models else platform.processor()
+    return (
+        f"*{date.today()}, commit {found.stdout.strip() or 'unknown'}; {processors()} processors "
+        f"({model}), {platform.system()}, Python {platform.python_version()}, "
+        f"numpy {np.__version__}.*"
+    )
+
+
+def _lines_of(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def median_of(runs: list[list[Row]]) -> list[Row]:
+    """Return the rows of several runs as one: their medians, with lowest and highest."""
+    if len(runs) == 1:
+        return runs[0]
+    found = []
+    for rows in zip(*runs, strict=True):
+        every = sorted(row.measured for row in rows)
+        middle = statistics.median(every)
+        found.append(replace(rows[0], measured=middle, spread=(every[0], every[-1])))
+    return found
 
 
 def in_turns(

@@ -41,6 +41,27 @@ recipes: [settings](settings.md).
 | 2 | the command line is wrong |
 | 130 | interrupted |
 """
+EXAMPLES = {
+    "compress": "napari-mrcz compress movies -o archive --verify",
+    "convert": "napari-mrcz convert archive -o lz4 --codec lz4",
+    "info": "napari-mrcz info archive/a.mrcz --frames",
+    "verify": "napari-mrcz verify archive",
+    "repair": "napari-mrcz repair archive/a.mrcz -o whole.mrcz",
+    "recipe new": "napari-mrcz recipe new recipe.toml",
+    "recipe show": "napari-mrcz recipe show recipe.toml",
+    "recipe check": "napari-mrcz recipe check recipe.toml",
+    "correct": "napari-mrcz correct archive -o corrected --gain gain.mrc --koma 12 --keep counts",
+    "decompress": "napari-mrcz decompress corrected -o plain --suffix .mrcs",
+    "restore": "napari-mrcz restore corrected -o raw",
+    "microed": "napari-mrcz microed sweep -o sweep-corrected",
+    "count": "napari-mrcz count raw-frames -o counted --super-resolution 2",
+    "watch": "napari-mrcz watch movies -o watched --once",
+    "session": "napari-mrcz session archive -o session.html --table session.csv",
+    "bench": "napari-mrcz bench archive/a.mrcz --rounds 1",
+    "open": "napari-mrcz open archive/a.mrcz",
+    "demo": "napari-mrcz demo --story",
+}
+"""An example for each command, in an order in which they can be run."""
 _VALUES = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 
 
@@ -76,7 +97,8 @@ def _section(name: str, command: Any) -> str:
     ]
     usage = " ".join([name, "[OPTIONS]", *needed, *arguments])
     text = "\n\n".join(_paragraphs(command))
-    return f"## {name}\n\n{text}\n\n```sh\n{usage}\n```\n\n{_options(command)}"
+    lines = "\n".join(filter(None, (usage, EXAMPLES.get(name.removeprefix("napari-mrcz ")))))
+    return f"## {name}\n\n{text}\n\n```sh\n{lines}\n```\n\n{_options(command)}"
 
 
 def _options(command: Any) -> str:

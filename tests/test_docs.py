@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -208,6 +209,18 @@ def test_a_page_works_as_it_stands(page: str, follow: Runner) -> None:
         look_at_what_python_wrote(vars(follow.module))
     if page == "README.md":
         assert len(nm.open("clean.mrcz").history) == 2
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_commands_run(follow: Runner) -> None:
+    plain_movies()
+    diffraction()
+    raw_frames()
+    Path("raw").rename("raw-frames")
+    examples = runpy.run_path(str(ROOT / "scripts" / "command_line_docs.py"))["EXAMPLES"]
+    # `recipe new` names a reference that is there, gain.mrc.
+    follow("```sh\n" + "\n".join(examples.values()) + "\n```")
+    assert follow.n_run == len(examples) - 2
 
 
 @pytest.mark.slow
