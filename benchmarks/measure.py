@@ -78,7 +78,7 @@ def table(rows: list[Row]) -> str:
 def stamp() -> str:
     """Return a line of date, commit and machine."""
     git = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False)
+    found = subprocess.run(git, capture_output=True, text=True, check=False)  # noqa: S603
     models = [line for line in _lines_of("/proc/cpuinfo") if line.startswith("model name")]
     model = models[0].partition(":")[2].strip() if models else platform.processor()
     return (
