@@ -16,6 +16,8 @@ COMPRESSED_SUFFIX = ".mrcz"
 PLAIN_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ali", ".preali")
 SUFFIXES = (COMPRESSED_SUFFIX, *PLAIN_SUFFIXES)
 TIFF_SUFFIXES = (".tif", ".tiff", ".eer")
+# How such files begin: TIFF and BigTIFF, in either byte order.
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DM_SUFFIXES = (".dm3", ".dm4")
 SMV_SUFFIXES = (".img", ".smv")
 TVIPS_SUFFIX = ".tvips"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 import sys
 import threading
@@ -163,7 +162,7 @@ class AtomicFile:
         return None
 
     def _partial_name(self) -> Path:
-        return self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        return self._target.with_name(f".{self._target.name}.{os.urandom(4).hex()}{_PARTIAL}")
 
     def _take_name(self) -> None:
         with contextlib.suppress(FileNotFoundError):

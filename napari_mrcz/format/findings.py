@@ -24,8 +24,8 @@ from napari_mrcz.format.header import (
     mrcz_version,
 )
 from napari_mrcz.format.header_reading import MOST_SAMPLES, parse_header
+from napari_mrcz.format.header_writing import Statistics, statistics_of
 from napari_mrcz.format.machine import in_order, processors
-from napari_mrcz.format.writer import Statistics, statistics_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

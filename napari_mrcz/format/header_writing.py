@@ -1,13 +1,16 @@
-"""Making headers that `mrcz` and `mrcfile` read alike, and changing the number of frames in one."""
+"""Making headers that `mrcz` and `mrcfile` read alike, with the statistics of pixels in them."""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.extended import microscope_settings
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
 
+    from napari_mrcz.format.encoding import Planes
     from napari_mrcz.format.extended import ExtendedHeader
 
 
@@ -308,3 +312,179 @@ def keep_depth(record: Any, z: float) -> None:
 def _little_endian(header: Header) -> Any:
     record = np.frombuffer(header.raw, header_dtype(header.byte_order))
     return record.astype(HEADER_DTYPE)[0]
+
+
+# Pixels that are looked at together: few enough for the processor's caches, and enough that threads
+# do not queue for the interpreter between numpy's calls.
+_PIECE = 2**18
+_COLUMNS = 4096
+# Small integers are added up in 16 bits, so many at a time as their squares leave room for.
+_LARGEST_SUM = 2**15 - 1
+_FEWEST_ROWS = 8
+# Of more bit planes than so many the sums take longer than those of pixels.
+_MOST_PLANES = 4
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments of some pixels; add two to get those of both together."""
+
+    count: int = 0  # Pixels
+    low: float = math.inf  # Minimum, maximum, mean
+    high: float = -math.inf
+    mean: float = 0.0
+    squares: float = 0.0  # Sum of the squared differences from the mean
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Combine by Chan, Golub and LeVeque (1979), which loses no digits."""
+        count = self.count + other.count
+        if not count:
+            return self
+        apart = other.mean - self.mean
+        return Statistics(
+            count,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.mean + apart * other.count / count,
+            self.squares + other.squares + apart**2 * self.count * other.count / count,
+        )
+
+    def for_header(self) -> tuple[float, float, float, float] | None:
+        """Return minimum, maximum, mean, standard deviation; None where they are not finite."""
+        if not self.count:
+            return None
+        values = self.low, self.high, self.mean, math.sqrt(self.squares / self.count)
+        largest = float(np.finfo(np.float32).max)
+        return values if all(abs(v) <= largest for v in values) else None
+
+
+def statistics_of(pixels: npt.NDArray[Any]) -> Statistics | None:
+    """Return the statistics of a frame, or None if it is complex and so has no minimum."""
+    if pixels.dtype.kind == "c":
+        return None
+    flat = pixels.reshape(-1)
+    found = Statistics()
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, flat.size, _PIECE):
+            piece = flat[start : start + _PIECE]
+            found += _of_piece(piece, *_range(piece))
+    return found
+
+
+def block_statistics(pixels: npt.NDArray[Any], planes: Planes | None) -> Statistics:
+    """Return the statistics of a block of integers, from its bit planes where they tell."""
+    if planes is None or (planes[-1] is not None and pixels.dtype.kind == "i"):
+        return statistics_of(pixels) or Statistics()
+    used = [plane for plane in planes if plane is not None]
+    if not used:
+        return Statistics(pixels.size, 0.0, 0.0)
+    low = pixels.min() if np.bitwise_or.reduce(used).all() else 0
+    high, largest = 0, None  # pixels that are as large as any in the bits looked at so far
+    for bit in reversed(range(len(planes))):
+        plane = planes[bit]
+        if plane is None:
+            continue
+        among = plane if largest is None else largest & plane
+        if among.any():
+            high, largest = high | 1 << bit, among
+    if high < 2**_MOST_PLANES and hasattr(np, "bitwise_count"):
+        return _from_sums(pixels.size, low, high, *_sums_of_planes(planes[: high.bit_length()]))
+    return statistics_of(pixels) or Statistics()
+
+
+def _of_piece(pixels: npt.NDArray[Any], low: Any, high: Any) -> Statistics:
+    # Differences from a typical value: squares of large numbers would lose the small ones.
+    typical, rows = float(pixels[pixels.size // 2]), 0
+    if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
+        rows = _LARGEST_SUM // max(1, int(low) ** 2, int(high) ** 2)
+    if rows >= _FEWEST_ROWS or pixels.itemsize == 1 or not math.isfinite(typical):
+        typical = 0.0
+    if rows >= _FEWEST_ROWS:
+        return _from_sums(pixels.size, low, high, *_sums_of_small(pixels, rows))
+    return _from_sums(pixels.size, low, high, *_sums(pixels, typical), typical)
+
+
+def _from_sums(
+    count: int, low: Any, high: Any, total: float, squares: float, typical: float = 0.0
+) -> Statistics:
+    """Return statistics from the sums of differences from a typical value and of their squares."""
+    mean = total / count
+    around_mean = max(0.0, squares - total * mean) if math.isfinite(squares) else math.inf
+    return Statistics(count, float(low), float(high), mean + typical, around_mean)
+
+
+def _sums_of_planes(planes: Planes) -> tuple[int, int]:
+    """Return the sums of counts and of their squares, which follow from those of their bits."""
+    total = squares = 0
+    for bit, plane in enumerate(planes):
+        for other, below in enumerate(planes[: bit + 1]):
+            if plane is None or below is None:
+                continue
+            if other == bit:
+                count = _ones(plane)
+                total += count << bit
+                squares += count << 2 * bit
+            else:
+                squares += _ones(plane & below) << bit + other + 1
+    return total, squares
+
+
+def _ones(plane: npt.NDArray[np.uint8]) -> int:
+    """Return how many bits are set."""
+    even = plane.size // 8 * 8
+    words = np.bitwise_count(plane[:even].view(np.uint64)).sum(dtype=np.uint32)
+    return int(words) + int(np.bitwise_count(plane[even:]).sum(dtype=np.uint32))
+
+
+def _range(pixels: npt.NDArray[Any]) -> tuple[Any, Any]:
+    """Return minimum and maximum."""
+    if pixels.dtype == np.int8 and not pixels[:_COLUMNS].all():
+        high = pixels.view(np.uint8).max()
+        if high <= np.iinfo(np.int8).max:  # none is below 0, and 0 is there: counts
+            return 0, high
+    return pixels.min(), pixels.max()
+
+
+def _sums_of_small(pixels: npt.NDArray[Any], rows: int) -> tuple[float, float]:
+    """Return the sums of integers and of their squares, of which `rows` are added up in 16 bits."""
+    rows = 1 << min(rows, 256).bit_length() - 1  # divides all pieces but the last
+    even = pixels.size // rows * rows
+    rest = pixels[even:].astype(np.int64)
+    values = pixels[:even]
+    if pixels.itemsize == 1:
+        values = _of_this_thread.room.view(np.int16)[:even]
+        np.copyto(values, pixels[:even])
+    table = values.view(np.int16).reshape(rows, -1)
+    total = np.add.reduce(table, axis=0, dtype=np.int16).sum(dtype=np.int64) + rest.sum()
+    squares = np.einsum("ij,ij->j", table, table).sum(dtype=np.int64) + (rest * rest).sum()
+    return float(total), float(squares)
+
+
+def _sums(pixels: npt.NDArray[Any], typical: float) -> tuple[float, float]:
+    """Return the sums of differences from a typical value, and of their squares."""
+    room = _of_this_thread.room.view(np.float32 if pixels.itemsize <= 2 else np.float64)
+    ones = np.ones((_COLUMNS, 1), room.dtype)
+    total = squares = 0.0
+    for start in range(0, pixels.size, room.size):
+        piece = pixels[start : start + room.size]
+        values = room[: -(-piece.size // _COLUMNS) * _COLUMNS]
+        np.copyto(values[: piece.size], piece)
+        if typical:
+            np.subtract(values[: piece.size], typical, out=values[: piece.size])
+        values[piece.size :] = 0
+        # Many short products: BLAS would cut a long one among threads of its own, which wait for
+        # those that are here already, and add up in another order each time.
+        table = values.reshape(-1, 1, _COLUMNS)
+        total += float(np.matmul(table, ones).sum(dtype=np.float64))
+        squares += float(np.matmul(table, table.swapaxes(1, 2)).sum(dtype=np.float64))
+    return total, squares
+
+
+class _OfThisThread(threading.local):
+    """Room to work in, kept: memory from the system is slow when it is used for the first time."""
+
+    def __init__(self) -> None:
+        self.room = np.empty(2 * _PIECE, np.uint8)
+
+
+_of_this_thread = _OfThisThread()

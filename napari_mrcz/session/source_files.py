@@ -12,7 +12,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import signal
 import stat
 import sys
@@ -318,7 +317,7 @@ def _aside(files: list[_Held]) -> Iterator[None]:
     left = []
     try:
         for held in files:
-            aside = held.path.with_name(f"{held.path.name}.{secrets.token_hex(4)}{_ASIDE}")
+            aside = held.path.with_name(f"{held.path.name}.{os.urandom(4).hex()}{_ASIDE}")
             if sys.platform == "win32":
                 held.close()  # an open file cannot be renamed there
             try:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.errors import warn
 from napari_mrcz.format.footer import value_at
 from napari_mrcz.naming import angstroms, kilovolts, without_packing
-from napari_mrcz.stack.tiff_pages import local_name, parse_xml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,6 +190,24 @@ def _mdoc_facts(mdoc: Map, shape: tuple[int, int, int], name: str) -> _Facts:
     said = dose if isinstance(dose, list) else [dose or 0.0]
     voltage = kilovolts(common("Voltage"), "kV")
     return _Facts((size, size), voltage, dose if any(said) else None, each("TiltAngle"))
+
+
+def parse_xml(text: str) -> ElementTree.Element | None:
+    """Return the root of an XML text of a file; None if it is none, or names entities."""
+    from xml.etree import ElementTree
+
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return None
+    try:
+        # Without entities nothing in it can grow.
+        return ElementTree.fromstring(text)  # noqa: S314
+    except ElementTree.ParseError:
+        return None
+
+
+def local_name(element: ElementTree.Element) -> str:
+    """Return an element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
 
 
 def _parse_xml(text: str) -> Map:

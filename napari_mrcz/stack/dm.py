@@ -72,18 +72,6 @@ class _Object:
         return f"{' x '.join(map(str, self.shape))} of {kind}"
 
 
-def is_dm(head: bytes) -> bool:
-    """Return whether a file that begins so is a DM3 or DM4 file."""
-    if len(head) < 16 or head[208:212] == b"MAP ":
-        return False
-    version = int.from_bytes(head[:4], "big")
-    at = {3: 8, 4: 12}.get(version)
-    if at is None:
-        return False
-    little_endian = int.from_bytes(head[at : at + 4], "big")
-    return little_endian in (0, 1) and any(head[4:at]) and max(head[at + 4 : at + 6]) <= 1
-
-
 def open_dm(path: Path) -> Stack:
     """Open a movie or image; all tags are in ``metadata["dm"]``.
 

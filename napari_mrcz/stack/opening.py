@@ -20,6 +20,7 @@ from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.naming import (
     DM_SUFFIXES,
     SMV_SUFFIXES,
+    TIFF_MAGIC,
     TIFF_SUFFIXES,
     TVIPS_SUFFIX,
     has_movie_suffix,
@@ -28,12 +29,10 @@ from napari_mrcz.naming import (
 )
 from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.companions import with_companions
-from napari_mrcz.stack.dm import is_dm, open_dm
 from napari_mrcz.stack.kept import NOTE, is_kept, opened, summary_of, waiting
 from napari_mrcz.stack.raw_frames import first_part, is_smv, is_tvips, merged, open_smv, open_tvips
 from napari_mrcz.stack.sources import MOST_OPEN, uncorrected
 from napari_mrcz.stack.stack import Stack
-from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, TiffFrames, is_eer, is_tiff, open_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,10 +45,37 @@ if TYPE_CHECKING:
 HEAD_NBYTES = 1024
 # Of the movies in a folder.
 _MOST_NAMED = 5
+
+
+def _is_dm(head: bytes) -> bool:
+    """Return whether a file that begins so is a DM3 or DM4 file."""
+    if len(head) < 16 or head[208:212] == b"MAP ":
+        return False
+    version = int.from_bytes(head[:4], "big")
+    at = {3: 8, 4: 12}.get(version)
+    if at is None:
+        return False
+    little_endian = int.from_bytes(head[at : at + 4], "big")
+    return little_endian in (0, 1) and any(head[4:at]) and max(head[at + 4 : at + 6]) <= 1
+
+
+# Formats other than MRC are loaded when a file is one.
+def _open_tiff(path: Path) -> Stack:
+    from napari_mrcz.stack.tiff import open_tiff
+
+    return open_tiff(path)
+
+
+def _open_dm(path: Path) -> Stack:
+    from napari_mrcz.stack.dm import open_dm
+
+    return open_dm(path)
+
+
 # Of each format but MRC: whether a file begins as its files do, how they end, what opens them.
 _FORMATS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...], Callable[[Path], Stack]], ...] = (
-    (is_tiff, TIFF_SUFFIXES, open_tiff),
-    (is_dm, DM_SUFFIXES, open_dm),
+    (lambda head: head.startswith(TIFF_MAGIC), TIFF_SUFFIXES, _open_tiff),
+    (_is_dm, DM_SUFFIXES, _open_dm),
     (is_smv, SMV_SUFFIXES, lambda path: open_smv([path])),
     (is_tvips, (TVIPS_SUFFIX,), open_tvips),
 )
@@ -132,7 +158,7 @@ def open(
         raise _not_kept(path)
     if group is not None or dose_per_frame is not None or superresolution != 1:
         file.close()
-        movie = _open_eer(path, opener is open_tiff, group, dose_per_frame, superresolution)
+        movie = _open_eer(path, opener is _open_tiff, group, dose_per_frame, superresolution)
         return movie.cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     if opener is None:
         try:
@@ -177,6 +203,8 @@ def _open_eer(
     superresolution: int,
 ) -> Stack:
     """Open an EER movie with the options that are for EER alone."""
+    from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, is_eer, open_tiff
+
     if superresolution not in SUPERRESOLUTIONS:
         raise ValueError(f"superresolution is 1, 2 or 4, not {superresolution!r}")
     if group is not None and dose_per_frame is not None:
@@ -288,7 +316,7 @@ def is_whole(movie: Stack) -> bool:
     source = uncorrected(movie._source)
     if isinstance(source, FrameReader):
         return not source.warnings
-    return not isinstance(source, TiffFrames) or source.is_whole
+    return bool(getattr(source, "is_whole", True))  # TIFF says so
 
 
 _NUMBER = re.compile(r"[-_.]?\d+$")

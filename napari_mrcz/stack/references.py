@@ -31,11 +31,11 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError, warn
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
-from napari_mrcz.naming import without_packing
+from napari_mrcz.naming import TIFF_MAGIC, without_packing
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack import write
-from napari_mrcz.stack.tiff import is_tiff
-from napari_mrcz.stack.tiff_pages import local_name, parse_xml, read_directories
+from napari_mrcz.stack.companions import local_name, parse_xml
+from napari_mrcz.stack.tiff_pages import read_directories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,7 +233,7 @@ def _falcon_mask(path: Path) -> Mask | None:
     """
     file = open_file(path)
     try:
-        if not is_tiff(file.read(0, 4)):
+        if file.read(0, 4) not in TIFF_MAGIC:
             return None
         page = read_directories(file).pages[0]
         text, (y, x) = page.text(_FALCON_TAG), page.shape[-2:]

@@ -20,6 +20,7 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, siz
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import open_file
 from napari_mrcz.naming import angstroms, kilovolts, plausible
+from napari_mrcz.stack.companions import parse_xml
 from napari_mrcz.stack.sources import Frames
 from napari_mrcz.stack.stack import Stack
 from napari_mrcz.stack.tiff_pages import (
@@ -27,10 +28,8 @@ from napari_mrcz.stack.tiff_pages import (
     DESCRIPTION,
     DIRECTORIES,
     EER,
-    MAGIC,
     TYPES,
     find_frames,
-    parse_xml,
     read_directories,
 )
 
@@ -51,11 +50,6 @@ _EER_PADDING = 4
 _EER_ROWS = 16  # divided by each number of sub-pixels, as the decoder wants it
 
 Frame = npt.NDArray[Any]
-
-
-def is_tiff(head: bytes) -> bool:
-    """Return whether a file that begins so is a TIFF, BigTIFF or EER."""
-    return head.startswith(MAGIC)
 
 
 def is_eer(movie: Stack) -> bool:

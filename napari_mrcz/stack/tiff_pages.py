@@ -16,18 +16,19 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 
 from napari_mrcz.errors import MrczError, listed, size_text
+from napari_mrcz.naming import TIFF_MAGIC
+from napari_mrcz.stack.companions import local_name, parse_xml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from xml.etree import ElementTree
 
     from napari_mrcz.format.files import RandomAccessFile
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UNCOMPRESSED = 1
 
 _SUBFILE_TYPE, _WIDTH, _LENGTH, _BITS, _COMPRESSION = 254, 256, 257, 258, 259
@@ -254,7 +255,7 @@ def read_directories(file: RandomAccessFile) -> Directories:
     Raise `MrczError` if there is not one page.
     """
     head = file.read(0, 16)
-    if not head.startswith(MAGIC):
+    if not head.startswith(TIFF_MAGIC):
         raise MrczError(file.path, "it is not a TIFF that can be read", offset=0)
     order = "<" if head[:2] == b"II" else ">"
     big = head[2:4] in (b"+\0", b"\0+")
@@ -503,22 +504,6 @@ def announced_images(description: str, page: Page) -> int:
         except (ValueError, TypeError, KeyError, RecursionError):
             return 0
     return 0
-
-
-def parse_xml(text: str) -> ElementTree.Element | None:
-    """Return the root of an XML text of a file; None if it is none, or names entities."""
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        return None
-    try:
-        # Without entities nothing in it can grow.
-        return ElementTree.fromstring(text)  # noqa: S314
-    except ElementTree.ParseError:
-        return None
-
-
-def local_name(element: ElementTree.Element) -> str:
-    """Return an element's name without its namespace."""
-    return element.tag.rpartition("}")[2]
 
 
 @dataclass(frozen=True)
