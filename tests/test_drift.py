@@ -76,7 +76,25 @@ def test_a_specimen_that_rests_says_that_nothing_can_be_told():
 def test_noise_alone_is_no_drift(seed):
     frames = np.random.default_rng(seed).poisson(1.0, (20, 128, 128))
     drift = nm.estimate_drift(frames)
-    assert any("noise alone" in warning for warning in drift.warnings)
+    assert any("groups 0, 1, 2, 3 (of 0 to 3)" in warning for warning in drift.warnings)
+
+
+def test_shifts_along_an_edge_are_doubted():
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:160, :160]
+    frames = [rng.poisson(np.where(x + y > 150 + 0.3 * i, 1.0, 0.6)) for i in range(20)]
+    drift = nm.estimate_drift(np.array(frames))
+    assert any("along an edge" in warning for warning in drift.warnings)
+
+
+def test_a_jump_is_not_smoothed_away():
+    rng = np.random.default_rng(1)
+    specimen = 1 + ndimage.gaussian_filter(rng.normal(0, 1.2, (280, 280)), 2, mode="wrap")
+    path = np.array([[0, 0]] * 12 + [[4, -1]] * 12) + 0.1 * np.arange(24)[:, None]
+    frames = [rng.poisson(ndimage.shift(specimen, step, mode="grid-wrap")) for step in path]
+    drift = nm.estimate_drift(np.array(frames)[:, 12:-12, 12:-12], group=3)
+    truth = path.reshape(-1, 3, 2).mean(axis=1)
+    assert np.sqrt(np.square(drift.shifts - truth + truth[0]).sum(axis=1).mean()) < 0.15
 
 
 def test_a_smaller_rest_joins_the_last_group():

@@ -10,16 +10,17 @@ The power spectrum of an image shows Thon rings, and how far they go.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft2, rfft2
-from scipy.interpolate import make_smoothing_spline
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import uniform_filter, uniform_filter1d
 
 from napari_mrcz.correction.sums import in_order, ordinary_pixels
+from napari_mrcz.errors import listed
 from napari_mrcz.naming import size_zyx
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ _LARGEST = 2048
 # Frequencies to align by: weights fall to e^-1/2 at the upper one, in 1/pixel; below the lower one,
 # in periods of the image, thickness and beam vary.
 _LOW_PASS, _HIGH_PASS = 0.16, 6
+# Pixels around the shift of its neighbour in which that of a group is looked for, and those that
+# may be left when groups are moved by it.
+_NEAR, _LEFT = 32, 4
+# By how many standard deviations the peak of a group leads where it is to be trusted; noise alone
+# makes 1.8 at most (see `_by_noise`).
+_LEAD = 2.5
 # Turns of aligning each group to the sum of the others.
 _TURNS = 4
 # Of 1 - c², where c is the mean cosine of the phases between groups: below it the peaks of specimen
@@ -41,8 +48,11 @@ _APART = 0.05
 _FINEST = 0.25
 # Pixels between neighbouring groups, beside the usual, that no stage moves.
 _JUMP = 5.0
-# Height of the fixed pattern's peak from which on it says to correct first.
-_HIGH = 0.1
+# Height of the fixed pattern's peak from which on it says to correct first, and in standard
+# deviations; the part of frequencies that are independent under the window.
+_HIGH, _SIGNIFICANT, _OF_HANN = 0.1, 3.0, 0.26
+# Error of a shift, in pixels, from which on it says so.
+_UNCERTAIN = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +138,19 @@ def estimate_drift(movie: Any, group: int = 5) -> Drift:
         around /= np.maximum(_smoothed((~outliers).astype(np.float32)), 0.1)
         return np.where(outliers, around, part)
 
-    def aligned(parts: list[Image]) -> npt.NDArray[np.float64]:
-        with in_order(lambda part: rfft2(part) * band, parts, "napari-mrcz-drift") as transforms:
-            return _aligned(list(transforms), fy, fx, whole.shape)
+    def aligned(
+        parts: list[Image], weights: npt.NDArray[Any], reach: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        def banded(part: Image) -> npt.NDArray[Any]:
+            transform: npt.NDArray[Any] = rfft2(part) * weights
+            return transform
+
+        with in_order(banded, parts, "napari-mrcz-drift") as transforms:
+            return _aligned(list(transforms), fy, fx, whole.shape, reach)
 
     parts = [cleaned(one) for one in sums]
-    whole_pixels = np.rint(aligned(parts)).astype(np.intp)
+    rough, leads = aligned(parts, band, _NEAR)
+    whole_pixels = np.rint(rough).astype(np.intp)
     # Again by what all groups show: rows and columns that moved in fade out.
     margin = np.minimum(np.ptp(whole_pixels, axis=0), np.array(whole.shape) // 4)
     common = np.outer(*(_fading(n, m) for n, m in zip(whole.shape, margin, strict=True)))
@@ -141,12 +158,15 @@ def estimate_drift(movie: Any, group: int = 5) -> Drift:
         np.roll(part, tuple(-shift), (0, 1)) * common
         for part, shift in zip(parts, whole_pixels - whole_pixels[len(sums) // 2], strict=True)
     ]
-    shifts = _smoothed_path(whole_pixels + aligned(rolled))
+    weights, variance = _likelihood(rolled, band, fy, fx)
+    finest, _ = aligned(rolled, weights, _LEFT)
+    shifts = _smoothed_path(whole_pixels + finest, variance)
     shifts -= shifts[0]
     window = np.outer(*(np.hanning(length).astype(np.float32) for length in whole.shape))
     recorded = [rfft2((one[middle] / max(float(one.mean()), 1e-6) - 1) * window) for one in sums]
-    fixed = _fixed_pattern(recorded, shifts, fy, fx)
-    return Drift(shifts, frames, fixed, tuple(_doubts(fixed, shifts)), sums)
+    fixed, certain = _fixed_pattern(recorded, shifts, fy, fx)
+    doubts = _doubts(fixed if certain or np.isnan(fixed) else 0.0, shifts, leads, variance)
+    return Drift(shifts, frames, fixed, tuple(doubts), sums)
 
 
 def _grouped(movie: Any, group: int) -> tuple[list[Image], npt.NDArray[np.float64]]:
@@ -188,35 +208,103 @@ def _fading(length: int, margin: int) -> Image:
     return smooth
 
 
+def _likelihood(
+    parts: list[Image], band: Image, fy: npt.NDArray[Any], fx: npt.NDArray[Any]
+) -> tuple[Image, float]:
+    """Return weights by which aligned images tell their last shifts best, by rings of frequency.
+
+    The likelihood of a shift is a cross-correlation with each frequency weighted by S / N / (S + N
+    / (k - 1)): S is the power that k images have in common, N that of the noise of each. And return
+    the variance of a shift along y or x, in pixels², as the curvature of the likelihood has it.
+    """
+    ring = np.rint(np.hypot(fy, fx) * fy.size).astype(np.intp)
+    number = np.bincount(ring.ravel())
+    total, own = 0, np.zeros(number.size)
+    for part in parts:
+        transform = rfft2(part)
+        total = total + transform
+        own += np.bincount(ring.ravel(), np.square(np.abs(transform)).ravel())
+    k = len(parts)
+    of_all = np.bincount(ring.ravel(), np.square(np.abs(total)).ravel())
+    shared, own = (of_all - own) / (k * (k - 1)) / number, own / k / number
+    shared = np.clip(uniform_filter1d(shared, 9), 0, own)
+    noise = np.maximum(uniform_filter1d(own, 9) - shared, 1e-3 * own.max())
+    power = shared / noise / (shared + noise / (k - 1))
+    weights: Image = (np.sqrt(power)[ring] * (band > 0)).astype(np.float32)
+    if not weights.any():
+        return band, math.inf
+    # Of the frequencies of both halves, every other one is the conjugate of another.
+    squared = np.square(2 * np.pi * np.arange(number.size) / fy.size) / 2
+    inside = np.bincount(ring.ravel(), (band > 0).ravel())
+    return weights, 1 / float((inside * squared * shared * power).sum())
+
+
 def _aligned(
     transforms: list[npt.NDArray[Any]],
     fy: npt.NDArray[Any],
     fx: npt.NDArray[Any],
     shape: tuple[int, ...],
-) -> npt.NDArray[np.float64]:
-    """Return the shift of each group that correlates best with the others, moved back by theirs."""
-    shifts = np.zeros((len(transforms), 2))
+    reach: int,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the shift of each group that correlates best with the others, moved back by theirs.
+
+    It is looked for within `reach` of the shift of its neighbour, or of 0 where groups are aligned
+    but for a few pixels. And return by how much it leads, as `_shift` does.
+    """
+    shifts, leads = np.zeros((len(transforms), 2)), np.zeros(len(transforms))
     first = len(transforms) // 2
     total = transforms[first].copy()
     # From the middle outwards, each to the sum of those that were aligned, from where its
     # neighbour is; then each to the sum of all others.
-    for index in [*range(first + 1, len(transforms)), *range(first - 1, -1, -1)]:
-        shifts[index] = _shift(transforms[index], total, shape)
+    outwards = [*range(first + 1, len(transforms)), *range(first - 1, -1, -1)]
+    neighbour = [index - np.sign(index - first) for index in range(len(transforms))]
+    for index in outwards:
+        near = shifts[neighbour[index]] if reach == _NEAR else np.zeros(2)
+        shifts[index], _ = _shift(transforms[index], total, shape, near, reach)
         total += transforms[index] * _phases(-shifts[index], fy, fx)
     for _ in range(_TURNS):
         for index, one in enumerate(transforms):
             others = total - one * _phases(-shifts[index], fy, fx)
-            shifts[index] = _shift(one, others, shape)
+            near = shifts[neighbour[index]] if reach == _NEAR else np.zeros(2)
+            shifts[index], leads[index] = _shift(one, others, shape, near, reach)
             total = others + one * _phases(-shifts[index], fy, fx)
-    return shifts
+    return shifts, leads
 
 
 def _shift(
-    one: npt.NDArray[Any], others: npt.NDArray[Any], shape: tuple[int, ...]
-) -> npt.NDArray[np.float64]:
-    """Return where the cross-correlation has its peak, by a parabola through it, as (y, x)."""
+    one: npt.NDArray[Any],
+    others: npt.NDArray[Any],
+    shape: tuple[int, ...],
+    near: npt.NDArray[np.float64],
+    reach: int,
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Return where the cross-correlation has its peak, by a parabola through it, as (y, x).
+
+    It is looked for within `reach` of a place; if that is not the last few pixels, also further
+    away, where it must be as high as no noise is. And return by how much it is higher than what is
+    not next to it, in standard deviations: along an edge, and where there is noise alone, other places
+    are as good.
+    """
     correlation = irfft2(one * np.conj(others), s=shape)
-    peak = np.unravel_index(int(correlation.argmax()), shape)
+    spread = max(float(correlation.std()), float(np.finfo(np.float32).tiny))
+    places = [
+        np.unique((np.arange(-reach, reach + 1) + round(float(middle))) % length)
+        for middle, length in zip(near, shape, strict=True)
+    ]
+    part = correlation[np.ix_(*places)]
+    at = np.unravel_index(int(part.argmax()), part.shape)
+    peak = [int(place[i]) for place, i in zip(places, at, strict=True)]
+    far = np.unravel_index(int(correlation.argmax()), shape)
+    if reach == _NEAR and correlation[far] > max(
+        float(part.max()), _by_noise(correlation.size) * spread
+    ):
+        peak = list(map(int, far))
+    apart = [
+        np.abs((place - top + length // 2) % length - length // 2) > reach // 2
+        for place, top, length in zip(places, peak, shape, strict=True)
+    ]
+    elsewhere = part[apart[0][:, None] | apart[1]]
+    lead = (float(correlation[*peak]) - float(elsewhere.max(initial=-np.inf))) / spread
     found = np.empty(2)
     for axis in (0, 1):
         around = [
@@ -224,9 +312,19 @@ def _shift(
             for step in (-1, 0, 1)
         ]
         bend = around[0] - 2 * around[1] + around[2]
-        part = 0.5 * (around[0] - around[2]) / bend if bend else 0.0
-        found[axis] = (peak[axis] + part + shape[axis] / 2) % shape[axis] - shape[axis] / 2
-    return found
+        offset = 0.5 * (around[0] - around[2]) / bend if bend else 0.0
+        found[axis] = (peak[axis] + offset + shape[axis] / 2) % shape[axis] - shape[axis] / 2
+    return found, lead
+
+
+def _by_noise(places: int) -> float:
+    """Return how high peaks are, in standard deviations, where noise alone is aligned.
+
+    The mean peak of k groups of noise, each moved to any of n places so that all agree as well as
+    they can, is 2 sqrt(ln n) at most, whatever k: the random energy model, B. Derrida, Phys. Rev. B
+    24 (1981) 2613.
+    """
+    return 2 * math.sqrt(math.log(places))
 
 
 def _phases(
@@ -245,12 +343,26 @@ def _moved(image: Image, shift: npt.NDArray[np.float64]) -> Image:
     return moved
 
 
-def _smoothed_path(shifts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return a spline through the shifts, as smooth as cross-validation has it."""
-    if len(shifts) < 5:  # too few for a spline
+def _smoothed_path(shifts: npt.NDArray[np.float64], variance: float) -> npt.NDArray[np.float64]:
+    """Return shifts as smooth as leaves the least error to be expected of them.
+
+    Smoothed by second differences (E. T. Whittaker, 1923), as much as Mallows's C_p has it, which
+    knows the variance of each shift: a path that is rough indeed stays so.
+    """
+    k = len(shifts)
+    if k < 4 or not math.isfinite(variance):
         return shifts
-    places = np.arange(len(shifts))
-    smooth: npt.NDArray[np.float64] = make_smoothing_spline(places, shifts)(places)
+    bend = np.diff(np.eye(k), 2, axis=0)
+    rough, axes = np.linalg.eigh(bend.T @ bend)
+    along = axes.T @ shifts
+    best = math.inf, along
+    for strength in np.geomspace(1e-3, 1e5, 50):
+        keep = 1 / (1 + strength * np.clip(rough, 0, None))
+        left = np.square((1 - keep)[:, None] * along).sum()
+        risk = left / 2 + 2 * variance * keep.sum()
+        if risk < best[0]:
+            best = risk, keep[:, None] * along
+    smooth: npt.NDArray[np.float64] = axes @ best[1]
     return smooth
 
 
@@ -259,8 +371,11 @@ def _fixed_pattern(
     shifts: npt.NDArray[np.float64],
     fy: npt.NDArray[Any],
     fx: npt.NDArray[Any],
-) -> float:
-    """Return the height of the peak that stayed over that of the peak that moved along."""
+) -> tuple[float, bool]:
+    """Return the height of the peak that stayed over that of the peak that moved along.
+
+    And whether the one that stayed is higher than noise makes it.
+    """
     phases = [_phases(-shift, fy, fx) for shift in shifts]
     own = sum(np.square(np.abs(one)) for one in transforms)
     ring = np.rint(np.hypot(fy, fx) * fy.size).astype(np.intp)
@@ -282,18 +397,28 @@ def _fixed_pattern(
     inside = (rings >= _HIGH_PASS) & (rings < fy.size * _FINEST)
     known = (rings >= _HIGH_PASS) & (rings < fy.size / 2) & (1 - cosine**2 > _APART)
     if not known.any():
-        return float("nan")
+        return math.nan, False
     split = 1 - cosine[known] ** 2
     still = np.average((stayed - cosine * moved)[known] / split, weights=number[known])
     specimen = moved - still  # fixed patterns are alike at all frequencies, as hot pixels are
     specimen[known] = (moved - cosine * stayed)[known] / split
     height = np.average(specimen[inside], weights=number[inside])
-    return float(still / height) if height > 0 else float("inf")
+    # Each ring has half as many frequencies that are independent, and the window leaves fewer.
+    noise = np.square(np.bincount(ring.ravel(), (own * weight).ravel()) / number / len(shifts))
+    error = (2 * noise * number)[known] / split / (_OF_HANN * len(shifts) * (len(shifts) - 1))
+    certain = still * number[known].sum() > _SIGNIFICANT * math.sqrt(error.sum())
+    return (float(still / height) if height > 0 else math.inf), bool(certain)
 
 
-def _doubts(fixed: float, shifts: npt.NDArray[np.float64]) -> list[str]:
+def _doubts(
+    fixed: float,
+    shifts: npt.NDArray[np.float64],
+    leads: npt.NDArray[np.float64],
+    variance: float,
+) -> list[str]:
     doubts = []
-    if fixed > _HIGH:
+    weak = np.flatnonzero(leads < _LEAD)
+    if fixed > _HIGH and 2 * weak.size < len(shifts):
         doubts.append(
             f"A fixed pattern correlates {fixed:.2g} times as much as the specimen: correct outlier"
             " pixels and gain first."
@@ -303,16 +428,23 @@ def _doubts(fixed: float, shifts: npt.NDArray[np.float64]) -> list[str]:
             "The specimen moved too little to be told from a fixed pattern, which would look the"
             " same: correct outlier pixels and gain first."
         )
-    steps = np.hypot(*np.diff(shifts, axis=0).T)
-    if np.median(steps) > _JUMP:
+    if weak.size:
+        named = f"group {weak[0]}" if weak.size == 1 else f"groups {listed(weak.tolist(), 8)}"
         doubts.append(
-            f"Groups are {np.median(steps):.0f} pixels apart, one after the other: they may be"
-            " aligned by noise alone. Use more frames per group."
+            f"The shifts of {named} (of 0 to {len(shifts) - 1}) may be false: other shifts fit"
+            " nearly as well, as they do by noise alone or along an edge. Use more frames per"
+            " group, and correct outlier pixels first."
         )
-    if steps.max() > _JUMP + 4 * np.median(steps):
+    elif (error := math.sqrt(2 * variance)) > _UNCERTAIN:
+        doubts.append(
+            f"Shifts are uncertain by {error:.2g} pixels or more, as there are few electrons or is"
+            " little structure. Use more frames per group."
+        )
+    steps = np.hypot(*np.diff(shifts, axis=0).T)
+    if not weak.size and steps.max() > _JUMP + 4 * np.median(steps):
         doubts.append(
             f"Groups {int(steps.argmax())} and {int(steps.argmax()) + 1} are {steps.max():.0f}"
-            " pixels apart, the others much less: there may be too few electrons in a group."
+            " pixels apart, the others much less."
         )
     return doubts
 
