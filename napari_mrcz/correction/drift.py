@@ -282,8 +282,8 @@ def _shift(
 
     It is looked for within `reach` of a place; if that is not the last few pixels, also further
     away, where it must be as high as no noise is. And return by how much it is higher than what is
-    not next to it, in standard deviations: along an edge, and where there is noise alone, other places
-    are as good.
+    not next to it, in standard deviations: along an edge, and where there is noise alone, other
+    places are as good.
     """
     correlation = irfft2(one * np.conj(others), s=shape)
     spread = max(float(correlation.std()), float(np.finfo(np.float32).tiny))
