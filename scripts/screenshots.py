@@ -103,6 +103,7 @@ def read_session(viewer: napari.Viewer, widgets: Widgets) -> str:
     widget.reading.start_button.click()
     demo.wait_until_idle([widget])
     widget.box.stacks.select(widget.koma.entries[:1])
+    widget.plots.button.click()
     widget.ageing.start_button.click()
     return "KOMA"
 

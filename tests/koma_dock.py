@@ -33,7 +33,7 @@ def read(widget, qtbot, session_folder) -> KomaSession:
     drop(widget, dragged(session_folder))
     read_session(qtbot, widget)
     # Of so few frames the averages are noisier than the camera's pattern.
-    widget.even_if_worse.setChecked(True)
+    widget.options.fields["even_if_worse"].value = True
     return widget
 
 

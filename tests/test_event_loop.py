@@ -150,9 +150,8 @@ def correct_a_session(viewer, qtbot, session):
     rest(qtbot, widget)
     out = session / "corrected"
     out.mkdir()
-    export = widget.export
-    with EventLoopWatch() as watch, qtbot.waitSignal(export.finished) as ended:
-        export.correct_into(str(out))
+    with EventLoopWatch() as watch, qtbot.waitSignal(widget.corrected) as ended:
+        widget.correct_into(str(out))
     assert ended.args[0].ok
     shutil.rmtree(out)
     return watch.gaps

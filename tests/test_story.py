@@ -83,20 +83,20 @@ def normalise(viewer, qtbot, corrected, reference: Path):
 def subtract_neighbours(viewer, qtbot, not_wanted: set[str]):
     """Take the open layers as a session, without some; give the preview of the first."""
     widget = dock(viewer, "KOMA")
-    click(qtbot, widget, widget.box.sources.layers)
+    click(qtbot, widget, widget.box.layers_button)
     model, stacks = widget.box.stacks.model(), widget.box.stacks
     for row, entry in enumerate(widget.koma.entries):
         if entry.name in not_wanted:
             stacks.selectionModel().select(
                 model.index(row), QItemSelectionModel.SelectionFlag.Select
             )
-    click(qtbot, widget, widget.box.order.remove)
+    click(qtbot, widget, widget.box.remove)
     assert len(widget.koma.entries) == N_MOVIES
     click(qtbot, widget, widget.reading.start_button)
-    assert widget.koma.reading.high_contrast == {}
+    assert not widget.koma.reading.kept_out
     stacks.setCurrentIndex(model.index(0))
     click(qtbot, widget, widget.preview_button)
-    return widget.preview_layer.layer
+    return widget.preview_layer
 
 
 def save(viewer, qtbot, layer, path: Path) -> None:

@@ -29,7 +29,8 @@ from qtpy.QtWidgets import (
 import napari_mrcz as nm
 from napari_mrcz.widgets.base.job import Job
 from napari_mrcz.widgets.base.theme import contrast_ratio, palette
-from napari_mrcz.widgets.koma.correcting import Targets
+from napari_mrcz.widgets.koma.model import folder_problem
+from napari_mrcz.widgets.koma.widget import KomaSession
 
 # Fixtures, which pytest finds by their names here.
 __all__ = [
@@ -94,7 +95,7 @@ class TestTheRadius:
         read_session(qtbot, widget)
         assert "brings in more noise than it takes away" in widget.noise.text()
         assert "stay as they are" in widget.noise.text()
-        click_box(qtbot, widget.even_if_worse)
+        widget.options.fields["even_if_worse"].native.click()
         assert "stay as they are" not in widget.noise.text()
         widget.noise.setText("")
         fixed = rng.normal(4.0, 1.0, (64, 64)).clip(0.1)
@@ -113,26 +114,26 @@ class TestThePreview:
     def test_it_follows_what_is_chosen(self, read, qtbot, viewer, paths):
         """Stack, radius, mean, ticks: each the frames that Koma gives."""
         click_row(qtbot, read, 3)
-        with qtbot.waitSignal(read.preview_layer.shown):
+        with qtbot.waitSignal(read.previewed):
             qtbot.mouseClick(read.preview_button, LEFT)
         (layer,) = viewer.layers
         self.check(layer, paths, 3, radius=3)
         assert layer.name == "KOMA: movie_4.mrc"
         assert [str(unit) for unit in layer.units] == ["pixel", "angstrom", "angstrom"]
         assert list(layer.scale) == [1, 1.35, 1.35]
-        with qtbot.waitSignal(read.preview_layer.shown):
+        with qtbot.waitSignal(read.previewed):
             qtbot.keyClick(read.radius.slider, Qt.Key.Key_Left)
             qtbot.keyClick(read.radius.slider, Qt.Key.Key_Left)
         self.check(layer, paths, 3, radius=1)
-        with qtbot.waitSignal(read.preview_layer.shown):
-            click_box(qtbot, read.keep_mean)
+        with qtbot.waitSignal(read.previewed):
+            read.options.fields["keep_mean"].native.click()
         self.check(layer, paths, 3, radius=1, keep_mean=False)
-        with qtbot.waitSignal(read.preview_layer.shown):
+        with qtbot.waitSignal(read.previewed):
             click_tick(qtbot, read, 2)
         self.check(layer, paths, 3, radius=1, keep_mean=False, exclude=[2, CARBON])
         click_row(qtbot, read, 0)
         rect = row_rect(read, 0)
-        with qtbot.waitSignal(read.preview_layer.shown):
+        with qtbot.waitSignal(read.previewed):
             qtbot.mouseDClick(read.box.stacks.viewport(), LEFT, pos=rect.center())
         self.check(layer, paths, 0, radius=1, keep_mean=False, exclude=[2, CARBON])
         assert layer.name == "KOMA: movie_1.mrc"
@@ -140,10 +141,10 @@ class TestThePreview:
 
     def test_many_changes_make_one_preview(self, read, qtbot):
         click_row(qtbot, read, 3)
-        with qtbot.waitSignal(read.preview_layer.shown):
+        with qtbot.waitSignal(read.previewed):
             qtbot.mouseClick(read.preview_button, LEFT)
         shown = []
-        read.preview_layer.shown.connect(lambda layer: shown.append(layer.name))
+        read.previewed.connect(lambda layer: shown.append(layer.name))
         for key in (Qt.Key.Key_Left, Qt.Key.Key_Left, Qt.Key.Key_Right):
             qtbot.keyClick(read.radius.slider, key)
         settle(qtbot, read)
@@ -151,7 +152,7 @@ class TestThePreview:
 
     def test_a_layer_that_was_removed_does_not_come_back(self, read, qtbot, viewer):
         click_row(qtbot, read, 3)
-        with qtbot.waitSignal(read.preview_layer.shown):
+        with qtbot.waitSignal(read.previewed):
             qtbot.mouseClick(read.preview_button, LEFT)
         viewer.layers.clear()
         qtbot.keyClick(read.radius.slider, Qt.Key.Key_Left)
@@ -182,13 +183,17 @@ class TestCorrectingAll:
     """The whole session into a folder."""
 
     def test_the_files_are_those_of_koma(self, read, qtbot, paths, tmp_path, monkeypatch):
-        """Named like their sources."""
+        """Named like their sources; how large they will be is told before."""
+        assert read.folder.text() == str(paths[0].parent / "koma")
         choose_folder(monkeypatch, tmp_path)
-        with qtbot.waitSignal(read.export.finished) as ended:
-            qtbot.mouseClick(read.export.controls.start_button, LEFT)
+        qtbot.mouseClick(read.browse, LEFT)
+        settle(qtbot, read)
+        assert read.estimate.text().startswith(f"{N_STACKS} stacks, about ")
+        with qtbot.waitSignal(read.corrected) as ended:
+            qtbot.mouseClick(read.export.start_button, LEFT)
         (done,) = ended.args
         assert done.ok
-        assert read.export.controls.status.text() == str(done)
+        assert read.export.status.text() == str(done)
         assert sorted(p.name for p in tmp_path.iterdir()) == [f"{p.stem}.mrcz" for p in paths]
         koma = nm.Koma(paths, 3)
         for index, path in enumerate(paths):
@@ -199,27 +204,25 @@ class TestCorrectingAll:
     def test_it_can_be_cancelled_in_the_middle(self, read, qtbot, paths, tmp_path, gate):
         """Files written stay; of the one under way nothing does."""
         gate.close(paths[2], 4)
-        with qtbot.waitSignal(read.export.finished) as ended:
-            read.export.correct_into(str(tmp_path))
+        with qtbot.waitSignal(read.corrected) as ended:
+            read.correct_into(str(tmp_path))
             qtbot.waitUntil(gate.reached.is_set)
-            qtbot.waitUntil(
-                lambda: "stack 3 of 9, movie_3.mrc" in read.export.controls.status.text()
-            )
-            assert read.export.controls.progress.maximum() == N_STACKS * N_FRAMES
-            qtbot.mouseClick(read.export.controls.cancel_button, LEFT)
+            qtbot.waitUntil(lambda: "stack 3 of 9, movie_3.mrc" in read.export.status.text())
+            assert read.export.progress.maximum() == N_STACKS * N_FRAMES
+            qtbot.mouseClick(read.export.cancel_button, LEFT)
             gate.opened.set()
         assert ended.args[0].cancelled
         assert sorted(p.name for p in tmp_path.iterdir()) == ["movie_1.mrcz", "movie_2.mrcz"]
-        assert read.export.controls.status.text() == str(ended.args[0])
-        assert read.export.controls.start_button.isEnabled()
+        assert read.export.status.text() == str(ended.args[0])
+        assert read.export.start_button.isEnabled()
 
     def test_the_pace_is_told(self, read, qtbot, paths, tmp_path, gate):
         """In MB/s."""
         gate.close(paths[-1], 4)
-        with qtbot.waitSignal(read.export.finished):
-            read.export.correct_into(str(tmp_path))
+        with qtbot.waitSignal(read.corrected):
+            read.correct_into(str(tmp_path))
             qtbot.waitUntil(gate.reached.is_set)
-            qtbot.waitUntil(lambda: "B/s" in read.export.controls.status.text())
+            qtbot.waitUntil(lambda: "B/s" in read.export.status.text())
             gate.opened.set()
 
     @pytest.mark.parametrize("answer", ["Replace", "Skip", "Cancel"])
@@ -229,11 +232,11 @@ class TestCorrectingAll:
         asked: list[str] = []
         press(answer, asked)
         if answer == "Cancel":
-            read.export.correct_into(str(tmp_path))
-            assert not read.busy
+            read.correct_into(str(tmp_path))
+            assert not read.export.running
         else:
-            with qtbot.waitSignal(read.export.finished):
-                read.export.correct_into(str(tmp_path))
+            with qtbot.waitSignal(read.corrected):
+                read.correct_into(str(tmp_path))
         assert "1 of 9 files exist already" in asked[0] and "movie_2.mrcz" in asked[0]
         assert (old.read_bytes() == b"old") is (answer != "Replace")
         assert len(list(tmp_path.iterdir())) == (1 if answer == "Cancel" else N_STACKS)
@@ -244,10 +247,10 @@ class TestCorrectingAll:
         before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
         drop(widget, dragged(tmp_path))
         read_session(qtbot, widget)
-        widget.export.correct_into(str(tmp_path))
+        widget.correct_into(str(tmp_path))
         entries = widget.koma.entries
-        problem = Targets.of(entries, tmp_path).problem(entries)
-        assert widget.export.controls.status.text() == problem != ""
+        problem = folder_problem(tmp_path, entries)
+        assert widget.export.status.text() == problem != ""
         assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
 
     def test_failures_are_named_in_the_end(self, widget, qtbot, paths, tmp_path):
@@ -256,9 +259,9 @@ class TestCorrectingAll:
         (tmp_path / "in" / "bad.mrc").write_bytes(b"no movie at all")
         drop(widget, dragged(tmp_path / "in", *paths))
         read_session(qtbot, widget)
-        with qtbot.waitSignal(widget.export.finished):
-            widget.export.correct_into(str(tmp_path / "out"))
-        status = widget.export.controls.status
+        with qtbot.waitSignal(widget.corrected):
+            widget.correct_into(str(tmp_path / "out"))
+        status = widget.export.status
         assert "9 stacks corrected" in status.text() and "bad.mrc" in status.text()
         assert palette("dark").warning in status.styleSheet()
 
@@ -271,7 +274,7 @@ class TestCorrectingAll:
 
         notification_manager.records.clear()
         gate.close(paths[2], 4)
-        read.export.correct_into(str(tmp_path))
+        read.correct_into(str(tmp_path))
         qtbot.waitUntil(gate.reached.is_set)
         close(read, viewer, qtbot)
         gate.opened.set()
@@ -280,9 +283,41 @@ class TestCorrectingAll:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["movie_1.mrcz", "movie_2.mrcz"]
 
 
+def test_a_new_folder_is_made(read, qtbot, tmp_path):
+    """Typed; not where there is no place for it."""
+    field, new = read.folder, tmp_path / "new"
+    field.setText(str(new / "in nowhere"))
+    assert not read.export.start_button.isEnabled()
+    assert "no folder" in read.export.start_button.toolTip()
+    field.setText(str(new))
+    with qtbot.waitSignal(read.corrected) as ended:
+        qtbot.mouseClick(read.export.start_button, LEFT)
+    assert ended.args[0].ok
+    assert len(list(new.iterdir())) == N_STACKS
+
+
+def test_a_session_is_kept_when_the_dock_is_closed(read, qtbot, viewer):
+    """With what was read and chosen; an entry of a layer is not, whose frames it would hold."""
+    viewer.add_image(np.zeros((N_FRAMES, 64, 80)), name="layer")
+    read.box.layers_button.click()
+    assert len(read.koma.entries) == N_STACKS + 1
+    qtbot.keyClick(read.radius.slider, Qt.Key.Key_Left)
+    status = read.reading.status.text()
+    close(read, viewer, qtbot)
+    again = KomaSession(viewer)
+    viewer.window.add_dock_widget(again)
+    settle(qtbot, again)
+    assert again.koma.radius == again.radius.slider.value()
+    assert again.box.stacks.model().rowCount() == N_STACKS
+    assert again.reading.status.text() == status
+    assert again.radius.noise.isVisible()
+    assert again.options.values()["even_if_worse"]
+
+
 def test_session_plots_are_drawn_on_demand(read, qtbot, paths):
     """Outliers by dose, and noise."""
     assert not read.ageing_view.isVisibleTo(read)
+    read.plots.button.click()
     with qtbot.waitSignal(read.ageing.returned) as ended:
         qtbot.mouseClick(read.ageing.start_button, LEFT)
     assert read.ageing_view.isVisibleTo(read)
@@ -290,7 +325,7 @@ def test_session_plots_are_drawn_on_demand(read, qtbot, paths):
     assert hot.tolist() == [nm.OutlierFilter.fit(nm.read(path)).n_hot for path in paths]
     np.testing.assert_allclose(dose, ended.args[0].dose)
     click_row(qtbot, read, 0)
-    qtbot.mouseClick(read.box.order.remove, LEFT)
+    qtbot.mouseClick(read.box.remove, LEFT)
     assert not read.ageing_view.isVisibleTo(read)  # it was of another session
 
 

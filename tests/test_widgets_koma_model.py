@@ -11,12 +11,18 @@ from napari_mrcz.errors import collected_warnings
 from napari_mrcz.session import Session, noise_within
 from napari_mrcz.session.session import summarise
 from napari_mrcz.session.survey import REFERENCE
-from napari_mrcz.widgets.base.job import Cancelled
-from napari_mrcz.widgets.koma.correcting import Targets
-from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
-from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
-from napari_mrcz.widgets.koma.pace import Pace
-from napari_mrcz.widgets.koma.reading import Entry, read_session
+from napari_mrcz.widgets.base.job import Cancelled, Pace
+from napari_mrcz.widgets.koma.model import (
+    Entry,
+    KomaModel,
+    OutlierFits,
+    by_name,
+    by_time,
+    folder_problem,
+    movies_in,
+    read_session,
+    targets_in,
+)
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["paths", "session_folder"]
@@ -30,9 +36,8 @@ def model(session_folder) -> KomaModel:
     model = KomaModel()
     model.add(movies_in([session_folder]))
     model.take(model.read()(silent))
-    model.even_if_worse = (
-        True  # of so few frames the averages are noisier than the camera's pattern
-    )
+    # Of so few frames the averages are noisier than the camera's pattern.
+    model.choose(even_if_worse=True)
     return model
 
 
@@ -81,7 +86,7 @@ def test_what_is_missing_is_said(session_folder):
     model.take(model.read()(silent))
     assert "needs 3 at least" in model.problem()
     with pytest.raises(ValueError, match="needs 3 at least"):
-        model.choice()
+        model.koma()
 
 
 def test_stacks_of_high_contrast_are_left_out_with_the_reason(model):
@@ -149,9 +154,9 @@ def test_another_order_reads_nothing_again(model, monkeypatch, paths):
     model.move([first], 4)
     order = [1, 2, 3, 0, *range(4, N_STACKS)]
     assert [entry.name for entry in model.entries] == [paths[i].name for i in order]
-    model.radius = 1
+    model.choose(radius=1)
     koma = nm.Koma([paths[i] for i in order], 1, exclude=[CARBON])
-    np.testing.assert_array_equal(model.choice().koma()[1].average, koma[1].average)
+    np.testing.assert_array_equal(model.koma()[1].average, koma[1].average)
     np.testing.assert_allclose(model.curve()(silent).noise, koma.noise_curve([1, 2, 3]), rtol=1e-9)
 
 
@@ -176,7 +181,7 @@ def test_stacks_added_later_are_to_be_read(model, session_folder, tmp_path):
 
 def test_the_radius_stays_within_what_there_is(model):
     """And is taken up again when there are more."""
-    model.radius = 25
+    model.choose(radius=25)
     assert model.radius == 3
     model.set_enters(model.entries[CARBON], True)
     assert model.radius == 4
@@ -190,20 +195,20 @@ def test_all_are_corrected_as_koma_does(session_folder, paths, tmp_path, filtere
     model.add(movies_in([session_folder]))
     model.filter_outliers = filtered
     model.take(model.read()(silent))
-    model.radius, model.keep_mean, model.even_if_worse = 2, keep_mean, True
-    targets = model.targets(str(tmp_path))
-    assert [path.name for path in targets.paths] == [f"movie_{i + 1}.mrcz" for i in range(N_STACKS)]
+    model.choose(radius=2, keep_mean=keep_mean, even_if_worse=True)
+    targets = model.targets(tmp_path)
+    assert [path.name for path in targets] == [f"movie_{i + 1}.mrcz" for i in range(N_STACKS)]
     said = []
-    done = model.correct(targets, ())(lambda *step: said.append(step))
-    assert done.ok and not done.cancelled and done.written == targets.paths
+    done = model.correct(tmp_path, targets)(lambda *step: said.append(step))
+    assert done.ok and not done.cancelled and done.written == tuple(targets)
     assert said[-1][1:] == (N_STACKS * N_FRAMES,) * 2
-    assert done.nbytes == sum(path.stat().st_size for path in targets.paths)
+    assert done.nbytes == sum(path.stat().st_size for path in targets)
 
     def prepare(stack):
         return stack.apply(nm.OutlierFilter.fit(stack)) if filtered else stack
 
     koma = nm.Koma(Session(paths, prepare=prepare), 2, keep_mean=keep_mean, exclude=[CARBON])
-    for index, (source, path) in enumerate(zip(paths, targets.paths, strict=True)):
+    for index, (source, path) in enumerate(zip(paths, targets, strict=True)):
         with nm.open(source) as stack, nm.open(path) as back:
             expected = prepare(stack).apply(koma[index])
             np.testing.assert_array_equal(np.asarray(back), np.asarray(expected))
@@ -212,10 +217,33 @@ def test_all_are_corrected_as_koma_does(session_folder, paths, tmp_path, filtere
             assert names == ["OutlierFilter"] * filtered + ["KomaNormalization"]
 
 
+@pytest.mark.parametrize("keep", ["values", "counts"])
+def test_the_size_is_told_before(model, paths, tmp_path, keep):
+    """As values that are float32, and as the integers that they were, with KOMA in the footer."""
+    model.keep = keep
+    expected = model.estimate()(silent)
+    done = model.correct(tmp_path, model.targets(tmp_path))(silent)
+    assert done.ok
+    # Small files have much around their frames.
+    assert expected == pytest.approx(done.nbytes, rel=0.35)
+    with nm.open(done.written[0], counts=keep == "counts") as back:
+        assert back.dtype == (np.uint8 if keep == "counts" else np.float32)
+        if keep == "counts":
+            np.testing.assert_array_equal(np.asarray(back), nm.read(paths[0]))
+
+
+def test_another_limit_of_contrast_takes_effect_at_once(model):
+    carbon = model.entries[CARBON]
+    assert not model.enters(carbon)
+    model.choose(limit=1000.0)
+    assert model.enters(carbon)
+    assert CARBON not in model.koma().left_out
+
+
 def test_stacks_whose_noise_would_rise_stay_as_they_are(model, paths, tmp_path):
     """Unless that is wanted; and it is said, in the file as well."""
-    model.even_if_worse = False
-    done = model.correct(model.targets(str(tmp_path)), ())(silent)
+    model.choose(even_if_worse=False)
+    done = model.correct(tmp_path / "new", model.targets(tmp_path / "new"))(silent)
     assert done.ok and {name for name, _ in done.warnings} == {path.name for path in paths}
     for source, path in zip(paths, done.written, strict=True):
         with nm.open(path) as back:
@@ -233,13 +261,14 @@ def test_structure_at_one_place_is_told_and_kept_by_a_length(session_folder, tmp
     model = KomaModel()
     model.add(movies_in([tmp_path]))
     model.take(model.read()(silent))
-    model.radius = 2
+    model.choose(radius=2)
     (said,) = model.warnings
     assert "same place" in said
     index = 2
     left = []
-    for model.length in (0, 24):
-        step = model.choice().koma()[index]
+    for length in (0, 24):
+        model.choose(length=length)
+        step = model.koma()[index]
         left.append(abs(np.diff(step(edge)[:, [10, -10]].mean(axis=0))[0]))
     assert not model.warnings
     assert left[0] < 0.05 and left[1] > 0.4
@@ -256,7 +285,7 @@ def test_outliers_are_fitted_once(session_folder, tmp_path, monkeypatch):
     model.add(movies_in([session_folder]))
     model.filter_outliers = True
     model.take(model.read()(silent))
-    model.correct(model.targets(str(tmp_path)), ())(silent)
+    model.correct(tmp_path, model.targets(tmp_path))(silent)
     model.ageing()(silent)
     assert len(fitted) == N_STACKS
 
@@ -268,7 +297,7 @@ def test_cancelling_keeps_what_was_written(model, tmp_path):
         if done == 2 * N_FRAMES + 3:
             raise Cancelled
 
-    done = model.correct(model.targets(str(tmp_path)), ())(cancel)
+    done = model.correct(tmp_path, model.targets(tmp_path))(cancel)
     assert done.cancelled
     assert sorted(tmp_path.iterdir()) == list(done.written)
     assert [path.name for path in done.written] == ["movie_1.mrcz", "movie_2.mrcz"]
@@ -295,13 +324,12 @@ def test_files_that_are_there_are_skipped_unless_they_may_be_replaced(model, tmp
     """What appears meanwhile was not asked about."""
     for name in ("movie_2.mrcz", "movie_3.mrcz"):
         (tmp_path / name).write_bytes(b"old")
-    targets = model.targets(str(tmp_path))
-    assert [path.name for path in targets.existing] == ["movie_2.mrcz", "movie_3.mrcz"]
+    targets = model.targets(tmp_path)
 
     def appears(stage, done, total):
         (tmp_path / "movie_9.mrcz").write_bytes(b"new")
 
-    done = model.correct(targets, [tmp_path / "movie_2.mrcz"])(appears)
+    done = model.correct(tmp_path, targets, [tmp_path / "movie_2.mrcz"])(appears)
     assert [path.name for path in done.skipped] == ["movie_3.mrcz"]
     assert (tmp_path / "movie_3.mrcz").read_bytes() == b"old"
     assert nm.verify(tmp_path / "movie_2.mrcz").ok
@@ -328,7 +356,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(session_folder, paths, tmp_pat
     assert reasons["small.mrc"] == "has frames of 8 × 9, where most stacks have 64 × 80"
     assert "complex" in reasons["waves.mrc"]
     gone.unlink()
-    done = model.correct(model.targets(str(tmp_path / "out")), ())(silent)
+    done = model.correct(tmp_path / "out", model.targets(tmp_path / "out"))(silent)
     assert {name for name, _ in done.failures} == {*reasons, "gone.mrc"}
     assert len(done.written) == N_STACKS
     for name in reasons:
@@ -336,7 +364,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(session_folder, paths, tmp_pat
 
 
 def test_a_gain_reference_among_the_movies_is_none(session_folder, tmp_path):
-    """By the rule of all sessions: it is left out of a folder, and averaged in none if named."""
+    """By the rule of all sessions: it is left out of a folder, and no movie if named."""
     nm.write(tmp_path / "gain.mrc", np.ones(SHAPE, np.float32))
     with collected_warnings() as said:
         assert len(movies_in([tmp_path, session_folder])) == N_STACKS
@@ -345,8 +373,9 @@ def test_a_gain_reference_among_the_movies_is_none(session_folder, tmp_path):
     model.add(movies_in([tmp_path / "gain.mrc", session_folder]))
     model.take(model.read()(silent))
     (gain,) = (entry for entry in model.entries if entry.name == "gain.mrc")
-    assert gain in model.reading.cut_short
+    assert model.why_not(gain) == "is a reference, not a movie"
     assert not model.enters(gain)
+    assert str(model.reading).startswith(f"{N_STACKS} stacks read")
     sums = KomaModel()
     (tmp_path / "sums").mkdir()
     for index in range(2):
@@ -367,24 +396,26 @@ def test_nothing_readable_is_an_error(tmp_path):
 def test_a_movie_is_not_written_over_itself(tmp_path):
     nm.write(tmp_path / "a.mrcz", np.ones((2, 8, 8), np.uint8))
     entries = movies_in([tmp_path])
-    assert "Choose another folder" in Targets.of(entries, tmp_path).problem(entries)
-    assert "no folder" in Targets.of(entries, tmp_path / "x").problem(entries)
+    assert "Choose another folder" in folder_problem(tmp_path, entries)
+    assert "no folder" in folder_problem(tmp_path / "x" / "y", entries)
+    assert "is a file" in folder_problem(tmp_path / "a.mrcz", entries)
+    assert folder_problem(tmp_path / "new", entries) == ""
     (tmp_path / "out").mkdir()
-    assert Targets.of(entries, tmp_path / "out").problem(entries) == ""
+    assert folder_problem(tmp_path / "out", entries) == ""
 
 
 def test_files_of_equal_names_are_numbered(tmp_path):
     """Those of layers too, without what a file system refuses."""
     names = ["a.mrc", "a.mrcz", "A.mrc.gz", "b/c: d", ".."]
     entries = [Entry(name, f"/{index}") for index, name in enumerate(names)]
-    assert [path.name for path in Targets.of(entries, tmp_path).paths] == [
+    assert [path.name for path in targets_in(tmp_path, entries)] == [
         "a.mrcz", "a-2.mrcz", "A-3.mrcz", "b_c_ d.mrcz", "stack.mrcz",
     ]  # fmt: skip
 
 
 def test_a_preview_is_the_corrected_stack(model, paths):
     """Lazy, with the scale of its file."""
-    model.radius = 2
+    model.choose(radius=2)
     data, attributes, kind = model.preview(model.entries[3], frame=4)(silent)
     koma = nm.Koma(paths, 2, exclude=[CARBON])
     with nm.open(paths[3]) as stack, data:
@@ -409,29 +440,29 @@ def test_ageing_is_measured(model, paths):
 def test_the_pace_tells_speed_and_time_left():
     """Two frames a second of 5 MB; time left once a stack is done. A new stage is timed anew."""
     now = 100.0
-    pace = Pace(2, 5_000_000, clock=lambda: now)
-    assert pace.text("Correcting stack 1 of 2", 0, 40) == "Correcting stack 1 of 2"
+    pace = Pace(5_000_000, 2, clock=lambda: now)
+    assert pace("Correcting stack 1 of 2", 0, 40) == "Correcting stack 1 of 2"
     now += 9.5
-    assert pace.text("Correcting stack 1 of 2", 19, 40) == "Correcting stack 1 of 2\n10 MB/s"
+    assert pace("Correcting stack 1 of 2", 19, 40) == "Correcting stack 1 of 2\n10 MB/s"
     now += 0.5
-    assert pace.text("Correcting stack 2 of 2", 20, 40) == (
+    assert pace("Correcting stack 2 of 2", 20, 40) == (
         "Correcting stack 2 of 2\n10 MB/s, 10 s left"
     )
     now += 9.75
-    assert pace.text("Correcting stack 2 of 2", 39, 40).endswith("MB/s, 0.5 s left")
+    assert pace("Correcting stack 2 of 2", 39, 40).endswith("MB/s, 0.5 s left")
     now += 0.25
-    assert pace.text("Correcting stack 2 of 2", 40, 40) == "Correcting stack 2 of 2\n10 MB/s"
-    assert pace.text("Comparing the sums", 0, 8) == "Comparing the sums"
+    assert pace("Correcting stack 2 of 2", 40, 40) == "Correcting stack 2 of 2\n10 MB/s"
+    assert pace("Comparing the sums", 0, 8) == "Comparing the sums"
     now += 2
-    assert pace.text("Comparing the sums", 4, 8) == "Comparing the sums\n10 MB/s, 2.0 s left"
-    assert Pace(clock=lambda: now).text("Opening the files", 0, 0) == "Opening the files"
+    assert pace("Comparing the sums", 4, 8) == "Comparing the sums\n10 MB/s, 2.0 s left"
+    assert Pace(clock=lambda: now)("Opening the files", 0, 0) == "Opening the files"
 
 
 def test_progress_never_falls_back(session_folder):
     """Else the time left would be that of a part alone, and rise with every stack."""
     told = []
     entries = movies_in([session_folder])
-    read_session(entries, OutlierFits(), lambda *step: told.append(step))
+    read_session(entries, OutlierFits(), 5.0, lambda *step: told.append(step))
     steps = [(done, total) for stage, done, total in told if "stack" in stage]
     assert any(stage.startswith("Finding outliers") for stage, _, _ in told)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)

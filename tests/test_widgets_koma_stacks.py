@@ -51,11 +51,11 @@ class TestTheList:
 
     def test_a_folder_is_chosen_in_a_dialog(self, widget, qtbot, session_folder, monkeypatch):
         choose_folder(monkeypatch, session_folder)
-        qtbot.mouseClick(widget.box.sources.folder, LEFT)
+        qtbot.mouseClick(widget.box.folder_button, LEFT)
         assert names(widget) == [f"movie_{i}.mrc" for i in range(1, N_STACKS + 1)]
         assert widget.reading.start_button.isEnabled()
-        assert not widget.export.controls.start_button.isEnabled()
-        assert widget.export.controls.start_button.toolTip() == widget.koma.problem() != ""
+        assert not widget.export.start_button.isEnabled()
+        assert widget.export.start_button.toolTip() == widget.koma.problem() != ""
 
     @pytest.mark.parametrize("onto", ["panel", "list"])
     def test_files_are_dropped(self, widget, paths, onto):
@@ -93,14 +93,14 @@ class TestTheList:
 
     def test_buttons_move_and_remove(self, read, qtbot):
         click_row(qtbot, read, 2)
-        qtbot.mouseClick(read.box.order.up, LEFT)
+        qtbot.mouseClick(read.box.up, LEFT)
         assert names(read)[:3] == ["movie_1.mrc", "movie_3.mrc", "movie_2.mrc"]
-        qtbot.mouseClick(read.box.order.down, LEFT)
-        qtbot.mouseClick(read.box.order.down, LEFT)
+        qtbot.mouseClick(read.box.down, LEFT)
+        qtbot.mouseClick(read.box.down, LEFT)
         assert names(read)[:4] == ["movie_1.mrc", "movie_2.mrc", "movie_4.mrc", "movie_3.mrc"]
-        read.box.order.sort_actions["By name"].trigger()
+        read.box.sort_actions["By name"].trigger()
         assert names(read)[:4] == ["movie_1.mrc", "movie_2.mrc", "movie_3.mrc", "movie_4.mrc"]
-        qtbot.mouseClick(read.box.order.remove, LEFT)
+        qtbot.mouseClick(read.box.remove, LEFT)
         assert "movie_3.mrc" not in names(read)
         click_row(qtbot, read, 0)
         qtbot.keyClick(read.box.stacks, Qt.Key.Key_Delete)
@@ -209,7 +209,7 @@ class TestReading:
             qtbot.mouseClick(widget.reading.start_button, LEFT)
             qtbot.waitUntil(gate.reached.is_set)
             click_row(qtbot, widget, 0)
-            qtbot.mouseClick(widget.box.order.remove, LEFT)
+            qtbot.mouseClick(widget.box.remove, LEFT)
             gate.opened.set()
         assert len(widget.koma.reading.entries) == N_STACKS - 1
 
@@ -222,7 +222,7 @@ class TestReading:
         assert not read.radius.noise.isVisible()
         read_session(qtbot, read)
         after = read.radius.noise.getOriginalDataset()[1]
-        assert read.koma.choice().fits is not None
+        assert read.koma.koma().session._prepare is not None
         assert not np.allclose(before, after)
 
     def test_a_bad_file_is_named(self, widget, qtbot, paths, tmp_path):
@@ -239,7 +239,7 @@ class TestReading:
         click_row(qtbot, widget, row)
         assert widget.box.details.text().startswith("bad.mrc ")
         assert not widget.preview_button.isEnabled()
-        assert widget.export.controls.start_button.isEnabled()
+        assert widget.export.start_button.isEnabled()
 
 
 class TestOpenLayers:
@@ -252,26 +252,26 @@ class TestOpenLayers:
             viewer.open(path, plugin="napari-mrcz")
         viewer.add_image(nm.read(paths[5]), name="array", contrast_limits=(0, 4))
         viewer.add_image(np.zeros((8, 9)), name="an image")
-        qtbot.mouseClick(widget.box.sources.layers, LEFT)
+        qtbot.mouseClick(widget.box.layers_button, LEFT)
         read_session(qtbot, widget)
         return list(viewer.layers)
 
     def test_they_are_in_the_order_of_opening(self, layers, widget, qtbot):
         """What is no movie is passed over, and what is there is not added again."""
         assert names(widget) == ["movie_1", "movie_2", "movie_3", "movie_4", "array"]
-        qtbot.mouseClick(widget.box.sources.layers, LEFT)
+        qtbot.mouseClick(widget.box.layers_button, LEFT)
         assert len(names(widget)) == 5
         assert widget.box.details.text() == "No further movies are open in napari."
 
     def test_a_preview_lies_where_its_layer_does(self, layers, widget, qtbot, viewer):
         layers[4].translate = (0, 10, 20)
         click_row(qtbot, widget, 4)
-        with qtbot.waitSignal(widget.preview_layer.shown):
+        with qtbot.waitSignal(widget.previewed):
             qtbot.mouseClick(widget.preview_button, LEFT)
         layer = viewer.layers[-1]
         assert list(layer.translate) == [0, 10, 20]
         assert list(layer.scale) == list(layers[4].scale)
-        qtbot.mouseClick(widget.box.sources.layers, LEFT)
+        qtbot.mouseClick(widget.box.layers_button, LEFT)
         assert len(names(widget)) == 5  # what was corrected is no stack of the session
 
     def test_layers_are_followed(self, layers, widget, qtbot, viewer):

@@ -215,7 +215,7 @@ def play(
     koma.box.stacks.select(koma.koma.entries[:1])
     koma.preview_button.click()
     wait([koma])
-    averaged = koma.preview_layer.layer
+    averaged = koma.preview_layer
     stages = (raw.data, normalised, averaged.data)
     before, flat, after = (nm.correlated_noise(stack[:]) for stack in stages)
     _show_sums(viewer, raw, averaged)

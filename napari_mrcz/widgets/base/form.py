@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSizePolicy,
+    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _FIELD_PX = 76
+# Of a field's step: as near as its numbers come to one that is excluded.
+_FINEST = 0.1
 _SHORT_UNITS = {"standard deviations": "σ"}
 
 
@@ -65,11 +68,14 @@ class OptionsForm(QWidget):
             native = widget.native
             widget.label = option.label  # the unit stands behind the number
             native.setMinimumWidth(_FIELD_PX)
-            if isinstance(native, QDoubleSpinBox):
+            if isinstance(native, QDoubleSpinBox | QSpinBox):
                 native.setKeyboardTracking(False)
                 if declared.default is None:
                     # The least value, which is not allowed itself, stands for "not given".
                     widget.min = -1.0 if option.above is None else option.above
+                elif option.above is not None:
+                    widget.min = option.above + native.singleStep() * _FINEST
+                if declared.default in (None, widget.min):
                     native.setSpecialValueText(option.unset)
                 if option.unit:
                     native.setSuffix(f" {_SHORT_UNITS.get(option.unit, option.unit)}")

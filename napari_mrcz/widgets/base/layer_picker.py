@@ -89,7 +89,7 @@ class LayerPicker(QComboBox):
             return
         _disconnect(self._picked, self._changed)
         self._picked = layer
-        for emitter in _emitters(layer):
+        for emitter in emitters_of(layer):
             emitter.connect(self._changed)
         self._show()
         self.layer_changed.emit(layer)
@@ -191,7 +191,8 @@ def _relay(callback: Callable[..., Any]) -> Callable[..., Any]:
     return lambda event=None: callback(event)
 
 
-def _emitters(layer: Image | Labels | None) -> list[Any]:
+def emitters_of(layer: Image | Labels | None) -> list[Any]:
+    """Return the events after which a layer has another name, place or content; of None none."""
     if layer is None:
         return []
     events = layer.events
@@ -202,7 +203,7 @@ def _emitters(layer: Image | Labels | None) -> list[Any]:
 
 
 def _disconnect(layer: Image | Labels | None, callback: Callable[..., Any]) -> None:
-    for emitter in _emitters(layer):
+    for emitter in emitters_of(layer):
         emitter.disconnect(callback)
 
 

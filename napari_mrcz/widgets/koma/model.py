@@ -1,71 +1,256 @@
-"""What the "KOMA" widget decides, without a window: list, reading, choices."""
+"""What the "KOMA" widget decides and does, without a window: stacks, sums, noise, correcting all.
+
+What takes long is a function that is called in a thread with a `Report`; it works on what was
+chosen when it was asked for, whatever is chosen meanwhile.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from napari_mrcz.correction import OutlierFilter
 from napari_mrcz.correction.koma import KomaOptions, repeated_text
-from napari_mrcz.errors import warn
-from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, natural_key, with_packing
-from napari_mrcz.plugin.layers import LayerData, describe, layer_data
-from napari_mrcz.session import Session
-from napari_mrcz.session.averages import doubt_of_contrasts
-from napari_mrcz.session.survey import session_of
-from napari_mrcz.widgets.koma.ageing import Ageing, measure_ageing
-from napari_mrcz.widgets.koma.correcting import Corrected, KomaChoice, Targets, correct_all
-from napari_mrcz.widgets.koma.outlier_fits import OutlierFits
-from napari_mrcz.widgets.koma.reading import (
-    COMPARED,
-    Entry,
-    NoiseCurve,
-    Reading,
-    noise_curve,
-    read_session,
+from napari_mrcz.correction.rolling import repeated_step
+from napari_mrcz.errors import MrczError, error_text, size_text, time_text, warn
+from napari_mrcz.format import Encoding
+from napari_mrcz.naming import (
+    COMPRESSED_SUFFIX,
+    FOREIGN_SUFFIXES,
+    PACKED_SUFFIXES,
+    SUFFIXES,
+    legal_stem,
+    natural_key,
+    with_packing,
 )
+from napari_mrcz.plugin.layers import LayerData, describe, layer_data
+from napari_mrcz.session import (
+    Koma,
+    Session,
+    correlation_with,
+    count_outliers,
+    cumulative_dose,
+    noise_within,
+)
+from napari_mrcz.session.averages import doubt_of_contrasts, kept_out, usual_shape
+from napari_mrcz.session.recipe import Output
+from napari_mrcz.session.summaries import key_of
+from napari_mrcz.session.survey import is_reference, session_of
+from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack.keeping import estimated_sizes
+from napari_mrcz.widgets.base.job import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_mrcz.widgets.base.job import Report
 
 # Fewer have no neighbours to either side.
 FEWEST = 3
-_RADIUS = 12
+# Up to which radius the noise is computed without being asked: beyond, little is gained.
+COMPARED = 50
 _ALL_UP_TO, _MOST_RADII = 30, 40
+_MOST_NAMED = 8
+# What a file that is damaged or is none of a movie can end in.
+_BAD_STACK = (MrczError, OSError, ValueError)
+
+Series = npt.NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class Entry:
+    """A stack in the list, known by itself, not by its name: a file's path, or frames."""
+
+    name: str
+    source: str | Stack
+
+    @property
+    def path(self) -> str | None:
+        """The file that its frames come from, if any."""
+        return self.source.path if isinstance(self.source, Stack) else self.source
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What reading a session has told.
+
+    Attributes
+    ----------
+    entries : tuple of Entry
+        Those that can be used, in order of acquisition.
+    session : Session
+        The same, with their sums.
+    step : float
+        Height of the steps of structure at the same place in all of them; 0 where there is none.
+    kept_out : dict of (str, str)
+        Of entries that should enter no average, what is odd about them in few words, and in full;
+        `Koma` leaves out the same.
+    unusable : dict of str
+        Of entries that cannot be used at all: why.
+    """
+
+    entries: tuple[Entry, ...]
+    session: Session
+    step: float
+    kept_out: Mapping[Entry, tuple[str, str]]
+    unusable: Mapping[Entry, str]
+
+    def of(self, entries: Sequence[Entry]) -> Reading:
+        """Return the same for some of the entries, one usable at least, in their order."""
+        usable = tuple(entry for entry in entries if entry not in self.unusable)
+        at = {entry: index for index, entry in enumerate(self.entries)}
+        unusable = {entry: self.unusable[entry] for entry in entries if entry in self.unusable}
+        session = self.session.chosen([at[entry] for entry in usable])
+        return replace(self, entries=usable, session=session, unusable=unusable)
+
+    def judged(self, limit: float) -> Reading:
+        """Return the same with what should enter no average by another limit of contrast."""
+        summaries = {entry: self.session.summary(i) for i, entry in enumerate(self.entries)}
+        found = kept_out(
+            {i: one.n_frames for i, one in enumerate(summaries.values())},
+            {i: one.thumbnail for i, one in enumerate(summaries.values())},
+            limit,
+        )
+        kinds = {
+            "cut off": found.cut_short,
+            "of high contrast": found.high_contrast,
+            "with NaN or inf": found.without_numbers,
+        }
+        odd = {self.entries[i]: (kind, why) for kind in kinds for i, why in kinds[kind].items()}
+        return replace(self, kept_out=odd)
+
+    def __str__(self) -> str:
+        """Return how many stacks there are, and what is odd about some."""
+        kinds = Counter(kind for kind, _ in self.kept_out.values())
+        said = [f"{len(self.entries)} stacks read", *(f"{n} {kind}" for kind, n in kinds.items())]
+        bad = f"; {len(self.unusable)} cannot be used: " if self.unusable else ""
+        return f"{', '.join(said)}{bad}{', '.join(entry.name for entry in self.unusable)}."
+
+
+class NoiseCurve(NamedTuple):
+    """The correlated noise after KOMA by its radius (fig. 12 of the preprint)."""
+
+    radii: npt.NDArray[np.int64]  # in stacks
+    noise: Series  # mean R over the stacks that enter averages
+    limit: Series  # 1/(2 a n): what an average of 2 a stacks of n frames leaves at the least
+    before: float  # mean R without KOMA
+
+    def at(self, radius: int) -> tuple[float, float]:
+        """Return noise and limit at a radius, between those computed on a straight line."""
+        noise, limit = (np.interp(radius, self.radii, y) for y in (self.noise, self.limit))
+        return float(noise), float(limit)
+
+
+class Ageing(NamedTuple):
+    """How the camera has changed, by stack in order of acquisition (figs 7, 11 of the preprint)."""
+
+    dose: Series  # before each stack, e⁻/pixel; counts where files do not say what an e⁻ adds
+    n_hot: npt.NDArray[np.int64]
+    n_dark: npt.NDArray[np.int64]
+    noise: Series  # mean R of the frames of each stack
+    correlation: Series  # R of each sum with the first one
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """How correcting all has gone; stacks are called by their names."""
+
+    folder: Path
+    written: tuple[Path, ...]
+    skipped: tuple[Path, ...] = ()  # files that were there, and still are
+    failures: tuple[tuple[str, str], ...] = ()  # stack, why it was not corrected
+    warnings: tuple[tuple[str, str], ...] = ()  # stack, why it should not be trusted unseen
+    cancelled: bool = False  # before all was done
+    seconds: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Of the files written."""
+        return sum(path.stat().st_size for path in self.written if path.exists())
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    def __str__(self) -> str:
+        """Return it in a few lines."""
+        n = len(self.written)
+        count = f"{n} stack{'s' * (n != 1)} corrected to {self.folder.name or self.folder}"
+        if self.cancelled:
+            stays = "; these files stay, and nothing is left of the one under way" if n else ""
+            lines = [f"Cancelled. {count.replace(' to ', ' before, to ')}{stays}."]
+        else:
+            lines = [f"{count}: {size_text(self.nbytes)} in {time_text(self.seconds)}."]
+        if self.skipped:
+            lines.append(f"{some_of(path.name for path in self.skipped)} skipped: there before.")
+        lines += [f"{name}: {why}" for name, why in self.failures[:_MOST_NAMED]]
+        if (more := len(self.failures) - _MOST_NAMED) > 0:
+            lines.append(f"and {more} more.")
+        if warned := [*dict.fromkeys(name for name, _ in self.warnings)]:
+            lines.append(f"{len(warned)} with warnings: {some_of(warned)}. The first of them:")
+            lines.append(f"{self.warnings[0][0]}: {self.warnings[0][1]}.")
+        return "\n".join(lines)
+
+
+class OutlierFits:
+    """The outlier filter of each file of a session, fitted once, however often it is opened.
+
+    Of a filter only what it replaces is kept, not the images that it was fitted to. Stacks that
+    are no file cannot be known again, and are fitted each time.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, OutlierFilter] = {}
+
+    def of(self, stack: Stack, progress: Any = None) -> OutlierFilter:
+        """Return the filter of a stack; what `progress` raises ends the fit."""
+        key = key_of(stack)
+        if key in self._kept:
+            return self._kept[key]
+        # Summed here because a fit tells no progress; it finds the sum done.
+        total = stack.sum(dtype="smallest", progress=progress)
+        found = OutlierFilter.fit(stack).settled()
+        del total
+        if key is not None:
+            self._kept[key] = found
+        return found
+
+    def filtered(self, stack: Stack) -> Stack:
+        """Return the lazy stack without its outliers."""
+        return stack.apply(self.of(stack))
 
 
 class KomaModel:
     """A session in the making.
 
-    What takes long is given as functions that are called in a thread with a `Report`; they work on
-    what was chosen when they were asked for, whatever is chosen meanwhile.
-
     Attributes
     ----------
-    keep_mean : bool
-        Add the mean of what is subtracted, so that counts stay counts.
-    length : int
-        Subtract only what is finer than this, in pixels; 0 for all.
-    even_if_worse : bool
-        Normalise stacks even if their correlated noise rises by it.
+    options : KomaOptions
+        What is chosen, the radius whatever the stacks can fill.
+    keep : str
+        What is written of corrected stacks, as `Output.keep`.
     """
 
     def __init__(self) -> None:
-        self.keep_mean = True
-        self.length = 0
-        self.even_if_worse = False
-        self._wanted_radius = _RADIUS
+        self.options = KomaOptions()
+        self.keep = Output().keep
         self._entries: list[Entry] = []
         self._reading: Reading | None = None
         self._ticks: dict[Entry, bool] = {}
         self._filter_outliers = False
         self._fits = OutlierFits()
+
+    # The list -----------------------------------------------------------------------------------
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -75,9 +260,7 @@ class KomaModel:
     def add(self, entries: Iterable[Entry]) -> None:
         """Put stacks at the end; files that are there already stay where they are."""
         known = {entry.source for entry in self._entries if isinstance(entry.source, str)}
-        for entry in entries:
-            if entry.source not in known:
-                self._entries.append(entry)
+        self._entries += [entry for entry in entries if entry.source not in known]
 
     def remove(self, entries: Iterable[Entry]) -> None:
         """Take stacks off the list."""
@@ -106,6 +289,22 @@ class KomaModel:
         self._entries.sort(key=key)
         self._follow_list()
 
+    def _follow_list(self) -> None:
+        """Keep of what was read what the list has, in its order; of other stacks nothing."""
+        if self._reading is not None:
+            known = {*self._reading.entries, *self._reading.unusable}
+            kept = [entry for entry in self._entries if entry in known]
+            is_any_left = any(entry not in self._reading.unusable for entry in kept)
+            self._reading = self._reading.of(kept) if is_any_left else None
+
+    # Choices ------------------------------------------------------------------------------------
+
+    def choose(self, **options: Any) -> None:
+        """Choose some of the options."""
+        before, self.options = self.options.limit, replace(self.options, **options)
+        if self._reading is not None and self.options.limit != before:
+            self._reading = self._reading.judged(self.options.limit)
+
     @property
     def filter_outliers(self) -> bool:
         """Whether outlier pixels are filtered before all else; another choice reads anew."""
@@ -120,15 +319,14 @@ class KomaModel:
     @property
     def reading(self) -> Reading | None:
         """What is known of the session; None until all that is in the list has been read."""
-        if self._reading is None or not self._reading.covers(self._entries):
-            return None
-        return self._reading
+        found = self._reading
+        known = set() if found is None else {*found.entries, *found.unusable}
+        return found if known.issuperset(self._entries) else None
 
     def read(self) -> Callable[[Report], Reading]:
         """Return the function that reads the session; its result goes to `take`."""
         fits = self._fits if self._filter_outliers else None
-        entries = self.entries
-        return lambda report: read_session(entries, fits, report)
+        return partial(read_session, self.entries, fits, self.options.limit)
 
     def take(self, reading: Reading) -> None:
         """Use what was read, for those stacks that are still in the list."""
@@ -139,19 +337,20 @@ class KomaModel:
         """Return why a stack cannot be used at all; empty if it can."""
         return "" if self._reading is None else self._reading.unusable.get(entry, "")
 
+    def oddity(self, entry: Entry) -> tuple[str, str]:
+        """Return what is odd about a stack, in few words and in full; empty if nothing is."""
+        return ("", "") if self._reading is None else self._reading.kept_out.get(entry, ("", ""))
+
     def why_left_out(self, entry: Entry) -> str:
         """Return why a stack enters no average; empty if it does."""
         if self.enters(entry):
             return ""
-        found = {} if self._reading is None else self._reading.kept_out
-        return found.get(entry) or self.why_not(entry) or "left out by choice"
+        return self.oddity(entry)[1] or self.why_not(entry) or "left out by choice"
 
     def enters(self, entry: Entry) -> bool:
         """Return whether a stack enters the averages of others."""
-        if self.why_not(entry):
-            return False
-        kept_out = self._reading is not None and entry in self._reading.kept_out
-        return self._ticks.get(entry, not kept_out)
+        is_good = not any(self.oddity(entry))
+        return not self.why_not(entry) and self._ticks.get(entry, is_good)
 
     def set_enters(self, entry: Entry, on: bool) -> None:
         """Leave a stack out of averages, or put it back."""
@@ -160,24 +359,18 @@ class KomaModel:
     @property
     def members(self) -> list[int]:
         """Which of the entries read enter averages."""
-        reading = self.reading
-        if reading is None:
-            return []
-        return [i for i, entry in enumerate(reading.entries) if self.enters(entry)]
+        entries = () if self.reading is None else self.reading.entries
+        return [i for i, entry in enumerate(entries) if self.enters(entry)]
 
     @property
     def largest_radius(self) -> int:
         """The widest window that the stacks can fill; 0 where there is none."""
-        return (len(self.members) - 1) // 2 if self.members else 0
+        return max(0, (len(self.members) - 1) // 2)
 
     @property
     def radius(self) -> int:
         """Stacks to either side that are averaged."""
-        return max(1, min(self._wanted_radius, self.largest_radius or self._wanted_radius))
-
-    @radius.setter
-    def radius(self, radius: int) -> None:
-        self._wanted_radius = radius
+        return max(1, min(self.options.radius, self.largest_radius or self.options.radius))
 
     def problem(self) -> str:
         """Return why nothing can be corrected yet; empty if it can."""
@@ -192,22 +385,6 @@ class KomaModel:
             )
         return ""
 
-    def choice(self) -> KomaChoice:
-        """Return all that decides what becomes of the frames, as it is now."""
-        reading = self.reading
-        if reading is None or self.problem():
-            raise ValueError(self.problem())
-        members = set(self.members)
-        left_out = tuple(i for i in range(len(reading.entries)) if i not in members)
-        fits = self._fits if self._filter_outliers else None
-        options = KomaOptions(
-            self.radius,
-            self.keep_mean,
-            length=self.length,
-            even_if_worse=self.even_if_worse,
-        )
-        return KomaChoice(reading, fits, left_out, options)
-
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of the session as it is averaged; empty if all is well."""
@@ -215,50 +392,65 @@ class KomaModel:
         if reading is None or self.problem():
             return ()
         doubt = doubt_of_contrasts(map(reading.session.summary, self.members))
-        step = repeated_text(reading.step) if reading.step and not self.length else ""
+        step = repeated_text(reading.step) if reading.step and not self.options.length else ""
         return tuple(said for said in (doubt, step) if said)
+
+    # What is computed with them -----------------------------------------------------------------
+
+    def ready(self) -> Reading:
+        """Return what is known of the session.
+
+        Raises
+        ------
+        ValueError
+            If nothing can be corrected yet.
+        """
+        if (reading := self.reading) is None or self.problem():
+            raise ValueError(self.problem())
+        return reading
+
+    def koma(self) -> Koma:
+        """Return the corrections, as they are chosen now; nothing is read for them."""
+        reading = self.ready()
+        options = {**asdict(self.options), "radius": self.radius}
+        left_out = set(range(len(reading.entries))).difference(self.members)
+        return Koma(reading.session, **options, exclude=left_out)
 
     def curve(self) -> Callable[[Report], NoiseCurve]:
         """Return the function that computes the noise by the radius, to the one chosen at least."""
-        choice, largest = self.choice(), self.largest_radius
-        radii = _radii(min(largest, max(COMPARED, self.radius)))
-        return lambda report: noise_curve(choice.koma(), radii, report)
+        radii = _radii(min(self.largest_radius, max(COMPARED, self.radius)))
+        return partial(noise_curve, self.koma(), radii)
 
     def preview(self, entry: Entry, frame: int = 0) -> Callable[[Report], LayerData]:
-        """Return the function that makes the layer of a corrected stack.
+        """Return the function that makes the layer of a corrected stack; `frame` is shown first."""
+        index = self.ready().entries.index(entry)
+        return partial(_preview, self.koma(), index, entry.name, frame)
 
-        Parameters
-        ----------
-        entry : Entry
-            Which.
-        frame : int
-            Decoded at once, since it will be shown.
+    def estimate(self) -> Callable[[Report], int]:
+        """Return the function that estimates how many bytes all corrected stacks take."""
+        return partial(_estimate, self.koma(), self.keep)
+
+    def correct(
+        self, folder: Path, paths: Sequence[Path], replaced: Iterable[Path] = ()
+    ) -> Callable[[Report], Corrected]:
+        """Return the function that corrects all stacks into files, see `targets_in`.
+
+        Of files that exist only those in `replaced` are; one that fails is named, and the rest goes
+        on. If its report raises `Cancelled`, it returns what was done until then.
         """
-        return partial(_preview, self.choice(), entry, frame)
+        what = self.koma(), self.ready(), self.keep
+        return partial(_correct_all, *what, folder, paths, frozenset(replaced))
 
-    def correct(self, targets: Targets, replaced: Iterable[Path]) -> Callable[[Report], Corrected]:
-        """Return the function that corrects all stacks into a folder; see `correct_all`."""
-        return partial(correct_all, self.choice(), targets, frozenset(replaced))
-
-    def targets(self, folder: str) -> Targets:
-        """Name the files that `correct` writes."""
-        return Targets.of(self.choice().reading.entries, folder)
+    def targets(self, folder: Path) -> list[Path]:
+        """Return the files that `correct` writes."""
+        return targets_in(folder, () if self.reading is None else self.reading.entries)
 
     def ageing(self) -> Callable[[Report], Ageing]:
         """Return the function that measures how the camera aged."""
-        reading = self.reading
-        if reading is None:
-            raise ValueError(self.problem())
-        return partial(_ageing, reading, self._fits)
+        return partial(_ageing, self.ready(), self._fits)
 
-    def _follow_list(self) -> None:
-        """Keep of what was read what the list has, in its order; of other stacks nothing."""
-        if self._reading is None:
-            return
-        known = {*self._reading.entries, *self._reading.unusable}
-        kept = [entry for entry in self._entries if entry in known]
-        read = any(entry in self._reading.entries for entry in kept)
-        self._reading = self._reading.of(kept) if read else None
+
+# Files ------------------------------------------------------------------------------------------
 
 
 def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
@@ -268,7 +460,13 @@ def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
     reference, a sum) are left out as in `Session`, with a warning.
     """
     named = [Path(path).absolute() for path in paths]
-    movies, _, left_out = session_of([p for p in named if p.is_dir() or _is_movie(p)], by_name=True)
+    known = with_packing((*SUFFIXES, *FOREIGN_SUFFIXES))
+    looked_for = [
+        p
+        for p in named
+        if p.is_dir() or (p.name.lower().endswith(known) and p.name[0] != "." and p.is_file())
+    ]
+    movies, _, left_out = session_of(looked_for, by_name=True)
     for path, why in left_out.items():
         warn(f"{path.name}: {why}; it is left out")
     unread = [path for path in movies if path.is_dir()]
@@ -293,9 +491,161 @@ def by_time(entry: Entry) -> Any:
     return written is None, written or 0, by_name(entry)
 
 
-def _is_movie(path: Path) -> bool:
-    known = with_packing((*SUFFIXES, *FOREIGN_SUFFIXES))
-    return path.name.lower().endswith(known) and path.name[0] != "." and path.is_file()
+def targets_in(folder: Path, entries: Iterable[Entry]) -> list[Path]:
+    """Return one file for each entry, of its name; of equal names the later ones are numbered."""
+    paths: list[Path] = []
+    taken: set[str] = set()
+    for entry in entries:
+        stem = entry.name
+        for suffix in (*PACKED_SUFFIXES, *SUFFIXES):
+            stem = stem[: -len(suffix)] if stem.lower().endswith(suffix) else stem
+        stem, number = legal_stem(stem), 1
+        name = stem
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        paths.append(folder / f"{name}{COMPRESSED_SUFFIX}")
+    return paths
+
+
+def folder_problem(folder: Path, entries: Iterable[Entry]) -> str:
+    """Return why the entries cannot be written into a folder, which may be new; or nothing."""
+    if folder.exists() and not folder.is_dir():
+        return f"{folder.name} is a file. Choose a folder."
+    if not folder.parent.is_dir():
+        return f"There is no folder {folder.parent}."
+    entries = list(entries)
+    sources = [entry.path for entry in entries if entry.path and os.path.exists(entry.path)]
+    for path in filter(Path.exists, targets_in(folder, entries)):
+        if any(os.path.samefile(path, source) for source in sources):
+            found = f"{path.name} in this folder is itself a movie of the session."
+            return f"{found} Choose another folder."
+    return ""
+
+
+def some_of(names: Iterable[str]) -> str:
+    """Return names as they are read, not too many of them."""
+    first, more = [*names][:_MOST_NAMED], len([*names]) - _MOST_NAMED
+    return f"{', '.join(first)} and {more} more" if more > 0 else ", ".join(first)
+
+
+# What takes long --------------------------------------------------------------------------------
+
+
+def read_session(
+    entries: Sequence[Entry], fits: OutlierFits | None, limit: float, report: Report
+) -> Reading:
+    """Read the sums of all stacks; those that cannot be used are named, and the rest goes on.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        In order of acquisition.
+    fits : OutlierFits, optional
+        Filters the outliers of each stack first.
+    limit : float
+        Contrast beyond which a stack enters no average, as `KomaOptions` has it.
+    report : callable
+        Called with every frame; what it raises ends the reading.
+
+    Raises
+    ------
+    MrczError
+        If not a single stack can be used.
+    """
+    sources = [entry.source for entry in entries]
+    raw = Session(sources)
+    lengths, unusable = _lengths(entries, raw, report)
+    session = raw if fits is None else Session(sources, prepare=fits.filtered)
+    # Frames are read once more where outliers are to be found.
+    part = _parts(report, (1 if fits is None else 2) * sum(lengths.values()))
+    for index, n_frames in lengths.items():
+        stack_of = f"stack {index + 1} of {len(entries)}"
+        finding = None if fits is None else part(f"Finding outliers of {stack_of}", n_frames)
+        reading = part(f"Reading {stack_of}", n_frames)
+        try:
+            if fits is not None:
+                with raw.opened(index) as stack:
+                    if key_of(stack) is not None:  # else it would have to be found again
+                        fits.of(stack, finding)
+            session.summary(index, progress=reading)
+        except _BAD_STACK as error:
+            unusable[entries[index]] = _why(entries[index], error)
+        reading(n_frames, n_frames)
+    usable = [index for index in lengths if entries[index] not in unusable]
+    if not usable:
+        raise MrczError(
+            None, "none of these stacks can be used", advice=next(iter(unusable.values()))
+        )
+    session = session.chosen(usable)
+    session.covariances(  # which are kept, for the noise by the radius
+        range(len(session)), reach=2 * COMPARED, progress=partial(report, "Comparing the sums")
+    )
+    kept = tuple(entries[index] for index in usable)
+    found = Reading(kept, session, 0.0, {}, unusable).judged(limit)
+    # Structure that is at the same place in all stacks that enter averages.
+    members = [i for i, entry in enumerate(kept) if entry not in found.kept_out]
+    total = sum((session.total(i) for i in members), np.zeros(session.total(0).shape))
+    return replace(found, step=repeated_step(total) if len(members) > 1 else 0.0)
+
+
+def _lengths(
+    entries: Sequence[Entry], session: Session, report: Report
+) -> tuple[dict[int, int], dict[Entry, str]]:
+    """Return the frames of each stack that is like most, and why others are no use."""
+    shapes: dict[int, tuple[int, int, int]] = {}
+    unusable: dict[Entry, str] = {}
+    for index, entry in enumerate(entries):
+        try:
+            with session.opened(index) as stack:
+                if stack.dtype.kind == "c":
+                    unusable[entry] = "has complex pixels, which are no counts"
+                else:
+                    shapes[index] = stack.shape
+        except _BAD_STACK as error:
+            unusable[entry] = _why(entry, error)
+        report("Opening the files", index + 1, len(entries))
+    rows, columns = usual_shape((y, x) for _, y, x in shapes.values())
+    has_movies = any(n > 1 for n, _, _ in shapes.values())
+    for index, (n, y, x) in list(shapes.items()):
+        entry = entries[index]
+        if (y, x) != (rows, columns):
+            found = f"has frames of {y} × {x}, where most stacks have {rows} × {columns}"
+        elif n == 1 and has_movies and isinstance(entry.source, str):
+            found = "is a reference, not a movie" if is_reference(Path(entry.source)) else ""
+        else:
+            found = ""
+        if found:
+            unusable[entry] = found
+            del shapes[index]
+    return {index: shape[0] for index, shape in shapes.items()}, unusable
+
+
+def _why(entry: Entry, error: Exception) -> str:
+    """Return why a stack cannot be read; its name stands beside it already."""
+    return f"cannot be read: {error_text(error).removeprefix(f'{entry.name}: ')}"
+
+
+def _parts(report: Report, total: int) -> Callable[[str, int], Any]:
+    """Return a function that begins a part of a job, as so many of all its steps."""
+    begun = 0
+
+    def part(stage: str, steps: int) -> Callable[..., None]:
+        nonlocal begun
+        before, begun = begun, begun + steps
+        return lambda done, of, what="": report(f"{what}{stage}", before + done, total)
+
+    return part
+
+
+def noise_curve(koma: Koma, radii: Sequence[int], report: Report) -> NoiseCurve:
+    """Compute the noise by the radius, 1 at least, from sums that were read."""
+    before, *noise = koma.noise_curve([0, *radii], progress=partial(report, "Comparing the sums"))
+    members = (i for i in range(len(koma)) if i not in koma.left_out)
+    n_frames = np.mean([koma.session.summary(i).n_frames for i in members])
+    at = np.asarray(radii, np.int64)
+    return NoiseCurve(at, np.array(noise), 1 / (2 * at * n_frames), float(before))
 
 
 def _radii(largest: int) -> list[int]:
@@ -305,23 +655,95 @@ def _radii(largest: int) -> list[int]:
     return sorted({round(r) for r in np.geomspace(1, largest, _MOST_RADII)})
 
 
-def _preview(choice: KomaChoice, entry: Entry, frame: int, report: Report) -> LayerData:
-    index = choice.reading.entries.index(entry)
+def _preview(koma: Koma, index: int, name: str, frame: int, report: Report) -> LayerData:
     report("Averaging", 0, None)
-    step = choice.koma()[index]
+    step = koma[index]
     report("Correcting", 0, None)
-    with choice.reading.session.opened(index) as stack:
+    with koma.session.opened(index) as stack:
         corrected = stack.apply(step)
     # Closed, it opens its file again when a frame is read.
     ((data, attributes, kind),) = layer_data(
-        corrected, f"KOMA: {entry.name}", metadata=describe(corrected)
+        corrected, f"KOMA: {name}", metadata=describe(corrected)
     )
     data[min(frame, len(data) - 1)]
     return data, attributes, kind
 
 
+def _estimate(koma: Koma, keep: str, report: Report) -> int:
+    """Compress excerpts of the stack in the middle, as it is corrected."""
+    report("Estimating", 0, None)
+    index = len(koma) // 2
+    with koma.session.opened(index) as stack:
+        output = Output(keep=keep)
+        sizes = estimated_sizes(
+            stack.apply(koma[index]), Encoding("zstd", output.level, output.filter)
+        )
+        nbytes = sizes.get(keep, next(iter(sizes.values()))) / len(stack)
+    return round(nbytes * sum(koma.session.summary(i).n_frames for i in range(len(koma))))
+
+
+def _correct_all(
+    koma: Koma,
+    reading: Reading,
+    keep: str,
+    folder: Path,
+    paths: Sequence[Path],
+    replaced: frozenset[Path],
+    report: Report,
+) -> Corrected:
+    start, cancelled = time.perf_counter(), False
+    folder.mkdir(exist_ok=True)
+    skipped = tuple(path for path in paths if path.exists() and path not in replaced)
+    to_do = [i for i, path in enumerate(paths) if path not in skipped]
+    lengths = [koma.session.summary(i).n_frames for i in to_do]
+    part = _parts(report, sum(lengths))
+    failures = [(entry.name, why) for entry, why in reading.unusable.items()]
+    warnings: list[tuple[str, str]] = []
+    written: list[Path] = []
+    try:
+        for at, (index, n_frames) in enumerate(zip(to_do, lengths, strict=True), start=1):
+            path, name = paths[index], reading.entries[index].name
+            told = part(f"stack {at} of {len(to_do)}, {name}", n_frames)
+            try:
+                told(0, n_frames, "Averaging for ")
+                step = koma[index]
+                with koma.session.opened(index) as stack:
+                    write(
+                        path,
+                        stack.apply(step),
+                        **Output(keep=keep).arguments,
+                        progress=partial(told, what="Correcting "),
+                        overwrite=path in replaced,
+                    )
+            except _BAD_STACK as error:
+                failures.append((name, error_text(error)))
+            else:
+                written.append(path)
+                warnings += [(name, said) for said in step.warnings]
+    except Cancelled:
+        cancelled = True
+    seconds = time.perf_counter() - start
+    found = tuple(written), skipped, tuple(failures), tuple(warnings)
+    return Corrected(folder, *found, cancelled, seconds)
+
+
 def _ageing(reading: Reading, fits: OutlierFits, report: Report) -> Ageing:
-    raw = Session([entry.source for entry in reading.entries])
+    session, raw = reading.session, Session([entry.source for entry in reading.entries])
+    lengths = [session.summary(i).n_frames for i in range(len(raw))]
+    part, waiting = _parts(report, sum(lengths)), iter(enumerate(lengths, start=1))
+
+    def fit(stack: Stack) -> OutlierFilter:
+        number, n_frames = next(waiting)
+        return fits.of(stack, part(f"Finding outliers of stack {number} of {len(raw)}", n_frames))
+
+    census = count_outliers(raw, fit)
     with raw.opened(0) as stack:
         counts_per_electron = stack.description.gain or 1.0
-    return measure_ageing(reading.session, raw, fits, counts_per_electron, report)
+    told = partial(report, "Comparing the sums")
+    return Ageing(
+        cumulative_dose(session, counts_per_electron),
+        census.n_hot,
+        census.n_dark,
+        noise_within(session, progress=told),
+        correlation_with(session, progress=told),
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
 from qtpy.QtCore import (
     QAbstractListModel,
     QItemSelection,
@@ -17,65 +19,247 @@ from qtpy.QtCore import (
     Slot,
 )
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QFileDialog,
-    QHBoxLayout,
-    QListView,
-    QMenu,
-    QSizePolicy,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QListView, QMenu, QSizePolicy, QWidget
 
-from napari_mrcz.errors import collected_warnings
+from napari_mrcz.errors import MrczError, collected_warnings
+from napari_mrcz.plugin.layers import StackSeries, stack_of_layer
 from napari_mrcz.stack import Stack
-from napari_mrcz.widgets.base.form import push_button
+from napari_mrcz.widgets.base.form import filled, push_button
+from napari_mrcz.widgets.base.layer_picker import connect_while_alive, emitters_of
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
 from napari_mrcz.widgets.base.theme import readable
-from napari_mrcz.widgets.koma.layer_entries import LayerEntries
-from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
+from napari_mrcz.widgets.koma.model import Entry, KomaModel, by_name, by_time, movies_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.koma.model import KomaModel
-    from napari_mrcz.widgets.koma.reading import Entry, Reading
 
-_ROWS = "application/x-napari-mrcz-stacks"
-_FILES = "text/uri-list"
-_HEIGHT_PX = 170
+_KOMA = "KomaNormalization"
+_ROWS, _FILES = "application/x-napari-mrcz-stacks", "text/uri-list"
+_HEIGHT_PX = 150
 _INVITATION = "Drop a folder or movies here"
 _ROOT = QModelIndex()
 # As wide as a digit, so that names stand beneath each other.
 _FIGURE_SPACE = "\u2007"
 
 
-class StackList(QListView):
-    """The list of a `KomaModel`.
+class StackBox(QWidget):
+    """What the session consists of: a list and its buttons; layers are followed.
 
     Parameters
     ----------
+    panel : Panel
+        The dock widget that this is in.
     koma : KomaModel
         Whose stacks; changed by what is done here.
-
-    Attributes
-    ----------
-    changed : Signal()
-        The order was changed, or which stacks enter averages.
-    files_dropped : Signal(object)
-        Files and folders, as a list of str.
-    current_changed : Signal()
-        Another stack is looked at, or others are selected.
-    remove_pressed : Signal()
-        The Delete key was.
     """
 
-    changed = Signal()
-    files_dropped = Signal(object)
-    current_changed = Signal()
-    remove_pressed = Signal()
+    changed = Signal()  # other stacks, another order, or others left out
+    replaced = Signal(object, object)  # before that: an entry, and one of other frames in its place
+    current_changed = Signal()  # another stack is looked at, or others are selected
+
+    def __init__(self, panel: Panel, koma: KomaModel) -> None:
+        super().__init__()
+        self._panel, self._koma = panel, koma
+        self._folder = ""
+        # By entry, its layer and what is connected to that.
+        self._layers: dict[Entry, tuple[Image, Callable[..., None]]] = {}
+        self.folder_button = push_button(
+            "Add folder…",
+            "Add all movies of a folder, by acquisition time or, without it, by name",
+        )
+        self.layers_button = push_button(
+            "Add open layers", "Add the movies open in napari, oldest first"
+        )
+        self.stacks = StackList(koma)
+        self.up = push_button("▲", "Move the selected stacks up: acquired earlier")
+        self.down = push_button("▼", "Move the selected stacks down: acquired later")
+        self.sort = push_button("Sort", "Put all stacks in the order of acquisition")
+        self.remove = push_button("Remove", "Take the selected stacks off the list; files stay")
+        self.details = WrappedLabel("The selected stack, and whether it enters averages")
+        menu = QMenu(self)
+        self.sort_actions: dict[str, Any] = {}
+        for text, key in (("By name", by_name), ("By time of the file", by_time)):
+            self.sort_actions[text] = action = menu.addAction(text)
+            action.triggered.connect(partial(self._sort, key))  # type: ignore[union-attr]
+        self.sort.setMenu(menu)
+        filled(
+            self,
+            filled(QWidget(), self.folder_button, self.layers_button, across=True),
+            self.stacks,
+            filled(QWidget(), self.up, self.down, self.sort, self.remove, across=True),
+            self.details,
+        )
+        self.folder_button.clicked.connect(self._ask_folder)
+        self.layers_button.clicked.connect(self._add_layers)
+        self.up.clicked.connect(lambda: self.stacks.move_selected(-1))
+        self.down.clicked.connect(lambda: self.stacks.move_selected(1))
+        self.remove.clicked.connect(self._remove_selected)
+        self.stacks.files_dropped.connect(self.add_paths)
+        self.stacks.changed.connect(self.refresh)
+        self.stacks.current_changed.connect(self._show_details)
+        self.stacks.remove_pressed.connect(self._remove_selected)
+        connect_while_alive(self, panel.viewer.layers.events.removed, self._on_layer_removed)
+        self.destroyed.connect(lambda: self._let_go())
+        self.stacks.refresh()
+        self._show_details()
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Put stacks at the end of the list."""
+        self._koma.add(entries)
+        self.refresh()
+
+    @Slot(object)
+    def add_paths(self, paths: Iterable[str]) -> None:
+        """Put the movies of files and folders at the end of the list."""
+        try:
+            with collected_warnings() as left:
+                entries = movies_in(list(paths))
+        except OSError as error:
+            self._panel.tell(self.details, f"{error.strerror}: {error.filename}", "error")
+            return
+        self.add(entries)
+        if left:
+            said = "\n".join([*left, "Drop a file itself to add it."])
+            self._panel.tell(self.details, said, "warning")
+        elif not entries:
+            self._panel.tell(self.details, "There are no movies in this folder.", "warning")
+
+    @Slot()
+    def refresh(self) -> None:
+        """Show the model as it is now."""
+        self.stacks.refresh()
+        self._show_details()
+        self.changed.emit()
+
+    def layer_of(self, entry: Entry) -> Image | None:
+        """Return the layer that an entry stands for, if it does."""
+        layer, _ = self._layers.get(entry, (None, None))
+        return layer
+
+    @Slot()
+    def _ask_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Movies of a session", self._folder)
+        if folder:
+            self._folder = folder
+            self.add_paths([folder])
+
+    @Slot()
+    def _remove_selected(self) -> None:
+        gone = self.stacks.selected
+        for entry in gone:
+            self._unfollow(entry)
+        self._koma.remove(gone)
+        self.refresh()
+
+    def _sort(self, key: Callable[[Entry], Any]) -> None:
+        self._koma.sort(key)
+        self.refresh()
+
+    @Slot()
+    def _show_details(self) -> None:
+        entry, entries = self.stacks.current, self._koma.entries
+        n = sum(not self._koma.why_not(one) for one in entries)
+        n_in = sum(map(self._koma.enters, entries))
+        tone = "muted"
+        if entry is None:
+            text = f"{n_in} of {n} stacks enter averages." if entries else ""
+        elif why := self._koma.why_not(entry):
+            text, tone = f"{entry.name} {why}", "error"
+        elif why := self._koma.why_left_out(entry):
+            text, tone = f"{entry.name} enters no average: {why}. A tick puts it back.", "warning"
+        else:
+            text = f"{entry.name} enters averages; {n_in} of {n} stacks do."
+        self._panel.tell(self.details, text, tone)
+        for button in (self.up, self.down, self.remove):
+            button.setEnabled(bool(self.stacks.selected))
+        self.sort.setEnabled(len(entries) > 1)
+        self.current_changed.emit()
+
+    # Layers -------------------------------------------------------------------------------------
+
+    @Slot()
+    def _add_layers(self) -> None:
+        """Add the movies open now that are no entries yet, first opened first."""
+        known = {id(layer) for layer, _ in self._layers.values()}
+        entries = []
+        for layer in self._panel.viewer.layers:
+            if not isinstance(layer, Image) or id(layer) in known:
+                continue
+            if isinstance(layer.data, StackSeries):
+                # Movies dropped together: each is a stack of the session.
+                entries += movies_in(layer.metadata.get("paths", ()))
+            elif (entry := _entry_of(layer)) is not None:
+                self._follow(layer, entry)
+                entries.append(entry)
+        self.add(entries)
+        if not entries:
+            self._panel.tell(self.details, "No further movies are open in napari.", "warning")
+
+    def _follow(self, layer: Image, entry: Entry) -> None:
+        def changed(event: Any = None) -> None:
+            self._on_layer_changed(layer, event)
+
+        for emitter in emitters_of(layer):
+            emitter.connect(changed)
+        self._layers[entry] = layer, changed
+
+    def _unfollow(self, entry: Entry) -> None:
+        layer, changed = self._layers.pop(entry, (None, None))
+        for emitter in emitters_of(layer):
+            emitter.disconnect(changed)
+
+    def _let_go(self) -> None:
+        """Hold no layer and no frames of one when the window is gone."""
+        self._koma.remove(self._layers)
+        for entry in list(self._layers):
+            self._unfollow(entry)
+
+    def _on_layer_changed(self, layer: Image, event: Any) -> None:
+        """Rename the entry of a layer, or put one with its other frames, or scale, in its place."""
+        old = next(entry for entry, (known, _) in self._layers.items() if known is layer)
+        if event.type == "name":
+            old.name = layer.name
+        else:
+            self._unfollow(old)
+            if (new := _entry_of(layer)) is None:
+                self._koma.remove([old])
+            else:
+                self._follow(layer, new)
+                self._koma.replace(old, new)
+                self.replaced.emit(old, new)
+        self.refresh()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        for entry, (layer, _) in list(self._layers.items()):
+            if layer is event.value:
+                self._unfollow(entry)
+                self._koma.remove([entry])
+                if isinstance(entry.source, Stack):
+                    entry.source.close()  # it was opened for the layer
+                self.refresh()
+
+
+def _entry_of(layer: Image) -> Entry | None:
+    """Return the entry of a layer that is a movie, and was not corrected by KOMA before."""
+    if layer.ndim != 3:
+        return None
+    try:
+        stack = stack_of_layer(layer)
+    except MrczError:
+        return None
+    done = any(step.get("name") == _KOMA for step in stack.history)
+    return None if done or stack.description.volume else Entry(layer.name, stack)
+
+
+class StackList(QListView):
+    """The list of a `KomaModel`, which is changed by what is done here."""
+
+    changed = Signal()  # the order, or which stacks enter averages
+    files_dropped = Signal(object)  # files and folders, as a list of str
+    current_changed = Signal()  # another stack is looked at, or others are selected
+    remove_pressed = Signal()  # the Delete key was
 
     def __init__(self, koma: KomaModel) -> None:
         super().__init__()
@@ -135,22 +319,19 @@ class StackList(QListView):
 
     def move_selected(self, steps: int) -> None:
         """Move the selected stacks up (negative) or down by one."""
-        rows = sorted(index.row() for index in self.selectedIndexes())
-        if not rows:
-            return
-        to = max(0, rows[0] - 1) if steps < 0 else min(len(self._koma.entries), rows[-1] + 2)
-        self.move_to(rows, to)
+        if rows := sorted(index.row() for index in self.selectedIndexes()):
+            last = len(self._koma.entries)
+            self.move_to(rows, max(0, rows[0] - 1) if steps < 0 else min(last, rows[-1] + 2))
 
     def move_to(self, rows: list[int], to: int) -> None:
         """Move stacks before the one at `to`."""
         before = self._koma.entries
         moving = [before[row] for row in rows]
         self._koma.move(moving, to)
-        if self._koma.entries == before:
-            return
-        self.refresh()
-        self.select(moving)
-        self.changed.emit()
+        if self._koma.entries != before:
+            self.refresh()
+            self.select(moving)
+            self.changed.emit()
 
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""
@@ -159,8 +340,7 @@ class StackList(QListView):
             QColor(readable(colour, colours.foreground, colours.text))
             for colour in (colours.muted, colours.error)
         )
-        viewport: Any = self.viewport()
-        viewport.update()
+        self.viewport().update()  # type: ignore[union-attr]
 
     def sizeHint(self) -> QSize:
         """Return a size with room for some stacks; the rest is scrolled to."""
@@ -198,7 +378,7 @@ class _Rows(QAbstractListModel):
         self.muted = self.error = QColor("#808080")
 
     def show_entries(self) -> bool:
-        """Show what there is now; give whether there are other rows than before."""
+        """Show what there is now; return whether there are other rows than before."""
         if self._shown != self._koma.entries:
             self.beginResetModel()
             self._shown = self._koma.entries
@@ -218,19 +398,25 @@ class _Rows(QAbstractListModel):
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if not index.isValid():
             return None
-        entry = self._shown[index.row()]
+        entry, koma = self._shown[index.row()], self._koma
         if role == Qt.ItemDataRole.DisplayRole:
             digits = len(str(len(self._shown)))
             number = str(index.row() + 1).rjust(digits, _FIGURE_SPACE)
-            return f"{number}  {entry.name}{self._remark(entry)}"
-        if role == Qt.ItemDataRole.CheckStateRole and not self._koma.why_not(entry):
-            return Qt.CheckState.Checked if self._koma.enters(entry) else Qt.CheckState.Unchecked
+            remark = ""
+            if koma.why_not(entry):
+                remark = "\n      cannot be used"
+            elif not koma.enters(entry):
+                odd, _ = koma.oddity(entry)
+                remark = f"\n      {odd}{', ' * bool(odd)}left out of averages"
+            return f"{number}  {entry.name}{remark}"
+        if role == Qt.ItemDataRole.CheckStateRole and not koma.why_not(entry):
+            return Qt.CheckState.Checked if koma.enters(entry) else Qt.CheckState.Unchecked
         if role == Qt.ItemDataRole.ForegroundRole:
-            if self._koma.why_not(entry):
+            if koma.why_not(entry):
                 return self.error
-            return None if self._koma.enters(entry) else self.muted
+            return None if koma.enters(entry) else self.muted
         if role == Qt.ItemDataRole.ToolTipRole:
-            said = filter(None, (entry.path or entry.name, self._koma.why_left_out(entry)))
+            said = filter(None, (entry.path or entry.name, koma.why_left_out(entry)))
             return plain_tip("\n".join(said))
         return None
 
@@ -244,14 +430,13 @@ class _Rows(QAbstractListModel):
         return True
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+        flag = Qt.ItemFlag
         if not index.isValid():
-            return Qt.ItemFlag.ItemIsDropEnabled
-        flags = (
-            Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsDragEnabled
-        )
-        if not self._koma.why_not(self._shown[index.row()]):
-            flags |= Qt.ItemFlag.ItemIsUserCheckable
-        return flags
+            return flag.ItemIsDropEnabled
+        flags = flag.ItemIsEnabled | flag.ItemIsSelectable | flag.ItemIsDragEnabled
+        if self._koma.why_not(self._shown[index.row()]):
+            return flags
+        return flags | flag.ItemIsUserCheckable
 
     def supportedDropActions(self) -> Qt.DropAction:
         return Qt.DropAction.MoveAction | Qt.DropAction.CopyAction
@@ -266,9 +451,7 @@ class _Rows(QAbstractListModel):
         data.setData(_ROWS, " ".join(map(str, (id(self), *rows))).encode())
         return data
 
-    def canDropMimeData(
-        self, data: Any, action: Qt.DropAction, row: int, column: int, parent: QModelIndex
-    ) -> bool:
+    def canDropMimeData(self, data: Any, *where: Any) -> bool:
         return data.hasUrls() or self._rows_in(data) is not None
 
     def dropMimeData(
@@ -288,241 +471,3 @@ class _Rows(QAbstractListModel):
             return None
         whose, *rows = (int(part) for part in bytes(data.data(_ROWS).data()).split())
         return rows if whose == id(self) else None
-
-    def _remark(self, entry: Entry) -> str:
-        if self._koma.why_not(entry):
-            return "\n      cannot be used"
-        if self._koma.enters(entry):
-            return ""
-        return f"\n      {_what_is_odd(entry, self._koma.reading)}left out of averages"
-
-
-def _what_is_odd(entry: Entry, reading: Reading | None) -> str:
-    """Return in a word why averages are better off without a stack; empty if it was chosen."""
-    if reading is None or entry not in reading.kept_out:
-        return ""
-    if entry in reading.without_numbers:
-        return "NaN or inf, "
-    return "high contrast, " if entry in reading.high_contrast else "cut off, "
-
-
-class StackBox(QWidget):
-    """What the session consists of.
-
-    Parameters
-    ----------
-    panel : Panel
-        The dock widget that this is in.
-    koma : KomaModel
-        Whose stacks; changed by what is done here.
-
-    Attributes
-    ----------
-    changed : Signal()
-        Other stacks, another order, or others left out.
-    replaced : Signal(object, object)
-        The layer of a stack has other frames, scale or units: (the entry, one in its place);
-        comes before `changed`.
-    current_changed : Signal()
-        Another stack is selected.
-    """
-
-    changed = Signal()
-    replaced = Signal(object, object)
-    current_changed = Signal()
-
-    def __init__(self, panel: Panel, koma: KomaModel) -> None:
-        super().__init__()
-        self._panel = panel
-        self._koma = koma
-        self.sources = SourceBar()
-        self.stacks = StackList(koma)
-        self.order = OrderBar()
-        self.details = WrappedLabel("The selected stack, and whether it enters averages")
-        self.layers = LayerEntries(panel.viewer, self)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        for part in (self.sources, self.stacks, self.order, self.details):
-            column.addWidget(part)
-        self.sources.folder_chosen.connect(lambda folder: self.add_paths([folder]))
-        self.sources.layers_wanted.connect(self._add_layers)
-        self.stacks.files_dropped.connect(self.add_paths)
-        self.stacks.changed.connect(self.refresh)
-        self.stacks.current_changed.connect(self._show_details)
-        self.stacks.remove_pressed.connect(self._remove_selected)
-        self.order.moved.connect(self.stacks.move_selected)
-        self.order.sorted.connect(self._sort)
-        self.order.removed.connect(self._remove_selected)
-        self.layers.removed.connect(self._on_layer_removed)
-        self.layers.replaced.connect(self._on_layer_replaced)
-        self.layers.renamed.connect(self.refresh)
-        self._show_details()
-
-    def add(self, entries: Iterable[Entry]) -> None:
-        """Put stacks at the end of the list."""
-        self._koma.add(entries)
-        self.refresh()
-
-    @Slot(object)
-    def add_paths(self, paths: Iterable[str]) -> None:
-        """Put the movies of files and folders at the end of the list."""
-        try:
-            with collected_warnings() as left:
-                entries = movies_in(list(paths))
-        except OSError as error:
-            self._say(f"{error.strerror}: {error.filename}", "error")
-            return
-        self.add(entries)
-        if left:
-            self._say("\n".join([*left, "Drop a file itself to add it."]), "warning")
-        elif not entries:
-            self._say("There are no movies in this folder.", "warning")
-
-    @Slot()
-    def refresh(self) -> None:
-        """Show the model as it is now."""
-        self.stacks.refresh()
-        self._show_details()
-        self.changed.emit()
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        self.stacks.apply_palette(colours)
-
-    @Slot()
-    def _add_layers(self) -> None:
-        entries = self.layers.open_movies()
-        self.add(entries)
-        if not entries:
-            self._say("No further movies are open in napari.", "warning")
-
-    @Slot()
-    def _remove_selected(self) -> None:
-        gone = self.stacks.selected
-        for entry in gone:
-            self.layers.forget(entry)
-        self._koma.remove(gone)
-        self.refresh()
-
-    @Slot(object)
-    def _sort(self, key: Callable[[Entry], Any]) -> None:
-        self._koma.sort(key)
-        self.refresh()
-
-    @Slot(object)
-    def _on_layer_removed(self, entry: Entry) -> None:
-        self._koma.remove([entry])
-        if isinstance(entry.source, Stack):
-            entry.source.close()  # it was opened for the layer
-        self.refresh()
-
-    @Slot(object, object)
-    def _on_layer_replaced(self, old: Entry, new: Entry) -> None:
-        self._koma.replace(old, new)
-        self.replaced.emit(old, new)
-        self.refresh()
-
-    @Slot()
-    def _show_details(self) -> None:
-        entry = self.stacks.current
-        n, n_in = len(self._koma.entries), sum(map(self._koma.enters, self._koma.entries))
-        if entry is None:
-            text = f"{n} stacks, of which {n_in} enter averages" if n else ""
-            self._say(text, "muted")
-        elif self._koma.why_not(entry):
-            self._say(f"{entry.name} {self._koma.why_not(entry)}", "error")
-        elif why := self._koma.why_left_out(entry):
-            text = f"{entry.name} enters no average: {why}. A tick puts it back."
-            self._say(text, "warning")
-        else:
-            self._say(f"{entry.name} enters averages; {n_in} of {n} do.", "muted")
-        selected = bool(self.stacks.selected)
-        for button in (self.order.up, self.order.down, self.order.remove):
-            button.setEnabled(selected)
-        self.order.sort.setEnabled(n > 1)
-        self.current_changed.emit()
-
-    def _say(self, text: str, tone: str = "text") -> None:
-        self._panel.tell(self.details, text, tone)
-        self.details.setVisible(bool(text))
-
-
-class SourceBar(QWidget):
-    """Buttons for a folder and for the open layers.
-
-    Attributes
-    ----------
-    folder_chosen : Signal(str)
-        In a dialog.
-    layers_wanted : Signal()
-        The open layers are.
-    """
-
-    folder_chosen = Signal(str)
-    layers_wanted = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._folder = ""
-        self.folder = push_button(
-            "Add folder…",
-            "Add all movies of a folder, by acquisition time or, without it, by name",
-        )
-        self.layers = push_button("Add open layers", "Add the movies open in napari, oldest first")
-        _row(self, self.folder, self.layers)
-        self.folder.clicked.connect(self._ask)
-        self.layers.clicked.connect(self.layers_wanted)
-
-    @Slot()
-    def _ask(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Movies of a session", self._folder)
-        if folder:
-            self._folder = folder
-            self.folder_chosen.emit(folder)
-
-
-class OrderBar(QWidget):
-    """Buttons that move, sort and remove stacks.
-
-    Attributes
-    ----------
-    moved : Signal(int)
-        The selected stacks are to go up (-1) or down (1).
-    sorted : Signal(object)
-        All are to be sorted by this key.
-    removed : Signal()
-        The selected stacks are to go.
-    """
-
-    moved = Signal(int)
-    sorted = Signal(object)
-    removed = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = push_button("▲", "Move the selected stacks up: acquired earlier")
-        self.down = push_button("▼", "Move the selected stacks down: acquired later")
-        self.sort = push_button("Sort", "Put all stacks in the order of acquisition")
-        self.remove = push_button("Remove", "Take the selected stacks off the list; files stay")
-        menu = QMenu(self)
-        self.sort_actions = {
-            text: self._action(menu, text, key)
-            for text, key in (("By name", by_name), ("By time of the file", by_time))
-        }
-        self.sort.setMenu(menu)
-        _row(self, self.up, self.down, self.sort, self.remove)
-        self.up.clicked.connect(lambda: self.moved.emit(-1))
-        self.down.clicked.connect(lambda: self.moved.emit(1))
-        self.remove.clicked.connect(self.removed)
-
-    def _action(self, menu: QMenu, text: str, key: Callable[..., Any]) -> Any:
-        action: Any = menu.addAction(text)
-        action.triggered.connect(lambda: self.sorted.emit(key))
-        return action
-
-
-def _row(widget: QWidget, *parts: QWidget) -> None:
-    row = QHBoxLayout(widget)
-    row.setContentsMargins(0, 0, 0, 0)
-    for part in parts:
-        row.addWidget(part)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
+from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QMessageBox, QWidget
 
-from napari_mrcz.errors import error_text
-from napari_mrcz.widgets.base.form import form
-from napari_mrcz.widgets.base.job import JobControls, LatestJob
+from napari_mrcz.correction.koma import KomaOptions
+from napari_mrcz.errors import error_text, size_text
+from napari_mrcz.plugin.layers import widen_contrast_slider
+from napari_mrcz.session.recipe import Output
+from napari_mrcz.widgets.base.derived import lay, place
+from napari_mrcz.widgets.base.form import OptionsForm, Section, filled, form, push_button
+from napari_mrcz.widgets.base.job import JobControls, LatestJob, Pace
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.koma.export import Export
-from napari_mrcz.widgets.koma.model import KomaModel
-from napari_mrcz.widgets.koma.pace import Pace
-from napari_mrcz.widgets.koma.preview import Preview
-from napari_mrcz.widgets.koma.radius_view import AgeingView, RadiusView
+from napari_mrcz.widgets.base.work import LayerWork, works_of
+from napari_mrcz.widgets.koma.model import KomaModel, folder_problem, some_of
 from napari_mrcz.widgets.koma.stack_list import StackBox
+from napari_mrcz.widgets.koma.views import AgeingView, RadiusView
 
 if TYPE_CHECKING:
     import napari
 
-    from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.koma.ageing import Ageing
-    from napari_mrcz.widgets.koma.reading import Entry, NoiseCurve, Reading
+    from napari_mrcz.plugin.layers import LayerData
+    from napari_mrcz.widgets.koma.model import Corrected, Entry, NoiseCurve, Reading
+
+_OPTIONS = ("keep_mean", "length", "limit", "even_if_worse")
+_NO_FOLDER = "Choose a folder, or type the name of a new one."
+# Corrected frames are float32.
+_ITEMSIZE = 4
 
 
 class KomaSession(Panel):
@@ -34,88 +45,99 @@ class KomaSession(Panel):
     ----------
     napari_viewer : napari.Viewer
         Whose layers.
-
-    Attributes
-    ----------
-    curve_shown : Signal(object)
-        A `NoiseCurve` is shown, or None where there is none.
     """
 
     title = "KOMA"
 
-    curve_shown = Signal(object)
+    curve_shown = Signal(object)  # a `NoiseCurve`, or None where there is none
+    previewed = Signal(object)  # the layer shows what is chosen now
+    corrected = Signal(object)  # all: `Corrected`, or the exception
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self.koma = KomaModel()
+        kept = works_of(self.viewer, LayerWork).shared
+        self.koma: KomaModel = kept.pop("koma", None) or KomaModel()
         self._curve: NoiseCurve | None = None
-        self._pace = Pace()
         self._previewed: Entry | None = None
+        self._preview: weakref.ref[Image] | None = None
+        self._look: Any = None
+        self._limits: tuple[float, ...] = ()
         self.setAcceptDrops(True)
 
         self.box = StackBox(self, self.koma)
         self.filter_outliers = QCheckBox("Filter outlier pixels first")
+        self.filter_outliers.setChecked(self.koma.filter_outliers)
         self.filter_outliers.setToolTip(
             "Hot pixels come and go: neighbours leave theirs in a stack unless they are replaced "
             "first. Takes longer: the outliers of each stack are found in a pass of its own"
         )
-        self.reading = JobControls(
-            self,
-            "Read session",
-            "Sum each stack once; the sums are kept, so that a second time is quick",
-            lambda *step: self._pace.text(*step),
+        self.reading = self._job(
+            "Read session", "Sum each stack once; the sums are kept, so that a second time is quick"
         )
         self.reading.cancel_button.setToolTip("Stop reading; sums that are complete are kept")
         self.radius = RadiusView()
         self.noise = WrappedLabel("At the radius chosen; R is 0 where frames share nothing")
-        self.keep_mean = QCheckBox("Keep mean")
-        self.keep_mean.setToolTip("Add the mean of what is subtracted, so that counts stay counts")
-        self.keep_mean.setChecked(True)
-        self.length = QSpinBox()
-        self.length.setRange(0, 10**5)
-        self.length.setSpecialValueText("all")
-        self.length.setSuffix(" pixels")
-        self.length.setKeyboardTracking(False)
-        self.length.setToolTip(
-            "Subtract only what is finer than this, so that structure at the same place in every "
-            "image (a hole's edge, a beam stop) stays"
-        )
-        self.even_if_worse = QCheckBox("Even if noise rises")
-        self.even_if_worse.setToolTip(
-            "Stacks whose correlated noise R would rise stay as they are, unless this is ticked"
-        )
-        self.form = QWidget()
-        self.form.setLayout(form(("Finer than", self.length)))
         self.warnings = WrappedLabel("Where KOMA should not be trusted without a look")
-        self.preview_button = QPushButton("Preview selected stack")
+        self.preview_button = push_button("Preview selected stack", "")
         self.preview_status = WrappedLabel("What became of the preview")
-        self.preview_layer = Preview(self.viewer, self)
-        self.export = Export(self, self.koma)
-        self.ageing = JobControls(
-            self,
-            "Session plots",
+        self.options = OptionsForm(KomaOptions, _OPTIONS)
+        self.output = OptionsForm(Output, ("keep",))
+        self.folder = QLineEdit()
+        self.folder.setPlaceholderText("new or existing folder")
+        self.folder.setToolTip("Where corrected stacks are written; a new folder is made")
+        self.browse = push_button("…", "Choose a folder")
+        self.browse.setMaximumWidth(30)
+        into = filled(QWidget(), self.folder, self.browse, across=True)
+        into.setToolTip(self.folder.toolTip())
+        self.estimate = WrappedLabel("Estimated from excerpts of one corrected stack")
+        self.export = self._job("Correct all", "Write every stack, corrected, into the folder")
+        self.export.cancel_button.setToolTip(
+            "Stop: files that are complete stay, and nothing is left of the one under way"
+        )
+        self.ageing = self._job(
+            "Measure",
             "Outlier pixels and noise by cumulative dose; the outliers of each stack are found",
-            lambda *step: self._pace.text(*step),
         )
         self.ageing_view = AgeingView()
-        self._curves = LatestJob(self)
-        self._lay_out()
+        self.plots = Section("Session plots", self.ageing, self.ageing_view)
+        where = QWidget()
+        where.setLayout(form(("Into", into)))
+        groups: tuple[tuple[QWidget, ...], ...] = (
+            (self.box,),
+            (self.filter_outliers, self.reading),
+            (self.radius, self.noise, self.warnings),
+            (self.preview_button, self.preview_status),
+            (where, self.estimate, self.export),
+            (Section("Advanced", self.options, self.output),),
+            (self.plots,),
+        )
+        for group in groups:
+            self.column.addWidget(filled(QWidget(), *group, spacing=4))
+        self.column.addStretch()
+        self._curves, self._previews, self._sizes = (LatestJob(self) for _ in range(3))
+        self.options.show_values(vars(self.koma.options))
+        self.output.show_values({"keep": self.koma.keep})
         self._connect()
+        koma = self.koma
+        self.destroyed.connect(lambda: kept.setdefault("koma", koma))
         self.apply_palette(self.palette_now)
         self._say(self.preview_status, "")
+        if self.koma.reading is not None:
+            self._show_reading(self.koma.reading)
         self._on_list()
 
     @property
     def busy(self) -> bool:
         """Whether something runs: reading, a curve, a preview, correcting, session plots."""
-        jobs = (self.reading, self.export.controls, self.ageing)
-        waited_for = self._curves.busy or self.preview_layer.busy
-        return waited_for or any(job.running for job in jobs)
+        jobs = (self.reading, self.export, self.ageing)
+        latest = (self._curves, self._previews, self._sizes)
+        return any(job.busy for job in latest) or any(job.running for job in jobs)
 
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour list and plots."""
-        for part in (self.box, self.radius, self.ageing_view):
-            part.apply_palette(colours)
+    @property
+    def preview_layer(self) -> Image | None:
+        """The layer of the stack that is previewed, while it is in the viewer."""
+        layer = None if self._preview is None else self._preview()
+        return layer if layer in self.viewer.layers else None
 
     def dragEnterEvent(self, event: Any) -> None:
         """Take files and folders."""
@@ -128,26 +150,8 @@ class KomaSession(Panel):
         event.acceptProposedAction()
         self.box.add_paths([url.toLocalFile() for url in urls if url.isLocalFile()])
 
-    def _lay_out(self) -> None:
-        groups = (
-            (self.box,),
-            (self.filter_outliers, self.reading),
-            (self.radius, self.noise, self.warnings),
-            (
-                self.keep_mean,
-                self.even_if_worse,
-                self.form,
-                self.preview_button,
-                self.preview_status,
-            ),
-            (self.export,),
-            (self.ageing, self.ageing_view),
-        )
-        for group in groups:
-            for part in group:
-                self.column.addWidget(part)
-            self.column.addSpacing(6)
-        self.column.addStretch()
+    def _job(self, text: str, tip: str) -> JobControls:
+        return JobControls(self, text, tip, Pace(n_stacks=1))
 
     def _connect(self) -> None:
         self.box.changed.connect(self._on_list)
@@ -160,39 +164,37 @@ class KomaSession(Panel):
         self.reading.cancelled.connect(self._on_cancelled)
         self.reading.ended.connect(self._show_state)
         self.radius.radius_changed.connect(self._on_radius)
-        self.keep_mean.toggled.connect(self._on_options)
-        self.even_if_worse.toggled.connect(self._on_options)
-        self.length.valueChanged.connect(self._on_options)
+        self.options.changed.connect(self._on_options)
+        self.output.changed.connect(self._on_options)
         self.preview_button.clicked.connect(self.preview)
-        self.preview_layer.shown.connect(self._on_previewed)
-        self.preview_layer.failed.connect(self._on_not_previewed)
+        self.browse.clicked.connect(self._ask_folder)
+        self.folder.textChanged.connect(self._show_state)
+        self.export.start_button.clicked.connect(self._on_export)
+        self.export.returned.connect(self._on_corrected)
+        self.export.failed.connect(self.corrected)
         self.ageing.start_button.clicked.connect(self._measure_ageing)
-        self.ageing.returned.connect(self._on_ageing)
-        self._curves.returned.connect(self._on_curve)
+        self.ageing.returned.connect(self.ageing_view.show_ageing)
+        self._curves.returned.connect(self._show_curve)
         self._curves.failed.connect(self._on_no_curve)
+        self._previews.returned.connect(self._show_preview)
+        self._previews.failed.connect(self._on_not_previewed)
+        self._sizes.returned.connect(self._show_size)
+        self._sizes.failed.connect(lambda error: self._say(self.estimate, ""))
 
-    @Slot()
-    def preview(self) -> None:
-        """Show the selected stack corrected, in a layer that follows what is chosen."""
-        entry = self.box.stacks.current
-        if entry is not None and not self._preview_problem():
-            self._previewed = entry
-            self._ask_preview(entry)
+    # The list and what is read of it ------------------------------------------------------------
 
     @Slot()
     def _on_list(self) -> None:
         """Follow the list: another order, other stacks, others left out."""
         if self._previewed not in self.koma.entries:
             self._previewed = None
-            self.preview_layer.drop()
         self.ageing_view.show_ageing(None)
         if self.koma.problem():
             self._curves.drop()
             self._show_curve(None)
         else:
             self._curves.request(self.koma.curve())
-        self._show_state()
-        self._follow_preview()
+        self._follow_choices()
 
     @Slot(object, object)
     def _on_replaced(self, old: Entry, new: Entry) -> None:
@@ -206,49 +208,36 @@ class KomaSession(Panel):
 
     @Slot()
     def _read(self) -> None:
-        self._pace = Pace(len(self.koma.entries))
+        self.reading.pace = Pace(n_stacks=len(self.koma.entries))
         self.reading.run(self.koma.read())
         self._show_state()
 
     @Slot(object)
     def _on_read(self, reading: Reading) -> None:
         self.koma.take(reading)
-        self.reading.tell(_read_text(reading), "warning" if reading.unusable else "text")
+        self._show_reading(reading)
         self.box.refresh()
         stacks = self.box.stacks
         if stacks.current is None and not stacks.selected:
             stacks.select([entry for entry in self.koma.entries if self.koma.enters(entry)][:1])
+
+    def _show_reading(self, reading: Reading) -> None:
+        self.reading.tell(str(reading), "warning" if reading.unusable else "text")
+        folders = {Path(entry.path).parent for entry in reading.entries if entry.path}
+        if len(folders) == 1 and not self.folder.text():
+            self.folder.setText(str(folders.pop() / "koma"))
 
     @Slot()
     def _on_cancelled(self) -> None:
         if self.koma.reading is not None:
             self.reading.tell("Cancelled; the session read before still stands.")
 
-    @Slot(int)
-    def _on_radius(self, radius: int) -> None:
-        self.koma.radius = radius
-        self._show_noise()
-        if self._curve is not None and radius > self._curve.radii[-1]:
-            self._curves.request(self.koma.curve())
-        self._follow_preview()
-
-    @Slot()
-    def _on_options(self) -> None:
-        self.koma.keep_mean = self.keep_mean.isChecked()
-        self.koma.even_if_worse = self.even_if_worse.isChecked()
-        self.koma.length = self.length.value()
-        self._show_noise()
-        self._follow_preview()
-
-    @Slot(object)
-    def _on_curve(self, curve: NoiseCurve) -> None:
-        self._show_curve(curve)
-
     @Slot(object)
     def _on_no_curve(self, error: Exception) -> None:
         self._show_curve(None)
         self._say(self.noise, error_text(error), "error")
 
+    @Slot(object)
     def _show_curve(self, curve: NoiseCurve | None) -> None:
         self._curve = curve
         self.radius.show_range(self.koma.radius, self.koma.largest_radius)
@@ -257,105 +246,226 @@ class KomaSession(Panel):
         self.curve_shown.emit(curve)
 
     def _show_noise(self) -> None:
-        warnings = self.koma.warnings
-        self._say(self.warnings, "\n".join(warnings), "warning")
-        if self._curve is None:
+        self._say(self.warnings, "\n".join(self.koma.warnings), "warning")
+        radius, curve = self.koma.radius, self._curve
+        if curve is None:
             self._say(self.noise, self.koma.problem(), "muted")
-            return
-        radius = self.koma.radius
-        if radius > self._curve.radii[-1]:
+        elif radius > curve.radii[-1]:
             self._say(self.noise, f"Comparing sums for a radius of {radius}…", "muted")
-            return
-        noise, limit = self._curve.at(radius)
-        before = self._curve.before
-        text = f"a = {radius}: R\u0304 = {noise:.2g}, limit {limit:.2g}; without KOMA {before:.2g}"
-        if self.koma.length:
-            text += ", of whole averages"
-        if noise > before:
-            text += ". The average brings in more noise than it takes away: a wider one, of more "
-            text += "stacks, brings less. "
-            if self.koma.even_if_worse:
-                text += "These frames are better without KOMA."
-            else:
-                text += "Stacks whose noise would rise stay as they are."
-        self._say(self.noise, text, "warning" if noise > before else "text")
+        else:
+            noise, limit = curve.at(radius)
+            text = f"a = {radius}: R\u0304 = {noise:.2g}, limit {limit:.2g}; "
+            text += f"without KOMA {curve.before:.2g}"
+            if self.koma.options.length:
+                text += ", of whole averages"
+            if noise > curve.before:
+                text += ". The average brings in more noise than it takes away: a wider one, of "
+                text += "more stacks, brings less. "
+                text += (
+                    "These frames are better without KOMA."
+                    if self.koma.options.even_if_worse
+                    else "Stacks whose noise would rise stay as they are."
+                )
+            self._say(self.noise, text, "warning" if noise > curve.before else "text")
+
+    # Choices ------------------------------------------------------------------------------------
+
+    @Slot(int)
+    def _on_radius(self, radius: int) -> None:
+        self.koma.choose(radius=radius)
+        self._show_noise()
+        if self._curve is not None and radius > self._curve.radii[-1]:
+            self._curves.request(self.koma.curve())
+        self._follow_choices()
+
+    @Slot(str)
+    def _on_options(self, name: str) -> None:
+        self.koma.keep = self.output.values()["keep"]
+        self.koma.choose(**self.options.values())
+        if name == "limit":
+            self.box.refresh()
+        else:
+            self._show_noise()
+            self._follow_choices()
+
+    def _follow_choices(self) -> None:
+        """Make the preview anew where there is one, and estimate anew."""
+        self._show_state()
+        if self.preview_layer is None and not self._previews.busy:
+            self._previewed = None
+        if problem := self.koma.problem():
+            self._sizes.drop()
+            self._say(self.estimate, "")
+        else:
+            self._sizes.request(self.koma.estimate())
+        if self._previewed is None or problem:
+            self._previews.drop()
+        else:
+            self._ask_preview(self._previewed)
 
     def _show_state(self) -> None:
         """Enable what can be used now, and say why the rest cannot."""
-        problem = self.koma.problem()
+        problem, entry = self.koma.problem(), self.box.stacks.current
         self.reading.allow("" if self.koma.entries else problem)
         self.filter_outliers.setEnabled(not self.reading.running)
-        self.export.controls.allow(problem)
+        where = Path(self.folder.text()) if self.folder.text().strip() else None
+        bad = _NO_FOLDER if where is None else folder_problem(where, self.koma.entries)
+        self.export.allow(problem or bad)
         self.ageing.allow(problem)
-        refused = self._preview_problem()
+        unusable = "Select a stack in the list." if entry is None else self.koma.why_not(entry)
+        refused = problem or unusable
         self.preview_button.setEnabled(not refused)
         self.preview_button.setToolTip(
             refused or "Show the stack corrected, as a layer that follows radius and ticks"
         )
 
-    def _preview_problem(self) -> str:
-        entry = self.box.stacks.current
-        if problem := self.koma.problem():
-            return problem
-        if entry is None:
-            return "Select a stack in the list."
-        return self.koma.why_not(entry)
+    # The preview --------------------------------------------------------------------------------
 
-    def _follow_preview(self) -> None:
-        """Make the preview anew where there is one."""
-        if self.preview_layer.layer is None and not self.preview_layer.busy:
-            self._previewed = None
-        if self._previewed is None or self.koma.problem():
-            self.preview_layer.drop()
-            return
-        self._ask_preview(self._previewed)
+    @Slot()
+    def preview(self) -> None:
+        """Show the selected stack corrected, in a layer that follows what is chosen."""
+        entry = self.box.stacks.current
+        if entry is not None and self.preview_button.isEnabled():
+            self._previewed = entry
+            self._ask_preview(entry)
 
     def _ask_preview(self, entry: Entry) -> None:
         step = self.viewer.dims.current_step
-        frame = int(step[-3]) if len(step) > 2 else 0
-        self.preview_layer.ask(
-            self.koma.preview(entry, frame),
-            self.box.layers.layer_of(entry),
-            (weakref.ref(entry), self.koma.keep_mean, self.koma.length > 0),
-        )
+        self._previews.request(self.koma.preview(entry, int(step[-3]) if len(step) > 2 else 0))
         self._say(self.preview_status, f"Correcting {entry.name}…", "muted")
 
     @Slot(object)
-    def _on_previewed(self, layer: Any) -> None:
+    def _show_preview(self, made: LayerData) -> None:
+        """Show the layer where its own lies; contrast that was set stays with the stack."""
+        self.when_in_front("preview", partial(self._take_preview, made))
+
+    def _take_preview(self, made: LayerData) -> None:
+        data, attributes, _ = made
+        entry, layer = self._previewed, self.preview_layer
+        if entry is None:
+            return
+        options = self.koma.options
+        look = weakref.ref(entry), options.keep_mean, options.length > 0
+        limits = tuple(attributes["contrast_limits"])
+        if layer is None:
+            first = not self.viewer.layers
+            self._preview = weakref.ref(layer := Image(data, **attributes))
+            widen_contrast_slider(layer)
+            self.viewer.add_layer(layer)
+            if first:
+                self.viewer.dims.set_current_step(0, 0)  # napari begins in the middle
+        else:
+            layer.data, layer.name = data, attributes["name"]
+            layer.metadata = attributes["metadata"]
+            if look != self._look or tuple(layer.contrast_limits) == self._limits:
+                layer.contrast_limits_range = layer.contrast_limits = limits
+                widen_contrast_slider(layer)
+        self._look, self._limits = look, limits
+        if (source := self.box.layer_of(entry)) is None:
+            lay(layer, {"translate": (0,) * layer.ndim, **attributes})
+        else:
+            place(layer, source)
         text, tone = f"“{layer.name}” shows radius {self.koma.radius}.", "muted"
-        if said := layer.data.history[-1].get("warnings"):
+        if said := data.history[-1].get("warnings"):
             text, tone = "\n".join([text, *said]), "warning"
         self._say(self.preview_status, text, tone)
+        self.previewed.emit(layer)
 
     @Slot(object)
     def _on_not_previewed(self, error: Exception) -> None:
         self._previewed = None
         self._say(self.preview_status, error_text(error), "error")
 
+    # Correcting all, and session plots ----------------------------------------------------------
+
+    @Slot(object)
+    def _show_size(self, nbytes: int) -> None:
+        said = f"{len(self.koma.targets(Path()))} stacks, about {size_text(nbytes)}"
+        folder = Path(self.folder.text()).absolute()
+        if (there := next((one for one in (folder, folder.parent) if one.is_dir()), None)) and (
+            free := shutil.disk_usage(there).free
+        ) < nbytes:
+            self._say(
+                self.estimate, f"{said}, more than the {size_text(free)} free there.", "warning"
+            )
+        else:
+            self._say(self.estimate, f"{said}.", "muted")
+
+    @Slot()
+    def _ask_folder(self) -> None:
+        found = QFileDialog.getExistingDirectory(
+            self, "Folder for corrected stacks", self.folder.text()
+        )
+        if found:
+            self.folder.setText(found)
+
+    @Slot()
+    def _on_export(self) -> None:
+        self.correct_into(self.folder.text())
+
+    def correct_into(self, folder: str) -> None:
+        """Correct all into a folder, new or not; asks about files that are there."""
+        where, reading = Path(folder).absolute(), self.koma.reading
+        if reading is None:
+            return
+        if problem := folder_problem(where, reading.entries):
+            self.export.tell(problem, "error")
+            return
+        paths = self.koma.targets(where)
+        existing = [path for path in paths if path.exists()]
+        replaced = self._may_replace(existing, len(paths))
+        if replaced is None:
+            return
+        y, x = reading.session.total(0).shape
+        n_stacks = len(paths) - len(existing) + len(replaced)
+        self.export.pace = Pace(y * x * _ITEMSIZE, n_stacks)
+        job = self.export.run(self.koma.correct(where, paths, replaced))
+        if job is not None:
+            job.returned.connect(partial(_announce, weakref.ref(self)))
+
+    def _may_replace(self, existing: list[Path], n_files: int) -> list[Path] | None:
+        """Return the files that may be replaced, None if nothing is to be done at all."""
+        if not existing:
+            return []
+        box = QMessageBox(
+            QMessageBox.Icon.Question,
+            "Replace files?",
+            f"{len(existing)} of {n_files} files exist already in {existing[0].parent.name}: "
+            f"{some_of(path.name for path in existing)}.",
+            parent=self,
+        )
+        replace = box.addButton("Replace", QMessageBox.ButtonRole.DestructiveRole)
+        skip = box.addButton("Skip", QMessageBox.ButtonRole.AcceptRole)
+        box.addButton(QMessageBox.StandardButton.Cancel)
+        box.setDefaultButton(skip)
+        box.exec()
+        if box.clickedButton() is replace:
+            return existing
+        return [] if box.clickedButton() is skip else None
+
+    @Slot(object)
+    def _on_corrected(self, corrected: Corrected) -> None:
+        is_well = corrected.ok and not corrected.warnings
+        self.export.tell(str(corrected), "text" if is_well else "warning")
+        self._show_state()
+        self.corrected.emit(corrected)
+
+    @Slot()
+    def _measure_ageing(self) -> None:
+        self.ageing.pace = Pace(n_stacks=len(self.koma.entries))
+        self.ageing.run(self.koma.ageing())
+
     def _say(self, label: WrappedLabel, text: str, tone: str = "text") -> None:
         self.tell(label, text, tone)
         label.setVisible(bool(text))
 
-    @Slot()
-    def _measure_ageing(self) -> None:
-        self._pace = Pace(len(self.koma.entries))
-        self.ageing.run(self.koma.ageing())
 
-    @Slot(object)
-    def _on_ageing(self, ageing: Ageing) -> None:
-        self.ageing_view.show_ageing(ageing)
-
-
-def _read_text(reading: Reading) -> str:
-    n, bad = len(reading.entries), len(reading.unusable)
-    text = f"{n} stacks read"
-    if reading.high_contrast:
-        text += f", {len(reading.high_contrast)} of high contrast"
-    if reading.cut_short:
-        text += f", {len(reading.cut_short)} cut off"
-    if reading.without_numbers:
-        text += f", {len(reading.without_numbers)} with NaN or inf"
-    if bad:
-        names = ", ".join(entry.name for entry in reading.unusable)
-        text += f"; {bad} cannot be used: {names}"
-    return f"{text}."
+def _announce(widget: weakref.ref[KomaSession], corrected: Any) -> None:
+    """Notify where the widget that would tell is closed or hidden."""
+    try:
+        dock = widget()
+        if dock is not None and dock.isVisible():
+            return
+    except RuntimeError:  # its window is gone, its Python half is not
+        pass
+    (show_info if corrected.ok and not corrected.warnings else show_warning)(f"KOMA: {corrected}")

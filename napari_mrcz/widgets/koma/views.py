@@ -7,31 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal, Slot
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSlider, QSpinBox, QWidget
 
+from napari_mrcz.widgets.base.form import filled
 from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.koma.ageing import Ageing
-    from napari_mrcz.widgets.koma.reading import NoiseCurve
+    from napari_mrcz.widgets.koma.model import Ageing, NoiseCurve
 
 _STEPS = ((1.3, (1, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (math.inf, (1,)))
 _TIP = "How many stacks before and after each are averaged, and subtracted from it"
 
 
 class RadiusView(QWidget):
-    """Three ways to choose the radius, always in step.
+    """Three ways to choose the radius, always in step."""
 
-    Attributes
-    ----------
-    radius_changed : Signal(int)
-        The user has chosen another.
-    """
-
-    radius_changed = Signal(int)
+    radius_changed = Signal(int)  # the user has chosen another
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,21 +48,13 @@ class RadiusView(QWidget):
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.number = QSpinBox()
         self.number.setSuffix(" stacks")
-        for control in (self.slider, self.number):
-            control.setToolTip(_TIP)
-        row = QHBoxLayout()
         name = QLabel("Radius a")
-        name.setToolTip(_TIP)
-        row.addWidget(name)
-        row.addWidget(self.slider, stretch=1)
-        row.addWidget(self.number)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.plot)
-        column.addWidget(self.key)
-        column.addLayout(row)
+        for part in (name, self.slider, self.number):
+            part.setToolTip(_TIP)
+        row = filled(QWidget(), name, self.slider, self.number, across=True)
+        filled(self, self.plot, self.key, row)
         self.slider.valueChanged.connect(self._choose)
-        self.number.valueChanged.connect(self._choose)
+        self.number.valueChanged.connect(self.slider.setValue)
         self.marker.sigPositionChanged.connect(self._on_dragged)
         self.marker.sigPositionChangeFinished.connect(self._on_dropped)
         self.show_range(1, 0)
@@ -82,12 +67,12 @@ class RadiusView(QWidget):
 
     def show_range(self, radius: int, largest: int) -> None:
         """Show a radius, and how large it may be; tells nobody."""
+        self.slider.blockSignals(True)
         for control in (self.slider, self.number):
-            control.blockSignals(True)
             control.setRange(1, max(radius, largest))
             control.setValue(radius)
-            control.blockSignals(False)
             control.setEnabled(largest > 1)
+        self.slider.blockSignals(False)
         self._mark(radius)
 
     def show_curve(self, curve: NoiseCurve | None) -> None:
@@ -116,11 +101,6 @@ class RadiusView(QWidget):
         self.marker.setBounds((1, last))
         self._mark(self.radius)
 
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        self.plot.apply_palette(colours)
-        self.key.apply_palette(colours)
-
     def _fit(self, last: int, low: float, high: float, ticks: list[tuple[float, str]]) -> None:
         """Make the axes reach to a radius, and from one power of ten to another."""
         item = self.plot.getPlotItem()
@@ -136,17 +116,13 @@ class RadiusView(QWidget):
 
     @Slot(int)
     def _choose(self, radius: int) -> None:
-        self.show_range(radius, self.slider.maximum())
+        self.number.setValue(radius)
+        if not self.marker.moving:
+            self._mark(radius)
         self.radius_changed.emit(radius)
 
     def _on_dragged(self) -> None:
-        radius = round(self.marker.value())
-        if radius != self.radius:
-            for control in (self.slider, self.number):
-                control.blockSignals(True)
-                control.setValue(radius)
-                control.blockSignals(False)
-            self.radius_changed.emit(radius)
+        self.slider.setValue(round(self.marker.value()))
 
     def _on_dropped(self) -> None:
         """Move the line to a whole number."""
@@ -198,11 +174,7 @@ class AgeingView(QWidget):
             Key((("hot", "●", "hot"), ("dark", "▼", "dark"))),
             Key((("accent", "●", "frames of a stack"), ("model", "▼", "sum with the first sum"))),
         )
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        for plot, key in zip((self.outliers, self.noise_plot), self.keys, strict=True):
-            column.addWidget(plot)
-            column.addWidget(key)
+        filled(self, self.outliers, self.keys[0], self.noise_plot, self.keys[1])
         self.show_ageing(None)
 
     def show_ageing(self, ageing: Ageing | None) -> None:
@@ -216,8 +188,3 @@ class AgeingView(QWidget):
         self.noise.setData(ageing.dose[told], ageing.noise[told])
         # With itself it is 1, which says nothing and leaves no room for the others.
         self.correlation.setData(ageing.dose[1:], ageing.correlation[1:])
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Take the colours of a theme."""
-        for part in (self.outliers, self.noise_plot, *self.keys):
-            part.apply_palette(colours)
