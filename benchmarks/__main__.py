@@ -21,15 +21,15 @@ GROUPS = (
     "counting",
 )
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "corrections.md")
+PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def main(arguments: list[str]) -> None:
     """Measure the groups that are named, all by default, and print their rows.
 
-    With ``--docs`` each group's table also goes into docs/benchmarks.md or docs/corrections.md,
-    between its two marks. With ``--repeat=3`` each group is measured three times: medians, with
-    the lowest and the highest in brackets.
+    With ``--docs`` each group's table also goes into docs/benchmarks.md, between its two marks.
+    With ``--repeat=3`` each group is measured three times: medians, with the lowest and the
+    highest in brackets.
     """
     wanted = [argument for argument in arguments if not argument.startswith("--")]
     repeats = [int(a.partition("=")[2]) for a in arguments if a.startswith("--repeat=")]
@@ -47,13 +47,11 @@ def main(arguments: list[str]) -> None:
 
 
 def into_docs(group: str, text: str) -> None:
-    """Put a table between the marks for its group, on the page that has them."""
+    """Put a table between the marks for its group."""
     marks = re.compile(rf"(<!-- bench {group} -->\n).*?(<!-- end -->)", re.DOTALL)
-    for page in PAGES:
-        old = page.read_text("utf-8")
-        new = marks.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old)
-        if new != old:
-            page.write_text(new, "utf-8")
+    PAGE.write_text(
+        marks.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", PAGE.read_text("utf-8")), "utf-8"
+    )
 
 
 main(sys.argv[1:])

@@ -140,6 +140,17 @@ def software() -> str:
         return "napari-mrcz"
 
 
+def docs_url(page: str) -> str:
+    """Return the address of a page of the documentation of this version, such as "quality.md".
+
+    It is installed with the program, so that it can be read where there is no network.
+    """
+    package = Path(__file__).parent
+    installed = package / "resources" / "docs"
+    folder = installed if installed.is_dir() else package.parent / "docs"
+    return (folder / page).as_uri()
+
+
 def cache_folder() -> Path:
     """Return the user's folder of files that can be made again; never one beside the user's own."""
     import platformdirs

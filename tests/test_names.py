@@ -1,8 +1,12 @@
 """Names of movies: their order, and what becomes of them on disk."""
 
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
 import pytest
 
-from napari_mrcz.naming import has_movie_suffix, legal_stem, natural_key
+from napari_mrcz.naming import docs_url, has_movie_suffix, legal_stem, natural_key
 
 
 def test_names_are_counted_as_a_person_does():
@@ -46,3 +50,8 @@ def test_a_stem_can_be_that_of_a_file_everywhere(name, stem):
 def test_movies_are_told_by_their_suffix(name, is_one):
     """Packed ones too."""
     assert has_movie_suffix(name) == is_one
+
+
+@pytest.mark.parametrize("page", ["quality.md", "widgets.md"])
+def test_pages_that_are_referred_to_are_there(page):
+    assert Path(url2pathname(urlsplit(docs_url(page)).path)).is_file()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from napari_mrcz.errors import MrczError, failure_text, printable, size_text
-from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, without_packing
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, docs_url, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -248,6 +248,8 @@ def tell_outcomes(
     failed = [outcome for outcome in done if not outcome.ok]
     if len(done) > 1:
         say(_summary(done, failed, verb))
+    if any(outcome.warnings for outcome in done):
+        say(f"what to do about warnings: {docs_url('quality.md')}")
     return 1 if failed else 0
 
 
