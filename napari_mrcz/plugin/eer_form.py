@@ -28,15 +28,8 @@ _answered: tuple[weakref.ref[Any], dict[str, Any] | None] | None = None
 def eer_options(movie: Stack) -> dict[str, Any] | None:
     """Ask how an EER movie is to be opened, once for all that are dropped together.
 
-    Parameters
-    ----------
-    movie : Stack
-        As it is opened without options.
-
-    Returns
-    -------
-    dict or None
-        Options of `napari_mrcz.open`, none where nobody can be asked; None after Cancel.
+    `movie`: as it is opened without options. The result: options of `napari_mrcz.open`, none where
+    nobody can be asked; None after Cancel.
     """
     global _answered
     window = _window()
@@ -73,12 +66,7 @@ def _drop() -> Any:
 class EerForm:
     """The form for one movie.
 
-    Parameters
-    ----------
-    movie : Stack
-        As it is opened without options.
-    window : QWidget, optional
-        The window that it is shown in front of.
+    `movie`: as it is opened without options; `window`: the window that it is shown in front of.
     """
 
     def __init__(self, movie: Stack, window: Any = None) -> None:

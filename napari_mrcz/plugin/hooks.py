@@ -245,25 +245,11 @@ def _on_inserted(event: Any) -> None:
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
     """Save an image layer as `.mrcz` (compressed), `.mrc` or `.mrcs`, frame by frame.
 
-    Parameters
-    ----------
-    path : str
-        The file; replaced where it exists (napari's dialog has asked).
-    data : array-like
-        In memory or lazy, of two to four axes.
-    attributes : dict
-        The layer's scale, units and metadata.
-
-    Returns
-    -------
-    list of str
-        The path that was written.
-
-    Raises
-    ------
-    RuntimeError
-        If the layer cannot be stored without loss, or the disk refuses. Not `MrczError`: that is
-        a ValueError, which napari takes for "no writer", and drops what it says.
+    `path`: the file; replaced where it exists (napari's dialog has asked); `data`: in memory or
+    lazy, of two to four axes; `attributes`: the layer's scale, units and metadata. The result: the
+    path that was written. Raise `RuntimeError` if the layer cannot be stored without loss, or the
+    disk refuses. Not `MrczError`: that is a ValueError, which napari takes for "no writer", and
+    drops what it says.
     """
     try:
         check_not_source(path, data, attributes.get("metadata") or {})
@@ -279,24 +265,12 @@ _MB = 10**6
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the user prefers.
+    """What the user prefers."""
 
-    Attributes
-    ----------
-    read_ahead : bool
-        Decode the next frames while one is looked at.
-    cache_nbytes : int
-        Bytes of decoded frames to be kept of each layer.
-    threads : int
-        Frames decoded or compressed at a time; 0 for one a processor.
-    codec, level : str, int
-        What the Save widget begins with.
-    """
-
-    read_ahead: bool = True
-    cache_nbytes: int = CACHE_NBYTES
-    threads: int = 0
-    codec: str = "zstd"
+    read_ahead: bool = True  # Decode the next frames while one is looked at
+    cache_nbytes: int = CACHE_NBYTES  # Bytes of decoded frames to be kept of each layer
+    threads: int = 0  # Frames decoded or compressed at a time; 0 for one a processor
+    codec: str = "zstd"  # What the Save widget begins with
     level: int = 1
 
 

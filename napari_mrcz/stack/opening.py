@@ -240,17 +240,8 @@ def _open_eer(
 def frames_of_dose(movie: Stack, dose: float) -> int:
     """Return how many frames of an EER movie have a dose, as nearly as can be.
 
-    Parameters
-    ----------
-    movie : Stack
-        The movie, in single frames.
-    dose : float
-        In the unit of the total dose that the file states.
-
-    Raises
-    ------
-    MrczError
-        If the file states none.
+    `movie`: the movie, in single frames; `dose`: in the unit of the total dose that the file
+    states. Raise `MrczError` if the file states none.
     """
     total = movie.metadata.get("eer", {}).get("totalDose")
     if not isinstance(total, int | float) or not total > 0:
@@ -262,10 +253,7 @@ def frames_of_dose(movie: Stack, dose: float) -> int:
 def packed_header(path: Path) -> Header | None:
     """Return the header of a packed MRC file, of which no more is unpacked; None of other files.
 
-    Raises
-    ------
-    MrczError
-        If it cannot be opened or unpacked.
+    Raise `MrczError` if it cannot be opened or unpacked.
     """
     with closing(open_file(path)) as file:
         head = file.read(0, HEAD_NBYTES) if file.is_packed else b""
