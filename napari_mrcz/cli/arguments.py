@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from napari_mrcz.correction.options import options_of
-
-if TYPE_CHECKING:
-    from napari_mrcz.correction.options import Declared
+from napari_mrcz.correction.options import Declared, options_of
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 

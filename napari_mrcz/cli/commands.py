@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial, wraps
@@ -27,8 +27,6 @@ from napari_mrcz.errors import MrczError
 from napari_mrcz.format.machine import processors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     from napari_mrcz.session.tasks import Making, Outcome, Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -13,10 +13,10 @@ MOSFLM and the converters of MicroED ADCOFFSET, Leginon LEGINON_OFFSET.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,6 @@ import numpy.typing as npt
 from napari_mrcz.correction.gain import GainNormalization, fitted_gain
 from napari_mrcz.correction.history import SimpleCorrection, described, rebuild, register
 from napari_mrcz.correction.orientation import ORIENTATIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 

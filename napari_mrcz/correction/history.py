@@ -39,9 +39,9 @@ imported opens as any other, and is replayed without it (``without=["Doubling"]`
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,6 @@ import xxhash
 
 from napari_mrcz.correction.options import Options, options_of
 from napari_mrcz.naming import software
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 
 class Replayable(Protocol):

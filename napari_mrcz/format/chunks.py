@@ -21,14 +21,13 @@ import numpy.typing as npt
 from numcodecs import blosc
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, has_room, size_text
-from napari_mrcz.format.header import CODECS, HEADER_NBYTES, LARGEST_EXTENDED
+from napari_mrcz.format.header import CODECS, HEADER_NBYTES, LARGEST_EXTENDED, Header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from os import PathLike
 
     from napari_mrcz.format.files import RandomAccessFile
-    from napari_mrcz.format.header import Header
 
 CHUNK_HEADER_NBYTES = 16
 LARGEST_FRAME: int = blosc.MAX_BUFFERSIZE

@@ -11,12 +11,12 @@ from __future__ import annotations
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,6 @@ from napari_mrcz.format.chunks import (
 )
 from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.machine import new_buffer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 Result = TypeVar("Result")
 

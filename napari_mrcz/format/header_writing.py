@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.extended import microscope_settings
+from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
 from napari_mrcz.format.header import (
     EXTRA_WORDS,
     HEADER_DTYPE,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from napari_mrcz.format.encoding import Planes
-    from napari_mrcz.format.extended import ExtendedHeader
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from napari_mrcz.format.chunks import (
     parse_chunk_header,
 )
 from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
-from napari_mrcz.format.files import open_file
+from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.format.footer import (
     TRAILER_NBYTES,
     EvenFrames,
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from os import PathLike
 
-    from napari_mrcz.format.files import RandomAccessFile
 
 # The largest footer that is read: a gain reference of 64 megapixels in float32, and room to spare.
 _LARGEST_FOOTER = 2**30

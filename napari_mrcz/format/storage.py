@@ -26,7 +26,6 @@ from napari_mrcz.format.encoding import (
 from napari_mrcz.format.header import FOUR_BIT, MODE_OF_DTYPE, frame_nbytes, storage_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from os import PathLike
 
 

@@ -33,6 +33,7 @@ from napari_mrcz.format.footer import (
 )
 from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version, pack_four_bit
 from napari_mrcz.format.header_writing import (
+    Description,
     Statistics,
     block_statistics,
     build_header,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from napari_mrcz.format.encoding import Encoding
-    from napari_mrcz.format.header_writing import Description
 
 # The version of `mrcz` whose files ours are like; readers take label 0 for the format's version.
 _FORMAT_LABEL = "MRCZ0.6.0"

@@ -12,10 +12,10 @@ names, numbers by their value. With the same frame shape and pixel type they bec
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -45,9 +45,6 @@ from napari_mrcz.stack.cache import CACHE_NBYTES
 from napari_mrcz.stack.raw_frames import first_part
 from napari_mrcz.stack.sources import MOST_OPEN
 from napari_mrcz.stack.tiff import is_eer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MOST_NAMED = 5
 # What is shown once, and then left to the user.

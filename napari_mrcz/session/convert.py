@@ -20,7 +20,7 @@ from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, software, without_packing
 from napari_mrcz.session.source_files import Kept, SourceFiles, sha256_of
-from napari_mrcz.session.tasks import Made, Making, staged
+from napari_mrcz.session.tasks import Made, Making, Report, staged
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import original, original_file, restore_file
@@ -30,7 +30,6 @@ from napari_mrcz.stack.tiff import is_eer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from napari_mrcz.session.tasks import Report
 
 Frame = npt.NDArray[Any]
 

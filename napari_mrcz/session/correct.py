@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.correction import OutlierFilter, find_orientation
-from napari_mrcz.correction.gain import NORMALISED, doubts_of_gain, fitted_gain, is_normalised
+from napari_mrcz.correction import GainNormalization, OutlierFilter, find_orientation
+from napari_mrcz.correction.gain import (
+    NORMALISED,
+    GainStep,
+    doubts_of_gain,
+    fitted_gain,
+    is_normalised,
+)
 from napari_mrcz.correction.history import fingerprint, rebuild
 from napari_mrcz.correction.koma import KomaNormalization
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
@@ -24,13 +30,13 @@ from napari_mrcz.errors import MrczError, collected_warnings, failure_text
 from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.session import Koma, Session
 from napari_mrcz.session.averages import usual_shape
-from napari_mrcz.session.recipe import PLACES
+from napari_mrcz.session.recipe import PLACES, Recipe
 from napari_mrcz.session.run import run_all
 from napari_mrcz.session.summaries import StackSum, Surveyed, summarise
 from napari_mrcz.session.survey import GIVEN, acquired_at
-from napari_mrcz.session.tasks import Made, Making, Outcome, staged
+from napari_mrcz.session.tasks import Made, Making, Outcome, Report, staged
+from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack import write
 from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
 from napari_mrcz.stack.kept import packed_mean, packed_nbytes, problem_of
 from napari_mrcz.stack.references import read_defects, read_reference
@@ -40,12 +46,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_mrcz.correction import GainNormalization
-    from napari_mrcz.correction.gain import GainStep
-    from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.source_files import SourceFiles
-    from napari_mrcz.session.tasks import Report
-    from napari_mrcz.stack import Stack
 
 
 @dataclass(frozen=True)

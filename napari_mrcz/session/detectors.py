@@ -38,17 +38,15 @@ from napari_mrcz.naming import software
 from napari_mrcz.session.run import PATIENCE_S, SchedulerLost, ask, result_of, watched
 from napari_mrcz.session.source_files import SourceFiles
 from napari_mrcz.session.tables import EventTable
-from napari_mrcz.session.tasks import Made, Making, check_paths, staged
+from napari_mrcz.session.tasks import Made, Making, Report, check_paths, staged
+from napari_mrcz.stack import Stack, open_sweep, write
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack import open_sweep, write
 from napari_mrcz.stack.raw_frames import frame_header, write_smv
 from napari_mrcz.stack.references import read_defects, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from napari_mrcz.session.tasks import Report
-    from napari_mrcz.stack import Stack
 
 _ATTEMPTS = 3
 # Frames sent ahead, for each thread of the workers.

@@ -33,15 +33,15 @@ from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS
 from napari_mrcz.errors import MrczError, collected_warnings, size_text
 from napari_mrcz.naming import without_packing
-from napari_mrcz.session.arrivals import Look
+from napari_mrcz.session.arrivals import Arrivals, Found, Look
 from napari_mrcz.session.averages import Koma, usual_shape
 from napari_mrcz.session.convert import Recode
 from napari_mrcz.session.correct import Correct, Survey, with_orientation_of
 from napari_mrcz.session.run import attempt
 from napari_mrcz.session.source_files import TOUCHED, Kept, SourceFiles
-from napari_mrcz.session.summaries import Sums
+from napari_mrcz.session.summaries import Sums, Surveyed
 from napari_mrcz.session.survey import ARRIVED, REFERENCE, by_acquisition, is_reference
-from napari_mrcz.session.tasks import Outcome, staged
+from napari_mrcz.session.tasks import Outcome, Report, staged
 from napari_mrcz.stack import verify
 
 if TYPE_CHECKING:
@@ -52,11 +52,8 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
     from napari_mrcz.session import Session
-    from napari_mrcz.session.arrivals import Arrivals, Found
     from napari_mrcz.session.journal import Ledger, MovieRecord, SumRecord, Version
     from napari_mrcz.session.recipe import Recipe
-    from napari_mrcz.session.summaries import Surveyed
-    from napari_mrcz.session.tasks import Report
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

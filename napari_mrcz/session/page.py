@@ -20,15 +20,13 @@ import numpy.typing as npt
 from napari_mrcz.errors import printable, with_minus
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.naming import software
-from napari_mrcz.session.report import MovieRow
+from napari_mrcz.session.report import Findings, MovieRow
 from napari_mrcz.session.tables import check_table, need_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
     from os import PathLike
-
-    from napari_mrcz.session.report import Findings
 
 
 _UNKNOWN = "\N{EN DASH}"

@@ -34,14 +34,20 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tomli_w
 
-from napari_mrcz.correction.history import CORRECTIONS, SimpleCorrection, rebuild, registered
+from napari_mrcz.correction.history import (
+    CORRECTIONS,
+    Replayable,
+    SimpleCorrection,
+    rebuild,
+    registered,
+)
 from napari_mrcz.correction.options import (
     Declared,
     Option,
@@ -57,11 +63,9 @@ from napari_mrcz.format.header import CODECS, storage_dtype
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from os import PathLike
 
     from napari_mrcz.correction.gain import GainStep
-    from napari_mrcz.correction.history import Replayable
     from napari_mrcz.correction.koma import KomaOptions
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
 

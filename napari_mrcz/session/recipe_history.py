@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,12 @@ from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.encoding import encoding_of
 from napari_mrcz.format.header import CODEC_NAMES, CODECS, FOUR_BIT
 from napari_mrcz.session.recipe import PLACES, Output, Recipe, SimpleStep
-from napari_mrcz.stack import write
+from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack.kept import PENDING, is_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from os import PathLike
 
-    from napari_mrcz.stack import Stack
 
 # The order in which recipes do them.
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")

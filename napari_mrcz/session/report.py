@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,21 +21,24 @@ import numpy.typing as npt
 from napari_mrcz.correction import OutlierFilter, correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
-from napari_mrcz.session.averages import Koma, doubt_of_contrasts, kept_out, mean_noise, usual_shape
+from napari_mrcz.session.averages import (
+    KeptOut,
+    Koma,
+    doubt_of_contrasts,
+    kept_out,
+    mean_noise,
+    usual_shape,
+)
 from napari_mrcz.session.correct import Survey, corrected, without_done
 from napari_mrcz.session.session import Session
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.session.survey import GIVEN
-from napari_mrcz.session.tasks import Outcome, staged
+from napari_mrcz.session.tasks import Outcome, Report, staged
+from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from napari_mrcz.session.averages import KeptOut
     from napari_mrcz.session.recipe import Recipe
-    from napari_mrcz.session.tasks import Report
-    from napari_mrcz.stack import Stack
 
 
 Series: TypeAlias = npt.NDArray[np.float64]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, collected_warnings, failure_text, is_out_of_memory
 from napari_mrcz.format.machine import limit_threads, thread_limit
-from napari_mrcz.session.tasks import Outcome
+from napari_mrcz.session.tasks import Outcome, Report, Task
 
 if sys.platform != "win32":
     from multiprocessing import resource_tracker
@@ -32,7 +32,6 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from napari_mrcz.session.tasks import Report, Task
 
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3

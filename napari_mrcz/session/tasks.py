@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
@@ -22,9 +22,6 @@ from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.session.source_files import SourceFiles, sha256_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.simulation.camera import Camera, child_seed, stream
-from napari_mrcz.simulation.specimen import VITREOUS_ICE, Scene, drift_path
+from napari_mrcz.simulation.camera import Camera, Defects, Sites, child_seed, stream
+from napari_mrcz.simulation.specimen import VITREOUS_ICE, Scene, Specimen, drift_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from napari_mrcz.simulation.camera import Defects, Sites
-    from napari_mrcz.simulation.specimen import Specimen
 
 # Pixels drawn at a time: numpy draws 8 bytes each, and a cache is small.
 _STRIP = 1 << 18

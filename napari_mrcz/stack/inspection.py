@@ -7,18 +7,18 @@ napari, ``napari-mrcz info`` on a terminal. `verify` reads every frame.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, size_text
-from napari_mrcz.format import FrameFault, FrameReader
+from napari_mrcz.format import FrameFault, FrameReader, Header
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import CODEC_NAMES
 from napari_mrcz.format.machine import in_order, processors
@@ -26,11 +26,6 @@ from napari_mrcz.naming import FOREIGN_SUFFIXES, without_packing
 from napari_mrcz.stack.kept import is_kept, problem_of
 from napari_mrcz.stack.opening import HEAD_NBYTES, opener_of
 from napari_mrcz.stack.opening import open as open_stack
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from napari_mrcz.format import Header
 
 # Lists of plain values up to this long are one line; of longer ones the beginning is shown.
 _LONGEST_LINE = 16

@@ -12,14 +12,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.errors import MrczError, size_text
-from napari_mrcz.format import Description, Encoding, FrameReader, estimate, write_frames
+from napari_mrcz.format import Description, Encoding, FrameReader, Progress, estimate, write_frames
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.encoding import alone, encoding_of
 from napari_mrcz.format.header import FOUR_BIT, pack_four_bit
@@ -49,9 +49,6 @@ from napari_mrcz.stack.sources import (
     uncached,
 )
 from napari_mrcz.stack.stack import Stack
-
-if TYPE_CHECKING:
-    from napari_mrcz.format import Progress
 
 # Steps that may wait; the filter before them, whose raw values are kept.
 _STEPS = (GAIN, "KomaNormalization")

@@ -23,7 +23,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,6 @@ from napari_mrcz.format.footer import from_tagged, to_plain
 from napari_mrcz.stack.sources import Correction, uncorrected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_mrcz.stack.stack import Stack
 
 NOTE = "kept_as_counts"

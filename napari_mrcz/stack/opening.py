@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, listed, warn
-from napari_mrcz.format import FrameReader
-from napari_mrcz.format.files import open_file
+from napari_mrcz.format import FrameReader, Header
+from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.naming import (
     DM_SUFFIXES,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
 
-    from napari_mrcz.format import Header
-    from napari_mrcz.format.files import RandomAccessFile
 
 # Enough of a file to know its format by.
 HEAD_NBYTES = 1024

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,6 @@ from napari_mrcz.stack.sources import FlattenedArray, unmasked
 from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from os import PathLike
 
 Result = TypeVar("Result")

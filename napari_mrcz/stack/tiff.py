@@ -29,6 +29,9 @@ from napari_mrcz.stack.tiff_pages import (
     DIRECTORIES,
     EER,
     TYPES,
+    Page,
+    TiffFrame,
+    TiffMovie,
     find_frames,
     read_directories,
 )
@@ -36,7 +39,6 @@ from napari_mrcz.stack.tiff_pages import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_mrcz.stack.tiff_pages import Page, TiffFrame, TiffMovie
 
 SUPERRESOLUTIONS = (1, 2, 4)
 

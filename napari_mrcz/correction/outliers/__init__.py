@@ -20,7 +20,7 @@ import scipy
 from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.outliers.counts import SummedCounts
 from napari_mrcz.correction.outliers.fill import Replacement
-from napari_mrcz.correction.outliers.scale import normal_scale, poisson_scale
+from napari_mrcz.correction.outliers.scale import PixelScale, normal_scale, poisson_scale
 from napari_mrcz.correction.outliers.suspects import MANY_SPOTS, read_course
 from napari_mrcz.correction.outliers.thresholds import (
     DistributionFit,
@@ -39,7 +39,6 @@ from napari_mrcz.errors import with_minus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_mrcz.correction.outliers.scale import PixelScale
 
 # Where pickles of earlier versions look for it.
 sys.modules[f"{__name__}.filter"] = sys.modules[__name__]

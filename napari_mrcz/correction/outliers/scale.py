@@ -24,14 +24,13 @@ from napari_mrcz.correction.outliers.levels import (
     LocalBackground,
     over_neighbours,
 )
-from napari_mrcz.correction.outliers.suspects import Gaps, Suspects
+from napari_mrcz.correction.outliers.suspects import Course, Gaps, Suspects
 from napari_mrcz.correction.sums import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
-    from napari_mrcz.correction.outliers.suspects import Course
 
 # Pixels worked on at a time: a few arrays of as many float32 stay in a second-level cache.
 _STRIP = 2**17

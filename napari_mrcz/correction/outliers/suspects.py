@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.outliers.counts import frame_reader
+from napari_mrcz.correction.outliers.counts import SummedCounts, frame_reader
 from napari_mrcz.correction.sums import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_mrcz.correction.outliers.counts import SummedCounts
 
 # A cluster has so many pixels at least; a place is narrow up to so many.
 _CLUSTER, _NARROW = 3, 5
