@@ -228,16 +228,8 @@ def _name_of(step: Any) -> Any:
 def fingerprint(value: Any) -> str:
     """Return a short text that differs where descriptions do, e.g. to name what is kept of them.
 
-    Parameters
-    ----------
-    value : Any
-        Maps, lists, arrays and plain values, nested as they like. Tuples count as lists, and
-        the order of a map's keys does not matter.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits (xxh3-128).
+    `value`: maps, lists, arrays and plain values, nested as they like. Tuples count as lists, and
+    the order of a map's keys does not matter. The result: 32 hexadecimal digits (xxh3-128).
     """
     digest = xxhash.xxh3_128()
     _digest(value, digest.update)

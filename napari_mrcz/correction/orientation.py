@@ -47,22 +47,9 @@ ORIENTATIONS = tuple(_TURNS)
 def orient(image: Image, orientation: str) -> Image:
     """Turn or flip an image.
 
-    Parameters
-    ----------
-    image : ndarray, shape (y, x)
-        With row 0 on top, as numpy prints it, "rot90" turns counter-clockwise.
-    orientation : str
-        One of `ORIENTATIONS`.
-
-    Returns
-    -------
-    ndarray, shape (y, x) or (x, y)
-        A view.
-
-    Raises
-    ------
-    ValueError
-        If there is no such orientation.
+    `image` (y, x): with row 0 on top, as numpy prints it, "rot90" turns counter-clockwise;
+    `orientation`: one of `ORIENTATIONS`. The result is (y, x): a view. Raise `ValueError` if there
+    is no such orientation.
     """
     if orientation not in _TURNS:
         raise ValueError(f"orientation {orientation!r} is none of {', '.join(ORIENTATIONS)}")

@@ -53,30 +53,16 @@ _AS_GOOD = 1.0005
 class Encoding:
     """How frames are compressed.
 
-    Parameters
-    ----------
-    codec : str
-        "zstd", "lz4", "lz4hc", "zlib", "blosclz", or "none" for plain pixels.
-    level : int
-        1 (fast) to 9 (small); what is chosen may be of a lower level, where that is smaller.
-    filter : str
-        "auto", "none", "shuffle" or "bitshuffle".
-    block_size : int or "auto"
-        Bytes.
-    as_counts : bool or None
-        Code integers by our own encoder, which looks for no repeats (zstd only); None to choose by
-        a sample.
-
-    Raises
-    ------
-    ValueError
-        If one of them is none of these.
+    Raise `ValueError` if one of them is none of these.
     """
 
-    codec: str = "zstd"
+    codec: str = "zstd"  # "zstd", "lz4", "lz4hc", "zlib", "blosclz", or "none" for plain pixels
+    # 1 (fast) to 9 (small); what is chosen may be of a lower level, where that is smaller
     level: int = 1
-    filter: str = "auto"
-    block_size: int | str = "auto"
+    filter: str = "auto"  # "auto", "none", "shuffle" or "bitshuffle"
+    block_size: int | str = "auto"  # Bytes
+    # Code integers by our own encoder, which looks for no repeats (zstd only); None to choose by a
+    # sample
     as_counts: bool | None = None
 
     def __post_init__(self) -> None:
@@ -240,14 +226,9 @@ def compressed_fraction(encoding: Encoding, frames: Sequence[npt.NDArray[Any]]) 
 def shannon_fraction(frames: Sequence[npt.NDArray[Any]]) -> float | None:
     """Return Shannon's bound for independent pixels: entropy in bits over the bits they take.
 
-    Parameters
-    ----------
-    frames : sequence of ndarray
-        A few frames, or excerpts of them. Only counts have a bound that a sample shows: of pixels
-        that hardly ever repeat (most float images) the result is None.
+    `frames`: a few frames, or excerpts of them. Only counts have a bound that a sample shows: of
+    pixels that hardly ever repeat (most float images) the result is None.
 
-    References
-    ----------
     Shannon (1948), doi:10.1002/j.1538-7305.1948.tb01338.x.
     """
     pixels = np.concatenate([excerpt(frame) for frame in frames])

@@ -190,17 +190,8 @@ class FrameFault:
 class FrameReader:
     """The frames of one MRC or MRCZ file. Safe to use from many threads, and picklable.
 
-    Parameters
-    ----------
-    path : path-like
-        The file; `.gz` and `.bz2` are unpacked first.
-    file : RandomAccessFile, optional
-        It, if it is open already.
-
-    Raises
-    ------
-    MrczError
-        If the file cannot be used; `NotEnoughMemory` if it cannot be found out.
+    `path`: the file; `.gz` and `.bz2` are unpacked first; `file`: it, if it is open already. Raise
+    `MrczError` if the file cannot be used; `NotEnoughMemory` if it cannot be found out.
     """
 
     def __init__(self, path: str | PathLike[str], file: RandomAccessFile | None = None) -> None:

@@ -299,39 +299,23 @@ class SimpleStep:
 class Recipe:
     """What is done to each movie, in this order; None for a step that is not.
 
-    Attributes
-    ----------
-    outliers, gain, koma
-        The steps that need more than a movie's frames.
-    output : Output
-        How the result is saved.
-    more : tuple of SimpleStep
-        All others.
-    modules : tuple of str
-        Modules that have corrections of your own (`load_modules`): neither read from a file nor
-        written to one.
-    again : bool
-        Whether steps that a movie has had are done again; not read from a file either.
-    gain_is_optional : bool
-        Movies that the gain does not help are left without it, as its orientation was found; not
-        saved.
-    warnings : tuple of str
-        What was found doubtful when the recipe was made fit for movies; not saved.
-
-    Raises
-    ------
-    ValueError
-        If the steps do not fit each other.
+    Raise `ValueError` if the steps do not fit each other.
     """
 
-    outliers: OutlierStep | None = None
+    outliers: OutlierStep | None = None  # The steps that need more than a movie's frames
     gain: GainStep | None = None
     koma: KomaOptions | None = None
-    output: Output = field(default_factory=Output)
-    more: tuple[SimpleStep, ...] = ()
+    output: Output = field(default_factory=Output)  # How the result is saved
+    more: tuple[SimpleStep, ...] = ()  # All others
+    # Modules that have corrections of your own (`load_modules`): neither read from a file nor
+    # written to one
     modules: tuple[str, ...] = ()
+    # Whether steps that a movie has had are done again; not read from a file either
     again: bool = False
+    # Movies that the gain does not help are left without it, as its orientation was found; not
+    # saved
     gain_is_optional: bool = False
+    # What was found doubtful when the recipe was made fit for movies; not saved
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -346,10 +330,8 @@ class Recipe:
     def load(cls, path: str | PathLike[str]) -> Recipe:
         """Read a recipe; files that it names are taken from its own folder.
 
-        Raises
-        ------
-        MrczError
-            If it is not TOML, or has a table, key or value that means nothing; names it.
+        Raise `MrczError` if it is not TOML, or has a table, key or value that means nothing; names
+        it.
         """
         try:
             # Some editors put a mark before the first letter, which TOML does not know.
@@ -366,10 +348,7 @@ class Recipe:
     def from_dict(cls, content: Mapping[str, Any], path: str | PathLike[str] = "recipe") -> Recipe:
         """Make a recipe of its tables.
 
-        Raises
-        ------
-        MrczError
-            If one of them means nothing.
+        Raise `MrczError` if one of them means nothing.
         """
         known = tables()
         steps: dict[str, Any] = {}
@@ -415,16 +394,9 @@ class Recipe:
     def with_options(self, given: Mapping[str, Mapping[str, Any]]) -> Recipe:
         """Return a recipe with other options.
 
-        Parameters
-        ----------
-        given : dict
-            New options by table. A step that the recipe does not have is added: a gain reference
-            in the orientation that the first movie shows. Outliers are not added.
-
-        Raises
-        ------
-        ValueError
-            If a value means nothing, or there is no step that it is for.
+        `given`: new options by table. A step that the recipe does not have is added: a gain
+        reference in the orientation that the first movie shows. Outliers are not added. Raise
+        `ValueError` if a value means nothing, or there is no step that it is for.
         """
         changed: dict[str, Any] = {}
         more = list(self.more)
@@ -480,16 +452,9 @@ class Recipe:
     def with_modules(self, modules: Iterable[str]) -> Recipe:
         """Return the recipe with the modules of its own corrections, which are imported.
 
-        Parameters
-        ----------
-        modules : iterable of str
-            Files (.py), or names of modules: see `load_modules`.
-
-        Raises
-        ------
-        MrczError
-            If one cannot be imported, or the recipe has a correction that none of them registers
-            or that does not take its options.
+        `modules`: files (.py), or names of modules: see `load_modules`. Raise `MrczError` if one
+        cannot be imported, or the recipe has a correction that none of them registers or that does
+        not take its options.
         """
         absolute = [str(Path(m).absolute()) if m.endswith(".py") else m for m in modules]
         named = replace(self, modules=tuple(absolute))
@@ -500,10 +465,7 @@ class Recipe:
     def corrections(self, place: str) -> list[Replayable]:
         """Return the corrections between one of `PLACES` and the next, in order.
 
-        Raises
-        ------
-        MrczError
-            If a module cannot be imported, or has no such correction.
+        Raise `MrczError` if a module cannot be imported, or has no such correction.
         """
         load_modules(self.modules)
         return [step.correction() for step in self._between(place)]
@@ -533,10 +495,7 @@ class Recipe:
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write it as TOML with a comment for each key, all or nothing.
 
-        Raises
-        ------
-        MrczError
-            If it is there already and may not be replaced, or the disk refuses.
+        Raise `MrczError` if it is there already and may not be replaced, or the disk refuses.
         """
         with AtomicFile(path, overwrite=overwrite) as file:
             file.write(to_toml(self.as_dict()).encode("utf-8"))

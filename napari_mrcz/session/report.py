@@ -48,11 +48,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Series:
     """Return the electrons per pixel counted before each stack, (n_stacks,).
 
-    Parameters
-    ----------
-    session : Session
-    counts_per_electron : float
-        What one electron adds to a pixel; a file's header may tell (`Stack.description.gain`).
+    `counts_per_electron`: what one electron adds to a pixel; a file's header may tell
+    (`Stack.description.gain`).
     """
     received = [
         level_of(session.summary(i).thumbnail) * session.summary(i).n_frames
@@ -70,13 +67,8 @@ def correlation_with(
     It falls with the dose between them, as the camera's pixels change; what does not fall is the
     fixed pattern.
 
-    Parameters
-    ----------
-    session : Session
-    index : int
-        Which stack the others are compared with.
-    progress : callable, optional
-        Called with (stacks done, stacks); what it raises ends it.
+    `index`: which stack the others are compared with; `progress`: called with (stacks
+    done, stacks); what it raises ends it.
     """
     correlations = np.empty(len(session))
     for i in range(len(session)):
@@ -93,11 +85,7 @@ def noise_within(session: Session, *, progress: Progress | None = None) -> Serie
     The mean covariance of two frames over their mean variance, from sums alone; equal to the mean
     Pearson R (eq. 7) where the frames of a stack vary alike. NaN for a stack of one frame.
 
-    Parameters
-    ----------
-    session : Session
-    progress : callable, optional
-        Called with (stacks done, stacks); what it raises ends it.
+    `progress`: called with (stacks done, stacks); what it raises ends it.
     """
     noise = np.full(len(session), np.nan)
     for i in range(len(session)):
@@ -113,19 +101,11 @@ def noise_within(session: Session, *, progress: Progress | None = None) -> Serie
 
 @dataclass(frozen=True, eq=False)
 class OutlierCensus:
-    """Outliers of each stack of a session.
+    """Outliers of each stack of a session."""
 
-    Attributes
-    ----------
-    n_hot, n_dark : ndarray of int, shape (n_stacks,)
-        Pixels.
-    share : ndarray of float32, shape (y, x)
-        In what part of the stacks each pixel was an outlier.
-    """
-
-    n_hot: npt.NDArray[np.int64]
+    n_hot: npt.NDArray[np.int64]  # (n_stacks,): pixels
     n_dark: npt.NDArray[np.int64]
-    share: npt.NDArray[np.float32]
+    share: npt.NDArray[np.float32]  # (y, x): in what part of the stacks each pixel was an outlier
 
 
 def count_outliers(
@@ -136,15 +116,9 @@ def count_outliers(
 ) -> OutlierCensus:
     """Find the outliers of each stack, one stack at a time (fig. 7, video 1).
 
-    Parameters
-    ----------
-    session : Session
-        Of stacks as they came: filtered ones have no outliers.
-    fit : callable
-        Gives of a stack what has a `mask` (not 0 where a pixel is an outlier), `n_hot` and
-        `n_dark`.
-    progress : callable, optional
-        Called with (stacks done, stacks); what it raises ends it.
+    `session`: of stacks as they came: filtered ones have no outliers; `fit`: gives of a stack what
+    has a `mask` (not 0 where a pixel is an outlier), `n_hot` and `n_dark`; `progress`: called with
+    (stacks done, stacks); what it raises ends it.
     """
     hot, dark = [], []
     times = np.zeros(())

@@ -311,21 +311,9 @@ _NUMBER = re.compile(r"[-_.]?\d+$")
 def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
     """Return files sorted into movies: images whose names differ by their last number are one.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files of any format that is known. Later files of a TVIPS recording are left out: they
-        are opened with the first one.
-
-    Returns
-    -------
-    list of list of Path
-        In the order in which they are first met; within a series by number.
-
-    Raises
-    ------
-    MrczError
-        If a file that may belong to a series cannot be opened.
+    `paths`: files of any format that is known. Later files of a TVIPS recording are left out: they
+    are opened with the first one. The result: in the order in which they are first met; within a
+    series by number. Raise `MrczError` if a file that may belong to a series cannot be opened.
     """
     groups: dict[tuple[Path, str, str], list[Path]] = {}
     for path in paths:
@@ -345,28 +333,10 @@ def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
 def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
     """Open files as one movie, one after the other, such as the images of a rotation series.
 
-    Parameters
-    ----------
-    paths : sequence of path-like
-        One or more, in order; see `sweeps`.
-
-    Returns
-    -------
-    Stack
-        What their metadata have in common is as in each of them; where they differ, it is a list
-        with one value per file.
-
-    Raises
-    ------
-    MrczError
-        If one cannot be read, or their frames differ in shape or type.
-    ValueError
-        If there is none.
-
-    Warns
-    -----
-    MrczWarning
-        If numbers are missing in the series.
+    `paths`: one or more, in order; see `sweeps`. The result: what their metadata have in common is
+    as in each of them; where they differ, it is a list with one value per file. Raise `MrczError`
+    if one cannot be read, or their frames differ in shape or type. Raise `ValueError` if there is
+    none. Raise `MrczWarning` if numbers are missing in the series.
     """
     if len(paths) == 1:
         return open(paths[0])

@@ -66,40 +66,17 @@ _FRAMES_OF_CHECK = 5
 
 @dataclass(frozen=True, eq=False)
 class MeasuredDetector:
-    """What was measured on some frames of a movie.
+    """What was measured on some frames of a movie."""
 
-    Attributes
-    ----------
-    background : Background
-        Offset, noise, common mode, noisy pixels.
-    spread : float
-        Standard deviation of a spot, in pixels.
-    threshold : float
-        Charge of an electron, at least, in grey values.
-    upper : float or None
-        At most; None where there are too few electrons to tell.
-    expected : Expected or None
-        What the threshold does to electrons that are alone.
-    dose : float
-        Electrons per pixel and frame.
-    charges : ndarray
-        Of the spots above the threshold, in grey values.
-    n_pixels : int
-        Pixels of the frames that they are in.
-    counted : bool
-        Whether the frames seem to be counted already.
-    crowded : bool
-        Whether there are too many electrons to measure the background between them.
-    """
-
-    background: Background
-    spread: float
-    threshold: float
-    upper: float | None
-    expected: Expected | None
-    charges: npt.NDArray[np.float32]
-    n_pixels: int
-    counted: bool
+    background: Background  # Offset, noise, common mode, noisy pixels
+    spread: float  # Standard deviation of a spot, in pixels
+    threshold: float  # Least charge of an electron, in grey values
+    upper: float | None  # Largest charge; None where there are too few electrons to tell
+    expected: Expected | None  # What the threshold does to electrons that are alone
+    charges: npt.NDArray[np.float32]  # Of the spots above the threshold, in grey values
+    n_pixels: int  # Pixels of the frames that they are in
+    counted: bool  # Whether the frames seem to be counted already
+    # Whether there are too many electrons to measure the background between them
     crowded: bool
 
     @property
