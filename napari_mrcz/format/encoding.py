@@ -147,18 +147,29 @@ def choose_encoding(
         first = min(tried, key=lambda c: tried[c])
         # What repeats from row to row does so in larger blocks alone.
         repeats = not first.as_counts and tried[first] < _REPEATING
-        most = 1.0 if repeats else _HOPELESS * tried[first]
         alike: dict[Encoding, list[Encoding]] = {}  # but for the level
         for candidate in sorted(tried, key=lambda c: tried[c]):
-            if tried[candidate] <= most:
+            hopeless = tried[candidate] > _HOPELESS * tried[first]
+            if not hopeless or (repeats and not candidate.as_counts):
                 alike.setdefault(replace(candidate, level=9), []).append(candidate)
         best = {c for group in alike.values() for c in group[:2]}
         candidates = [c for c in candidates if c in best]
-    if len(candidates) > 1:
-        tried = _fractions(candidates, frames, _EXCERPT_NBYTES)
-        most = _AS_GOOD * min(tried.values())
-        candidates = [c for c in candidates if tried[c] <= most]
-    return candidates[0]
+    if len(candidates) == 1:
+        return candidates[0]
+    largest = [c for c in candidates if c.block_size == blocks[0]]
+    tried = _fractions(largest, frames, _EXCERPT_NBYTES)
+    chosen = _first_of_the_smallest(tried)
+    if not chosen.as_counts:
+        smaller = [c for c in candidates if c not in largest and c.filter == chosen.filter]
+        tried |= _fractions(smaller, frames, _EXCERPT_NBYTES)
+        chosen = _first_of_the_smallest(tried)
+    return chosen
+
+
+def _first_of_the_smallest(tried: dict[Encoding, float]) -> Encoding:
+    """Return the first, and so the fastest, of those that make frames as small as any."""
+    least = min(tried.values())
+    return next(c for c, fraction in tried.items() if fraction <= _AS_GOOD * least)
 
 
 def _fractions(
