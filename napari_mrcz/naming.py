@@ -7,7 +7,7 @@ import re
 import unicodedata
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,62 @@ def with_packing(suffixes: tuple[str, ...]) -> tuple[str, ...]:
 def without_packing(path: Path) -> Path:
     """Return the path of a file that may be packed without the suffix that says so."""
     return path.with_suffix("") if path.suffix.lower() in PACKED_SUFFIXES else path
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]")
+if TYPE_CHECKING:
+    _SystemPath = Path
+else:
+    _SystemPath = type(Path())  # of Python 3.11: it is not `Path` itself that is subclassed
+
+
+class RemotePath(_SystemPath):
+    """The URL of a file, where a path is expected: its name and suffix are those of the file.
+
+    Nothing is there for what looks for files on this machine.
+    """
+
+    def __str__(self) -> str:
+        # A path that is made of another, such as the folder of a file, has its parts alone.
+        scheme, *rest = self.parts
+        return self.__dict__.get("url") or f"{scheme}//{'/'.join(rest)}"
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return path_of, (str(self),)
+
+    def absolute(self) -> Self:
+        """Return the same: a URL is absolute."""
+        return self
+
+
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """Return a path, or the URL of a file as one.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Such as ``https://host/movie.mrcz`` or ``s3://bucket/movie.mrcz``.
+    """
+    text = os.fspath(path)
+    if text.lower().startswith("file://"):
+        from urllib.request import url2pathname
+
+        return Path(url2pathname(text[len("file://") :]))
+    if not _URL.match(text):
+        return Path(path)
+    is_web = text.lower().startswith("http")
+    remote = RemotePath(re.split("[?#]", text)[0] if is_web else text)
+    remote.__dict__["url"] = text
+    return remote
 
 
 _Key: TypeAlias = tuple[tuple[tuple[int, str], ...], ...]

@@ -1,7 +1,8 @@
 """Reading bytes of a file from many threads at once, the file open only while it is needed.
 
-What is packed with gzip or bzip2, whatever its suffix, is unpacked into a temporary file that lives
-as long as the reader: no more of it than was asked for.
+A file is on this machine or, read by `remote`, at a URL. What is packed with gzip or bzip2,
+whatever its suffix, is unpacked into a temporary file that lives as long as the reader: no more of
+it than was asked for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, siz
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.machine import go_on_if_wanted
+from napari_mrcz.format.remote import RemoteBytes
+from napari_mrcz.naming import RemotePath, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +77,8 @@ class RandomAccessFile:
     """
 
     is_packed = False
+    piece_nbytes = _PIECE
+    """Most bytes that are worth asking for at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -187,6 +192,28 @@ class _Stream(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+
+class _RemoteFile(RandomAccessFile):
+    """A file at a URL; it is asked for as much at once as is wanted."""
+
+    piece_nbytes = sys.maxsize
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._bytes = RemoteBytes(str(path))
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the file in bytes, when it was first opened."""
+        return self._bytes.nbytes
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        go_on_if_wanted()
+        return self._bytes.read_into(offset, buffer)
+
+    def close(self) -> None:
+        pass  # connections are fsspec's
 
 
 class _UnpackedFile(RandomAccessFile):
@@ -342,7 +369,13 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
 
     Raise `MrczError` if it cannot be opened, or is a folder, a pipe or a device.
     """
-    path = Path(path)
+    path = path_of(path)
+    if isinstance(path, RemotePath):
+        remote = _RemoteFile(path)
+        if _is_packed(remote.read(0, _MAGIC_NBYTES)):
+            found = "is packed, so that no frame of it can be read without those before"
+            raise MrczError(path, found, advice="Copy the file here first")
+        return remote
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -356,13 +389,15 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
         raise MrczError(path, f"is {kind}, where a file is expected")
     file = RandomAccessFile(path)
     magic = file.read(0, _MAGIC_NBYTES)
-    opener: Any = None
-    if magic.startswith(_GZIP) or _BZIP2.match(magic):
-        opener = gzip.open if magic.startswith(_GZIP) else bz2.open
-    if opener is None:
+    if not _is_packed(magic):
         return file
     file.close()
+    opener: Any = gzip.open if magic.startswith(_GZIP) else bz2.open
     return _UnpackedFile(path, opener)
+
+
+def _is_packed(magic: bytes) -> bool:
+    return magic.startswith(_GZIP) or _BZIP2.match(magic) is not None
 
 
 def _cannot_be_opened(path: Path, error: OSError) -> MrczError:

@@ -7,7 +7,6 @@ are; without it the chunk headers are walked, 16 bytes a frame.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,10 +45,12 @@ from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.header_writing import Description, source_header
 from napari_mrcz.format.machine import SpareMemory, new_buffer
 from napari_mrcz.format.placement import place_frames
+from napari_mrcz.naming import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from os import PathLike
+    from pathlib import Path
 
 
 # The largest footer that is read: a gain reference of 64 megapixels in float32, and room to spare.
@@ -175,9 +176,6 @@ def _given_dtype(header: Header, footer: Footer) -> np.dtype[Any]:
     return given
 
 
-_PIECE_NBYTES = 2**20
-
-
 @dataclass(frozen=True)
 class FrameFault:
     """A frame that cannot be read."""
@@ -196,7 +194,7 @@ class FrameReader:
 
     def __init__(self, path: str | PathLike[str], file: RandomAccessFile | None = None) -> None:
         # Absolute: reopening and unpickling must not depend on the working directory.
-        self.path = Path(path).absolute()
+        self.path = path_of(path).absolute()
         self._file = file or open_file(self.path)
         self._frames, self._chunks = SpareMemory(1), SpareMemory(2)
         try:
@@ -408,8 +406,9 @@ class FrameReader:
     def _read_verified(self, buffer: memoryview, frame: int) -> None:
         """Fill `buffer` with all stored bytes of a frame, each part verified while it is cached."""
         checksum = None if self.index.xxh3 is None else xxhash.xxh3_64()
-        for start in range(0, len(buffer), _PIECE_NBYTES):
-            piece = buffer[start : start + _PIECE_NBYTES]
+        step = self._file.piece_nbytes
+        for start in range(0, len(buffer), step):
+            piece = buffer[start : start + step]
             self._read_whole(piece, frame, start)
             if checksum is not None:
                 checksum.update(piece)

@@ -302,7 +302,7 @@ def verify(
         If a frame does not fit into memory even alone, so that nothing is known of it.
     """
     try:
-        with closing(open_file(Path(path))) as file:
+        with closing(open_file(path)) as file:
             is_mrc = opener_of(file.read(0, HEAD_NBYTES)) is None
     except NotEnoughMemory:
         raise

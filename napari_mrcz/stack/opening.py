@@ -25,6 +25,7 @@ from napari_mrcz.naming import (
     TVIPS_SUFFIX,
     has_movie_suffix,
     natural_key,
+    path_of,
     without_packing,
 )
 from napari_mrcz.stack.cache import CACHE_NBYTES
@@ -98,7 +99,9 @@ def open(
     path : path-like
         MRC or MRCZ; TIFF; EER (needs ``napari-mrcz[eer]``); DM3 or DM4; SMV; the first file of a
         TVIPS recording, ``_000.tvips``. Its content decides, whatever the suffix; it may be packed
-        with gzip or bzip2. Or a folder with the images of one sweep, or with one movie.
+        with gzip or bzip2. Or a folder with the images of one sweep, or with one movie. Or a
+        URL, ``https://`` or ``s3://`` (needs ``napari-mrcz[remote]``), from which no more is
+        fetched than header, footer and the frames that are asked for.
     group : int, optional
         Of EER: how many frames are summed into one (see `Stack.group`).
     dose_per_frame : float, optional
@@ -136,7 +139,7 @@ def open(
         If metadata is damaged or frames are missing or not read, but pixels can be read; also
         metadata in files beside it.
     """
-    path = Path(path).absolute()
+    path = path_of(path).absolute()
     if path.is_dir() and os.access(path, os.R_OK | os.X_OK):
         files = _sweep_in(path)
         if len(files) > 1:
@@ -340,7 +343,7 @@ def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
     """
     if len(paths) == 1:
         return open(paths[0])
-    files = [Path(path).absolute() for path in paths]
+    files = [path_of(path).absolute() for path in paths]
     if missing := _gaps(files):
         warn(f"{files[0]}: images {missing} are missing")
     if files and all(without_packing(path).suffix.lower() in SMV_SUFFIXES for path in files):

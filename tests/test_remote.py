@@ -1,0 +1,199 @@
+"""Movies at URLs: only what is looked at travels, and servers that misbehave end in errors."""
+
+import pickle
+
+import numpy as np
+import pytest
+from range_server import RangeServer
+from tiff_writing import page_of, tiff
+
+import napari_mrcz as nm
+from napari_mrcz.format import FrameReader, remote
+from napari_mrcz.naming import RemotePath, path_of
+from napari_mrcz.plugin.hooks import get_reader, read
+
+FRAMES = np.random.default_rng(4).poisson(2, (40, 200, 220)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    nm.write(folder / "movie.mrcz", FRAMES, pixel_size=(0, 1.5, 1.5), metadata={"grid": 7})
+    nm.write(folder / "plain.mrc", FRAMES[:3])
+    return folder
+
+
+@pytest.fixture
+def server(folder, monkeypatch):
+    monkeypatch.setattr(remote, "_WAIT_S", 0.0)
+    server = RangeServer(folder)
+    yield server
+    server.stop()
+
+
+def test_only_what_is_looked_at_travels(server, folder):
+    with nm.open(server.url("movie.mrcz"), read_ahead=False) as movie:
+        assert movie.shape == FRAMES.shape
+        assert movie.pixel_size == (0.0, 1.5, 1.5)
+        assert movie.metadata == {"grid": 7}
+        assert movie.path == server.url("movie.mrcz")
+        opened = server.nbytes
+        assert opened <= 2**14 + 2**16
+        np.testing.assert_array_equal(movie[20], FRAMES[20])
+        with FrameReader(folder / "movie.mrcz") as reader:
+            own = int(reader.index.sizes[20])
+        assert server.nbytes == opened + own
+        np.testing.assert_array_equal(movie[20], FRAMES[20])  # it is cached
+        assert len(server.sent) == 3
+        np.testing.assert_array_equal(movie, FRAMES)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(movie))[3], FRAMES[3])
+
+
+def test_a_long_movie_costs_little_more_than_its_first_frame(server, folder):
+    """With and without a footer, whose chunks are walked: here those of fewer frames."""
+    frames = np.random.default_rng(5).integers(0, 2, (600, 180, 200)).astype(np.int8)
+    nm.write(folder / "long.mrcz", frames)
+    nm.write(folder / "bare.mrcz", frames[:60], footer=False)
+    with FrameReader(folder / "long.mrcz") as reader:
+        own = int(reader.index.sizes[0])
+    for name, more in (("long.mrcz", 200_000), ("bare.mrcz", 2**14 + 2**16 + 60 * 128)):
+        del server.sent[:]
+        with nm.open(server.url(name)) as movie:
+            np.testing.assert_array_equal(movie[0], frames[0])
+        assert server.nbytes <= 1.2 * own + more, name
+
+
+def test_the_next_frames_are_read_ahead(server):
+    with nm.open(server.url("movie.mrcz")) as movie:
+        _ = movie[4], movie[5]
+        ahead = [movie._cache._kept[frame].result(timeout=60) for frame in (6, 7)]
+        np.testing.assert_array_equal(ahead, FRAMES[6:8])
+
+
+def test_connections_that_are_cut_go_on_where_they_ended(server):
+    server.most = 1000
+    with nm.open(server.url("movie.mrcz"), read_ahead=False) as movie:
+        np.testing.assert_array_equal(movie[7], FRAMES[7])
+    ends = {start + nbytes for _, start, nbytes in server.sent}
+    assert len([start for _, start, _ in server.sent if start in ends]) > 5
+    server.most, server.failures = None, 3
+    with nm.open(server.url("plain.mrc")) as movie:
+        np.testing.assert_array_equal(movie, FRAMES[:3])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"ranges": False}, "whole files and no parts"),
+        ({"most": 0}, "then no more"),
+        ({"failures": 10}, "503"),
+        ({"shift": 7}, "asked for bytes 0 to 16383, the server answers 206"),
+        ({"surplus": 5}, "more than it was asked for"),
+    ],
+)
+def test_a_server_that_cannot_be_used_ends_in_an_error(server, wrong, said):
+    for name, value in wrong.items():
+        setattr(server, name, value)
+    with pytest.raises(nm.MrczError, match=said):
+        nm.open(server.url("movie.mrcz"))
+    # Nothing of the file but what may lie in the buffers of the system.
+    assert sum(nbytes for _, _, nbytes in server.sent) < 2**22
+
+
+def test_a_length_that_is_not_true_costs_no_pixels(server):
+    """The footer is then not found where it should be, or not all of what is announced comes."""
+    server.more = 5000
+    with pytest.raises(nm.MrczError, match="then no more"):
+        nm.open(server.url("movie.mrcz"))
+
+
+def test_a_silent_server_is_given_up(server, monkeypatch):
+    movie = nm.open(server.url("movie.mrcz"), read_ahead=False)
+    monkeypatch.setattr(remote, "TIMEOUT_S", 0.2)
+    server.silent.clear()
+    with pytest.raises(nm.MrczError, match=r"frame|too slow or silent"):
+        _ = movie[9]
+    server.silent.set()
+    np.testing.assert_array_equal(movie[9], FRAMES[9])  # when it answers again
+
+
+def test_a_file_that_changes_on_the_server_is_noticed(server):
+    movie = nm.open(server.url("movie.mrcz"), read_ahead=False)
+    server.mark = '"2"'
+    with pytest.raises(nm.MrczError, match="changed on the server"):
+        _ = movie[9]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("none.mrcz", "not there .404"), ("secret", "may not be read .403")]
+)
+def test_what_is_not_there_or_may_not_be_read(server, name, said):
+    with pytest.raises(nm.MrczError, match=said):
+        nm.open(server.url(name))
+
+
+def test_what_cannot_be_read_lazily_is_refused(server, folder):
+    (folder / "packed.mrc.gz").write_bytes(b"\x1f\x8b\x08" + bytes(50))
+    (folder / "empty.mrc").write_bytes(b"")
+    with pytest.raises(nm.MrczError, match="is packed"):
+        nm.open(server.url("packed.mrc.gz"))
+    with pytest.raises(nm.MrczError, match="only 0 bytes"):
+        nm.open(server.url("empty.mrc"))
+    with pytest.raises(nm.MrczError, match="not a URL that is read"):
+        nm.open("nothing://host/movie.mrcz")
+    with pytest.raises(nm.MrczError, match="then no more"):
+        nm.open("http://127.0.0.1:1/movie.mrcz")
+
+
+def test_other_formats_and_protocols(server, folder):
+    """Whatever fsspec has: here its files in memory."""
+    import fsspec
+
+    (folder / "movie.tif").write_bytes(tiff([page_of(frame) for frame in FRAMES[:3]]))
+    with nm.open(server.url("movie.tif")) as movie:
+        np.testing.assert_array_equal(movie, FRAMES[:3, ::-1])
+    fsspec.filesystem("memory").pipe("/movie.mrcz", (folder / "movie.mrcz").read_bytes())
+    with nm.open("memory://movie.mrcz") as movie:
+        np.testing.assert_array_equal(movie[39], FRAMES[39])
+    with pytest.raises(nm.MrczError, match="is not there"):
+        nm.open("memory://none.mrcz")
+    with nm.open((folder / "plain.mrc").as_uri()) as movie:
+        assert movie.path == str(folder / "plain.mrc")
+
+
+def test_commands_take_urls(napari_mrcz, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = server.url("movie.mrcz")
+    ran = napari_mrcz("info", url)
+    assert ran.status == 0, ran.err
+    assert "40 x 200 x 220" in ran.out
+    ran = napari_mrcz("verify", url)
+    assert ran.status == 0, ran.err
+    ran = napari_mrcz("decompress", url)
+    assert ran.status == 0, ran.err
+    np.testing.assert_array_equal(nm.read(tmp_path / "movie.mrc"), FRAMES)
+    ran = napari_mrcz("info", server.url("none.mrcz"))
+    assert (ran.status, "404" in ran.err) == (1, True)
+
+
+def test_napari_takes_urls(server):
+    url = server.url("movie.mrcz")
+    assert get_reader(url) is read
+    ((data, attributes, _),) = read(url)
+    assert attributes["name"] == "movie"
+    assert attributes["metadata"]["path"] == url
+    np.testing.assert_array_equal(data[19], FRAMES[19])
+    data.close()
+
+
+def test_a_url_is_a_path_with_the_name_of_the_file():
+    url = "https://host.org:8000/data//set/movie.mrcz?key=a/b&x=1.2"
+    path = path_of(url)
+    assert isinstance(path, RemotePath)
+    assert str(path) == str(path.absolute()) == str(pickle.loads(pickle.dumps(path))) == url
+    assert (path.name, path.suffix) == ("movie.mrcz", ".mrcz")
+    assert str(path.with_name("movie.mdoc")) == "https://host.org:8000/data/set/movie.mdoc"
+    assert not path.exists()
+    assert path != path_of(url.replace("1.2", "1.3"))
+    for local in ("C:/data/movie.mrcz", "movie.mrcz", "a:b//c"):
+        assert not isinstance(path_of(local), RemotePath)
