@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from napari_mrcz.correction.options import Declared, options_of
+from napari_mrcz.naming import path_of
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 
@@ -102,7 +103,7 @@ def path(text: str) -> Path:
     """
     if not text:
         raise typer.BadParameter("an empty name, maybe of a variable that is not set")
-    return Path(text)
+    return path_of(text)
 
 
 def not_both(context: typer.Context, given: _Value) -> _Value:

@@ -25,6 +25,7 @@ from napari_mrcz.cli.paths import Misused
 from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.machine import processors
+from napari_mrcz.naming import RemotePath
 
 if TYPE_CHECKING:
     from napari_mrcz.session.tasks import Making, Outcome, Report
@@ -433,7 +434,7 @@ def open_(
 ) -> None:
     """Open movies in napari, with the widgets Outliers, Gain and Save beside them."""
     for path in files:
-        if not path.is_file():
+        if not path.is_file() and not isinstance(path, RemotePath):
             found = "is a folder; name the files in it" if path.is_dir() else "is not there"
             raise MrczError(path, found)
     _with_window(lambda: _show(files))

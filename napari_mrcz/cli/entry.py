@@ -98,12 +98,11 @@ def _loaded(words: Sequence[str]) -> Callable[[], int | None]:
         from napari_mrcz.cli.commands import called
 
         return called
-    from pathlib import Path
-
     from napari_mrcz.cli import looking
+    from napari_mrcz.naming import path_of
 
     command = getattr(looking, words[0])
-    return lambda: command([Path(word) for word in words[1:]])
+    return lambda: command([path_of(word) for word in words[1:]])
 
 
 def run(command: Callable[[], int | None] | None = None) -> NoReturn:

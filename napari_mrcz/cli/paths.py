@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_mrcz.cli.progress import late_bar, say
 from napari_mrcz.errors import MrczError, listed
-from napari_mrcz.naming import without_packing
+from napari_mrcz.naming import RemotePath, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,13 +122,13 @@ def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
 def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:
     """Return the path of what is made of a file: beside it or in a folder, with another suffix.
 
-    `source`: the file; `folder`: where results go; beside each file without it; `suffix`: of the
-    result; `named`: what was named on the command line: folders within one of these are made in
-    `folder` too.
+    `source`: the file; `folder`: where results go; beside each file without it, and here for
+    those of URLs; `suffix`: of the result; `named`: what was named on the command line: folders
+    within one of these are made in `folder` too.
     """
     name = f"{without_packing(source).stem}{suffix}"
     if folder is None:
-        return source.with_name(name)
+        return Path(name) if isinstance(source, RemotePath) else source.with_name(name)
     if source not in named:
         for root in named:
             if source.is_relative_to(root):

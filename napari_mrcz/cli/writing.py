@@ -21,6 +21,7 @@ from napari_mrcz.naming import (
     FOREIGN_SUFFIXES,
     PLAIN_SUFFIXES,
     SMV_SUFFIXES,
+    path_of,
     without_packing,
 )
 
@@ -220,7 +221,9 @@ def _movies(files: list[Path], results: Sequence[Path]) -> list[Path]:
 
 
 def _write_anew(tasks: Sequence[Recode | Repack | Restore], done: str, how: Running) -> None:
-    sources, targets = zip(*((Path(task.source), Path(task.target)) for task in tasks), strict=True)
+    sources, targets = zip(
+        *((path_of(task.source), Path(task.target)) for task in tasks), strict=True
+    )
     prepare(sources, targets, dry_run=how.dry_run)
     how.run(tasks, done)
 

@@ -306,7 +306,7 @@ class Repack(Making):
 
     def estimate(self) -> int:
         """Return how many bytes the result will take: about as many."""
-        return Path(self.source).stat().st_size
+        return os.path.getsize(self.source) if os.path.exists(self.source) else 0
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class Outcome:
         **more
             Other attributes.
         """
-        before, after = (Path(p).stat().st_size if p else 0 for p in (source, target))
+        # There is no file at a URL.
+        before, after = (os.path.getsize(p) if os.path.exists(p) else 0 for p in (source, target))
         seconds = time.perf_counter() - started
         return cls(source, target, "", before, after, seconds, tuple(notes), **more)
 

@@ -10,7 +10,6 @@ import os
 import re
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, listed, warn
@@ -38,6 +37,7 @@ from napari_mrcz.stack.stack import Stack
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
+    from pathlib import Path
 
 
 # Enough of a file to know its format by.
@@ -140,7 +140,7 @@ def open(
         metadata in files beside it.
     """
     path = path_of(path).absolute()
-    if path.is_dir() and os.access(path, os.R_OK | os.X_OK):
+    if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
         files = _sweep_in(path)
         if len(files) > 1:
             if counts or group is not None or dose_per_frame is not None or superresolution != 1:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,7 +16,15 @@ from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.machine import start_to_the_end
-from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES, SUFFIXES, size_zyx, software
+from napari_mrcz.naming import (
+    COMPRESSED_SUFFIX,
+    PLAIN_SUFFIXES,
+    SUFFIXES,
+    RemotePath,
+    path_of,
+    size_zyx,
+    software,
+)
 from napari_mrcz.stack.keeping import Keeping
 from napari_mrcz.stack.opening import open
 from napari_mrcz.stack.sources import FlattenedArray, unmasked
@@ -25,6 +32,7 @@ from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
 Result = TypeVar("Result")
 _Frames = tuple[Iterable[Any], Iterable[Any], int | None, Description]
@@ -122,7 +130,9 @@ def write(
     MrczWarning
         If there are metadata or a history, and no footer to keep them in.
     """
-    path = Path(path)
+    path = path_of(path)
+    if isinstance(path, RemotePath):
+        raise MrczError(path, "is a URL, to which nothing is written", advice="Save it here first")
     encoding = Encoding(_codec(path, codec), level, filter, block_size)
     check_target(path, overwrite=overwrite)
     more = None
