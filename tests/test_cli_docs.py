@@ -38,6 +38,11 @@ def test_the_pages_of_settings_and_results_are_up_to_date(name):
     assert (script["DOCS"] / f"{name}.md").read_text("utf-8") == script[name]()
 
 
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
+    script = runpy.run_path(str(SCRIPTS / "reference_docs.py"))
+    assert script["README"].read_text("utf-8") == script["readme"]()
+
+
 def test_every_option_has_advice():
     page = runpy.run_path(str(SCRIPTS / "reference_docs.py"))["settings"]()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from command_line import CommandLine
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+AT_THE_ROOT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = [*map(ROOT.joinpath, AT_THE_ROOT), *sorted(ROOT.glob("docs/**/*.md"))]
 # Made of the commands themselves, with "[OPTIONS]" in its lines.
 TEXTS = {page.name: page.read_text("utf-8") for page in PAGES if page.name != "command-line.md"}
 ALL = "\n".join(TEXTS.values())
