@@ -18,10 +18,11 @@ SUFFIXES = (COMPRESSED_SUFFIX, *PLAIN_SUFFIXES)
 TIFF_SUFFIXES = (".tif", ".tiff", ".eer")
 # How such files begin: TIFF and BigTIFF, in either byte order.
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+WRITTEN_TIFF_SUFFIXES = (".tif", ".tiff")
 DM_SUFFIXES = (".dm3", ".dm4")
 SMV_SUFFIXES = (".img", ".smv")
 TVIPS_SUFFIX = ".tvips"
-# Formats that are read and not written (SMV is, by `microed`).
+# Formats that are read; of them TIFF is written too, and SMV by `microed`.
 FOREIGN_SUFFIXES = (*TIFF_SUFFIXES, *DM_SUFFIXES, *SMV_SUFFIXES, TVIPS_SUFFIX)
 # Behind any of the others.
 PACKED_SUFFIXES = (".gz", ".bz2")

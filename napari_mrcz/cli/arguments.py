@@ -139,7 +139,6 @@ Output = Annotated[
 Folder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
 ]
-Group = Annotated[int, typer.Option(min=1, help="Frames summed into one, e.g. of EER.")]
 Decimate = Annotated[
     Path | None,
     typer.Option(help="Gain reference: float frames are divided by it, back to whole counts."),

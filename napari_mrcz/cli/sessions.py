@@ -48,6 +48,7 @@ def correct(
         Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
     ] = None,
     given: Annotated[arguments.Given, session.recipe_options()] = arguments.NOTHING,
+    chosen: Annotated[arguments.Given, options_of(session.Selection)] = arguments.NOTHING,
     with_: arguments.With = None,
     again: Annotated[
         bool, typer.Option("--again", help="Also do steps that a movie has had already.")
@@ -55,7 +56,11 @@ def correct(
     *,
     how: Running,
 ) -> None:
-    """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition."""
+    """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition.
+
+    Whole movies are fitted and corrected. --frames, --crop and --group, in this order, say which
+    part of the result is written.
+    """
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.session.correct import (
         Correct,
@@ -66,16 +71,20 @@ def correct(
     from napari_mrcz.session.recipe import Recipe
 
     wanted = Recipe.load(recipe) if recipe is not None else Recipe(outliers=OutlierStep())
-    chosen: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
         table, _, name = key.partition("__")
-        chosen.setdefault(table, {})[name] = value
+        options.setdefault(table, {})[name] = value
+    selection = session.Selection(**chosen)
     try:
-        wanted = replace(wanted, again=again).with_options(chosen).with_modules(with_ or ())
+        wanted = replace(wanted, again=again).with_options(options).with_modules(with_ or ())
     except MrczError:
         raise
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if wanted.output.keep == "counts" and selection.chosen:
+        asked = ", ".join(f"--{name}" for name in selection.chosen)
+        raise typer.BadParameter(f"--keep counts excludes {asked}: it keeps whole movies")
     sources, order = session_in(files, wanted, [output])
     if os.path.realpath(output) in map(os.path.dirname, map(os.path.realpath, sources)):
         # Corrected movies would pass for movies that were only compressed.
@@ -89,9 +98,10 @@ def correct(
             say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
     movies = [str(source.absolute()) for source in sources]
     results = [str(target.absolute()) for target in targets]
-    tasks = [Correct(*pair, wanted, **how.making) for pair in zip(movies, results, strict=True)]
+    making: dict[str, Any] = {**how.making, "selection": selection}
+    tasks = [Correct(*pair, wanted, **making) for pair in zip(movies, results, strict=True)]
     how.run(
-        tasks, "corrected", partial(correct_all, movies, results, wanted, order=order, **how.making)
+        tasks, "corrected", partial(correct_all, movies, results, wanted, order=order, **making)
     )
 
 
@@ -336,7 +346,9 @@ def watch(
         typer.Option(min=0, max=1e6, help="End when nothing has come for so many seconds."),
     ] = None,
     given: Annotated[arguments.Given, options_of(session.Coding)] = arguments.NOTHING,
-    group: arguments.Group = 1,
+    chosen: Annotated[arguments.Given, arguments.only(session.Selection, "group")] = (
+        arguments.NOTHING
+    ),
     decimate: arguments.Decimate = None,
     with_: arguments.With = None,
     delete: Annotated[
@@ -359,7 +371,7 @@ def watch(
     from napari_mrcz.session.journal import Journal, Ledger
     from napari_mrcz.session.recipe import Recipe
 
-    if delete and group > 1:
+    if delete and session.Selection(**chosen).chosen:
         raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
     if timeout is not None and recipe is None:
         raise typer.BadParameter("--timeout is for the KOMA windows of a --recipe")
@@ -371,7 +383,7 @@ def watch(
     wanted = None if recipe is None else Recipe.load(recipe).with_modules(with_ or ())
     coding = {
         **session.Coding(**given).arguments,
-        "group": group,
+        "selection": session.Selection(**chosen),
         "decimate": str(decimate or ""),
     }
     with (

@@ -21,6 +21,7 @@ from napari_mrcz.naming import (
     FOREIGN_SUFFIXES,
     PLAIN_SUFFIXES,
     SMV_SUFFIXES,
+    WRITTEN_TIFF_SUFFIXES,
     path_of,
     without_packing,
 )
@@ -37,7 +38,7 @@ def compress(
     files: arguments.Files,
     output: arguments.Output = None,
     given: Annotated[arguments.Given, options_of(session.Coding)] = arguments.NOTHING,
-    group: arguments.Group = 1,
+    chosen: Annotated[arguments.Given, options_of(session.Selection)] = arguments.NOTHING,
     decimate: arguments.Decimate = None,
     verify: arguments.Verify = False,
     delete: Annotated[
@@ -46,13 +47,18 @@ def compress(
     *,
     how: Running,
 ) -> None:
-    """Compress movies as MRCZ: MRC, TIFF, EER, DM3, DM4, TVIPS or SMV."""
+    """Compress movies as MRCZ: MRC, TIFF, EER, DM3, DM4, TVIPS or SMV.
+
+    --frames, --crop and --group take a part, in this order.
+    """
     from napari_mrcz.session.convert import Recode
 
     if delete and not verify:
         raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")
-    if delete and group > 1:
-        raise typer.BadParameter("--delete and --group exclude each other: frames would be lost")
+    selection = session.Selection(**chosen)
+    if delete and selection.chosen:
+        asked = ", ".join(f"--{name}" for name in selection.chosen)
+        raise typer.BadParameter(f"--delete excludes {asked}: what is left out would be lost")
     besides = [*references(None, decimate), *_results(output)]
     tell_of_interrupted(files, delete=delete and not how.dry_run)
     _tell_of_compressed(files, besides)
@@ -62,7 +68,7 @@ def compress(
             str(source),
             str(target_of(source, output, ".mrcz", files)),
             **session.Coding(**given).arguments,
-            group=group,
+            selection=selection,
             decimate=str(decimate or ""),
             **how.making,
             verify=verify,
@@ -93,25 +99,41 @@ def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
 def decompress(
     files: arguments.Files,
     output: arguments.Output = None,
-    suffix: Annotated[str, typer.Option(help=".mrc, .mrcs, .map, .st ...")] = ".mrc",
+    suffix: Annotated[
+        str, typer.Option(help=".mrc, .mrcs, .map, .st ...; .tif or .tiff for TIFF, LZW.")
+    ] = ".mrc",
     given: Annotated[arguments.Given, arguments.only(session.Coding, "dtype")] = arguments.NOTHING,
+    chosen: Annotated[arguments.Given, options_of(session.Selection)] = arguments.NOTHING,
     verify: arguments.Verify = False,
     no_footer: arguments.NoFooter = False,
     *,
     how: Running,
 ) -> None:
-    """Write MRCZ as plain MRC, for programs that read no other."""
+    """Write MRCZ as plain MRC or as TIFF, for programs that read no other.
+
+    --frames, --crop and --group take a part, in this order. TIFF files are compressed by LZW, as
+    RELION and MotionCor read them; their first row is the top one, which is the last of MRC.
+    """
     from napari_mrcz.session.convert import Recode
 
-    if suffix not in PLAIN_SUFFIXES:
-        raise typer.BadParameter(f"--suffix is one of {' '.join(PLAIN_SUFFIXES)}")
+    if suffix not in (*PLAIN_SUFFIXES, *WRITTEN_TIFF_SUFFIXES):
+        allowed = " ".join((*PLAIN_SUFFIXES, *WRITTEN_TIFF_SUFFIXES))
+        raise typer.BadParameter(f"--suffix is one of {allowed}")
+    selection = session.Selection(**chosen)
+    if how.skip_existing and suffix in WRITTEN_TIFF_SUFFIXES:
+        raise typer.BadParameter("--skip-existing: TIFF files do not say what they were made of")
+    if how.skip_existing and no_footer and selection.chosen:
+        raise typer.BadParameter(
+            "--skip-existing, --no-footer: without a footer, files do not say which part they are"
+        )
     sources = _movies(files, _results(output))
     tasks = [
         Recode(
             str(source),
             str(target_of(source, output, suffix, files)),
-            codec="none",
+            codec="auto" if suffix in WRITTEN_TIFF_SUFFIXES else "none",
             **given,
+            selection=selection,
             footer=not no_footer,
             **how.making,
             verify=verify,

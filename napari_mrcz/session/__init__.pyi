@@ -13,6 +13,9 @@ from .report import (
     cumulative_dose,
     noise_within,
 )
+from .selection import (
+    Selection,
+)
 from .session import (
     Session,
 )
@@ -25,6 +28,7 @@ __all__ = [
     "Koma",
     "OutlierCensus",
     "Recipe",
+    "Selection",
     "Session",
     "correlation_with",
     "count_outliers",

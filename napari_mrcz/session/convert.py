@@ -19,6 +19,7 @@ from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, software, without_packing
+from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.source_files import Kept, SourceFiles, sha256_of
 from napari_mrcz.session.tasks import Made, Making, Report, staged
 from napari_mrcz.stack import Stack, write
@@ -48,7 +49,7 @@ class Recode(Making):
     filter: str = "auto"
     block_size: int | str = "auto"
     dtype: str | None = None
-    group: int = 1  # Frames that are summed into one
+    selection: Selection = WHOLE  # Frames and pixels that are taken
     # Gain reference by which a gain-normalised float movie is divided to get its counts back; empty
     # for none
     decimate: str = ""
@@ -64,9 +65,10 @@ class Recode(Making):
     def __post_init__(self) -> None:
         """Refuse to delete what would be lost.
 
-        Raise `ValueError` if sums would be kept in the place of frames, or nothing is verified.
+        Raise `ValueError` if a part or sums would be kept in the place of all frames, or nothing is
+        verified.
         """
-        if self.delete and (self.group > 1 or not self.verify):
+        if self.delete and not (self.selection.is_whole and self.verify):
             raise ValueError(
                 "a source is deleted only where the result was verified to be the same"
             )
@@ -80,8 +82,7 @@ class Recode(Making):
             wanted = self._wanted(movie, notes)
             if not there:
                 notes += self._write(files, record, wanted, staged(report, "writing"))
-                if left := len(movie) % self.group:
-                    notes.append(f"the last frame is the sum of {left}, not of {self.group}")
+                notes += self.selection.note(movie)
             with SourceFiles([self.target]) as result:
                 if self.verify:
                     self._compare(wanted, staged(report, "verifying"))
@@ -108,7 +109,7 @@ class Recode(Making):
         options = {
             "codec": self.codec,
             "dtype": self.dtype,
-            "group": self.group if self.group > 1 else None,
+            **self.selection.chosen,
             "decimate": Path(self.decimate).name,
         }
         return {name: value for name, value in options.items() if value}
@@ -116,16 +117,17 @@ class Recode(Making):
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the result."""
         with open_stack(self.source) as movie:
-            return self._grouped(movie).shape
+            return self.selection.of(movie).shape
 
     def estimate(self) -> int:
         """Return how many bytes the result will take, by excerpts of a few frames."""
-        if self.decimate or self.group > 1:
+        if self.decimate or self.selection.group > 1:
             return 0
         codec = self.codec
         if codec == "auto":
             codec = "zstd" if self.target.endswith(COMPRESSED_SUFFIX) else "none"
-        with open_stack(self.source) as movie:
+        with open_stack(self.source) as whole:
+            movie = self.selection.of(whole)
             if codec == "none":
                 return movie.size * np.dtype(self.dtype or movie.dtype).itemsize
             encoding = Encoding(codec, self.level, self.filter, self.block_size)
@@ -207,15 +209,7 @@ class Recode(Making):
                 advice = "Name the one that this movie was multiplied by"
                 raise MrczError(self.decimate, str(error), advice=advice) from error
             notes.append(f"orientation of the gain reference: {orientation}")
-        return self._grouped(movie)
-
-    def _grouped(self, movie: Stack) -> Stack:
-        """Return sums of frames; that the last is of fewer is in the outcome's notes."""
-        try:
-            with collected_warnings():
-                return movie.group(self.group) if self.group > 1 else movie
-        except ValueError as error:
-            raise MrczError(self.source, str(error)) from error
+        return self.selection.of(movie)
 
 
 @contextmanager

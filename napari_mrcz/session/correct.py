@@ -32,6 +32,7 @@ from napari_mrcz.session import Koma, Session
 from napari_mrcz.session.averages import usual_shape
 from napari_mrcz.session.recipe import PLACES, Recipe
 from napari_mrcz.session.run import run_all
+from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.summaries import StackSum, Surveyed, summarise
 from napari_mrcz.session.survey import GIVEN, acquired_at
 from napari_mrcz.session.tasks import Made, Making, Outcome, Report, staged
@@ -83,6 +84,7 @@ class Correct(Making):
     recipe: Recipe  # What is done
     outliers: Mapping[str, Any] | None = None  # The filter, where it was fitted before
     koma: KomaNormalization | None = field(default=None, repr=False)  # The stack's own
+    selection: Selection = WHOLE  # Part of the corrected movie that is written
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
@@ -102,6 +104,7 @@ class Correct(Making):
                 stack = _with_own(stack, recipe, "koma")
             if doubts and not done and len(stack.history) == len(movie.history):
                 raise MrczError(self.source, doubts[-1].removesuffix("."), advice=NOTHING_LEFT)
+            stack, selected = self.selection.of(stack), self.selection.note(movie)
             write(
                 self.target,
                 stack.described(other={**stack.description.other, "source": record}),
@@ -110,7 +113,7 @@ class Correct(Making):
                 progress=files.watched(staged(report, "correcting")),
             )
         files.check()
-        notes: list[str] = []
+        notes = selected
         warnings = [*done, *doubts]
         if outliers is not None:
             notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
@@ -124,8 +127,10 @@ class Correct(Making):
 
         Where these are not known, they are taken to be those of a result that is there.
         """
-        _, y, x = self.shape()
+        with open_stack(self.source) as movie:
+            _, y, x = movie.shape
         options: dict[str, Any] = {"recipe": _fingerprint_of(self.recipe, (y, x))}
+        options |= self.selection.chosen
         if self.recipe.again:
             options["again"] = True
         if self.koma is not None:
@@ -165,7 +170,12 @@ class Correct(Making):
                 stack = _with_own(stack.apply(koma), recipe, "koma")
             codec = "zstd" if output.codec == "auto" else output.codec
             encoding = Encoding(codec, output.level, output.filter)
-            return estimated_sizes(stack, encoding, footer_nbytes)
+            sizes = estimated_sizes(stack, encoding, footer_nbytes)
+            if self.selection.is_whole:
+                return sizes
+            sizes.pop("counts", None)  # whole movies are kept as these
+            part = self.selection.of(stack).size / stack.size
+            return {name: round(nbytes * part) for name, nbytes in sizes.items()}
 
     def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
         """Return why what is there is not the result: also if its gain reference is missing."""
@@ -176,9 +186,9 @@ class Correct(Making):
         return why
 
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of the movie."""
+        """Return the shape of the result."""
         with open_stack(self.source) as movie:
-            return movie.shape
+            return self.selection.of(movie).shape
 
 
 def correct_all(
@@ -191,6 +201,7 @@ def correct_all(
     overwrite: bool = False,
     skip_existing: bool = False,
     checksums: bool = False,
+    selection: Selection = WHOLE,
     report: Report | None = None,
 ) -> Iterator[Outcome]:
     """Correct a session; the same files come of it wherever it is done.
@@ -198,7 +209,8 @@ def correct_all(
     `sources`, `targets`: movies in order of acquisition, and what is written of each; `recipe`:
     what is done; `client`: where it is done; here, one after the other, without; `order`: what is
     known of the order of the movies, for the history; `overwrite`, `skip_existing`, `checksums`: as
-    `Making` takes them. With KOMA the sums of all movies are needed for any that is not there yet;
+    `Making` takes them; `selection`: part of each corrected movie that
+    is written. With KOMA the sums of all movies are needed for any that is not there yet;
     `report`: as `run_all` takes it. The result: one a movie; one that cannot be used enters no
     average and is not written.
     """
@@ -210,6 +222,7 @@ def correct_all(
             overwrite=overwrite,
             skip_existing=skip_existing,
             checksums=checksums,
+            selection=selection,
         )
         for source, target in zip(sources, targets, strict=True)
     }

@@ -20,6 +20,7 @@ from napari_mrcz.naming import (
     COMPRESSED_SUFFIX,
     PLAIN_SUFFIXES,
     SUFFIXES,
+    WRITTEN_TIFF_SUFFIXES,
     RemotePath,
     path_of,
     size_zyx,
@@ -82,7 +83,9 @@ def write(
     ----------
     path : path-like
         The file; its suffix decides whether it is compressed (`.mrcz`) or plain (`.mrc`, `.mrcs`,
-        `.map`, `.st`, `.rec`, `.ali`, `.preali`).
+        `.map`, `.st`, `.rec`, `.ali`, `.preali`). `.tif` and `.tiff` are TIFF, or BigTIFF beyond
+        4 GB, compressed by LZW: the last row is the top one there. They hold metadata and history
+        as text, which `open` does not read back into `history`.
     frames : Stack, ndarray, dask array or iterable of ndarray
         Shape (n, y, x), or (y, x) for one frame, or (v, z, y, x) for a stack of volumes; or frames
         (y, x) one by one, as many as will come. All kinds are streamed.
@@ -133,7 +136,11 @@ def write(
     path = path_of(path)
     if isinstance(path, RemotePath):
         raise MrczError(path, "is a URL, to which nothing is written", advice="Save it here first")
-    encoding = Encoding(_codec(path, codec), level, filter, block_size)
+    is_tiff = path.suffix.lower() in WRITTEN_TIFF_SUFFIXES
+    if is_tiff and (codec not in ("auto", "lzw") or keep != "values"):
+        found = f"the codec {codec}" if keep == "values" else f'keep="{keep}"'
+        raise MrczError(path, f"TIFF is written by LZW, and {found} is asked for")
+    encoding = Encoding("none" if is_tiff else _codec(path, codec), level, filter, block_size)
     check_target(path, overwrite=overwrite)
     more = None
     if keep == "counts":
@@ -150,6 +157,21 @@ def write(
     if pixel_size is not None:
         along = size_zyx(pixel_size)
         description = replace(description, pixel_size=along, axis_order=(1, 2, 3))
+    if is_tiff:
+        from napari_mrcz.stack.tiff_saving import write_tiff
+
+        write_tiff(
+            path,
+            makers,
+            description=description,
+            dtype=dtype,
+            total=total,
+            threads=threads,
+            footer=footer,
+            progress=progress,
+            overwrite=overwrite,
+        )
+        return
     write_frames(
         path,
         makers,
@@ -284,7 +306,8 @@ def _codec(path: Path, codec: str | None) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         found = f"unsupported suffix {suffix!r}" if suffix else "no suffix"
-        raise MrczError(path, found, advice=f"Use one of {' '.join(SUFFIXES)}")
+        allowed = " ".join((*SUFFIXES, *WRITTEN_TIFF_SUFFIXES))
+        raise MrczError(path, found, advice=f"Use one of {allowed}")
     compressed = suffix == COMPRESSED_SUFFIX
     if codec == "auto":
         return "zstd" if compressed else "none"
