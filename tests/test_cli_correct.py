@@ -192,7 +192,7 @@ def test_a_movie_of_another_size_enters_no_average_and_stops_nothing(
     some = [*movies[:place], other, *movies[place:]]
     ran = napari_mrcz("correct", *some, *options, tmp_path / "out")
     assert ran.status == 1
-    assert f"{other}: frames of (72, 64), where most of the session has (64, 72)" in ran.err
+    assert f"{other}: frames of 72 x 64 pixels, where most of the session has 64 x 72" in ran.err
     assert napari_mrcz("correct", *movies, *options, tmp_path / "good").status == 0
     assert frames_in(tmp_path / "out") == frames_in(tmp_path / "good")
 

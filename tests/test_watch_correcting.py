@@ -128,7 +128,7 @@ class TestCorrecting:
         assert session.done("corrected") == [f"movie_{i:02}" for i in (0, 1, 2, 4, 5)]
         failed = [step.outcome.error for step in session.steps if not step.outcome.ok]
         assert len(failed) == 1
-        assert "frames of (32, 32)" in failed[0]
+        assert "frames of 32 x 32 pixels" in failed[0]
 
     def test_another_recipe_corrects_all_again(self, folder, out):
         record(folder, 0)

@@ -353,7 +353,9 @@ def test_bad_files_are_named_and_the_rest_goes_on(session_folder, paths, tmp_pat
     reasons = {entry.name: model.why_not(entry) for entry in model.entries if model.why_not(entry)}
     assert set(reasons) == {"bad.mrc", "small.mrc", "waves.mrc"}
     assert reasons["bad.mrc"].startswith("cannot be read: ")
-    assert reasons["small.mrc"] == "has frames of 8 × 9, where most stacks have 64 × 80"
+    assert (
+        reasons["small.mrc"] == "has frames of 8 x 9 pixels, where most of the session has 64 x 80"
+    )
     assert "complex" in reasons["waves.mrc"]
     gone.unlink()
     done = model.correct(tmp_path / "out", model.targets(tmp_path / "out"))(silent)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_mrcz.cli.progress import late_bar, say
 from napari_mrcz.errors import MrczError, listed
-from napari_mrcz.naming import RemotePath, without_packing
+from napari_mrcz.naming import COMPRESSED_SUFFIX, RemotePath, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +42,7 @@ def movies_in(
     besides: Sequence[Path] = (),
     *,
     leave_references: bool = False,
+    leave_done: bool = False,
 ) -> list[Path]:
     """Return files as they are named, and of folders all movies within by name; each once.
 
@@ -49,13 +50,24 @@ def movies_in(
     in natural order; `suffixes`: of the movies in folders, also packed; those of all formats that
     are read where there are none; `besides`: what in folders is no movie, such as a gain reference,
     and folders of results; `leave_references`: leave out of folders what is a gain reference by its
-    content or a reference by its name, and say so. The result: a folder that may not be read is in
-    it too, to be told of when its turn comes. Raise `Misused` if there is none.
+    content or a reference by its name, and say so; `leave_done`: leave out of folders what is MRCZ
+    already, and say how many. The result: a folder that may not be read is in it too, to be told of
+    when its turn comes. Raise `Misused` if there is none.
     """
     from napari_mrcz.session.survey import images_beside, looks_at, movies_of
 
+    if leave_done:
+        suffixes = (*suffixes, COMPRESSED_SUFFIX)
     with late_bar(f"looking for movies in {listed(paths, _MOST_NAMED)}") as advance:
         found, inside = movies_of(paths, suffixes, besides, advance)
+    if leave_done:
+        done = {
+            file for file in inside if without_packing(file).suffix.lower() == COMPRESSED_SUFFIX
+        }
+        if done:
+            files = "1 MRCZ file is" if len(done) == 1 else f"{len(done)} MRCZ files are"
+            say(f"{files} compressed already and left out; convert writes such files anew")
+        found, inside = ([file for file in some if file not in done] for some in (found, inside))
     if leave_references and inside:
         with late_bar("looking at the files of folders") as advance:
             left = images_beside(looks_at(inside, advance), sums=True)

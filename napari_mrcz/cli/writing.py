@@ -61,8 +61,9 @@ def compress(
         raise typer.BadParameter(f"--delete excludes {asked}: what is left out would be lost")
     besides = [*references(None, decimate), *_results(output)]
     tell_of_interrupted(files, delete=delete and not how.dry_run)
-    _tell_of_compressed(files, besides)
-    sources = movies_in(files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides, leave_references=True)
+    sources = movies_in(
+        files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides, leave_references=True, leave_done=True
+    )
     tasks = [
         Recode(
             str(source),
@@ -82,17 +83,6 @@ def compress(
 def _results(output: Path | None) -> list[Path]:
     """Return the folder of the results, in which no movies are looked for."""
     return [] if output is None else [output]
-
-
-def _tell_of_compressed(paths: list[Path], besides: Sequence[Path]) -> None:
-    """Print how many files in folders are left out, as they are MRCZ."""
-    from napari_mrcz.session.survey import movies_within
-
-    folders = [named for named in paths if named.is_dir()]
-    found = [movies_within(folder, (COMPRESSED_SUFFIX,), besides)[0] for folder in folders]
-    if left := sum(map(len, found)):
-        files = "1 MRCZ file is" if left == 1 else f"{left} MRCZ files are"
-        say(f"{files} compressed already and left out; convert writes such files anew")
 
 
 @with_options

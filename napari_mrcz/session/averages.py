@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from napari_mrcz.session.summaries import Summary
+
+Key = TypeVar("Key")
 
 _LIMIT = KomaOptions().limit
 # Share of the stacks that makes most of them.
@@ -377,13 +379,19 @@ def kept_out(
     return KeptOut(_cut_short(n_frames), _high_contrasts(whole, limit), spoilt)
 
 
-def usual_shape(shapes: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Return the frame shape that most stacks have: only those that have it can be used.
+def of_other_shapes(shapes: Mapping[Key, tuple[int, int]]) -> dict[Key, str]:
+    """Return the stacks that cannot be used, as most have frames of another shape; and say so.
 
     `shapes`: of each stack, in order of acquisition; of two that are as frequent the first is
     usual.
     """
-    return max(Counter(shapes).items(), key=lambda one: one[1], default=((0, 0), 0))[0]
+    usual, _ = max(Counter(shapes.values()).items(), key=lambda one: one[1], default=((0, 0), 0))
+    where = f"where most of the session has {usual[0]} x {usual[1]}"
+    return {
+        stack: f"frames of {y} x {x} pixels, {where}"
+        for stack, (y, x) in shapes.items()
+        if (y, x) != usual
+    }
 
 
 def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, str]:

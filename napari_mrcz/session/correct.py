@@ -6,12 +6,14 @@ the sums of its neighbours are known, to be corrected and written.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import numpy as np
 
 from napari_mrcz.correction import GainNormalization, OutlierFilter, find_orientation
@@ -23,13 +25,14 @@ from napari_mrcz.correction.gain import (
     is_normalised,
 )
 from napari_mrcz.correction.history import fingerprint, rebuild
-from napari_mrcz.correction.koma import KomaNormalization
+from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.errors import MrczError, collected_warnings, failure_text
 from napari_mrcz.format import Encoding, FrameReader
+from napari_mrcz.format.footer import from_tagged, to_plain
 from napari_mrcz.session import Koma, Session
-from napari_mrcz.session.averages import usual_shape
+from napari_mrcz.session.averages import of_other_shapes
 from napari_mrcz.session.recipe import PLACES, Recipe
 from napari_mrcz.session.run import run_all
 from napari_mrcz.session.selection import WHOLE, Selection
@@ -230,34 +233,43 @@ def correct_all(
     if recipe.koma is None or (skip_existing and _are_of_one_session(tasks, recipe.koma.radius)):
         yield from run_all(tasks, client=client, report=report)
         return
-    surveyed: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="napari-mrcz-") as folder:
+        yield from _averaged(correct_of, recipe, Path(folder), order, client, report)
+
+
+def _averaged(
+    correct_of: Mapping[str, Correct],
+    recipe: Recipe,
+    folder: Path,
+    order: str,
+    client: Any,
+    report: Report | None,
+) -> Iterator[Outcome]:
+    """Correct a session with KOMA; the outlier filters that were fitted wait in a folder."""
     shapes: dict[str, tuple[int, int]] = {}
-    at = {source: index for index, source in enumerate(sources)}
-    session = Session(sources, order=order)
-    surveys = (Survey(source, recipe) for source in sources)
+    at = {source: index for index, source in enumerate(correct_of)}
+    session = Session(correct_of, order=order)
+    surveys = (Survey(source, recipe) for source in correct_of)
     for outcome in run_all(surveys, client=client, report=report):
         if outcome.ok:
             found: Surveyed = outcome.result
-            again = Survey(outcome.source, recipe).sum
-            session.learn(at[outcome.source], found.sum, again)
-            surveyed[outcome.source] = found.outliers
+            index = at[outcome.source]
+            session.learn(index, found.sum, Survey(outcome.source, recipe).sum)
+            Path(folder, str(index)).write_bytes(msgpack.packb(to_plain(found.outliers)))
             y, x = found.sum.total.shape
             shapes[outcome.source] = y, x
         else:
             yield outcome
-    usable = [source for source in sources if source in surveyed]
     # In order, whichever worker was first.
-    shape = usual_shape(shapes[source] for source in usable)
-    for source in usable:
-        if shapes[source] != shape:
-            said = f"frames of {shapes[source]}, where most of the session has {shape}"
-            yield Outcome(source, error=f"{source}: {said}")
-    usable = [source for source in usable if shapes[source] == shape]
+    wrong = of_other_shapes({source: shapes[source] for source in correct_of if source in shapes})
+    for source, why in wrong.items():
+        yield Outcome(source, error=f"{source}: {why}")
+    usable = [source for source in correct_of if source in shapes and source not in wrong]
     if len(usable) < 2:
         for source in usable:
             yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
         return
-    step = recipe.koma
+    step = recipe.koma or KomaOptions()
     koma = Koma(session.chosen(at[source] for source in usable), **asdict(step))
     with collected_warnings():  # each outcome has them
         koma.survey()
@@ -271,7 +283,9 @@ def correct_all(
             except (OSError, ValueError) as error:
                 failed.append(Outcome(source, error=f"{source}: {failure_text(error)}"))
             else:
-                yield replace(correct_of[source], outliers=surveyed[source], koma=own)
+                kept = Path(folder, str(at[source])).read_bytes()
+                outliers = msgpack.unpackb(kept, object_hook=from_tagged)
+                yield replace(correct_of[source], outliers=outliers, koma=own)
 
     for outcome in run_all(corrections(), client=client, report=report):
         left_out = why_left_out.get(outcome.source)

@@ -34,7 +34,7 @@ from napari_mrcz.correction.rolling import NO_NEIGHBOURS
 from napari_mrcz.errors import MrczError, collected_warnings, size_text
 from napari_mrcz.naming import without_packing
 from napari_mrcz.session.arrivals import Arrivals, Found, Look
-from napari_mrcz.session.averages import Koma, usual_shape
+from napari_mrcz.session.averages import Koma, of_other_shapes
 from napari_mrcz.session.convert import Recode
 from napari_mrcz.session.correct import Correct, Survey, with_orientation_of
 from napari_mrcz.session.run import attempt
@@ -197,9 +197,9 @@ class Corrections:
     def _planned(self, movies: list[MovieRecord], step: KomaOptions) -> _Plan:
         movies, self.order = by_acquisition(movies, [movie.summed for movie in movies], ARRIVED)
         summed = {movie.source: movie.summed for movie in movies if movie.summed is not None}
-        shape = usual_shape(one.shape for one in summed.values())
-        usable = [movie for movie in movies if summed[movie.source].shape == shape]
-        others = [movie for movie in movies if summed[movie.source].shape != shape]
+        wrong = of_other_shapes({source: one.shape for source, one in summed.items()})
+        usable = [movie for movie in movies if movie.source not in wrong]
+        others = [(movie, wrong[movie.source]) for movie in movies if movie.source in wrong]
         session = _Arrived(usable, [summed[movie.source] for movie in usable], self._load)
         session.order = self.order
         koma = None
@@ -230,10 +230,10 @@ class Corrections:
                 work = partial(self._normalise, plan, index)
                 return self._job("corrected", movie, work)
         if ending or len(plan.session) > 2 * len(plan.others):
-            for movie in plan.others:
+            for movie, why in plan.others:
                 if self._refused.get(movie.source) != movie.version:
                     self._refused[movie.source] = movie.version
-                    return self._job("corrected", movie, partial(self._refuse, plan, movie))
+                    return self._job("corrected", movie, partial(self._refuse, movie, why))
         return None
 
     def _is_done(self, movie: MovieRecord) -> bool:
@@ -268,10 +268,8 @@ class Corrections:
         notes = [f"in no average: {plan.left_out[index]}"] if index in plan.left_out else []
         return replace(outcome, notes=(*outcome.notes, *notes), shared=plan.koma.shared_warnings)
 
-    def _refuse(self, plan: _Plan, movie: MovieRecord, report: Report | None) -> Outcome:
-        shape = movie.summed and movie.summed.shape
-        said = f"frames of {shape}, where most of the session has {plan.session.summed[0].shape}"
-        raise MrczError(movie.target, said, advice="A session is of one camera and mode")
+    def _refuse(self, movie: MovieRecord, why: str, report: Report | None) -> Outcome:
+        raise MrczError(movie.target, why, advice="A session is of one camera and mode")
 
     def _correct(
         self,
@@ -362,7 +360,7 @@ class _Plan:
     """What can be corrected of the movies that are known by now."""
 
     session: _Arrived  # The usable ones
-    others: list[MovieRecord]  # Of another frame shape
+    others: list[tuple[MovieRecord, str]]  # Of another frame shape, and why they are not usable
     koma: Koma | None  # The corrections of the usable ones; None if there are fewer than two
     left_out: Mapping[int, str]  # Which of these enter no average, and why
     members: list[int]  # Which do

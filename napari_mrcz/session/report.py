@@ -27,7 +27,7 @@ from napari_mrcz.session.averages import (
     doubt_of_contrasts,
     kept_out,
     mean_noise,
-    usual_shape,
+    of_other_shapes,
 )
 from napari_mrcz.session.correct import Survey, corrected, without_done
 from napari_mrcz.session.session import Session
@@ -336,24 +336,23 @@ class Measurements:
 
     def findings(self) -> Findings:
         """Return what follows of all that was taken."""
-        shape, usable = self._usable()
+        wrong = of_other_shapes({i: self._shapes[i] for i in sorted(self._shapes)})
+        usable = [i for i in sorted(self._shapes) if i not in wrong]
         limit = (self._recipe.koma or KomaOptions()).limit
         electron = float(np.median([self._measured[i].counts_per_electron for i in usable] or 1.0))
         rows = {i: MovieRow(i + 1, name) for i, name in enumerate(self.sources)}
         for i, error in self._errors.items():
             rows[i] = replace(rows[i], error=error)
-        for i in self._measured.keys() - set(usable):
-            y, x = self._shapes[i]
-            error = f"frames of {y} x {x} pixels, where the session has {shape[0]} x {shape[1]}"
-            rows[i] = replace(rows[i], frames=self._measured[i].sum.n_frames, rows=y, columns=x)
-            rows[i] = replace(rows[i], error=error)
+        for i, error in wrong.items():
+            n_frames, (y, x) = self._measured[i].sum.n_frames, self._shapes[i]
+            rows[i] = replace(rows[i], frames=n_frames, rows=y, columns=x, error=error)
         out = kept_out(
             {i: self._measured[i].sum.n_frames for i in usable},
             {i: self._measured[i].sum.thumbnail for i in usable},
             limit,
         )
         if usable:
-            rows |= self._rows(usable, shape, electron, limit, out)
+            rows |= self._rows(usable, electron, limit, out)
         averaged = [i for i in usable if i not in out.all]
         radii, noise = self._noise_by_radius(averaged)
         warnings, own = self._koma(usable, averaged)
@@ -373,7 +372,7 @@ class Measurements:
             noise_by_radius=noise[1:],
             noise_without=float(noise[0]),
             frames_averaged=round(float(np.median(n))) if n else 0,
-            outlier_share=self._outlier_share(usable, shape),
+            outlier_share=self._outlier_share(usable),
             warnings=warnings,
         )
 
@@ -394,17 +393,9 @@ class Measurements:
             own[i] = tuple(warning for warning in said if warning not in session)
         return session, own
 
-    def _usable(self) -> tuple[tuple[int, int], list[int]]:
-        """Return the frame shape that most movies have, and which have it."""
-        if not self._shapes:
-            return (0, 0), []
-        shape = usual_shape(self._shapes[i] for i in sorted(self._shapes))
-        return shape, [i for i in sorted(self._shapes) if self._shapes[i] == shape]
-
     def _rows(
         self,
         usable: list[int],
-        shape: tuple[int, int],
         electron: float,
         limit: float,
         out: KeptOut,
@@ -422,8 +413,8 @@ class Measurements:
                 number=i + 1,
                 movie=self.sources[i],
                 frames=found.sum.n_frames,
-                rows=shape[0],
-                columns=shape[1],
+                rows=self._shapes[i][0],
+                columns=self._shapes[i][1],
                 dose=level_of(found.sum.thumbnail) * found.sum.n_frames / electron,
                 dose_before=float(before[k]),
                 hot=found.n_hot,
@@ -453,11 +444,10 @@ class Measurements:
         mean = mean_noise(summaries, compared, (0, *radii))
         return ((), np.full(1, np.nan)) if np.isnan(mean).any() else (radii, mean)
 
-    def _outlier_share(
-        self, usable: list[int], shape: tuple[int, int]
-    ) -> npt.NDArray[np.float32] | None:
+    def _outlier_share(self, usable: list[int]) -> npt.NDArray[np.float32] | None:
         if self._recipe.outliers is None or not usable:
             return None
+        shape = self._shapes[usable[0]]
         return (self._times[shape] / np.float32(len(usable))).reshape(shape)
 
 

@@ -41,7 +41,7 @@ from napari_mrcz.session import (
     cumulative_dose,
     noise_within,
 )
-from napari_mrcz.session.averages import doubt_of_contrasts, kept_out, usual_shape
+from napari_mrcz.session.averages import doubt_of_contrasts, kept_out, of_other_shapes
 from napari_mrcz.session.recipe import Output
 from napari_mrcz.session.summaries import key_of
 from napari_mrcz.session.survey import is_reference, session_of
@@ -606,12 +606,12 @@ def _lengths(
         except _BAD_STACK as error:
             unusable[entry] = _why(entry, error)
         report("Opening the files", index + 1, len(entries))
-    rows, columns = usual_shape((y, x) for _, y, x in shapes.values())
+    wrong = of_other_shapes({index: (y, x) for index, (_, y, x) in shapes.items()})
     has_movies = any(n > 1 for n, _, _ in shapes.values())
-    for index, (n, y, x) in list(shapes.items()):
+    for index, (n, _, _) in list(shapes.items()):
         entry = entries[index]
-        if (y, x) != (rows, columns):
-            found = f"has frames of {y} × {x}, where most stacks have {rows} × {columns}"
+        if index in wrong:
+            found = f"has {wrong[index]}"
         elif n == 1 and has_movies and isinstance(entry.source, str):
             found = "is a reference, not a movie" if is_reference(Path(entry.source)) else ""
         else:
