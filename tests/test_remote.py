@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def server(folder, monkeypatch):
     monkeypatch.setattr(remote, "_WAIT_S", 0.0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = RangeServer(folder)
     yield server
     server.stop()

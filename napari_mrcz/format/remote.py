@@ -238,7 +238,12 @@ class RemoteBytes:
 
 def _url_to_fs(url: str, **options: Any) -> tuple[Any, str]:
     """Return what reads a protocol, and what it calls the file."""
-    from fsspec.core import url_to_fs  # slow to import, and need not be there
+    from fsspec.config import conf  # slow to import, and need not be there
+    from fsspec.core import url_to_fs
 
+    protocol = url.partition(":")[0].lower()
+    if protocol in ("http", "https"):  # by the proxy that the environment names
+        known = conf.get(protocol, {}).get("client_kwargs", {})
+        options["client_kwargs"] = {"trust_env": True, **known}
     files, path = url_to_fs(url, **options)
     return files, path

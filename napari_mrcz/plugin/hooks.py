@@ -222,12 +222,12 @@ def _on_inserted(event: Any) -> None:
     if viewer is None:
         return
     summed = layer.name.removesuffix(_SUM)
-    if summed != layer.name and summed in viewer.layers and is_movie(viewer.layers[summed]):
+    if summed != layer.name and summed in viewer.layers and _is_ours(viewer.layers[summed]):
         # napari gives the sum of a movie the contrast of its frames.
         limits = contrast_limits([np.asarray(layer.data)])
         layer.contrast_limits_range = slider_range(limits, layer.data.dtype)
         layer.contrast_limits = limits
-    if len(viewer.layers) > 1 or not isinstance(layer.data, Stack | StackSeries):
+    if len(viewer.layers) > 1 or not _is_ours(layer):
         return
     if is_movie(layer):
         # napari begins in the middle, which is right for volumes. Beside other layers it stays.
@@ -237,6 +237,10 @@ def _on_inserted(event: Any) -> None:
         # It moved in napari 0.9.
         overlays = getattr(getattr(viewer, "canvas", None), "overlays", viewer)
         overlays.scale_bar.visible = True
+
+
+def _is_ours(layer: Any) -> bool:
+    return isinstance(getattr(layer, "data", None), Stack | StackSeries)
 
 
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:

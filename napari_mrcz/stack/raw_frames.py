@@ -23,7 +23,7 @@ from napari_mrcz.errors import MrczError, collected_warnings, listed, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import RandomAccessFile, open_file
-from napari_mrcz.naming import PACKED_SUFFIXES
+from napari_mrcz.naming import PACKED_SUFFIXES, RemotePath
 from napari_mrcz.stack.sources import MOST_OPEN, Frames
 from napari_mrcz.stack.stack import Stack
 
@@ -408,6 +408,9 @@ def _parts(path: Path) -> list[Path]:
     """Return the files of a recording that are there, in order."""
     named = _PART.fullmatch(path.name)
     if named is None or int(named[2]):
+        return [path]
+    if isinstance(path, RemotePath):
+        warn(f"{path}: later files of the recording, if there are any, are not looked for at a URL")
         return [path]
     try:
         beside = sorted(path.parent.iterdir())
