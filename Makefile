@@ -20,11 +20,12 @@ test: .venv/installed-dev system-packages  ## run the tests, those in a real Qt 
 test-all: .venv/installed-dev system-packages  ## run the thorough and long tests too
 	$(PYTEST) --hypothesis-profile thorough $(ARGS)
 
-check: .venv/installed-dev  ## ruff, mypy and the napari manifest
+check: .venv/installed-dev  ## ruff, mypy, the napari manifest, the links of the documentation
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(PY) -m npe2 validate napari-mrcz
+	$(PY) -m pytest -q tests/test_docs.py -k pictures_and_links
 
 bench: .venv/installed-dev system-packages  ## measure the budgets and print their table
 	$(DISPLAYED) $(PY) -m benchmarks $(ARGS)
@@ -40,8 +41,8 @@ docs: .venv/installed-dev .venv/installed-docs  ## write the generated pages, an
 docs-serve: docs  ## build the site and show it at http://localhost:8000
 	$(PY) -m http.server --directory build/site
 
-screenshots: .venv/installed-dev system-packages  ## take the README's pictures from the real window
-	$(DISPLAYED) $(PY) scripts/screenshots.py
+screenshots: .venv/installed-dev system-packages  ## take the pictures of README and docs from the real window
+	$(DISPLAYED) $(PY) scripts/screenshots.py $(ARGS)
 
 clean:  ## remove the environment and all that was built
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo*.png demo*.mrcz demo-session

@@ -1,11 +1,15 @@
-"""Take the README's pictures from the real window into docs/pictures: ``make screenshots``.
+"""Take the pictures of README and docs from the real window: ``make screenshots``.
 
-Arguments are the names of pictures to be taken, such as ``gain-reference``; all without.
+Arguments are the names of pictures to be taken, such as ``gain``; all without. docs/pictures gets
+each widget once, 320 pixels wide, its parts numbered as docs/widgets.md explains them. With
+``--gallery`` build/gallery gets each one in both themes and two widths, to be looked at by those
+who change a widget.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,14 +18,13 @@ from unittest import mock
 
 import numpy as np
 from napari.qt import get_qapp
-from PIL import Image
-from qtpy.QtCore import Qt
+from PIL import Image, ImageDraw, ImageFont
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QImage
-from qtpy.QtWidgets import QScrollArea
+from qtpy.QtWidgets import QLabel, QScrollArea
 
 import napari_mrcz as nm
 from napari_mrcz.plugin import demo
-from napari_mrcz.plugin.demo import play
 from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
 from napari_mrcz.simulation import simulate_microed, simulate_raw
 
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 
     Widgets = dict[str, Any]
 
-PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+ROOT = Path(__file__).parents[1]
+PICTURES, GALLERY = ROOT / "docs" / "pictures", ROOT / "build" / "gallery"
 THEMES = ("dark", "light")
 WIDTHS_PX = (320, 600)
 # A dock is at least so high; what does not fit then makes it higher.
@@ -44,9 +48,12 @@ DRAGS = (-1.2, 0.0, 1.5, 3.5)
 CANVAS_PX = 320
 
 
-def main(wanted: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Take the pictures wanted."""
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    wanted = [argument for argument in arguments if argument != "--gallery"]
+    gallery = "--gallery" in arguments
+    for folder in (PICTURES, GALLERY):
+        folder.mkdir(parents=True, exist_ok=True)
     # Names without a folder tell nobody whose machine it was.
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -60,14 +67,12 @@ def main(wanted: list[str]) -> None:
             fit_outliers(viewer, widgets)
             demo.wait_until_idle(widgets.values())
             for name, picture in OF_THE_WINDOW.items():
-                if not wanted or name in wanted:
+                if name in wanted or not (wanted or gallery):
                     picture(viewer, widgets, PICTURES / f"{name}.png")
             for name, prepare in OF_WIDGETS.items():
                 if not wanted or name in wanted:
                     title = prepare(viewer, widgets)
-                    picture_widget(viewer, name, widgets[title])
-            if not wanted or "story" in wanted:
-                picture_story(viewer, widgets, PICTURES / "story.png")
+                    picture_widget(viewer, name, widgets[title], gallery=gallery)
         finally:
             viewer.close()
             get_qapp().processEvents()
@@ -195,21 +200,21 @@ def docked(viewer: napari.Viewer, title: str) -> Any:
 
 
 OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
-    "outlier-pixels": fit_outliers,
-    "gain-reference": find_gain,
-    "session-koma": read_session,
-    "metadata-inspector": look_at_fields,
-    "metadata-inspector-frames": look_at_frames,
-    "metadata-inspector-history": look_at_history,
-    "metadata-inspector-doctor": look_at_doctor,
-    "save-stack": compare_compressions,
+    "outliers": fit_outliers,
+    "gain": find_gain,
+    "koma": read_session,
+    "metadata": look_at_fields,
+    "metadata-frames": look_at_frames,
+    "metadata-history": look_at_history,
+    "metadata-doctor": look_at_doctor,
+    "save": compare_compressions,
     "microed": fit_truncated,
-    "electron-counting": fit_counting,
+    "counting": fit_counting,
 }
 
 
 # What pictures should not show: whose machine they were taken on.
-RETOUCH = {"save-stack": lambda widget: widget.form.set_path("movie-copy.mrcz")}
+RETOUCH = {"save": lambda widget: widget.form.set_path("movie-copy.mrcz")}
 
 
 def write_corrected(path: Path) -> None:
@@ -233,13 +238,13 @@ def select(viewer: napari.Viewer, name: str) -> None:
 # Taking pictures ----------------------------------------------------------------------------------
 
 
-def picture_widget(viewer: napari.Viewer, name: str, widget: Any) -> None:
-    """Picture a dock widget in each theme and width, wholly."""
+def picture_widget(viewer: napari.Viewer, name: str, widget: Any, *, gallery: bool) -> None:
+    """Picture a dock widget wholly: in each theme and width, or once with its parts numbered."""
     dock, window = demo.dock_of(widget), viewer.window._qt_window
     dock.raise_()
-    for theme in THEMES:
+    for theme in THEMES if gallery else THEMES[:1]:
         viewer.theme = theme
-        for width in WIDTHS_PX:
+        for width in WIDTHS_PX if gallery else WIDTHS_PX[:1]:
             with alone(dock, window):
                 demo.wait_until_idle([widget])
                 window.resize(window.width(), LOW_PX)
@@ -252,10 +257,44 @@ def picture_widget(viewer: napari.Viewer, name: str, widget: Any) -> None:
                 if name in RETOUCH:
                     RETOUCH[name](widget)
                     demo.wait_until_idle([widget])
-                path = PICTURES / f"{name}-{width}-{theme}.png"
+                in_gallery = GALLERY / f"{name}-{width}-{theme}.png"
+                path = in_gallery if gallery else PICTURES / f"{name}.png"
                 dock.grab().save(str(path))
+                if not gallery:
+                    number(path, list(tops_of_parts(widget, dock)))
             shrink(path)
     viewer.theme = THEMES[0]
+
+
+def tops_of_parts(widget: Any, dock: Any) -> Iterator[int]:
+    """Yield where in its dock each visible part of a widget's column begins, in pixels."""
+    column = widget.column
+    for place in range(column.count()):
+        item, part = column.itemAt(place), column.itemAt(place).widget()
+        box = item.geometry()
+        said = part.text() if isinstance(part, QLabel) else "something"
+        if item.spacerItem() is None and box.height() > 1 and said:
+            if part is None or not part.isHidden():
+                yield column.parentWidget().mapTo(dock, QPoint(0, box.top())).y()
+
+
+def number(path: Path, tops: list[int]) -> None:
+    """Draw the numbers of a widget's parts in a strip on the left of its picture."""
+    picture = Image.open(path).convert("RGB")
+    strip = 26
+    wide = Image.new("RGB", (picture.width + strip, picture.height), picture.getpixel((1, 1)))
+    wide.paste(picture, (strip, 0))
+    draw = ImageDraw.Draw(wide)
+    for label, top in enumerate(tops, 1):
+        middle = top + 12
+        draw.ellipse((3, middle - 10, 23, middle + 10), fill="#f0c674")
+        font = ImageFont.load_default(13)
+        draw.text((13, middle), str(label), fill="#202028", anchor="mm", font=font)
+    wide.save(path)
+    page = (ROOT / "docs" / "widgets.md").read_text("utf-8")
+    explained = page.partition(f"(pictures/{path.name})")[2].partition("\n## ")[0]
+    if explained and len(re.findall(r"^\d+\. ", explained, re.MULTILINE)) != len(tops):
+        print(f"{path.name} has {len(tops)} parts: explain as many in docs/widgets.md")
 
 
 @contextlib.contextmanager
@@ -302,17 +341,6 @@ def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     viewer.reset_view()
     beside_each_other(frames).save(path)
     shrink(path, COLOURS_OF_NOISE)
-
-
-def picture_story(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
-    """Picture the window when the demo's session has been corrected by KOMA, too."""
-    saved = Path("corrected.mrcz")
-    for title, _ in play(viewer, widgets, Path("session"), saved, demo.wait_until_idle):
-        if title == "KOMA":
-            demo.dock_of(widgets[title]).raise_()
-            demo.save_picture(viewer, widgets.values(), path)
-            shrink(path, COLOURS_OF_NOISE)
-            return
 
 
 OF_THE_WINDOW: dict[str, Callable[[napari.Viewer, Widgets, Path], None]] = {
