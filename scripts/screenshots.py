@@ -214,7 +214,11 @@ OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
 
 
 # What pictures should not show: whose machine they were taken on.
-RETOUCH = {"save": lambda widget: widget.form.set_path("movie-copy.mrcz")}
+RETOUCH = {
+    "save": lambda widget: widget.form.set_path("movie-copy.mrcz"),
+    "koma": lambda widget: widget.folder.setText("session/koma"),
+    "metadata": lambda widget: widget.fields.tree.collapse(widget.fields.tree.model().index(0, 0)),
+}
 
 
 def write_corrected(path: Path) -> None:

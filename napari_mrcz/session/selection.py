@@ -24,7 +24,7 @@ class Selection(Options):
         str,
         Option(
             "Frames",
-            "Frames to take, as A:B or A:B:STEP: from 0, without B, as in Python",
+            "Frames to take, as FROM:TO or FROM:TO:STEP: from 0, without TO, as in Python",
             unset="all",
             flag="--frames",
         ),
@@ -112,7 +112,9 @@ class Selection(Options):
         found = _SLICE.fullmatch(self.frames)
         parts = [int(part) if part else None for part in found.groups()] if found else []
         if not parts or parts[2] == 0:
-            raise ValueError(f"frames are A:B or A:B:STEP, such as 0:20, not {self.frames!r}")
+            raise ValueError(
+                f"frames are FROM:TO or FROM:TO:STEP, such as 0:20, not {self.frames!r}"
+            )
         return slice(*parts)
 
     @property
