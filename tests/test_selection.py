@@ -60,7 +60,7 @@ def test_frames_then_a_crop_then_groups(napari_mrcz, movie, command, source, mad
         (("--frames", "5:5"), "where there are 11"),
         (("--crop", "50,0,7,1"), "56 columns"),
         (("--frames", "0:3", "--group", 4), "where there are 3"),
-        (("--frames", "3"), "A:B"),
+        (("--frames", "3"), "FROM:TO"),
         (("--crop", "0,0,5"), "X,Y,WIDTH,HEIGHT"),
         (("--crop", "0,0,5,0"), "X,Y,WIDTH,HEIGHT"),
     ],
