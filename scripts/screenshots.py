@@ -25,7 +25,7 @@ from qtpy.QtWidgets import QLabel, QScrollArea
 
 import napari_mrcz as nm
 from napari_mrcz.plugin import demo
-from napari_mrcz.plugin.sample import write_sample_movie, write_sample_session
+from napari_mrcz.plugin.demo import write_sample_movie, write_sample_session
 from napari_mrcz.simulation import simulate_microed, simulate_raw
 
 if TYPE_CHECKING:

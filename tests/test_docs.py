@@ -23,7 +23,7 @@ from packaging.version import Version
 from tiff_writing import eer_page, tiff
 
 import napari_mrcz as nm
-from napari_mrcz.plugin import sample
+from napari_mrcz.plugin import demo
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.simulation import Camera, simulate_microed, simulate_raw, simulate_session
 
@@ -165,8 +165,8 @@ def raw_frames() -> None:
 
 def small_demo() -> None:
     sizes = {"_SESSION_SHAPE": (64, 64), "_SESSION_FRAMES": 6, "_N_MOVIES": 3}
-    with mock.patch.multiple(sample, **sizes):
-        sample.write_sample_session(Path("demo-session"))
+    with mock.patch.multiple(demo, **sizes):
+        demo.write_sample_session(Path("demo-session"))
 
 
 # What there has to be before a page is followed, and what is there afterwards.
@@ -226,7 +226,7 @@ def test_the_examples_of_the_commands_run(follow: Runner) -> None:
 
 @pytest.mark.slow
 def test_the_tutorial_has_the_numbers_of_the_demo(follow: Runner) -> None:
-    sample.write_sample_session(Path("demo-session"))
+    demo.write_sample_session(Path("demo-session"))
     text = TEXTS["tutorial.md"]
     follow(text)
     raw, clean = (vars(follow.module)[name] for name in ("raw", "clean"))

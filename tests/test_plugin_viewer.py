@@ -12,7 +12,7 @@ from qtpy.QtGui import QDropEvent
 
 import napari_mrcz as nm
 from napari_mrcz.format import FrameReader
-from napari_mrcz.plugin import sample
+from napari_mrcz.plugin import demo
 from napari_mrcz.plugin.layers import contrast_limits
 
 COUNTS = np.random.default_rng(2).poisson(2, (21, 40, 60)).astype(np.uint8)
@@ -216,15 +216,15 @@ def test_a_file_that_cannot_be_used_says_why(viewer, tmp_path):
 @pytest.fixture
 def small_sample(monkeypatch, tmp_path):
     """Make the sample movie small, and its folder this test's own."""
-    monkeypatch.setattr(sample, "_SHAPE", (64, 96))
-    monkeypatch.setattr(sample, "_N_FRAMES", 5)
-    monkeypatch.setattr(sample, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(demo, "_SHAPE", (64, 96))
+    monkeypatch.setattr(demo, "_N_FRAMES", 5)
+    monkeypatch.setattr(demo, "cache_folder", lambda: tmp_path / "cache")
 
 
 def test_the_sample_is_simulated_once(viewer, small_sample, monkeypatch, tmp_path):
     """Then it is a file like any other, lazily opened."""
     (layer,) = viewer.open_sample("napari-mrcz", "movie")
-    monkeypatch.setattr(sample, "simulate_movie", None)
+    monkeypatch.setattr(demo, "simulate_movie", None)
     (again,) = viewer.open_sample("napari-mrcz", "movie")
     assert layer.data.shape == again.data.shape == (5, 64, 96)
     assert layer.name == "simulated movie"
@@ -249,7 +249,7 @@ def test_each_sample_opens(viewer, monkeypatch, tmp_path, key, name, shape):
         "_N_FRAMES": 5, "_SHAPE": (96, 128),
         "_SWEEP_FRAMES": 3, "_SWEEP_SHAPE": (128, 128), "_RAW_FRAMES": 3, "_RAW_SHAPE": (64, 64),
     }.items():  # fmt: skip
-        monkeypatch.setattr(sample, number, value)
+        monkeypatch.setattr(demo, number, value)
     written = set()
     for _ in range(2):
         (layer,) = viewer.open_sample("napari-mrcz", key)
