@@ -1,6 +1,7 @@
 """Movies at URLs: only what is looked at travels, and servers that misbehave end in errors."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import napari_mrcz as nm
 from napari_mrcz.format import FrameReader, remote
 from napari_mrcz.naming import RemotePath, path_of
 from napari_mrcz.plugin.hooks import get_reader, read
+from napari_mrcz.widgets.inspector.model import Subject, inspect
+from napari_mrcz.widgets.save_stack.model import suggest_path
 
 FRAMES = np.random.default_rng(4).poisson(2, (40, 200, 220)).astype(np.uint8)
 
@@ -174,6 +177,7 @@ def test_commands_take_urls(napari_mrcz, server, tmp_path, monkeypatch):
     assert ran.status == 0, ran.err
     ran = napari_mrcz("decompress", url)
     assert ran.status == 0, ran.err
+    assert "movie.mrcz -> movie.mrc: 553 kB" in ran.err
     np.testing.assert_array_equal(nm.read(tmp_path / "movie.mrc"), FRAMES)
     ran = napari_mrcz("info", server.url("none.mrcz"))
     assert (ran.status, "404" in ran.err) == (1, True)
@@ -187,6 +191,9 @@ def test_napari_takes_urls(server):
     assert attributes["metadata"]["path"] == url
     np.testing.assert_array_equal(data[19], FRAMES[19])
     data.close()
+    inspection = inspect(Subject("movie", url, shape=data.shape, header=data.header))
+    assert len(inspection.frames) == 40
+    assert Path(suggest_path(data, "movie", None, ".mrcz")) == Path.home() / "movie.mrcz"
 
 
 def test_a_url_is_a_path_with_the_name_of_the_file():

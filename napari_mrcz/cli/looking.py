@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_mrcz.cli.paths import movies_in
 from napari_mrcz.cli.progress import bar, from_here, note, recorded, say, write
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, printable, size_text
-from napari_mrcz.naming import RemotePath, without_packing
+from napari_mrcz.naming import without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -189,21 +189,18 @@ def _repair_command(file: Path) -> str:
 
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
     """Return what is known of a file as plain values."""
-    from napari_mrcz.format.files import open_file
+    from napari_mrcz.format.files import file_nbytes
     from napari_mrcz.format.footer import to_json_safe
 
     header = stack.header
-    if isinstance(file, RemotePath):
-        file_nbytes = open_file(file).nbytes
-    else:
-        file_nbytes = file.stat().st_size
+    nbytes = file_nbytes(file)
     known: dict[str, Any] = {
         "path": str(file),
         "shape": stack.shape,
         "dtype": str(stack.dtype),
         "pixel_size": stack.pixel_size,
-        "file_nbytes": file_nbytes,
-        "ratio": round(stack.nbytes / file_nbytes, 3),
+        "file_nbytes": nbytes,
+        "ratio": round(stack.nbytes / nbytes, 3),
         "header": dict(header) if header is not None else {},
         "metadata": stack.metadata,
         "history": [dict(step) for step in stack.history],

@@ -396,6 +396,12 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
     return _UnpackedFile(path, opener)
 
 
+def file_nbytes(path: str | os.PathLike[str]) -> int:
+    """Return the length of a file as it is stored, packed or not, here or at a URL."""
+    path = path_of(path)
+    return open_file(path).nbytes if isinstance(path, RemotePath) else path.stat().st_size
+
+
 def _is_packed(magic: bytes) -> bool:
     return magic.startswith(_GZIP) or _BZIP2.match(magic) is not None
 

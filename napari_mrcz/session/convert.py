@@ -15,6 +15,7 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError, collected_warnings, listed, warn
 from napari_mrcz.format import Encoding, FrameReader, estimate
 from napari_mrcz.format.doctor import diagnose, mend, repack
+from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.machine import in_order, processors
@@ -300,7 +301,7 @@ class Repack(Making):
 
     def estimate(self) -> int:
         """Return how many bytes the result will take: about as many."""
-        return os.path.getsize(self.source) if os.path.exists(self.source) else 0
+        return file_nbytes(self.source)
 
 
 @dataclass(frozen=True)

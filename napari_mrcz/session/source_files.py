@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.atomic import rename_to_free_name
+from napari_mrcz.format.files import file_nbytes
+from napari_mrcz.naming import RemotePath, path_of
 from napari_mrcz.stack.raw_frames import parts_of
 
 if sys.platform != "win32":
@@ -73,7 +75,7 @@ class SourceFiles:
 
     def __init__(self, paths: Sequence[str], *, resting: bool = False) -> None:
         self.path = paths[0]
-        self._named = [Path(path) for path in paths]
+        self._named = [path_of(path) for path in paths]
         self._files: list[_Held] = []
         if not all(map(os.path.isfile, paths)):  # opening them says why
             return
@@ -91,7 +93,8 @@ class SourceFiles:
     @property
     def nbytes(self) -> int:
         """Size of all files together."""
-        return sum(held.state.nbytes for held in self._files)
+        remote = [path for path in self._named if isinstance(path, RemotePath)]
+        return sum(held.state.nbytes for held in self._files) + sum(map(file_nbytes, remote))
 
     @property
     def stamp(self) -> tuple[int, int] | None:
@@ -282,9 +285,14 @@ class _Held:
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of a file as `sha256sum` prints it; of several, one after the other."""
+    """Return the SHA-256 of a file as `sha256sum` prints it; of several, one after the other.
+
+    Of files at URLs it is not known: they were not fetched as a whole.
+    """
     sums = []
     for path in paths:
+        if isinstance(path, RemotePath):
+            continue
         with path.open("rb") as file:
             sums.append(hashlib.file_digest(file, "sha256").hexdigest())
     return " ".join(sums)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
+from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.session.source_files import SourceFiles, sha256_of
@@ -89,8 +90,7 @@ class Outcome:
         **more
             Other attributes.
         """
-        # There is no file at a URL.
-        before, after = (os.path.getsize(p) if os.path.exists(p) else 0 for p in (source, target))
+        before, after = (file_nbytes(p) if p else 0 for p in (source, target))
         seconds = time.perf_counter() - started
         return cls(source, target, "", before, after, seconds, tuple(notes), **more)
 

@@ -37,6 +37,7 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import FrameReader, chunks
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.footer import from_tagged, to_plain
+from napari_mrcz.naming import path_of
 from napari_mrcz.stack.sources import Correction, uncorrected
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[st
 
     Raise `MrczError` if one cannot be written.
     """
-    source, target = Path(source), Path(target)
+    source, target = path_of(source), Path(target)
     with FrameReader(source) as reader:
         names = references_of(reader.footer.other) if is_kept(reader.footer.other) else []
     for name in names:

@@ -18,7 +18,9 @@ from napari_mrcz.errors import MrczError, collected_warnings, counted, error_tex
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.doctor import Change, Finding, diagnose, mend
+from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import to_json_safe
+from napari_mrcz.naming import RemotePath, path_of
 from napari_mrcz.plugin.layers import describe, layer_data, stack_of_layer
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
@@ -73,7 +75,7 @@ def inspect(subject: Subject) -> Inspection:
         return _without_file(subject, ())
     try:
         if subject.header is None:  # its metadata was read when it was opened
-            return _of_other_format(subject, Path(subject.path).stat().st_size)
+            return _of_other_format(subject, file_nbytes(subject.path))
         with FrameReader(subject.path) as reader:
             return _of_file(subject, reader)
     except MrczError as error:
@@ -103,8 +105,9 @@ def export(path: str, text: str) -> None:
 
 def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     header, footer = reader.header, reader.footer
-    status = Path(subject.path).stat()
-    nbytes = status.st_size
+    path = path_of(subject.path)
+    nbytes = file_nbytes(path)
+    changed = 0 if isinstance(path, RemotePath) else path.stat().st_mtime_ns
     warnings_ = tuple(w.removeprefix(f"{reader.path}: ") for w in reader.warnings)
     notes = (*warnings_, *header.notes)
     if is_kept(footer.other):
@@ -142,7 +145,7 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
         _headline(subject, size_text(nbytes)),
         notes,
         tuple(sections),
-        FrameTable.of(reader, (nbytes, status.st_mtime_ns)),
+        FrameTable.of(reader, (nbytes, changed)),
         {
             "path": subject.path,
             "size": nbytes,
@@ -216,7 +219,7 @@ def _headline(subject: Subject, size: str) -> str:
 
 
 def _file(subject: Subject, nbytes: int) -> tuple[Entry, ...]:
-    path = Path(subject.path)
+    path = path_of(subject.path)
     told = [
         Entry("name", path.name, "", "The file"),
         Entry("folder", str(path.parent), "", "Where it is"),

@@ -17,7 +17,14 @@ from napari_mrcz.format import Encoding, Estimate, estimate
 from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
 from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.storage import choose_storage
-from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, cache_folder, legal_stem
+from napari_mrcz.naming import (
+    COMPRESSED_SUFFIX,
+    SUFFIXES,
+    RemotePath,
+    cache_folder,
+    legal_stem,
+    path_of,
+)
 from napari_mrcz.stack import Stack, VerifyReport, verify, write
 from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_text
 from napari_mrcz.widgets.base.job import Cancelled, Report
@@ -315,7 +322,9 @@ def dtype_choices(
 
 def suggest_path(stack: Stack, name: str, folder: Path | None, suffix: str) -> str:
     """Return a path for a layer: in `folder`, else beside its source; not the source itself."""
-    source = Path(stack.path).absolute() if stack.path else None
+    source = path_of(stack.path).absolute() if stack.path else None
+    if isinstance(source, RemotePath):
+        source = None
     if folder is None:
         beside = source is not None and not source.is_relative_to(cache_folder())
         folder = source.parent if source is not None and beside else Path.home()
