@@ -52,6 +52,8 @@ EXAMPLES = {
     "recipe check": "napari-mrcz recipe check recipe.toml",
     "correct": "napari-mrcz correct archive -o corrected --gain gain.mrc --koma 12 --keep counts",
     "decompress": "napari-mrcz decompress corrected -o plain --suffix .mrcs",
+    "sum": "napari-mrcz sum archive -o sums --frames 1:5",
+    "drift": "napari-mrcz drift archive/a.mrcz --group 2 --aligned aligned.mrc",
     "restore": "napari-mrcz restore corrected -o raw",
     "microed": "napari-mrcz microed sweep -o sweep-corrected",
     "count": "napari-mrcz count raw-frames -o counted --super-resolution 2",

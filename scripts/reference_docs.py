@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mrcz.cli.comparison import Result
-from napari_mrcz.cli.looking import INFO_KEYS
+from napari_mrcz.cli.looking import DRIFT_KEYS, INFO_KEYS
 from napari_mrcz.correction import CountingOptions, TruncationOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.session import journal
 from napari_mrcz.session.recipe import Coding, tables
 from napari_mrcz.session.report import MovieRow
+from napari_mrcz.session.selection import Selection
 from napari_mrcz.session.tables import EVENT_COLUMNS
 from napari_mrcz.session.tasks import Outcome
 from napari_mrcz.stack import VerifyReport
@@ -64,6 +65,7 @@ def settings() -> str:
         "Truncated pixels: `napari-mrcz microed`": TruncationOptions,
         "Electron counting: `napari-mrcz count`": CountingOptions,
         "Compression: `compress`, `convert`, `watch`": Coding,
+        "Parts of movies: `compress`, `decompress`, `correct`, `sum`, `drift`": Selection,
     }
     for title, cls in others.items():
         head = _HEAD.replace("key", "option")
@@ -120,6 +122,7 @@ def results() -> str:
             "begins, or null) and `found`.",
             report,
         ),
+        "`drift --json`": ("One object per file.", DRIFT_KEYS),
         "`bench --json`": ("A list, one object per way to store the movie.", attributes(Result)),
         "`session --table`": (
             "One row per movie, .csv or .parquet, in order of acquisition.",

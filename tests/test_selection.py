@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 import napari_mrcz as nm
 from napari_mrcz.session.selection import Selection
@@ -93,6 +94,61 @@ def test_parts_of_parts_say_so():
     part = Selection(frames="2:").of(Selection(crop="0,0,8,8").of(movie))
     assert part.metadata["selected"]["of"] == {"of_shape": [11, 40, 56], "crop": [0, 0, 8, 8]}
     assert Selection().of(movie) is movie
+
+
+def test_sums_and_averages_keep_the_history(napari_mrcz, movie):
+    out = movie.parent / "out"
+    assert napari_mrcz("correct", movie, "-o", out).status == 0
+    clean = nm.read(out / "movie.mrcz").astype(int)
+    ran = napari_mrcz("sum", out / "movie.mrcz", "--frames", "2:11")
+    assert ran.status == 0, ran.err
+    with nm.open(out / "movie_sum.mrc") as total:
+        assert (np.asarray(total) == clean[2:].sum(axis=0)).all()
+        assert total.shape == (1, 40, 56)
+        assert total.dtype.itemsize == 2
+        assert [step["name"] for step in total.history] == ["OutlierFilter"]
+        assert total.metadata["grid"] == 3
+        assert total.metadata["grouped"]["frames"] == 9
+        assert total.pixel_size[1:] == pytest.approx((1.2, 1.2))
+    averages = out / "averages.tif"
+    ran = napari_mrcz("sum", movie, "-o", averages, "--average", *PART)
+    assert ran.status == 0, ran.err
+    expected = [CROPPED[:2].mean(axis=0), CROPPED[2:4].mean(axis=0), CROPPED[4]]
+    assert nm.read(averages) == pytest.approx(np.stack(expected))
+    assert napari_mrcz("sum", movie, movie.with_name("movie.mrc"), "-o", averages).status == 2
+    assert napari_mrcz("sum", movie, "-o", out, "--suffix", ".png").status == 2
+
+
+def test_wide_sums_are_floats_that_other_programs_read(napari_mrcz, tmp_path):
+    frames = np.full((5, 16, 16), 60000, np.uint16)
+    nm.write(tmp_path / "a.mrcz", frames)
+    assert napari_mrcz("sum", tmp_path / "a.mrcz").status == 0
+    with nm.open(tmp_path / "a_sum.mrc") as total:
+        assert total.dtype == np.float32
+        assert (np.asarray(total) == 300000).all()
+
+
+def test_drift_is_told_as_text_and_json(napari_mrcz, tmp_path):
+    rng = np.random.default_rng(1)
+    specimen = 2 + ndimage.gaussian_filter(rng.normal(0, 3, (128, 128)), 2, mode="wrap")
+    path = np.outer(np.arange(16), [0.25, -0.5])
+    frames = [rng.poisson(ndimage.shift(specimen, step, mode="grid-wrap")) for step in path]
+    nm.write(tmp_path / "a.mrcz", np.array(frames, np.uint8), pixel_size=2.0)
+    aligned = tmp_path / "aligned.mrc"
+    ran = napari_mrcz("drift", tmp_path / "a.mrcz", "--group", 4, "--json", "--aligned", aligned)
+    assert ran.status == 0, ran.err
+    told = json.loads(ran.out)
+    assert told["frames"] == [1.5, 5.5, 9.5, 13.5]
+    assert np.abs(np.array(told["shifts"]) - [[k, -2 * k] for k in range(4)]).max() < 0.3
+    assert told["warnings"] == []
+    with nm.open(aligned) as total:
+        assert total.pixel_size[1:] == (2.0, 2.0)
+        assert total.metadata["aligned"]["group"] == 4
+        assert np.asarray(total).sum() == pytest.approx(np.sum(frames), rel=1e-4)
+    ran = napari_mrcz("drift", tmp_path / "a.mrcz", "--group", 4, "--frames", "0:8")
+    assert "8 frames of 128 x 128 pixels in 2 groups of 4, 2 Å/pixel" in ran.out
+    assert napari_mrcz("drift", tmp_path / "a.mrcz", "--group", 9).status == 1
+    assert napari_mrcz("drift", tmp_path / "a.mrcz", "--aligned", aligned).status == 1
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32", "float64"])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hi
 
 import typer
 
+from napari_mrcz import session
 from napari_mrcz.cli import arguments
 from napari_mrcz.cli.paths import Misused
 from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
@@ -39,6 +40,8 @@ _MODULES = {
     "decompress": "writing",
     "convert": "writing",
     "restore": "writing",
+    "sum": "writing",
+    "drift": "commands",
     "info": "commands",
     "verify": "commands",
     "repair": "writing",
@@ -316,6 +319,45 @@ def info(
 
     with _misuse_said():
         status = looking.info(files, frames=frames, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@with_options
+def drift(
+    files: arguments.Files,
+    given: Annotated[
+        arguments.Given, arguments.only(session.Selection, "frames", "crop")
+    ] = arguments.NOTHING,
+    group: Annotated[
+        int, typer.Option(min=1, help="Frames per group: 0.5 electrons per pixel or more.")
+    ] = 5,
+    aligned: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the sum of the aligned frames: .mrc, .mrcz or .tif.",
+            parser=arguments.path,
+        ),
+    ] = None,
+    overwrite: arguments.Overwrite = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one object per file.")] = False,
+    *,
+    how: Saying,
+) -> None:
+    """Show how the specimen moved, and what fixed patterns do to it. Correct movies first.
+
+    A quick look: one shift per group of frames, no patches, no dose weighting. A movie for a map
+    goes to RELION, MotionCor or cryoSPARC.
+    """
+    from napari_mrcz.cli import looking
+
+    status = looking.drift(
+        files,
+        group=group,
+        selection=session.Selection(**given),
+        aligned=aligned,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
     raise typer.Exit(status)
 
 

@@ -29,8 +29,8 @@ from napari_mrcz.naming import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_mrcz.session.convert import Recode, Repack, Restore
-    from napari_mrcz.session.tasks import Outcome
+    from napari_mrcz.session.convert import Recode, Repack
+    from napari_mrcz.session.tasks import Making, Outcome
 
 
 @with_options
@@ -193,6 +193,64 @@ def restore(files: arguments.Files, output: arguments.Folder, *, how: Running) -
 
 
 @with_options
+def sum_(
+    files: arguments.Files,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the results, or the file to write of one movie; "
+            "beside each file without it.",
+            parser=arguments.path,
+        ),
+    ] = None,
+    average: Annotated[
+        bool, typer.Option("--average", help="Divide by the frames summed.")
+    ] = False,
+    suffix: Annotated[str, typer.Option(help=".mrc, .mrcz, .tif ...")] = ".mrc",
+    given: Annotated[arguments.Given, arguments.only(session.Coding, "dtype")] = arguments.NOTHING,
+    chosen: Annotated[
+        arguments.Given, arguments.only(session.Selection, group="one sum of all frames")
+    ] = arguments.NOTHING,
+    *,
+    how: Running,
+) -> None:
+    """Sum the frames of movies of any format, or average them: one image, or one per group.
+
+    The history of corrections, pixel size and metadata are kept. Results are named after their
+    movie: movie_sum.mrc. --frames, --crop and --group take a part, in this order.
+    """
+    from napari_mrcz.session.convert import SumFrames
+
+    allowed = (*PLAIN_SUFFIXES, COMPRESSED_SUFFIX, *WRITTEN_TIFF_SUFFIXES)
+    is_file = output is not None and output.suffix.lower() in allowed and not output.is_dir()
+    if is_file and output is not None:
+        suffix = output.suffix.lower()
+    if suffix not in allowed:
+        raise typer.BadParameter(f"--suffix is one of {' '.join(allowed)}")
+    if how.skip_existing and suffix in WRITTEN_TIFF_SUFFIXES:
+        raise typer.BadParameter("--skip-existing: TIFF files do not say what they were made of")
+    results = [] if is_file else _results(output)
+    sources = movies_in(files, besides=results, leave_references=True)
+    if is_file and len(sources) > 1:
+        raise typer.BadParameter(f"{output} is one file, for {len(sources)} movies: name a folder")
+    ending = f"_{'average' if average else 'sum'}{suffix}"
+    tasks = [
+        SumFrames(
+            str(source),
+            str(output if is_file else target_of(source, output, ending, files)),
+            session.Selection(**chosen),
+            average=average,
+            **given,
+            **how.making,
+        )
+        for source in sources
+    ]
+    _write_anew(tasks, "summed", how)
+
+
+@with_options
 def repair(
     file: Annotated[
         Path, typer.Argument(help="The damaged file.", parser=arguments.path, show_default=False)
@@ -232,7 +290,7 @@ def _movies(files: list[Path], results: Sequence[Path]) -> list[Path]:
     return [file for file in found if file in files or not is_reference_name(file.name)]
 
 
-def _write_anew(tasks: Sequence[Recode | Repack | Restore], done: str, how: Running) -> None:
+def _write_anew(tasks: Sequence[Making], done: str, how: Running) -> None:
     sources, targets = zip(
         *((path_of(task.source), Path(task.target)) for task in tasks), strict=True
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import original, original_file, restore_file
 from napari_mrcz.stack.kept import copy_references, kept_reader
+from napari_mrcz.stack.sources import ArraySource, DerivedFrames, FrameSource
 from napari_mrcz.stack.tiff import is_eer
 
 if TYPE_CHECKING:
@@ -250,6 +251,81 @@ def _is_kept(name: str, before: Any, after: Any) -> bool:
 def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> bool:
     one, other = (maker() for maker in makers)
     return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+
+
+@dataclass(frozen=True)
+class SumFrames(Making):
+    """Sums the frames of a movie, or averages them; the history of its corrections is kept."""
+
+    source: str  # The files
+    target: str
+    selection: Selection = WHOLE  # What is summed; all of it, unless its groups are more than 1
+    average: bool = False  # Divide by the number of frames
+    dtype: str | None = None  # As `napari_mrcz.write` takes it
+
+    def make(
+        self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
+    ) -> Made:
+        """Sum and write."""
+        with open_stack(self.source) as movie:
+            tell = files.watched(staged(report, "summing"))
+            sums = self._sums(movie, tell)
+            dtype = self.dtype
+            # Other programs know neither integers of more than 16 bits nor float64.
+            if dtype is None and sums.dtype.kind in "iuf" and sums.dtype.itemsize > 2:
+                dtype = "float32"
+            write(
+                self.target,
+                sums.described(other={**sums.description.other, "source": record}),
+                dtype=dtype,
+                overwrite=self.overwrite,
+                progress=tell if self.selection.group > 1 else None,
+            )
+            files.check()
+        files.give_time(self.target)
+        return Made(tuple(self.selection.note(movie)))
+
+    def options(self) -> dict[str, Any]:
+        """Return what the result depends on, where it was chosen."""
+        kind = "average" if self.average else "sum"
+        chosen = {**self.selection.chosen, "dtype": self.dtype}
+        return {"made": kind, **{name: value for name, value in chosen.items() if value}}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the result."""
+        with open_stack(self.source) as movie:
+            shape = self.selection.of(movie).shape
+            return shape if self.selection.group > 1 else (1, *shape[1:])
+
+    def _sums(self, movie: Stack, progress: Callable[[int, int], None]) -> Stack:
+        """Return one frame, or lazily one per group."""
+        part = replace(self.selection, group=1).of(movie)
+        n, size = len(part), self.selection.group
+        if size > 1:
+            sums, numbers = self.selection.of(movie), [size] * (n // size) + [n % size or size]
+        else:
+            total, numbers = part.sum(dtype="smallest", progress=progress), [n]
+            metadata = {**part.description.metadata, "grouped": {"frames": n}}
+            metadata["grouped"]["frames_per_group"] = n
+            sums = Stack(ArraySource(total[None]), part.description, part.header)
+            sums = sums.described(metadata=metadata, sections_per_volume=None)
+        if not self.average:
+            return sums
+        source = _Averages(sums._source, numbers)
+        metadata = {**sums.description.metadata, "averaged": True}
+        return Stack(source, sums.description, sums.header).described(metadata=metadata)
+
+
+class _Averages(DerivedFrames):
+    """Sums divided by the number of frames in each."""
+
+    def __init__(self, before: FrameSource, numbers: list[int]) -> None:
+        super().__init__(before)
+        self._numbers = numbers
+        self.dtype = np.result_type(before.dtype, np.float32)
+
+    def _read(self, frame: int) -> Frame:
+        return np.asarray(self.before.read_frame(frame) / self.dtype.type(self._numbers[frame]))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Selection(Options):
             "Frames to take, as FROM:TO or FROM:TO:STEP: from 0, without TO, as in Python",
             unset="all",
             flag="--frames",
+            advice="A range of dose, such as 0:20",
         ),
     ] = ""
     crop: Annotated[
@@ -36,6 +37,7 @@ class Selection(Options):
             "Pixels to take, as X,Y,WIDTH,HEIGHT: first column and row from 0, and how many",
             unset="all",
             flag="--crop",
+            advice="For a part that is to be looked at or sent",
         ),
     ] = ""
     group: Annotated[
@@ -45,6 +47,7 @@ class Selection(Options):
             "Frames summed into one; a rest is a last, smaller sum",
             least=1,
             flag="--group",
+            advice="For EER, and where single frames have too few electrons",
         ),
     ] = 1
 
