@@ -36,6 +36,7 @@ figures: .venv/installed-dev  ## draw docs/figures from simulated sessions
 docs: .venv/installed-dev .venv/installed-docs  ## write the generated pages, and build the site in build/site
 	$(PY) scripts/command_line_docs.py
 	$(PY) scripts/reference_docs.py
+	$(PY) scripts/field_docs.py
 	$(PY) -m sphinx -q -W --keep-going -c docs . build/site
 
 docs-serve: docs  ## build the site and show it at http://localhost:8000

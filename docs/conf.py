@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Of the bar on the left; a page that is missing here is a warning.
 CONTENTS = {
-    "Start": "../README tutorial widgets quality settings faq",
+    "Start": "../README tutorial widgets fields quality settings faq",
     "How to": (
         "how-to/k3-relion how-to/eer-falcon how-to/night how-to/archive how-to/microed "
         "how-to/counting"

@@ -41,8 +41,8 @@ counts per electron, pedestal and beam centre are measured anew for each movie.
 `napari-mrcz recipe new recipe.toml` writes a recipe with these tables, `napari-mrcz recipe check
 recipe.toml` checks one, `napari-mrcz recipe show recipe.toml` says in words what it does. Steps are
 done in the order of this page. A table that is left out is not done; a key that is left out takes
-its default. Options with a flag are options of the command line too. How the fields of the widgets
-are found: [widgets](widgets.md).
+its default. Options with a flag are options of the command line too. All
+fields of the widgets: [fields](fields.md).
 """
 _RESULTS = """
 # Tables and JSON

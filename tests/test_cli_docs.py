@@ -56,3 +56,10 @@ def test_the_keys_of_info_are_documented(tmp_path, napari_mrcz):
     documented = runpy.run_path(str(SCRIPTS / "reference_docs.py"))["INFO_KEYS"]
     assert told.keys() <= documented.keys()
     assert documented.keys() - told.keys() == {"voltage", "packed"}
+
+
+@pytest.mark.slow
+def test_the_page_of_fields_is_up_to_date(viewer_model):
+    """`make docs` makes it anew, when a widget was changed."""
+    script = runpy.run_path(str(SCRIPTS / "field_docs.py"))
+    assert script["PAGE"].read_text("utf-8") == script["document"]()

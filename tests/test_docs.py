@@ -184,7 +184,7 @@ FOLLOWED: dict[str, tuple[Callable[[], None], str]] = {
     "night.md": (lambda: plain_movies("night"), "corrected/b.mrcz live/a.mrcz night.csv"),
     "archive.md": (plain_movies, "archive.csv movies-again/a.mrc whole.mrcz"),
     "microed.md": (diffraction, "corrected/img_0003.img"),
-    "counting.md": (raw_frames, "electrons.csv corrected/fractions.mrcz"),
+    "counting.md": (raw_frames, "electrons.csv corrected/a.mrcz"),
 }
 
 
