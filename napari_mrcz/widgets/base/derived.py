@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from napari_mrcz.plugin.layers import ShownStack, StackSeries, describe, widen_contrast_slider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Mapping
 
     import napari
     import numpy.typing as npt
@@ -106,15 +105,9 @@ class DerivedLayer:
         )
         widen_contrast_slider(layer)
         self._follow()
-        layers = self._viewer.layers
-        active = layers.selection.active
         if self.replaces:
             self._source.visible = False
-        if self._above:
-            layers.insert(layers.index(self._source) + 1, layer)
-        else:
-            layers.append(layer)
-        layers.selection.active = active
+        add_layer(self._viewer, layer, self._source if self._above else None)
         self._toggled()
 
     def show_stack(self, stack: Stack) -> None:
@@ -194,93 +187,21 @@ def _plain(value: Any) -> Any:
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "axis_labels")
 
 
-class PreviewLayer:
-    """At most one layer of a viewer; it holds neither that nor what it is made of.
+_PLACE = ("scale", "units", "translate", "rotate", "shear", "axis_labels")
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        Where it is shown.
-    """
 
-    def __init__(self, viewer: napari.Viewer) -> None:
-        self._viewer = viewer
-        self._layer: weakref.ref[Image] | None = None
-        self._look: Hashable = None
-        self._limits: tuple[float, ...] = ()
-
-    @property
-    def layer(self) -> Image | None:
-        """The layer, while it is in the viewer."""
-        layer = None if self._layer is None else self._layer()
-        return layer if layer in self._viewer.layers else None
-
-    def show(
-        self,
-        data: Any,
-        attributes: Mapping[str, Any],
-        source: Image | None = None,
-        *,
-        above: bool = False,
-        look: Hashable = None,
-    ) -> Image:
-        """Show other data; give the layer.
-
-        Parameters
-        ----------
-        data, attributes
-            As `layer_data` gives them.
-        source : Image, optional
-            The layer where whose data lie these lie.
-        above : bool
-            A new layer comes just above the source, rather than above all.
-        look : hashable
-            Contrast that the user has set is kept as long as this is the same.
-        """
-        layer = self.layer
-        if layer is not None and layer.ndim != len(data.shape):
-            self.remove()
-            layer = None
-        limits = tuple(attributes["contrast_limits"])
-        if layer is None:
-            layer = self._add(data, attributes, source if above else None)
-        else:
-            layer.data = data
-            layer.name = attributes["name"]
-            layer.metadata = attributes["metadata"]
-            if look != self._look or tuple(layer.contrast_limits) == self._limits:
-                layer.contrast_limits_range = limits
-                layer.contrast_limits = limits
-                widen_contrast_slider(layer)
-        self._limits, self._look = limits, look
-        if source is None:
-            lay(layer, {"translate": np.zeros(layer.ndim), **attributes})
-        else:
-            place(layer, source)
-        return layer
-
-    def holds(self, layer: Any) -> bool:
-        """Return whether it is this layer, in the viewer or about to come or go."""
-        return self._layer is not None and self._layer() is layer
-
-    def remove(self) -> None:
-        """Take it from the viewer."""
-        layer = self.layer
-        self._layer = None
-        if layer is not None:
-            self._viewer.layers.remove(layer)
-
-    def _add(self, data: Any, attributes: Mapping[str, Any], below: Image | None) -> Image:
-        layers, layer = self._viewer.layers, Image(data, **attributes)
-        self._layer = weakref.ref(layer)  # before anybody asks whether it is held
-        first = not layers
-        self._viewer.add_layer(layer)
-        if below is not None:
-            layers.move(layers.index(layer), layers.index(below) + 1)
-        widen_contrast_slider(layer)
-        if first:
-            self._viewer.dims.set_current_step(0, 0)  # napari begins in the middle
-        return layer
+def add_layer(viewer: napari.Viewer, layer: Layer, below: Layer | None = None) -> None:
+    """Add a layer above all others, or above one; the active layer stays active."""
+    layers = viewer.layers
+    active = layers.selection.active
+    # Else napari makes the controls of the new layer, and shows those of the active one again.
+    activates, layers._activate_on_insert = layers._activate_on_insert, False
+    try:
+        layers.insert(len(layers) if below is None else layers.index(below) + 1, layer)
+    finally:
+        layers._activate_on_insert = activates
+    if layers.selection.active is not active:
+        layers.selection.active = active
 
 
 def geometry(source: Image, ndim: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Layer, Points, Shapes
 from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
-from napari_mrcz.widgets.base.derived import geometry, place
+from napari_mrcz.widgets.base.derived import add_layer, geometry, lay, place
 
 if TYPE_CHECKING:
     import napari
@@ -54,7 +54,7 @@ class Guides(QObject):
         self._viewer = viewer
         self._source: Image | None = None
         self._center: Center = (0.0, 0.0)
-        self._radii: npt.NDArray[np.float64] = np.empty(0)
+        self._radii = self._drawn = np.empty(0)
         self._chosen = 0
         self.beam: Points | None = None
         self.rings: Shapes | None = None
@@ -79,8 +79,9 @@ class Guides(QObject):
         self._source, self._center, self._radii = source, center, radii
         if self.rings is None:
             self._add_rings()
-        else:
+        elif not np.array_equal(radii, self._drawn):
             self.rings.data = _circles(radii)
+        self._drawn = radii
         if self.beam is None:
             self._add_beam()
         self.choose(self._chosen)
@@ -100,8 +101,6 @@ class Guides(QObject):
             return
         if self.beam is not None:
             place(self.beam, self._source)
-        if self.rings is not None:
-            place(self.rings, self._source)
         self.move(self._center)
 
     def choose(self, region: int) -> None:
@@ -152,7 +151,7 @@ class Guides(QObject):
             face_color="transparent",
             opacity=0.8,
         )
-        self._add(self.rings)
+        add_layer(self._viewer, self.rings)
         self.rings.editable = False  # they follow the beam
 
     def _add_beam(self) -> None:
@@ -167,7 +166,7 @@ class Guides(QObject):
             border_width=0.04,
             opacity=0.9,
         )
-        self._add(self.beam)
+        add_layer(self._viewer, self.beam)
         self.beam.mode = "select"
         # The first comes when a drag has ended, the second while it lasts.
         self.beam.events.data.connect(self._on_points)
@@ -183,17 +182,11 @@ class Guides(QObject):
         # From the first moment: napari warns of layers of different units.
         return None if self._source is None else geometry(self._source, 2)["units"]
 
-    def _add(self, layer: Layer) -> None:
-        """Add a layer; the active one stays active."""
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(layer)
-        self._viewer.layers.selection.active = active
-
     def _center_rings(self) -> None:
         if self.rings is not None and self._source is not None:
             at = geometry(self._source, 2)
-            away = np.array(self._center) * at["scale"]
-            self.rings.translate = at["translate"] + away
+            away = np.multiply(self._center, at["scale"])
+            lay(self.rings, {**at, "translate": at["translate"] + away})
 
     def _on_points(self, event: Any = None) -> None:
         if self.beam is None:

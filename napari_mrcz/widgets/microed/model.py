@@ -117,8 +117,10 @@ class Fit:
         What was fitted alike, with the centre that was found.
     model : TruncationModel
         Its regions are numbered 1 ... k.
-    names : ndarray of int, shape (k,)
-        The label of each region; of annuli its number.
+    names, pixels : ndarray of int, shape (k,)
+        The label of each region, of annuli its number; how many pixels it has.
+    radii : ndarray, shape (k,)
+        Where each annulus ends, in pixels; NaN of other regions.
     corrected : Stack
         Lazy.
     darkest : int
@@ -129,6 +131,8 @@ class Fit:
     choice: Choice
     model: TruncationModel
     names: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.int64]
+    radii: npt.NDArray[np.float64]
     corrected: Stack
     darkest: int
 
@@ -164,13 +168,16 @@ def fit_truncation(stack: Stack, choice: Choice, frame: int, report: Report) -> 
     )
     if not model.n_regions:
         raise ValueError("No pixel is valid: the beam stop covers all, or there are no regions.")
-    names = np.arange(1, model.n_regions + 1)
-    if choice.regions is not None:
+    if choice.regions is None:
+        names, radii = np.arange(1, model.n_regions + 1), model.radii
+    else:
         names = np.unique(choice.regions[model.labels > 0]).astype(np.int64)
+        radii = np.full(len(names), np.nan)
+    pixels = np.bincount(model.labels.reshape(-1), minlength=model.n_regions + 1)[1:]
     corrected = stack.apply(model)
     looked_at = corrected[frame]
     darkest = int(np.quantile(looked_at, _DARKEST))
-    return Fit(stack, choice, model, names, corrected, darkest)
+    return Fit(stack, choice, model, names, pixels, radii, corrected, darkest)
 
 
 # Histograms, after fig. 1 of Hattne et al. (2016), doi:10.1107/S1600576716007196 ----------------

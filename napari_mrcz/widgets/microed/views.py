@@ -37,16 +37,14 @@ _ROWS_SHOWN = 10
 def rows(fit: Fit, frame: int) -> list[tuple[str, ...]]:
     """Return the table of a frame as texts, one row a region."""
     model = fit.model
-    pixels = np.bincount(model.labels.reshape(-1), minlength=model.n_regions + 1)[1:]
-    radii = [f"{r:.0f}" for r in model.radii] if fit.has_annuli else [NOTHING] * len(pixels)
     texts = []
     for region, (mu, sigma, shift) in enumerate(model.parameters[frame]):
         fitted = (f"{mu:.3f}", f"{sigma:.3f}", f"{shift:.1f}")
         if np.isnan(mu):
             fitted = (NOTHING,) * 3
-        zeros = f"{model.zeros[frame, region] / pixels[region]:.1%}"
-        name = str(fit.names[region])
-        texts.append((name, radii[region], zeros, *map(with_minus, fitted)))
+        zeros = f"{model.zeros[frame, region] / fit.pixels[region]:.1%}"
+        radius = NOTHING if np.isnan(fit.radii[region]) else f"{fit.radii[region]:.0f}"
+        texts.append((str(fit.names[region]), radius, zeros, *map(with_minus, fitted)))
     return texts
 
 

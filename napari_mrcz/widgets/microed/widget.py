@@ -87,7 +87,9 @@ class MicroED(CorrectionDock):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self._finding: SweepWork | None = None
-        self._outlined: Choice | None = None
+        # What is asked for, and what is drawn.
+        self._asked: tuple[SweepWork, Choice] | None = None
+        self._outlined: tuple[SweepWork, Choice] | None = None
         self.source = MaskForm(self)
         self.beam = BeamBox(self)
         self.offset = WrappedLabel(
@@ -200,7 +202,6 @@ class MicroED(CorrectionDock):
     def show_work(self) -> None:
         """Show all that is known of the layer picked."""
         work, fit = self.work, self.fit
-        self._outlined = None
         self.source.refill()
         if work is None or self.guides.source is not work.layer:
             self.guides.remove()
@@ -265,10 +266,11 @@ class MicroED(CorrectionDock):
         drawn = self.guides.shown
         if drawn and not self.beam.draw.isChecked():
             self.guides.remove()
-        known = self._outlined is not None and self._outlined.is_as(choice)
-        if known and drawn == self.beam.draw.isChecked():
-            return
-        self._outlined = choice
+        known = self._asked if self._outlines.busy else self._outlined
+        if known is not None and known[0] is work and known[1].is_as(choice):
+            if drawn == self.beam.draw.isChecked():
+                return
+        self._asked = work, choice
         stack = stack_of_layer(work.layer)
         self._outlines.request(partial(_outline, stack, self._frame, choice))
 
@@ -278,10 +280,10 @@ class MicroED(CorrectionDock):
 
     def _draw(self, drawn: Outline) -> None:
         work = self.work
-        if work is None or self._outlined is None:
+        if work is None:
             return
         work.center = drawn.center
-        self._outlined = self._choice
+        self._outlined = work, self._choice
         self.beam.show_center(work.center, self._shape)
         if self.beam.draw.isChecked():
             self.guides.show(work.layer, drawn.center, drawn.radii)
