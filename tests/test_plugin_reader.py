@@ -353,6 +353,19 @@ class TestOtherFormats:
         assert attributes["name"] == "x_1 and 1 more"
         data.close()
 
+    def test_a_recording_in_several_files_is_opened_once(self, viewer, tmp_path):
+        """By any of its files, or all dropped at once, each by itself."""
+        files = list(map(str, write_tvips(tmp_path / "rec.tvips", self.COUNTS, parts=3)))
+        assert len(viewer.open(files, plugin="napari-mrcz")) == 1
+        assert viewer.open(files[1], plugin="napari-mrcz") == []
+        viewer.layers.pop().data.close()
+        (layer,) = viewer.open(files[2], plugin="napari-mrcz")
+        np.testing.assert_array_equal(layer.data, self.COUNTS)
+        layer.data.close()
+        ((data, _, _),) = read(files[::-1])
+        np.testing.assert_array_equal(data, self.COUNTS)
+        data.close()
+
     def test_a_folder_of_several_movies_is_refused_by_name(self, tmp_path):
         """And one without a movie."""
         with pytest.raises(nm.MrczError, match="a folder without a movie"):
@@ -370,7 +383,7 @@ class TestOtherFormats:
 def test_real_files_become_layers_or_are_refused(shared_data):
     """Whatever opens as a stack has limits, scale and units that napari takes."""
     opened = 0
-    for path in sorted(shared_data.rglob("*")):
+    for path in sorted([*shared_data.rglob("*"), *(shared_data.parent / "cases").glob("*")]):
         if get_reader(str(path)) is None or not path.is_file():
             continue
         with warnings.catch_warnings():
@@ -385,4 +398,4 @@ def test_real_files_become_layers_or_are_refused(shared_data):
             assert len(attributes["scale"]) == len(attributes["units"]) == data.ndim, path
             assert min(attributes["scale"]) > 0, path
         opened += 1
-    assert opened > 10
+    assert opened > 50

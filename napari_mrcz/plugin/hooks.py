@@ -90,36 +90,30 @@ def read(path: Paths) -> list[Any]:
         If a file cannot be used, or several do not agree.
     """
     paths = [path] if isinstance(path, str) else sorted(map(os.fspath, path), key=natural_key)
+    paths = _without_later_files(paths)
+    if not paths:
+        return [(None,)]
     wanted = preferences()
     caching: dict[str, Any] = {"read_ahead": wanted.read_ahead, "cache_nbytes": wanted.cache_nbytes}
+    images = all(without_packing(Path(path)).suffix.lower() in SMV_SUFFIXES for path in paths)
     stacks: list[Stack] = []
     try:
-        if len(paths) > 1:
-            # Later files of a recording are opened with the first.
-            paths = [path for path in paths if first_part(Path(path)) is None]
-        images = all(without_packing(Path(path)).suffix.lower() in SMV_SUFFIXES for path in paths)
         if images and len(paths) > 1:
             stacks.append(open_sweep(paths).cached(**caching))
         else:
             for one in paths:
-                with collected_warnings() as said:
-                    stacks.append(open(one, **caching))
-                options = eer_options(stacks[-1]) if is_eer(stacks[-1]) else {}
-                if options is None:
-                    for stack in stacks:
-                        stack.close()
-                    return [(None,)]
-                if options:
-                    stacks[-1].close()
-                    stacks[-1] = open(one, **options, **caching)  # warns itself
-                elif len(paths) > MOST_OPEN:
-                    stacks[-1].close()  # reading opens it again
-                for sentence in () if options else said:
-                    warn(sentence)
+                opened = _open_as_asked(one, caching)
+                if opened is None:
+                    raise _Cancelled
+                stacks.append(opened)
+                if len(paths) > MOST_OPEN:
+                    opened.close()  # reading opens it again
         stack = stacks[0] if len(stacks) == 1 else _together(stacks, paths)
-    except BaseException:
+    except BaseException as error:
         for stack in stacks:
             stack.close()
+        if isinstance(error, _Cancelled):
+            return [(None,)]
         raise
     _say_which_way_up(stacks[0])
     name = _name(paths[0])
@@ -129,6 +123,43 @@ def read(path: Paths) -> list[Any]:
         metadata["paths"] = list(paths)
     _attend_to_new_layers()
     return layer_data(stack, name, metadata=metadata)
+
+
+class _Cancelled(Exception):
+    """A question was answered by Cancel."""
+
+
+def _open_as_asked(path: str, caching: Mapping[str, Any]) -> Stack | None:
+    """Open a file; of EER, ask how. None after Cancel."""
+    with collected_warnings() as said:
+        stack = open(path, **caching)
+    options = eer_options(stack) if is_eer(stack) else {}
+    if options:
+        stack.close()
+        return open(path, **options, **caching)  # which warns again
+    if options is None:
+        stack.close()
+        return None
+    for sentence in said:
+        warn(sentence)
+    return stack
+
+
+def _without_later_files(paths: list[str]) -> list[str]:
+    """Return files, of recordings in several the first alone, and none if it is shown already."""
+    import napari
+
+    viewer = napari.current_viewer()
+    layers = [] if viewer is None else viewer.layers
+    shown = {layer.metadata.get("path") for layer in layers}
+    found = []
+    for path in paths:
+        first = first_part(Path(path))
+        if first is None:
+            found.append(path)
+        elif str(first) not in shown | set(paths):
+            found.append(str(first))
+    return list(dict.fromkeys(found))
 
 
 def _together(stacks: Sequence[Stack], paths: Sequence[str]) -> Stack:
