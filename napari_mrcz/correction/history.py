@@ -39,6 +39,7 @@ imported opens as any other, and is replayed without it (``without=["Doubling"]`
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
@@ -223,6 +224,24 @@ def replay(history: Iterable[Mapping[str, Any]], movie: Any, *, without: Iterabl
 
 def _name_of(step: Any) -> Any:
     return step.get("name") if isinstance(step, Mapping) else None
+
+
+def step_text(step: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a step of a history was, in two or three words, and how it was done.
+
+    The latter is empty where its parameters, of another version, do not say.
+    """
+    name = str(step.get("name", "unknown step"))
+    correction = registered(name)
+    title = getattr(correction, "title", "") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    if correction is None:
+        module = step.get("module")
+        of = f" of {module}" if isinstance(module, str) else ""
+        return title, f"a correction{of} that is not known here, and cannot be done again"
+    try:
+        return title, str(getattr(correction, "said", lambda _: "")(step))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return title, ""
 
 
 def fingerprint(value: Any) -> str:

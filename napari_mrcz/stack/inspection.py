@@ -6,7 +6,6 @@ napari, ``napari-mrcz info`` on a terminal. `verify` reads every frame.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -190,21 +189,9 @@ def step_entries(history: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
 
 
 def _step(number: int, step: Mapping[str, Any]) -> Entry:
-    from napari_mrcz.correction.history import registered  # not loaded where there is no history
+    from napari_mrcz.correction.history import step_text  # not loaded where there is no history
 
-    name = str(step.get("name", "unknown step"))
-    correction = registered(name)
-    title = getattr(correction, "title", "") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    value = ""
-    if correction is None:
-        module = step.get("module")
-        of = f" of {module}" if isinstance(module, str) else ""
-        value = f"a correction{of} that is not known here, and cannot be done again"
-    elif said := getattr(correction, "said", None):
-        try:
-            value = said(step)
-        except (KeyError, TypeError, ValueError, IndexError):
-            pass  # of another version: its parameters are listed all the same
+    title, value = step_text(step)
     parameters = {key: item for key, item in step.items() if key not in _TOLD}
     by = f"By {step['software']}" if "software" in step else ""
     return Entry(f"{number}. {title}", value, "", by, entries_of(parameters))

@@ -269,6 +269,12 @@ class Stack:
         name = os.path.basename(self.path) if self.path else "array"
         return f"<Stack {name}: {n} x {y} x {x} {self.dtype}{scale}{steps}>"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a thumbnail of the sum, and a table."""
+        from napari_mrcz.stack.notebook import html_of
+
+        return html_of(self)
+
     def apply(self, correction: Correction) -> Stack:
         """Return a lazy stack of corrected frames; its history is one step longer.
 
