@@ -36,11 +36,13 @@ def test_movies_are_layers_with_three_of_our_widgets_beside_them(napari_mrcz, mo
     ran = napari_mrcz("open", *movies)
     assert (ran.status, ran.err, ran.out) == (0, "", "")
     docked = viewer.window.dock_widgets
-    assert list(docked) == [f"{title} (napari-mrcz)" for title in ("Outliers", "Gain", "Save")]
-    qtbot.waitUntil(lambda: docked["Outliers (napari-mrcz)"].in_front)
-    assert not any(docked[f"{title} (napari-mrcz)"].in_front for title in ("Gain", "Save"))
-    assert [layer.name for layer in viewer.layers] == ["one", "two"]
-    assert all(layer.data.shape == (3, 32, 40) for layer in viewer.layers)
+    assert list(docked) == [f"{title} (napari-mrcz)" for title in ("Movie", "Outliers", "Gain")]
+    qtbot.waitUntil(lambda: docked["Movie (napari-mrcz)"].in_front)
+    assert not any(docked[f"{title} (napari-mrcz)"].in_front for title in ("Outliers", "Gain"))
+    movie = docked["Movie (napari-mrcz)"]
+    qtbot.waitUntil(lambda: not movie.busy)
+    assert [layer.name for layer in viewer.layers] == ["one", "two", "two, sum"]
+    assert all(layer.data.shape[-2:] == (32, 40) for layer in viewer.layers)
     shown.assert_called_once_with()
 
 

@@ -99,11 +99,22 @@ def fill_save(widget, viewer, folder, qtbot):
         viewer.open(folder / "movie.mrcz", plugin="napari-mrcz")
 
 
+def fill_movie(widget, viewer, folder, qtbot):
+    """Sum a movie, and estimate its drift."""
+    nm.write(folder / "movie.mrcz", outliers_dock.COUNTS)
+    viewer.open(folder / "movie.mrcz", plugin="napari-mrcz")
+    outliers_dock.settle(widget, qtbot)
+    widget.drift_section.button.click()
+    qtbot.mouseClick(widget.drift.start_button, LEFT)
+    outliers_dock.settle(widget, qtbot)
+
+
 # How each is filled, and how many controls it has at least.
 DOCKS = {
     "Counting": (fill_counting, 10),
     "Gain": (fill_gain, 35),
     "Metadata": (fill_inspector, 25),
+    "Movie": (fill_movie, 22),
     "Outliers": (fill_outliers, 18),
     "Save": (fill_save, 15),
     "KOMA": (fill_koma, 20),

@@ -15,9 +15,13 @@ from napari_mrcz.plugin.demo import dock_of
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 
 LEFT = Qt.MouseButton.LeftButton
-TITLES = ("Outliers", "Gain", "KOMA", "Counting", "MicroED", "Metadata", "Save")
+TITLES = ("Movie", "Outliers", "Gain", "KOMA", "Counting", "MicroED", "Metadata", "Save")
 # What each adds of its own accord for the movie that is picked.
-ADDS = {"Gain": {"a, normalised", "b, normalised"}, "MicroED": {"beam", "annuli"}}
+ADDS = {
+    "Movie": {"a, sum", "b, sum"},
+    "Gain": {"a, normalised", "b, normalised"},
+    "MicroED": {"beam", "annuli"},
+}
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_layers_change_only_as_the_widget_in_front_says(docks, viewer, tmp_path,
         happens(lambda opened=opened: setattr(viewer.layers.selection, "active", opened))
         happens(lambda front=front: drop(docks[front], dragged(tmp_path / "c.mrcz")))
         seen = {plain(layer.name) for layer in viewer.layers}
-        assert ("b, normalised" in seen) == (front != "Outliers")
+        assert ("b, normalised" in seen) == (front not in ("Movie", "Outliers"))
 
 
 def test_a_widget_catches_up_when_it_comes_to_the_front(docks, viewer, tmp_path, qtbot):

@@ -466,7 +466,7 @@ def _draw(frame: object, folder: Path) -> None:
 
 _PLUGIN = "napari-mrcz"
 # The others are opened from the menu.
-_DOCKS = ("Outliers", "Gain", "Save")
+_DOCKS = ("Movie", "Outliers", "Gain")
 
 
 def open_(
@@ -474,7 +474,7 @@ def open_(
         list[Path], typer.Argument(help="Files, each to be a layer.", show_default=False)
     ],
 ) -> None:
-    """Open movies in napari, with the widgets Outliers, Gain and Save beside them."""
+    """Open movies in napari, with the widgets Movie, Outliers and Gain beside them."""
     for path in files:
         if not path.is_file() and not isinstance(path, RemotePath):
             found = "is a folder; name the files in it" if path.is_dir() else "is not there"

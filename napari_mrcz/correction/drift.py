@@ -11,30 +11,37 @@ The power spectrum of an image shows Thon rings, and how far they go.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft2, rfft2
-from scipy.ndimage import uniform_filter, uniform_filter1d
+from scipy.ndimage import map_coordinates, uniform_filter, uniform_filter1d
 
-from napari_mrcz.correction.sums import in_order, ordinary_pixels
+from napari_mrcz.correction.sums import binned_sum, in_order, ordinary_pixels
 from napari_mrcz.errors import listed
 from napari_mrcz.naming import size_zyx
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+# Called with the stage, how many are done, and of how many.
+Progress = Callable[[str, int, int], None]
 Image = npt.NDArray[np.float32]
 
 # Part of the image that is looked at, in its middle: 4 million pixels have signal enough.
 _LARGEST = 2048
+# From this height or width on, pixels are binned by 2 for aligning: of the frequencies that are
+# aligned by, nearly none are lost.
+_BINNED = 1024
 # Frequencies to align by: weights fall to e^-1/2 at the upper one, in 1/pixel; below the lower one,
 # in periods of the image, thickness and beam vary.
 _LOW_PASS, _HIGH_PASS = 0.16, 6
-# Pixels around the shift of its neighbour in which that of a group is looked for, and those that
-# may be left when groups are moved by it.
+# Pixels, or binned ones, around the shift of its neighbour in which that of a group is looked for,
+# and those that may be left when groups are moved by it.
 _NEAR, _LEFT = 32, 4
 # By how many standard deviations the peak of a group leads where it is to be trusted; noise alone
 # makes 1.8 at most (see `_by_noise`).
@@ -48,6 +55,8 @@ _APART = 0.05
 _FINEST = 0.25
 # Pixels between neighbouring groups, beside the usual, that no stage moves.
 _JUMP = 5.0
+# Points of the line along which peaks are shown.
+_PLACES = 121
 # Height of the fixed pattern's peak from which on it says to correct first, and in standard
 # deviations; the part of frequencies that are independent under the window.
 _HIGH, _SIGNIFICANT, _OF_HANN = 0.1, 3.0, 0.26
@@ -69,6 +78,10 @@ class Drift:
         Height of the cross-correlation's peak at shift 0, which fixed patterns make, in units of
         the specimen's peak. About 0 for a movie that is corrected; NaN where the specimen hardly
         moved, so that both peaks are one.
+    correlation : ndarray of float64, shape (m, 2)
+        The cross-correlation of the first and the last third of the movie, along a line through
+        shift 0, where fixed patterns have their peak, and the specimen's shift: how far, in pixels,
+        and how high, in units of the specimen's peak.
     warnings : tuple of str
         Why the shifts should not be trusted; empty when all is well.
     """
@@ -76,24 +89,60 @@ class Drift:
     shifts: npt.NDArray[np.float64]
     frames: npt.NDArray[np.float64]
     fixed_pattern: float
+    correlation: npt.NDArray[np.float64]
     warnings: tuple[str, ...]
-    _sums: list[Image] = field(repr=False)
+    _movie: Any = field(repr=False)
+    _group: int = field(repr=False)
 
-    def aligned_sum(self) -> Image:
-        """Return the sum of all frames, each group moved back by its shift.
+    def aligned_sum(self, progress: Progress | None = None) -> Image:
+        """Return the sum of all frames, each group moved back by its shift; it reads them again.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with (stage, groups done, groups); what it raises ends the summing.
 
         Returns
         -------
         ndarray of float32, shape (y, x)
             Shifted by Fourier interpolation; what leaves one border comes in at the other.
         """
-        total = np.zeros(self._sums[0].shape, np.float32)
-        for one, shift in zip(self._sums, self.shifts, strict=True):
-            total += _moved(one, -shift)
-        return total
+        total: npt.NDArray[Any] | None = None
+        groups = _grouped(self._movie, self._group)
+        for done, ((one, _), shift) in enumerate(zip(groups, self.shifts, strict=True), 1):
+            fy = np.fft.fftfreq(one.shape[0])[:, None]
+            moved = rfft2(one)
+            moved *= _phases(-shift, fy, np.fft.rfftfreq(one.shape[1])[None])
+            total = moved if total is None else np.add(total, moved, out=total)
+            shape = one.shape
+            if progress is not None:
+                progress("Aligning group", done, len(self.shifts))
+        aligned: Image = irfft2(total, s=shape, overwrite_x=True)
+        return aligned
+
+    def pattern_in(
+        self, movie: Any, progress: Progress | None = None
+    ) -> tuple[float, npt.NDArray[np.float64]]:
+        """Measure the fixed pattern of the same frames, corrected otherwise, by these shifts.
+
+        Parameters
+        ----------
+        movie : Stack or array_like, shape (n, y, x)
+            Such as the frames before they were corrected.
+        progress : callable, optional
+            As for `estimate_drift`.
+
+        Returns
+        -------
+        fixed_pattern, correlation
+            As the attributes have them.
+        """
+        middles, _ = _middles(movie, self._group, progress or _say_nothing)
+        fixed, correlation, _ = _patterns(middles, self.shifts)
+        return fixed, correlation
 
 
-def estimate_drift(movie: Any, group: int = 5) -> Drift:
+def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = None) -> Drift:
     """Estimate how the specimen drifted, as one shift per group of frames.
 
     Parameters
@@ -103,6 +152,8 @@ def estimate_drift(movie: Any, group: int = 5) -> Drift:
     group : int
         Frames that are summed (default: 5); 0.5 electrons per pixel or more should come of them. A
         rest that is smaller joins the last group.
+    progress : callable, optional
+        Called with (stage, groups done, groups); what it raises ends the estimate.
 
     Returns
     -------
@@ -115,89 +166,150 @@ def estimate_drift(movie: Any, group: int = 5) -> Drift:
 
     Notes
     -----
-    Sums of groups (their outlier pixels replaced by what is around them) are cross-correlated, in
-    a band of frequencies, with the sum of the other groups, moved by the shifts found so far, a few
-    times. Then the power that groups have in common is split, ring by ring of frequencies, in what
-    moved along and what stayed: the mean over pairs of groups i, j of F_i F_j* is
-    S exp(-i φ_ij) + P, with φ_ij known from the shifts. Memory: one float32 image per group.
+    Sums of groups (their outlier pixels replaced by what is around them; binned by 2 where the
+    image is large) are cross-correlated, in a band of frequencies, with the sum of the other
+    groups, moved by the shifts found so far, a few times. Then the power that groups have in common
+    is split, ring by ring of frequencies, in what moved along and what stayed: the mean over pairs
+    of groups i, j of F_i F_j* is S exp(-i φ_ij) + P, with φ_ij known from the shifts. Memory: the
+    middle of the image, 2048 x 2048 pixels at most, in float32 for each group.
     """
     if group < 1:
         raise ValueError(f"groups of {group} frames: use 1 or more")
-    sums, frames = _grouped(movie, group)
-    height, width = sums[0].shape
-    top, left = max(0, height - _LARGEST) // 2, max(0, width - _LARGEST) // 2
-    middle = np.s_[top : top + _LARGEST, left : left + _LARGEST]
-    band, (fy, fx) = _band((min(height, _LARGEST), min(width, _LARGEST)))
-    whole: Image = np.sum(sums, axis=0)[middle]
+    say = progress or _say_nothing
+    middles, numbers = _middles(movie, group, say)
+    if len(numbers) < 2:
+        raise ValueError(f"{sum(numbers)} frames make no two groups of {group}")
+    frames = np.cumsum(numbers) - (np.array(numbers) + 1) / 2
+    whole: Image = np.sum(middles, axis=0)
     outliers = ~ordinary_pixels(whole - _smoothed(whole))
+    binning = _binning(whole.shape)
+    ordinary = binned_sum((~outliers).astype(np.float32), binning, np.float32)
+    around = np.maximum(_smoothed(ordinary), 0.1 * binning**2)
 
-    def cleaned(one: Image) -> Image:
-        part = one[middle] / max(float(one.mean()), 1e-6)
-        part -= part.mean()
-        around = _smoothed(np.where(outliers, 0, part))
-        around /= np.maximum(_smoothed((~outliers).astype(np.float32)), 0.1)
-        return np.where(outliers, around, part)
+    def cleaned(middle: Image) -> Image:
+        part = binned_sum(np.where(outliers, 0, middle - middle.mean()), binning, np.float32)
+        near = _smoothed(part)
+        near /= around
+        return np.where(ordinary > 0, part / np.maximum(ordinary, 1), near)
+
+    with in_order(cleaned, middles, "napari-mrcz-drift") as images:
+        parts = []
+        for image in images:
+            parts.append(image)
+            say("Preparing group", len(parts), len(numbers))
+    shape = parts[0].shape
+    band, (fy, fx) = _band(shape, binning)
 
     def aligned(
-        parts: list[Image], weights: npt.NDArray[Any], reach: int
+        images: list[Image], weights: npt.NDArray[Any], reach: int, stage: str
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        def banded(part: Image) -> npt.NDArray[Any]:
-            transform: npt.NDArray[Any] = rfft2(part) * weights
+        def banded(image: Image) -> npt.NDArray[Any]:
+            transform: npt.NDArray[Any] = rfft2(image) * weights
             return transform
 
-        with in_order(banded, parts, "napari-mrcz-drift") as transforms:
-            return _aligned(list(transforms), fy, fx, whole.shape, reach)
+        with in_order(banded, images, "napari-mrcz-drift") as transforms:
+            return _aligned(list(transforms), fy, fx, shape, reach, partial(say, stage))
 
-    parts = [cleaned(one) for one in sums]
-    rough, leads = aligned(parts, band, _NEAR)
+    rough, leads = aligned(parts, band, _NEAR, "Aligning group")
     whole_pixels = np.rint(rough).astype(np.intp)
     # Again by what all groups show: rows and columns that moved in fade out.
-    margin = np.minimum(np.ptp(whole_pixels, axis=0), np.array(whole.shape) // 4)
-    common = np.outer(*(_fading(n, m) for n, m in zip(whole.shape, margin, strict=True)))
+    margin = np.minimum(np.ptp(whole_pixels, axis=0), np.array(shape) // 4)
+    common = np.outer(*(_fading(n, m) for n, m in zip(shape, margin, strict=True)))
     rolled = [
         np.roll(part, tuple(-shift), (0, 1)) * common
-        for part, shift in zip(parts, whole_pixels - whole_pixels[len(sums) // 2], strict=True)
+        for part, shift in zip(parts, whole_pixels - whole_pixels[len(parts) // 2], strict=True)
     ]
     weights, variance = _likelihood(rolled, band, fy, fx)
-    finest, _ = aligned(rolled, weights, _LEFT)
+    finest, _ = aligned(rolled, weights, _LEFT, "Refining group")
     shifts = _smoothed_path(whole_pixels + finest, variance)
     shifts -= shifts[0]
-    window = np.outer(*(np.hanning(length).astype(np.float32) for length in whole.shape))
-    recorded = [rfft2((one[middle] / max(float(one.mean()), 1e-6) - 1) * window) for one in sums]
-    fixed, certain = _fixed_pattern(recorded, shifts, fy, fx)
-    doubts = _doubts(fixed if certain or np.isnan(fixed) else 0.0, shifts, leads, variance)
-    return Drift(shifts, frames, fixed, tuple(doubts), sums)
+    shifts *= binning
+    fixed, correlation, certain = _patterns(middles, shifts)
+    doubtful = fixed if certain or np.isnan(fixed) else 0.0
+    doubts = _doubts(doubtful, shifts, leads, variance * binning**2)
+    return Drift(shifts, frames, fixed, correlation, tuple(doubts), movie, group)
 
 
-def _grouped(movie: Any, group: int) -> tuple[list[Image], npt.NDArray[np.float64]]:
-    """Return the sums of groups of frames, and the middle of each group."""
-    sums: list[Image] = []
+def _say_nothing(stage: str, done: int, total: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
+def _middles(movie: Any, group: int, say: Progress) -> tuple[list[Image], list[int]]:
+    """Return the middle of the sum of each group, relative to its mean, and how many frames."""
+    n_groups = max(1, len(movie) // group) if hasattr(movie, "__len__") else 0
+    middles: list[Image] = []
     numbers: list[int] = []
+    for one, number in _grouped(movie, group):
+        height, width = one.shape
+        top, left = max(0, height - _LARGEST) // 2, max(0, width - _LARGEST) // 2
+        part = one[top : top + _LARGEST, left : left + _LARGEST]
+        middles.append(part / max(float(one.mean()), 1e-6))
+        numbers.append(number)
+        say("Summing group", len(numbers), n_groups)
+    return middles, numbers
+
+
+def _binning(shape: tuple[int, ...]) -> int:
+    return 2 if min(shape) > _BINNED else 1
+
+
+def _patterns(
+    middles: list[Image], shifts: npt.NDArray[np.float64]
+) -> tuple[float, npt.NDArray[np.float64], bool]:
+    """Return `fixed_pattern`, `correlation`, and whether the former is more than noise makes."""
+    binning = _binning(middles[0].shape)
+    small = [_binned(middle, binning) - 1 for middle in middles]
+    shape = small[0].shape
+    _, (fy, fx) = _band(shape, binning)
+    window = np.outer(*(np.hanning(length).astype(np.float32) for length in shape))
+    recorded = [rfft2(image * window) for image in small]
+    fixed, certain = _fixed_pattern(recorded, shifts / binning, fy, fx, binning)
+    correlation = _between_thirds(recorded, shifts / binning, fy, fx, shape)
+    correlation[:, 0] *= binning
+    return fixed, correlation, certain
+
+
+def _grouped(movie: Any, group: int) -> Iterator[tuple[Image, int]]:
+    """Yield the sum of each group of frames, and how many they are; a rest joins the last group."""
+    held: tuple[Image, int] | None = None
+    total: Image | None = None
+    number = 0
     for frame in movie:
         image = np.asarray(frame)
         if image.ndim != 2 or min(image.shape) < 32 or image.dtype.kind not in "buif":
-            raise ValueError(f"real frames of 32 x 32 pixels or more are needed, not {image.shape}")
-        if not numbers or numbers[-1] == group:
-            sums.append(np.zeros(image.shape, np.float32))
-            numbers.append(0)
-        sums[-1] += image
-        numbers[-1] += 1
-    if len(numbers) > 1 and numbers[-1] < group:
-        rest = sums.pop()
-        sums[-1] += rest
-        numbers[-2:] = [sum(numbers[-2:])]
-    if len(sums) < 2:
-        raise ValueError(f"{sum(numbers)} frames make no two groups of {group}")
-    ends = np.cumsum(numbers)
-    return sums, ends - (np.array(numbers) + 1) / 2
+            found = f"not {image.shape} {image.dtype}"
+            raise ValueError(f"real frames of 32 x 32 pixels or more are needed, {found}")
+        if total is None:
+            total, number = np.zeros(image.shape, np.float32), 0
+        total += image
+        number += 1
+        if number == group:
+            if held is not None:
+                yield held
+            held, total = (total, number), None
+    if total is not None:
+        held = (total, number) if held is None else (held[0] + total, held[1] + number)
+    if held is not None:
+        yield held
 
 
-def _band(shape: tuple[int, int]) -> tuple[Image, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+def _band(
+    shape: tuple[int, ...], binning: int
+) -> tuple[Image, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Return the band-pass that is aligned by, and frequencies in 1/pixel along y and x."""
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
-    low = np.exp(-(np.square(fy) + np.square(fx)) / (2 * _LOW_PASS**2))
+    low = np.exp(-(np.square(fy) + np.square(fx)) / (2 * (_LOW_PASS * binning) ** 2))
     high = np.hypot(fy * shape[0], fx * shape[1]) >= _HIGH_PASS
     return (low * high).astype(np.float32), (fy, fx)
+
+
+def _binned(image: Image, binning: int) -> Image:
+    """Return the mean of each square of pixels."""
+    if binning == 1:
+        return image
+    mean = binned_sum(image, binning, np.float32)
+    mean /= np.float32(binning**2)
+    return mean
 
 
 def _fading(length: int, margin: int) -> Image:
@@ -245,6 +357,7 @@ def _aligned(
     fx: npt.NDArray[Any],
     shape: tuple[int, ...],
     reach: int,
+    say: Callable[[int, int], None],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the shift of each group that correlates best with the others, moved back by theirs.
 
@@ -259,11 +372,13 @@ def _aligned(
     outwards = [*range(first + 1, len(transforms)), *range(first - 1, -1, -1)]
     neighbour = [index - np.sign(index - first) for index in range(len(transforms))]
     for index in outwards:
+        say(0, _TURNS * len(transforms))
         near = shifts[neighbour[index]] if reach == _NEAR else np.zeros(2)
         shifts[index], _ = _shift(transforms[index], total, shape, near, reach)
         total += transforms[index] * _phases(-shifts[index], fy, fx)
-    for _ in range(_TURNS):
+    for turn in range(_TURNS):
         for index, one in enumerate(transforms):
+            say(turn * len(transforms) + index, _TURNS * len(transforms))
             others = total - one * _phases(-shifts[index], fy, fx)
             near = shifts[neighbour[index]] if reach == _NEAR else np.zeros(2)
             shifts[index], leads[index] = _shift(one, others, shape, near, reach)
@@ -337,12 +452,6 @@ def _phases(
     return phases
 
 
-def _moved(image: Image, shift: npt.NDArray[np.float64]) -> Image:
-    fy, fx = np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None]
-    moved: Image = irfft2(rfft2(image) * _phases(shift, fy, fx), s=image.shape)
-    return moved
-
-
 def _smoothed_path(shifts: npt.NDArray[np.float64], variance: float) -> npt.NDArray[np.float64]:
     """Return shifts as smooth as leaves the least error to be expected of them.
 
@@ -371,6 +480,7 @@ def _fixed_pattern(
     shifts: npt.NDArray[np.float64],
     fy: npt.NDArray[Any],
     fx: npt.NDArray[Any],
+    binning: int,
 ) -> tuple[float, bool]:
     """Return the height of the peak that stayed over that of the peak that moved along.
 
@@ -394,7 +504,7 @@ def _fixed_pattern(
     cosine = by_ring(sum(phases), len(shifts))
     # The least-squares solution of moved = S + cP, stayed = cS + P, where it is one.
     rings = np.arange(number.size)
-    inside = (rings >= _HIGH_PASS) & (rings < fy.size * _FINEST)
+    inside = (rings >= _HIGH_PASS) & (rings < fy.size * min(_FINEST * binning, 0.5))
     known = (rings >= _HIGH_PASS) & (rings < fy.size / 2) & (1 - cosine**2 > _APART)
     if not known.any():
         return math.nan, False
@@ -408,6 +518,29 @@ def _fixed_pattern(
     error = (2 * noise * number)[known] / split / (_OF_HANN * len(shifts) * (len(shifts) - 1))
     certain = still * number[known].sum() > _SIGNIFICANT * math.sqrt(error.sum())
     return (float(still / height) if height > 0 else math.inf), bool(certain)
+
+
+def _between_thirds(
+    transforms: list[npt.NDArray[Any]],
+    shifts: npt.NDArray[np.float64],
+    fy: npt.NDArray[Any],
+    fx: npt.NDArray[Any],
+    shape: tuple[int, ...],
+) -> npt.NDArray[np.float64]:
+    """Return distances, and the correlation of the movie's first and last third along a line."""
+    third = max(1, len(transforms) // 3)
+    high = np.hypot(fy * shape[0], fx * shape[1]) >= _HIGH_PASS
+    product = sum(transforms[-third:]) * np.conj(sum(transforms[:third])) * high
+    correlation = irfft2(product, s=shape)
+    moved = shifts[-third:].mean(axis=0) - shifts[:third].mean(axis=0)
+    length = float(np.hypot(*moved))
+    along = moved / length if length > 0.5 else np.array([0.0, 1.0])
+    reach = min(max(length, 4.0), min(shape) / 4)
+    places = np.linspace(-reach, 2 * reach, _PLACES)
+    heights = map_coordinates(correlation, np.outer(along, places), order=1, mode="grid-wrap")
+    peak = map_coordinates(correlation, moved[:, None], order=1, mode="grid-wrap")[0]
+    unit = peak if peak > 0 else max(float(np.abs(heights).max()), 1e-30)
+    return np.stack([places, heights / unit], axis=1)
 
 
 def _doubts(
@@ -478,7 +611,11 @@ class PowerSpectrum:
 
 
 def power_spectrum(
-    image: npt.ArrayLike, pixel_size: float | Sequence[float] = 0.0, *, tile: int = 512
+    image: npt.ArrayLike,
+    pixel_size: float | Sequence[float] = 0.0,
+    *,
+    tile: int = 512,
+    progress: Progress | None = None,
 ) -> PowerSpectrum:
     """Compute the power spectrum of an image, averaged over overlapping tiles (Welch's method).
 
@@ -491,6 +628,8 @@ def power_spectrum(
     tile : int
         Height and width of a tile in pixels, less for a smaller image (default: 512). Tiles
         overlap by half and are weighted by a Hann window.
+    progress : callable, optional
+        Called with (stage, tiles done, tiles); what it raises ends the computation.
 
     Returns
     -------
@@ -528,12 +667,19 @@ def power_spectrum(
         if pixels.dtype.kind == "f":
             part[~np.isfinite(part)] = 0
         part -= np.vdot(part, window) / window.sum()  # or the mean would spread over frequencies
-        return np.square(np.abs(np.fft.fft2(part * window)))
+        transform = rfft2(part * window)
+        squared: npt.NDArray[Any] = np.square(transform.real) + np.square(transform.imag)
+        return squared
 
-    total = np.zeros((size, size))
+    half = np.zeros((size, size // 2 + 1))
     with in_order(power, corners, "napari-mrcz-spectrum") as powers:
-        for one in powers:
-            total += one
+        for done, one in enumerate(powers, 1):
+            half += one
+            if progress is not None:
+                progress("Transforming tile", done, len(corners))
+    # The other half is the same, mirrored at frequency 0.
+    mirrored = np.roll(half[::-1], 1, axis=0)[:, size - size // 2 - 1 : 0 : -1]
+    total = np.hstack([half, mirrored])
     total /= len(corners) * float(np.square(window, dtype=np.float64).sum())
     step_y, step_x = (step or 1.0 for step in size_zyx(pixel_size)[1:])
     squared = np.square(np.fft.fftfreq(size, step_y))[:, None]

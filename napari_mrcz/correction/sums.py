@@ -157,6 +157,25 @@ def widened(total: Frame, dtype: npt.DTypeLike) -> Frame:
     return wide.reshape(shape)
 
 
+def binned_sum(image: Frame, factor: int, dtype: npt.DTypeLike) -> Frame:
+    """Return the sum of each square of factor x factor pixels, in a type that holds it.
+
+    Rows and columns that make no whole square are left out.
+    """
+    if factor == 1:
+        return image.astype(dtype, copy=False)
+    y, x = (length // factor for length in image.shape)
+    image = image[: y * factor, : x * factor]
+    # Whole rows first, then columns of what is left: several times as fast as a sum over two axes.
+    rows = image[::factor].astype(dtype)
+    for k in range(1, factor):
+        np.add(rows, image[k::factor], out=rows, casting="unsafe")
+    squares = rows[:, ::factor].copy()
+    for k in range(1, factor):
+        squares += rows[:, k::factor]
+    return squares
+
+
 def sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
     """Return the type that holds the sum of so many frames without overflow.
 

@@ -309,6 +309,18 @@ class Stack:
             description = replace(description, start=(0, 0, 0))
         return self._with(source, description)
 
+    def recorded(self) -> Stack:
+        """Return the frames before the corrections that were applied to them here, lazily.
+
+        Those that the file's history tells of were applied to what it holds, and stay.
+        """
+        steps, source = 0, self._source
+        while isinstance(source, CachedSource | CorrectedSource):
+            steps += isinstance(source, CorrectedSource)
+            source = source.before
+        history = self.history[: len(self.history) - steps]
+        return self._with(source, replace(self._description, history=history))
+
     def group(self, size: int, rest: str = "keep") -> Stack:
         """Return a lazy stack of the sums of `size` consecutive frames each.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,7 +185,62 @@ def _plain(value: Any) -> Any:
     return value.name if isinstance(value, Colormap) else value
 
 
-_PLACE = ("scale", "units", "translate", "rotate", "shear", "axis_labels")
+class PictureLayer:
+    """At most one layer of a viewer, of pictures that take each other's place.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Where it is shown.
+    """
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._viewer = viewer
+        self._layer: weakref.ref[Image] | None = None
+        self._look: Any = None
+        self._limits: tuple[float, ...] = ()
+
+    @property
+    def layer(self) -> Image | None:
+        """The layer, while it is in the viewer."""
+        layer = None if self._layer is None else self._layer()
+        return layer if layer in self._viewer.layers else None
+
+    def show(self, data: Any, attributes: Mapping[str, Any], source: Image, look: Any) -> Image:
+        """Show a picture above a layer that it is made of; a new one becomes the active layer.
+
+        `attributes` are those of a layer, with contrast limits and a place. Contrast that the user
+        has set is kept as long as `look` is the same.
+        """
+        layer, layers = self.layer, self._viewer.layers
+        limits = tuple(attributes["contrast_limits"])
+        if layer is None:
+            layer = Image(data, **attributes)
+            self._layer = weakref.ref(layer)  # before anybody asks whether it is held
+            add_layer(self._viewer, layer, source)
+            layers.selection.active = layer
+        else:
+            layer.data = data
+            if layer.name != attributes["name"]:
+                layer.name = attributes["name"]
+            layer.metadata = attributes["metadata"]
+            if look != self._look or tuple(layer.contrast_limits) == self._limits:
+                layer.contrast_limits_range = layer.contrast_limits = limits
+            lay(layer, attributes)
+            if layers.index(layer) < layers.index(source):
+                layers.move(layers.index(layer), layers.index(source) + 1)
+        self._limits, self._look = limits, look
+        return layer
+
+    def holds(self, layer: Any) -> bool:
+        """Return whether it is this layer, in the viewer or about to come or go."""
+        return self._layer is not None and self._layer() is layer
+
+    def remove(self) -> None:
+        """Take it from the viewer."""
+        layer, self._layer = self.layer, None
+        if layer is not None:
+            self._viewer.layers.remove(layer)
 
 
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "axis_labels")

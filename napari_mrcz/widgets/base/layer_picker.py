@@ -221,6 +221,8 @@ def bind_while_alive(
     def pressed(viewer: Any) -> None:
         if widget.in_front:
             callback()
+        elif previous is not None:  # of another of our docks, as a rule
+            previous(viewer)
 
     def unbind() -> None:
         bound = viewer.bind_key(key, None)

@@ -132,6 +132,13 @@ class Panel(QWidget):
         came, self._in_front = visible and not self._in_front, visible
         if not came:
             return
+        # Qt tells docks in their order: what was in front puts its layers away first.
+        window = None if self._dock is None else self._dock.parentWidget()
+        if isinstance(window, QMainWindow):
+            for other in window.tabifiedDockWidgets(self._dock):
+                panel = other.widget()
+                if isinstance(panel, Panel):
+                    panel._on_visibility(False)
         for picker in self.findChildren(LayerPicker):
             picker.catch_up()
         put_off, self._put_off = self._put_off, {}
