@@ -193,13 +193,11 @@ def drift(
             with open_stack(file) as whole, bar() as advance:
                 movie = selection.of(whole)
 
-                def frames(movie: Stack = movie, name: str = file.name) -> Iterator[Any]:
-                    for done, frame in enumerate(movie, 1):
-                        yield frame
-                        advance(f"{name}: reading", done, len(movie))
+                def tell(stage: str, done: int, total: int, name: str = file.name) -> None:
+                    advance(f"{name}: {stage.lower()}", done, total)
 
                 try:
-                    drift = estimate_drift(frames(), group)
+                    drift = estimate_drift(movie, group, progress=tell)
                 except ValueError as error:
                     raise MrczError(file, str(error)) from error
                 for warning in drift.warnings:
@@ -207,7 +205,7 @@ def drift(
                 write(*(_drift_json if as_json else _drift_text)(file, movie, drift, group))
                 if aligned is not None:
                     what = {"group": group, "shifts": drift.shifts.tolist()}
-                    image = drift.aligned_sum()[None]
+                    image = drift.aligned_sum(progress=tell)[None]
                     total = Stack(ArraySource(image), movie.description, movie.header)
                     write_file(aligned, total, metadata={"aligned": what}, overwrite=overwrite)
                     say(f"the sum of the aligned frames is {aligned}")
