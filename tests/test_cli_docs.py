@@ -1,6 +1,7 @@
 """The generated pages say what commands, options and tables are declared to be."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def test_every_command_and_option_is_in_it(napari_mrcz):
     for option in ("--output", "--table", "--recipe", "--overwrite", "--workers", "--scheduler"):
         assert option in told
         assert f"`{option}" in section
+
+
+def test_every_command_has_an_example(napari_mrcz):
+    script = runpy.run_path(str(SCRIPT))
+    commands = set(re.findall(r"^## napari-mrcz (.*)$", script["document"](), re.MULTILINE))
+    assert commands == set(script["EXAMPLES"])
 
 
 @pytest.mark.parametrize("name", ["settings", "results"])

@@ -107,7 +107,7 @@ def follow(
     runner.close()
 
 
-def counts(seed: int = 0, shape: tuple[int, ...] = (6, 64, 64)) -> np.ndarray:
+def counts(seed: int = 0, shape: tuple[int, ...] = (10, 64, 64)) -> np.ndarray:
     return np.random.default_rng(seed).poisson(2.0, shape).astype(np.int16)
 
 
@@ -164,7 +164,7 @@ def raw_frames() -> None:
 
 
 def small_demo() -> None:
-    sizes = {"_SESSION_SHAPE": (64, 64), "_SESSION_FRAMES": 6, "_N_MOVIES": 3}
+    sizes = {"_SESSION_SHAPE": (64, 64), "_SESSION_FRAMES": 10, "_N_MOVIES": 3}
     with mock.patch.multiple(demo, **sizes):
         demo.write_sample_session(Path("demo-session"))
 
