@@ -98,7 +98,7 @@ def find_gain(viewer: napari.Viewer, widgets: Widgets) -> str:
     movie.visible = False
     widget.references.open("session/gain.mrc")
     demo.wait_until_idle([widget])
-    widget.orientation.controls.start_button.click()
+    widget.controls.start_button.click()
     return "Gain"
 
 

@@ -118,9 +118,9 @@ def find_an_orientation(viewer, qtbot, session):
     widget.references.open(str(session / "gain.mrc"))
     rest(qtbot, widget)
     with EventLoopWatch() as watch:
-        qtbot.mouseClick(widget.orientation.controls.start_button, LEFT)
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
         settle(qtbot, widget)
-        widget.gamma.number.setValue(0.9)
+        widget.gamma.choose(0.9)
         settle(qtbot, widget)
     assert widget.choice.orientation == "identity"
     assert widget.preview.data.history[-1]["gamma"] == 0.9

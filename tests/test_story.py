@@ -75,7 +75,7 @@ def normalise(viewer, qtbot, corrected, reference: Path):
     settle(qtbot, widget)
     drop(widget.references, dragged(reference))
     settle(qtbot, widget)
-    click(qtbot, widget, widget.orientation.controls.start_button)
+    click(qtbot, widget, widget.controls.start_button)
     assert widget.choice.orientation == "flipud"
     return widget.choice.normalization(), widget.preview
 

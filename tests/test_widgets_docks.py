@@ -59,7 +59,7 @@ def fill_gain(widget, viewer, folder, qtbot):
     gain_dock.settle(qtbot, widget)
     drop(widget.references.dark_button, dragged(folder / "dark.mrc"))
     gain_dock.settle(qtbot, widget)
-    gain_dock.click(qtbot, widget.orientation.controls.start_button)
+    gain_dock.click(qtbot, widget.controls.start_button)
     gain_dock.settle(qtbot, widget)
 
 

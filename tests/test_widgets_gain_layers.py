@@ -101,18 +101,18 @@ class TestLayers:
         done = nm.Stack.from_array(MOVIE).apply(GainNormalization(GAIN))
         viewer.add_image(done, name="done", contrast_limits=(0, 4))
         settle(qtbot, loaded)
-        assert loaded.status.text() == "This movie is gain-normalised already."
+        assert loaded.remark.text() == "This movie is gain-normalised already."
         assert loaded.preview is None
         assert [x.name for x in viewer.layers] == ["movie", "movie, normalised", "done"]
         viewer.layers.selection.active = viewer.layers["movie"]
         settle(qtbot, loaded)
         # The reference is upside down.
-        assert "does not fit this movie" in loaded.status.text()
+        assert "does not fit this movie" in loaded.remark.text()
         assert loaded.preview is layer
         assert layer.data is data
-        loaded.orientation.thumbnails.buttons["flipud"].click()
+        loaded.orientation.buttons["flipud"].click()
         settle(qtbot, loaded)
-        assert loaded.status.isHidden()
+        assert loaded.remark.isHidden()
 
     def test_floats_that_are_normalised_are_warned_of_before(self, loaded, qtbot, viewer):
         """Though they have no history; whoever insists gets them, near the top of a low dock."""
@@ -120,15 +120,18 @@ class TestLayers:
         viewer.add_image(floats, name="floats", contrast_limits=(0, 4))
         settle(qtbot, loaded)
         assert loaded.preview is None
-        assert "normalised already" in loaded.status.text()
-        assert not loaded.anyway_button.isHidden()
+        assert "normalised already" in loaded.remark.text()
+        assert not loaded.force.isHidden()
         loaded.resize(320, 500)
-        assert loaded.column.indexOf(loaded.anyway_button) == 2
-        loaded.anyway_button.click()
+        assert loaded.column.indexOf(loaded.force) == 3
+        loaded.force.click()
         settle(qtbot, loaded)
         assert loaded.preview.name == "floats, normalised"
-        assert "normalised already" in loaded.status.text()
-        assert loaded.anyway_button.isHidden()
+        assert "normalised already" in loaded.remark.text()
+        assert loaded.force.isChecked() and not loaded.force.isHidden()
+        loaded.force.click()
+        settle(qtbot, loaded)
+        assert loaded.preview is None
 
     def test_an_image_that_was_computed_is_not_normalised(self, widget, qtbot, viewer, files):
         """A click on a sum changes nothing."""
@@ -159,7 +162,7 @@ class TestLayers:
     def test_what_has_no_gain_is_refused(self, widget, viewer):
         """RGB pictures, for one."""
         viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True)
-        assert "RGB" in widget.status.text()
+        assert "RGB" in widget.remark.text()
         assert not widget.defects.show_button.isEnabled()
 
     def test_a_series_of_volumes_keeps_its_axes(self, loaded, qtbot, viewer):
@@ -175,7 +178,7 @@ class TestLayers:
     def test_the_widget_may_go_while_it_works(self, gated, qtbot, viewer):
         """No signal reaches what is no longer there."""
         widget, gate = gated
-        click(qtbot, widget.orientation.controls.start_button)
+        click(qtbot, widget.controls.start_button)
         qtbot.waitUntil(gate.reached.is_set)
         close(widget, viewer, qtbot)
         gate.opened.set()
@@ -185,18 +188,18 @@ class TestLayers:
 
 def test_a_dock_closed_and_opened_again_shows_scores_and_preview(loaded, qtbot, viewer):
     """Reference, orientation and exponent are those that were chosen; no layer comes twice."""
-    click(qtbot, loaded.orientation.controls.start_button)
+    click(qtbot, loaded.controls.start_button)
     settle(qtbot, loaded)
     type_into(qtbot, loaded.gamma.number, "0.9")
     settle(qtbot, loaded)
-    choice, said = loaded.choice, loaded.orientation.verdict.text()
+    choice, said = loaded.choice, loaded.controls.status.text()
     names = [layer.name for layer in viewer.layers]
     close(loaded, viewer, qtbot)
     again = GainReference(viewer)
     viewer.window.add_dock_widget(again)
     settle(qtbot, again)
     assert again.choice == choice
-    assert again.orientation.verdict.text() == said != ""
+    assert again.controls.status.text() == said != ""
     assert again.gamma.number.value() == 0.9
     assert [layer.name for layer in viewer.layers] == names
     assert again.preview is viewer.layers["movie, normalised"]
@@ -212,7 +215,7 @@ class TestDefects:
         np.testing.assert_array_equal(layer.data == 2, np.flipud(GAIN) == 0)
         np.testing.assert_array_equal(layer.scale, (1.5, 1.5))
         np.testing.assert_array_equal(layer.translate, (3, 4))
-        click(qtbot, loaded.orientation.thumbnails.buttons["flipud"])
+        click(qtbot, loaded.orientation.buttons["flipud"])
         settle(qtbot, loaded)
         np.testing.assert_array_equal(layer.data == 2, GAIN == 0)
         click(qtbot, loaded.defects.join)

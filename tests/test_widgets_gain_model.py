@@ -16,14 +16,14 @@ from napari_mrcz.correction import (
 from napari_mrcz.correction.noise import Share
 from napari_mrcz.simulation import Camera, simulate_flats, simulate_movie, simulate_session
 from napari_mrcz.widgets.base.job import Cancelled
-from napari_mrcz.widgets.gain import defects_box as marks
-from napari_mrcz.widgets.gain.gamma_box import fit
+from napari_mrcz.widgets.gain import model as marks
 from napari_mrcz.widgets.gain.model import (
     GainChoice,
     Reference,
     apply_choice,
     estimate_reference,
     find,
+    fit_exponent,
     load_reference,
     reference_of,
     search_text,
@@ -278,7 +278,7 @@ class TestGamma:
             (512, 512), Reference("g", np.flipud(gain)),
             Reference("d", camera.dark_reference), "flipud", reciprocal,
         )  # fmt: skip
-        found = fit(nm.Stack.from_array(flat.frames), choice, Reports())
+        found = fit_exponent(nm.Stack.from_array(flat.frames), choice, Reports())
         assert found.best == pytest.approx(gamma, abs=0.02)
         lowest = found.gammas[np.argmin(found.unevenness)]
         assert abs(lowest - found.best) <= 0.0126  # half a step
@@ -290,7 +290,7 @@ class TestGamma:
         """It is more uneven than noise."""
         movie = simulate_movie(20, camera=CAMERA, dose=20.0, seed=1)
         choice = GainChoice((256, 256), Reference("g", CAMERA.gain_reference))
-        found = fit(nm.Stack.from_array(movie.frames), choice, Reports())
+        found = fit_exponent(nm.Stack.from_array(movie.frames), choice, Reports())
         text, tone = found.text()
         assert tone == "warning" and "uneven" in text
 
@@ -298,7 +298,7 @@ class TestGamma:
         """The reference upside down flattens nothing."""
         flat = simulate_flats([4.0], camera=Camera((512, 512), gamma=1.0, seed=5), seed=5)[0]
         choice = GainChoice((512, 512), Reference("g", flat.camera.gain_reference), reciprocal=True)
-        found = fit(nm.Stack.from_array(flat.frames), choice, Reports())
+        found = fit_exponent(nm.Stack.from_array(flat.frames), choice, Reports())
         assert found.best is None
         text, tone = found.text()
         assert tone == "warning" and text.startswith("No γ between 0.5 and 1.5")
@@ -307,10 +307,10 @@ class TestGamma:
         """In the middle of the curve."""
         stack = nm.Stack.from_array(MOVIE.frames)
         with pytest.raises(Cancelled):
-            fit(stack, GainChoice((256, 256), Reference("g", CAMERA.gain_reference)),
+            fit_exponent(stack, GainChoice((256, 256), Reference("g", CAMERA.gain_reference)),
                 Reports("Trying"))  # fmt: skip
         with pytest.raises(ValueError, match="no pattern"):
-            fit(stack, GainChoice((256, 256), reference((256, 256))), Reports())
+            fit_exponent(stack, GainChoice((256, 256), reference((256, 256))), Reports())
 
 
 class TestDefects:
@@ -320,17 +320,23 @@ class TestDefects:
     def test_what_is_exported_comes_back(self, tmp_path, kind):
         """In each format, with the suffix completed."""
         mask = CAMERA.defects.outliers
-        path = marks.export(str(tmp_path / "defects"), mask, kind, Reports())
+        path = marks.export_defects(str(tmp_path / "defects"), mask, kind, Reports())
         assert path.suffix == {"map": ".mrc"}.get(kind, ".txt")
-        np.testing.assert_array_equal(marks.load(str(path), mask.shape, Reports()), mask)
+        np.testing.assert_array_equal(marks.load_defects(str(path), mask.shape, Reports()), mask)
 
     def test_only_the_file_that_was_asked_about_is_replaced(self, tmp_path):
         """Not one whose suffix was left out."""
-        marks.export(str(tmp_path / "bad.txt"), np.eye(4, dtype=bool), "motioncor", Reports())
-        marks.export(str(tmp_path / "bad.txt"), np.ones((4, 4), bool), "motioncor", Reports())
+        marks.export_defects(
+            str(tmp_path / "bad.txt"), np.eye(4, dtype=bool), "motioncor", Reports()
+        )
+        marks.export_defects(
+            str(tmp_path / "bad.txt"), np.ones((4, 4), bool), "motioncor", Reports()
+        )
         with pytest.raises(nm.MrczError, match="exists already"):
-            marks.export(str(tmp_path / "bad"), np.eye(4, dtype=bool), "motioncor", Reports())
-        assert marks.load(str(tmp_path / "bad.txt"), (4, 4), Reports()).all()
+            marks.export_defects(
+                str(tmp_path / "bad"), np.eye(4, dtype=bool), "motioncor", Reports()
+            )
+        assert marks.load_defects(str(tmp_path / "bad.txt"), (4, 4), Reports()).all()
 
     def test_pixels_without_gain_are_joined_and_painted_ones_stay(self):
         """And leave again when the reference changes."""
@@ -340,8 +346,8 @@ class TestDefects:
         first[0] = True
         both = marks.joined(labels, first)
         assert both[0].tolist() == [marks.LISTED, 2, 2, 7]
-        assert marks.count(both) == (7, 2)
-        assert marks.count_text(7, 2, 16).startswith("7 defective pixels (43.750%): 5 listed")
+        assert marks.count_defects(both) == (7, 2)
+        assert marks.defects_text(7, 2, 16).startswith("7 defective pixels (43.750%): 5 listed")
         np.testing.assert_array_equal(marks.joined(both, None), labels)
 
     def test_a_second_list_is_added(self):
@@ -351,5 +357,5 @@ class TestDefects:
 
     def test_none_and_one_are_counted(self):
         """In words."""
-        assert marks.count_text(0, 0, 4).startswith("No defective pixels yet")
-        assert marks.count_text(1, 0, 9).startswith("1 defective pixel (")
+        assert marks.defects_text(0, 0, 4).startswith("No defective pixels yet")
+        assert marks.defects_text(1, 0, 9).startswith("1 defective pixel (")

@@ -211,7 +211,7 @@ def play(
     gain.show_preview.setChecked(True)
     gain.references.open(str(session / "gain.mrc"))
     wait([gain])
-    gain.orientation.controls.start_button.click()
+    gain.controls.start_button.click()
     wait([gain])
     yield "Gain", f"it lies as the movie does: {gain.choice.orientation}"
 

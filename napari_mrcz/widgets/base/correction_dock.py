@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
-    from napari_mrcz.widgets.base.job import Report
+    from napari_mrcz.widgets.base.job import Job, Report
 
 _KEY, _UNDO_KEY = "Shift-B", "Control-Z"
 STALE = "Other choices were made since: press Fit again."
@@ -58,6 +58,7 @@ class CorrectionDock(Panel):
     work_type: ClassVar[type[LayerWork]] = LayerWork
     main: ClassVar[str] = "corrected"  # key of the derived layer that is toggled and saved
     movie_tip: ClassVar[str] = "The movie; follows the layer selected in the list"
+    fit_text: ClassVar[str] = "Fit"
     fit_tip: ClassVar[str] = ""
     save_text: ClassVar[str] = "Save corrected…"
     force_text: ClassVar[str] = "Correct counted electrons, too"
@@ -69,7 +70,7 @@ class CorrectionDock(Panel):
         self._jobs: list[LatestJob] = []
         self.layers = LayerPicker(self, accepts=self.accepts)
         self.layers.setToolTip(self.movie_tip)
-        self.controls = JobControls(self, "Fit", self.fit_tip, reserve=True)
+        self.controls = JobControls(self, self.fit_text, self.fit_tip, reserve=True)
         self.force = QCheckBox(self.force_text)
         self.force.setToolTip("Fit although the frames seem to be counted electrons already")
         self.remark = WrappedLabel("What is unusual about this movie or fit")
@@ -140,6 +141,10 @@ class CorrectionDock(Panel):
     def fit_work(self, work: Any) -> Callable[[Report], Any]:
         """Return the fit of a layer, for a thread, with what is chosen now."""
         raise NotImplementedError
+
+    def attach(self, job: Job | None, message: str = "", tone: str = "text") -> None:
+        """Show what runs for the layer picked, or how the last of it ended."""
+        self.controls.attach(job, message, tone)
 
     def show_work(self) -> None:
         """Show all that is known of the layer picked; may change layers."""
@@ -212,7 +217,7 @@ class CorrectionDock(Panel):
         """Fit the layer picked."""
         work = self.work
         if work is not None and work.job is None and not self.problem():
-            work.start(self.fit_work(work), self.controls.attach)
+            work.start(self.fit_work(work), self.attach)
             self.show_state()
 
     @Slot()
@@ -244,9 +249,9 @@ class CorrectionDock(Panel):
             return
         self._shown = work
         if work is None:
-            self.controls.attach(None)
+            self.attach(None)
         else:
-            self.controls.attach(work.job, work.message, work.tone)
+            self.attach(work.job, work.message, work.tone)
         self.force.setChecked(False)
         self.force.setVisible(work is not None and work.is_counted)
         self.when_in_front("work", self._show_work)
@@ -261,7 +266,7 @@ class CorrectionDock(Panel):
     @Slot(object, object)
     def _on_ended(self, work: LayerWork, result: Any) -> None:
         if work is self.work:
-            self.controls.attach(None, work.message, work.tone)
+            self.attach(None, work.message, work.tone)
             self.force.setVisible(work.is_counted)
             if result is not None and not isinstance(result, Exception):
                 self.when_in_front("work", self._show_work)

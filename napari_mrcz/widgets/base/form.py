@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSizePolicy,
+    QSlider,
     QSpinBox,
     QToolButton,
     QVBoxLayout,
@@ -41,6 +42,8 @@ class OptionsForm(QWidget):
         The dataclass.
     names : sequence of str
         Which of its options, in the order in which they are shown.
+    sliders : dict of tuple of float
+        Ends of the sliders that some numbers have besides their field.
 
     Attributes
     ----------
@@ -50,7 +53,12 @@ class OptionsForm(QWidget):
 
     changed = Signal(str)  # the name of an option that the user has changed
 
-    def __init__(self, cls: type, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        cls: type,
+        names: Sequence[str],
+        sliders: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         super().__init__()
         hints = get_type_hints(cls, include_extras=True)
         self._options = {name: options_of(cls)[name] for name in names}
@@ -58,12 +66,16 @@ class OptionsForm(QWidget):
         widgets = []
         for name, declared in self._options.items():
             option = declared.option
+            how: dict[str, Any] = {"tooltip": declared.note}
+            if sliders and name in sliders:
+                low, high = sliders[name]
+                how |= {"widget_type": "FloatSlider", "min": low, "max": high, "step": 0.001}
             widget: Any = create_widget(
                 value=declared.option.least if declared.default is None else declared.default,
                 annotation=hints[name],
                 name=name,
                 label=option.label,
-                options={"tooltip": declared.note},
+                options=how,
             )
             native = widget.native
             widget.label = option.label  # the unit stands behind the number
@@ -81,6 +93,11 @@ class OptionsForm(QWidget):
                     native.setSuffix(f" {_SHORT_UNITS.get(option.unit, option.unit)}")
             elif isinstance(native, QComboBox):
                 _narrow(native)
+            for field in native.findChildren(QDoubleSpinBox):  # beside a slider
+                field.setDecimals(3)
+                for part in (field, native.findChild(QSlider)):
+                    part.setToolTip(declared.note)
+                    part.setSingleStep(part.singleStep() * 10)  # of keys and arrows
             widget.changed.connect(lambda _, name=name: self._on_changed(name))
             widgets.append(widget)
         self.fields: Container[Any] = Container(labels=True)

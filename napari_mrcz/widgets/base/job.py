@@ -444,6 +444,8 @@ class JobControls(QWidget):
         self._end(self.cancelled, text="Cancelled.")
 
     def _end(self, signal: Any, *results: Any, text: str = "", tone: str = "text") -> None:
+        if self._job is None:  # let go of while this was on its way
+            return
         self._job = None
         self.tell(text, tone)
         self._show_state()

@@ -1,4 +1,4 @@
-"""A gain or dark reference, and how it is applied to a movie; without a window."""
+"""References, how they are applied to a movie, exponents and defects; without a window."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from napari_mrcz.correction import (
     OrientationSearch,
     estimate_gain,
     find_orientation,
+    fit_gamma,
     orient,
 )
 from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
+from napari_mrcz.correction.gamma import FittedGamma, Roughness
 from napari_mrcz.errors import collected_warnings, counted
 from napari_mrcz.plugin.layers import layer_data
-from napari_mrcz.stack.references import read_reference
+from napari_mrcz.stack.references import read_defects, read_reference, write_defects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,37 +44,20 @@ _WAYS = {
     "transverse": "transposed at the other diagonal",
 }
 
-
 NORMALISED = "This movie is gain-normalised already."
 
 
 @dataclass(frozen=True)
 class GainChoice:
-    """How frames are to be normalised.
+    """How frames are to be normalised."""
 
-    Attributes
-    ----------
-    frames : tuple of int or None
-        Rows and columns of the frames; None without a movie.
-    reference, dark : Reference or None
-        The dark lies as the frames do.
-    orientation : str
-        One of `ORIENTATIONS`.
-    reciprocal : bool
-        Divide by the reference rather than multiply with it.
-    gamma : float
-        Exponent.
-    normalised : bool
-        The frames have been normalised before.
-    """
-
-    frames: Shape | None = None
+    frames: Shape | None = None  # rows and columns; None without a movie
     reference: Reference | None = None
-    dark: Reference | None = None
+    dark: Reference | None = None  # it lies as the frames do
     orientation: str = "identity"
-    reciprocal: bool = False
+    reciprocal: bool = False  # divide by the reference rather than multiply with it
     gamma: float = 1.0
-    normalised: bool = False
+    normalised: bool = False  # the frames have been normalised before
 
     @property
     def fitting(self) -> tuple[str, ...]:
@@ -80,10 +65,6 @@ class GainChoice:
         if self.reference is None or self.frames is None:
             return ()
         return tuple(name for name in ORIENTATIONS if self._relation(name) is not None)
-
-    def at(self, gamma: float) -> Self:
-        """Return the same with another exponent."""
-        return replace(self, gamma=gamma)
 
     def with_fitting_orientation(self) -> Self:
         """Return the same in an orientation that fits: this one, or else the first that does."""
@@ -129,13 +110,7 @@ class GainChoice:
         }[self._relation(self.orientation) or 1]
 
     def normalization(self) -> GainNormalization:
-        """Return the correction.
-
-        Raises
-        ------
-        ValueError
-            With the sentence of `problem`, where there is one.
-        """
+        """Return the correction; ValueError with the sentence of `problem`, where there is one."""
         problem = self.problem()
         if problem or self.reference is None or self.frames is None:
             raise ValueError(problem)
@@ -158,25 +133,13 @@ class GainChoice:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a choice makes of a movie.
+    """What a choice makes of a movie."""
 
-    Attributes
-    ----------
-    without_gain : ndarray of bool, shape (y, x)
-        Pixels without usable gain, as the frames lie.
-    data, attributes
-        Of a layer of the normalised frames; None and {} where none is wanted, or it is withheld.
-    warnings : tuple of str
-        Why these frames should not be normalised so.
-    withheld : bool
-        A layer is wanted, but the movie looks normalised already.
-    """
-
-    without_gain: npt.NDArray[np.bool_]
-    data: Any = None
+    without_gain: npt.NDArray[np.bool_]  # pixels without usable gain, (y, x), as the frames lie
+    data: Any = None  # of a layer of the normalised frames, with its attributes; or None
     attributes: dict[str, Any] | None = None
-    warnings: tuple[str, ...] = ()
-    withheld: bool = False
+    warnings: tuple[str, ...] = ()  # why these frames should not be normalised so
+    withheld: bool = False  # a layer is wanted, but the movie looks normalised already
 
 
 def find(stack: Stack, choice: GainChoice, report: Report) -> OrientationSearch:
@@ -209,22 +172,10 @@ def apply_choice(
     *,
     anyway: bool = False,
 ) -> Outcome:
-    """Make the lazy layer of the normalised movie.
+    """Make the lazy layer of the normalised movie, by a choice that has no problem.
 
-    Parameters
-    ----------
-    stack : Stack
-        Raw frames.
-    choice : GainChoice
-        One without a problem.
-    name : str or None
-        Of the layer; None makes none.
-    frame : int
-        Decoded at once, as it is the one that will be looked at.
-    report : Report
-        Where it can be cancelled.
-    anyway : bool
-        Make it of a movie that looks normalised already, too.
+    Without a name, none is made; nor, unless `anyway`, of a movie that looks normalised already.
+    One frame is decoded at once, as it is the one that will be looked at.
     """
     report("Normalising", 0, None)
     # An outlier filter before has put likely counts where the reference knows of defects.
@@ -280,21 +231,11 @@ _PICTURE = 96
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A gain or dark reference.
+    """A gain or dark reference."""
 
-    Attributes
-    ----------
-    name : str
-        Of its file or layer.
-    image : ndarray of float32, shape (y, x)
-        As it came.
-    warnings : tuple of str
-        Why it should not be used, as far as that was found when it was made.
-    """
-
-    name: str
-    image: npt.NDArray[np.float32]
-    warnings: tuple[str, ...] = ()
+    name: str  # of its file or layer
+    image: npt.NDArray[np.float32]  # (y, x), as it came
+    warnings: tuple[str, ...] = ()  # why it should not be used, as found when it was made
 
     @property
     def shape(self) -> Shape:
@@ -349,13 +290,7 @@ def load_reference(path: str | PathLike[str], report: Report) -> Reference:
 
 
 def reference_of(stack: Stack, name: str, report: Report) -> Reference:
-    """Take the one image of a layer.
-
-    Raises
-    ------
-    ValueError
-        If there are more.
-    """
+    """Take the one image of a layer; ValueError if there are more."""
     if len(stack) != 1 or stack.dtype.kind not in "fiub":
         raise ValueError(f"a reference is one image of real numbers; {name} is none")
     report(f"Reading {name}", 0, None)
@@ -382,6 +317,133 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def _seen(reference: Reference) -> Reference:
-    """Compute what is shown of a reference in the thread that makes it, not in the window's."""
+    """Compute what is shown of a reference, in the thread that makes it."""
     reference.gain_text, reference.dark_text, reference.picture  # noqa: B018
     return reference
+
+
+LOWEST, HIGHEST = 0.5, 1.5
+_POINTS = 41
+
+
+@dataclass(frozen=True, eq=False)
+class GammaFit:
+    """How uneven a movie is for some exponents, and the best one.
+
+    Unevenness is the standard deviation of means of 64 × 64 pixels, over their mean (eq. 10).
+    """
+
+    gammas: npt.NDArray[np.float64]
+    unevenness: npt.NDArray[np.float64]
+    without: float  # the unevenness of raw frames
+    best: FittedGamma | None  # None where the lowest is no minimum, but an end
+
+    @property
+    def lowest(self) -> float:
+        """How uneven it is at the lowest of the points."""
+        return float(self.unevenness.min())
+
+    def text(self) -> tuple[str, str]:
+        """Return how good it is, and in which tone: text or warning."""
+        fall = f"unevenness {self.lowest:.2%} of the mean, {self.without:.2%} without a reference"
+        if self.best is None:
+            return (
+                f"No γ between {LOWEST} and {HIGHEST} flattens this movie best ({fall}). The "
+                "reference may lie the wrong way round (Find orientation), or the movie shows a "
+                "specimen."
+            ), "warning"
+        found = f"γ {self.best:.3f} ± {self.best.error:.2g}: {fall}."
+        if self.best.warnings:
+            return f"{' '.join(self.best.warnings)} {found}", "warning"
+        return found, "text"
+
+
+def fit_exponent(stack: Stack, choice: GainChoice, report: Report) -> GammaFit:
+    """Find the exponent that flattens a movie without a specimen, evenly illuminated."""
+    counts = stack.sum(progress=lambda done, n: report("Summing frame", done, n))
+    counts = counts.astype(np.float64)
+    normalise = replace(choice, gamma=1.0).normalization()
+    if normalise.oriented_dark is not None:
+        counts -= len(stack) * normalise.oriented_dark
+    gain = normalise.factor.astype(np.float64)
+    gammas = np.linspace(LOWEST, HIGHEST, _POINTS)
+    roughness = Roughness(counts, gain)
+    unevenness = np.empty(_POINTS)
+    for done, gamma in enumerate(gammas):
+        report("Trying exponent", done, _POINTS)
+        unevenness[done] = roughness(gamma)
+    report("Trying exponent", _POINTS, _POINTS)
+    best = None
+    if 0 < np.argmin(unevenness) < _POINTS - 1:
+        with collected_warnings():  # they are kept with the exponent
+            best = fit_gamma(counts, gain, bounds=(LOWEST, HIGHEST))
+    report("Trying exponent", _POINTS, _POINTS)
+    return GammaFit(gammas, unevenness, roughness(0.0), best)
+
+
+LISTED, WITHOUT_GAIN = 1, 2
+
+# What a file dialog offers, and what `write_defects` calls it.
+KINDS = {
+    "SerialEM and IMOD (*.txt)": "serialem",
+    "MotionCor and RELION (*.txt)": "motioncor",
+    "Map (*.mrc *.mrcz *.tif)": "map",
+}
+_SUFFIX = {"serialem": ".txt", "motioncor": ".txt", "map": ".mrc"}
+
+
+def load_defects(path: str, shape: Shape, report: Report) -> npt.NDArray[np.bool_]:
+    """Read a list or map of defective pixels, as the frames lie, (y, x)."""
+    report(f"Reading {Path(path).name}", 0, None)
+    return read_defects(path, shape)
+
+
+def export_defects(path: str, mask: npt.NDArray[np.bool_], kind: str, report: Report) -> Path:
+    """Write a list or map, with the suffix of its kind where the name has none.
+
+    A file of the very name given is replaced: the file dialog has asked about that one.
+    """
+    given = Path(path)
+    target = given if given.suffix else given.with_suffix(_SUFFIX[kind])
+    report(f"Writing {target.name}", 0, None)
+    write_defects(target, mask, kind, overwrite=target == given)
+    return target
+
+
+def add_listed(
+    labels: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """Return labels with the pixels of a list added; those that have one keep it."""
+    known = np.zeros(mask.shape, np.uint8) if labels is None else labels.astype(np.uint8)
+    known[mask & (known == 0)] = LISTED
+    return known
+
+
+def joined(
+    labels: npt.NDArray[Any], without_gain: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.uint8]:
+    """Return labels with these pixels without usable gain, and no others of that kind.
+
+    Other labels than `WITHOUT_GAIN` stay: they are listed, or painted.
+    """
+    known = labels.astype(np.uint8)
+    known[known == WITHOUT_GAIN] = 0
+    if without_gain is not None:
+        known[without_gain & (known == 0)] = WITHOUT_GAIN
+    return known
+
+
+def count_defects(labels: npt.NDArray[Any]) -> tuple[int, int]:
+    """Count the defective pixels, and those of them without usable gain."""
+    return int(np.count_nonzero(labels)), int(np.count_nonzero(labels == WITHOUT_GAIN))
+
+
+def defects_text(bad: int, without: int, size: int) -> str:
+    """Return how many of so many pixels are defective."""
+    if not bad:
+        return "No defective pixels yet: import a list, or paint them."
+    pixels = "pixel" if bad == 1 else "pixels"
+    return (
+        f"{bad} defective {pixels} ({bad / size:.3%}): {bad - without} listed or painted, "
+        f"{without} without usable gain."
+    )

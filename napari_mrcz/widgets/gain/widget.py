@@ -2,270 +2,251 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel
+from napari.layers import Image
+from qtpy.QtCore import Slot
+from qtpy.QtWidgets import QCheckBox
 
+from napari_mrcz.correction import OrientationSearch
 from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.derived import DerivedLayer, frame_shown, geometry
-from napari_mrcz.widgets.base.form import push_button
-from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.work import LayerWork, works_of
-from napari_mrcz.widgets.gain.defects_box import DefectsBox
-from napari_mrcz.widgets.gain.gamma_box import GammaBox, GammaFit, fit
+from napari_mrcz.widgets.base.correction_dock import CorrectionDock
+from napari_mrcz.widgets.base.derived import add_layer, frame_shown, geometry
+from napari_mrcz.widgets.base.form import Section
+from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.gain.model import (
     NORMALISED,
     GainChoice,
+    GammaFit,
     Outcome,
+    Reference,
     apply_choice,
     find,
+    fit_exponent,
+    search_text,
 )
-from napari_mrcz.widgets.gain.orientation_box import OrientationBox
-from napari_mrcz.widgets.gain.reference_box import FileDrops, ReferenceBox
+from napari_mrcz.widgets.gain.sections import (
+    Defects,
+    Exponent,
+    FileDrops,
+    Orientation,
+    References,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     import napari
-    from napari.layers import Image
 
-    from napari_mrcz.correction import OrientationSearch
-    from napari_mrcz.stack import Stack
-    from napari_mrcz.widgets.base.theme import Palette
-    from napari_mrcz.widgets.gain.model import Reference
+    from napari_mrcz.widgets.base.job import Job, Report
 
-_LISTS = (".txt",)
+_UNDONE = ("orientation", "reciprocal", "gamma")
+_SHOWN = ("metadata", "contrast_limits", "axis_labels")
+_WAIT = "Wait until what is running has ended"
 
 
 class GainWork(LayerWork):
-    """What was found of the reference on a movie, and the normalised movie.
+    """What was found on a movie: how a reference lies (`fit`), and the exponent."""
 
-    Attributes
-    ----------
-    asked : Reference or None
-        The reference that is being looked at, or was last.
-    search : OrientationSearch or None
-        How it lies.
-    made : hashable
-        What the normalised movie was made by.
-    """
+    vanishing = ("normalised",)
 
-    asked: Reference | None = None
-    search: OrientationSearch | None = None
-    made: Any = None
+    asked: Any = None  # the reference that is being looked at, or was last
+    gamma: GammaFit | None = None
+    gamma_asked: tuple[Any, ...] = ()  # reference, orientation and sign, of the exponent
+    fits_gamma = False  # the last job's kind
+    made_by: GainChoice | None = None  # the choice by which the normalised movie was made
+    withheld = forced = False  # it looks normalised already; and is normalised all the same
 
-    def take(self, result: OrientationSearch) -> None:
-        """Keep a search."""
-        self.search = result
-
-    def release(self) -> None:
-        """Take the normalised movie away with the raw one."""
-        if "normalised" in self.derived:
-            self.derived.pop("normalised").part(remove=True)
-        super().release()
+    def take(self, result: OrientationSearch | GammaFit) -> None:
+        """Keep a search or an exponent."""
+        if isinstance(result, GammaFit):
+            self.gamma = result
+        else:
+            self.fit = result
 
 
-class GammaWork(LayerWork):
-    """The exponent fitted to a movie."""
-
-    asked: tuple[Any, ...] = ()
-    fit: GammaFit | None = None
-
-    def take(self, result: GammaFit) -> None:
-        """Keep a fit."""
-        self.fit = result
-
-
-class GainReference(Panel):
+class GainReference(CorrectionDock):
     """Normalise a movie by a gain reference: which, which way round, with which exponent.
 
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-
-    Attributes
-    ----------
-    choice : GainChoice
-        What is chosen.
-    settled : Signal(object)
-        An `Outcome` is shown, or None where nothing can be normalised.
+    All of that (`choice`) is chosen for all movies.
     """
 
     title = "Gain"
 
-    settled = Signal(object)
+    work_type = GainWork
+    main = "normalised"
+    movie_tip = "The raw movie; follows the layer selected in the list"
+    fit_text = "Find orientation"
+    fit_tip = (
+        "Try all sixteen ways on this movie; the right one leaves the least noise that is common "
+        "to all frames"
+    )
+    save_text = "Save normalised…"
+    force_text = "Normalise it all the same"
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self.works = works_of(self.viewer, GainWork)
-        self.gammas = works_of(self.viewer, GammaWork)
-        self.choice = self.works.shared.get("choice", GainChoice())
-        self._shown: Any = ()
-        self._outcomes = LatestJob(self)
-        self.layers = LayerPicker(self, accepts=self._may_be_raw)
-        self.layers.setToolTip("The raw movie; follows the layer selected in the list")
-        self.references = ReferenceBox(self, lambda: self.choice.frames)
-        self.orientation = OrientationBox(self)
-        self.gamma = GammaBox(self, self.gammas.shared)
+        self.choice: GainChoice = self.works.shared.get("choice", GainChoice())
+        self.references = References(self, lambda: self.choice.frames)
+        self.orientation = Orientation(self)
+        self.gamma = Exponent(self, self.works.shared)
         self.gamma.show_gamma(self.choice.gamma)
+        self.defects = Defects(self, lambda: self.layers.layer, lambda: self.choice.frames)
         self.show_preview = QCheckBox("Show the normalised movie")
         self.show_preview.setToolTip(
-            "As a layer of its own above the raw one: frames are normalised as they are looked "
-            "at. Hide it to see the raw ones. Save it with Save stack"
+            "As a layer of its own above the raw one: frames are normalised as they are looked at"
         )
         self.show_preview.setChecked(True)
-        self.status = WrappedLabel("What is wrong, or has been done before")
-        self.anyway_button = push_button(
-            "Apply it anyway", "Normalise this movie though it looks as if it were already"
+        self.force.setToolTip("Normalise this movie though it looks as if it were already")
+        self.reset_button.setToolTip(
+            "Take the orientation that was found, and γ = 1; Ctrl+Z takes back one change"
         )
-        self.anyway_button.hide()
-        self._anyway = False
-        self.defects = DefectsBox(self, lambda: self.layers.layer, lambda: self.choice.frames)
-        movie = QHBoxLayout()
-        movie.addWidget(QLabel("Movie"))
-        movie.addWidget(self.layers, stretch=1)
-        self.column.addLayout(movie)
-        boxes = (self.references, self.orientation, self.gamma, self.defects)
-        for part in (self.status, self.anyway_button, self.show_preview, *boxes):
-            self.column.addWidget(part)
-        self.column.addStretch()
-        self._connect()
-        self.apply_palette(self.palette_now)
-        self._on_layer(self.layers.layer)
+        self.column.insertWidget(1, self.references)
+        self._outcomes = self.in_background(self._on_outcome)
+        self.references.gain_read.connect(lambda gain: self._choose(reference=gain))
+        self.references.dark_read.connect(lambda dark: self._choose(dark=dark))
+        self.references.gain_made.connect(
+            lambda made: self.when_in_front(made, partial(self._add_layer_of, made))
+        )
+        self.orientation.chosen.connect(
+            lambda way, sign: self._change(orientation=way, reciprocal=sign)
+        )
+        self.gamma.changed.connect(lambda gamma: self._change(gamma=gamma))
+        self.gamma.fit_controls.start_button.clicked.connect(self.fit_gamma)
+        self.show_preview.toggled.connect(self._on_show_preview)
+        self.force.clicked.connect(self._on_force)
+        FileDrops(self).dropped.connect(self._on_dropped)
+        self.advanced = Section("Advanced", self.gamma.options, self.references.dark)
+        self.finish(
+            self.show_preview,
+            self.buttons,
+            self.orientation,
+            self.advanced,
+            Section("γ by dose rate", self.gamma),
+            Section("Defective pixels", self.defects),
+        )
 
     @property
     def busy(self) -> bool:
         """Whether something runs."""
-        jobs = (
-            self.references.controls,
-            self.orientation.controls,
-            self.gamma.fit_controls,
-            self.defects.controls,
-        )
-        return self._outcomes.busy or any(job.running for job in jobs)
+        jobs = self.references.controls, self.gamma.fit_controls, self.defects.controls
+        return super().busy or any(job.running for job in jobs)
 
-    @property
-    def work(self) -> GainWork | None:
-        """The work on the layer picked."""
-        return self.works.of(self.layers.layer)
+    preview = CorrectionDock.corrected
 
-    @property
-    def _derived(self) -> DerivedLayer:
-        """The normalised movie's layer."""
+    def accepts(self, layer: Image) -> bool:
+        """Return whether a layer may be a camera's: single images of no file were computed.
+
+        Without that, a click on a sum or on a layer of outliers would have it normalised.
+        """
+        of_file = layer.source.path or layer.metadata.get("path")
+        computed = layer.ndim == 2 and not layer.rgb and not of_file
+        return not computed and super().accepts(layer)
+
+    def problem(self) -> str:
+        """Return why nothing can be found or fitted, or nothing."""
+        return _WAIT if self.work is not None and self.work.job else self.choice.problem()
+
+    def fit_work(self, work: GainWork) -> Callable[[Report], Any]:
+        """Return the search of how the reference lies."""
+        work.asked, work.fit, work.fits_gamma = self.choice.reference, None, False
+        self.orientation.show_search(None)
+        return partial(find, stack_of_layer(work.layer), self.choice)
+
+    @Slot()
+    def fit_gamma(self) -> None:
+        """Fit the exponent to the movie."""
         work = self.work
-        assert work is not None  # noqa: S101
-        if "normalised" not in work.derived:
-            work.derived["normalised"] = DerivedLayer(
-                self.viewer, work.layer, ", normalised", toggled=work.toggled, above=True
-            )
-        return work.derived["normalised"]
+        if work is not None and not self.problem():
+            work.gamma, work.gamma_asked, work.fits_gamma = None, self._way, True
+            work.start(partial(fit_exponent, stack_of_layer(work.layer), self.choice), self.attach)
+            self.show_state()
 
-    @property
-    def preview(self) -> Image | None:
-        """The layer of the picked movie's normalised frames, while there is one."""
-        work = self.work
-        return None if work is None or "normalised" not in work.derived else self._derived.layer
+    def attach(self, job: Job | None, message: str = "", tone: str = "text") -> None:
+        """Show what runs where it was started."""
+        fits_gamma = self.work is not None and self.work.fits_gamma
+        controls = (self.controls, self.gamma.fit_controls)
+        controls[not fits_gamma].attach(None)
+        controls[fits_gamma].attach(job, message, tone)
 
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour thumbnails and plots."""
-        self.orientation.apply_palette(colours)
-        self.gamma.apply_palette(colours)
-
-    def _connect(self) -> None:
-        self.layers.layer_changed.connect(self._on_layer)
-        self.references.gain_read.connect(lambda gain: self._choose(reference=gain))
-        self.references.dark_read.connect(lambda dark: self._choose(dark=dark))
-        self.references.gain_made.connect(
-            lambda reference: self.when_in_front(reference, partial(self._add_layer_of, reference))
-        )
-        self.orientation.chosen.connect(
-            lambda way, reciprocal: self._choose(orientation=way, reciprocal=reciprocal)
-        )
-        self.orientation.controls.start_button.clicked.connect(self._find)
-        self.works.ended.connect(self._on_found)
-        self.works.changed.connect(self._on_work_changed)
-        self.gamma.changed.connect(lambda gamma: self._choose(gamma=gamma))
-        self.gamma.fit_controls.start_button.clicked.connect(self._fit)
-        self.gammas.ended.connect(self._on_fitted)
-        self.show_preview.toggled.connect(self._on_show_preview)
-        self.anyway_button.clicked.connect(self._on_anyway)
-        self._outcomes.returned.connect(self._on_outcome)
-        self._outcomes.failed.connect(self._on_failed)
-        connect_while_alive(self, self.viewer.layers.events.removed, self._on_removed)
-        FileDrops(self).dropped.connect(self._on_dropped)
-        self.destroyed.connect(lambda: self._let_go())
-
-    def _let_go(self) -> None:
-        """Keep no movie when the window is gone but the Python half is not."""
-        self._shown = None
-
-    def _stack(self) -> Stack | None:
-        """Return the movie that is picked; made anew each time, so that it is kept by nobody."""
-        layer = self.layers.layer
-        if layer is None:
-            return None
-        stack = stack_of_layer(layer)
-        if stack.dtype.kind == "c":
-            raise MrczError(None, "complex frames have no gain")
-        return stack
-
-    @Slot(object)
-    def _on_layer(self, layer: Image | None) -> None:
-        """Take another movie, or what has changed of this one."""
-        said, tone = "", "text"
+    def show_work(self) -> None:
+        """Show all that is known of the layer picked, and normalise it."""
+        work, layer, stack, said = self.work, self.layers.layer, None, ""
         try:
-            stack = self._stack()
+            stack = None if layer is None else stack_of_layer(layer)
         except MrczError as error:
-            stack, said, tone = None, error_text(error), "error"
+            said = error_text(error)
+        if stack is not None and stack.dtype.kind == "c":
+            stack, said = None, "Complex frames have no gain."
         done = stack is not None and is_normalised(stack.history)
-        if done:
-            said, tone = NORMALISED, "warning"
-        self._show_status(said, tone)
-        work = self.work
-        if work is not self._shown:
-            self._shown = work
-            self._anyway = False
-            self._show_found()
+        self.show_warnings(NORMALISED if done else said)
+        is_known = work is not None and work.fit and work.asked is self.choice.reference
+        self.orientation.show_search(work.fit if is_known else None)
+        if is_known and not self.controls.running:
+            self.controls.tell(*search_text(work.fit))
+        is_known = work is not None and work.gamma_asked == self._way
+        self.gamma.show_fit(work.gamma if is_known else None, choose=False)
         self._choose(frames=None if stack is None else stack.shape[1:], normalised=done)
 
-    def _show_status(self, text: str, tone: str, *, withheld: bool = False) -> None:
-        """Show what is wrong with the movie or the choice, near the top."""
-        self.tell(self.status, text, tone)
-        self.status.setVisible(bool(text))
-        self.anyway_button.setVisible(withheld)
+    def show_state(self) -> None:
+        """Enable what can be used now."""
+        super().show_state()
+        self.gamma.fit_controls.allow(self.problem())
+        now = {name: getattr(self.choice, name) for name in _UNDONE}
+        self.reset_button.setEnabled(now != self._found)
+        self.force.setVisible(self.work is not None and self.work.withheld)
+        self.force.setChecked(self.work is not None and self.work.forced)
 
-    def _show_found(self) -> None:
-        """Show what was found on this movie with the reference that is chosen."""
-        work, fitted = self.work, self.gammas.of(self.layers.layer)
-        reference = self.choice.reference
-        known = work is not None and work.asked is reference
-        self.orientation.show_search(work.search if work is not None and known else None)
-        if work is not None:
-            self.orientation.controls.attach(work.job, work.message, work.tone)
-        if fitted is not None:
-            self.gamma.fit_controls.attach(fitted.job, fitted.message, fitted.tone)
-        asked = (reference, self.choice.orientation, self.choice.reciprocal)
-        self.gamma.show_fit(
-            fitted.fit if fitted is not None and fitted.asked == asked else None, choose=False
-        )
+    @Slot()
+    def reset(self) -> None:
+        """Take the orientation that was found, or none, and no exponent."""
+        self._change(**self._found)
+
+    @Slot()
+    def undo(self) -> None:
+        """Take back the last change of orientation or exponent."""
+        if self.work is not None and self.work.before:
+            self._choose(**self.work.before.pop())
+
+    @property
+    def _way(self) -> tuple[Any, ...]:
+        """What an exponent belongs to."""
+        return self.choice.reference, self.choice.orientation, self.choice.reciprocal
+
+    @property
+    def _found(self) -> dict[str, Any]:
+        """What the reference and a search say of orientation, sign and exponent."""
+        work, found = self.work, replace(self.choice, orientation="identity", reciprocal=False)
+        found = found.with_fitting_orientation()
+        if work is not None and work.fit and work.fit.helps and work.asked is found.reference:
+            best = work.fit.best
+            found = replace(found, orientation=best.orientation, reciprocal=best.reciprocal)
+        return {**{name: getattr(found, name) for name in _UNDONE}, "gamma": 1.0}
+
+    def _change(self, **changes: Any) -> None:
+        """Choose something that can be taken back."""
+        if self.work is not None and not (self._outcomes.busy and self.work.before):
+            # A drag is one change.
+            self.work.remember({name: getattr(self.choice, name) for name in _UNDONE})
+        self._choose(**changes)
 
     def _choose(self, **changes: Any) -> None:
         """Change what is chosen, and show it."""
-        old = self.choice
+        old, work = self.choice, self.work
         self.choice = choice = replace(old, **changes).with_fitting_orientation()
         self.works.shared["choice"] = choice
         if choice.reference is not old.reference:
-            self._ask_anew()
-        elif (choice.orientation, choice.reciprocal) != (old.orientation, old.reciprocal):
+            self.orientation.show_search(None)
+            self.controls.tell("")
+            if work is not None:
+                work.forced = work.withheld = False
+                if work.job is not None:
+                    work.job.cancel()
+        if work is None or work.gamma_asked != self._way:
             self.gamma.show_fit(None)
         problem = choice.problem()
         unfit = problem and choice.reference is not None and choice.frames is not None
@@ -274,26 +255,15 @@ class GainReference(Panel):
         self.references.show_gain(choice.reference, fits, tone)
         self.references.show_dark(choice.dark)
         self.orientation.show_choice(choice)
-        self.orientation.controls.allow(problem)
-        self.gamma.fit_controls.allow(problem)
+        self.gamma.show_gamma(choice.gamma)
+        self.show_state()
         self._request()
 
-    def _may_be_raw(self, layer: Image) -> bool:
-        """Return whether a layer may be a camera's: a single image that is of no file was computed.
-
-        Without that, a click on a sum or on a layer of outliers would have it normalised.
-        """
-        of_file = layer.source.path or layer.metadata.get("path")
-        computed = layer.ndim == 2 and not layer.rgb and not of_file
-        return not computed and not self.works.own(layer)
-
-    def _ask_anew(self) -> None:
-        """Forget what was found with another reference."""
-        self._anyway = False
-        for work in (self.work, self.gammas.of(self.layers.layer)):
-            if work is not None and work.job is not None:
-                work.job.cancel()
-        self._show_found()
+    @Slot(bool)
+    def _on_force(self, wanted: bool) -> None:
+        if self.work is not None:
+            self.work.forced, self.work.made_by = wanted, None
+            self._request()
 
     @Slot(bool)
     def _on_show_preview(self, wanted: bool) -> None:
@@ -302,142 +272,85 @@ class GainReference(Panel):
         self._request()
 
     @Slot()
-    def _on_anyway(self) -> None:
-        self._anyway = True
-        self._request()
-
     def _request(self) -> None:
         """Apply the choice, soon and in a thread."""
         self.forget_put_off("outcome")
-        layer = self.layers.layer
-        if layer is None or self.choice.problem():
-            if layer is not None:
-                self._remove_preview()
+        layer, work = self.layers.layer, self.work
+        if layer is None or work is None or self.choice.problem():
+            self._remove_preview()
             self._outcomes.drop()
             if self.choice.frames is not None and not self.choice.normalised:
-                self._show_status("", "text")
+                self.show_warnings()
             self.defects.set_without_gain(None)
-            self.settled.emit(None)
             return
-        name = f"{layer.name}, normalised" if self.show_preview.isChecked() else None
-        work = self.work
-        if name is not None and self.preview is not None and work and work.made == self.choice:
+        wanted = self.show_preview.isChecked()
+        if wanted and self.preview is not None and work.made_by == self.choice:
             # Picked again: what is there stays, for it may be in use elsewhere.
-            self._derived.place()
-            name = None
-        stack, frame = self._stack(), frame_shown(self.viewer, layer)
-        if stack is not None:
-            self._outcomes.request(
-                partial(apply_choice, stack, self.choice, name, frame, anyway=self._anyway)
-            )
+            work.derived[self.main].place()
+            wanted = False
+        # The stack is made anew each time, so that it is kept by nobody.
+        stack, name = stack_of_layer(layer), f"{layer.name}, normalised" if wanted else None
+        frame = frame_shown(self.viewer, layer)
+        apply = partial(apply_choice, stack, self.choice, name, frame, anyway=work.forced)
+        self._outcomes.request(apply)
 
     @Slot(object)
     def _on_outcome(self, outcome: Outcome) -> None:
         self.when_in_front("outcome", partial(self._show_outcome, outcome))
 
     def _show_outcome(self, outcome: Outcome) -> None:
-        layer = self.layers.layer
-        if outcome.attributes is not None and layer is not None:
-            work = self.work
-            if work is not None:
-                work.made = self.choice
-            attributes = outcome.attributes
-            with self._movie_kept():
-                self._derived.show(
-                    outcome.data,
-                    **{k: attributes[k] for k in ("metadata", "contrast_limits", "axis_labels")},
-                    rgb=False,
-                    multiscale=False,
-                )
-                self._derived.place()
+        work = self.work
+        if outcome.attributes is not None and work is not None:
+            work.made_by = self.choice
+            shown = {key: outcome.attributes[key] for key in _SHOWN}
+            derived = work.made(self.main, ", normalised", above=True)
+            derived.show(outcome.data, **shown, rgb=False, multiscale=False)
+            derived.place()
         elif outcome.withheld:
             self._remove_preview()
-        text = "\n".join(outcome.warnings)
-        self._show_status(text, "warning", withheld=outcome.withheld)
+        self.show_warnings(*outcome.warnings)
+        if work is not None:
+            work.withheld = outcome.withheld or work.forced
         self.defects.set_without_gain(outcome.without_gain)
-        self.settled.emit(outcome)
+        self.show_state()
 
     @Slot(object)
-    def _on_failed(self, error: Exception) -> None:
+    def on_background_failed(self, error: Exception) -> None:
+        """Show why the movie cannot be normalised."""
         self._remove_preview()
-        self._show_status(error_text(error), "error")
-        self.settled.emit(None)
+        self.show_warnings(error_text(error))
 
     def _remove_preview(self) -> None:
         """Take the normalised movie away, when this dock is in front."""
-        work = self.work
-        if work is not None and "normalised" in work.derived:
-            self.when_in_front("outcome", partial(work.derived.pop("normalised").part, remove=True))
+        if self.work is not None and self.main in self.work.derived:
+            part = partial(self.work.derived.pop(self.main).part, remove=True)
+            self.when_in_front("outcome", part)
 
-    @contextlib.contextmanager
-    def _movie_kept(self) -> Iterator[None]:
-        """Add layers without that one of them is taken for the movie."""
-        movie, active = self.layers.layer, self.viewer.layers.selection.active
-        self.layers.blockSignals(True)
-        try:
-            yield
-            self.viewer.layers.selection.active = active
-            self.layers.pick(movie)
-        finally:
-            self.layers.blockSignals(False)
-
-    @Slot(object)
     def _add_layer_of(self, reference: Reference) -> None:
         """Show a reference that was made, from where it can be saved."""
-        movie = self.layers.layer
-        if movie is not None:
-            with self._movie_kept():
-                place = geometry(movie, 2)
-                self.viewer.add_image(reference.image, name=reference.name, **place)
-
-    @Slot()
-    def _find(self) -> None:
-        stack, work = self._stack(), self.work
-        if stack is not None and work is not None and self.choice.reference is not None:
-            work.asked, work.search = self.choice.reference, None
-            self.orientation.show_search(None)
-            work.start(partial(find, stack, self.choice), self.orientation.controls.attach)
+        if (movie := self.layers.layer) is not None:
+            made = Image(reference.image, name=reference.name, **geometry(movie, 2))
+            add_layer(self.viewer, made)
 
     @Slot(object, object)
-    def _on_found(self, work: GainWork, search: Any) -> None:
-        if work is not self.work:
-            return
-        self.orientation.controls.attach(None, work.message, work.tone)
-        if work.search is not search or work.asked is not self.choice.reference:
-            return
-        self.orientation.show_search(work.search)
-        if work.search is not None and work.search.helps:
-            best = work.search.best
-            self._choose(orientation=best.orientation, reciprocal=best.reciprocal)
-
-    @Slot()
-    def _fit(self) -> None:
-        stack, work = self._stack(), self.gammas.of(self.layers.layer)
-        if stack is not None and work is not None:
-            choice = self.choice
-            work.asked, work.fit = (choice.reference, choice.orientation, choice.reciprocal), None
-            work.start(partial(fit, stack, choice), self.gamma.fit_controls.attach)
-
-    @Slot(object, object)
-    def _on_fitted(self, work: GammaWork, found: Any) -> None:
-        if work is not self.gammas.of(self.layers.layer):
-            return
-        self.gamma.fit_controls.attach(None, work.message, work.tone)
-        now = self.choice.reference, self.choice.orientation, self.choice.reciprocal
-        if work.fit is found and work.asked == now:
-            self.gamma.show_fit(found)
+    def _on_ended(self, work: GainWork, result: Any) -> None:
+        if work is self.work and isinstance(result, GammaFit) and work.gamma_asked == self._way:
+            self.gamma.show_fit(result)
+        elif work is self.work and isinstance(result, OrientationSearch):
+            if result.helps and work.asked is self.choice.reference:
+                best = result.best
+                self._choose(orientation=best.orientation, reciprocal=best.reciprocal)
+        super()._on_ended(work, result)
 
     @Slot(object)
     def _on_work_changed(self, work: GainWork) -> None:
         """Notice that the user has closed a preview."""
-        if work is self.work and "normalised" not in work.derived:
+        if work is self.work and self.main not in work.derived:
+            work.layer.visible = True
             self.show_preview.setChecked(False)
-
-    def _on_removed(self, event: Any) -> None:
-        self.defects.refresh()
+        super()._on_work_changed(work)
 
     @Slot(str)
     def _on_dropped(self, path: str) -> None:
         """Take a list of defects for one, and all else for a gain reference."""
-        take = self.defects.open if path.lower().endswith(_LISTS) else self.references.open
-        take(path)
+        (self.defects if path.lower().endswith(".txt") else self.references).open(path)

@@ -1,0 +1,698 @@
+"""Parts of the "Gain" dock: references, orientation, the exponent γ, defective pixels."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal, Slot
+from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QGridLayout,
+    QLabel,
+    QMenu,
+    QRadioButton,
+    QSizePolicy,
+    QSlider,
+    QToolButton,
+    QWidget,
+)
+from superqt.utils import QSignalDebouncer
+
+from napari_mrcz.correction import ORIENTATIONS, PREPRINT_GAMMA, GammaCurve, orient
+from napari_mrcz.correction.gain import GainStep, is_normalised
+from napari_mrcz.errors import MrczError, error_text
+from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.widgets.base.derived import add_layer, geometry
+from napari_mrcz.widgets.base.form import OptionsForm, filled, number_field, push_button
+from napari_mrcz.widgets.base.job import JobControls
+from napari_mrcz.widgets.base.layer_picker import connect_while_alive
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.gain.model import (
+    HIGHEST,
+    KINDS,
+    LISTED,
+    LOWEST,
+    WITHOUT_GAIN,
+    GammaFit,
+    Reference,
+    add_listed,
+    count_defects,
+    defects_text,
+    estimate_reference,
+    export_defects,
+    joined,
+    load_defects,
+    load_reference,
+    reference_of,
+    score_text,
+    way_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from napari_mrcz.correction import OrientationSearch
+    from napari_mrcz.widgets.base.job import Report
+    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.gain.model import GainChoice, Shape
+
+_REFERENCES = "References (*.mrc *.mrcz *.mrcs *.tif *.tiff *.gain *.dm3 *.dm4);;All files (*)"
+_TAKE = "Take this image as the gain reference"
+_MAKE = (
+    "The reciprocal of their mean, without outliers. Specimens average out: the more movies the "
+    "better"
+)
+
+
+class References(QWidget):
+    """Choose, drop or make gain and dark references; `dark` is a part of its own.
+
+    The panel is the dock that this is in; `frames` returns rows and columns of the movie's frames.
+    """
+
+    gain_read = Signal(object)
+    gain_made = Signal(object)  # from the open movies; `gain_read` follows
+    dark_read = Signal(object)  # None for no dark any more
+
+    def __init__(self, panel: Panel, frames: Callable[[], Shape | None]) -> None:
+        super().__init__()
+        self._panel, self._frames = panel, frames
+        self._ready: Callable[[Reference], None] = self.gain_read.emit
+        self.controls = JobControls(
+            panel, "Gain reference…", "Choose a gain reference: MRC, TIFF, .gain, DM3 or DM4"
+        )
+        self.menu = QMenu(self)
+        self.menu.setToolTipsVisible(True)
+        self.menu_button = push_button(
+            "From layers",
+            "Take a layer of one image as the gain reference, or make one from the open movies",
+        )
+        self.menu_button.setMenu(self.menu)
+        self.controls.buttons.addWidget(self.menu_button)
+        self.dark_button = push_button(
+            "Dark reference…",
+            "Choose the mean counts of a frame without a beam, which are subtracted first. "
+            "It lies as the frames do, however the gain reference is turned",
+        )
+        self.no_dark_button = push_button("No dark", "Subtract nothing")
+        self.summary = WrappedLabel("The gain reference, and how it fits the frames")
+        self.summary.setMinimumHeight(2 * self.fontMetrics().lineSpacing())
+        self.dark_summary = WrappedLabel("The dark reference")
+        filled(self, self.controls, self.summary, spacing=4)
+        buttons = filled(QWidget(), self.dark_button, self.no_dark_button, across=True)
+        self.dark = filled(QWidget(), buttons, self.dark_summary)
+        self.controls.start_button.clicked.connect(lambda: self._choose("Gain", self.open))
+        self.dark_button.clicked.connect(lambda: self._choose("Dark", self.open_dark))
+        self.no_dark_button.clicked.connect(lambda: self.dark_read.emit(None))
+        self.menu.aboutToShow.connect(self.fill_menu)
+        self.controls.returned.connect(lambda reference: self._ready(reference))
+        self.controls.ended.connect(self._show_state)
+        FileDrops(self).dropped.connect(self.open)
+        FileDrops(self.dark_button).dropped.connect(self.open_dark)
+        self.show_dark(None)
+
+    @Slot(str)
+    def open(self, path: str) -> None:
+        """Read a gain reference from a file."""
+        self._run(partial(load_reference, path), self.gain_read.emit)
+
+    @Slot(str)
+    def open_dark(self, path: str) -> None:
+        """Read a dark reference from a file."""
+        self._run(partial(load_reference, path), self.dark_read.emit)
+
+    def show_gain(self, reference: Reference | None, text: str, tone: str) -> None:
+        """Describe the gain reference, and how it fits."""
+        known = "" if reference is None else f"{reference.name}: {reference.gain_text}.\n"
+        doubts = () if reference is None else reference.warnings
+        tone = "warning" if doubts and tone == "text" else tone
+        self._panel.tell(self.summary, "\n".join([known + text, *doubts]), tone)
+
+    def show_dark(self, dark: Reference | None) -> None:
+        """Describe the dark reference."""
+        text = "" if dark is None else f"Dark {dark.name}: {dark.dark_text}."
+        self._panel.tell(self.dark_summary, text)
+        self.dark_summary.setVisible(dark is not None)
+        self.no_dark_button.setVisible(dark is not None)
+
+    @Slot()
+    def fill_menu(self) -> None:
+        """Offer the layers of one image, and raw movies like the one that is to be normalised."""
+        self.menu.clear()
+        movies, frames = [], self._frames()
+        for layer in self._panel.viewer.layers:
+            if not isinstance(layer, Image):
+                continue
+            try:
+                stack = stack_of_layer(layer)
+            except MrczError:
+                continue
+            if len(stack) == 1:
+                # An entry of a menu keeps no layer.
+                self._offer(layer.name, _TAKE, partial(self._take, weakref.ref(layer)))
+            elif not is_normalised(stack.history) and stack.shape[1:] == frames:
+                movies.append(stack)
+        self.menu.addSeparator()
+        number = "the open movie" if len(movies) == 1 else f"the {len(movies)} open movies"
+        make = partial(self._run, partial(estimate_reference, movies), self._on_made)
+        self._offer(f"Make one from {number}", _MAKE, make).setEnabled(bool(movies))
+
+    def _offer(self, text: str, tip: str, act: Callable[..., None]) -> Any:
+        action: Any = self.menu.addAction(text)
+        action.setToolTip(tip)
+        action.triggered.connect(lambda: act())
+        return action
+
+    def _take(self, known: weakref.ref[Image]) -> None:
+        if (layer := known()) is not None:
+            work = partial(reference_of, stack_of_layer(layer), layer.name)
+            self._run(work, self.gain_read.emit)
+
+    def _run(self, work: Callable[[Report], Reference], ready: Callable[[Reference], None]) -> None:
+        if not self.controls.running:
+            self._ready = ready
+            self.controls.run(work)
+            self._show_state()
+
+    @Slot()
+    def _show_state(self) -> None:
+        for button in (self.menu_button, self.dark_button, self.no_dark_button):
+            button.setEnabled(not self.controls.running)
+
+    def _on_made(self, reference: Reference) -> None:
+        self.gain_made.emit(reference)
+        self.gain_read.emit(reference)
+
+    def _choose(self, kind: str, take: Callable[[str], None]) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, f"{kind} reference", "", _REFERENCES)
+        if path:
+            take(path)
+
+
+class FileDrops(QObject):
+    """Takes single files dropped onto a widget, which keeps this, or anything in it."""
+
+    dropped = Signal(str)  # the path of a file
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        widget.setAcceptDrops(True)
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: Any) -> bool:
+        """Accept what is a file, and take it."""
+        kinds = (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop)
+        if event is None or event.type() not in kinds:
+            return False
+        urls = event.mimeData().urls()
+        path = urls[0].toLocalFile() if len(urls) == 1 else ""
+        if not path:
+            event.ignore()
+            return True
+        event.acceptProposedAction()
+        if event.type() == QEvent.Type.Drop:
+            self.dropped.emit(path)
+        return True
+
+
+_SHORT = {
+    "identity": "unchanged",
+    "rot90": "90° left",
+    "rot180": "180°",
+    "rot270": "90° right",
+    "flipud": "flip vert.",
+    "fliplr": "flip hor.",
+    "transpose": "transpose",
+    "transverse": "transverse",
+}
+_SIZE_PX = 50
+_COLUMNS = 4
+
+
+class Orientation(QWidget):
+    """One of sixteen ways in which the reference may lie, chosen by its look or by its score."""
+
+    chosen = Signal(str, bool)  # an orientation, and whether the reference is divided by
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self._panel = panel
+        self._search: OrientationSearch | None = None
+        self._choice: GainChoice | None = None
+        self.order: tuple[str, ...] = ()
+        self.multiply = QRadioButton("multiply by it")
+        self.multiply.setToolTip("Its values are factors for raw counts, as most programs have it")
+        self.divide = QRadioButton("divide by it")
+        self.divide.setToolTip("Its values are mean counts, as those of EER movies (.gain) are")
+        self.multiply.setChecked(True)
+        self.legend = WrappedLabel(
+            "R is the mean correlation between any two frames (preprint, eq. 7): a fixed pattern "
+            "that is left raises it"
+        )
+        self.thumbnails = QWidget()
+        self._grid = QGridLayout(self.thumbnails)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setSpacing(1)
+        group = QButtonGroup(self)
+        self.buttons: dict[str, QToolButton] = {}
+        for name in ORIENTATIONS:
+            button = self.buttons[name] = QToolButton()
+            button.setCheckable(True)
+            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+            button.setIconSize(QSize(_SIZE_PX, _SIZE_PX))
+            button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+            button.clicked.connect(lambda _, name=name: self._choose(name))
+            group.addButton(button)
+        signs = filled(QWidget(), self.multiply, self.divide, across=True)
+        filled(self, self.thumbnails, self.legend, signs, spacing=2)
+        self.divide.clicked.connect(lambda: self._choose())
+        self.multiply.clicked.connect(lambda: self._choose())
+        self.show_search(None)
+
+    def show_choice(self, choice: GainChoice) -> None:
+        """Mark what is chosen; only ways that fit can be."""
+        old, self._choice = self._choice, choice
+        (self.divide if choice.reciprocal else self.multiply).setChecked(True)
+        self.buttons[choice.orientation].setChecked(True)
+        shown = choice.reference, choice.reciprocal
+        if old is None or shown != (old.reference, old.reciprocal):
+            grey = np.full((1, 1), 128, np.uint8)
+            picture = grey if choice.reference is None else choice.reference.picture
+            for name, button in self.buttons.items():
+                # Of a reciprocal with black and white exchanged.
+                button.setIcon(_icon(orient(~picture if choice.reciprocal else picture, name)))
+        self._show_scores()
+
+    def show_search(self, search: OrientationSearch | None) -> None:
+        """Show the scores of all ways."""
+        self._search = search
+        scale = "Fixed-pattern noise left (×10⁻³, lower is better). Uncorrected: "
+        before = "" if search is None else f"{scale}{score_text(search.before)}."
+        self._panel.tell(self.legend, before, "muted")
+        self.legend.setVisible(search is not None)
+        self._show_scores()
+
+    def apply_palette(self, colours: Palette) -> None:
+        """Frame the chosen one."""
+        self.thumbnails.setStyleSheet(
+            "QToolButton { border: 2px solid transparent; border-radius: 3px; padding: 2px;"
+            " font-size: 10px; background: transparent; }"
+            f"QToolButton:hover {{ border-color: {colours.grid}; }}"
+            f"QToolButton:checked:enabled {{ border-color: {colours.accent};"
+            f" background: {colours.foreground}; }}"
+            f"QToolButton:disabled {{ color: {colours.muted}; }}"
+        )
+
+    def _show_scores(self) -> None:
+        """Write a score under each that has one, and put them in order, the lowest first."""
+        found = () if self._search is None else self._search.candidates
+        reciprocal = self.divide.isChecked()
+        scores = {one.orientation: one.noise for one in found if one.reciprocal == reciprocal}
+        fitting = () if self._choice is None else self._choice.fitting
+        for name, button in self.buttons.items():
+            tip = f"The reference {way_text(name)}"
+            score = score_text(scores[name]) if name in scores else ""
+            if name not in fitting:
+                tip += ": does not fit the frames"
+            elif score:
+                tip += f": leaves fixed-pattern noise of {score} × 10⁻³"
+            button.setEnabled(name in fitting)
+            button.setToolTip(tip)
+            button.setText(f"{_SHORT[name]}\n{score}".strip())
+        order = tuple(sorted(ORIENTATIONS, key=lambda name: scores.get(name, np.inf)))
+        if order != self.order:
+            self.order = order
+            for at, name in enumerate(order):
+                self._grid.addWidget(self.buttons[name], *divmod(at, _COLUMNS))
+
+    def _choose(self, orientation: str = "") -> None:
+        if self._choice is not None:
+            self.chosen.emit(orientation or self._choice.orientation, self.divide.isChecked())
+
+
+def _icon(grey: npt.NDArray[np.uint8]) -> QIcon:
+    grey = np.ascontiguousarray(grey)
+    y, x = grey.shape
+    image = QImage(grey.tobytes(), x, y, x, QImage.Format.Format_Grayscale8)
+    pixmap = QPixmap.fromImage(image)  # a copy, which outlives the array
+    aspect, smooth = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation
+    return QIcon(pixmap.scaled(_SIZE_PX, _SIZE_PX, aspect, smooth))
+
+
+_JSON = "γ by dose rate (*.json)"
+_PREPRINT = "the preprint's, of a K2 Summit"
+# More than the four coefficients of eq. 11, or it would go through any points.
+_ENOUGH = 5
+
+
+class Exponent(QWidget):
+    """The exponent γ: by hand (`options`), by the dose rate, or fitted.
+
+    Curve and points are kept in a dict when the dock is closed.
+    """
+
+    changed = Signal(float)  # another γ was chosen
+
+    def __init__(self, panel: Panel, kept: dict[str, Any]) -> None:
+        super().__init__()
+        self._panel, self._kept = panel, kept
+        self.curve, self._curve_name = kept.get("curve", (PREPRINT_GAMMA, _PREPRINT))
+        self.points: dict[float, float] = kept.setdefault("points", {})
+        self.options = OptionsForm(GainStep, ("gamma",), sliders={"gamma": (LOWEST, HIGHEST)})
+        field: Any = self.options.fields["gamma"].native
+        self.slider, self.number = field.findChild(QSlider), field.findChild(QDoubleSpinBox)
+        self.rate = number_field(
+            (0, 1000),
+            0.5,
+            " e⁻/pix/s",
+            "Electrons per physical pixel and second; the curve below gives γ for it (eq. 11)",
+        )
+        self.rate.setDecimals(3)
+        self.rate.setSpecialValueText("unknown")
+        self.curve_plot = Plot(
+            "dose rate (e⁻/pix/s)", "γ", "The curve of eq. 11, and γ fitted at some dose rates"
+        )
+        self.curve_line = self.curve_plot.curve("model")
+        self.curve_points = self.curve_plot.curve("accent", symbol="o")
+        self.rate_line = self.curve_plot.line("text")
+        self.curve_text = WrappedLabel("What the curve says")
+        self.load_button = push_button("Open curve…", "Read a curve of γ by dose rate (JSON)")
+        self.save_button = push_button("Save curve…", "Write the curve as JSON")
+        self.curve_button = push_button("Fit curve", "")
+        self.forget_button = push_button("Clear points", "Forget the γ fitted so far")
+        self.fit_controls = JobControls(
+            panel,
+            "Fit γ",
+            "Find the γ that flattens this movie best. It should show no specimen: vacuum, "
+            "evenly illuminated, some 400 electrons a pixel",
+        )
+        self.fit_plot = Plot(
+            "γ", "unevenness (%)", "Standard deviation of means of 64 × 64 pixels (eq. 10)"
+        )
+        self.fit_curve = self.fit_plot.curve("accent")
+        self.fit_line = self.fit_plot.line("hot", label="γ {value:.3f}")
+        self.fit_text = WrappedLabel("How well the best γ flattens the movie")
+        rate = filled(QWidget(), QLabel("Dose rate"), self.rate, across=True)
+        files = filled(QWidget(), self.load_button, self.save_button, across=True)
+        points = filled(QWidget(), self.curve_button, self.forget_button, across=True)
+        fit = self.fit_controls, self.fit_plot, self.fit_text
+        filled(self, rate, self.curve_text, *fit, self.curve_plot, files, points)
+        self.options.changed.connect(lambda name: self.changed.emit(self.gamma))
+        self.rate.valueChanged.connect(self._on_rate)
+        self.load_button.clicked.connect(self._load)
+        self.save_button.clicked.connect(self._save)
+        self.curve_button.clicked.connect(self._fit_curve)
+        self.forget_button.clicked.connect(self._forget)
+        self.show_fit(None)
+        self._show_curve()
+
+    @property
+    def gamma(self) -> float:
+        """The exponent."""
+        return float(self.options.values()["gamma"])
+
+    @property
+    def dose_rate(self) -> float | None:
+        """In e⁻/pix/s; None if it is not known."""
+        return self.rate.value() or None
+
+    def choose(self, gamma: float) -> None:
+        """Choose an exponent, as precisely as it is shown."""
+        gamma = round(gamma, 3)
+        if gamma != self.gamma:
+            self.show_gamma(gamma)
+            self.changed.emit(gamma)
+
+    def show_gamma(self, gamma: float) -> None:
+        """Show an exponent; nothing is emitted."""
+        self.options.show_values({"gamma": gamma})
+
+    def show_fit(self, fit: GammaFit | None, *, choose: bool = True) -> None:
+        """Show how even the movie is for each γ, and take the best; None shows nothing."""
+        self.fit_plot.setVisible(fit is not None)
+        text, tone = ("", "text") if fit is None else fit.text()
+        self._panel.tell(self.fit_text, text, tone)
+        self.fit_text.setVisible(bool(text))
+        if fit is None:
+            return
+        self.fit_curve.setData(fit.gammas, 100 * fit.unevenness)
+        self.fit_line.setVisible(fit.best is not None)
+        if fit.best is None:
+            return
+        self.fit_line.setValue(fit.best)
+        if choose:
+            self.choose(float(fit.best))
+            if self.dose_rate is not None:
+                self.points[self.dose_rate] = fit.best
+                self._show_curve()
+
+    def _show_curve(self) -> None:
+        curve, rate, number = self.curve, self.dose_rate, len(self.points)
+        rates = np.geomspace(curve.lowest, curve.highest, 100)
+        self.curve_line.setData(rates, [curve.at(one) for one in rates])
+        self.curve_points.setData(list(self.points), list(self.points.values()))
+        self.rate_line.setVisible(rate is not None)
+        self.rate_line.setValue(rate or 0)
+        self.curve_button.setEnabled(number >= _ENOUGH)
+        self.curve_button.setToolTip(
+            f"Fit eq. 11 to γ fitted at {_ENOUGH} or more dose rates; there are {number} so far. "
+            "Each Fit γ with a dose rate given adds one"
+        )
+        self.forget_button.setEnabled(number > 0)
+        text, tone = f"{curve.lowest:g} to {curve.highest:g} e⁻/pix/s", "warning"
+        text = f"Curve: {self._curve_name}, from {text}"
+        gamma = self._gamma_of_curve()
+        if rate is None:
+            text, tone = f"{text}.", "text"
+        elif gamma is None:
+            text = f"{text}. It was not measured at {rate:g} e⁻/pix/s."
+        elif LOWEST <= gamma <= HIGHEST:
+            text, tone = f"{text}; γ {gamma:.3f} at {rate:g}.", "text"
+        else:
+            text = f"{text}; γ {gamma:.3f} at {rate:g} is too far from 1 to be used."
+        if curve.warnings:
+            text, tone = f"{text} {' '.join(curve.warnings)}", "warning"
+        self._panel.tell(self.curve_text, text, tone)
+
+    def _gamma_of_curve(self) -> float | None:
+        try:
+            return None if self.dose_rate is None else self.curve.at(self.dose_rate)
+        except ValueError:  # beyond what was measured
+            return None
+
+    @Slot()
+    def _on_rate(self) -> None:
+        self._show_curve()
+        gamma = self._gamma_of_curve()
+        if gamma is not None and LOWEST <= gamma <= HIGHEST:
+            self.choose(gamma)
+
+    def _take(self, make: Callable[[], GammaCurve], name: str) -> None:
+        try:
+            self.curve, self._curve_name = self._kept["curve"] = make(), name
+        except ValueError as error:
+            self._panel.tell(self.curve_text, error_text(error), "error")
+        else:
+            self._on_rate()
+
+    @Slot()
+    def _load(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Curve of γ by dose rate", "", _JSON)
+        if path:
+            self._take(partial(GammaCurve.load, path), Path(path).name)
+
+    @Slot()
+    def _fit_curve(self) -> None:
+        fit = partial(GammaCurve.fit, list(self.points), list(self.points.values()))
+        self._take(fit, f"fitted at {len(self.points)} dose rates")
+
+    @Slot()
+    def _save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save curve", "gamma.json", _JSON)
+        if not path:
+            return
+        named = path if Path(path).suffix else f"{path}.json"
+        try:
+            if named != path and Path(named).exists():  # which the dialog has not asked about
+                raise MrczError(named, "it exists already")
+            self.curve.save(named)
+        except MrczError as error:
+            self._panel.tell(self.curve_text, error_text(error), "error")
+        else:
+            self._panel.tell(self.curve_text, f"Saved {Path(named).name}.")
+
+    @Slot()
+    def _forget(self) -> None:
+        self.points.clear()
+        self._show_curve()
+
+
+_DEFECTS = "Defects (*.txt *.mrc *.mrcz *.tif *.tiff);;All files (*)"
+_REST_MS = 100
+
+
+class Defects(QWidget):
+    """Defective pixels: imported, joined with those of the reference, painted, exported.
+
+    `movie` returns the image layer whose camera it is, `frames` rows and columns of its frames.
+    """
+
+    def __init__(
+        self, panel: Panel, movie: Callable[[], Image | None], frames: Callable[[], Shape | None]
+    ) -> None:
+        super().__init__()
+        self._panel, self._movie, self._frames = panel, movie, frames
+        self._layer: weakref.ref[Any] | None = None
+        # Counted when the brush rests; some events come before the pixels have changed.
+        self._soon = QSignalDebouncer(parent=self)
+        self._soon.setTimeout(_REST_MS)
+        self._soon.triggered.connect(self.refresh)
+        self._without_gain: npt.NDArray[np.bool_] | None = None
+        self.controls = JobControls(
+            panel, "Import…", "Add the pixels of a list of SerialEM or MotionCor, or of a map"
+        )
+        self.show_button = push_button(
+            "Show", "Show them as a labels layer, to be painted and erased with napari's own tools"
+        )
+        self.export_button = push_button(
+            "Export…", "Write them for SerialEM, for MotionCor, or as a map"
+        )
+        for button in (self.show_button, self.export_button):
+            self.controls.buttons.addWidget(button)
+        self.join = QCheckBox("with pixels without usable gain")
+        self.join.setToolTip("Gain that is 0, negative or no number marks a pixel as defective")
+        self.join.setChecked(True)
+        self.count = WrappedLabel("How many pixels are defective")
+        filled(self, self.controls, self.join, self.count)
+        self.controls.start_button.clicked.connect(self._choose)
+        self.show_button.clicked.connect(self.show_layer)
+        self.export_button.clicked.connect(self._export)
+        self.join.toggled.connect(self._rejoin)
+        self.controls.returned.connect(self._on_returned)
+        self.controls.ended.connect(self.refresh)
+        FileDrops(self).dropped.connect(self.open)
+        connect_while_alive(self, panel.viewer.layers.events.removed, self.refresh)
+        self.refresh()
+
+    @property
+    def layer(self) -> Any:
+        """The labels, while they are in the viewer and are those of such frames; or None."""
+        layer = None if self._layer is None else self._layer()
+        if layer is None or layer not in self._panel.viewer.layers:
+            return None
+        return layer if self._frames() in (None, layer.data.shape) else None
+
+    def set_without_gain(self, pixels: npt.NDArray[np.bool_] | None) -> None:
+        """Show which pixels have no usable gain, as the frames lie; None if it is not known."""
+        known, self._without_gain = self._without_gain, pixels
+        if known is None or pixels is None or not np.array_equal(known, pixels):
+            self._rejoin()
+
+    @Slot(str)
+    def open(self, path: str) -> None:
+        """Add the pixels of a list or map."""
+        if (frames := self._frames()) is not None:
+            self.controls.run(partial(load_defects, path, frames))
+            self.refresh()
+
+    @Slot()
+    def show_layer(self) -> None:
+        """Show the labels, made where there are none yet."""
+        if (layer := self.layer) is not None:
+            layer.visible = True
+            self._panel.viewer.layers.selection.active = layer
+        elif (frames := self._frames()) is not None:
+            self._put(np.zeros(frames, np.uint8))
+
+    @Slot()
+    def refresh(self, event: Any = None) -> None:
+        """Count the pixels, and enable what can be used."""
+        layer, frames = self.layer, self._frames()
+        self.controls.allow("" if frames is not None else "Open or add a movie first.")
+        self.show_button.setEnabled(frames is not None)
+        pixels = self._joined_pixels
+        bad = without = 0 if pixels is None else int(np.count_nonzero(pixels))
+        if layer is not None:
+            bad, without = count_defects(np.asarray(layer.data))
+        said = "" if frames is None else defects_text(bad, without, frames[0] * frames[1])
+        self._panel.tell(self.count, said)
+        self.export_button.setEnabled(bad > 0 and not self.controls.running)
+
+    @property
+    def _joined_pixels(self) -> npt.NDArray[np.bool_] | None:
+        pixels = self._without_gain
+        fits = pixels is not None and pixels.shape == self._frames()
+        return pixels if fits and self.join.isChecked() else None
+
+    @Slot()
+    def _rejoin(self) -> None:
+        if self.layer is not None:
+            self._put(np.asarray(self.layer.data))
+        self.refresh()
+
+    def _put(self, labels: npt.NDArray[Any]) -> None:
+        """Show labels, with the pixels without usable gain."""
+        movie, layer = self._movie(), self.layer
+        if movie is None:
+            return
+        labels = joined(labels, self._joined_pixels)
+        if layer is not None:
+            if not np.array_equal(layer.data, labels):
+                layer.data = labels
+            return
+        colours = self._panel.palette_now
+        shown: dict[int | None, str] = {
+            **dict.fromkeys((None, LISTED), colours.hot),
+            0: "transparent",
+            WITHOUT_GAIN: colours.dark,
+        }
+        look = DirectLabelColormap(color_dict=shown)
+        place = geometry(movie, 2)
+        layer = Labels(labels, name="defective pixels", opacity=1.0, colormap=look, **place)
+        add_layer(self._panel.viewer, layer)
+        events = layer.events
+        for emitter in (events.paint, events.labels_update, events.set_data, events.data):
+            connect_while_alive(self, emitter, lambda event: self._soon.throttle())
+        self._layer = weakref.ref(layer)
+        self.refresh()
+
+    @Slot(object)
+    def _on_returned(self, result: npt.NDArray[np.bool_] | Path) -> None:
+        if isinstance(result, Path):
+            self.controls.tell(f"Wrote {result.name}.")
+        elif result.shape == self._frames():  # else another movie was picked meanwhile
+            self._put(add_listed(None if self.layer is None else self.layer.data, result))
+            self.controls.tell(f"Read {int(np.count_nonzero(result))} pixels.")
+
+    @Slot()
+    def _choose(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Defective pixels", "", _DEFECTS)
+        if path:
+            self.open(path)
+
+    @Slot()
+    def _export(self) -> None:
+        if self.layer is None:
+            self.show_layer()
+        if self.layer is None:
+            return
+        path, shown = QFileDialog.getSaveFileName(
+            self, "Export defective pixels", "defects.txt", ";;".join(KINDS)
+        )
+        if path:
+            mask = np.asarray(self.layer.data) != 0
+            self.controls.run(partial(export_defects, path, mask, KINDS[shown]))
+            self.refresh()
