@@ -51,6 +51,8 @@ _TURNS = 4
 # Of 1 - c², where c is the mean cosine of the phases between groups: below it the peaks of specimen
 # and fixed pattern are too near to each other.
 _APART = 0.05
+# Rings of frequencies that are averaged for their power.
+_RINGS = 9
 # Frequencies, in 1/pixel, whose peaks are compared: of the specimen, finer ones hold mostly noise.
 _FINEST = 0.25
 # Pixels between neighbouring groups, beside the usual, that no stage moves.
@@ -339,8 +341,11 @@ def _likelihood(
     k = len(parts)
     of_all = np.bincount(ring.ravel(), np.square(np.abs(total)).ravel())
     shared, own = (of_all - own) / (k * (k - 1)) / number, own / k / number
-    shared = np.clip(uniform_filter1d(shared, 9), 0, own)
-    noise = np.maximum(uniform_filter1d(own, 9) - shared, 1e-3 * own.max())
+    shared, own = (uniform_filter1d(power, _RINGS) for power in (shared, own))
+    # Less what noise alone makes of it, or rings without a signal would have one.
+    chance = np.square(own) / (number * _RINGS * k * (k - 1))
+    shared = np.clip(shared - chance / np.maximum(shared, np.sqrt(chance)), 0, own)
+    noise = np.maximum(own - shared, 1e-3 * own.max())
     power = shared / noise / (shared + noise / (k - 1))
     weights: Image = (np.sqrt(power)[ring] * (band > 0)).astype(np.float32)
     if not weights.any():
