@@ -121,6 +121,13 @@ def test_a_silent_server_is_given_up(server, monkeypatch):
     np.testing.assert_array_equal(movie[9], FRAMES[9])  # when it answers again
 
 
+def test_a_server_that_takes_its_time_for_each_piece_is_given_up(server, folder, monkeypatch):
+    nm.write(folder / "walked.mrcz", FRAMES, footer=False)
+    monkeypatch.setattr(remote, "_MOST_TIMEOUTS", 0)
+    with pytest.raises(nm.MrczError, match="its index is not read"):
+        nm.open(server.url("walked.mrcz"))
+
+
 def test_a_file_that_changes_on_the_server_is_noticed(server):
     movie = nm.open(server.url("movie.mrcz"), read_ahead=False)
     server.mark = '"2"'

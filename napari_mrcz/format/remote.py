@@ -31,6 +31,8 @@ _SILENT_S = 10.0
 # So many bring nothing, one after the other; the wait before the second, which then doubles.
 _MOST_IN_VAIN = 4
 _WAIT_S = 0.25
+# All small pieces of a file together may take so many of these.
+_MOST_TIMEOUTS = 10
 # How often a read ahead looks whether it is still wanted.
 _LOOK_S = 0.05
 _HEAD_NBYTES, _END_NBYTES = 2**14, 2**16
@@ -68,6 +70,7 @@ class RemoteBytes:
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, bytes] = OrderedDict()  # by the byte they begin at
         self._changed: str | None = None  # the server's mark of this version of the file
+        self._small_s = 0.0
         self.nbytes = -1
         try:
             self._files, self._path = _url_to_fs(url)
@@ -90,12 +93,22 @@ class RemoteBytes:
         if found is None:
             is_small = end - offset <= _SMALL_NBYTES
             start, stop = self._around(offset) if is_small else (offset, end)
+            began = time.monotonic()
             block = self._fetch(start, stop)
             if is_small:
                 self._keep(start, block)
+                self._small_s += time.monotonic() - began
+                self._check_pace(offset)
             found = memoryview(block)[offset - start : end - start]
         buffer[: len(found)] = found
         return len(found)
+
+    def _check_pace(self, offset: int) -> None:
+        """Check that walking from chunk to chunk comes to an end in time."""
+        if self._small_s > _MOST_TIMEOUTS * TIMEOUT_S:
+            found = f"its index is not read: {self._small_s:.0f} s were not enough for that"
+            advice = "Copy the file here first, or give it a footer (napari-mrcz convert) there"
+            raise MrczError(self._url, found, offset=offset, advice=advice)
 
     def _kept(self, offset: int, end: int) -> memoryview | None:
         with self._lock:
