@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QTimer
 from range_server import RangeServer
 from tiff_writing import page_of, tiff
 
@@ -201,6 +202,30 @@ def test_napari_takes_urls(server):
     inspection = inspect(Subject("movie", url, shape=data.shape, header=data.header))
     assert len(inspection.frames) == 40
     assert Path(suggest_path(data, "movie", None, ".mrcz")) == Path.home() / "movie.mrcz"
+
+
+def test_napari_does_not_wait_for_frames(viewer, qtbot, server):
+    """They are blank until they come; a script, which has no user to keep waiting, waits."""
+    (layer,) = viewer.open(server.url("movie.mrcz"), plugin="napari-mrcz")
+
+    def shown():
+        return layer._slice.image.raw
+
+    viewer.dims.set_current_step(0, 9)
+    np.testing.assert_array_equal(shown(), FRAMES[9])
+    server.silent.clear()
+    at_once = []
+
+    def step():
+        for frame in (30, 31, 35):
+            viewer.dims.set_current_step(0, frame)
+            at_once.append(shown().max())
+        server.silent.set()
+
+    QTimer.singleShot(0, step)
+    qtbot.waitUntil(lambda: np.array_equal(shown(), FRAMES[35]))
+    assert at_once == [0, 0, 0]
+    layer.data.close()
 
 
 def test_a_url_is_a_path_with_the_name_of_the_file():

@@ -46,13 +46,12 @@ def eer_options(movie: Stack) -> dict[str, Any] | None:
 def _window() -> Any:
     """Return napari's window, if it is visible and its user there: a script is not held up."""
     import napari
-    from qtpy.QtCore import QThread
+
+    from napari_mrcz.plugin.late import in_event_loop
 
     viewer = napari.current_viewer()
     window = None if viewer is None else viewer.window._qt_window
-    thread = QThread.currentThread()
-    is_there = thread is not None and thread.loopLevel() > 0
-    return window if is_there and window is not None and window.isVisible() else None
+    return window if window is not None and window.isVisible() and in_event_loop() else None
 
 
 def _drop() -> Any:

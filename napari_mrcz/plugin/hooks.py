@@ -24,11 +24,14 @@ from napari_mrcz.format.machine import limit_threads
 from napari_mrcz.naming import (
     PACKED_SUFFIXES,
     SMV_SUFFIXES,
+    RemotePath,
     has_movie_suffix,
     natural_key,
+    path_of,
     without_packing,
 )
 from napari_mrcz.plugin.eer_form import eer_options
+from napari_mrcz.plugin.late import FrameFetcher, LateStack
 from napari_mrcz.plugin.layers import (
     StackSeries,
     check_not_source,
@@ -122,6 +125,8 @@ def read(path: Paths) -> list[Any]:
         name = f"{name} and {len(paths) - 1} more"
         metadata["paths"] = list(paths)
     _attend_to_new_layers()
+    if "grouped" in stack.metadata or any(isinstance(path_of(p), RemotePath) for p in paths):
+        stack = LateStack.of(stack)
     return layer_data(stack, name, metadata=metadata)
 
 
@@ -249,6 +254,9 @@ def _on_inserted(event: Any) -> None:
 
     layer = event.value
     widen_contrast_slider(layer)
+    data = getattr(layer, "data", None)
+    if isinstance(data, LateStack) and data.wanted is None:
+        data.wanted = FrameFetcher(layer)
     viewer = napari.current_viewer()
     if viewer is None:
         return

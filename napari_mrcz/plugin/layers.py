@@ -163,7 +163,8 @@ def is_movie(layer: Any) -> bool:
 def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
     """Return the layer of a real stack: three-dimensional, or four where it is cut into volumes."""
     length = stack.description.sections_per_volume
-    stack = ShownStack.of(stack)
+    if not isinstance(stack, ShownStack):
+        stack = ShownStack.of(stack)
     data = stack if length is None else StackSeries(stack, length)
     frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[_middle(data)]]
     # A blank frame in the place of a damaged one tells nothing of the others.

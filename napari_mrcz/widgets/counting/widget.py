@@ -10,9 +10,10 @@ from napari.layers import Image, Points
 from qtpy.QtCore import Signal, Slot
 from qtpy.QtWidgets import QCheckBox, QWidget
 
+from napari_mrcz.plugin.late import LateStack
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import CorrectionDock
-from napari_mrcz.widgets.base.derived import LateStack, frame_shown, get_points_ready
+from napari_mrcz.widgets.base.derived import frame_shown, get_points_ready
 from napari_mrcz.widgets.base.form import Section, choice_field, form, push_button
 from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork
