@@ -1,12 +1,15 @@
 """What all dock widgets share: readable colours, plots that follow the theme, long jobs."""
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from mouse import drag_line
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QLocale, QPoint, QPointF, QSize, Qt
+from qtpy.QtCore import QLocale, QPoint, QPointF, QSize, Qt, QUrl
 from qtpy.QtGui import QImage, QStandardItem, QStandardItemModel, QWheelEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -342,3 +345,25 @@ def test_tables_are_copied_and_saved(panel, qtbot, tmp_path, monkeypatch):
     do(table, "Save table as CSV…")
     assert saved.read_text("utf-8") == "mine"
     assert "frames.csv" in str(notification_manager.records[-1].message)
+
+
+def test_help_opens_the_page_at_the_widget(panel, qtbot):
+    panel.title = "Counting"
+    panel.help_button.click()
+    browser = panel._help.browser
+    assert browser.textCursor().block().text() == "Counting"
+    assert browser.verticalScrollBar().value() > 0
+    (page,) = [link for link in ("settings.md",) if link in browser.toHtml()]
+    browser.setSource(browser.source().resolved(QUrl(page)))
+    assert browser.toPlainText().startswith("Settings")
+    panel._help.back.click()
+    assert browser.toPlainText().startswith("In napari")
+    panel._help.close()
+
+
+def test_every_widget_is_explained():
+    root = Path(__file__).parents[1]
+    titles = yaml.safe_load((root / "napari_mrcz" / "napari.yaml").read_text("utf-8"))
+    headings = re.findall(r"^## (.*)$", (root / "docs" / "widgets.md").read_text("utf-8"), re.M)
+    for widget in titles["contributions"]["widgets"]:
+        assert any(heading.startswith(widget["display_name"]) for heading in headings)

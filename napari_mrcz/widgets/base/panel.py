@@ -30,6 +30,8 @@ from qtpy.QtWidgets import (
 
 from napari_mrcz.errors import MrczError, error_text, printable
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.widgets.base.form import push_button
+from napari_mrcz.widgets.base.help_page import HelpPage
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive, plain_viewer
 from napari_mrcz.widgets.base.theme import Palette, palette
 
@@ -86,6 +88,11 @@ class Panel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
+        self._help: HelpPage | None = None
+        self.help_button = push_button("Help", "What the parts of this widget are for")
+        self.help_button.setFlat(True)
+        self.help_button.clicked.connect(self._show_help)
+        outer.addWidget(self.help_button, alignment=Qt.AlignmentFlag.AlignRight)
         connect_while_alive(self, self.viewer.events.theme, self._on_theme)
 
     @property
@@ -168,6 +175,12 @@ class Panel(QWidget):
             window.tabifyDockWidget(open_ones[-1], dock)
             dock.show()
             dock.raise_()
+
+    @Slot()
+    def _show_help(self) -> None:
+        if self._help is None:
+            self._help = HelpPage(self)
+        self._help.open_at("widgets.md", self.title)
 
     def open_save_stack(self, layer: Image) -> None:
         """Open the Save widget with a layer."""
