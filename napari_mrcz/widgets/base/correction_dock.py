@@ -32,25 +32,8 @@ class CorrectionDock(Panel):
     """The base of docks that correct a movie.
 
     A subclass says what a fit is, and shows it; a fit runs to its end for the layer that it was
-    started on, and is kept with it.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-
-    Attributes
-    ----------
-    layers : LayerPicker
-        Of the movie.
-    controls : JobControls
-        Starts the fit.
-    force : QCheckBox
-        Fit although the frames look counted: shown where a fit was refused for that.
-    remark : WrappedLabel
-        Warnings, near the top.
-    toggle_button, reset_button, save_button : QPushButton
-        Before and after; the fit as it was found; the Save widget.
+    started on, and is kept with it. `force` is shown where a fit was refused since the frames look
+    counted; `remark` has the warnings.
     """
 
     fitted = Signal(object)  # a fit of any layer has ended: result, exception, None if cancelled

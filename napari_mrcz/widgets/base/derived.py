@@ -26,29 +26,12 @@ _SHARED = ("contrast_limits", "gamma", "colormap")
 class DerivedLayer:
     """A layer made from another, added to the viewer once, visible or hidden as it will be.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        Where it is shown.
-    source : Image
-        The layer that it is made from.
-    suffix : str
-        Behind the name of the source in its own, as long as nobody gives it another: " corrected".
-    make : callable
-        Makes the layer, of its data and attributes.
-    toggled : callable
-        Called when it or the source is shown or hidden, by whatever means.
-    replaces : bool
-        It lies just above the source, looks like it, and is seen in its place.
-    above : bool
-        It lies just above the source, rather than above all.
-
-    Attributes
-    ----------
-    layer : Layer or None
-        None before `show` and after `part`.
-    finer : int
-        So many of its pixels lie side by side in one of the source's.
+    `suffix`: behind the name of the source in its own, as long as nobody gives it another;
+    `make`: makes the layer, of its data and attributes; `toggled`: called when it or the source is
+    shown or hidden, by whatever means; `replaces`: it lies just above the source, looks like it,
+    and is seen in its place; `above`: it lies just above the source, rather than above all.
+    `layer` is None before `show` and after `part`; so many as `finer` of its pixels lie side by
+    side in one of the source's.
     """
 
     def __init__(

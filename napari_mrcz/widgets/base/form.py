@@ -34,21 +34,10 @@ _SHORT_UNITS = {"standard deviations": "σ"}
 
 
 class OptionsForm(QWidget):
-    """The fields of a dataclass of options, made by magicgui from its annotations.
+    """The fields of some options of a dataclass, made by magicgui from its annotations.
 
-    Parameters
-    ----------
-    cls : type
-        The dataclass.
-    names : sequence of str
-        Which of its options, in the order in which they are shown.
-    sliders : dict of tuple of float
-        Ends of the sliders that some numbers have besides their field.
-
-    Attributes
-    ----------
-    fields : Container
-        Has a magicgui widget for each option, by its name.
+    `sliders`: ends of the sliders that some numbers have besides their field. `fields` has a magicgui
+    widget for each option, by its name.
     """
 
     changed = Signal(str)  # the name of an option that the user has changed

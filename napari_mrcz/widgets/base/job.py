@@ -36,12 +36,8 @@ class Cancelled(Exception):
 class Job(QObject):
     """A function in a thread of its own. It outlives the widget that started it.
 
-    Of `returned`, `failed` and `cancelled` one comes, last.
-
-    Parameters
-    ----------
-    work : callable
-        Called with a `Report`, which it calls often: that is where it can be cancelled.
+    It is called with a `Report`, which it calls often: that is where it can be cancelled. Of
+    `returned`, `failed` and `cancelled` one comes, last.
     """
 
     progressed = Signal(str, int, int)  # stage, steps done, steps (0 where unknown); at times
@@ -106,14 +102,7 @@ class LatestJob(QObject):
     """One job at a time, and of what is asked meanwhile only the last: for previews.
 
     `returned` and `failed` are those of the last request alone. When it is gone, what runs is
-    cancelled.
-
-    Parameters
-    ----------
-    parent : QObject, optional
-        What it goes with.
-    delay_ms : int
-        How long it waits for newer requests before it begins.
+    cancelled. It waits for `delay_ms` for newer requests before it begins.
     """
 
     returned = Signal(object)
@@ -212,16 +201,9 @@ _SURE_S, _SHORTEST_S = 2.0, 0.5
 class Pace:
     """How fast a job goes, and how long the rest will take, in a sentence and a line below it.
 
-    What has another total, or begins again, is timed anew.
-
-    Parameters
-    ----------
-    frame_nbytes : int
-        Of a frame in memory; 0 if speed is of no interest.
-    n_stacks : int
-        That a job goes through, whose stages name them: the time left is told when one is done.
-    clock : callable
-        Gives seconds.
+    What has another total, or begins again, is timed anew. `frame_nbytes`: of a frame in memory, 0
+    if speed is of no interest; `n_stacks`: that a job goes through, whose stages name them: the
+    time left is told when one is done.
     """
 
     def __init__(
@@ -285,25 +267,11 @@ class JobControls(QWidget):
     While a job runs, its progress and Cancel take the place of the buttons. So nothing below
     moves: plots that move are drawn anew, which holds the window up for longer than the job does.
 
-    Parameters
-    ----------
-    panel : Panel
-        The dock widget that this is in.
-    text, tip : str
-        Of the button that starts the job.
-    pace : callable, optional
-        Returns the sentence for (stage, steps done, steps). Long ones, which is why it is given,
-        stand below the bar; without it, "Summing frame 3 of 40, 12 s left" stands in it.
-    reserve : bool
-        Two lines below the button are always kept for the status, where progress stands, too: so
-        that nothing moves under the mouse.
-
-    Attributes
-    ----------
-    start_button : QPushButton
-        Clicked, it does nothing by itself: connect `clicked` to what calls `run`.
-    buttons : QHBoxLayout
-        The row of buttons before a job, for more of them.
+    `text`, `tip`: of the button that starts the job; connect its `clicked` to what calls `run`.
+    `pace`: returns the sentence for (stage, steps done, steps); long ones, which is why it is
+    given, stand below the bar; without it, "Summing frame 3 of 40, 12 s left" stands in it.
+    `reserve`: two lines below are always kept for the status, where progress stands, too, so that
+    nothing moves under the mouse. `buttons` is the row of buttons before a job, for more of them.
     """
 
     returned = Signal(object)

@@ -21,27 +21,13 @@ class LayerPicker(QComboBox):
     """Layers by name. Selecting one in the viewer picks it; picking changes nothing there.
 
     In a dock that is hidden, it follows nothing until `catch_up`; a layer that is removed is let
-    go at once.
-
-    Parameters
-    ----------
-    owner : Panel or napari.Viewer
-        The dock widget that it is for, or a viewer: whose layers.
-    accepts : callable, optional
-        Tells of a layer whether it may be picked. `refill` asks again.
-    none : str, optional
-        What the entry for no layer says. With it the picker begins there, and does not follow the
-        viewer.
-    kind : type
-        Of the layers: `Image` or `Labels`.
-
-    Attributes
-    ----------
-    layer_changed : Signal(object)
-        Another layer (or None) was picked, or the picked one has other data, scale, units or name,
-        or is being painted.
+    go at once. `owner`: the dock widget that it is for, or a viewer; `accepts`: tells of a layer
+    whether it may be picked, asked again by `refill`; `none`: what the entry for no layer says,
+    where the picker begins then and does not follow the viewer; `kind`: of the layers.
     """
 
+    # Another layer (or None) was picked, or the picked one has other data, scale, units or name,
+    # or is being painted.
     layer_changed = Signal(object)
 
     def __init__(

@@ -50,24 +50,11 @@ class Panel(QWidget):
     """A dock widget: what is added to its `column` scrolls where the screen is low.
 
     While its dock is hidden, or behind the tab of another, it is passive: its pickers follow no
-    selection, and `when_in_front` puts off what would read a file or change a layer.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose window and layers.
-
-    Attributes
-    ----------
-    viewer : napari.Viewer
-        The same, without the proxy that napari gives to plugins.
-    column : QVBoxLayout
-        Where a subclass puts its controls.
-    title : str
-        Of the tab; the display name in the manifest.
+    selection, and `when_in_front` puts off what would read a file or change a layer. Its `viewer`
+    is without the proxy that napari gives to plugins.
     """
 
-    title = ""
+    title = ""  # of the tab; the display name in the manifest
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
@@ -101,14 +88,9 @@ class Panel(QWidget):
         return self._in_front
 
     def when_in_front(self, key: Any, act: Callable[[], None]) -> None:
-        """Call now, or when the dock is in front again; of calls with the same key only the last.
+        """Call what reads files or changes layers: now, or when the dock is in front again.
 
-        Parameters
-        ----------
-        key : hashable
-            Of what is done.
-        act : callable
-            Reads files, or changes layers.
+        Of calls with the same key only the last.
         """
         self._put_off.pop(key, None)
         if self._in_front:

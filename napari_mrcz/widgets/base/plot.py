@@ -43,15 +43,7 @@ class _Format(str):
 
 
 class Plot(pg.PlotWidget):
-    """Axes with names and units; curves and lines whose colours are named as in `Palette`.
-
-    Parameters
-    ----------
-    x, y : str
-        What the axes show, with units.
-    tip : str
-        What is to be seen, and done, here.
-    """
+    """Axes with names and units; curves and lines whose colours are named as in `Palette`."""
 
     def __init__(self, x: str, y: str, tip: str) -> None:
         axes = {side: _Axis(side) for side in ("bottom", "left")}
@@ -108,18 +100,8 @@ class Plot(pg.PlotWidget):
     ) -> pg.PlotDataItem:
         """Add an empty curve; `setData` fills it.
 
-        Parameters
-        ----------
-        colour : str
-            As `Palette` calls it.
-        style : Qt.PenStyle
-            Of its line.
-        symbol : str, optional
-            Points of this kind instead of a line, as pyqtgraph calls them.
-        axis : ViewBox, optional
-            Another than the plot's own.
-        **options
-            For `pyqtgraph.PlotDataItem`.
+        `symbol`: points of this kind instead of a line, as pyqtgraph calls them; `axis`: another
+        than the plot's own; `options`: of `pyqtgraph.PlotDataItem`.
         """
         if symbol is not None:
             style = Qt.PenStyle.NoPen
@@ -131,18 +113,10 @@ class Plot(pg.PlotWidget):
     def line(
         self, colour: str, *, angle: float = 90, movable: bool = False, label: str | None = None
     ) -> pg.InfiniteLine:
-        """Add a line through the whole plot, hidden until it is shown.
+        """Add a line through the whole plot, hidden until it is shown, thicker if `movable`.
 
-        Parameters
-        ----------
-        colour : str
-            As `Palette` calls it.
-        angle : float
-            In degrees; 90 is upright.
-        movable : bool
-            Whether it can be dragged; it is drawn thicker then.
-        label : str, optional
-            Format of the text beside it, such as ``"{value:.2f} σ"``.
+        `angle`: in degrees, 90 is upright; `label`: format of the text beside it, such as
+        ``"{value:.2f} σ"``.
         """
         shown = {"position": 0.92, "fill": (0, 0, 0, 0)} if label else None
         written = _Format(label) if label else None
@@ -157,15 +131,7 @@ class Plot(pg.PlotWidget):
         return line
 
     def right_axis(self, label: str, low: float, high: float) -> pg.ViewBox:
-        """Add an axis of its own at the right, for `curve(axis=...)`; x is shared.
-
-        Parameters
-        ----------
-        label : str
-            What it shows, with units.
-        low, high : float
-            Its ends.
-        """
+        """Add an axis from `low` to `high` at the right, for `curve(axis=...)`; x is shared."""
         item, own = self.getPlotItem(), self.getPlotItem().getViewBox()
         view = pg.ViewBox(enableMenu=False, enableMouse=False)
         view.setZValue(own.zValue() - 1)  # lines that are dragged lie in the plot's own
@@ -247,13 +213,7 @@ class Plot(pg.PlotWidget):
 
 
 class Key(WrappedLabel):
-    """Signs in their colours, with their meaning.
-
-    Parameters
-    ----------
-    meanings : sequence of (str, str, str)
-        The colour as `Palette` calls it, the sign, what it means.
-    """
+    """Signs in their colours, with their meaning: (colour as in `Palette`, sign, what it means)."""
 
     def __init__(self, meanings: Sequence[tuple[str, str, str]]) -> None:
         super().__init__("What is drawn how in the plot")

@@ -14,31 +14,19 @@ _STEPS = 20
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of a theme, as "#rrggbb".
+    """The colours of a theme, as "#rrggbb"."""
 
-    Attributes
-    ----------
-    background, foreground : str
-        Of a dock, and of what lies in it.
-    text, muted, grid : str
-        Of sentences; of what matters less, yet readable; of lines that are in nobody's way.
-    error, warning, accent : str
-        Readable upon `background`.
-    hot, dark, model : str
-        Of hot and of dark pixels, and of a model beside what was measured.
-    """
-
-    background: str
-    foreground: str
+    background: str  # of a dock
+    foreground: str  # of what lies in it
     text: str
-    muted: str
-    grid: str
+    muted: str  # of what matters less, yet readable
+    grid: str  # of lines that are in nobody's way
     error: str
     warning: str
     accent: str
     hot: str
     dark: str
-    model: str
+    model: str  # beside what was measured
 
 
 def palette(theme: str) -> Palette:
@@ -70,13 +58,7 @@ def palette(theme: str) -> Palette:
 
 
 def readable(colour: str, background: str, text: str) -> str:
-    """Return the nearest to a colour, on the way to that of the text, that can be read.
-
-    Parameters
-    ----------
-    colour, background, text : str
-        As "#rrggbb"; text can be read on the background.
-    """
+    """Return the nearest to a colour, on the way to that of the text, that can be read."""
     start, end = QColor(colour).getRgb()[:3], QColor(text).getRgb()[:3]
     mixed = colour
     for step in range(_STEPS + 1):

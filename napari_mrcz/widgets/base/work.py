@@ -26,27 +26,7 @@ _MOST_UNDONE = 100
 
 
 class LayerWork(QObject):
-    """The work on one layer; subclasses keep in it what they know besides the fit.
-
-    Attributes
-    ----------
-    layer : Image
-        The movie's.
-    data : Stack or array-like
-        Of the layer, when the work began: other data begin another.
-    job : Job or None
-        The fit that runs. It runs to its end, whatever is selected meanwhile.
-    message, tone : str
-        How the last one ended.
-    fit : Any
-        The result of the last one that has ended well, with what was changed since; or None.
-    before : list
-        What was there before each of the last changes.
-    is_counted : bool
-        Whether a fit was refused since the frames look like counted electrons.
-    derived : dict of str to DerivedLayer
-        The layers made from this one.
-    """
+    """The work on one layer; subclasses keep in it what they know besides the fit."""
 
     ended = Signal(object, object)  # this; the result of a fit, its exception, None if cancelled
     changed = Signal(object)  # this: a derived layer was shown, hidden or removed
@@ -57,13 +37,13 @@ class LayerWork(QObject):
         super().__init__()
         self.viewer = viewer
         self.layer: Any = layer
-        self.data: Any = layer.data
-        self.job: Job | None = None
-        self.message, self.tone = "", "text"
-        self.fit: Any = None
-        self.before: list[Any] = []
-        self.is_counted = False
-        self.derived: dict[str, DerivedLayer] = {}
+        self.data: Any = layer.data  # when the work began: other data begin another
+        self.job: Job | None = None  # runs to its end, whatever is selected meanwhile
+        self.message, self.tone = "", "text"  # how the last one ended
+        self.fit: Any = None  # of the last one that ended well, with what was changed since
+        self.before: list[Any] = []  # what was there before each of the last changes
+        self.is_counted = False  # a fit was refused since frames look like counted electrons
+        self.derived: dict[str, DerivedLayer] = {}  # the layers made from this one
 
     def start(self, work: Callable[[Report], Any], watch: Callable[[Job], None]) -> None:
         """Start a fit; `watch` gets the job before it runs."""

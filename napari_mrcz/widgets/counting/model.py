@@ -35,29 +35,16 @@ Histogram = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 class Fit:
     """How electrons of a movie are counted, and what some of its frames show of it.
 
-    Attributes
-    ----------
-    stack : Stack
-        The raw movie.
-    counting : ElectronCounting
-        With the threshold that was fitted, in detector pixels.
-    charges : ndarray
-        Of the spots in some frames, half the threshold and more, in grey values.
-    n_pixels : int
-        Pixels of those frames.
-    values : tuple of ndarray
-        Histogram of pixels above their offsets, in grey values.
-    gallery : ndarray, shape (y, x)
-        Patches about single events, in grey values, put together as one picture, four in each
-        column and as many columns as there are patches for, so that it can be cut off anywhere.
+    The gallery has patches about single events, in grey values, put together as one picture: four
+    in each column and as many columns as there are patches for, so that it can be cut off anywhere.
     """
 
-    stack: Stack
-    counting: ElectronCounting
-    charges: npt.NDArray[np.float32]
-    n_pixels: int
-    values: Histogram
-    gallery: npt.NDArray[np.float32]
+    stack: Stack  # the raw movie
+    counting: ElectronCounting  # with the threshold that was fitted, in detector pixels
+    charges: npt.NDArray[np.float32]  # of spots, half the threshold and more, in grey values
+    n_pixels: int  # of the frames that have these
+    values: Histogram  # of pixels above their offsets, in grey values
+    gallery: npt.NDArray[np.float32]  # (y, x)
 
     def chosen(self, threshold: float, super_resolution: int) -> ElectronCounting:
         """Return the counting with what the user has chosen."""
@@ -103,10 +90,7 @@ class Fit:
 def fit_counting(stack: Stack, report: Report, *, force: bool = False) -> Fit:
     """Fit background, spread and threshold, and look at some frames with them.
 
-    Raises
-    ------
-    ValueError
-        If these are no raw frames of single electrons.
+    Raise `ValueError` if these are no raw frames of single electrons.
     """
     counting = ElectronCounting.fit(stack, progress=report, force=force)
     faint = counting.with_threshold(_FAINT * counting.threshold)

@@ -59,13 +59,7 @@ class CountingWork(LayerWork):
 
 
 class Counting(CorrectionDock):
-    """Count single electrons in raw frames.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-    """
+    """Count single electrons in raw frames."""
 
     title = "Counting"
 

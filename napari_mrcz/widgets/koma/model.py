@@ -81,28 +81,13 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What reading a session has told.
+    """What reading a session has told; of the entries that are odd, `Koma` leaves out the same."""
 
-    Attributes
-    ----------
-    entries : tuple of Entry
-        Those that can be used, in order of acquisition.
-    session : Session
-        The same, with their sums.
-    step : float
-        Height of the steps of structure at the same place in all of them; 0 where there is none.
-    kept_out : dict of (str, str)
-        Of entries that should enter no average, what is odd about them in few words, and in full;
-        `Koma` leaves out the same.
-    unusable : dict of str
-        Of entries that cannot be used at all: why.
-    """
-
-    entries: tuple[Entry, ...]
-    session: Session
-    step: float
-    kept_out: Mapping[Entry, tuple[str, str]]
-    unusable: Mapping[Entry, str]
+    entries: tuple[Entry, ...]  # those that can be used, in order of acquisition
+    session: Session  # the same, with their sums
+    step: float  # height of steps of structure at the same place in all of them; 0 without any
+    kept_out: Mapping[Entry, tuple[str, str]]  # should enter no average: a few words, and why
+    unusable: Mapping[Entry, str]  # why
 
     def of(self, entries: Sequence[Entry]) -> Reading:
         """Return the same for some of the entries, one usable at least, in their order."""
@@ -233,12 +218,8 @@ class OutlierFits:
 class KomaModel:
     """A session in the making.
 
-    Attributes
-    ----------
-    options : KomaOptions
-        What is chosen, the radius whatever the stacks can fill.
-    keep : str
-        What is written of corrected stacks, as `Output.keep`.
+    `options` has what is chosen, the radius whatever the stacks can fill; `keep` is what is written
+    of corrected stacks, as `Output.keep`.
     """
 
     def __init__(self) -> None:
@@ -538,21 +519,9 @@ def read_session(
 ) -> Reading:
     """Read the sums of all stacks; those that cannot be used are named, and the rest goes on.
 
-    Parameters
-    ----------
-    entries : sequence of Entry
-        In order of acquisition.
-    fits : OutlierFits, optional
-        Filters the outliers of each stack first.
-    limit : float
-        Contrast beyond which a stack enters no average, as `KomaOptions` has it.
-    report : callable
-        Called with every frame; what it raises ends the reading.
-
-    Raises
-    ------
-    MrczError
-        If not a single stack can be used.
+    `fits` filters the outliers of each stack first; `limit`: contrast beyond which a stack enters
+    no average. What `report` raises ends the reading. Raise `MrczError` if not a single stack can
+    be used.
     """
     sources = [entry.source for entry in entries]
     raw = Session(sources)

@@ -45,15 +45,7 @@ _FIGURE_SPACE = "\u2007"
 
 
 class StackBox(QWidget):
-    """What the session consists of: a list and its buttons; layers are followed.
-
-    Parameters
-    ----------
-    panel : Panel
-        The dock widget that this is in.
-    koma : KomaModel
-        Whose stacks; changed by what is done here.
-    """
+    """What a `KomaModel` consists of: a list and buttons, which change it; layers are followed."""
 
     changed = Signal()  # other stacks, another order, or others left out
     replaced = Signal(object, object)  # before that: an entry, and one of other frames in its place

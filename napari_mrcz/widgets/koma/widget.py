@@ -39,13 +39,7 @@ _ITEMSIZE = 4
 
 
 class KomaSession(Panel):
-    """Subtract from each stack of a session what its neighbours have in common (KOMA).
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-    """
+    """Subtract from each stack of a session what its neighbours have in common (KOMA)."""
 
     title = "KOMA"
 

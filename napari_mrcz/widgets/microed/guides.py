@@ -28,26 +28,11 @@ class Guides(QObject):
     """Two layers at most, over one image layer at a time.
 
     Circles are drawn about the origin and the whole layer is laid where the beam is: that follows
-    the mouse, as other circles would not.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        Where they are shown.
-    parent : QWidget
-        With which this goes.
-
-    Attributes
-    ----------
-    moved : Signal(float, float)
-        The point is being dragged: y and x in pixels of the pattern.
-    beam : Points or None
-        One point.
-    rings : Shapes or None
-        Circles between the annuli.
+    the mouse, as other circles would not. `beam` is one point, `rings` are circles between the
+    annuli; both None while they are not shown.
     """
 
-    moved = Signal(float, float)
+    moved = Signal(float, float)  # the point is being dragged: y and x in pixels of the pattern
 
     def __init__(self, viewer: napari.Viewer, parent: QWidget) -> None:
         super().__init__(parent)

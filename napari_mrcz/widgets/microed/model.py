@@ -37,27 +37,13 @@ _DARKEST = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What is to be fitted alike; see `TruncationModel.fit`.
+    """What is to be fitted alike; see `TruncationModel.fit`."""
 
-    Attributes
-    ----------
-    center : tuple of float or None
-        Of the beam, (y, x) in pixels; None while it is not known.
-    n_annuli : int
-        Annuli of equal numbers of pixels.
-    mask : ndarray of bool, shape (y, x), or None
-        True where pixels are not valid.
-    regions : ndarray of int, shape (y, x), or None
-        Labels in the place of annuli.
-    force : bool
-        Correct what seem to be counted electrons, too.
-    """
-
-    center: Center | None = None
-    n_annuli: int = 10
-    mask: npt.NDArray[np.bool_] | None = None
-    regions: npt.NDArray[Any] | None = None
-    force: bool = False
+    center: Center | None = None  # of the beam, (y, x) in pixels; None while it is not known
+    n_annuli: int = 10  # of equal numbers of pixels
+    mask: npt.NDArray[np.bool_] | None = None  # True where pixels are not valid, (y, x)
+    regions: npt.NDArray[Any] | None = None  # labels in the place of annuli, (y, x)
+    force: bool = False  # correct what seem to be counted electrons, too
 
     def is_as(self, other: Choice) -> bool:
         """Return whether a fit with the other one gives the same."""
@@ -69,18 +55,10 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What is drawn over the pattern before it is fitted.
-
-    Attributes
-    ----------
-    center : tuple of float
-        Of the beam, (y, x) in pixels.
-    radii : ndarray, shape (k - 1,)
-        Where one annulus ends and the next begins, in pixels.
-    """
+    """What is drawn over the pattern before it is fitted."""
 
     center: Center
-    radii: npt.NDArray[np.float64]
+    radii: npt.NDArray[np.float64]  # where one annulus ends and the next begins, in pixels
 
 
 def outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline:
@@ -107,34 +85,16 @@ def find_beam(stack: Stack, mask: npt.NDArray[np.bool_] | None, report: Report) 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A sweep, what was fitted to it, and the sweep with its zeros redrawn.
+    """A sweep, what was fitted to it, and the sweep with its zeros redrawn."""
 
-    Attributes
-    ----------
-    stack : Stack
-        As it was recorded.
-    choice : Choice
-        What was fitted alike, with the centre that was found.
-    model : TruncationModel
-        Its regions are numbered 1 ... k.
-    names, pixels : ndarray of int, shape (k,)
-        The label of each region, of annuli its number; how many pixels it has.
-    radii : ndarray, shape (k,)
-        Where each annulus ends, in pixels; NaN of other regions.
-    corrected : Stack
-        Lazy.
-    darkest : int
-        Value in the frame that was looked at below which next to no pixels are.
-    """
-
-    stack: Stack
-    choice: Choice
-    model: TruncationModel
-    names: npt.NDArray[np.int64]
-    pixels: npt.NDArray[np.int64]
-    radii: npt.NDArray[np.float64]
-    corrected: Stack
-    darkest: int
+    stack: Stack  # as it was recorded
+    choice: Choice  # what was fitted alike, with the centre that was found
+    model: TruncationModel  # its regions are numbered 1 ... k
+    names: npt.NDArray[np.int64]  # the label of each region; of annuli its number
+    pixels: npt.NDArray[np.int64]  # how many each has
+    radii: npt.NDArray[np.float64]  # where each annulus ends, in pixels; NaN of other regions
+    corrected: Stack  # lazy
+    darkest: int  # value below which next to no pixels are, in the frame that was looked at
 
     @property
     def has_annuli(self) -> bool:
@@ -149,10 +109,7 @@ class Fit:
 def fit_truncation(stack: Stack, choice: Choice, frame: int, report: Report) -> Fit:
     """Fit every frame, which can be cancelled between them, and prepare the one looked at.
 
-    Raises
-    ------
-    ValueError
-        If these are no counts that were cut off, or no pixels are valid.
+    Raise `ValueError` if these are no counts that were cut off, or no pixels are valid.
     """
     if choice.center is None and choice.regions is None:
         choice = replace(choice, center=find_beam(stack, choice.mask, report))
@@ -185,26 +142,14 @@ def fit_truncation(stack: Stack, choice: Choice, frame: int, report: Report) -> 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Of one region of one frame; counts that no pixel has are left out.
-
-    Attributes
-    ----------
-    frame, region : int
-        Which; regions are 1 ... k.
-    title : str
-        Says so, and how many pixels there are.
-    recorded, corrected : tuple of ndarray
-        Counts and numbers of pixels.
-    fitted : tuple of ndarray or None
-        The same as the fit has it; None where there was too little to fit.
-    """
+    """Of one region of one frame; counts that no pixel has are left out."""
 
     frame: int
-    region: int
-    title: str
+    region: int  # 1 ... k
+    title: str  # says so, and how many pixels there are
     recorded: Line
     corrected: Line
-    fitted: Line | None
+    fitted: Line | None  # None where there was too little to fit
 
     @property
     def reach(self) -> tuple[float, float]:

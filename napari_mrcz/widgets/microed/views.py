@@ -105,13 +105,7 @@ _EMPTY = (-20.0, 60.0), 1000.0
 
 
 class HistogramView(QWidget):
-    """A sentence, the plot, and what is what in it.
-
-    Parameters
-    ----------
-    panel : Panel
-        The dock widget that this is in.
-    """
+    """A sentence, the plot, and what is what in it."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__()

@@ -66,13 +66,7 @@ class SweepWork(LayerWork):
 
 
 class MicroED(CorrectionDock):
-    """Restore likely negative counts where a camera cut them off at zero.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-    """
+    """Restore likely negative counts where a camera cut them off at zero."""
 
     title = "MicroED"
 
@@ -364,13 +358,7 @@ class MicroED(CorrectionDock):
 
 
 class BeamBox(QGroupBox):
-    """Two numbers for the beam, found or typed; the number of annuli; whether they are drawn.
-
-    Parameters
-    ----------
-    panel : Panel
-        The dock widget that this is in.
-    """
+    """Two numbers for the beam, found or typed; the number of annuli; whether they are drawn."""
 
     typed = Signal(float, float)  # another centre, (y, x) in pixels
     annuli_changed = Signal()
@@ -437,18 +425,7 @@ class BeamBox(QGroupBox):
 
 
 class MaskForm(QWidget):
-    """Which pixels are not valid, and other regions than annuli.
-
-    Parameters
-    ----------
-    panel : CorrectionDock
-        The dock widget that this is in.
-
-    Attributes
-    ----------
-    masks, regions : LayerPicker
-        Of labels, or none.
-    """
+    """Which pixels are not valid, and other regions than annuli: labels layers, or none."""
 
     changed = Signal()  # other labels were picked, or painted
 

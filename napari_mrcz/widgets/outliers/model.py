@@ -31,7 +31,7 @@ ROWS = ("Pixels", "% of pixels", "Expected by chance")
 _IN_WORDS = {
     "model='normal' with fill='expectation'": "the normal model with the expected value as fill"
 }
-_KINDS = {0: "no outlier", 1: "hot", -1: "dark", 2: "defect"}
+KINDS = {0: "no outlier", 1: "hot", -1: "dark", 2: "defect"}
 
 # Frames that correlated noise is measured in, spread over the movie: enough to see what is left.
 _NOISE_FRAMES = 10
@@ -44,28 +44,14 @@ FITTING = "Fitting the distribution of the sum"
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A movie, its fitted filter, and the filter with what was changed since.
-
-    Attributes
-    ----------
-    stack : Stack
-        The movie.
-    fitted, current : OutlierFilter
-        As fitted, and as it is wanted now.
-    sigma : ndarray of float32, shape (y, x)
-        How far each pixel's sum lies from the model, in standard deviations.
-    options : OutlierOptions
-        Of the current filter.
-    defects : ndarray of bool, shape (y, x), or None
-        Pixels that were known to be defective.
-    """
+    """A movie, its fitted filter, and the filter with what was changed since."""
 
     stack: Stack
     fitted: OutlierFilter
     current: OutlierFilter
-    sigma: npt.NDArray[np.float32]
-    options: OutlierOptions
-    defects: npt.NDArray[np.bool_] | None = None
+    sigma: npt.NDArray[np.float32]  # of each pixel's sum from the model, (y, x)
+    options: OutlierOptions  # of the current filter
+    defects: npt.NDArray[np.bool_] | None = None  # pixels known to be defective, (y, x)
 
     @property
     def is_changed(self) -> bool:
@@ -130,34 +116,14 @@ def fit_outliers(
 ) -> Fit:
     """Sum a movie, which can be cancelled between frames, and fit the filter to the sum.
 
-    Parameters
-    ----------
-    stack : Stack
-        The movie; one that was summed already is not read again.
-    options : OutlierOptions
-        What is chosen.
-    gain : array_like, optional
-        Gain reference; besides rows and columns it may have axes of length 1.
-    report : Report
-        Called with each frame.
-    defects : ndarray of bool, shape (y, x), optional
-        Pixels known to be defective.
+    A movie that was summed is not read again. `gain`: a reference, with more axes of length 1
+    or not; `defects`: pixels known to be defective, (y, x).
     """
     # Kept until the filter is fitted, which then need not sum the movie again.
     total = stack.sum(dtype="smallest", progress=lambda done, n: report(SUMMING, done, n))
     report(FITTING, 0, None)
-    fitted = OutlierFilter.fit(
-        stack,
-        model=options.model,
-        limit=options.limit,
-        order=options.order,
-        relaxation=options.relaxation,
-        fill=options.fill,
-        gain=None if gain is None else np.asarray(gain).reshape(stack.shape[1:]),
-        defects=defects,
-        counts_per_electron=options.counts_per_electron,
-        pedestal=options.pedestal,
-    )
+    reference = None if gain is None else np.asarray(gain).reshape(stack.shape[1:])
+    fitted = OutlierFilter.fit(stack, gain=reference, defects=defects, **vars(options))
     del total
     report(FITTING, 0, None)
     return Fit(stack, fitted, fitted, fitted.sigma_image(), options, defects)
@@ -165,21 +131,11 @@ def fit_outliers(
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """The movie without its outliers, ready to be shown.
-
-    Attributes
-    ----------
-    fit : Fit
-        What it was corrected by.
-    stack : Stack
-        Lazy.
-    mask : ndarray of int8, shape (y, x), or None
-        The outliers, if they were asked for: 1 hot, 2 dark, 3 defect.
-    """
+    """The movie without its outliers, lazy, ready to be shown."""
 
     fit: Fit
     stack: Stack
-    mask: npt.NDArray[np.int8] | None
+    mask: npt.NDArray[np.int8] | None  # if asked for: 1 hot, 2 dark, 3 defect; (y, x)
 
 
 def correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Corrected:
@@ -196,19 +152,11 @@ def correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Corrected:
 
 @dataclass(frozen=True)
 class Noise:
-    """Correlated noise (eq. 7) before and after the correction, in the same frames.
+    """Correlated noise (eq. 7) before and after the correction, in the same frames."""
 
-    Attributes
-    ----------
-    before, after : float
-        -1 to 1; NaN where no two frames vary.
-    n_measured, n_frames : int
-        Frames it was measured in, of how many.
-    """
-
-    before: float
+    before: float  # -1 to 1; NaN where no two frames vary
     after: float
-    n_measured: int
+    n_measured: int  # frames it was measured in
     n_frames: int
 
     def __str__(self) -> str:
@@ -246,34 +194,20 @@ def measure_noise(fit: Fit, report: Report) -> Noise | None:
 
 @dataclass(frozen=True, eq=False)
 class PixelCourse:
-    """One pixel's value through the frames.
-
-    Attributes
-    ----------
-    row, column : int
-        Which.
-    values : ndarray, shape (n,)
-        Counts.
-    sigma : float
-        How far its sum lies from the model; NaN for a defect.
-    kind : int
-        1 hot, -1 dark, 2 defect, 0 none of these.
-    typical : float
-        Counts per frame of a typical good pixel, gain-normalised if there is a gain.
-    """
+    """One pixel's value through the frames."""
 
     row: int
     column: int
-    values: npt.NDArray[Any]
-    sigma: float
-    kind: int
-    typical: float
+    values: npt.NDArray[Any]  # counts, (n,)
+    sigma: float  # how far its sum lies from the model; NaN for a defect
+    kind: int  # as `Fit.kind`
+    typical: float  # counts per frame of a good pixel, gain-normalised if there is a gain
 
     def __str__(self) -> str:
         """Return what it is, in a sentence."""
         sigma = "" if np.isnan(self.sigma) else f", {signed(self.sigma)} σ"
         counts = f"{self.values.mean():.3g} counts/frame (typical: {self.typical:.3g})"
-        return f"Row {self.row}, column {self.column}: {kind_text(self.kind)}{sigma}; {counts}."
+        return f"Row {self.row}, column {self.column}: {KINDS[self.kind]}{sigma}; {counts}."
 
 
 def read_pixel(fit: Fit, row: int, column: int, report: Report) -> PixelCourse:
@@ -313,21 +247,15 @@ def remarks(fit: Fit) -> list[str]:
     """Return what is unusual: doubts about the fit, thresholds that are defaults, defects."""
     said = list(fit.current.warnings)
     limits = fit.current.thresholds
-    sides = (
+    for side, value, is_default, found in (
         ("dark", limits.dark, limits.dark_is_default, fit.current.n_dark),
         ("hot", limits.hot, limits.hot_is_default, fit.current.n_hot),
-    )
-    for side, value, default, found in sides:
-        if default and not found:
-            said.append(
-                f"No {side} pixels stand out of the noise: the {side} threshold "
-                f"{signed(value)} σ is a default, not fitted."
-            )
-        elif default:
-            said.append(
-                f"The {side} threshold {signed(value)} σ is a default, not fitted: too few pixels "
-                "lie beyond it."
-            )
+    ):
+        where = f"the {side} threshold {signed(value)} σ is a default, not fitted"
+        if is_default and found:
+            said.append(f"{where[0].upper()}{where[1:]}: too few pixels lie beyond it.")
+        elif is_default:
+            said.append(f"No {side} pixels stand out of the noise: {where}.")
     if defects := fit.current.n_defects:
         plural = "s are known to be defective, or have" if defects > 1 else " is defective, or has"
         said.append(f"{defects:,} pixel{plural} no usable gain or value: replaced in every frame.")
@@ -339,11 +267,6 @@ def in_words(text: str) -> str:
     for script, plain in _IN_WORDS.items():
         text = text.replace(script, plain)
     return text
-
-
-def kind_text(kind: int) -> str:
-    """Return a kind of pixel, as masks number them, in words."""
-    return _KINDS[kind]
 
 
 def signed(sigma: float) -> str:

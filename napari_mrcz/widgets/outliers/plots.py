@@ -37,15 +37,7 @@ _DRAG = "Drag the two upright lines: what lies left of the dark or right of the 
 
 
 class ThresholdPlots(QWidget):
-    """The residual with the weight, and below it, folded, the cumulative distribution.
-
-    Attributes
-    ----------
-    cdf, residual : Plot
-        The two plots.
-    lines : dict of str to list of InfiniteLine
-        The dark and the hot line of each.
-    """
+    """The residual with the weight, and below it, folded, the cumulative distribution."""
 
     moved = Signal(str, float)  # "dark" or "hot" is being dragged: where it is, in sigma
     settled = Signal()  # it was let go
@@ -137,10 +129,9 @@ class ThresholdPlots(QWidget):
 
     def _draw(self, curves: Curves | None) -> None:
         if curves is None:
-            for curve in (self._cdf_points, self._cdf_model, self._residual_points, self._weight):
+            drawn = self._cdf_points, self._cdf_model, self._residual_points, self._weight
+            for curve in (*drawn, *self._tails.values()):
                 curve.setData([], [])
-            for tail in self._tails.values():
-                tail.setData([], [])
             self._show_range(-8.0, 8.0)
             self.residual.setYRange(-1, 1, padding=0)
             return
@@ -180,13 +171,7 @@ _COLOURS = {1: "hot", -1: "dark"}
 
 
 class PixelView(QWidget):
-    """A sentence, and below it a plot while there is something to show.
-
-    Parameters
-    ----------
-    panel : Panel
-        The dock widget that this is in.
-    """
+    """A sentence, and below it a plot while there is something to show."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__()
@@ -213,9 +198,7 @@ class PixelView(QWidget):
         values = course.values.astype(np.float64)
         named = _COLOURS.get(course.kind, "text")
         for name, curve in self._curves.items():
-            curve.setData(np.arange(len(values)), values) if name == named else curve.setData(
-                [], []
-            )
+            curve.setData(values if name == named else [])
         self._typical.setValue(course.typical)
         self._typical.setVisible(True)
         finite = np.append(values[np.isfinite(values)], [course.typical, 0.0])
@@ -239,29 +222,15 @@ _POINTS = 600
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Points (x, y), x in standard deviations of the model.
+    """Points (x, y), x in standard deviations of the model."""
 
-    Attributes
-    ----------
-    reach : tuple of float
-        The first and last x that are shown.
-    cdf, model : tuple of ndarray
-        Fraction of the pixels below x: measured, and according to the model.
-    residual : tuple of ndarray
-        Measured less model, both in standard deviations (eq. 4); where that is finite.
-    dark_tail, hot_tail : tuple of ndarray
-        The lines fitted to the residual's tails, from zero on; empty where there is none.
-    residual_reach : tuple of float
-        The lowest and highest residual that are shown.
-    """
-
-    reach: tuple[float, float]
-    cdf: Line
-    model: Line
-    residual: Line
-    dark_tail: Line
+    reach: tuple[float, float]  # the first and last x that are shown
+    cdf: Line  # fraction of the pixels below x: measured
+    model: Line  # and according to the model
+    residual: Line  # measured less model, in standard deviations (eq. 4); where that is finite
+    dark_tail: Line  # fitted to the residual's tail, from zero on; empty where there is none
     hot_tail: Line
-    residual_reach: tuple[float, float]
+    residual_reach: tuple[float, float]  # the lowest and highest residual that are shown
 
     @classmethod
     def of(cls, outliers: OutlierFilter) -> Curves:

@@ -88,13 +88,7 @@ class OutlierWork(LayerWork):
 
 
 class OutlierPixels(CorrectionDock):
-    """Find a movie's hot and dark pixels, see why they are called so, and replace them.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-    """
+    """Find a movie's hot and dark pixels, see why they are called so, and replace them."""
 
     title = "Outliers"
 
@@ -197,10 +191,9 @@ class OutlierPixels(CorrectionDock):
     @Slot()
     def undo(self) -> None:
         """Take back the last change of a threshold or a weight."""
-        work = self.work
-        if work is not None and work.before:
+        if self.fit is not None and (work := self.work).before:
             work.fit = work.before.pop()
-            self.options.show_values(self._shown_values(work.fit))
+            self.options.show_values(vars(work.fit.options))
             self._show_fit(work)
 
     @Slot(str)
@@ -213,10 +206,6 @@ class OutlierPixels(CorrectionDock):
     @property
     def _options(self) -> OutlierOptions:
         return OutlierOptions(**self.options.values())
-
-    @staticmethod
-    def _shown_values(fit: Fit) -> dict[str, Any]:
-        return vars(fit.options)
 
     def _connect(self) -> None:
         self.gains.layer_changed.connect(self.show_state)
@@ -274,16 +263,15 @@ class OutlierPixels(CorrectionDock):
         self.defects.refill()
         self.forget_put_off("corrected")
         self.pixel.clear()
-        work = self.work
-        if work is None or work.fit is None:
+        if self.fit is None:
             self.plots.clear()
             self.counts.show_fit(None)
             self.tell(self.noise, "")
             self.mask_button.setChecked(False)
-            self.show_state()
             return
+        work = self.work
         self.mask_button.setChecked("mask" in work.derived)
-        self.options.show_values(self._shown_values(work.fit))
+        self.options.show_values(vars(work.fit.options))
         self.gains.pick(work.gain)
         self.defects.pick(work.defects)
         self.plots.show_fit(work.fit)
@@ -300,9 +288,7 @@ class OutlierPixels(CorrectionDock):
 
     def _show_fit(self, work: OutlierWork) -> None:
         """Show thresholds and weights: at once what is quick, then the rest."""
-        fit = work.fit
-        if fit is None:
-            return
+        fit: Fit = work.fit
         self.plots.show_thresholds(fit)
         self.thresholds.show_thresholds(fit)
         self.counts.show_fit(fit)
@@ -314,8 +300,6 @@ class OutlierPixels(CorrectionDock):
 
     def _show_sigma(self, work: OutlierWork) -> None:
         """Show each pixel's sigma, transparent between the thresholds, its contrast limits."""
-        if work.fit is None:
-            return
         colours = Colormap(
             [_CLEAR, _CLEAR], name="outliers", low_color=_DARK, high_color=_HOT, nan_color=_DEFECT
         )
@@ -328,8 +312,6 @@ class OutlierPixels(CorrectionDock):
 
     def _ask_for_correction(self, work: OutlierWork) -> None:
         self._noises.drop()
-        if work.fit is None:
-            return
         frame = frame_shown(self.viewer, work.layer)
         self._corrections.request(partial(_correct, work.fit, frame, self.mask_button.isChecked()))
 
@@ -340,7 +322,7 @@ class OutlierPixels(CorrectionDock):
 
     def _show_corrected(self, corrected: Corrected) -> None:
         work = self.work
-        if work is not None and work.fit is not None:
+        if self.fit is not None:
             work.made("corrected", " corrected", replaces=True).show_stack(corrected.stack)
             if corrected.mask is not None:
                 self._show_mask(work, corrected.mask)
@@ -391,7 +373,7 @@ class OutlierPixels(CorrectionDock):
         try:
             changed = fit.with_options(self._options)
         except ValueError as error:
-            self.options.show_values(self._shown_values(fit))
+            self.options.show_values(vars(fit.options))
             self.controls.tell(in_words(error_text(error)), "error")
             return
         self._change(changed)
@@ -403,11 +385,8 @@ class OutlierPixels(CorrectionDock):
 
     @Slot(bool)
     def _on_mask(self, wanted: bool) -> None:
-        work = self.work
-        if work is None or work.fit is None:
-            return
-        if wanted:
-            self._ask_for_correction(work)
+        if wanted and self.fit is not None:
+            self._ask_for_correction(self.work)
         elif (mask := self.derived("mask")) is not None:
             self.viewer.layers.remove(mask)
 
@@ -448,15 +427,9 @@ class OutlierPixels(CorrectionDock):
 
 
 class ThresholdFields(QWidget):
-    """The two thresholds as numbers.
+    """The two thresholds as numbers."""
 
-    Attributes
-    ----------
-    edited : Signal(str, float)
-        "dark" or "hot" was typed or stepped, in standard deviations.
-    """
-
-    edited = Signal(str, float)
+    edited = Signal(str, float)  # "dark" or "hot" was typed or stepped, in standard deviations
 
     def __init__(self) -> None:
         super().__init__()
@@ -496,35 +469,32 @@ class CountTable(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._grid = QGridLayout(self)
-        self._grid.setContentsMargins(0, 0, 0, 0)
-        self._grid.setVerticalSpacing(1)
-        self._grid.setHorizontalSpacing(5)
-        self._grid.setColumnStretch(0, 1)
         self.setToolTip(
             "Pixels beyond the thresholds now; which part of all pixels that is; and how many good "
             "pixels the model expects there by chance"
         )
-        self.heads = [self._cell(0, column, text) for column, text in enumerate(_HEADS, 1)]
-        self.cells: list[list[QLabel]] = []
-        for row, name in enumerate(ROWS, 1):
-            self._grid.addWidget(QLabel(name), row, 0)
-            self.cells.append([self._cell(row, column, _NOTHING) for column in (1, 2, 3)])
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(1)
+        grid.setHorizontalSpacing(5)
+        grid.setColumnStretch(0, 1)
+        lines = [[QLabel(text) for text in (name, *_HEADS)] for name in ("", *ROWS)]
+        for row, line in enumerate(lines):
+            for column, label in enumerate(line):
+                grid.addWidget(label, row, column)
+                if column:
+                    label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.heads = lines[0][1:]
+        self.cells = [line[1:] for line in lines[1:]]
+        self.show_fit(None)
 
     def show_fit(self, fit: Fit | None) -> None:
         """Show numbers, or none."""
         empty = [(_NOTHING,) * len(_HEADS)] * len(self.cells)
-        rows = empty if fit is None else summary(fit)
-        for labels, texts in zip(self.cells, rows, strict=True):
+        for labels, texts in zip(self.cells, empty if fit is None else summary(fit), strict=True):
             for label, text in zip(labels, texts, strict=True):
                 label.setText(text)
-
-    def _cell(self, row: int, column: int, text: str) -> QLabel:
-        label = QLabel(text)
-        label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self._grid.addWidget(label, row, column)
-        return label
 
 
 def _load(path: str, shape: tuple[int, int], report: Report) -> tuple[str, npt.NDArray[np.bool_]]:
