@@ -36,8 +36,8 @@ _SHORT_UNITS = {"standard deviations": "σ"}
 class OptionsForm(QWidget):
     """The fields of some options of a dataclass, made by magicgui from its annotations.
 
-    `sliders`: ends of the sliders that some numbers have besides their field. `fields` has a magicgui
-    widget for each option, by its name.
+    `sliders`: ends of the sliders that some numbers have besides their field. `fields` has a
+    magicgui widget for each option, by its name.
     """
 
     changed = Signal(str)  # the name of an option that the user has changed
