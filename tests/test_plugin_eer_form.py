@@ -95,7 +95,12 @@ def test_cancel_opens_nothing(viewer, movie_of, answers):
 
 
 def test_a_script_is_not_asked(viewer, movie_of):
-    """Frames are as they are in the file."""
+    """Frames are as they are in the file; who starts napari with files is asked."""
+    window = viewer.window._qt_window
+    window.show()
+    assert eer_form._window() is None
+    with eer_form.asking():
+        assert eer_form._window() is window
     (layer,) = viewer.open(movie_of(), plugin="napari-mrcz")
     assert layer.data.shape == (20, *SHAPE)
     layer.data.close()

@@ -26,7 +26,7 @@ from napari_mrcz.cli.paths import Misused
 from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.machine import processors
-from napari_mrcz.naming import RemotePath
+from napari_mrcz.naming import RemotePath, has_movie_suffix
 
 if TYPE_CHECKING:
     from napari_mrcz.session.tasks import Making, Outcome, Report
@@ -471,14 +471,16 @@ _DOCKS = ("Movie", "Outliers", "Gain")
 
 def open_(
     files: Annotated[
-        list[Path], typer.Argument(help="Files, each to be a layer.", show_default=False)
+        list[Path],
+        typer.Argument(help="Files, or folders of one sweep, each a layer.", show_default=False),
     ],
 ) -> None:
     """Open movies in napari, with the widgets Movie, Outliers and Gain beside them."""
     for path in files:
-        if not path.is_file() and not isinstance(path, RemotePath):
-            found = "is a folder; name the files in it" if path.is_dir() else "is not there"
-            raise MrczError(path, found)
+        if path.is_dir() and not any(map(has_movie_suffix, os.listdir(path))):
+            raise MrczError(path, "is a folder without a movie")
+        if not path.exists() and not isinstance(path, RemotePath):
+            raise MrczError(path, "is not there")
     _with_window(lambda: _show(files))
 
 
@@ -525,13 +527,15 @@ def _with_window(show: Callable[[], None]) -> None:
 def _show(files: list[Path]) -> None:
     import napari
 
+    from napari_mrcz.plugin.eer_form import asking
     from napari_mrcz.plugin.hooks import get_reader
 
     viewer = napari.Viewer(title=", ".join(path.name for path in files[:3]))
     for path in files:
         try:
             # Other kinds of files are left to whoever reads them in napari.
-            viewer.open(path, plugin=_PLUGIN if get_reader(str(path)) else None)
+            with asking():
+                viewer.open(path, plugin=_PLUGIN if get_reader(str(path)) else None)
         except (MrczError, OSError, ValueError) as error:
             say(f"napari-mrcz: {error}")
     if not viewer.layers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from napari_mrcz.stack.opening import frames_of_dose
 from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, finest_superresolution
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_mrcz.stack import Stack
 
 _FRACTIONS = 40
 
 # The bar of progress of files that are dropped together, and what was answered for them.
+_asks = False
 _answered: tuple[weakref.ref[Any], dict[str, Any] | None] | None = None
 
 
@@ -43,6 +47,17 @@ def eer_options(movie: Stack) -> dict[str, Any] | None:
     return options
 
 
+@contextmanager
+def asking() -> Iterator[None]:
+    """Ask within this block although napari does not answer its user yet, as it starts."""
+    global _asks
+    _asks = True
+    try:
+        yield
+    finally:
+        _asks = False
+
+
 def _window() -> Any:
     """Return napari's window, if it is visible and its user there: a script is not held up."""
     import napari
@@ -51,7 +66,8 @@ def _window() -> Any:
 
     viewer = napari.current_viewer()
     window = None if viewer is None else viewer.window._qt_window
-    return window if window is not None and window.isVisible() and in_event_loop() else None
+    is_seen = window is not None and window.isVisible()
+    return window if is_seen and (_asks or in_event_loop()) else None
 
 
 def _drop() -> Any:

@@ -7,8 +7,6 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QThread
-from superqt.utils import ensure_main_thread
 
 from napari_mrcz.errors import error_text, warn
 from napari_mrcz.plugin.layers import ShownStack
@@ -106,13 +104,16 @@ class FrameFetcher:
             else:
                 self._draw()
 
-    @ensure_main_thread
     def _draw(self) -> None:
+        from superqt.utils import ensure_main_thread
+
         if (layer := self._layer()) is not None:
-            layer.refresh(extent=False)
+            ensure_main_thread(layer.refresh)(extent=False)
 
 
 def in_event_loop() -> bool:
     """Return whether this thread is answering the user, rather than running a script."""
+    from qtpy.QtCore import QThread  # not above: files are opened without Qt, too
+
     thread = QThread.currentThread()
     return thread is not None and thread.loopLevel() > 0
