@@ -384,9 +384,12 @@ def _aligned(
     for turn in range(_TURNS):
         for index, one in enumerate(transforms):
             say(turn * len(transforms) + index, _TURNS * len(transforms))
-            others = total - one * _phases(-shifts[index], fy, fx)
-            near = shifts[neighbour[index]] if reach == _NEAR else np.zeros(2)
-            shifts[index], leads[index] = _shift(one, others, shape, near, reach)
+            # Moved back already: a parabola is right about a peak that is in its middle.
+            moved = one * _phases(-shifts[index], fy, fx)
+            others = total - moved
+            near = (shifts[neighbour[index]] if reach == _NEAR else 0) - shifts[index]
+            step, leads[index] = _shift(moved, others, shape, near, reach)
+            shifts[index] += step
             total = others + one * _phases(-shifts[index], fy, fx)
     return shifts, leads
 
