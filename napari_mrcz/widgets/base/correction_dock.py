@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtpy.QtCore import QEvent, QObject, Qt, Signal, Slot
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtGui import QKeyEvent, QKeySequence, QShortcut
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QWidget
 
@@ -110,6 +110,14 @@ class CorrectionDock(Panel):
         """Return whether a layer may be a movie for this dock."""
         return not self.works.own(layer)
 
+    def lies_on(self, layer: Any) -> bool:
+        """Return whether a layer is a single image of the movie's rows and columns, not derived."""
+        movie = self.layers.layer
+        if movie is None or layer is movie or layer.multiscale or self.works.own(layer):
+            return False
+        shape = layer.data.shape
+        return bool(shape[-2:] == movie.data.shape[-2:] and all(n == 1 for n in shape[:-2]))
+
     def problem(self) -> str:
         """Return why the layer picked cannot be fitted, or nothing."""
         layer = self.layers.layer
@@ -132,7 +140,6 @@ class CorrectionDock(Panel):
     def show_work(self) -> None:
         """Show all that is known of the layer picked; may change layers."""
 
-    @Slot()
     def show_state(self) -> None:
         """Enable what can be used now, and show the warnings."""
         self.controls.allow(self.problem())
@@ -148,16 +155,13 @@ class CorrectionDock(Panel):
             for derived in self.work.derived.values():
                 derived.place()
 
-    @Slot(object)
     def on_background_failed(self, error: Exception) -> None:
         """Show what went wrong."""
         self.controls.tell(error_text(error), "error")
 
-    @Slot()
     def reset(self) -> None:
         """Take what the fit has found again."""
 
-    @Slot()
     def undo(self) -> None:
         """Take back the last change."""
 
@@ -195,7 +199,6 @@ class CorrectionDock(Panel):
             return True
         return super().eventFilter(watched, event)
 
-    @Slot()
     def start_fit(self) -> None:
         """Fit the layer picked."""
         work = self.work
@@ -203,14 +206,12 @@ class CorrectionDock(Panel):
             work.start(self.fit_work(work), self.attach)
             self.show_state()
 
-    @Slot()
     def toggle(self) -> None:
         """Show the movie if the corrected one is shown, else that."""
         main = None if self.work is None else self.work.derived.get(self.main)
         if main is not None:
             main.show_after(not main.seen)
 
-    @Slot()
     def save_corrected(self) -> None:
         """Open the Save widget with the corrected movie."""
         if self.corrected is not None:
@@ -222,7 +223,6 @@ class CorrectionDock(Panel):
         self.tell(self.remark, "\n".join(said), "warning")
         self.remark.setVisible(bool(said))
 
-    @Slot(object)
     def _on_layer(self, layer: Image | None) -> None:
         work = self.work
         if work is self._shown:
@@ -246,7 +246,6 @@ class CorrectionDock(Panel):
         self.show_work()
         self.show_state()
 
-    @Slot(object, object)
     def _on_ended(self, work: LayerWork, result: Any) -> None:
         if work is self.work:
             self.attach(None, work.message, work.tone)
@@ -256,7 +255,6 @@ class CorrectionDock(Panel):
             self.show_state()
         self.fitted.emit(result)
 
-    @Slot(object)
     def _on_work_changed(self, work: LayerWork) -> None:
         self.layers.refill()  # a derived layer may have become a movie like any other
         if work is self.work:

@@ -200,6 +200,14 @@ def number_field(span: tuple[float, float], step: float, unit: str, tip: str) ->
     return field
 
 
+def show_number(field: Any, value: float, low: float, high: float) -> None:
+    """Show a number and its range in a field or slider; nothing is emitted."""
+    field.blockSignals(True)
+    field.setRange(low, high)
+    field.setValue(value)
+    field.blockSignals(False)
+
+
 def choice_field(choices: Iterable[tuple[str, Any]], tip: str) -> QComboBox:
     """Return a list of (text, what it stands for)."""
     combo = QComboBox()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import napari
+    import numpy.typing as npt
 
     from napari_mrcz.widgets.base.panel import Panel
 
@@ -152,6 +153,11 @@ class LayerPicker(QComboBox):
         self.setCurrentIndex(self._layers.index(picked) if picked in self._layers else -1)
         self.setEnabled(bool(names))
         self.setPlaceholderText("no image layer")
+
+
+def plane_of(layer: Image | Labels | None) -> npt.NDArray[Any] | None:
+    """Return the rows and columns of a layer that has nothing else; of None None."""
+    return None if layer is None else np.asarray(layer.data).reshape(layer.data.shape[-2:])
 
 
 def plain_viewer(viewer: napari.Viewer) -> napari.Viewer:

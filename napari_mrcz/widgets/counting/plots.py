@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
@@ -69,12 +69,10 @@ class ChargeView(QWidget):
         self.number.setValue(fit.threshold)
         self._on_number(self.threshold)
 
-    @Slot()
     def _on_line(self) -> None:
         if round(self.line.value(), 1) != self.threshold:
             self.number.setValue(self.line.value())
 
-    @Slot(float)
     def _on_number(self, value: float) -> None:
         if round(self.line.value(), 1) != value:
             self.line.blockSignals(True)  # else a number beyond the plot would be drawn back

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Points
-from qtpy.QtCore import Signal, Slot
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_mrcz.plugin.late import LateStack
@@ -124,7 +124,6 @@ class Counting(CorrectionDock):
         """Return the fit of a layer."""
         return partial(fit_counting, stack_of_layer(work.layer), force=self.force.isChecked())
 
-    @Slot()
     def mark(self) -> None:
         """Put points where the electrons of the frame that is shown struck."""
         work = self.work
@@ -132,13 +131,11 @@ class Counting(CorrectionDock):
             frame = frame_shown(self.viewer, work.layer)
             self._marking.request(partial(_mark, work.fit, frame, work.threshold))
 
-    @Slot()
     def reset(self) -> None:
         """Take the threshold of the fit again."""
         if self.fit is not None:
             self.charges.number.setValue(self.fit.threshold)
 
-    @Slot()
     def undo(self) -> None:
         """Take back the last change of the threshold."""
         work = self.work
@@ -184,7 +181,6 @@ class Counting(CorrectionDock):
 
     # Counts ---------------------------------------------------------------------------------------
 
-    @Slot(float)
     def _on_threshold(self, threshold: float) -> None:
         work = self.work
         if self._showing or self.fit is None or threshold == work.threshold:
@@ -194,7 +190,6 @@ class Counting(CorrectionDock):
         work.threshold = threshold
         self._count(work)
 
-    @Slot()
     def _on_choice(self) -> None:
         work = self.work
         if self._showing or work is None:
@@ -269,7 +264,6 @@ class Counting(CorrectionDock):
             marks.show(points, ndim=3, axis_labels=work.layer.axis_labels)
             self.marked.emit(marks.layer)
 
-    @Slot(object)
     def _on_work_changed(self, work: Any) -> None:
         if work is self.work and "counts" not in work.derived and work.counts is not None:
             work.let_counts_go()

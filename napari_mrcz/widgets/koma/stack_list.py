@@ -16,7 +16,6 @@ from qtpy.QtCore import (
     QSize,
     Qt,
     Signal,
-    Slot,
 )
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
 from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QListView, QMenu, QSizePolicy, QWidget
@@ -102,7 +101,6 @@ class StackBox(QWidget):
         self._koma.add(entries)
         self.refresh()
 
-    @Slot(object)
     def add_paths(self, paths: Iterable[str]) -> None:
         """Put the movies of files and folders at the end of the list."""
         try:
@@ -118,7 +116,6 @@ class StackBox(QWidget):
         elif not entries:
             self._panel.tell(self.details, "There are no movies in this folder.", "warning")
 
-    @Slot()
     def refresh(self) -> None:
         """Show the model as it is now."""
         self.stacks.refresh()
@@ -130,14 +127,12 @@ class StackBox(QWidget):
         layer, _ = self._layers.get(entry, (None, None))
         return layer
 
-    @Slot()
     def _ask_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Movies of a session", self._folder)
         if folder:
             self._folder = folder
             self.add_paths([folder])
 
-    @Slot()
     def _remove_selected(self) -> None:
         gone = self.stacks.selected
         for entry in gone:
@@ -149,7 +144,6 @@ class StackBox(QWidget):
         self._koma.sort(key)
         self.refresh()
 
-    @Slot()
     def _show_details(self) -> None:
         entry, entries = self.stacks.current, self._koma.entries
         n = sum(not self._koma.why_not(one) for one in entries)
@@ -171,7 +165,6 @@ class StackBox(QWidget):
 
     # Layers -------------------------------------------------------------------------------------
 
-    @Slot()
     def _add_layers(self) -> None:
         """Add the movies open now that are no entries yet, first opened first."""
         known = {id(layer) for layer, _ in self._layers.values()}

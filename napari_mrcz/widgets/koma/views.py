@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QSlider, QSpinBox, QWidget
 
 from napari_mrcz.widgets.base.form import filled
@@ -114,7 +114,6 @@ class RadiusView(QWidget):
         self.marker.setValue(radius)
         self.marker.blockSignals(False)
 
-    @Slot(int)
     def _choose(self, radius: int) -> None:
         self.number.setValue(radius)
         if not self.marker.moving:

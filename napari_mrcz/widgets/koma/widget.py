@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import Signal, Slot
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QMessageBox, QWidget
 
 from napari_mrcz.correction.koma import KomaOptions
@@ -177,7 +177,6 @@ class KomaSession(Panel):
 
     # The list and what is read of it ------------------------------------------------------------
 
-    @Slot()
     def _on_list(self) -> None:
         """Follow the list: another order, other stacks, others left out."""
         if self._previewed not in self.koma.entries:
@@ -190,23 +189,19 @@ class KomaSession(Panel):
             self._curves.request(self.koma.curve())
         self._follow_choices()
 
-    @Slot(object, object)
     def _on_replaced(self, old: Entry, new: Entry) -> None:
         if self._previewed is old:
             self._previewed = new
 
-    @Slot(bool)
     def _on_filter(self, on: bool) -> None:
         self.koma.filter_outliers = on
         self.box.refresh()
 
-    @Slot()
     def _read(self) -> None:
         self.reading.pace = Pace(n_stacks=len(self.koma.entries))
         self.reading.run(self.koma.read())
         self._show_state()
 
-    @Slot(object)
     def _on_read(self, reading: Reading) -> None:
         self.koma.take(reading)
         self._show_reading(reading)
@@ -221,17 +216,14 @@ class KomaSession(Panel):
         if len(folders) == 1 and not self.folder.text():
             self.folder.setText(str(folders.pop() / "koma"))
 
-    @Slot()
     def _on_cancelled(self) -> None:
         if self.koma.reading is not None:
             self.reading.tell("Cancelled; the session read before still stands.")
 
-    @Slot(object)
     def _on_no_curve(self, error: Exception) -> None:
         self._show_curve(None)
         self._say(self.noise, error_text(error), "error")
 
-    @Slot(object)
     def _show_curve(self, curve: NoiseCurve | None) -> None:
         self._curve = curve
         self.radius.show_range(self.koma.radius, self.koma.largest_radius)
@@ -264,7 +256,6 @@ class KomaSession(Panel):
 
     # Choices ------------------------------------------------------------------------------------
 
-    @Slot(int)
     def _on_radius(self, radius: int) -> None:
         self.koma.choose(radius=radius)
         self._show_noise()
@@ -272,7 +263,6 @@ class KomaSession(Panel):
             self._curves.request(self.koma.curve())
         self._follow_choices()
 
-    @Slot(str)
     def _on_options(self, name: str) -> None:
         self.koma.keep = self.output.values()["keep"]
         self.koma.choose(**self.options.values())
@@ -315,7 +305,6 @@ class KomaSession(Panel):
 
     # The preview --------------------------------------------------------------------------------
 
-    @Slot()
     def preview(self) -> None:
         """Show the selected stack corrected, in a layer that follows what is chosen."""
         entry = self.box.stacks.current
@@ -328,7 +317,6 @@ class KomaSession(Panel):
         self._previews.request(self.koma.preview(entry, int(step[-3]) if len(step) > 2 else 0))
         self._say(self.preview_status, f"Correcting {entry.name}…", "muted")
 
-    @Slot(object)
     def _show_preview(self, made: LayerData) -> None:
         """Show the layer where its own lies; contrast that was set stays with the stack."""
         self.when_in_front("preview", partial(self._take_preview, made))
@@ -365,14 +353,12 @@ class KomaSession(Panel):
         self._say(self.preview_status, text, tone)
         self.previewed.emit(layer)
 
-    @Slot(object)
     def _on_not_previewed(self, error: Exception) -> None:
         self._previewed = None
         self._say(self.preview_status, error_text(error), "error")
 
     # Correcting all, and session plots ----------------------------------------------------------
 
-    @Slot(object)
     def _show_size(self, nbytes: int) -> None:
         said = f"{len(self.koma.targets(Path()))} stacks, about {size_text(nbytes)}"
         folder = Path(self.folder.text()).absolute()
@@ -385,7 +371,6 @@ class KomaSession(Panel):
         else:
             self._say(self.estimate, f"{said}.", "muted")
 
-    @Slot()
     def _ask_folder(self) -> None:
         found = QFileDialog.getExistingDirectory(
             self, "Folder for corrected stacks", self.folder.text()
@@ -393,7 +378,6 @@ class KomaSession(Panel):
         if found:
             self.folder.setText(found)
 
-    @Slot()
     def _on_export(self) -> None:
         self.correct_into(self.folder.text())
 
@@ -437,14 +421,12 @@ class KomaSession(Panel):
             return existing
         return [] if box.clickedButton() is skip else None
 
-    @Slot(object)
     def _on_corrected(self, corrected: Corrected) -> None:
         is_well = corrected.ok and not corrected.warnings
         self.export.tell(str(corrected), "text" if is_well else "warning")
         self._show_state()
         self.corrected.emit(corrected)
 
-    @Slot()
     def _measure_ageing(self) -> None:
         self.ageing.pace = Pace(n_stacks=len(self.koma.entries))
         self.ageing.run(self.koma.ageing())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Layer, Points, Shapes
-from qtpy.QtCore import QObject, QTimer, Signal, Slot
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mrcz.widgets.base.derived import add_layer, geometry, lay, place
 
@@ -185,7 +185,6 @@ class Guides(QObject):
             self._center_rings()
             self.moved.emit(y, x)
 
-    @Slot()
     def _keep_one(self) -> None:
         """There is one beam: where a point was added last, or where it was."""
         if self.beam is None or len(self.beam.data) == 1:

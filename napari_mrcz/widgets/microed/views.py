@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -131,7 +131,6 @@ class HistogramView(QWidget):
         filled(self, self.title, self.plot, self.legend)
         self.clear()
 
-    @Slot()
     def clear(self) -> None:
         """Show no histogram."""
         self.histogram = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QTimer, Signal, Slot
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QGroupBox, QLabel, QSizePolicy, QSpinBox, QWidget
 
 from napari_mrcz.plugin.layers import stack_of_layer
@@ -18,13 +18,21 @@ from napari_mrcz.widgets.base.derived import (
     get_points_ready,
     get_shapes_ready,
 )
-from napari_mrcz.widgets.base.form import Section, filled, form, number_field, push_button
+from napari_mrcz.widgets.base.form import (
+    Section,
+    filled,
+    form,
+    number_field,
+    push_button,
+    show_number,
+)
 from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import (
     LayerPicker,
     connect_while_alive,
     on_click_while_alive,
     pixel_at,
+    plane_of,
 )
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork
@@ -136,8 +144,7 @@ class MicroED(CorrectionDock):
         """Return the fit of a layer."""
         return partial(fit_truncation, stack_of_layer(work.layer), self._choice, self._frame)
 
-    @Slot()
-    def find(self) -> None:
+    def look_for_beam(self) -> None:
         """Find the beam in the sum of all frames."""
         work = self.work
         if work is not None and not self.problem() and not self.beam.controls.running:
@@ -145,7 +152,6 @@ class MicroED(CorrectionDock):
             stack = stack_of_layer(work.layer)
             self.beam.controls.run(partial(find_beam, stack, self.source.invalid))
 
-    @Slot(float, float)
     def set_center(self, y: float, x: float) -> None:
         """Put the beam elsewhere, in pixels; the annuli follow."""
         if self.work is not None:
@@ -180,7 +186,7 @@ class MicroED(CorrectionDock):
         self.beam.annuli_changed.connect(self._ask_for_outline)
         self.beam.draw.toggled.connect(self._ask_for_outline)
         self.beam.drag_button.clicked.connect(self._on_drag)
-        self.beam.controls.start_button.clicked.connect(self.find)
+        self.beam.controls.start_button.clicked.connect(self.look_for_beam)
         self.beam.controls.returned.connect(self._on_found)
         self.beam.controls.failed.connect(self._on_not_found)
         self.beam.controls.cancelled.connect(lambda: self._on_not_found(None))
@@ -201,10 +207,9 @@ class MicroED(CorrectionDock):
             self.guides.remove()
         self.histogram.clear()
         self.table.show_rows([])
-        self.region.blockSignals(True)
-        self.region.setRange(1, 1 if fit is None else fit.model.n_regions)
-        self.region.setSuffix("" if fit is None else f" of {fit.model.n_regions}")
-        self.region.blockSignals(False)
+        last = 1 if fit is None else fit.model.n_regions
+        show_number(self.region, min(self.region.value(), last), 1, last)
+        self.region.setSuffix(f" of {last}")
         self.tell(self.offset, "" if fit is None else summary(fit))
         self.region_label.setText("Annulus" if fit is None or fit.has_annuli else "Region")
         for part in (self._choosing, self.offset, self.table_section):
@@ -246,7 +251,6 @@ class MicroED(CorrectionDock):
 
     # Beam and annuli ------------------------------------------------------------------------------
 
-    @Slot()
     def _ask_for_outline(self) -> None:
         """Lay the annuli anew, if they are others now."""
         self.forget_put_off("outline")
@@ -268,7 +272,6 @@ class MicroED(CorrectionDock):
         stack = stack_of_layer(work.layer)
         self._outlines.request(partial(_outline, stack, self._frame, choice))
 
-    @Slot(object)
     def _on_outlined(self, drawn: Outline) -> None:
         self.when_in_front("outline", partial(self._draw, drawn))
 
@@ -285,7 +288,6 @@ class MicroED(CorrectionDock):
         self.show_state()
         self.outlined.emit(drawn)
 
-    @Slot(object)
     def _on_found(self, center: Center) -> None:
         work, self._finding = self._finding, None
         if work is not None:
@@ -294,12 +296,10 @@ class MicroED(CorrectionDock):
                 self.when_in_front("center", partial(self.set_center, *center))
         self.found.emit(center)
 
-    @Slot(object)
     def _on_not_found(self, error: Exception | None) -> None:
         self._finding = None
         self.found.emit(error)
 
-    @Slot()
     def _on_drag(self) -> None:
         self.beam.draw.setChecked(True)
         self.guides.grasp()
@@ -318,7 +318,6 @@ class MicroED(CorrectionDock):
             self.table.choose(region)
             self._histograms.request(partial(read_histogram, fit, frame, region))
 
-    @Slot(int)
     def _on_region(self, region: int) -> None:
         self.table.choose(region)
         self._mark_region()
@@ -329,7 +328,6 @@ class MicroED(CorrectionDock):
         annulus = fit is not None and fit.has_annuli and not self._is_stale
         self.guides.choose(self.region.value() if annulus else 0)
 
-    @Slot(object)
     def _on_histogram(self, histogram: Histogram) -> None:
         self.histogram.show_histogram(histogram)
         self.histogram_shown.emit(histogram)
@@ -412,14 +410,10 @@ class BeamBox(QGroupBox):
         for field, at, size in zip(
             (self.row, self.column), center or (0.0, 0.0), sizes, strict=True
         ):
-            field.blockSignals(True)
-            field.setRange(-size, 2 * size)
-            field.setValue(at)
-            field.blockSignals(False)
+            show_number(field, at, -size, 2 * size)
             field.setEnabled(center is not None)
         self.drag_button.setEnabled(center is not None)
 
-    @Slot()
     def _on_typed(self) -> None:
         self.typed.emit(self.row.value(), self.column.value())
 
@@ -467,13 +461,13 @@ class MaskForm(QWidget):
     @property
     def invalid(self) -> npt.NDArray[np.bool_] | None:
         """Pixels that are not valid, as they are now."""
-        labels = _labels(self.masks.layer)
+        labels = plane_of(self.masks.layer)
         return None if labels is None else labels != 0
 
     @property
     def region_labels(self) -> npt.NDArray[Any] | None:
         """Labels in the place of annuli, as they are now."""
-        labels = _labels(self.regions.layer)
+        labels = plane_of(self.regions.layer)
         return None if labels is None else labels.copy()
 
     def problem(self) -> str:
@@ -488,7 +482,6 @@ class MaskForm(QWidget):
         self.regions.refill()
         self.paint_button.setEnabled(self._panel.layers.layer is not None)
 
-    @Slot()
     def paint(self) -> None:
         """Take napari's brush, on the beam stop's layer; made where there is none."""
         movie, layer = self._panel.layers.layer, self.masks.layer
@@ -506,18 +499,7 @@ class MaskForm(QWidget):
         layer.mode = "paint"
 
     def _picker(self, none: str) -> LayerPicker:
-        return LayerPicker(self._panel, accepts=self._fits, none=none, kind=Labels)
-
-    def _fits(self, layer: Labels) -> bool:
-        movie = self._panel.layers.layer
-        if movie is None or layer.multiscale:
-            return False
-        shape = layer.data.shape
-        return bool(shape[-2:] == movie.data.shape[-2:] and all(n == 1 for n in shape[:-2]))
-
-
-def _labels(layer: Labels | None) -> npt.NDArray[Any] | None:
-    return None if layer is None else np.asarray(layer.data).reshape(layer.data.shape[-2:])
+        return LayerPicker(self._panel, accepts=self._panel.lies_on, none=none, kind=Labels)
 
 
 def _outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap, DirectLabelColormap
-from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
 
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
@@ -18,9 +18,21 @@ from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack.references import read_defects
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
 from napari_mrcz.widgets.base.derived import frame_shown, geometry, get_labels_ready
-from napari_mrcz.widgets.base.form import OptionsForm, Section, form, number_field, push_button
+from napari_mrcz.widgets.base.form import (
+    OptionsForm,
+    Section,
+    form,
+    number_field,
+    push_button,
+    show_number,
+)
 from napari_mrcz.widgets.base.job import JobControls
-from napari_mrcz.widgets.base.layer_picker import LayerPicker, on_click_while_alive, pixel_at
+from napari_mrcz.widgets.base.layer_picker import (
+    LayerPicker,
+    on_click_while_alive,
+    pixel_at,
+    plane_of,
+)
 from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.outliers.model import (
@@ -123,7 +135,7 @@ class OutlierPixels(CorrectionDock):
             "A gain reference that counts are multiplied by before outliers are looked for: an "
             "image layer of the movie's rows and columns. Leave it at none for corrected movies"
         )
-        self.defects = LayerPicker(self, accepts=self._fits, none="none", kind=Labels)
+        self.defects = LayerPicker(self, accepts=self.lies_on, none="none", kind=Labels)
         self.defects.setToolTip(
             "Pixels known to be defective, replaced in every frame whatever the fit finds: a "
             "labels layer of the movie's rows and columns, painted or loaded"
@@ -173,22 +185,19 @@ class OutlierPixels(CorrectionDock):
     @property
     def known_defects(self) -> npt.NDArray[np.bool_] | None:
         """Known defects, (y, x); None without a layer of them."""
-        layer = self.defects.layer
-        return None if layer is None else np.asarray(layer.data).reshape(layer.data.shape[-2:]) != 0
+        labels = plane_of(self.defects.layer)
+        return None if labels is None else labels != 0
 
-    @Slot(str, float)
     def set_threshold(self, side: str, sigma: float) -> None:
         """Move the "dark" or the "hot" threshold, in standard deviations."""
         if (fit := self.fit) is not None:
             self._change(fit.with_thresholds(**{side: sigma}))
 
-    @Slot()
     def reset(self) -> None:
         """Take the thresholds of the fit again."""
         if (fit := self.fit) is not None and fit.is_changed:
             self._change(fit.reset())
 
-    @Slot()
     def undo(self) -> None:
         """Take back the last change of a threshold or a weight."""
         if self.fit is not None and (work := self.work).before:
@@ -196,7 +205,6 @@ class OutlierPixels(CorrectionDock):
             self.options.show_values(vars(work.fit.options))
             self._show_fit(work)
 
-    @Slot(str)
     def open(self, path: str) -> None:
         """Read a defect file for the movie picked."""
         movie = self.layers.layer
@@ -223,23 +231,13 @@ class OutlierPixels(CorrectionDock):
     # Layers ---------------------------------------------------------------------------------------
 
     def _is_gain(self, layer: Image) -> bool:
-        return not layer.rgb and self._fits(layer)
+        return not layer.rgb and self.lies_on(layer)
 
-    def _fits(self, layer: Any) -> bool:
-        """Return whether a layer is an image of the movie's rows and columns, and not derived."""
-        movie = self.layers.layer
-        if movie is None or layer is movie or layer.multiscale or self.works.own(layer):
-            return False
-        shape = layer.data.shape
-        return bool(shape[-2:] == movie.data.shape[-2:] and all(n == 1 for n in shape[:-2]))
-
-    @Slot()
     def _choose(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Defective pixels", "", _FILES)
         if path:
             self.open(path)
 
-    @Slot(object)
     def _on_loaded(self, loaded: tuple[str, npt.NDArray[np.bool_]]) -> None:
         """Show what was read as labels, to be painted with napari's own tools, and pick them."""
         self.when_in_front("defects", partial(self._add_labels, *loaded))
@@ -315,7 +313,6 @@ class OutlierPixels(CorrectionDock):
         frame = frame_shown(self.viewer, work.layer)
         self._corrections.request(partial(_correct, work.fit, frame, self.mask_button.isChecked()))
 
-    @Slot(object)
     def _on_corrected(self, corrected: Corrected) -> None:
         self._noises.request(partial(measure_noise, corrected.fit))
         self.when_in_front("corrected", partial(self._show_corrected, corrected))
@@ -336,13 +333,11 @@ class OutlierPixels(CorrectionDock):
             features={"index": [0, 1, 2, 3], "kind": ["good", "hot", "dark", "defect"]},
         )
 
-    @Slot(object)
     def _on_measured(self, noise: Noise | None) -> None:
         text = "Correlated noise needs two frames." if noise is None else str(noise)
         self.tell(self.noise, text)
         self.measured.emit(noise)
 
-    @Slot(object)
     def _on_read(self, course: PixelCourse) -> None:
         self.pixel.show_course(course)
         self.pixel_read.emit(course)
@@ -353,18 +348,15 @@ class OutlierPixels(CorrectionDock):
 
     # What the user does ---------------------------------------------------------------------------
 
-    @Slot(str, float)
     def _on_dragged(self, side: str, sigma: float) -> None:
         self.set_threshold(side, sigma)
         self._changing = self.plots.is_dragged
 
-    @Slot()
     def _on_settled(self) -> None:
         self._changing = False
         if (fit := self.fit) is not None:
             self.plots.show_thresholds(fit)
 
-    @Slot(str)
     def _on_option(self, name: str) -> None:
         fit = self.fit
         if fit is None or name in REFIT:
@@ -378,12 +370,10 @@ class OutlierPixels(CorrectionDock):
             return
         self._change(changed)
 
-    @Slot(bool)
     def _on_colour(self, wanted: bool) -> None:
         if (sigma := self.derived("sigma")) is not None:
             sigma.visible = wanted
 
-    @Slot(bool)
     def _on_mask(self, wanted: bool) -> None:
         if wanted and self.fit is not None:
             self._ask_for_correction(self.work)
@@ -400,7 +390,6 @@ class OutlierPixels(CorrectionDock):
         self.pixel.clear(f"Reading row {row}, column {column}…")
         self._pixels.request(partial(read_pixel, fit, row, column))
 
-    @Slot()
     def show_state(self) -> None:
         """Enable what can be used now, and show what is unusual."""
         super().show_state()
@@ -458,10 +447,7 @@ class ThresholdFields(QWidget):
             (self.dark, limits.dark, -_FARTHEST, limits.hot - APART),
             (self.hot, limits.hot, limits.dark + APART, _FARTHEST),
         ):
-            field.blockSignals(True)
-            field.setRange(low, high)
-            field.setValue(value)
-            field.blockSignals(False)
+            show_number(field, value, low, high)
 
 
 class CountTable(QWidget):
