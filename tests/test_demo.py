@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz.plugin import demo, sample
+from napari_mrcz.plugin import demo
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def small(monkeypatch):
         "_SHAPE": (96, 128), "_N_FRAMES": 5,
         "_SESSION_SHAPE": (64, 64), "_SESSION_FRAMES": 4, "_N_MOVIES": 3,
     }.items():  # fmt: skip
-        monkeypatch.setattr(sample, name, value)
+        monkeypatch.setattr(demo, name, value)
 
 
 def test_it_writes_a_movie_tells_its_story_and_pictures_the_window(
@@ -65,14 +65,14 @@ def test_it_writes_a_movie_tells_its_story_and_pictures_the_window(
 def test_a_movie_that_is_there_is_left_alone(tmp_path):
     """Whatever it is."""
     (tmp_path / "demo.mrcz").write_bytes(b"mine")
-    sample.write_sample_movie(tmp_path / "demo.mrcz")
+    demo.write_sample_movie(tmp_path / "demo.mrcz")
     assert (tmp_path / "demo.mrcz").read_bytes() == b"mine"
 
 
 def test_a_session_is_written_whole_or_not_at_all(tmp_path):
     """Its gain reference lies as its movies do; one that is there is left alone."""
     folder = tmp_path / "session"
-    sample.write_sample_session(folder)
+    demo.write_sample_session(folder)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["session"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "gain.mrc", "movie_1.mrcz", "movie_2.mrcz", "movie_3.mrcz",
@@ -82,15 +82,15 @@ def test_a_session_is_written_whole_or_not_at_all(tmp_path):
         assert movie.shape == (4, 64, 64)
         assert gain.shape[-2:] == (64, 64)
     (folder / "movie_1.mrcz").write_bytes(b"mine")
-    sample.write_sample_session(folder)
+    demo.write_sample_session(folder)
     assert (folder / "movie_1.mrcz").read_bytes() == b"mine"
 
 
 def test_all_widgets_are_docked_and_the_first_is_in_sight(qtbot, tmp_path):
     """The session is in the list of the one for KOMA."""
     movie, session = tmp_path / "movie.mrcz", tmp_path / "session"
-    sample.write_sample_movie(movie)
-    sample.write_sample_session(session)
+    demo.write_sample_movie(movie)
+    demo.write_sample_session(session)
     viewer, widgets = demo.open_demo(movie, session)
     demo.wait_until_idle(widgets.values())
     try:
