@@ -81,10 +81,7 @@ class RemotePath(_SystemPath):
 def path_of(path: str | os.PathLike[str]) -> Path:
     """Return a path, or the URL of a file as one.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Such as ``https://host/movie.mrcz`` or ``s3://bucket/movie.mrcz``.
+    `path`: such as ``https://host/movie.mrcz`` or ``s3://bucket/movie.mrcz``.
     """
     text = os.fspath(path)
     if text.lower().startswith("file://"):

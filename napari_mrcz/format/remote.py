@@ -49,20 +49,9 @@ _INSTALL = "pip install 'napari-mrcz[remote]'"
 class RemoteBytes:
     """The bytes of a file at a URL, read at any place and from any thread.
 
-    Parameters
-    ----------
-    url : str
-        As fsspec takes it, which has the settings of each protocol, such as keys and headers.
-
-    Attributes
-    ----------
-    nbytes : int
-        Length of the file.
-
-    Raises
-    ------
-    MrczError
-        If it is not there, may not be read, cannot be reached, or the server sends no ranges.
+    `url`: as fsspec takes it, which has the settings of each protocol, such as keys and headers.
+    `nbytes`: length of the file. Raise `MrczError` if it is not there, may not be read, cannot be
+    reached, or the server sends no ranges.
     """
 
     def __init__(self, url: str) -> None:

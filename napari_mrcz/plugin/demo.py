@@ -169,23 +169,10 @@ def play(
 ) -> Iterator[tuple[str, str]]:
     """Correct the first movie of a session and save it.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        With the dock widgets.
-    widgets : dict
-        The widgets by their titles.
-    session : Path
-        Folder of movie_1.mrcz and so on, and gain.mrc.
-    saved : Path
-        The file to be written, which does not exist yet.
-    wait : callable
-        Waits until the widgets it is given are idle.
-
-    Yields
-    ------
-    title, said : str
-        After each step the widget that shows it, and what came of it.
+    `viewer`: with the dock widgets; `widgets`: the widgets by their titles; `session`: folder of
+    movie_1.mrcz and so on, and gain.mrc; `saved`: the file to be written, which does not exist yet;
+    `wait`: waits until the widgets it is given are idle. Returned are `title`, `said`: after each
+    step the widget that shows it, and what came of it.
     """
     first, *others = sorted(session.glob("movie_*.mrcz"))
     viewer.layers.clear()
