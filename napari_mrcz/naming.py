@@ -141,7 +141,7 @@ def angstroms(unit: str) -> float | None:
     """Return the length of a unit in Å.
 
     `unit`: its name or symbol. µ may be the Greek letter or the sign that looks like it, and Å the
-    letter or the sign. The result: None if it is no length that is known.
+    letter or the sign. The result: None if it is not a length that is known.
     """
     # Turns U+00B5 into the Greek letter, U+212B and A with a ring into the letter.
     return _ANGSTROMS.get(unicodedata.normalize("NFKC", unit))
@@ -179,7 +179,7 @@ def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
     elif len(sizes) == 2:
         sizes = [0.0, *sizes]
     if len(sizes) != 3 or not all(np.isfinite(s) and s >= 0 for s in sizes):
-        raise ValueError(f"pixel size {pixel_size!r} is no size, (y, x) or (z, y, x) in Å")
+        raise ValueError(f"pixel size {pixel_size!r} is not a size, (y, x) or (z, y, x) in Å")
     return sizes[0], sizes[1], sizes[2]
 
 

@@ -164,9 +164,9 @@ def test_what_float32_cannot_hold_is_refused():
 
 
 def test_only_a_decimation_is_undone():
-    with pytest.raises(ValueError, match="no decimation"):
+    with pytest.raises(ValueError, match="not a decimation"):
         restore([])
-    with pytest.raises(ValueError, match="no decimation"):
+    with pytest.raises(ValueError, match="not a decimation"):
         restore([GainNormalization(np.ones((1, 1))).describe()])
 
 

@@ -233,10 +233,10 @@ def test_a_long_list_keeps_to_what_serialem_reads(tmp_path):
     ("text", "message"),
     [
         ("CameraSizeX 4\nBadPixels 1 1\n", "CameraSizeX and CameraSizeY"),
-        ("CameraSizeX 4\nCameraSizeY 4\nBadPixels 1 1 2\n", "line 3 is no BadPixels"),
+        ("CameraSizeX 4\nCameraSizeY 4\nBadPixels 1 1 2\n", "line 3 is not a BadPixels entry"),
         ("CameraSizeX 4\nCameraSizeY 4\nBadRows one\n", "line 3 has no whole numbers"),
-        ("CameraSizeX 4\nCameraSizeY 4\nPartialBadRow 1 1 2\n", "line 3 is no PartialBadRow"),
-        ("CameraSizeX 4\nCameraSizeY 4\nBadColumns -1\n", "line 3 is no BadColumns"),
+        ("CameraSizeX 4\nCameraSizeY 4\nPartialBadRow 1 1 2\n", "line 3 is not a PartialBadRow"),
+        ("CameraSizeX 4\nCameraSizeY 4\nBadColumns -1\n", "line 3 is not a BadColumns entry"),
         ("CameraSizeX 4\nCameraSizeY 5\nBadRows 1\n", r"camera of \(5, 4\).*frames have \(4, 4\)"),
         ("1 2 3\n", "line 1 is not x y w h"),
         ("1 2 3 x\n", "line 1 is not x y w h"),

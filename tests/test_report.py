@@ -137,7 +137,7 @@ def test_a_movie_with_nan_is_named_and_changes_nothing_of_the_others(movies, tmp
     found = measured(paths, Recipe())
     others = measured([*paths[:2], *paths[3:]], Recipe())
     spoilt = found.movies[2]
-    said = "pixels that are no numbers (NaN, inf), where most of the session has numbers"
+    said = "pixels that are not numbers (NaN, inf), where most of the session has numbers"
     assert spoilt.remark == f"{said}: it enters no average"
     assert (spoilt.contrast, spoilt.score, spoilt.high_contrast) == (None, None, None)
     rest = [row for row in found.movies if row is not spoilt]

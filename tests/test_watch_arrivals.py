@@ -133,7 +133,7 @@ class TestArrivals:
         monkeypatch.setattr(os, "scandir", refuse)
         session = at_once(folder, out)
         assert session.done("compressed") == ["movie_00", "movie_01"]
-        refused = f"{shut} cannot be read (Permission denied): passed over"
+        refused = f"{shut} cannot be read (Permission denied): skipped"
         assert [line for line in session.said if "shut" in line] == [refused]
 
 

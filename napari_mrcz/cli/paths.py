@@ -48,11 +48,11 @@ def movies_in(
 
     `paths`: files and folders. In plain order of their names, as a shell has them, they are taken
     in natural order; `suffixes`: of the movies in folders, also packed; those of all formats that
-    are read where there are none; `besides`: what in folders is no movie, such as a gain reference,
-    and folders of results; `leave_references`: leave out of folders what is a gain reference by its
-    content or a reference by its name, and say so; `leave_done`: leave out of folders what is MRCZ
-    already, and say how many. The result: a folder that may not be read is in it too, to be told of
-    when its turn comes. Raise `Misused` if there is none.
+    are read where there are none; `besides`: files in folders that are not movies, such as a gain
+    reference, and folders of results; `leave_references`: leave out of folders what is a gain
+    reference by its content or a reference by its name, and say so; `leave_done`: leave out of
+    folders what is MRCZ already, and say how many. The result: a folder that may not be read is in
+    it too, to be told of when its turn comes. Raise `Misused` if there is none.
     """
     from napari_mrcz.session.survey import images_beside, looks_at, movies_of
 
@@ -85,8 +85,8 @@ def session_in(
 
     As `napari_mrcz.session.survey.session_of` finds them.
 
-    `paths`: files and folders; `recipe`: the files that it names are no movies; `results`: folders
-    of results, which are no movies of the session either. Returned are `movies`: as
+    `paths`: files and folders; `recipe`: the files that it names are not movies; `results`: folders
+    of results, which are not movies of the session either. Returned are `movies`: as
     `napari_mrcz.session.survey.by_acquisition` sorts them; `order`: what that says of the order.
     """
     from napari_mrcz.session.survey import session_of

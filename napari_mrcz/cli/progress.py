@@ -72,14 +72,14 @@ def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
 def _opened_log(log: Path) -> TextIO:
     """Open a log to append to it.
 
-    Raise `MrczError` if it is a movie, or anything else that is no text: it would be damaged.
+    Raise `MrczError` if it is a movie, or anything else that is not text: it would be damaged.
     """
     name = without_packing(Path(os.path.realpath(log))).suffix.lower()
     if log.is_file() and log.stat().st_size:
         with log.open("rb") as file:
             is_text = b"\0" not in file.read(_HEAD_NBYTES)
         if not is_text or name in (*SUFFIXES, *FOREIGN_SUFFIXES):
-            found = "is no log, but a file of another kind"
+            found = "is not a log, but a file of another kind"
             raise MrczError(log, found, advice="Choose another name")
     return log.open("a", encoding="utf-8", errors="replace")
 
@@ -96,7 +96,7 @@ def note(line: str) -> None:
 def say(line: str, *, always: bool = False) -> None:
     """Write a line to the standard error; one line it stays, whatever is in the name of a file.
 
-    Where nobody can read it (a full disk, a closed pipe), the work goes on.
+    Where it cannot be read (a full disk, a closed pipe), the work goes on.
 
     `line`: what is said; `always`: also where a quiet command was asked for.
     """
@@ -180,7 +180,7 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
         TimeLeft(),
         console=Console(stderr=True),
         transient=True,
-        # Drawn when something is to be told: it takes no thread, of which there may be none left.
+        # Drawn when something is shown: it takes no thread, of which there may be none left.
         auto_refresh=False,
         redirect_stdout=False,
     )

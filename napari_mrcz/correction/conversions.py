@@ -312,7 +312,9 @@ def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
     steps = list(history)
     last = rebuild(steps[-1]) if steps else None
     if not isinstance(last, Decimation):
-        raise ValueError("the last step of this history is no decimation, so there is none to undo")
+        raise ValueError(
+            "the last step of this history is not a decimation, so there is none to undo"
+        )
     return last.gain
 
 

@@ -32,7 +32,7 @@ That gives it keys in recipes, a description in histories and a sentence for a p
 
 Those of napari-mrcz have a line in `CORRECTIONS`. One of your own has a table
 ``["my_module:Doubling"]`` in recipes, and ``napari-mrcz correct --with my_module.py`` imports the
-module that has it. No file names code to be run: a history with a correction that nobody has
+module that has it. No file names code to be run: a history with a correction that was not
 imported opens as any other, and is replayed without it (``without=["Doubling"]``) or not at all.
 """
 
@@ -164,7 +164,7 @@ def rebuild(description: Mapping[str, Any]) -> Replayable:
     Raises
     ------
     ValueError
-        If it is no description of a correction known here, or a damaged one; says which.
+        If it is not a description of a correction known here, or a damaged one; says which.
     """
     if not isinstance(description, Mapping):
         raise ValueError(f"a step is a dictionary, not {type(description).__name__}")

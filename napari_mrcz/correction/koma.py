@@ -521,7 +521,7 @@ def _contrasts(thumbnails: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.f
 
 
 def _distances(contrasts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # A stack without any contrast is no outlier on the high side; its logarithm has no use.
+    # A stack without any contrast is not an outlier on the high side; its logarithm has no use.
     logarithms = np.log(np.maximum(contrasts, 1e-9))
     distances: npt.NDArray[np.float64] = logarithms - np.median(logarithms)
     return distances

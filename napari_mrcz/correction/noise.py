@@ -115,7 +115,8 @@ def _standard_deviation(pixels: npt.NDArray[Any]) -> float:
     typical = np.float64(np.median(pixels[:: max(1, pixels.size // 1000)]))
 
     def work(piece: slice) -> tuple[float, float]:
-        with np.errstate(over="ignore", invalid="ignore"):  # of what is no count: NaN comes of it
+        # Pixels that are not counts: NaN comes of them.
+        with np.errstate(over="ignore", invalid="ignore"):
             apart = pixels[piece] - typical
             return float(apart.sum()), float(np.einsum("i,i", apart, apart))
 
@@ -291,7 +292,7 @@ def looks_counted(histogram: npt.ArrayLike) -> bool | None:
     everything below zero was made 0 has far more zeros.
 
     `histogram`: number of pixels, all of about the same dose, with the value 0, 1, 2, .... The
-    result: None where that cannot be told: too few pixels, or too high a dose.
+    result: None where that is not known: too few pixels, or too high a dose.
     """
     number = np.asarray(histogram, np.float64)
     # Counts may have been multiplied by what an electron is to count.

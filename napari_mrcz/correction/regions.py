@@ -62,7 +62,7 @@ def region_labels(
 ) -> Labels:
     """Take any label image as regions: 1 ... k in the order of its labels, 0 where not valid.
 
-    Raise `ValueError` if shapes differ, or these are no labels.
+    Raise `ValueError` if shapes differ, or these are not labels.
     """
     labels = np.asarray(regions)
     if labels.dtype.kind not in "biu" or labels.shape != tuple(shape):

@@ -40,7 +40,7 @@ Frame = npt.NDArray[Any]
 # Where pickles of earlier versions look for the model.
 sys.modules[f"{__name__}.model"] = sys.modules[__name__]
 
-# Counts from here on are no background of any camera; they share the histogram's last place.
+# Counts from here on are not background of any camera; they share the histogram's last place.
 _TOP = 2**16 - 1
 # Larger floats are all whole, and none of them is a count.
 _WHOLE = 2.0**53
@@ -348,7 +348,7 @@ class TruncationModel:
         Raises
         ------
         ValueError
-            If these are no real numbers.
+            If these are not real numbers.
         """
         given = np.dtype(dtype)
         _check_type(given)

@@ -201,7 +201,7 @@ class AtomicFile:
         """Name the nameless file, which fails where that name is taken."""
         folder = os.open(name.parent, os.O_RDONLY)
         try:
-            # With a folder's descriptor Python heeds follow_symlinks, which it ignores without.
+            # With a folder's descriptor Python respects follow_symlinks; else it ignores it.
             source = f"{_OPEN_FILES}/{self._descriptor}"
             os.link(source, name.name, dst_dir_fd=folder, follow_symlinks=True)
         finally:

@@ -95,7 +95,7 @@ def check_chunk(
     `header`: what the chunk says of itself; `frame_nbytes`: bytes that a frame has according to the
     file's header; `available`: bytes between the chunk's start and the end of the pixel data;
     `path`, `frame`, `offset`: where the chunk lies, for the message. Raise `MrczError` if the chunk
-    is no blosc chunk, is not decodable here, or lies about its sizes.
+    is not a blosc chunk, is not decodable here, or lies about its sizes.
     """
 
     def refuse(found: str, advice: str = "The file is damaged") -> MrczError:
@@ -132,7 +132,7 @@ def check_chunk(
         )
     if header.version == 5 and header.blocksize % header.typesize:
         raise refuse(
-            f"blocks of {header.blocksize} bytes are no multiple of the {header.typesize}-byte "
+            f"blocks of {header.blocksize} bytes are not a multiple of the {header.typesize}-byte "
             "pixels, so they decode to wrong pixels",
             "mrcz 0.6.0 with backend='blosc2' wrote the file; write it again without that option",
         )

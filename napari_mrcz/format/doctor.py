@@ -144,7 +144,7 @@ def mend(
     old one or the new one under it.
 
     `path`: the file, unchanged since it was diagnosed; `findings`: what to mend, as `diagnose` gave
-    it; what is not mendable is passed over; `target`: the copy to be written; without it, the file
+    it; what is not mendable is skipped; `target`: the copy to be written; without it, the file
     itself is replaced; `overwrite`: replace an existing target; `progress`: called with (bytes
     done, bytes); what it raises ends the mending, and nothing is changed. The result: the fields
     that are different now. Raise `MrczError` if there is nothing to mend, the file is another one

@@ -263,8 +263,8 @@ def excerpt(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _even_block(frame_nbytes: int, itemsize: int, target: int) -> int:
     """Return a block size near `target` bytes that divides a frame into equal blocks.
 
-    Blosc leaves a last block that is no multiple of eight pixels unshuffled: with blocks of exactly
-    1 MB that is up to 1 MB a frame, with equal ones no more than a few bytes.
+    Blosc leaves a last block that is not a multiple of eight pixels unshuffled: with blocks of
+    exactly 1 MB that is up to 1 MB per frame, with equal ones no more than a few bytes.
     """
     count = max(1, round(frame_nbytes / target))
     unit = 8 * itemsize

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from napari_mrcz.format.footer import decode_json
 from napari_mrcz.format.header import LARGEST_PIXEL, SMALLEST_PIXEL
 
-# One record describes one frame; a file with more of them than this is no movie.
+# One record describes one frame; a file with more of them than this is not a movie.
 _MOST_RECORDS = 2**11
 
 _FEI = ("FEI1", "FEI2")
@@ -37,7 +37,7 @@ _OLD_FEI_NAMES = (
 _OLD_FEI_REALS = 32
 
 # SerialEM's flags in NREAL: name as in its .mdoc files, and 16-bit integers taken. What the format
-# reserves has no name and is passed over.
+# reserves has no name and is skipped.
 _SERIAL_EM = {
     1: ("TiltAngle", 1),
     2: ("PieceCoordinates", 3),

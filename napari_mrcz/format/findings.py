@@ -425,10 +425,10 @@ def check_statistics(
     header = patient.header
     stated = header.dmin, header.dmax, header.dmean, header.rms
     if not all(map(math.isfinite, stated)):
-        yield from _finding(patient, "They are no numbers.", values, looked_at)
+        yield from _finding(patient, "They are not numbers.", values, looked_at)
         return
     if values is None:
-        return  # complex, or with pixels that are no numbers: then nothing is right or wrong
+        return  # complex, or with pixels that are not numbers: then nothing is right or wrong
     if _undetermined(*stated):
         why = "They are not determined, which is allowed; programs then set the contrast by guess."
         if _whole(patient, looked_at):

@@ -188,7 +188,7 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
     except (*_UNDECODABLE, msgpack.exceptions.UnpackException) as error:
         raise FooterError(f"it cannot be decoded ({error})") from error
     if not isinstance(content, dict):
-        raise FooterError("it is no map")
+        raise FooterError("it is not a map")
     frames = content.pop("frames", None)
     metadata = content.pop("metadata", {})
     history = content.pop("history", ())
@@ -219,7 +219,7 @@ def _largest_expansion(stored_nbytes: int) -> int:
 
 def _expand(payload: bytes) -> bytes:
     if len(payload) < blosc.MAX_OVERHEAD or payload[0] != 2:
-        raise FooterError("its packed payload is no blosc chunk")
+        raise FooterError("its packed payload is not a blosc chunk")
     unpacked, ctbytes = struct.unpack_from("<I4xI", payload, 4)
     if ctbytes != len(payload) or unpacked > _largest_expansion(ctbytes):
         raise FooterError(f"it would unpack from {ctbytes} to {unpacked} bytes")
@@ -336,7 +336,7 @@ def to_json_safe(value: Any) -> Any:
     """Turn metadata into what every JSON reader takes.
 
     Arrays become lists, complex numbers pairs; numbers that are not finite become None. Bytes,
-    which JSON cannot hold, and arrays of more than 4096 elements, which nobody could read in it,
+    which JSON cannot hold, and arrays of more than 4096 elements, which would be unreadable in it,
     are left out of maps and become None in lists.
     """
     return _json_safe(to_plain(value))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 IMOD_STAMP = 1146047817
 _UNSUPPORTED_COMPLEX_INT16 = 3
-# Above these, a number is no size or sampling of anything that was ever recorded.
+# Above these, a number is not a size or sampling of anything that was ever recorded.
 _MOST_PIXELS = 2**40
 MOST_SAMPLES = 2**24
 # An angstrom length below this is an integer that was written into a float field (1.4e-45).
@@ -155,7 +155,7 @@ class _BothOrders:
 
 def _sizes(both: _BothOrders) -> tuple[int, int, int]:
     nx, ny, nz = _integers(both.record["n"])
-    # Frames can be counted in the file, but what has no number of them is no MRC file by chance.
+    # Frames can be counted in the file; but without their number it must say that it is MRC.
     impossible = min(nx, ny) < 1 or nx * ny > _MOST_PIXELS
     if impossible or (nz < 1 and both.record["map"] != b"MAP "):
         raise both.refuse(f"sizes of {nx} x {ny} x {nz} (NX NY NZ), which no movie has", 0)
@@ -205,7 +205,7 @@ def _axis_order(both: _BothOrders) -> tuple[int, int, int]:
 def _cell(both: _BothOrders) -> Triple:
     cell = _floats(both.record["cell"])
     if any(c < 0 or 0 < c <= _SMALLEST_CELL or not math.isfinite(c) for c in cell):
-        both.note(f"the cell of {cell[0]:g} x {cell[1]:g} x {cell[2]:g} Å is no size: unknown")
+        both.note(f"the cell of {cell[0]:g} x {cell[1]:g} x {cell[2]:g} Å is not a size: unknown")
     return cell
 
 

@@ -240,7 +240,7 @@ def source_header(header: Header, kept: Any) -> Header:
     """Return the header whose words are kept when the frames of a file are saved again.
 
     `header`: the file's own; `kept`: of a compressed file, the header of the plain one that it was
-    made of, as the footer has it; anything else is passed over. `raw` is little-endian.
+    made of, as the footer has it; anything else is skipped. `raw` is little-endian.
     """
     if header.byte_order == "<" and not (header.codec and kept):
         return header

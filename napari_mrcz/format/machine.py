@@ -58,7 +58,7 @@ def _quota() -> int:
     for folder in _groups("cpu"):
         with contextlib.suppress(OSError, ValueError):
             quota, period = (folder / "cpu.max").read_text().split()
-            least = min(least, int(quota) / int(period))  # "max" is no number, and no limit
+            least = min(least, int(quota) / int(period))  # "max" is not a number, and no limit
         with contextlib.suppress(OSError, ValueError):
             quota, period = (
                 (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")

@@ -68,8 +68,8 @@ def place_frames(
     `header`: as it states NSYMBT, MODE and NZ; `index`: the footer's, if there is one; `end`: byte
     at which pixels must have ended: where the footer begins, else the file's length; `warn`: called
     with a sentence for each thing that is doubtful or missing; `footer_lost`: the file ends with a
-    footer that cannot be read: what follows the frames is no frame. Raise `MrczError` if there is
-    no frame that could be read.
+    footer that cannot be read: what follows the frames is not a frame. Raise `MrczError` if
+    there is no frame that could be read.
     """
     found = None if index is None else _by_footer(file, header, index, end, warn)
     if found is None:

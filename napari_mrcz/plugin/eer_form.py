@@ -33,7 +33,7 @@ def eer_options(movie: Stack) -> dict[str, Any] | None:
     """Ask how an EER movie is to be opened, once for all that are dropped together.
 
     `movie`: as it is opened without options. The result: options of `napari_mrcz.open`, none where
-    nobody can be asked; None after Cancel.
+    there is no window to ask in; None after Cancel.
     """
     global _answered
     window = _window()

@@ -224,7 +224,7 @@ def _cut(stack: Stack, length: int, attributes: Mapping[str, Any]) -> Stack:
 
 
 def _angstroms(attributes: Mapping[str, Any], axes: int) -> list[float | None]:
-    """Return the pixel size along each axis in Å, None where its unit is no length."""
+    """Return the pixel size along each axis in Å, None where its unit is not a length."""
     scale = attributes.get("scale")
     units = attributes.get("units")
     if scale is None or units is None:
@@ -366,7 +366,7 @@ def _four(key: Any) -> tuple[Any, ...]:
     missing = 5 - len(parts)
     parts[at : at + 1] = [slice(None)] * missing
     if missing < 0 or any(part is None or part is Ellipsis for part in parts):
-        raise IndexError(f"{key!r} is no index of four axes")
+        raise IndexError(f"{key!r} is not an index of four axes")
     return tuple(parts)
 
 

@@ -406,7 +406,7 @@ def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[
         return {}
     told = np.isfinite(np.stack(list(thumbnails.values())))
     spoilt = ~told & (told.mean(axis=0) > _USUAL)
-    said = "pixels that are no numbers (NaN, inf), where most of the session has numbers"
+    said = "pixels that are not numbers (NaN, inf), where most of the session has numbers"
     return {
         i: said for i, any_of in zip(thumbnails, spoilt.any(axis=(1, 2)), strict=True) if any_of
     }

@@ -72,7 +72,7 @@ class CountElectrons(Making):
     ) -> Made:
         """Count and write.
 
-        Raise `ValueError` if these are no raw frames of single electrons.
+        Raise `ValueError` if these are not raw frames of single electrons.
         """
         overwrite = self.overwrite or there
         check_target(Path(self.target), overwrite=overwrite)
@@ -364,7 +364,7 @@ class RestoreNegatives(Making):
     ) -> Made:
         """Fit, redraw and write.
 
-        Raise `ValueError` if these are no counts that were cut off, or an offset is too small.
+        Raise `ValueError` if these are not counts that were cut off, or an offset is too small.
         """
         with open_sweep(self.sources) as movie:
             targets = self._targets(len(movie))

@@ -60,7 +60,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(BaseException):
-    """There was no room for what was to be written. No failure of a movie: `attempt` passes it."""
+    """The disk is full. This is not a failure of the movie: `attempt` lets it pass."""
 
 
 @dataclass(frozen=True)
@@ -416,7 +416,7 @@ class Watch:
         """Do all that is to be done, as it comes.
 
         The result: each when it is done. Raise `OSError` if the folder cannot be read at the start;
-        later that is told, and waited for.
+        later that is reported, and waited for.
         """
         self._tell_of_journal()
         look = self.arrivals.look(time.monotonic())
@@ -500,7 +500,7 @@ class Watch:
         """Print once per folder that it is skipped for as long as it cannot be read."""
         for folder in look.unreadable:
             if folder not in self._unreadable:
-                self.tell(f"{folder}: passed over")
+                self.tell(f"{folder}: skipped")
         self._unreadable = set(look.unreadable)
 
     def _is_over(self, look: Look, since_start: float, since_change: float) -> bool:

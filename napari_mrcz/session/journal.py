@@ -1,7 +1,7 @@
 """The journal of a watch: lines of JSON that are on the disk when `append` returns.
 
 A process killed in the middle of a line leaves a part of it, without its end; that part is cut off
-when the journal is opened again, and counts as never written. A file that is no journal by its
+when the journal is opened again, and counts as never written. A file that is not a journal by its
 first line is refused, and stays as it is; no link is followed.
 
 Each line is an event. What is made is announced before, so that a file whose making was interrupted
@@ -11,7 +11,7 @@ is known as ours; what is done is written after:
 ``begun``       a movie (``source``, ``size``, ``mtime_ns``) is about to be written to ``target``
 ``compressed``  it was, and its pixels were compared; ``kept`` says why it may not be deleted
 ``deleting``    its source is about to be deleted
-``kept``        it was not, as it had changed or somebody writes to it (``why``)
+``kept``        it was not, as it had changed or a program writes to it (``why``)
 ``summed``      its sum is known: what KOMA's average and the contrasts need
 ``correcting``  it is about to be corrected into ``target``
 ``corrected``   it was; ``warnings`` say where the result should not be trusted without a look,
@@ -56,7 +56,7 @@ class Journal:
     """A file of JSON lines, for one process at a time.
 
     `path`: the file; made where it is not there, and its folder too. Raise `MrczError` if another
-    process has it, a line is damaged, it is no journal, or it cannot be opened.
+    process has it, a line is damaged, it is not a journal, or it cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -165,7 +165,7 @@ _NOT_JUDGED = "it was not looked at whether all of it is in the result"
 
 @dataclass(frozen=True)
 class Version:
-    """A file as it is until somebody writes to it."""
+    """A file as it is until a program writes to it."""
 
     size: int  # Bytes
     mtime_ns: int  # Time of the last change
@@ -240,7 +240,7 @@ class Ledger:
         return self._movies.get(source)
 
     def record(self, event: str, **content: Any) -> None:
-        """Write an event, then heed it.
+        """Write an event, then apply it.
 
         Raise `OSError` if it cannot be written; it has not happened then.
         """

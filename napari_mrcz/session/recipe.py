@@ -22,8 +22,8 @@
 Tables and their keys are the options of the corrections (`napari_mrcz.correction.options`), which
 are applied in the order of `CORRECTIONS`, whatever the order of the tables; those of your own in
 the order of their tables, after the step that they name, the last one without. Their modules are
-named by whoever runs the recipe (``correct --with my_module.py``): reading a recipe imports and
-runs nothing.
+named on the command line (``correct --with my_module.py``): reading a recipe imports and runs
+nothing.
 """
 
 from __future__ import annotations

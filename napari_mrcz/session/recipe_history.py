@@ -93,8 +93,8 @@ def save_recipe_of(
 ) -> Recipe:
     """Save a recipe of what was done to a movie, and the images that it names beside it.
 
-    Thresholds that somebody has set are kept; those that the fit had found, and all else that is
-    fitted, every movie gets its own of. If a file cannot be written, none is left behind.
+    Thresholds that were set by hand are kept; those that a fit found, and all else that is fitted,
+    is fitted to each movie anew. If a file cannot be written, none is left behind.
 
     `history`: such as `Stack.history`; `path`: the recipe. Gain and dark reference and known
     defects are written as ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` where there are
@@ -199,7 +199,7 @@ def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[SimpleStep, ...]
 
 
 def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the thresholds that are no result of the fit; an infinite one is beyond all pixels."""
+    """Return the thresholds that were set, not fitted; an infinite one is beyond all pixels."""
     return {
         f"{side}_threshold": float(np.clip(thresholds[side], -_LARGEST_SIGMA, _LARGEST_SIGMA))
         for side in ("dark", "hot")

@@ -136,7 +136,7 @@ def count_outliers(
 
 @dataclass(frozen=True)
 class MovieRow:
-    """What was found in one movie; None for what cannot be told.
+    """What was found in one movie; None for what is not known.
 
     Attributes
     ----------

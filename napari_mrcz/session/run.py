@@ -254,7 +254,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def close(client: Any) -> None:
     """Close a client, whether its scheduler answers or not."""
-    with suppress(Exception):  # nobody is there to be told
+    with suppress(Exception):  # there is nobody to report to
         client.close(timeout=0.1 if client in _lost else _FAREWELL_S)
 
 
@@ -297,7 +297,8 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
     # its scheduler is lost.
     if scheduler:
         try:
-            resolve_address(scheduler)  # a client of what is no address waits long, then complains
+            # A client of what is not an address waits long, then complains.
+            resolve_address(scheduler)
             client = Client(scheduler, timeout="10s", set_as_default=False)
         except ValueError as error:
             advice = "Write it as tcp://name:8786"
@@ -419,7 +420,7 @@ _UNTOLD = {
 
 @contextmanager
 def untold() -> Iterator[None]:
-    """Leave out of dask's log what is no news, or said otherwise, as long as the block lasts."""
+    """Leave out of dask's log what is not news, or said otherwise, as long as the block lasts."""
     _hush()
     try:
         yield

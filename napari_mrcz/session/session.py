@@ -44,7 +44,7 @@ class Session:
     """Stacks taken one after the other on one camera.
 
     Each is read once. Its sum is kept in a cache folder of ours (`sums_folder`), and found again
-    by the file's path, size and time and by the corrections; sums of what is no file are deleted
+    by the file's path, size and time and by the corrections; sums of what is not a file are deleted
     with the session. In memory there are never more than a few images.
 
     Parameters

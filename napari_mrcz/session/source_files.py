@@ -40,7 +40,7 @@ _NAMED_ASIDE = re.compile(rf"(.+)\.[0-9a-f]{{8}}{re.escape(_ASIDE)}")
 # A file that is being deleted has its other name for a moment.
 _LEAST_AGE_S = 5.0
 
-_GONE = "it is not there any more: somebody has renamed or deleted it"
+_GONE = "it is not there any more: it was renamed or deleted"
 _OTHER = "another file has its name now"
 TOUCHED = "it was renamed, linked or had its rights changed after it was read"
 """Why a source is kept whose contents and times look the same, but not its system's record."""
@@ -109,9 +109,9 @@ class SourceFiles:
         return {**said, "options": options}
 
     def check(self) -> None:
-        """Check that nobody has written to the files since they were opened.
+        """Check that nothing has written to the files since they were opened.
 
-        Raise `MrczError` if somebody has.
+        Raise `MrczError` if another program has.
         """
         for held in self._files:
             if held.was_written():

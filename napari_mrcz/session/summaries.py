@@ -80,7 +80,7 @@ class Summary:
 
         Mapped anew each time, as a mapping takes a file descriptor for as long as it lives.
 
-        Raise `OSError` or `ValueError` if the file is gone, or is no such sum any more.
+        Raise `OSError` or `ValueError` if the file is gone, or is not such a sum any more.
         """
         total: npt.NDArray[Any] = np.lib.format.open_memmap(self.path, mode="r")
         if total.shape != self.shape:
@@ -260,7 +260,7 @@ def _variance(frame: npt.NDArray[Any]) -> float:
     flat = frame.reshape(-1)
     shift = float(flat[0])
     first = second = 0.0
-    # A frame with pixels that are no numbers, or enormous, has no variance: nothing to warn of.
+    # A frame with pixels that are not numbers, or enormous, has no variance: nothing to warn of.
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, flat.size, _STRIP):
             strip = flat[start : start + _STRIP].astype(np.float64)
@@ -282,7 +282,9 @@ def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
             narrowed = total.astype(np.float32)
         if (np.isinf(narrowed) != np.isinf(total)).any():
             largest = np.abs(total[np.isfinite(total)]).max()
-            raise ValueError(f"sums of up to {largest:.2g}, more than float32 holds, are no counts")
+            raise ValueError(
+                f"sums of up to {largest:.2g}, more than float32 holds, are not counts"
+            )
         return narrowed
     if total.dtype.kind not in "iu":
         return total
@@ -291,7 +293,7 @@ def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its place and move it there, so that nobody sees half of it."""
+    """Write a file beside its place and move it there, so that no reader sees half of it."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:

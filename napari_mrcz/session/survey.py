@@ -53,7 +53,7 @@ _CTIME = re.compile(r"[a-z]{3} ([a-z]{3})\s+(\d{1,2}) ([\d:.]+) (\d{4})", re.IGN
 _FORMATS = (
     "%Y:%m:%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S",
 )  # fmt: skip
-# Years in which movies are recorded; a number beyond is no time.
+# Years in which movies are recorded; a number beyond is not a time.
 _FIRST, _LAST = datetime(1990, 1, 1), datetime(2100, 1, 1)
 
 
@@ -190,7 +190,7 @@ def _time_of_text(text: str) -> datetime | None:
 
 REFERENCE, SINGLE = "taken for a reference", "a single image, maybe a sum"
 DONE = "a result of KOMA"
-"""What is said of files that are no movies."""
+"""What is said of files that are not movies."""
 
 _NAME = re.compile(
     r"(?<![a-z])(gain|dark|flat|(gain|count|super|dark|flat)?ref(erence)?s?|defects?)(?![a-z])"
@@ -209,11 +209,11 @@ def movies_within(
 ) -> tuple[list[Path], list[Path]]:
     """Find the movies of a folder and of all within.
 
-    What is hidden is passed over (other systems' ``._movie.mrc``, snapshots of file servers), and
+    What is hidden is skipped (other systems' ``._movie.mrc``, snapshots of file servers), and
     so are later files of a recording, which is opened with its first one.
 
     `folder`: links to other folders are not followed; `suffixes`: of the movies, also packed; those
-    of all formats that are read where there are none; `besides`: files that are no movies, such as
+    of all formats that are read where there are none; `besides`: files that are not movies, such as
     a gain reference, and folders of results; `progress`: called with (movies found, None) for each
     file that is met. Returned are `movies`: in natural order of their names: movie_2 before
     movie_10; `unread`: folders that may not be read.
@@ -278,7 +278,7 @@ def session_of(
     Single images in folders are left out: references, and sums where there are as many movies.
     What is named itself is taken.
 
-    `paths`: files and folders; `besides`: files that are no movies, such as a gain reference, and
+    `paths`: files and folders; `besides`: files that are not movies, such as a gain reference, and
     folders of results; `by_name`: sort by name where not all have a time, also if they were named
     in another order; `progress`: called with (movies done, movies or None) while they are looked
     for, and looked at. Returned are `movies`: as `order.by_acquisition` sorts them, followed by
@@ -315,7 +315,7 @@ def looks_at(
 
 
 def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict[Path, str]:
-    """Find the files that are no movies of a session but images beside them.
+    """Find the files that are not movies of a session but images beside them.
 
     `looks`: files of folders, and what a look at each tells; `sums`: whether other single images
     than references are movies, too, and references are left out even where nothing else is there,

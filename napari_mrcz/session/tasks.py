@@ -57,7 +57,7 @@ class Outcome:
     source_sha256, target_sha256 : str
         SHA-256 of the file in hexadecimal digits; empty where it was not asked for.
     result : Any
-        What was found, for whoever asked.
+        What was found, for the caller.
     """
 
     source: str

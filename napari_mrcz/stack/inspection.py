@@ -119,7 +119,7 @@ _FIELDS = {
     "sampling": ("MX MY MZ", "", "Samples along the cell: it is as many pixels long; 0: not told"),
     "cell": ("cell xyz", "Å", "Lengths along X, Y, Z; divided by MX MY MZ: the pixel size"),
     "pixel_size": ("pixel size zyx", "Å", "Along Z, Y and X; 0 where the file does not tell"),
-    "angles": ("cell angles", "°", "Alpha, beta, gamma; 90 for all that is no crystal"),
+    "angles": ("cell angles", "°", "Alpha, beta, gamma; 90 for all that is not a crystal"),
     "axis_order": ("MAPC MAPR MAPS", "", "Axes of columns, rows and sections: 1 X, 2 Y, 3 Z"),
     "dmin": ("DMIN", "", "Smallest pixel, as the file states it; above DMAX: not determined"),
     "dmax": ("DMAX", "", "Largest pixel, as the file states it"),

@@ -222,7 +222,9 @@ def _text(path: Path) -> str | None:
     finally:
         file.close()
     if len(raw) > _LONGEST_TEXT:
-        raise MrczError(path, f"more than {_LONGEST_TEXT} bytes of text, which is no defect list")
+        raise MrczError(
+            path, f"more than {_LONGEST_TEXT} bytes of text, which is not a defect list"
+        )
     return raw.decode("latin-1")
 
 
@@ -314,7 +316,7 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
         odd = name == "BadPixels" and len(values) % 2
         negative = min(values) < 0 and ("Bad" in name or name == "UsableArea")
         if len(values) < needed or odd or negative:
-            raise MrczError(path, f"line {number} is no {name}: {line!r}")
+            raise MrczError(path, f"line {number} is not a {name} entry: {line!r}")
         yield name, values
 
 

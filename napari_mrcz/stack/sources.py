@@ -56,7 +56,7 @@ class Correction(Protocol):
 
     Optional: ``output_dtype(dtype) -> dtype`` (otherwise the first frame is corrected to learn the
     type); ``output_shape((y, x)) -> (y, x)`` where rows and columns do not stay as they are;
-    ``correct_in_place(frame, index)`` of a correction that keeps the dtype, for frames that nobody
+    ``correct_in_place(frame, index)`` of a correction that keeps the dtype, for frames that nothing
     else uses.
     """
 

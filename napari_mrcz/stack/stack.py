@@ -414,7 +414,7 @@ class Stack:
     ) -> Frame:
         """Return the sum of all frames, computed once, several frames at a time.
 
-        A sum of more than 64 MB is kept only as long as somebody has it. ``np.sum(stack, axis=0)``
+        A sum of more than 64 MB is kept only as long as it is referenced. ``np.sum(stack, axis=0)``
         calls this too.
 
         Parameters

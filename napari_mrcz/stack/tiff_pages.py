@@ -353,7 +353,7 @@ class TiffMovie:
 def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
     """Find the frames of a movie among the pages of a file.
 
-    Raise `MrczError` if its pages are no frames, or none of them is whole.
+    Raise `MrczError` if its pages are not frames, or none of them is whole.
     """
     remarks: list[str] = []
     everything = [TiffFrame(page, number) for number, page in enumerate(found.pages)]

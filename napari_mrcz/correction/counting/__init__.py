@@ -1,6 +1,6 @@
 """`ElectronCounting`: raw frames in, counts of electrons out; and `count_electrons`, of a movie.
 
-McLeod et al. (2018), doi:10.1016/j.jsb.2017.11.012, section 2.4, leaves counting to whoever gets
+McLeod et al. (2018), doi:10.1016/j.jsb.2017.11.012, section 2.4, leaves counting to those who get
 the frames; here it is done by fitting the spot that each electron leaves. `measuring` finds what
 counting needs to know of a movie (with `background`), `events` the electrons of a frame, and `spot`
 has the fits.
@@ -116,7 +116,7 @@ class ElectronCounting:
     super_resolution : int
         Pixels of the counts along one of the detector's: 1, 2 or 4.
     upper : float or None
-        Charge above which a spot is no electron, such as an X-ray, in grey values; None for no
+        Charge above which a spot is not an electron, such as an X-ray, in grey values; None for no
         such limit.
     expected_f1 : float or None
         Harmonic mean of the expected recall and precision, coincidence included; None where it

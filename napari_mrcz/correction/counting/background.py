@@ -23,7 +23,7 @@ MOST_FRAMES = 64
 
 # Values farther above the offset than this were struck.
 _STRUCK = 2.5
-# No detector gives such values, whose squares are no numbers any more.
+# No detector gives such values, whose squares are not numbers any more.
 _BEYOND = 1e15
 # Mean of a normal distribution that was cut off above 2.5 sigma, in sigmas.
 _CUT_MEAN = -0.017638
@@ -153,7 +153,7 @@ def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
         largest = min(_BEYOND, float(np.finfo(frame.dtype).max))
         if not (np.abs(frame) <= largest).all():
             advice = "replace those pixels first (OutlierFilter)"
-            raise ValueError(f"a frame has pixels that are no charges, such as NaN; {advice}")
+            raise ValueError(f"a frame has pixels that are not charges, such as NaN; {advice}")
     return frame
 
 
@@ -178,7 +178,7 @@ def _of_few(frames: list[npt.NDArray[Any]]) -> Background:
         variance = float(np.square(total).sum()) / (n - 1) / total[0].size - error
         variances.append(variance if variance > max(error, (_LEAST_WANDER * noise) ** 2) else 0.0)
     if variances[0] > 0:
-        # A few frames that are blank or saturated are no wander.
+        # A few frames that are blank or saturated are not wander.
         apart = np.abs(wanders[0] - np.median(wanders[0]))
         alike = wanders[0][apart <= _UNLIKE * max(float(np.median(apart)), _LEAST_WANDER * noise)]
         size = float(alike.std())
@@ -289,5 +289,5 @@ def _below(above: Iterable[npt.NDArray[Any]]) -> float:
         squares += float(np.square(below, dtype=np.float64).sum())
         number += below.size
     if not squares > 0:
-        raise ValueError("the frames do not vary: these are no raw frames to count electrons in")
+        raise ValueError("the frames do not vary: these are not raw frames to count electrons in")
     return float(np.sqrt(squares / number))

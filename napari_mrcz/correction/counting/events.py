@@ -322,7 +322,7 @@ def fewest_mistakes(
 
 
 def upper_threshold(charges: npt.ArrayLike) -> float | None:
-    """Return the charge above which there is hardly an electron; None if that cannot be told.
+    """Return the charge above which there is hardly an electron; None if that is not known.
 
     From how fast the charges become rare: a power of the charge through the quantiles 0.84 and
     0.95, which falls more slowly than what it stands for, and which X-rays do not reach.

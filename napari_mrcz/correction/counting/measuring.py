@@ -86,7 +86,7 @@ class MeasuredDetector:
 
     @property
     def expected_f1(self) -> float | None:
-        """Harmonic mean of expected recall and precision; None if that cannot be told."""
+        """Harmonic mean of expected recall and precision; None if that is not known."""
         if self.expected is None or self.crowded:
             return None
         recall, precision = self.expected.recall * _apart(self.dose), self.expected.precision
@@ -230,7 +230,7 @@ def _apart(dose: float) -> float:
 def _seems_counted(movie: Any) -> bool:
     """Return whether frames hold counts already.
 
-    Raise `ValueError` if most pixels are 0 and none is less: there is no noise that could be
+    Raise `ValueError` if most pixels are 0 and none is less: there is no noise to be
     measured.
     """
     shape = tuple(getattr(movie, "shape", ()))

@@ -157,7 +157,7 @@ class OutlierFilter:
         Raises
         ------
         ValueError
-            If an option is none, shapes differ, no pixel is usable, or numbers that are no counts
+            If an option is none, shapes differ, no pixel is usable, or numbers that are not counts
             (many are negative) should be taken for some.
 
         References
@@ -239,7 +239,7 @@ class OutlierFilter:
         Raises
         ------
         ValueError
-            If an option is none, needs another fit, cannot be drawn from what are no counts, or
+            If an option is none, needs another fit, cannot be drawn from what are not counts, or
             this was rebuilt from a description.
         """
         if fitted := options.keys() & {"model", "limit", "counts_per_electron", "pedestal"}:
@@ -393,7 +393,7 @@ def _check_drawable(counts: SummedCounts, options: OutlierOptions) -> None:
     """Refuse to draw electrons, or compare their numbers, where there are none."""
     if not counts.are_counts and (options.model == "poisson" or options.fill == "sample"):
         raise ValueError(
-            "so many negative sums are no counts; "
+            "so many negative sums are not counts; "
             "model='normal' with fill='expectation' takes any numbers"
         )
 

@@ -40,7 +40,7 @@ class SummedCounts:
     # (y, x): reference that multiplies counts; finite and positive
     gain: npt.NDArray[np.float32] | None
     defects: npt.NDArray[np.intp]  # Flat indices of the pixels that say nothing, in order
-    # False where so many pixels are negative that these are no counts of electrons
+    # False where so many pixels are negative that these are not counts of electrons
     are_counts: bool
     # Counts in a frame's pixel without electrons; the sum has as many of them as frames
     pedestal: float = 0.0
@@ -61,7 +61,7 @@ class SummedCounts:
 
         `movie` (n, y, x): counts; `gain` (y, x): as above, but 0, negative, infinite and NaN may be
         in it; `defects` (y, x): defects that are known; `per_electron`: as above; measured from the
-        noise of typical frames where it is not given. What are no counts have a sixteenth of their
+        noise of typical frames where it is not given. What are not counts have a sixteenth of their
         own noise for an electron; `pedestal`: as above; measured from the skewness of the noise
         where it is not given. Raise `ValueError` if the frames are not real numbers, of a size that
         no counts have, shapes differ, or no pixel is usable.
@@ -130,7 +130,7 @@ class SummedCounts:
 
     @property
     def n_usable(self) -> int:
-        """Pixels that are no defects."""
+        """Pixels that are not defects."""
         return self.total.size - self.defects.size
 
     def rows(self, top: int, bottom: int) -> tuple[Image, Image]:
@@ -187,9 +187,9 @@ def _beyond(total: Image) -> npt.NDArray[np.bool_]:
         most = float(np.abs(total).max(where=~beyond, initial=0))
         large = np.count_nonzero(beyond & np.isfinite(total))
     if large > _FEW * total.size:
-        raise ValueError(f"sums beyond {_LARGEST:g} are no counts of electrons")
+        raise ValueError(f"sums beyond {_LARGEST:g} are not counts of electrons")
     if 0 < most < 1 / _LARGEST:
-        raise ValueError(f"sums of {most:.2g} at most are no counts of electrons")
+        raise ValueError(f"sums of {most:.2g} at most are not counts of electrons")
     return beyond
 
 

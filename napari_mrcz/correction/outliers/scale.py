@@ -105,7 +105,7 @@ class PixelScale:
     # The code of pixels outside the beam, which have no part in the histogram, and how many there
     # are
     empty: tuple[int, int] = (0, 0)
-    n_spots: int = 0  # Spots that are bright in a few frames only, which are no outliers
+    n_spots: int = 0  # Spots that are bright in a few frames only, which are not outliers
     structured: float = 0.0  # Part of the image that has lattice fringes
 
     def outside(self, first: int, last: int) -> npt.NDArray[np.intp]:

@@ -41,7 +41,7 @@ _UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
 # Frames that are read, spread over the movie.
 _SOME, _NEARLY_ALL = 16, 256
 MANY_SPOTS = 20
-"""So many spots that are bright in a few frames only are no accident."""
+"""So many spots that are bright in a few frames only are not chance."""
 # Pixels beyond so many standard deviations make a group; in a dead one they count no more than this
 # part of what is expected.
 _FAR, _LIKE_DEAD = 2.7, 0.05
@@ -72,8 +72,8 @@ class Verdict(NamedTuple):
 
     # (k,): of those in a cluster or a line that of the sum of its pixels, of others their own
     deviate: Values
-    left_alone: Mask  # (k,): those that are no outliers, however far they are
-    more: Pixels  # (j,): pixels within clusters that were no suspects, and their deviates
+    left_alone: Mask  # (k,): those that are not outliers, however far they are
+    more: Pixels  # (j,): pixels within clusters that were not suspects, and their deviates
     more_deviate: Values
     clusters: Pixels  # All pixels of large clusters and lines, and of spots
     spots: Pixels
@@ -106,7 +106,7 @@ class Suspects:
         spot = np.zeros(n_groups, bool)
         if course is not None:
             spot = self._spots(group, n_groups, size, course)
-        # Those in the shadow of something hot are no part of what is dead.
+        # Those in the shadow of something hot are not part of what is dead.
         part = ~dark | (self.electrons < self.expected / 2)
         electrons = np.bincount(group, self.electrons * part, n_groups)
         expected = np.bincount(group, self.expected * part, n_groups)
