@@ -21,7 +21,7 @@ class Gate:
         return frame
 
     def describe(self) -> dict[str, str]:
-        """Say what it is."""
+        """Return its name."""
         return {"name": "Gate"}
 
     def output_dtype(self, dtype):

@@ -77,7 +77,7 @@ def click_row(qtbot, widget: KomaSession, row: int) -> None:
 
 
 def choose_folder(monkeypatch, folder: Path) -> None:
-    """Have the dialog for a folder give this one."""
+    """Make the dialog for a folder return this one."""
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *args: str(folder))
 
 

@@ -11,7 +11,7 @@ import napari_mrcz as nm
 from napari_mrcz.correction import ElectronCounting, count_electrons, rebuild
 from napari_mrcz.correction.counting import events as finding
 from napari_mrcz.correction.counting.background import Background
-from napari_mrcz.correction.counting.events import Events, fewest_mistakes, upper_threshold
+from napari_mrcz.correction.counting.events import Events, electron_threshold, upper_threshold
 from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.simulation import simulate_raw
 
@@ -435,7 +435,7 @@ def test_the_threshold_is_where_mistakes_are_fewest():
     false = np.abs(rng.normal(0, noise, (2, 400_000)))
     wrong, other = (values[values > 90] for values in false)
     found = np.concatenate([charges[charges > 90], other])
-    expected = fewest_mistakes(found, wrong, 90.0, noise)
+    expected = electron_threshold(found, wrong, 90.0, noise)
     tried = np.arange(90, 200.0)
     mistakes = [(np.sum(charges < t) + np.sum(other > t)) / np.sum(charges > t) for t in tried]
     best = int(np.argmin(mistakes))

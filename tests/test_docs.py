@@ -36,6 +36,8 @@ ROOT = Path(__file__).parents[1]
 AT_THE_ROOT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = [*map(ROOT.joinpath, AT_THE_ROOT), *sorted(ROOT.glob("docs/**/*.md"))]
 # Made of the commands themselves, with "[OPTIONS]" in its lines.
+# Where the paths in CONTRIBUTING begin.
+PLACES = (ROOT, ROOT / "napari_mrcz")
 TEXTS = {page.name: page.read_text("utf-8") for page in PAGES if page.name != "command-line.md"}
 ALL = "\n".join(TEXTS.values())
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -355,3 +357,9 @@ def test_its_menus_are_there(viewer) -> None:
             found = actions.get(name) or actions.get(f"{name} (napari-mrcz)")
             assert found is not None, (path, list(actions))
             menu = found.menu()
+
+
+def test_contributing_names_modules_that_are_there() -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.py)", TEXTS["CONTRIBUTING.md"])
+    assert len(named) > 20
+    assert [name for name in named if not any((at / name).exists() for at in PLACES)] == []

@@ -80,7 +80,7 @@ class Source:
             assert self._changed.wait_for(lambda: set(frames) <= set(self.frames()), PATIENCE)
 
     def hold(self, frame):
-        """Let whoever reads this frame wait for the event that is returned."""
+        """Make all readers of this frame wait for the event that is returned."""
         self._gates[frame] = threading.Event()
         return self._gates[frame]
 

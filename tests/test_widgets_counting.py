@@ -209,7 +209,7 @@ class Damaged:
         return frame
 
     def describe(self) -> dict[str, str]:
-        """Say nothing."""
+        """Return an empty description."""
         return {}
 
 

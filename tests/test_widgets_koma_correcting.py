@@ -172,7 +172,7 @@ class TestThePreview:
 
     @staticmethod
     def check(layer, paths, index, radius, keep_mean=True, exclude=(CARBON,)) -> None:
-        """See that a layer shows what Koma gives."""
+        """Check that a layer shows what Koma returns."""
         koma = nm.Koma(paths, radius, keep_mean=keep_mean, exclude=exclude)
         with nm.open(paths[index]) as stack:
             expected = np.asarray(stack.apply(koma[index]))

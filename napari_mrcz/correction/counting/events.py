@@ -276,7 +276,7 @@ class Expected:
     precision: float
 
 
-def fewest_mistakes(
+def electron_threshold(
     charges: npt.ArrayLike,
     false: npt.ArrayLike,
     least: float,

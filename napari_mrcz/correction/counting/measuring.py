@@ -14,7 +14,7 @@ from napari_mrcz.correction.counting.events import (
     Events,
     Expected,
     draw,
-    fewest_mistakes,
+    electron_threshold,
     find_events,
     patches_at,
     peaks,
@@ -348,7 +348,7 @@ class _Spots:
     def expected(self, noise: float, threshold: float | None) -> Expected | None:
         """Return what the best threshold does, or the one that is given."""
         found, false = np.concatenate(self._alone), np.concatenate(self._false)
-        return fewest_mistakes(found, false, self._least, noise, threshold)
+        return electron_threshold(found, false, self._least, noise, threshold)
 
     def _find(self, frame: npt.NDArray[Any], threshold: float) -> Events:
         return find_events(frame, self._spread, threshold, self._noise, noisy=self._noisy)
