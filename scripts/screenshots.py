@@ -64,7 +64,6 @@ def main(arguments: list[str]) -> None:
         write_sample_session(Path("session"))
         viewer, widgets = demo.open_demo(Path("movie.mrcz"), Path("session"))
         try:
-            fit_outliers(viewer, widgets)
             demo.wait_until_idle(widgets.values())
             for name, picture in OF_THE_WINDOW.items():
                 if name in wanted or not (wanted or gallery):
@@ -79,6 +78,24 @@ def main(arguments: list[str]) -> None:
 
 
 # What the widgets show when they are pictured -----------------------------------------------------
+
+
+def show_spectrum(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Show the spectrum of the sum of the corrected movie."""
+    widget = widgets["Movie"]
+    demo.dock_of(widget).raise_()
+    select(viewer, "movie corrected")
+    widget.spectrum_section.button.setChecked(True)
+    demo.wait_until_idle([widget])
+    widget.spectrum.show_ring(0.1)
+    return "Movie"
+
+
+def show_drift(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Show the drift of the corrected movie."""
+    show_spectrum(viewer, widgets)
+    widgets["Movie"].drift_section.button.setChecked(True)
+    return "Movie"
 
 
 def fit_outliers(viewer: napari.Viewer, widgets: Widgets) -> str:
@@ -200,6 +217,8 @@ def docked(viewer: napari.Viewer, title: str) -> Any:
 
 
 OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
+    "movie": show_spectrum,
+    "movie-drift": show_drift,
     "outliers": fit_outliers,
     "gain": find_gain,
     "koma": read_session,
@@ -315,6 +334,12 @@ def alone(dock: Any, window: Any) -> Iterator[None]:
     window.resize(size)
 
 
+def picture_specimen(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
+    """Picture the window as the demo opens it: the sum of the corrected movie."""
+    demo.save_picture(viewer, widgets.values(), path)
+    shrink(path, COLOURS_OF_NOISE)
+
+
 def picture_window(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     """Picture the window with the outliers of the movie."""
     demo.dock_of(widgets["Outliers"]).raise_()
@@ -348,6 +373,7 @@ def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
 
 
 OF_THE_WINDOW: dict[str, Callable[[napari.Viewer, Widgets, Path], None]] = {
+    "specimen": picture_specimen,
     "window": picture_window,
     "drag-threshold": picture_drag,
 }

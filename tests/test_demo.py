@@ -95,10 +95,11 @@ def test_all_widgets_are_docked_and_the_first_is_in_sight(qtbot, tmp_path):
     demo.wait_until_idle(widgets.values())
     try:
         assert list(widgets) == [
-            "Outliers", "Gain", "KOMA", "Metadata", "Save"
+            "Movie", "Outliers", "Gain", "KOMA", "Metadata", "Save"
         ]  # fmt: skip
         seen = [name for name, widget in widgets.items() if not widget.visibleRegion().isEmpty()]
-        assert seen == ["Outliers"]
+        assert seen == ["Movie"]
+        assert widgets["Movie"].picture is not None and widgets["Movie"].work.drift is not None
         listed = [entry.name for entry in widgets["KOMA"].koma.entries]
         assert listed == ["movie_1.mrcz", "movie_2.mrcz", "movie_3.mrcz"]
     finally:

@@ -1,8 +1,10 @@
 """The plugin at work on a simulated movie: ``python -m napari_mrcz.plugin.demo``.
 
 It writes a movie, demo.mrcz, and a session, demo-session, into the current folder, unless they
-exist, and opens them with all dock widgets. With --story the window then corrects the session's
-first movie by itself: outlier pixels, gain, KOMA; saves it as demo-corrected.mrcz and opens that.
+exist, and opens them with all dock widgets: the movie's outlier pixels are found, and the sum of
+the corrected frames is shown with its spectrum and drift. With --story the window then corrects the
+session's first movie by itself: outlier pixels, gain, KOMA; saves it as demo-corrected.mrcz and
+opens that.
 Without a screen (NAPARI_MRCZ_NO_SCREEN is set) it does so, too, saves pictures of the window,
 demo.png and demo-1.png to demo-5.png, and ends.
 """
@@ -47,10 +49,11 @@ _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")
 _CORRECTED = Path("demo-corrected.mrcz")
-_WIDGETS = ("Outliers", "Gain", "KOMA", "Metadata", "Save")
+_WIDGETS = ("Movie", "Outliers", "Gain", "KOMA", "Metadata", "Save")
 _WINDOW_PX = (1500, 900)
 _DOCK_PX = 420
 _PATIENCE_MS = 20_000
+_LOW_PASS_A = 15.0
 # How far the hot threshold is moved, in standard deviations.
 _MOVED = 0.5
 
@@ -76,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"The movie is {_MOVIE.resolve()}, the session {_SESSION.resolve()}")
     viewer, widgets = open_demo(_MOVIE, _SESSION)
     if picture is not None:
-        widgets["Outliers"].start_fit()
         save_picture(viewer, widgets.values(), picture)
         print(f"The window is pictured in {picture.resolve()}")
     if chosen.story:
@@ -116,7 +118,8 @@ def dock_of(widget: Any) -> QDockWidget:
 def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]:
     """Open a movie in a new window with our dock widgets; return the viewer and these by title.
 
-    The first widget is in sight; the movies of the folder `session` are in the list for KOMA.
+    The first widget is in sight, with the sum of the movie without outlier pixels; the movies of
+    the folder `session` are in the list for KOMA.
     """
     viewer = napari.Viewer(title="napari-mrcz demo")
     viewer.window.resize(*_WINDOW_PX)
@@ -127,17 +130,26 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     widgets = {title: widget for title, (_, widget) in docked.items()}
     widgets["KOMA"].box.add_paths(map(str, sorted(session.glob("movie_*.mrcz"))))
     get_qapp().processEvents()  # napari raises the last one
-    first, _ = docked[_WIDGETS[0]]
-    first.raise_()
+    first, specimen = docked["Movie"]
+    outliers = widgets["Outliers"]
+    dock_of(outliers).raise_()
     window = viewer.window._qt_window
     window.resizeDocks([first], [_DOCK_PX], Qt.Orientation.Horizontal)
     get_qapp().processEvents()  # the canvas gets its size, which the movie is then fitted to
     (movie,) = viewer.open(path, plugin=_PLUGIN)
     viewer.layers.selection.active = movie
-    _show_sums(viewer, movie)
     # It moved in napari 0.9.
     overlays = getattr(viewer.canvas, "overlays", None) if hasattr(viewer, "canvas") else None
     (viewer if overlays is None else overlays).scale_bar.visible = True
+    wait_until_idle([outliers])
+    outliers.start_fit()
+    wait_until_idle([outliers])
+    viewer.layers.selection.active = outliers.corrected
+    outliers.work.derived["sigma"].layer.visible = False
+    first.raise_()
+    specimen.low_pass.setValue(_LOW_PASS_A)
+    wait_until_idle([specimen])
+    specimen.start_drift()
     return viewer, widgets
 
 
@@ -268,10 +280,6 @@ def _like(corrected: nm.Stack, raw: nm.Stack) -> nm.Stack:
     return raw.apply(nm.OutlierFilter.fit(raw)).apply(normalization)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 # Simulated movies, which are napari's sample data, too: written once, then opened like any files.
 # The numbers go up when the simulation changes, so that no old file is shown for the new.
 _NAME = "sample-movie-1.mrcz"
@@ -370,3 +378,7 @@ def _write(
     path.parent.mkdir(parents=True, exist_ok=True)
     stack = Stack.from_array(frames, pixel_size=(0.0, pixel, pixel), metadata=metadata)
     write(path, stack.described(voltage=_VOLTAGE_KV), overwrite=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

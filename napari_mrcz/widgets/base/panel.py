@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from html import escape
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _WIDTH_PX, _LEAST_WIDTH_PX = 340, 300
 _PLUGIN = "napari-mrcz"
+_numbers = count()
 
 
 class Panel(QWidget):
@@ -60,6 +62,7 @@ class Panel(QWidget):
         super().__init__()
         self.viewer = plain_viewer(napari_viewer)
         self._dock: QDockWidget | None = None
+        self._number = next(_numbers)
         # In a window that is not shown, nothing is hidden; else the dock will say.
         self._in_front = not _is_seen(self.viewer)
         self._put_off: dict[Any, Callable[[], None]] = {}
@@ -142,19 +145,19 @@ class Panel(QWidget):
         if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
             return
         dock.setWindowTitle(self.title or dock.windowTitle())
-        siblings = [
-            other
-            for other in window.findChildren(QDockWidget)
-            if other is not dock and isinstance(other.widget(), Panel)
-        ]
         area = window.dockWidgetArea(dock)
         open_ones = [
             other
-            for other in siblings
-            if not (other.isHidden() or other.isFloating()) and window.dockWidgetArea(other) == area
+            for other in window.findChildren(QDockWidget)
+            if isinstance(other.widget(), Panel)
+            and not (other.isHidden() or other.isFloating())
+            and window.dockWidgetArea(other) == area
         ]
-        if open_ones and not window.tabifiedDockWidgets(dock):
-            window.tabifyDockWidget(open_ones[-1], dock)
+        if len(open_ones) > 1 and not window.tabifiedDockWidgets(dock):
+            # As they were opened: Qt lists them as they were raised.
+            open_ones.sort(key=lambda other: getattr(other.widget(), "_number", 0))
+            for before, after in pairwise(open_ones):
+                window.tabifyDockWidget(before, after)
             dock.show()
             dock.raise_()
 

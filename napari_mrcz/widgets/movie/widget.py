@@ -585,7 +585,9 @@ class MovieViewer(Panel):
         self._cover(source, layer)
         self._shown_binning = binning
         state = "all pixels" if binning == 1 else f"binned {binning} × {binning}"
-        self._tell_range(work, f"{state}, zoom in for more" if self._is_coarse(binning) else state)
+        if self.low_pass.value():
+            state += f", low-pass {self.low_pass.value():g} Å"
+        self._tell_range(work, f"{state} (zoom in for more)" if self._is_coarse(binning) else state)
 
     def _is_coarse(self, binning: int) -> bool:
         return binning > 1 and self.binning.currentData() == _AUTOMATIC
@@ -595,9 +597,9 @@ class MovieViewer(Panel):
         n = 0 if work.stack is None else len(work.stack)
         text = f"Frames {start} to {stop - 1} ({stop - start} of {n})"
         if work.doses is not None:
-            dose = work.doses[stop] - work.doses[start]
-            text += f" · {dose:.3g} e⁻/Å² after {work.doses[start]:.3g}"
-        self.tell(self.info, f"{text} · {state}")
+            before, after = (work.doses[at] for at in (start, stop))
+            text += f" · {after - before:.3g} e⁻/Å²" + (f" after {before:.3g}" if start else "")
+        self.tell(self.info, f"{text}\n{state[0].upper()}{state[1:]}")
 
     def _cover(self, source: Image, layer: Image) -> None:
         """Hide the movie below its sum: its frames need not be read at each step."""
