@@ -150,7 +150,7 @@ class Panel(QWidget):
             other
             for other in window.findChildren(QDockWidget)
             if isinstance(other.widget(), Panel)
-            and not (other.isHidden() or other.isFloating())
+            and (other is dock or not (other.isHidden() or other.isFloating()))
             and window.dockWidgetArea(other) == area
         ]
         if len(open_ones) > 1 and not window.tabifiedDockWidgets(dock):
