@@ -26,11 +26,8 @@ class LateStack(ShownStack):
     Other threads, single indices (``data[3]``) and whatever else computes with the frames wait as
     with any stack.
 
-    Attributes
-    ----------
-    wanted : callable or None
-        Called with (this stack, index) in the window's thread: has the frame computed in another
-        and the layer drawn again, or returns False to have it waited for. None to wait always.
+    `wanted`: called with (this stack, index) in the window's thread: has the frame computed in
+    another and the layer drawn again, or returns False to have it waited for. None to wait always.
     """
 
     wanted: Callable[[LateStack, int], bool | None] | None = None
@@ -64,10 +61,7 @@ def _is_a_viewers(key: Any, shape: tuple[int, ...]) -> bool:
 class FrameFetcher:
     """Reads the frame that a layer wanted last, in a thread, and has the layer drawn again.
 
-    Parameters
-    ----------
-    layer : Image
-        Of a `LateStack`.
+    `layer`: of a `LateStack`.
     """
 
     def __init__(self, layer: Image) -> None:
