@@ -404,3 +404,18 @@ def test_a_fixed_pattern_is_said():
     assert any("gain reference" in said for said in OutlierFilter.fit(movie.frames).warnings)
     gain = movie.camera.gain_reference**movie.gamma
     assert OutlierFilter.fit(movie.frames, gain=gain).warnings == ()
+
+
+@pytest.mark.parametrize("level", [0.5, 3.0])
+def test_borders_of_another_level_are_named(level):
+    rate = np.ones((256, 224))
+    rate[-2:] *= level
+    rate[:, :1] *= level
+    frames = np.random.default_rng(3).poisson(rate, (20, 256, 224)).astype(np.uint8)
+    fitted = OutlierFilter.fit(frames)
+    (said,) = [warning for warning in fitted.warnings if "border" in warning]
+    assert f"rows 254 to 255 ({level:g} times), column 0 (" in said
+    known = rate != 1
+    assert not any("border" in w for w in OutlierFilter.fit(frames, defects=known).warnings)
+    with_gain = OutlierFilter.fit(frames, gain=1 / rate)
+    assert not any("border" in warning for warning in with_gain.warnings)

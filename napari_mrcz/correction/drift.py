@@ -63,7 +63,7 @@ _PLACES = 121
 # deviations; the part of frequencies that are independent under the window.
 _HIGH, _SIGNIFICANT, _OF_HANN = 0.1, 3.0, 0.26
 # Error of a shift, in pixels, from which on it says so.
-_UNCERTAIN = 0.2
+_UNCERTAIN = 0.25
 
 
 @dataclass(frozen=True, eq=False)

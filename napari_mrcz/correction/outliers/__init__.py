@@ -425,6 +425,11 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
             "The frames seem to have a pedestal (counts without electrons) that could not be "
             "measured: give it, or subtract a dark reference."
         )
+    if lines := counts.odd_borders:
+        said.append(
+            f"The border has another level than the image: {', '.join(lines)}. The filter may find "
+            "only part of these pixels: name them as defects, or crop them."
+        )
     return said
 
 

@@ -11,6 +11,7 @@ those count that are like most others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,10 @@ _SAMPLE = 2**18
 _FRAME_SAMPLE = 2**16
 # What is larger, or smaller than its reciprocal, has no square in float32; a few pixels may.
 _LARGEST, _FEW = 1e18, 0.01
+# Rows and columns that are looked at from each border, and of these the most that may be odd; how
+# much their level differs then, and in standard deviations of what lines differ by anyway.
+_BESIDE, _WIDEST = 48, 8
+_OTHER_LEVEL, _CERTAIN = 0.05, 8.0
 Image = npt.NDArray[Any]
 
 
@@ -121,6 +126,40 @@ class SummedCounts:
             total, n_frames, float(per_electron), factor, where, are_counts, shown.pedestal,
             shown.unlike, shown.pedestal_is_unknown,
         )  # fmt: skip
+
+    @cached_property
+    def odd_borders(self) -> list[str]:
+        """Rows and columns at the border that have another level than those beside them."""
+        found = []
+        for axis, name in enumerate(("row", "column")):
+            length = self.shape[axis]
+            if min(self.shape) < 4 * _BESIDE:
+                continue
+            for is_last in (False, True):
+                part = slice(length - _BESIDE, None) if is_last else slice(_BESIDE)
+                strip = (part, slice(None)) if axis == 0 else (slice(None), part)
+                sums = self.total[strip].astype(np.float64)
+                if self.gain is not None:
+                    sums *= self.gain[strip]
+                sums -= self.pedestal * self.n_frames
+                lines = sums.T if axis else sums
+                typical = np.median(lines)
+                # Single hot pixels do not count.
+                levels = np.minimum(lines, 4 * typical + 10 * self.per_electron).mean(axis=1)
+                levels = levels[::-1] if is_last else levels
+                steps = np.diff(levels)
+                spread = 1.4826 * np.median(np.abs(steps[_WIDEST:]))
+                least = max(_OTHER_LEVEL * abs(typical), _CERTAIN * spread)
+                beyond = np.flatnonzero(np.abs(steps[:_WIDEST]) > least)
+                if not beyond.size:
+                    continue
+                n = int(beyond[-1]) + 1
+                others = levels[n:].mean()
+                first, last = (length - n, length - 1) if is_last else (0, n - 1)
+                which = f"{name} {first}" if n == 1 else f"{name}s {first} to {last}"
+                if others > 0:
+                    found.append(f"{which} ({levels[:n].mean() / others:.2g} times)")
+        return found
 
     @property
     def shape(self) -> tuple[int, int]:
