@@ -271,7 +271,7 @@ class Stack:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a thumbnail of the sum, and a table."""
-        from napari_mrcz.stack.inspection import html_of
+        from napari_mrcz.stack.notebook import html_of
 
         return html_of(self)
 
