@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
-import struct
-import zlib
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ def html_of(stack: Stack) -> str:
     warnings = _warnings(stack)
     picture = ""
     try:
-        data = base64.b64encode(_png(_thumbnail(stack, frames))).decode()
+        data = _png(_thumbnail(stack, frames))
         said = f"sum of {len(frames)} of {n} frames" if len(frames) < n else f"sum of {n} frames"
         picture = (
             f'<td style="vertical-align: top"><img alt="{said}" src="data:image/png;base64,{data}">'
@@ -105,20 +104,10 @@ def _thumbnail(stack: Stack, frames: list[int]) -> npt.NDArray[np.uint8]:
     return thumbnail
 
 
-def _png(image: npt.NDArray[np.uint8]) -> bytes:
-    """Return a grey image as a PNG file."""
-    rows, columns = image.shape
+def _png(image: npt.NDArray[np.uint8]) -> str:
+    """Return a grey image as a PNG file, in base 64."""
+    from PIL import Image
 
-    def chunk(name: bytes, data: bytes) -> bytes:
-        checksum = zlib.crc32(name + data)
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
-
-    lines = np.hstack([np.zeros((rows, 1), np.uint8), image])  # no filter, in each line
-    return b"".join(
-        [
-            b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", struct.pack(">2I5B", columns, rows, 8, 0, 0, 0, 0)),
-            chunk(b"IDAT", zlib.compress(lines.tobytes())),
-            chunk(b"IEND", b""),
-        ]
-    )
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
