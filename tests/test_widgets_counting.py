@@ -2,6 +2,7 @@
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import mouse
 import numpy as np
@@ -40,9 +41,19 @@ def widget(viewer, layer, qtbot) -> Counting:
     return widget
 
 
+@pytest.fixture(scope="module")
+def known_fit() -> Fit:
+    """Return the fit of the movie, for tests of what is done with it."""
+    return fit_counting(nm.Stack.from_array(RAW.frames), lambda *step: None)
+
+
 @pytest.fixture
-def fitted(widget, qtbot) -> Counting:
-    """Return the widget with the movie fitted and its counts shown."""
+def fitted(widget, qtbot, monkeypatch, known_fit) -> Counting:
+    """Return the widget with the movie fitted, as it was before, and its counts shown."""
+    monkeypatch.setattr(
+        "napari_mrcz.widgets.counting.widget.fit_counting",
+        lambda stack, report, force: replace(known_fit, stack=stack),
+    )
     with qtbot.waitSignal(widget.previewed):
         qtbot.mouseClick(widget.controls.start_button, LEFT)
     return widget
@@ -71,7 +82,10 @@ def gated(widget, viewer):
     gate.opened.set()
 
 
-def test_a_fit_tells_dose_noise_and_spread_and_shows_single_electrons(fitted):
+def test_a_fit_tells_dose_noise_and_spread_and_shows_single_electrons(widget, qtbot):
+    fitted = widget
+    with qtbot.waitSignal(widget.previewed):
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
     dose = sum(map(len, RAW.positions)) / RAW.frames.size
     said = fitted.found.text()
     assert float(said.split()[0]) == pytest.approx(

@@ -24,15 +24,15 @@ ADDS = {
 }
 
 
-@pytest.fixture
-def docks(viewer, tmp_path, qtbot):
-    """Return the widgets by title, each in a tab of one window that is shown."""
+@pytest.fixture(params=[TITLES])
+def docks(request, viewer, tmp_path, qtbot):
+    """Return widgets by title, each in a tab of one window that is shown."""
     rng = np.random.default_rng(3)
     for name in "abc":
         nm.write(tmp_path / f"{name}.mrcz", rng.poisson(3, (4, 48, 56)).astype(np.uint8))
     nm.write(tmp_path / "gain.mrc", rng.uniform(0.9, 1.1, (48, 56)).astype(np.float32))
     viewer.window._qt_window.show()
-    widgets = {t: viewer.window.add_plugin_dock_widget("napari-mrcz", t)[1] for t in TITLES}
+    widgets = {t: viewer.window.add_plugin_dock_widget("napari-mrcz", t)[1] for t in request.param}
     qtbot.waitUntil(
         lambda: bool(viewer.window._qt_window.tabifiedDockWidgets(dock_of(widgets["Save"])))
     )
@@ -69,7 +69,11 @@ def picked(widgets) -> dict[str, list]:
 
 
 def test_layers_change_only_as_the_widget_in_front_says(docks, viewer, tmp_path, qtbot):
-    """Whatever is opened, selected, dropped; the others are as they were."""
+    """Whatever is opened, selected, dropped; the others are as they were. Tabs have short names."""
+    first, *others = (dock_of(widget) for widget in docks.values())
+    assert set(viewer.window._qt_window.tabifiedDockWidgets(first)) == set(others)
+    assert [dock.windowTitle() for dock in (first, *others)] == list(TITLES)
+    assert all(dock.minimumWidth() >= 300 for dock in others)
     for front in TITLES:
         raise_dock(qtbot, docks, front)
         hidden = {title: docks[title] for title in TITLES if title != front}
@@ -92,6 +96,7 @@ def test_layers_change_only_as_the_widget_in_front_says(docks, viewer, tmp_path,
         assert ("b, normalised" in seen) == (front not in ("Movie", "Outliers"))
 
 
+@pytest.mark.parametrize("docks", [("Outliers", "Gain", "Save")], indirect=True)
 def test_a_widget_catches_up_when_it_comes_to_the_front(docks, viewer, tmp_path, qtbot):
     """It takes the layer that is selected then, and lets go at once of one that is removed."""
     raise_dock(qtbot, docks, "Save")
@@ -107,6 +112,7 @@ def test_a_widget_catches_up_when_it_comes_to_the_front(docks, viewer, tmp_path,
     assert outliers.layers.layer is None
 
 
+@pytest.mark.parametrize("docks", [("Outliers", "Gain", "Save")], indirect=True)
 def test_a_fit_that_ends_behind_another_tab_is_shown_when_it_comes_forward(docks, viewer, qtbot):
     raise_dock(qtbot, docks, "Outliers")
     viewer.layers.selection.active = viewer.layers["a"]
@@ -132,11 +138,3 @@ def test_scipy_is_loaded_when_a_fit_begins():
             for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
         ]
         assert not any(str(name).startswith("scipy") for name in imported), path
-
-
-def test_docks_are_tabs_with_short_names(docks, viewer):
-    window = viewer.window._qt_window
-    first, *others = (dock_of(widget) for widget in docks.values())
-    assert set(window.tabifiedDockWidgets(first)) == set(others)
-    assert [dock.windowTitle() for dock in (first, *others)] == list(TITLES)
-    assert all(dock.minimumWidth() >= 300 for dock in others)
