@@ -140,7 +140,7 @@ def look_at_fields(viewer: napari.Viewer, widgets: Widgets) -> str:
     select(viewer, "corrected")
     demo.wait_until_idle([widget])
     widget.tabs.setCurrentWidget(widget.fields)
-    widget.fields.tree.collapse(widget.fields.tree.model().index(0, 0))  # the folder is no matter
+    widget.fields.tree.topLevelItem(0).setExpanded(False)  # the folder is no matter
     return "Metadata"
 
 
@@ -156,7 +156,7 @@ def look_at_frames(viewer: napari.Viewer, widgets: Widgets) -> str:
     title = look_at_fields(viewer, widgets)
     demo.wait_until_idle([widgets[title]])
     widgets[title].tabs.setCurrentWidget(widgets[title].frames)
-    widgets[title].frames.controls.start_button.click()
+    widgets[title].controls.start_button.click()
     return title
 
 
@@ -236,7 +236,7 @@ OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
 RETOUCH = {
     "save": lambda widget: widget.form.set_path("movie-copy.mrcz"),
     "koma": lambda widget: widget.folder.setText("session/koma"),
-    "metadata": lambda widget: widget.fields.tree.collapse(widget.fields.tree.model().index(0, 0)),
+    "metadata": lambda widget: widget.fields.tree.topLevelItem(0).setExpanded(False),
 }
 
 

@@ -113,7 +113,7 @@ def fill_movie(widget, viewer, folder, qtbot):
 DOCKS = {
     "Counting": (fill_counting, 10),
     "Gain": (fill_gain, 35),
-    "Metadata": (fill_inspector, 25),
+    "Metadata": (fill_inspector, 20),
     "Movie": (fill_movie, 22),
     "Outliers": (fill_outliers, 18),
     "Save": (fill_save, 15),

@@ -71,7 +71,7 @@ def test_a_history_is_replayed_on_another_layer(viewer, widget, qtbot, movie, co
     turn_to(qtbot, widget, HISTORY)
     assert "1. Gain normalised" in widget.history.summary.text()
     assert names(widget.history.tree)[:2] == ["1. Gain normalised", "gamma"]
-    qtbot.mouseClick(widget.history.controls.start_button, LEFT)
+    qtbot.mouseClick(widget.history.apply_button, LEFT)
     qtbot.waitUntil(widget.history.menu.isVisible)
     assert [action.text() for action in widget.history.menu.actions()] == ["movie"]
     with qtbot.waitSignal(widget.replayed) as caught:
@@ -83,7 +83,7 @@ def test_a_history_is_replayed_on_another_layer(viewer, widget, qtbot, movie, co
     np.testing.assert_array_equal(np.asarray(again.data), np.asarray(saved.data))
     assert tuple(again.translate) == (0, 5, 7)
     assert tuple(again.scale) == tuple(original.scale)
-    assert "movie replayed" in widget.history.controls.status.text()
+    assert "movie replayed" in widget.controls.status.text()
     settle(qtbot, widget)
 
 
@@ -104,11 +104,11 @@ def test_a_history_is_saved_as_a_recipe(viewer, widget, qtbot, corrected, tmp_pa
     recipe = Recipe.load(tmp_path / "steps.toml")
     assert recipe.gain.gamma == 1 and recipe.outliers is None
     assert Path(recipe.gain.reference) == tmp_path / "steps-gain.mrc"
-    assert "napari-mrcz correct -r" in widget.history.controls.status.text()
+    assert "napari-mrcz correct -r" in widget.controls.status.text()
     (tmp_path / "steps.toml").unlink()
-    with qtbot.waitSignal(widget.history.controls.failed):
+    with qtbot.waitSignal(widget.controls.failed):
         qtbot.mouseClick(widget.history.recipe_button, LEFT)
-    assert "steps-gain.mrc" in widget.history.controls.status.text()
+    assert "steps-gain.mrc" in widget.controls.status.text()
     viewer.layers.clear()
     settle(qtbot, widget)
     assert not widget.history.recipe_button.isEnabled()
@@ -116,7 +116,7 @@ def test_a_history_is_saved_as_a_recipe(viewer, widget, qtbot, corrected, tmp_pa
 
 def test_what_cannot_be_replayed_is_said(viewer, widget, qtbot, movie, corrected):
     """No other layer, no steps, frames of another size."""
-    button = widget.history.controls.start_button
+    button = widget.history.apply_button
     open_in(qtbot, widget, movie)
     assert "no corrections" in button.toolTip() and not button.isEnabled()
     viewer.layers.clear()
@@ -127,11 +127,11 @@ def test_what_cannot_be_replayed_is_said(viewer, widget, qtbot, movie, corrected
     settle(qtbot, widget)
     turn_to(qtbot, widget, HISTORY)
     assert button.isEnabled()
-    with qtbot.waitSignal(widget.history.controls.failed):
+    with qtbot.waitSignal(widget.controls.failed):
         qtbot.mouseClick(button, LEFT)
         qtbot.keyClick(widget.history.menu, Qt.Key.Key_Down)
         qtbot.keyClick(widget.history.menu, Qt.Key.Key_Return)
-    assert "(30, 80)" in widget.history.controls.status.text()
+    assert "(30, 80)" in widget.controls.status.text()
     assert len(viewer.layers) == 2
 
 
@@ -176,7 +176,7 @@ def test_mending_in_place_asks_and_opens_the_layer_again(viewer, widget, qtbot, 
     assert tuple(layer.scale) == (1, 1.25, 1.25)
     assert layer.metadata["header"]["ispg"] == 0
     settle(qtbot, widget)
-    assert "ISPG: -1 → 0" in doctor.controls.status.text()
+    assert "ISPG: -1 → 0" in widget.controls.status.text()
     assert "NVERSION" in findings(widget) and "ISPG" not in findings(widget)
     old.close()
 
@@ -202,10 +202,10 @@ def test_looking_at_all_frames_fills_the_statistics_in(widget, qtbot, sick, tmp_
     open_in(qtbot, widget, sick)
     turn_to(qtbot, widget, DOCTOR)
     doctor = widget.doctor
-    with qtbot.waitSignal(doctor.controls.returned):
-        qtbot.mouseClick(doctor.controls.start_button, LEFT)
+    with qtbot.waitSignal(widget.checked):
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
     assert "all 12 frames" in doctor.findings[-1].sentence
-    with qtbot.waitSignal(doctor.controls.returned):
+    with qtbot.waitSignal(widget.looked):
         doctor.pixel_size.selectAll()
         qtbot.keyClicks(doctor.pixel_size, "2")
         qtbot.keyClick(doctor.pixel_size, Qt.Key.Key_Return)
@@ -225,7 +225,7 @@ def test_looking_at_all_frames_fills_the_statistics_in(widget, qtbot, sick, tmp_
     assert suggested == [str(tmp_path / "sick-fixed.mrc")]
     assert sick.read_bytes() == before
     assert diagnose(copy, full=True) == ()
-    assert doctor.controls.status.text().startswith("Mended in copy.mrc:")
+    assert widget.controls.status.text().startswith("Fixed in copy.mrc:")
 
 
 def test_with_nothing_ticked_nothing_can_be_mended(widget, qtbot, sick, movie):
@@ -279,7 +279,7 @@ def test_a_file_that_changed_meanwhile_is_not_mended(widget, qtbot, sick):
     raw[44] ^= 1
     sick.write_bytes(raw)
     answer(QMessageBox.StandardButton.Yes, [])
-    with qtbot.waitSignal(widget.doctor.controls.failed):
+    with qtbot.waitSignal(widget.controls.failed):
         qtbot.mouseClick(widget.doctor.in_place_button, LEFT)
-    assert "has changed" in widget.doctor.controls.status.text()
+    assert "has changed" in widget.controls.status.text()
     assert sick.read_bytes() == bytes(raw)

@@ -374,7 +374,7 @@ def test_a_mended_file_is_opened_again_with_what_was_done_to_it(corrected, path,
         str(path), findings, None, [subject_of(layer)], lambda *step: said.append(step)
     )
     assert mended.in_place
-    assert str(mended) == "Mended in place:\nNVERSION: 0 → 20141"
+    assert str(mended) == "Fixed in place:\nNVERSION: 0 → 20141"
     assert said[-1] == ("Copying", len(raw), len(raw))
     ((data, attributes, _),) = mended.layers
     np.testing.assert_array_equal(np.asarray(data), before)

@@ -27,8 +27,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 import napari_mrcz as nm
 from napari_mrcz.widgets.base.theme import palette
-from napari_mrcz.widgets.inspector import frame_view
-from napari_mrcz.widgets.inspector.frame_view import shares
+from napari_mrcz.widgets.inspector import model
 from napari_mrcz.widgets.inspector.model import FrameTable
 
 # Fixtures, which pytest finds by their names here.
@@ -48,7 +47,7 @@ def flip(path, frame):
 def gate(monkeypatch):
     """Hold verifying back at the third frame until it is opened."""
     reached, opened = threading.Event(), threading.Event()
-    real = frame_view.verify_file
+    real = model.verify_file
 
     def held(path, report):
         def told(stage, done, total):
@@ -59,7 +58,7 @@ def gate(monkeypatch):
 
         return real(path, told)
 
-    monkeypatch.setattr(frame_view, "verify_file", held)
+    monkeypatch.setattr(model, "verify_file", held)
     yield reached, opened
     opened.set()
 
@@ -89,14 +88,14 @@ def test_the_active_layer_is_told_of(viewer, widget, qtbot, movie, sick):
 def test_layers_without_a_file_show_what_there_is(viewer, widget, qtbot):
     """And nothing at all is said so."""
     assert "Open a movie" in widget.headline.text()
-    assert not widget.fields.controls.start_button.isEnabled()
+    assert not widget.fields.copy_button.isEnabled()
     viewer.add_image(COUNTS, name="mine", metadata={"who": "me"})
     settle(qtbot, widget)
     assert names(widget.fields.tree)[:2] == ["Layer", "shape"]
     assert "who" in names(widget.fields.tree)
     turn_to(qtbot, widget, FRAMES)
     assert not widget.frames.list.isVisible()
-    assert not widget.frames.controls.start_button.isEnabled()
+    assert not widget.controls.start_button.isEnabled()
     assert "no file" in widget.frames.summary.text()
     viewer.add_image(np.zeros((4, 5, 3), np.uint8), rgb=True)
     settle(qtbot, widget)
@@ -148,28 +147,28 @@ def test_what_was_folded_stays_so(viewer, widget, qtbot, movie, sick):
 
 
 def test_columns_share_the_width(widget, qtbot, movie):
-    """Narrow, units stand behind values and meanings are in tooltips."""
+    """Narrow, meanings are in tooltips."""
     open_in(qtbot, widget, movie)
     tree = widget.fields.tree
     for width, hidden in [(300, True), (600, False)]:
         tree.resize(width, 300)
-        assert tree.isColumnHidden(2) == tree.isColumnHidden(3) == hidden
-        columns = [tree.columnWidth(i) for i in range(4) if not tree.isColumnHidden(i)]
+        assert tree.isColumnHidden(2) == hidden
+        columns = [tree.columnWidth(i) for i in range(3) if not tree.isColumnHidden(i)]
         assert abs(sum(columns) - tree.viewport().width()) <= 4
         (voltage,) = [index for index in lines(tree) if index.data() == "voltage"]
-        assert voltage.siblingAtColumn(1).data() == ("300 kV" if hidden else "300")
+        assert voltage.siblingAtColumn(1).data() == "300 kV"
 
 
 def test_copy_as_json(widget, qtbot, sick):
     """Onto the clipboard, findings and frames included."""
     open_in(qtbot, widget, sick)
-    with qtbot.waitSignal(widget.fields.controls.returned):
-        qtbot.mouseClick(widget.fields.controls.start_button, LEFT)
+    with qtbot.waitSignal(widget.controls.returned):
+        qtbot.mouseClick(widget.fields.copy_button, LEFT)
     told = json.loads(QApplication.clipboard().text())
     assert told["header"]["nx"] == 80
     assert len(told["frames"]["offset"]) == 12
     assert len(told["findings"]) == 5
-    assert "on the clipboard" in widget.fields.controls.status.text()
+    assert "on the clipboard" in widget.controls.status.text()
 
 
 def test_export(widget, qtbot, movie, tmp_path, monkeypatch):
@@ -185,10 +184,10 @@ def test_export(widget, qtbot, movie, tmp_path, monkeypatch):
     qtbot.mouseClick(widget.fields.export_button, LEFT)
     assert suggested == [f"{movie}.json"]
     assert not widget.busy
-    with qtbot.waitSignal(widget.fields.controls.returned):
+    with qtbot.waitSignal(widget.controls.returned):
         qtbot.mouseClick(widget.fields.export_button, LEFT)
     assert json.loads((tmp_path / "a.json").read_text("utf-8"))["metadata"]["sample"] == "ice"
-    assert "a.json" in widget.fields.controls.status.text()
+    assert "a.json" in widget.controls.status.text()
 
 
 # Frames -------------------------------------------------------------------------------------------
@@ -211,16 +210,6 @@ def test_sizes_and_their_units_fit_into_a_narrow_table(widget, qtbot, movie, fra
     assert sum(view.columnWidth(c) for c in range(5)) <= view.viewport().width()
 
 
-def test_a_width_is_shared_out():
-    texts, headings = [20, 80, 50, 30, 50], [40, 50, 40, 40, 70]
-    assert sum(shares(400, texts, headings)) == 400
-    assert shares(280, texts, headings) == [40, 80, 50, 40, 70]
-    narrow = shares(255, texts, headings)
-    assert all(n >= t for n, t in zip(narrow, texts, strict=True))
-    assert 250 < sum(narrow) <= 255
-    assert shares(200, texts, headings) == [20, 50, 50, 30, 50]
-
-
 def test_verifying_marks_damaged_frames(widget, qtbot, movie):
     """In the table, in the plot, and in words."""
     flip(movie, 8)
@@ -229,18 +218,18 @@ def test_verifying_marks_damaged_frames(widget, qtbot, movie):
     model = widget.frames.model
     assert model.rowCount() == 12
     assert model.data(model.index(8, 4)) == "unread"
-    frames, ratios = widget.frames._curve.getData()
+    frames, ratios = widget.frames.curve.getData()
     np.testing.assert_array_equal(frames, range(12))
     np.testing.assert_allclose(ratios, widget.frames.table.ratios())
-    with qtbot.waitSignal(widget.frames.verified):
-        qtbot.mouseClick(widget.frames.controls.start_button, LEFT)
-    assert widget.frames.controls.status.text() == "1 frame is damaged: 8."
+    with qtbot.waitSignal(widget.checked):
+        qtbot.mouseClick(widget.controls.start_button, LEFT)
+    assert widget.controls.status.text() == "1 frame is damaged: 8."
     assert [model.data(model.index(row, 4)) for row in (4, 8)] == ["matches", "damaged"]
     error = QColor(palette(widget.viewer.theme).error)
     assert model.data(model.index(8, 4), Qt.ItemDataRole.ForegroundRole) == error
     assert model.data(model.index(4, 4), Qt.ItemDataRole.ForegroundRole) is None
     assert "checksum" in model.data(model.index(8, 4), Qt.ItemDataRole.ToolTipRole)
-    assert list(widget.frames._damaged.getData()[0]) == [8]
+    assert list(widget.frames.damaged.getData()[0]) == [8]
     # A new name changes nothing of what is known.
     widget.layers.layer.name = "renamed"
     settle(qtbot, widget)
@@ -252,7 +241,7 @@ def test_verifying_can_be_cancelled(widget, qtbot, movie, gate):
     reached, opened = gate
     open_in(qtbot, widget, movie)
     turn_to(qtbot, widget, FRAMES)
-    controls = widget.frames.controls
+    controls = widget.controls
     qtbot.mouseClick(controls.start_button, LEFT)
     qtbot.waitUntil(reached.is_set)
     assert controls.progress.isVisible() and widget.busy
@@ -272,7 +261,7 @@ def test_verifying_ends_when_its_layer_or_the_widget_goes(
     open_in(qtbot, widget, sick)
     open_in(qtbot, widget, movie)
     turn_to(qtbot, widget, FRAMES)
-    qtbot.mouseClick(widget.frames.controls.start_button, LEFT)
+    qtbot.mouseClick(widget.controls.start_button, LEFT)
     qtbot.waitUntil(reached.is_set)
     if how == "close":
         close(widget, viewer, qtbot)
@@ -334,5 +323,5 @@ def test_colours_follow_the_theme(widget, qtbot, movie):
     for theme in ("light", "dark"):
         widget.viewer.theme = theme
         colours = palette(theme)
-        assert widget.frames._curve.opts["pen"].color().name() == colours.accent
-        assert widget.frames.model._error == QColor(colours.error)
+        assert widget.frames.curve.opts["pen"].color().name() == colours.accent
+        assert widget.frames.model.error == QColor(colours.error)

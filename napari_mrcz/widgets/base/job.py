@@ -178,22 +178,6 @@ class LatestJob(QObject):
         return False
 
 
-def while_alive(widget: QObject, work: Callable[[Report], Any]) -> Callable[[Report], Any]:
-    """Return the same work, which ends when a widget is closed."""
-    gone = threading.Event()
-    widget.destroyed.connect(gone.set)
-
-    def work_on(report: Report) -> Any:
-        def told(stage: str, done: int, total: int | None) -> None:
-            if gone.is_set():
-                raise Cancelled
-            report(stage, done, total)
-
-        return work(told)
-
-    return work_on
-
-
 # So long a stage has to run before its end is foretold; less is over before it is read.
 _SURE_S, _SHORTEST_S = 2.0, 0.5
 

@@ -7,6 +7,7 @@ import json
 import os
 import weakref
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,30 +44,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that is known of a layer and its file.
-
-    Attributes
-    ----------
-    subject : Subject
-        The layer.
-    headline : str
-        It in a line.
-    warnings : tuple of str
-        What is wrong with the file, or unusual.
-    sections : tuple of Entry
-        The tree.
-    frames : FrameTable or None
-        Where there is a file that can be read.
-    content : dict
-        The same for JSON.
-    """
+    """All that is known of a layer and its file."""
 
     subject: Subject
     headline: str
-    warnings: tuple[str, ...] = ()
-    sections: tuple[Entry, ...] = ()
-    frames: FrameTable | None = None
-    content: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # what is wrong with the file, or unusual
+    sections: tuple[Entry, ...] = ()  # the tree
+    frames: FrameTable | None = None  # where there is a file that can be read
+    content: Mapping[str, Any] = field(default_factory=dict)  # the same for JSON
 
 
 def inspect(subject: Subject) -> Inspection:
@@ -269,41 +254,23 @@ COLUMNS = (
     ("Offset", "Byte of the file at which the frame begins"),
     ("Size", "What the frame takes in the file"),
     ("Ratio", "Compression ratio: its size uncompressed by its size in the file"),
-    ("Checksum", "Whether its bytes match their checksum, or decode where there is none"),
+    ("State", "Whether its bytes match their checksum, or decode where there is none"),
 )
 
 
 @dataclass(frozen=True)
 class FrameTable:
-    """The frames of one file.
-
-    Attributes
-    ----------
-    path : str
-        The file.
-    offsets, sizes : sequence of int
-        Bytes from the file's start; bytes taken.
-    frame_nbytes : int
-        Bytes of a frame, uncompressed.
-    compressed, checksums : bool
-        Whether frames are compressed, and whether the file has checksums.
-    stamp : tuple of int
-        Length and time of change of the file, by which one that was written anew is told.
-    verified : bool
-        Whether all frames were read since.
-    faults : dict of int to str
-        What is wrong with the frames that are damaged, as far as is known.
-    """
+    """The frames of one file."""
 
     path: str
-    offsets: Sequence[int] | npt.NDArray[np.uint64]
-    sizes: npt.NDArray[np.uint64]
-    frame_nbytes: int
+    offsets: Sequence[int] | npt.NDArray[np.uint64]  # bytes from the file's start
+    sizes: npt.NDArray[np.uint64]  # bytes in the file
+    frame_nbytes: int  # uncompressed
     compressed: bool
     checksums: bool
-    stamp: tuple[int, int] = (0, 0)
-    verified: bool = False
-    faults: Mapping[int, str] = field(default_factory=dict)
+    stamp: tuple[int, int] = (0, 0)  # length and time of change, which another file has not
+    verified: bool = False  # all frames were read since
+    faults: Mapping[int, str] = field(default_factory=dict)  # of damaged frames, as far as known
 
     @classmethod
     def of(cls, reader: FrameReader, stamp: tuple[int, int]) -> FrameTable:
@@ -360,7 +327,7 @@ class FrameTable:
         )
 
     def widest(self) -> tuple[str, ...]:
-        """Return texts at least as wide as any that `texts` gives, in the same order."""
+        """Return texts at least as wide as any of `texts`, in the same order."""
         if not len(self):
             return ("",) * len(COLUMNS)
         last, least = len(self) - 1, int(self.sizes.argmin())
@@ -421,41 +388,19 @@ class FrameTable:
 
 @dataclass(frozen=True)
 class Subject:
-    """A layer, as much of it as is told without reading; it keeps no file open.
-
-    Attributes
-    ----------
-    name, path : str
-        Of the layer, of its file; "" without one.
-    paths : tuple of str
-        All its files, where they were joined.
-    shape, dtype : tuple of int, str
-        Of its frames.
-    pixel_size : tuple of float
-        Along z, y and x in Å; 0.0 for unknown.
-    header : Header or None
-        As it was when the file was opened.
-    metadata : dict
-        The user's.
-    history : tuple of dict
-        Corrections applied, to the layer rather than to its file.
-    voltage : float
-        In kV; 0.0 for unknown.
-    problem : str
-        Why it is no stack of frames.
-    """
+    """A layer, as much of it as is known without reading; it keeps no file open."""
 
     name: str
     path: str = ""
-    paths: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()  # all its files, where they were joined
     shape: tuple[int, ...] = ()
     dtype: str = ""
-    pixel_size: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    header: Header | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    history: tuple[Mapping[str, Any], ...] = ()
-    voltage: float = 0.0
-    problem: str = ""
+    pixel_size: tuple[float, float, float] = (0.0, 0.0, 0.0)  # z, y, x in Å; 0.0 for unknown
+    header: Header | None = None  # as it was when the file was opened
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # the user's
+    history: tuple[Mapping[str, Any], ...] = ()  # corrections applied to the layer
+    voltage: float = 0.0  # in kV; 0.0 for unknown
+    problem: str = ""  # why it is no stack of frames
 
 
 def subject_of(layer: Image) -> Subject:
@@ -482,15 +427,7 @@ def subject_of(layer: Image) -> Subject:
 
 
 class Readers:
-    """Layers of one file; none of them, nor what they show, is kept alive.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        Whose layers.
-    path : str
-        The file.
-    """
+    """The layers of a viewer that read one file; none of them, nor what they show, is kept."""
 
     def __init__(self, viewer: napari.Viewer, path: str) -> None:
         self._viewer = viewer
@@ -508,15 +445,7 @@ class Readers:
     def turn_to(self, new: Sequence[LayerData | Exception]) -> Exception | None:
         """Show the new file in them, unless they show other data by now.
 
-        Parameters
-        ----------
-        new : sequence of (LayerData or Exception)
-            What becomes of each, as of `subjects`.
-
-        Returns
-        -------
-        Exception or None
-            Why one of them cannot.
+        What becomes of each comes in the order of `subjects`. Return why one of them cannot.
         """
         problem = None
         for (reference, shown), made in zip(self._layers, new, strict=True):
@@ -524,16 +453,13 @@ class Readers:
             if isinstance(made, Exception):
                 problem = made
             elif layer is not None and layer in self._viewer.layers and layer.data is data:
-                self._turn(layer, made)
+                stack, attributes, _ = made
+                sized_otherwise = _stack(stack).pixel_size != _stack(data).pixel_size
+                layer.data = stack
+                if sized_otherwise:
+                    layer.scale, layer.units = attributes["scale"], attributes["units"]
+                layer.metadata = {**layer.metadata, **attributes["metadata"]}
         return problem
-
-    def _turn(self, layer: Image, made: LayerData) -> None:
-        stack, attributes, _ = made
-        sized_otherwise = _stack(stack).pixel_size != _stack(layer.data).pixel_size
-        layer.data = stack
-        if sized_otherwise:
-            layer.scale, layer.units = attributes["scale"], attributes["units"]
-        layer.metadata = {**layer.metadata, **attributes["metadata"]}
 
 
 def _reads(layer: Any, path: str) -> bool:
@@ -551,49 +477,38 @@ def _stack(data: Any) -> Any:
     return getattr(data, "stack", data)
 
 
-LOOKING, VERIFYING, MENDING = "Looking at frame", "Verifying frame", "Copying"
-
-
 @dataclass(frozen=True)
 class Mended:
-    """A file that was mended.
+    """A file that was fixed."""
 
-    Attributes
-    ----------
-    path : str
-        The new file.
-    in_place : bool
-        Whether it took the name of the old one.
-    changes : tuple of Change
-        What is different in it.
-    layers : tuple of (LayerData or Exception)
-        What becomes of the layers that were read from it.
-    """
-
-    path: str
-    in_place: bool
+    path: str  # of the new file
+    in_place: bool  # it took the name of the old one
     changes: tuple[Change, ...]
-    layers: tuple[LayerData | Exception, ...] = ()
+    layers: tuple[LayerData | Exception, ...] = ()  # what becomes of those that were read from it
 
     def __str__(self) -> str:
         where = "in place" if self.in_place else f"in {Path(self.path).name}"
         changes = "\n".join(str(change) for change in self.changes)
-        return f"Mended {where}:\n{changes}"
+        return f"Fixed {where}:\n{changes}"
 
 
 def check_header(path: str, full: bool, pixel_size: float, report: Report) -> tuple[Finding, ...]:
     """Check a header with the doctor, and at all frames if `full`."""
-    return diagnose(
-        path,
-        full=full,
-        pixel_size=pixel_size,
-        progress=lambda done, total: report(LOOKING, done, total),
-    )
+    progress = partial(report, "Looking at frame")
+    return diagnose(path, full=full, pixel_size=pixel_size, progress=progress)
 
 
 def verify_file(path: str, report: Report) -> VerifyReport:
     """Read every frame of a file."""
-    return verify(path, progress=lambda done, total: report(VERIFYING, done, total))
+    return verify(path, progress=partial(report, "Verifying frame"))
+
+
+def check_frames(
+    path: str, pixel_size: float, report: Report
+) -> tuple[VerifyReport, tuple[Finding, ...]]:
+    """Read every frame of a file, and hold its header against them."""
+    verified = verify_file(path, report)
+    return verified, () if verified.error else check_header(path, True, pixel_size, report)
 
 
 def mend_file(
@@ -603,42 +518,27 @@ def mend_file(
     layers: Sequence[Subject],
     report: Report,
 ) -> Mended:
-    """Mend a file in a copy (whose replacing was asked about), or in place.
-
-    Layers that are read from it are opened again.
-    """
+    """Fix a file in a copy (whose replacing was asked about) or in place, and reopen its layers."""
     changes = mend(
         path,
         findings,
         target=target,
         overwrite=target is not None,
-        progress=lambda done, total: report(MENDING, done, total),
+        progress=partial(report, "Copying"),
     )
     # From here on the file is another; nothing may end this halfway.
     return Mended(target or path, target is None, changes, tuple(map(_reopened, layers)))
 
 
 def replayed(history: Sequence[Mapping[str, Any]], stack: Stack, name: str) -> list[LayerData]:
-    """Do a history again to a stack, lazily; give what napari makes a layer of.
-
-    Raises
-    ------
-    MrczError, ValueError
-        If a step cannot be done again, or not to such frames.
-    """
+    """Do a history again to a stack, lazily; an error if a step cannot be done to such frames."""
     from napari_mrcz.correction import replay
 
     return layer_data(replay(history, stack), f"{name} replayed")
 
 
 def save_recipe(stack: Stack, path: str, report: Report) -> str:
-    """Save what was done to a stack as a recipe for other movies; return a sentence on it.
-
-    Raises
-    ------
-    MrczError
-        If recipes cannot do it, or the disk refuses.
-    """
+    """Save what was done to a stack as a recipe for other movies; return a sentence on it."""
     from napari_mrcz.session.recipe_history import output_of, save_recipe_of
 
     report("Writing the recipe", 0, 0)

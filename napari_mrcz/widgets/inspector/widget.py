@@ -10,27 +10,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 from qtpy.QtCore import Signal, Slot
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QTabWidget
 
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.naming import PACKED_SUFFIXES, without_packing
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.job import LatestJob
+from napari_mrcz.widgets.base.form import form
+from napari_mrcz.widgets.base.job import Job, JobControls, LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.inspector.doctor_view import DoctorView
-from napari_mrcz.widgets.inspector.field_view import FieldView, HistoryView
-from napari_mrcz.widgets.inspector.frame_view import FrameView
 from napari_mrcz.widgets.inspector.model import (
     Inspection,
     Readers,
     as_json,
+    check_frames,
     check_header,
+    export,
     inspect,
+    mend_file,
     replayed,
     save_recipe,
     subject_of,
 )
+from napari_mrcz.widgets.inspector.views import DoctorView, FieldView, FrameView, HistoryView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,63 +41,63 @@ if TYPE_CHECKING:
 
     from napari_mrcz.format.doctor import Finding
     from napari_mrcz.plugin.layers import LayerData
-    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.stack import VerifyReport
+    from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.inspector.model import Mended
 
 _JOINED = "The layer is joined of several files: open this one alone to fix it in place"
 _UNPACK = "The file is packed: fix it in a copy, which is then not packed"
 _HEADERS = "MRC files (*.mrc *.mrcs *.mrcz *.map *.st *.rec *.ali *.preali)"
+_IN_MEMORY = "These frames are in no file: there is nothing to verify."
 
 
 class MetadataInspector(Panel):
-    """All that a layer's file says, whether it is true, and mending it where it is not.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-
-    Attributes
-    ----------
-    inspected : Signal(object)
-        An `Inspection` is shown, or None where there is no layer.
-    looked : Signal(object)
-        The findings of the header doctor are shown.
-    mended : Signal(object)
-        A file was mended (`Mended`), and its layers are opened again.
-    replayed : Signal(object)
-        A history was done again: the new layer.
-    recipe_saved : Signal()
-        A history was saved as a recipe.
-    """
+    """All that a layer's file says, whether it is true, and fixing it where it is not."""
 
     title = "Metadata"
 
-    inspected = Signal(object)
-    looked = Signal(object)
-    mended = Signal(object)
-    replayed = Signal(object)
+    inspected = Signal(object)  # the `Inspection` that is shown, or None
+    looked = Signal(object)  # the findings of the header doctor that are shown
+    checked = Signal(object)  # a `VerifyReport` is shown
+    mended = Signal(object)  # a file was fixed (`Mended`), and its layers are opened again
+    replayed = Signal(object)  # the layer made by a history done again
     recipe_saved = Signal()
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self.inspection: Inspection | None = None
         self._readers: Readers | None = None
-        self._replaying: Any = None
-
+        self._full = False  # all frames were looked at for what the doctor says
+        self._done: Callable[[Any], None] = self._on_checked
         self.layers = LayerPicker(self)
         self.layers.setToolTip("The layer that is inspected; it follows the one that is active")
         self.headline = WrappedLabel("What the layer is")
         self.problem = WrappedLabel("What is wrong with the file")
-        self.fields = FieldView(self, self._json_maker)
-        self.frames = FrameView(self)
-        self.history = HistoryView(self, self._other_layers)
+        self.controls = JobControls(
+            self,
+            "Check all frames",
+            "Read every frame, hold it against its checksum, and the header against all of them",
+            reserve=True,
+        )
+        self.fields = FieldView(self)
+        self.frames = FrameView()
+        self.history = HistoryView(self._other_layers)
         self.doctor = DoctorView(self)
         self.tabs = QTabWidget()
-        self._lay_out()
-
-        self._inspections = LatestJob(self)
-        self._looks = LatestJob(self)
+        for view, title, tip in (
+            (self.fields, "Fields", "All that the file says, and what it means"),
+            (self.frames, "Frames", "Where each frame lies, and whether it is whole"),
+            (self.history, "History", "What was done to the frames"),
+            (self.doctor, "Doctor", "What the header says wrongly, and fixing it"),
+        ):
+            self.tabs.setTabToolTip(self.tabs.addTab(view, title), tip)
+        self.tabs.setDocumentMode(True)
+        self.column.setSpacing(4)
+        self.column.addLayout(form(("Layer", self.layers)))
+        for part in (self.headline, self.problem, self.controls):
+            self.column.addWidget(part)
+        self.column.addWidget(self.tabs, 1)
+        self._inspections, self._looks = LatestJob(self), LatestJob(self)
         self._connect()
         self.apply_palette(self.palette_now)
         self._on_layer()
@@ -103,49 +105,29 @@ class MetadataInspector(Panel):
     @property
     def busy(self) -> bool:
         """Whether something runs."""
-        views = self.frames, self.history, self.doctor
-        running = self.fields.busy or any(view.controls.running for view in views)
-        return running or self._inspections.busy or self._looks.busy
-
-    def apply_palette(self, colours: Palette) -> None:
-        """Colour plot and table."""
-        self.frames.apply_palette(colours)
-
-    def _lay_out(self) -> None:
-        for view, title, tip in (
-            (self.fields, "Fields", "All that the file says, and what it means"),
-            (self.frames, "Frames", "Where each frame lies, and whether it is whole"),
-            (self.history, "History", "What was done to the frames"),
-            (self.doctor, "Doctor", "What the header says wrongly, and mending it"),
-        ):
-            self.tabs.setTabToolTip(self.tabs.addTab(view, title), tip)
-        self.tabs.setDocumentMode(True)
-        for part in (self.layers, self.headline, self.problem):
-            self.column.addWidget(part)
-        self.column.addWidget(self.tabs, 1)
+        jobs = self._inspections, self._looks, self.fields.searches
+        return self.controls.running or any(job.busy for job in jobs)
 
     def _connect(self) -> None:
         self._inspections.returned.connect(self._on_inspected)
-        self._inspections.failed.connect(self._on_not_inspected)
+        self._inspections.failed.connect(lambda error: self._show(None, error_text(error)))
         self._looks.returned.connect(self._on_looked)
-        self._looks.failed.connect(self._on_not_looked)
+        self._looks.failed.connect(lambda error: self._on_looked((), error_text(error), "error"))
         self.layers.layer_changed.connect(self._on_layer)
-        self.fields.export_pressed.connect(self._export)
+        self.controls.start_button.clicked.connect(self._check)
+        self.controls.returned.connect(lambda result: self._done(result))
+        self.controls.ended.connect(self._show_state)
+        self.fields.copy_button.clicked.connect(self._copy)
+        self.fields.export_button.clicked.connect(self._export)
         self.frames.frame_chosen.connect(self._show_frame)
         self.history.layer_chosen.connect(self._replay)
-        self.history.recipe_pressed.connect(self._save_recipe)
-        self.history.controls.returned.connect(self._on_history_done)
-        self.doctor.looked.connect(self._on_findings)
+        self.history.recipe_button.clicked.connect(self._save_recipe)
         self.doctor.pixel_size_told.connect(self._look)
-        self.doctor.copy_pressed.connect(self._mend_in_a_copy)
-        self.doctor.in_place_pressed.connect(self._mend_in_place)
-        self.doctor.mended.connect(self._on_mended)
+        self.doctor.copy_button.clicked.connect(self._mend_in_a_copy)
+        self.doctor.in_place_button.clicked.connect(self._mend_in_place)
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed):
-            connect_while_alive(self, emitter, self._on_layers)
-
-    def _on_layers(self, event: Any = None) -> None:
-        self.history.show_state()
+            connect_while_alive(self, emitter, lambda event=None: self._show_state())
 
     def _other_layers(self) -> list[Image]:
         picked = self.layers.layer
@@ -154,7 +136,39 @@ class MetadataInspector(Panel):
         movies = [layer for layer in images if layer.ndim > 2 and len(layer.data) > 1]
         return [layer for layer in movies if layer is not picked and not layer.rgb]
 
-    # Inspecting
+    def _run(
+        self, work: Callable[[Report], Any], done: Callable[[Any], None], *, owned: bool = True
+    ) -> None:
+        """Do something in a thread, and `done` with its result; unless something runs."""
+        if self.controls.running:
+            return
+        self._done = done
+        if owned:
+            self.controls.run(work)
+        else:  # it is brought to its end even if the dock is closed
+            job = Job(work)
+            self.controls.attach(job)
+            job.start()
+        self._show_state()
+
+    @Slot()
+    def _show_state(self) -> None:
+        """Enable what can be used now, and count in the tabs."""
+        wait = "Wait until what is running has ended" if self.controls.running else ""
+        table = self.frames.table
+        self.controls.allow("" if table is not None else self.frames.summary.text())
+        for button in (self.fields.copy_button, self.fields.export_button):
+            button.setEnabled(bool(self.fields.sections) and not wait)
+        self.history.show_state(wait)
+        self.doctor.show_state(wait)
+        counts = (
+            (self.history, "History", len(self.history.history)),
+            (self.doctor, "Doctor", len(self.doctor.findings)),
+        )
+        for view, title, count in counts:
+            self.tabs.setTabText(self.tabs.indexOf(view), f"{title} ({count})" if count else title)
+
+    # Inspecting ---------------------------------------------------------------------------------
 
     @Slot()
     def _on_layer(self) -> None:
@@ -178,78 +192,80 @@ class MetadataInspector(Panel):
         if inspection.frames is not None:
             self._look()
         elif inspection.subject.path:
-            self.doctor.show_findings("", (), *(inspection.warnings[:1] or ("No file",)))
+            self.doctor.show_findings((), *(inspection.warnings[:1] or ("No file",)))
+            self._show_state()
 
-    @Slot(object)
-    def _on_not_inspected(self, error: Exception) -> None:
-        self._show(None)
-        self.tell(self.headline, error_text(error), "error")
-
-    def _show(self, inspection: Inspection | None) -> None:
+    def _show(self, inspection: Inspection | None, error: str = "") -> None:
         self.inspection = inspection
-        no_layer = "Open a movie, or select an image layer, to inspect it."
-        self.tell(self.headline, no_layer if inspection is None else inspection.headline)
+        nothing = error or "Open a movie, or select an image layer, to inspect it."
+        told = nothing if inspection is None else inspection.headline
+        self.tell(self.headline, told, "error" if error else "text")
         problems = () if inspection is None else inspection.warnings
         self.tell(self.problem, "\n".join(map(_sentence, problems)), "warning")
         self.problem.setVisible(bool(problems))
-        in_memory = "These frames are in no file: there is nothing to verify."
+        table, before = None if inspection is None else inspection.frames, self.frames.table
+        # The same file keeps what is known of its frames.
+        if before is None or table is None or not table.is_of_same_file(before):
+            self._full = False
+            if self._done == self._on_checked:
+                self.controls.cancel()
+            is_other = before is None or table is None or table.path != before.path
+            if is_other and not self.controls.running:
+                self.controls.tell("")
+            self.frames.show_table(table, "No layer" if inspection is None else _IN_MEMORY)
+        self.fields.show_sections(() if inspection is None else inspection.sections)
+        self.history.show_history(() if inspection is None else inspection.subject.history)
         if inspection is None:
-            self.fields.show_sections(())
-            self.frames.show_table(None, "No layer")
-            self.history.show_history(())
             self.doctor.begin("")
-        else:
-            self.fields.show_sections(inspection.sections)
-            self.frames.show_table(inspection.frames, in_memory)
-            self.history.show_history(inspection.subject.history)
-        self._count_in_tabs()
+        self._show_state()
         self.inspected.emit(inspection)
-
-    def _count_in_tabs(self) -> None:
-        counts = {
-            self.history: ("History", len(self.history.history)),
-            self.doctor: ("Doctor", len(self.doctor.findings)),
-        }
-        for view, (title, count) in counts.items():
-            self.tabs.setTabText(self.tabs.indexOf(view), f"{title} ({count})" if count else title)
 
     @Slot(int)
     def _show_frame(self, frame: int) -> None:
-        layer = self.layers.layer
-        if layer is None or layer.ndim < 3 or layer.ndim > self.viewer.dims.ndim:
+        layer, dims = self.layers.layer, self.viewer.dims
+        if layer is None or layer.ndim < 3 or layer.ndim > dims.ndim:
             return
-        steps = np.unravel_index(frame % int(np.prod(layer.data.shape[:-2])), layer.data.shape[:-2])
+        lengths = layer.data.shape[:-2]
+        steps = np.unravel_index(frame % int(np.prod(lengths)), lengths)
         world = layer.data_to_world((*map(int, steps), 0, 0))
-        first = self.viewer.dims.ndim - layer.ndim
         for axis in range(len(steps)):
-            self.viewer.dims.set_point(first + axis, world[axis])
+            dims.set_point(dims.ndim - layer.ndim + axis, world[axis])
 
-    # The header doctor
+    # Frames and header --------------------------------------------------------------------------
+
+    @Slot()
+    def _check(self) -> None:
+        if self.frames.table is not None:
+            path, pixel_size = self.frames.table.path, self.doctor.pixel_size.value()
+            self._run(partial(check_frames, path, pixel_size), self._on_checked)
+
+    def _on_checked(self, result: tuple[VerifyReport, tuple[Finding, ...]]) -> None:
+        (report, findings), table = result, self.frames.table
+        if table is None or table.path != report.path:
+            return  # another layer was picked in the moment in which it ended
+        if report.error:
+            self.controls.tell(report.error, "error")
+        else:
+            table = table.with_report(report)
+            self.frames.show_table(table)
+            self.controls.tell(table.verdict(), "error" if table.faults else "text")
+            self._full = True
+            self._on_looked(findings)
+        self.checked.emit(report)
 
     @Slot()
     def _look(self) -> None:
-        """Check the header, and a few frames."""
+        """Check the header, and a few frames; or all of them, if all were checked before."""
         inspection = self.inspection
         if inspection is not None and inspection.frames is not None:
-            path = inspection.frames.path
-            pixel_size = self.doctor.pixel_size.value()
-            self._looks.request(
-                lambda report: (path, check_header(path, False, pixel_size, report))
-            )
+            path, size = inspection.frames.path, self.doctor.pixel_size.value()
+            self._looks.request(partial(check_header, path, self._full, size))
 
     @Slot(object)
-    def _on_looked(self, result: tuple[str, tuple[Finding, ...]]) -> None:
-        self.doctor.show_findings(*result)
+    def _on_looked(self, findings: Any, text: str = "", tone: str = "text") -> None:
+        self.doctor.show_findings(findings, text, tone)
+        self._show_state()
         self.looked.emit(self.doctor.findings)
-
-    @Slot(object)
-    def _on_not_looked(self, error: Exception) -> None:
-        self.doctor.show_findings("", (), error_text(error), "error")
-        self.looked.emit(())
-
-    @Slot(object)
-    def _on_findings(self, findings: Any) -> None:
-        self._count_in_tabs()
 
     @Slot()
     def _mend_in_a_copy(self) -> None:
@@ -260,7 +276,7 @@ class MetadataInspector(Panel):
         if path and Path(path).exists() and os.path.samefile(path, source):
             self._mend_in_place()
         elif path:
-            self.doctor.mend(path)
+            self._mend(path)
 
     @Slot()
     def _mend_in_place(self) -> None:
@@ -272,62 +288,57 @@ class MetadataInspector(Panel):
             f"Write another header into {Path(path).name}?\n\n{lines}\n\nThe frames stay as they "
             "are. The file is replaced in one step when the new one is whole and on disk.",
         )
-        if answer != QMessageBox.StandardButton.Yes:
-            return
-        self._readers = Readers(self.viewer, path)
-        self.doctor.mend(None, self._readers.subjects())
+        if answer == QMessageBox.StandardButton.Yes:
+            self._readers = Readers(self.viewer, path)
+            self._mend(None)
 
-    @Slot(object)
+    def _mend(self, target: str | None) -> None:
+        layers = [] if target is not None or self._readers is None else self._readers.subjects()
+        work = partial(mend_file, self.doctor.path, self.doctor.chosen, target, layers)
+        self._run(work, self._on_mended, owned=False)
+
     def _on_mended(self, mended: Mended) -> None:
+        self.controls.tell(str(mended))
         if mended.in_place:
             if self._readers is not None and (error := self._readers.turn_to(mended.layers)):
                 said = f"Fixed, but a layer cannot be opened again: {error_text(error)}"
-                self.doctor.controls.tell(said, "error")
+                self.controls.tell(said, "error")
             self._readers = None
             self._on_layer()
         self.mended.emit(mended)
 
-    # History and JSON
+    # History and JSON ---------------------------------------------------------------------------
 
     @Slot(object)
     def _replay(self, layer: Image) -> None:
         try:
             stack = stack_of_layer(layer)
         except MrczError as error:
-            self.history.controls.tell(error_text(error), "error")
+            self.controls.tell(error_text(error), "error")
             return
-        self._replaying = layer.translate
         work = partial(replayed, self.history.history, stack, layer.name)
-        self.history.controls.run(lambda report: work())
+        self._run(lambda report: work(), partial(self._add_replayed, layer.translate))
 
-    @Slot()
-    def _save_recipe(self) -> None:
-        inspection, layer = self.inspection, self.layers.layer
-        if inspection is None or layer is None:
-            return
-        beside = self._beside(inspection, ".toml")
-        path, _ = QFileDialog.getSaveFileName(self, "Save recipe", beside, "Recipe (*.toml)")
-        if path:
-            path = path if Path(path).suffix else f"{path}.toml"
-            self.history.controls.run(partial(save_recipe, stack_of_layer(layer), path))
-
-    @Slot(object)
-    def _on_history_done(self, done: list[LayerData] | str) -> None:
-        if isinstance(done, str):
-            self.history.controls.tell(done)
-            self.recipe_saved.emit()
-        else:
-            self._add_replayed(done)
-
-    def _add_replayed(self, layers: list[LayerData]) -> None:
+    def _add_replayed(self, place: Any, layers: list[LayerData]) -> None:
         added = None
         for data, attributes, _ in layers:
             # One frame has two axes; replayed it is a movie of one.
-            place = (*[0.0] * data.ndim, *self._replaying)[-data.ndim :]
-            added = self.viewer.add_image(data, **attributes, translate=place)
+            translate = (*[0.0] * data.ndim, *place)[-data.ndim :]
+            added = self.viewer.add_image(data, **attributes, translate=translate)
         if added is not None:
-            self.history.controls.tell(f"Added as the layer “{added.name}”.")
+            self.controls.tell(f"Added as the layer “{added.name}”.")
         self.replayed.emit(added)
+
+    @Slot()
+    def _save_recipe(self) -> None:
+        path, layer = self._ask("Save recipe", ".toml", "Recipe (*.toml)"), self.layers.layer
+        if path and layer is not None:
+            path = path if Path(path).suffix else f"{path}.toml"
+            self._run(partial(save_recipe, stack_of_layer(layer), path), self._on_recipe)
+
+    def _on_recipe(self, said: str) -> None:
+        self.controls.tell(said)
+        self.recipe_saved.emit()
 
     def _json_maker(self) -> Callable[[], str]:
         if self.inspection is None:
@@ -335,20 +346,32 @@ class MetadataInspector(Panel):
         return partial(as_json, self.inspection, self.doctor.findings, self.frames.table)
 
     @Slot()
-    def _export(self) -> None:
-        inspection = self.inspection
-        if inspection is None:
-            return
-        beside = self._beside(inspection, ".json")
-        path, _ = QFileDialog.getSaveFileName(self, "Export as JSON", beside, "JSON (*.json)")
-        if path:
-            self.fields.export_to(path)
+    def _copy(self) -> None:
+        make = self._json_maker()
+        self._run(lambda report: make(), self._on_json)
 
-    @staticmethod
-    def _beside(inspection: Inspection, suffix: str) -> str:
-        """Propose a name beside the file that is inspected."""
-        source = Path(inspection.subject.path or Path.home() / inspection.subject.name)
-        return str(source.with_name(f"{source.name}{suffix}"))
+    def _on_json(self, text: str) -> None:
+        clipboard: Any = QApplication.clipboard()
+        clipboard.setText(text)
+        lines = text.count("\n")
+        self.controls.tell(f"{lines} lines of JSON are on the clipboard.")
+
+    @Slot()
+    def _export(self) -> None:
+        make, path = self._json_maker(), self._ask("Export as JSON", ".json", "JSON (*.json)")
+        if path:
+            said = f"Saved as {path}"
+            self._run(lambda report: export(path, make()), lambda _: self.controls.tell(said))
+
+    def _ask(self, title: str, suffix: str, kinds: str) -> str:
+        """Ask for a file, beside the one that is inspected if nothing else is chosen."""
+        if self.inspection is None:
+            return ""
+        subject = self.inspection.subject
+        source = Path(subject.path or Path.home() / subject.name)
+        beside = str(source.with_name(f"{source.name}{suffix}"))
+        path, _ = QFileDialog.getSaveFileName(self, title, beside, kinds)
+        return str(path)
 
 
 def _sentence(text: str) -> str:
