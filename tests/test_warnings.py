@@ -80,7 +80,7 @@ def test_warnings_of_a_fit_are_told_once_counted_and_kept(napari_mrcz, tmp_path)
     assert (first["warnings"], second["warnings"]) == ([], list(said))
     assert not set(second["notes"]) & set(said)
     assert ran.status == 0
-    assert "2 of 2 files corrected, 1 with warnings" in ran.err.splitlines()[-1]
+    assert "2 of 2 files corrected, 1 with warnings" in ran.err
     with open(tmp_path / "m.csv", newline="") as file:
         assert [row["warnings"] for row in csv.DictReader(file)] == ["", "; ".join(said)]
     told = napari_mrcz("correct", folder, "-o", out, "--overwrite", "-q").err.splitlines()
