@@ -60,7 +60,7 @@ def _draw_residual(axes: Axes, outliers: OutlierFilter) -> None:
             axes.plot(ends, tail.slope * ends + tail.offset, "--", color="black", label=label)
     for threshold in outliers.thresholds[:2]:
         axes.axvline(threshold, color="0.6", lw=1)
-        axes.annotate(f"{threshold:.2f}", (threshold, -5.6), rotation=90, ha="right", fontsize=8)
+        axes.annotate(f"{threshold:.2f}", (threshold, -3.4), rotation=90, ha="right", fontsize=8)
     axes.axhline(0, color="0.8", lw=0.8, zorder=0)
     axes.set(xlim=(-8, 10), ylim=(-6, 3))
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Widgets = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "widgets.md"
 PICTURES, GALLERY = ROOT / "docs" / "pictures", ROOT / "build" / "gallery"
 THEMES = ("dark", "light")
 WIDTHS_PX = (320, 600)
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> None:
                 if name in wanted or not (wanted or gallery):
                     picture(viewer, widgets, PICTURES / f"{name}.png")
             for name, prepare in OF_WIDGETS.items():
-                if not wanted or name in wanted:
+                if name in wanted or (not wanted and (gallery or is_explained(name))):
                     title = prepare(viewer, widgets)
                     picture_widget(viewer, name, widgets[title], gallery=gallery)
         finally:
@@ -120,11 +121,17 @@ def find_gain(viewer: napari.Viewer, widgets: Widgets) -> str:
 
 
 def read_session(viewer: napari.Viewer, widgets: Widgets) -> str:
-    """Read the session, and measure how its camera aged."""
+    """Read the session."""
     widget = widgets["KOMA"]
     widget.reading.start_button.click()
     demo.wait_until_idle([widget])
     widget.box.stacks.select(widget.koma.entries[:1])
+    return "KOMA"
+
+
+def plot_ageing(viewer: napari.Viewer, widgets: Widgets) -> str:
+    """Measure how the session's camera aged, and show the plots."""
+    widget = widgets["KOMA"]
     widget.plots.button.click()
     widget.ageing.start_button.click()
     return "KOMA"
@@ -222,6 +229,7 @@ OF_WIDGETS: dict[str, Callable[[napari.Viewer, Widgets], str]] = {
     "outliers": fit_outliers,
     "gain": find_gain,
     "koma": read_session,
+    "koma-plots": plot_ageing,
     "metadata": look_at_fields,
     "metadata-frames": look_at_frames,
     "metadata-history": look_at_history,
@@ -289,6 +297,11 @@ def picture_widget(viewer: napari.Viewer, name: str, widget: Any, *, gallery: bo
     viewer.theme = THEMES[0]
 
 
+def is_explained(name: str) -> bool:
+    """Return whether docs/widgets.md has the picture."""
+    return f"(pictures/{name}.png)" in PAGE.read_text("utf-8")
+
+
 def tops_of_parts(widget: Any, dock: Any) -> Iterator[int]:
     """Yield where in its dock each visible part of a widget's column begins, in pixels."""
     column = widget.column
@@ -314,9 +327,11 @@ def number(path: Path, tops: list[int]) -> None:
         font = ImageFont.load_default(13)
         draw.text((13, middle), str(label), fill="#202028", anchor="mm", font=font)
     wide.save(path)
-    page = (ROOT / "docs" / "widgets.md").read_text("utf-8")
-    explained = page.partition(f"(pictures/{path.name})")[2].partition("\n## ")[0]
-    if explained and len(re.findall(r"^\d+\. ", explained, re.MULTILINE)) != len(tops):
+    explained = (
+        PAGE.read_text("utf-8").partition(f"(pictures/{path.name})")[2].partition("\n## ")[0]
+    )
+    listed = len(re.findall(r"^\d+\. ", explained, re.MULTILINE))
+    if listed not in (0, len(tops)):
         print(f"{path.name} has {len(tops)} parts: explain as many in docs/widgets.md")
 
 
@@ -336,13 +351,6 @@ def alone(dock: Any, window: Any) -> Iterator[None]:
 
 def picture_specimen(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     """Picture the window as the demo opens it: the sum of the corrected movie."""
-    demo.save_picture(viewer, widgets.values(), path)
-    shrink(path, COLOURS_OF_NOISE)
-
-
-def picture_window(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
-    """Picture the window with the outliers of the movie."""
-    demo.dock_of(widgets["Outliers"]).raise_()
     demo.save_picture(viewer, widgets.values(), path)
     shrink(path, COLOURS_OF_NOISE)
 
@@ -374,7 +382,6 @@ def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
 
 OF_THE_WINDOW: dict[str, Callable[[napari.Viewer, Widgets, Path], None]] = {
     "specimen": picture_specimen,
-    "window": picture_window,
     "drag-threshold": picture_drag,
 }
 

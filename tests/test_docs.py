@@ -20,6 +20,7 @@ import pytest
 import tifffile
 from foreign_files import DmWriter, image, smv_bytes
 from packaging.version import Version
+from PIL import Image
 from tiff_writing import eer_page, tiff
 
 import napari_mrcz as nm
@@ -327,6 +328,15 @@ def test_pictures_and_links_are_there(page: Path) -> None:
 def test_the_reference_lists_every_public_name() -> None:
     page = (ROOT / "docs" / "api.rst").read_text("utf-8")
     assert sorted(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE)) == sorted(nm.__all__)
+
+
+def test_pictures_have_a_caption_and_fit_a_page() -> None:
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for picture, next_line in re.findall(r"^!\[[^]]*\]\((.*?)\)\n+(.*)$", text, re.MULTILINE):
+            assert next_line.startswith("*"), (page.name, picture)
+            with Image.open(page.parent / picture) as shown:
+                assert shown.height <= 900 and shown.width <= 1500, picture
 
 
 def test_the_readme_is_short() -> None:
