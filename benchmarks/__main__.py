@@ -14,6 +14,7 @@ GROUPS = (
     "outliers",
     "regimes",
     "dragging",
+    "movie",
     "session",
     "scaling",
     "sessions",

@@ -44,7 +44,7 @@ def _dragged(viewer: napari.Viewer, path: Path) -> Iterator[Row]:
     (movie,) = viewer.open(path, plugin="napari-mrcz")
     limits = movie.contrast_limits
     drawing = [
-        _until_drawn(viewer, partial(setattr, movie, "contrast_limits", (limits[0], high)))
+        until_drawn(viewer, partial(setattr, movie, "contrast_limits", (limits[0], high)))
         for high in np.linspace(limits[1], limits[1] + 2, _STEPS)
     ]
     _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Outliers")
@@ -56,7 +56,7 @@ def _dragged(viewer: napari.Viewer, path: Path) -> Iterator[Row]:
         start = time.perf_counter()
         widget.set_threshold("hot", float(sigma))
         working.append(time.perf_counter() - start)
-        dragging.append(working[-1] + _until_drawn(viewer, lambda: None))
+        dragging.append(working[-1] + until_drawn(viewer, lambda: None))
         wait_until_idle([widget])  # the corrected movie comes when the line rests
     what = "threshold dragged, 4096²"
     yield Row(f"{what}: our own work", "one display frame", 1e3 * median(working), "ms", most=16)
@@ -67,7 +67,7 @@ def _dragged(viewer: napari.Viewer, path: Path) -> Iterator[Row]:
     )  # fmt: skip
 
 
-def _until_drawn(viewer: napari.Viewer, change: Callable[[], Any]) -> float:
+def until_drawn(viewer: napari.Viewer, change: Callable[[], Any]) -> float:
     """Change something; give the seconds until the canvas was drawn after that."""
     canvas = viewer.window._qt_viewer.canvas._scene_canvas
     drawn: list[float] = []

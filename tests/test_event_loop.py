@@ -112,6 +112,22 @@ def drag_a_threshold(viewer, qtbot, session):
     return watch.gaps
 
 
+def drag_a_range(viewer, qtbot, session):
+    """Sum a movie, drag a range of its frames, and estimate its drift."""
+    widget = dock(viewer, "Movie")
+    rest(qtbot, widget)
+    with EventLoopWatch() as watch:
+        for last in range(N_FRAMES - 1, 4, -2):
+            widget.range.setValue((2, last))
+            qtbot.wait(10)
+        settle(qtbot, widget)
+        widget.drift_section.button.click()
+        qtbot.mouseClick(widget.drift.start_button, LEFT)
+        settle(qtbot, widget)
+    assert widget.frames == (2, 6) and widget.work.drift is not None
+    return watch.gaps
+
+
 def find_an_orientation(viewer, qtbot, session):
     """Find how the gain reference lies, and change the exponent of the movie that is shown."""
     widget = dock(viewer, "Gain")
@@ -200,7 +216,7 @@ def fit_anew(widget, qtbot):
     return watch.gaps
 
 
-QUICK = (drag_a_threshold, find_an_orientation, correct_a_session, save_a_movie)
+QUICK = (drag_a_range, drag_a_threshold, find_an_orientation, correct_a_session, save_a_movie)
 ALL = (*QUICK, fit_outliers, read_a_session, fit_truncated, fit_counting)
 
 

@@ -125,6 +125,7 @@ def test_automatic_binning_follows_the_zoom(widget, viewer, qtbot):
     assert widget.picture.data.shape == (96, 128)
 
 
+@pytest.mark.slow
 def test_contrast_that_was_set_stays_while_the_length_of_the_range_does(widget, qtbot):
     set_range(widget, qtbot, 0, 5)
     widget.picture.contrast_limits = (1, 20)
@@ -248,6 +249,7 @@ def test_reading_is_shown_and_can_be_cancelled_and_started_again(viewer, movie, 
     np.testing.assert_array_equal(widget.picture.data, total(0, 12))
 
 
+@pytest.mark.slow
 def test_sums_are_kept_of_two_movies_at_most(widget, viewer, qtbot):
     for number in range(3):
         viewer.add_image(FRAMES + np.uint8(number), name=str(number), scale=(1, 2, 2))

@@ -609,7 +609,8 @@ class MovieViewer(Panel):
                 self._covered = source
         if source.visible:
             source.visible = False
-        layer.visible = True
+        if not layer.visible:  # else napari would draw it once more
+            layer.visible = True
 
     def _uncover(self) -> None:
         covered, self._covered = self._covered, None
