@@ -330,6 +330,16 @@ def test_the_reference_lists_every_public_name() -> None:
     assert sorted(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE)) == sorted(nm.__all__)
 
 
+def test_every_page_is_in_the_contents() -> None:
+    contents = runpy.run_path(str(ROOT / "docs" / "conf.py"))["CONTENTS"]
+    listed = {name for pages in contents.values() for name in pages.split()}
+    docs = ROOT / "docs"
+    written = {path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")}
+    assert {name for name in listed if not name.startswith("..")} == written - {"index"} | {"api"}
+    index = (docs / "index.md").read_text("utf-8")
+    assert {name for name in written - {"index"} if f"({name}.md)" not in index} == set()
+
+
 def test_pictures_have_a_caption_and_fit_a_page() -> None:
     for page in PAGES:
         text = page.read_text("utf-8")
