@@ -171,7 +171,7 @@ def size_zyx(pixel_size: float | Sequence[float]) -> tuple[float, float, float]:
     `pixel_size`: one number for all axes, (y, x) with z unknown, or (z, y, x). Raise `ValueError`
     if it is none of these, negative or not finite.
     """
-    import numpy as np  # not above: a command tells its options without it
+    import numpy as np  # not above: a command lists its options without it
 
     sizes = np.atleast_1d(np.asarray(pixel_size, np.float64)).tolist()
     if len(sizes) == 1:

@@ -217,7 +217,7 @@ def test_a_fit_that_fails_says_why_in_plain_words(widget, viewer, qtbot):
     assert widget.controls.status.text() == ""
     choose(widget.options.fields["fill"].native, "sample")
     assert widget.options.fields["fill"].native.currentData() == "expectation"
-    assert "no counts" in widget.controls.status.text()
+    assert "not counts" in widget.controls.status.text()
 
 
 def test_defaults_are_named(widget, viewer, qtbot):

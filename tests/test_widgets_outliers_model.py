@@ -263,7 +263,7 @@ def test_both_thresholds_lie_within_what_is_shown(fit):
 def test_errors_are_in_plain_words():
     """Not in those of scripts."""
     signed_numbers = np.random.default_rng(1).normal(0, 1, (4, 64, 64)).astype(np.float32)
-    with pytest.raises(ValueError, match="no counts") as caught:
+    with pytest.raises(ValueError, match="not counts") as caught:
         fit_outliers(nm.Stack.from_array(signed_numbers), OutlierOptions(), None, silent)
     said = in_words(str(caught.value))
     assert "=" not in said

@@ -134,7 +134,7 @@ def run(command: Callable[[], int | None] | None = None) -> NoReturn:
         if not str(error):  # a group of commands without one: its help was written
             sys.exit(_MISUSED)
         called = error.command or f"napari-mrcz {sys.argv[1]}"
-        _end(f"{error} ({called} --help tells more)", _MISUSED)
+        _end(f"{error} (see {called} --help)", _MISUSED)
     except BrokenPipeError:  # whoever read the output has had enough
         forget(sys.stdout)
         sys.exit(1)

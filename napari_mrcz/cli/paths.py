@@ -52,7 +52,7 @@ def movies_in(
     reference, and folders of results; `leave_references`: leave out of folders what is a gain
     reference by its content or a reference by its name, and say so; `leave_done`: leave out of
     folders what is MRCZ already, and say how many. The result: a folder that may not be read is in
-    it too, to be told of when its turn comes. Raise `Misused` if there is none.
+    it too, to be reported when its turn comes. Raise `Misused` if there is none.
     """
     from napari_mrcz.session.survey import images_beside, looks_at, movies_of
 

@@ -141,7 +141,7 @@ class Decimation:
         if frame.shape != self.gain.factor.shape:
             raise ValueError(
                 f"a gain reference of {self.gain.factor.shape} does not fit a frame of "
-                f"{frame.shape}; find_orientation tells how it does"
+                f"{frame.shape}; find_orientation finds how it does"
             )
         if frame.dtype.kind not in "buif":
             raise ValueError(f"frame {index} holds {frame.dtype}, where counts are real numbers")

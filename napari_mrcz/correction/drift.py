@@ -566,8 +566,8 @@ def _doubts(
         )
     if np.isnan(fixed):
         doubts.append(
-            "The specimen moved too little to be told from a fixed pattern, which would look the"
-            " same: correct outlier pixels and gain first."
+            "The specimen moved too little to be distinguished from a fixed pattern, which would "
+            "look the same: correct outlier pixels and gain first."
         )
     if weak.size:
         named = f"group {weak[0]}" if weak.size == 1 else f"groups {listed(weak.tolist(), 8)}"

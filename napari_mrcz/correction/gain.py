@@ -103,7 +103,7 @@ class GainNormalization:
     """Multiply frames by a gain reference: (raw - dark) * gain ** gamma (eq. 9).
 
     Pixels whose gain is 0, negative, NaN or infinite are defective: they become 0 in every frame,
-    as they do where a vendor marks them so, and are told by `defects`, so that an outlier filter
+    as they do where a vendor marks them so, and are marked by `defects`, so that an outlier filter
     can fill them. Nothing ever becomes infinite.
 
     Parameters
@@ -196,7 +196,7 @@ class GainNormalization:
         if frame.shape != self.factor.shape:
             raise ValueError(
                 f"a gain reference of {self.factor.shape} does not fit a frame of {frame.shape}; "
-                "find_orientation tells how it does"
+                "find_orientation finds how it does"
             )
         self.output_dtype(frame.dtype)
         out = np.empty(frame.shape, np.float32)

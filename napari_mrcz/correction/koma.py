@@ -498,8 +498,8 @@ def contrast_doubt(
     return (
         f"{high.size} of the {contrasts.size} stacks that enter averages have a high contrast at "
         f"low resolution ({np.median(high):.0%}), as of carbon or crystals, and leave their image "
-        "in others. Where half of a session is like that, it is not told from good micrographs: "
-        "leave out what should not be averaged (exclude, or a lower limit)"
+        "in others. Where half of a session is like that, it cannot be distinguished from good "
+        "micrographs: leave out what should not be averaged (exclude, or a lower limit)"
     )
 
 

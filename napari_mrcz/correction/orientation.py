@@ -241,7 +241,7 @@ def find_orientation(
 def _clearest(total: Image, usable: Image, turned: Iterable[tuple[Image, Image]]) -> int | None:
     """Return the scale at which the pattern, were it there, would be clearest whichever way.
 
-    The middle tells: how a specimen and a pattern vary is alike everywhere.
+    The middle is enough: how a specimen and a pattern vary is alike everywhere.
     """
     window = middle(total.shape, _ENOUGH // 2)
     details = {scale: Detail(total[window], usable[window], scale) for scale in SCALES}

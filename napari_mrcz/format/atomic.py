@@ -149,7 +149,7 @@ class AtomicFile:
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
             descriptor = os.open(self._partial, flags, 0o666)
         if sys.platform != "win32":
-            # By this another writer tells a file in the making from litter.
+            # By this another writer distinguishes a file in the making from a leftover.
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor

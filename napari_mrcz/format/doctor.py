@@ -64,7 +64,7 @@ def diagnose(
 
     `path`: an MRC or MRCZ file, or one packed as `.gz` or `.bz2`; `full`: hold the statistics
     against all frames, and propose the true ones; otherwise against the first, the middle and the
-    last frame, which only tells where they cannot be true; `pixel_size`: what you know it to be, in
+    last frame, which only shows where they cannot be true; `pixel_size`: what you know it to be, in
     Å: proposed where the file does not tell. 0.0 for nothing; `progress`: called with (frames done,
     frames); what it raises ends the looking. The result: None of a header in which all is well.
     Raise `MrczError` if the file cannot be read.

@@ -256,7 +256,7 @@ def _extended_nbytes(patient: Patient) -> Iterator[Finding]:
 def _surplus(patient: Patient) -> Iterator[Finding]:
     layout, header = patient.layout, patient.header
     last = int(layout.index.offsets[-1]) + int(layout.index.sizes[-1])
-    # Bytes after the frames that are not our footer. Of a frame cut off, NZ tells.
+    # Bytes after the frames that are not our footer. Of a frame cut off, NZ is right.
     surplus = layout.end - last
     if surplus <= 0 or header.nz < patient.announced:
         return

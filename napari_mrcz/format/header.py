@@ -191,7 +191,7 @@ class Header:
 
     @property
     def mrcz_version(self) -> tuple[int, int, int] | None:
-        """Version of the MRCZ library that wrote the file, where label 0 tells."""
+        """Version of the MRCZ library that wrote the file, where label 0 names it."""
         return mrcz_version(self.labels)
 
     @property

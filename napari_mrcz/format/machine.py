@@ -472,6 +472,6 @@ def _wait_for_all() -> None:
 
 
 # Python joins threads only after it has closed all executors to new work, which a save that is
-# under way still needs; `concurrent.futures` has no public way to be told before. It was imported
+# under way still needs; `concurrent.futures` has no public way to be called before. It was imported
 # above, so that this, registered later, is called earlier.
 threading._register_atexit(_wait_for_all)  # type: ignore[attr-defined]

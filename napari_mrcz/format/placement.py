@@ -101,7 +101,7 @@ def _by_footer(
     end: int,
     warn: Callable[[str], None],
 ) -> Placement | None:
-    """Decide between an index and a header that contradict each other: a checksum tells."""
+    """Decide between an index and a header that contradict each other: a checksum decides."""
     compressed = _holds_chunks(file, header, index, end)
     wrong = _contradiction(index, header, end, compressed)
     moved = index.xxh3 is not None and bool((index.offsets[:1] != header.data_offset).any())

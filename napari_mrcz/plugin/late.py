@@ -22,7 +22,7 @@ class LateStack(ShownStack):
     """A stack that never keeps the window waiting for a frame.
 
     Asked as a viewer asks, in the window's thread, a frame that is not there yet is all 0, and
-    `wanted` is told of it; across frames, where axes are turned, those that are there are shown.
+    `wanted` is called; across frames, where axes are turned, those that are there are shown.
     Other threads, single indices (``data[3]``) and whatever else computes with the frames wait as
     with any stack.
 

@@ -167,7 +167,7 @@ def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
         stack = ShownStack.of(stack)
     data = stack if length is None else StackSeries(stack, length)
     frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[_middle(data)]]
-    # A blank frame in the place of a damaged one tells nothing of the others.
+    # A blank frame in the place of a damaged one says nothing of the others.
     frames = [frame for frame in frames if frame.any()] or frames
     scale, units = _scale(stack)
     labels = _labels(stack)

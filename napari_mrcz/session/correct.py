@@ -520,7 +520,9 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
                     raise MrczError(source, found, advice=advice)
                 oriented = with_orientation(recipe, movie)
         except (MrczError, OSError) as error:
-            failures.append(error)  # where another tells, it is said when their turn comes
+            failures.append(
+                error
+            )  # where another movie says how, it is reported when their turn comes
             continue
         if oriented.gain is not None:
             return oriented

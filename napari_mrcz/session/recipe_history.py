@@ -208,7 +208,7 @@ def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known_defects(outliers: Mapping[str, Any], gain: Mapping[str, Any] | None) -> Image:
-    """Return the defects that were named: not those that the gain reference tells anyway."""
+    """Return the defects that were named: not those that the gain reference has anyway."""
     from napari_mrcz.correction import GainNormalization, OutlierFilter
 
     defects: Image = OutlierFilter.from_description(outliers).mask == _DEFECT

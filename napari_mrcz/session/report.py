@@ -299,7 +299,7 @@ class Measurements:
     Sums are kept in files, so that memory holds a few images however long the session is.
 
     `sources`: the movies in order of acquisition; `recipe`: what is done to them before KOMA; its
-    limit tells high contrast; `order`: what is known of the order of the movies.
+    limit decides what is high contrast; `order`: what is known of the order of the movies.
     """
 
     def __init__(self, sources: Sequence[str], recipe: Recipe, order: str = GIVEN) -> None:

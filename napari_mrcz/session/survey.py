@@ -70,7 +70,7 @@ class Dated(Protocol):
 
 @dataclass(frozen=True)
 class MovieInfo:
-    """What a look at a movie tells before any frame is decoded."""
+    """What a look at a movie shows before any frame is decoded."""
 
     shape: tuple[int, int, int]  # Frames, rows, columns
     is_float: bool  # Whether its pixels are floating numbers
@@ -79,7 +79,7 @@ class MovieInfo:
 
 
 def look_at(path: str | PathLike[str]) -> MovieInfo | None:
-    """Return what a look at a movie tells; None where it cannot be opened, for whatever reason."""
+    """Return what a look at a movie shows; None where it cannot be opened, for whatever reason."""
     with collected_warnings():  # they come when its turn does, and so does what is wrong
         try:
             with open_stack(path, read_ahead=False) as movie:
@@ -317,7 +317,7 @@ def looks_at(
 def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict[Path, str]:
     """Find the files that are not movies of a session but images beside them.
 
-    `looks`: files of folders, and what a look at each tells; `sums`: whether other single images
+    `looks`: files of folders, and what a look at each shows; `sums`: whether other single images
     than references are movies, too, and references are left out even where nothing else is there,
     as where the movies have been moved elsewhere. Otherwise single images are movies where they are
     more than the movies: sums have sessions of their own. The result: `REFERENCE` or `SINGLE` of

@@ -298,7 +298,7 @@ class _Reader:
         raise self._damaged(f"a tag of type {kind}")
 
     def _fields(self, about: list[int]) -> list[int]:
-        """Return the types of a structure: about it are told a length, a count, and pairs."""
+        """Return the types of a structure: it is described by a length, a count, and pairs."""
         kinds = about[3::2]
         if len(about) < 2 or len(kinds) != about[1] or not kinds:
             raise self._damaged("a structure whose fields are not as many as it says")

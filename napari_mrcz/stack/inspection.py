@@ -116,7 +116,11 @@ _FIELDS = {
     "nz": ("NZ", "", "Frames of a movie or sections of a volume that are there"),
     "mode": ("MODE", "", "Pixel type, and 1000 times the codec by which frames are compressed"),
     "start": ("NXSTART…", "pixels", "First column, row and section within a larger image"),
-    "sampling": ("MX MY MZ", "", "Samples along the cell: it is as many pixels long; 0: not told"),
+    "sampling": (
+        "MX MY MZ",
+        "",
+        "Samples along the cell: it is as many pixels long; 0: not stated",
+    ),
     "cell": ("cell xyz", "Å", "Lengths along X, Y, Z; divided by MX MY MZ: the pixel size"),
     "pixel_size": ("pixel size zyx", "Å", "Along Z, Y and X; 0 where the file does not tell"),
     "angles": ("cell angles", "°", "Alpha, beta, gamma; 90 for all that is not a crystal"),
@@ -179,7 +183,7 @@ def _value(header: Header, field: str) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-# What every step has; the title tells it already.
+# What every step has; the title says it already.
 _TOLD = ("name", "software")
 
 

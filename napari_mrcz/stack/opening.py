@@ -1,6 +1,6 @@
 """Opening files of any format, and a rotation series as one movie.
 
-The format is told by the first bytes of a file before its name.
+The format is known by the first bytes of a file rather than by its name.
 """
 
 from __future__ import annotations

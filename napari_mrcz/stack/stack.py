@@ -312,7 +312,7 @@ class Stack:
     def recorded(self) -> Stack:
         """Return the frames before the corrections that were applied to them here, lazily.
 
-        Those that the file's history tells of were applied to what it holds, and stay.
+        Those in the file's history were applied to what it holds, and stay.
         """
         steps, source = 0, self._source
         while isinstance(source, CachedSource | CorrectedSource):

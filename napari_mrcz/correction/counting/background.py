@@ -69,7 +69,7 @@ class Background:
     # above the offset; a frame's own less this is its wander.
     levels: Levels = ()
     # Standard deviation of the common mode from frame to frame, in grey values; 0 where it is too
-    # small to be told
+    # small to be measured
     wander: float = 0.0
 
     @classmethod
@@ -78,7 +78,7 @@ class Background:
     ) -> Background:
         """Measure it on frames spread over a movie.
 
-        Electrons only ever add: what lies below a pixel's median is noise alone, and tells its
+        Electrons only ever add: what lies below a pixel's median is noise alone, and gives its
         width; values well above were struck, and are left out of the mean.
 
         `movie` (n, y, x): raw frames, few of whose pixels were struck; `progress`: called after

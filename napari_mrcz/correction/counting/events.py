@@ -34,7 +34,7 @@ from napari_mrcz.correction.sums import in_order
 _ROUNDS = 3
 # Times the threshold that a spot needs to be an electron where it touches one found before.
 _BESIDE = 2.0
-# Positions are told to this many decimals, the same in images and tables: pixels' edges are on
+# Positions are rounded to this many decimals, the same in images and tables: pixels' edges are on
 # this grid.
 _DECIMALS = 3
 # Events within this distance of one too bright for an electron are parts of it, in pixels.
@@ -348,7 +348,7 @@ def _noise_width(wrong: Values, least: float, noise: float) -> float:
     if len(wrong) < _FEWEST:
         return noise
     mean = float(np.mean(wrong)) - least
-    # The mean of a tail above its beginning tells the width.
+    # The mean of a tail above its beginning gives the width.
     widths = np.linspace(0.5, 2.5, 401) * noise
     normal = np.exp(-np.square(least / widths) / 2) / np.sqrt(2 * np.pi)
     means = widths * normal / _tail(np.full(len(widths), least) / widths, 1.0) - least

@@ -222,7 +222,7 @@ def charge_noise(noise: float, spread: float) -> float:
 
 
 def _apart(dose: float) -> float:
-    """Return the share of electrons that have no other one too close to be told from it."""
+    """Return the share of electrons that have no other one too close to be resolved."""
     near = max(dose, 1e-9) * np.pi * _RESOLVED**2
     return float(-np.expm1(-near) / near)
 
@@ -332,7 +332,7 @@ class _Spots:
         """Measure the background anew where the electrons that were found are taken away.
 
         Their faint outskirts had passed for background: as much for one pixel as for another, so
-        that a part of the frame tells.
+        of a part of the frame.
         """
         residual = self._residual
         level, noise = 0.0, old.noise

@@ -31,7 +31,7 @@ _NARROW, _PLACES, _AROUND = 0.42, 13, 0.6
 _SINGLE = 0.8
 # Sum of squares, in those of the noise, that five more parameters rarely explain by chance.
 _SUSPICIOUS = 4.5
-# Half of the distance of two electrons, in pixels, that can be told from none.
+# Half of the distance of two electrons, in pixels, that can be resolved.
 _SHORTEST = 0.1
 
 Values = npt.NDArray[np.float64]

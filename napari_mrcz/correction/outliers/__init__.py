@@ -407,7 +407,7 @@ _WIDE = 1.25
 _MANY, _BY_CHANCE = 0.03, 0.25
 # Fewer pixels than these are not worth a word.
 _FEW = 20
-# Standard deviations beyond which a single pixel is nearly always told from noise; hot pixels that
+# Standard deviations beyond which a single pixel nearly always stands out of noise; hot pixels that
 # count so many times as much as good ones are not weak.
 _TOLD, _WEAK = 4.0, 3.0
 
@@ -469,8 +469,8 @@ def doubts_of_fit(
     if told > _WEAK and found:
         said.append(
             f"The movie has {typical:.2g} electrons per pixel in all: dead pixels, and hot ones "
-            f"that count less than {told:.2g} times as much as good ones, cannot be told from "
-            "noise."
+            f"that count less than {told:.2g} times as much as good ones, cannot be distinguished "
+            "from noise."
         )
     if found > _FEW and by_chance > _BY_CHANCE * found:
         said.append(

@@ -70,7 +70,7 @@ def block_widths(deviate: Image) -> Values:
     block. The result is (y / 32, x / 32).
     """
     x = deviate.shape[1]
-    # Every other row tells enough.
+    # Every other row is enough.
     part = np.abs(deviate[::2])
     np.minimum(part, part.dtype.type(_FLAT), out=part)
     columns = np.add.reduceat(part, np.arange(0, x, BLOCK), axis=1)
@@ -367,7 +367,7 @@ def _stand_out(
         electrons = np.sort(counts.normalised(pixels) / counts.per_electron, axis=1)
         return np.asarray(electrons[:, _TRIMMED:-_TRIMMED].mean(axis=1))
 
-    # At the border of the image a line cannot be told from an edge.
+    # At the border of the image a line cannot be distinguished from an edge.
     aside = np.clip(line + _ASIDE[:, None], 0, counts.shape[1 - axis] - 1)
     beside = np.stack([level(some) for some in aside])
     usual = np.where(bright, beside.max(axis=0), beside.min(axis=0))

@@ -78,7 +78,7 @@ class LocalBackground:
         gain = None if counts.gain is None else counts.gain[top:bottom]
         expected = self.expected(around, gain)
         if around.min(initial=np.inf) <= _EMPTY * self.typical:
-            # Where there is no beam, the rest of the image tells nothing.
+            # Where there is no beam, the rest of the image says nothing.
             expected[around <= _EMPTY * self.typical] = LEAST
         return raw, expected
 

@@ -1,6 +1,6 @@
 """Pixels far from what is expected of them: single outliers, clusters, lines, or parts of an image.
 
-Single outliers are told by thresholds. What has company is told by what no specimen can be:
+Single outliers are found by thresholds. What has company is found by what no specimen can be:
 
 * dark ones that count nothing at all, in a place as narrow as a cluster or a line, are dead; the
   darkest specimen lets some electrons through;

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # The preprint's, for stacks without tails.
 _DEFAULT_DARK, _DEFAULT_HOT = -4.0, 3.25
-# Nearer to the centre than this a histogram tells nothing of single outliers.
+# Nearer to the centre than this a histogram says nothing of single outliers.
 _NEAREST = 3.0
 # Fewer edges than this are no tail; more than this are as many as are needed.
 _FEWEST, _TAIL_POINTS = 5, 256
@@ -267,7 +267,7 @@ def fit_normal_cdf(places: Values, cdf: Values, start: tuple[float, float]) -> t
 
     `places` (m,): where the distribution is known; `cdf` (m,): its values there, 0 to 1; `start`:
     centre and standard deviation to start from; also what comes back if fewer than three places lie
-    within the distribution, which then tells nothing of its width. Returned are `center`, `width`.
+    within the distribution, which then says nothing of its width. Returned are `center`, `width`.
     """
     inside = (cdf > 1e-3) & (cdf < 1 - 1e-3)
     if np.count_nonzero(inside) < 3:
