@@ -33,6 +33,8 @@ class Scene:
         Counts.
     bad : ndarray of bool, shape (y, x)
         Outliers.
+    alone : ndarray of bool, shape (y, x), optional
+        Those of them that the regime is about, which are scored without the others too.
     structure : ndarray, shape (y, x), optional
         What the specimen adds to the sum of the frames, and should stay.
     untouched : ndarray of bool, shape (y, x), optional
@@ -45,6 +47,7 @@ class Scene:
 
     frames: Image
     bad: Mask
+    alone: Mask | None = None
     structure: Image | None = None
     untouched: Mask | None = None
     levels: Image | None = None
@@ -100,7 +103,7 @@ def clusters(rng: np.random.Generator, n: int = 40, dose: float = 1.0) -> Scene:
         where = np.s_[at : at + width, 40:280]
         rate[where], bad[where] = 3 * rate[where], True
     excess = hot_pixels(rng)
-    return Scene(draw(rng, dose * (rate + excess * ~bad), n), bad | (excess > 0))
+    return Scene(draw(rng, dose * (rate + excess * ~bad), n), bad | (excess > 0), alone=bad)
 
 
 def weak_lines(rng: np.random.Generator, excess: float, n: int = 40, dose: float = 1.0) -> Scene:

@@ -48,6 +48,9 @@ def scene_rows(name: str, make: Callable[[np.random.Generator], Scene]) -> Itera
         known = scene.options.get("defects", np.zeros(scene.bad.shape, bool))
         mask = (fitted.mask != 0) & ~known
         f1.setdefault("ours", []).append(score(mask, scene.bad)[2])
+        if scene.alone is not None:
+            found = score(mask & (scene.alone | ~scene.bad), scene.alone)[2]
+            figures.setdefault("alone", []).append(found)
         total = scene.frames.sum(axis=0, dtype=np.float64)
         for peer, rule in PEERS.items():
             f1.setdefault(peer, []).append(score(rule(total) & ~known, scene.bad)[2])
@@ -69,6 +72,9 @@ def scene_rows(name: str, make: Callable[[np.random.Generator], Scene]) -> Itera
         least=max(0.0, (expected / 2 - 2 * expected**0.5 - 4) / len(SEEDS)),
         most=(2 * expected + 3 * expected**0.5 + 4) / len(SEEDS),
     )  # fmt: skip
+    if "alone" in figures:
+        alone = float(np.median(figures["alone"]))
+        yield Row(f"{name}: without single pixels", "all of them", alone, "F1", least=0.98)
     if "kept" in figures:
         kept = float(np.median(figures["kept"]))
         yield Row(f"{name}: structure kept", "before", kept, "×", least=0.98)

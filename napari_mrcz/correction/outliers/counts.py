@@ -151,10 +151,13 @@ class SummedCounts:
                 spread = 1.4826 * np.median(np.abs(steps[_WIDEST:]))
                 least = max(_OTHER_LEVEL * abs(typical), _CERTAIN * spread)
                 beyond = np.flatnonzero(np.abs(steps[:_WIDEST]) > least)
-                if not beyond.size:
+                # All from the border to the step differ from what is behind it: a defective line
+                # further in does not make a border of those before it.
+                rests = {int(at) + 1: np.median(levels[at + 1 :][:_WIDEST]) for at in beyond}
+                odd = [n for n, rest in rests.items() if (abs(levels[:n] - rest) > least / 2).all()]
+                if not odd:
                     continue
-                n = int(beyond[-1]) + 1
-                others = levels[n:].mean()
+                n, others = odd[-1], rests[odd[-1]]
                 first, last = (length - n, length - 1) if is_last else (0, n - 1)
                 which = f"{name} {first}" if n == 1 else f"{name}s {first} to {last}"
                 if others > 0:
