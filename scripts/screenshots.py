@@ -112,6 +112,8 @@ def fit_outliers(viewer: napari.Viewer, widgets: Widgets) -> str:
 def find_gain(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Find the orientation of the session's gain reference."""
     widget = widgets["Gain"]
+    demo.dock_of(widget).raise_()
+    demo.wait_until_idle([widget])
     (movie,) = viewer.open("session/movie_1.mrcz", plugin="napari-mrcz")
     movie.visible = False
     widget.references.open("session/gain.mrc")
@@ -140,6 +142,8 @@ def plot_ageing(viewer: napari.Viewer, widgets: Widgets) -> str:
 def look_at_fields(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Open a file that tells how it was made."""
     widget = widgets["Metadata"]
+    demo.dock_of(widget).raise_()
+    demo.wait_until_idle([widget])
     if "corrected" not in viewer.layers:
         write_corrected(Path("corrected.mrcz"))
         (layer,) = viewer.open("corrected.mrcz", plugin="napari-mrcz")
