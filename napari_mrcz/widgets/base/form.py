@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from magicgui.widgets import Container, create_widget
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
@@ -15,7 +16,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSlider,
-    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FIELD_PX = 76
 # Of a field's step: as near as its numbers come to one that is excluded.
 _FINEST = 0.1
-_SHORT_UNITS = {"standard deviations": "σ"}
+_SHORT_UNITS = {"standard deviations": "σ", "robust standard deviations": "σ"}
 
 
 class OptionsForm(QWidget):
@@ -66,10 +66,13 @@ class OptionsForm(QWidget):
                 label=option.label,
                 options=how,
             )
-            native = widget.native
-            widget.label = option.label  # the unit stands behind the number
+            native, unit = widget.native, _SHORT_UNITS.get(option.unit, option.unit)
+            is_float = isinstance(native, QDoubleSpinBox)
+            # The unit stands behind the number, but for whole ones, whose field has no room for it.
+            is_whole = isinstance(native, QAbstractSpinBox) and not is_float
+            widget.label = f"{option.label} ({unit})" if unit and is_whole else option.label
             native.setMinimumWidth(_FIELD_PX)
-            if isinstance(native, QDoubleSpinBox | QSpinBox):
+            if is_float:
                 native.setKeyboardTracking(False)
                 if declared.default is None:
                     # The least value, which is not allowed itself, stands for "not given".
@@ -78,8 +81,8 @@ class OptionsForm(QWidget):
                     widget.min = option.above + native.singleStep() * _FINEST
                 if declared.default in (None, widget.min):
                     native.setSpecialValueText(option.unset)
-                if option.unit:
-                    native.setSuffix(f" {_SHORT_UNITS.get(option.unit, option.unit)}")
+                if unit:
+                    native.setSuffix(f" {unit}")
             elif isinstance(native, QComboBox):
                 _narrow(native)
             for field in native.findChildren(QDoubleSpinBox):  # beside a slider

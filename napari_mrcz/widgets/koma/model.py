@@ -505,6 +505,11 @@ def folder_problem(folder: Path, entries: Iterable[Entry]) -> str:
     return ""
 
 
+def in_words(warning: str) -> str:
+    """Return a warning with the option's label in the place of its name in scripts."""
+    return warning.replace("even_if_worse", "“Even if worse”")
+
+
 def some_of(names: Iterable[str]) -> str:
     """Return names as they are read, not too many of them."""
     first, more = [*names][:_MOST_NAMED], len([*names]) - _MOST_NAMED
@@ -688,7 +693,7 @@ def _correct_all(
                 failures.append((name, error_text(error)))
             else:
                 written.append(path)
-                warnings += [(name, said) for said in step.warnings]
+                warnings += [(name, in_words(said)) for said in step.warnings]
     except Cancelled:
         cancelled = True
     seconds = time.perf_counter() - start

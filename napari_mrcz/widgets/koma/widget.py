@@ -22,7 +22,7 @@ from napari_mrcz.widgets.base.form import OptionsForm, Section, filled, form, pu
 from napari_mrcz.widgets.base.job import JobControls, LatestJob, Pace
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork, works_of
-from napari_mrcz.widgets.koma.model import KomaModel, folder_problem, some_of
+from napari_mrcz.widgets.koma.model import KomaModel, folder_problem, in_words, some_of
 from napari_mrcz.widgets.koma.stack_list import StackBox
 from napari_mrcz.widgets.koma.views import AgeingView, RadiusView
 
@@ -145,7 +145,7 @@ class KomaSession(Panel):
         self.box.add_paths([url.toLocalFile() for url in urls if url.isLocalFile()])
 
     def _job(self, text: str, tip: str) -> JobControls:
-        return JobControls(self, text, tip, Pace(n_stacks=1))
+        return JobControls(self, text, tip, Pace(n_stacks=1), reserve=True)
 
     def _connect(self) -> None:
         self.box.changed.connect(self._on_list)
@@ -349,7 +349,7 @@ class KomaSession(Panel):
             place(layer, source)
         text, tone = f"“{layer.name}” shows radius {self.koma.radius}.", "muted"
         if said := data.history[-1].get("warnings"):
-            text, tone = "\n".join([text, *said]), "warning"
+            text, tone = "\n".join([text, *map(in_words, said)]), "warning"
         self._say(self.preview_status, text, tone)
         self.previewed.emit(layer)
 
