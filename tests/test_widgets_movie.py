@@ -9,6 +9,7 @@ from outliers_dock import choose, settle, type_number
 from qtpy.QtCore import QPoint, Qt
 
 import napari_mrcz as nm
+from napari_mrcz.plugin.hooks import write_image
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.simulation import Specimen, simulate_movie
 from napari_mrcz.widgets.movie.widget import MovieViewer
@@ -96,7 +97,29 @@ def test_single_frames_are_the_movie_itself(widget, movie, viewer, qtbot):
     settle(widget, qtbot)
     assert not movie().visible
     viewer.layers.remove(widget.picture)
-    assert widget.mode.currentData() == "frames" and movie().visible
+    qtbot.waitUntil(lambda: widget.mode.currentData() == "frames")
+    assert movie().visible
+
+
+def test_the_next_movie_is_a_sum_again(widget, viewer, tmp_path, qtbot):
+    """All that was of the last one is gone."""
+    viewer.layers.clear()
+    settle(widget, qtbot)
+    assert widget.picture is None and "Open a movie" in widget.info.text()
+    viewer.open(tmp_path / "m.mrcz", plugin="napari-mrcz")
+    settle(widget, qtbot)
+    np.testing.assert_array_equal(widget.picture.data, total(0, 12))
+
+
+def test_the_sum_is_saved_as_any_image(widget, viewer, tmp_path, qtbot):
+    """With the pixel size, and what it is a sum of."""
+    set_range(widget, qtbot, 1, 4)
+    state = widget.picture.as_layer_data_tuple()
+    write_image(str(tmp_path / "sum.mrc"), *state[:2])
+    with nm.open(tmp_path / "sum.mrc") as saved:
+        np.testing.assert_array_equal(np.asarray(saved)[0], total(1, 5))
+        assert saved.pixel_size[1:] == pytest.approx((PIXEL, PIXEL))
+        assert saved.metadata["summed_frames"] == [1, 4]
 
 
 def test_binning_and_low_pass_change_the_picture_alone(widget, qtbot):

@@ -97,7 +97,9 @@ class LayerPicker(QComboBox):
             self._layers.insert(0, None)
         self._show()
         if self._picked not in self._layers:
-            self.pick(self._layers[0] if self._layers else None)
+            active = self._viewer.layers.selection.active
+            follows = active in self._layers and not self._none
+            self.pick(active if follows else self._layers[0] if self._layers else None)
 
     def catch_up(self) -> None:
         """Take what has happened while the dock was hidden."""

@@ -29,6 +29,11 @@ class _Watched(Plot):
     hovered = Signal(object)
     bare = False
 
+    def name_x(self, text: str) -> None:
+        """Name the lower axis, in this theme and others."""
+        self._labels["bottom"] = text
+        self.getPlotItem().setLabel("bottom", text)
+
     def apply_palette(self, colours: Palette) -> None:
         super().apply_palette(colours)
         for side in ("bottom", "left") if self.bare else ():
@@ -99,7 +104,7 @@ class SpectrumView(QWidget):
         self.picture.setRange(xRange=(left, -left), yRange=(top, -top), padding=0)
         self._curve.setData(found.frequency[1:], found.radial[1:])
         unit = "1/Å" if found.known else "1/pixel"
-        self.average.getPlotItem().setLabel("bottom", f"frequency ({unit})")
+        self.average.name_x(f"frequency ({unit})")
         self.average.setXRange(0, found.nyquist, padding=0)
         high = np.log10(max(np.quantile(found.radial[2:], 0.99), 2))
         self.average.setYRange(-0.15, high, padding=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Shapes
-from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtCore import Qt, QTimer, Signal, Slot
 from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QSpinBox, QStackedWidget, QWidget
 from superqt import QLabeledRangeSlider
 
@@ -127,6 +127,7 @@ class MovieViewer(Panel):
         self._picture_layer = PictureLayer(self.viewer)
         self._covered: Any = None  # the movie that is hidden while its sum is shown
         self._rectangle: Any = None
+        self._bared: Any = None  # the movie whose sum was just removed
         self._total: npt.NDArray[Any] | None = None
         self._drifting: MovieWork | None = None
         self._again = self._showing = False
@@ -759,11 +760,19 @@ class MovieViewer(Panel):
             self._covered = None
         if event.value is self._rectangle:
             self._rectangle = None
-        if self._picture_layer.holds(event.value):  # by the user: frames are wanted
+        if self._picture_layer.holds(event.value):
             self._picture_layer.remove()
-            self.mode.setCurrentIndex(self.mode.findData(_FRAMES))
+            self._bared = self.layers.layer
+            QTimer.singleShot(0, self._on_picture_removed)
         elif self.in_front:
             self._show_state()
+
+    @Slot()
+    def _on_picture_removed(self) -> None:
+        """Show frames, unless the user has removed the movie, too."""
+        bared, self._bared = self._bared, None
+        if bared is not None and bared in self.viewer.layers and self.picture is None:
+            self.mode.setCurrentIndex(self.mode.findData(_FRAMES))
 
     @Slot(object)
     def _on_failed(self, error: Exception) -> None:
@@ -771,7 +780,7 @@ class MovieViewer(Panel):
 
     def _let_go(self) -> None:
         """Keep no movie when the window is gone but the Python half is not."""
-        self._covered = self._rectangle = self._total = self._drifting = None
+        self._covered = self._rectangle = self._total = self._drifting = self._bared = None
 
 
 def _close_if(section: Section, opened: bool) -> None:
