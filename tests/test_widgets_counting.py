@@ -16,8 +16,7 @@ from napari_mrcz.plugin.late import LateStack
 from napari_mrcz.simulation import simulate_raw
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.counting.model import Fit, fit_counting
-from napari_mrcz.widgets.counting.plots import Gallery
-from napari_mrcz.widgets.counting.widget import Counting
+from napari_mrcz.widgets.counting.widget import Counting, Gallery
 
 LEFT = Qt.MouseButton.LeftButton
 RAW = simulate_raw(8, (96, 128), dose=0.01, seed=1)

@@ -243,7 +243,7 @@ import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication, QWidget
 from napari_mrcz.widgets.base.derived import get_points_ready, get_shapes_ready
-from napari_mrcz.widgets.microed.guides import Guides
+from napari_mrcz.widgets.microed.views import Guides
 app, viewer, parent = QApplication([]), ViewerModel(), QWidget()
 image = viewer.add_image(np.ones((9, 9)))
 guides = Guides(viewer, parent)

@@ -36,7 +36,6 @@ from napari_mrcz.widgets.base.layer_picker import (
 )
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork
-from napari_mrcz.widgets.microed.guides import Guides
 from napari_mrcz.widgets.microed.model import (
     Center,
     Choice,
@@ -49,7 +48,7 @@ from napari_mrcz.widgets.microed.model import (
     read_histogram,
     summary,
 )
-from napari_mrcz.widgets.microed.views import FitTable, HistogramView, rows
+from napari_mrcz.widgets.microed.views import FitTable, Guides, HistogramView, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
