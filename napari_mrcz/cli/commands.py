@@ -26,7 +26,7 @@ from napari_mrcz.cli.paths import Misused
 from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.format.machine import processors
-from napari_mrcz.naming import RemotePath, has_movie_suffix
+from napari_mrcz.naming import RemotePath, docs_url, has_movie_suffix
 
 if TYPE_CHECKING:
     from napari_mrcz.session.tasks import Making, Outcome, Report
@@ -84,6 +84,7 @@ def program(words: Sequence[str] = ()) -> typer.Typer:
     app = typer.Typer(
         name="napari-mrcz",
         help="Compress, verify, inspect and correct movies of electron microscopes, MRC and MRCZ.",
+        epilog=f"Documentation: {docs_url('index.md')}",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         callback=_options,
