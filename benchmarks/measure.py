@@ -64,8 +64,12 @@ class Row:
         if self.most is not None:
             bounds.append(f"≤ {self.most:g}")
         met = ("yes" if self.holds else "**no**") if bounds else ""
-        runs = "" if self.spread is None else " ({:.3g}–{:.3g})".format(*self.spread)  # noqa: RUF001
-        measured = f"{self.measured:.3g}{runs} {self.unit}"
+        value, spread, unit = self.measured, self.spread, self.unit
+        if unit == "× faster" and value < 1:
+            value, unit = 1 / value, "× slower"
+            spread = None if spread is None else (1 / spread[1], 1 / spread[0])
+        runs = "" if spread is None else " ({:.3g}–{:.3g})".format(*spread)  # noqa: RUF001
+        measured = f"{value:.3g}{runs} {unit}"
         return f"| {self.what} | {self.against} | {' '.join(bounds)} | {measured} | {met} |"
 
 

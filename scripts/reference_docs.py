@@ -157,7 +157,8 @@ def _size_and_speed() -> str:
     for line in page.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
         if line.startswith("| ") and len(cells) > 3 and re.match(r"-?\d", cells[3]):
-            rows[cells[0], cells[1]] = float(re.split(r"[ (]", cells[3])[0])
+            value = float(re.split(r"[ (]", cells[3])[0])
+            rows[cells[0], cells[1]] = 1 / value if "× slower" in cells[3] else value
 
     def every(what: str, against: str) -> list[float]:
         found = (value for (w, a), value in rows.items() if w.startswith(what) and a == against)
