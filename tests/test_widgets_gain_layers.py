@@ -123,7 +123,7 @@ class TestLayers:
         assert "normalised already" in loaded.remark.text()
         assert not loaded.force.isHidden()
         loaded.resize(320, 500)
-        assert loaded.column.indexOf(loaded.force) == 3
+        assert loaded.column.indexOf(loaded.force) == 4
         loaded.force.click()
         settle(qtbot, loaded)
         assert loaded.preview.name == "floats, normalised"

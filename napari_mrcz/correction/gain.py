@@ -352,7 +352,7 @@ def doubts_of_gain(
     share = detail.share(detail.pattern(response, good))
     if not share.hurts:
         return ()
-    part = f"{100 * share.value:.0f} ± {100 * share.error:.0f} %"
+    part = with_minus(f"{100 * share.value:.0f} ± {100 * share.error:.0f} %")
     return (
         f"The gain reference does not fit this movie: {part} of its fixed pattern "
         f"({100 * share.pattern:.2g} %) is there. Below 50 % it adds more correlated noise than it "

@@ -92,8 +92,12 @@ class References(QWidget):
         self._panel, self._frames = panel, frames
         self._ready: Callable[[Reference], None] = self.gain_read.emit
         self.controls = JobControls(
-            panel, "Gain reference…", "Choose a gain reference: MRC, TIFF, .gain, DM3 or DM4"
+            panel,
+            "Gain reference…",
+            "Choose a gain reference: MRC, TIFF, .gain, DM3 or DM4",
+            reserve=True,
         )
+        self.summary = self.controls.status  # of the reference, and how it fits the frames
         self.menu = QMenu(self)
         self.menu.setToolTipsVisible(True)
         self.menu_button = push_button(
@@ -108,10 +112,8 @@ class References(QWidget):
             "It lies as the frames do, however the gain reference is turned",
         )
         self.no_dark_button = push_button("No dark", "Subtract nothing")
-        self.summary = WrappedLabel("The gain reference, and how it fits the frames")
-        self.summary.setMinimumHeight(2 * self.fontMetrics().lineSpacing())
         self.dark_summary = WrappedLabel("The dark reference")
-        filled(self, self.controls, self.summary, spacing=4)
+        filled(self, self.controls)
         buttons = filled(QWidget(), self.dark_button, self.no_dark_button, across=True)
         self.dark = filled(QWidget(), buttons, self.dark_summary)
         self.controls.start_button.clicked.connect(lambda: self._choose("Gain", self.open))
@@ -139,7 +141,8 @@ class References(QWidget):
         known = "" if reference is None else f"{reference.name}: {reference.gain_text}.\n"
         doubts = () if reference is None else reference.warnings
         tone = "warning" if doubts and tone == "text" else tone
-        self._panel.tell(self.summary, "\n".join([known + text, *doubts]), tone)
+        if not self.controls.running:
+            self.controls.tell("\n".join([known + text, *doubts]), tone)
 
     def show_dark(self, dark: Reference | None) -> None:
         """Describe the dark reference."""
@@ -398,6 +401,7 @@ class Exponent(QWidget):
             "Fit γ",
             "Find the γ that flattens this movie best. It should show no specimen: vacuum, "
             "evenly illuminated, some 400 electrons a pixel",
+            reserve=True,
         )
         self.fit_plot = Plot(
             "γ", "unevenness (%)", "Standard deviation of means of 64 × 64 pixels (eq. 10)"

@@ -106,9 +106,11 @@ class GainReference(CorrectionDock):
             "Take the orientation that was found, and γ = 1; Ctrl+Z takes back one change"
         )
         self.column.insertWidget(1, self.references)
+        self.column.addWidget(self.force)  # below the warning
         self._outcomes = self.in_background(self._on_outcome)
         self.references.gain_read.connect(lambda gain: self._choose(reference=gain))
         self.references.dark_read.connect(lambda dark: self._choose(dark=dark))
+        self.references.controls.cancelled.connect(lambda: self._choose())
         self.references.gain_made.connect(
             lambda made: self.when_in_front(made, partial(self._add_layer_of, made))
         )

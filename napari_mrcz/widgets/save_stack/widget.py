@@ -446,6 +446,7 @@ class Explorer(QWidget):
             panel,
             "Compare codecs",
             "Try all codecs, levels and filters on three frames, which takes some seconds",
+            reserve=True,
         )
         self.plot = Plot(
             "speed of one thread (MB/s)",
