@@ -20,7 +20,7 @@ test: .venv/installed-dev system-packages  ## run the tests, those in a real Qt 
 test-all: .venv/installed-dev system-packages  ## run the thorough and long tests too
 	$(PYTEST) --hypothesis-profile thorough $(ARGS)
 
-check: .venv/installed-dev  ## ruff, mypy, the napari manifest, the links of the documentation
+check: .venv/installed-dev system-packages  ## ruff, mypy, the napari manifest, the links of the documentation
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
@@ -33,7 +33,7 @@ bench: .venv/installed-dev system-packages  ## measure the budgets and print the
 figures: .venv/installed-dev  ## draw docs/figures from simulated sessions
 	$(PY) -m benchmarks.figures $(ARGS)
 
-docs: .venv/installed-dev .venv/installed-docs  ## write the generated pages, and build the site in build/site
+docs: .venv/installed-dev .venv/installed-docs system-packages  ## write the generated pages, and build the site in build/site
 	$(PY) scripts/command_line_docs.py
 	$(PY) scripts/reference_docs.py
 	$(PY) scripts/field_docs.py
