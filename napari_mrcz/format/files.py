@@ -27,7 +27,6 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, siz
 from napari_mrcz.format.header import HEADER_NBYTES
 from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.machine import go_on_if_wanted
-from napari_mrcz.format.remote import RemoteBytes
 from napari_mrcz.naming import RemotePath, path_of
 
 if TYPE_CHECKING:
@@ -200,6 +199,8 @@ class _RemoteFile(RandomAccessFile):
     piece_nbytes = sys.maxsize
 
     def __init__(self, path: Path) -> None:
+        from napari_mrcz.format.remote import RemoteBytes  # few files need it
+
         self.path = path
         self._bytes = RemoteBytes(str(path))
 
