@@ -435,6 +435,6 @@ def test_masked_pixels_are_refused_and_an_empty_mask_costs_nothing(folder, form)
 
 
 def test_a_suffix_that_is_no_movie_is_refused(folder):
-    for name in ("a.tif", "a", "a.mrc.gz"):
+    for name in ("a.png", "a", "a.mrc.gz"):
         with pytest.raises(nm.MrczError, match="suffix"):
             nm.write(folder / name, np.zeros((2, 4, 4), np.int16))
