@@ -490,13 +490,12 @@ def targets_in(folder: Path, entries: Iterable[Entry]) -> list[Path]:
     return paths
 
 
-def folder_problem(folder: Path, entries: Iterable[Entry]) -> str:
+def folder_problem(folder: Path, entries: Sequence[Entry] = ()) -> str:
     """Return why the entries cannot be written into a folder, which may be new; or nothing."""
     if folder.exists() and not folder.is_dir():
         return f"{folder.name} is a file. Choose a folder."
     if not folder.parent.is_dir():
         return f"There is no folder {folder.parent}."
-    entries = list(entries)
     sources = [entry.path for entry in entries if entry.path and os.path.exists(entry.path)]
     for path in filter(Path.exists, targets_in(folder, entries)):
         if any(os.path.samefile(path, source) for source in sources):

@@ -293,7 +293,8 @@ class KomaSession(Panel):
         self.reading.allow("" if self.koma.entries else problem)
         self.filter_outliers.setEnabled(not self.reading.running)
         where = Path(self.folder.text()) if self.folder.text().strip() else None
-        bad = _NO_FOLDER if where is None else folder_problem(where, self.koma.entries)
+        # Whether it has the movies themselves is looked at when it is pressed: there may be many.
+        bad = _NO_FOLDER if where is None else folder_problem(where)
         self.export.allow(problem or bad)
         self.ageing.allow(problem)
         unusable = "Select a stack in the list." if entry is None else self.koma.why_not(entry)
