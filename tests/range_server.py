@@ -18,6 +18,8 @@ class RangeServer(ThreadingHTTPServer):
     ----------
     sent : list of (str, int, int)
         Name, first byte and number of the bytes of each answer.
+    asked : str
+        Path and query of the last request, as they came.
     ranges : bool
         Answer with the part that was asked for.
     most : int or None
@@ -39,6 +41,7 @@ class RangeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.sent: list[tuple[str, int, int]] = []
+        self.asked = ""
         self.ranges = True
         self.most: int | None = None
         self.failures = self.surplus = self.shift = self.more = 0
@@ -76,6 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server, name = self.server, self.path.strip("/").partition("?")[0]
+        server.asked = self.path
         server.silent.wait()
         if server.failures:
             server.failures -= 1

@@ -104,6 +104,18 @@ def test_a_smaller_rest_joins_the_last_group():
     assert drift.aligned_sum().shape == (64, 64)
 
 
+def test_pixels_that_are_not_finite_are_as_the_mean():
+    frames = np.random.default_rng(1).poisson(4.0, (8, 96, 96)).astype(np.float32)
+    shifts = nm.estimate_drift(frames, group=2).shifts
+    frames[:, 40, 50], frames[3, 7, 8] = np.nan, np.inf
+    drift = nm.estimate_drift(frames, group=2)
+    np.testing.assert_allclose(drift.shifts, shifts, atol=0.1)
+    assert drift.aligned_sum().sum() == pytest.approx(8 * 4 * 96**2, rel=0.02)
+    for value, said in ((np.nan, "no pixel is finite"), (7, "do not vary")):
+        with pytest.raises(ValueError, match=said):
+            nm.estimate_drift(np.full((8, 64, 64), value, np.float32), group=2)
+
+
 @pytest.mark.parametrize(
     ("frames", "group"),
     [

@@ -96,6 +96,13 @@ def test_a_defective_pixel_is_0_and_nothing_is_infinite(reference, dark, gamma, 
     assert np.isfinite(normalise.factor).all()
 
 
+def test_frames_that_are_not_finite_stay_so_without_a_warning_of_numpy():
+    normalise = GainNormalization([[1, 2, 0]])
+    assert np.isnan(normalise(np.array([[np.nan, 1, np.inf]], np.float32))).tolist() == [
+        [True, False, True]
+    ]
+
+
 def test_defects_of_the_camera_are_told():
     camera = Camera((256, 256), dead=1e-3)
     assert camera.defects.dead.sum() > 30

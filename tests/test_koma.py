@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from napari_mrcz.correction import KomaNormalization
 from napari_mrcz.correction.koma import (
+    KomaOptions,
     contrast_scores,
     noise_by_radius,
+    normalisation,
     thumbnail,
 )
 from napari_mrcz.correction.rolling import RollingAverage
@@ -124,6 +126,15 @@ def test_the_average_is_subtracted_and_its_mean_added_back():
         normalise(np.ones((1, 3)))
     with pytest.raises(ValueError, match="two axes"):
         KomaNormalization(np.ones(3), 0.0)
+
+
+def test_pixels_that_are_not_finite_are_warned_of():
+    average = np.random.default_rng(0).normal(5, 0.1, (32, 32)).astype(np.float32)
+    average[3, 4] = np.inf
+    total = 10 * average
+    made = normalisation(average, total, 10, 1e3, KomaOptions(even_if_worse=True))
+    assert any("become NaN: 1." in warning for warning in made.warnings)
+    assert np.argwhere(np.isnan(made(average))).tolist() == [[3, 4]]  # and no RuntimeWarning
 
 
 def test_thumbnails_are_means_of_cells():

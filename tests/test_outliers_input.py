@@ -25,6 +25,8 @@ def test_a_constant_image_stays_as_it_is(model, fill, value):
     assert fitted.thresholds.dark_is_default
     assert not fitted.mask.any()
     assert np.array_equal(fitted(frames[0], 0), frames[0])
+    assert any("the same sum" in warning for warning in fitted.warnings)
+    assert not OutlierFilter.fit(noise(), model=model, fill=fill).warnings
 
 
 @pytest.mark.parametrize("model", MODELS)

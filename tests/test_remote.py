@@ -134,6 +134,27 @@ def test_a_file_that_changes_on_the_server_is_noticed(server):
     server.mark = '"2"'
     with pytest.raises(nm.MrczError, match="changed on the server"):
         _ = movie[9]
+    for mark in ('W/"1"', ""):  # as another server of several has it
+        server.mark = mark
+        np.testing.assert_array_equal(movie[9 + len(mark)], FRAMES[9 + len(mark)])
+
+
+def test_a_signed_url_is_sent_as_it_is_and_stays_secret(napari_mrcz, server, tmp_path):
+    signed = server.url("plain.mrc") + "?key=a%2Fb%3D"
+    assert napari_mrcz("compress", signed, "-o", tmp_path).status == 0
+    assert server.asked == "/plain.mrc?key=a%2Fb%3D"
+    with FrameReader(tmp_path / "plain.mrcz") as reader:
+        assert reader.footer.other["source"]["name"] == "plain.mrc"
+    _ = nm.open(server.url("plain.mrc?key=å"))  # what a URL cannot have is encoded
+    assert server.asked == "/plain.mrc?key=%C3%A5"
+
+
+def test_a_fork_has_connections_of_its_own(server, folder):
+    content = remote.RemoteBytes(server.url("movie.mrcz"))
+    content._process = content._files = None  # as if it were another process's
+    piece = bytearray(100)
+    assert content.read_into(20000, memoryview(piece)) == 100
+    assert piece == (folder / "movie.mrcz").read_bytes()[20000:20100]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +176,8 @@ def test_what_cannot_be_read_lazily_is_refused(server, folder):
         nm.open("nothing://host/movie.mrcz")
     with pytest.raises(nm.MrczError, match="then no more"):
         nm.open("http://127.0.0.1:1/movie.mrcz")
+    with pytest.raises(nm.MrczError, match="cannot be opened"):
+        nm.open("ftp://127.0.0.1:1/movie.mrcz")
 
 
 def test_other_formats_and_protocols(server, folder):

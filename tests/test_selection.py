@@ -126,6 +126,9 @@ def test_wide_sums_are_floats_that_other_programs_read(napari_mrcz, tmp_path):
     with nm.open(tmp_path / "a_sum.mrc") as total:
         assert total.dtype == np.float32
         assert (np.asarray(total) == 300000).all()
+    nm.write(tmp_path / "c.mrcz", np.full((3, 8, 8), 0.1 + 0.2j, np.complex64))
+    assert napari_mrcz("sum", tmp_path / "c.mrcz", "--average").status == 0
+    assert nm.read(tmp_path / "c_average.mrc") == pytest.approx(0.1 + 0.2j)
 
 
 def test_drift_is_told_as_text_and_json(napari_mrcz, tmp_path):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from napari_mrcz.errors import MrczError, failure_text, printable, size_text
-from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, docs_url, without_packing
+from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, docs_url, path_of, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -268,7 +268,7 @@ def tell_warnings(outcome: Outcome, told: set[str]) -> None:
 
 def outcome_text(outcome: Outcome) -> str:
     """Return a line for a file that was done."""
-    line = f"{Path(outcome.source).name}"
+    line = path_of(outcome.source).name
     if outcome.target:
         line += f" -> {outcome.target}"
     if outcome.target_nbytes:
@@ -303,7 +303,7 @@ def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     if kept := sum(bool(outcome.kept) for outcome in good):
         line += f"; {kept} {'source' if kept == 1 else 'sources'} kept"
     if failed:
-        named = ", ".join(Path(outcome.source).name for outcome in failed[:_MOST_NAMED])
+        named = ", ".join(path_of(outcome.source).name for outcome in failed[:_MOST_NAMED])
         more = len(failed) - _MOST_NAMED
         line += f"; failed: {named}" + (f" and {more} more" if more > 0 else "")
     return line

@@ -64,6 +64,8 @@ _PLACES = 121
 _HIGH, _SIGNIFICANT, _OF_HANN = 0.1, 3.0, 0.26
 # Error of a shift, in pixels, from which on it says so.
 _UNCERTAIN = 0.25
+# Differences between pixels, in units of their mean, that are none but of rounding.
+_CONSTANT = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +201,8 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
         for image in images:
             parts.append(image)
             say("Preparing group", len(parts), len(numbers))
+    if max(float(np.ptp(part)) for part in parts) < _CONSTANT:
+        raise ValueError("the frames do not vary from pixel to pixel: nothing can be aligned")
     shape = parts[0].shape
     band, (fy, fx) = _band(shape, binning)
 
@@ -288,11 +292,23 @@ def _grouped(movie: Any, group: int) -> Iterator[tuple[Image, int]]:
         if number == group:
             if held is not None:
                 yield held
-            held, total = (total, number), None
+            held, total = (_finite(total), number), None
     if total is not None:
+        total = _finite(total)
         held = (total, number) if held is None else (held[0] + total, held[1] + number)
     if held is not None:
         yield held
+
+
+def _finite(total: Image) -> Image:
+    """Return a sum whose pixels that are not finite have the mean of the others."""
+    known = np.isfinite(total)
+    if known.all():
+        return total
+    if not known.any():
+        raise ValueError("no pixel is finite in the sum of a group of frames")
+    filled: Image = np.where(known, total, total.mean(where=known, dtype=np.float64))
+    return filled.astype(np.float32)
 
 
 def _band(

@@ -204,7 +204,8 @@ class GainNormalization:
         if dark is not None:
             frame = np.subtract(frame, dark, out=out, dtype=np.float32, casting="same_kind")
         # One rounding, whatever the counts' type: it is what other programs' float movies have.
-        return np.multiply(frame, self._applied, out=out, dtype=np.float32, casting="same_kind")
+        with np.errstate(invalid="ignore"):  # inf times 0 is NaN
+            return np.multiply(frame, self._applied, out=out, dtype=np.float32, casting="same_kind")
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Return the pixel type after the correction: float32.

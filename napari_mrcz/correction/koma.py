@@ -210,7 +210,8 @@ class KomaNormalization:
         if self.by_dose and (share := self._share(frame)) is not None:
             deviation = deviation * np.float32(share)
         out = np.empty(frame.shape, np.float32)
-        np.subtract(frame, deviation, out=out, dtype=np.float32, casting="same_kind")
+        with np.errstate(invalid="ignore"):  # inf less inf is NaN
+            np.subtract(frame, deviation, out=out, dtype=np.float32, casting="same_kind")
         return out
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -339,6 +340,12 @@ def normalisation(
         warnings.append(too_few(len(neighbours), options.radius))
     if step and made.applied:
         warnings.append(repeated_text(step))
+    unknown = average.size - int(np.count_nonzero(np.isfinite(average)))
+    if unknown and made.applied:
+        warnings.append(
+            f"pixels of the average of neighbours that are not finite become NaN: {unknown}. "
+            "Replace them in all stacks first (OutlierFilter)"
+        )
     if not made.helps:
         warnings.append(_worse(noise, len(neighbours), applied=made.applied))
     return replace(made, warnings=tuple(warnings))

@@ -7,6 +7,7 @@ where it stopped, until a deadline.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -39,7 +40,9 @@ _HEAD_NBYTES, _END_NBYTES = 2**14, 2**16
 # Headers of chunks lie far apart, the entries of a directory of TIFF beside each other.
 _SMALL_NBYTES, _NEAR_NBYTES = 128, 2**12
 _MOST_BLOCKS = 16
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.IGNORECASE)
+# A URL that is sent as it is, such as one that is signed.
+_ENCODED = re.compile(r"(?:[!#$&-;=?-Z_a-z~\[\]]|%[0-9A-Fa-f]{2})+")
 _RIGHTS = (401, 403, 407)
 _GONE = (404, 410)
 _TRY_AGAIN = (408, 425, 429)
@@ -58,7 +61,7 @@ class RemoteBytes:
         self._url = url
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, bytes] = OrderedDict()  # by the byte they begin at
-        self._changed: str | None = None  # the server's mark of this version of the file
+        self._changed = ""  # the server's mark of this version of the file
         self._small_s = 0.0
         self.nbytes = -1
         try:
@@ -67,6 +70,10 @@ class RemoteBytes:
             raise MrczError(url, f"a URL needs more ({error})", advice=_INSTALL) from error
         except ValueError as error:
             raise MrczError(url, f"is not a URL that is read: {error}") from error
+        except Exception as error:  # some connect, by libraries that have errors of their own
+            found = f"cannot be opened: {str(error) or type(error).__name__}"
+            raise MrczError(url, found, advice="Check the address and the connection") from error
+        self._process = os.getpid()
         self._is_http = url.lower().startswith(("http://", "https://"))
         self._keep(0, self._fetch(0, _HEAD_NBYTES))
 
@@ -139,7 +146,7 @@ class RemoteBytes:
             except PermissionError as error:
                 raise MrczError(self._url, f"may not be read: {error}") from error
             except Exception as error:  # each library has errors of its own
-                why = str(error) or type(error).__name__
+                why = str(getattr(error, "message", error)) or type(error).__name__
                 if type(error).__name__ == "NoCredentialsError":  # of s3: it may be public
                     self._files, self._path = _url_to_fs(self._url, anon=True)
             if time.monotonic() >= deadline:
@@ -160,6 +167,9 @@ class RemoteBytes:
 
     def _ask(self, start: int, stop: int, got: bytearray, deadline: float) -> None:
         """Ask once for bytes, and append to `got` those that come."""
+        if self._process != os.getpid():  # the thread of fsspec is not in a fork
+            self._files, self._path = _url_to_fs(self._url)
+            self._process = os.getpid()
         files, path = self._files, self._path
         if self._is_http:
             self._run(self._get(start, stop, got), deadline)
@@ -193,6 +203,7 @@ class RemoteBytes:
 
     async def _get(self, start: int, stop: int, got: bytearray) -> None:
         from aiohttp import ClientTimeout
+        from yarl import URL
 
         session = await self._files.set_session()
         options = dict(self._files.kwargs)
@@ -201,7 +212,8 @@ class RemoteBytes:
         )
         headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{stop - 1}"}
         headers["Accept-Encoding"] = "identity"
-        url = self._files.encode_url(self._url)
+        url: Any = self._url
+        url = URL(url, encoded=True) if _ENCODED.fullmatch(url) else self._files.encode_url(url)
         most = len(got) + stop - start
         async with session.get(url, headers=headers, **options) as answer:
             self._check(answer, start, stop)
@@ -230,10 +242,12 @@ class RemoteBytes:
         if sent is None or int(sent[1]) != start or int(sent[2]) >= stop:
             about = f"asked for bytes {start} to {stop - 1}, the server answers {said} {stated}"
             raise MrczError(self._url, about.strip(), advice="Copy the file here first")
-        total, mark = int(sent[3]), answer.headers.get("ETag", "")
+        # One server of several may mark weakly what others mark, or not at all.
+        total, mark = int(sent[3]), answer.headers.get("ETag", "").removeprefix("W/")
         if self.nbytes < 0:
-            self.nbytes, self._changed = total, mark
-        elif (total, mark) != (self.nbytes, self._changed):
+            self.nbytes = total
+        self._changed = self._changed or mark
+        if total != self.nbytes or (mark and mark != self._changed):
             found = "the file was changed on the server since it was first opened"
             raise MrczError(self._url, found, advice="Open it again")
 

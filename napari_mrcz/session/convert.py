@@ -274,6 +274,8 @@ class SumFrames(Making):
             # Other programs know neither integers of more than 16 bits nor float64.
             if dtype is None and sums.dtype.kind in "iuf" and sums.dtype.itemsize > 2:
                 dtype = "float32"
+            elif dtype is None and sums.dtype.kind == "c":
+                dtype = "complex64"
             write(
                 self.target,
                 sums.described(other={**sums.description.other, "source": record}),

@@ -105,7 +105,7 @@ class SourceFiles:
     def record(self, **options: Any) -> dict[str, Any]:
         """Return what a result says of its source, to be recognised by it."""
         mtime_ns = self._files[0].state.mtime_ns if self._files else 0
-        said = {"name": Path(self.path).name, "size": self.nbytes, "mtime_ns": mtime_ns}
+        said = {"name": path_of(self.path).name, "size": self.nbytes, "mtime_ns": mtime_ns}
         return {**said, "options": options}
 
     def check(self) -> None:

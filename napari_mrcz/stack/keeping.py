@@ -24,7 +24,7 @@ from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.encoding import alone, encoding_of
 from napari_mrcz.format.header import FOUR_BIT, pack_four_bit
 from napari_mrcz.format.machine import in_order, processors
-from napari_mrcz.naming import software
+from napari_mrcz.naming import path_of, software
 from napari_mrcz.stack.kept import (
     GAIN,
     NOTE,
@@ -132,7 +132,7 @@ class Keeping:
         }
         original: dict[str, Any] = {}
         if self._collected is not None and not self.lost:
-            named = Path(self.counts.path or "").name
+            named = path_of(self.counts.path or "").name
             original = {"name": named, **self._collected.original(), **self._file()}
         elif self._collected is None:
             original = dict(self._reader.footer.other.get(ORIGINAL, {}))  # type: ignore[union-attr]

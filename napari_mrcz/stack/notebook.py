@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.history import step_text
 from napari_mrcz.errors import MrczError, size_text
+from napari_mrcz.naming import path_of
 from napari_mrcz.stack.sources import uncorrected
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def html_of(stack: Stack) -> str:
         f'<td style="text-align: left">{"<br>".join(map(escape, lines))}</td></tr>'
         for name, lines in _rows(stack, warnings)
     )
-    title = os.path.basename(stack.path) if stack.path else "array"
+    title = path_of(stack.path).name if stack.path else "array"
     return (
         f'<table><tr>{picture}<td style="vertical-align: top"><table>'
         f'<tr><th colspan="2" style="text-align: left">{escape(title)}</th></tr>{rows}'

@@ -6,6 +6,7 @@ The format is known by the first bytes of a file rather than by its name.
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import re
 from contextlib import closing
@@ -210,11 +211,11 @@ def _open_eer(
         raise ValueError(f"superresolution is 1, 2 or 4, not {superresolution!r}")
     if group is not None and dose_per_frame is not None:
         raise ValueError("group and dose_per_frame exclude each other")
-    if group is not None and group < 1:
+    if group is not None and operator.index(group) < 1:
         raise ValueError(f"group is a number of frames, not {group!r}")
     if dose_per_frame is not None and not dose_per_frame > 0:
         raise ValueError(f"dose_per_frame is a dose, not {dose_per_frame!r}")
-    movie = open_tiff(path, superresolution) if is_tiff else None
+    movie = open_tiff(path, int(superresolution)) if is_tiff else None
     if movie is None or not is_eer(movie):
         if movie is not None:
             movie.close()

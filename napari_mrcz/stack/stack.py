@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
 import threading
 import weakref
 from dataclasses import replace
@@ -19,7 +18,7 @@ from napari_mrcz.errors import warn
 from napari_mrcz.format import Description, FrameReader, Header
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, new_array, processors
-from napari_mrcz.naming import size_zyx
+from napari_mrcz.naming import path_of, size_zyx
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
 from napari_mrcz.stack.sources import (
     ArraySource,
@@ -266,7 +265,7 @@ class Stack:
         size = self.pixel_size[2]
         scale = f", {size:.4g} Å/pix" if size else ""
         steps = f", {len(self.history)} corrections" if self.history else ""
-        name = os.path.basename(self.path) if self.path else "array"
+        name = path_of(self.path).name if self.path else "array"
         return f"<Stack {name}: {n} x {y} x {x} {self.dtype}{scale}{steps}>"
 
     def _repr_html_(self) -> str:

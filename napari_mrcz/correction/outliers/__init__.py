@@ -430,6 +430,8 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
             f"The border has another level than the image: {', '.join(lines)}. The filter may find "
             "only part of these pixels: name them as defects, or crop them."
         )
+    if counts.is_constant:
+        said.append("All pixels have the same sum, so that no outlier can be found.")
     return said
 
 

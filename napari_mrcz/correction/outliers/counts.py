@@ -164,6 +164,11 @@ class SummedCounts:
                     found.append(f"{which} ({levels[:n].mean() / others:.2g} times)")
         return found
 
+    @cached_property
+    def is_constant(self) -> bool:
+        """Whether all pixels have the same sum, as saturated or empty frames do."""
+        return bool(self.total.min() == self.total.max())
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
