@@ -28,6 +28,7 @@ from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
 from napari_mrcz.widgets.base.plot import Plot
 from napari_mrcz.widgets.base.theme import contrast_ratio, palette, readable
+from napari_mrcz.widgets.outliers.widget import CountTable
 
 WRITTEN = ("text", "muted", "error", "warning", "accent", "hot", "dark", "model")
 
@@ -319,6 +320,13 @@ def test_plots_are_copied_and_saved(qtbot, tmp_path, monkeypatch):
     assert QApplication.clipboard().text() == numbers.replace(",", "\t")
     do(plot, "Copy plot")
     assert QApplication.clipboard().image().width() == 600
+
+
+def test_counts_of_outliers_are_copied_with_their_headings(qtbot):
+    do(CountTable(), "Copy table")
+    head, *rows = QApplication.clipboard().text().splitlines()
+    assert head == "\tdark\thot\tboth"
+    assert [len(row.split("\t")) for row in rows] == [4] * len(rows) != []
 
 
 def test_tables_are_copied_and_saved(panel, qtbot, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import partial
 from html import escape
 from itertools import count, pairwise
 from pathlib import Path
@@ -177,7 +178,7 @@ class Panel(QWidget):
         super().showEvent(event)
         for table in self.findChildren(QTableView):
             if not table.actions():
-                _offer_table(table)
+                offer_rows(table, partial(_rows_of, table))
         for kind in (QAbstractSpinBox, QComboBox, QSlider):
             for field in self.findChildren(kind):
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -274,25 +275,23 @@ def csv_text(rows: Iterable[Iterable[Any]], separator: str = ",") -> str:
     return lines.getvalue()
 
 
-def _offer_table(table: QTableView) -> None:
-    """Have a table copied, for spreadsheets, and saved."""
-
-    def rows() -> Iterable[list[Any]]:
-        model: Any = table.model()
-        columns = range(model.columnCount())
-        yield [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
-        for row in range(model.rowCount()):
-            yield [model.index(row, n).data() for n in columns]
-
-    def copy() -> None:
-        clipboard: Any = QApplication.clipboard()
-        clipboard.setText(csv_text(rows(), "\t"))
-
+def offer_rows(widget: QWidget, rows: Callable[[], Iterable[Iterable[Any]]]) -> None:
+    """Have a table's rows, headings first, copied (for spreadsheets) and saved."""
+    clipboard: Any = QApplication.clipboard()
     makers = {".csv": lambda: csv_text(rows()).encode()}
-    offer(
-        table,
-        {"Copy table": copy, "Save table as CSV…": lambda: save_as(table, "Save table", makers)},
-    )
+    actions: dict[str, Callable[[], Any]] = {
+        "Copy table": lambda: clipboard.setText(csv_text(rows(), "\t")),
+        "Save table as CSV…": lambda: save_as(widget, "Save table", makers),
+    }
+    offer(widget, actions)
+
+
+def _rows_of(table: QTableView) -> Iterable[list[Any]]:
+    model: Any = table.model()
+    columns = range(model.columnCount())
+    yield [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
+    for row in range(model.rowCount()):
+        yield [model.index(row, n).data() for n in columns]
 
 
 def _is_seen(viewer: napari.Viewer) -> bool:

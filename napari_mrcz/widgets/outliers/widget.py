@@ -33,7 +33,7 @@ from napari_mrcz.widgets.base.layer_picker import (
     pixel_at,
     plane_of,
 )
-from napari_mrcz.widgets.base.panel import WrappedLabel
+from napari_mrcz.widgets.base.panel import WrappedLabel, offer_rows
 from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.outliers.model import (
     REFIT,
@@ -471,8 +471,10 @@ class CountTable(QWidget):
                 if column:
                     label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+                    label.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
         self.heads = lines[0][1:]
         self.cells = [line[1:] for line in lines[1:]]
+        offer_rows(self, lambda: [[label.text() for label in line] for line in lines])
         self.show_fit(None)
 
     def show_fit(self, fit: Fit | None) -> None:
