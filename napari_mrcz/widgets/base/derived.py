@@ -167,13 +167,7 @@ def _plain(value: Any) -> Any:
 
 
 class PictureLayer:
-    """At most one layer of a viewer, of pictures that take each other's place.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        Where it is shown.
-    """
+    """At most one layer of a viewer, of pictures that take each other's place."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
@@ -187,11 +181,13 @@ class PictureLayer:
         layer = None if self._layer is None else self._layer()
         return layer if layer in self._viewer.layers else None
 
-    def show(self, data: Any, attributes: Mapping[str, Any], source: Image, look: Any) -> Image:
+    def show(
+        self, data: Any, attributes: Mapping[str, Any], source: Image | None, look: Any
+    ) -> Image:
         """Show a picture above a layer that it is made of; a new one becomes the active layer.
 
-        `attributes` are those of a layer, with contrast limits and a place. Contrast that the user
-        has set is kept as long as `look` is the same.
+        `attributes` are those of a layer, with contrast limits and a place. Without a source it
+        comes above all. Contrast that the user has set is kept as long as `look` is the same.
         """
         layer, layers = self.layer, self._viewer.layers
         limits = tuple(attributes["contrast_limits"])
@@ -208,8 +204,9 @@ class PictureLayer:
             if look != self._look or tuple(layer.contrast_limits) == self._limits:
                 layer.contrast_limits_range = layer.contrast_limits = limits
             lay(layer, attributes)
-            if layers.index(layer) < layers.index(source):
+            if source is not None and layers.index(layer) < layers.index(source):
                 layers.move(layers.index(layer), layers.index(source) + 1)
+        widen_contrast_slider(layer)
         self._limits, self._look = limits, look
         return layer
 

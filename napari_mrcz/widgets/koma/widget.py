@@ -8,16 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QMessageBox, QWidget
 
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.errors import error_text, size_text
-from napari_mrcz.plugin.layers import widen_contrast_slider
 from napari_mrcz.session.recipe import Output
-from napari_mrcz.widgets.base.derived import lay, place
+from napari_mrcz.widgets.base.derived import PictureLayer, place
 from napari_mrcz.widgets.base.form import OptionsForm, Section, filled, form, push_button
 from napari_mrcz.widgets.base.job import JobControls, LatestJob, Pace
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
@@ -28,6 +26,7 @@ from napari_mrcz.widgets.koma.views import AgeingView, RadiusView
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Image
 
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.widgets.koma.model import Corrected, Entry, NoiseCurve, Reading
@@ -53,9 +52,7 @@ class KomaSession(Panel):
         self.koma: KomaModel = kept.pop("koma", None) or KomaModel()
         self._curve: NoiseCurve | None = None
         self._previewed: Entry | None = None
-        self._preview: weakref.ref[Image] | None = None
-        self._look: Any = None
-        self._limits: tuple[float, ...] = ()
+        self._picture = PictureLayer(self.viewer)
         self.setAcceptDrops(True)
 
         self.box = StackBox(self, self.koma)
@@ -130,8 +127,7 @@ class KomaSession(Panel):
     @property
     def preview_layer(self) -> Image | None:
         """The layer of the stack that is previewed, while it is in the viewer."""
-        layer = None if self._preview is None else self._preview()
-        return layer if layer in self.viewer.layers else None
+        return self._picture.layer
 
     def dragEnterEvent(self, event: Any) -> None:
         """Take files and folders."""
@@ -324,29 +320,16 @@ class KomaSession(Panel):
 
     def _take_preview(self, made: LayerData) -> None:
         data, attributes, _ = made
-        entry, layer = self._previewed, self.preview_layer
+        entry, is_first = self._previewed, not self.viewer.layers
         if entry is None:
             return
         options = self.koma.options
         look = weakref.ref(entry), options.keep_mean, options.length > 0
-        limits = tuple(attributes["contrast_limits"])
-        if layer is None:
-            first = not self.viewer.layers
-            self._preview = weakref.ref(layer := Image(data, **attributes))
-            widen_contrast_slider(layer)
-            self.viewer.add_layer(layer)
-            if first:
-                self.viewer.dims.set_current_step(0, 0)  # napari begins in the middle
-        else:
-            layer.data, layer.name = data, attributes["name"]
-            layer.metadata = attributes["metadata"]
-            if look != self._look or tuple(layer.contrast_limits) == self._limits:
-                layer.contrast_limits_range = layer.contrast_limits = limits
-                widen_contrast_slider(layer)
-        self._look, self._limits = look, limits
-        if (source := self.box.layer_of(entry)) is None:
-            lay(layer, {"translate": (0,) * layer.ndim, **attributes})
-        else:
+        here = {"translate": (0,) * len(data.shape), **attributes}
+        layer = self._picture.show(data, here, None, look)
+        if is_first:
+            self.viewer.dims.set_current_step(0, 0)  # napari begins in the middle
+        if (source := self.box.layer_of(entry)) is not None:
             place(layer, source)
         text, tone = f"“{layer.name}” shows radius {self.koma.radius}.", "muted"
         if said := data.history[-1].get("warnings"):
