@@ -96,6 +96,7 @@ def show_drift(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Show the drift of the corrected movie."""
     show_spectrum(viewer, widgets)
     widgets["Movie"].drift_section.button.setChecked(True)
+    widgets["Movie"].start_drift()
     return "Movie"
 
 
@@ -296,7 +297,7 @@ def picture_widget(viewer: napari.Viewer, name: str, widget: Any, *, gallery: bo
                 path = in_gallery if gallery else PICTURES / f"{name}.png"
                 dock.grab().save(str(path))
                 if not gallery:
-                    number(path, list(tops_of_parts(widget, dock)))
+                    number(path, list(places_of_parts(widget, dock)))
             shrink(path)
     viewer.theme = THEMES[0]
 
@@ -306,8 +307,8 @@ def is_explained(name: str) -> bool:
     return f"(pictures/{name}.png)" in PAGE.read_text("utf-8")
 
 
-def tops_of_parts(widget: Any, dock: Any) -> Iterator[int]:
-    """Yield where in its dock each visible part of a widget's column begins, in pixels."""
+def places_of_parts(widget: Any, dock: Any) -> Iterator[tuple[int, int]]:
+    """Yield where in its dock each visible part of a widget's column begins and ends, in pixels."""
     column = widget.column
     for place in range(column.count()):
         item, part = column.itemAt(place), column.itemAt(place).widget()
@@ -315,17 +316,19 @@ def tops_of_parts(widget: Any, dock: Any) -> Iterator[int]:
         said = part.text() if isinstance(part, QLabel) else "something"
         if item.spacerItem() is None and box.height() > 1 and said:
             if part is None or not part.isHidden():
-                yield column.parentWidget().mapTo(dock, QPoint(0, box.top())).y()
+                top = column.parentWidget().mapTo(dock, QPoint(0, box.top())).y()
+                yield top, top + box.height()
 
 
-def number(path: Path, tops: list[int]) -> None:
-    """Draw the numbers of a widget's parts in a strip on the left of its picture."""
+def number(path: Path, places: list[tuple[int, int]]) -> None:
+    """Draw the numbers of a widget's parts on the left of its picture; cut off what is below."""
     picture = Image.open(path).convert("RGB")
-    strip = 26
-    wide = Image.new("RGB", (picture.width + strip, picture.height), picture.getpixel((1, 1)))
+    strip, (_, end) = 26, places[-1]
+    size = picture.width + strip, min(picture.height, end + 10)
+    wide = Image.new("RGB", size, picture.getpixel((1, 1)))
     wide.paste(picture, (strip, 0))
     draw = ImageDraw.Draw(wide)
-    for label, top in enumerate(tops, 1):
+    for label, (top, _) in enumerate(places, 1):
         middle = top + 12
         draw.ellipse((3, middle - 10, 23, middle + 10), fill="#f0c674")
         font = ImageFont.load_default(13)
@@ -335,8 +338,8 @@ def number(path: Path, tops: list[int]) -> None:
         PAGE.read_text("utf-8").partition(f"(pictures/{path.name})")[2].partition("\n## ")[0]
     )
     listed = len(re.findall(r"^\d+\. ", explained, re.MULTILINE))
-    if listed not in (0, len(tops)):
-        print(f"{path.name} has {len(tops)} parts: explain as many in docs/widgets.md")
+    if listed not in (0, len(places)):
+        print(f"{path.name} has {len(places)} parts: explain as many in docs/widgets.md")
 
 
 @contextlib.contextmanager
@@ -363,6 +366,11 @@ def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     """Picture the hot threshold as it is dragged: outliers in the movie above, the line below."""
     widget = widgets["Outliers"]
     demo.wait_until_idle([widget])
+    demo.dock_of(widget).raise_()
+    select(viewer, "movie")
+    demo.wait_until_idle([widget])
+    for layer in viewer.layers:
+        layer.visible = layer.name in ("movie", "movie outliers (σ)")
     line = widget.plots.lines["hot"][1]
     found = widget.fit.current.thresholds.hot
     rows, columns = widget.fit.sigma.shape
