@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -28,7 +28,7 @@ from napari_mrcz.correction.koma import (
     too_few,
 )
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, RollingAverage
-from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
+from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, warn
 from napari_mrcz.session.session import Session, StackLike
 
 if TYPE_CHECKING:
@@ -338,6 +338,14 @@ class Koma:
         doubt = doubt_of_contrasts(one for i, one in found.items() if i not in left_out)
         self._doubts = (doubt,) if doubt else ()
         return dict(sorted(left_out.items()))
+
+
+def surveyed_koma(session: Session, options: KomaOptions) -> Koma:
+    """Return KOMA over a session as a recipe has it; its warnings are with each stack."""
+    koma = Koma(session, **asdict(options))
+    with collected_warnings():
+        koma.survey()
+    return koma
 
 
 def mean_noise(

@@ -28,11 +28,11 @@ from napari_mrcz.correction.history import fingerprint, rebuild
 from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
-from napari_mrcz.errors import MrczError, collected_warnings, failure_text
+from napari_mrcz.errors import MrczError, failure_text
 from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.format.footer import from_tagged, to_plain
-from napari_mrcz.session import Koma, Session
-from napari_mrcz.session.averages import of_other_shapes
+from napari_mrcz.session import Session
+from napari_mrcz.session.averages import of_other_shapes, surveyed_koma
 from napari_mrcz.session.recipe import PLACES, Recipe
 from napari_mrcz.session.run import run_all
 from napari_mrcz.session.selection import WHOLE, Selection
@@ -269,10 +269,8 @@ def _averaged(
         for source in usable:
             yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
         return
-    step = recipe.koma or KomaOptions()
-    koma = Koma(session.chosen(at[source] for source in usable), **asdict(step))
-    with collected_warnings():  # each outcome has them
-        koma.survey()
+    chosen = session.chosen(at[source] for source in usable)
+    koma = surveyed_koma(chosen, recipe.koma or KomaOptions())
     why_left_out = {usable[i]: why for i, why in koma.left_out.items()}
     failed = []
 

@@ -23,7 +23,7 @@ import shutil
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,10 +31,10 @@ import numpy as np
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS
-from napari_mrcz.errors import MrczError, collected_warnings, size_text
+from napari_mrcz.errors import MrczError, size_text
 from napari_mrcz.naming import without_packing
 from napari_mrcz.session.arrivals import Arrivals, Found, Look
-from napari_mrcz.session.averages import Koma, of_other_shapes
+from napari_mrcz.session.averages import Koma, of_other_shapes, surveyed_koma
 from napari_mrcz.session.convert import Recode
 from napari_mrcz.session.correct import Correct, Survey, with_orientation_of
 from napari_mrcz.session.run import attempt
@@ -204,9 +204,7 @@ class Corrections:
         session.order = self.order
         koma = None
         if len(usable) > 1:
-            koma = Koma(cast("Session", session), **asdict(step))
-            with collected_warnings():  # each outcome has them
-                koma.survey()
+            koma = surveyed_koma(cast("Session", session), step)
         left_out = {} if koma is None else koma.left_out
         members = [i for i in range(len(usable)) if i not in left_out]
         return _Plan(session, others, koma, left_out, members)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,11 +23,11 @@ from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.session.averages import (
     KeptOut,
-    Koma,
     doubt_of_contrasts,
     kept_out,
     mean_noise,
     of_other_shapes,
+    surveyed_koma,
 )
 from napari_mrcz.session.correct import Survey, corrected, without_done
 from napari_mrcz.session.session import Session
@@ -384,7 +384,7 @@ class Measurements:
         if step is None or len(usable) < 2:
             doubt = doubt_of_contrasts(self._session.summary(i) for i in averaged)
             return ((doubt,) if doubt else ()), {}
-        koma = Koma(self._session.chosen(usable), **asdict(step))
+        koma = surveyed_koma(self._session.chosen(usable), step)
         with collected_warnings():  # they are among its own
             session = koma.warnings
         own = {}
