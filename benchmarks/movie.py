@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from benchmarks.dragging import until_drawn
 from benchmarks.measure import Row, peak_nbytes
 from benchmarks.outliers import large_movie
 from napari_mrcz.plugin.demo import wait_until_idle
-from napari_mrcz.widgets.movie.model import FrameSums, spectrum_of
+from napari_mrcz.widgets.movie.model import FrameSums, picture_of, spectrum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,8 +54,8 @@ def _alone(path: Path) -> Iterator[Row]:
         yield Row(f"{what}: read once for sums of ranges", "", spent, "s of processors")
         sums = kept.pop()
         yield Row(f"{what}: sums kept", "", sums.nbytes / _MB, "MB")
-        most = peak_nbytes(lambda: FrameSums(movie, _no_report).exact(3, 31, _no_report))
-        yield Row(f"{what}: memory, reading and summing", "", most / _MB, "MB", most=400)
+        most = peak_nbytes(partial(_read_and_smooth, movie))
+        yield Row(f"{what}: memory, reading, summing, low-pass", "", most / _MB, "MB", most=400)
         spent = max(
             _processor_time(lambda ends=ends: sums.exact(*ends, _no_report)) for ends in _ranges()
         )
@@ -64,6 +65,11 @@ def _alone(path: Path) -> Iterator[Row]:
         yield Row("spectrum of a sum of 4096²", "", spent, "s of processors")
         spent = _processor_time(lambda: nm.estimate_drift(movie))
         yield Row(f"{what}: drift", "", spent, "s of processors", most=5)
+
+
+def _read_and_smooth(movie: nm.Stack) -> None:
+    sums = FrameSums(movie, _no_report)
+    picture_of(sums.exact(3, 31, _no_report), 1, 20.0, (1.0, 1.0))
 
 
 def _dragged(viewer: napari.Viewer, path: Path) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 A range that is dragged is shown at once, binned, as the difference of two sums kept on the way.
 When the hand rests, the same range is summed at full size, from sums that are kept every few
-frames and the frames between. What is kept takes at most 100 MB binned and 140 MB at full size.
+frames and the frames between. What is kept takes at most 100 MB binned and 105 MB at full size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.sums import binned_sum, smallest_sum_dtype, sum_dtype
 from napari_mrcz.errors import MrczError, NotEnoughMemory
-from napari_mrcz.format.machine import in_order, processors
+from napari_mrcz.format.machine import give_back, in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 # Height and width of a binned picture at most; a canvas has hardly more.
 _PICTURE = 1024
 # What is kept of a movie, in bytes.
-_BINNED_NBYTES, _FULL_NBYTES = 100_000_000, 140_000_000
+_BINNED_NBYTES, _FULL_NBYTES = 100_000_000, 105_000_000
 # Frames between sums at full size, at least: fewer are read as quickly.
 _APART = 5
 # Groups that drift is estimated by, at most, and frames in each as a rule.
 _MOST_GROUPS, _GROUP = 24, 5
 # Height and width of a spectrum's picture, about.
 _SPECTRUM = 160
+# Lines of a picture that are smoothed at a time.
+_LINES = 256
 # Rings of a spectrum over which its background is smoothed.
 _SMOOTH = 12
 
@@ -130,13 +132,20 @@ class FrameSums:
             added in their order, which is the sum by numpy, bit for bit.
         """
         total, plus, minus = self._plan(start, stop)
-        frames = [*plus, *minus]
-        with in_order(self._frame, frames, processors(), "napari-mrcz-movie") as found:
-            for done, frame in enumerate(found, 1):
-                add = np.add if done <= len(plus) else np.subtract
-                with np.errstate(over="ignore", invalid="ignore"):
-                    add(total, frame, out=total, casting="unsafe")
-                report("Summing frame", done, len(frames))
+        frames, threads = [*plus, *minus], processors()
+        # Floating frames take four times the memory of counts: none of them waits to be added.
+        at_a_time = threads if self._floating else max(len(frames), 1)
+        done = 0
+        for first in range(0, len(frames), at_a_time):
+            some = frames[first : first + at_a_time]
+            with in_order(self._frame, some, threads, "napari-mrcz-movie") as found:
+                for frame in found:
+                    add = np.add if done < len(plus) else np.subtract
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        add(total, frame, out=total, casting="unsafe")
+                    done += 1
+                    report("Summing frame", done, len(frames))
+        give_back()
         total.flags.writeable = False
         return total
 
@@ -162,7 +171,9 @@ class FrameSums:
 
     def _read(self, report: Report) -> None:
         n, y, x = self.stack.shape
-        parts = min(n // _APART, _FULL_NBYTES // (y * x * self._dtype.itemsize))
+        # Floating frames take more memory while they are read: less of them is kept.
+        share = 2 if self._floating else 1
+        parts = min(n // _APART, _FULL_NBYTES // (share * y * x * self._dtype.itemsize))
         wanted = {round(n * k / parts) for k in range(1, parts + 1)} if parts else set()
         total = np.zeros((y, x), self._dtype) if parts else None
         wide = sum_dtype(self.stack.dtype, n * self.binning**2)
@@ -170,22 +181,26 @@ class FrameSums:
         self._binned = [small.astype(np.uint8)]
         every = 1
 
-        def read(index: int) -> tuple[Array, Array]:
+        def read(index: int) -> tuple[Array | None, Array]:
             frame = self._frame(index)
             dtype = smallest_sum_dtype(frame.dtype, self.binning**2)
             with np.errstate(over="ignore", invalid="ignore"):
-                return frame, binned_sum(frame, self.binning, dtype)
+                squares = binned_sum(frame, self.binning, dtype)
+            return (None if total is None else frame), squares
 
         with in_order(read, range(n), processors(), "napari-mrcz-movie") as frames:
             for done, (frame, squares) in enumerate(frames, 1):
                 with np.errstate(over="ignore", invalid="ignore"):
                     small += squares
-                    if total is not None:
+                    if total is not None and frame is not None:
                         np.add(total, frame, out=total, casting="unsafe")
                 if done % every == 0 or done == n:
                     self._steps.append(done)
                     self._binned.append(_kept(small))
-                    if sum(one.nbytes for one in self._binned) > _BINNED_NBYTES and done < n:
+                    if (
+                        sum(one.nbytes for one in self._binned) > _BINNED_NBYTES // share
+                        and done < n
+                    ):
                         every *= 2
                         kept = [k for k, at in enumerate(self._steps) if at % every == 0]
                         self._steps = [self._steps[k] for k in kept]
@@ -194,6 +209,7 @@ class FrameSums:
                     self._ends.append(done)
                     self._whole.append(total if done == n else total.copy())
                 report("Reading frame", done, n)
+        give_back()
         finite = small[np.isfinite(small)].astype(np.float64)
         self.mean = float(finite.mean()) / (n * self.binning**2) if finite.size else 0.0
 
@@ -251,25 +267,32 @@ def picture_of(
         return total
     with np.errstate(over="ignore", invalid="ignore"):
         picture = binned_sum(total, binning, np.float32)
-        picture = picture * np.float32(1 / (binning**2 * frames))
+        own = None if picture is total else picture
+        picture = np.multiply(picture, np.float32(1 / (binning**2 * frames)), out=own)
     if low_pass:
         known = np.isfinite(picture)
         if not known.all():
             picture = np.where(known, picture, picture[known].mean() if known.any() else 0)
-        from scipy.fft import irfft2, next_fast_len, rfft2  # not before a filter is wanted
-
         steps = [(size or 1.0) * binning for size in pixel_size]
-        # As far from a border as the filter reaches, the other border must not shine through.
-        reach = [min(n, round(low_pass / d)) for n, d in zip(picture.shape, steps, strict=True)]
-        y, x = (next_fast_len(n + 2 * r, True) for n, r in zip(picture.shape, reach, strict=True))
-        (rows, columns), (top, left) = picture.shape, reach
-        pads = [(top, y - rows - top), (left, x - columns - left)]
-        passed = rfft2(np.pad(picture, pads, mode="symmetric"))
-        for frequency in (np.fft.fftfreq(y, steps[0])[:, None], np.fft.rfftfreq(x, steps[1])):
-            passed *= np.exp2(-np.square(frequency * low_pass)).astype(np.float32)
-        wide = irfft2(passed, s=(y, x), overwrite_x=True)
-        picture = wide[top : top + rows, left : left + columns]
+        _smooth(picture, low_pass, steps[1])
+        _smooth(picture.T, low_pass, steps[0])
     return picture
+
+
+def _smooth(lines: Image, low_pass: float, step: float) -> None:
+    """Smooth the lines of a picture in place, some at a time; a Gaussian is one for each axis."""
+    from scipy.fft import irfft, next_fast_len, rfft  # not before a filter is wanted
+
+    length = lines.shape[1]
+    # As far from a border as the filter reaches, the other border must not shine through.
+    reach = min(length, round(low_pass / step))
+    padded = next_fast_len(length + 2 * reach, True)
+    passed = np.exp2(-np.square(np.fft.rfftfreq(padded, step) * low_pass)).astype(np.float32)
+    pads = [(0, 0), (reach, padded - length - reach)]
+    for first in range(0, len(lines), _LINES):
+        part = lines[first : first + _LINES]
+        smooth = irfft(rfft(np.pad(part, pads, mode="symmetric")) * passed, padded)
+        part[...] = smooth[:, reach : reach + length]
 
 
 def doses(stack: Stack) -> npt.NDArray[np.float64] | None:
