@@ -64,6 +64,8 @@ _MODES = {
     "Running average": _RUNNING,
     "Single frames": _FRAMES,
 }
+# A hand that has not moved for so long rests.
+_RESTED_MS = 80
 _AUTOMATIC = 0
 _BINNINGS = {"automatic": _AUTOMATIC, "1 (all pixels)": 1, "2 × 2": 2, "4 × 4": 4, "8 × 8": 8}
 _COARSEST_A = 1000.0
@@ -131,7 +133,8 @@ class MovieViewer(Panel):
         self._total: npt.NDArray[Any] | None = None
         self._drifting: MovieWork | None = None
         self._again = self._showing = False
-        self._detail, self._spectrum, self._drawing = (LatestJob(self) for _ in range(3))
+        self._detail = LatestJob(self, delay_ms=_RESTED_MS)
+        self._spectrum, self._drawing = LatestJob(self), LatestJob(self)
         self.layers = LayerPicker(self, accepts=self._accepts)
         self.layers.setToolTip("The movie; follows the layer selected in the list")
         self._make_controls()
@@ -596,11 +599,11 @@ class MovieViewer(Panel):
     def _tell_range(self, work: MovieWork, state: str) -> None:
         start, stop = self.frames
         n = 0 if work.stack is None else len(work.stack)
-        text = f"Frames {start} to {stop - 1} ({stop - start} of {n})"
+        text = f"Frames {start} to {stop - 1} of {n}"
         if work.doses is not None:
-            before, after = (work.doses[at] for at in (start, stop))
-            text += f" · {after - before:.3g} e⁻/Å²" + (f" after {before:.3g}" if start else "")
-        self.tell(self.info, f"{text}\n{state[0].upper()}{state[1:]}")
+            text += " · {:.3g} to {:.3g} e⁻/Å²".format(*work.doses[[start, stop]])
+        number = "1 frame" if stop - start == 1 else f"{stop - start} frames"
+        self.tell(self.info, f"{text}\n{number}, {state}")
 
     def _cover(self, source: Image, layer: Image) -> None:
         """Hide the movie below its sum: its frames need not be read at each step."""
