@@ -131,9 +131,10 @@ def test_the_layer_of_counts_is_what_the_library_counts(fitted, viewer, layer):
 @pytest.mark.parametrize(("index", "fine"), [(1, 2), (2, 4)])
 def test_finer_counts_lie_where_the_movie_lies(fitted, qtbot, layer, index, fine):
     with qtbot.waitSignal(fitted.previewed):
-        fitted.super_resolution.setFocus()
+        field = fitted.options.fields["super_resolution"].native
+        field.setFocus()
         for _ in range(index):
-            qtbot.keyClick(fitted.super_resolution, Qt.Key.Key_Down)
+            qtbot.keyClick(field, Qt.Key.Key_Down)
     counts = fitted.counts
     assert counts.data.shape == (8, 96 * fine, 128 * fine)
     np.testing.assert_allclose(counts.scale, (1, 2 / fine, 2 / fine))

@@ -11,13 +11,14 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy, QWidget
 
+from napari_mrcz.correction.counting import CountingOptions
 from napari_mrcz.plugin.late import LateStack
 from napari_mrcz.plugin.layers import describe, stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import CorrectionDock
 from napari_mrcz.widgets.base.derived import frame_shown, get_points_ready
 from napari_mrcz.widgets.base.form import (
+    OptionsForm,
     Section,
-    choice_field,
     filled,
     form,
     number_field,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.counting.model import Histogram
 
-_SUPER_RESOLUTIONS = {"detector pixels": 1, "2 × 2 in each pixel": 2, "4 × 4 in each pixel": 4}
 _INVITATION = "Fit a movie of raw frames to see its electrons."
 _LARGEST = 1e7
 # Of a gallery: its brightest pixels are white, so many are; four rows of patches are so high.
@@ -98,9 +98,7 @@ class Counting(CorrectionDock):
         self._counting = self.in_background(self._on_counted)
         self._marking = self.in_background(self._on_marked)
         self._stepping = self.in_background(self._on_arrived, delay_ms=0)
-        self.super_resolution = choice_field(
-            _SUPER_RESOLUTIONS.items(), "How fine the counts are: where in a pixel it was struck"
-        )
+        self.options = OptionsForm(CountingOptions, ("super_resolution",))
         self.found = WrappedLabel("What was measured, and how many electrons are counted with it")
         self.charges, self.pixels, self.gallery = ChargeView(), PixelView(), Gallery()
         self.preview = QCheckBox("Show counts as a layer")
@@ -111,15 +109,13 @@ class Counting(CorrectionDock):
             "A layer of points where the electrons of the frame struck",
         )
         self.pictures = Section("Single electrons", self.gallery)
-        fine = QWidget()
-        fine.setLayout(form(("Counts in", self.super_resolution)))
         self.charges.threshold_changed.connect(self._on_threshold)
-        self.super_resolution.currentIndexChanged.connect(self._on_choice)
+        self.options.changed.connect(self._on_choice)
         self.preview.toggled.connect(self._on_choice)
         self.mark_button.clicked.connect(self.mark)
         values = Section("Pixel values and noise", self.pixels)
         self.finish(
-            self.found, self.charges, fine, self.preview, self.buttons, self.mark_button,
+            self.found, self.charges, self.options, self.preview, self.buttons, self.mark_button,
             values, self.pictures,
         )  # fmt: skip
 
@@ -191,8 +187,7 @@ class Counting(CorrectionDock):
     def _show_choices(self, work: CountingWork) -> None:
         self._showing = True
         self.charges.number.setValue(work.threshold)
-        at = self.super_resolution.findData(work.super_resolution)
-        self.super_resolution.setCurrentIndex(at)
+        self.options.show_values({"super_resolution": work.super_resolution})
         self.preview.setChecked(work.with_layer)
         self._showing = False
 
@@ -207,11 +202,11 @@ class Counting(CorrectionDock):
         work.threshold = threshold
         self._count(work)
 
-    def _on_choice(self) -> None:
+    def _on_choice(self, *_: Any) -> None:
         work = self.work
         if self._showing or work is None:
             return
-        work.super_resolution = self.super_resolution.currentData()
+        work.super_resolution = self.options.values()["super_resolution"]
         work.with_layer = self.preview.isChecked()
         if work.fit is not None:
             self._count(work)
