@@ -380,6 +380,10 @@ def test_converted_to_a_pixel_type_it_is_normalised(napari_mrcz, kept, results, 
     assert ran.status == 0, ran.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["movie.mrcz"]
     assert same_bits(nm.read(tmp_path / "out" / "movie.mrcz"), nm.read(results[1] / "movie.mrcz"))
+    # Which the raw movie cannot be restored from.
+    again = ("-o", tmp_path / "again", "--dtype", "float32", "--verify", "--delete")
+    assert "source kept: it is kept as counts" in napari_mrcz("compress", kept, *again).err
+    assert kept.exists()
 
 
 def test_what_is_made_of_it_is_not_normalised_twice(kept, results, tmp_path):

@@ -379,6 +379,16 @@ class TestOtherFormats:
         with pytest.raises(nm.MrczError, match="cannot be joined"):
             nm.open(tmp_path)
 
+    def test_numbers_alone_are_names_of_a_sweep(self, tmp_path):
+        """A link that leads nowhere is an image that is missing."""
+        for number in (1, 2, 10):
+            nm.write(tmp_path / f"{number}.mrc", self.COUNTS[number % 3])
+        with pytest.warns(nm.MrczWarning, match="images 3 to 9"), nm.open(tmp_path) as movie:
+            np.testing.assert_array_equal(movie, self.COUNTS[[1, 2, 1]])
+        (tmp_path / "11.mrc").symlink_to("nowhere")
+        with pytest.raises(nm.MrczError, match=r"11\.mrc: cannot be opened"):
+            nm.open(tmp_path)
+
 
 def test_real_files_become_layers_or_are_refused(shared_data):
     """Whatever opens as a stack has limits, scale and units that napari takes."""

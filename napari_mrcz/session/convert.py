@@ -95,6 +95,8 @@ class Recode(Making):
                     odd = [text.removeprefix(f"{movie.path}: ") for text in heard]
                     if is_eer(movie):
                         odd.append("it says where in their pixels electrons are, frames do not")
+                    if kept_reader(movie) is not None and not self._stays_counts(wanted):
+                        odd.append("it is kept as counts, which the result is not")
                     kept = "; ".join([*odd, *_left_out(wanted, self.target)])
                 if self.delete and not kept:
                     movie.close()

@@ -184,7 +184,7 @@ def _sweep_in(folder: Path) -> list[Path]:
         files = sorted((f for f in folder.iterdir() if not f.name.startswith(".")), key=natural_key)
     except OSError as error:
         raise MrczError(folder, f"cannot be listed: {error.strerror}") from error
-    found = sweeps([file for file in files if has_movie_suffix(file.name) and file.is_file()])
+    found = sweeps([file for file in files if has_movie_suffix(file.name) and not file.is_dir()])
     if not found:
         advice = "Open a file, or a folder with the images of a sweep"
         raise MrczError(folder, "is a folder without a movie", advice=advice)
@@ -323,7 +323,7 @@ def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
     for path in paths:
         if first_part(path) is None:
             suffixes = path.name.removeprefix(without_packing(path).stem)
-            key = path.parent, sweep_name(path), suffixes.lower()
+            key = path.parent, _NUMBER.sub("", without_packing(path).stem), suffixes.lower()
             groups.setdefault(key, []).append(path)
     found: list[list[Path]] = []
     for group in groups.values():
@@ -378,7 +378,7 @@ def _number(path: Path) -> tuple[int, str]:
 
 def _gaps(paths: Sequence[Path]) -> str:
     """Return which numbers are missing among the files of one series, in words; "" for none."""
-    if len({(path.parent, sweep_name(path)) for path in paths}) != 1:
+    if len({(path.parent, _NUMBER.sub("", without_packing(path).stem)) for path in paths}) != 1:
         return ""
     numbers = sorted({_number(path)[0] for path in paths})
     pairs = itertools.pairwise(numbers)
