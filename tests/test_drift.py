@@ -47,6 +47,25 @@ def test_shifts_are_those_put_in_and_fixed_patterns_are_seen(pixels_a_group, spe
     assert recorded.warnings and not found.warnings
 
 
+def test_what_progress_raises_ends_an_estimate_a_sum_and_a_spectrum():
+    frames = np.random.default_rng(0).poisson(1.0, (12, 64, 64)).astype(np.uint8)
+    stages = []
+    drift = nm.estimate_drift(frames, 3, progress=lambda stage, done, total: stages.append(stage))
+    assert len(set(stages)) >= 4
+
+    def cancel(stage: str, done: int, total: int) -> None:
+        raise KeyError(stage)
+
+    for work in (
+        lambda: nm.estimate_drift(frames, 3, progress=cancel),
+        lambda: drift.aligned_sum(progress=cancel),
+        lambda: drift.pattern_in(frames, progress=cancel),
+        lambda: nm.power_spectrum(frames[0], progress=cancel),
+    ):
+        with pytest.raises(KeyError):
+            work()
+
+
 def test_the_aligned_sum_is_the_specimen_at_rest():
     rng = np.random.default_rng(5)
     specimen = 2 + 0.5 * ndimage.gaussian_filter(rng.normal(0, 4, (256, 256)), 2, mode="wrap")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from napari_mrcz.correction.sums import (
     RunningSum,
+    binned_sum,
     smallest_sum_dtype,
     sum_array,
     sum_dtype,
@@ -19,6 +20,20 @@ from napari_mrcz.stack import Stack
 from napari_mrcz.stack.sources import sum_frames
 
 INTEGERS = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32]
+
+
+@given(
+    st.sampled_from(INTEGERS).flatmap(
+        lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=3, max_dims=3))
+    )
+)
+def test_squares_of_pixels_are_summed_exactly(frames):
+    (image, *_), (y, x) = frames, frames.shape[1:]
+    for factor in (1, 2, 3):
+        rows, columns = y // factor, x // factor
+        inside = image[: rows * factor, : columns * factor].astype(np.int64)
+        wanted = inside.reshape(rows, factor, columns, factor).sum(axis=(1, 3))
+        assert np.array_equal(binned_sum(image, factor, np.int64), wanted)
 
 
 @given(

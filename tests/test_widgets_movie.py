@@ -272,6 +272,19 @@ def test_reading_is_shown_and_can_be_cancelled_and_started_again(viewer, movie, 
     np.testing.assert_array_equal(widget.picture.data, total(0, 12))
 
 
+def test_a_remote_movie_is_read_when_it_is_asked_for(viewer, qtbot):
+    """All of it would travel."""
+    remote = nm.Stack.from_array(FRAMES).described(path="https://example.org/m.mrcz")
+    viewer.add_image(remote, name="far", contrast_limits=(0, 5), rgb=False)
+    widget = MovieViewer(viewer)
+    viewer.window.add_dock_widget(widget, name="Movie")
+    settle(widget, qtbot)
+    assert widget.picture is None and "remote" in widget.controls.status.text()
+    qtbot.mouseClick(widget.controls.start_button, LEFT)
+    settle(widget, qtbot)
+    np.testing.assert_array_equal(widget.picture.data, total(0, 12))
+
+
 @pytest.mark.slow
 def test_sums_are_kept_of_two_movies_at_most(widget, viewer, qtbot):
     for number in range(3):

@@ -180,6 +180,8 @@ def test_the_fixed_pattern_is_shown_before_and_after_corrections():
     assert correlation[at_zero, 1] == correlation[:, 1].max() > 2
     assert shown.found.correlation[at_zero, 1] < 1
     assert drift_of(stack, 3, no_report).before is None
+    np.testing.assert_array_equal(np.asarray(clean.recorded()), frames)
+    assert clean.recorded().history == () and len(clean.history) == 1
     assert any("before" in stage.lower() for stage in stages)
 
 

@@ -307,10 +307,11 @@ def doses(stack: Stack) -> npt.NDArray[np.float64] | None:
         each = np.array(dose, np.float64)
     elif isinstance(dose, int | float):
         each = np.full(n, dose / n)
-    elif y and x and said.get("simulated") and said.get("dose_per_frame"):
-        each = np.full(n, float(said["dose_per_frame"]) / (y * x))
+    elif y and x and said.get("simulated") and isinstance(said.get("dose_per_frame"), float):
+        each = np.full(n, said["dose_per_frame"] / (y * x))
     else:
-        eer = said.get("eer") or {}
+        eer = said.get("eer")
+        eer = eer if isinstance(eer, dict) else {}
         total = eer.get("totalDose")
         if not isinstance(total, int | float) or not (y and x):
             return None

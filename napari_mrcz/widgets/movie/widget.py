@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QSpinBox, QStackedWidget, Q
 from superqt import QLabeledRangeSlider
 
 from napari_mrcz.errors import MrczError, error_text
+from napari_mrcz.naming import RemotePath, path_of
 from napari_mrcz.plugin.layers import contrast_limits, describe, layer_data, stack_of_layer
 from napari_mrcz.stack import Stack
 from napari_mrcz.widgets.base.derived import (
@@ -439,7 +440,10 @@ class MovieViewer(Panel):
         self._showing = False
         self.controls.attach(work.job, work.message, work.tone)
         if work.sums is None and work.job is None and not work.message:
-            self.start_reading()
+            if isinstance(path_of(work.stack.path or ""), RemotePath):
+                self.controls.tell("A remote movie: all of it is read for sums of its frames.")
+            else:
+                self.start_reading()
         self._show_drift(work)
         self._show_state()
         self._draw()
