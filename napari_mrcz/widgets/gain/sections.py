@@ -377,6 +377,8 @@ class Exponent(QWidget):
         self.options = OptionsForm(GainStep, ("gamma",), sliders={"gamma": (LOWEST, HIGHEST)})
         field: Any = self.options.fields["gamma"].native
         self.slider, self.number = field.findChild(QSlider), field.findChild(QDoubleSpinBox)
+        for part in (self.slider, self.number):
+            part.setToolTip("Exponent of the reference, 0.5 to 1.5; 1 takes it as it is (eq. 9)")
         self.rate = number_field(
             (0, 1000),
             0.5,
