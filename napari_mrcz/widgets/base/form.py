@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from magicgui.widgets import Container, create_widget
+from magicgui.widgets import create_widget
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
+    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
@@ -92,10 +93,10 @@ class OptionsForm(QWidget):
                     part.setSingleStep(part.singleStep() * 10)  # of keys and arrows
             widget.changed.connect(lambda _, name=name: self._on_changed(name))
             widgets.append(widget)
-        self.fields: Container[Any] = Container(labels=True)
-        self.fields.extend(widgets)  # given to it at once, their labels would differ in width
-        self.fields.margins = (0, 0, 0, 0)
-        filled(self, self.fields.native)
+        # Not in a `Container`, whose labels differ in width: it measures them in another font.
+        rows = [("" if isinstance(w.native, QCheckBox) else w.label, w.native) for w in widgets]
+        self.setLayout(form(*rows))
+        self.fields: dict[str, Any] = {widget.name: widget for widget in widgets}
         self.show_values({name: one.default for name, one in self._options.items()})
 
     def values(self) -> dict[str, Any]:

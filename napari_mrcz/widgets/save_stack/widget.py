@@ -235,7 +235,7 @@ class SaveForm(QWidget):
         self.compression = OptionsForm(SaveOptions, (*_COMPRESSION, "verify"))
         fields: Any = self.compression.fields
         self.codec, self.level, self.filter, self.block_size, self.verify = (
-            widget.native for widget in fields
+            widget.native for widget in fields.values()
         )
         file = filled(QWidget(), self.path, self.browse, across=True)
         fields = ("Layer", self.layers), ("", self.summary), ("File", file)
