@@ -242,7 +242,6 @@ _SHORT = {
     "transverse": "transverse",
 }
 _SIZE_PX = 50
-_COLUMNS = 4
 
 
 class Orientation(QWidget):
@@ -339,7 +338,7 @@ class Orientation(QWidget):
         if order != self.order:
             self.order = order
             for at, name in enumerate(order):
-                self._grid.addWidget(self.buttons[name], *divmod(at, _COLUMNS))
+                self._grid.addWidget(self.buttons[name], *divmod(at, 4))
 
     def _choose(self, orientation: str = "") -> None:
         if self._choice is not None:
@@ -356,7 +355,6 @@ def _icon(grey: npt.NDArray[np.uint8]) -> QIcon:
 
 
 _JSON = "γ by dose rate (*.json)"
-_PREPRINT = "the preprint's, of a K2 Summit"
 # More than the four coefficients of eq. 11, or it would go through any points.
 _ENOUGH = 5
 
@@ -372,7 +370,8 @@ class Exponent(QWidget):
     def __init__(self, panel: Panel, kept: dict[str, Any]) -> None:
         super().__init__()
         self._panel, self._kept = panel, kept
-        self.curve, self._curve_name = kept.get("curve", (PREPRINT_GAMMA, _PREPRINT))
+        preprint = PREPRINT_GAMMA, "the preprint's, of a K2 Summit"
+        self.curve, self._curve_name = kept.get("curve", preprint)
         self.points: dict[float, float] = kept.setdefault("points", {})
         self.options = OptionsForm(GainStep, ("gamma",), sliders={"gamma": (LOWEST, HIGHEST)})
         field: Any = self.options.fields["gamma"].native
