@@ -52,7 +52,9 @@ def answers(viewer, monkeypatch):
     window.deleteLater()
 
 
-@pytest.mark.parametrize(("dose", "group"), [(40.0, 2), (20.0, 4), (200.0, 1), (0.0, 1)])
+@pytest.mark.parametrize(
+    ("dose", "group"), [(40, 2), (20, 4), (200, 1), (0, 1), ("1e400", 1), (1e-300, 20)]
+)
 def test_fractions_are_of_one_electron_per_square_angstrom(movie_of, qtbot, dose, group):
     """Pixels are of 4 Å²; 20 frames are fewer than 40 fractions where the dose is not known."""
     with nm.open(movie_of(dose=dose)) as movie:

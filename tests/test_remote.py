@@ -220,6 +220,8 @@ def test_napari_takes_urls(server):
     ((data, attributes, _),) = read(url)
     assert attributes["name"] == "movie"
     assert attributes["metadata"]["path"] == url
+    data.wanted = lambda stack, frame: True
+    assert data[0:0, 0:1, :].shape == (0, 1, 220)
     np.testing.assert_array_equal(data[19], FRAMES[19])
     data.close()
     inspection = inspect(Subject("movie", url, shape=data.shape, header=data.header))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.errors import counted, size_text
-from napari_mrcz.stack.opening import frames_of_dose
+from napari_mrcz.stack.opening import frames_of_dose, total_dose
 from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, finest_superresolution
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ class EerForm:
         self._movie = movie
         n, y, x = movie.shape
         eer = movie.metadata.get("eer", {})
-        total, unit = eer.get("totalDose"), str(eer.get("totalDose.unit", ""))
-        known = isinstance(total, int | float) and total > 0
-        self._per_frame = total / n if known else 0.0
+        total, unit = total_dose(movie), str(eer.get("totalDose.unit", ""))
+        known = total > 0
+        self._per_frame = total / n
         group = max(1, round(n / _FRACTIONS))
         area = movie.pixel_size[1] * movie.pixel_size[2] if "pix" in unit.lower() else 1.0
         if known and area:

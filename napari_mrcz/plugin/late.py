@@ -38,6 +38,8 @@ class LateStack(ShownStack):
         if self.wanted is None or not in_window or not _is_a_viewers(key, self.shape):
             return super().__getitem__(key)
         frames = range(len(self))[key[0]]
+        if not frames:
+            return super().__getitem__(key)
         found = [self._cache.peek(frame) for frame in frames]
         if len(frames) == 1:
             # What is there is taken as usual, which has the next ones read ahead.

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 HEAD_NBYTES = 1024
 # Of the movies in a folder.
 _MOST_NAMED = 5
+# In any unit.
+_MOST_DOSE = 1e9
 
 
 def _is_dm(head: bytes) -> bool:
@@ -245,11 +247,17 @@ def frames_of_dose(movie: Stack, dose: float) -> int:
     `movie`: the movie, in single frames; `dose`: in the unit of the total dose that the file
     states. Raise `MrczError` if the file states none.
     """
-    total = movie.metadata.get("eer", {}).get("totalDose")
-    if not isinstance(total, int | float) or not total > 0:
+    total = total_dose(movie)
+    if not total:
         found = "it names no total dose, by which frames could be grouped"
         raise MrczError(movie.path, found, advice="Name the number of frames by group")
-    return min(len(movie), max(1, round(dose * len(movie) / total)))
+    return max(1, round(min(len(movie), dose * len(movie) / total)))
+
+
+def total_dose(movie: Stack) -> float:
+    """Return the total dose that an EER movie states, in its unit; 0.0 if it states none."""
+    total = movie.metadata.get("eer", {}).get("totalDose")
+    return float(total) if isinstance(total, int | float) and 0 < total < _MOST_DOSE else 0.0
 
 
 def packed_header(path: Path) -> Header | None:
