@@ -4,6 +4,7 @@ import weakref
 
 import numpy as np
 import pytest
+from closing import close
 from mouse import drag
 from outliers_dock import choose, settle, type_number
 from qtpy.QtCore import QPoint, Qt
@@ -270,6 +271,19 @@ def test_reading_is_shown_and_can_be_cancelled_and_started_again(viewer, movie, 
     qtbot.mouseClick(widget.controls.start_button, LEFT)
     settle(widget, qtbot)
     np.testing.assert_array_equal(widget.picture.data, total(0, 12))
+
+
+def test_a_dock_that_is_closed_and_opened_again_finds_its_sums(widget, viewer, movie, qtbot):
+    """And the one layer."""
+    sums = widget.work.sums
+    close(widget, viewer, qtbot)
+    assert movie().visible and not viewer.layers["m, sum"].visible
+    again = MovieViewer(viewer)
+    viewer.window.add_dock_widget(again, name="Movie")
+    settle(again, qtbot)
+    assert again.work.sums is sums
+    assert [layer.name for layer in viewer.layers] == ["m", "m, sum"]
+    assert again.picture.visible and not movie().visible
 
 
 def test_a_remote_movie_is_read_when_it_is_asked_for(viewer, qtbot):

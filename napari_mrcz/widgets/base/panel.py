@@ -114,6 +114,7 @@ class Panel(QWidget):
             return
         if self._dock is not None:
             self._dock.visibilityChanged.disconnect(self._on_visibility)
+            self._on_visibility(False)
         self._dock = dock if isinstance(dock, QDockWidget) else None
         if self._dock is not None:
             self._dock.visibilityChanged.connect(self._on_visibility)

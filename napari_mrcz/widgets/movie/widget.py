@@ -127,7 +127,8 @@ class MovieViewer(Panel):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self.works = works_of(self.viewer, MovieWork)
-        self._picture_layer = PictureLayer(self.viewer)
+        kept: Any = self.works.shared  # one layer, however often the dock is opened
+        self._picture_layer: PictureLayer = kept.setdefault("picture", PictureLayer(self.viewer))
         self._covered: Any = None  # the movie that is hidden while its sum is shown
         self._rectangle: Any = None
         self._bared: Any = None  # the movie whose sum was just removed
