@@ -274,6 +274,13 @@ def test_bytes_that_no_page_accounts_for(tmp_path):
     assert_part(path, frames[:1], "11.2 kB of the file belong to none of its pages")
 
 
+def test_pixels_are_not_those_of_the_header(tmp_path):
+    path, frames = tmp_path / "movie.tif", movie(3)
+    path.write_bytes(tiff([page_of(frames[0], _273=("long", 0)), *map(page_of, frames[1:])]))
+    with nm.open(path) as opened, pytest.raises(nm.MrczError, match=r"frame 0: .*\(0 bytes"):
+        _ = opened[0]
+
+
 def broken_chains(content, offsets):
     """Yield files whose chain of directories is broken behind its third page."""
     link = content.index(offsets[3].to_bytes(8, "little"), offsets[2])

@@ -188,6 +188,8 @@ class Page:
             sizes = (pixels,)
         joined: list[tuple[int, int]] = []
         for offset, nbytes in zip(offsets, sizes, strict=False):
+            if not offset:  # it was not written: the file's header is there
+                continue
             if joined and self.is_plain and sum(joined[-1]) == offset:
                 joined[-1] = joined[-1][0], joined[-1][1] + nbytes
             else:
