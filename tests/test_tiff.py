@@ -281,6 +281,19 @@ def test_pixels_are_not_those_of_the_header(tmp_path):
         _ = opened[0]
 
 
+def test_strips_may_be_padded(tmp_path):
+    (frame,) = movie(1)
+    tifffile.imwrite(tmp_path / "movie.tif", frame, rowsperstrip=2, metadata=None)
+    content = bytearray((tmp_path / "movie.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "movie.tif") as file:
+        counts = file.pages[0].tags[279]
+    content[counts.valueoffset : counts.valueoffset + 2] = (2 * frame[0].nbytes + 6).to_bytes(
+        2, "little"
+    )
+    (tmp_path / "movie.tif").write_bytes(content)
+    assert_read(tmp_path / "movie.tif", frame[None])
+
+
 def broken_chains(content, offsets):
     """Yield files whose chain of directories is broken behind its third page."""
     link = content.index(offsets[3].to_bytes(8, "little"), offsets[2])

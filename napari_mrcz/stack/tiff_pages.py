@@ -186,6 +186,10 @@ class Page:
         if len(offsets) == 1 and (not sizes or (self.is_plain and sizes[0] == pixels % WRAPPED)):
             # Some programs leave the size out.
             sizes = (pixels,)
+        elif self.is_plain and self.shape[0]:
+            # What is behind the rows of a strip is not pixels.
+            most = self.number(_ROWS_PER_STRIP, self.shape[0]) * (pixels // self.shape[0])
+            sizes = tuple(min(nbytes, most) for nbytes in sizes) if most else sizes
         joined: list[tuple[int, int]] = []
         for offset, nbytes in zip(offsets, sizes, strict=False):
             if not offset:  # it was not written: the file's header is there
