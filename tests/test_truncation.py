@@ -24,9 +24,11 @@ def counts_of(distribution, shape, seed):
 WIDE = ShiftedLognormal(2.5, 0.5, -8.0)
 NARROW = ShiftedLognormal(1.2, 0.6, -2.0)
 LONG_TAILED = ShiftedLognormal(4.5, 0.6, -40.0)
+# Tens of thousands of values, each of which hardly any pixel has.
+OF_16_BITS = ShiftedLognormal(9.1, 0.35, -3000.0)
 
 
-@pytest.mark.parametrize("truth", [WIDE, NARROW, LONG_TAILED])
+@pytest.mark.parametrize("truth", [WIDE, NARROW, LONG_TAILED, OF_16_BITS])
 def test_the_parameters_come_back_within_5_percent(truth):
     counts = counts_of(truth, (1, 600, 600), seed=1)
     model = nm.TruncationModel.fit(counts.clip(0).astype(np.uint16), n_annuli=1)

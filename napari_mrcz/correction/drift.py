@@ -22,7 +22,7 @@ from scipy.fft import irfft2, rfft2
 from scipy.ndimage import map_coordinates, uniform_filter, uniform_filter1d
 
 from napari_mrcz.correction.sums import binned_sum, in_order, ordinary_pixels
-from napari_mrcz.errors import listed
+from napari_mrcz.errors import counted, listed
 from napari_mrcz.naming import size_zyx
 
 if TYPE_CHECKING:
@@ -182,7 +182,9 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
     say = progress or _say_nothing
     middles, numbers = _middles(movie, group, say)
     if len(numbers) < 2:
-        raise ValueError(f"{sum(numbers)} frames make no two groups of {group}")
+        raise ValueError(
+            f"{counted(sum(numbers), 'frame')} cannot be divided into two groups of {group}"
+        )
     frames = np.cumsum(numbers) - (np.array(numbers) + 1) / 2
     whole: Image = np.sum(middles, axis=0)
     outliers = ~ordinary_pixels(whole - _smoothed(whole))

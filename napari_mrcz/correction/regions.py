@@ -222,6 +222,8 @@ _FEWEST_PIXELS, _FEWEST_VALUES = 50, 4
 # spots.
 _REACH = 6.0
 _SEARCH = {"gtol": 1e-7, "maxiter": 300}
+# Values that are counted one by one; larger ones share as many places, each wider than the last.
+_SINGLE = 2048
 # Stands for a probability where a step of the search makes a value impossible.
 _LEAST = 1e-300
 # A step of the search may not overflow, and a lognormal of the least shape is a normal
@@ -340,15 +342,20 @@ class _Likelihood:
     """
 
     def __init__(self, counts: Values) -> None:
-        self._counts, self._total = counts, counts.sum()
-        # Where each value ends and the next one begins.
-        self._edges = np.arange(len(counts)) + _EDGE
+        self._all, self._total = counts, counts.sum()
+        first = np.arange(min(len(counts), _SINGLE))
+        if len(counts) > _SINGLE:
+            wide = np.geomspace(_SINGLE, len(counts) - 1, _SINGLE).astype(np.intp)
+            first = np.unique(np.concatenate([first, wide]))
+        self._counts = np.add.reduceat(counts, first)
+        # Where each value, or some together, end and the next begin.
+        self._edges = np.append(first[1:], len(counts)) - 1 + _EDGE
 
     def start(self, shape: float) -> Values:
         """Return the parameters at which mean and variance are those of the histogram."""
-        values = np.arange(len(self._counts))
-        mean = np.average(values, weights=self._counts)
-        sd = np.sqrt(np.average((values - mean) ** 2, weights=self._counts))
+        values = np.arange(len(self._all))
+        mean = np.average(values, weights=self._all)
+        sd = np.sqrt(np.average((values - mean) ** 2, weights=self._all))
         # Zeros stand for negative values: the more there are, the lower is the mean.
         mean -= sd * self._counts[0] / self._total
         scale = sd / np.sqrt(np.expm1(shape**2))

@@ -315,7 +315,7 @@ def _little_endian(header: Header) -> Any:
 
 # Pixels that are looked at together: few enough for the processor's caches, and enough that threads
 # do not queue for the interpreter between numpy's calls.
-_PIECE = 2**18
+_PIECE = 2**19
 _COLUMNS = 4096
 # Small integers are added up in 16 bits, so many at a time as their squares leave room for.
 _LARGEST_SUM = 2**15 - 1
