@@ -246,6 +246,14 @@ class TestDecompress:
         with mrcfile.open(folder / "packed.mrcs") as file:
             assert (file.data == FRAMES).all()
 
+    def test_a_folder_of_other_formats_is_a_wrong_command_that_names_one(
+        self, napari_mrcz, tmp_path
+    ):
+        tifffile.imwrite(tmp_path / "a.tif", FRAMES, photometric="minisblack")
+        run = napari_mrcz("decompress", tmp_path, "-o", tmp_path / "plain")
+        assert run.status == 2 and "a.tif" in run.err
+        assert napari_mrcz("decompress", tmp_path / "a.tif", "-o", tmp_path / "plain").status == 0
+
     def test_the_suffix_is_one_of_mrc_or_tiff(self, napari_mrcz, folder):
         assert napari_mrcz("decompress", folder / "packed.mrcz", "--suffix", ".png").status == 2
 

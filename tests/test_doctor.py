@@ -532,7 +532,7 @@ def test_a_finding_reads_as_a_sentence():
     text = str(Finding("MX MY MZ", "They are wrong.", "0 0 0", "1 1 1", {"m": (1, 1, 1)}))
     assert text == "MX MY MZ: They are wrong. Found: 0 0 0; proposed: 1 1 1."
     text = str(Finding("ISPG", "It is wrong.", "401", "Save it anew"))
-    assert text.endswith("not mended here: Save it anew.")
+    assert text.endswith("what to do: Save it anew.")
 
 
 def test_real_files_are_mended_as_far_as_they_can_be(shared_data, tmp_path):

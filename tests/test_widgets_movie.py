@@ -206,6 +206,17 @@ def test_before_and_after_act_on_the_sum(corrected, viewer, movie, qtbot):
     assert viewer.layers.index(corrected.picture) > viewer.layers.index(viewer.layers["clean"])
 
 
+def test_a_sum_lies_above_a_corrected_movie_that_was_there_before(viewer, movie, qtbot):
+    gain = nm.GainNormalization(np.ones(FRAMES.shape[1:], np.float32))
+    viewer.add_image(movie().data.apply(gain), name="clean", rgb=False)
+    viewer.layers.selection.active = movie()
+    widget = MovieViewer(viewer)
+    viewer.window.add_dock_widget(widget, name="Movie")
+    settle(widget, qtbot)
+    assert widget.layers.layer is movie()
+    assert viewer.layers[-1] is widget.picture
+
+
 def test_drift_is_estimated_shown_and_taken_out(corrected, viewer, qtbot):
     """Before and after the correction; the other plot is folded meanwhile."""
     corrected.drift_section.button.click()

@@ -74,7 +74,8 @@ def movies_in(
         _tell_left(left)
         found = [file for file in found if file not in left]
     if not found:
-        raise _no_movie(paths)
+        others = movies_of(paths, (), besides)[1] if suffixes and not leave_done else []
+        raise _no_movie(paths, others)
     return found
 
 
@@ -101,8 +102,13 @@ def session_in(
     return movies, order
 
 
-def _no_movie(paths: Sequence[Path]) -> Misused:
-    return Misused(f"no movie in {', '.join(map(str, paths))}")
+def _no_movie(paths: Sequence[Path], others: Sequence[Path] = ()) -> Misused:
+    """Return the error; `others`: movies in the folders, but not compressed, as they should be."""
+    where = listed(paths, _MOST_NAMED)
+    if not others:
+        return Misused(f"no movie in {where}")
+    found = f"no {COMPRESSED_SUFFIX} in {where}, but files of other formats"
+    return Misused(f"{found}, such as {others[0]}: name the files themselves to take them")
 
 
 def _tell_left(left: Mapping[Path, str]) -> None:

@@ -54,7 +54,7 @@ class Finding:
         return bool(self.patch)
 
     def __str__(self) -> str:
-        what = "proposed" if self.mendable else "not mended here"
+        what = "proposed" if self.mendable else "what to do"
         return f"{self.field}: {self.sentence} Found: {self.found}; {what}: {self.proposed}."
 
 
@@ -185,7 +185,7 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
         sentence = "No microscope records pixels of this size."
         found = f"{_joined(sizes)} Å"
     else:
-        sentence = "The pixel size is not told: scale bars and all that follows from it are wrong."
+        sentence = "The pixel size is missing: scale bars and resolutions have no Å."
     known, source = _known_pixel_size(patient)
     if known is not None:
         new = known[0] if header.is_volume else z, *known[1:]
@@ -197,7 +197,8 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
         proposed = f"{kept[2]:g} × {kept[1]:g} Å" if all(kept[1:]) else "unknown (0)"
         yield Finding("pixel size", sentence, found, proposed, {"pixel_size": tuple(kept)})
     else:
-        yield Finding("pixel size", sentence, found, "Tell the pixel size, if you know it")
+        advice = "Give it, if you know it: in Doctor, or napari-mrcz repair --pixel-size"
+        yield Finding("pixel size", sentence, found, advice)
 
 
 def _known_pixel_size(patient: Patient) -> tuple[tuple[float, float, float] | None, str]:

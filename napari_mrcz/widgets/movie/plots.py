@@ -196,15 +196,15 @@ class DriftView(QWidget):
         self._points.setData(x, y)
         self._peaks["accent"].setData(*found.correlation.T)
         self._peaks["hot"].setVisible(shown.before is not None)
-        peak = _height(found.fixed_pattern)
+        pattern = _height(found.fixed_pattern)
         if shown.before is not None:
             height, correlation = shown.before
             self._peaks["hot"].setData(*correlation.T)
-            peak = f"{_height(height)} before the corrections, {peak} after"
+            pattern = f"before the corrections {_height(height)}, after them {pattern}"
         length = float(np.hypot(*np.diff(found.shifts, axis=0).T).sum())
         self.told.setText(
-            f"The specimen moved {length:.1f} pixels. Peak of the fixed pattern, where that of the"
-            f" specimen is 1: {peak}."
+            f"The specimen moved {length:.1f} pixels. Peak of the fixed pattern, over that of the"
+            f" specimen: {pattern}."
         )
 
     def apply_palette(self, colours: Palette) -> None:
@@ -214,4 +214,6 @@ class DriftView(QWidget):
 
 
 def _height(fixed_pattern: float) -> str:
+    if np.isinf(fixed_pattern):
+        return "without limit, as no specimen was found"
     return "unknown" if np.isnan(fixed_pattern) else f"{fixed_pattern:.2f}"

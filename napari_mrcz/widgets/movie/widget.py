@@ -220,7 +220,7 @@ class MovieViewer(Panel):
         part = filled(QWidget(), self.draw_button, self.duplicate_button, across=True)
         self.spectrum_section = Section("Spectrum", self.spectrum)
         self.spectrum_section.button.setChecked(True)
-        self.drift_section = Section("Drift", estimate, self.drift, self.drift_view, self.doubts)
+        self.drift_section = Section("Drift", estimate, self.drift, self.doubts, self.drift_view)
         self.column.setSpacing(4)
         self.column.addLayout(form(("Movie", self.layers)))
         self.column.addLayout(first)
@@ -590,7 +590,9 @@ class MovieViewer(Panel):
             **at,
         }
         look = running, stop - start, work
-        layer = self._picture_layer.show(picture, attributes, source, look)
+        # Above the corrected movie, too, which hides what is below it.
+        above = max(source, self._counterpart() or source, key=self.viewer.layers.index)
+        layer = self._picture_layer.show(picture, attributes, above, look)
         self._cover(source, layer)
         self._shown_binning = binning
         state = "all pixels" if binning == 1 else f"binned {binning} × {binning}"

@@ -281,7 +281,9 @@ def small(value: float) -> str:
 
 def _percentage(part: float) -> str:
     percent = 100 * part
-    return "0" if not part else "< 0.001" if percent < 1e-3 else f"{percent:.2g}"
+    if 0 < percent < 1e-3:
+        return "< 0.001"
+    return f"{percent:.{2 if percent < 99 else 3}g}"
 
 
 def _expected(number: float) -> str:

@@ -468,6 +468,7 @@ class CountTable(QWidget):
         for row, line in enumerate(lines):
             for column, label in enumerate(line):
                 grid.addWidget(label, row, column)
+                label.setWordWrap(not column)  # numbers of large frames need the room
                 if column:
                     label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
