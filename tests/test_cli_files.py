@@ -253,6 +253,8 @@ class TestDecompress:
         run = napari_mrcz("decompress", tmp_path, "-o", tmp_path / "plain")
         assert run.status == 2 and "a.tif" in run.err
         assert napari_mrcz("decompress", tmp_path / "a.tif", "-o", tmp_path / "plain").status == 0
+        run = napari_mrcz("repair", tmp_path / "a.tif", "-o", tmp_path / "a.mrcz")
+        assert run.status == 1 and "is a TIFF" in run.err
 
     def test_the_suffix_is_one_of_mrc_or_tiff(self, napari_mrcz, folder):
         assert napari_mrcz("decompress", folder / "packed.mrcz", "--suffix", ".png").status == 2

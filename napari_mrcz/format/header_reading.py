@@ -25,6 +25,7 @@ from napari_mrcz.format.header import (
     holds_volume,
     mrcz_version,
 )
+from napari_mrcz.naming import TIFF_MAGIC
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -141,6 +142,9 @@ class _BothOrders:
         self.notes.append(text)
 
     def refuse(self, found: str, offset: int) -> MrczError:
+        if self.little["n"].tobytes().startswith(TIFF_MAGIC):
+            advice = "compress and decompress read such files, and write MRCZ and MRC"
+            return MrczError(self.path, "is a TIFF or EER file, not MRC", advice=advice)
         advice = "The file is damaged or not an MRC file"
         return MrczError(self.path, found, offset=offset, advice=advice)
 

@@ -500,7 +500,8 @@ def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
         source.close()  # reading opens it again
     if source is None or not is_kept(source.footer.other):
         found = "is not kept as counts, so that nothing can be restored"
-        raise MrczError(path, found, advice='Such files are written with keep = "counts"')
+        advice = 'Only results written with --keep counts (keep="counts") have the raw movie within'
+        raise MrczError(path, found, advice=advice)
     known = source.footer.other.get(ORIGINAL)
     if not isinstance(known, Mapping) or not isinstance(known.get("xxh3"), bytes):
         raise MrczError(path, "the raw values of its pixels are not in it")
