@@ -245,6 +245,25 @@ class TestDeleting:
         assert [line["event"] for line in events(out)][1:] == ["begun", "compressed", "deleting"]
         assert (nm.read(out / "movie_00.mrcz") == frames_of(0)).all()
 
+    def test_one_that_is_gone_and_still_in_the_last_look_is_not_deleted_again(
+        self, folder, out, monkeypatch
+    ):
+        record(folder, 0)
+        look, looks = Arrivals.look, []
+
+        def late(self, now):
+            """The system tells of a deletion a moment later."""
+            found = look(self, now)
+            if looks and looks[-1].finished and not found.finished and looks.count(looks[-1]) < 9:
+                found = looks[-1]
+            looks.append(found)
+            return found
+
+        monkeypatch.setattr(Arrivals, "look", late)
+        done = at_once(folder, out, delete=True)
+        assert done.done("deleted") == ["movie_00"]
+        assert all(step.outcome.ok for step in done.steps)
+
     def test_one_that_was_about_to_go_goes_the_next_time(self, folder, out, monkeypatch):
         record(folder, 0)
 

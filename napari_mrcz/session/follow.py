@@ -544,7 +544,8 @@ class Watch:
                 self._failed[found.source] = found.version
                 return None
             return self._job("compressed", found, self._compress)
-        if self.delete and not movie.kept:
+        # What was deleted just now may be in the last look still.
+        if self.delete and not movie.kept and self.arrivals.version(found.source) is not None:
             return self._job("deleted", found, self._delete)
         return None
 
