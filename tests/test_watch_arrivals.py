@@ -252,7 +252,7 @@ class TestDeleting:
         look, looks = Arrivals.look, []
 
         def late(self, now):
-            """The system tells of a deletion a moment later."""
+            """Return the last look again: the system reports a deletion a moment later."""
             found = look(self, now)
             if looks and looks[-1].finished and not found.finished and looks.count(looks[-1]) < 9:
                 found = looks[-1]
