@@ -141,7 +141,7 @@ class Drift:
         fixed_pattern, correlation
             As the attributes have them.
         """
-        middles, _ = _middles(movie, self._group, progress or _say_nothing)
+        middles, _ = _middles(movie, self._group, progress or _ignore_progress)
         fixed, correlation, _ = _patterns(middles, self.shifts)
         return fixed, correlation
 
@@ -179,7 +179,7 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
     """
     if group < 1:
         raise ValueError(f"groups of {group} frames: use 1 or more")
-    say = progress or _say_nothing
+    say = progress or _ignore_progress
     middles, numbers = _middles(movie, group, say)
     if len(numbers) < 2:
         raise ValueError(
@@ -238,8 +238,8 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
     return Drift(shifts, frames, fixed, correlation, tuple(doubts), movie, group)
 
 
-def _say_nothing(stage: str, done: int, total: int) -> None:
-    """Nobody wants to know how far it is."""
+def _ignore_progress(stage: str, done: int, total: int) -> None:
+    """Report to nobody."""
 
 
 def _middles(movie: Any, group: int, say: Progress) -> tuple[list[Image], list[int]]:

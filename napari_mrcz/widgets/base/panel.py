@@ -277,7 +277,7 @@ def csv_text(rows: Iterable[Iterable[Any]], separator: str = ",") -> str:
 
 
 def offer_rows(widget: QWidget, rows: Callable[[], Iterable[Iterable[Any]]]) -> None:
-    """Have a table's rows, headings first, copied (for spreadsheets) and saved."""
+    """Offer to copy a table's rows, headings first, for spreadsheets, and to save them."""
     clipboard: Any = QApplication.clipboard()
     makers = {".csv": lambda: csv_text(rows()).encode()}
     actions: dict[str, Callable[[], Any]] = {

@@ -64,7 +64,7 @@ class CountingWork(LayerWork):
         self.threshold = result.threshold
 
     def let_counts_go(self) -> None:
-        """Have nobody count the frames that are shown."""
+        """Stop counting the frames that are shown."""
         if self.counts is not None:
             self.counts.wanted = None
         self.counts = None

@@ -350,7 +350,7 @@ class MovieViewer(Panel):
 
     @Slot()
     def draw_rectangle(self) -> None:
-        """Let the user draw the part to be duplicated."""
+        """Start drawing the part to be duplicated."""
         self._drawing.request(_get_shapes_ready)
 
     @Slot()
