@@ -33,7 +33,7 @@ _PLAIN = (str, int, float, complex, bool, type(None), np.generic)
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the tree, and those beneath it."""
+    """One line of the tree, and those below it."""
 
     name: str  # As shown; `unit` is empty for what has none
     value: str = ""
@@ -70,7 +70,7 @@ def entry_of(name: str, value: Any, meaning: str = "") -> Entry:
 def matching(entries: Iterable[Entry], words: str) -> tuple[Entry, ...]:
     """Return the entries in which every word is found, each with what leads to it.
 
-    Words may be in an entry itself or in what it belongs to; what is beneath a match is kept.
+    Words may be in an entry itself or in what it belongs to; what is below a match is kept.
     """
     wanted = tuple(words.lower().split())
     return _matching(entries, wanted) if wanted else tuple(entries)

@@ -66,7 +66,7 @@ Map = Mapping[str, Any]
 
 
 class Keeping:
-    """Writes a stack as the counts beneath its gain and KOMA.
+    """Writes a stack as the counts under its gain and KOMA.
 
     The footer's ``original`` holds ``name``, ``shape``, ``dtype`` of the movie that was corrected,
     ``xxh3`` of each of its frames, and if outlier pixels were replaced their raw ``values``, pixel
@@ -74,7 +74,7 @@ class Keeping:
     ``file``: the bytes before and after the frames, how these are stored, and the SHA-256.
 
     `path`: the file that will be written; `stack`: corrected frames. `counts`: what is written;
-    `pending`: the steps that the footer holds. Raise `MrczError` if there are no integers beneath.
+    `pending`: the steps that the footer holds. Raise `MrczError` if no integers are there.
     """
 
     def __init__(self, path: str | os.PathLike[str], stack: Stack) -> None:
@@ -83,7 +83,7 @@ class Keeping:
         if source.dtype.kind not in "iu":
             found = f"frames of {source.dtype} cannot be kept as counts"
             advice = (
-                "Integers are needed beneath gain and KOMA, and no other step after these: raw "
+                "Integers are needed under gain and KOMA, and no other step after these: raw "
                 'counts, whose outlier pixels are replaced with fill = "sample"'
             )
             raise MrczError(path, found, advice=advice)
@@ -217,7 +217,7 @@ def estimated_sizes(
     `stack`: corrected frames; `encoding`: how they are compressed; `footer_nbytes`: what KOMA's
     average takes in the footer, where that is known; else it is packed. The result: by the stack's
     own pixel type first; of float32, "float16", where its values fit; of frames with integers
-    beneath gain and KOMA, "counts" (without the reference, which all movies of a folder share).
+    under gain and KOMA, "counts" (without the reference, which all movies of a folder share).
     """
     path = stack.path or "stack"
 

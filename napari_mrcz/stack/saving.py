@@ -112,7 +112,7 @@ def write(
     footer : bool
         Write frame index, checksums, metadata and history after the pixels.
     keep : {"values", "counts"}
-        "counts" writes a corrected `Stack` (gain, KOMA) as the integers beneath, which take an
+        "counts" writes a corrected `Stack` (gain, KOMA) as the integers under these, which take an
         eighth of the room. What is to be applied to them is in the footer, the gain reference in a
         file beside it that all movies of a folder share; `open` returns the normalised frames.
     progress : callable, optional

@@ -391,14 +391,14 @@ class FrameMaker:
 
 
 def uncached(source: FrameSource) -> FrameSource:
-    """Return the source beneath those that only cache."""
+    """Return the source below those that only cache."""
     while isinstance(source, CachedSource):
         source = source.before
     return source
 
 
 def uncorrected(source: FrameSource) -> FrameSource:
-    """Return the source beneath those that cache and correct: a file, an array, a crop or sum."""
+    """Return the source below those that cache and correct: a file, an array, a crop or sum."""
     while isinstance(source, CachedSource | CorrectedSource):
         source = source.before
     return source

@@ -64,7 +64,7 @@ def allow(button: QPushButton, problem: str, tip: str) -> None:
 
 
 class EntryTree(QTreeWidget):
-    """Entries, those beneath another made when it is first opened."""
+    """Entries, those below another made when it is first opened."""
 
     def __init__(self, tip: str) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class EntryTree(QTreeWidget):
                 self._add(item, child)
 
     def _expand(self, item: QTreeWidgetItem, *, deep: bool) -> None:
-        """Open an entry, and what is beneath as long as it is few."""
+        """Open an entry, and what is below it as long as it is few."""
         self._fill(item)
         item.setExpanded(True)
         if deep and item.childCount() <= _LONGEST_OPEN:
@@ -175,7 +175,7 @@ class FieldView(QWidget):
         self.search.setPlaceholderText("Search names, values and meanings")
         self.search.setClearButtonEnabled(True)
         self.search.setToolTip("Only entries in which all these words are found are shown")
-        self.tree = EntryTree("All that the file says; an arrow opens what lies beneath")
+        self.tree = EntryTree("All that the file says; an arrow opens the entries below")
         self.details = WrappedLabel("The entry that is selected, in full; it can be copied")
         self.copy_button = push_button(
             "Copy as JSON", "Copy all of it, but for large arrays, which JSON cannot hold"

@@ -39,7 +39,7 @@ _ROWS, _FILES = "application/x-napari-mrcz-stacks", "text/uri-list"
 _HEIGHT_PX = 150
 _INVITATION = "Drop a folder or movies here"
 _ROOT = QModelIndex()
-# As wide as a digit, so that names stand beneath each other.
+# As wide as a digit, so that names stand below each other.
 _FIGURE_SPACE = "\u2007"
 
 

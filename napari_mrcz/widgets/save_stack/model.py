@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 KEPT = "counts"
-"""In the place of a pixel type: the integers beneath gain and KOMA (keep="counts")."""
+"""In the place of a pixel type: the integers under gain and KOMA (keep="counts")."""
 
 _CODECS = {
     "zstd": "zstd, small and fast",
@@ -54,7 +54,7 @@ class SaveOptions:
     """What the user has chosen, most of it as `napari_mrcz.write` takes it.
 
     The suffix of `path` decides whether the file is compressed. The pixel type None leaves it as
-    it is; `KEPT` saves the counts beneath gain and KOMA.
+    it is; `KEPT` saves the counts under gain and KOMA.
     """
 
     path: str = ""
