@@ -3,6 +3,7 @@
 import csv
 import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
@@ -16,7 +17,7 @@ from napari_mrcz.correction import correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session import Koma, Session, count_outliers, cumulative_dose
-from napari_mrcz.session.page import _escaped, _notable
+from napari_mrcz.session.page import page
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.report import Measurements
 from napari_mrcz.session.run import run_all
@@ -108,8 +109,8 @@ def test_what_koma_is_warned_of_is_in_the_report(movies, findings):
         own = [said for said in koma[index].warnings if said not in koma.warnings]
         assert bool(own) == (not helps)
         assert set(own) <= set(row.warnings)
-    listed = _notable(findings, [row.movie for row in findings.movies])
-    assert all(_escaped(said) in listed for said in findings.warnings)
+    text = Elements(page(findings, datetime.now(UTC))).text
+    assert all(f"Session: {said}" in text for said in findings.warnings)
 
 
 def test_a_movie_of_few_frames_is_named_as_it_enters_no_average(movies, tmp_path):
@@ -230,22 +231,22 @@ def test_the_report_is_one_page_that_names_every_movie(napari_mrcz, bad_movies, 
     assert "warning: KOMA would raise the correlated noise" in ran.err
     assert ran.out == ""
     text = report.read_text("utf-8")
-    page = Elements(text)
-    assert not page.open
+    html = Elements(text)
+    assert not html.open
     for movie in bad_movies:
-        assert movie.name in page.text
-    assert "frames of 32 x 32 pixels, where most of the session has 96 x 128" in page.text
-    assert "frames that the header announces are there" in page.text
-    assert "robust standard deviations" in page.text
+        assert movie.name in html.text
+    assert "frames of 32 x 32 pixels, where most of the session has 96 x 128" in html.text
+    assert "frames that the header announces are there" in html.text
+    assert "robust standard deviations" in html.text
     assert "://" not in text
-    for tag, attributes in page.seen:
+    for tag, attributes in html.seen:
         assert tag not in ("script", "link", "iframe")
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
     assert text.count("url(") == text.count("url(#")
-    titles = [attributes["aria-label"] for tag, attributes in page.seen if tag == "svg"]
+    titles = [attributes["aria-label"] for tag, attributes in html.seen if tag == "svg"]
     assert len(titles) == 5
-    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in html.seen if "id" in attributes]
     assert len(ids) == len(set(ids))
 
 
@@ -253,9 +254,9 @@ def test_no_movie_at_all_is_reported_too(napari_mrcz, bad_movies, tmp_path):
     """As one that is not usable."""
     ran = napari_mrcz("session", bad_movies[0], "-o", tmp_path / "report.html")
     assert ran.status == 1
-    page = Elements((tmp_path / "report.html").read_text("utf-8"))
-    assert bad_movies[0].name in page.text
-    assert not any(tag == "svg" for tag, _ in page.seen)
+    html = Elements((tmp_path / "report.html").read_text("utf-8"))
+    assert bad_movies[0].name in html.text
+    assert not any(tag == "svg" for tag, _ in html.seen)
 
 
 def test_a_movie_of_one_frame_has_no_noise(napari_mrcz, movies, tmp_path):
@@ -321,7 +322,7 @@ def test_what_would_refuse_the_results_is_found_first(napari_mrcz, movies, tmp_p
     assert os.listdir(tmp_path) == ["there.html"]
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "pyarrow"])
+@pytest.mark.parametrize("module", ["jinja2", "matplotlib", "pyarrow"])
 def test_what_is_not_installed_is_named(napari_mrcz, movies, tmp_path, module):
     """In one line, with what brings it."""
     missing = {name: None for name in ("matplotlib.figure", "pyarrow.parquet") if module in name}
@@ -345,5 +346,8 @@ def test_a_failed_worker_is_a_movie_that_cannot_be_used(movies):
     assert found.radii == ()
 
 
-def test_names_are_text_in_the_page():
-    assert _escaped("<b>&\x1b[31m\u202e.mrc") == "&lt;b&gt;&amp;\\x1b[31m\\u202e.mrc"
+def test_names_are_text_in_the_page(findings):
+    movie = replace(findings.movies[0], movie="/<b>&\x1b[31m\u202e.mrc")
+    text = page(replace(findings, movies=(movie, *findings.movies[1:])), datetime.now(UTC))
+    assert "&lt;b&gt;&amp;\\x1b[31m\\u202e.mrc" in text
+    assert not any(bad in text for bad in ("<b>&", "\x1b", "\u202e"))

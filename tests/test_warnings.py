@@ -5,6 +5,7 @@ import json
 import threading
 import warnings
 
+import markupsafe
 import numpy as np
 import pytest
 import tifffile
@@ -12,7 +13,6 @@ import tifffile
 import napari_mrcz as nm
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.errors import collected_warnings, warn
-from napari_mrcz.session.page import _escaped
 from napari_mrcz.session.recipe import Recipe
 
 
@@ -103,4 +103,4 @@ def test_warnings_of_a_fit_are_told_once_counted_and_kept(napari_mrcz, tmp_path)
     with table.open(newline="") as file:
         assert [row["warnings"] for row in csv.DictReader(file)] == ["", " ".join(said)]
     page = report.read_text()
-    assert all(_escaped(warning) in page for warning in said)
+    assert all(markupsafe.escape(warning) in page for warning in said)

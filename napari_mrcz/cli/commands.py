@@ -414,13 +414,13 @@ def bench(
     import numpy as np
 
     from napari_mrcz.cli.comparison import as_text, contestants, race
-    from napari_mrcz.session.tables import need_matplotlib
+    from napari_mrcz.session.tables import need_installed
     from napari_mrcz.stack import open as open_stack
 
     if folder is not None and not folder.is_dir():
         raise MrczError(folder, "is not a folder")
     if figures is not None:
-        need_matplotlib()
+        need_installed("matplotlib.figure", "drawing figures")
         figures.mkdir(parents=True, exist_ok=True)
     if movie is None:
         say(f"{frames} simulated frames of {shape[0]} x {shape[1]} pixels, {dose:g} e-/pix/frame")

@@ -34,7 +34,6 @@ from napari_mrcz.format.encoding import (
     shannon_fraction,
 )
 from napari_mrcz.format.machine import in_order, processors
-from napari_mrcz.session.tables import need_matplotlib
 from napari_mrcz.stack import read, write
 
 if TYPE_CHECKING:
@@ -466,10 +465,7 @@ def draw_compression(
     processors: int,
     path: Path,
 ) -> None:
-    """Draw figure 2: ratio by dose and by level, rate by threads, both by block size.
-
-    Raise `MrczError` if matplotlib is not installed.
-    """
+    """Draw figure 2: ratio by dose and by level, rate by threads, both by block size."""
     figure, ((a, b), (c, d)) = _axes(2, 2)
     from matplotlib.ticker import MaxNLocator
 
@@ -500,10 +496,7 @@ def draw_compression(
 
 
 def draw_serialisation(found: Sequence[Serialisation], path: Path) -> None:
-    """Draw figure 3: times and sizes of serialised metadata.
-
-    Raise `MrczError` if matplotlib is not installed.
-    """
+    """Draw figure 3: times and sizes of serialised metadata."""
     figure, ((a, b),) = _axes(1, 2)
     places = range(len(found))
     a.barh([p + 0.2 for p in places], [s.write_s for s in found], 0.4, label="write")
@@ -518,7 +511,6 @@ def draw_serialisation(found: Sequence[Serialisation], path: Path) -> None:
 
 
 def _axes(rows: int, columns: int) -> Any:
-    need_matplotlib()
     from matplotlib.figure import Figure
 
     width, height = _SIZE_IN

@@ -246,18 +246,19 @@ def session_(
 
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.format.atomic import AtomicFile, check_target
-    from napari_mrcz.session.page import page, write_table
+    from napari_mrcz.session.page import REPORT_MODULES, page, write_table
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.report import Measurements
     from napari_mrcz.session.run import run_all
-    from napari_mrcz.session.tables import TABLE_SUFFIXES, check_table, need_matplotlib
+    from napari_mrcz.session.tables import TABLE_SUFFIXES, check_table, need_installed
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter("--output is the report, a file of .html")
     if table is not None and table.suffix.lower() not in TABLE_SUFFIXES:
         raise typer.BadParameter(f"--table is a file of {' or '.join(TABLE_SUFFIXES)}")
     # Whatever would refuse the results is found before hours are spent on them.
-    need_matplotlib()
+    for module, what in REPORT_MODULES.items():
+        need_installed(module, what)
     if table is not None:
         check_table(table)
     for target in filter(None, (output, table)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,23 +36,23 @@ def check_table(path: str | PathLike[str]) -> None:
     if suffix not in TABLE_SUFFIXES:
         raise MrczError(path, f"a table as {suffix or 'no type'}", advice="Write .csv or .parquet")
     if suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            advice = "pip install 'napari-mrcz[report]', or write a .csv"
-            raise MrczError(path, "Parquet needs pyarrow", advice=advice) from error
+        need_installed("pyarrow.parquet", "Parquet", path, otherwise=", or write a .csv")
 
 
-def need_matplotlib() -> None:
-    """Check that matplotlib is installed.
+def need_installed(
+    module: str, what: str, path: str | PathLike[str] | None = None, *, otherwise: str = ""
+) -> None:
+    """Check that a module of the extra ``report`` can be imported.
 
-    Raise `MrczError` if matplotlib is not installed.
+    `what`: what needs it, for the file `path`; `otherwise`: further advice. Raise `MrczError` if
+    it is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401
+        import_module(module)
     except ImportError as error:
-        advice = "pip install 'napari-mrcz[report]'"
-        raise MrczError(None, "drawing figures needs matplotlib", advice=advice) from error
+        found = f"{what} needs {module.partition('.')[0]}"
+        advice = f"pip install 'napari-mrcz[report]'{otherwise}"
+        raise MrczError(path, found, advice=advice) from error
 
 
 # Rows of Parquet that are compressed together; until there are so many they wait in memory.
