@@ -87,7 +87,7 @@ class FrameSums:
         """Bytes that are kept."""
         return sum(each.nbytes for each in (*self._binned, *self._whole))
 
-    def quick(self, start: int, stop: int) -> Image:
+    def quick(self, start: int, stop: int) -> Array:
         """Return the sum of a range of frames, binned: the mean of `binning` x `binning` pixels.
 
         Where sums of every other frame, or fewer, could be kept, the range is rounded to those.
@@ -99,7 +99,9 @@ class FrameSums:
 
         Returns
         -------
-        ndarray of float32, shape (y // binning, x // binning)
+        ndarray, shape (y // binning, x // binning)
+            Of the type of `exact` where nothing is binned: for pixels of another type, the graphics
+            driver would compile its program anew while the range is dragged. Else float32.
         """
         first = _nearest(self._steps, start)
         last = _nearest(self._steps, stop)
@@ -113,7 +115,8 @@ class FrameSums:
             picture = np.subtract(high, low, dtype=dtype, casting="unsafe").astype(np.float32)
         summed = self._steps[last] - self._steps[first]
         picture *= np.float32((stop - start) / (summed * self.binning**2))
-        return picture
+        is_whole = self.binning == 1 and not self._floating
+        return np.rint(picture, out=picture).astype(self._dtype) if is_whole else picture
 
     def exact(self, start: int, stop: int, report: Report) -> Array:
         """Return the sum of a range of frames at full size.
