@@ -5,6 +5,9 @@ PY := $(BIN)/python
 DISPLAYED := scripts/with_display.sh
 PYTEST := $(DISPLAYED) $(PY) -m pytest -n logical --dist worksteal
 
+# Programs that the tests start need not compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check bench docs docs-serve figures screenshots clean system-packages
 
