@@ -31,10 +31,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is slow, and so is a disk that really writes what it is to flush; pytest-timeout
 # finds what hangs.
 PATIENCE_S = 60
+# The quick tests try the same examples each time: what fails is what was changed.
 for profile, examples in {"quick": 25, "thorough": 250}.items():
     hypothesis.settings.register_profile(
         profile,
         max_examples=examples,
+        derandomize=profile == "quick",
         deadline=None,
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )

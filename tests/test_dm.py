@@ -6,7 +6,7 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 from foreign_files import DM_TYPES, RGB, DmWriter, image
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
@@ -132,6 +132,7 @@ CONTENT = DmWriter().images([THUMBNAIL, image(MOVIE, Name="x", Gains=np.arange(5
 
 @ANY_PATH
 @given(st.integers(0, len(CONTENT) - 1))
+@example(16)  # within what a file's kind is told by
 def test_a_file_that_was_cut_off_is_refused(tmp_path, end):
     path = tmp_path / "file.dm4"
     path.write_bytes(CONTENT[:end])

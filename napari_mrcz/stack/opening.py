@@ -51,7 +51,7 @@ _MOST_DOSE = 1e9
 
 def _is_dm(head: bytes) -> bool:
     """Return whether a file that begins so is a DM3 or DM4 file."""
-    if len(head) < 16 or head[208:212] == b"MAP ":
+    if len(head) < 18 or head[208:212] == b"MAP ":
         return False
     version = int.from_bytes(head[:4], "big")
     at = {3: 8, 4: 12}.get(version)
