@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _HEIGHT_PX = 180
 _LINE_PX = 1.5
+# How much of an axis numbers may cover, by how many there are: as in pyqtgraph, but fewer of them.
+_NUMBERS = [(0, 0.8), (2, 0.45), (4, 0.35), (6, 0.2)]
 # Pixels of a picture that is copied or saved, to one of the screen.
 _FINER = 3
 
@@ -64,6 +66,7 @@ class Plot(pg.PlotWidget):
         for side, text in self._labels.items():
             item.setLabel(side, text)
             item.getAxis(side).enableAutoSIPrefix(False)
+            item.getAxis(side).setStyle(textFillLimits=_NUMBERS)
         # The wheel scrolls the dock; a drag that takes no line moves nothing.
         item.getViewBox().setMouseEnabled(x=False, y=False)
         makers = {

@@ -138,7 +138,7 @@ class References(QWidget):
 
     def show_gain(self, reference: Reference | None, text: str, tone: str) -> None:
         """Describe the gain reference, and how it fits."""
-        known = "" if reference is None else f"{reference.name}: {reference.gain_text}.\n"
+        known = "" if reference is None else f"{reference.name}: {reference.gain_text}. "
         doubts = () if reference is None else reference.warnings
         tone = "warning" if doubts and tone == "text" else tone
         if not self.controls.running:
@@ -241,7 +241,7 @@ _SHORT = {
     "transpose": "transpose",
     "transverse": "transverse",
 }
-_SIZE_PX = 50
+_SIZE_PX = 40
 
 
 class Orientation(QWidget):

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 _KOMA = "KomaNormalization"
 _ROWS, _FILES = "application/x-napari-mrcz-stacks", "text/uri-list"
-_HEIGHT_PX = 150
+# In a low window the list shows half a dozen stacks; in a high one as many as it has.
+_HEIGHT_PX, _MARGIN_PX = 92, 8
 _INVITATION = "Drop a folder or movies here"
 _ROOT = QModelIndex()
 # As wide as a digit, so that names stand below each other.
@@ -81,6 +82,7 @@ class StackBox(QWidget):
             self.stacks,
             filled(QWidget(), self.up, self.down, self.sort, self.remove, across=True),
             self.details,
+            spacing=4,
         )
         self.folder_button.clicked.connect(self._ask_folder)
         self.layers_button.clicked.connect(self._add_layers)
@@ -156,7 +158,7 @@ class StackBox(QWidget):
         elif why := self._koma.why_left_out(entry):
             text, tone = f"{entry.name} enters no average: {why}. A tick puts it back.", "warning"
         else:
-            text = f"{entry.name} enters averages; {n_in} of {n} stacks do."
+            text = f"{entry.name} enters averages ({n_in} of {n} do)."
         self._panel.tell(self.details, text, tone)
         for button in (self.up, self.down, self.remove):
             button.setEnabled(bool(self.stacks.selected))
@@ -261,7 +263,8 @@ class StackList(QListView):
         self.setDragDropOverwriteMode(False)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setMinimumHeight(_HEIGHT_PX)
         self._rows.ticked.connect(self.changed)
         self._rows.moved.connect(self.move_to)
         self._rows.files_dropped.connect(self.files_dropped)
@@ -285,6 +288,8 @@ class StackList(QListView):
         selected, current = self.selected, self.current
         if self._rows.show_entries():
             self.select(selected or [current])
+            rows_px = self.sizeHintForRow(0) * len(self._koma.entries)
+            self.setMaximumHeight(max(_HEIGHT_PX, rows_px + _MARGIN_PX))
 
     def select(self, entries: Iterable[Entry | None]) -> None:
         """Select stacks; the first becomes the one that is looked at."""
@@ -328,7 +333,7 @@ class StackList(QListView):
         self.viewport().update()  # type: ignore[union-attr]
 
     def sizeHint(self) -> QSize:
-        """Return a size with room for some stacks; the rest is scrolled to."""
+        """Return the least size; the column gives more where it has it."""
         return QSize(200, _HEIGHT_PX)
 
     def keyPressEvent(self, event: Any) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from napari_mrcz.widgets.koma.model import Ageing, NoiseCurve
 
-_STEPS = ((1.3, (1, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (math.inf, (1,)))
+# Steps between powers of ten, by how many of these an axis has.
+_STEPS = ((0.7, (1, 2, 3, 5, 7)), (1.8, (1, 2, 5)), (math.inf, (1,)))
+_CURVE_PX = 136
 _TIP = "How many stacks before and after each are averaged, and subtracted from it"
 
 
@@ -31,10 +33,11 @@ class RadiusView(QWidget):
         self._curve: NoiseCurve | None = None
         self.plot = Plot(
             "radius a (stacks)",
-            "correlated noise R\u0304",
+            "noise R\u0304",
             "Mean correlation of the frames of a stack after KOMA, by radius; drag the line to "
             "choose one. Below the limit no average of so many frames can come",
         )
+        self.plot.setFixedHeight(_CURVE_PX)
         self.plot.getPlotItem().setLogMode(y=True)
         self.before = self.plot.line("muted", angle=0)
         self.limit = self.plot.curve("warning", style=Qt.PenStyle.DashLine)

@@ -56,16 +56,19 @@ class KomaSession(Panel):
         self.setAcceptDrops(True)
 
         self.box = StackBox(self, self.koma)
-        self.filter_outliers = QCheckBox("Filter outlier pixels first")
+        self.filter_outliers = QCheckBox("Filter outliers first")
         self.filter_outliers.setChecked(self.koma.filter_outliers)
         self.filter_outliers.setToolTip(
             "Hot pixels come and go: neighbours leave theirs in a stack unless they are replaced "
             "first. Takes longer: the outliers of each stack are found in a pass of its own"
         )
         self.reading = self._job(
-            "Read session", "Sum each stack once; the sums are kept, so that a second time is quick"
+            "Read session",
+            "Sum each stack once; the sums are kept, so that a second time is quick",
+            reserve=True,
         )
         self.reading.cancel_button.setToolTip("Stop reading; sums that are complete are kept")
+        self.reading.buttons.insertWidget(0, self.filter_outliers)
         self.radius = RadiusView()
         self.noise = WrappedLabel("At the radius chosen; R is 0 where frames share nothing")
         self.warnings = WrappedLabel("Where KOMA should not be trusted without a look")
@@ -95,13 +98,14 @@ class KomaSession(Panel):
         where.setLayout(form(("Into", into)))
         groups: tuple[tuple[QWidget, ...], ...] = (
             (self.box,),
-            (self.filter_outliers, self.reading),
+            (self.reading,),
             (self.radius, self.noise, self.warnings),
             (self.preview_button, self.preview_status),
-            (where, self.estimate, self.export),
+            (where, self.export, self.estimate),
             (Section("Advanced", self.options, self.output),),
             (self.plots,),
         )
+        self.column.setSpacing(4)
         for group in groups:
             self.column.addWidget(filled(QWidget(), *group, spacing=4))
         self.column.addStretch()
@@ -140,8 +144,8 @@ class KomaSession(Panel):
         event.acceptProposedAction()
         self.box.add_paths([url.toLocalFile() for url in urls if url.isLocalFile()])
 
-    def _job(self, text: str, tip: str) -> JobControls:
-        return JobControls(self, text, tip, Pace(n_stacks=1), reserve=True)
+    def _job(self, text: str, tip: str, *, reserve: bool = False) -> JobControls:
+        return JobControls(self, text, tip, Pace(n_stacks=1), reserve=reserve)
 
     def _connect(self) -> None:
         self.box.changed.connect(self._on_list)

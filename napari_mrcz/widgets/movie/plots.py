@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.base.theme import Palette
     from napari_mrcz.widgets.movie.model import DriftShown, SpectrumShown
 
-_IMAGE_PX, _CURVE_PX, _PATH_PX = 180, 130, 150
+_IMAGE_PX, _CURVE_PX, _PATH_PX = 176, 126, 130
 _TURN = np.linspace(0, 2 * np.pi, 181)
 
 
