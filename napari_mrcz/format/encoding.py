@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -120,7 +120,7 @@ def choose_encoding(
         return encoding
     # Whole-byte shuffling does nothing for single bytes.
     wide = any(f.dtype.itemsize > 1 for f in frames)
-    filters: Iterable[str] = (encoding.filter,)
+    filters: Sequence[str] = (encoding.filter,)
     if encoding.filter == "auto":
         # The faster ones first.
         filters = ("shuffle", "none", "bitshuffle") if wide else ("none", "bitshuffle")
@@ -136,9 +136,11 @@ def choose_encoding(
         for f, b, level in product(filters, blocks, levels)
     ]
     if encoding.codec == "zstd" and all(f.dtype.kind in "iu" for f in frames):
-        # Smaller blocks never help: every bit plane has a code of its own in any case.
+        # Smaller blocks never help: every bit plane has a code of its own in any case. Bits are
+        # coded faster than bytes.
         candidates = [
-            replace(encoding, filter=f, block_size=blocks[0], as_counts=True) for f in filters
+            replace(encoding, filter=f, block_size=blocks[0], as_counts=True)
+            for f in reversed(filters)
         ] + candidates
     if encoding.as_counts is not None:
         candidates = [c for c in candidates if c.as_counts == encoding.as_counts] or candidates
@@ -291,12 +293,14 @@ _FLAGS = {"none": 0, "shuffle": _SHUFFLED, "bitshuffle": _BITSHUFFLED}
 
 _P, _S = zstd.CompressionParameter, zstd.Strategy
 _COMMON: dict[int, int] = {_P.window_log: 17, _P.content_size_flag: 1, _P.checksum_flag: 0}
-# `ZSTD_c_literalCompressionMode` and its value "enable": of zstd's "experimental" parameters, which
-# Python has no names for. Without it a long target length would leave literals uncoded.
-_LITERAL_MODE, _HUFFMAN = 1002, 1
+# `ZSTD_c_literalCompressionMode` and its values "enable" and "disable": of zstd's "experimental"
+# parameters, which Python has no names for. Without it a long target length would leave literals
+# uncoded.
+_LITERAL_MODE, _HUFFMAN, _AS_THEY_ARE = 1002, 1, 2
 _FAST: dict[int, int] = {_P.strategy: _S.fast, _P.min_match: 7, _P.hash_log: 6}
 # The longest target length skips everything: literals only.
 _LITERALS = {**_COMMON, **_FAST, _P.target_length: 2**17, _LITERAL_MODE: _HUFFMAN}
+_STORED_LITERALS = {**_LITERALS, _LITERAL_MODE: _AS_THEY_ARE}
 # Small tables find what is near: the last run of zeros, which costs least to refer to.
 _NEAR: dict[int, int] = {_P.hash_log: 6, _P.chain_log: 6, _P.search_log: 1}
 _WIDE: dict[int, int] = {_P.hash_log: 16, _P.chain_log: 17, _P.search_log: 7}
@@ -316,13 +320,17 @@ class _Parser(NamedTuple):
 
 
 _LITERALS_ONLY = 0
+# Coding would make planes of random bits, of which more bytes than this are not 0, smaller by less
+# than 1/64: zstd stores them as they are, but after trying.
+_DENSE = 0.9884
 _PARSERS = (
-    _Parser(1, _LITERALS, 0.06, 1.0),
+    _Parser(1, _LITERALS, 0.06, _DENSE),
     _Parser(1, {**_COMMON, **_FAST, _P.target_length: 0}, 0.0, 0.11),
     _Parser(3, {**_COMMON, **_NEAR, _P.strategy: _S.lazy2, _P.min_match: 6}, 0.0, 0.15),
     _Parser(6, {**_OPTIMAL, **_NEAR, _P.min_match: 5}, 0.0, 0.35),
     _Parser(9, {**_OPTIMAL, **_WIDE, _P.min_match: 6}, 0.0, 0.25),
     _Parser(9, {**_OPTIMAL, **_NEAR, _P.strategy: _S.btultra, _P.min_match: 6}, 0.0, 0.35),
+    _Parser(1, _STORED_LITERALS, _DENSE, 1.0),
 )
 
 Bytes = npt.NDArray[np.uint8]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -372,23 +373,12 @@ def statistics_of(pixels: npt.NDArray[Any]) -> Statistics | None:
 
 def block_statistics(pixels: npt.NDArray[Any], planes: Planes | None) -> Statistics:
     """Return the statistics of a block of integers, from its bit planes where they tell."""
-    if planes is None or (planes[-1] is not None and pixels.dtype.kind == "i"):
+    negative = planes is None or (planes[-1] is not None and pixels.dtype.kind == "i")
+    used = {bit: plane for bit, plane in enumerate(planes or ()) if plane is not None}
+    if negative or len(used) > _MOST_PLANES or not hasattr(np, "bitwise_count"):
         return statistics_of(pixels) or Statistics()
-    used = [plane for plane in planes if plane is not None]
-    if not used:
-        return Statistics(pixels.size, 0.0, 0.0)
-    low = pixels.min() if np.bitwise_or.reduce(used).all() else 0
-    high, largest = 0, None  # pixels that are as large as any in the bits looked at so far
-    for bit in reversed(range(len(planes))):
-        plane = planes[bit]
-        if plane is None:
-            continue
-        among = plane if largest is None else largest & plane
-        if among.any():
-            high, largest = high | 1 << bit, among
-    if high < 2**_MOST_PLANES and hasattr(np, "bitwise_count"):
-        return _from_sums(pixels.size, low, high, *_sums_of_planes(planes[: high.bit_length()]))
-    return statistics_of(pixels) or Statistics()
+    low, high = pixels.min(), pixels.max()
+    return _from_sums(pixels.size, low, high, *_sums_of_planes(used))
 
 
 def _of_piece(pixels: npt.NDArray[Any], low: Any, high: Any) -> Statistics:
@@ -412,27 +402,27 @@ def _from_sums(
     return Statistics(count, float(low), float(high), mean + typical, around_mean)
 
 
-def _sums_of_planes(planes: Planes) -> tuple[int, int]:
-    """Return the sums of counts and of their squares, which follow from those of their bits."""
-    total = squares = 0
-    for bit, plane in enumerate(planes):
-        for other, below in enumerate(planes[: bit + 1]):
-            if plane is None or below is None:
-                continue
-            if other == bit:
-                count = _ones(plane)
-                total += count << bit
-                squares += count << 2 * bit
-            else:
-                squares += _ones(plane & below) << bit + other + 1
-    return total, squares
+def _sums_of_planes(used: Mapping[int, npt.NDArray[np.uint8]]) -> tuple[int, int]:
+    """Return the sums of counts and of their squares, which follow from those of their bits.
 
-
-def _ones(plane: npt.NDArray[np.uint8]) -> int:
-    """Return how many bits are set."""
-    even = plane.size // 8 * 8
-    words = np.bitwise_count(plane[:even].view(np.uint64)).sum(dtype=np.uint32)
-    return int(words) + int(np.bitwise_count(plane[even:]).sum(dtype=np.uint32))
+    In as few calls of numpy's as there can be: between them threads wait for each other.
+    """
+    if not used:
+        return 0, 0
+    bits, number, nbytes = list(used), len(used), len(next(iter(used.values())))
+    products = _of_this_thread.products(number * (number + 1) // 2, -(-nbytes // 8))
+    products[:, -1:] = 0
+    rows = products.view(np.uint8)[:, :nbytes]
+    np.stack(list(used.values()), out=rows[:number])
+    weights, first = [1 << 2 * bit for bit in bits], number
+    for apart in range(1, number):
+        last = first + number - apart
+        np.bitwise_and(rows[apart:number], rows[: number - apart], out=rows[first:last])
+        weights += [2 << a + b for a, b in zip(bits, bits[apart:], strict=False)]
+        first = last
+    ones: list[int] = np.bitwise_count(products).sum(axis=1, dtype=np.uint32).tolist()
+    total = sum(count << bit for count, bit in zip(ones, bits, strict=False))
+    return total, sum(map(operator.mul, ones, weights))
 
 
 def _range(pixels: npt.NDArray[Any]) -> tuple[Any, Any]:
@@ -484,6 +474,13 @@ class _OfThisThread(threading.local):
 
     def __init__(self) -> None:
         self.room = np.empty(2 * _PIECE, np.uint8)
+        self._words = np.empty(0, np.uint64)
+
+    def products(self, rows: int, words: int) -> npt.NDArray[np.uint64]:
+        """Return room for products of bit planes."""
+        if self._words.size < rows * words:
+            self._words = np.empty(rows * words, np.uint64)
+        return self._words[: rows * words].reshape(rows, words)
 
 
 _of_this_thread = _OfThisThread()
