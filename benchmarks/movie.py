@@ -82,7 +82,7 @@ def _dragged(viewer: napari.Viewer, path: Path) -> Iterator[Row]:
     working, drawing = [], []
     for start, stop in _ranges():
         began = time.thread_time()
-        widget.range.setValue((start, stop - 1))
+        widget.choice.range.setValue((start, stop - 1))
         working.append(1e3 * (time.thread_time() - began))
         drawing.append(1e3 * until_drawn(viewer, lambda: None))
     what = "range of frames dragged, 40 × 4096²"
@@ -94,7 +94,7 @@ def _dragged(viewer: napari.Viewer, path: Path) -> Iterator[Row]:
         done: list[Any] = []
         widget.drawn.connect(done.append)
         began, before = time.perf_counter(), time.process_time()
-        widget.range.setValue((start, stop - 1))
+        widget.choice.range.setValue((start, stop - 1))
         while not done and time.perf_counter() < began + _PATIENCE_S:
             get_qapp().processEvents()
         resting.append(time.perf_counter() - began)

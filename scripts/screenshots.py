@@ -96,7 +96,7 @@ def show_drift(viewer: napari.Viewer, widgets: Widgets) -> str:
     """Show the drift of the corrected movie."""
     show_spectrum(viewer, widgets)
     widgets["Movie"].drift_section.button.setChecked(True)
-    widgets["Movie"].start_drift()
+    widgets["Movie"].drift.start()
     return "Movie"
 
 

@@ -118,11 +118,11 @@ def drag_a_range(viewer, qtbot, session):
     rest(qtbot, widget)
     with EventLoopWatch() as watch:
         for last in range(N_FRAMES - 1, 4, -2):
-            widget.range.setValue((2, last))
+            widget.choice.range.setValue((2, last))
             qtbot.wait(10)
         settle(qtbot, widget)
         widget.drift_section.button.click()
-        qtbot.mouseClick(widget.drift.start_button, LEFT)
+        qtbot.mouseClick(widget.drift.controls.start_button, LEFT)
         settle(qtbot, widget)
     assert widget.frames == (2, 6) and widget.work.drift is not None
     return watch.gaps

@@ -105,7 +105,7 @@ def fill_movie(widget, viewer, folder, qtbot):
     viewer.open(folder / "movie.mrcz", plugin="napari-mrcz")
     outliers_dock.settle(widget, qtbot)
     widget.drift_section.button.click()
-    qtbot.mouseClick(widget.drift.start_button, LEFT)
+    qtbot.mouseClick(widget.drift.controls.start_button, LEFT)
     outliers_dock.settle(widget, qtbot)
 
 

@@ -43,7 +43,7 @@ def total(start: int, stop: int) -> np.ndarray:
 
 
 def set_range(widget, qtbot, first: int, last: int) -> None:
-    widget.range.setValue((first, last))
+    widget.choice.range.setValue((first, last))
     settle(widget, qtbot)
 
 
@@ -68,21 +68,22 @@ def test_the_picture_follows_the_range(widget, qtbot):
     np.testing.assert_array_equal(widget.picture.data, total(3, 5))
     assert widget.picture.contrast_limits[1] < before[1] / 2
     widget.show()
-    width, middle = widget.range._slider.width(), widget.range._slider.rect().center().y()
+    slider = widget.choice.range._slider
+    width, middle = slider.width(), slider.rect().center().y()
     start = QPoint(round(4.4 / 11 * width), middle)
-    drag(widget.range._slider, start, QPoint(width - 3, middle))
+    drag(slider, start, QPoint(width - 3, middle))
     settle(widget, qtbot)
-    first, last = widget.range.value()
+    first, last = widget.choice.range.value()
     assert (first, last) != (3, 4)
     np.testing.assert_array_equal(widget.picture.data, total(first, last + 1))
-    qtbot.mouseClick(widget.all_button, LEFT)
+    qtbot.mouseClick(widget.choice.all_button, LEFT)
     settle(widget, qtbot)
     np.testing.assert_array_equal(widget.picture.data, total(0, 12))
 
 
 def test_an_average_follows_the_slider(widget, viewer, qtbot):
-    choose(widget.mode, "running")
-    widget.running.setValue(3)
+    choose(widget.choice.mode, "running")
+    widget.choice.running.setValue(3)
     for at, (start, stop) in {0: (0, 3), 6: (5, 8), 11: (9, 12)}.items():
         viewer.dims.set_current_step(0, at)
         settle(widget, qtbot)
@@ -92,13 +93,13 @@ def test_an_average_follows_the_slider(widget, viewer, qtbot):
 
 def test_single_frames_are_the_movie_itself(widget, movie, viewer, qtbot):
     """So they are when the user takes the layer of the sum away."""
-    choose(widget.mode, "frames")
+    choose(widget.choice.mode, "frames")
     assert widget.picture is None and movie().visible
-    choose(widget.mode, "sum")
+    choose(widget.choice.mode, "sum")
     settle(widget, qtbot)
     assert not movie().visible
     viewer.layers.remove(widget.picture)
-    qtbot.waitUntil(lambda: widget.mode.currentData() == "frames")
+    qtbot.waitUntil(lambda: widget.choice.mode.currentData() == "frames")
     assert movie().visible
 
 
@@ -221,15 +222,15 @@ def test_drift_is_estimated_shown_and_taken_out(corrected, viewer, qtbot):
     """Before and after the correction; the other plot is folded meanwhile."""
     corrected.drift_section.button.click()
     assert not corrected.spectrum_section.button.isChecked()
-    corrected.group.setValue(3)
-    qtbot.mouseClick(corrected.drift.start_button, LEFT)
+    corrected.drift.group.setValue(3)
+    qtbot.mouseClick(corrected.drift.controls.start_button, LEFT)
     settle(corrected, qtbot)
     shown = corrected.work.drift
     true = MOVIE.drift.reshape(4, 3, 2).mean(axis=1)
     np.testing.assert_allclose(shown.found.shifts, true - true[0], atol=0.7)
-    assert "before the corrections" in corrected.drift_view.told.text()
-    assert len(corrected.drift_view._points.getData()[0]) == 4
-    qtbot.mouseClick(corrected.aligned_button, LEFT)
+    assert "before the corrections" in corrected.drift.view.told.text()
+    assert len(corrected.drift.view._points.getData()[0]) == 4
+    qtbot.mouseClick(corrected.drift.aligned_button, LEFT)
     settle(corrected, qtbot)
     aligned = viewer.layers["clean, aligned sum"]
     np.testing.assert_array_equal(aligned.data, shown.found.aligned_sum())
@@ -237,25 +238,25 @@ def test_drift_is_estimated_shown_and_taken_out(corrected, viewer, qtbot):
 
 
 def test_what_is_asked_next_cancels_a_drift(widget, qtbot):
-    widget.start_drift()
-    widget.group.setValue(2)
+    widget.drift.start()
+    widget.drift.group.setValue(2)
     settle(widget, qtbot)
     assert len(widget.work.drift.found.shifts) == 6
-    widget.start_drift()
-    qtbot.mouseClick(widget.drift.cancel_button, LEFT)
+    widget.drift.start()
+    qtbot.mouseClick(widget.drift.controls.cancel_button, LEFT)
     settle(widget, qtbot)
-    assert "Cancelled" in widget.drift.status.text() or widget.work.drift is not None
+    assert "Cancelled" in widget.drift.controls.status.text() or widget.work.drift is not None
 
 
 def test_a_part_is_duplicated_lazily(widget, viewer, movie, qtbot):
     """The rectangle drawn, and the frames chosen; it is the next movie to be looked at."""
     set_range(widget, qtbot, 2, 7)
-    qtbot.mouseClick(widget.draw_button, LEFT)
+    qtbot.mouseClick(widget.part.draw_button, LEFT)
     settle(widget, qtbot)
     shapes = viewer.layers.selection.active
     assert shapes.mode == "add_rectangle"
     shapes.add_rectangles(np.array([[9.5, 19.5], [9.5, 79.5], [59.5, 79.5], [59.5, 19.5]]))
-    qtbot.mouseClick(widget.duplicate_button, LEFT)
+    qtbot.mouseClick(widget.part.duplicate_button, LEFT)
     settle(widget, qtbot)
     part = viewer.layers["m, frames 2 to 7"]
     assert isinstance(part.data, nm.Stack)

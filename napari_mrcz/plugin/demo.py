@@ -149,7 +149,7 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     first.raise_()
     specimen.low_pass.setValue(_LOW_PASS_A)
     wait_until_idle([specimen])
-    specimen.start_drift()
+    specimen.drift.start()
     return viewer, widgets
 
 

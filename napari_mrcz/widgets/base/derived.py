@@ -172,6 +172,7 @@ class PictureLayer:
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
         self._layer: weakref.ref[Image] | None = None
+        self._covered: weakref.ref[Image] | None = None  # hidden since this layer is seen
         self._look: Any = None
         self._limits: tuple[float, ...] = ()
 
@@ -209,6 +210,29 @@ class PictureLayer:
         widen_contrast_slider(layer)
         self._limits, self._look = limits, look
         return layer
+
+    def cover(self, source: Image) -> None:
+        """Show the layer in the place of one below it, whose frames need not be read then."""
+        if self._covered is None or self._covered() is not source:
+            self._uncover()
+        if source.visible:
+            self._covered = weakref.ref(source)
+            source.visible = False
+        layer = self.layer
+        if layer is not None and not layer.visible:  # else napari would draw it once more
+            layer.visible = True
+
+    def put_away(self) -> None:
+        """Hide the layer, and show what it has covered."""
+        self._uncover()
+        if (layer := self.layer) is not None:
+            layer.visible = False
+
+    def _uncover(self) -> None:
+        covered = None if self._covered is None else self._covered()
+        self._covered = None
+        if covered is not None and covered in self._viewer.layers:
+            covered.visible = True
 
     def holds(self, layer: Any) -> bool:
         """Return whether it is this layer, in the viewer or about to come or go."""

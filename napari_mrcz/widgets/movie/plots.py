@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import QRectF, Qt, Signal, Slot
-from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
+from napari_mrcz.widgets.base.form import filled
 from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.plot import Key, Plot
 
@@ -76,14 +77,9 @@ class SpectrumView(QWidget):
         self.told = WrappedLabel("Pixel size, Nyquist frequency, and the ring under the mouse")
         self.told.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._found: SpectrumShown | None = None
-        row = QHBoxLayout()
-        row.addWidget(self.picture)
-        row.addWidget(self.told, 1)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        column.addLayout(row)
-        column.addWidget(self.average)
+        filled(
+            self, filled(QWidget(), self.picture, self.told, across=True), self.average, spacing=2
+        )
         self.picture.hovered.connect(self._on_picture)
         self.average.hovered.connect(self._on_average)
         self.show_spectrum(None)
@@ -176,11 +172,7 @@ class DriftView(QWidget):
         self.told = WrappedLabel("How far the specimen drifted, and the fixed pattern's peak")
         self._line, self._points = self.path.curve("accent"), self.path.curve("accent", symbol="o")
         self._peaks = {colour: self.peaks.curve(colour) for colour in ("hot", "accent")}
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        for part in (self.told, self.peaks, self.legend, self.path):
-            column.addWidget(part)
+        filled(self, self.told, self.peaks, self.legend, self.path, spacing=2)
         self.show_drift(None)
 
     def show_drift(self, shown: DriftShown | None) -> None:

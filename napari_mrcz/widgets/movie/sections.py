@@ -1,0 +1,358 @@
+"""Parts of the "Movie" dock: which frames are shown, the drift, a part that is duplicated."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Shapes
+from qtpy.QtCore import Qt, Signal, Slot
+from qtpy.QtWidgets import QSizePolicy, QSpinBox, QStackedWidget, QWidget
+from superqt import QLabeledRangeSlider
+
+from napari_mrcz.plugin.layers import contrast_limits, describe, layer_data
+from napari_mrcz.widgets.base.derived import add_layer, geometry, get_shapes_ready
+from napari_mrcz.widgets.base.form import choice_field, filled, form, push_button, show_number
+from napari_mrcz.widgets.base.job import JobControls, LatestJob
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.work import LayerWork
+from napari_mrcz.widgets.movie.model import DriftShown, drift_of, part_of, usual_group
+from napari_mrcz.widgets.movie.plots import DriftView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from napari_mrcz.stack import Stack
+    from napari_mrcz.widgets.base.job import Report
+    from napari_mrcz.widgets.movie.model import FrameSums
+
+SUM, RUNNING, FRAMES = "sum", "running", "frames"
+_MODES = {"Sum of the range": SUM, "Running average": RUNNING, "Single frames": FRAMES}
+# Frames of a running average, until another number is chosen.
+_AVERAGED = 5
+# Rows and columns that shifts can be found in, at least.
+_SMALLEST = 32
+
+
+class MovieWork(LayerWork):
+    """The sums of a movie's frames, and its drift."""
+
+    sums: FrameSums | None = None
+    drift: DriftShown | None = None
+    doses: npt.NDArray[np.float64] | None = None
+    stack: Stack | None = None
+
+    def take(self, result: FrameSums) -> None:
+        """Keep the sums."""
+        self.sums = result
+
+    def release(self) -> None:
+        """Keep nothing of the movie."""
+        self.sums = self.drift = self.stack = None
+        super().release()
+
+
+class FrameChoice(QWidget):
+    """Which frames are shown, and how: summed, averaged, or one after another.
+
+    `buttons` lie beside the list of ways.
+    """
+
+    changed = Signal()  # by the user
+
+    def __init__(self, *buttons: QWidget) -> None:
+        super().__init__()
+        self.mode = choice_field(_MODES.items(), "What is shown of the movie")
+        self.mode.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.all_button = push_button("All", "Sum all frames")
+        self.range = QLabeledRangeSlider(Qt.Orientation.Horizontal)
+        self.range.setEdgeLabelMode(QLabeledRangeSlider.EdgeLabelMode.NoLabel)
+        self.range.setRange(0, 1)
+        self.range.setValue((0, 1))
+        tip = "First and last frame of the sum: drag an end, or what is between; or type a number"
+        for part in (self.range, *self.range.findChildren(QWidget)):
+            part.setToolTip(tip)
+        self.running = QSpinBox()
+        self.running.setRange(1, 1)
+        self.running.setSuffix(" frames")
+        self.running.setToolTip("Frames that are averaged around the one that the slider is at")
+        average = QWidget()
+        average.setLayout(form(("Average of", self.running)))
+        self._pages = QStackedWidget()
+        self._pages.addWidget(self.range)
+        self._pages.addWidget(average)
+        self._pages.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        row = filled(QWidget(), self.mode, self.all_button, *buttons, across=True)
+        filled(self, row, self._pages, spacing=4)
+        self.mode.currentIndexChanged.connect(self._on_mode)
+        self.range.valueChanged.connect(self.changed)
+        self.running.valueChanged.connect(self.changed)
+        self.all_button.clicked.connect(self.choose_all)
+
+    @property
+    def kind(self) -> str:
+        """One of `SUM`, `RUNNING` and `FRAMES`."""
+        return str(self.mode.currentData())
+
+    def frames(self, n: int, at: int) -> tuple[int, int]:
+        """Return the first frame that is shown of `n`, and the one after the last.
+
+        `at`: the frame that napari's slider is at.
+        """
+        if self.kind == SUM:
+            first, last = (min(int(value), n - 1) for value in self.range.value())
+            return first, last + 1
+        if self.kind == FRAMES:
+            return at, at + 1
+        number = min(self.running.value(), n)
+        start = min(max(0, at - (number - 1) // 2), n - number)
+        return start, start + number
+
+    def choose(self, kind: str) -> None:
+        """Choose one of `SUM`, `RUNNING` and `FRAMES`."""
+        self.mode.setCurrentIndex(self.mode.findData(kind))
+
+    @Slot()
+    def choose_all(self) -> None:
+        """Sum all frames."""
+        self.choose(SUM)
+        self.range.setValue((self.range.minimum(), self.range.maximum()))
+
+    def show_length(self, n: int) -> None:
+        """Offer so many frames; a range that was not all of a movie stays. Nothing is emitted."""
+        self.blockSignals(True)
+        first, last = self.range.value()
+        was_all = (first, last) == (self.range.minimum(), self.range.maximum())
+        self.range.setRange(0, n - 1)
+        if was_all or last > n - 1:
+            self.range.setValue((0, n - 1))
+        self.running.setRange(1, n)
+        if self.running.value() == 1:
+            self.running.setValue(min(_AVERAGED, n))
+        self.blockSignals(False)
+
+    def allow(self, ready: bool) -> None:
+        """Enable what can be used once the frames have been read."""
+        for part in (self.mode, self.all_button, self._pages):
+            part.setEnabled(ready)
+        self.range.setEnabled(ready and self.kind == SUM)
+
+    @Slot()
+    def _on_mode(self) -> None:
+        self._pages.setCurrentIndex(int(self.kind == RUNNING))
+        self.range.setEnabled(self.kind == SUM)
+        self.changed.emit()
+
+
+class Drift(QWidget):
+    """Estimate how a specimen drifted, see what fixed patterns do to that, and undo the drift."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self._panel = panel
+        self._work: MovieWork | None = None  # of the movie picked
+        self._started: MovieWork | None = None  # what runs, or ran last, is for this one
+        self._again = False
+        self.group = QSpinBox()
+        self.group.setRange(1, 1)
+        self.group.setSuffix(" frames")
+        self.group.setToolTip(
+            "Frames that are summed before they are aligned: half an electron per pixel, or more"
+        )
+        self.controls = JobControls(
+            panel, "Estimate drift", "Align groups of frames, and see what fixed patterns do to it"
+        )
+        self.aligned_button = push_button(
+            "Add aligned sum", "A layer of the sum of all frames, each group moved back"
+        )
+        self.controls.buttons.addWidget(self.aligned_button)
+        self.doubts = WrappedLabel("Why the drift should not be trusted")
+        self.view = DriftView()
+        groups = QWidget()
+        groups.setLayout(form(("Groups of", self.group)))
+        filled(self, groups, self.controls, self.doubts, self.view)
+        self.group.valueChanged.connect(self._on_group)
+        self.controls.start_button.clicked.connect(self.start)
+        self.controls.returned.connect(self._on_returned)
+        self.controls.ended.connect(self._on_ended)
+        self.aligned_button.clicked.connect(self.add_aligned)
+        self.destroyed.connect(lambda: self._let_go())
+
+    def show_work(self, work: MovieWork | None) -> None:
+        """Show what is known of the drift of a movie."""
+        self._work = work
+        stack = None if work is None else work.stack
+        found = None if work is None else work.drift
+        self.view.show_drift(found)
+        doubts = () if found is None else found.found.warnings
+        self._panel.tell(self.doubts, "\n".join(doubts), "warning")
+        self.doubts.setVisible(bool(doubts))
+        is_enough = stack is not None and min(stack.shape[1:]) >= _SMALLEST
+        pixels = f"{_SMALLEST} x {_SMALLEST} pixels"
+        self.controls.allow("" if is_enough else f"Drift needs a movie of {pixels} or more")
+        self.group.setEnabled(is_enough)
+        self.aligned_button.setEnabled(found is not None)
+        if work is not None and stack is not None:
+            number = self.group.value()
+            if work.sums is not None and found is None and not self.controls.running:
+                number = usual_group(work.sums)
+            show_number(self.group, number, 1, max(1, len(stack) // 2))
+
+    @Slot()
+    def start(self) -> None:
+        """Estimate the drift of the movie picked; what is being estimated is cancelled."""
+        work = self._work
+        if work is None or work.stack is None:
+            return
+        if self.controls.running:
+            self._again = True
+            self.controls.cancel()
+            return
+        self._started = work
+        self.controls.run(partial(drift_of, work.stack, self.group.value()))
+
+    @Slot()
+    def add_aligned(self) -> None:
+        """Add the aligned sum as a layer."""
+        work = self._work
+        if work is not None and work.drift is not None and not self.controls.running:
+            self._started = work
+            self.controls.run(work.drift.found.aligned_sum)
+
+    @Slot()
+    def _on_group(self) -> None:
+        if self.controls.running:
+            self.start()
+
+    @Slot(object)
+    def _on_returned(self, result: Any) -> None:
+        work = self._started
+        if work is None or work.layer is None:
+            return  # the movie was removed
+        if not isinstance(result, DriftShown):
+            self._panel.when_in_front("aligned", partial(self._add_aligned, work, result))
+            return
+        work.drift = result
+        if work is self._work:
+            self.show_work(work)
+
+    def _add_aligned(self, work: MovieWork, total: npt.NDArray[np.float32]) -> None:
+        if work.layer is None or work.stack is None:
+            return
+        aligned = Image(
+            total,
+            name=f"{work.layer.name}, aligned sum",
+            contrast_limits=contrast_limits([total]),
+            rgb=False,
+            multiscale=False,
+            metadata=describe(work.stack),
+            **geometry(work.layer, 2),
+        )
+        add_layer(self._panel.viewer, aligned)
+
+    @Slot()
+    def _on_ended(self) -> None:
+        again, self._again = self._again, False
+        if again:
+            self.start()
+
+    def _let_go(self) -> None:
+        """Keep no movie when the window is gone but the Python half is not."""
+        self._work = self._started = None
+
+
+class Part(QWidget):
+    """Duplicate the frames chosen of a movie, cut to a rectangle that is drawn on the picture.
+
+    `chosen` returns the layer, its stack, the first frame and the one after the last; or None.
+    """
+
+    refused = Signal(str)  # why nothing was duplicated
+
+    def __init__(
+        self, panel: Panel, chosen: Callable[[], tuple[Image, Stack, tuple[int, int]] | None]
+    ) -> None:
+        super().__init__()
+        self._panel, self._chosen = panel, chosen
+        self._rectangle: weakref.ref[Shapes] | None = None
+        self.drawing = LatestJob(self)
+        self.draw_button = push_button(
+            "Draw rectangle", "Draw the part of the picture to be taken; none takes all of it"
+        )
+        self.duplicate_button = push_button(
+            "Duplicate",
+            "A movie of the rectangle and the frames chosen, as a layer; nothing is read",
+        )
+        filled(self, self.draw_button, self.duplicate_button, across=True)
+        self.draw_button.clicked.connect(self.draw_rectangle)
+        self.duplicate_button.clicked.connect(self.duplicate)
+        self.drawing.returned.connect(self._on_ready)
+
+    @Slot()
+    def draw_rectangle(self) -> None:
+        """Start drawing the part to be duplicated."""
+        self.drawing.request(_get_shapes_ready)
+
+    @Slot()
+    def duplicate(self) -> None:
+        """Add the frames chosen, cut to the rectangle, as a movie."""
+        chosen = self._chosen()
+        if chosen is None:
+            return
+        movie, stack, frames = chosen
+        try:
+            part, first = part_of(stack, frames, self._corners(movie))
+        except ValueError as error:
+            self.refused.emit(str(error))
+            return
+        name = f"{movie.name}, frames {frames[0]} to {frames[1] - 1}"
+        ((data, attributes, _),) = layer_data(part, name, metadata=describe(part))
+        at = geometry(movie, 3)
+        at["translate"][1:] += np.array(first) * at["scale"][1:]
+        self._panel.viewer.add_layer(Image(data, **{**attributes, **at}))
+
+    @Slot(object)
+    def _on_ready(self, ready: None) -> None:
+        self._panel.when_in_front("rectangle", self._add_rectangle)
+
+    def _add_rectangle(self) -> None:
+        chosen, layers = self._chosen(), self._panel.viewer.layers
+        if chosen is None:
+            return
+        movie, *_ = chosen
+        rectangle = None if self._rectangle is None else self._rectangle()
+        if rectangle is None or rectangle not in layers:
+            rectangle = Shapes(
+                name=f"{movie.name}, part",
+                ndim=2,
+                face_color="transparent",
+                edge_color="#d55e00",
+                edge_width=max(1.0, movie.data.shape[-1] / 300),
+                **geometry(movie, 2),
+            )
+            layers.append(rectangle)
+            self._rectangle = weakref.ref(rectangle)
+        rectangle.data = []
+        layers.selection.active = rectangle
+        rectangle.mode = "add_rectangle"
+
+    def _corners(self, movie: Image) -> npt.NDArray[np.float64] | None:
+        """Return the corners of the rectangle that was drawn, in pixels of a movie."""
+        layers = self._panel.viewer.layers
+        shapes: Any = layers.selection.active
+        if not isinstance(shapes, Shapes):
+            shapes = None if self._rectangle is None else self._rectangle()
+        if shapes is None or shapes not in layers or not len(shapes.data):
+            return None
+        corners = np.asarray(shapes.data[-1])[:, -2:] * shapes.scale[-2:] + shapes.translate[-2:]
+        found: npt.NDArray[np.float64] = (corners - movie.translate[-2:]) / movie.scale[-2:]
+        return found
+
+
+def _get_shapes_ready(report: Report) -> None:
+    report("Getting ready to draw", 0, None)
+    get_shapes_ready()
