@@ -202,7 +202,7 @@ def fit_truncated(viewer: napari.Viewer, widgets: Widgets) -> str:
     (layer,) = viewer.open("sweep.mrcz", plugin="napari-mrcz")
     layer.visible = False
     widget = widgets[title] = docked(viewer, title)
-    for button in (widget.beam.controls.start_button, widget.controls.start_button):
+    for button in (widget.form.controls.start_button, widget.controls.start_button):
         demo.wait_until_idle([widget])
         button.click()
     return title

@@ -22,10 +22,11 @@ from qtpy.QtWidgets import (
     QTableView,
 )
 
+from napari_mrcz.widgets.base import panel as panel_module
 from napari_mrcz.widgets.base.form import number_field
 from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, offer_rows, plain_tip
 from napari_mrcz.widgets.base.plot import Plot
 from napari_mrcz.widgets.base.theme import contrast_ratio, palette, readable
 from napari_mrcz.widgets.outliers.widget import CountTable
@@ -353,6 +354,19 @@ def test_tables_are_copied_and_saved(panel, qtbot, tmp_path, monkeypatch):
     do(table, "Save table as CSV…")
     assert saved.read_text("utf-8") == "mine"
     assert "frames.csv" in str(notification_manager.records[-1].message)
+
+
+def test_a_long_table_is_copied_in_steps(qtbot, monkeypatch):
+    """Between them the window sees to other things."""
+    monkeypatch.setattr(panel_module, "_STEP_S", 0)
+    table = QTableView()
+    qtbot.addWidget(table)
+    offer_rows(table, lambda: [["n"], *([n] for n in range(50))])
+    clipboard = QApplication.clipboard()
+    clipboard.clear()
+    do(table, "Copy table")
+    assert clipboard.text() == ""
+    qtbot.waitUntil(lambda: clipboard.text().split() == ["n", *map(str, range(50))])
 
 
 def test_help_opens_the_page_at_the_widget(panel, qtbot):

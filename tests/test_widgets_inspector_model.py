@@ -28,13 +28,13 @@ from napari_mrcz.widgets.inspector.model import (
     COLUMNS,
     FrameTable,
     as_json,
+    check_frames,
     check_header,
     export,
     inspect,
     mend_file,
     replayed,
     subject_of,
-    verify_file,
 )
 
 COUNTS = np.random.default_rng(2).poisson(1, (6, 40, 50)).astype(np.uint8)
@@ -270,7 +270,7 @@ def test_frames_have_places_ratios_and_states(path):
     assert len(table.texts(0)) == len(COLUMNS)
     assert table.ratio(2) == pytest.approx(2000 / int(table.sizes[2]))
     assert table.state(2) == "unread"
-    checked = table.with_report(verify_file(str(path), silent))
+    checked = table.with_report(check_frames(str(path), 0.0, silent)[0])
     assert checked.state(2) == "matches"
     assert checked.verdict() == "All 6 frames match their checksums."
     report = VerifyReport(str(path), "", 6, True, (FrameFault(4, 1, "it is damaged"),))
@@ -286,7 +286,7 @@ def test_frames_without_checksums_are_told_to_decode(tmp_path):
     nm.write(path, COUNTS.astype(np.int16), footer=False)
     table = inspect(subject_of(opened(path))).frames
     assert table.texts(5) == ("5", "21\N{NARROW NO-BREAK SPACE}024", "4 kB", "1", "none")
-    assert table.with_report(verify_file(str(path), silent)).state(0) == "decodes"
+    assert table.with_report(check_frames(str(path), 0.0, silent)[0]).state(0) == "decodes"
     assert table.summary() == "6 frames, not compressed: 4 kB each. No checksums."
 
 
@@ -306,14 +306,14 @@ def test_a_long_movie_is_drawn_by_its_extremes():
 def test_verifying_reports_and_is_cancelled_by_its_report(path):
     """Frame by frame."""
     said = []
-    verify_file(str(path), lambda *step: said.append(step))
-    assert said == [("Verifying frame", i, 6) for i in range(1, 7)]
+    check_frames(str(path), 0.0, lambda *step: said.append(step))
+    assert said[:6] == [("Verifying frame", i, 6) for i in range(1, 7)]
 
     def cancel(stage, done, total):
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        verify_file(str(path), cancel)
+        check_frames(str(path), 0.0, cancel)
 
 
 # History ------------------------------------------------------------------------------------------

@@ -47,18 +47,18 @@ def flip(path, frame):
 def gate(monkeypatch):
     """Hold verifying back at the third frame until it is opened."""
     reached, opened = threading.Event(), threading.Event()
-    real = model.verify_file
+    real = model.verify
 
-    def held(path, report):
-        def told(stage, done, total):
+    def held(path, progress):
+        def told(done, total):
             if done == 3:
                 reached.set()
                 assert opened.wait(20)
-            report(stage, done, total)
+            progress(done, total)
 
-        return real(path, told)
+        return real(path, progress=told)
 
-    monkeypatch.setattr(model, "verify_file", held)
+    monkeypatch.setattr(model, "verify", held)
     yield reached, opened
     opened.set()
 

@@ -126,7 +126,7 @@ def test_before_and_after(fitted, sweep, qtbot):
 def test_other_choices_ask_for_another_fit(fitted, viewer, qtbot):
     """And show it in the layer that is there."""
     layer = fitted.corrected
-    type_number(qtbot, fitted.beam.annuli, "5")
+    type_number(qtbot, fitted.form.annuli.native, "5")
     assert "press Fit again" in fitted.remark.text()
     assert palette(viewer.theme).warning in fitted.remark.styleSheet()
     fit = fit_layer(fitted, qtbot)

@@ -68,11 +68,11 @@ class TruncationOptions(Options):
     n_annuli: Annotated[
         int,
         Option(
-            "Rings",
-            "Rings that are fitted each by itself",
+            "Annuli",
+            "Annuli of equally many pixels, each fitted by itself",
             least=1,
             flag="--annuli",
-            advice="Fewer where rings have too few counts to be fitted",
+            advice="Fewer where annuli have too few counts to be fitted",
         ),
     ] = 10
     mask: Annotated[
@@ -90,7 +90,7 @@ class TruncationOptions(Options):
         str,
         Option(
             "Regions",
-            "Label image of other regions than rings",
+            "Label image of other regions than annuli",
             unset="none",
             is_file=True,
             flag="--regions",

@@ -71,7 +71,8 @@ class CorrectionDock(Panel):
         grid.addWidget(self.reset_button, 0, 1)
         grid.addWidget(self.save_button, 2, 0, 1, 2)
         self.column.setSpacing(4)
-        self.column.addLayout(form(("Movie", self.layers)))
+        self.rows = form(("Movie", self.layers))
+        self.column.addLayout(self.rows)
         for part in (self.controls, self.force, self.remark):
             self.column.addWidget(part)
         self.layers.layer_changed.connect(self._on_layer)

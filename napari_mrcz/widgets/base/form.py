@@ -12,9 +12,11 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
+    QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QSlider,
     QToolButton,
@@ -37,8 +39,8 @@ _SHORT_UNITS = {"standard deviations": "σ", "robust standard deviations": "σ"}
 class OptionsForm(QWidget):
     """The fields of some options of a dataclass, made by magicgui from its annotations.
 
-    `sliders`: ends of the sliders that some numbers have besides their field. `fields` has a
-    magicgui widget for each option, by its name.
+    `sliders`: ends of the sliders that some numbers have besides their field; `rows`: names and
+    fields of others, above these. `fields` has a magicgui widget for each option, by its name.
     """
 
     changed = Signal(str)  # the name of an option that the user has changed
@@ -48,62 +50,24 @@ class OptionsForm(QWidget):
         cls: type,
         names: Sequence[str],
         sliders: Mapping[str, tuple[float, float]] | None = None,
+        rows: Sequence[tuple[str, QWidget]] = (),
     ) -> None:
         super().__init__()
-        hints = get_type_hints(cls, include_extras=True)
         self._options = {name: options_of(cls)[name] for name in names}
         self._showing = False
-        widgets = []
-        for name, declared in self._options.items():
-            option = declared.option
-            how: dict[str, Any] = {"tooltip": declared.note}
-            if sliders and name in sliders:
-                low, high = sliders[name]
-                how |= {"widget_type": "FloatSlider", "min": low, "max": high, "step": 0.001}
-            widget: Any = create_widget(
-                value=declared.option.least if declared.default is None else declared.default,
-                annotation=hints[name],
-                name=name,
-                label=option.label,
-                options=how,
-            )
-            native, unit = widget.native, _SHORT_UNITS.get(option.unit, option.unit)
-            is_float = isinstance(native, QDoubleSpinBox)
-            # The unit stands behind the number, but for whole ones, whose field has no room for it.
-            is_whole = isinstance(native, QAbstractSpinBox) and not is_float
-            widget.label = f"{option.label} ({unit})" if unit and is_whole else option.label
-            native.setMinimumWidth(_FIELD_PX)
-            if is_float:
-                native.setKeyboardTracking(False)
-                if declared.default is None:
-                    # The least value, which is not allowed itself, stands for "not given".
-                    widget.min = -1.0 if option.above is None else option.above
-                elif option.above is not None:
-                    widget.min = option.above + native.singleStep() * _FINEST
-                if declared.default in (None, widget.min):
-                    native.setSpecialValueText(option.unset)
-                if unit:
-                    native.setSuffix(f" {unit}")
-            elif isinstance(native, QComboBox):
-                _narrow(native)
-            for field in native.findChildren(QDoubleSpinBox):  # beside a slider
-                field.setDecimals(3)
-                for part in (field, native.findChild(QSlider)):
-                    part.setToolTip(declared.note)
-                    part.setSingleStep(part.singleStep() * 10)  # of keys and arrows
+        self.fields = {name: option_field(cls, name, (sliders or {}).get(name)) for name in names}
+        for name, widget in self.fields.items():
             widget.changed.connect(lambda _, name=name: self._on_changed(name))
-            widgets.append(widget)
         # Not in a `Container`, whose labels differ in width: it measures them in another font.
-        rows = [("" if isinstance(w.native, QCheckBox) else w.label, w.native) for w in widgets]
-        self.setLayout(form(*rows))
-        self.fields: dict[str, Any] = {widget.name: widget for widget in widgets}
-        self.show_values({name: one.default for name, one in self._options.items()})
+        fields = [(widget.label, widget.native) for widget in self.fields.values()]
+        beside = [("" if isinstance(field, QCheckBox) else text, field) for text, field in fields]
+        self.setLayout(form(*rows, *beside))
 
     def values(self) -> dict[str, Any]:
         """Return the options that are chosen, by name."""
         found = {}
         for name, declared in self._options.items():
-            widget: Any = self.fields[name]
+            widget = self.fields[name]
             unset = (declared.default is None) and widget.value <= widget.min
             found[name] = None if unset else widget.value
         return found
@@ -111,8 +75,7 @@ class OptionsForm(QWidget):
     def show_values(self, values: Mapping[str, Any]) -> None:
         """Choose these; nothing is emitted."""
         self._showing = True
-        for name in self._options:
-            widget: Any = self.fields[name]
+        for name, widget in self.fields.items():
             widget.value = widget.min if values[name] is None else values[name]
         self._showing = False
 
@@ -121,10 +84,57 @@ class OptionsForm(QWidget):
             self.changed.emit(name)
 
 
+def option_field(cls: type, name: str, slider: tuple[float, float] | None = None) -> Any:
+    """Return a magicgui widget for an option of a dataclass, with its default.
+
+    `slider`: the ends of a slider beside the number.
+    """
+    declared = options_of(cls)[name]
+    option, default = declared.option, declared.default
+    how: dict[str, Any] = {"tooltip": declared.note}
+    if slider is not None:
+        how |= {"widget_type": "FloatSlider", "min": slider[0], "max": slider[1], "step": 0.001}
+    widget: Any = create_widget(
+        value=option.least if default is None else default,
+        annotation=get_type_hints(cls, include_extras=True)[name],
+        name=name,
+        options=how,
+    )
+    native, unit = widget.native, _SHORT_UNITS.get(option.unit, option.unit)
+    widget.label = option.label  # without the unit that the annotation adds
+    if isinstance(native, QAbstractSpinBox):
+        native.setMinimumWidth(_FIELD_PX)
+    if isinstance(native, QDoubleSpinBox):
+        native.setKeyboardTracking(False)
+        if default is None:
+            # The least value, which is not allowed itself, stands for "not given".
+            widget.min = -1.0 if option.above is None else option.above
+            widget.value = widget.min
+        elif option.above is not None:
+            widget.min = option.above + native.singleStep() * _FINEST
+        if default in (None, widget.min):
+            native.setSpecialValueText(option.unset)
+        if unit:
+            native.setSuffix(f" {unit}")
+    elif isinstance(native, QAbstractSpinBox):
+        native.setKeyboardTracking(False)
+        if unit:  # whole numbers have no room for it behind them
+            widget.label = f"{option.label} ({unit})"
+    elif isinstance(native, QComboBox):
+        native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+    for field in native.findChildren(QDoubleSpinBox):  # beside a slider
+        field.setDecimals(3)
+        for part in (field, native.findChild(QSlider)):
+            part.setToolTip(declared.note)
+            part.setSingleStep(part.singleStep() * 10)  # of keys and arrows
+    return widget
+
+
 class Section(QWidget):
     """A title that opens and closes what lies below it; closed at first.
 
-    superqt's collapsible animates a height that it takes once; what wraps later is cut off there.
+    superqt's moves what is below it in steps, for which plots are drawn anew, and its arrows have
+    the colours of the theme that it was made in.
     """
 
     def __init__(self, title: str, *parts: QWidget) -> None:
@@ -164,11 +174,28 @@ def form(*rows: tuple[str, QWidget]) -> QFormLayout:
     layout = QFormLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    # What has no room beside its name stands below it.
+    layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+    add_rows(layout, *rows)
+    return layout
+
+
+def add_rows(layout: QFormLayout, *rows: tuple[str, QWidget]) -> None:
+    """Add rows to a form."""
     for name, field in rows:
         label = QLabel(name)
         label.setToolTip(field.toolTip())
         layout.addRow(label, field)
-    return layout
+
+
+def scrolled(content: QWidget) -> QScrollArea:
+    """Return what scrolls a widget up and down where it has no room."""
+    scroll = QScrollArea()
+    scroll.setWidgetResizable(True)
+    scroll.setFrameShape(QFrame.Shape.NoFrame)
+    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setWidget(content)
+    return scroll
 
 
 class NumberField(QDoubleSpinBox):
@@ -215,12 +242,13 @@ def show_number(field: Any, value: float, low: float, high: float) -> None:
 
 
 def choice_field(choices: Iterable[tuple[str, Any]], tip: str) -> QComboBox:
-    """Return a list of (text, what it stands for)."""
+    """Return a list of (text, what it stands for); long texts are cut off."""
     combo = QComboBox()
     for text, value in choices:
         combo.addItem(text, value)
     combo.setToolTip(tip)
-    _narrow(combo)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(8)
     return combo
 
 
@@ -231,10 +259,10 @@ def push_button(text: str, tip: str) -> QPushButton:
     return button
 
 
-def _narrow(combo: QComboBox) -> None:
-    """Cut long entries off rather than making the dock wide."""
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(8)
+def allow(button: QPushButton, problem: str, tip: str) -> None:
+    """Enable a button, or show why it cannot be pressed."""
+    button.setEnabled(not problem)
+    button.setToolTip(problem or tip)
 
 
 def _with_hyphen(text: str | None) -> str:

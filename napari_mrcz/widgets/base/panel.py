@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from functools import partial
 from html import escape
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Slot
-from qtpy.QtGui import QAction
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl, Slot
+from qtpy.QtGui import QAction, QTextCursor
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QApplication,
     QComboBox,
+    QDialog,
     QDockWidget,
     QFileDialog,
-    QFrame,
     QLabel,
     QMainWindow,
-    QScrollArea,
     QSizePolicy,
     QSlider,
     QTableView,
+    QTextBrowser,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_mrcz.errors import MrczError, error_text, printable
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.widgets.base.form import push_button
-from napari_mrcz.widgets.base.help_page import HelpPage
+from napari_mrcz.naming import docs_url
+from napari_mrcz.widgets.base.form import push_button, scrolled
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive, plain_viewer
 from napari_mrcz.widgets.base.theme import Palette, palette
 
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QShowEvent
 
 _WIDTH_PX, _LEAST_WIDTH_PX = 340, 300
+_HELP_PX = 820, 820
 _PLUGIN = "napari-mrcz"
+# A long table is written for so long at a time.
+_STEP_S = 0.01
 _numbers = count()
 
 
@@ -71,14 +75,9 @@ class Panel(QWidget):
         content = QWidget()
         self.column = QVBoxLayout(content)
         self.column.setContentsMargins(6, 6, 6, 6)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
+        outer.addWidget(scrolled(content))
         self._help: HelpPage | None = None
         self.help_button = push_button("Help", "What the parts of this widget are for")
         self.help_button.setFlat(True)
@@ -252,47 +251,99 @@ def offer(widget: QWidget, actions: Mapping[str, Callable[[], Any]]) -> None:
 
 def save_as(widget: QWidget, title: str, makers: Mapping[str, Callable[[], bytes]]) -> None:
     """Ask for a file, and write into it what is made for its suffix, such as ".csv"."""
-    kinds = ";;".join(f"{suffix[1:].upper()} (*{suffix})" for suffix in makers)
-    path, kind = QFileDialog.getSaveFileName(widget, title, "", kinds)
-    if not path:
-        return
-    suffix = Path(path).suffix.lower()
-    asked = suffix in makers
-    if not asked:
-        suffix = next((one for one in makers if one in kind), next(iter(makers)))
-        path += suffix  # the dialog has not asked about this one
-    try:
-        with AtomicFile(path, overwrite=asked) as file:
-            file.write(makers[suffix]())
-            file.commit()
-    except MrczError as error:
-        show_error(error_text(error))
+    path, overwrite = _ask_for_path(widget, title, makers)
+    if path:
+        _write(path, overwrite, makers[Path(path).suffix.lower()]())
+
+
+def offer_rows(widget: QWidget, rows: Callable[[], Iterable[Iterable[Any]]]) -> None:
+    """Offer to copy a table's rows, headings first, for spreadsheets, and to save them.
+
+    `rows`: returns them as they are when it is called; a long table is gone through in steps, so
+    that the window stays awake.
+    """
+    clipboard: Any = QApplication.clipboard()
+
+    def copy() -> None:
+        _as_text(widget, rows(), "\t", clipboard.setText, "The table is copied.")
+
+    def save() -> None:
+        path, overwrite = _ask_for_path(widget, "Save table", (".csv",))
+        if path:
+            write = partial(_write, path, overwrite)
+            _as_text(widget, rows(), ",", write, f"{Path(path).name} is saved.")
+
+    offer(widget, {"Copy table": copy, "Save table as CSV…": save})
 
 
 def csv_text(rows: Iterable[Iterable[Any]], separator: str = ",") -> str:
     """Return rows as lines of text."""
     lines = io.StringIO()
-    csv.writer(lines, delimiter=separator, lineterminator="\n").writerows(rows)
+    _writer(lines, separator).writerows(rows)
     return lines.getvalue()
 
 
-def offer_rows(widget: QWidget, rows: Callable[[], Iterable[Iterable[Any]]]) -> None:
-    """Offer to copy a table's rows, headings first, for spreadsheets, and to save them."""
-    clipboard: Any = QApplication.clipboard()
-    makers = {".csv": lambda: csv_text(rows()).encode()}
-    actions: dict[str, Callable[[], Any]] = {
-        "Copy table": lambda: clipboard.setText(csv_text(rows(), "\t")),
-        "Save table as CSV…": lambda: save_as(widget, "Save table", makers),
-    }
-    offer(widget, actions)
+def _writer(lines: io.StringIO, separator: str) -> Any:
+    return csv.writer(lines, delimiter=separator, lineterminator="\n")
+
+
+def _as_text(
+    widget: QWidget,
+    rows: Iterable[Iterable[Any]],
+    separator: str,
+    done: Callable[[str], Any],
+    notice: str,
+) -> None:
+    """Call `done` with rows as lines of text: at once if they are few, else with a notice."""
+    lines, left, timer = io.StringIO(), iter(rows), QTimer(widget)
+    writer = _writer(lines, separator)
+
+    def go_on() -> None:
+        end = time.perf_counter() + _STEP_S
+        for row in left:
+            writer.writerow(row)
+            if time.perf_counter() > end:
+                if not timer.isActive():
+                    timer.start()
+                return
+        done(lines.getvalue())
+        if timer.isActive():
+            show_info(notice)
+        timer.stop()
+        timer.deleteLater()
+
+    timer.timeout.connect(go_on)
+    go_on()
+
+
+def _ask_for_path(widget: QWidget, title: str, suffixes: Iterable[str]) -> tuple[str, bool]:
+    """Ask for a file with one of some suffixes; return it, and whether one may be replaced."""
+    known = list(suffixes)
+    kinds = ";;".join(f"{suffix[1:].upper()} (*{suffix})" for suffix in known)
+    path, kind = QFileDialog.getSaveFileName(widget, title, "", kinds)
+    if not path or Path(path).suffix.lower() in known:
+        return path, True
+    # The dialog has not asked about the file with this suffix.
+    return path + next((suffix for suffix in known if suffix in kind), known[0]), False
+
+
+def _write(path: str, overwrite: bool, content: bytes | str) -> None:
+    try:
+        with AtomicFile(path, overwrite=overwrite) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.commit()
+    except MrczError as error:
+        show_error(error_text(error))
 
 
 def _rows_of(table: QTableView) -> Iterable[list[Any]]:
     model: Any = table.model()
     columns = range(model.columnCount())
-    yield [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
-    for row in range(model.rowCount()):
-        yield [model.index(row, n).data() for n in columns]
+    heads = [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
+    return [
+        heads,
+        *([model.index(row, n).data() for n in columns] for row in range(model.rowCount())),
+    ]
 
 
 def _is_seen(viewer: napari.Viewer) -> bool:
@@ -310,6 +361,42 @@ def plain_tip(text: str) -> str:
 def _plain(text: str | None) -> str:
     """Return lines of text of which none steers a terminal or a screen: names of files may."""
     return "\n".join(map(printable, (text or "").split("\n")))
+
+
+class HelpPage(QDialog):
+    """The documentation as it was installed: its pages need no browser and no network."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("napari-mrcz: documentation")
+        self.browser = QTextBrowser()
+        self.browser.setOpenExternalLinks(True)
+        # Pictures of widgets are dark, figures light; napari's colours would hide the links.
+        self.browser.setStyleSheet("background-color: white; color: black")
+        self.back = push_button("Back", "Show the page before")
+        self.back.setEnabled(False)
+        self.back.clicked.connect(self.browser.backward)
+        self.browser.backwardAvailable.connect(self.back.setEnabled)
+        column = QVBoxLayout(self)
+        column.addWidget(self.back)
+        column.addWidget(self.browser)
+        self.resize(*_HELP_PX)
+
+    def open_at(self, page: str, heading: str) -> None:
+        """Show a page, such as "widgets.md", from the heading that begins with a text."""
+        self.browser.setSource(QUrl(docs_url(page)))
+        self.show()
+        self.raise_()
+        document: Any = self.browser.document()
+        scroll: Any = self.browser.verticalScrollBar()
+        block = document.begin()
+        while block.isValid():
+            if block.blockFormat().headingLevel() and block.text().startswith(heading):
+                top = document.documentLayout().blockBoundingRect(block).top()
+                self.browser.setTextCursor(QTextCursor(block))
+                scroll.setValue(round(top))
+                return
+            block = block.next()
 
 
 class WrappedLabel(QLabel):

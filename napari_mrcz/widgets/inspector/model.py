@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import weakref
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image
 
-from napari_mrcz.errors import MrczError, collected_warnings, counted, error_text, size_text
+from napari_mrcz.errors import MrczError, collected_warnings, counted, error_text, listed, size_text
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.doctor import Change, Finding, diagnose, mend
@@ -31,7 +28,7 @@ from napari_mrcz.stack.kept import is_kept, summary_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import napari
+    from napari.layers import Image
 
     from napari_mrcz.format import Header
     from napari_mrcz.format.doctor import Finding
@@ -57,16 +54,16 @@ class Inspection:
 def inspect(subject: Subject) -> Inspection:
     """Read all that a layer's file says, but no pixels; without a file, return what there is."""
     if not subject.path:
-        return _without_file(subject, ())
+        return _without_header(subject, ())
     try:
         if subject.header is None:  # its metadata was read when it was opened
-            return _of_other_format(subject, file_nbytes(subject.path))
+            return _without_header(subject, (), file_nbytes(subject.path))
         with FrameReader(subject.path) as reader:
             return _of_file(subject, reader)
     except MrczError as error:
-        return _without_file(subject, (error_text(error),))
+        return _without_header(subject, (error_text(error),))
     except OSError as error:
-        return _without_file(subject, (f"{Path(subject.path).name}: {error.strerror}.",))
+        return _without_header(subject, (f"{Path(subject.path).name}: {error.strerror}.",))
 
 
 def as_json(inspection: Inspection, findings: Sequence[Finding], frames: FrameTable | None) -> str:
@@ -99,19 +96,14 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
         notes = (*notes, summary_of(reader.path, footer.other, reader.dtype))
     carried = reader.description.extended
     sections = [
-        Entry("File", Path(subject.path).name, "", "Where the frames are", _file(subject, nbytes)),
+        _file(subject, nbytes),
         _section("Header", tuple(header_entries(header)), "The first 1024 bytes"),
     ]
     if notes:
         lines = tuple(Entry(str(at), note) for at, note in enumerate(notes, 1))
-        sections.append(Entry("Notes", f"{len(lines)}", "", "What is unusual", lines))
-    sections.append(
-        _section(
-            "Metadata",
-            entries_of(subject.metadata),
-            "Kept with the frames, or in files beside them",
-        )
-    )
+        sections.append(_section("Notes", lines, "What is unusual", str(len(lines))))
+    kept = "Kept with the frames, or in files beside them"
+    sections.append(_section("Metadata", entries_of(subject.metadata), kept))
     extended = reader.extended
     if carried is not None:
         with contextlib.suppress(ValueError):  # the notes say it
@@ -143,29 +135,35 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     )
 
 
-def _of_other_format(subject: Subject, nbytes: int) -> Inspection:
-    """Return what there is of a file without a header of MRC."""
-    file = Entry(
-        "File", Path(subject.path).name, "", "Where the frames are", _file(subject, nbytes)
-    )
-    frames = Entry("Frames", subject.name, "", "What the file says of them", _frames(subject))
-    metadata = entries_of(subject.metadata)
-    sections = file, frames, _section("Metadata", metadata, "What the file, or one beside it, says")
-    content = {"path": subject.path, "size": nbytes, **_content(subject)}
-    return Inspection(subject, _headline(subject, size_text(nbytes)), (), sections, None, content)
-
-
-def _without_file(subject: Subject, problems: tuple[str, ...]) -> Inspection:
-    problems = tuple(problem for problem in (*problems, subject.problem) if problem)
-    where = "Frames in memory" if not subject.path else "What was known when it was opened"
-    sections = [Entry("Layer", subject.name, "", where, _frames(subject))]
-    if subject.header is not None:
-        entries = tuple(header_entries(subject.header))
-        sections.append(_section("Header", entries, "As it was when the file was opened"))
-    metadata = entries_of(subject.metadata)
-    sections.append(_section("Metadata", metadata, "What is kept with it when it is saved"))
-    headline = _headline(subject, "in no file" if not subject.path else "its file is out of reach")
-    return Inspection(subject, headline, problems, tuple(sections), None, _content(subject))
+def _without_header(
+    subject: Subject, problems: tuple[str, ...], nbytes: int | None = None
+) -> Inspection:
+    """Return what there is of a layer whose file has no header of MRC, or cannot be read now."""
+    content = {
+        "layer": subject.name,
+        "shape": list(subject.shape),
+        "dtype": subject.dtype,
+        "pixel_size": list(subject.pixel_size),
+        "voltage": subject.voltage,
+        "metadata": subject.metadata,
+        "history": list(subject.history),
+    }
+    if nbytes is not None:
+        size, said = size_text(nbytes), "What the file, or one beside it, says"
+        frames = Entry("Frames", subject.name, "", "What the file says of them", _frames(subject))
+        sections = [_file(subject, nbytes), frames]
+        content = {"path": subject.path, "size": nbytes, **content}
+    else:
+        size = "in no file" if not subject.path else "its file is out of reach"
+        said = "What is kept with it when it is saved"
+        where = "Frames in memory" if not subject.path else "What was known when it was opened"
+        sections = [Entry("Layer", subject.name, "", where, _frames(subject))]
+        if subject.header is not None:
+            entries = tuple(header_entries(subject.header))
+            sections.append(_section("Header", entries, "As it was when the file was opened"))
+    sections.append(_section("Metadata", entries_of(subject.metadata), said))
+    told = tuple(problem for problem in (*problems, subject.problem) if problem)
+    return Inspection(subject, _headline(subject, size), told, tuple(sections), None, content)
 
 
 def _frames(subject: Subject) -> tuple[Entry, ...]:
@@ -179,31 +177,18 @@ def _frames(subject: Subject) -> tuple[Entry, ...]:
     )
 
 
-def _content(subject: Subject) -> dict[str, Any]:
-    """Return what is known of a layer whose header is not, for JSON."""
-    return {
-        "layer": subject.name,
-        "shape": list(subject.shape),
-        "dtype": subject.dtype,
-        "pixel_size": list(subject.pixel_size),
-        "voltage": subject.voltage,
-        "metadata": subject.metadata,
-        "history": list(subject.history),
-    }
-
-
 def _headline(subject: Subject, size: str) -> str:
     shape = " × ".join(map(str, subject.shape[-2:]))
-    count = subject.shape[0] if len(subject.shape) == 3 else 1
-    frames = f"{count} frames of {shape}" if count != 1 else f"1 frame of {shape}"
+    frames = f"{counted(subject.shape[0] if len(subject.shape) == 3 else 1, 'frame')} of {shape}"
     if subject.problem:
         frames = " × ".join(map(str, subject.shape))
     steps = len(subject.history)
-    done = "" if not steps else f", {steps} correction{'s' if steps > 1 else ''}"
+    plural = "s" if steps > 1 else ""
+    done = f", {steps}\N{NO-BREAK SPACE}correction{plural}" if steps else ""
     return f"{frames}, {subject.dtype}, {size}{done}"
 
 
-def _file(subject: Subject, nbytes: int) -> tuple[Entry, ...]:
+def _file(subject: Subject, nbytes: int) -> Entry:
     path = path_of(subject.path)
     told = [
         Entry("name", path.name, "", "The file"),
@@ -214,7 +199,7 @@ def _file(subject: Subject, nbytes: int) -> tuple[Entry, ...]:
         names = tuple(Entry(str(at), p) for at, p in enumerate(subject.paths))
         meaning = "Shown as one layer; the first of them is inspected"
         told.append(Entry("joined with", f"{len(names)} files", "", meaning, names))
-    return tuple(told)
+    return _section("File", tuple(told), "Where the frames are", path.name)
 
 
 def _extended_section(header: Header, extended: ExtendedHeader, content: Any) -> Entry:
@@ -230,8 +215,8 @@ def _extended_section(header: Header, extended: ExtendedHeader, content: Any) ->
     return Entry("Extended header", f"{kind}, {size}, not decoded", "", meaning)
 
 
-def _section(name: str, entries: tuple[Entry, ...], meaning: str) -> Entry:
-    return Entry(name, "" if entries else "nothing", "", meaning, entries)
+def _section(name: str, entries: tuple[Entry, ...], meaning: str, value: str = "") -> Entry:
+    return Entry(name, value or ("" if entries else "nothing"), "", meaning, entries)
 
 
 def _footer(footer: Footer, checksums: bool) -> dict[str, Any]:
@@ -366,10 +351,9 @@ class FrameTable:
     def verdict(self) -> str:
         """Show how the verifying ended."""
         if self.faults:
-            named = sorted(self.faults)
-            some = ", ".join(map(str, named[:8])) + ("…" if len(named) > 8 else "")
-            what = "1 frame is" if len(named) == 1 else f"{len(named)} frames are"
-            return f"{what} damaged: {some}."
+            are = "is" if len(self.faults) == 1 else "are"
+            named = listed(sorted(self.faults), 8)
+            return f"{counted(len(self.faults), 'frame')} {are} damaged: {named}."
         if self.checksums:
             return f"All {len(self)} frames match their checksums."
         return f"All {len(self)} frames decode; without checksums more cannot be told."
@@ -426,57 +410,6 @@ def subject_of(layer: Image) -> Subject:
     )
 
 
-class Readers:
-    """The layers of a viewer that read one file; none of them, nor what they show, is kept."""
-
-    def __init__(self, viewer: napari.Viewer, path: str) -> None:
-        self._viewer = viewer
-        layers = [layer for layer in viewer.layers if _reads(layer, path)]
-        if os.name == "nt":  # an open file cannot be replaced there
-            for layer in layers:
-                _stack(layer.data).close()
-        self._layers = [(weakref.ref(layer), weakref.ref(layer.data)) for layer in layers]
-
-    def subjects(self) -> list[Subject]:
-        """Return what is known of each."""
-        layers = [reference() for reference, _ in self._layers]
-        return [subject_of(layer) for layer in layers if layer is not None]
-
-    def turn_to(self, new: Sequence[LayerData | Exception]) -> Exception | None:
-        """Show the new file in them, unless they show other data by now.
-
-        What becomes of each comes in the order of `subjects`. Return why one of them cannot.
-        """
-        problem = None
-        for (reference, shown), made in zip(self._layers, new, strict=True):
-            layer, data = reference(), shown()
-            if isinstance(made, Exception):
-                problem = made
-            elif layer is not None and layer in self._viewer.layers and layer.data is data:
-                stack, attributes, _ = made
-                sized_otherwise = _stack(stack).pixel_size != _stack(data).pixel_size
-                layer.data = stack
-                if sized_otherwise:
-                    layer.scale, layer.units = attributes["scale"], attributes["units"]
-                layer.metadata = {**layer.metadata, **attributes["metadata"]}
-        return problem
-
-
-def _reads(layer: Any, path: str) -> bool:
-    """Return whether a layer shows one file alone, this one."""
-    if not isinstance(layer, Image) or layer.rgb or layer.multiscale:
-        return False
-    stack = _stack(layer.data)
-    if not isinstance(stack, Stack) or len(layer.metadata.get("paths", ())) > 1:
-        return False
-    return stack.path is not None and os.path.realpath(stack.path) == os.path.realpath(path)
-
-
-def _stack(data: Any) -> Any:
-    """Return the stack of which a layer's data consist, cut into movies or volumes or not."""
-    return getattr(data, "stack", data)
-
-
 @dataclass(frozen=True)
 class Mended:
     """A file that was fixed."""
@@ -498,16 +431,11 @@ def check_header(path: str, full: bool, pixel_size: float, report: Report) -> tu
     return diagnose(path, full=full, pixel_size=pixel_size, progress=progress)
 
 
-def verify_file(path: str, report: Report) -> VerifyReport:
-    """Read every frame of a file."""
-    return verify(path, progress=partial(report, "Verifying frame"))
-
-
 def check_frames(
     path: str, pixel_size: float, report: Report
 ) -> tuple[VerifyReport, tuple[Finding, ...]]:
     """Read every frame of a file, and hold its header against them."""
-    verified = verify_file(path, report)
+    verified = verify(path, progress=partial(report, "Verifying frame"))
     return verified, () if verified.error else check_header(path, True, pixel_size, report)
 
 

@@ -1,4 +1,4 @@
-"""What the "Metadata" dock has in its tabs: fields, frames, history, and findings to be fixed."""
+"""What the "Metadata" dock has in its tabs: fields, frames and history."""
 
 from __future__ import annotations
 
@@ -6,40 +6,33 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPoint, QSize, Qt, Signal, Slot
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPoint, Qt, Signal, Slot
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QCheckBox,
-    QFrame,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QMenu,
-    QPushButton,
-    QScrollArea,
-    QSizePolicy,
     QTableView,
     QTreeWidget,
     QTreeWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
+from napari_mrcz.errors import counted, listed
 from napari_mrcz.stack.inspection import Entry, matching, step_entries
-from napari_mrcz.widgets.base.form import filled, form, number_field, push_button
+from napari_mrcz.widgets.base.form import allow, filled, push_button
 from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
+from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, offer_rows, plain_tip
 from napari_mrcz.widgets.base.plot import Plot
 from napari_mrcz.widgets.inspector.model import COLUMNS, FrameTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.layers import Image
     from qtpy.QtGui import QResizeEvent
 
-    from napari_mrcz.format.doctor import Finding
     from napari_mrcz.widgets.base.theme import Palette
 
 _HINT = "Click an entry to read it in full."
@@ -51,16 +44,10 @@ _COLUMNS = {
 _NAME, _VALUE, _MEANING = range(3)
 # Below this width meanings are left to tooltip and details.
 _NARROW_PX = 440
-_TREE_PX, _TABLE_PX, _FINDINGS_PX = 220, 150, 200
+_TREE_PX, _TABLE_PX = 140, 120
 # Sections with more entries than this are opened by who wants to see them.
 _LONGEST_OPEN = 40
 _MOST_LINES = 8
-
-
-def allow(button: QPushButton, problem: str, tip: str) -> None:
-    """Enable a button, or show why it cannot be pressed."""
-    button.setEnabled(not problem)
-    button.setToolTip(problem or tip)
 
 
 class EntryTree(QTreeWidget):
@@ -73,6 +60,7 @@ class EntryTree(QTreeWidget):
         for column, said in enumerate(_COLUMNS.values()):
             head.setToolTip(column, said)
         self.setToolTip(tip)
+        self.setMinimumHeight(_TREE_PX)
         self.setUniformRowHeights(True)
         self.setIndentation(14)
         self.setTextElideMode(Qt.TextElideMode.ElideRight)
@@ -81,10 +69,6 @@ class EntryTree(QTreeWidget):
         self.itemExpanded.connect(self._share_out)
         self._open: dict[str, bool] = {}
         self._found = False
-
-    def sizeHint(self) -> QSize:
-        """Return room for some lines."""
-        return QSize(240, _TREE_PX)
 
     def show_entries(self, entries: Sequence[Entry], *, found: bool = False) -> None:
         """Show other entries; those that were `found` by a search are opened.
@@ -239,22 +223,19 @@ class HistoryView(QWidget):
         self.menu.setToolTip("Movies to which the corrections can be applied")
         buttons = filled(QWidget(), self.apply_button, self.recipe_button, across=True)
         column: Any = filled(self, self.summary, self.tree, buttons).layout()
-        column.addStretch()
+        column.setStretchFactor(self.tree, 1)
+        column.addStretch()  # has the room while there is no tree
         self.apply_button.clicked.connect(self._ask)
 
     def show_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Show other corrections."""
         self.history = tuple(history)
-        count = len(self.history)
         entries = step_entries(self.history)
         lines = [f"{entry.name}: {entry.value}".removesuffix(": ") for entry in entries]
-        if count > _MOST_LINES:
-            lines[_MOST_LINES:] = [f"and {count - _MOST_LINES} more"]
-        steps = "1 correction" if count == 1 else f"{count} corrections"
-        told = "\n".join([f"{steps} applied:", *lines])
-        self.summary.setText(told if count else "No corrections of these frames are known.")
+        told = f"{counted(len(lines), 'correction')} applied:\n" + listed(lines, _MOST_LINES, "\n")
+        self.summary.setText(told if lines else "No corrections of these frames are known.")
         self.tree.show_entries(entries)
-        self.tree.setVisible(bool(count))
+        self.tree.setVisible(bool(lines))
 
     def show_state(self, problem: str) -> None:
         """Show why the corrections cannot be applied to another layer, if they cannot."""
@@ -320,6 +301,12 @@ class FrameModel(QAbstractTableModel):
             return COLUMNS[section][roles.index(Qt.ItemDataRole(role))]
         return None
 
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """Return what is shown of all frames, below the headings."""
+        yield tuple(name for name, _ in COLUMNS)
+        if (table := self.table) is not None:  # this one, whichever is shown meanwhile
+            yield from map(table.texts, range(len(table)))
+
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Return what is shown of a frame."""
         if self.table is None:
@@ -336,42 +323,6 @@ class FrameModel(QAbstractTableModel):
         return None
 
 
-class _FrameList(QTableView):
-    """The table itself: each column as wide as its texts and heading, offsets in what is left."""
-
-    def __init__(self, model: FrameModel) -> None:
-        super().__init__()
-        self.setToolTip("Every frame of the file; double-click one to see it")
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setShowGrid(False)
-        self.setWordWrap(False)
-        rows: Any = self.verticalHeader()
-        rows.setVisible(False)
-        # Of one height, so that the table need not ask each row of a hundred thousand.
-        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        rows.setDefaultSectionSize(self.fontMetrics().height() + 6)
-        self.setModel(model)
-        columns: Any = self.horizontalHeader()
-        columns.setMinimumSectionSize(24)
-        columns.setSectionResizeMode(_OFFSET, QHeaderView.ResizeMode.Stretch)
-        model.modelReset.connect(self._share_out)
-
-    def sizeHint(self) -> QSize:
-        return QSize(240, _TABLE_PX)
-
-    @Slot()
-    def _share_out(self) -> None:
-        model: Any = self.model()
-        head: Any = self.horizontalHeader()
-        texts = [""] * len(COLUMNS) if model.table is None else model.table.widest()
-        for column, (text, (name, _)) in enumerate(zip(texts, COLUMNS, strict=True)):
-            needed = self.fontMetrics().horizontalAdvance(text) + 8
-            heading = head.fontMetrics().horizontalAdvance(name) + 6
-            self.setColumnWidth(column, max(needed, heading))
-
-
 class FrameView(QWidget):
     """The frames of one file: where they lie, how they are compressed, whether they are whole."""
 
@@ -381,13 +332,31 @@ class FrameView(QWidget):
         super().__init__()
         self.summary = WrappedLabel("All frames in a line")
         self.model = FrameModel()
-        self.list = _FrameList(self.model)
+        self.list = QTableView()
+        self.list.setToolTip("Every frame of the file; double-click one to see it")
+        self.list.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.list.setShowGrid(False)
+        self.list.setWordWrap(False)
+        self.list.setMinimumHeight(_TABLE_PX)
+        rows: Any = self.list.verticalHeader()
+        rows.setVisible(False)
+        # Of one height, so that the table need not ask each row of a hundred thousand.
+        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        rows.setDefaultSectionSize(self.list.fontMetrics().height() + 6)
+        self.list.setModel(self.model)
+        head: Any = self.list.horizontalHeader()
+        head.setMinimumSectionSize(24)
+        head.setSectionResizeMode(_OFFSET, QHeaderView.ResizeMode.Stretch)
+        offer_rows(self.list, self.model.rows)
         self.plot = Plot("frame", "compression ratio", "How well each frame is compressed")
         self.curve = self.plot.curve("accent")
         self.damaged = self.plot.curve("error", symbol="x")
         self.damaged.setSymbolSize(10)
         column: Any = filled(self, self.summary, self.list, self.plot).layout()
-        column.addStretch()
+        column.setStretchFactor(self.list, 1)
+        column.addStretch()  # has the room while there is no table
         self.list.doubleClicked.connect(lambda index: self.frame_chosen.emit(index.row()))
         self.show_table(None, "No file")
 
@@ -406,8 +375,20 @@ class FrameView(QWidget):
         self.list.setVisible(table is not None)
         drawn = table is not None and table.compressed and len(table) > 1
         self.plot.setVisible(drawn)
-        if table is None or not drawn:
-            return
+        if table is not None:
+            self._share_out(table)
+        if table is not None and drawn:
+            self._draw(table)
+
+    def _share_out(self, table: FrameTable) -> None:
+        """Make each column as wide as its texts and heading, offsets as wide as what is left."""
+        head: Any = self.list.horizontalHeader()
+        for column, (text, (name, _)) in enumerate(zip(table.widest(), COLUMNS, strict=True)):
+            needed = self.list.fontMetrics().horizontalAdvance(text) + 8
+            heading = head.fontMetrics().horizontalAdvance(name) + 6
+            self.list.setColumnWidth(column, max(needed, heading))
+
+    def _draw(self, table: FrameTable) -> None:
         frames, ratios = table.curve(_MOST_POINTS)
         self.curve.setData(frames, ratios)
         # Differences in the third digit are none, and should not look like any.
@@ -422,119 +403,3 @@ class FrameView(QWidget):
     def apply_palette(self, colours: Palette) -> None:
         """Colour damaged frames."""
         self.model.error = QColor(colours.error)
-
-
-class FindingBox(QWidget):
-    """One finding: its field, ticked to be fixed, what is wrong, and what is proposed."""
-
-    ticked = Signal()
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__()
-        self.finding = finding
-        title: QLabel | QCheckBox = QLabel(finding.field)
-        title.setToolTip("This cannot be fixed by writing another header")
-        self.check: QCheckBox | None = None
-        if finding.mendable:
-            title = self.check = QCheckBox(finding.field)
-            self.check.setChecked(True)
-            self.check.setToolTip("Whether this is fixed with the others that are ticked")
-            self.check.toggled.connect(self.ticked)
-        font = title.font()
-        font.setBold(True)
-        title.setFont(font)
-        what = "Proposed" if finding.mendable else "What to do"
-        self.text = WrappedLabel("What is wrong, what the file has, and what is proposed")
-        self.text.setText(f"{finding.sentence}\nFound: {finding.found}\n{what}: {finding.proposed}")
-        filled(self, title, self.text, spacing=2)
-
-
-class DoctorView(QWidget):
-    """What is wrong with the header of one file, each finding with a tick, to be fixed."""
-
-    pixel_size_told = Signal()  # the header is to be looked at anew
-
-    def __init__(self, panel: Panel) -> None:
-        super().__init__()
-        self._panel = panel
-        self.path = ""  # of the file; empty without one
-        self.why_not_in_place = ""
-        self._why_not = ""
-        self.findings: tuple[Finding, ...] = ()
-        self.boxes: list[FindingBox] = []
-        self.summary = WrappedLabel("How many things were found")
-        self.pixel_size = number_field(
-            (0, 1e6), 0.1, " Å", "What you know the pixel size to be; it is then proposed"
-        )
-        self.pixel_size.setDecimals(4)
-        self.pixel_size.setSpecialValueText("unknown")
-        self.copy_button = push_button("Fix in a copy…", "")
-        self.in_place_button = push_button("Fix this file…", "")
-        content = QWidget()
-        self._list = QVBoxLayout(content)
-        self._list.setContentsMargins(0, 0, 6, 0)
-        self._list.addStretch()
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setMinimumHeight(_FINDINGS_PX)
-        scroll.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-        scroll.setWidget(content)
-        self._told = QWidget()
-        self._told.setLayout(form(("Pixel size", self.pixel_size)))
-        buttons = filled(QWidget(), self.copy_button, self.in_place_button, across=True)
-        filled(self, self.summary, scroll, self._told, buttons)
-        self.pixel_size.valueChanged.connect(self.pixel_size_told)
-        self.show_findings((), "No file")
-
-    @property
-    def chosen(self) -> list[Finding]:
-        """The findings that are ticked."""
-        return [box.finding for box in self.boxes if box.check and box.check.isChecked()]
-
-    def begin(self, path: str, why_not_in_place: str = "") -> None:
-        """Turn to another file, or to the same that was changed; forget what was found."""
-        if path != self.path:
-            self.pixel_size.blockSignals(True)
-            self.pixel_size.setValue(0)
-            self.pixel_size.blockSignals(False)
-        self.path, self.why_not_in_place = path, why_not_in_place
-        self.show_findings((), "Checking…" if path else "No file")
-
-    def show_findings(
-        self, findings: Sequence[Finding], text: str = "", tone: str = "text"
-    ) -> None:
-        """Show what was found in the file, or a sentence instead."""
-        self.findings = tuple(findings)
-        for box in self.boxes:
-            self._list.removeWidget(box)
-            box.hide()
-            box.deleteLater()
-        self.boxes = [FindingBox(finding) for finding in findings]
-        for at, box in enumerate(self.boxes):
-            box.ticked.connect(lambda: self.show_state(self._why_not))
-            self._list.insertWidget(at, box)
-        self._panel.tell(self.summary, text or _counted(self.findings), tone)
-        self.show_state(self._why_not)
-
-    def show_state(self, problem: str) -> None:
-        """Enable what can be used now, and show why the rest cannot."""
-        self._why_not = problem
-        if not any(finding.mendable for finding in self.findings):
-            problem = "There is nothing to fix"
-        problem = problem or ("" if self.chosen else "Tick what is to be fixed")
-        allow(self.copy_button, problem, "Write the file with another header; keep this one")
-        tip = "Replace the file by one with another header, in one step; its frames are copied"
-        allow(self.in_place_button, problem or self.why_not_in_place, tip)
-        self._told.setVisible(any(finding.field == "pixel size" for finding in self.findings))
-
-
-def _counted(findings: Sequence[Finding]) -> str:
-    if not findings:
-        return "Nothing is wrong with the header."
-    mendable = sum(finding.mendable for finding in findings)
-    things = "1 thing" if len(findings) == 1 else f"{len(findings)} things"
-    if mendable == len(findings):
-        return f"{things} to fix."
-    return f"{things} found, {mendable or 'none'} of them can be fixed here."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,15 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QTabWidget
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.naming import PACKED_SUFFIXES, without_packing
 from napari_mrcz.plugin.layers import stack_of_layer
+from napari_mrcz.stack import Stack
 from napari_mrcz.widgets.base.form import form
 from napari_mrcz.widgets.base.job import Job, JobControls, LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.inspector.doctor import DoctorView
 from napari_mrcz.widgets.inspector.model import (
     Inspection,
-    Readers,
+    Subject,
     as_json,
     check_frames,
     check_header,
@@ -32,10 +35,10 @@ from napari_mrcz.widgets.inspector.model import (
     save_recipe,
     subject_of,
 )
-from napari_mrcz.widgets.inspector.views import DoctorView, FieldView, FrameView, HistoryView
+from napari_mrcz.widgets.inspector.views import FieldView, FrameView, HistoryView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import napari
 
@@ -377,3 +380,54 @@ class MetadataInspector(Panel):
 def _sentence(text: str) -> str:
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+class Readers:
+    """The layers of a viewer that read one file; none of them, nor what they show, is kept."""
+
+    def __init__(self, viewer: napari.Viewer, path: str) -> None:
+        self._viewer = viewer
+        layers = [layer for layer in viewer.layers if _reads(layer, path)]
+        if os.name == "nt":  # an open file cannot be replaced there
+            for layer in layers:
+                _stack(layer.data).close()
+        self._layers = [(weakref.ref(layer), weakref.ref(layer.data)) for layer in layers]
+
+    def subjects(self) -> list[Subject]:
+        """Return what is known of each."""
+        layers = [reference() for reference, _ in self._layers]
+        return [subject_of(layer) for layer in layers if layer is not None]
+
+    def turn_to(self, new: Sequence[LayerData | Exception]) -> Exception | None:
+        """Show the new file in them, unless they show other data by now.
+
+        What becomes of each comes in the order of `subjects`. Return why one of them cannot.
+        """
+        problem = None
+        for (reference, shown), made in zip(self._layers, new, strict=True):
+            layer, data = reference(), shown()
+            if isinstance(made, Exception):
+                problem = made
+            elif layer is not None and layer in self._viewer.layers and layer.data is data:
+                stack, attributes, _ = made
+                sized_otherwise = _stack(stack).pixel_size != _stack(data).pixel_size
+                layer.data = stack
+                if sized_otherwise:
+                    layer.scale, layer.units = attributes["scale"], attributes["units"]
+                layer.metadata = {**layer.metadata, **attributes["metadata"]}
+        return problem
+
+
+def _reads(layer: Any, path: str) -> bool:
+    """Return whether a layer shows one file alone, this one."""
+    if not isinstance(layer, Image) or layer.rgb or layer.multiscale:
+        return False
+    stack = _stack(layer.data)
+    if not isinstance(stack, Stack) or len(layer.metadata.get("paths", ())) > 1:
+        return False
+    return stack.path is not None and os.path.realpath(stack.path) == os.path.realpath(path)
+
+
+def _stack(data: Any) -> Any:
+    """Return the stack of which a layer's data consist, cut into movies or volumes or not."""
+    return getattr(data, "stack", data)

@@ -47,7 +47,8 @@ class Choice:
 
     def is_as(self, other: Choice) -> bool:
         """Return whether a fit with the other one gives the same."""
-        if not (_same(self.mask, other.mask) and _same(self.regions, other.regions)):
+        labels: Any = ((self.mask, other.mask), (self.regions, other.regions))
+        if not all(np.array_equal(one, its) for one, its in labels):  # None equals None alone
             return False
         rings = (self.center, self.n_annuli) == (other.center, other.n_annuli)
         return rings or self.regions is not None
@@ -226,9 +227,3 @@ def summary(fit: Fit) -> str:
             "keep their zeros."
         )
     return " ".join(said)
-
-
-def _same(one: npt.NDArray[Any] | None, other: npt.NDArray[Any] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return np.array_equal(one, other)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from napari.layers import Layer, Points, Shapes
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from napari.layers import Points, Shapes
+from qtpy.QtCore import QObject, Qt, QTimer, Signal, Slot
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -39,7 +39,7 @@ class Guides(QObject):
 
     Circles are drawn about the origin and the whole layer is laid where the beam is: that follows
     the mouse, as other circles would not. `beam` is one point, `rings` are circles between the
-    annuli; both None while they are not shown.
+    annuli; both None while they are not shown. `source` is the image that they lie over.
     """
 
     moved = Signal(float, float)  # the point is being dragged: y and x in pixels of the pattern
@@ -47,22 +47,13 @@ class Guides(QObject):
     def __init__(self, viewer: napari.Viewer, parent: QWidget) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._source: Image | None = None
-        self._center: Center = (0.0, 0.0)
-        self._radii = self._drawn = np.empty(0)
-        self._chosen = 0
+        self.source: Image | None = None
         self.beam: Points | None = None
         self.rings: Shapes | None = None
-        # napari is in the middle of something when it tells of other points.
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(0)
-        self._soon.timeout.connect(self._keep_one)
-
-    @property
-    def source(self) -> Image | None:
-        """The image that they lie over."""
-        return self._source
+        self._center: Center = (0.0, 0.0)
+        self._radii: npt.NDArray[np.float64] = np.empty(0)
+        self._colours: list[str] = []  # of the circles
+        self._chosen = 0
 
     @property
     def shown(self) -> bool:
@@ -71,14 +62,45 @@ class Guides(QObject):
 
     def show(self, source: Image, center: Center, radii: npt.NDArray[np.float64]) -> None:
         """Draw them over an image."""
-        self._source, self._center, self._radii = source, center, radii
+        others = not np.array_equal(radii, self._radii)
+        self.source, self._center, self._radii = source, center, radii
+        side = max(source.data.shape[-2:])
+        # From the first moment: napari warns of layers of different units.
+        units: Any = geometry(source, 2)["units"]
         if self.rings is None:
-            self._add_rings()
-        elif not np.array_equal(radii, self._drawn):
+            self.rings = Shapes(
+                _circles(radii),
+                ndim=2,
+                units=units,
+                name="annuli",
+                edge_width=max(side * _LINE, 0.5),
+                edge_color=_RING,
+                face_color="transparent",
+                opacity=0.8,
+            )
+            self._colours = []
+            add_layer(self._viewer, self.rings)
+            self.rings.editable = False  # they follow the beam
+        elif others:
             self.rings.data = _circles(radii)
-        self._drawn = radii
+            self._colours = []
         if self.beam is None:
-            self._add_beam()
+            self.beam = Points(
+                np.array([center]),
+                units=units,
+                name="beam",
+                symbol="cross",
+                size=side * _CROSS,
+                face_color=_BEAM,
+                border_color="black",
+                border_width=0.04,
+                opacity=0.9,
+            )
+            add_layer(self._viewer, self.beam)
+            self.beam.mode = "select"
+            # The first comes when a drag has ended, the second while it lasts.
+            self.beam.events.data.connect(self._on_points)
+            self.beam.events.set_data.connect(self._on_points)
         self.choose(self._chosen)
         self.place()
 
@@ -88,24 +110,26 @@ class Guides(QObject):
         # A point that is being dragged is there already, and would be lost.
         if self.beam is not None and tuple(self.beam.data[0]) != center:
             self.beam.data = [center]
-        self._center_rings()
+        if self.rings is not None and self.source is not None:
+            at = geometry(self.source, 2)
+            away = np.multiply(center, at["scale"])
+            lay(self.rings, {**at, "translate": at["translate"] + away})
 
     def place(self) -> None:
         """Lay them where the image lies now."""
-        if self._source is None:
-            return
-        if self.beam is not None:
-            place(self.beam, self._source)
-        self.move(self._center)
+        if self.beam is not None and self.source is not None:
+            place(self.beam, self.source)
+            self.move(self._center)
 
     def choose(self, region: int) -> None:
         """Mark the circles at which an annulus (1 ... k) begins and ends; 0 for none."""
         self._chosen = region
-        if self.rings is not None and len(self._radii):
-            ends = {region - 2, region - 1} if region else set()
-            self.rings.edge_color = [
-                _CHOSEN if ring in ends else _RING for ring in range(len(self._radii))
-            ]
+        ends = {region - 2, region - 1} if region else set()
+        colours = [_CHOSEN if ring in ends else _RING for ring in range(len(self._radii))]
+        # Setting them draws all of the canvas.
+        if self.rings is not None and colours and colours != self._colours:
+            self._colours = colours
+            self.rings.edge_color = colours
 
     def grasp(self) -> None:
         """Drag the point with the mouse."""
@@ -115,92 +139,36 @@ class Guides(QObject):
 
     def remove(self) -> None:
         """Take them away."""
-        beam, rings = self.beam, self.rings
+        layers = self.beam, self.rings
         self.let_go()
-        for layer in (beam, rings):
+        for layer in layers:
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
-
-    def forget(self, layer: Layer) -> bool:
-        """Release a layer that the viewer has no more; return whether it was one of these."""
-        if layer not in (self.beam, self.rings):
-            return False
-        self.remove()
-        return True
 
     def let_go(self) -> None:
         """Hold nothing; what is shown stays."""
         if self.beam is not None:
             self.beam.events.data.disconnect(self._on_points)
             self.beam.events.set_data.disconnect(self._on_points)
-        self.beam = self.rings = self._source = None
-
-    def _add_rings(self) -> None:
-        self.rings = Shapes(
-            _circles(self._radii),
-            ndim=2,
-            units=self._units,
-            name="annuli",
-            edge_width=max(self._side * _LINE, 0.5),
-            edge_color=_RING,
-            face_color="transparent",
-            opacity=0.8,
-        )
-        add_layer(self._viewer, self.rings)
-        self.rings.editable = False  # they follow the beam
-
-    def _add_beam(self) -> None:
-        self.beam = Points(
-            np.array([self._center]),
-            units=self._units,
-            name="beam",
-            symbol="cross",
-            size=self._side * _CROSS,
-            face_color=_BEAM,
-            border_color="black",
-            border_width=0.04,
-            opacity=0.9,
-        )
-        add_layer(self._viewer, self.beam)
-        self.beam.mode = "select"
-        # The first comes when a drag has ended, the second while it lasts.
-        self.beam.events.data.connect(self._on_points)
-        self.beam.events.set_data.connect(self._on_points)
-
-    @property
-    def _side(self) -> int:
-        """The pattern's longer side, in pixels."""
-        return 1 if self._source is None else max(self._source.data.shape[-2:])
-
-    @property
-    def _units(self) -> Any:
-        # From the first moment: napari warns of layers of different units.
-        return None if self._source is None else geometry(self._source, 2)["units"]
-
-    def _center_rings(self) -> None:
-        if self.rings is not None and self._source is not None:
-            at = geometry(self._source, 2)
-            away = np.multiply(self._center, at["scale"])
-            lay(self.rings, {**at, "translate": at["translate"] + away})
+        self.beam = self.rings = self.source = None
 
     def _on_points(self, event: Any = None) -> None:
         if self.beam is None:
             return
         if len(self.beam.data) != 1:
-            self._soon.start()
+            # napari is in the middle of something when it tells of other points.
+            QTimer.singleShot(0, self._keep_one)
             return
         y, x = (float(at) for at in self.beam.data[0])
         if (y, x) != self._center:
-            self._center = (y, x)
-            self._center_rings()
+            self.move((y, x))
             self.moved.emit(y, x)
 
+    @Slot()
     def _keep_one(self) -> None:
         """There is one beam: where a point was added last, or where it was."""
-        if self.beam is None or len(self.beam.data) == 1:
-            return
-        data = self.beam.data
-        self.beam.data = data[-1:] if len(data) else [self._center]
+        if self.beam is not None and len(self.beam.data) != 1:
+            self.beam.data = self.beam.data[-1:] if len(self.beam.data) else [self._center]
 
 
 def _circles(radii: npt.NDArray[np.float64]) -> list[tuple[npt.NDArray[np.float64], str]]:
@@ -246,18 +214,18 @@ class FitTable(QTableWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._side = cast("QHeaderView", self.verticalHeader())
-        self._side.setVisible(False)
-        self._head = cast("QHeaderView", self.horizontalHeader())
+        side: Any = self.verticalHeader()
+        side.setVisible(False)
+        side.setDefaultSectionSize(self.fontMetrics().height() + 6)
+        head: Any = self.horizontalHeader()
         for column, (name, tip) in enumerate(COLUMNS):
             item = QTableWidgetItem(name)
             item.setToolTip(tip)
             self.setHorizontalHeaderItem(column, item)
-        self._head.setMinimumSectionSize(36)
-        self._head.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self._head.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        head.setMinimumSectionSize(36)
+        head.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        head.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.itemSelectionChanged.connect(self._on_selected)
-        self.show_rows([])
 
     def show_rows(self, texts: list[tuple[str, ...]]) -> None:
         """Show other rows; the chosen one stays where there are as many."""
@@ -267,13 +235,11 @@ class FitTable(QTableWidget):
                 item = QTableWidgetItem()
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.setItem(row, column, item)
+            head, side = cast("Any", self.horizontalHeader()), cast("Any", self.verticalHeader())
+            shown = min(len(texts), _ROWS_SHOWN)
+            self.setFixedHeight(head.sizeHint().height() + shown * side.defaultSectionSize() + 4)
         for row, column in np.ndindex(len(texts), len(COLUMNS)):
-            item = self.item(row, column)  # type: ignore[assignment]
-            item.setText(texts[row][column])
-        shown = min(max(len(texts), 1), _ROWS_SHOWN)
-        self.setVisible(bool(texts))
-        height = self._head.sizeHint().height() + shown * self._side.defaultSectionSize() + 4
-        self.setFixedHeight(height)
+            cast("QTableWidgetItem", self.item(row, column)).setText(texts[row][column])
 
     def choose(self, region: int) -> None:
         """Mark the row of a region; nothing is emitted."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QGroupBox, QLabel, QSizePolicy, QSpinBox, QWidget
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy, QSpinBox, QWidget
 
+from napari_mrcz.correction.truncation import TruncationOptions
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
 from napari_mrcz.widgets.base.derived import (
@@ -20,9 +21,10 @@ from napari_mrcz.widgets.base.derived import (
 )
 from napari_mrcz.widgets.base.form import (
     Section,
+    add_rows,
     filled,
-    form,
     number_field,
+    option_field,
     push_button,
     show_number,
 )
@@ -34,7 +36,7 @@ from napari_mrcz.widgets.base.layer_picker import (
     pixel_at,
     plane_of,
 )
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.microed.model import (
     Center,
@@ -91,8 +93,7 @@ class MicroED(CorrectionDock):
         # What is asked for, and what is drawn.
         self._asked: tuple[SweepWork, Choice] | None = None
         self._outlined: tuple[SweepWork, Choice] | None = None
-        self.source = MaskForm(self)
-        self.beam = BeamBox(self)
+        self.form = SweepForm(self)
         self.offset = WrappedLabel(
             "Added to all pixels where a format has no negative numbers, such as SMV: the "
             "command napari-mrcz microed writes these. MRC files need none"
@@ -101,6 +102,9 @@ class MicroED(CorrectionDock):
         self.region.setKeyboardTracking(False)
         self.region.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.region.setToolTip("The annulus whose histogram is shown; or click it in the pattern")
+        self.region_label = QLabel("Annulus")
+        self.region_label.setToolTip(self.region.toolTip())
+        self._choosing = filled(QWidget(), self.region_label, self.region, across=True)
         self.histogram = HistogramView(self)
         self.table = FitTable()
         self.table_section = Section("Fit of all annuli", self.table)
@@ -109,12 +113,7 @@ class MicroED(CorrectionDock):
         self._histograms = self.in_background(self._on_histogram)
         self.reset_button.hide()  # nothing of a fit can be changed
         grid: Any = self.buttons.layout()
-        grid.addWidget(self.toggle_button, 0, 0, 1, 2)
-        self.column.insertWidget(1, self.beam)
-        self.column.insertWidget(2, self.source)
-        self.region_label = QLabel("Annulus")
-        self.region_label.setToolTip(self.region.toolTip())
-        self._choosing = filled(QWidget(), self.region_label, self.region, across=True)
+        grid.addWidget(self.save_button, 0, 1)
         self._connect()
         self.finish(self.offset, self.buttons, self._choosing, self.histogram, self.table_section)
 
@@ -126,7 +125,7 @@ class MicroED(CorrectionDock):
     @property
     def busy(self) -> bool:
         """Whether something runs, or is about to."""
-        return super().busy or self.beam.controls.running or self.source.busy
+        return super().busy or self.form.busy
 
     def problem(self) -> str:
         """Return why the layer picked cannot be fitted, or nothing."""
@@ -137,7 +136,7 @@ class MicroED(CorrectionDock):
             return problem
         if np.dtype(layer.data.dtype).kind not in "iuf":
             return "Diffraction patterns are counts, not complex numbers."
-        return self.source.problem()
+        return self.form.problem()
 
     def fit_work(self, work: SweepWork) -> Callable[[Report], Any]:
         """Return the fit of a layer."""
@@ -146,16 +145,16 @@ class MicroED(CorrectionDock):
     def look_for_beam(self) -> None:
         """Find the beam in the sum of all frames."""
         work = self.work
-        if work is not None and not self.problem() and not self.beam.controls.running:
+        if work is not None and not self.problem() and not self.form.controls.running:
             self._finding = work
             stack = stack_of_layer(work.layer)
-            self.beam.controls.run(partial(find_beam, stack, self.source.invalid))
+            self.form.controls.run(partial(find_beam, stack, self.form.invalid))
 
     def set_center(self, y: float, x: float) -> None:
         """Put the beam elsewhere, in pixels; the annuli follow."""
         if self.work is not None:
             self.work.center = (y, x)
-            self.beam.show_center(self.center, self._shape)
+            self.form.show_center(self.center, self._shape)
             self.guides.move((y, x))
             self._ask_for_outline()
 
@@ -163,9 +162,9 @@ class MicroED(CorrectionDock):
     def _choice(self) -> Choice:
         return Choice(
             self.center,
-            self.beam.annuli.value(),
-            self.source.invalid,
-            self.source.region_labels,
+            self.form.annuli.value,
+            self.form.invalid,
+            self.form.region_labels,
             force=self.force.isChecked(),
         )
 
@@ -180,15 +179,13 @@ class MicroED(CorrectionDock):
         return frame_shown(self.viewer, layer) if layer in self.viewer.layers else 0
 
     def _connect(self) -> None:
-        self.source.changed.connect(self._ask_for_outline)
-        self.beam.typed.connect(self.set_center)
-        self.beam.annuli_changed.connect(self._ask_for_outline)
-        self.beam.draw.toggled.connect(self._ask_for_outline)
-        self.beam.drag_button.clicked.connect(self._on_drag)
-        self.beam.controls.start_button.clicked.connect(self.look_for_beam)
-        self.beam.controls.returned.connect(self._on_found)
-        self.beam.controls.failed.connect(self._on_not_found)
-        self.beam.controls.cancelled.connect(lambda: self._on_not_found(None))
+        self.form.typed.connect(self.set_center)
+        self.form.changed.connect(self._ask_for_outline)
+        self.form.drag_button.clicked.connect(self._on_drag)
+        self.form.controls.start_button.clicked.connect(self.look_for_beam)
+        self.form.controls.returned.connect(self._on_found)
+        self.form.controls.failed.connect(self._on_not_found)
+        self.form.controls.cancelled.connect(lambda: self._on_not_found(None))
         self.guides.moved.connect(self.set_center)
         self.region.valueChanged.connect(self._on_region)
         self.table.chosen.connect(self.region.setValue)
@@ -201,21 +198,22 @@ class MicroED(CorrectionDock):
     def show_work(self) -> None:
         """Show all that is known of the layer picked."""
         work, fit = self.work, self.fit
-        self.source.refill()
+        self.form.refill()
+        self.form.show_center(self.center, self._shape)
         if work is None or self.guides.source is not work.layer:
             self.guides.remove()
-        self.histogram.clear()
-        self.table.show_rows([])
-        last = 1 if fit is None else fit.model.n_regions
-        show_number(self.region, min(self.region.value(), last), 1, last)
-        self.region.setSuffix(f" of {last}")
-        self.tell(self.offset, "" if fit is None else summary(fit))
-        self.region_label.setText("Annulus" if fit is None or fit.has_annuli else "Region")
         for part in (self._choosing, self.offset, self.table_section):
             part.setVisible(fit is not None)
-        if work is not None and fit is not None:
+        if work is None or fit is None:
+            self.histogram.clear()
+            self.table.show_rows([])
+        else:
+            last = fit.model.n_regions
+            show_number(self.region, min(self.region.value(), last), 1, last)
+            self.region.setSuffix(f" of {last}")
+            self.region_label.setText("Annulus" if fit.has_annuli else "Region")
+            self.tell(self.offset, summary(fit))
             self._show_corrected(work, fit)
-        self.beam.show_center(self.center, self._shape)
         self._mark_region()
         self._on_step()
         self._ask_for_outline()
@@ -237,9 +235,10 @@ class MicroED(CorrectionDock):
 
     def _on_removed(self, event: Any) -> None:
         if self._finding is not None and self._finding.layer in (None, event.value):
-            self.beam.controls.cancel()
-        if self.guides.forget(event.value):
-            self.beam.draw.setChecked(False)
+            self.form.controls.cancel()
+        if event.value in (self.guides.beam, self.guides.rings):
+            self.guides.remove()
+            self.form.draw.setChecked(False)
         self.show_state()
 
     def _let_go(self) -> None:
@@ -254,18 +253,17 @@ class MicroED(CorrectionDock):
         """Lay the annuli anew, if they are others now."""
         self.forget_put_off("outline")
         self.show_state()
-        work, choice = self.work, self._choice
-        if work is None or self.problem() or choice.regions is not None:
-            self._outlines.drop()
+        work, choice, draws = self.work, self._choice, self.form.draw.isChecked()
+        possible = work is not None and not self.problem() and choice.regions is None
+        if not (possible and draws):
             self.guides.remove()
+        if not possible:
+            self._outlines.drop()
             self._outlined = None
             return
-        drawn = self.guides.shown
-        if drawn and not self.beam.draw.isChecked():
-            self.guides.remove()
         known = self._asked if self._outlines.busy else self._outlined
         if known is not None and known[0] is work and known[1].is_as(choice):
-            if drawn == self.beam.draw.isChecked():
+            if self.guides.shown == draws:
                 return
         self._asked = work, choice
         stack = stack_of_layer(work.layer)
@@ -280,8 +278,8 @@ class MicroED(CorrectionDock):
             return
         work.center = drawn.center
         self._outlined = work, self._choice
-        self.beam.show_center(work.center, self._shape)
-        if self.beam.draw.isChecked():
+        self.form.show_center(work.center, self._shape)
+        if self.form.draw.isChecked():
             self.guides.show(work.layer, drawn.center, drawn.radii)
             self._mark_region()
         self.show_state()
@@ -300,7 +298,7 @@ class MicroED(CorrectionDock):
         self.found.emit(error)
 
     def _on_drag(self) -> None:
-        self.beam.draw.setChecked(True)
+        self.form.draw.setChecked(True)
         self.guides.grasp()
 
     # Fitting --------------------------------------------------------------------------------------
@@ -318,7 +316,6 @@ class MicroED(CorrectionDock):
             self._histograms.request(partial(read_histogram, fit, frame, region))
 
     def _on_region(self, region: int) -> None:
-        self.table.choose(region)
         self._mark_region()
         self._on_step()
 
@@ -348,23 +345,24 @@ class MicroED(CorrectionDock):
     def show_state(self) -> None:
         """Enable what can be used now, and show what is unusual."""
         super().show_state()
-        self.beam.controls.allow(self.problem())
-        self.beam.setEnabled(self.source.regions.layer is None)
+        self.form.show_state(self.problem())
         warnings = () if self.fit is None else self.fit.model.warnings
         self.show_warnings(STALE if self._is_stale else "", *warnings)
 
 
-class BeamBox(QGroupBox):
-    """Two numbers for the beam, found or typed; the number of annuli; whether they are drawn."""
+class SweepForm(QObject):
+    """Rows of the dock's form: where the beam is, and which pixels are fitted alike."""
 
     typed = Signal(float, float)  # another centre, (y, x) in pixels
-    annuli_changed = Signal()
+    changed = Signal()  # other annuli or labels were chosen, or labels painted
 
-    def __init__(self, panel: Panel) -> None:
-        super().__init__("Beam and annuli")
+    def __init__(self, panel: CorrectionDock) -> None:
+        super().__init__(panel)
+        self._panel = panel
         self.row = number_field((0, 1), 1, "", "Row of the beam in pixels, from 0 at the top")
         self.column = number_field((0, 1), 1, "", "Column of the beam in pixels, from 0, left")
-        for number in (self.row, self.column):
+        for number, name in ((self.row, "row "), (self.column, "col. ")):
+            number.setPrefix(name)
             number.setDecimals(1)
             number.setButtonSymbols(number.ButtonSymbols.NoButtons)  # room for the digits
             number.valueChanged.connect(self._on_typed)
@@ -375,58 +373,12 @@ class BeamBox(QGroupBox):
             "Drag beam", "Drag the cross over the pattern with the mouse; the annuli follow it"
         )
         self.controls.buttons.insertWidget(1, self.drag_button)
-        self.annuli = QSpinBox()
-        self.annuli.setRange(1, _MOST_ANNULI)
-        self.annuli.setValue(10)
-        self.annuli.setMinimumWidth(70)
-        self.annuli.setKeyboardTracking(False)
-        self.annuli.setToolTip(
-            "Annuli with the same number of valid pixels, each of which is fitted by itself"
-        )
-        self.annuli.valueChanged.connect(lambda n: self.annuli_changed.emit())
+        self.annuli = option_field(TruncationOptions, "n_annuli")
+        self.annuli.max = _MOST_ANNULI
         self.draw = QCheckBox("Draw")
         self.draw.setToolTip("Draw the beam and where annuli end over the pattern")
         self.draw.setChecked(True)
-        grid = QGridLayout(self)
-        margins = grid.contentsMargins()
-        grid.setContentsMargins(4, margins.top(), 4, 4)
-        grid.setVerticalSpacing(3)
-        grid.setHorizontalSpacing(3)
-        fields = (("Row", self.row), ("Col.", self.column), ("Annuli", self.annuli))
-        for at, (name, field) in enumerate(fields):
-            label = QLabel(name)
-            label.setToolTip(field.toolTip())
-            grid.addWidget(label, at // 2, 2 * (at % 2))
-            grid.addWidget(field, at // 2, 2 * (at % 2) + 1)
-        grid.addWidget(self.draw, 1, 2, 1, 2)
-        grid.addWidget(self.controls, 2, 0, 1, 4)
-        for stretched in (1, 3):
-            grid.setColumnStretch(stretched, 1)
-
-    def show_center(self, center: Center | None, shape: tuple[int, int] | None) -> None:
-        """Show where the beam is in a pattern of so many rows and columns; nothing is emitted."""
-        sizes = shape or (1, 1)
-        for field, at, size in zip(
-            (self.row, self.column), center or (0.0, 0.0), sizes, strict=True
-        ):
-            show_number(field, at, -size, 2 * size)
-            field.setEnabled(center is not None)
-        self.drag_button.setEnabled(center is not None)
-
-    def _on_typed(self) -> None:
-        self.typed.emit(self.row.value(), self.column.value())
-
-
-class MaskForm(QWidget):
-    """Which pixels are not valid, and other regions than annuli: labels layers, or none."""
-
-    changed = Signal()  # other labels were picked, or painted
-
-    def __init__(self, panel: CorrectionDock) -> None:
-        super().__init__()
-        self._panel = panel
         self.masks = self._picker("none")
-        self.masks.setMinimumWidth(90)  # names are cut off rather than the dock made wide
         self.masks.setToolTip(
             "A labels layer: what is painted is not valid, such as the shadow of the beam stop. "
             "These pixels are neither fitted nor changed"
@@ -440,22 +392,29 @@ class MaskForm(QWidget):
         self.regions.setToolTip(
             "Which pixels have the same distribution: annuli, or those of each label of a layer"
         )
-        masks = filled(QWidget(), self.masks, self.paint_button, across=True)
-        masks.setToolTip(self.masks.toolTip())
-        self.setLayout(form(("Beam stop", masks), ("Regions", self.regions)))
-        # Looked at when the brush rests; some events come before the pixels have changed.
+        add_rows(
+            panel.rows,
+            ("Beam", filled(QWidget(), self.row, self.column, across=True)),
+            ("", self.controls),
+            ("Annuli", filled(QWidget(), self.annuli.native, self.draw, across=True)),
+            ("Beam stop", filled(QWidget(), self.masks, self.paint_button, across=True)),
+            ("Regions", self.regions),
+        )
+        # Labels are looked at when the brush rests; some events come before pixels have changed.
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(_REST_MS)
         self._soon.timeout.connect(self.changed)
         for picker in (self.masks, self.regions):
             picker.layer_changed.connect(lambda layer: self._soon.start())
+        self.annuli.changed.connect(lambda n: self.changed.emit())
+        self.draw.toggled.connect(lambda on: self.changed.emit())
         self.paint_button.clicked.connect(self.paint)
 
     @property
     def busy(self) -> bool:
-        """Whether what was painted is about to be looked at."""
-        return self._soon.isActive()
+        """Whether the beam is looked for, or what was painted is about to be looked at."""
+        return self.controls.running or self._soon.isActive()
 
     @property
     def invalid(self) -> npt.NDArray[np.bool_] | None:
@@ -479,7 +438,24 @@ class MaskForm(QWidget):
         """Offer the labels that fit the patterns."""
         self.masks.refill()
         self.regions.refill()
+
+    def show_state(self, problem: str) -> None:
+        """Enable what can be used now: without a layer of regions, the beam and its annuli."""
+        self.controls.allow(problem)
         self.paint_button.setEnabled(self._panel.layers.layer is not None)
+        beam = self.row, self.column, self.controls, self.annuli.native, self.draw
+        for part in beam:
+            part.setEnabled(self.regions.layer is None)
+
+    def show_center(self, center: Center | None, shape: tuple[int, int] | None) -> None:
+        """Show where the beam is in a pattern of so many rows and columns; nothing is emitted."""
+        sizes = shape or (1, 1)
+        for field, at, size in zip(
+            (self.row, self.column), center or (0.0, 0.0), sizes, strict=True
+        ):
+            show_number(field, at, -size, 2 * size)
+            field.setReadOnly(center is None)
+        self.drag_button.setEnabled(center is not None)
 
     def paint(self) -> None:
         """Take napari's brush, on the beam stop's layer; made where there is none."""
@@ -499,6 +475,9 @@ class MaskForm(QWidget):
 
     def _picker(self, none: str) -> LayerPicker:
         return LayerPicker(self._panel, accepts=self._panel.lies_on, none=none, kind=Labels)
+
+    def _on_typed(self) -> None:
+        self.typed.emit(self.row.value(), self.column.value())
 
 
 def _outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline:

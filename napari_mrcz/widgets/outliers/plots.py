@@ -5,7 +5,6 @@ After fig. 5 of the preprint (doi:10.1101/116533).
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,6 @@ from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyqtgraph as pg
 
     from napari_mrcz.correction import OutlierFilter, TailFit
@@ -102,13 +99,14 @@ class ThresholdPlots(QWidget):
             "dark": (self._reach[0], limits.hot - APART),
             "hot": (limits.dark + APART, self._reach[1]),
         }
-        with self._showing():
-            self._show_range(*self._reach)
-            for side, value in (("dark", limits.dark), ("hot", limits.hot)):
-                for line in self.lines[side]:
-                    line.setVisible(True)  # a label that is not seen takes no value
-                    line.setBounds(bounds[side])
-                    line.setValue(value)
+        self._shows = True
+        self._show_range(*self._reach)
+        for side, value in (("dark", limits.dark), ("hot", limits.hot)):
+            for line in self.lines[side]:
+                line.setVisible(True)  # a label that is not seen takes no value
+                line.setBounds(bounds[side])
+                line.setValue(value)
+        self._shows = False
         self._weight.setData(*weight_curve(fit.current, self._reach))
 
     def _line(self, plot: Plot, side: str) -> pg.InfiniteLine:
@@ -153,20 +151,12 @@ class ThresholdPlots(QWidget):
         """Whether the mouse holds one of the lines."""
         return any(line.moving for side in self.lines.values() for line in side)
 
-    @contextmanager
-    def _showing(self) -> Iterator[None]:
-        self._shows = True
-        try:
-            yield
-        finally:
-            self._shows = False
-
     def _on_moved(self, side: str, value: float) -> None:
         if not self._shows:
             self.moved.emit(side, value)
 
 
-_INVITATION = "Click an outlier in the viewer to see its value through the frames."
+_INVITATION = "Click an outlier to see it through the frames."
 _COLOURS = {1: "hot", -1: "dark"}
 
 

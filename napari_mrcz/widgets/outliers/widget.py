@@ -11,6 +11,7 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
+from superqt import QElidingLabel
 
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.errors import error_text
@@ -21,6 +22,7 @@ from napari_mrcz.widgets.base.derived import frame_shown, geometry, get_labels_r
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
+    filled,
     form,
     number_field,
     push_button,
@@ -148,10 +150,9 @@ class OutlierPixels(CorrectionDock):
         self.options = OptionsForm(
             OutlierOptions,
             ("model", "limit", "counts_per_electron", "pedestal", "order", "relaxation", "fill"),
+            rows=(("Gain", self.gains), ("Defects", self.defects), ("", self.load)),
         )
-        given = QWidget()
-        given.setLayout(form(("Gain", self.gains), ("Defects", self.defects), ("", self.load)))
-        self.advanced = Section("Advanced", given, self.options)
+        self.advanced = Section("Advanced", self.options)
         self._corrections = self.in_background(self._on_corrected)
         self._noises = self.in_background(self._on_measured)
         self._pixels = self.in_background(self._on_read)
@@ -395,7 +396,8 @@ class OutlierPixels(CorrectionDock):
         super().show_state()
         work, fit = self.work, self.fit
         self.load.allow("" if self.layers.layer is not None else "Open or add a movie first.")
-        self.options.setEnabled(not self.controls.running)
+        for field in self.options.fields.values():
+            field.enabled = not self.controls.running
         self.thresholds.setEnabled(fit is not None)
         self.reset_button.setEnabled(fit is not None and fit.is_changed)
         self.mask_button.setEnabled(self.corrected is not None)
@@ -407,10 +409,11 @@ class OutlierPixels(CorrectionDock):
         if fit is None:
             self.show_warnings()
             return
+        defects: Any = fit.defects, self.known_defects  # None equals None alone
         stale = (
             fit.needs_another(self._options)
             or work.gain is not self.gains.layer
-            or not _same(fit.defects, self.known_defects)
+            or not np.array_equal(*defects)
         )
         self.show_warnings(STALE if stale else "", *remarks(fit))
 
@@ -422,32 +425,20 @@ class ThresholdFields(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dark = number_field(
-            (-_FARTHEST, 0.0), 0.1, " σ", "Pixels darker than this are replaced: type, or drag"
-        )
-        self.hot = number_field(
-            (0.0, _FARTHEST), 0.1, " σ", "Pixels brighter than this are replaced: type, or drag"
-        )
-        grid = QGridLayout(self)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setHorizontalSpacing(3)
-        for column, (name, field) in enumerate((("Dark", self.dark), ("Hot", self.hot))):
-            label = QLabel(name)
-            label.setToolTip(field.toolTip())
-            grid.addWidget(label, 0, 2 * column)
-            grid.addWidget(field, 0, 2 * column + 1)
-            grid.setColumnStretch(2 * column + 1, 1)
+        said = "Pixels {} than this are replaced: type, or drag"
+        self.dark = number_field((-_FARTHEST, 0.0), 0.1, " σ", said.format("darker"))
+        self.hot = number_field((0.0, _FARTHEST), 0.1, " σ", said.format("brighter"))
         self.dark.valueChanged.connect(lambda value: self.edited.emit("dark", value))
         self.hot.valueChanged.connect(lambda value: self.edited.emit("hot", value))
+        row: Any = filled(self, across=True).layout()
+        row.addLayout(form(("Dark", self.dark)))
+        row.addLayout(form(("Hot", self.hot)))
 
     def show_thresholds(self, fit: Fit) -> None:
         """Show those of a fit; nothing is emitted."""
         limits = fit.current.thresholds
-        for field, value, low, high in (
-            (self.dark, limits.dark, -_FARTHEST, limits.hot - APART),
-            (self.hot, limits.hot, limits.dark + APART, _FARTHEST),
-        ):
-            show_number(field, value, low, high)
+        show_number(self.dark, limits.dark, -_FARTHEST, limits.hot - APART)
+        show_number(self.hot, limits.hot, limits.dark + APART, _FARTHEST)
 
 
 class CountTable(QWidget):
@@ -464,24 +455,29 @@ class CountTable(QWidget):
         grid.setVerticalSpacing(1)
         grid.setHorizontalSpacing(5)
         grid.setColumnStretch(0, 1)
-        lines = [[QLabel(text) for text in (name, *_HEADS)] for name in ("", *ROWS)]
-        for row, line in enumerate(lines):
-            for column, label in enumerate(line):
-                grid.addWidget(label, row, column)
-                label.setWordWrap(not column)  # numbers of large frames need the room
-                if column:
-                    label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-                    label.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
-        self.heads = lines[0][1:]
-        self.cells = [line[1:] for line in lines[1:]]
-        offer_rows(self, lambda: [[label.text() for label in line] for line in lines])
+        # Numbers of large frames need the room that names have.
+        names = [QElidingLabel(name) for name in ("", *ROWS)]
+        numbers = [[QLabel(text) for text in _HEADS], *([QLabel() for _ in _HEADS] for _ in ROWS)]
+        for row, (name, line) in enumerate(zip(names, numbers, strict=True)):
+            grid.addWidget(name, row, 0)
+            for column, label in enumerate(line, 1):
+                grid.addWidget(label, row, column, Qt.AlignmentFlag.AlignRight)
+                label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+                label.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
+        self.heads, *self.cells = numbers
+        offer_rows(
+            self,
+            lambda: [
+                [name.text(), *(label.text() for label in line)]
+                for name, line in zip(names, numbers, strict=True)
+            ],
+        )
         self.show_fit(None)
 
     def show_fit(self, fit: Fit | None) -> None:
         """Show numbers, or none."""
-        empty = [(_NOTHING,) * len(_HEADS)] * len(self.cells)
-        for labels, texts in zip(self.cells, empty if fit is None else summary(fit), strict=True):
+        rows = [(_NOTHING,) * len(_HEADS)] * len(ROWS) if fit is None else summary(fit)
+        for labels, texts in zip(self.cells, rows, strict=True):
             for label, text in zip(labels, texts, strict=True):
                 label.setText(text)
 
@@ -497,9 +493,3 @@ def _correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Corrected
     if with_mask:
         get_labels_ready()
     return corrected
-
-
-def _same(known: npt.NDArray[Any] | None, now: npt.NDArray[Any] | None) -> bool:
-    if known is None or now is None:
-        return known is now
-    return np.array_equal(known, now)

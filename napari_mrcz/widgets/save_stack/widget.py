@@ -161,9 +161,8 @@ class SaveStack(Panel):
     def _on_changed(self) -> None:
         """Estimate anew, where there is something to be estimated."""
         self._refusal = ""
-        problem, options = self.form.problem(), self.form.options
-        stack = None if problem else self.form.stack()
-        if stack is None:
+        problem, options, stack = self.form.problem(), self.form.options, self.form.stack()
+        if problem or stack is None:
             self._estimates.drop()
             tone = "text" if self.form.layers.layer is None else "error"
             self._show_estimate(None, problem, tone)
@@ -257,9 +256,12 @@ class SaveForm(QWidget):
         return SaveOptions(path, dtype=dtype, **self.compression.values())
 
     def stack(self) -> Stack | None:
-        """Return the layer as a stack, as it is now; MrczError if it cannot be saved at all."""
+        """Return the layer as a stack, as it is now; None if it cannot be saved at all."""
         layer = self.layers.layer
-        return None if layer is None else stack_of_layer(layer)
+        try:
+            return None if layer is None else stack_of_layer(layer)
+        except MrczError:  # `problem` says why
+            return None
 
     def problem(self) -> str:
         """Return why nothing can be saved as chosen, or nothing."""
@@ -286,15 +288,9 @@ class SaveForm(QWidget):
         self.path.setText(path)
         self.path.setCursorPosition(len(path))
 
-    def _stack_if_any(self) -> Stack | None:
-        try:
-            return self.stack()
-        except MrczError:  # `problem` says why
-            return None
-
     @Slot()
     def _on_layer(self) -> None:
-        layer, stack = self.layers.layer, self._stack_if_any()
+        layer, stack = self.layers.layer, self.stack()
         self.summary.setText("" if stack is None else _summary(stack))
         self.path.blockSignals(True)
         typed = self._suggested_for == id(layer) and self.path.text() not in ("", self._suggested)
@@ -320,7 +316,7 @@ class SaveForm(QWidget):
 
     def _offer_dtypes(self, compressed: bool) -> None:
         """Fill the list of pixel types; what was chosen stays chosen where it can."""
-        layer, stack = self.layers.layer, self._stack_if_any()
+        layer, stack = self.layers.layer, self.stack()
         counts = None if stack is None else counts_beneath(stack)
         beneath = None if counts is None else counts.dtype
         chosen = self.dtype.currentData()
