@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
-# Pixels worked on at a time: a few arrays of as many float32 stay in a second-level cache.
-_STRIP = 2**17
+# Pixels worked on at a time: few enough for the caches, and enough that threads do not queue for
+# the interpreter between numpy's calls.
+_STRIP = 2**18
 # Codes of the Poisson scale: steps per deviate, the farthest deviate (what lies beyond is an
 # outlier anyway), the code of 0, and how many codes there are.
 _STEPS = 256
