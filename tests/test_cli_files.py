@@ -472,7 +472,7 @@ def test_wrong_command_lines_are_one_line(napari_mrcz, arguments):
 
 def test_an_interrupt_is_said(napari_mrcz, folder, monkeypatch):
     interrupted = mock.Mock(side_effect=KeyboardInterrupt)
-    monkeypatch.setattr("napari_mrcz.stack.inspection.open_file", interrupted)
+    monkeypatch.setattr("napari_mrcz.stack.saving.open_file", interrupted)
     ran = napari_mrcz("verify", folder)
     assert ran.status == 130
     assert ran.err.splitlines() == ["napari-mrcz: interrupted"]

@@ -264,7 +264,7 @@ def test_bytes_that_nothing_speaks_of_are_told_and_left_alone(name, request):
     assert "1281 bytes after the last frame" in found.sentence
     with pytest.warns(nm.MrczWarning, match="1281 bytes after the last frame"):
         nm.open(path)
-    with pytest.raises(nm.MrczError, match="nothing to mend"):
+    with pytest.raises(nm.MrczError, match="nothing to fix"):
         mend(path, [found])
 
 

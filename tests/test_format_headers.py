@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numcodecs import blosc
 
 import napari_mrcz as nm
-from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.header import parse_header
 
 MODES = {
     "int8": 0,

@@ -194,7 +194,7 @@ def test_what_fits_alone_is_verified_alone(path, monkeypatch):
         with busy:
             return decompress(chunk, out)
 
-    monkeypatch.setattr("napari_mrcz.stack.inspection.processors", lambda: 3)
+    monkeypatch.setattr("napari_mrcz.stack.saving.processors", lambda: 3)
     monkeypatch.setattr(chunks.blosc, "decompress", one_at_a_time)
     report = nm.verify(path)
     assert report.ok

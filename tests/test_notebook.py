@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import napari_mrcz as nm
-from napari_mrcz.stack import notebook
+from napari_mrcz.stack import inspection
 
 
 def picture(html):
@@ -38,7 +38,7 @@ def test_the_sum_and_what_is_known(tmp_path):
 def test_a_long_movie_is_sampled_and_that_is_said():
     frames = np.ones((50, 16, 16))
     frames[1::2] = np.nan
-    with mock.patch.object(notebook, "_READ", 5 * 256):
+    with mock.patch.object(inspection, "_READ", 5 * 256):
         html = nm.Stack.from_array(frames)._repr_html_()
     assert "sum of 5 of 50 frames" in html
     assert "pixel size" in html and "unknown" in html and "on disk" not in html

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import stat
 import sys
@@ -24,8 +25,8 @@ if sys.platform != "win32":
 _PARTIAL = ".partial"
 _OPEN_FILES = "/proc/self/fd"
 _FLUSH_STEP = 2**24
-# Between making a named temporary file and locking it, another writer must not take it for litter.
-_YOUNGEST_LITTER_S = 10.0
+# Between making a named temporary file and locking it, another writer must not delete it.
+_YOUNGEST_LEFTOVER_S = 10.0
 
 
 class AtomicFile:
@@ -47,10 +48,10 @@ class AtomicFile:
         self._flusher: threading.Thread | None = None
         self._flush_error: OSError | None = None
         try:
-            _remove_litter(self._target)
+            _remove_leftovers(self._target)
             self._descriptor = self._create()
         except OSError as error:
-            raise self._failed(error) from error
+            raise _failed(self.path, error) from error
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`."""
@@ -59,7 +60,7 @@ class AtomicFile:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
-            raise self._failed(error) from error
+            raise _failed(self.path, error) from error
         self._position += memoryview(data).nbytes
         self._flush_behind()
 
@@ -74,7 +75,7 @@ class AtomicFile:
             os.write(self._descriptor, data)
             os.lseek(self._descriptor, 0, os.SEEK_END)
         except OSError as error:
-            raise self._failed(error) from error
+            raise _failed(self.path, error) from error
 
     def commit(self) -> None:
         """Flush to disk and let the target's name lead here.
@@ -90,7 +91,7 @@ class AtomicFile:
         except FileExistsError:
             raise _exists(self.path) from None
         except OSError as error:
-            raise self._failed(error) from error
+            raise _failed(self.path, error) from error
         finally:
             self.discard()
 
@@ -140,7 +141,7 @@ class AtomicFile:
             self._flusher.join()
             self._flusher = None
         if self._flush_error is not None:
-            raise self._failed(self._flush_error)
+            raise _failed(self.path, self._flush_error)
 
     def _create(self) -> int:
         descriptor = self._create_nameless()
@@ -192,8 +193,7 @@ class AtomicFile:
                 os.fchown(self._descriptor, *owner)
         new = os.fstat(self._descriptor)
         if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-            said = "it was replaced, and belongs to you and your group now"
-            warn(f"{self.path}: {said}")
+            warn(f"{self.path}: it was replaced, and belongs to you and your group now")
         with contextlib.suppress(OSError):
             os.fchmod(self._descriptor, old.st_mode & 0o7777)
 
@@ -206,9 +206,6 @@ class AtomicFile:
             os.link(source, name.name, dst_dir_fd=folder, follow_symlinks=True)
         finally:
             os.close(folder)
-
-    def _failed(self, error: OSError) -> MrczError:
-        return _failed(self.path, error)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -235,9 +232,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def _exists(path: Path) -> MrczError:
-    return MrczError(
-        path, "exists already", advice="Choose another name, or have it replaced (overwrite)"
-    )
+    advice = "Choose another name, or have it replaced (overwrite)"
+    return MrczError(path, "exists already", advice=advice)
 
 
 def _failed(path: Path, error: OSError) -> MrczError:
@@ -266,7 +262,7 @@ def rename_to_free_name(partial: Path, target: Path) -> None:
         os.link(partial, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links: a moment is left in which another could take it
+    except OSError:  # a file system without links: for a moment another program could take it
         if target.exists():
             raise FileExistsError from None
         os.rename(partial, target)
@@ -274,11 +270,11 @@ def rename_to_free_name(partial: Path, target: Path) -> None:
         partial.unlink()
 
 
-def _remove_litter(target: Path) -> None:
+def _remove_leftovers(target: Path) -> None:
     """Remove temporary files that a killed writer of the same target left behind."""
-    for partial in target.parent.glob(f".{_escaped(target.name)}.*{_PARTIAL}"):
+    for partial in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
         with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime < _YOUNGEST_LITTER_S:
+            if time.time() - partial.stat().st_mtime < _YOUNGEST_LEFTOVER_S:
                 continue
             if sys.platform == "win32":
                 partial.unlink()  # fails, as it should, while a writer has it open
@@ -290,10 +286,6 @@ def _remove_litter(target: Path) -> None:
                 partial.unlink()
             finally:
                 os.close(descriptor)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import struct
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,44 +104,35 @@ def check_chunk(
 
     if header.version not in (2, 5):
         raise refuse(f"no blosc chunk begins here (its version would be {header.version})")
+    if header.nbytes * 2 == frame_nbytes:
+        advice = (
+            "mrcz 0.4.0 to 0.5.10 lost the other half when it cast to a wider pixel type; "
+            "it can only be had from the original movie"
+        )
+        raise refuse("the chunk holds half a frame", advice)
+    if header.nbytes == 2 * frame_nbytes and header.typesize == 8:
+        advice = "mrcz 0.2.5 mislabelled such files; read the file with it and write it again"
+        raise refuse("the chunk holds float64, where the header says float32", advice)
     if header.nbytes != frame_nbytes:
-        if header.nbytes * 2 == frame_nbytes:
-            raise refuse(
-                "the chunk holds half a frame",
-                "mrcz 0.4.0 to 0.5.10 lost the other half when it cast to a wider pixel type; "
-                "it can only be had from the original movie",
-            )
-        if header.nbytes == 2 * frame_nbytes and header.typesize == 8:
-            raise refuse(
-                "the chunk holds float64, where the header says float32",
-                "mrcz 0.2.5 mislabelled such files; read the file with it and write it again",
-            )
         raise refuse(f"the chunk holds {header.nbytes} bytes, where a frame has {frame_nbytes}")
     if not CHUNK_HEADER_NBYTES <= header.ctbytes <= available:
-        raise refuse(
-            f"the chunk claims {header.ctbytes} compressed bytes, where {available} are left",
-            "The file is truncated or damaged",
-        )
+        found = f"the chunk claims {header.ctbytes} compressed bytes, where {available} are left"
+        raise refuse(found, "The file is truncated or damaged")
     if not header.typesize or not header.blocksize:
         raise refuse("the chunk's item size or block size is 0")
     if header.version == 2 and header.nbytes > _LARGEST_EXPANSION * header.ctbytes:
         raise refuse(f"the chunk claims that {header.ctbytes} bytes hold {header.nbytes}")
     if header.codec == "snappy":
-        raise refuse(
-            "the frame is compressed with snappy, which no current blosc can decode",
-            "Convert the file with mrcz before 0.5 and blosc before 1.11",
-        )
+        found = "the frame is compressed with snappy, which no current blosc can decode"
+        raise refuse(found, "Convert the file with mrcz before 0.5 and blosc before 1.11")
     if header.version == 5 and header.blocksize % header.typesize:
-        raise refuse(
-            f"blocks of {header.blocksize} bytes are not a multiple of the {header.typesize}-byte "
-            "pixels, so they decode to wrong pixels",
-            "mrcz 0.6.0 with backend='blosc2' wrote the file; write it again without that option",
-        )
+        pixels = f"the {header.typesize}-byte pixels, so they decode to wrong pixels"
+        found = f"blocks of {header.blocksize} bytes are not a multiple of {pixels}"
+        advice = "mrcz 0.6.0 with backend='blosc2' wrote it; write it again without that option"
+        raise refuse(found, advice)
     if header.flags >> 5 not in _CODEC_OF_FLAG:
-        raise refuse(
-            f"codec number {header.flags >> 5} is not built into blosc",
-            "Only built-in codecs are decoded: a plug-in codec would run code",
-        )
+        found = f"codec number {header.flags >> 5} is not built into blosc"
+        raise refuse(found, "Only built-in codecs are decoded: a plug-in codec would run code")
 
 
 def compress(
@@ -153,12 +145,10 @@ def compress(
     size in bytes; blosc rounds it to whole pixels and to the frame's size. Raise `NotEnoughMemory`
     if there is not enough to compress it.
     """
-    what = f"compressing a frame of {size_text(frame.nbytes)}"
     if not has_room(_working_nbytes(block_nbytes or _OWN_BLOCK_NBYTES, frame.nbytes)):
-        raise NotEnoughMemory(None, what)
-    return bytes(
-        blosc.compress(frame, codec.encode("ascii"), level, FILTERS[filter_], block_nbytes)
-    )
+        raise NotEnoughMemory(None, f"compressing a frame of {size_text(frame.nbytes)}")
+    code = codec.encode("ascii")
+    return bytes(blosc.compress(frame, code, level, FILTERS[filter_], block_nbytes))
 
 
 def decompress(
@@ -169,24 +159,27 @@ def decompress(
     frame: int,
     offset: int,
 ) -> None:
-    """Decompress a chunk that passed `check_chunk` into `out`, which has the frame's exact size.
+    """Decompress a chunk, which `check_chunk` checks first, into `out` of the frame's exact size.
 
-    Raise `MrczError` if the chunk is damaged, or of version 5 where `blosc2` is not installed.
-    Raise `NotEnoughMemory` if there is not enough to decompress it.
+    `chunk`: its bytes, and perhaps others behind it; `path`, `frame`, `offset`: where it lies, for
+    messages. Raise `MrczError` if the chunk is damaged, or of version 5 where `blosc2` is not
+    installed. Raise `NotEnoughMemory` if there is not enough to decompress it.
     """
+    where: dict[str, Any] = {"path": path, "frame": frame, "offset": offset}
+    if len(chunk) < CHUNK_HEADER_NBYTES:
+        raise MrczError(found="the chunk is shorter than its own header", **where)
     header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
-    target = out.reshape(-1).view(np.uint8)
+    check_chunk(header, out.nbytes, len(chunk), **where)
+    chunk, target = chunk[: header.ctbytes], out.reshape(-1).view(np.uint8)
     if header.version == 5:
-        _decompress_blosc2(chunk, target, path=path, frame=frame, offset=offset)
-        return
-    if not decoded(lambda: blosc.decompress(chunk, target), header):
-        raise MrczError(
-            path,
-            f"the {header.codec} chunk cannot be decompressed",
-            frame=frame,
-            offset=offset,
-            advice="The frame is damaged; the others can still be read",
-        )
+        decode = _blosc2_decoder(chunk, target, where)
+    else:
+        decode = partial(blosc.decompress, chunk, target)
+    if not decoded(decode, header):
+        codec = "version-5" if header.version == 5 else header.codec
+        found = f"the {codec} chunk cannot be decompressed"
+        advice = "The frame is damaged; the others can still be read"
+        raise MrczError(found=found, advice=advice, **where)
 
 
 def decoded(decode: Callable[[], object], header: ChunkHeader) -> bool:
@@ -201,11 +194,9 @@ def decoded(decode: Callable[[], object], header: ChunkHeader) -> bool:
     needed = _working_nbytes(header.blocksize, header.nbytes)
     for _ in range(_ATTEMPTS):
         _check_room(needed, header.nbytes)
-        try:
+        with contextlib.suppress(RuntimeError, ValueError):
             decode()
-        except (RuntimeError, ValueError):
-            continue
-        return True
+            return True
     _check_room(needed, header.nbytes)
     return False
 
@@ -233,15 +224,10 @@ def _internal_threads() -> int:
     return int(blosc.get_nthreads())
 
 
-def _decompress_blosc2(
-    chunk: memoryview,
-    target: npt.NDArray[np.uint8],
-    *,
-    path: str | PathLike[str],
-    frame: int,
-    offset: int,
-) -> None:
-    """Decompress a version-5 chunk, by built-in filters only.
+def _blosc2_decoder(
+    chunk: memoryview, target: npt.NDArray[np.uint8], where: dict[str, Any]
+) -> Callable[[], object]:
+    """Return what decompresses a version-5 chunk, by built-in filters only.
 
     A plug-in codec or filter would make c-blosc2 start Python from the working directory.
     `blosc2.decompress` crashes on damaged chunks, so `decompress2` is the one that is called.
@@ -255,32 +241,16 @@ def _decompress_blosc2(
         or raw[31] & (_BLOSC2_LAZY | _BLOSC2_INSTRUMENTED)
         or (raw[31] >> 4) & 7 >= _BLOSC2_UNINITIALISED
     ):
-        raise MrczError(
-            path,
-            "the version-5 chunk names a plug-in codec or filter, or is damaged",
-            frame=frame,
-            offset=offset,
-            advice="Only built-in filters are decoded: a plug-in would run code",
-        )
+        found = "the version-5 chunk names a plug-in codec or filter, or is damaged"
+        advice = "Only built-in filters are decoded: a plug-in would run code"
+        raise MrczError(found=found, advice=advice, **where)
     try:
         import blosc2
     except ImportError:
-        raise MrczError(
-            path,
-            "the frame is a version-5 chunk, which needs the blosc2 package",
-            frame=frame,
-            offset=offset,
-            advice="Install it with: pip install 'napari-mrcz[blosc2]'",
-        ) from None
-    header = parse_chunk_header(raw)
-    if not decoded(lambda: blosc2.decompress2(chunk, dst=target), header):
-        raise MrczError(
-            path,
-            "the version-5 chunk cannot be decompressed",
-            frame=frame,
-            offset=offset,
-            advice="The frame is damaged; the others can still be read",
-        )
+        found = "the frame is a version-5 chunk, which needs the blosc2 package"
+        advice = "Install it with: pip install 'napari-mrcz[blosc2]'"
+        raise MrczError(found=found, advice=advice, **where) from None
+    return partial(blosc2.decompress2, chunk, dst=target)
 
 
 # A blosc chunk is never longer than its content and this.
@@ -375,9 +345,9 @@ def is_chunk(file: RandomAccessFile, header: Header, offset: int, end: int) -> b
     if end - offset < CHUNK_HEADER_NBYTES:
         return False
     chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
-    where: dict[str, Any] = {"path": file.path, "frame": 0, "offset": offset}
+    left = end - offset
     try:
-        check_chunk(chunk, header.frame_nbytes, end - offset, **where)
+        check_chunk(chunk, header.frame_nbytes, left, path=file.path, frame=0, offset=offset)
     except MrczError:
         return False
     return True
@@ -385,11 +355,11 @@ def is_chunk(file: RandomAccessFile, header: Header, offset: int, end: int) -> b
 
 def decodes(file: RandomAccessFile, header: Header, chain: Chain, at: int) -> bool:
     """Return whether the chunk with index `at` can be decompressed."""
-    offset, nbytes = chain.offsets[at], chain.sizes[at]
-    where: dict[str, Any] = {"path": file.path, "frame": 0, "offset": offset}
+    offset = chain.offsets[at]
+    chunk = memoryview(file.read(offset, chain.sizes[at]))
     pixels = np.empty(header.frame_nbytes, np.uint8)
     try:
-        decompress(memoryview(file.read(offset, nbytes)), pixels, **where)
+        decompress(chunk, pixels, path=file.path, frame=0, offset=offset)
     except NotEnoughMemory:
         raise
     except MrczError:

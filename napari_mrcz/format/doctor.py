@@ -1,4 +1,4 @@
-"""The header doctor: what a file's header says wrongly or not at all, and mending it.
+"""The header doctor: what a file's header says wrongly or not at all, and fixing it.
 
 ::
 
@@ -9,9 +9,9 @@
         print(finding)
     mend("movie.mrc", findings, target="mended.mrc")
 
-The pixels are never touched: a mended file has another header before the same bytes. `repack`
-copies the frames that are whole, as they are, with index and checksums: this is how a file of
-another program gets a footer, and how what is whole of a damaged one is saved.
+The pixels are never touched: a fixed file has another header before the same bytes. `repack`
+copies the frames that are whole, as they are, with index and checksums: so a file of another
+program gets a footer, and the whole frames of a damaged one are saved.
 """
 
 from __future__ import annotations
@@ -29,21 +29,17 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.findings import (
-    Finding as Finding,
-)
-from napari_mrcz.format.findings import (
+    Finding,
     Patient,
     check_geometry,
     check_identity,
     check_sign,
     check_statistics,
-    frames_to_measure,
     is_mixed,
     measure,
 )
 from napari_mrcz.format.footer import FrameIndex, pack_footer
-from napari_mrcz.format.header import HEADER_NBYTES, Header, header_dtype
-from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.header import HEADER_NBYTES, Header, header_dtype, parse_header
 from napari_mrcz.format.header_writing import keep_depth, set_frames
 from napari_mrcz.format.reader import FrameFault, FrameReader, read_layout
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PACKED_SUFFIXES, without_packing
@@ -62,19 +58,19 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """Find what a header says wrongly or not at all.
 
-    `path`: an MRC or MRCZ file, or one packed as `.gz` or `.bz2`; `full`: hold the statistics
-    against all frames, and propose the true ones; otherwise against the first, the middle and the
-    last frame, which only shows where they cannot be true; `pixel_size`: what you know it to be, in
-    Å: proposed where the file does not tell. 0.0 for nothing; `progress`: called with (frames done,
-    frames); what it raises ends the looking. The result: None of a header in which all is well.
-    Raise `MrczError` if the file cannot be read.
+    `path`: an MRC or MRCZ file, packed or not; `full`: compare the statistics with all frames, and
+    propose the true ones; otherwise with the first, the middle and the last frame, which only shows
+    where they cannot be true; `pixel_size`: what you know it to be, in Å, proposed where the file
+    has none; 0.0 for unknown; `progress`: called with (frames done, frames); what it raises ends
+    the check. The result is empty if all is well. Raise `MrczError` if the file cannot be read.
     """
     with contextlib.closing(open_file(path)) as file:
         patient = Patient(read_layout(file), file.nbytes, file.path, pixel_size)
-    if is_mixed(patient):  # what else seems wrong is so because of it
-        return _of(patient, check_identity(patient))
-    findings = [*check_geometry(patient), *check_identity(patient)]
-    return _of(patient, [*findings, *_check_pixels(path, patient, full, progress)])
+    findings = list(check_identity(patient))
+    if not is_mixed(patient):  # else all that seems wrong is so because of it
+        findings = [*check_geometry(patient), *findings]
+        findings += _check_pixels(path, patient, full, progress)
+    return tuple(replace(finding, header=patient.raw) for finding in findings)
 
 
 def _check_pixels(
@@ -83,14 +79,15 @@ def _check_pixels(
     full: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Finding]:
-    frames = frames_to_measure(patient.header.nz, full)
+    count = patient.header.nz
+    frames = tuple(range(count)) if full else tuple(sorted({0, count // 2, count - 1}))
     try:
         with FrameReader(path) as reader:
             measured = measure(reader, frames, progress)
     except NotEnoughMemory:
         raise
     except MrczError as error:
-        why = "The statistics cannot be held against the pixels: a frame is damaged."
+        why = "The statistics cannot be compared with the pixels: a frame is damaged."
         yield Finding("pixels", why, error.found, "Verify all frames")
         return
     signs = list(check_sign(patient, measured))
@@ -100,20 +97,10 @@ def _check_pixels(
         yield from check_statistics(patient, measured, len(frames))
 
 
-def _of(patient: Patient, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Name the header in which they were found."""
-    return tuple(replace(finding, header=patient.raw) for finding in findings)
-
-
 _PIECE = 2**24
 _NAMES = {
-    "n": "NX NY NZ",
-    "m": "MX MY MZ",
-    "cell": "cell (Å)",
-    "map_crs": "MAPC MAPR MAPS",
-    "machst": "machine stamp",
-    "imod_stamp": "IMOD stamp",
-    "imod_flags": "IMOD flags",
+    **{"n": "NX NY NZ", "m": "MX MY MZ", "cell": "cell (Å)", "map_crs": "MAPC MAPR MAPS"},
+    **{"machst": "machine stamp", "imod_stamp": "IMOD stamp", "imod_flags": "IMOD flags"},
     "label": "labels",
 }
 
@@ -138,29 +125,23 @@ def mend(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Change, ...]:
-    """Write what the doctor proposes; the bytes after the header are copied unread.
+    """Write what the doctor proposes, all or nothing; the bytes after the header are copied unread.
 
-    The new file takes its name when it is whole and on disk: at any moment there is either the
-    old one or the new one under it.
-
-    `path`: the file, unchanged since it was diagnosed; `findings`: what to mend, as `diagnose` gave
-    it; what is not mendable is skipped; `target`: the copy to be written; without it, the file
-    itself is replaced; `overwrite`: replace an existing target; `progress`: called with (bytes
-    done, bytes); what it raises ends the mending, and nothing is changed. The result: the fields
-    that are different now. Raise `MrczError` if there is nothing to mend, the file is another one
-    than was diagnosed, is packed (in place), or the disk refuses.
+    `path`: the file, unchanged since it was diagnosed; `findings`: what to fix, as returned by
+    `diagnose`; what is not fixable is skipped; `target`: the copy to be written; without it, the
+    file itself is replaced; `overwrite`: replace an existing target; `progress`: called with (bytes
+    done, bytes); what it raises ends it, and nothing is changed. The result: the fields that are
+    different now. Raise `MrczError` if there is nothing to fix, the file is another one than was
+    diagnosed, is packed (in place), or the disk refuses.
     """
     path = Path(path)
     chosen = [finding for finding in findings if finding.mendable]
     if not chosen:
-        raise MrczError(path, "there is nothing to mend")
+        raise MrczError(path, "there is nothing to fix")
     new = path if target is None else Path(target)
     if new.suffix.lower() in PACKED_SUFFIXES:
-        raise MrczError(
-            new,
-            "is a packed file, which is not written",
-            advice="Mend it in a copy whose name does not end so",
-        )
+        advice = "Fix it in a copy whose name does not end so"
+        raise MrczError(new, "is a packed file, which is not written", advice=advice)
     before = _identity(path)
     with AtomicFile(new, overwrite=overwrite or target is None) as copy:
         with contextlib.closing(open_file(path)) as file:
@@ -181,9 +162,8 @@ def mend(
 
 
 def _changed(path: Path) -> MrczError:
-    return MrczError(
-        path, "has changed since it was looked at", advice="Look at it again; nothing was written"
-    )
+    advice = "Check it again; nothing was written"
+    return MrczError(path, "has changed since it was checked", advice=advice)
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -234,12 +214,11 @@ def _set_sizes(record: Any, header: Header, patch: dict[str, Any]) -> None:
     keep_depth(record, z)
 
 
-def _changes(raw: bytes, mended: bytes, byte_order: str) -> tuple[Change, ...]:
-    before, after = (np.frombuffer(b, header_dtype(byte_order))[0] for b in (raw, mended))
-    names = before.dtype.names or ()
+def _changes(raw: bytes, fixed: bytes, byte_order: str) -> tuple[Change, ...]:
+    before, after = (np.frombuffer(b, header_dtype(byte_order))[0] for b in (raw, fixed))
     return tuple(
         Change(_NAMES.get(name, name.upper()), _text(before[name], name), _text(after[name], name))
-        for name in names
+        for name in before.dtype.names or ()
         if before[name].tobytes() != after[name].tobytes()
     )
 
@@ -259,7 +238,7 @@ def _text(value: Any, name: str = "") -> str:
 
 @dataclass(frozen=True)
 class Repacked:
-    """What came of `repack`."""
+    """The result of `repack`."""
 
     frames: int  # Frames in the new file
     announced: int  # Frames that there should be; more than there were where the source is cut off
@@ -277,7 +256,7 @@ def repack(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Repacked:
-    """Copy a file frame by frame, and add what the footer says.
+    """Copy a file frame by frame, with a footer.
 
     `source`, `target`: the files; `writer`: program and version, for the footer; `made_of`: what
     the footer says of the source; `leave_out_damaged`: decode every frame, and leave out those that
@@ -288,9 +267,7 @@ def repack(
     Raise `NotEnoughMemory` if a frame does not fit into memory: it is not left out for that.
     """
     faults: list[FrameFault] = []
-    offsets: list[int] = []
-    sizes: list[int] = []
-    checksums: list[int] = []
+    frames: list[tuple[int, int, int]] = []
     with ExitStack() as opened:
         reader = opened.enter_context(FrameReader(source))
         old = reader.header
@@ -311,15 +288,13 @@ def repack(
                     raise
                 faults.append(FrameFault(frame, error.offset, error.found))
             else:
-                offsets.append(file.tell())
-                sizes.append(len(stored))
-                checksums.append(xxhash.xxh3_64_intdigest(stored))
+                frames.append((file.tell(), len(stored), xxhash.xxh3_64_intdigest(stored)))
                 file.write(stored)
             if progress is not None:
                 progress(frame + 1, old.nz)
-        if not offsets:
+        if not frames:
             raise MrczError(source, "not one frame is whole", advice="There is nothing to save")
-        index = FrameIndex(*(np.array(c, np.uint64) for c in (offsets, sizes, checksums)))
+        index = FrameIndex.of(frames)
         other = {k: v for k, v in reader.footer.other.items() if k != "source"}
         if made_of is not None:
             other["source"] = made_of
@@ -329,9 +304,9 @@ def repack(
         packed_nbytes = file.tell() - old.data_offset
         if old.codec or reader.footer.frames is not None:
             file.write(pack_footer(written))  # a plain file that had none is to stay plain
-        file.write_at(0, _repacked_header(old, len(offsets), packed_nbytes))
+        file.write_at(0, _repacked_header(old, len(frames), packed_nbytes))
         file.commit()
-    return Repacked(len(offsets), reader.announced, tuple(faults), reader.warnings)
+    return Repacked(len(frames), reader.announced, tuple(faults), reader.warnings)
 
 
 def _repacked_header(old: Header, frames: int, packed_nbytes: int) -> bytes:
@@ -350,12 +325,11 @@ def _repacked_header(old: Header, frames: int, packed_nbytes: int) -> bytes:
 
 def _check_name(source: str | PathLike[str], target: str | PathLike[str], header: Header) -> None:
     """Refuse a name that says of the frames what they are not, unless the source has it too."""
-    is_compressed = bool(header.codec)
     suffix = Path(target).suffix.lower()
-    said = suffix == COMPRESSED_SUFFIX
-    if said == is_compressed or suffix == without_packing(Path(source)).suffix.lower():
+    right = (suffix == COMPRESSED_SUFFIX) == bool(header.codec)
+    if right or suffix == without_packing(Path(source)).suffix.lower():
         return
-    if is_compressed:
+    if header.codec:
         found = "is a name for plain frames, and these stay compressed, as they are copied"
         advice = f"Name it {COMPRESSED_SUFFIX}; napari-mrcz decompress makes a plain file of it"
     else:

@@ -39,17 +39,9 @@ _OLD_FEI_REALS = 32
 # SerialEM's flags in NREAL: name as in its .mdoc files, and 16-bit integers taken. What the format
 # reserves has no name and is skipped.
 _SERIAL_EM = {
-    1: ("TiltAngle", 1),
-    2: ("PieceCoordinates", 3),
-    4: ("StagePosition", 2),
-    8: ("Magnification", 1),
-    16: ("Intensity", 1),
-    32: ("ExposureDose", 2),
-    64: ("", 1),
-    128: ("", 2),
-    256: ("", 1),
-    512: ("", 2),
-    1024: ("", 1),
+    **{1: ("TiltAngle", 1), 2: ("PieceCoordinates", 3), 4: ("StagePosition", 2)},
+    **{8: ("Magnification", 1), 16: ("Intensity", 1), 32: ("ExposureDose", 2)},
+    **{64: ("", 1), 128: ("", 2), 256: ("", 1), 512: ("", 2), 1024: ("", 1)},
 }
 
 # JSON whose end is looked for; longer one is not found.
@@ -125,13 +117,13 @@ class ExtendedHeader:
         return "AGAR" if len(self.data) == 1024 * 4 * _OLD_FEI_REALS else ""
 
     def decoded(self) -> Any:
-        """Decode it, where its kind is known.
+        """Return it decoded; None if its kind is not known.
 
         The result is the map of "json"; a list with one map for each frame, of FEI1 and FEI2 in the
         units of their specification (SI), of SERI in degrees, pixels, µm and e⁻/Å² by the names
-        that SerialEM has for them in .mdoc files, of AGAR by FEI's names (SI); the lines of
-        symmetry operators. None of other kinds. Raise `ValueError` if it is of a known kind but
-        cannot be decoded; says why.
+        that SerialEM has for them in .mdoc files, of AGAR by FEI's names (SI); or the lines of
+        symmetry operators. Raise `ValueError` if it is of a known kind but cannot be decoded; says
+        why.
         """
         return self._content
 
@@ -158,16 +150,15 @@ class ExtendedHeader:
         return min(there, self.frames if self.frames > 0 else there, _MOST_RECORDS)
 
     def _decode_serial_em(self) -> list[dict[str, Any]] | None:
-        fields = _serial_em_fields(self.layout)
+        fields, nbytes = _serial_em_fields(self.layout), self.layout[0]
         if not fields:
             return None
-        nbytes = self.layout[0]
         count = self._count(nbytes)
         shorts = np.frombuffer(self.data, f"{self.byte_order}i2", count * nbytes // 2)
         return [_serial_em_record(row, fields) for row in shorts.reshape(count, nbytes // 2)]
 
     def _decode_agard(self) -> list[dict[str, Any]]:
-        integers, reals = self.layout if min(self.layout) >= 0 and any(self.layout) else (0, 0)
+        integers, reals = self.layout if min(self.layout) >= 0 else (0, 0)
         if not integers and not reals:
             reals = _OLD_FEI_REALS
         count, row = self._count(4 * (integers + reals)), integers + reals
@@ -259,10 +250,10 @@ def _decode_fei(kind: str, raw: bytes, byte_order: str) -> list[dict[str, Any]]:
 
 
 def _serial_em_fields(layout: tuple[int, int]) -> list[tuple[str, int]]:
-    """Return names and sizes of what a record of SerialEM has; nothing of one that is not his.
+    """Return names and sizes of the fields of SerialEM's records; nothing of other programs'.
 
     The bytes that the flags imply must add up to those that are stated: otherwise the two numbers
-    count integers and real numbers, as Agard has it.
+    count integers and real numbers, as in Agard's headers.
     """
     nbytes, flags = layout
     if flags <= 0 or flags >= 2 * max(_SERIAL_EM):

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text
-from napari_mrcz.format.header import HEADER_NBYTES
-from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.header import HEADER_NBYTES, parse_header
 from napari_mrcz.format.machine import go_on_if_wanted
 from napari_mrcz.naming import RemotePath, path_of
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 _GZIP = b"\x1f\x8b\x08"
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 _MAGIC_NBYTES = 10
-_MAP, _MAP_PLACE = b"MAP ", 208
 _UNPACK_STEP = 2**20
 _MOST_AT_ONCE = 2**30
 _LARGEST_SURPLUS = 2**26
@@ -47,17 +45,15 @@ _MOST_PACKED = 20
 # Of the disk on which is unpacked, so much stays free for others: or a part of it, if it is small.
 _STAYS_FREE = 2**30
 _PART_THAT_STAYS_FREE = 20
-_LOOKED_AFTER = 2**26
+_CHECK_STEP = 2**26
 _MORE_ROOM = "Make room there, or set TMPDIR to a larger disk"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Of what is read ahead of need: it is dropped between two pieces if something else is asked for.
 _PIECE = 2**20
 
-_Identity = tuple[int, int]
-
 
 class _Descriptor:
-    """An open file that closes when the last thread using it lets go."""
+    """An open file that closes when no thread uses it any more."""
 
     def __init__(self, path: Path) -> None:
         # Without waiting for someone to write to it, should it be a pipe.
@@ -83,8 +79,8 @@ class RandomAccessFile:
         self.path = path
         self._lock = threading.Lock()
         self._descriptor: _Descriptor | None = None
-        # Length and time of change, by which a file that was replaced meanwhile is told.
-        self._identity: _Identity | None = None
+        # Length and time of change, which show whether the file was replaced meanwhile.
+        self._identity: tuple[int, int] | None = None
         self._use()
 
     @property
@@ -151,12 +147,14 @@ class RandomAccessFile:
     def _open(self) -> _Descriptor:
         try:
             descriptor = _Descriptor(self.path)
-            identity = _identity(os.fstat(descriptor.number))
+            status = os.fstat(descriptor.number)
         except OSError as error:
             raise _cannot_be_opened(self.path, error) from error
+        identity = status.st_size, status.st_mtime_ns
         if self._identity not in (None, identity):
             del descriptor  # which the error's traceback would keep open
-            raise _changed(self.path)
+            found = "the file was changed by another program since it was first opened"
+            raise MrczError(self.path, found, advice="Open it again")
         self._identity = identity
         return descriptor
 
@@ -183,11 +181,11 @@ class _Stream(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
-        self._position = (self._file.nbytes if start is None else start) + offset
-        if self._position < 0:
-            self._position = 0
+        position = (self._file.nbytes if start is None else start) + offset
+        if position < 0:
             raise OSError(errno.EINVAL, "a place before the file's first byte")
-        return self._position
+        self._position = position
+        return position
 
     def tell(self) -> int:
         return self._position
@@ -261,8 +259,8 @@ class _Unpacking:
         self._error: MrczError | None = None
         self.nbytes = 0
         self._packed: IO[bytes] | None = opener(path, "rb")
-        self._most: int | None = None
-        self._looked_at = 0
+        self._most: int | None = None  # bytes that there may be
+        self._next_check = 0  # of the room on the disk
         number, name = tempfile.mkstemp(prefix="napari-mrcz-")
         self._target = os.fdopen(number, "wb", buffering=0)
         self._temporary = Path(name)
@@ -303,25 +301,22 @@ class _Unpacking:
             raise self._error
 
     def _check(self, piece: bytes) -> None:
-        """Check that the next piece neither fills the disk nor is more than there can be.
-
-        Raise `MrczError` if it does.
-        """
+        """Raise `MrczError` if the next piece fills the disk, or is more than there can be."""
         if self._most is None:
             self._most = self._expected(piece)
         if self.nbytes + len(piece) > self._most:
             found = f"unpacked it is more than {size_text(self._most)}"
             advice = "It was damaged, or made to fill the disk"
             raise MrczError(self._path, f"{found}, far more than such a file has", advice=advice)
-        if self.nbytes + len(piece) >= self._looked_at:
+        if self.nbytes + len(piece) >= self._next_check:
             self._check_room(0)
-            self._looked_at += _LOOKED_AFTER
+            self._next_check += _CHECK_STEP
 
     def _expected(self, head: bytes) -> int:
         """Return how many bytes there may be, by the header, and check that there is room."""
         packed_nbytes = self._path.stat().st_size
         any_other = packed_nbytes * _MOST_EXPANDED + _LARGEST_SURPLUS
-        if head[_MAP_PLACE : _MAP_PLACE + len(_MAP)] != _MAP:
+        if head[208:212] != b"MAP ":
             return any_other  # numbers of other formats could be taken for those of a header
         try:
             header = parse_header(head[:HEADER_NBYTES], self._path)
@@ -340,8 +335,8 @@ class _Unpacking:
         usage = shutil.disk_usage(tempfile.gettempdir())
         free = max(0, usage.free - min(_STAYS_FREE, usage.total // _PART_THAT_STAYS_FREE))
         if nbytes > free or not free:
-            found = f"{size_text(nbytes)}, and {size_text(free)} are" if nbytes else "more than is"
-            found = f"unpacked it takes {found} free in {tempfile.gettempdir()}"
+            takes = f"{size_text(nbytes)}, and {size_text(free)} are" if nbytes else "more than is"
+            found = f"unpacked it takes {takes} free in {tempfile.gettempdir()}"
             raise MrczError(self._path, found, advice=_MORE_ROOM)
 
     def _end(self) -> None:
@@ -412,15 +407,3 @@ def _cannot_be_opened(path: Path, error: OSError) -> MrczError:
         return NotEnoughMemory(path, "opening it")
     hint = "Check the name and the folder" if isinstance(error, FileNotFoundError) else ""
     return MrczError(path, f"cannot be opened: {error.strerror}", advice=hint)
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    return status.st_size, status.st_mtime_ns
-
-
-def _changed(path: Path) -> MrczError:
-    return MrczError(
-        path,
-        "the file was changed by another program since it was first opened",
-        advice="Open it again",
-    )

@@ -1,4 +1,4 @@
-"""What a file's header says wrongly or not at all: what is found, and each check that finds it."""
+"""The checks of a header: each finds what it says wrongly or not at all."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_mrcz.errors import counted
 from napari_mrcz.format.extended import microscope_settings
 from napari_mrcz.format.header import (
     CODEC_NAMES,
+    IMOD_STAMP,
     LARGEST_PIXEL,
+    MOST_SAMPLES,
+    SIGNED,
     SMALLEST_PIXEL,
     SPACE_GROUPS,
     VOLUME_STACKS,
@@ -22,9 +24,9 @@ from napari_mrcz.format.header import (
     header_dtype,
     holds_volume,
     mrcz_version,
+    parse_header,
 )
-from napari_mrcz.format.header_reading import MOST_SAMPLES, parse_header
-from napari_mrcz.format.header_writing import Statistics, statistics_of
+from napari_mrcz.format.header_writing import UNDETERMINED, Statistics, statistics_of
 from napari_mrcz.format.machine import in_order, processors
 
 if TYPE_CHECKING:
@@ -90,8 +92,14 @@ class Patient:
 
     @property
     def announced(self) -> int:
-        """The frames of which the header speaks."""
+        """The frames that the header announces."""
         return int(self.record["n"][2])
+
+    @property
+    def sampling(self) -> tuple[int, int, int]:
+        """MX MY MZ."""
+        x, y, z = self.record["m"].tolist()
+        return x, y, z
 
 
 _IMAGES, _VOLUME = 0, 1
@@ -101,14 +109,8 @@ _AXES = [1, 2, 3]
 
 def check_geometry(patient: Patient) -> Iterator[Finding]:
     """Return the findings in the order in which they lie in the header."""
-    yield from _frames(patient)
-    yield from _mode(patient)
-    yield from _sampling(patient)
-    yield from _pixel_size(patient)
-    yield from _axes(patient)
-    yield from _space_group(patient)
-    yield from _extended_nbytes(patient)
-    yield from _surplus(patient)
+    for check in (_frames, _mode, _sampling, _pixel_size, _axes, _space_group, _nsymbt, _surplus):
+        yield from check(patient)
 
 
 def _frames(patient: Patient) -> Iterator[Finding]:
@@ -118,7 +120,7 @@ def _frames(patient: Patient) -> Iterator[Finding]:
     sentence = f"The file has {counted(there, 'frame')}, where the header speaks of {announced}."
     if there > announced:
         sentence += " Other programs do not see those that are more."
-    if there < announced:
+    else:
         sentence += " It was cut off, never finished, or has the header of another."
         header = patient.header
         rest = (patient.layout.end - header.data_offset) % header.frame_nbytes
@@ -140,7 +142,7 @@ def _mode(patient: Patient) -> Iterator[Finding]:
 
 
 def _sampling(patient: Patient) -> Iterator[Finding]:
-    header, found = patient.header, _triple(patient.record["m"])
+    header, found = patient.header, patient.sampling
     sizes, group = (header.nx, header.ny, header.nz), _group(patient)
     if header.codec != patient.stated.codec:
         return  # MODE goes with them
@@ -157,10 +159,7 @@ def _sampling(patient: Patient) -> Iterator[Finding]:
     else:
         wrong = group == _IMAGES and found[2] != 1 and not old and not header.is_volume
         proposed = (*found[:2], 1)
-        why = (
-            "In a stack of images MZ is 1; by another number, programs take the frames for the "
-            "sections of a volume."
-        )
+        why = "In a stack of images MZ is 1; else programs take frames for sections of a volume."
     if wrong and group in VOLUME_STACKS:
         yield Finding("MX MY MZ", why, _joined(found), _CUT)
     elif wrong:
@@ -179,30 +178,28 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
     if not (odd or extreme or unknown):
         return
     found = f"cell of {_joined(stated)} Å" if any(stated) else "unknown"
+    sentence = "The pixel size is missing: scale bars and resolutions have no Å."
     if odd:
         sentence = "The cell, from which the pixel size follows, cannot be true."
     elif extreme:
         sentence = "No microscope records pixels of this size."
         found = f"{_joined(sizes)} Å"
-    else:
-        sentence = "The pixel size is missing: scale bars and resolutions have no Å."
     known, source = _known_pixel_size(patient)
     if known is not None:
         new = known[0] if header.is_volume else z, *known[1:]
         proposed = f"{known[2]:g} × {known[1]:g} Å, {source}"
         yield Finding("pixel size", sentence, found, proposed, {"pixel_size": new})
     elif odd or extreme:
-        # What can be true of it is kept.
         kept = [s if SMALLEST_PIXEL <= s <= LARGEST_PIXEL else 0.0 for s in (z, y, x)]
         proposed = f"{kept[2]:g} × {kept[1]:g} Å" if all(kept[1:]) else "unknown (0)"
         yield Finding("pixel size", sentence, found, proposed, {"pixel_size": tuple(kept)})
     else:
-        advice = "Give it, if you know it: in Doctor, or napari-mrcz repair --pixel-size"
+        advice = "Enter it, if you know it: in Doctor, or napari-mrcz repair --pixel-size"
         yield Finding("pixel size", sentence, found, advice)
 
 
 def _known_pixel_size(patient: Patient) -> tuple[tuple[float, float, float] | None, str]:
-    """Return z, y, x in Å and who says so: the caller, or an extended header of FEI's."""
+    """Return z, y, x in Å and the source: the caller, or an extended header of FEI's."""
     if patient.pixel_size:
         return (patient.pixel_size,) * 3, "as you say"
     carried = patient.layout.carried
@@ -220,8 +217,7 @@ def _axes(patient: Patient) -> Iterator[Finding]:
 
 
 def _space_group(patient: Patient) -> Iterator[Finding]:
-    header, found = patient.header, int(patient.record["ispg"])
-    depth = int(patient.record["m"][2])
+    header, found, depth = patient.header, int(patient.record["ispg"]), patient.sampling[2]
     names = {_IMAGES: "0, a stack of images", _VOLUME: "1, a volume"}
     if found in VOLUME_STACKS and not header.codec and depth > 0 and header.nz % depth:
         why = "A stack of volumes has a whole number of them: NZ sections in all, MZ a volume."
@@ -233,10 +229,8 @@ def _space_group(patient: Patient) -> Iterator[Finding]:
         new = _VOLUME if volume else _IMAGES
         yield Finding("ISPG", why, str(found), names[new], {"ispg": new})
     elif found == _IMAGES and header.is_volume:
-        why = (
-            "It says that these are images; but MZ says that they are the sections of a volume, "
-            "and they form a cube, or the file's name or a label says so too."
-        )
+        too = "they form a cube, or the file's name or a label says so too."
+        why = f"It says images; but MZ says that they are the sections of a volume, and {too}"
         yield Finding("ISPG", why, f"0, MZ {depth}", names[_VOLUME], {"ispg": _VOLUME})
 
 
@@ -246,7 +240,7 @@ def _group(patient: Patient) -> int:
     return found if found in SPACE_GROUPS or found in VOLUME_STACKS else _IMAGES
 
 
-def _extended_nbytes(patient: Patient) -> Iterator[Finding]:
+def _nsymbt(patient: Patient) -> Iterator[Finding]:
     found, true = patient.stated.nsymbt, patient.header.nsymbt
     if found != true:
         first = patient.header.data_offset
@@ -261,14 +255,9 @@ def _surplus(patient: Patient) -> Iterator[Finding]:
     surplus = layout.end - last
     if surplus <= 0 or header.nz < patient.announced:
         return
-    why = f"{surplus} bytes after the last frame are spoken of nowhere in the header."
-    proposed = "Compare the frames with the original; other programs take no harm"
+    why = f"{surplus} bytes after the last frame are nowhere in the header."
+    proposed = "Compare the frames with the original; other programs ignore them"
     yield Finding("file length", why, f"{patient.nbytes} bytes", proposed)
-
-
-def _triple(values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
-    x, y, z = (int(value) for value in values)
-    return x, y, z
 
 
 def _joined(values: Iterable[Any]) -> str:
@@ -278,18 +267,14 @@ def _joined(values: Iterable[Any]) -> str:
 _STANDARDS = (20140, 20141)
 _STAMPS = {"<": ((0x44, 0x44), (0x44, 0x41)), ">": ((0x11, 0x11),)}
 _ORDERS = {"<": "little-endian", ">": "big-endian"}
-_IMOD_STAMP = 1146047817
-_SIGNED = 1
 _LARGEST_SIGNED_BYTE = 127
 
 
 def check_identity(patient: Patient) -> Iterator[Finding]:
     """Return the findings in the order in which they lie in the header."""
     if is_mixed(patient):
-        why = (
-            "Some fields are little-endian, others big-endian, as mrcz before 0.6 wrote them; "
-            "other programs read these fields wrongly."
-        )
+        orders = "Some fields are little-endian, others big-endian, as mrcz before 0.6 wrote them"
+        why = f"{orders}; other programs read these fields wrongly."
         yield Finding("byte order", why, "both", "Save it anew: the pixels are read rightly")
         return
     record = patient.record
@@ -314,7 +299,7 @@ def is_mixed(patient: Patient) -> bool:
 
 
 def check_sign(patient: Patient, measured: Statistics | None) -> Iterator[Finding]:
-    """Check what mode 0 means against the statistics, in the header and as measured.
+    """Compare what mode 0 means with the statistics, in the header and as measured.
 
     MRC2014 has signed bytes in mode 0; older programs had unsigned ones, and IMOD says which by a
     stamp of its own.
@@ -327,21 +312,17 @@ def check_sign(patient: Patient, measured: Statistics | None) -> Iterator[Findin
     if header.unsigned_bytes:
         if stated and header.dmin < 0:
             why = "IMOD's flag says that bytes are unsigned, the statistics that some are negative."
-            patch: dict[str, Any] = {"imod_flags": flags | _SIGNED}
+            patch: dict[str, Any] = {"imod_flags": flags | SIGNED}
             yield Finding("mode 0", why, "unsigned by flag", "signed, -128 to 127", patch)
         elif max(header.dmax, measured.high if measured else 0) > _LARGEST_SIGNED_BYTE:
-            why = (
-                "Bytes are unsigned by IMOD's flag; programs that go by MRC2014 alone take those "
-                "above 127 for negative."
-            )
+            flagged = "Bytes are unsigned by IMOD's flag"
+            why = f"{flagged}; programs that know MRC2014 alone take those above 127 for negative."
             yield Finding("mode 0", why, "unsigned by flag", "Save it anew as uint16, mode 6")
     elif stated and header.dmin >= 0 and header.dmax > _LARGEST_SIGNED_BYTE:
         if measured is not None and measured.low < 0:
-            why = (
-                "Bytes are read as signed, as MRC2014 has them, but the statistics were made of "
-                "unsigned ones: those above 127 come out negative."
-            )
-            patch = {"imod_stamp": _IMOD_STAMP, "imod_flags": flags & ~_SIGNED}
+            signed = "Bytes are read as signed, as in MRC2014"
+            why = f"{signed}, but the statistics are of unsigned ones: above 127 they are negative."
+            patch = {"imod_stamp": IMOD_STAMP, "imod_flags": flags & ~SIGNED}
             yield Finding("mode 0", why, "signed", "unsigned, said by IMOD's flag", patch)
 
 
@@ -364,13 +345,15 @@ def _labels(patient: Patient) -> Iterator[Finding]:
     gaps = any(label.strip() for label in labels[len(used) :])
     if count == len(used) and not gaps:
         return
-    why = f"Labels with text: {len(used)}; the header counts {count}."
-    if gaps:
-        why = "Empty labels lie between those that have text; many programs stop at the first."
+    why, proposed = (
+        f"{len(used)} labels have text; the header counts {count}.",
+        f"NLABL {len(used)}",
+    )
     patch: dict[str, Any] = {"nlabl": len(used)}
     if gaps:
+        why = "Empty labels lie between those that have text; many programs stop at the first."
+        proposed += ", one after the other"
         patch["label"] = used + [b""] * (len(labels) - len(used))
-    proposed = f"NLABL {len(used)}" + (", one after the other" if gaps else "")
     yield Finding("labels", why, f"NLABL {count}", proposed, patch)
 
 
@@ -379,18 +362,12 @@ def _hex(stamp: tuple[int, ...]) -> str:
 
 
 _FIELD = "DMIN DMAX DMEAN RMS"
-_UNDETERMINED = (0.0, -1.0, -2.0, -1.0)
 # By how much mean and deviation may be off, relative to themselves, where all frames are measured
 # (as `mrcfile.validate` has it).
 _TOLERANCE = 0.01
 # Frames differ: ice gets thinner, beams dimmer. Beyond this (in standard deviations, and as a
 # factor) a few of them still tell that the number cannot be that of all.
 _MEAN_OFF, _RMS_OFF = 0.5, 2.0
-
-
-def frames_to_measure(count: int, full: bool) -> tuple[int, ...]:
-    """Return the first, the middle and the last frame, or all."""
-    return tuple(range(count)) if full else tuple(sorted({0, count // 2, count - 1}))
 
 
 def measure(
@@ -405,14 +382,14 @@ def measure(
     if reader.dtype.kind == "c":
         return None
 
-    def one(frame: int) -> Statistics | None:
-        return statistics_of(reader.read_frame(frame))
+    def one(frame: int) -> Statistics:
+        return statistics_of(reader.read_frame(frame)) or Statistics()
 
     total = Statistics()
     threads = min(len(frames), processors())
     with in_order(one, frames, threads, "napari-mrcz-doctor") as done:
         for count, part in enumerate(done, 1):
-            total += part or Statistics()
+            total += part
             if progress is not None:
                 progress(count, len(frames))
     return total
@@ -421,21 +398,21 @@ def measure(
 def check_statistics(
     patient: Patient, measured: Statistics | None, looked_at: int
 ) -> Iterator[Finding]:
-    """Check the header's numbers against those of so many frames."""
+    """Compare the header's numbers with those of so many frames."""
     values = measured.for_header() if measured is not None else None
-    header = patient.header
-    stated = header.dmin, header.dmax, header.dmean, header.rms
+    stated = _stated(patient)
     if not all(map(math.isfinite, stated)):
         yield from _finding(patient, "They are not numbers.", values, looked_at)
         return
     if values is None:
         return  # complex, or with pixels that are not numbers: then nothing is right or wrong
-    if _undetermined(*stated):
-        why = "They are not determined, which is allowed; programs then set the contrast by guess."
+    low, high, mean, rms = stated
+    if high < low and mean < min(low, high) and rms < 0:
+        why = "They are not determined, which is allowed; programs then guess the contrast."
         if _whole(patient, looked_at):
             yield from _finding(patient, why, values, looked_at)
         else:
-            yield Finding(_FIELD, why, _text(stated), "Look at all frames, and they are filled in")
+            yield Finding(_FIELD, why, _text(stated), "Check all frames, and they are filled in")
     elif not any(stated) and any(values):
         why = "All are 0, which the pixels are not: they were never determined."
         yield from _finding(patient, why, values, looked_at)
@@ -449,9 +426,8 @@ def check_statistics(
 
 
 def _finding(patient: Patient, why: str, values: Any, looked_at: int) -> Iterator[Finding]:
-    header = patient.header
-    stated = header.dmin, header.dmax, header.dmean, header.rms
-    new, proposed = _UNDETERMINED, "not determined; look at all frames, and they are filled in"
+    stated, new = _stated(patient), UNDETERMINED
+    proposed = "not determined; check all frames, and they are filled in"
     if values is None:
         proposed = "not determined"
     elif _whole(patient, looked_at):
@@ -460,12 +436,13 @@ def _finding(patient: Patient, why: str, values: Any, looked_at: int) -> Iterato
     yield Finding(_FIELD, why, _text(stated), proposed, patch)
 
 
+def _stated(patient: Patient) -> tuple[float, float, float, float]:
+    header = patient.header
+    return header.dmin, header.dmax, header.dmean, header.rms
+
+
 def _whole(patient: Patient, looked_at: int) -> bool:
     return looked_at == patient.header.nz
-
-
-def _undetermined(low: float, high: float, mean: float, rms: float) -> bool:
-    return high < low and mean < min(low, high) and rms < 0
 
 
 def _contradictions(stated: Any, true: Any) -> Iterator[str]:
@@ -499,7 +476,7 @@ def _impossible(stated: Any, seen: Any) -> Iterator[str]:
 def _frames_text(patient: Patient, looked_at: int) -> str:
     count = patient.header.nz
     if looked_at < count:
-        return f"{looked_at} of {count} frames that were looked at"
+        return f"{looked_at} of {count} frames that were checked"
     return "the pixels" if count == 1 else f"the pixels of all {count} frames"
 
 

@@ -11,6 +11,7 @@ but some hundred in memory; and what is nested deeply can neither be copied nor 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 from os import PathLike, fspath
-from typing import Any, Literal
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -34,16 +35,14 @@ _MAGIC = b"MRCZFOOT"
 _TRAILER = struct.Struct("<8s4H2Q")
 TRAILER_NBYTES = _TRAILER.size
 _VERSION = 1
-_JSON, _MSGPACK = 0, 1
-_AS_IT_IS, _BLOSC = 0, 1
+_MSGPACK = 1  # Encoding of the payload; 0 for JSON, which is read, too
+_UNPACKED, _BLOSC = 0, 1
 
 # A payload that unpacks to more than both of these is refused: it was made to fill the memory.
 _FREE_NBYTES = 2**20
 _LARGEST_EXPANSION = 32
 
 _UNDECODABLE = (ValueError, TypeError, RecursionError)
-
-Encoding = Literal["msgpack", "json"]
 
 
 class FooterError(ValueError):
@@ -57,6 +56,11 @@ class FrameIndex:
     offsets: npt.NDArray[np.uint64]  # Bytes from the file's start; bytes taken
     sizes: npt.NDArray[np.uint64]
     xxh3: npt.NDArray[np.uint64] | None = None  # xxh3-64 of each frame's bytes as stored
+
+    @classmethod
+    def of(cls, frames: Sequence[tuple[int, int, int]]) -> FrameIndex:
+        """Return the index of frames, of each its offset, size and checksum."""
+        return cls(*np.array(frames, np.uint64).reshape(-1, 3).T)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -92,7 +96,7 @@ class EvenFrames:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a footer holds."""
+    """The content of a footer."""
 
     writer: str = ""  # Program and version
     frames: FrameIndex | None = None  # Index and checksums
@@ -102,48 +106,30 @@ class Footer:
     history: tuple[Mapping[str, Any], ...] = ()  # One map a correction applied
     # Keys of later versions and of other programs, and `gain`; kept and written back. ``source`` is
     # of this file alone: name, size and time of the file that it was made of, and how. ``header``
-    # and ``extended`` are what the plain file that it was made of had in places where this one has
-    # something else.
+    # and ``extended`` are those of the plain file that it was made of, where this one has others.
     other: Mapping[str, Any] = field(default_factory=dict)
 
 
-def pack_footer(footer: Footer, *, encoding: Encoding = "msgpack", packed: bool = True) -> bytes:
-    """Encode a footer, payload and trailer.
-
-    `encoding`: JSON holds neither arrays nor bytes: the frame index becomes lists, arrays become
-    lists; `packed`: compress the payload with blosc where that makes it smaller.
-    """
+def pack_footer(footer: Footer) -> bytes:
+    """Return payload (msgpack, compressed where that makes it smaller) and trailer of a footer."""
     content: dict[str, Any] = {"writer": footer.writer}
     if (frames := footer.frames) is not None:
-        columns = {"offsets": frames.offsets, "sizes": frames.sizes}
-        if frames.xxh3 is not None:
-            columns["xxh3"] = frames.xxh3
+        columns = {"offsets": frames.offsets, "sizes": frames.sizes, "xxh3": frames.xxh3}
         content["frames"] = {
-            name: a.astype("<u8").tobytes() if encoding == "msgpack" else [int(v) for v in a]
-            for name, a in columns.items()
+            name: a.astype("<u8").tobytes() for name, a in columns.items() if a is not None
         }
-    if footer.dtype is not None:
-        content["dtype"] = footer.dtype
-    if footer.metadata:
-        content["metadata"] = footer.metadata
-    if footer.history:
-        content["history"] = list(footer.history)
-    content = {**footer.other, **content}
-    if encoding == "msgpack":
-        payload = bytes(msgpack.packb(to_plain(content), use_bin_type=True))
-    else:
-        payload = json.dumps(to_json_safe(content), ensure_ascii=False).encode("utf-8")
-    packing = _AS_IT_IS
-    if packed and len(payload) <= blosc.MAX_BUFFERSIZE:
+    known = {"dtype": footer.dtype, "metadata": footer.metadata, "history": list(footer.history)}
+    content = {**footer.other, **content, **{name: value for name, value in known.items() if value}}
+    payload, packing = bytes(msgpack.packb(to_plain(content))), _UNPACKED
+    if len(payload) <= blosc.MAX_BUFFERSIZE:
         # As one block: blosc's threads would write several in the order in which they are done,
         # and the same content would be other bytes each time.
         block = len(payload)
         smaller = blosc.compress(payload, b"zstd", 5, blosc.SHUFFLE, block, typesize=8)
-        if len(smaller) < len(payload) and _believable(payload, encoding, len(smaller)):
+        if len(smaller) < len(payload) and _believable(payload, len(smaller)):
             payload, packing = bytes(smaller), _BLOSC
-    code = _MSGPACK if encoding == "msgpack" else _JSON
     checksum = xxhash.xxh3_64_intdigest(payload)
-    return payload + _TRAILER.pack(_MAGIC, _VERSION, code, packing, 0, len(payload), checksum)
+    return payload + _TRAILER.pack(_MAGIC, _VERSION, _MSGPACK, packing, 0, len(payload), checksum)
 
 
 def payload_nbytes(trailer: bytes) -> int | None:
@@ -155,10 +141,8 @@ def payload_nbytes(trailer: bytes) -> int | None:
         return None
     _, version, encoding, packing, _, length, _ = _TRAILER.unpack(trailer)
     if version != _VERSION or encoding > _MSGPACK or packing > _BLOSC:
-        raise FooterError(
-            f"footer of version {version}, encoding {encoding}, packing {packing}, "
-            "which this version does not know"
-        )
+        found = f"footer of version {version}, encoding {encoding}, packing {packing}"
+        raise FooterError(f"{found}, which this version does not know")
     return int(length)
 
 
@@ -177,9 +161,7 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
     try:
         if encoding == _MSGPACK:
             check_msgpack(payload, most)
-            content = msgpack.unpackb(
-                payload, raw=False, strict_map_key=False, object_hook=from_tagged
-            )
+            content = msgpack.unpackb(payload, strict_map_key=False, object_hook=from_tagged)
         else:
             check_json(payload, most)
             content = json.loads(payload, object_hook=from_tagged)
@@ -189,25 +171,23 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
         raise FooterError(f"it cannot be decoded ({error})") from error
     if not isinstance(content, dict):
         raise FooterError("it is not a map")
-    frames = content.pop("frames", None)
-    metadata = content.pop("metadata", {})
+    metadata, dtype = content.pop("metadata", {}), content.pop("dtype", None)
     history = content.pop("history", ())
-    dtype = content.pop("dtype", None)
+    steps = history if isinstance(history, list) else ()
     return Footer(
         writer=str(content.pop("writer", "")),
-        frames=None if frames is None else _frame_index(frames),
+        frames=_frame_index(content.pop("frames", None)),
         dtype=dtype if isinstance(dtype, str) else None,
         metadata=metadata if isinstance(metadata, dict) else {"metadata": metadata},
-        history=_maps(history),
+        history=tuple(step for step in steps if isinstance(step, dict)),
         other=content,
     )
 
 
-def _believable(payload: bytes, encoding: Encoding, stored_nbytes: int) -> bool:
+def _believable(payload: bytes, stored_nbytes: int) -> bool:
     """Return whether `unpack_footer` will take this payload when it is packed."""
-    check = check_msgpack if encoding == "msgpack" else check_json
     try:
-        check(payload, most_values(stored_nbytes))
+        check_msgpack(payload, most_values(stored_nbytes))
     except ValueError:
         return False
     return len(payload) <= _largest_expansion(stored_nbytes)
@@ -232,17 +212,15 @@ def _expand(payload: bytes) -> bytes:
 
 
 def _frame_index(frames: Any) -> FrameIndex | None:
-    """Make an index of what the payload holds, or None of what cannot be one."""
+    """Return the index that the payload holds; None if it holds none, or what cannot be one."""
 
     def column(name: str) -> npt.NDArray[np.uint64] | None:
         values = frames.get(name)
         if isinstance(values, bytes) and len(values) % 8 == 0:
             return np.frombuffer(values, "<u8").astype(np.uint64)
         if isinstance(values, list):
-            try:
+            with contextlib.suppress(ValueError, TypeError, OverflowError):
                 return np.array(values, np.uint64)
-            except (ValueError, TypeError, OverflowError):
-                return None
         return None
 
     if not isinstance(frames, dict):
@@ -253,12 +231,6 @@ def _frame_index(frames: Any) -> FrameIndex | None:
     if xxh3 is not None and xxh3.shape != offsets.shape:
         return None
     return FrameIndex(offsets, sizes, xxh3)
-
-
-def _maps(history: Any) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(history, Sequence) or isinstance(history, str | bytes):
-        return ()
-    return tuple(step for step in history if isinstance(step, dict))
 
 
 _ARRAY, _COMPLEX = "__ndarray__", "__complex__"
@@ -279,10 +251,8 @@ def to_plain(value: Any, depth: int = 0) -> Any:
         raise ValueError(f"metadata nested deeper than {DEEPEST}")
     if value is None or isinstance(value, bool | float | bytes):
         return value
-    if isinstance(value, str):
-        return _encodable(value)
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else str(value)
+    if isinstance(value, str | int):
+        return _storable(value)
     if isinstance(value, Mapping):
         return {_key(k): to_plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -302,26 +272,18 @@ def to_plain(value: Any, depth: int = 0) -> Any:
         return to_plain(value.value, depth + 1)
     if isinstance(value, PathLike):
         return to_plain(fspath(value), depth + 1)
-    if isinstance(value, date):
-        return value.isoformat()
-    return _encodable(str(value))
+    return _storable(value.isoformat() if isinstance(value, date) else str(value))
 
 
 def from_tagged(value: dict[Any, Any]) -> Any:
     """Undo `to_plain`'s tag of one map; a map without one, or with a wrong one, stays a map."""
-    if len(value) == 3 and value.keys() == {_ARRAY, "shape", "data"}:
-        dtype = value[_ARRAY]
-        if not isinstance(dtype, str) or not _ARRAY_DTYPE.fullmatch(dtype):
-            return value
-        try:
-            return np.frombuffer(value["data"], dtype).reshape(value["shape"])
-        except (ValueError, TypeError, OverflowError):
-            return value
-    if len(value) == 1 and _COMPLEX in value:
-        try:
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        if len(value) == 3 and value.keys() == {_ARRAY, "shape", "data"}:
+            dtype = value[_ARRAY]
+            if isinstance(dtype, str) and _ARRAY_DTYPE.fullmatch(dtype):
+                return np.frombuffer(value["data"], dtype).reshape(value["shape"])
+        if len(value) == 1 and _COMPLEX in value:
             return complex(*value[_COMPLEX])
-        except (ValueError, TypeError, OverflowError):
-            return value
     return value
 
 
@@ -368,14 +330,14 @@ def _left_out(value: Any) -> bool:
 def _key(key: Any) -> Any:
     if isinstance(key, np.generic):
         key = key.item()
-    if isinstance(key, int):
-        return key if -(2**63) <= key < 2**64 else str(key)
-    return _encodable(str(key))
+    return _storable(key if isinstance(key, int) else str(key))
 
 
-def _encodable(text: str) -> str:
-    """Return text as UTF-8 can hold it: half characters, as in odd file names, become "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _storable(value: int | str) -> int | str:
+    """Return what msgpack and UTF-8 can hold: large integers as text, half characters as "?"."""
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else str(value)
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def decode_json(raw: bytes) -> dict[str, Any]:
@@ -424,7 +386,7 @@ def most_values(stored_nbytes: int) -> int:
 
 
 def check_msgpack(payload: bytes, most: int) -> None:
-    """Refuse msgpack of more than `most` values. Raise `ValueError` if it is more."""
+    """Raise `ValueError` if msgpack holds more than `most` values."""
     position = count = 0
     end = len(payload)
     while position < end:
@@ -443,10 +405,7 @@ def check_msgpack(payload: bytes, most: int) -> None:
 
 
 def check_json(text: bytes, most: int) -> None:
-    """Refuse JSON that is longer than any metadata, or holds more than `most` values.
-
-    Raise `ValueError` if it is more.
-    """
+    """Raise `ValueError` if JSON is longer than any metadata, or holds more than `most` values."""
     if len(text) > LARGEST_JSON:
         raise ValueError(f"{len(text)} bytes of JSON are more than any program writes")
     if sum(map(text.count, (b",", b":", b"[", b"{"))) > most:
@@ -454,10 +413,7 @@ def check_json(text: bytes, most: int) -> None:
 
 
 def check_content(content: Any, most: int) -> None:
-    """Refuse lists and maps nested too deeply to be copied, or of more than `most` values.
-
-    Raise `ValueError` if it is more.
-    """
+    """Raise `ValueError` if content is nested too deeply to be copied, or has too many values."""
     level, count = [content], 0
     for _ in range(DEEPEST):
         level = [inner for value in level for inner in _contents(value)]

@@ -19,15 +19,14 @@ from napari_mrcz.format.header import (
     EXTRA_WORDS,
     HEADER_DTYPE,
     HEADER_NBYTES,
+    IMOD_STAMP,
+    SIGNED,
     SPACE_GROUPS,
     VOLUME_STACKS,
     Header,
     along_axes,
     header_dtype,
     holds_volume,
-)
-from napari_mrcz.format.header_reading import (
-    IMOD_STAMP,
     labels_of,
     parse_header,
     pixel_size_of,
@@ -43,13 +42,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of its frames, beside the pixels themselves."""
+    """All that a file says of its frames."""
 
     pixel_size: tuple[float, float, float] = (0.0, 0.0, 0.0)  # z, y, x in Å; 0.0 for unknown
     # Which of X (1), Y (2), Z (3) columns, rows and sections run along.
     axis_order: tuple[int, int, int] = (1, 2, 3)
     volume: bool = False  # Sections of a volume rather than frames of a movie
-    sections_per_volume: int | None = None  # Given for a stack of volumes
+    sections_per_volume: int | None = None  # Of a stack of volumes
     voltage: float = 0.0  # kV, mm, counts per electron; 0 for unknown
     c3: float = 0.0
     gain: float = 0.0
@@ -94,10 +93,11 @@ class Description:
         return along_axes(self.pixel_size, self.axis_order)
 
 
-_SIGNED = 1
 _MOST_LABELS = 10
 _LABEL_NBYTES = 80
 _SAME_SIZE = 1e-6
+# Minimum, maximum, mean, standard deviation that mean "not determined".
+UNDETERMINED = (0.0, -1.0, -2.0, -1.0)
 # The words that MRCZ has for itself, where plain files may have those of other programs.
 _OF_MRCZ = ("voltage", "c3", "gain", "packed_nbytes")
 # What the extended header is laid out by.
@@ -117,20 +117,18 @@ def build_header(
     packed_nbytes: int = 0,
     labels: Sequence[str] = (),
 ) -> bytes:
-    """Make the 1024 bytes of a little-endian header.
+    """Return the 1024 bytes of a little-endian header.
 
     Compressed files follow `mrcz`: MZ is 0 ("one array"; other values would have `mrcz` cut the
     stack into a list) and the cell is the pixel size times NX, NY, NZ. Plain files follow MRC2014:
     MZ is 1 for an image stack, NZ for a volume; but cell, sampling and space group are those of
     the source, where they say the same of these frames.
 
-    `path`: the file; `shape`: frames, rows, columns; `mode`, `codec`: pixel mode, and the codec's
-    number (0 for none); `description`: what is said of the frames; `signed`: whether pixels of mode
-    0 are; `extended`: what follows the header; `statistics`: minimum, maximum, mean, standard
+    `shape`: frames, rows, columns; `codec`: its number, 0 for none; `signed`: whether pixels of
+    mode 0 are; `extended`: what follows the header; `statistics`: minimum, maximum, mean, standard
     deviation; None for not determined; `packed_nbytes`: length of all chunks; `labels`: up to 10,
     each cut at 80 bytes.
     """
-    nz, ny, nx = shape
     record: Any = np.zeros((), HEADER_DTYPE)
     source: Any = None
     record["angles"] = 90.0
@@ -138,26 +136,26 @@ def build_header(
         source = np.frombuffer(description.header, HEADER_DTYPE)[0]
         for name in ("angles", *EXTRA_WORDS):
             record[name] = source[name]
-    record["n"] = nx, ny, nz
+    record["n"] = shape[::-1]
     record["mode"] = mode + 1000 * codec
     record["nstart"] = description.start
     record["map_crs"] = description.axis_order
     _set_cell(record, source, path, codec, description)
-    low, high, mean, rms = statistics if statistics else (0.0, -1.0, -2.0, -1.0)
+    low, high, mean, rms = statistics or UNDETERMINED
     record["dmin"], record["dmax"], record["dmean"], record["rms"] = low, high, mean, rms
-    record["nint"], record["nreal"] = (0, 0)
-    if extended is None and source is not None and not source["nsymbt"]:
-        record["exttyp"] = source["exttyp"]  # a kind of nothing, as some programs have it
+    record["nint"], record["nreal"] = (0, 0) if extended is None else extended.layout
     if extended is not None:
         record["exttyp"] = extended.kind.encode("latin-1", "replace")
         record["nsymbt"] = len(extended.data)
-        record["nint"], record["nreal"] = extended.layout
+    elif source is not None and not source["nsymbt"]:
+        record["exttyp"] = source["exttyp"]  # some programs name the kind of an empty one
     record["nversion"] = 20141
     _set_microscope(record, source, codec, description, extended)
-    record["packed_nbytes"] = packed_nbytes if codec else record["packed_nbytes"]
+    if codec:
+        record["packed_nbytes"] = packed_nbytes
     if record["imod_stamp"] == IMOD_STAMP and mode == 0:
         flags = int(record["imod_flags"])
-        record["imod_flags"] = flags | _SIGNED if signed else flags & ~_SIGNED
+        record["imod_flags"] = flags | SIGNED if signed else flags & ~SIGNED
     record["origin"] = description.origin
     record["map"] = b"MAP "
     record["machst"] = 0x44, 0x44, 0, 0
@@ -172,8 +170,8 @@ def _set_labels(record: Any, source: Any, labels: Sequence[str]) -> None:
         if count == len(known) and all(label.strip() for label in source["label"][:count]):
             record["nlabl"], record["label"] = count, source["label"]
             return
-    as_they_were = dict(known)
-    raw = [as_they_were.get(text, text.encode("ascii", "replace").strip()) for text in labels]
+    stored = dict(known)
+    raw = [stored.get(text, text.encode("ascii", "replace").strip()) for text in labels]
     raw = [label[:_LABEL_NBYTES] for label in raw if label.strip()][:_MOST_LABELS]
     record["nlabl"] = len(raw)
     record["label"][: len(raw)] = raw
@@ -183,13 +181,11 @@ def _set_cell(
     record: Any, source: Any, path: str | PathLike[str], codec: int, description: Description
 ) -> None:
     """Write ISPG, MX MY MZ and the cell: the source's, or those of a new file."""
-    nx, ny, nz = (int(n) for n in record["n"])
+    nx, ny, nz = record["n"].tolist()
     volumes = description.sections_per_volume
     volume = description.volume or volumes is not None
     z, y, x = description.pixel_size
-    depth = volumes or (nz if volume else 1)
-    if codec and not volumes:
-        depth = 0
+    depth = volumes or (0 if codec else nz if volume else 1)
     record["ispg"] = 401 if volumes else int(volume)
     record["m"] = nx, ny, depth
     # `mrcz` divides the cell by NZ, whatever MZ says: for compressed files the two must agree.
@@ -221,7 +217,7 @@ def _set_microscope(
     description: Description,
     extended: ExtendedHeader | None,
 ) -> None:
-    """Write voltage, C3 and gain; what a plain file has in their place stays, if it is not them."""
+    """Write voltage, C3 and gain; other words of a plain file in their place stay."""
     voltage = 0.0
     if extended is not None and extended is description.extended:
         _, voltage = description.settings
@@ -245,8 +241,7 @@ def source_header(header: Header, kept: Any) -> Header:
     """
     if header.byte_order == "<" and not (header.codec and kept):
         return header
-    own = _little_endian(header)
-    labels = header.labels
+    own, labels = _little_endian(header), header.labels
     if header.codec and isinstance(kept, bytes) and len(kept) == HEADER_NBYTES:
         try:
             source = parse_header(kept, "")
@@ -264,16 +259,8 @@ def source_header(header: Header, kept: Any) -> Header:
     return replace(header, raw=own.tobytes(), labels=labels)
 
 
-def has_unsigned_bytes(header: bytes) -> bool:
-    """Return whether a little-endian header says by IMOD's flag that bytes are unsigned."""
-    if not header:
-        return False
-    record = np.frombuffer(header, HEADER_DTYPE)[0]
-    return record["imod_stamp"] == IMOD_STAMP and not int(record["imod_flags"]) & _SIGNED
-
-
 def other_words(header: bytes) -> dict[str, bytes]:
-    """Return what a little-endian header says beside its frames: words of other programs, angles.
+    """Return the words of other programs, and unusual angles, in a little-endian header.
 
     NINT and NREAL, which go with the extended header, and the sign of bytes, which goes with the
     mode, are left out.
@@ -281,7 +268,7 @@ def other_words(header: bytes) -> dict[str, bytes]:
     if not header:
         return {}
     record = np.frombuffer(header, HEADER_DTYPE).copy()[0]
-    record["imod_flags"] &= ~_SIGNED
+    record["imod_flags"] &= ~SIGNED
     words = {name: record[name].tobytes() for name in EXTRA_WORDS if name not in _LAYOUT}
     if (record["angles"] != 90).any():
         words["angles"] = record["angles"].tobytes()

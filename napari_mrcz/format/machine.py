@@ -1,8 +1,8 @@
-"""What the machine lends this process: processors, memory, and work in threads, in order.
+"""What the machine lends this process: processors and memory; and work in threads, in order.
 
-A batch system or a container lends a part of a node. What the node has is then of no use: a thread
-for each of its processors takes turns with all others on the few that were lent, and numpy is
-given room for an array (Linux promises any amount) that ends the process when it is filled.
+A batch system or a container lends a part of a node. With a thread for each of the node's
+processors, all take turns on the few that were lent; and numpy gets room for any array from Linux,
+which ends the process when the array is filled.
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ def _quota() -> int:
             quota, period = (folder / "cpu.max").read_text().split()
             least = min(least, int(quota) / int(period))  # "max" is not a number, and no limit
         with contextlib.suppress(OSError, ValueError):
-            quota, period = (
-                (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
-            )
-            least = min(least, int(quota) / int(period) if int(quota) > 0 else math.inf)
+            paths = (folder / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+            time, period_us = (int(path.read_text()) for path in paths)
+            least = min(least, time / period_us if time > 0 else math.inf)
     return 2**31 if least == math.inf else math.ceil(least)
 
 
@@ -71,7 +70,7 @@ def available_memory() -> int | None:
     """Return how many bytes this process can still fill; None where the system does not say.
 
     The least of what the machine has, its control groups allow (both with what they would swap,
-    and the files' copies that they would drop) and the process's own limits leave.
+    and the copies of files that they would drop) and the process's own limits leave.
     """
     with contextlib.suppress(OSError, ValueError, KeyError):
         lines = (_ROOT / "proc/meminfo").read_text().splitlines()
@@ -137,10 +136,9 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def new_buffer(nbytes: int) -> memoryview:
-    """Return memory that goes back to the system when it is no more used, where it is much.
+    """Return memory, which goes back to the system when it is no longer used if it is much.
 
-    `malloc` keeps what is allocated in one thread and then in another one: a frame's time of it.
-
+    `malloc` would keep what was allocated in one thread while another one allocates the next frame.
     Raise `MemoryError` if there is not enough.
     """
     import numpy as np
@@ -159,7 +157,7 @@ def new_buffer(nbytes: int) -> memoryview:
 
 
 class SpareMemory:
-    """Memory of arrays that are gone, for the next ones: new memory takes the system its time.
+    """Memory of arrays that are gone, for the next ones: new memory takes the system time.
 
     `most`: how many pieces are kept.
     """
@@ -210,7 +208,7 @@ class _Lease:
 
 
 def give_back() -> None:
-    """Return memory that `malloc` keeps, for its next user, to the system, where it can."""
+    """Return memory that `malloc` keeps to the system, where it can."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # the GNU C library alone can
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -242,15 +240,12 @@ _limit = 0
 
 
 def processors() -> int:
-    """Return how many threads a computation takes: one per processor lent, or the limit set."""
+    """Return how many threads a computation takes: the limit set, or one per processor lent."""
     return _limit or lent_processors()
 
 
 def limit_threads(threads: int) -> None:
-    """Limit the threads of a computation of this process; 0 for one per processor.
-
-    For one of many processes that share a machine's processors.
-    """
+    """Limit the threads of a computation, where processes share processors; 0 for no limit."""
     global _limit
     _limit = threads
 
@@ -280,11 +275,11 @@ def in_order(
     enough memory is done again, as are all after it, in the caller's thread when the others are
     idle.
 
-    `work` is called in one of the threads, and can be called again if it fails for lack of memory;
-    `items` are taken one by one, in the thread that takes the results; `threads` is how many there
-    are at most, at least 1; `nbytes` the memory that the work on one item takes, where it is much.
-    Results come in the order of the items, or what `work` raised. When the context ends, early or
-    by an error, nothing more is begun and the threads end.
+    `work` is called in one of the threads, and again if it fails for lack of memory; `items` are
+    taken one by one, in the thread that takes the results; `threads`: how many there are at most;
+    `nbytes`: memory that the work on one item takes, where it is much. Results come in the order of
+    the items, or what `work` raised. When the context ends, early or by an error, nothing more is
+    begun and the threads end.
     """
     threads = min(threads, threads_with_room(nbytes)) if threads > 1 else threads
     if threads <= 1:
@@ -403,7 +398,7 @@ def _forget_frames(error: BaseException | None) -> None:
 
 
 class Abandoned(BaseException):
-    """What is being read is not wanted any more. Not an error: what handles those lets it pass."""
+    """What is being read is not wanted any more. Not an error: what handles errors lets it pass."""
 
 
 class _Wanted(threading.local):
@@ -417,8 +412,7 @@ _wanted = _Wanted()
 def abandonable(is_wanted: Callable[[], bool]) -> Iterator[None]:
     """Run a block whose reading ends with `Abandoned` as soon as it is not wanted any more.
 
-    `is_wanted`: asked by whatever reads for long, between two pieces, in this thread or those of
-    `in_order`.
+    `is_wanted`: asked between two pieces of a long reading, in this thread or those of `in_order`.
     """
     before, _wanted.check = _wanted.check, is_wanted
     try:
@@ -430,7 +424,7 @@ def abandonable(is_wanted: Callable[[], bool]) -> Iterator[None]:
 def go_on_if_wanted() -> bool:
     """Return whether this thread's reading may be abandoned, and so is to be done in pieces.
 
-    Raise `Abandoned` if it does.
+    Raise `Abandoned` if it is not wanted any more.
     """
     if _wanted.check is None:
         return False
@@ -445,9 +439,9 @@ _running: set[threading.Thread] = set()
 
 
 def start_to_the_end(work: Callable[[], object], name: str) -> threading.Thread:
-    """Start a thread that a program which ends waits for, and lets use threads until then.
+    """Start a thread that is waited for when the program ends, and may start others until then.
 
-    `work`: called in the thread; raises nothing; `name`: what the thread is called.
+    `work`: called in the thread; raises nothing; `name`: the thread's name.
     """
 
     def run() -> None:

@@ -8,6 +8,7 @@ nothing else is possible, a warning where it is doubtful or something is missing
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,14 +34,13 @@ from napari_mrcz.format.header import (
     LARGEST_EXTENDED,
     Header,
     holds_volume,
+    pixel_size_of,
 )
-from napari_mrcz.format.header_reading import pixel_size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_mrcz.format.files import RandomAccessFile
 
+Warn = Callable[[str], None]
 # Two voxel sizes that differ by no more than this are the same.
 _SAME_SIZE = 1e-5
 
@@ -59,9 +59,9 @@ def place_frames(
     header: Header,
     index: FrameIndex | None,
     end: int,
-    warn: Callable[[str], None],
+    warn: Warn,
     *,
-    footer_lost: bool = False,
+    footer_lost: bool,
 ) -> Placement:
     """Decide where the frames lie.
 
@@ -95,11 +95,7 @@ def place_frames(
 
 
 def _by_footer(
-    file: RandomAccessFile,
-    header: Header,
-    index: FrameIndex,
-    end: int,
-    warn: Callable[[str], None],
+    file: RandomAccessFile, header: Header, index: FrameIndex, end: int, warn: Warn
 ) -> Placement | None:
     """Decide between an index and a header that contradict each other: a checksum decides."""
     compressed = _holds_chunks(file, header, index, end)
@@ -114,14 +110,13 @@ def _by_footer(
         warn(f"the footer's frame index is ignored: {why}; what is read is not checked")
         return None
     if not compressed and (index.sizes != header.frame_nbytes).all():
-        raise MrczError(
-            file.path,
+        found = (
             f"frames of {header.nx} x {header.ny} in mode {header.mode} by the header, "
             f"{header.frame_nbytes} bytes each; of {index.sizes[0]} bytes by the footer, whose "
-            "checksums are right",
-            offset=0,
-            advice="The header was damaged after the file was written; restore it from a copy",
+            "checksums are right"
         )
+        advice = "The header was damaged after the file was written; restore it from a copy"
+        raise MrczError(file.path, found, offset=0, advice=advice)
     if wrong:
         warn(f"{wrong}; the footer is right, as its checksums show")
     header = _of_kind(header, codec_at(file, int(index.offsets[0])) if compressed else 0, warn)
@@ -184,9 +179,7 @@ def _contradiction(index: FrameIndex, header: Header, end: int, compressed: bool
 # By a chain of chunks ----------------------------------------------------------------------------
 
 
-def _compressed(
-    file: RandomAccessFile, header: Header, end: int, warn: Callable[[str], None]
-) -> Placement:
+def _compressed(file: RandomAccessFile, header: Header, end: int, warn: Warn) -> Placement:
     """Place the frames of a file whose MODE says that they are compressed."""
     try:
         chain = _stated_chain(file, header, end)
@@ -195,13 +188,13 @@ def _compressed(
             earlier = find_chain(file, header, end)
             if earlier is not None and len(earlier.offsets) == header.nz:
                 chain = earlier
-        return _of_chain(file, header, chain, end, warn)
+        return _of_chain(header, chain, end, warn)
     except NotEnoughMemory:
         raise
     except MrczError as refusal:
         first = not refusal.frame
         if first and (later := find_chain(file, header, end)) is not None:
-            return _of_chain(file, header, later, end, warn)
+            return _of_chain(header, later, end, warn)
         for nsymbt in {header.nsymbt, 0}:
             if nsymbt >= 0 and header.nz > 0 and _fits(header, nsymbt, end):
                 plain = _moved(_of_kind(header, 0, warn), nsymbt, "the file's length shows")
@@ -214,31 +207,18 @@ def _stated_chain(file: RandomAccessFile, header: Header, end: int) -> Chain:
     _check_nsymbt(file, header)
     chain = walk(file, header, header.data_offset, end)
     if not chain.offsets:
-        raise MrczError(
-            file.path,
-            f"no frames: {max(0, end - header.data_offset)} bytes follow the header",
-            offset=header.data_offset,
-            advice="The file was never finished; the C library writes such files where frames do "
-            "not compress",
-        )
+        found = f"no frames: {max(0, end - header.data_offset)} bytes follow the header"
+        advice = "It was never finished; the C library writes such files if frames do not compress"
+        raise MrczError(file.path, found, offset=header.data_offset, advice=advice)
     return chain
 
 
-def _of_chain(
-    file: RandomAccessFile,
-    header: Header,
-    chain: Chain,
-    end: int,
-    warn: Callable[[str], None],
-) -> Placement:
+def _of_chain(header: Header, chain: Chain, end: int, warn: Warn) -> Placement:
     count = len(chain.offsets)
     header = _moved(header, chain.start - HEADER_NBYTES, "the chunks show")
-    announced = max(count, header.nz)
     if count > header.nz:
-        warn(
-            f"{counted(count, 'frame')} follow one another, where the header speaks of {header.nz} "
-            "(NZ); all are read"
-        )
+        follow = f"{counted(count, 'frame')} follow one another"
+        warn(f"{follow}, where the header speaks of {header.nz} (NZ); all are read")
     if count >= header.nz and chain.stop < end:
         rest = f"{end - chain.stop} bytes after the last frame are"
         if chain.cut:
@@ -246,19 +226,14 @@ def _of_chain(
         else:
             warn(f"{rest} no footer that can be read; metadata or frames are lost")
     index = FrameIndex(np.array(chain.offsets, np.uint64), np.array(chain.sizes, np.uint64))
-    return Placement(header, index, announced)
+    return Placement(header, index, max(count, header.nz))
 
 
 # By the file's length ----------------------------------------------------------------------------
 
 
 def _plain(
-    file: RandomAccessFile,
-    header: Header,
-    end: int,
-    warn: Callable[[str], None],
-    *,
-    footer_lost: bool,
+    file: RandomAccessFile, header: Header, end: int, warn: Warn, *, footer_lost: bool
 ) -> Placement:
     """Place the frames of a file whose MODE says that they are plain pixels."""
     sound = 0 <= header.nsymbt <= end - HEADER_NBYTES
@@ -267,7 +242,7 @@ def _plain(
         return Placement(header, index, header.nz)
     if (chain := _hidden_chain(file, header, end)) is not None:
         header = _of_kind(header, codec_at(file, chain.start), warn)
-        return _of_chain(file, header, chain, end, warn)
+        return _of_chain(header, chain, end, warn)
     header = _moved(header, _true_nsymbt(file, header, end), "the file's length shows")
     named = bool(header.exttyp.strip("\0 "))
     if not sound and not named and header.nsymbt >= header.frame_nbytes:
@@ -278,22 +253,17 @@ def _plain(
     _check_nsymbt(file, header)
     count, rest = divmod(max(0, end - header.data_offset), header.frame_nbytes)
     if count < 1:
-        raise MrczError(
-            file.path,
-            f"no whole frame: {end - header.data_offset} bytes of pixels, where one frame of "
-            f"{header.nx} x {header.ny} takes {header.frame_nbytes}",
-            offset=header.data_offset,
-            advice="The file is truncated, or its header is damaged",
-        )
+        needed = f"one frame of {header.nx} x {header.ny} takes {header.frame_nbytes}"
+        found = f"no whole frame: {end - header.data_offset} bytes of pixels, where {needed}"
+        advice = "The file is truncated, or its header is damaged"
+        raise MrczError(file.path, found, offset=header.data_offset, advice=advice)
     surplus = end - header.data_offset - max(1, header.nz) * header.frame_nbytes
     if surplus > 0 and header.nz > 0 and (footer_lost or _is_footer(file, end - surplus)):
         # Of a footer that was cut off, nothing can be read; of one that is damaged, it was said.
         count, rest = header.nz, 0 if footer_lost else surplus
     elif count > header.nz and (header.nz < 1 or not rest):
-        warn(
-            f"{counted(count, 'frame')} fill the file, where the header speaks of {header.nz} "
-            "(NZ); all are read"
-        )
+        fill = f"{counted(count, 'frame')} fill the file"
+        warn(f"{fill}, where the header speaks of {header.nz} (NZ); all are read")
     elif count >= header.nz:
         count, rest = header.nz, surplus
     if count >= header.nz and rest:
@@ -394,15 +364,14 @@ def _moved(header: Header, nsymbt: int, why: str) -> Header:
     """Return the header with another length of the extended one, and a note if it is another."""
     if nsymbt == header.nsymbt:
         return header
-    note = (
-        f"the extended header is {nsymbt} bytes long, as {why}, not {header.nsymbt} as NSYMBT says"
-    )
+    length = f"{nsymbt} bytes long, as {why}, not {header.nsymbt} as NSYMBT says"
+    note = f"the extended header is {length}"
     if not nsymbt:
         note = f"there is no extended header of {header.nsymbt} bytes (NSYMBT), as {why}"
     return replace(header, nsymbt=nsymbt, notes=(*header.notes, note))
 
 
-def _of_kind(header: Header, codec: int, warn: Callable[[str], None]) -> Header:
+def _of_kind(header: Header, codec: int, warn: Warn) -> Header:
     """Return the header with another codec, and warn where MODE is wrong about it."""
     if bool(codec) == bool(header.codec):
         return header
@@ -436,9 +405,6 @@ def _fits(header: Header, nsymbt: int, end: int) -> bool:
 def _check_nsymbt(file: RandomAccessFile, header: Header) -> None:
     if 0 <= header.nsymbt <= file.nbytes - HEADER_NBYTES:
         return
-    raise MrczError(
-        file.path,
-        f"an extended header of {header.nsymbt} bytes (NSYMBT) in a file of {file.nbytes} bytes",
-        offset=92,
-        advice="The file is damaged or not an MRC file",
-    )
+    found = f"an extended header of {header.nsymbt} bytes (NSYMBT) in a file of {file.nbytes} bytes"
+    advice = "The file is damaged or not an MRC file"
+    raise MrczError(file.path, found, offset=92, advice=advice)

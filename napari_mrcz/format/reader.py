@@ -17,7 +17,6 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory, size_text
 from napari_mrcz.format.chunks import (
     CHUNK_HEADER_NBYTES,
     ChunkHeader,
-    check_chunk,
     decompress,
     parse_chunk_header,
 )
@@ -37,11 +36,12 @@ from napari_mrcz.format.header import (
     FOUR_BIT,
     HEADER_NBYTES,
     LARGEST_EXTENDED,
+    VOLUME_STACKS,
     Header,
+    parse_header,
     storage_dtype,
     unpack_four_bit,
 )
-from napari_mrcz.format.header_reading import parse_header
 from napari_mrcz.format.header_writing import Description, source_header
 from napari_mrcz.format.machine import SpareMemory, new_buffer
 from napari_mrcz.format.placement import place_frames
@@ -93,19 +93,10 @@ def read_layout(file: RandomAccessFile) -> Layout:
     carried = own
     if own is None or own.kind == "json":
         carried = ExtendedHeader.from_map(footer.other.get("extended"))
-    dtype = _given_dtype(header, footer)
+    dtype, index, announced = _given_dtype(header, footer), placed.index, placed.announced
     warnings = tuple(f"{file.path}: {message}" for message in said)
     return Layout(
-        header,
-        footer,
-        metadata,
-        content,
-        carried,
-        placed.index,
-        end,
-        dtype,
-        warnings,
-        placed.announced,
+        header, footer, metadata, content, carried, index, end, dtype, warnings, announced
     )
 
 
@@ -135,10 +126,8 @@ def _own_extended(
         return None
     if header.nsymbt > LARGEST_EXTENDED:
         kind = f" ({header.exttyp})" if header.exttyp else ""
-        warn(
-            f"the extended header{kind} is ignored: its {header.nsymbt} bytes are more than any "
-            "program writes; the pixels are intact"
-        )
+        said = f"its {header.nsymbt} bytes are more than any program writes"
+        warn(f"the extended header{kind} is ignored: {said}; the pixels are intact")
         return None
     raw = file.read(HEADER_NBYTES, header.nsymbt)
     layout = (header.extra.get("nint", 0), header.extra.get("nreal", 0))
@@ -169,11 +158,10 @@ def _with_settings(header: Header, kind: str, content: Any) -> Header:
 def _given_dtype(header: Header, footer: Footer) -> np.dtype[Any]:
     """Return the dtype that the writer was handed, where the footer names it and it is possible."""
     given = DTYPE_OF_NAME.get(footer.dtype or "")
-    if given is None or not (
-        storage_dtype(given) == header.dtype or (given == np.uint8 and header.dtype == np.uint16)
-    ):
+    if given is None:
         return header.dtype
-    return given
+    widened = given == np.uint8 and header.dtype == np.uint16
+    return given if widened or storage_dtype(given) == header.dtype else header.dtype
 
 
 @dataclass(frozen=True)
@@ -199,11 +187,10 @@ class FrameReader:
         self._frames, self._chunks = SpareMemory(1), SpareMemory(2)
         try:
             layout = read_layout(self._file)
-        except MemoryError:
+        except BaseException as error:
             self._file.close()
-            raise NotEnoughMemory(self.path, "opening it") from None
-        except BaseException:
-            self._file.close()
+            if isinstance(error, MemoryError):
+                raise NotEnoughMemory(self.path, "opening it") from None
             raise
         # As they are described in `Layout`.
         self.header = layout.header
@@ -216,7 +203,9 @@ class FrameReader:
         self.warnings = layout.warnings
         header, footer = layout.header, layout.footer
         source = source_header(header, footer.other.get("header"))
-        sections = self._sections_per_volume()
+        sections, depth = None, header.sampling[2]
+        if header.ispg in VOLUME_STACKS and depth > 0 and header.nz % depth == 0:
+            sections = depth
         self.description = Description(
             pixel_size=header.pixel_size,
             axis_order=header.axis_order,
@@ -328,8 +317,8 @@ class FrameReader:
         rows, columns = window
         wanted = range(ny)[rows] if isinstance(rows, slice) else range(rows, rows + 1)
         first = min(wanted[0], wanted[-1]) if wanted else 0
-        # Read rather than mapped: where a mapped file is cut off by another program, the system
-        # kills whoever touches the pages that are gone.
+        # Read rather than mapped: the system kills programs that touch pages of a mapped file
+        # which another one has cut off.
         n_rows = abs(wanted[-1] - wanted[0]) + 1 if wanted else 0
         try:
             block = np.empty((n_rows, nx), header.stored_dtype)
@@ -341,14 +330,8 @@ class FrameReader:
 
     def chunk_header(self, frame: int) -> ChunkHeader:
         """Return the header of a compressed frame's chunk."""
-        return parse_chunk_header(
-            self._file.read(int(self.index.offsets[frame]), CHUNK_HEADER_NBYTES)
-        )
-
-    def _sections_per_volume(self) -> int | None:
-        depth = self.header.sampling[2]
-        even = depth > 0 and self.header.nz % depth == 0
-        return depth if self.header.is_volume_stack and even else None
+        offset = int(self.index.offsets[frame])
+        return parse_chunk_header(self._file.read(offset, CHUNK_HEADER_NBYTES))
 
     def __enter__(self) -> FrameReader:
         return self
@@ -379,12 +362,7 @@ class FrameReader:
             return
         chunk = self._stored(frame, self._chunks if use_again else None)
         offset = int(self.index.offsets[frame])
-        where: dict[str, Any] = {"path": self.path, "frame": frame, "offset": offset}
-        if len(chunk) < CHUNK_HEADER_NBYTES:
-            raise MrczError(found="the chunk is shorter than its own header", **where)
-        chunk_header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
-        check_chunk(chunk_header, len(target), len(chunk), **where)
-        decompress(chunk[: chunk_header.ctbytes], target, **where)
+        decompress(chunk, target, path=self.path, frame=frame, offset=offset)
 
     def _no_memory(self, frame: int, nbytes: int) -> NotEnoughMemory:
         what = f"a frame of {size_text(nbytes)}"
@@ -395,13 +373,9 @@ class FrameReader:
         """Fill `buffer` with a frame's stored bytes from `start` on."""
         offset = int(self.index.offsets[frame]) + start
         if (got := self._file.read_into(offset, buffer)) < len(buffer):
-            raise MrczError(
-                self.path,
-                f"{start + got} bytes are left of {int(self.index.sizes[frame])}",
-                frame=frame,
-                offset=offset,
-                advice="The file became shorter while it was open",
-            )
+            found = f"{start + got} bytes are left of {int(self.index.sizes[frame])}"
+            advice = "The file became shorter while it was open"
+            raise MrczError(self.path, found, frame=frame, offset=offset, advice=advice)
 
     def _read_verified(self, buffer: memoryview, frame: int) -> None:
         """Fill `buffer` with all stored bytes of a frame, each part verified while it is cached."""
@@ -415,10 +389,7 @@ class FrameReader:
         if checksum is None or self.index.xxh3 is None:
             return
         if checksum.intdigest() != int(self.index.xxh3[frame]):
-            raise MrczError(
-                self.path,
-                "the stored bytes do not match their checksum",
-                frame=frame,
-                offset=int(self.index.offsets[frame]),
-                advice="The file was damaged after it was written; restore this frame from a copy",
-            )
+            offset = int(self.index.offsets[frame])
+            found = "the stored bytes do not match their checksum"
+            advice = "The file was damaged after it was written; restore this frame from a copy"
+            raise MrczError(self.path, found, frame=frame, offset=offset, advice=advice)

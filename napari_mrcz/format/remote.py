@@ -1,7 +1,7 @@
-"""Bytes of a file at a URL: HTTP by ranges, s3 and others by what fsspec has for them.
+"""Bytes of a file at a URL: HTTP by ranges, s3 and others by fsspec.
 
-What is asked for travels, and a little around it that is asked for next: the head of the file, its
-end, where the footer is, and some bytes after small pieces. What fails is asked for again, from
+Only what is asked for travels, and a little around it that is asked for next: the head of the file,
+its end, where the footer is, and some bytes after small pieces. What fails is asked for again, from
 where it stopped, until a deadline.
 """
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 TIMEOUT_S = 30.0
-"""How long is waited for bytes, and besides a second for each `SLOWEST` of them."""
+"""Longest wait for bytes; a second more for each `SLOWEST` of them."""
 
 SLOWEST = 100_000
 """Bytes a second; slower connections are given up."""
 
 # A connection that is silent for so long is replaced by another.
 _SILENT_S = 10.0
-# So many bring nothing, one after the other; the wait before the second, which then doubles.
+# Attempts in a row without a byte; the wait before the second, which then doubles.
 _MOST_IN_VAIN = 4
 _WAIT_S = 0.25
-# All small pieces of a file together may take so many of these.
+# All small pieces of a file together may take so many of `TIMEOUT_S`.
 _MOST_TIMEOUTS = 10
 # How often a read ahead looks whether it is still wanted.
 _LOOK_S = 0.05
@@ -100,10 +100,10 @@ class RemoteBytes:
         return len(found)
 
     def _check_pace(self, offset: int) -> None:
-        """Check that walking from chunk to chunk comes to an end in time."""
+        """Raise `MrczError` if walking from chunk to chunk takes too long."""
         if self._small_s > _MOST_TIMEOUTS * TIMEOUT_S:
             found = f"its index is not read: {self._small_s:.0f} s were not enough for that"
-            advice = "Copy the file here first, or give it a footer (napari-mrcz convert) there"
+            advice = "Copy the file here first, or add a footer there (napari-mrcz convert)"
             raise MrczError(self._url, found, offset=offset, advice=advice)
 
     def _kept(self, offset: int, end: int) -> memoryview | None:
@@ -121,7 +121,7 @@ class RemoteBytes:
                 del self._blocks[small[0]]
 
     def _around(self, offset: int) -> tuple[int, int]:
-        """Return what is asked for in the place of a few bytes."""
+        """Return the range that is read instead of a few bytes."""
         if offset >= self.nbytes - _END_NBYTES:
             return max(0, self.nbytes - _END_NBYTES), self.nbytes
         with self._lock:
@@ -130,7 +130,7 @@ class RemoteBytes:
         return offset, min(self.nbytes, offset + (_NEAR_NBYTES if near else _SMALL_NBYTES))
 
     def _fetch(self, start: int, stop: int) -> bytes:
-        """Return bytes of the file, as many as there are; asks again for what does not come."""
+        """Return bytes of the file, as many as there are; ask again for what does not come."""
         got = bytearray()
         deadline = time.monotonic() + TIMEOUT_S + (stop - start) / SLOWEST
         in_vain, why = 0, ""
@@ -223,7 +223,7 @@ class RemoteBytes:
                     raise MrczError(self._url, "the server sends more than it was asked for")
 
     def _check(self, answer: Any, start: int, stop: int) -> None:
-        """Check that an answer of HTTP brings what was asked for, of the same file as before."""
+        """Check that an answer by HTTP has what was asked for, of the same file as before."""
         status, said = answer.status, f"{answer.status} {answer.reason}"
         stated = answer.headers.get("Content-Range", "")
         if status == 416 and stated == "bytes */0":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 
-_LARGEST_SIGNED_BYTE = 127
+_LARGEST_SIGNED_BYTE, _LARGEST_FOUR_BIT = 127, 15
 
 Frame = npt.NDArray[Any]
 # A frame, or a function that makes it: then it is made in the thread that compresses it.
@@ -61,35 +61,35 @@ class Storage:
         # Mode 0 of unsigned bytes, where IMOD's flag says so.
         return 0 if self.stored == np.uint8 else MODE_OF_DTYPE[self.stored]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a frame's stored pixels, before compression."""
+        return math.prod(self.shape) * self.stored.itemsize
+
     def fit(self, frame: Frame, index: int) -> Frame:
         """Return the frame in its stored dtype, contiguous and little-endian."""
         native = frame.dtype.newbyteorder("=")
         if frame.shape != self.shape or native != self.given:
-            raise MrczError(
-                self.path,
-                f"{native} of {frame.shape}, where the first frame is {self.given} of {self.shape}",
-                frame=index,
-                advice="All frames of a stack have one shape and dtype",
-            )
+            first = f"the first frame is {self.given} of {self.shape}"
+            found = f"{native} of {frame.shape}, where {first}"
+            advice = "All frames of a stack have one shape and dtype"
+            raise MrczError(self.path, found, frame=index, advice=advice)
         return self.convert(np.ascontiguousarray(frame, native), index)
 
     def convert(self, frame: Frame, index: int | None) -> Frame:
         """Return pixels of the dtype that was given in the one that is stored."""
         frame = cast_as_asked(frame, self.final, self.path, index)
         if self.four_bit:
-            if frame.max() > LARGEST_FOUR_BIT:
-                raise MrczError(
-                    self.path,
-                    f"values up to {frame.max()}, where 4 bits hold 0 to {LARGEST_FOUR_BIT}",
-                    frame=index,
-                    advice="Choose uint8 as pixel type (dtype)",
-                )
+            if frame.max() > _LARGEST_FOUR_BIT:
+                found = f"values up to {frame.max()}, where 4 bits hold 0 to {_LARGEST_FOUR_BIT}"
+                advice = "Choose uint8 as pixel type (dtype)"
+                raise MrczError(self.path, found, frame=index, advice=advice)
             return frame
         if self.final == np.uint8 and self.stored == np.int8:
             if frame.max() > _LARGEST_SIGNED_BYTE:
                 raise TooWideForMode0
             return frame.view(np.int8)
-        frame = cast_lossless(frame, self.stored, self.path, index)
+        frame = _cast_lossless(frame, self.stored, self.path, index)
         return frame.astype(frame.dtype.newbyteorder("<"), copy=False)
 
 
@@ -130,7 +130,7 @@ def choose_storage(
         storage = replace(storage, stored=np.dtype(np.uint16))
         _check_size(storage)
         stored = [storage.convert(pixels, None) for pixels in excerpts]
-    chosen = choose_encoding(storage.encoding, stored, _stored_nbytes(storage))
+    chosen = choose_encoding(storage.encoding, stored, storage.nbytes)
     return replace(storage, encoding=chosen), stored
 
 
@@ -149,39 +149,24 @@ def _as_asked(
     except TypeError as error:
         raise MrczError(path, str(error), advice="Convert the frames to numbers first") from error
     if four_bit and encoding.number:
-        raise MrczError(
-            path,
-            "4-bit packing and compression exclude each other",
-            advice="Compressed uint8 takes less room; or save uncompressed (codec none)",
-        )
+        found = "4-bit packing and compression exclude each other"
+        advice = "Compressed uint8 takes less room; or save uncompressed (codec none)"
+        raise MrczError(path, found, advice=advice)
     return Storage(path, shape, given, final, stored, four_bit, encoding)
 
 
 def _check_size(storage: Storage) -> None:
     """Refuse frames that are too large for blosc."""
-    nbytes = _stored_nbytes(storage)
+    nbytes = storage.nbytes
     if storage.encoding.number and nbytes > LARGEST_FRAME:
-        raise MrczError(
-            storage.path,
-            f"a frame of {nbytes} bytes, where blosc compresses {LARGEST_FRAME} at most",
-            advice="Save it uncompressed (codec none)",
-        )
+        found = f"a frame of {nbytes} bytes, where blosc compresses {LARGEST_FRAME} at most"
+        raise MrczError(storage.path, found, advice="Save it uncompressed (codec none)")
 
 
-def _stored_nbytes(storage: Storage) -> int:
-    return math.prod(storage.shape) * storage.stored.itemsize
-
-
-LARGEST_FOUR_BIT = 15
-
-
-def cast_lossless(
-    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
-) -> npt.NDArray[Any]:
-    """Return `frame` as `dtype` if every value survives, else refuse.
-
-    Raise `MrczError` naming the frame and a way out.
-    """
+def _cast_lossless(
+    frame: Frame, dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
+) -> Frame:
+    """Return `frame` as `dtype`; raise `MrczError` unless every value survives."""
     if frame.dtype == dtype:
         return frame
     if frame.dtype.kind in "biu":
@@ -190,18 +175,15 @@ def cast_lossless(
     with np.errstate(over="ignore"):
         cast = frame.astype(dtype)
     if not _same(frame, cast):
-        raise MrczError(
-            path,
-            f"{frame.dtype} values that {dtype} cannot hold exactly",
-            frame=index,
-            advice=f"Choose {dtype} as pixel type (dtype) to round them",
-        )
+        found = f"{frame.dtype} values that {dtype} cannot hold exactly"
+        advice = f"Choose {dtype} as pixel type (dtype) to round them"
+        raise MrczError(path, found, frame=index, advice=advice)
     return cast
 
 
 def cast_as_asked(
-    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
-) -> npt.NDArray[Any]:
+    frame: Frame, dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
+) -> Frame:
     """Return `frame` as the `dtype` asked for: rounded, but never wrapped or cut off.
 
     Raise `MrczError` if a value is out of the type's range, not a number where integers are asked
@@ -210,12 +192,8 @@ def cast_as_asked(
     if frame.dtype == dtype:
         return frame
     if frame.dtype.kind == "c" and dtype.kind != "c":
-        raise MrczError(
-            path,
-            f"complex pixels cannot become {dtype}",
-            frame=index,
-            advice="Write their amplitude or phase",
-        )
+        found = f"complex pixels cannot become {dtype}"
+        raise MrczError(path, found, frame=index, advice="Write their amplitude or phase")
     if dtype.kind in "biu":
         if frame.dtype.kind == "f":
             frame = np.rint(frame)
@@ -228,7 +206,7 @@ def cast_as_asked(
     return cast
 
 
-def _same(frame: npt.NDArray[Any], cast: npt.NDArray[Any]) -> bool:
+def _same(frame: Frame, cast: Frame) -> bool:
     """Return whether every value survived, part by part: a NaN could hide the other's loss."""
     if frame.dtype.kind == "c":
         return _same(frame.real, cast.real) and _same(frame.imag, cast.imag)
@@ -236,7 +214,7 @@ def _same(frame: npt.NDArray[Any], cast: npt.NDArray[Any]) -> bool:
 
 
 def _check_range(
-    frame: npt.NDArray[Any], dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
+    frame: Frame, dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
 ) -> None:
     if not frame.size:
         return

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -31,13 +31,18 @@ from napari_mrcz.format.footer import (
     to_json_safe,
     to_plain,
 )
-from napari_mrcz.format.header import HEADER_DTYPE, HEADER_NBYTES, mrcz_version, pack_four_bit
+from napari_mrcz.format.header import (
+    HEADER_DTYPE,
+    HEADER_NBYTES,
+    has_unsigned_bytes,
+    mrcz_version,
+    pack_four_bit,
+)
 from napari_mrcz.format.header_writing import (
     Description,
     Statistics,
     block_statistics,
     build_header,
-    has_unsigned_bytes,
     statistics_of,
 )
 from napari_mrcz.format.machine import SpareMemory, in_order, processors
@@ -66,33 +71,12 @@ class _Work:
     more: Callable[[], Mapping[str, Any]] | None
 
 
-@dataclass(frozen=True)
-class _Encoded:
+class _Encoded(NamedTuple):
+    """One frame as it is stored; statistics of complex pixels are None."""
+
     data: bytes | memoryview
     statistics: Statistics | None
     xxh3: int
-
-
-@dataclass
-class _Written:
-    """The frames that are in the file so far."""
-
-    statistics: Statistics | None
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    xxh3: list[int] = field(default_factory=list)
-
-    def add(self, offset: int, frame: _Encoded) -> None:
-        self.offsets.append(offset)
-        self.sizes.append(len(frame.data))
-        self.xxh3.append(frame.xxh3)
-        if self.statistics is not None:
-            more = frame.statistics
-            self.statistics = None if more is None else self.statistics + more
-
-    def index(self) -> FrameIndex:
-        columns = (self.offsets, self.sizes, self.xxh3)
-        return FrameIndex(*(np.array(column, np.uint64) for column in columns))
 
 
 def write_frames(
@@ -110,52 +94,26 @@ def write_frames(
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write frames to a file.
+    """Write frames to a file, with the options of `napari_mrcz.write`.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    frames : iterable of ndarray, shape (y, x), or of functions that make them
-        All of one shape and dtype; taken one by one. Where it can be iterated only once, frames
-        of uint8 are stored as uint16 (mode 6) from the start, since a later one might not fit
-        mode 0.
-    samples : iterable of ndarray, shape (y, x), or of functions that make them
-        At least one of the frames, better a few: shape, dtype and what is "auto" follow from them.
-    description : Description
-        What the file says of the frames.
-    encoding : Encoding
-        How they are compressed.
-    dtype : dtype-like or "uint4", optional
-        Pixel type asked for; values are rounded into it, never wrapped.
-    total : int, optional
-        How many frames will come, where that is known.
-    threads : int, optional
-        Frames compressed at once; as many as there are processors by default.
-    footer : bool
-        Write our footer; a plain file gets one only where there is something to keep.
-    more : callable, optional
-        Returns further keys of the footer; called when all frames are written.
-    progress : callable, optional
-        Called with (frames done, total or None) after each frame; what it raises ends the
-        writing and leaves everything as it was.
-    overwrite : bool
-        Replace an existing file.
-
-    Raises
-    ------
-    MrczError
-        If the frames cannot be stored without loss, there are none, metadata is too much or too
-        deep, or the disk refuses.
-    NotEnoughMemory
-        If a frame cannot be made or compressed even alone.
+    `frames`: (y, x), of one shape and dtype, or functions that make them; taken one by one. Where
+    they can be iterated over only once, uint8 is stored as uint16 (mode 6) from the start, since a
+    later frame might not fit mode 0; `samples`: at least one of them, better a few: shape, dtype
+    and what is "auto" follow from them; `description`: what the file says of the frames;
+    `encoding`: how they are compressed; `total`: how many will come, where that is known; `footer`:
+    write our footer, to a plain file only where there is something to keep; `more`: returns further
+    keys of the footer; called when all frames are written. Raise `MrczError` if the frames cannot
+    be stored without loss, there are none, metadata is too much or too deep, or the disk refuses.
+    Raise `NotEnoughMemory` if a frame cannot be made or compressed even alone.
     """
     description = _storable(path, description)
     only_once = iter(frames) is frames
     storage = choose_storage(path, samples, dtype, encoding, wide=only_once)[0]
     bytes_ = storage.final == np.uint8 and not (storage.four_bit or encoding.number)
-    if bytes_ and has_unsigned_bytes(description.header):
-        storage = replace(storage, stored=storage.final)
+    if bytes_ and description.header:
+        source = np.frombuffer(description.header, HEADER_DTYPE)[0]
+        if has_unsigned_bytes(source):
+            storage = replace(storage, stored=storage.final)
     work = _Work(frames, total, threads or processors(), progress, more)
     try:
         with AtomicFile(path, overwrite=overwrite) as file:
@@ -191,16 +149,15 @@ def _write_file(
         extended = ExtendedHeader("json", json_text)
     file.write(bytes(HEADER_NBYTES) + (extended.data if extended is not None else b""))
     start = file.tell()
-    written = _write_pixels(file, work, storage)
-    packed_nbytes = file.tell() - start
-    frames = len(written.offsets)
+    index, statistics = _write_pixels(file, work, storage)
+    packed_nbytes, frames = file.tell() - start, len(index)
     if extended is not None and not (json_text or extended.belongs_to(frames)):
         found = f"{frames} frames, where {work.total} were announced"
         raise MrczError(file.path, found, advice="Close other programs that change the source")
     if work.more is not None:
         more = to_plain(work.more())
         description = replace(description, other={**description.other, **more})
-    if footer and (content := _footer(description, written, storage, own=extended)):
+    if footer and (content := _footer(description, index, storage, own=extended)):
         file.write(pack_footer(content))
     header = build_header(
         file.path,
@@ -210,7 +167,7 @@ def _write_file(
         description,
         signed=storage.final.kind == "i",
         extended=extended,
-        statistics=written.statistics.for_header() if written.statistics else None,
+        statistics=statistics.for_header() if statistics else None,
         packed_nbytes=packed_nbytes,
         labels=_labels(description, storage),
     )
@@ -218,9 +175,12 @@ def _write_file(
     file.commit()
 
 
-def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
-    """Encode frames in threads and write them in order."""
-    written = _Written(Statistics())
+def _write_pixels(
+    file: AtomicFile, work: _Work, storage: Storage
+) -> tuple[FrameIndex, Statistics | None]:
+    """Encode frames in threads and write them in order; return where they are, and statistics."""
+    written: list[tuple[int, int, int]] = []
+    total: Statistics | None = Statistics()
     pixels = math.prod(storage.shape)
     frame_nbytes = pixels * max(storage.given.itemsize, storage.stored.itemsize)
     memory = SpareMemory(work.threads)
@@ -245,12 +205,14 @@ def _write_pixels(file: AtomicFile, work: _Work, storage: Storage) -> _Written:
         encode, numbered, work.threads, "napari-mrcz-write", nbytes=in_work
     ) as encoded_frames:
         for encoded in encoded_frames:
-            written.add(file.tell(), encoded)
-            file.write(encoded.data)
-            del encoded  # while the next one is waited for
+            data, more, checksum = encoded
+            written.append((file.tell(), len(data), checksum))
+            total = None if total is None or more is None else total + more
+            file.write(data)
+            del encoded, data  # while the next one is waited for
             if work.progress is not None:
-                work.progress(len(written.offsets), work.total)
-    return written
+                work.progress(len(written), work.total)
+    return FrameIndex.of(written), total
 
 
 def _encode(storage: Storage, frame: LazyFrame, index: int, memory: SpareMemory) -> _Encoded:
@@ -292,37 +254,31 @@ def _json(path: str | PathLike[str], description: Description) -> bytes:
 
 
 def _footer(
-    description: Description, written: _Written, storage: Storage, *, own: ExtendedHeader | None
+    description: Description, index: FrameIndex, storage: Storage, *, own: ExtendedHeader | None
 ) -> Footer | None:
     """Return the footer, or None for a plain file with nothing to keep."""
     # What the source had in places where this file has something else, or nothing.
-    other = dict(description.other)
-    other.pop("extended", None)
-    other.pop("header", None)
+    other = {k: v for k, v in description.other.items() if k not in ("extended", "header")}
     compressed = bool(storage.encoding.number)
     if description.extended is not None and description.extended is not own:
         other["extended"] = description.extended.as_map()
-    if compressed and _is_plain(description.header):
-        other["header"] = description.header
+    if compressed and description.header:
+        source_mode = int(np.frombuffer(description.header, HEADER_DTYPE)["mode"][0])
+        if 0 <= source_mode < 1000:  # of a plain file
+            other["header"] = description.header
     reads_as = np.dtype(np.uint8) if storage.four_bit else storage.stored
     dtype = None if storage.final == reads_as else storage.final.name
     kept = other.keys() - {"source"}
-    nothing = not (description.metadata or description.history or kept or dtype)
-    if nothing and not compressed:
+    if not (compressed or description.metadata or description.history or kept or dtype):
         return None
     return Footer(
         writer=description.writer,
-        frames=written.index(),
+        frames=index,
         dtype=dtype,
         metadata=description.metadata,
         history=description.history,
         other=other,
     )
-
-
-def _is_plain(header: bytes) -> bool:
-    """Whether a header is that of a file which is not compressed."""
-    return bool(header) and 0 <= int(np.frombuffer(header, HEADER_DTYPE)["mode"][0]) < 1000
 
 
 def _labels(description: Description, storage: Storage) -> list[str]:

@@ -26,11 +26,8 @@ from napari_mrcz.errors import collected_warnings, size_text
 from napari_mrcz.format import Encoding, FrameReader, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.chunks import (
-    CHUNK_HEADER_NBYTES,
-    check_chunk,
     compress,
     decompress,
-    parse_chunk_header,
 )
 from napari_mrcz.format.header import FOUR_BIT
 from napari_mrcz.format.machine import in_order, limit_threads, processors
@@ -298,14 +295,7 @@ class Parcels:
         """
         out = np.empty(self._shape, self._stored)
         chunk = memoryview(parcel.chunk)
-        where: dict[str, Any] = {
-            "path": self._path,
-            "frame": parcel.frame,
-            "offset": parcel.offset,
-        }
-        header = parse_chunk_header(bytes(chunk[:CHUNK_HEADER_NBYTES]))
-        check_chunk(header, out.nbytes, len(chunk), **where)
-        decompress(chunk[: header.ctbytes], out, **where)
+        decompress(chunk, out, path=self._path, frame=parcel.frame, offset=parcel.offset)
         return out.astype(self._dtype, copy=False)
 
     def close(self) -> None:

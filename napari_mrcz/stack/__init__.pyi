@@ -1,7 +1,6 @@
-from .inspection import VerifyReport, verify
 from .keeping import original
 from .opening import open, open_sweep, sweeps
-from .saving import read, read_async, write, write_async
+from .saving import VerifyReport, read, read_async, verify, write, write_async
 from .sources import Correction, FrameSource
 from .stack import Stack
 

@@ -87,12 +87,11 @@ def open_dm(path: Path) -> Stack:
 
 
 def _opened(file: RandomAccessFile) -> Stack:
-    path = file.path
-    tags, order, end = read_tags(file, _LONGEST_ARRAY, _MOST_ARRAYS)
+    path, reader = file.path, _Reader(file)
+    tags, order, end = reader.root(), reader.order, reader.at
     # Some zeros are all that DigitalMicrograph writes there.
     if (behind := file.nbytes - end) > _STEP or any(file.read(end, behind)):
-        found = f"{behind} bytes behind its tags, which are not read"
-        warn(f"{path}: {found}")
+        warn(f"{path}: {behind} bytes behind its tags, which are not read")
     objects = _objects(path, tags)
     wanted = _without_thumbnails(objects, tags)
     if not wanted:
@@ -107,8 +106,7 @@ def _opened(file: RandomAccessFile) -> Stack:
         found = f"{count} in the file beside {movie}, not read: {listed(others, separator='; ')}"
         warn(f"{path}: {found}")
     if (surplus := movie.pixels.nbytes - movie.nbytes) > 0:
-        found = f"{surplus} bytes of pixels beyond the {movie}, which are not read"
-        warn(f"{path}: {found}")
+        warn(f"{path}: {surplus} bytes of pixels beyond the {movie}, which are not read")
     n, y, x = (1,) * (3 - len(movie.shape)) + movie.shape
     dtype = np.dtype(_DTYPES[movie.data_type]).newbyteorder(order)
     run = FrameRun(file, movie.pixels.offset, y * x * dtype.itemsize, n)
@@ -209,30 +207,24 @@ _AHEAD = 2**16
 
 @dataclass(frozen=True)
 class ArrayPlace:
-    """Where an array lies that was not read, as it is long or an image's."""
+    """Where an array lies that was not read: pixels, or a long one."""
 
     offset: int
     nbytes: int
 
 
-def read_tags(
-    file: RandomAccessFile, longest: int, most: int
-) -> tuple[dict[str, Any], Literal["<", ">"], int]:
-    """Return all tags of a file, the byte order of their numbers, and where they end.
-
-    Groups are maps, or lists where tags have no names. No more than `longest` bytes of one array
-    and `most` of all together are read; other arrays, and pixels, become an `ArrayPlace`.
-    """
-    reader = _Reader(file, longest, most)
-    return reader.root(), reader.order, reader.at
-
-
 class _Reader:
-    def __init__(self, file: RandomAccessFile, longest: int, most: int) -> None:
+    """Reads the tags of a file: groups are maps, or lists where tags have no names.
+
+    Pixels and long arrays become an `ArrayPlace`. `order`: byte order of the numbers; `at`: the
+    byte that is read next.
+    """
+
+    def __init__(self, file: RandomAccessFile) -> None:
         self._path, self._file = file.path, file
-        self._longest, self._left = longest, most
+        self._left = _MOST_ARRAYS
         self._end = file.nbytes
-        # Where it reads; what was read ahead from where.
+        # The last: what was read ahead, and from where.
         self.at, self._ahead, self._start = 0, b"", 0
         self._n_tags = 0
         (version,) = struct.unpack(">I", self._read(4))
@@ -309,7 +301,7 @@ class _Reader:
         nbytes = count * self._dtype(kinds).itemsize
         if offset + nbytes > self._end:
             raise self._damaged(f"{nbytes} bytes of {name!r}, which end beyond the file")
-        if name == "Data" or nbytes > min(self._longest, self._left):
+        if name == "Data" or nbytes > min(_LONGEST_ARRAY, self._left):
             self.at += nbytes
             return ArrayPlace(offset, nbytes)
         self._left -= nbytes
@@ -332,10 +324,8 @@ class _Reader:
     def _dtype(self, kinds: list[int]) -> np.dtype[Any]:
         if unknown := set(kinds) - _NUMBERS.keys():
             raise self._damaged(f"numbers of type {min(unknown)}")
-        types = [np.dtype(self.order + _NUMBERS[kind]) for kind in kinds]
-        return (
-            types[0] if len(types) == 1 else np.dtype([(f"f{i}", t) for i, t in enumerate(types)])
-        )
+        types = [f"{self.order}{_NUMBERS[kind]}" for kind in kinds]
+        return np.dtype(types[0] if len(types) == 1 else ",".join(types))
 
     def _unpack(self, form: str) -> tuple[Any, ...]:
         return struct.unpack(f">{form}", self._read(struct.calcsize(f">{form}")))

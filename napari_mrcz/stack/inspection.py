@@ -1,34 +1,39 @@
-"""What a file contains, in words, and whether all of its frames are whole.
+"""What a file or stack contains, in words: for the inspector, a terminal and a notebook.
 
 Header fields, metadata and history are a tree of plain entries: the metadata inspector shows it in
-napari, ``napari-mrcz info`` on a terminal. `verify` reads every frame.
+napari, ``napari-mrcz info`` on a terminal. A notebook shows a stack as HTML: a thumbnail of its sum
+beside a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+import base64
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from os import PathLike, fspath
-from pathlib import Path
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, size_text
-from napari_mrcz.format import FrameFault, FrameReader, Header
-from napari_mrcz.format.files import open_file
+from napari_mrcz.errors import MrczError, size_text
 from napari_mrcz.format.header import CODEC_NAMES
-from napari_mrcz.format.machine import in_order, processors
-from napari_mrcz.naming import FOREIGN_SUFFIXES, without_packing
-from napari_mrcz.stack.kept import is_kept, problem_of
-from napari_mrcz.stack.opening import HEAD_NBYTES, opener_of
-from napari_mrcz.stack.opening import open as open_stack
+from napari_mrcz.naming import path_of
+from napari_mrcz.stack.sources import uncorrected
+
+if TYPE_CHECKING:
+    from napari_mrcz.format import Header
+    from napari_mrcz.stack.stack import Stack
 
 # Lists of plain values up to this long are one line; of longer ones the beginning is shown.
 _LONGEST_LINE = 16
 _PLAIN = (str, int, float, complex, bool, type(None), np.generic)
+# Pixels that are read for a thumbnail, which is as large as this along its longer side.
+_READ, _SIDE = 2**28, 256
+# Of the histogram, in per cent, what is black and what is white.
+_BLACK, _WHITE = 1, 99
 
 
 @dataclass(frozen=True)
@@ -201,167 +206,90 @@ def _step(number: int, step: Mapping[str, Any]) -> Entry:
     return Entry(f"{number}. {title}", value, "", by, entries_of(parameters))
 
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """What `verify` found.
+def html_of(stack: Stack) -> str:
+    """Return a stack as HTML: a thumbnail of its sum and a table of what is known of it.
 
-    Attributes
-    ----------
-    path : str
-        The file.
-    error : str
-        Why the file cannot be opened; empty if it can.
-    frames : int
-        Frames checked.
-    checksums : bool
-        Whether frames were held against checksums. Without them a flipped bit may go unnoticed:
-        most damaged chunks decode to a wrong picture without an error.
-    faults : tuple of FrameFault
-        The bad frames.
-    warnings : tuple of str
-        What else is wrong, such as frames that are missing.
-    announced : int
-        Frames that there should be; more than were checked where the file is cut off.
+    A few hundred million pixels are read at most, of frames spread over the movie; of a URL one
+    frame. The caption says how many.
     """
-
-    path: str
-    error: str = ""
-    frames: int = 0
-    checksums: bool = False
-    faults: tuple[FrameFault, ...] = ()
-    warnings: tuple[str, ...] = ()
-    announced: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Every frame that the header announces is there and decodes."""
-        return not (self.error or self.faults or self.warnings)
-
-    def __bool__(self) -> bool:
-        """Return whether the file is good."""
-        return self.ok
-
-    def __str__(self) -> str:
-        if self.error:
-            return self.error
-        verdict = f"{self.path}: {self._verdict()}"
-        faults = (f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults)
-        return "\n".join([verdict, *self.warnings, *faults])
-
-    def _verdict(self) -> str:
-        """Return how good the file is, in words."""
-        how = "checksums match" if self.checksums else "they decode; the file has no checksums"
-        good = self.frames - len(self.faults)
-        if self.ok:
-            return f"{good} {'frame is' if good == 1 else 'frames are'} good ({how})"
-        if self.announced > self.frames:
-            there = f"damaged: {self.frames} of {self.announced} frames are there"
-            if self.faults:
-                return f"{there}, and {good} of these are good ({how})"
-            return f"{there}, and these are good ({how})"
-        if self.faults:
-            return f"damaged: {good} of {self.frames} frames are good ({how})"
-        return f"damaged, but all {good} frames are good ({how})"
-
-
-def verify(
-    path: str | PathLike[str],
-    *,
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> VerifyReport:
-    """Check that every frame of a file can be read.
-
-    Parameters
-    ----------
-    path : path-like
-        A file of any format that `napari_mrcz.open` takes. Only MRC and MRCZ have checksums; of
-        other formats frames are decoded.
-    threads : int, optional
-        Frames decoded at once; as many as there are processors by default.
-    progress : callable, optional
-        Called with (frames done, frames); what it raises ends the checking.
-
-    Returns
-    -------
-    VerifyReport
-        True in a condition if all is well.
-
-    Raises
-    ------
-    NotEnoughMemory
-        If a frame does not fit into memory even alone, so that nothing is known of it.
-    """
+    n, y, x = stack.shape
+    room = 1 if "://" in (stack.path or "") else max(1, _READ // (y * x))
+    frames = [i * n // min(n, room) for i in range(min(n, room))]
+    warnings = _warnings(stack)
+    picture = ""
     try:
-        with closing(open_file(path)) as file:
-            is_mrc = opener_of(file.read(0, HEAD_NBYTES)) is None
-    except NotEnoughMemory:
-        raise
+        data = _png(_thumbnail(stack, frames))
+        said = f"sum of {len(frames)} of {n} frames" if len(frames) < n else f"sum of {n} frames"
+        picture = (
+            f'<td style="vertical-align: top"><img alt="{said}" src="data:image/png;base64,{data}">'
+            f"<br>{said if n > 1 else 'one frame'}</td>"
+        )
     except MrczError as error:
-        return VerifyReport(fspath(path), error=str(error))
-    if is_mrc:
-        report = _verify_mrc(path, threads, progress)
-        if not report.error or without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
-            return report
-    try:
-        with collected_warnings() as said:
-            movie = open_stack(path, read_ahead=False)
-    except NotEnoughMemory:
-        raise
-    except MrczError as error:
-        return VerifyReport(fspath(path), error=str(error))
-    n = len(movie)
-    with movie:
-        makers, nbytes = movie.frame_makers(), movie.nbytes // n
-        faults = _faults_of(makers, n, nbytes, threads, progress)
-    return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)
+        warnings.append(f"no picture: {error}")
+    rows = "".join(
+        f'<tr><th style="text-align: left">{escape(name)}</th>'
+        f'<td style="text-align: left">{"<br>".join(map(escape, lines))}</td></tr>'
+        for name, lines in _rows(stack, warnings)
+    )
+    title = path_of(stack.path).name if stack.path else "array"
+    return (
+        f'<table><tr>{picture}<td style="vertical-align: top"><table>'
+        f'<tr><th colspan="2" style="text-align: left">{escape(title)}</th></tr>{rows}'
+        "</table></td></tr></table>"
+    )
 
 
-def _verify_mrc(
-    path: str | PathLike[str], threads: int | None, progress: Callable[[int, int], None] | None
-) -> VerifyReport:
-    try:
-        reader = FrameReader(path)
-    except NotEnoughMemory:
-        raise
-    except MrczError as error:
-        return VerifyReport(fspath(path), error=str(error))
-    n, other, warnings = reader.shape[0], reader.footer.other, reader.warnings
-    makers = (partial(reader.read_frame, frame) for frame in range(n))
-    with reader:
-        faults = _faults_of(makers, n, reader.frame_nbytes, threads, progress)
-    if is_kept(other) and (why := problem_of(reader.path, other)):
-        warnings = (*warnings, f"{fspath(path)}: {why}")
-    checksums = reader.index.xxh3 is not None
-    return VerifyReport(fspath(path), "", n, checksums, faults, warnings, reader.announced)
+def _rows(stack: Stack, warnings: list[str]) -> Iterator[tuple[str, list[str]]]:
+    n, y, x = stack.shape
+    yield "shape", [f"{n} {'frame' if n == 1 else 'frames'} of {y} × {x} pixels"]
+    yield "pixel type", [str(stack.dtype)]
+    _, size_y, size_x = stack.pixel_size
+    size = f"{size_x:.5g} Å" if size_x == size_y else f"{size_y:.5g} × {size_x:.5g} Å"
+    yield "pixel size", [size if size_x else "unknown"]
+    yield "in memory", [size_text(stack.nbytes)]
+    if stack.path and os.path.isfile(stack.path):
+        yield "on disk", [size_text(os.path.getsize(stack.path))]
+    if stack.history:
+        from napari_mrcz.correction.history import step_text  # not loaded without a history
+
+        steps = map(step_text, stack.history)
+        lines = [f"{title}: {said}" if said else title for title, said in steps]
+        yield "history", [f"{number}. {line}" for number, line in enumerate(lines, 1)]
+    if warnings:
+        yield "warnings", warnings
 
 
-def _faults_of(
-    makers: Iterable[Callable[[], object]],
-    n: int,
-    frame_nbytes: int,
-    threads: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[FrameFault, ...]:
-    """Return which of `n` frames cannot be made, each of so many bytes; see `verify`."""
+def _warnings(stack: Stack) -> list[str]:
+    """Return what the file and the corrections warn of."""
+    found = [*getattr(uncorrected(stack._source), "warnings", ())]
+    for step in stack.history:
+        said = step.get("warnings", ())
+        found += said if isinstance(said, list | tuple) else []
+    return list(dict.fromkeys(map(str, found)))
 
-    def check(numbered: tuple[int, Callable[[], object]]) -> FrameFault | None:
-        frame, make = numbered
-        try:
-            make()
-        except NotEnoughMemory:
-            raise
-        except MrczError as error:
-            return FrameFault(frame, error.offset, error.found)
-        return None
 
-    faults = []
-    threads = min(n, threads or processors())
-    room = 2 * frame_nbytes  # with its compressed bytes
-    with in_order(check, enumerate(makers), threads, "napari-mrcz-verify", nbytes=room) as checked:
-        for done, fault in enumerate(checked, 1):
-            if fault is not None:
-                faults.append(fault)
-            if progress is not None:
-                progress(done, n)
-    return tuple(faults)
+def _thumbnail(stack: Stack, frames: list[int]) -> npt.NDArray[np.uint8]:
+    """Return the sum of some frames, binned, with grey values from 0 to 255."""
+    _, y, x = stack.shape
+    by = -(-max(y, x) // _SIDE)
+    rows, columns = max(1, y // by), max(1, x // by)
+    total: npt.NDArray[Any] = np.zeros((rows, columns))
+    for index in frames:
+        frame = stack._frames.read_frame(index)[: rows * by, : columns * by]
+        whole = np.abs(frame) if frame.dtype.kind == "c" else frame
+        blocks = whole.reshape(rows, min(by, y), columns, min(by, x))
+        total += blocks.mean(axis=(1, 3), dtype=np.float64)
+    good = total[np.isfinite(total)]
+    low, high = np.percentile(good, (_BLACK, _WHITE)) if good.size else (0.0, 0.0)
+    grey = (np.nan_to_num(total, nan=low) - low) * (255 / (high - low) if high > low else 0)
+    thumbnail: npt.NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
+    return thumbnail
+
+
+def _png(image: npt.NDArray[np.uint8]) -> str:
+    """Return a grey image as a PNG file, in base 64."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -60,6 +60,7 @@ _MOSTLY_KEPT = 2**15
 _LARGEST_PLAIN, _LARGEST_AROUND = 2**12, 2**26
 # Bytes of frames that an encoding is recognised by, at least.
 _SMALL_NBYTES = 2**22
+_ALL_FRAMES = "Restore it from a copy that has all its frames"
 
 Array = npt.NDArray[Any]
 Map = Mapping[str, Any]
@@ -200,7 +201,7 @@ class Keeping:
         return {"file": made.as_map()}
 
 
-def counts_beneath(stack: Stack) -> Stack | None:
+def counts_below(stack: Stack) -> Stack | None:
     """Return the integers that a stack's gain and KOMA are applied to; None if there are none."""
     source, depth = _split(stack)
     if not depth or source.dtype.kind not in "iu":
@@ -229,8 +230,7 @@ def estimated_sizes(
     if stack.dtype == np.float32:
         with contextlib.suppress(MrczError):
             sizes["float16"] = nbytes(stack, "float16")
-    counts = counts_beneath(stack)
-    if counts is not None:
+    if (counts := counts_below(stack)) is not None:
         if footer_nbytes is None:
             steps = Keeping(path, stack).pending
             arrays = [value for step in steps for value in step.values() if is_packed(value)]
@@ -327,7 +327,7 @@ def restore_file(
 
 @dataclass(frozen=True)
 class OriginalFile:
-    """What makes the bytes of a file again from its frames."""
+    """What it takes to make the bytes of a file again from its frames."""
 
     nbytes: int
     sha256: str  # of all its bytes
@@ -451,17 +451,15 @@ class _Restored(DerivedFrames):
         if self._values.shape != (len(self._pixels), self.shape[0]):
             n = self._values.shape[1]
             found = f"raw values of {n} frames, where the file has {self.shape[0]}"
-            advice = "Restore it from a copy that has all its frames"
-            raise MrczError(reader.path, found, advice=advice)
+            raise MrczError(reader.path, found, advice=_ALL_FRAMES)
 
     def _read(self, frame: int) -> Array:
         raw = self.before.read_frame(frame)
         if self._values is not None:
             raw = np.array(raw, order="C")
             flat = raw.reshape(-1).view(self._values.dtype)
-            flat[self._pixels] = self._values[:, frame] + np.where(
-                self._kept, flat[self._pixels], 0
-            )
+            kept = np.where(self._kept, flat[self._pixels], 0)
+            flat[self._pixels] = self._values[:, frame] + kept
         if _digest(raw) != self._digests[frame]:
             found = "is not the original: its checksum does not match"
             raise MrczError(self._path, found, frame=frame, advice="The file was damaged")
@@ -508,7 +506,7 @@ def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
     n = len(known["xxh3"]) // 8
     if n != source.shape[0]:
         found = f"{source.shape[0]} frames, where the original had {n}"
-        raise MrczError(path, found, advice="Restore it from a copy that has all its frames")
+        raise MrczError(path, found, advice=_ALL_FRAMES)
     return source, known
 
 

@@ -36,7 +36,7 @@ import xxhash
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format import FrameReader, chunks
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.footer import from_tagged, to_plain
+from napari_mrcz.format.footer import from_tagged, to_plain, value_at
 from napari_mrcz.naming import path_of
 from napari_mrcz.stack.sources import Correction, uncorrected
 
@@ -61,9 +61,9 @@ _LEVEL = 5
 _MOST_UNPACKED = 2**15
 # Exponents of a gain whose powers are the same on every machine.
 _EXACT = (1.0, -1.0)
-# The most frames that an average is looked for to be of, and pixels that are looked at.
+# The most frames that an average may be of, and the pixels that show how many.
 _MOST_FRAMES, _SAMPLE = 2**17, 64
-# Rows by which a gain's median is told.
+# Rows that a gain's median is estimated from.
 _ROWS = 64
 # How far from a whole number counts may be, and the share of pixels that must be as near.
 _WHOLE, _SHARE = 0.02, 0.9
@@ -84,12 +84,9 @@ def waiting(path: Path, other: Map) -> list[Map]:
     Raise `MrczError` if the footer is damaged.
     """
     steps = other.get(PENDING, [])
-    if not isinstance(steps, list) or not all(
-        isinstance(step, Mapping) and isinstance(step.get("name"), str) for step in steps
-    ):
-        found = "the corrections in its footer make no sense, so that it cannot be normalised"
-        raise MrczError(path, found)
-    return steps
+    if isinstance(steps, list) and all(isinstance(value_at(s, "name"), str) for s in steps):
+        return steps
+    raise MrczError(path, "the corrections in its footer make no sense: it cannot be normalised")
 
 
 def opened(stack: Stack, other: Map, *, counts: bool) -> Stack:
@@ -129,8 +126,7 @@ def summary_of(path: Path, other: Map, dtype: np.dtype[Any]) -> str:
 
     Raise `MrczError` if its footer is damaged.
     """
-    gain = other.get("gain")
-    name = gain.get("path", "") if isinstance(gain, Mapping) else ""
+    name = value_at(other, "gain", "path") or ""
     named = [
         f"gain in the footer ({name})" if step["name"] == GAIN else "KOMA in the footer"
         for step in waiting(path, other)
@@ -152,17 +148,17 @@ def kept_reader(movie: Stack) -> FrameReader | None:
 
 def references_of(other: Map) -> list[str]:
     """Return the names of the files that must lie beside one that is kept as counts."""
-    places = [other.get(kind) for kind in REFERENCES.values()]
-    return [Path(str(place.get("path"))).name for place in places if isinstance(place, Mapping)]
+    places = [value_at(other, kind, "path") for kind in REFERENCES.values()]
+    return [Path(str(place)).name for place in places if place is not None]
 
 
 def is_reference_name(name: str) -> bool:
-    """Return whether a file name is that of a reference beside movies that are kept as counts."""
+    """Return whether a file's name is that of a reference of movies that are kept as counts."""
     return _REFERENCE_NAME.fullmatch(name) is not None
 
 
 def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Copy the references of a file that is kept as counts beside a copy of it.
+    """Copy the references of a file that is kept as counts to the folder of its copy.
 
     Raise `MrczError` if one cannot be written.
     """
@@ -231,7 +227,7 @@ def _stamp(movie: Path, place: Map) -> tuple[str, int, int]:
     try:
         status = os.stat(file)
     except OSError as error:
-        found = f"its reference {file.name} is missing beside it, so that it cannot be normalised"
+        found = f"its reference {file.name} is missing beside it: it cannot be normalised"
         advice = f"Put {file.name} into {movie.parent}, or open the counts alone with counts=True"
         raise MrczError(movie, found, advice=advice) from error
     return file.name, status.st_size, status.st_mtime_ns
@@ -284,11 +280,11 @@ def packed_mean(mean: Array, gain: Map | None) -> dict[str, Any]:
     frames had. The result: as whole counts, if it is a mean of such; else as `packed` returns it.
     """
     made = _packed_counts(mean, gain)
-    # Counts take hardly more than half of the room; if these do, they were none.
-    if made is None or packed_nbytes(made) > mean.nbytes // 2:
-        plain = packed(mean)
-        return plain if made is None or packed_nbytes(plain) < packed_nbytes(made) else made
-    return made
+    # Counts take hardly more than half of the room; if these do, they are no counts.
+    if made is not None and packed_nbytes(made) <= mean.nbytes // 2:
+        return made
+    plain = packed(mean)
+    return plain if made is None or packed_nbytes(plain) < packed_nbytes(made) else made
 
 
 def _packed_counts(mean: Array, gain: Map | None) -> dict[str, Any] | None:
@@ -343,10 +339,7 @@ def unpacked(made: Any, path: Path, gain: Map | None = None) -> Array:
             raise ValueError("it is none")
         out = np.empty(shape if nbytes <= _MOST_UNPACKED * len(data) else 0, dtype)
         if nbytes:
-            header = chunks.parse_chunk_header(bytes(data[: chunks.CHUNK_HEADER_NBYTES]))
-            where: dict[str, Any] = {"path": path, "frame": 0, "offset": 0}
-            chunks.check_chunk(header, out.nbytes, len(data), **where)
-            chunks.decompress(data, out, **where)
+            chunks.decompress(data, out, path=path, frame=0, offset=0)
     except NotEnoughMemory:
         raise
     except (KeyError, TypeError, ValueError, IndexError, struct.error) as error:

@@ -11,12 +11,12 @@ import os
 import re
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, listed, warn
 from napari_mrcz.format import FrameReader, Header
 from napari_mrcz.format.files import RandomAccessFile, open_file
-from napari_mrcz.format.header_reading import parse_header
+from napari_mrcz.format.header import parse_header
 from napari_mrcz.naming import (
     DM_SUFFIXES,
     SMV_SUFFIXES,
@@ -143,10 +143,11 @@ def open(
         metadata in files beside it.
     """
     path = path_of(path).absolute()
+    for_eer = group is not None or dose_per_frame is not None or superresolution != 1
     if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
         files = _sweep_in(path)
         if len(files) > 1:
-            if counts or group is not None or dose_per_frame is not None or superresolution != 1:
+            if counts or for_eer:
                 found = f"is a folder of {len(files)} images, for which there are no options"
                 raise MrczError(path, found)
             return open_sweep(files).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
@@ -160,13 +161,14 @@ def open(
     if counts and opener is not None:
         file.close()
         raise _not_kept(path)
-    if group is not None or dose_per_frame is not None or superresolution != 1:
+    if for_eer:
         file.close()
         movie = _open_eer(path, opener is _open_tiff, group, dose_per_frame, superresolution)
         return movie.cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
     if opener is None:
         try:
-            return with_companions(_open_mrc(file, counts, read_ahead, cache_nbytes), path)
+            movie = _open_mrc(file, counts).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+            return with_companions(movie, path)
         except NotEnoughMemory:
             raise
         except MrczError:
@@ -191,9 +193,7 @@ def _sweep_in(folder: Path) -> list[Path]:
         advice = "Open a file, or a folder with the images of a sweep"
         raise MrczError(folder, "is a folder without a movie", advice=advice)
     if len(found) > 1:
-        named = [
-            one[0].name if len(one) == 1 else f"{one[0].name} to {one[-1].name}" for one in found
-        ]
+        named = [" to ".join(dict.fromkeys((one[0].name, one[-1].name))) for one in found]
         said = f"is a folder of {len(found)} movies or sweeps: {listed(named, _MOST_NAMED)}"
         raise MrczError(folder, said, advice="Open one of them, or move a sweep to its own folder")
     return found[0]
@@ -221,9 +221,8 @@ def _open_eer(
     if movie is None or not is_eer(movie):
         if movie is not None:
             movie.close()
-        found = "group, dose_per_frame and superresolution are options of EER movies"
-        advice = "Sum the frames of others by Stack.group"
-        raise MrczError(path, f"{found}, which this is not", advice=advice)
+        found = "group, dose_per_frame and superresolution are options of EER movies, not of this"
+        raise MrczError(path, found, advice="Sum the frames of others by Stack.group")
     size = movie.pixel_size
     movie = with_companions(movie, path)
     if movie.pixel_size != size:
@@ -280,28 +279,25 @@ def opener_of(head: bytes) -> Callable[[Path], Stack] | None:
     return next((opener for begins, _, opener in _FORMATS if begins(head)), None)
 
 
-def _open_mrc(file: RandomAccessFile, counts: bool, read_ahead: bool, cache_nbytes: int) -> Stack:
+def _open_mrc(file: RandomAccessFile, counts: bool) -> Stack:
     reader = FrameReader(file.path, file)
     for message in reader.warnings:
         warn(message)
-    other = reader.footer.other
-    header = reader.header
-    caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
+    header, other = reader.header, reader.footer.other
     try:
         if NOTE in reader.metadata and not waiting(reader.path, other):
-            said = "these are counts, to which gain and KOMA are NOT applied: the footer that had "
-            warn(f"{reader.path}: {said}them is lost or was left out")
+            lost = "the footer that had them is lost or was left out"
+            warn(f"{reader.path}: these are counts; gain and KOMA are NOT applied: {lost}")
         if is_kept(other):
             note = summary_of(reader.path, other, reader.dtype)
             header = replace(header, notes=(*header.notes, note))
-            stack = Stack(reader, reader.description, header, **caching)
-            return opened(stack, other, counts=counts)
+            return opened(Stack(reader, reader.description, header), other, counts=counts)
         if counts:
             raise _not_kept(file.path)
     except BaseException:
         reader.close()
         raise
-    return Stack(reader, reader.description, header, **caching)
+    return Stack(reader, reader.description, header)
 
 
 def _not_kept(path: Path) -> MrczError:
@@ -389,10 +385,9 @@ def _gaps(paths: Sequence[Path]) -> str:
     if len({(path.parent, _NUMBER.sub("", without_packing(path).stem)) for path in paths}) != 1:
         return ""
     numbers = sorted({_number(path)[0] for path in paths})
-    pairs = itertools.pairwise(numbers)
     missing = [
         f"{one + 1}" if other == one + 2 else f"{one + 1} to {other - 1}"
-        for one, other in pairs
+        for one, other in itertools.pairwise(numbers)
         if other > one + 1
     ]
     return listed(missing)

@@ -212,11 +212,9 @@ def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dty
         found = f"a damaged SMV image: {-surplus} of its {step * sizes[2]} bytes are missing"
         raise MrczError(path, found, offset=length)
     if surplus:
-        found = f"{surplus} bytes after the image, which are not read"
-        warn(f"{path}: {found}")
+        warn(f"{path}: {surplus} bytes after the image, which are not read")
     if unread := "; ".join(filter(None, (*again, *other))):
-        found = f"text of its header is not kept: {unread[:_MOST_SHOWN]!r}"
-        warn(f"{path}: {found}")
+        warn(f"{path}: text of its header is not kept: {unread[:_MOST_SHOWN]!r}")
     return header, FrameRun(file, nbytes, step, sizes[2]), (sizes[1], sizes[0]), stored
 
 
@@ -424,14 +422,12 @@ def _parts(path: Path) -> list[Path]:
             if parts.setdefault(int(part[2]), other) != other:
                 twice.append(other.name)
     if twice:
-        found = f"other files have the numbers of these, which are left out: {listed(twice)}"
-        warn(f"{path}: {found}")
+        warn(f"{path}: other files have the numbers of these, which are left out: {listed(twice)}")
     numbers = sorted(parts)
     missing = sorted(set(range(numbers[-1])) - set(numbers))
     if missing:
         some = listed([f"{number:03d}" for number in missing])
-        found = f"the files {some} of the recording are missing: their frames are left out"
-        warn(f"{path}: {found}")
+        warn(f"{path}: the files {some} of the recording are missing: their frames are left out")
     return [parts[number] for number in numbers]
 
 

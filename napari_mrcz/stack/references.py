@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,11 @@ def read_image(path: str | PathLike[str]) -> npt.NDArray[Any]:
     """Read the one image of a file, (y, x), rows in the order of MRC files."""
     path = Path(path)
     with open_stack(path, read_ahead=False) as stack:
-        image = _single(path, stack)
+        if len(stack) != 1:
+            found = f"one image is expected, not an array of {stack.shape}"
+            advice = "A reference from a movie is made by estimate_gain"
+            raise MrczError(path, found, advice=advice)
+        image: npt.NDArray[Any] = np.asarray(stack)[0]
         own_rows = stack.header is None and has_own_rows(path)
     return image[::-1] if own_rows else image
 
@@ -80,18 +85,6 @@ def read_image(path: str | PathLike[str]) -> npt.NDArray[Any]:
 def has_own_rows(path: Path) -> bool:
     """Return whether a TIFF's rows lie as those of the EER movie that it belongs to."""
     return without_packing(path).suffix.lower() == ".gain"
-
-
-def _single(path: Path, images: Any) -> npt.NDArray[Any]:
-    shape = tuple(size for size in images.shape if size != 1) or (1, 1)
-    if len(images.shape) < 2 or len(shape) > 2:
-        raise MrczError(
-            path,
-            f"one image is expected, not an array of {images.shape}",
-            advice="A reference from a movie is made by estimate_gain",
-        )
-    image: npt.NDArray[Any] = np.asarray(images).reshape(images.shape[-2:])
-    return image
 
 
 Mask = npt.NDArray[np.bool_]
@@ -149,15 +142,11 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
             if image.dtype.kind in "iu" and np.isin(image, (zero, zero + 1)).all():
                 bad = image != zero
         if (share := bad.mean()) > _MOST_BAD:
-            said = f"{share:.0%} of its pixels are defective: it may have 1 for good ones"
-            warn(f"{path}: {said}")
+            warn(f"{path}: {share:.0%} of its pixels are defective: it may have 1 for good ones")
         return _scaled(path, bad, shape)
     if any(_SERIALEM.match(line) for line in text.splitlines()):
         return _scaled(path, _serialem_mask(path, text), shape)
-    listed = list(_listed_rectangles(path, text))
-    if shape is None:
-        raise ValueError(f"{path}: a list of rectangles needs the shape of the frames")
-    return _motioncor_mask(path, listed, shape)
+    return _motioncor_mask(path, text, shape)
 
 
 def write_defects(
@@ -214,17 +203,13 @@ def write_defects(
 
 def _text(path: Path) -> str | None:
     """Return the content of a text file; None of a binary one."""
-    file = open_file(path)
-    try:
+    with closing(open_file(path)) as file:
         if b"\0" in file.read(0, 1024):
             return None
         raw = file.read(0, _LONGEST_TEXT + 1)
-    finally:
-        file.close()
     if len(raw) > _LONGEST_TEXT:
-        raise MrczError(
-            path, f"more than {_LONGEST_TEXT} bytes of text, which is not a defect list"
-        )
+        found = f"more than {_LONGEST_TEXT} bytes of text, which is not a defect list"
+        raise MrczError(path, found)
     return raw.decode("latin-1")
 
 
@@ -233,14 +218,11 @@ def _falcon_mask(path: Path) -> Mask | None:
 
     None if the file is not a TIFF with such a list; `MrczError` if the list is damaged or missing.
     """
-    file = open_file(path)
-    try:
+    with closing(open_file(path)) as file:
         if file.read(0, 4) not in TIFF_MAGIC:
             return None
         page = read_directories(file).pages[0]
         text, (y, x) = page.text(_FALCON_TAG), page.shape[-2:]
-    finally:
-        file.close()
     if not text:
         if has_own_rows(path):
             raise MrczError(path, "a gain reference that lists no defects")
@@ -272,9 +254,9 @@ def _serialem_mask(path: Path, text: str) -> Mask:
     size = {name: values[0] for name, values in entries if name.startswith("CameraSize")}
     y, x = size.get("CameraSizeY", 0), size.get("CameraSizeX", 0)
     if min(y, x) < 1:
-        raise MrczError(path, "it does not tell CameraSizeX and CameraSizeY")
+        raise MrczError(path, "it has no CameraSizeX and CameraSizeY")
     if max(y, x) > _LARGEST_CAMERA:
-        raise MrczError(path, f"it is of a camera of {x} x {y} pixels, which there is none of")
+        raise MrczError(path, f"it is of a camera of {x} x {y} pixels; no camera has so many")
     scaled = max((v[0] for name, v in entries if name == "WasScaled"), default=0)
     # Coordinates scaled up to super-resolution name the corner of a physical pixel.
     block = {1: 2, 2: 4}.get(scaled, 1)
@@ -320,8 +302,9 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
         yield name, values
 
 
-def _listed_rectangles(path: Path, text: str) -> Iterator[tuple[int, int, int, int, int]]:
-    """Return the number of each line, and x, y, width and height."""
+def _motioncor_mask(path: Path, text: str, shape: tuple[int, int] | None) -> Mask:
+    """Read a list of rectangles, x, y, width and height."""
+    rectangles: list[tuple[int, list[int]]] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -330,14 +313,11 @@ def _listed_rectangles(path: Path, text: str) -> Iterator[tuple[int, int, int, i
             x, y, w, h = (int(word) for word in words)
         except ValueError:
             raise MrczError(path, f"line {number} is not x y w h: {line[:80]!r}") from None
-        yield number, x, y, w, h
-
-
-def _motioncor_mask(
-    path: Path, listed: list[tuple[int, int, int, int, int]], shape: tuple[int, int]
-) -> Mask:
+        rectangles.append((number, [x, y, w, h]))
+    if shape is None:
+        raise ValueError(f"{path}: a list of rectangles needs the shape of the frames")
     mask = np.zeros(shape, np.bool_)
-    for number, x, y, w, h in listed:
+    for number, (x, y, w, h) in rectangles:
         bad = mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
         if not bad.size:
             found = f"line {number}, {x} {y} {w} {h}, lies outside frames of {shape}"
@@ -393,13 +373,9 @@ def _several(name: str, items: list[str], most: int) -> Iterator[str]:
 
 def _runs(mask: Mask) -> list[tuple[int, int, int]]:
     """Return row, first column and end of each run of bad pixels."""
-    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
-    edges = np.diff(padded, axis=1)
-    starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
-    return [
-        (int(row), int(start), int(end))
-        for (row, start), (_, end) in zip(starts, ends, strict=True)
-    ]
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    starts, ends = np.argwhere(edges == 1).tolist(), np.argwhere(edges == -1).tolist()
+    return [(row, start, end) for (row, start), (_, end) in zip(starts, ends, strict=True)]
 
 
 def _rectangles(mask: Mask) -> list[tuple[int, int, int, int]]:

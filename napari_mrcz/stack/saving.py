@@ -1,23 +1,36 @@
-"""Reading whole stacks and saving them: the functions that scripts call."""
+"""Reading, verifying and saving whole stacks: the functions that scripts call."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, warn
-from napari_mrcz.format import Description, Encoding, Progress, write_frames
+from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, warn
+from napari_mrcz.format import (
+    Description,
+    Encoding,
+    FrameFault,
+    FrameReader,
+    Progress,
+    write_frames,
+)
 from napari_mrcz.format.atomic import check_target
+from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import CODECS
-from napari_mrcz.format.machine import start_to_the_end
+from napari_mrcz.format.machine import in_order, processors, start_to_the_end
 from napari_mrcz.naming import (
     COMPRESSED_SUFFIX,
+    FOREIGN_SUFFIXES,
     PLAIN_SUFFIXES,
     SUFFIXES,
     WRITTEN_TIFF_SUFFIXES,
@@ -25,15 +38,13 @@ from napari_mrcz.naming import (
     path_of,
     size_zyx,
     software,
+    without_packing,
 )
 from napari_mrcz.stack.keeping import Keeping
-from napari_mrcz.stack.opening import open
-from napari_mrcz.stack.sources import FlattenedArray, unmasked
+from napari_mrcz.stack.kept import is_kept, problem_of
+from napari_mrcz.stack.opening import HEAD_NBYTES, open, opener_of
+from napari_mrcz.stack.sources import FlattenedArray, FrameMaker, unmasked
 from napari_mrcz.stack.stack import Stack
-
-if TYPE_CHECKING:
-    from os import PathLike
-    from pathlib import Path
 
 Result = TypeVar("Result")
 _Frames = tuple[Iterable[Any], Iterable[Any], int | None, Description]
@@ -149,48 +160,122 @@ def write(
     elif keep != "values":
         raise ValueError(f'keep is "values" or "counts", not {keep!r}')
     makers, samples, total, description = _frames_of(path, frames)
-    description = replace(
-        description,
-        metadata={**description.metadata, **(metadata or {})},
-        writer=software(),
-    )
+    metadata = {**description.metadata, **(metadata or {})}
+    description = replace(description, metadata=metadata, writer=software())
     if pixel_size is not None:
         along = size_zyx(pixel_size)
         description = replace(description, pixel_size=along, axis_order=(1, 2, 3))
+    options: dict[str, Any] = {"description": description, "dtype": dtype, "total": total}
+    options |= {"threads": threads, "footer": footer, "progress": progress, "overwrite": overwrite}
     if is_tiff:
         from napari_mrcz.stack.tiff_saving import write_tiff
 
-        write_tiff(
-            path,
-            makers,
-            description=description,
-            dtype=dtype,
-            total=total,
-            threads=threads,
-            footer=footer,
-            progress=progress,
-            overwrite=overwrite,
-        )
+        write_tiff(path, makers, **options)
         return
-    write_frames(
-        path,
-        makers,
-        samples,
-        description=description,
-        encoding=encoding,
-        dtype=dtype,
-        total=total,
-        threads=threads,
-        footer=footer,
-        more=more,
-        progress=progress,
-        overwrite=overwrite,
-    )
+    write_frames(path, makers, samples, encoding=encoding, more=more, **options)
     # Those of compressed files are in the extended header as well, as JSON.
     metadata = {} if encoding.number else description.metadata
     said = {"metadata": metadata, "history": description.history}
     if not footer and (lost := [name for name, content in said.items() if content]):
         warn(f"{path}: {' and '.join(lost)} left out, as they take a footer")
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    error : str
+        Why the file cannot be opened; empty if it can.
+    frames : int
+        Frames checked.
+    checksums : bool
+        Whether frames were compared with checksums. Without them a flipped bit may go unnoticed:
+        most damaged chunks decode to a wrong picture without an error.
+    faults : tuple of FrameFault
+        The bad frames.
+    warnings : tuple of str
+        What else is wrong, such as frames that are missing.
+    announced : int
+        Frames that there should be; more than were checked where the file is cut off.
+    """
+
+    path: str
+    error: str = ""
+    frames: int = 0
+    checksums: bool = False
+    faults: tuple[FrameFault, ...] = ()
+    warnings: tuple[str, ...] = ()
+    announced: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Every frame that the header announces is there and decodes."""
+        return not (self.error or self.faults or self.warnings)
+
+    def __bool__(self) -> bool:
+        """Return whether the file is good."""
+        return self.ok
+
+    def __str__(self) -> str:
+        if self.error:
+            return self.error
+        verdict = f"{self.path}: {self._verdict()}"
+        faults = (f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults)
+        return "\n".join([verdict, *self.warnings, *faults])
+
+    def _verdict(self) -> str:
+        """Return how good the file is, in words."""
+        how = "checksums match" if self.checksums else "they decode; the file has no checksums"
+        good = self.frames - len(self.faults)
+        if self.ok:
+            return f"{good} {'frame is' if good == 1 else 'frames are'} good ({how})"
+        if self.announced > self.frames:
+            which = f"{good} of these are" if self.faults else "these are"
+            there = f"{self.frames} of {self.announced} frames are there"
+            return f"damaged: {there}, and {which} good ({how})"
+        if self.faults:
+            return f"damaged: {good} of {self.frames} frames are good ({how})"
+        return f"damaged, but all {good} frames are good ({how})"
+
+
+def verify(
+    path: str | PathLike[str],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Check that every frame of a file can be read.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of any format that `napari_mrcz.open` takes. Only MRC and MRCZ have checksums; of
+        other formats frames are decoded.
+    threads : int, optional
+        Frames decoded at once; as many as there are processors by default.
+    progress : callable, optional
+        Called with (frames done, frames); what it raises ends the checking.
+
+    Returns
+    -------
+    VerifyReport
+        True in a condition if all is well.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If a frame does not fit into memory even alone, so that nothing is known of it.
+    """
+    try:
+        return _verified(path, threads, progress)
+    except NotEnoughMemory:
+        raise
+    except MrczError as error:
+        return VerifyReport(fspath(path), error=str(error))
 
 
 def read_async(path: str | PathLike[str]) -> Future[npt.NDArray[Any]]:
@@ -215,6 +300,68 @@ def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Futur
     return _in_background(lambda: write(path, frames, **options))
 
 
+def _verified(
+    path: str | PathLike[str], threads: int | None, progress: Callable[[int, int], None] | None
+) -> VerifyReport:
+    """Return the report of a file that can be opened; raise `MrczError` for others."""
+    with closing(open_file(path)) as file:
+        is_mrc = opener_of(file.read(0, HEAD_NBYTES)) is None
+    try:
+        reader = FrameReader(path) if is_mrc else None
+    except NotEnoughMemory:
+        raise
+    except MrczError:
+        if without_packing(Path(path)).suffix.lower() not in FOREIGN_SUFFIXES:
+            raise
+        reader = None
+    if reader is None:
+        with collected_warnings() as said:
+            movie = open(path, read_ahead=False)
+        n = len(movie)
+        with movie:
+            faults = _faults_of(movie.frame_makers(), n, movie.nbytes // n, threads, progress)
+        return VerifyReport(fspath(path), "", n, False, faults, tuple(said), n)
+    n, other, warnings = reader.shape[0], reader.footer.other, reader.warnings
+    makers = (partial(reader.read_frame, frame) for frame in range(n))
+    with reader:
+        faults = _faults_of(makers, n, reader.frame_nbytes, threads, progress)
+    if is_kept(other) and (why := problem_of(reader.path, other)):
+        warnings = (*warnings, f"{fspath(path)}: {why}")
+    checksums = reader.index.xxh3 is not None
+    return VerifyReport(fspath(path), "", n, checksums, faults, warnings, reader.announced)
+
+
+def _faults_of(
+    makers: Iterable[Callable[[], object]],
+    n: int,
+    frame_nbytes: int,
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[FrameFault, ...]:
+    """Return which of `n` frames cannot be made, each of so many bytes; see `verify`."""
+
+    def check(numbered: tuple[int, Callable[[], object]]) -> FrameFault | None:
+        frame, make = numbered
+        try:
+            make()
+        except NotEnoughMemory:
+            raise
+        except MrczError as error:
+            return FrameFault(frame, error.offset, error.found)
+        return None
+
+    faults = []
+    threads = min(n, threads or processors())
+    room = 2 * frame_nbytes  # with its compressed bytes
+    with in_order(check, enumerate(makers), threads, "napari-mrcz-verify", nbytes=room) as checked:
+        for done, fault in enumerate(checked, 1):
+            if fault is not None:
+                faults.append(fault)
+            if progress is not None:
+                progress(done, n)
+    return tuple(faults)
+
+
 def _keeping(path: Path, frames: Any, *, compressed: bool, dtype: npt.DTypeLike | None) -> Keeping:
     """Return what writes a corrected stack as counts; raises `MrczError` if that is impossible."""
     stack = getattr(frames, "__wrapped__", frames)
@@ -230,8 +377,7 @@ def _keeping(path: Path, frames: Any, *, compressed: bool, dtype: npt.DTypeLike 
         raise MrczError(path, found, advice='Choose either dtype or keep="counts"')
     keeping = Keeping(path, stack)
     if keeping.lost:
-        found = f"the raw movie cannot be restored from it, as it has had {keeping.lost}"
-        warn(f"{path}: {found}")
+        warn(f"{path}: the raw movie cannot be restored from it, as it has had {keeping.lost}")
     return keeping
 
 
@@ -272,24 +418,15 @@ def _one_by_one(path: Path, frames: Any) -> _Frames:
     if first is None:
         raise MrczError(path, "no frames to write")
     # Iterators drop what they have returned; a list would hold the first frame to the end.
-    samples = iter([_Sample(first) if hasattr(first, "shape") else np.asarray(first)])
+    # One that has to be computed (dask) says its shape and dtype before.
+    known = hasattr(first, "shape") and hasattr(first, "dtype")
+    make = partial(np.asarray, first)
+    samples = iter([FrameMaker(make, tuple(first.shape), first.dtype) if known else make()])
     if iterator is frames:
         all_frames = map(as_frame, itertools.chain([first], iterator))
         return all_frames, samples, None, Description()
     total = len(frames) if hasattr(frames, "__len__") else None
     return _Repeatable(lambda: map(as_frame, frames)), samples, total, Description()
-
-
-class _Sample:
-    """A frame that may have to be computed (dask), which its shape and dtype need not be."""
-
-    def __init__(self, frame: Any) -> None:
-        self._frame = frame
-        self.shape: tuple[int, ...] = tuple(frame.shape)
-        self.dtype: np.dtype[Any] = np.dtype(frame.dtype)
-
-    def __call__(self) -> npt.NDArray[Any]:
-        return np.asarray(self._frame)
 
 
 class _Repeatable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -333,8 +334,7 @@ class GroupedSource(DerivedFrames):
 class JoinedSource(Frames):
     """Several sources of one frame shape, one after the other.
 
-    `sources`: at least one; rows, columns and dtype agree. Raise `ValueError` if they do not; says
-    which and how.
+    `sources`: at least one. Raise `ValueError` if rows, columns or dtypes differ, saying how.
     """
 
     def __init__(self, sources: Sequence[FrameSource]) -> None:
@@ -376,18 +376,17 @@ class JoinedSource(Frames):
         return self._sources[position], frame - before
 
 
+@dataclass(frozen=True)
 class FrameMaker:
-    """Reads one frame when called; its shape and dtype are known before."""
+    """Makes one frame when called; its shape and dtype are known before."""
 
-    def __init__(self, source: FrameSource, index: int) -> None:
-        self._source = source
-        self._index = index
-        self.shape: tuple[int, int] = source.shape[1:]
-        self.dtype = source.dtype
+    make: Callable[[], Frame]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
     def __call__(self) -> Frame:
         """Return the frame."""
-        return self._source.read_frame(self._index)
+        return self.make()
 
 
 def uncached(source: FrameSource) -> FrameSource:

@@ -270,7 +270,7 @@ class Stack:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a thumbnail of the sum, and a table."""
-        from napari_mrcz.stack.notebook import html_of
+        from napari_mrcz.stack.inspection import html_of
 
         return html_of(self)
 
@@ -350,8 +350,7 @@ class Stack:
         left = len(self) % size
         if left:
             done = f"the last is of {left}" if rest == "keep" else f"the last {left} are left out"
-            said = f"{len(self)} frames in groups of {size}: {done}"
-            warn(f"{self.path or 'stack'}: {said}")
+            warn(f"{self.path or 'stack'}: {len(self)} frames in groups of {size}: {done}")
         grouped = {"frames": len(self), "frames_per_group": size}
         grouped["frames_in_last_group"] = left if left and rest == "keep" else size
         metadata = dict(self._description.metadata) | ({"grouped": grouped} if size > 1 else {})
@@ -478,12 +477,15 @@ class Stack:
 
     def frame_makers(self) -> Iterator[Callable[[], Frame]]:
         """Return one function per frame that reads it in the calling thread, past the cache."""
-        return (FrameMaker(self._source, index) for index in range(len(self)))
+        return map(self._maker, range(len(self)))
 
     def sample_makers(self) -> list[Callable[[], Frame]]:
         """Return the first, middle and last of `frame_makers`, which stand for all."""
         wanted = sorted({0, len(self) // 2, len(self) - 1})
-        return [FrameMaker(self._source, index) for index in wanted]
+        return [self._maker(index) for index in wanted]
+
+    def _maker(self, index: int) -> FrameMaker:
+        return FrameMaker(partial(self._source.read_frame, index), self.shape[1:], self.dtype)
 
     def _with(self, source: FrameSource, description: Description) -> Stack:
         return Stack(source, description, self._header, **self._caching)

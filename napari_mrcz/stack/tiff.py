@@ -42,12 +42,13 @@ if TYPE_CHECKING:
 
 SUPERRESOLUTIONS = (1, 2, 4)
 
-_LZW = 5
+_LZW, _LONG = 5, 4
 _DIFFERENCES = 2
 _BITS, _PREDICTOR, _TILE_OFFSETS = 258, 317, 324
 # Of EER: bits of the numbers of pixels that are skipped, and of the places within pixels.
 _EER_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2)}
 _EER_TAGS = ((65007, 7), (65008, 2), (65009, 2))
+_EER_XML = range(65001, 65007)
 _EER_PADDING = 4
 _EER_ROWS = 16  # divided by each number of sub-pixels, as the decoder wants it
 
@@ -107,25 +108,21 @@ class TiffFrames(Frames):
         except BaseException:
             self.close()
             raise
-        self.warnings = (*movie.remarks, *self.known.remarks)
+        self.warnings = [*movie.remarks, *self.known.remarks]
         if path.name.lower().endswith(".eer") and not self.is_eer:
-            self.warnings += (
-                "its pages are not EER-compressed: it is read as a TIFF, top row first",
-            )
+            said = "its pages are not EER-compressed: it is read as a TIFF, top row first"
+            self.warnings.append(said)
 
     def _choose(self, movie: TiffMovie) -> None:
-        """Set what frames are like, and check that there is what decodes them."""
+        """Set shape and dtype, and check that the frames can be decoded."""
         self._frames, self.is_eer, self.is_whole = movie.frames, movie.is_eer, movie.is_whole
-        n, (y, x), factor = len(movie.frames), movie.page.shape, self._superresolution
-        if self.is_eer:
-            self.shape = n, y * factor, x * factor
-            self.dtype = np.dtype(np.uint8)
-            for frame in {frame.page.compression: frame for frame in self._frames}.values():
-                self._check_codec(frame)
-        else:
-            self.shape = n, y, x
-            self.dtype = np.dtype(movie.page.dtype).newbyteorder("=")
-            self._check_codec(self._frames[0])
+        y, x = movie.page.shape
+        factor = self._superresolution if self.is_eer else 1
+        self.shape = len(movie.frames), y * factor, x * factor
+        self.dtype = np.dtype("u1" if self.is_eer else movie.page.dtype).newbyteorder("=")
+        checked = {frame.page.compression: frame for frame in self._frames}
+        for frame in checked.values() if self.is_eer else self._frames[:1]:
+            self._check_codec(frame)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TiffFrames, (self.path, self._superresolution)
@@ -208,12 +205,12 @@ class TiffFrames(Frames):
         data += bytes(_EER_PADDING + len(data) % 2)
         skip, across, down = _eer_bits(page)
         factor = self._superresolution
-        level = {1: 0, 2: 1, 4: 2}[factor]
+        level = SUPERRESOLUTIONS.index(factor)
         _, y, x = self.shape
         try:
             frame = eer_decode(data, (y, x), skip, across, down, superres=level)
         except Exception:
-            # The last number of pixels that are skipped may lead beyond the last pixel, by so many.
+            # The last number of skipped pixels may lead beyond the last pixel, by so many.
             rows = -(-((1 << skip) + 8 * _EER_PADDING) // page.shape[1])
             shape = y + _EER_ROWS * -(-rows // _EER_ROWS) * factor, x
             frame = eer_decode(data, shape, skip, across, down, superres=level)[:y]
@@ -225,11 +222,10 @@ class TiffFrames(Frames):
         return min(1 << min(_eer_bits(frame.page)[1:]) for frame in self._frames)
 
     def _check_codec(self, frame: TiffFrame) -> None:
-        """Check that a page can be decoded, and as finely as asked; raises `MrczError` if not."""
+        """Raise `MrczError` if a page cannot be decoded, or not as finely as asked."""
         page = frame.page
         if not self.is_eer and (page.is_plain or _is_usual_lzw(page)):
             return
-        found = "EER needs imagecodecs"
         try:
             if self.is_eer:
                 from imagecodecs import eer_decode  # noqa: F401
@@ -241,7 +237,7 @@ class TiffFrames(Frames):
         except Exception as error:
             if is_out_of_memory(error):
                 raise NotEnoughMemory(self.path, "the library that decodes it") from None
-            found = found if self.is_eer else f"its pages need a codec ({error})"
+            found = "EER needs imagecodecs" if self.is_eer else f"its pages need a codec ({error})"
             raise MrczError(self.path, found, advice="pip install 'napari-mrcz[eer]'") from error
         if self.is_eer and self._superresolution > self.finest:
             found = f"electrons are known to 1/{self.finest} of a pixel"
@@ -268,6 +264,8 @@ def _is_usual_lzw(page: Page) -> bool:
 
 def _bytes_as_tiff(page: Page, itemsize: int, segments: list[bytes]) -> bytes:
     """Return a TIFF of one page whose pixels are the bytes of another's, compressed as there."""
+    from napari_mrcz.stack.tiff_saving import directories
+
     rows, columns = page.shape
     tags = {256: [columns * itemsize], 257: [rows], 258: [8], 259: [_LZW], 262: [1],
             266: [page.number(266, 1)], 277: [1]}  # fmt: skip
@@ -279,20 +277,13 @@ def _bytes_as_tiff(page: Page, itemsize: int, segments: list[bytes]) -> bytes:
     else:
         tags |= {273: starts, 278: [min(rows, page.number(278, rows))], 279: sizes}
     start = 8 + sum(sizes)
-    place = start + 2 + 12 * len(tags) + 4
-    entries, arrays = b"", b""
-    for code, values in sorted(tags.items()):
-        raw = struct.pack(f"<{len(values)}I", *values)
-        where = raw if len(values) == 1 else struct.pack("<I", place + len(arrays))
-        arrays += b"" if len(values) == 1 else raw
-        entries += struct.pack("<HHI", code, 4, len(values)) + where
-    head = struct.pack("<2sHI", b"II", 42, start)
-    return b"".join([head, *segments, struct.pack("<H", len(tags)), entries, bytes(4), arrays])
+    head = struct.pack("<2sHI", b"II", 42, start + start % 2)
+    longs = {code: (_LONG, values) for code, values in tags.items()}
+    return b"".join([head, *segments, directories([longs], start, big=False)])
 
 
 def _eer_bits(page: Page) -> tuple[int, int, int]:
-    known = _EER_BITS.get(page.compression)
-    if known is not None:
+    if (known := _EER_BITS.get(page.compression)) is not None:
         return known
     skip, across, down = (page.number(code, default) for code, default in _EER_TAGS)
     return skip, across, down
@@ -312,11 +303,8 @@ _NAMES = {
 # What describes how pixels are stored, which is another matter in another file.
 _OF_PIXELS = {
     *range(254, 269), *range(273, 282), 284, 292, 293, 297, 317, *range(321, 326), 330, 332,
-    *range(336, 342), 347, 513, 514, *range(529, 533), 32997,
+    *range(336, 342), 347, 513, 514, *range(529, 533), 32997, *_EER_XML, *dict(_EER_TAGS),
 }  # fmt: skip
-# The XML of EER, and the numbers of bits of compression 65002.
-_EER_XML = range(65001, 65007)
-_EER_BIT_TAGS = (65007, 65008, 65009)
 _TEXT, _UNDEFINED, _BYTE = 2, 7, 1
 _MOST_NUMBERS = 256
 _LARGEST_TAG = 2**20
@@ -338,11 +326,7 @@ class TiffMetadata:
 
 
 def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
-    """Return what the first page of a file and those of its frames say.
-
-    `movie`: the frames; `first`: the first page, frame or not: files as a whole are described
-    there.
-    """
+    """Return what the pages of the frames and the first page, which describes the file, say."""
     remarks: list[str] = []
     tags = _tags(first, remarks)
     if movie.page is not first:
@@ -351,8 +335,7 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
     each = _descriptions(movie)
     if len(set(each)) > 1 or (each and each[0] != description):
         tags["descriptions"] = each
-    serialem = _serialem(description)
-    if serialem:
+    if serialem := _serialem(description):
         tags["serialem"] = serialem
     if not movie.is_eer:
         if (seen_as := movie.page.number(_PHOTOMETRIC, _ZERO_IS_BLACK)) != _ZERO_IS_BLACK:
@@ -362,14 +345,12 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
     metadata: dict[str, Any] = {"tiff": tags} if tags else {}
     if first.number(_ORIENTATION, 1) != 1:
         remarks.append(f"its tag of orientation, {first.number(_ORIENTATION, 1)}, is not followed")
-    if movie.is_eer:
-        eer = _eer(first) or _eer(movie.page)
-        if eer:
-            metadata["eer"] = eer
-            announced = eer.get("numberOfFrames")
-            if isinstance(announced, int) and announced > len(movie.frames):
-                remarks.append(f"{len(movie.frames)} frames, where its metadata names {announced}")
-            return TiffMetadata(metadata, _eer_pixel_size(eer), _eer_voltage(eer), tuple(remarks))
+    if movie.is_eer and (eer := _eer(first) or _eer(movie.page)):
+        metadata["eer"] = eer
+        announced = eer.get("numberOfFrames")
+        if isinstance(announced, int) and announced > len(movie.frames):
+            remarks.append(f"{len(movie.frames)} frames, where its metadata names {announced}")
+        return TiffMetadata(metadata, _eer_pixel_size(eer), _eer_voltage(eer), tuple(remarks))
     size = (
         _ome_pixel_size(description)
         or _imagej_pixel_size(description, movie.page)
@@ -394,11 +375,7 @@ def _tags(page: Page, remarks: list[str], depth: int = 0) -> dict[str, Any]:
 
 def _said(page: Page) -> list[int]:
     """Return the tags that say more than how pixels are stored."""
-    return [
-        code
-        for code in sorted(page.tags)
-        if code not in _OF_PIXELS and code not in _EER_XML and code not in _EER_BIT_TAGS
-    ]
+    return sorted(page.tags.keys() - _OF_PIXELS)
 
 
 def _name(code: int) -> str:
@@ -468,11 +445,8 @@ def _is_text(raw: bytes) -> bool:
 def _descriptions(movie: TiffMovie) -> list[str]:
     """Return each frame's own description, none where only the file has one."""
     pages = [frame.page for frame in movie.frames if frame.offset is None]
-    if not any(DESCRIPTION in page.tags for page in pages[1:]):
-        return []
-    if sum(page.tags[DESCRIPTION].nbytes for page in pages if DESCRIPTION in page.tags) > (
-        _LARGEST_DESCRIPTIONS
-    ):
+    tags = [page.tags.get(DESCRIPTION) for page in pages]
+    if not any(tags[1:]) or sum(tag.nbytes for tag in tags if tag) > _LARGEST_DESCRIPTIONS:
         return []
     return [page.text(DESCRIPTION) for page in pages]
 

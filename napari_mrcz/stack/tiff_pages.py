@@ -200,10 +200,6 @@ class Page:
                 joined.append((offset, nbytes))
         return joined
 
-    def subdirectories(self) -> tuple[int, ...]:
-        """Return the places of the directories below this one."""
-        return tuple(offset for offset in self.integers(_SUBDIRECTORIES)[:_MOST_TAGS] if offset)
-
     def leads_to_directory(self, code: int) -> bool:
         """Return whether a tag's value is the place of a directory."""
         return code in DIRECTORIES or self.tags[code].kind in _PLACES
@@ -232,7 +228,7 @@ class Page:
         return [tag for tag in tags if tag.nbytes > len(tag.value)]
 
     def _place(self, tag: Tag) -> int:
-        return int.from_bytes(tag.value, "little" if self.order == "<" else "big")
+        return _integer(tag.value, self.order)
 
     def _raw(self, tag: Tag) -> bytes:
         if tag.nbytes <= len(tag.value):
@@ -265,13 +261,10 @@ def read_directories(file: RandomAccessFile) -> Directories:
         raise MrczError(file.path, "it is not a TIFF that can be read", offset=0)
     order = "<" if head[:2] == b"II" else ">"
     big = head[2:4] in (b"+\0", b"\0+")
-    first = head[8:16] if big else head[4:8]
-    offset = _integer(first, order)
+    offset = _integer(head[8:16] if big else head[4:8], order)
     pages: list[Page] = []
     seen: set[int] = set()
-    while offset:
-        if offset in seen or len(pages) >= _MOST_PAGES:
-            break
+    while offset and offset not in seen and len(pages) < _MOST_PAGES:
         read = _page(file, order, big, offset)
         if read is None:
             break
@@ -280,7 +273,8 @@ def read_directories(file: RandomAccessFile) -> Directories:
         pages.append(page)
     if not pages:
         raise MrczError(file.path, "a TIFF without pages", advice="It is cut off")
-    places = [place for page in pages for place in page.subdirectories() if place not in seen]
+    named = [page.integers(_SUBDIRECTORIES)[:_MOST_TAGS] for page in pages]
+    places = [place for some in named for place in some if place and place not in seen]
     read_below = (_page(file, order, big, place) for place in places)
     below = [None if page is None else page[0] for page in read_below]
     return Directories(pages, below, not offset)
@@ -368,12 +362,9 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
     frames = _alike(frames) if is_eer else frames
     descriptions = found.pages[0].texts(DESCRIPTION)
     if not is_eer:
-        frames = _alike(everything)
-        planes = ome_planes(descriptions[0], file.path.name, len(everything))
-        if planes is not None:
-            remarks += planes.remarks
-            named = [everything[number] for number in planes.pages]
-            frames = _alike(named) if named else frames
+        planes, about = ome_planes(descriptions[0], file.path.name, len(everything))
+        remarks += about
+        frames = _alike([everything[number] for number in planes] or everything)
     _check(frames[0].page)
     if not found.is_whole:
         remarks.append(f"only {len(frames)} of its frames can be read; it is cut off or damaged")
@@ -390,9 +381,8 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
             behind = _contiguous(file, frames[0], announced, found.pages)
             frames = behind or frames
         if announced > len(frames):
-            remarks.append(
-                f"its description names {announced} images, of which {len(frames)} are read"
-            )
+            read = f"of which {len(frames)} are read"
+            remarks.append(f"its description names {announced} images, {read}")
     whole = _whole(file, frames)
     if not whole:
         raise MrczError(file.path, "a TIFF whose first frame is not all there; it is cut off")
@@ -496,43 +486,31 @@ def announced_images(description: str, page: Page) -> int:
     """Return how many images of a page's shape a description names; 0 where it names none."""
     if description.startswith("ImageJ="):
         named = dict(re.findall(r"^(images|channels|slices|frames)=(\d+)\s*$", description, re.M))
-        hyper = 1
-        for axis in ("channels", "slices", "frames"):
-            hyper *= int(named.get(axis, 1))
+        hyper = math.prod(int(named.get(axis, 1)) for axis in ("channels", "slices", "frames"))
         return max(int(named.get("images", 1)), hyper)
     if description.startswith("{"):
         try:
-            shape = json.loads(description)["shape"]
-            count = 1
-            for size in shape:
-                count *= int(size)
+            count = math.prod(int(size) for size in json.loads(description)["shape"])
             return count // max(1, page.shape[0] * page.shape[1])
         except (ValueError, TypeError, KeyError, RecursionError):
             return 0
     return 0
 
 
-@dataclass(frozen=True)
-class OmePlanes:
-    """The pages of the largest image that OME-XML describes, in the order of its planes."""
+def ome_planes(description: str, name: str, n_pages: int) -> tuple[list[int], list[str]]:
+    """Return the pages of the largest image that OME-XML describes, in order, and remarks.
 
-    pages: list[int]
-    remarks: list[str]
-
-
-def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
-    """Return which pages are planes, in order; None if the first page's description is not OME-XML.
-
-    Of all its planes those are taken that are in the file of this name, which has `n_pages`.
+    `description`: the first page's, OME-XML or not; `name`: the file's; planes in other files are
+    left out; `n_pages`: its pages.
     """
     if not description.lstrip().startswith("<") or "OME" not in description[:1000]:
-        return None
+        return [], []
     root = parse_xml(description.strip())
     if root is None or local_name(root) != "OME":
-        return None
+        return [], []
     elsewhere = [e.get("MetadataFile", "") for e in root if local_name(e) == "BinaryOnly"]
     if elsewhere:
-        return OmePlanes([], [f"its OME-XML is in another file, {elsewhere[0]}"])
+        return [], [f"its OME-XML is in another file, {elsewhere[0]}"]
     images = [
         _pixels_planes(pixels, root.get("UUID"), name, n_pages)
         for image in root
@@ -541,7 +519,7 @@ def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
         if local_name(pixels) == "Pixels"
     ]
     if not images:
-        return None
+        return [], []
     announced, pages, others = max(images, key=lambda image: len(image[1]))
     remarks = []
     if len(images) > 1:
@@ -549,7 +527,7 @@ def ome_planes(description: str, name: str, n_pages: int) -> OmePlanes | None:
     if announced > len(pages):
         where = f"; more are in {listed(others, _MOST_NAMED)}" if others else ""
         remarks.append(f"{len(pages)} of the {announced} planes of its image are read{where}")
-    return OmePlanes(pages, remarks)
+    return pages, remarks
 
 
 def _pixels_planes(
@@ -558,9 +536,7 @@ def _pixels_planes(
     """Return how many planes an image has, the pages that they are, and which files hold more."""
     axes = pixels.get("DimensionOrder", "XYZCT")[2:]
     sizes = {axis: _number(pixels, f"Size{axis}", 1) for axis in axes}
-    announced = 1
-    for size in sizes.values():
-        announced *= size
+    announced = math.prod(sizes.values())
     samples = [_number(e, "SamplesPerPixel", 1) for e in pixels if local_name(e) == "Channel"]
     announced //= max([1, *samples[:1]])
     place: dict[int, int] = {}

@@ -100,11 +100,12 @@ def write_tiff(
         for one in tags:
             one |= _resolution(description.pixel_size[1:])
         big = False
-        start, directories = _directories(tags, file.tell(), big=big)
-        if start + len(directories) > _LARGEST_CLASSIC:
+        start = file.tell()
+        content = directories(tags, start, big=big)
+        if start + len(content) > _LARGEST_CLASSIC:
             big = True
-            start, directories = _directories(tags, file.tell(), big=big)
-        file.write(directories)
+            content = directories(tags, start, big=big)
+        file.write(content)
         link = start + (start % 2)
         head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, link)
         file.write_at(0, head if big else struct.pack("<2sHI", b"II", 42, link))
@@ -183,10 +184,12 @@ def _described(path: Path, description: Description, footer: bool) -> dict[int, 
     }
 
 
-def _directories(
-    pages: list[dict[int, tuple[int, Any]]], start: int, *, big: bool
-) -> tuple[int, bytes]:
-    """Return where the directories begin, one per page and linked, and their bytes."""
+def directories(pages: list[dict[int, tuple[int, Any]]], start: int, *, big: bool) -> bytes:
+    """Return the bytes of the directories, one per page and linked, that begin at byte `start`.
+
+    They begin with a byte of padding where `start` is odd. `pages`: of each page its tags: type,
+    and value or list of values; `big`: of BigTIFF.
+    """
     place, count_form, room = ("Q", "Q", 8) if big else ("I", "H", 4)
     content = bytearray(start % 2)
     for number, tags in enumerate(pages):
@@ -214,4 +217,4 @@ def _directories(
         link = 0 if number == len(pages) - 1 else end
         content += struct.pack(f"<{count_form}", len(tags)) + entries
         content += struct.pack(f"<{place}", link) + behind
-    return start, bytes(content)
+    return bytes(content)

@@ -15,14 +15,14 @@ import numpy.typing as npt
 from napari_mrcz.errors import MrczError, collected_warnings, counted, error_text, listed, size_text
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import AtomicFile
-from napari_mrcz.format.doctor import Change, Finding, diagnose, mend
+from napari_mrcz.format.doctor import Change, diagnose, mend
 from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import to_json_safe
 from napari_mrcz.naming import RemotePath, path_of
 from napari_mrcz.plugin.layers import describe, layer_data, stack_of_layer
-from napari_mrcz.stack import Stack
+from napari_mrcz.stack import Stack, verify
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack.inspection import Entry, entries_of, entry_of, header_entries, verify
+from napari_mrcz.stack.inspection import Entry, entries_of, entry_of, header_entries
 from napari_mrcz.stack.kept import is_kept, summary_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_mrcz.format import Header
-    from napari_mrcz.format.doctor import Finding
     from napari_mrcz.format.extended import ExtendedHeader
+    from napari_mrcz.format.findings import Finding
     from napari_mrcz.format.footer import Footer
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.stack import VerifyReport

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     import napari
 
-    from napari_mrcz.format.doctor import Finding
+    from napari_mrcz.format.findings import Finding
     from napari_mrcz.plugin.layers import LayerData
     from napari_mrcz.stack import VerifyReport
     from napari_mrcz.widgets.base.job import Report

@@ -26,7 +26,7 @@ from napari_mrcz.naming import (
     path_of,
 )
 from napari_mrcz.stack import Stack, VerifyReport, verify, write
-from napari_mrcz.stack.keeping import counts_beneath, estimated_sizes, sizes_text
+from napari_mrcz.stack.keeping import counts_below, estimated_sizes, sizes_text
 from napari_mrcz.widgets.base.job import Cancelled, Report
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def estimate_file(stack: Stack, options: SaveOptions) -> FileEstimate:
     n = len(stack)
     bound = None if frame.bound_nbytes is None else n * frame.bound_nbytes
     sizes = {}
-    if options.compressed and counts_beneath(stack) is not None:
+    if options.compressed and counts_below(stack) is not None:
         sizes = estimated_sizes(stack, options.encoding)
     return FileEstimate(frame, stack.nbytes, n * frame.frame_nbytes, bound, sizes)
 
@@ -260,7 +260,7 @@ def as_saved(stack: Stack, options: SaveOptions) -> tuple[Stack, SaveOptions]:
     """Return the frames that are stored, and the options with the pixel type of these."""
     if options.dtype != KEPT:
         return stack, options
-    return counts_beneath(stack) or stack, replace(options, dtype=None)
+    return counts_below(stack) or stack, replace(options, dtype=None)
 
 
 def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool = True) -> Saved:

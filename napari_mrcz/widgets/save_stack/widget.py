@@ -25,7 +25,7 @@ from napari_mrcz.format.encoding import COUNT_CODER
 from napari_mrcz.naming import COMPRESSED_SUFFIX
 from napari_mrcz.plugin.hooks import preferences
 from napari_mrcz.plugin.layers import check_not_source, stack_of_layer
-from napari_mrcz.stack.keeping import counts_beneath
+from napari_mrcz.stack.keeping import counts_below
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
@@ -317,7 +317,7 @@ class SaveForm(QWidget):
     def _offer_dtypes(self, compressed: bool) -> None:
         """Fill the list of pixel types; what was chosen stays chosen where it can."""
         layer, stack = self.layers.layer, self.stack()
-        counts = None if stack is None else counts_beneath(stack)
+        counts = None if stack is None else counts_below(stack)
         beneath = None if counts is None else counts.dtype
         chosen = self.dtype.currentData()
         self.dtype.blockSignals(True)
