@@ -22,7 +22,7 @@ from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_mrcz.format.doctor import Finding
+    from napari_mrcz.format.findings import Finding
 
 _FINDINGS_PX = 200
 _LARGEST_PIXEL = 1e6  # in angstrom
