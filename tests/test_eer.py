@@ -76,6 +76,12 @@ def test_every_electron_is_where_it_was(
             np.testing.assert_array_equal(np.asarray(movie), expected)
 
 
+def test_sums_of_half_precision_do_not_overflow():
+    frames = np.full((4, 2, 3), 40000, np.float16)
+    grouped = nm.Stack.from_array(frames).group(2)
+    np.testing.assert_array_equal(np.asarray(grouped), np.full((2, 2, 3), 80000, np.float32))
+
+
 @pytest.mark.filterwarnings("always::napari_mrcz.MrczWarning")
 @pytest.mark.parametrize("extra", [["before"], ["after"], ["before", "after", "after"]])
 def test_only_eer_pages_are_frames_and_others_are_warned_of(napari_mrcz, tmp_path, extra):

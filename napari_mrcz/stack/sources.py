@@ -308,6 +308,8 @@ class GroupedSource(DerivedFrames):
             largest = size * (1 if self.dtype.kind == "b" else int(np.iinfo(self.dtype).max))
             wide = [np.dtype(f"{kind}{nbytes}") for nbytes in (1, 2, 4, 8)]
             self.dtype = next((w for w in wide if np.iinfo(w).max >= largest), wide[-1])
+        elif self.dtype == np.float16:  # whose largest number is 65504
+            self.dtype = np.dtype(np.float32)
 
     def read_frame(self, frame: int, out: Frame | None = None) -> Frame:
         """Return the sum of one group."""
