@@ -12,15 +12,13 @@ from napari_mrcz.session import Session, noise_within
 from napari_mrcz.session.session import summarise
 from napari_mrcz.session.survey import REFERENCE
 from napari_mrcz.widgets.base.job import Cancelled, Pace
+from napari_mrcz.widgets.koma.computing import Entry, OutlierFits, read_session
 from napari_mrcz.widgets.koma.model import (
-    Entry,
     KomaModel,
-    OutlierFits,
     by_name,
     by_time,
     folder_problem,
     movies_in,
-    read_session,
     targets_in,
 )
 

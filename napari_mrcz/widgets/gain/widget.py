@@ -29,13 +29,8 @@ from napari_mrcz.widgets.gain.model import (
     fit_exponent,
     search_text,
 )
-from napari_mrcz.widgets.gain.sections import (
-    Defects,
-    Exponent,
-    FileDrops,
-    Orientation,
-    References,
-)
+from napari_mrcz.widgets.gain.references import FileDrops, Orientation, References
+from napari_mrcz.widgets.gain.sections import Defects, Exponent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,8 @@ from napari_mrcz.widgets.base.form import filled, push_button
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive, emitters_of
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
 from napari_mrcz.widgets.base.theme import readable
-from napari_mrcz.widgets.koma.model import Entry, KomaModel, by_name, by_time, movies_in
+from napari_mrcz.widgets.koma.computing import Entry
+from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

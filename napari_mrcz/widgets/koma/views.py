@@ -15,7 +15,7 @@ from napari_mrcz.widgets.base.plot import Key, Plot
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_mrcz.widgets.koma.model import Ageing, NoiseCurve
+    from napari_mrcz.widgets.koma.computing import Ageing, NoiseCurve
 
 # Steps between powers of ten, by how many of these an axis has.
 _STEPS = ((0.7, (1, 2, 3, 5, 7)), (1.8, (1, 2, 5)), (math.inf, (1,)))

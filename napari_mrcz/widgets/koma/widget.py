@@ -16,11 +16,19 @@ from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.errors import error_text, size_text
 from napari_mrcz.session.recipe import Output
 from napari_mrcz.widgets.base.derived import PictureLayer, place
-from napari_mrcz.widgets.base.form import OptionsForm, Section, filled, form, push_button
+from napari_mrcz.widgets.base.form import (
+    OptionsForm,
+    Section,
+    filled,
+    form,
+    option_field,
+    push_button,
+)
 from napari_mrcz.widgets.base.job import JobControls, LatestJob, Pace
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.work import LayerWork, works_of
-from napari_mrcz.widgets.koma.model import KomaModel, folder_problem, in_words, some_of
+from napari_mrcz.widgets.koma.computing import in_words, some_of
+from napari_mrcz.widgets.koma.model import KomaModel, folder_problem
 from napari_mrcz.widgets.koma.stack_list import StackBox
 from napari_mrcz.widgets.koma.views import AgeingView, RadiusView
 
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_mrcz.plugin.layers import LayerData
-    from napari_mrcz.widgets.koma.model import Corrected, Entry, NoiseCurve, Reading
+    from napari_mrcz.widgets.koma.computing import Corrected, Entry, NoiseCurve, Reading
 
 _OPTIONS = ("keep_mean", "length", "limit", "even_if_worse")
 _NO_FOLDER = "Choose a folder, or type the name of a new one."
@@ -74,8 +82,9 @@ class KomaSession(Panel):
         self.warnings = WrappedLabel("Where KOMA should not be trusted without a look")
         self.preview_button = push_button("Preview selected stack", "")
         self.preview_status = WrappedLabel("What became of the preview")
-        self.options = OptionsForm(KomaOptions, _OPTIONS)
-        self.output = OptionsForm(Output, ("keep",))
+        self.keep = option_field(Output, "keep")
+        rows = [(self.keep.label, self.keep.native)]
+        self.options = OptionsForm(KomaOptions, _OPTIONS, rows=rows)
         self.folder = QLineEdit()
         self.folder.setPlaceholderText("new or existing folder")
         self.folder.setToolTip("Where corrected stacks are written; a new folder is made")
@@ -102,7 +111,7 @@ class KomaSession(Panel):
             (self.radius, self.noise, self.warnings),
             (self.preview_button, self.preview_status),
             (where, self.export, self.estimate),
-            (Section("Advanced", self.options, self.output),),
+            (Section("Advanced", self.options),),
             (self.plots,),
         )
         self.column.setSpacing(4)
@@ -111,7 +120,7 @@ class KomaSession(Panel):
         self.column.addStretch()
         self._curves, self._previews, self._sizes = (LatestJob(self) for _ in range(3))
         self.options.show_values(vars(self.koma.options))
-        self.output.show_values({"keep": self.koma.keep})
+        self.keep.value = self.koma.keep
         self._connect()
         koma = self.koma
         self.destroyed.connect(lambda: kept.setdefault("koma", koma))
@@ -159,7 +168,7 @@ class KomaSession(Panel):
         self.reading.ended.connect(self._show_state)
         self.radius.radius_changed.connect(self._on_radius)
         self.options.changed.connect(self._on_options)
-        self.output.changed.connect(self._on_options)
+        self.keep.changed.connect(self._on_keep)
         self.preview_button.clicked.connect(self.preview)
         self.browse.clicked.connect(self._ask_folder)
         self.folder.textChanged.connect(self._show_state)
@@ -263,8 +272,11 @@ class KomaSession(Panel):
             self._curves.request(self.koma.curve())
         self._follow_choices()
 
+    def _on_keep(self, keep: str) -> None:
+        self.koma.keep = keep
+        self._follow_choices()
+
     def _on_options(self, name: str) -> None:
-        self.koma.keep = self.output.values()["keep"]
         self.koma.choose(**self.options.values())
         if name == "limit":
             self.box.refresh()
