@@ -90,9 +90,6 @@ class MicroED(CorrectionDock):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self._finding: SweepWork | None = None
-        # What is asked for, and what is drawn.
-        self._asked: tuple[SweepWork, Choice] | None = None
-        self._outlined: tuple[SweepWork, Choice] | None = None
         self.form = SweepForm(self)
         self.offset = WrappedLabel(
             "Added to all pixels where a format has no negative numbers, such as SMV: the "
@@ -250,24 +247,18 @@ class MicroED(CorrectionDock):
     # Beam and annuli ------------------------------------------------------------------------------
 
     def _ask_for_outline(self) -> None:
-        """Lay the annuli anew, if they are others now."""
+        """Lay the annuli anew, for what is chosen now."""
         self.forget_put_off("outline")
         self.show_state()
-        work, choice, draws = self.work, self._choice, self.form.draw.isChecked()
+        work, choice = self.work, self._choice
         possible = work is not None and not self.problem() and choice.regions is None
-        if not (possible and draws):
+        if not (possible and self.form.draw.isChecked()):
             self.guides.remove()
-        if not possible:
+        if possible:
+            stack = stack_of_layer(work.layer)
+            self._outlines.request(partial(_outline, stack, self._frame, choice))
+        else:
             self._outlines.drop()
-            self._outlined = None
-            return
-        known = self._asked if self._outlines.busy else self._outlined
-        if known is not None and known[0] is work and known[1].is_as(choice):
-            if self.guides.shown == draws:
-                return
-        self._asked = work, choice
-        stack = stack_of_layer(work.layer)
-        self._outlines.request(partial(_outline, stack, self._frame, choice))
 
     def _on_outlined(self, drawn: Outline) -> None:
         self.when_in_front("outline", partial(self._draw, drawn))
@@ -277,7 +268,6 @@ class MicroED(CorrectionDock):
         if work is None:
             return
         work.center = drawn.center
-        self._outlined = work, self._choice
         self.form.show_center(work.center, self._shape)
         if self.form.draw.isChecked():
             self.guides.show(work.layer, drawn.center, drawn.radii)
