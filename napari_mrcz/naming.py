@@ -125,6 +125,14 @@ def legal_stem(name: str) -> str:
     return legal.strip(" .") or "stack"
 
 
+def decoded_text(raw: bytes) -> str:
+    """Return bytes as text: UTF-8, or else Latin-1, in which all bytes have a meaning."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
 # In Å. A scanner's dots per centimetre are none.
 _PLAUSIBLE = (0.01, 1000.0)
 # In kV, of any microscope; a higher number without a unit is in V.

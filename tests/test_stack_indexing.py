@@ -24,7 +24,7 @@ class Identity:
 
 
 def test_what_is_no_correction_is_said():
-    with pytest.raises(TypeError, match=r"has describe\(\), which 'function' has not"):
+    with pytest.raises(TypeError, match=r"has describe\(\); 'function' does not have it"):
         nm.Stack.from_array(PIXELS).apply(lambda frame, index: frame)
 
 

@@ -265,7 +265,7 @@ def repair(
     *,
     how: Working,
 ) -> None:
-    """Save what is whole of a file that was cut off or damaged, and mend its header."""
+    """Save what is whole of a file that was cut off or damaged, and fix its header."""
     from napari_mrcz.session.convert import Repack
     from napari_mrcz.session.run import run_all
 

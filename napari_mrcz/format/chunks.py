@@ -93,8 +93,8 @@ def check_chunk(
 ) -> None:
     """Refuse a chunk whose header cannot be true.
 
-    `header`: what the chunk says of itself; `frame_nbytes`: bytes that a frame has according to the
-    file's header; `available`: bytes between the chunk's start and the end of the pixel data;
+    `header`: the chunk's; `frame_nbytes`: bytes that a frame has according to the file's header;
+    `available`: bytes between the chunk's start and the end of the pixel data;
     `path`, `frame`, `offset`: where the chunk lies, for the message. Raise `MrczError` if the chunk
     is not a blosc chunk, is not decodable here, or lies about its sizes.
     """
@@ -304,10 +304,10 @@ def walk(file: RandomAccessFile, header: Header, start: int, end: int) -> Chain:
 
 
 def find_chain(file: RandomAccessFile, header: Header, end: int) -> Chain | None:
-    """Return the first chain of chunks that accounts for the file, wherever it begins.
+    """Return the first chain of chunks that accounts for the file.
 
-    One that begins later than NSYMBT says, and has not as many frames as NZ says, may lack the
-    first frames: these may be damaged.
+    One that begins later than NSYMBT says, with fewer frames than NZ says, may lack the first
+    frames: these may be damaged.
     """
     sound = 0 <= header.nsymbt <= end - HEADER_NBYTES
     for start in _places_of_chunks(file, header, end):

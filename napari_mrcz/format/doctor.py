@@ -7,7 +7,7 @@
     findings = diagnose("movie.mrc")
     for finding in findings:
         print(finding)
-    mend("movie.mrc", findings, target="mended.mrc")
+    mend("movie.mrc", findings, target="fixed.mrc")
 
 The pixels are never touched: a fixed file has another header before the same bytes. `repack`
 copies the frames that are whole, as they are, with index and checksums: so a file of another
@@ -29,8 +29,8 @@ from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.findings import (
+    CheckedFile,
     Finding,
-    Patient,
     check_geometry,
     check_identity,
     check_sign,
@@ -65,21 +65,21 @@ def diagnose(
     the check. The result is empty if all is well. Raise `MrczError` if the file cannot be read.
     """
     with contextlib.closing(open_file(path)) as file:
-        patient = Patient(read_layout(file), file.nbytes, file.path, pixel_size)
-    findings = list(check_identity(patient))
-    if not is_mixed(patient):  # else all that seems wrong is so because of it
-        findings = [*check_geometry(patient), *findings]
-        findings += _check_pixels(path, patient, full, progress)
-    return tuple(replace(finding, header=patient.raw) for finding in findings)
+        checked = CheckedFile(read_layout(file), file.nbytes, file.path, pixel_size)
+    findings = list(check_identity(checked))
+    if not is_mixed(checked):  # else all that seems wrong is so because of it
+        findings = [*check_geometry(checked), *findings]
+        findings += _check_pixels(path, checked, full, progress)
+    return tuple(replace(finding, header=checked.raw) for finding in findings)
 
 
 def _check_pixels(
     path: str | PathLike[str],
-    patient: Patient,
+    checked: CheckedFile,
     full: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Finding]:
-    count = patient.header.nz
+    count = checked.header.nz
     frames = tuple(range(count)) if full else tuple(sorted({0, count // 2, count - 1}))
     try:
         with FrameReader(path) as reader:
@@ -90,11 +90,11 @@ def _check_pixels(
         why = "The statistics cannot be compared with the pixels: a frame is damaged."
         yield Finding("pixels", why, error.found, "Verify all frames")
         return
-    signs = list(check_sign(patient, measured))
+    signs = list(check_sign(checked, measured))
     yield from signs
     if not any(finding.mendable for finding in signs):
         # Of other pixels than those that are read now, there are other statistics.
-        yield from check_statistics(patient, measured, len(frames))
+        yield from check_statistics(checked, measured, len(frames))
 
 
 _PIECE = 2**24
@@ -107,7 +107,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Change:
-    """One field of a header that was mended: its name, and what it was and is."""
+    """One field of a header that was fixed: its name, and what it was and is."""
 
     field: str
     before: str
@@ -128,7 +128,7 @@ def mend(
     """Write what the doctor proposes, all or nothing; the bytes after the header are copied unread.
 
     `path`: the file, unchanged since it was diagnosed; `findings`: what to fix, as returned by
-    `diagnose`; what is not fixable is skipped; `target`: the copy to be written; without it, the
+    `diagnose`; what is not mendable is skipped; `target`: the copy to be written; without it, the
     file itself is replaced; `overwrite`: replace an existing target; `progress`: called with (bytes
     done, bytes); what it raises ends it, and nothing is changed. The result: the fields that are
     different now. Raise `MrczError` if there is nothing to fix, the file is another one than was
@@ -149,8 +149,8 @@ def mend(
             if any(finding.header != raw for finding in chosen):
                 raise _changed(path)
             header = read_layout(file).header
-            mended = _mended(raw, header, chosen)
-            copy.write(mended)
+            fixed = _fixed(raw, header, chosen)
+            copy.write(fixed)
             while piece := file.read(copy.tell(), _PIECE):
                 copy.write(piece)
                 if progress is not None:
@@ -158,7 +158,7 @@ def mend(
             if copy.tell() != file.nbytes or _identity(path) != before:
                 raise _changed(path)
         copy.commit()
-    return _changes(raw, mended, header.byte_order)
+    return _changes(raw, fixed, header.byte_order)
 
 
 def _changed(path: Path) -> MrczError:
@@ -174,7 +174,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _mended(raw: bytes, header: Header, chosen: Sequence[Finding]) -> bytes:
+def _fixed(raw: bytes, header: Header, chosen: Sequence[Finding]) -> bytes:
     """Return the header with all that is chosen written into it."""
     patch: dict[str, Any] = {}
     for finding in chosen:

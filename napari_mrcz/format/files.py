@@ -42,7 +42,7 @@ _LARGEST_SURPLUS = 2**26
 _MOST_EXPANDED = 1000
 # Pixels hardly ever pack as well as this.
 _MOST_PACKED = 20
-# Of the disk on which is unpacked, so much stays free for others: or a part of it, if it is small.
+# Unpacking leaves so much of the disk free for others, or a part of it if the disk is small.
 _STAYS_FREE = 2**30
 _PART_THAT_STAYS_FREE = 20
 _CHECK_STEP = 2**26
@@ -369,7 +369,7 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
     if isinstance(path, RemotePath):
         remote = _RemoteFile(path)
         if _is_packed(remote.read(0, _MAGIC_NBYTES)):
-            found = "is packed, so that no frame of it can be read without those before"
+            found = "is packed: no frame can be read without those before it"
             raise MrczError(path, found, advice="Copy the file here first")
         return remote
     try:

@@ -61,7 +61,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
+class CheckedFile:
     """A file as the checks see it."""
 
     layout: Layout  # What opening it found out
@@ -107,14 +107,14 @@ _CUT = "Save it anew, cut into the volumes that it holds"
 _AXES = [1, 2, 3]
 
 
-def check_geometry(patient: Patient) -> Iterator[Finding]:
+def check_geometry(checked: CheckedFile) -> Iterator[Finding]:
     """Return the findings in the order in which they lie in the header."""
     for check in (_frames, _mode, _sampling, _pixel_size, _axes, _space_group, _nsymbt, _surplus):
-        yield from check(patient)
+        yield from check(checked)
 
 
-def _frames(patient: Patient) -> Iterator[Finding]:
-    there, announced = patient.header.nz, patient.announced
+def _frames(checked: CheckedFile) -> Iterator[Finding]:
+    there, announced = checked.header.nz, checked.announced
     if there == announced:
         return
     sentence = f"The file has {counted(there, 'frame')}, where the header speaks of {announced}."
@@ -122,15 +122,15 @@ def _frames(patient: Patient) -> Iterator[Finding]:
         sentence += " Other programs do not see those that are more."
     else:
         sentence += " It was cut off, never finished, or has the header of another."
-        header = patient.header
-        rest = (patient.layout.end - header.data_offset) % header.frame_nbytes
+        header = checked.header
+        rest = (checked.layout.end - header.data_offset) % header.frame_nbytes
         if rest and not header.codec:
             sentence += f" Of a frame that is not whole, {rest} bytes stay at the end."
     yield Finding("NZ", sentence, str(announced), str(there), {"nz": there})
 
 
-def _mode(patient: Patient) -> Iterator[Finding]:
-    header, stated = patient.header, patient.stated
+def _mode(checked: CheckedFile) -> Iterator[Finding]:
+    header, stated = checked.header, checked.stated
     if header.codec == stated.codec:
         return
     what = f"blosc chunks ({CODEC_NAMES[header.codec]})" if header.codec else "plain pixels"
@@ -141,15 +141,15 @@ def _mode(patient: Patient) -> Iterator[Finding]:
     yield Finding("MODE", why, str(header.mode + 1000 * stated.codec), str(true), patch)
 
 
-def _sampling(patient: Patient) -> Iterator[Finding]:
-    header, found = patient.header, patient.sampling
-    sizes, group = (header.nx, header.ny, header.nz), _group(patient)
-    if header.codec != patient.stated.codec:
+def _sampling(checked: CheckedFile) -> Iterator[Finding]:
+    header, found = checked.header, checked.sampling
+    sizes, group = (header.nx, header.ny, header.nz), _group(checked)
+    if header.codec != checked.stated.codec:
         return  # MODE goes with them
     # `mrcz` before 0.5 wrote sizes here: by its label, other numbers are not believed.
     old = header.mrcz_version is not None and header.mrcz_version < (0, 5, 0)
     wrong = min(found) < 0 or max(found) > MOST_SAMPLES
-    wrong |= old and any(found) and found != (*sizes[:2], patient.announced)
+    wrong |= old and any(found) and found != (*sizes[:2], checked.announced)
     why = "Programs divide the cell by them to get the pixel size."
     if header.codec:
         # As `mrcz` has it: MZ of 0 is one stack, its cell divided by its sizes.
@@ -166,11 +166,11 @@ def _sampling(patient: Patient) -> Iterator[Finding]:
         yield Finding("MX MY MZ", why, _joined(found), _joined(proposed), {"m": proposed})
 
 
-def _pixel_size(patient: Patient) -> Iterator[Finding]:
-    header = patient.header
+def _pixel_size(checked: CheckedFile) -> Iterator[Finding]:
+    header = checked.header
     z = header.pixel_size[0]
-    _, y, x = patient.stated.pixel_size
-    stated = [float(c) for c in patient.record["cell"]]
+    _, y, x = checked.stated.pixel_size
+    stated = [float(c) for c in checked.record["cell"]]
     odd = [c for c in stated if not np.isfinite(c) or c < 0 or 0 < c <= 1e-6]
     sizes = (x, y, z) if header.is_volume else (x, y)
     extreme = any(s and not SMALLEST_PIXEL <= s <= LARGEST_PIXEL for s in sizes)
@@ -184,7 +184,7 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
     elif extreme:
         sentence = "No microscope records pixels of this size."
         found = f"{_joined(sizes)} Å"
-    known, source = _known_pixel_size(patient)
+    known, source = _known_pixel_size(checked)
     if known is not None:
         new = known[0] if header.is_volume else z, *known[1:]
         proposed = f"{known[2]:g} × {known[1]:g} Å, {source}"
@@ -198,26 +198,26 @@ def _pixel_size(patient: Patient) -> Iterator[Finding]:
         yield Finding("pixel size", sentence, found, advice)
 
 
-def _known_pixel_size(patient: Patient) -> tuple[tuple[float, float, float] | None, str]:
+def _known_pixel_size(checked: CheckedFile) -> tuple[tuple[float, float, float] | None, str]:
     """Return z, y, x in Å and the source: the caller, or an extended header of FEI's."""
-    if patient.pixel_size:
-        return (patient.pixel_size,) * 3, "as you say"
-    carried = patient.layout.carried
+    if checked.pixel_size:
+        return (checked.pixel_size,) * 3, "as you say"
+    carried = checked.layout.carried
     kind = "" if carried is None else carried.decoded_as
-    across, _ = microscope_settings(kind, patient.layout.extended)
+    across, _ = microscope_settings(kind, checked.layout.extended)
     return (None, "") if across is None else ((across[1], *across), "by the extended header")
 
 
-def _axes(patient: Patient) -> Iterator[Finding]:
-    found = [int(axis) for axis in patient.record["map_crs"]]
+def _axes(checked: CheckedFile) -> Iterator[Finding]:
+    found = [int(axis) for axis in checked.record["map_crs"]]
     if sorted(found) != _AXES:
         why = "They name the axes along which columns, rows and sections run: 1, 2 and 3, once each"
-        patch = {"map_crs": patient.header.axis_order}
+        patch = {"map_crs": checked.header.axis_order}
         yield Finding("MAPC MAPR MAPS", f"{why}.", _joined(found), _joined(_AXES), patch)
 
 
-def _space_group(patient: Patient) -> Iterator[Finding]:
-    header, found, depth = patient.header, int(patient.record["ispg"]), patient.sampling[2]
+def _space_group(checked: CheckedFile) -> Iterator[Finding]:
+    header, found, depth = checked.header, int(checked.record["ispg"]), checked.sampling[2]
     names = {_IMAGES: "0, a stack of images", _VOLUME: "1, a volume"}
     if found in VOLUME_STACKS and not header.codec and depth > 0 and header.nz % depth:
         why = "A stack of volumes has a whole number of them: NZ sections in all, MZ a volume."
@@ -225,7 +225,7 @@ def _space_group(patient: Patient) -> Iterator[Finding]:
     elif found not in SPACE_GROUPS and found not in VOLUME_STACKS:
         why = "It is 0 for a stack of images, 1 for a volume, 401 for a stack of volumes."
         shape = (header.nz, header.ny, header.nx)
-        volume = holds_volume(_IMAGES, depth, shape, patient.path, header.labels)
+        volume = holds_volume(_IMAGES, depth, shape, checked.path, header.labels)
         new = _VOLUME if volume else _IMAGES
         yield Finding("ISPG", why, str(found), names[new], {"ispg": new})
     elif found == _IMAGES and header.is_volume:
@@ -234,30 +234,30 @@ def _space_group(patient: Patient) -> Iterator[Finding]:
         yield Finding("ISPG", why, f"0, MZ {depth}", names[_VOLUME], {"ispg": _VOLUME})
 
 
-def _group(patient: Patient) -> int:
-    """Return the space group, that of images where there is no such group."""
-    found = int(patient.record["ispg"])
+def _group(checked: CheckedFile) -> int:
+    """Return the space group; that of images if it is not a valid one."""
+    found = int(checked.record["ispg"])
     return found if found in SPACE_GROUPS or found in VOLUME_STACKS else _IMAGES
 
 
-def _nsymbt(patient: Patient) -> Iterator[Finding]:
-    found, true = patient.stated.nsymbt, patient.header.nsymbt
+def _nsymbt(checked: CheckedFile) -> Iterator[Finding]:
+    found, true = checked.stated.nsymbt, checked.header.nsymbt
     if found != true:
-        first = patient.header.data_offset
+        first = checked.header.data_offset
         why = f"The pixels begin at byte {first}, not where the length of the extended header says."
         yield Finding("NSYMBT", why, f"{found} bytes", f"{true} bytes", {"nsymbt": true})
 
 
-def _surplus(patient: Patient) -> Iterator[Finding]:
-    layout, header = patient.layout, patient.header
+def _surplus(checked: CheckedFile) -> Iterator[Finding]:
+    layout, header = checked.layout, checked.header
     last = int(layout.index.offsets[-1]) + int(layout.index.sizes[-1])
     # Bytes after the frames that are not our footer. Of a frame cut off, NZ is right.
     surplus = layout.end - last
-    if surplus <= 0 or header.nz < patient.announced:
+    if surplus <= 0 or header.nz < checked.announced:
         return
     why = f"{surplus} bytes after the last frame are nowhere in the header."
     proposed = "Compare the frames with the original; other programs ignore them"
-    yield Finding("file length", why, f"{patient.nbytes} bytes", proposed)
+    yield Finding("file length", why, f"{checked.nbytes} bytes", proposed)
 
 
 def _joined(values: Iterable[Any]) -> str:
@@ -270,14 +270,14 @@ _ORDERS = {"<": "little-endian", ">": "big-endian"}
 _LARGEST_SIGNED_BYTE = 127
 
 
-def check_identity(patient: Patient) -> Iterator[Finding]:
+def check_identity(checked: CheckedFile) -> Iterator[Finding]:
     """Return the findings in the order in which they lie in the header."""
-    if is_mixed(patient):
+    if is_mixed(checked):
         orders = "Some fields are little-endian, others big-endian, as mrcz before 0.6 wrote them"
         why = f"{orders}; other programs read these fields wrongly."
         yield Finding("byte order", why, "both", "Save it anew: the pixels are read rightly")
         return
-    record = patient.record
+    record = checked.record
     version = int(record["nversion"])
     if version not in _STANDARDS:
         why = "The file does not say by which year of the standard it was written."
@@ -286,25 +286,25 @@ def check_identity(patient: Patient) -> Iterator[Finding]:
         why = "Programs tell by the letters 'MAP ' that this is an MRC file."
         found = repr(bytes(record["map"]))[1:] if record["map"] else "nothing"
         yield Finding("MAP", why, found, "'MAP '", {"map": b"MAP "})
-    yield from _stamp(patient)
-    yield from _labels(patient)
+    yield from _stamp(checked)
+    yield from _labels(checked)
 
 
-def is_mixed(patient: Patient) -> bool:
+def is_mixed(checked: CheckedFile) -> bool:
     """Return whether fields of both byte orders are in one header."""
-    stated, mode = patient.stated, int(patient.record["mode"])
+    stated, mode = checked.stated, int(checked.record["mode"])
     version = mrcz_version(stated.labels)
     old = stated.byte_order == ">" and version is not None and version < (0, 6, 0)
     return old or mode != stated.mode + 1000 * stated.codec
 
 
-def check_sign(patient: Patient, measured: Statistics | None) -> Iterator[Finding]:
+def check_sign(checked: CheckedFile, measured: Statistics | None) -> Iterator[Finding]:
     """Compare what mode 0 means with the statistics, in the header and as measured.
 
     MRC2014 has signed bytes in mode 0; older programs had unsigned ones, and IMOD says which by a
     stamp of its own.
     """
-    header, record = patient.header, patient.record
+    header, record = checked.header, checked.record
     if header.mode != 0:
         return
     flags = int(record["imod_flags"])
@@ -326,9 +326,9 @@ def check_sign(patient: Patient, measured: Statistics | None) -> Iterator[Findin
             yield Finding("mode 0", why, "signed", "unsigned, said by IMOD's flag", patch)
 
 
-def _stamp(patient: Patient) -> Iterator[Finding]:
-    order = patient.header.byte_order
-    stamp = tuple(int(b) for b in patient.record["machst"])
+def _stamp(checked: CheckedFile) -> Iterator[Finding]:
+    order = checked.header.byte_order
+    stamp = tuple(int(b) for b in checked.record["machst"])
     if stamp[:2] not in _STAMPS[order]:
         why = f"The file is {_ORDERS[order]}, as its sizes show, but does not say so."
         if any(stamp[:2] in stamps for stamps in _STAMPS.values()):
@@ -337,8 +337,8 @@ def _stamp(patient: Patient) -> Iterator[Finding]:
         yield Finding("machine stamp", why, _hex(stamp), _hex(new), {"machst": new})
 
 
-def _labels(patient: Patient) -> Iterator[Finding]:
-    record = patient.record
+def _labels(checked: CheckedFile) -> Iterator[Finding]:
+    record = checked.record
     count = int(record["nlabl"])
     labels = [bytes(label) for label in record["label"]]
     used = [label for label in labels if label.strip()]
@@ -396,53 +396,53 @@ def measure(
 
 
 def check_statistics(
-    patient: Patient, measured: Statistics | None, looked_at: int
+    checked: CheckedFile, measured: Statistics | None, looked_at: int
 ) -> Iterator[Finding]:
     """Compare the header's numbers with those of so many frames."""
     values = measured.for_header() if measured is not None else None
-    stated = _stated(patient)
+    stated = _stated(checked)
     if not all(map(math.isfinite, stated)):
-        yield from _finding(patient, "They are not numbers.", values, looked_at)
+        yield from _finding(checked, "They are not numbers.", values, looked_at)
         return
     if values is None:
         return  # complex, or with pixels that are not numbers: then nothing is right or wrong
     low, high, mean, rms = stated
     if high < low and mean < min(low, high) and rms < 0:
         why = "They are not determined, which is allowed; programs then guess the contrast."
-        if _whole(patient, looked_at):
-            yield from _finding(patient, why, values, looked_at)
+        if _whole(checked, looked_at):
+            yield from _finding(checked, why, values, looked_at)
         else:
             yield Finding(_FIELD, why, _text(stated), "Check all frames, and they are filled in")
     elif not any(stated) and any(values):
         why = "All are 0, which the pixels are not: they were never determined."
-        yield from _finding(patient, why, values, looked_at)
+        yield from _finding(checked, why, values, looked_at)
     else:
-        compare = _contradictions if _whole(patient, looked_at) else _impossible
+        compare = _contradictions if _whole(checked, looked_at) else _impossible
         wrong = list(compare(stated, values))
         if wrong:
             verb = "contradicts" if len(wrong) == 1 else "contradict"
-            why = f"{' and '.join(wrong)} {verb} {_frames_text(patient, looked_at)}."
-            yield from _finding(patient, why, values, looked_at)
+            why = f"{' and '.join(wrong)} {verb} {_frames_text(checked, looked_at)}."
+            yield from _finding(checked, why, values, looked_at)
 
 
-def _finding(patient: Patient, why: str, values: Any, looked_at: int) -> Iterator[Finding]:
-    stated, new = _stated(patient), UNDETERMINED
+def _finding(checked: CheckedFile, why: str, values: Any, looked_at: int) -> Iterator[Finding]:
+    stated, new = _stated(checked), UNDETERMINED
     proposed = "not determined; check all frames, and they are filled in"
     if values is None:
         proposed = "not determined"
-    elif _whole(patient, looked_at):
+    elif _whole(checked, looked_at):
         new, proposed = values, _text(values)
     patch = dict(zip(("dmin", "dmax", "dmean", "rms"), new, strict=True))
     yield Finding(_FIELD, why, _text(stated), proposed, patch)
 
 
-def _stated(patient: Patient) -> tuple[float, float, float, float]:
-    header = patient.header
+def _stated(checked: CheckedFile) -> tuple[float, float, float, float]:
+    header = checked.header
     return header.dmin, header.dmax, header.dmean, header.rms
 
 
-def _whole(patient: Patient, looked_at: int) -> bool:
-    return looked_at == patient.header.nz
+def _whole(checked: CheckedFile, looked_at: int) -> bool:
+    return looked_at == checked.header.nz
 
 
 def _contradictions(stated: Any, true: Any) -> Iterator[str]:
@@ -473,8 +473,8 @@ def _impossible(stated: Any, seen: Any) -> Iterator[str]:
         yield "RMS"
 
 
-def _frames_text(patient: Patient, looked_at: int) -> str:
-    count = patient.header.nz
+def _frames_text(checked: CheckedFile, looked_at: int) -> str:
+    count = checked.header.nz
     if looked_at < count:
         return f"{looked_at} of {count} frames that were checked"
     return "the pixels" if count == 1 else f"the pixels of all {count} frames"

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
@@ -30,6 +30,13 @@ import xxhash
 from numcodecs import blosc
 
 from napari_mrcz.format.chunks import decoded, parse_chunk_header
+from napari_mrcz.format.header import HEADER_NBYTES
+from napari_mrcz.naming import decoded_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_mrcz.format.files import RandomAccessFile
 
 _MAGIC = b"MRCZFOOT"
 _TRAILER = struct.Struct("<8s4H2Q")
@@ -38,6 +45,8 @@ _VERSION = 1
 _MSGPACK = 1  # Encoding of the payload; 0 for JSON, which is read, too
 _UNPACKED, _BLOSC = 0, 1
 
+# The largest footer that is read: a gain reference of 64 megapixels in float32, and room to spare.
+_LARGEST_FOOTER = 2**30
 # A payload that unpacks to more than both of these is refused: it was made to fill the memory.
 _FREE_NBYTES = 2**20
 _LARGEST_EXPANSION = 32
@@ -132,25 +141,34 @@ def pack_footer(footer: Footer) -> bytes:
     return payload + _TRAILER.pack(_MAGIC, _VERSION, _MSGPACK, packing, 0, len(payload), checksum)
 
 
-def payload_nbytes(trailer: bytes) -> int | None:
-    """Return the length of the payload before a trailer (the file's last 32 bytes), if it is one.
+def read_footer(file: RandomAccessFile, warn: Callable[[str], None]) -> tuple[Footer, int, bool]:
+    """Return the footer, the byte at which the pixels must have ended, whether it is damaged.
 
-    Raise `FooterError` if it is a trailer of a version this program does not know.
+    An empty one of files that have none. `warn`: called with a sentence if it is damaged.
     """
-    if len(trailer) != TRAILER_NBYTES or not trailer.startswith(_MAGIC):
-        return None
-    _, version, encoding, packing, _, length, _ = _TRAILER.unpack(trailer)
-    if version != _VERSION or encoding > _MSGPACK or packing > _BLOSC:
-        found = f"footer of version {version}, encoding {encoding}, packing {packing}"
-        raise FooterError(f"{found}, which this version does not know")
-    return int(length)
+    footer, end = Footer(), file.nbytes
+    trailer = file.read(max(0, end - TRAILER_NBYTES), TRAILER_NBYTES)
+    if end < HEADER_NBYTES + TRAILER_NBYTES or not trailer.startswith(_MAGIC):
+        return footer, end, False
+    try:
+        _, version, encoding, packing, _, nbytes, _ = _TRAILER.unpack(trailer)
+        if version != _VERSION or encoding > _MSGPACK or packing > _BLOSC:
+            found = f"footer of version {version}, encoding {encoding}, packing {packing}"
+            raise FooterError(f"{found}, which this version does not know")
+        start = end - TRAILER_NBYTES - nbytes
+        if start < HEADER_NBYTES or nbytes > _LARGEST_FOOTER:
+            raise FooterError(f"it claims {nbytes} bytes")
+        return unpack_footer(file.read(start, nbytes), trailer), start, False
+    except FooterError as error:
+        warn(f"the metadata footer is ignored: {error}; the pixels are not affected")
+        return footer, end, True
 
 
 def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
     """Decode a footer.
 
-    `payload`: the bytes before the trailer, as many as `payload_nbytes` says; `trailer`: the file's
-    last 32 bytes. Raise `FooterError` if the payload is damaged, or was made to do damage.
+    `payload`: the bytes before the trailer; `trailer`: the file's last 32 bytes. Raise
+    `FooterError` if the payload is damaged, or was made to do damage.
     """
     _, _, encoding, packing, _, _, checksum = _TRAILER.unpack(trailer)
     if xxhash.xxh3_64_intdigest(payload) != checksum:
@@ -348,11 +366,7 @@ def decode_json(raw: bytes) -> dict[str, Any]:
     most = most_values(len(raw))
     check_json(raw, most)
     try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    try:
-        content = json.loads(text.strip("\0 \n\r\t") or "{}")
+        content = json.loads(decoded_text(raw).strip("\0 \n\r\t") or "{}")
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(content, dict):

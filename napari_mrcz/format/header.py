@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError
-from napari_mrcz.naming import TIFF_MAGIC, without_packing
+from napari_mrcz.naming import TIFF_MAGIC, decoded_text, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -109,7 +109,7 @@ SPACE_GROUPS, VOLUME_STACKS = range(231), range(401, 631)
 """Of ISPG: 0 for images, 1 for a volume, a crystal's group; stacks of volumes."""
 SMALLEST_PIXEL, LARGEST_PIXEL = 1e-3, 1e6
 """In Å. Atoms are 1 Å apart; nobody records a movie with pixels of a tenth of a millimetre."""
-# The label of IMOD's program `tilt`, which stays with what is made of its result.
+# The label of IMOD's program `tilt`, which later programs keep.
 _TOMOGRAM = "tomographic reconstruction"
 
 Triple = tuple[float, float, float]
@@ -423,18 +423,9 @@ def has_unsigned_bytes(record: Any) -> bool:
 
 def labels_of(record: Any) -> list[tuple[str, bytes]]:
     """Return the labels that have text, and their bytes."""
-    labels = [(_text(raw), raw) for raw in record["label"].tolist() if raw]
-    return [(text, raw) for text, raw in labels if text]
-
-
-def _text(raw: bytes) -> str:
-    """Decode ASCII, UTF-8 or Latin-1, whichever it is; never a reason to refuse a file."""
-    raw = raw.split(b"\0", 1)[0]
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return text.strip()
+    labels = filter(None, record["label"].tolist())
+    texts = [(decoded_text(raw.split(b"\0", 1)[0]).strip(), raw) for raw in labels]
+    return [(text, raw) for text, raw in texts if text]
 
 
 def _three(values: npt.NDArray[Any]) -> tuple[Any, Any, Any]:

@@ -34,7 +34,7 @@ _ASKED_FROM = 2**26
 _KEPT_NBYTES = 2**22
 # A thread's stack, and the address space that the C library sets aside for what it allocates.
 _THREAD_NBYTES = 2**27
-# An own limit of a process, and the memory of its kind that it has taken: fields of statm.
+# A process's own limits, and the fields of statm that say how much of each is taken.
 _LIMITS = {"RLIMIT_AS": 0, "RLIMIT_DATA": 5}
 
 _ROOT = Path("/")

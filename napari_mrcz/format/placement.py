@@ -378,7 +378,7 @@ def _of_kind(header: Header, codec: int, warn: Warn) -> Header:
     stated = header.mode + 1000 * header.codec
     what = "plain pixels" if not codec else f"blosc chunks ({CODEC_NAMES[codec]})"
     warn(f"the frames are {what}, where MODE {stated} says otherwise; they are read as they are")
-    # Who wrote a wrong MODE wrote MZ as in plain files, or as 0, which means the same in both.
+    # Programs that write a wrong MODE write MZ as in plain files, or 0, which is the same in both.
     sizes = (header.nx, header.ny, header.nz)
     size = pixel_size_of(header.cell, header.sampling, sizes, 0)
     return replace(header, codec=codec, pixel_size=size)

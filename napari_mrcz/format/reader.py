@@ -22,15 +22,7 @@ from napari_mrcz.format.chunks import (
 )
 from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
 from napari_mrcz.format.files import RandomAccessFile, open_file
-from napari_mrcz.format.footer import (
-    TRAILER_NBYTES,
-    EvenFrames,
-    Footer,
-    FooterError,
-    FrameIndex,
-    payload_nbytes,
-    unpack_footer,
-)
+from napari_mrcz.format.footer import EvenFrames, Footer, FrameIndex, read_footer
 from napari_mrcz.format.header import (
     DTYPE_OF_NAME,
     FOUR_BIT,
@@ -53,10 +45,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# The largest footer that is read: a gain reference of 64 megapixels in float32, and room to spare.
-_LARGEST_FOOTER = 2**30
-
-
 @dataclass(frozen=True)
 class Layout:
     """What opening a file finds out."""
@@ -65,7 +53,7 @@ class Layout:
     footer: Footer  # Empty where there is none
     metadata: Mapping[str, Any]  # The user's map: the footer's, else the JSON extended header's
     extended: Any  # The extended header decoded, where its kind is known
-    carried: ExtendedHeader | None  # It as it is; of a file with JSON, or none, that of its source
+    carried: ExtendedHeader | None  # Undecoded; of a file with JSON, or none, that of its source
     index: FrameIndex | EvenFrames  # Where each frame lies
     end: int  # Byte at which pixels must have ended
     dtype: np.dtype[Any]  # Pixel type of the frames as they are given
@@ -77,7 +65,7 @@ def read_layout(file: RandomAccessFile) -> Layout:
     """Read all of a file but its pixels. Raise `MrczError` if the file cannot be used."""
     said: list[str] = []
     header = parse_header(file.read(0, HEADER_NBYTES), file.path)
-    footer, end, lost = _read_footer(file, said.append)
+    footer, end, lost = read_footer(file, said.append)
     placed = place_frames(file, header, footer.frames, end, said.append, footer_lost=lost)
     header = placed.header
     own = _own_extended(file, header, said.append)
@@ -98,25 +86,6 @@ def read_layout(file: RandomAccessFile) -> Layout:
     return Layout(
         header, footer, metadata, content, carried, index, end, dtype, warnings, announced
     )
-
-
-def _read_footer(file: RandomAccessFile, warn: Callable[[str], None]) -> tuple[Footer, int, bool]:
-    """Return the footer, the byte at which the pixels must have ended, whether it is damaged."""
-    nothing = Footer(), file.nbytes, False
-    if file.nbytes < HEADER_NBYTES + TRAILER_NBYTES:
-        return nothing
-    trailer = file.read(file.nbytes - TRAILER_NBYTES, TRAILER_NBYTES)
-    try:
-        nbytes = payload_nbytes(trailer)
-        if nbytes is None:
-            return nothing
-        start = file.nbytes - TRAILER_NBYTES - nbytes
-        if start < HEADER_NBYTES or nbytes > _LARGEST_FOOTER:
-            raise FooterError(f"it claims {nbytes} bytes")
-        return unpack_footer(file.read(start, nbytes), trailer), start, False
-    except FooterError as error:
-        warn(f"the metadata footer is ignored: {error}; the pixels are not affected")
-        return Footer(), file.nbytes, True
 
 
 def _own_extended(
@@ -246,7 +215,7 @@ class FrameReader:
         return self.shape[1] * self.shape[2] * self.dtype.itemsize
 
     def extended_raw(self) -> bytes:
-        """Return the extended header's bytes as they are; none of one that no program writes."""
+        """Return the extended header's bytes; none if it is longer than any program writes."""
         nbytes = self.header.nsymbt
         return self._file.read(HEADER_NBYTES, nbytes) if nbytes <= LARGEST_EXTENDED else b""
 

@@ -338,7 +338,7 @@ class Repack(Making):
 
     source: str  # The files
     target: str
-    repair: bool = False  # Leave damaged frames out, and mend the header
+    repair: bool = False  # Leave damaged frames out, and fix the header
     pixel_size: float = 0.0  # In Å, where the file does not tell and it is known; 0.0 otherwise
 
     def make(

@@ -37,8 +37,8 @@ class FrameCache:
 
     `read`: returns frame i; called from any thread; `n_frames`, `frame_nbytes`: number of frames,
     and bytes of each; `read_ahead`: decode two frames ahead; `nbytes`: bytes kept, or three frames
-    if that is more, those being decoded ahead included; `close`: closes what `read` reads from.
-    Called where that may have been opened again by a read ahead that `clear` did not wait for.
+    if that is more, those being decoded ahead included; `close`: closes what `read` reads from,
+    which a read ahead that `clear` did not wait for may have opened again.
     """
 
     def __init__(
@@ -125,18 +125,13 @@ class FrameCache:
         step = frame - self._last
         if step == 0:
             return []
-        wanted = self._following(frame, step)
-        self._abandon_all_but((frame, *wanted))
-        return wanted
-
-    def _following(self, frame: int, step: int) -> list[int]:
         # A neighbour is a step at once; a longer jump only when it is made twice.
         goes_on = abs(step) == 1 or (step == self._step and abs(step) <= _FARTHEST_STEP)
         self._last, self._step = frame, step
-        if not goes_on:
-            return []
-        following = (frame + step * k for k in range(1, self._ahead + 1))
-        return [f for f in following if 0 <= f < self._n_frames]
+        following = [frame + step * k for k in range(1, self._ahead + 1)] if goes_on else []
+        wanted = [f for f in following if 0 <= f < self._n_frames]
+        self._abandon_all_but((frame, *wanted))
+        return wanted
 
     def _read_ahead(self, wanted: list[int], clearings: int) -> None:
         for frame in wanted:

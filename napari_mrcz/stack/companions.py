@@ -7,6 +7,7 @@ a second to import pandas.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import warn
 from napari_mrcz.format.footer import value_at
-from napari_mrcz.naming import angstroms, kilovolts, without_packing
+from napari_mrcz.naming import angstroms, decoded_text, kilovolts, without_packing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ Map = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Facts:
-    """What companions state that movies may state too; zeros and None where they do not."""
+    """Settings of a movie that a companion states; zeros and None for unknown."""
 
     pixel_size: tuple[float, float] = (0.0, 0.0)  # y and x in Å
     voltage: float = 0.0  # kV
@@ -59,21 +60,18 @@ class _Facts:
 
 
 def with_companions(movie: Stack, path: Path) -> Stack:
-    """Return a movie that also says what the files beside it do.
+    """Return a movie with the metadata of the files next to it.
 
-    They are in its metadata as "mdoc", "xml" and "info", unless it carries them already. Where it
-    says none itself, it has their pixel size and voltage, and in its metadata their "dose" (e⁻/Å²)
-    and "tilt" (degrees).
-
-    `movie`: the movie; `path`: its file. For `name.mrc`, these are `name.mrc.mdoc`, `name.mdoc`,
-    `name.xml` and `name_info.txt`; what EPU (`_Fractions`, `_EER`) or Direct Electron (`_movie`)
-    append to the names of movies may be missing in theirs. Raise `MrczWarning` if one of them
-    cannot be read.
+    They are in its metadata as "mdoc", "xml" and "info", unless it has these already. Pixel size,
+    voltage, and in the metadata "dose" (e⁻/Å²) and "tilt" (degrees), are theirs where the movie has
+    none. For `name.mrc`, these are `name.mrc.mdoc`, `name.mdoc`, `name.xml` and `name_info.txt`;
+    without what EPU (`_Fractions`, `_EER`) or Direct Electron (`_movie`) append to the names of
+    movies. Warn if one of them cannot be read.
     """
     metadata, found = dict(movie.description.metadata), False
     pixel_size, voltage = movie.pixel_size, movie.description.voltage
     folder, plain = os.path.split(path)[0], without_packing(path)
-    stems = dict.fromkeys((plain.stem, _ENDINGS.sub("", plain.stem)))
+    stems = (plain.stem, _ENDINGS.sub("", plain.stem))
     for kind, ending, parse, facts_of in _KINDS:
         if kind in metadata:
             continue
@@ -87,11 +85,11 @@ def with_companions(movie: Stack, path: Path) -> Stack:
                 content = parse(text)
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
-                warn(f"{companion}: it lies beside {path.name}, but cannot be read: {reason}")
+                warn(f"{companion}: belongs to {path.name}, but cannot be read: {reason}")
                 continue
             metadata[kind], found = content, True
             if kind == "mdoc" and (other := _other_movie(content, path)):
-                warn(f"{companion}: it describes {other}, and is used for {path.name} by its name")
+                warn(f"{companion}: it describes {other}, but is used for {path.name} by its name")
             facts = facts_of(content, movie.shape, path.name)
             if not any(pixel_size[1:]):
                 pixel_size = (pixel_size[0], *facts.pixel_size)
@@ -106,7 +104,7 @@ def with_companions(movie: Stack, path: Path) -> Stack:
 
 
 def mdoc_names(path: Path) -> tuple[str, ...]:
-    """Return the names that the mdoc of a movie may have, beside it."""
+    """Return the names that the mdoc of a movie may have."""
     plain = without_packing(path)
     stems = (path.name, plain.name, plain.stem, _ENDINGS.sub("", plain.stem))
     return tuple(f"{stem}.mdoc" for stem in dict.fromkeys(stems))
@@ -124,12 +122,10 @@ def _text(path: str) -> str | None:
         raise ValueError(f"{status.st_size} bytes, where {_LARGEST} are the most that is read")
     with open(path, "rb") as file:
         raw = file.read(_LARGEST)
-    for encoding in ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig",):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return raw.decode("latin-1")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        with contextlib.suppress(UnicodeDecodeError):
+            return raw.decode("utf-16")
+    return decoded_text(raw.removeprefix(b"\xef\xbb\xbf"))
 
 
 def _parse_mdoc(text: str) -> Map:
@@ -193,7 +189,7 @@ def _mdoc_facts(mdoc: Map, shape: tuple[int, int, int], name: str) -> _Facts:
 
 
 def parse_xml(text: str) -> ElementTree.Element | None:
-    """Return the root of an XML text of a file; None if it is none, or names entities."""
+    """Return the root of an XML text; None if it is not XML, or defines entities."""
     from xml.etree import ElementTree
 
     if "<!DOCTYPE" in text or "<!ENTITY" in text:

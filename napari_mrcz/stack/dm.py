@@ -22,7 +22,7 @@ from napari_mrcz.errors import MrczError, counted, listed, warn
 from napari_mrcz.format import Description
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.format.footer import value_at
-from napari_mrcz.naming import angstroms
+from napari_mrcz.naming import angstroms, decoded_text
 from napari_mrcz.stack.raw_frames import LARGEST_SIDE, MOST_FRAMES, FrameRun, RawFrames
 from napari_mrcz.stack.stack import Stack
 
@@ -281,7 +281,7 @@ class _Reader:
         if kind in _NUMBERS:
             return self._numbers([kind], 1).item()
         if kind == _STRING and len(about) == 1:
-            return _decoded(self._read(about[0]))
+            return decoded_text(self._read(about[0]))
         if kind == _STRUCTURE:
             return list(self._numbers(self._fields(about), 1)[0].item())
         if kind == _ARRAY and len(about) >= 2:
@@ -351,10 +351,3 @@ def _free_name(name: str, named: dict[str, Any]) -> str:
     while (key := f"{name} ({again})" if again > 1 else name) in named:
         again += 1
     return key
-
-
-def _decoded(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")

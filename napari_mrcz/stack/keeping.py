@@ -502,7 +502,7 @@ def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
         raise MrczError(path, found, advice=advice)
     known = source.footer.other.get(ORIGINAL)
     if not isinstance(known, Mapping) or not isinstance(known.get("xxh3"), bytes):
-        raise MrczError(path, "the raw values of its pixels are not in it")
+        raise MrczError(path, "it does not have the raw values of its pixels")
     n = len(known["xxh3"]) // 8
     if n != source.shape[0]:
         found = f"{source.shape[0]} frames, where the original had {n}"

@@ -213,8 +213,7 @@ def _rebuilt(path: Path, step: Map, gain: Map | None) -> Rebuilt:
 
 
 def _beside(movie: Path, place: Map) -> Path:
-    """Return the path of a reference, which lies beside the movie."""
-    # The name alone: the folder may have been moved, and a footer does not lead elsewhere.
+    """Return the path of a reference, in the movie's folder whatever the footer says."""
     name = Path(str(place.get("path"))).name
     if not is_reference_name(name):
         raise MrczError(movie, f"its footer names no reference, but {name!r}")
@@ -336,7 +335,7 @@ def unpacked(made: Any, path: Path, gain: Map | None = None) -> Array:
         shape, dtype, data = made["shape"], np.dtype(made[_ARRAY]), memoryview(made["data"])
         nbytes = math.prod(shape) * dtype.itemsize
         if dtype.kind not in "iuf" or min(shape, default=0) < 0 or (not nbytes) != (not data):
-            raise ValueError("it is none")
+            raise ValueError("impossible type or shape")
         out = np.empty(shape if nbytes <= _MOST_UNPACKED * len(data) else 0, dtype)
         if nbytes:
             chunks.decompress(data, out, path=path, frame=0, offset=0)

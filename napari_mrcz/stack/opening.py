@@ -11,7 +11,7 @@ import os
 import re
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, listed, warn
 from napari_mrcz.format import FrameReader, Header
@@ -143,6 +143,7 @@ def open(
         metadata in files beside it.
     """
     path = path_of(path).absolute()
+    caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
     for_eer = group is not None or dose_per_frame is not None or superresolution != 1
     if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
         files = _sweep_in(path)
@@ -150,7 +151,7 @@ def open(
             if counts or for_eer:
                 found = f"is a folder of {len(files)} images, for which there are no options"
                 raise MrczError(path, found)
-            return open_sweep(files).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+            return open_sweep(files).cached(**caching)
         (path,) = files
     file = open_file(path)
     try:
@@ -164,11 +165,10 @@ def open(
     if for_eer:
         file.close()
         movie = _open_eer(path, opener is _open_tiff, group, dose_per_frame, superresolution)
-        return movie.cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+        return movie.cached(**caching)
     if opener is None:
         try:
-            movie = _open_mrc(file, counts).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
-            return with_companions(movie, path)
+            return with_companions(_open_mrc(file, counts, **caching), path)
         except NotEnoughMemory:
             raise
         except MrczError:
@@ -178,7 +178,7 @@ def open(
                 raise
     file.close()
     # Also of what is not the format of its suffix: the format's own error says so.
-    movie = opener(path).cached(read_ahead=read_ahead, cache_nbytes=cache_nbytes)
+    movie = opener(path).cached(**caching)
     return with_companions(movie, path)
 
 
@@ -279,7 +279,7 @@ def opener_of(head: bytes) -> Callable[[Path], Stack] | None:
     return next((opener for begins, _, opener in _FORMATS if begins(head)), None)
 
 
-def _open_mrc(file: RandomAccessFile, counts: bool) -> Stack:
+def _open_mrc(file: RandomAccessFile, counts: bool, **caching: Any) -> Stack:
     reader = FrameReader(file.path, file)
     for message in reader.warnings:
         warn(message)
@@ -291,13 +291,14 @@ def _open_mrc(file: RandomAccessFile, counts: bool) -> Stack:
         if is_kept(other):
             note = summary_of(reader.path, other, reader.dtype)
             header = replace(header, notes=(*header.notes, note))
-            return opened(Stack(reader, reader.description, header), other, counts=counts)
+            stack = Stack(reader, reader.description, header, **caching)
+            return opened(stack, other, counts=counts)
         if counts:
             raise _not_kept(file.path)
     except BaseException:
         reader.close()
         raise
-    return Stack(reader, reader.description, header)
+    return Stack(reader, reader.description, header, **caching)
 
 
 def _not_kept(path: Path) -> MrczError:

@@ -190,15 +190,12 @@ def write_smv(
 
 def _read(path: Path) -> tuple[dict[str, str], FrameRun, tuple[int, int], np.dtype[Any]]:
     """Return a file's header, and where its pixels are, of which shape and type."""
-    file = open_file(path)
-    try:
+    with contextlib.closing(open_file(path)) as file:
         stated = _LENGTH.match(file.read(0, _BLOCK))
         if stated is None or not 0 < int(stated[1]) <= _LONGEST_HEADER:
             raise MrczError(path, "no header of SMV", offset=0)
         nbytes, length = int(stated[1]), file.nbytes
         raw = file.read(0, nbytes)
-    finally:
-        file.close()
     text, *behind = re.split(r"^\s*\}", raw.decode("latin-1"), maxsplit=1, flags=re.MULTILINE)
     entries = [(name.strip(), value.strip()) for name, value in _ENTRY.findall(text)]
     header = dict(entries)
@@ -225,11 +222,10 @@ def _sizes(path: Path, header: Mapping[str, str]) -> tuple[int, int, int]:
         x, y, n = (int(header[f"SIZE{axis + 1}"]) if axis < dim else 1 for axis in range(3))
     except (KeyError, ValueError) as error:
         raise MrczError(path, f"a damaged header of SMV ({error})", offset=0) from error
-    if dim not in (2, 3) or not 0 < min(x, y) <= max(x, y) <= LARGEST_SIDE or not 0 < n:
+    possible = 0 < min(x, y) <= max(x, y) <= LARGEST_SIDE and 0 < n <= MOST_FRAMES
+    if dim not in (2, 3) or not possible:
         found = f"a damaged header of SMV: {dim} axes, {x} columns, {y} rows, {n} images"
         raise MrczError(path, found, offset=0)
-    if n > MOST_FRAMES:
-        raise MrczError(path, f"a damaged header of SMV: {n} images", offset=0)
     return x, y, n
 
 
@@ -253,7 +249,7 @@ def _kilovolts(wavelength: str) -> float:
     try:
         length = float(wavelength)
     except ValueError:
-        return 0.0
+        length = 0.0
     if not 0 < length < _ELECTRONS:
         return 0.0
     # The relativistic momentum h / λ, in keV, and the rest energy of the electron.
@@ -310,9 +306,8 @@ def is_tvips(head: bytes) -> bool:
 def parts_of(path: Path) -> list[Path]:
     """Return the files of a recording by its first one; of a file of another format only that."""
     try:
-        file = open_file(path)
-        head = file.read(0, _HEADER_NBYTES)
-        file.close()
+        with contextlib.closing(open_file(path)) as file:
+            head = file.read(0, _HEADER_NBYTES)
     except MrczError:
         return [path]
     if not is_tvips(head):

@@ -294,7 +294,7 @@ class Stack:
         """
         if not hasattr(correction, "describe"):
             said = "a correction is called with a frame and its index, and has describe()"
-            raise TypeError(f"{said}, which {type(correction).__name__!r} has not")
+            raise TypeError(f"{said}; {type(correction).__name__!r} does not have it")
         step = dict(correction.describe())
         for doubt in getattr(correction, "doubts", lambda history: ())(self.history):
             if doubt not in step.get("warnings", ()):
@@ -516,12 +516,11 @@ class Stack:
 def split_index(
     key: Any, shape: tuple[int, int, int]
 ) -> tuple[int | Sequence[int], tuple[Any, Any]]:
-    """Split an index into frames and the window within each.
+    """Split an index into frames and the window (rows, columns) within each.
 
-    `key`: as numpy takes it: integers, slices and an ellipsis; for the frames also a list of
-    integers or booleans; `shape`: the stack's, (n, y, x). The result: one frame (whose axis is
-    dropped), or several; none of them negative. The result: index into rows and columns. Raise
-    `IndexError` if it is out of range or of another kind.
+    `key`: as for numpy: integers, slices and an ellipsis; for the frames also a list of integers or
+    booleans; `shape`: the stack's, (n, y, x). The frames are one number, whose axis is dropped, or
+    several; none is negative. Raise `IndexError` if it is out of range or of another kind.
     """
     parts = list(key) if isinstance(key, tuple) else [key]
     # By identity: arrays among them would compare elementwise.

@@ -548,7 +548,7 @@ def _value(text: str) -> Any:
 
 
 def _eer_pixel_size(eer: dict[str, Any]) -> tuple[float, float, float]:
-    """Return the pixel size of the specimen; that of the sensor itself is none."""
+    """Return the pixel size of the specimen; 0.0 where it is that of the sensor."""
     sizes = []
     for name in ("sensorPixelSize.height", "sensorPixelSize.width"):
         unit = angstroms(str(eer.get(f"{name}.unit", "m"))) or 0.0

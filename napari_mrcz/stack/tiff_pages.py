@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.errors import MrczError, listed, size_text
-from napari_mrcz.naming import TIFF_MAGIC
+from napari_mrcz.naming import TIFF_MAGIC, decoded_text
 from napari_mrcz.stack.companions import local_name, parse_xml
 
 if TYPE_CHECKING:
@@ -111,11 +111,7 @@ class Page:
 
     def text(self, code: int) -> str:
         """Return a tag's text without its trailing zeros; "" where it is missing."""
-        raw = self.raw(code).rstrip(b"\0")
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return raw.decode("latin-1")
+        return decoded_text(self.raw(code).rstrip(b"\0"))
 
     def number(self, code: int, default: int) -> int:
         """Return a tag's first whole number."""
@@ -135,7 +131,7 @@ class Page:
 
     @cached_property
     def dtype(self) -> np.dtype[Any] | None:
-        """Pixel type in the file's byte order; None if it is none of numpy's."""
+        """Pixel type in the file's byte order; None if numpy has no such type."""
         bits = set(self.integers(_BITS) or (1,))
         kind = _KINDS.get(self.number(_SAMPLE_FORMAT, 1))
         if len(bits) != 1 or kind is None:
@@ -336,7 +332,7 @@ class TiffFrame:
 
 @dataclass(frozen=True)
 class TiffMovie:
-    """The frames of a file, and what is in it that is none of them."""
+    """The frames of a file; in remarks, what else is in it."""
 
     frames: list[TiffFrame]
     is_eer: bool

@@ -64,7 +64,7 @@ def write_tiff(
 
     The last row of each is the first, top one of the file, as `open` reads it. Arguments are those
     of `write`; `footer`: describe metadata and history, as JSON, in the first page. Raise
-    `MrczError` if pixels are of a type that TIFF has not, or frames differ in shape.
+    `MrczError` if TIFF has no such pixel type, or frames differ in shape.
     """
     wanted = None if dtype is None else np.dtype("O" if dtype == "uint4" else dtype)
 
