@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QMessageBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLineEdit, QMessageBox, QWidget
 
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.errors import error_text, size_text
@@ -83,6 +83,9 @@ class KomaSession(Panel):
         self.preview_button = push_button("Preview selected stack", "")
         self.preview_status = WrappedLabel("What became of the preview")
         self.keep = option_field(Output, "keep")
+        # Its longest entry would make the dock wide.
+        short = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self.keep.native.setSizeAdjustPolicy(short)
         rows = [(self.keep.label, self.keep.native)]
         self.options = OptionsForm(KomaOptions, _OPTIONS, rows=rows)
         self.folder = QLineEdit()
