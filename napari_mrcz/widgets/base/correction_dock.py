@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
+    from napari_mrcz.widgets.base.derived import DerivedLayer
     from napari_mrcz.widgets.base.job import Job, Report
 
 _KEY, _UNDO_KEY = "Shift-B", "Control-Z"
@@ -144,8 +145,7 @@ class CorrectionDock(Panel):
     def show_state(self) -> None:
         """Enable what can be used now, and show the warnings."""
         self.controls.allow(self.problem())
-        work = self.work
-        main = None if work is None else work.derived.get(self.main)
+        main = self._main
         self.toggle_button.setEnabled(main is not None)
         self.save_button.setEnabled(main is not None)
         self.toggle_button.setText("Show after" if main and not main.seen else "Show before")
@@ -186,8 +186,11 @@ class CorrectionDock(Panel):
     @property
     def corrected(self) -> Image | None:
         """The layer of the corrected movie."""
-        main = None if self.work is None else self.work.derived.get(self.main)
-        return None if main is None else main.layer
+        return None if self._main is None else self._main.layer
+
+    @property
+    def _main(self) -> DerivedLayer | None:
+        return None if self.work is None else self.work.derived.get(self.main)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Take back the last change in a field, too, where Qt would only take back the text."""
@@ -209,8 +212,7 @@ class CorrectionDock(Panel):
 
     def toggle(self) -> None:
         """Show the movie if the corrected one is shown, else that."""
-        main = None if self.work is None else self.work.derived.get(self.main)
-        if main is not None:
+        if (main := self._main) is not None:
             main.show_after(not main.seen)
 
     def save_corrected(self) -> None:

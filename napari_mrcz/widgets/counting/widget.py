@@ -20,7 +20,6 @@ from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
     filled,
-    form,
     number_field,
     push_button,
 )
@@ -98,9 +97,10 @@ class Counting(CorrectionDock):
         self._counting = self.in_background(self._on_counted)
         self._marking = self.in_background(self._on_marked)
         self._stepping = self.in_background(self._on_arrived, delay_ms=0)
-        self.options = OptionsForm(CountingOptions, ("super_resolution",))
         self.found = WrappedLabel("What was measured, and how many electrons are counted with it")
         self.charges, self.pixels, self.gallery = ChargeView(), PixelView(), Gallery()
+        threshold = ("Threshold", self.charges.number)
+        self.options = OptionsForm(CountingOptions, ("super_resolution",), rows=(threshold,))
         self.preview = QCheckBox("Show counts as a layer")
         self.preview.setChecked(True)
         self.preview.setToolTip("Counts of the movie, each frame counted when it is looked at")
@@ -298,7 +298,7 @@ class Counting(CorrectionDock):
 
 
 class ChargeView(QWidget):
-    """How often each charge occurs, and the threshold, as a line and as a number."""
+    """How often each charge occurs, with the threshold as a line; its number belongs in a form."""
 
     threshold_changed = Signal(float)  # in grey values of charge; often while the line is dragged
 
@@ -315,8 +315,7 @@ class ChargeView(QWidget):
         tip = "Charge, added up over a spot, from which it is an electron"
         self.number = number_field((0.1, _LARGEST), 1, " grey values", tip)
         self.number.setDecimals(1)
-        below: Any = filled(self, self.plot).layout()
-        below.addLayout(form(("Threshold", self.number)))
+        filled(self, self.plot)
         self.line.sigPositionChanged.connect(self._on_line)
         self.number.valueChanged.connect(self._on_number)
         self.show_fit(None)
@@ -328,7 +327,8 @@ class ChargeView(QWidget):
 
     def show_fit(self, fit: Fit | None) -> None:
         """Show the charges and the threshold of a fit, or nothing."""
-        self.setEnabled(fit is not None)
+        for part in (self, self.number):
+            part.setEnabled(fit is not None)
         self.line.setVisible(fit is not None)
         if fit is None:
             self._curve.setVisible(False)

@@ -44,7 +44,7 @@ _COLUMNS = {
 _NAME, _VALUE, _MEANING = range(3)
 # Below this width meanings are left to tooltip and details.
 _NARROW_PX = 440
-_TREE_PX, _TABLE_PX = 120, 100
+_TREE_PX, _TABLE_PX = 120, 90
 # Sections with more entries than this are opened by who wants to see them.
 _LONGEST_OPEN = 40
 _MOST_LINES = 8
