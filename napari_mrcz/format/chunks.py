@@ -78,8 +78,7 @@ class ChunkHeader:
 
 def parse_chunk_header(raw: bytes) -> ChunkHeader:
     """Split the first 16 bytes of a chunk into fields, believing nothing yet."""
-    version, _, flags, typesize, nbytes, blocksize, ctbytes = struct.unpack_from("<4B3I", raw)
-    return ChunkHeader(version, flags, typesize, nbytes, blocksize, ctbytes)
+    return ChunkHeader(*struct.unpack_from("<BxBB3I", raw))
 
 
 def check_chunk(

@@ -345,10 +345,8 @@ def _labels(checked: CheckedFile) -> Iterator[Finding]:
     gaps = any(label.strip() for label in labels[len(used) :])
     if count == len(used) and not gaps:
         return
-    why, proposed = (
-        f"{len(used)} labels have text; the header counts {count}.",
-        f"NLABL {len(used)}",
-    )
+    why = f"{len(used)} labels have text; the header counts {count}."
+    proposed = f"NLABL {len(used)}"
     patch: dict[str, Any] = {"nlabl": len(used)}
     if gaps:
         why = "Empty labels lie between those that have text; many programs stop at the first."

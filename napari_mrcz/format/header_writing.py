@@ -115,7 +115,6 @@ def build_header(
     extended: ExtendedHeader | None = None,
     statistics: tuple[float, float, float, float] | None = None,
     packed_nbytes: int = 0,
-    labels: Sequence[str] = (),
 ) -> bytes:
     """Return the 1024 bytes of a little-endian header.
 
@@ -126,8 +125,8 @@ def build_header(
 
     `shape`: frames, rows, columns; `codec`: its number, 0 for none; `signed`: whether pixels of
     mode 0 are; `extended`: what follows the header; `statistics`: minimum, maximum, mean, standard
-    deviation; None for not determined; `packed_nbytes`: length of all chunks; `labels`: up to 10,
-    each cut at 80 bytes.
+    deviation; None for not determined; `packed_nbytes`: length of all chunks. Up to 10 labels are
+    written, each cut at 80 bytes.
     """
     record: Any = np.zeros((), HEADER_DTYPE)
     source: Any = None
@@ -159,7 +158,7 @@ def build_header(
     record["origin"] = description.origin
     record["map"] = b"MAP "
     record["machst"] = 0x44, 0x44, 0, 0
-    _set_labels(record, source, labels)
+    _set_labels(record, source, description.labels)
     return bytes(record.tobytes())
 
 

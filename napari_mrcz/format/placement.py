@@ -16,16 +16,8 @@ import numpy as np
 import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, counted
-from napari_mrcz.format.chunks import (
-    CHUNK_HEADER_NBYTES,
-    Chain,
-    codec_at,
-    decodes,
-    find_chain,
-    is_chunk,
-    parse_chunk_header,
-    walk,
-)
+from napari_mrcz.format import chunks
+from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, Chain, parse_chunk_header
 from napari_mrcz.format.extended import json_nbytes, record_nbytes
 from napari_mrcz.format.footer import EvenFrames, FrameIndex
 from napari_mrcz.format.header import (
@@ -82,10 +74,8 @@ def place_frames(
         rest = end - HEADER_NBYTES - header.nz * header.frame_nbytes
         if not found.header.codec and 0 < rest < found.header.nsymbt:
             hint = f", or its extended header is {rest} bytes long, not {header.nsymbt} (NSYMBT)"
-        warn(
-            f"{len(found.index)} of the {found.announced} frames that the header announces are "
-            f"there; the file is cut off or was never finished{hint}"
-        )
+        there = f"{len(found.index)} of the {found.announced} frames that the header announces"
+        warn(f"{there} are there; the file is cut off or was never finished{hint}")
     if len(found.index) == header.nz:
         return found
     return replace(found, header=_counted_anew(file, header, found))
@@ -119,8 +109,9 @@ def _by_footer(
         raise MrczError(file.path, found, offset=0, advice=advice)
     if wrong:
         warn(f"{wrong}; the footer is right, as its checksums show")
-    header = _of_kind(header, codec_at(file, int(index.offsets[0])) if compressed else 0, warn)
-    header = _moved(header, int(index.offsets[0]) - HEADER_NBYTES, "the footer's checksums show")
+    start = int(index.offsets[0])
+    header = _of_kind(header, chunks.codec_at(file, start) if compressed else 0, warn)
+    header = _moved(header, start - HEADER_NBYTES, "the footer's checksums show")
     # What is outside is given no bytes, which do not match the checksum.
     inside = (index.offsets <= end) & (index.sizes <= end) & (index.offsets + index.sizes <= end)
     offsets, sizes = np.where(inside, index.offsets, 0), np.where(inside, index.sizes, 0)
@@ -185,7 +176,7 @@ def _compressed(file: RandomAccessFile, header: Header, end: int, warn: Warn) ->
         chain = _stated_chain(file, header, end)
         if len(chain.offsets) < header.nz and header.nsymbt > 0:
             # NSYMBT may lead to a later chunk than the first.
-            earlier = find_chain(file, header, end)
+            earlier = chunks.find_chain(file, header, end)
             if earlier is not None and len(earlier.offsets) == header.nz:
                 chain = earlier
         return _of_chain(header, chain, end, warn)
@@ -193,7 +184,7 @@ def _compressed(file: RandomAccessFile, header: Header, end: int, warn: Warn) ->
         raise
     except MrczError as refusal:
         first = not refusal.frame
-        if first and (later := find_chain(file, header, end)) is not None:
+        if first and (later := chunks.find_chain(file, header, end)) is not None:
             return _of_chain(header, later, end, warn)
         for nsymbt in {header.nsymbt, 0}:
             if nsymbt >= 0 and header.nz > 0 and _fits(header, nsymbt, end):
@@ -205,7 +196,7 @@ def _compressed(file: RandomAccessFile, header: Header, end: int, warn: Warn) ->
 
 def _stated_chain(file: RandomAccessFile, header: Header, end: int) -> Chain:
     _check_nsymbt(file, header)
-    chain = walk(file, header, header.data_offset, end)
+    chain = chunks.walk(file, header, header.data_offset, end)
     if not chain.offsets:
         found = f"no frames: {max(0, end - header.data_offset)} bytes follow the header"
         advice = "It was never finished; the C library writes such files if frames do not compress"
@@ -220,11 +211,9 @@ def _of_chain(header: Header, chain: Chain, end: int, warn: Warn) -> Placement:
         follow = f"{counted(count, 'frame')} follow one another"
         warn(f"{follow}, where the header speaks of {header.nz} (NZ); all are read")
     if count >= header.nz and chain.stop < end:
-        rest = f"{end - chain.stop} bytes after the last frame are"
-        if chain.cut:
-            warn(f"{rest} of a frame that was cut off")
-        else:
-            warn(f"{rest} no footer that can be read; metadata or frames are lost")
+        lost = "no footer that can be read; metadata or frames are lost"
+        what = "of a frame that was cut off" if chain.cut else lost
+        warn(f"{end - chain.stop} bytes after the last frame are {what}")
     index = FrameIndex(np.array(chain.offsets, np.uint64), np.array(chain.sizes, np.uint64))
     return Placement(header, index, max(count, header.nz))
 
@@ -241,15 +230,13 @@ def _plain(
         index = EvenFrames(header.data_offset, header.frame_nbytes, header.nz)
         return Placement(header, index, header.nz)
     if (chain := _hidden_chain(file, header, end)) is not None:
-        header = _of_kind(header, codec_at(file, chain.start), warn)
+        header = _of_kind(header, chunks.codec_at(file, chain.start), warn)
         return _of_chain(header, chain, end, warn)
     header = _moved(header, _true_nsymbt(file, header, end), "the file's length shows")
     named = bool(header.exttyp.strip("\0 "))
     if not sound and not named and header.nsymbt >= header.frame_nbytes:
-        warn(
-            f"the {header.nsymbt} bytes before the last {header.nz} frames (NZ) are taken for "
-            "an extended header, and may be frames"
-        )
+        before = f"the {header.nsymbt} bytes before the last {header.nz} frames (NZ)"
+        warn(f"{before} are taken for an extended header, and may be frames")
     _check_nsymbt(file, header)
     count, rest = divmod(max(0, end - header.data_offset), header.frame_nbytes)
     if count < 1:
@@ -267,10 +254,8 @@ def _plain(
     elif count >= header.nz:
         count, rest = header.nz, surplus
     if count >= header.nz and rest:
-        warn(
-            f"{rest} bytes after the last frame are not read: another program's, or the extended "
-            "header is longer than NSYMBT says"
-        )
+        why = "another program's, or the extended header is longer than NSYMBT says"
+        warn(f"{rest} bytes after the last frame are not read: {why}")
     index = EvenFrames(header.data_offset, header.frame_nbytes, count)
     return Placement(header, index, max(count, header.nz))
 
@@ -283,20 +268,20 @@ def _hidden_chain(file: RandomAccessFile, header: Header, end: int) -> Chain | N
     """
     chains: list[Chain] = []
     for start in dict.fromkeys((header.data_offset, HEADER_NBYTES)):
-        if not HEADER_NBYTES <= start <= end or not is_chunk(file, header, start, end):
+        if not HEADER_NBYTES <= start <= end or not chunks.is_chunk(file, header, start, end):
             continue
         try:
-            chain = walk(file, header, start, end)
+            chain = chunks.walk(file, header, start, end)
         except MrczError:
             continue
         whole = chain.stop == end or (len(chain.offsets) > 1 and chain.cut)
-        if whole and any(decodes(file, header, chain, at) for at in (0, -1)):
+        if whole and any(chunks.decodes(file, header, chain, at) for at in (0, -1)):
             chains.append(chain)
     if chains:  # NSYMBT may lead to a later chunk than the first
         return max(chains, key=lambda chain: len(chain.offsets) == header.nz)
     if file.read(HEADER_NBYTES, 1) == b"{":  # JSON, as all that compress have it
-        later = find_chain(file, header, end)
-        if later is not None and later.stop == end and decodes(file, header, later, 0):
+        later = chunks.find_chain(file, header, end)
+        if later is not None and later.stop == end and chunks.decodes(file, header, later, 0):
             return later
     return None
 

@@ -222,12 +222,9 @@ def _check_range(
     low, high = frame.min().item(), frame.max().item()
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not (low >= least and high <= most):  # also false for NaN
-        raise MrczError(
-            path,
-            f"values from {low} to {high}, where {dtype} holds {least} to {most}",
-            frame=index,
-            advice="Choose a pixel type (dtype) that holds them; float32 rounds where it must",
-        )
+        found = f"values from {low} to {high}, where {dtype} holds {least} to {most}"
+        advice = "Choose a pixel type (dtype) that holds them; float32 rounds where it must"
+        raise MrczError(path, found, frame=index, advice=advice)
 
 
 @dataclass(frozen=True)
@@ -256,11 +253,8 @@ def estimate(
     """
     storage, stored = choose_storage(path, samples, dtype, encoding, wide=False)
     rows, columns = storage.shape
-    plain_nbytes = frame_nbytes(storage.mode, (rows, columns))
+    nbytes = frame_nbytes(storage.mode, (rows, columns))
+    nbytes_written = nbytes * compressed_fraction(storage.encoding, stored)
     bound = shannon_fraction(stored)
-    return Estimate(
-        storage.encoding,
-        storage.stored,
-        plain_nbytes * compressed_fraction(storage.encoding, stored),
-        None if bound is None else bound * rows * columns * storage.stored.itemsize,
-    )
+    bound_nbytes = None if bound is None else bound * storage.nbytes
+    return Estimate(storage.encoding, storage.stored, nbytes_written, bound_nbytes)

@@ -164,12 +164,11 @@ def _write_file(
         (frames, *storage.shape),  # type: ignore[arg-type]
         storage.mode,
         storage.encoding.number,
-        description,
+        replace(description, labels=_labels(description, storage)),
         signed=storage.final.kind == "i",
         extended=extended,
         statistics=statistics.for_header() if statistics else None,
         packed_nbytes=packed_nbytes,
-        labels=_labels(description, storage),
     )
     file.write_at(0, header)
     file.commit()
@@ -281,17 +280,14 @@ def _footer(
     )
 
 
-def _labels(description: Description, storage: Storage) -> list[str]:
+def _labels(description: Description, storage: Storage) -> tuple[str, ...]:
     """Return the labels: this program's first where frames are compressed, as `mrcz` has it."""
     own = description.writer
     # Labels of MRCZ and of this program speak of the file that they are in.
-    kept = [
-        label
-        for label in description.labels
-        if not (mrcz_version((label,)) or label.startswith(_OWN_LABEL))
-    ]
+    labels = [label for label in description.labels if not label.startswith(_OWN_LABEL)]
+    kept = tuple(label for label in labels if not mrcz_version((label,)))
     if storage.encoding.number:
-        return [f"{_FORMAT_LABEL} {own}", *kept]
+        return f"{_FORMAT_LABEL} {own}", *kept
     # A file that was only copied says what its source said.
     copied = description.header and not description.history
-    return kept if copied else [*kept, f"Written by {own}"]
+    return kept if copied else (*kept, f"Written by {own}")

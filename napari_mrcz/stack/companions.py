@@ -12,7 +12,6 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -315,9 +314,7 @@ def _number(value: Any) -> float | None:
     return float(value) if good else None
 
 
-_Parse = Callable[[str], Map]
-_FactsOf = Callable[[Map, tuple[int, int, int], str], _Facts]
-_KINDS: tuple[tuple[str, str, _Parse, _FactsOf], ...] = (
+_KINDS = (
     ("mdoc", ".mdoc", _parse_mdoc, _mdoc_facts),
     ("xml", ".xml", _parse_xml, _xml_facts),
     ("info", "_info.txt", _parse_info, _info_facts),

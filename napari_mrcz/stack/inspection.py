@@ -121,11 +121,7 @@ _FIELDS = {
     "nz": ("NZ", "", "Frames of a movie or sections of a volume that are there"),
     "mode": ("MODE", "", "Pixel type, and 1000 times the codec by which frames are compressed"),
     "start": ("NXSTART…", "pixels", "First column, row and section within a larger image"),
-    "sampling": (
-        "MX MY MZ",
-        "",
-        "Samples along the cell: it is as many pixels long; 0: not stated",
-    ),
+    "sampling": ("MX MY MZ", "", "Length of the cell in pixels; 0: not stated"),
     "cell": ("cell xyz", "Å", "Lengths along X, Y, Z; divided by MX MY MZ: the pixel size"),
     "pixel_size": ("pixel size zyx", "Å", "Along Z, Y and X; 0 where the file does not tell"),
     "angles": ("cell angles", "°", "Alpha, beta, gamma; 90 for all that is not a crystal"),

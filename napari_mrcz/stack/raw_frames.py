@@ -261,16 +261,11 @@ def _kilovolts(wavelength: str) -> float:
 
 
 _HEADER_NBYTES = 256
-_HEADER = np.dtype(
-    [
-        (name, "<u4")
-        for name in (
-            *("size", "version", "columns", "rows", "bits", "column_offset", "row_offset"),
-            *("column_binning", "row_binning", "pixel_size_nm", "high_tension_kV"),
-            *("magnification", "frame_header_bytes"),
-        )
-    ]
+_FIELDS = (
+    "size version columns rows bits column_offset row_offset column_binning row_binning "
+    "pixel_size_nm high_tension_kV magnification frame_header_bytes"
 )
+_HEADER = np.dtype([(name, "<u4") for name in _FIELDS.split()])
 # Version 1 has the first three of these. After the last follow fields that nobody has described.
 _FRAME_HEADER = np.dtype(
     [
@@ -342,10 +337,9 @@ def _opened(path: Path, opened: contextlib.ExitStack) -> Stack:
     step = before + header["rows"] * header["columns"] * dtype.itemsize
     runs: list[FrameRun] = []
     for part in _parts(path):
-        start = 0 if runs else _HEADER_NBYTES
-        file = first
+        start, file = _HEADER_NBYTES, first
         if runs:
-            file = open_file(part)
+            start, file = 0, open_file(part)
             opened.callback(file.close)
         n, rest = divmod(max(file.nbytes - start, 0), step)
         if rest or not n:

@@ -230,11 +230,9 @@ class CorrectedSource(DerivedFrames):
     def _read(self, frame: int) -> Frame:
         pixels = self.correction(self.before.read_frame(frame), frame)
         if pixels.shape != self.shape[1:]:
-            raise ValueError(
-                f"the correction made {pixels.shape} of a frame of {self.before.shape[1:]}, "
-                f"where {self.shape[1:]} was announced; a correction keeps rows and columns "
-                "unless its output_shape says otherwise"
-            )
+            made = f"the correction made {pixels.shape} of a frame of {self.before.shape[1:]}"
+            kept = "a correction keeps rows and columns unless its output_shape says otherwise"
+            raise ValueError(f"{made}, where {self.shape[1:]} was announced; {kept}")
         return pixels
 
 
@@ -343,10 +341,9 @@ class JoinedSource(Frames):
         first = sources[0]
         for position, source in enumerate(sources):
             if source.shape[1:] != first.shape[1:] or source.dtype != first.dtype:
-                raise ValueError(
-                    f"stack {position} has frames of {source.shape[1:]} {source.dtype}, "
-                    f"stack 0 of {first.shape[1:]} {first.dtype}; they cannot be joined"
-                )
+                found = f"stack {position} has frames of {source.shape[1:]} {source.dtype}"
+                other = f"stack 0 of {first.shape[1:]} {first.dtype}"
+                raise ValueError(f"{found}, {other}; they cannot be joined")
         self._sources = tuple(sources)
         self._ends = list(itertools.accumulate(source.shape[0] for source in sources))
         self._open: list[int] = []  # those read last

@@ -82,14 +82,10 @@ class Stack:
         # As keywords, for the stacks that are made of this one.
         self._caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
         n, y, x = source.shape
-        nbytes = y * x * source.dtype.itemsize
+        read = source.read_to_look_at if isinstance(source, FrameReader) else source.read_frame
+        frame_nbytes = y * x * source.dtype.itemsize
         self._cache = FrameCache(
-            source.read_to_look_at if isinstance(source, FrameReader) else source.read_frame,
-            n,
-            nbytes,
-            read_ahead=read_ahead,
-            nbytes=cache_nbytes,
-            close=source.close,
+            read, n, frame_nbytes, read_ahead=read_ahead, nbytes=cache_nbytes, close=source.close
         )
         self._frames = CachedSource(source, self._cache.peek)
         self._sum: Callable[[], Frame | None] = lambda: None
@@ -145,12 +141,7 @@ class Stack:
         if len({msgpack.packb(to_plain(stack.history)) for stack in stacks}) > 1:
             raise ValueError("stacks that were corrected differently cannot be joined")
         first = stacks[0]
-        return cls(
-            JoinedSource([s._source for s in stacks]),
-            first.description,
-            first.header,
-            **first._caching,
-        )
+        return first._with(JoinedSource([s._source for s in stacks]), first.description)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ import io
 import re
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -75,23 +75,17 @@ def open_tiff(path: Path, superresolution: int = 1) -> Stack:
     frames = TiffFrames(path, superresolution)
     for sentence in frames.warnings:
         warn(f"{frames.path}: {sentence}")
-    known = frames.known
-    z, y, x = known.pixel_size
-    description = Description(
-        pixel_size=(z, y / superresolution, x / superresolution),
-        voltage=known.voltage,
-        metadata=known.metadata,
-        path=str(frames.path),
-    )
-    return Stack(frames, description)
+    z, y, x = frames.description.pixel_size
+    size = z, y / superresolution, x / superresolution
+    return Stack(frames, replace(frames.description, pixel_size=size, path=str(frames.path)))
 
 
 class TiffFrames(Frames):
     """The frames of a TIFF file. Safe to use from many threads, picklable.
 
     `is_eer`: whether its frames are EER-compressed; `warnings`: what is in the file that is not
-    read, or should be and is not; `is_whole`: whether no frame is missing; `known`: what the file
-    says of its frames.
+    read, or should be and is not; `is_whole`: whether no frame is missing; `description`: what the
+    file says of its frames.
     """
 
     def __init__(self, path: Path, superresolution: int = 1) -> None:
@@ -103,12 +97,12 @@ class TiffFrames(Frames):
         try:
             found = read_directories(self._file)
             movie = find_frames(self._file, found)
-            self.known = tiff_metadata(movie, found.pages[0])
+            self.description, remarks = tiff_metadata(movie, found.pages[0])
             self._choose(movie)
         except BaseException:
             self.close()
             raise
-        self.warnings = [*movie.remarks, *self.known.remarks]
+        self.warnings = [*movie.remarks, *remarks]
         if path.name.lower().endswith(".eer") and not self.is_eer:
             said = "its pages are not EER-compressed: it is read as a TIFF, top row first"
             self.warnings.append(said)
@@ -315,18 +309,8 @@ _PIXEL_SIZE = re.compile(rf"pixel\s*(?:size|spacing)\s*[=:]?\s*{_NUMBER}\s*(\w+|
 _VOLTAGE = re.compile(rf"\b(?:voltage|HV|high\s*tension)\s*[=:]?\s*{_NUMBER}\s*(k?V)?", re.I)
 
 
-@dataclass(frozen=True)
-class TiffMetadata:
-    """What a file says of its frames."""
-
-    metadata: dict[str, Any]
-    pixel_size: tuple[float, float, float]
-    voltage: float
-    remarks: tuple[str, ...]
-
-
-def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
-    """Return what the pages of the frames and the first page, which describes the file, say."""
+def tiff_metadata(movie: TiffMovie, first: Page) -> tuple[Description, list[str]]:
+    """Return what the pages of frames and the first page, of the whole file, say; and remarks."""
     remarks: list[str] = []
     tags = _tags(first, remarks)
     if movie.page is not first:
@@ -350,7 +334,8 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
         announced = eer.get("numberOfFrames")
         if isinstance(announced, int) and announced > len(movie.frames):
             remarks.append(f"{len(movie.frames)} frames, where its metadata names {announced}")
-        return TiffMetadata(metadata, _eer_pixel_size(eer), _eer_voltage(eer), tuple(remarks))
+        size, voltage = _eer_pixel_size(eer), _eer_voltage(eer)
+        return Description(size, voltage=voltage, metadata=metadata), remarks
     size = (
         _ome_pixel_size(description)
         or _imagej_pixel_size(description, movie.page)
@@ -360,7 +345,7 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> TiffMetadata:
     )
     found = _VOLTAGE.search(description)
     voltage = 0.0 if found is None else kilovolts(_float(found[1]), found[2] or "")
-    return TiffMetadata(metadata, size, voltage, tuple(remarks))
+    return Description(size, voltage=voltage, metadata=metadata), remarks
 
 
 def _tags(page: Page, remarks: list[str], depth: int = 0) -> dict[str, Any]:

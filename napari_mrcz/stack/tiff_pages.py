@@ -504,16 +504,10 @@ def ome_planes(description: str, name: str, n_pages: int) -> tuple[list[int], li
     root = parse_xml(description.strip())
     if root is None or local_name(root) != "OME":
         return [], []
-    elsewhere = [e.get("MetadataFile", "") for e in root if local_name(e) == "BinaryOnly"]
-    if elsewhere:
-        return [], [f"its OME-XML is in another file, {elsewhere[0]}"]
-    images = [
-        _pixels_planes(pixels, root.get("UUID"), name, n_pages)
-        for image in root
-        if local_name(image) == "Image"
-        for pixels in image
-        if local_name(pixels) == "Pixels"
-    ]
+    if (elsewhere := root.find("{*}BinaryOnly")) is not None:
+        return [], [f"its OME-XML is in another file, {elsewhere.get('MetadataFile', '')}"]
+    found = root.iterfind("{*}Image/{*}Pixels")
+    images = [_pixels_planes(pixels, root.get("UUID"), name, n_pages) for pixels in found]
     if not images:
         return [], []
     announced, pages, others = max(images, key=lambda image: len(image[1]))
@@ -533,11 +527,11 @@ def _pixels_planes(
     axes = pixels.get("DimensionOrder", "XYZCT")[2:]
     sizes = {axis: _number(pixels, f"Size{axis}", 1) for axis in axes}
     announced = math.prod(sizes.values())
-    samples = [_number(e, "SamplesPerPixel", 1) for e in pixels if local_name(e) == "Channel"]
-    announced //= max([1, *samples[:1]])
+    if (channel := pixels.find("{*}Channel")) is not None:
+        announced //= max(1, _number(channel, "SamplesPerPixel", 1))
     place: dict[int, int] = {}
     others: list[str] = []
-    blocks = [element for element in pixels if local_name(element) == "TiffData"]
+    blocks = pixels.findall("{*}TiffData")
     for block in blocks:
         first, step = 0, 1
         for axis in axes:
@@ -546,17 +540,17 @@ def _pixels_planes(
         page = _number(block, "IFD", 0)
         left = announced - first
         count = _number(block, "PlaneCount", 1 if block.get("IFD") is not None else left)
-        at = next((e for e in block if local_name(e) == "UUID"), None)
+        at = block.find("{*}UUID")
         file = None if at is None else at.get("FileName")
         if at is not None and (at.text or "").strip() != uuid and file not in (None, name):
-            others += [file] if file not in others else []
+            others.append(str(file))
             continue
         for step in range(max(0, min(count, left, n_pages - page))):
             place.setdefault(first + step, page + step)
     if not blocks:
         place = {i: i for i in range(min(announced, n_pages))}
     used = [place[plane] for plane in sorted(place)]
-    return announced, list(dict.fromkeys(used)), [str(other) for other in others]
+    return announced, list(dict.fromkeys(used)), list(dict.fromkeys(others))
 
 
 def _number(element: ElementTree.Element, name: str, default: int) -> int:
