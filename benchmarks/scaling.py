@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ from benchmarks.measure import Row
 from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
-from napari_mrcz.session.correct import correct_all
+from napari_mrcz.session.correct import Correct, correct_all
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.run import cluster
 from napari_mrcz.simulation import simulate_session
@@ -90,7 +91,7 @@ def correct(sources: list[str], target: Path, recipe: Recipe, client: Any) -> Co
     target.mkdir()
     targets = [str(target / Path(source).name) for source in sources]
     start = time.perf_counter()
-    for outcome in correct_all(sources, targets, recipe, client=client):
+    for outcome in correct_all(map(Correct, sources, targets, repeat(recipe)), client=client):
         if not outcome.ok:
             raise RuntimeError(outcome.error)
     seconds = time.perf_counter() - start

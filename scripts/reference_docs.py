@@ -10,8 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_mrcz.cli.commands import DRIFT_KEYS
 from napari_mrcz.cli.comparison import Result
-from napari_mrcz.cli.looking import DRIFT_KEYS, INFO_KEYS
+from napari_mrcz.cli.looking import INFO_KEYS
 from napari_mrcz.correction import CountingOptions, TruncationOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.session import journal
@@ -222,7 +223,7 @@ def _table(keys: Mapping[str, str]) -> str:
 
 
 def attributes(cls: type) -> dict[str, str]:
-    """Return what a numpy style docstring says of each attribute."""
+    """Return what a numpy style docstring, or comments beside the fields, say of each attribute."""
     section = (inspect.getdoc(cls) or "").partition("Attributes\n----------\n")[2]
     found: dict[str, str] = {}
     names: Iterable[str] = ()
@@ -234,6 +235,19 @@ def attributes(cls: type) -> dict[str, str]:
                 found[name] = f"{found.get(name, '')} {line.strip()}".strip()
         elif line:
             break
+    return found or _comments(cls)
+
+
+def _comments(cls: type) -> dict[str, str]:
+    """Return the comment of each field of a dataclass: behind it, or in the lines above it."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in map(str.strip, inspect.getsource(cls).splitlines()):
+        if line.startswith("# "):
+            above.append(line[2:])
+        elif field := re.fullmatch(r"(\w+): [^#]*(?:# (.*))?", line):
+            found[field[1]] = field[2] or " ".join(above)
+            above = []
     return found
 
 

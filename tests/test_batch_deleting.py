@@ -11,7 +11,6 @@ from watch_session import Session, at_once, count, folder, out
 
 import napari_mrcz as nm
 from napari_mrcz.session.convert import Recode
-from napari_mrcz.session.follow import Ending
 from napari_mrcz.session.journal import Journal
 from napari_mrcz.session.run import attempt
 
@@ -163,7 +162,7 @@ def test_around_each_line_of_watch(source, folder, out, monkeypatch, event, atta
             kept.append(attack(source))
 
     monkeypatch.setattr(Journal, "append", late)
-    Session(folder, out, lambda session: None, ending=Ending(once=True), delete=True)
+    Session(folder, out, lambda session: None, once=True, delete=True)
     assert kept
     assert lost(folder.parent, kept[0]) == []
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
-from napari_mrcz.cli.commands import Saying
+from napari_mrcz.cli.arguments import Saying
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.format.atomic import AtomicFile
@@ -487,7 +487,7 @@ def test_no_more_workers_are_started_than_there_are_files(napari_mrcz, tree, tmp
         asked.append(workers)
         yield {}
 
-    monkeypatch.setattr("napari_mrcz.cli.commands.at_work", at_work)
+    monkeypatch.setattr("napari_mrcz.cli.arguments.at_work", at_work)
     command = ("compress", tree, "-o", tmp_path / "out", "--workers")
     assert napari_mrcz(*command, 10**9).status == 0
     assert napari_mrcz(*command, 2, "--overwrite").status == 0

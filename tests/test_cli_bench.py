@@ -64,7 +64,7 @@ def test_short_times_and_small_files_have_three_figures():
         Result("large", 1_234_000_000, 2.0, 12.34, 0.5),
         Result("copy", 246_800, 1.0, 0.01234, 0.00456),
     ]
-    head, fast, large, _ = (line.split("  ") for line in as_text(ways).splitlines())
+    head, fast, large, _ = (line.split("  ") for line in as_text(ways))
     assert [cell.strip() for cell in head if cell][-2:] == ["write speed", "read speed"]
     told = [cell.strip() for cell in fast if cell]
     assert told == [
@@ -95,7 +95,7 @@ def test_figures_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     frame = FRAMES[0]
     curves = by_level(frame, (1, 3)), by_threads(frame, 2), by_block(frame, (4096, 16384))
-    draw_compression(by_dose(64, (0.1, 1.0)), *curves, 2, tmp_path / "compression.png")
+    draw_compression(by_dose(64, (0.1, 1.0)), *curves, tmp_path / "compression.png")
     draw_serialisation(serialisations(20_000), tmp_path / "serialisation.png")
     for name in ("compression", "serialisation"):
         picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))

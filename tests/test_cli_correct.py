@@ -66,12 +66,16 @@ def session(tmp_path_factory) -> Path:
     return folder
 
 
+def tasks(sources, targets, recipe):
+    return [Correct(*pair, recipe) for pair in zip(sources, targets, strict=True)]
+
+
 @pytest.fixture(scope="module")
 def corrected(session, tmp_path_factory) -> Path:
     """Return the folder of what comes of them in one process."""
     folder = tmp_path_factory.mktemp("corrected")
     recipe = Recipe.load(session / "recipe.toml")
-    for outcome in correct_all(*paths(session, folder), recipe, order=NAMES):
+    for outcome in correct_all(tasks(*paths(session, folder), recipe), order=NAMES):
         assert outcome.ok, outcome.error
     return folder
 
@@ -149,7 +153,8 @@ def test_a_worker_that_is_killed_changes_nothing(session, corrected, tmp_path):
     recipe = Recipe.load(session / "recipe.toml")
     with cluster(workers=2) as client:
         killed = 0
-        for outcome in correct_all(*paths(session, tmp_path), recipe, client=client, order=NAMES):
+        all_of_them = tasks(*paths(session, tmp_path), recipe)
+        for outcome in correct_all(all_of_them, client=client, order=NAMES):
             assert outcome.ok, outcome.error
             if not killed:
                 killed = client.run(os.getpid).popitem()[1]
@@ -219,13 +224,13 @@ def test_the_reference_is_turned_as_the_first_movie_shows(napari_mrcz, tmp_path)
     movie_path = tmp_path / "movie.mrcz"
     ran = napari_mrcz("correct", movie_path, "-r", tmp_path / "r.toml", "-o", tmp_path / "out")
     assert ran.status == 0, ran.err
-    assert "the reference lies: flipud" in ran.err
+    assert "orientation of the gain reference: flipud" in ran.err
     # A movie that cannot be used stops nothing, though it comes first.
     (tmp_path / "bad.mrcz").write_bytes(b"cut off")
     some = (tmp_path / "bad.mrcz", movie_path)
     ran = napari_mrcz("correct", *some, "-r", tmp_path / "r.toml", "-o", tmp_path / "some")
     assert ran.status == 1
-    assert "the reference lies: flipud" in ran.err
+    assert "orientation of the gain reference: flipud" in ran.err
     assert "1 of 2 files corrected" in ran.err
     assert contents(tmp_path / "some") == contents(tmp_path / "out")
 
@@ -245,7 +250,7 @@ def test_a_reference_and_koma_need_no_recipe(napari_mrcz, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     ran = napari_mrcz("correct", tmp_path / "in", "--gain", reference, "--koma", 2, "-o", one)
     assert ran.status == 0, ran.err
-    assert "the reference lies: fliplr" in ran.err
+    assert "orientation of the gain reference: fliplr" in ran.err
     ran = napari_mrcz("correct", tmp_path / "in", "-r", tmp_path / "r.toml", "-o", other)
     assert ran.status == 0, ran.err
     assert contents(one) == contents(other)
@@ -280,7 +285,7 @@ def test_a_reference_that_does_not_help_is_left_out(napari_mrcz, tmp_path):
     both = (done, tmp_path / "raw.mrcz")
     ran = napari_mrcz("correct", *both, "-r", recipe, "-o", tmp_path / "both")
     assert ran.status == 0, ran.err
-    assert "the reference lies: identity" in ran.err
+    assert "orientation of the gain reference: identity" in ran.err
     assert "1 with warnings" in ran.err
     for name, steps in (("done", 1), ("raw", 2)):
         with nm.open(tmp_path / "both" / f"{name}.mrcz") as result:
@@ -317,7 +322,9 @@ def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["movie.mrcz"]
     ran = napari_mrcz("correct", gain, "-r", recipe, "-o", tmp_path / "other")
     assert ran.status == 1
-    assert f"{gain}: a single frame does not tell how the gain lies. Name a movie" in ran.err
+    assert (
+        f"{gain}: a single frame does not show the orientation of the gain. Name a movie" in ran.err
+    )
     table = tmp_path / "t.csv"
     report = tmp_path / "report.html"
     ran = napari_mrcz("session", tmp_path / "in", "-r", recipe, "-o", report, "--table", table)
@@ -355,7 +362,7 @@ def test_a_single_image_among_movies_is_left_out_and_said(napari_mrcz, session, 
         ("koma = 12\n", r"Write a table: \[koma\]"),
         ("[outliers]\nhot_threshold = -3\n", "hot_threshold must be 0 or more"),
         ("[koma\n", "it is not valid TOML"),
-        ("x = " + 3000 * "[" + 3000 * "]", "values within values without end"),
+        ("x = " + 3000 * "[" + 3000 * "]", "nested too deeply"),
     ],
 )
 def test_what_means_nothing_in_a_recipe_is_named(tmp_path, text, said):
@@ -470,7 +477,7 @@ def test_files_are_told_of_when_the_scheduler_is_lost(session, tmp_path):
     sources, targets = paths(session, tmp_path)
     with cluster(workers=1) as client:
         outcomes = []
-        for outcome in correct_all(sources, targets, Recipe(OutlierStep()), client=client):
+        for outcome in correct_all(tasks(sources, targets, Recipe(OutlierStep())), client=client):
             outcomes.append(outcome)
             client.close()
     assert sorted(outcome.source for outcome in outcomes) == sources
@@ -550,13 +557,13 @@ def test_workers_do_not_hear_of_ctrl_c_even_before_they_can_ignore_it(workers):
 def test_workers_whose_scheduler_is_closed_first_say_nothing(workers):
     """It depends on when they last told it that they are there."""
 
-    def is_told():
-        said = "Failed to communicate with scheduler during heartbeat."
+    def is_told(said):
         record = logging.LogRecord("distributed.worker", logging.ERROR, "", 0, said, (), None)
         return bool(logging.getLogger("distributed.worker").filter(record))
 
-    assert list(workers.run(is_told).values()) == [False] * 2
-    assert is_told()
+    heartbeat = "Failed to communicate with scheduler during heartbeat."
+    assert list(workers.run(is_told, heartbeat).values()) == [False] * 2
+    assert list(workers.run(is_told, "Compute Failed").values()) == [True] * 2
 
 
 def test_workers_that_are_ended_at_work_say_nothing(capfd):
@@ -648,7 +655,8 @@ def test_the_recipe_of_a_history_has_all_of_koma(session, tmp_path):
     step = KomaOptions(2, keep_mean=False, limit=7.5, length=9, even_if_worse=True)
     recipe = Recipe(koma=step)
     movies, results = paths(session, tmp_path)
-    assert all(outcome.ok for outcome in correct_all(movies, results, recipe, order=NAMES))
+    outcomes = correct_all(tasks(movies, results, recipe), order=NAMES)
+    assert all(outcome.ok for outcome in outcomes)
     with nm.open(results[3]) as stack:
         assert save_recipe_of(stack.history, tmp_path / "again.toml").koma == step
     assert Recipe.load(tmp_path / "again.toml").koma == step

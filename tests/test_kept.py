@@ -6,6 +6,7 @@ import shutil
 import struct
 import warnings
 from dataclasses import replace
+from itertools import repeat
 
 import mrcfile
 import mrcz
@@ -264,7 +265,7 @@ def test_one_reference_serves_all_movies_and_no_history_holds_it(session, tmp_pa
         shutil.copy(session / "movie.mrcz", sources[-1])
     (tmp_path / "out").mkdir()
     targets = [str(tmp_path / "out" / f"{number}.mrcz") for number in range(3)]
-    for outcome in correct_all(sources, targets, kept_by(session)):
+    for outcome in correct_all(map(Correct, sources, targets, repeat(kept_by(session)))):
         assert outcome.ok
     names = sorted(path.name.split("-")[0] for path in (tmp_path / "out").iterdir())
     assert names == ["0.mrcz", "1.mrcz", "2.mrcz", "gain"]

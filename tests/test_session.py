@@ -9,6 +9,7 @@ import sys
 import tempfile
 import tracemalloc
 import warnings
+from itertools import repeat
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,7 +31,7 @@ from napari_mrcz.session import (
     summaries,
     sums_folder,
 )
-from napari_mrcz.session.correct import correct_all
+from napari_mrcz.session.correct import Correct, correct_all
 from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.session.summaries import SummaryStore
 from napari_mrcz.simulation import CARBON_EDGE, simulate_session
@@ -268,7 +269,7 @@ def test_sums_that_are_lost_meanwhile_are_those_of_corrected_frames_again(lost, 
     def corrected(folder, *, losing):
         folder.mkdir()
         targets = [str(folder / f"{i}.mrcz") for i in range(6)]
-        for done, outcome in enumerate(correct_all(sources, targets, recipe)):
+        for done, outcome in enumerate(correct_all(map(Correct, sources, targets, repeat(recipe)))):
             assert outcome.ok, outcome.error
             for path in sums_folder().iterdir() if losing and not done else ():
                 whole = path.read_bytes()
@@ -287,7 +288,7 @@ def test_a_session_larger_than_the_cache_is_corrected_alike(paths, tmp_path, mon
     def corrected(folder):
         folder.mkdir()
         targets = [str(folder / path.name) for path in paths]
-        for outcome in correct_all([str(path) for path in paths], targets, recipe):
+        for outcome in correct_all(map(Correct, map(str, paths), targets, repeat(recipe))):
             assert outcome.ok, outcome.error
         return [nm.read(target) for target in targets]
 
@@ -334,7 +335,8 @@ def test_stacks_without_a_sum_are_told_of_one_by_one(dtype, scale, said, stacks,
     targets = [str(tmp_path / f"out_{i}.mrcz") for i in range(3)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        outcomes = list(correct_all(sources, targets, Recipe(koma=KomaOptions(radius=2))))
+        recipe = Recipe(koma=KomaOptions(radius=2))
+        outcomes = list(correct_all(map(Correct, sources, targets, repeat(recipe))))
     for outcome, source in zip(outcomes, sources, strict=True):
         assert outcome.error.startswith(f"{source}: ")
         assert re.search(said, outcome.error)
@@ -353,7 +355,8 @@ def test_a_stack_without_an_average_fails_alone(paths, tmp_path, monkeypatch):
     monkeypatch.setattr(Koma, "__getitem__", average)
     sources = [str(path) for path in paths[:3]]
     recipe = Recipe(koma=KomaOptions(radius=1))
-    outcomes = {o.source: o.error for o in correct_all(sources, targets, recipe)}
+    tasks = map(Correct, sources, targets, repeat(recipe))
+    outcomes = {o.source: o.error for o in correct_all(tasks)}
     assert outcomes.pop(sources[1]) == f"{sources[1]}: No space left on device"
     assert set(outcomes.values()) == {""}
 
@@ -582,6 +585,6 @@ def test_a_movie_alone_is_told_what_else_there_is(tmp_path):
     with pytest.raises(ValueError) as refused:
         nm.Koma([movie])
     target = tmp_path / "corrected.mrcz"
-    (outcome,) = correct_all([movie], [str(target)], Recipe(koma=KomaOptions()))
+    (outcome,) = correct_all([Correct(movie, str(target), Recipe(koma=KomaOptions()))])
     assert outcome.error == f"{movie}: {refused.value}"
     assert "use a gain reference" in outcome.error and not target.exists()

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 import napari_mrcz as nm
 from napari_mrcz.naming import natural_key
 from napari_mrcz.session.survey import GIVEN, NAMES, TIMES, acquired_at, by_acquisition
-from napari_mrcz.session.survey import MovieInfo as Seen
 from napari_mrcz.widgets.koma.model import movies_in
 
 START = datetime(2021, 3, 25, 9, 0, 0)
@@ -173,13 +172,12 @@ class TestTimes:
         assert acquired_at(metadata) == when
 
     def test_clocks_with_and_without_a_zone_are_not_compared(self):
-        looks = [Seen((2, 3, 3), False, START), Seen((2, 3, 3), False, START.replace(tzinfo=UTC))]
-        assert by_acquisition(["b", "a"], looks) == (["a", "b"], NAMES)
+        assert by_acquisition(["b", "a"], [START, START.replace(tzinfo=UTC)]) == (["a", "b"], NAMES)
 
     @given(st.permutations(range(6)), st.integers(1, 3))
     def test_movies_of_one_time_follow_their_names(self, shuffled, of_one):
-        looks = [Seen((2, 3, 3), False, START - timedelta(hours=i // of_one)) for i in shuffled]
-        movies, order = by_acquisition([f"m{i}" for i in shuffled], looks)
+        times = [START - timedelta(hours=i // of_one) for i in shuffled]
+        movies, order = by_acquisition([f"m{i}" for i in shuffled], times)
         assert order == TIMES
         assert movies == [f"m{i}" for i in sorted(range(6), key=lambda i: (-(i // of_one), i))]
 

@@ -20,7 +20,6 @@ from watch_session import (
 import napari_mrcz as nm
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session import follow
-from napari_mrcz.session.follow import Ending
 from napari_mrcz.session.recipe import Recipe
 
 # Fixtures, which pytest finds by their names here.
@@ -103,8 +102,7 @@ class TestCorrecting:
 
         for i in range(6):
             record(folder, i)
-        ending = Ending(silence=5)
-        assert len(Session(folder, out, idle, recipe=RECIPE, ending=ending).done("corrected")) == 6
+        assert len(Session(folder, out, idle, recipe=RECIPE, silence=5).done("corrected")) == 6
         assert waits == 5 * [4]
 
     def test_a_window_that_is_too_small_is_said_as_elsewhere(self, folder, out):

@@ -35,7 +35,6 @@ from watch_session import (
 import napari_mrcz as nm
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.session import follow
-from napari_mrcz.session.follow import Ending
 from napari_mrcz.session.journal import Journal, Ledger
 from napari_mrcz.session.recipe import Recipe
 
@@ -299,7 +298,7 @@ class TestFullDisk:
             Ledger(journal, folder)
         monkeypatch.setattr(os, "write", refusing)
         monkeypatch.setattr(follow, "free_nbytes", lambda folder: state["free"])
-        session = Session(folder, out, idle, ending=Ending(once=True))
+        session = Session(folder, out, idle, once=True)
         assert session.done("compressed") == ["movie_00", "movie_01"]
         assert len(session.steps) == 2
         assert state["refused"] == 3

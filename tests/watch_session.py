@@ -11,7 +11,7 @@ import napari_mrcz as nm
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session.arrivals import Arrivals
-from napari_mrcz.session.follow import Corrections, Ending, Watch
+from napari_mrcz.session.follow import Corrections, Watch
 from napari_mrcz.session.journal import Journal, Ledger
 from napari_mrcz.session.recipe import Recipe
 
@@ -103,4 +103,4 @@ def at_once(folder, out, **settings) -> Session:
     def idle(session):
         raise AssertionError("there is nothing to wait for")
 
-    return Session(folder, out, idle, ending=Ending(once=True), **settings)
+    return Session(folder, out, idle, once=True, **settings)

@@ -1,20 +1,33 @@
-"""Arguments and options that several commands have, with their help."""
+"""Arguments and options that several commands have, with their help.
+
+A command on many files has one parameter of the class `Saying`, `Working` or `Running`, and others
+of `Given`: `with_options` makes options of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
+from napari_mrcz.cli.paths import prepare
+from napari_mrcz.cli.progress import bar, listening, recorded, tell_outcomes
 from napari_mrcz.correction.options import Declared, options_of
 from napari_mrcz.naming import path_of
 
+if TYPE_CHECKING:
+    from napari_mrcz.session.tasks import Making, Outcome, Report
+
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _Value = TypeVar("_Value", int, str)
 
 
@@ -23,22 +36,18 @@ _enum: Any = StrEnum
 
 
 class Given(dict[str, Any]):
-    """Options that were given on the command line, by their names.
+    """Options that were given on the command line, by their names; others are not in it.
 
     A command's parameter of ``Annotated[Given, options_of(KomaOptions)]`` is replaced by the
-    options of the class that have a flag (`with_options`). What is not given is not in it.
+    options of the class that have a flag (`with_options`).
     """
 
 
 NOTHING = Given()
 
 
-def declared_options(known: Mapping[str, Declared]) -> dict[str, tuple[Any, Any]]:
-    """Return annotation and default, by which typer makes options of those that have a flag."""
-    return {name: _hint(one) for name, one in known.items() if one.option.flag}
-
-
 def _hint(declared: Declared) -> tuple[Any, Any]:
+    """Return annotation and default, by which typer makes an option."""
     option, default = declared.option, declared.default
     kind: Any = declared.kind
     said = option.help + (f", in {option.unit}" if option.unit else "")
@@ -58,10 +67,7 @@ def _hint(declared: Declared) -> tuple[Any, Any]:
 
 
 def given_options(known: Mapping[str, Declared], values: dict[str, Any]) -> Given:
-    """Take the values of declared options out of those of a command line.
-
-    Raise `typer.BadParameter` if one is out of its range, or does not fit the others of its class.
-    """
+    """Take the values of declared options out of those of a command line, and check them."""
     found = Given()
     together: dict[type, dict[str, Any]] = {}
     for name, (owner, key, _, _, option) in known.items():
@@ -85,7 +91,7 @@ def given_options(known: Mapping[str, Declared], values: dict[str, Any]) -> Give
 
 
 def only(cls: type, *names: str, **unset: str) -> dict[str, Declared]:
-    """Return some options of a class, or all, with another text of what holds without them."""
+    """Return some options of a class, or all, with other texts for their defaults."""
     known = options_of(cls)
     return {
         name: known[name]._replace(option=replace(known[name].option, unset=unset[name]))
@@ -96,21 +102,14 @@ def only(cls: type, *names: str, **unset: str) -> dict[str, Declared]:
 
 
 def path(text: str) -> Path:
-    """Take a path from the command line; whether it can be read is found out when its turn comes.
-
-    Raise `typer.BadParameter` if it is empty: it would be the current folder, with all that is in
-    it.
-    """
+    """Return a path from the command line; refuse "", which would be the current folder."""
     if not text:
-        raise typer.BadParameter("an empty name, maybe of a variable that is not set")
+        raise typer.BadParameter("an empty name; is a variable of the shell not set?")
     return path_of(text)
 
 
 def not_both(context: typer.Context, given: _Value) -> _Value:
-    """Refuse a number of workers besides a scheduler, which would do nothing.
-
-    Raise `typer.BadParameter` if the other of the two was given before.
-    """
+    """Refuse a number of workers if a scheduler is given, too: it would do nothing."""
     if given and (context.params.get("workers") or context.params.get("scheduler")):
         raise typer.BadParameter(
             "--workers and --scheduler exclude each other: a scheduler has workers of its own"
@@ -126,48 +125,51 @@ def _table_of_files(manifest: Path | None) -> Path | None:
 
 Files = Annotated[
     list[Path],
-    typer.Argument(help="Files, or folders: all movies within.", parser=path, show_default=False),
+    typer.Argument(
+        help="Files, or folders with all movies in them.", parser=path, show_default=False
+    ),
 ]
 
 
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="Folder for the results; beside each file without it.", parser=path
+        "--output", "-o", help="Output folder (default: next to each input).", parser=path
     ),
 ]
-Folder = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder for the results.", parser=path)
-]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Output folder.", parser=path)]
 Decimate = Annotated[
     Path | None,
-    typer.Option(help="Gain reference: float frames are divided by it, back to whole counts."),
+    typer.Option(help="Gain reference by which float frames are divided to get counts."),
 ]
 With = Annotated[
     list[str] | None,
     typer.Option(
         "--with",
-        help="Module with corrections of your own that the recipe names: a .py file, or one that "
-        "is installed. May be given several times.",
+        help="Module with your own corrections, which the recipe names: a .py file or an "
+        "installed module. May be given several times.",
         show_default=False,
     ),
 ]
 Verify = Annotated[
     bool, typer.Option("--verify", help="Read the result back and compare every pixel.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
+Delete = Annotated[
+    bool, typer.Option("--delete", help="Delete sources whose results were verified.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Frames at a time; as many as processors without it.")
+    int | None, typer.Option(min=1, help="Frames processed at a time (default: one per processor).")
 ]
 Workers = Annotated[
     int,
-    typer.Option(min=0, help="Processes of dask's that work at a time.", callback=not_both),
+    typer.Option(min=0, help="Number of dask worker processes.", callback=not_both),
 ]
 Scheduler = Annotated[
     str,
-    typer.Option(help="Address of a dask scheduler whose workers do it.", callback=not_both),
+    typer.Option(help="Address of a dask scheduler with workers.", callback=not_both),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write one object per file to standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Write one JSON object per file.")]
 SkipExisting = Annotated[
     bool,
     typer.Option(
@@ -177,15 +179,15 @@ SkipExisting = Annotated[
 ]
 NoFooter = Annotated[
     bool,
-    typer.Option("--no-footer", help="Write plain MRC without metadata and checksums behind it."),
+    typer.Option("--no-footer", help="Write no footer (metadata, checksums) after plain MRC."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be written where; write nothing.")
+    bool, typer.Option("--dry-run", help="Show what would be written, without writing.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings and errors.")]
 Log = Annotated[
     Path | None,
-    typer.Option(help="File to which all that is said is appended, with times.", parser=path),
+    typer.Option(help="File to which all messages are appended, with times.", parser=path),
 ]
 Manifest = Annotated[
     Path | None,
@@ -195,3 +197,159 @@ Manifest = Annotated[
         callback=_table_of_files,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Saying:
+    """Options of all commands: how many threads, and where messages go."""
+
+    threads: Threads = None
+    quiet: Quiet = False
+    log: Log = None
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Limit the threads, and log or hide messages, while the block lasts."""
+        from napari_mrcz.format.machine import limit_threads, thread_limit
+
+        before = thread_limit()
+        with listening(self.log, quiet=self.quiet):
+            limit_threads(self.threads or before)
+            try:
+                yield
+            finally:
+                limit_threads(before)
+
+
+@dataclass(frozen=True)
+class Working(Saying):
+    """Options of commands that report on each file."""
+
+    manifest: Manifest = None
+    as_json: Json = False
+
+
+@dataclass(frozen=True)
+class Running(Working):
+    """Options of commands that write one file per input."""
+
+    overwrite: Overwrite = False
+    skip_existing: SkipExisting = False
+    dry_run: DryRun = False
+    workers: Workers = 0
+    scheduler: Scheduler = ""
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Refuse options that write files if nothing is to be written; then as `Saying.begun`."""
+        if self.dry_run and (self.log or self.manifest):
+            raise typer.BadParameter("--dry-run writes nothing, neither --log nor --manifest")
+        with super().begun():
+            yield
+
+    @property
+    def making(self) -> dict[str, Any]:
+        """The options that `napari_mrcz.session.tasks.Making` takes."""
+        return {
+            "overwrite": self.overwrite,
+            "skip_existing": self.skip_existing,
+            "checksums": self.manifest is not None,
+        }
+
+    def run(
+        self,
+        tasks: Sequence[Making],
+        verb: str,
+        work: Callable[..., Iterable[Outcome]] | None = None,
+    ) -> None:
+        """Run tasks, here or on workers, and print the outcome of each.
+
+        `tasks`: one per file; `verb`: what is done, such as "compressed"; `work`: yields an outcome
+        per file, if that is more than running the tasks; called with client and report, as
+        `session.run.run_all` takes them. Raise `typer.Exit` with status 1 if a file failed.
+        """
+        from napari_mrcz.session.run import run_all
+
+        sources, targets = [path_of(t.source) for t in tasks], [Path(t.target) for t in tasks]
+        prepare(sources, targets, dry_run=self.dry_run)
+        if self.dry_run:
+            plans = run_all(map(_DryRun, tasks))
+            if tell_outcomes(plans, f"would be {verb}", as_json=self.as_json, skips=True):
+                raise typer.Exit(1)
+            return
+        work = work or partial(run_all, tasks)
+        with (
+            recorded(self.manifest, overwrite=self.overwrite, continued=self.skip_existing) as take,
+            at_work(self.scheduler, min(self.workers, len(tasks))) as how,  # others would idle
+        ):
+            outcomes = map(take, work(**how))
+            status = tell_outcomes(outcomes, verb, as_json=self.as_json, skips=True)
+        if status:
+            raise typer.Exit(status)
+
+
+@contextmanager
+def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
+    """Return arguments of `session.run.run_all`: the client of a cluster, the report of a bar."""
+    from napari_mrcz.session.run import cluster
+
+    with cluster(scheduler, workers) as client, bar() as advance:
+        yield {"client": client, "report": advance}
+
+
+@dataclass(frozen=True)
+class _DryRun:
+    """A task that returns what another would do."""
+
+    task: Making
+
+    @property
+    def source(self) -> str:
+        return self.task.source
+
+    def __call__(self, report: Report | None = None) -> Outcome:
+        return self.task.planned()
+
+
+def with_options(command: _Command) -> _Command:
+    """Replace parameters that stand for several options by these, when `declare` is called.
+
+    One is of a class above; others are `Given`, whose classes are in modules that are loaded then.
+    """
+    saying: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        ((name, kind),) = saying.items()
+        how = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        chosen = {key: given_options(of, values) for key, of in given.items()}
+        with how.begun():
+            command(**values, **chosen, **{name: how})
+
+    def declare() -> None:
+        hints = get_type_hints(command, include_extras=True)
+        found: dict[str, tuple[Any, Any]] = {}
+        for name, parameter in inspect.signature(command).parameters.items():
+            hint = hints[name]
+            if inspect.isclass(hint) and issubclass(hint, Saying):
+                saying[name] = hint
+                kinds = get_type_hints(hint, include_extras=True)
+                found |= {f.name: (kinds[f.name], f.default) for f in fields(hint)}
+            elif get_args(hint)[:1] == (Given,):
+                given[name] = get_args(hint)[1]
+                found |= {key: _hint(of) for key, of in given[name].items() if of.option.flag}
+            else:
+                found[name] = hint, parameter.default
+        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
+                )
+                for name, (hint, default) in found.items()
+            ]
+        )
+        called.__annotations__ = {name: hint for name, (hint, _) in found.items()}
+
+    called.declare = declare  # type: ignore[attr-defined]
+    return called  # type: ignore[return-value]

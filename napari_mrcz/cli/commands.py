@@ -1,37 +1,33 @@
-"""The commands: which there are, how they are called, and what those on many files have in common.
+"""The commands: which there are, how they are called, and those that write no movie.
 
-Such a command has one parameter of a class below, and others of `arguments.Given`: `with_options`
-makes options of them. Only the module of the command that is called is loaded.
+Only the module of the command that is called is loaded.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import partial, wraps
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_mrcz import session
 from napari_mrcz.cli import arguments
-from napari_mrcz.cli.paths import Misused
-from napari_mrcz.cli.progress import bar, listening, recorded, say, tell_outcomes, write
+from napari_mrcz.cli.paths import Misused, movies_in
+from napari_mrcz.cli.progress import bar, say, write
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.machine import processors
 from napari_mrcz.naming import RemotePath, docs_url, has_movie_suffix
 
 if TYPE_CHECKING:
-    from napari_mrcz.session.tasks import Making, Outcome, Report
+    from napari_mrcz.correction.drift import Drift
+    from napari_mrcz.stack import Stack
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 # Some versions of typer bring a click of their own: whichever it is, this is its class.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 # Commands in the order of the help, and the module that has each.
@@ -129,186 +125,10 @@ def _options(
         write(*context.get_help().splitlines())
 
 
-@dataclass(frozen=True)
-class Saying:
-    """Options of all commands: how many threads, and where messages go."""
-
-    threads: arguments.Threads = None
-    quiet: arguments.Quiet = False
-    log: arguments.Log = None
-
-    @contextmanager
-    def begun(self) -> Iterator[None]:
-        """Limit the threads, and log or leave out what is said, as long as the block lasts."""
-        from napari_mrcz.format.machine import limit_threads, thread_limit
-
-        before = thread_limit()
-        with listening(self.log, quiet=self.quiet):
-            limit_threads(self.threads or before)
-            try:
-                yield
-            finally:
-                limit_threads(before)
-
-
-@dataclass(frozen=True)
-class Working(Saying):
-    """Options of commands that report on each file."""
-
-    manifest: arguments.Manifest = None
-    as_json: arguments.Json = False
-
-    def tell(self, outcomes: Iterable[Outcome], verb: str) -> None:
-        """Print each outcome as it comes, and in the end how many there were.
-
-        `outcomes`: one per file; `verb`: what was done to them, such as "compressed". Raise
-        `typer.Exit` if one failed, with exit status 1.
-        """
-        with recorded(self.manifest) as take:
-            status = tell_outcomes(map(take, outcomes), verb, as_json=self.as_json)
-        if status:
-            raise typer.Exit(status)
-
-
-@dataclass(frozen=True)
-class Running(Working):
-    """Options of commands that write one file per input."""
-
-    overwrite: arguments.Overwrite = False
-    skip_existing: arguments.SkipExisting = False
-    dry_run: arguments.DryRun = False
-    workers: arguments.Workers = 0
-    scheduler: arguments.Scheduler = ""
-
-    @contextmanager
-    def begun(self) -> Iterator[None]:
-        """Refuse options that write files if nothing is to be written; then as `Saying.begun`."""
-        if self.dry_run and (self.log or self.manifest):
-            raise typer.BadParameter("--dry-run writes nothing, neither --log nor --manifest")
-        with super().begun():
-            yield
-
-    @property
-    def making(self) -> dict[str, Any]:
-        """The options that `napari_mrcz.session.tasks.Making` takes."""
-        return {
-            "overwrite": self.overwrite,
-            "skip_existing": self.skip_existing,
-            "checksums": self.manifest is not None,
-        }
-
-    def run(
-        self,
-        tasks: Sequence[Making],
-        verb: str,
-        work: Callable[..., Iterable[Outcome]] | None = None,
-    ) -> None:
-        """Run tasks, here or on workers, and print the outcome of each.
-
-        `tasks`: one per file; `verb`: what is done, such as "compressed"; `work`: returns an
-        outcome per file where that is more than doing the tasks; called with client and report, as
-        `napari_mrcz.session.run.run_all` takes them. Raise `typer.Exit` if a file failed, with exit
-        status 1.
-        """
-        from napari_mrcz.session.run import run_all
-
-        if self.dry_run:
-            plans = run_all(map(_DryRun, tasks))
-            if tell_outcomes(plans, f"would be {verb}", as_json=self.as_json, skips=True):
-                raise typer.Exit(1)
-            return
-        work = work or partial(run_all, tasks)
-        with (
-            recorded(self.manifest, overwrite=self.overwrite, continued=self.skip_existing) as take,
-            at_work(self.scheduler, min(self.workers, len(tasks))) as how,  # others would idle
-        ):
-            outcomes = map(take, work(**how))
-            status = tell_outcomes(outcomes, verb, as_json=self.as_json, skips=True)
-        if status:
-            raise typer.Exit(status)
-
-
-@contextmanager
-def at_work(scheduler: str, workers: int) -> Iterator[dict[str, Any]]:
-    """Return what `session.run.run_all` takes: a client of a cluster, and a bar's report."""
-    from napari_mrcz.session.run import cluster
-
-    with cluster(scheduler, workers) as client, bar() as advance:
-        yield {"client": client, "report": advance}
-
-
-@dataclass(frozen=True)
-class _DryRun:
-    """A task that only returns what it would do."""
-
-    task: Making
-
-    @property
-    def source(self) -> str:
-        return self.task.source
-
-    def __call__(self, report: Report | None = None) -> Outcome:
-        return self.task.planned()
-
-
-def with_options(command: _Command) -> _Command:
-    """Replace parameters that stand for several options by these, when `declare` is called.
-
-    One is of a class above, with all that the class holds; others are `arguments.Given`, whose
-    classes are in modules that are loaded then.
-    """
-    saying: dict[str, Any] = {}
-    given: dict[str, Any] = {}
-
-    @wraps(command)
-    def called(**values: Any) -> None:
-        ((name, kind),) = saying.items()
-        how = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
-        chosen = {key: arguments.given_options(of, values) for key, of in given.items()}
-        with how.begun(), _misuse_said():
-            command(**values, **chosen, **{name: how})
-
-    def declare() -> None:
-        hints = get_type_hints(command, include_extras=True)
-        found: dict[str, tuple[Any, Any]] = {}
-        for name, parameter in inspect.signature(command).parameters.items():
-            hint = hints[name]
-            if inspect.isclass(hint) and issubclass(hint, Saying):
-                saying[name] = hint
-                kinds = get_type_hints(hint, include_extras=True)
-                found |= {f.name: (kinds[f.name], f.default) for f in fields(hint)}
-            elif get_args(hint)[:1] == (arguments.Given,):
-                given[name] = get_args(hint)[1]
-                found |= arguments.declared_options(given[name])
-            else:
-                found[name] = hint, parameter.default
-        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
-                )
-                for name, (hint, default) in found.items()
-            ]
-        )
-        called.__annotations__ = {name: hint for name, (hint, _) in found.items()}
-
-    called.declare = declare  # type: ignore[attr-defined]
-    return called  # type: ignore[return-value]
-
-
-@contextmanager
-def _misuse_said() -> Iterator[None]:
-    """Turn `Misused` into typer's error, which names the command."""
-    try:
-        yield
-    except Misused as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 def info(
     files: arguments.Files,
-    frames: Annotated[bool, typer.Option("--frames", help="List every frame as well.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one object per file.")] = False,
+    frames: Annotated[bool, typer.Option("--frames", help="Also list every frame.")] = False,
+    as_json: arguments.Json = False,
 ) -> None:
     """Show header, metadata and history, and what is wrong with the header (see repair).
 
@@ -318,12 +138,23 @@ def info(
     """
     from napari_mrcz.cli import looking
 
-    with _misuse_said():
-        status = looking.info(files, frames=frames, as_json=as_json)
-    raise typer.Exit(status)
+    raise typer.Exit(looking.info(files, frames=frames, as_json=as_json))
 
 
-@with_options
+DRIFT_KEYS = {
+    "path": "The file.",
+    "pixel_size": "Pixel size (z, y, x) in Å; 0 where the file does not say.",
+    "group": "Frames per group.",
+    "frames": "Middle of each group, as an index of the frames that were taken.",
+    "shifts": "Of each group (y, x), in pixels, against the first one: how the specimen moved.",
+    "fixed_pattern": "Height of the peak that stays over that of the specimen; null where it "
+    "cannot be told, or no specimen was found.",
+    "warnings": "Why the shifts should not be trusted; empty if all is well.",
+}
+"""Keys of ``drift --json``, and what is in them."""
+
+
+@arguments.with_options
 def drift(
     files: arguments.Files,
     given: Annotated[
@@ -340,38 +171,100 @@ def drift(
         ),
     ] = None,
     overwrite: arguments.Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one object per file.")] = False,
+    as_json: arguments.Json = False,
     *,
-    how: Saying,
+    how: arguments.Saying,
 ) -> None:
     """Show how the specimen moved, and what fixed patterns do to it. Correct movies first.
 
     A quick look: one shift per group of frames, no patches, no dose weighting. A movie for a map
     goes to RELION, MotionCor or cryoSPARC.
     """
-    from napari_mrcz.cli import looking
+    from napari_mrcz.correction import estimate_drift
+    from napari_mrcz.format.atomic import check_target
+    from napari_mrcz.stack import Stack
+    from napari_mrcz.stack import open as open_stack
+    from napari_mrcz.stack import write as write_file
+    from napari_mrcz.stack.sources import ArraySource
 
-    status = looking.drift(
-        files,
-        group=group,
-        selection=session.Selection(**given),
-        aligned=aligned,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    selection = session.Selection(**given)
+    found = movies_in(files)
+    if aligned is not None:
+        if len(found) > 1:
+            raise Misused(f"--aligned is one file, for {len(found)} movies")
+        check_target(aligned, overwrite=overwrite)
+    status = 0
+    for file in found:
+        try:
+            with open_stack(file) as whole, bar() as advance:
+                movie = selection.of(whole)
+
+                def tell(stage: str, done: int, total: int, name: str = file.name) -> None:
+                    advance(f"{name}: {stage.lower()}", done, total)
+
+                try:
+                    drift = estimate_drift(movie, group, progress=tell)
+                except ValueError as error:
+                    raise MrczError(file, str(error)) from error
+                for warning in drift.warnings:
+                    say(f"napari-mrcz: warning: {file}: {warning}", always=True)
+                write(*(_drift_json if as_json else _drift_text)(file, movie, drift, group))
+                if aligned is not None:
+                    what = {"group": group, "shifts": drift.shifts.tolist()}
+                    image = drift.aligned_sum(progress=tell)[None]
+                    total = Stack(ArraySource(image), movie.description, movie.header)
+                    write_file(aligned, total, metadata={"aligned": what}, overwrite=overwrite)
+                    say(f"the sum of the aligned frames is {aligned}")
+        except MrczError as error:
+            say(f"napari-mrcz: {error}", always=True)
+            status = 1
     raise typer.Exit(status)
 
 
-@with_options
+def _drift_json(file: Path, movie: Stack, drift: Drift, group: int) -> list[str]:
+    fixed = drift.fixed_pattern
+    values = [
+        str(file),
+        movie.pixel_size,
+        group,
+        drift.frames.tolist(),
+        drift.shifts.round(4).tolist(),
+        fixed if math.isfinite(fixed) else None,
+        drift.warnings,
+    ]
+    return [json.dumps(dict(zip(DRIFT_KEYS, values, strict=True)))]
+
+
+def _drift_text(file: Path, movie: Stack, drift: Drift, group: int) -> list[str]:
+    _, size_y, size_x = movie.pixel_size
+    n, y, x = movie.shape
+    known = bool(size_y and size_x)
+    lines = [
+        str(file),
+        f"  {n} frames of {y} x {x} pixels in {len(drift.shifts)} groups of {group}"
+        + (f", {size_x:.5g} Å/pixel" if known else ""),
+        f"  {'group':>5} {'frame':>7} {'y (pixels)':>11} {'x (pixels)':>11}"
+        + (f" {'y (Å)':>8} {'x (Å)':>8}" if known else ""),
+    ]
+    for number, (frame, shift) in enumerate(zip(drift.frames, drift.shifts, strict=True)):
+        line = f"  {number:>5} {frame:>7g} {shift[0]:>11.2f} {shift[1]:>11.2f}"
+        in_angstroms = f" {shift[0] * size_y:>8.2f} {shift[1] * size_x:>8.2f}" if known else ""
+        lines.append(line + in_angstroms)
+    fixed = drift.fixed_pattern
+    if math.isnan(fixed):
+        said = "unknown: the specimen hardly moved"
+    elif math.isinf(fixed):
+        said = "no specimen was found beside it"
+    else:
+        said = f"{fixed:.2f} of the specimen's peak"
+    return [*lines, f"  fixed pattern: {said}"]
+
+
+@arguments.with_options
 def verify(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Files, or folders: then all within.", parser=arguments.path, show_default=False
-        ),
-    ],
+    paths: arguments.Files,
     *,
-    how: Working,
+    how: arguments.Working,
 ) -> None:
     """Decode every frame and compare it with its checksum; the exit status is 1 on damage.
 
@@ -385,35 +278,39 @@ def verify(
 
 def bench(
     movie: Annotated[
-        Path | None, typer.Argument(help="A movie; one is simulated without.", show_default=False)
+        Path | None, typer.Argument(help="A movie (default: a simulated one).", show_default=False)
     ] = None,
     dose: Annotated[
-        float, typer.Option(min=0, help="Of a simulated one: electrons a pixel and frame.")
+        float, typer.Option(min=0, help="Electrons per pixel and frame of the simulated movie.")
     ] = 1.0,
-    frames: Annotated[int, typer.Option(min=1, help="Frames that are taken.")] = 20,
-    shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns, simulated.")] = (
+    frames: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 20,
+    shape: Annotated[
+        tuple[int, int], typer.Option(help="Rows and columns of the simulated movie.")
+    ] = (
         3838,
         3710,
     ),
-    rounds: Annotated[int, typer.Option(min=1, help="Turns; times are medians.")] = 3,
-    slow: Annotated[bool, typer.Option("--slow", help="Also what takes minutes (xz).")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; times are medians.")] = 3,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Include ways that take minutes (xz).")
+    ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="On the disk to be measured; a temporary one without.")
+        Path | None, typer.Option(help="Folder on the disk to measure (default: a temporary one).")
     ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Folder for figures 2 and 3 of the article, as PNG.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON.")] = False,
 ) -> None:
-    """Compare ways to store a movie: sizes, times, beside copying the plain file.
+    """Compare ways to store a movie: sizes, and times relative to copying the plain file.
 
-    They are those of Table 1 of McLeod et al. (2018), as far as they are installed.
+    The ways of Table 1 of McLeod et al. (2018) whose programs are installed.
     """
     from dataclasses import asdict
 
     import numpy as np
 
-    from napari_mrcz.cli.comparison import as_text, contestants, race
+    from napari_mrcz.cli.comparison import as_text, contestants, draw_figures, race
     from napari_mrcz.session.tables import need_installed
     from napari_mrcz.stack import open as open_stack
 
@@ -434,35 +331,11 @@ def bench(
     with bar() as advance:
         ways = list(contestants(pixels, slow=slow))
         results = race(pixels, ways, rounds=rounds, folder=folder, progress=advance)
-    write(
-        *([json.dumps([asdict(r) for r in results])] if as_json else as_text(results).splitlines())
-    )
+    write(*([json.dumps([asdict(result) for result in results])] if as_json else as_text(results)))
     if figures is not None:
-        _draw(pixels[0], figures)
-
-
-def _draw(frame: object, folder: Path) -> None:
-    import numpy as np
-
-    from napari_mrcz.cli import comparison
-
-    one = np.asarray(frame)
-    with bar() as advance:
-        advance("figure 2a: doses", 0, 5)
-        doses = comparison.by_dose()
-        advance("figure 2b: levels", 1, 5)
-        levels = comparison.by_level(one)
-        advance("figure 2c: threads", 2, 5)
-        threads = comparison.by_threads(one)
-        advance("figure 2d: blocks", 3, 5)
-        blocks = comparison.by_block(one)
-        advance("figure 3: metadata", 4, 5)
-        metadata = comparison.serialisations()
-    comparison.draw_compression(
-        doses, levels, threads, blocks, processors(), folder / "compression.png"
-    )
-    comparison.draw_serialisation(metadata, folder / "serialisation.png")
-    say(f"figures are in {folder}")
+        with bar() as advance:
+            draw_figures(pixels[0], figures, advance)
+        say(f"figures are in {figures}")
 
 
 _PLUGIN = "napari-mrcz"
@@ -473,22 +346,23 @@ _DOCKS = ("Movie", "Outliers", "Gain")
 def open_(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Files, or folders of one sweep, each a layer.", show_default=False),
+        typer.Argument(help="Files, or folders of one sweep each.", show_default=False),
     ],
 ) -> None:
-    """Open movies in napari, with the widgets Movie, Outliers and Gain beside them."""
+    """Open movies in napari, with the widgets Movie, Outliers and Gain."""
     for path in files:
         if path.is_dir() and not any(map(has_movie_suffix, os.listdir(path))):
             raise MrczError(path, "is a folder without a movie")
         if not path.exists() and not isinstance(path, RemotePath):
             raise MrczError(path, "is not there")
-    _with_window(lambda: _show(files))
+    _check_window()
+    _show(files)
 
 
 def demo(
     screenshot: Annotated[
         Path | None,
-        typer.Option(help="Save a picture of the window there and end.", show_default=False),
+        typer.Option(help="Save a picture of the window to this file and end.", show_default=False),
     ] = None,
     story: Annotated[
         bool,
@@ -496,24 +370,18 @@ def demo(
     ] = False,
 ) -> None:
     """Write a simulated movie, demo.mrcz, and a session, demo-session, and open them in napari."""
+    _check_window()
+    from napari_mrcz.plugin.demo import main
 
-    def run() -> None:
-        from napari_mrcz.plugin.demo import main
-
-        picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
-        main(["--story", *picture] if story else picture)
-
-    _with_window(run)
+    picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
+    main(["--story", *picture] if story else picture)
 
 
-def _with_window(show: Callable[[], None]) -> None:
-    """Open a window, if napari, Qt and a screen are there.
-
-    Raise `MrczError` if one is.
-    """
+def _check_window() -> None:
+    """Raise `MrczError` if napari, Qt or a screen for a window is missing."""
     screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     if sys.platform.startswith("linux") and not any(map(os.environ.get, screens)):
-        # Qt would end the program, and say much.
+        # Qt would abort the program, with many messages.
         advice = "Over ssh, use ssh -X; the other commands need none"
         raise MrczError(None, "there is no screen for a window", advice=advice)
     try:
@@ -522,7 +390,6 @@ def _with_window(show: Callable[[], None]) -> None:
     except (ImportError, RuntimeError) as error:  # qtpy without Qt raises either, by its version
         advice = "pip install 'napari-mrcz[all]'; the other commands need neither"
         raise MrczError(None, "a window needs napari and Qt", advice=advice) from error
-    show()
 
 
 def _show(files: list[Path]) -> None:
@@ -534,7 +401,7 @@ def _show(files: list[Path]) -> None:
     viewer = napari.Viewer(title=", ".join(path.name for path in files[:3]))
     for path in files:
         try:
-            # Other kinds of files are left to whoever reads them in napari.
+            # Other plugins read other kinds of files.
             with asking():
                 viewer.open(path, plugin=_PLUGIN if get_reader(str(path)) else None)
         except (MrczError, OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""How MRCZ fares against other ways to store a movie: Table 1, figures 2 and 3 of the article.
+"""MRCZ compared with other ways to store a movie: Table 1, figures 2 and 3 of the article.
 
-McLeod et al. (2018), doi:10.1016/j.jsb.2017.11.012. The table: sizes and times, taken in turns,
-beside copying the file. The figures: what dose, level, threads, block and metadata ask for.
+McLeod et al. (2018), doi:10.1016/j.jsb.2017.11.012. The table: sizes, and times relative to copying
+the file. The figures: size and speed by dose, level, threads, block and metadata.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Frames = npt.NDArray[Any]
 
 _FOUR_BITS = 15
+_COPYING = "copying the plain file"
 # What `mrcz` stores as it is given.
 _MRCZ = [np.dtype(name) for name in ("i1", "i2", "u2", "i4", "u4", "f4", "c8")]
 # Packers read a plain file and write another; the levels are those of the article's Table 1.
@@ -58,7 +59,7 @@ class Contestant:
 
     name: str  # Program, codec and level
     suffix: str  # Of its file
-    # Called with (path, frames), and with (path); what is written is on disk then
+    # Called with (path, frames), and with (path); files are flushed to the disk
     write: Callable[[Path, Frames], None]
     read: Callable[[Path], Frames]
 
@@ -93,11 +94,8 @@ def contestants(frames: Frames, *, slow: bool = False) -> Iterator[Contestant]:
 
 def flush(path: Path) -> None:
     """Flush a file to the disk, as `write` does by itself."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _write(path: Path, frames: Frames, **options: Any) -> None:
@@ -152,27 +150,13 @@ def _signed(frames: Frames) -> Frames:
 
 @dataclass(frozen=True)
 class Result:
-    """Size and times of one way to store a movie.
+    """Size and times of one way to store a movie."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the way to store it.
-    nbytes : int
-        Size of its file.
-    ratio : float
-        Bytes in memory over bytes on disk.
-    write_s : float
-        Median time to write it, until it is on the disk, in seconds.
-    read_s : float
-        Median time to read it from the system's memory, in seconds.
-    """
-
-    name: str
-    nbytes: int
-    ratio: float
-    write_s: float
-    read_s: float
+    name: str  # Name of the way to store it.
+    nbytes: int  # Size of its file.
+    ratio: float  # Bytes in memory over bytes on disk.
+    write_s: float  # Median time to write it, until it is on the disk, in seconds.
+    read_s: float  # Median time to read it from the system's memory, in seconds.
 
 
 def race(
@@ -185,27 +169,27 @@ def race(
 ) -> list[Result]:
     """Write and read a movie in several ways, in turns, and compare what comes back.
 
-    The last line is that of copying the uncompressed file, the least a disk takes.
+    The last result is that of copying the uncompressed file, the least a disk takes.
 
-    `frames` (n, y, x): the movie; `contestants`: the ways; `rounds`: turns; times are medians over
-    them; `folder`: on the disk to be measured; the system's temporary one by default; `progress`:
-    called with (name, done, of how many). Raise `MrczError` if a way does not give back what it was
-    given.
+    `frames` (n, y, x): the movie; `rounds`: turns; times are medians over them; `folder`: on the
+    disk to be measured; the system's temporary one by default; `progress`: called with (name, done,
+    total). Raise `MrczError` if a way does not return the frames that it was given.
     """
-    times: dict[str, tuple[list[float], list[float]]] = {c.name: ([], []) for c in contestants}
-    sizes: dict[str, int] = {}
-    copying: tuple[list[float], list[float]] = [], []
+    names = [*(contestant.name for contestant in contestants), _COPYING]
+    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
+    sizes = {_COPYING: frames.nbytes}
     steps, done = rounds * len(contestants), 0
     with tempfile.TemporaryDirectory(dir=folder, prefix="napari-mrcz-bench-") as inside:
         for _ in range(rounds):
             for number, contestant in enumerate(contestants):
                 path = Path(inside, f"{number}{contestant.suffix}")
                 written, found = times[contestant.name]
-                written.append(_timed(partial(contestant.write, path, frames)))
-                start = time.perf_counter()
-                back = contestant.read(path)
-                found.append(time.perf_counter() - start)
-                if not _equal(back.reshape(frames.shape), frames):
+                write_s, _ = _timed(partial(contestant.write, path, frames))
+                read_s, back = _timed(partial(contestant.read, path))
+                written.append(write_s)
+                found.append(read_s)
+                has_nan = frames.dtype.kind in "fc"
+                if not np.array_equal(back.reshape(frames.shape), frames, equal_nan=has_nan):
                     raise MrczError(path, f"{contestant.name} gives other pixels than it was given")
                 sizes[contestant.name] = path.stat().st_size
                 del back
@@ -214,8 +198,8 @@ def race(
                 done += 1
                 if progress is not None:
                     progress(contestant.name, done, steps)
-            _copy(Path(inside), frames, copying)
-    results = [
+            _copy(Path(inside), frames, times[_COPYING])
+    return [
         Result(
             name,
             sizes[name],
@@ -225,12 +209,10 @@ def race(
         )
         for name, (written, found) in times.items()
     ]
-    copy_s, read_s = (statistics.median(t) for t in copying)
-    return [*results, Result("copying the plain file", frames.nbytes, 1.0, copy_s, read_s)]
 
 
-def as_text(results: Sequence[Result], *, markdown: bool = False) -> str:
-    """Return results as a table, as plain text or Markdown."""
+def as_text(results: Sequence[Result]) -> list[str]:
+    """Return results as the lines of a table."""
     head = ("way to store", "MB", "ratio", "write (s)", "read (s)", "write speed", "read speed")
     copy = results[-1]
     rows = [
@@ -245,17 +227,11 @@ def as_text(results: Sequence[Result], *, markdown: bool = False) -> str:
         )
         for r in results
     ]
-    if markdown:
-        lines = [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
-        return "\n".join(lines)
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (head, *rows)
-    )
+    first, *widths = (max(map(len, column)) for column in zip(head, *rows, strict=True))
+    return [
+        "  ".join([name.ljust(first), *map(str.rjust, cells, widths)])
+        for name, *cells in (head, *rows)
+    ]
 
 
 def _figures(value: float) -> str:
@@ -274,20 +250,17 @@ def _copy(folder: Path, frames: Frames, times: tuple[list[float], list[float]]) 
         shutil.copyfile(plain, copy)
         flush(copy)
 
-    times[0].append(_timed(copy_it))
-    times[1].append(_timed(lambda: np.fromfile(copy, frames.dtype)))
+    times[0].append(_timed(copy_it)[0])
+    times[1].append(_timed(lambda: np.fromfile(copy, frames.dtype))[0])
     plain.unlink()
     copy.unlink()
 
 
-def _equal(one: Frames, other: Frames) -> bool:
-    return np.array_equal(one, other, equal_nan=other.dtype.kind in "fc")
-
-
-def _timed(work: Callable[[], object]) -> float:
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that some work takes, and its result."""
     start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    result = work()
+    return time.perf_counter() - start, result
 
 
 CODERS = {
@@ -372,24 +345,31 @@ def by_threads(frame: Frames, most: int = 0) -> list[Curve]:
 def serialisations(nbytes: int = 25_000_000) -> list[Serialisation]:
     """Return figure 3: JSON and MessagePack of so many bytes of text, bare and packed."""
     content = _metadata(nbytes)
-    found = []
-    pairs: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {
+    serialisers: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {
         "JSON": (lambda c: json.dumps(c).encode(), json.loads),
         "MessagePack": (msgpack.packb, msgpack.unpackb),
     }
-    for name, (dump, load) in pairs.items():
-        for codec in ("", "lz4", "zstd"):
-            packed = _packed(dump(content), codec)
+    return [
+        _serialised(name, *functions, content, codec)
+        for name, functions in serialisers.items()
+        for codec in ("", "lz4", "zstd")
+    ]
 
-            def store(dump: Any = dump, codec: str = codec) -> bytes:
-                return _packed(dump(content), codec)
 
-            def fetch(load: Any = load, codec: str = codec, packed: bytes = packed) -> Any:
-                return load(_unpacked(packed, codec))
-
-            title = f"{name}, {codec or 'bare'}"
-            found.append(Serialisation(title, len(packed), _median(store), _median(fetch)))
-    return found
+def _serialised(
+    name: str,
+    dump: Callable[[Any], bytes],
+    load: Callable[[bytes], Any],
+    content: Any,
+    codec: str,
+) -> Serialisation:
+    packed = _packed(dump(content), codec)
+    return Serialisation(
+        f"{name}, {codec or 'bare'}",
+        len(packed),
+        _median(lambda: _packed(dump(content), codec)),
+        _median(lambda: load(_unpacked(packed, codec))),
+    )
 
 
 def _curve(name: str, x: Sequence[float], cases: Sequence[tuple[Frames, Encoding]]) -> Curve:
@@ -445,16 +425,28 @@ def _unpacked(data: bytes, codec: str) -> bytes:
 
 
 def _median(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(_timed(work)[0] for _ in range(_ROUNDS))
 
 
 _SIZE_IN = (9.0, 7.0)
 _DPI = 110
+
+
+def draw_figures(frame: Frames, folder: Path, progress: Callable[[str, int, int], None]) -> None:
+    """Measure and draw figures 2 and 3 into a folder.
+
+    `frame`: measured at levels, threads and blocks; `progress`: called with (what, done, total).
+    """
+    progress("figure 2a: doses", 0, 5)
+    doses = by_dose()
+    progress("figure 2b: levels", 1, 5)
+    levels = by_level(frame)
+    progress("figure 2c: threads", 2, 5)
+    threads = by_threads(frame)
+    progress("figure 2d: blocks", 3, 5)
+    draw_compression(doses, levels, threads, by_block(frame), folder / "compression.png")
+    progress("figure 3: metadata", 4, 5)
+    draw_serialisation(serialisations(), folder / "serialisation.png")
 
 
 def draw_compression(
@@ -462,7 +454,6 @@ def draw_compression(
     level: Sequence[Curve],
     threads: Sequence[Curve],
     block: Sequence[Curve],
-    processors: int,
     path: Path,
 ) -> None:
     """Draw figure 2: ratio by dose and by level, rate by threads, both by block size."""
@@ -478,7 +469,7 @@ def draw_compression(
     _finish(b, "b", "compression level", "compression ratio")
     for curve in threads:
         c.plot(curve.x, curve.rate, "o-", label=curve.name, markersize=4)
-    c.axvline(processors, color="grey", linestyle=":", label="processors")
+    c.axvline(processors(), color="grey", linestyle=":", label="processors")
     c.set_ylim(bottom=0)
     _finish(c, "c", "threads", "rate (GB/s)")
     right = d.twinx()

@@ -3,10 +3,10 @@
 0: all was done; 1: a file could not be used, or is damaged; 2: the command line is wrong;
 130: interrupted. Data goes to the standard output, all else to the standard error.
 
-Ctrl-C ends it in one line at any moment, without a traceback. Python raises an interrupt wherever
-it happens to be. While a module is loaded it may come out as another error, or leave half a module
-behind; in a callback that returns nothing (the end of an object, say) it is printed and lost. There
-it waits until the program is out of that.
+Ctrl-C ends it with one line at any moment, without a traceback. Python raises an interrupt wherever
+it is at the moment: while a module is loaded, that may become another error, or leave half a module
+behind; in callbacks without a caller, such as `__del__`, it is printed and lost. There it is raised
+again a moment later.
 
 Modules are loaded where they are needed: a short command takes as long as what it loads.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Commands that need neither typer nor BLAS where nothing but files is named.
+# Commands that need neither typer nor BLAS without options.
 _QUICK = ("info", "verify")
 _MISUSED, _INTERRUPTED = 2, 130
 _AGAIN_S = 0.01
@@ -34,19 +34,19 @@ _HAS_TIMER = hasattr(signal, "setitimer")
 
 def main() -> None:
     """Run the program; an interrupt ends it in one line at any moment."""
-    # Not so where interrupts are ignored, as in the background of a shell.
+    # Interrupts may be ignored, as in the background of a shell.
     if not (is_heard := signal.getsignal(signal.SIGINT) is signal.default_int_handler):
         _load_and_run()
         return
     signal.signal(signal.SIGINT, _end_at_once)
-    sys.excepthook = _said_in_a_line
+    sys.excepthook = _end_in_a_line
     sys.unraisablehook = _raised_again
     if _HAS_TIMER:
         signal.signal(signal.SIGALRM, _interrupt)
     try:
         _load_and_run(is_heard)
     finally:
-        # All is done, or was said: what is left is to close.
+        # All is done, or was reported.
         signal.signal(signal.SIGINT, _end_at_once)
         if _HAS_TIMER:  # it would end a process that has set its signals back
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _load_and_run(is_heard: bool = False) -> None:
-    # Not before: an interrupt while they are loaded ends the program from now on.
+    # Loaded here, where an interrupt ends the program.
     from napari_mrcz.errors import failure_text, is_out_of_memory
 
     try:
@@ -71,9 +71,9 @@ def _load_and_run(is_heard: bool = False) -> None:
 
 
 def _keep_within_what_was_lent() -> None:
-    """Limit the threads of numeric libraries to the processors and the memory that were lent.
+    """Limit the threads of numeric libraries to the processors and memory of this process.
 
-    They go by the machine's processors, each thread of which takes its own stack and buffers.
+    By default they start one per processor of the machine, each with its own stack and buffers.
     """
     from napari_mrcz.errors import check_room_to_import
     from napari_mrcz.format.machine import lent_processors, threads_with_room
@@ -106,9 +106,9 @@ def _loaded(words: Sequence[str]) -> Callable[[], int | None]:
 
 
 def run(command: Callable[[], int | None] | None = None) -> NoReturn:
-    """Run a command and end with its exit status; what is wrong is said in one line.
+    """Run a command and end with its exit status; errors are reported in one line.
 
-    `command`: returns the exit status; by default that of the command line.
+    `command`: returns the exit status (default: that of the command line).
     """
     import warnings
 
@@ -119,8 +119,7 @@ def run(command: Callable[[], int | None] | None = None) -> NoReturn:
     warnings.showwarning = lambda message, *_, **__: say(
         f"napari-mrcz: warning: {message}", always=True
     )
-    # Else the next file to be opened would take the number of a stream that is closed, and what is
-    # said.
+    # The next file that is opened would take the number of a stream that is closed, and its text.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
@@ -128,14 +127,14 @@ def run(command: Callable[[], int | None] | None = None) -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = (command or _loaded(sys.argv[1:]))()
-        # Now, as what cannot be written at the very end ends in a traceback.
+        # Now: an error at the very end would print a traceback.
         sys.stdout.flush()
     except Misused as error:
-        if not str(error):  # a group of commands without one: its help was written
+        if not str(error):  # a group without a command: its help was written
             sys.exit(_MISUSED)
         called = error.command or f"napari-mrcz {sys.argv[1]}"
         _end(f"{error} (see {called} --help)", _MISUSED)
-    except BrokenPipeError:  # whoever read the output has had enough
+    except BrokenPipeError:  # the program that reads the output has ended
         forget(sys.stdout)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -172,14 +171,14 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _raised_again(ignored: Any) -> None:
-    """Raise an interrupt again that came where Python can but print it."""
+    """Raise an interrupt again that came where Python can only print it."""
     if issubclass(ignored.exc_type, KeyboardInterrupt) and _HAS_TIMER:
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     else:
         sys.__unraisablehook__(ignored)
 
 
-def _said_in_a_line(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+def _end_in_a_line(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
     """End by an interrupt that came before or after the command ran."""
     if issubclass(kind, KeyboardInterrupt):
         _end_at_once()

@@ -1,9 +1,8 @@
-"""What is in files, and whether they are whole: ``info``, ``verify``, ``drift``, without typer."""
+"""What is in files, and whether they are whole: ``info`` and ``verify``, without typer."""
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import threading
 from contextlib import contextmanager, suppress
@@ -11,17 +10,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.cli.paths import Misused, movies_in
+from napari_mrcz.cli.paths import movies_in
 from napari_mrcz.cli.progress import bar, from_here, note, recorded, say, write
-from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, printable, size_text
+from napari_mrcz.errors import (
+    MrczError,
+    NotEnoughMemory,
+    collected_warnings,
+    counted,
+    printable,
+    size_text,
+)
 from napari_mrcz.naming import without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_mrcz.correction.drift import Drift
     from napari_mrcz.format import Header
-    from napari_mrcz.session.selection import Selection
     from napari_mrcz.stack import Stack, VerifyReport
     from napari_mrcz.stack.inspection import Entry
 
@@ -50,17 +54,6 @@ INFO_KEYS = {
     "packed": "Only of .gz and .bz2: what is not known, as only the header was unpacked.",
 }
 """Keys of ``info --json``, and what is in them."""
-DRIFT_KEYS = {
-    "path": "The file.",
-    "pixel_size": "Pixel size (z, y, x) in Å; 0 where the file does not say.",
-    "group": "Frames per group.",
-    "frames": "Middle of each group, as an index of the frames that were taken.",
-    "shifts": "Of each group (y, x), in pixels, against the first one: how the specimen moved.",
-    "fixed_pattern": "Height of the peak that stays over that of the specimen; null where it "
-    "cannot be told, or no specimen was found.",
-    "warnings": "Why the shifts should not be trusted; empty if all is well.",
-}
-"""Keys of ``drift --json``, and what is in them."""
 
 
 def info(files: Sequence[Path], *, frames: bool = False, as_json: bool = False) -> int:
@@ -116,23 +109,11 @@ def verify(
     quiet: bool = False,
     manifest: Path | None = None,
 ) -> int:
-    """Decode every frame of files, compare it with its checksum and print how each file is.
+    """Decode every frame of files, compare it with its checksum and print whether files are good.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files and folders.
-    as_json : bool
-        Write a JSON object per file instead of text.
-    quiet : bool
-        Print damaged files alone.
-    manifest : Path, optional
-        Table to be written, with a row per file.
-
-    Returns
-    -------
-    int
-        The exit status: 1 if a file is damaged.
+    `paths`: files and folders; `as_json`: write a JSON object per file instead of text; `quiet`:
+    print damaged files alone; `manifest`: table to be written, with a row per file. The result: the
+    exit status: 1 if a file is damaged.
     """
     found = movies_in(paths)
     bad = 0
@@ -158,100 +139,6 @@ def verify(
     if len(found) > 1:
         say(f"{len(found) - bad} of {len(found)} files are good")
     return 1 if bad else 0
-
-
-def drift(
-    files: Sequence[Path],
-    *,
-    group: int,
-    selection: Selection,
-    aligned: Path | None,
-    overwrite: bool,
-    as_json: bool,
-) -> int:
-    """Print how the specimen moved in each movie.
-
-    `files`: files and folders; `group`: frames per group; `selection`: part of each movie that is
-    looked at; `aligned`: file to be written with the sum of one movie's aligned frames. The result:
-    the exit status: 1 if a file cannot be used.
-    """
-    from napari_mrcz.correction import estimate_drift
-    from napari_mrcz.format.atomic import check_target
-    from napari_mrcz.stack import Stack
-    from napari_mrcz.stack import open as open_stack
-    from napari_mrcz.stack import write as write_file
-    from napari_mrcz.stack.sources import ArraySource
-
-    found = movies_in(files)
-    if aligned is not None:
-        if len(found) > 1:
-            raise Misused(f"--aligned is one file, for {len(found)} movies")
-        check_target(aligned, overwrite=overwrite)
-    status = 0
-    for file in found:
-        try:
-            with open_stack(file) as whole, bar() as advance:
-                movie = selection.of(whole)
-
-                def tell(stage: str, done: int, total: int, name: str = file.name) -> None:
-                    advance(f"{name}: {stage.lower()}", done, total)
-
-                try:
-                    drift = estimate_drift(movie, group, progress=tell)
-                except ValueError as error:
-                    raise MrczError(file, str(error)) from error
-                for warning in drift.warnings:
-                    say(f"napari-mrcz: warning: {file}: {warning}", always=True)
-                write(*(_drift_json if as_json else _drift_text)(file, movie, drift, group))
-                if aligned is not None:
-                    what = {"group": group, "shifts": drift.shifts.tolist()}
-                    image = drift.aligned_sum(progress=tell)[None]
-                    total = Stack(ArraySource(image), movie.description, movie.header)
-                    write_file(aligned, total, metadata={"aligned": what}, overwrite=overwrite)
-                    say(f"the sum of the aligned frames is {aligned}")
-        except MrczError as error:
-            say(f"napari-mrcz: {error}", always=True)
-            status = 1
-    return status
-
-
-def _drift_json(file: Path, movie: Stack, drift: Drift, group: int) -> list[str]:
-    fixed = drift.fixed_pattern
-    values = [
-        str(file),
-        movie.pixel_size,
-        group,
-        drift.frames.tolist(),
-        drift.shifts.round(4).tolist(),
-        fixed if math.isfinite(fixed) else None,
-        drift.warnings,
-    ]
-    return [json.dumps(dict(zip(DRIFT_KEYS, values, strict=True)))]
-
-
-def _drift_text(file: Path, movie: Stack, drift: Drift, group: int) -> list[str]:
-    _, size_y, size_x = movie.pixel_size
-    n, y, x = movie.shape
-    known = bool(size_y and size_x)
-    lines = [
-        str(file),
-        f"  {n} frames of {y} x {x} pixels in {len(drift.shifts)} groups of {group}"
-        + (f", {size_x:.5g} Å/pixel" if known else ""),
-        f"  {'group':>5} {'frame':>7} {'y (pixels)':>11} {'x (pixels)':>11}"
-        + (f" {'y (Å)':>8} {'x (Å)':>8}" if known else ""),
-    ]
-    for number, (frame, shift) in enumerate(zip(drift.frames, drift.shifts, strict=True)):
-        line = f"  {number:>5} {frame:>7g} {shift[0]:>11.2f} {shift[1]:>11.2f}"
-        in_angstroms = f" {shift[0] * size_y:>8.2f} {shift[1] * size_x:>8.2f}" if known else ""
-        lines.append(line + in_angstroms)
-    fixed = drift.fixed_pattern
-    if math.isnan(fixed):
-        said = "unknown: the specimen hardly moved"
-    elif math.isinf(fixed):
-        said = "no specimen was found beside it"
-    else:
-        said = f"{fixed:.2f} of the specimen's peak"
-    return [*lines, f"  fixed pattern: {said}"]
 
 
 @contextmanager
@@ -368,7 +255,7 @@ def _as_text(known: dict[str, Any], header: Header | None) -> list[str]:
     size = known["pixel_size"][2]
     lines = [
         known["path"],
-        f"  {n} {'frame' if n == 1 else 'frames'} of {y} x {x} pixels, {known['dtype']}, "
+        f"  {counted(n, 'frame')} of {y} x {x} pixels, {known['dtype']}, "
         + (f"{size:.5g} Å/pixel" if size else "pixel size unknown"),
         f"  {size_text(known['file_nbytes'])}, {known['ratio']:.3g} to 1",
     ]

@@ -1,4 +1,4 @@
-"""Which files are meant, and where what is made of them goes."""
+"""Which files the command line names, and where results go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Misused(Exception):
     """A command line that is wrong.
 
     `said`: what is wrong with it; empty if the help was written instead; `command`: the program and
-    the command, where they are known.
+    the command, if known.
     """
 
     def __init__(self, said: str, command: str = "") -> None:
@@ -31,7 +31,7 @@ class Misused(Exception):
 
 
 def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path]:
-    """Return the files that look like movies and are none: what a recipe names, and a gain."""
+    """Return files that look like movies but are not: those that a recipe names, and a gain."""
     named = [] if recipe is None else recipe.files()
     return [*map(Path, named), *([decimate] if decimate else [])]
 
@@ -39,34 +39,31 @@ def references(recipe: Recipe | None, decimate: Path | None = None) -> list[Path
 def movies_in(
     paths: Sequence[Path],
     suffixes: tuple[str, ...] = (),
-    besides: Sequence[Path] = (),
+    excluded: Sequence[Path] = (),
     *,
     leave_references: bool = False,
     leave_done: bool = False,
 ) -> list[Path]:
     """Return files as they are named, and of folders all movies within by name; each once.
 
-    `paths`: files and folders. In plain order of their names, as a shell has them, they are taken
-    in natural order; `suffixes`: of the movies in folders, also packed; those of all formats that
-    are read where there are none; `besides`: files in folders that are not movies, such as a gain
-    reference, and folders of results; `leave_references`: leave out of folders what is a gain
-    reference by its content or a reference by its name, and say so; `leave_done`: leave out of
-    folders what is MRCZ already, and say how many. The result: a folder that may not be read is in
-    it too, to be reported when its turn comes. Raise `Misused` if there is none.
+    `paths`, `suffixes`, `excluded`: as `session.survey.movies_of` takes them; `leave_references`:
+    leave out gain and other references that are in folders, with a message; `leave_done`: leave out
+    MRCZ files that are in folders, with a message. A folder that may not be read is in the result
+    too, to be reported when its turn comes. Raise `Misused` if there is no movie.
     """
     from napari_mrcz.session.survey import images_beside, looks_at, movies_of
 
     if leave_done:
         suffixes = (*suffixes, COMPRESSED_SUFFIX)
     with late_bar(f"looking for movies in {listed(paths, _MOST_NAMED)}") as advance:
-        found, inside = movies_of(paths, suffixes, besides, advance)
+        found, inside = movies_of(paths, suffixes, excluded, advance)
     if leave_done:
         done = {
             file for file in inside if without_packing(file).suffix.lower() == COMPRESSED_SUFFIX
         }
         if done:
             files = "1 MRCZ file is" if len(done) == 1 else f"{len(done)} MRCZ files are"
-            say(f"{files} compressed already and left out; convert writes such files anew")
+            say(f"{files} compressed already and left out; convert writes such files again")
         found, inside = ([file for file in some if file not in done] for some in (found, inside))
     if leave_references and inside:
         with late_bar("looking at the files of folders") as advance:
@@ -74,7 +71,7 @@ def movies_in(
         _tell_left(left)
         found = [file for file in found if file not in left]
     if not found:
-        others = movies_of(paths, (), besides)[1] if suffixes and not leave_done else []
+        others = movies_of(paths, (), excluded)[1] if suffixes and not leave_done else []
         raise _no_movie(paths, others)
     return found
 
@@ -82,13 +79,10 @@ def movies_in(
 def session_in(
     paths: list[Path], recipe: Recipe, results: Sequence[Path] = ()
 ) -> tuple[list[Path], str]:
-    """Return the movies of a session in order of acquisition, and print by what that is known.
-
-    As `napari_mrcz.session.survey.session_of` finds them.
+    """Return the movies of a session, as `session.survey.session_of` sorts them, and their order.
 
     `paths`: files and folders; `recipe`: the files that it names are not movies; `results`: folders
-    of results, which are not movies of the session either. Returned are `movies`: as
-    `napari_mrcz.session.survey.by_acquisition` sorts them; `order`: what that says of the order.
+    of results, which are not movies of the session either.
     """
     from napari_mrcz.session.survey import session_of
 
@@ -103,7 +97,7 @@ def session_in(
 
 
 def _no_movie(paths: Sequence[Path], others: Sequence[Path] = ()) -> Misused:
-    """Return the error; `others`: movies in the folders, but not compressed, as they should be."""
+    """Return the error; `others`: movies in the folders that are not compressed."""
     where = listed(paths, _MOST_NAMED)
     if not others:
         return Misused(f"no movie in {where}")
@@ -121,9 +115,9 @@ def _tell_left(left: Mapping[Path, str]) -> None:
 
 
 def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
-    """Print which sources a killed process was deleting: a movie whose result was verified.
+    """Print which sources a killed process was deleting, after their results were verified.
 
-    `paths`: files and folders; `delete`: give them their names back, so that they are verified and
+    `paths`: files and folders; `delete`: rename the sources back, so that they are verified and
     deleted as others are.
     """
     from napari_mrcz.session.source_files import left_aside, put_back
@@ -138,11 +132,10 @@ def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
 
 
 def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:
-    """Return the path of what is made of a file: beside it or in a folder, with another suffix.
+    """Return the path of the result of a file: with another suffix, next to it or in a folder.
 
-    `source`: the file; `folder`: where results go; beside each file without it, and here for
-    those of URLs; `suffix`: of the result; `named`: what was named on the command line: folders
-    within one of these are made in `folder` too.
+    `folder`: for results; None for next to each file, and for the current folder for URLs; `named`:
+    the command line's files and folders: folders within one of these are made in `folder` too.
     """
     name = f"{without_packing(source).stem}{suffix}"
     if folder is None:
@@ -155,10 +148,9 @@ def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Pa
 
 
 def prepare(sources: Sequence[Path], targets: Sequence[Path], *, dry_run: bool = False) -> None:
-    """Check that no two files go to one place, and make the folders for them.
+    """Make the folders for results, unless `dry_run`.
 
-    `sources`, `targets`: files, and what is made of each; `dry_run`: make no folders. Raise
-    `MrczError` if two do, or a file has the name of a folder.
+    Raise `MrczError` if two sources have one target, or a file has the name of a folder.
     """
     seen: dict[Path, Path] = {}
     for source, target in zip(sources, targets, strict=True):

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from napari_mrcz.errors import MrczError, failure_text, printable, size_text
+from napari_mrcz.errors import MrczError, counted, failure_text, printable, size_text
 from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, docs_url, path_of, without_packing
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 # Of the files that failed; each was named before, when it failed.
 _MOST_NAMED = 10
-# Seconds between two pictures of the bar, and before the first of what is often quick.
+# Seconds between two drawings of the bar, and before the first of work that is often quick.
 _DRAWN, _SILENT = 0.1, 1.0
 # The console of the bar that is on the terminal.
 _console: Any = None
-# Where all that is said goes, too, and whether only problems are shown.
+# The log of all messages, and whether only problems are shown.
 _log: Any = None
 _quiet = False
 _HEAD_NBYTES = 1024
@@ -41,10 +41,9 @@ _HEAD_NBYTES = 1024
 
 @contextmanager
 def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
-    """Append the messages of a block to a log, and show only problems.
+    """Append the messages of a block to a log, each with the time; show only problems if quiet.
 
-    `log`: the file; each line gets the time; `quiet`: show only warnings and errors. Raise
-    `MrczError` if the log cannot be opened.
+    Raise `MrczError` if the log cannot be opened.
     """
     global _log, _quiet
     before = _log, _quiet
@@ -94,11 +93,9 @@ def note(line: str) -> None:
 
 
 def say(line: str, *, always: bool = False) -> None:
-    """Write a line to the standard error; one line it stays, whatever is in the name of a file.
+    """Write a line to the standard error; if that fails (full disk, closed pipe), work goes on.
 
-    Where it cannot be read (a full disk, a closed pipe), the work goes on.
-
-    `line`: what is said; `always`: also where a quiet command was asked for.
+    `line`: control characters, as in the names of files, are escaped; `always`: also with --quiet.
     """
     note(line)
     if _quiet and not always:
@@ -119,13 +116,7 @@ def from_here(line: str) -> str:
 
 
 def write(*lines: str) -> None:
-    """Write lines of data to the standard output.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Write lines of data to the standard output; raise `OSError` if it cannot be written."""
     for line in lines:
         _write(printable(line), sys.stdout)
 
@@ -138,8 +129,7 @@ def say_error(error: str) -> None:
 def as_option(error: str, *, skips: bool = False) -> str:
     """Return an error with the options in the place of the library's word for replacing a file.
 
-    `error`: the error; `skips`: whether the command can skip what exists; that every one that
-    writes can replace it.
+    `skips`: whether the command can skip files that exist; all that write can replace them.
     """
     options = "have it replaced (--overwrite)"
     if skips:
@@ -227,24 +217,14 @@ def tell_outcomes(
 ) -> int:
     """Print each outcome as it comes, and in the end how many there were; return the exit status.
 
-    `outcomes`: one a file; `verb`: what was done to them, such as "compressed"; `as_json`: write a
-    JSON object a file to the standard output, and nothing else there; `skips`: whether the command
-    can skip what exists.
+    `outcomes`: one per file; `verb`: what was done, such as "compressed"; `as_json`: write a JSON
+    object per file, and nothing else, to the standard output; `skips`: as in `as_option`.
     """
     done: list[Outcome] = []
     told: set[str] = set()
     for outcome in outcomes:
-        outcome = replace(outcome, error=as_option(outcome.error, skips=skips))
         done.append(outcome)
-        tell_warnings(outcome, told)
-        if as_json:
-            write(json.dumps(outcome.as_dict()))
-        if not outcome.ok:
-            say_error(outcome.error)
-        elif as_json:
-            note(outcome_text(outcome))
-        else:
-            say(outcome_text(outcome), always=bool(outcome.kept))
+        tell_outcome(outcome, told, as_json=as_json, skips=skips)
     failed = [outcome for outcome in done if not outcome.ok]
     if len(done) > 1:
         say(_summary(done, failed, verb))
@@ -253,11 +233,30 @@ def tell_outcomes(
     return 1 if failed else 0
 
 
-def tell_warnings(outcome: Outcome, told: set[str]) -> None:
-    """Print each warning of a file once, also where a quiet command was asked for.
+def tell_outcome(
+    outcome: Outcome, told: set[str], *, as_json: bool, skips: bool = False, **more: str
+) -> None:
+    """Print the outcome of one file, as `tell_outcomes` does.
 
-    `outcome`: of the file; `told`: warnings of the whole session that were printed with another
-    file; those of this are added.
+    `told`: as in `tell_warnings`; `more`: what to add to the JSON object.
+    """
+    outcome = replace(outcome, error=as_option(outcome.error, skips=skips))
+    tell_warnings(outcome, told)
+    if as_json:
+        write(json.dumps({**more, **outcome.as_dict()}))
+    if not outcome.ok:
+        say_error(outcome.error)
+    elif as_json:
+        note(outcome_text(outcome))
+    else:
+        say(outcome_text(outcome), always=bool(outcome.kept))
+
+
+def tell_warnings(outcome: Outcome, told: set[str]) -> None:
+    """Print each warning of a file once, also with --quiet.
+
+    `told`: warnings of the whole session that were printed with other files; those of this file are
+    added.
     """
     for warning in dict.fromkeys(outcome.warnings):
         where = "" if warning in outcome.shared else f"{outcome.source}: "
@@ -273,7 +272,7 @@ def outcome_text(outcome: Outcome) -> str:
         line += f" -> {outcome.target}"
     if outcome.target_nbytes:
         line += f": {_sizes_text(outcome.source_nbytes, outcome.target_nbytes)}"
-        # Nothing took no time but what is only planned.
+        # Only what is planned took no time.
         line += f", {outcome.seconds:.1f} s" if outcome.seconds else ", estimated"
     return "; ".join([line, *outcome.notes])
 
@@ -301,7 +300,7 @@ def _summary(done: list[Outcome], failed: list[Outcome], verb: str) -> str:
     if before and after:
         line += f", {_sizes_text(before, after)}"
     if kept := sum(bool(outcome.kept) for outcome in good):
-        line += f"; {kept} {'source' if kept == 1 else 'sources'} kept"
+        line += f"; {counted(kept, 'source')} kept"
     if failed:
         named = ", ".join(path_of(outcome.source).name for outcome in failed[:_MOST_NAMED])
         more = len(failed) - _MOST_NAMED
@@ -313,8 +312,6 @@ _COLUMNS = tuple(
     "source target ok skipped source_nbytes target_nbytes source_sha256 target_sha256"
     " seconds error kept notes warnings".split()
 )
-# Of tables of earlier versions.
-_FIRST_COLUMNS = _COLUMNS[:-1]
 # Seconds after which what was done until then is written.
 _BETWEEN = 30.0
 
@@ -325,12 +322,11 @@ def recorded(
 ) -> Iterator[Callable[[Outcome], Outcome]]:
     """Return a function that takes outcomes for the table and returns them.
 
-    The table is written now and then, and in the end, however that comes.
+    The table is written now and then, and when the block ends, also by an error.
 
     `path`: the table, .csv or .jsonl; None for none; `overwrite`: replace an existing one;
-    `continued`: keep the rows of an existing one that are of other files. Raise `MrczError` if it
-    exists and may not be replaced, is another file than such a table, or cannot be written or
-    continued.
+    `continued`: keep the rows that an existing one has of other files. Raise `MrczError` if it
+    exists and may not be replaced, is not such a table, or cannot be written.
     """
     if path is None:
         yield lambda outcome: outcome
@@ -386,13 +382,10 @@ def _read(path: Path) -> list[dict[str, Any]]:
             rows = [json.loads(line) for line in text.splitlines()]
         else:
             table = csv.DictReader(io.StringIO(text, newline=""))
-            if tuple(table.fieldnames or ()) not in (_COLUMNS, _FIRST_COLUMNS):
+            if tuple(table.fieldnames or ()) != _COLUMNS:
                 raise ValueError("other columns")
             rows = list(table)
-        return [
-            {name: row[name] if name in _FIRST_COLUMNS else row.get(name, "") for name in _COLUMNS}
-            for row in rows
-        ]
+        return [{name: row[name] for name in _COLUMNS} for row in rows]
     except OSError as error:
         raise MrczError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, csv.Error) as error:

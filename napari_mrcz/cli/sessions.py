@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,27 +15,21 @@ import typer
 
 from napari_mrcz import session
 from napari_mrcz.cli import arguments
-from napari_mrcz.cli.commands import Running, Saying, at_work, with_options
-from napari_mrcz.cli.paths import prepare, references, session_in, target_of, tell_of_interrupted
-from napari_mrcz.cli.progress import (
-    as_option,
-    bar,
-    outcome_text,
-    say,
-    say_error,
-    tell_outcomes,
-    tell_warnings,
-    write,
-)
+from napari_mrcz.cli.arguments import Running, Saying, at_work, with_options
+from napari_mrcz.cli.paths import references, session_in, target_of, tell_of_interrupted
+from napari_mrcz.cli.progress import bar, say, tell_outcome, tell_outcomes, tell_warnings, write
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, with_packing
 
 if TYPE_CHECKING:
     from napari_mrcz.session.follow import Watch
-    from napari_mrcz.session.recipe import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe.", show_default=False)]
+RecipeOption = Annotated[
+    Path | None,
+    typer.Option("--recipe", "-r", help="Recipe of corrections (default: outlier filter)."),
+]
 
 recipe_ = typer.Typer(no_args_is_help=True, help="Show, check and make recipes of corrections.")
 
@@ -44,22 +38,20 @@ recipe_ = typer.Typer(no_args_is_help=True, help="Show, check and make recipes o
 def correct(
     files: arguments.Files,
     output: arguments.Folder,
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", "-r", help="What to do; outliers alone without it.")
-    ] = None,
+    recipe: RecipeOption = None,
     given: Annotated[arguments.Given, session.recipe_options()] = arguments.NOTHING,
     chosen: Annotated[arguments.Given, options_of(session.Selection)] = arguments.NOTHING,
     with_: arguments.With = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Also do steps that a movie has had already.")
+        bool, typer.Option("--again", help="Repeat corrections that a movie has had already.")
     ] = False,
     *,
     how: Running,
 ) -> None:
     """Correct movies by a recipe: outlier pixels, gain, KOMA. Name them in order of acquisition.
 
-    Whole movies are fitted and corrected. --frames, --crop and --group, in this order, say which
-    part of the result is written.
+    Whole movies are fitted and corrected; --frames, --crop and --group, in this order, select the
+    part of the result that is written.
     """
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.session.correct import (
@@ -90,19 +82,23 @@ def correct(
         # Corrected movies would pass for movies that were only compressed.
         raise typer.BadParameter("results need a folder of their own: --output")
     targets = [target_of(source, output, wanted.output.suffix, files) for source in sources]
-    prepare(sources, targets, dry_run=how.dry_run)
     if wanted.gain is not None and wanted.gain.orientation == "auto":
         wanted = with_orientation_of(wanted, sources)
         check_anything_left(wanted)
         if wanted.gain is not None:
-            say(f"the reference lies: {wanted.gain.orientation}, exponent {wanted.gain.gamma:g}")
-    movies = [str(source.absolute()) for source in sources]
-    results = [str(target.absolute()) for target in targets]
-    making: dict[str, Any] = {**how.making, "selection": selection}
-    tasks = [Correct(*pair, wanted, **making) for pair in zip(movies, results, strict=True)]
-    how.run(
-        tasks, "corrected", partial(correct_all, movies, results, wanted, order=order, **making)
-    )
+            orientation = f"{wanted.gain.orientation}, exponent {wanted.gain.gamma:g}"
+            say(f"orientation of the gain reference: {orientation}")
+    tasks = [
+        Correct(
+            str(source.absolute()),
+            str(target.absolute()),
+            wanted,
+            selection=selection,
+            **how.making,
+        )
+        for source, target in zip(sources, targets, strict=True)
+    ]
+    how.run(tasks, "corrected", partial(correct_all, tasks, order=order))
 
 
 @recipe_.command()
@@ -138,14 +134,22 @@ def check(recipe: RecipeFile, with_: arguments.With = None) -> None:
         for warning in GainNormalization(reference).warnings:
             say(f"napari-mrcz: warning: {found.gain.reference}: {warning}", always=True)
         if found.gain.dark:
-            _check_dark(read_reference(found.gain.dark).shape, shape, found.gain.dark)
+            # A dark has the size of frames that the gain fits: turned, binned or not.
+            y, x = shape
+            fitting = [(y, x), (y // 2, x // 2), (2 * y, 2 * x)]
+            dark = read_reference(found.gain.dark).shape
+            if dark not in fitting and dark[::-1] not in fitting:
+                advice = f"Its size is {shape}, turned or not, or half or twice that"
+                raise MrczError(
+                    found.gain.dark, f"a dark reference of {dark} pixels", advice=advice
+                )
     if found.outliers is not None and found.outliers.defects:
         try:
             defects = read_defects(found.outliers.defects, shape)
         except MrczError:
             raise
         except ValueError:  # rectangles; without a reference the shape is not known
-            write("defects: rectangles, which will be held against the frames")
+            write("defects: rectangles, which are checked against the frames")
         else:
             write(f"defects: {int(defects.sum())} pixels")
     if unknown := [step.name for step in found.more if not step.is_loaded]:
@@ -154,20 +158,12 @@ def check(recipe: RecipeFile, with_: arguments.With = None) -> None:
         write(f"{recipe} is valid")
 
 
-def _check_dark(shape: tuple[int, ...], gain: tuple[int, ...], path: str) -> None:
-    """Check that a dark has the size of frames that the gain fits, turned, binned or not."""
-    sizes = [gain, tuple(size // 2 for size in gain), tuple(size * 2 for size in gain)]
-    if shape not in (*sizes, *(size[::-1] for size in sizes)):
-        advice = f"A dark lies as the frames do: {gain}, turned or not, or half or twice that"
-        raise MrczError(path, f"a dark reference of {shape} pixels", advice=advice)
-
-
 @recipe_.command()
 def new(
     recipe: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
     history: Annotated[
         Path | None,
-        typer.Option(help="A corrected movie: the recipe says what was done to it."),
+        typer.Option(help="Corrected movie whose corrections become the recipe."),
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -176,9 +172,9 @@ def new(
     with_: arguments.With = None,
     overwrite: arguments.Overwrite = False,
 ) -> None:
-    """Write a recipe to be edited, or that of a movie that was corrected.
+    """Write a recipe to be edited, or that of a corrected movie.
 
-    Without one of its steps, the recipe undoes that step: correct the raw movie by it.
+    To undo a step, leave it out (--without) and correct the raw movie by the recipe.
     """
     from napari_mrcz.correction.gain import GainStep
     from napari_mrcz.correction.koma import KomaOptions
@@ -219,18 +215,13 @@ def new(
 def session_(
     files: arguments.Files,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The report to write, one HTML file.")
+        Path, typer.Option("--output", "-o", help="The report to write, an HTML file.")
     ],
     table: Annotated[
         Path | None,
         typer.Option(help="One row per movie, as .csv or .parquet.", show_default=False),
     ] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            "--recipe", "-r", help="Movies are measured after it; outliers alone without it."
-        ),
-    ] = None,
+    recipe: RecipeOption = None,
     with_: arguments.With = None,
     overwrite: arguments.Overwrite = False,
     workers: arguments.Workers = 0,
@@ -240,23 +231,24 @@ def session_(
 ) -> None:
     """Report on a session: dose, outliers, noise, contrast. Name movies in order of acquisition.
 
-    A movie that cannot be used is listed as such; the exit status is 1 then.
+    Movies that cannot be used are listed as such; the exit status is 1 then.
     """
     from datetime import datetime
 
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.format.atomic import AtomicFile, check_target
-    from napari_mrcz.session.page import REPORT_MODULES, page, write_table
+    from napari_mrcz.session.correct import with_orientation_of
+    from napari_mrcz.session.page import REPORT_MODULES, page
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.report import Measurements
     from napari_mrcz.session.run import run_all
-    from napari_mrcz.session.tables import TABLE_SUFFIXES, check_table, need_installed
+    from napari_mrcz.session.tables import TABLE_SUFFIXES, check_table, need_installed, write_table
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter("--output is the report, a file of .html")
     if table is not None and table.suffix.lower() not in TABLE_SUFFIXES:
         raise typer.BadParameter(f"--table is a file of {' or '.join(TABLE_SUFFIXES)}")
-    # Whatever would refuse the results is found before hours are spent on them.
+    # Whether the results can be written is checked before hours of work.
     for module, what in REPORT_MODULES.items():
         need_installed(module, what)
     if table is not None:
@@ -269,7 +261,9 @@ def session_(
     wanted = wanted.with_modules(with_ or ())
     movies, order = session_in(files, wanted)
     sources = [str(path.absolute()) for path in movies]
-    measurements = Measurements(sources, _oriented(wanted, sources), order)
+    with suppress(MrczError, OSError):  # the report says why each movie cannot be used
+        wanted = with_orientation_of(wanted, sources)
+    measurements = Measurements(sources, wanted, order)
     tasks = measurements.tasks()
     with at_work(scheduler, workers) as where:
         status = tell_outcomes(map(measurements.take, run_all(tasks, **where)), "measured")
@@ -287,64 +281,57 @@ def session_(
         raise typer.Exit(1)
 
 
-def _oriented(recipe: Recipe, sources: list[str]) -> Recipe:
-    """Return a recipe whose reference lies as the first movie that can be used shows."""
-    from napari_mrcz.session.correct import with_orientation_of
-
-    try:
-        return with_orientation_of(recipe, sources)
-    except (MrczError, OSError):
-        return recipe  # the report says of each movie why it cannot be used
-
-
 _JOURNAL = "watch.jsonl"
 
 
 @with_options
 def watch(
     folder: Annotated[
-        Path, typer.Argument(help="Where movies arrive, and folders in it.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Folder where movies arrive, in folders within it, too.", show_default=False
+        ),
     ],
     output: arguments.Folder,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", "-r", help="Also correct them, into the folder OUT/corrected."),
+        typer.Option(
+            "--recipe", "-r", help="Recipe by which movies are corrected into OUTPUT/corrected."
+        ),
     ] = None,
     settle: Annotated[
         float,
         typer.Option(
-            min=0, max=1e6, help="Seconds for which a finished movie's size and time rest."
+            min=0, max=1e6, help="Seconds without change after which a movie is finished."
         ),
     ] = 10.0,
     marker: Annotated[
         str,
-        typer.Option(
-            help='A movie is finished when there is a file of its name and this: ".done".'
-        ),
+        typer.Option(help='Suffix of the files that mark movies as finished, such as ".done".'),
     ] = "",
     pattern: Annotated[
-        str, typer.Option(help='Names of the movies, such as "*_fractions.tiff".')
+        str, typer.Option(help='Pattern of the names of movies, such as "*_fractions.tiff".')
     ] = "*",
     poll: Annotated[
         float | None,
         typer.Option(
-            min=0.01, max=1e6, help="Look every so many seconds, as network disks send no events."
+            min=0.01, max=1e6, help="Seconds between looks at the folder, for network disks."
         ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Seconds after which a stack is corrected with the KOMA window "
-            "that there is; without it when the window is complete or watching is over.",
+            help="Seconds after which a stack is corrected with an incomplete KOMA window "
+            "(default: when watching ends).",
         ),
     ] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Do what is there, correct all stacks, and end.")
+        bool, typer.Option("--once", help="Process the movies that are there, and end.")
     ] = False,
     stop_after: Annotated[
         float | None,
-        typer.Option(min=0, max=1e6, help="End when nothing has come for so many seconds."),
+        typer.Option(min=0, max=1e6, help="Seconds without new movies after which watching ends."),
     ] = None,
     given: Annotated[arguments.Given, options_of(session.Coding)] = arguments.NOTHING,
     chosen: Annotated[arguments.Given, arguments.only(session.Selection, "group")] = (
@@ -352,23 +339,21 @@ def watch(
     ),
     decimate: arguments.Decimate = None,
     with_: arguments.With = None,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Delete sources whose results were verified.")
-    ] = False,
+    delete: arguments.Delete = False,
     overwrite: arguments.Overwrite = False,
     as_json: arguments.Json = False,
     *,
     how: Saying,
 ) -> None:
-    """Compress, verify and correct movies as they are finished; start it again to go on.
+    """Compress, verify and correct movies as they are finished; start it again to continue.
 
-    A journal in the output folder (watch.jsonl) says what is done: ended or killed at any moment,
-    it goes on where it was. Every result is read back and compared. Interrupted (Ctrl-C), it ends
-    at once, and stacks that wait for their KOMA window wait for the next start; --once corrects
-    them with the window that there is.
+    A journal in the output folder (watch.jsonl) records what is done: after it was interrupted or
+    killed, it continues where it was. Every result is read back and compared. Ctrl-C ends it at
+    once: stacks that wait for their KOMA window wait for the next start; --once corrects them with
+    an incomplete window.
     """
     from napari_mrcz.session.arrivals import Arrivals, woken
-    from napari_mrcz.session.follow import Corrections, Ending, Watch
+    from napari_mrcz.session.follow import Corrections, Watch
     from napari_mrcz.session.journal import Journal, Ledger
     from napari_mrcz.session.recipe import Recipe
 
@@ -415,7 +400,8 @@ def watch(
             corrections,
             delete=delete,
             overwrite=overwrite,
-            ending=Ending(once, stop_after),
+            once=once,
+            silence=stop_after,
             report=advance,
         )
         status = _tell(watching, as_json)
@@ -432,22 +418,19 @@ def _tell(watching: Watch, as_json: bool) -> int:
     shared: set[str] = set()
     try:
         for step in watching.steps():
-            outcome = replace(step.outcome, error=as_option(step.outcome.error))
+            outcome = step.outcome
             done[step.kind] += outcome.ok
             kept += bool(outcome.kept)
             warned += bool(outcome.warnings)
-            told = step.kind != "summed" or not outcome.ok
             if watching.corrections is not None and order != watching.corrections.order:
                 order = watching.corrections.order
                 _say(f"order of the movies: {order}")
-            tell_warnings(outcome, shared)
-            if as_json and told:
-                write(json.dumps({"step": step.kind, **outcome.as_dict()}))
-            elif outcome.ok and told:
-                say(outcome_text(outcome), always=bool(outcome.kept))
+            if step.kind == "summed" and outcome.ok:
+                tell_warnings(outcome, shared)
+            else:
+                tell_outcome(outcome, shared, as_json=as_json, step=step.kind)
             if not outcome.ok:
                 failed.append(Path(outcome.source).name)
-                say_error(outcome.error)
     finally:
         line = f"movies compressed: {done['compressed']}"
         if watching.corrections is not None:

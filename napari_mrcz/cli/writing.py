@@ -1,4 +1,4 @@
-"""Commands that write movies anew: compress to restore, repair, count and microed."""
+"""Commands that write each movie again: compress to restore, sum, repair, count and microed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 
 from napari_mrcz import correction, session
 from napari_mrcz.cli import arguments
-from napari_mrcz.cli.commands import Running, Working, with_options
+from napari_mrcz.cli.arguments import Running, Working, with_options
 from napari_mrcz.cli.paths import movies_in, prepare, references, target_of, tell_of_interrupted
-from napari_mrcz.cli.progress import bar, say
+from napari_mrcz.cli.progress import bar, recorded, say, tell_outcomes
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import (
@@ -22,7 +22,6 @@ from napari_mrcz.naming import (
     PLAIN_SUFFIXES,
     SMV_SUFFIXES,
     WRITTEN_TIFF_SUFFIXES,
-    path_of,
     without_packing,
 )
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_mrcz.session.convert import Recode, Repack
-    from napari_mrcz.session.tasks import Making, Outcome
+    from napari_mrcz.session.tasks import Outcome
 
 
 @with_options
@@ -41,28 +40,30 @@ def compress(
     chosen: Annotated[arguments.Given, options_of(session.Selection)] = arguments.NOTHING,
     decimate: arguments.Decimate = None,
     verify: arguments.Verify = False,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Delete a source whose result was verified.")
-    ] = False,
+    delete: arguments.Delete = False,
     *,
     how: Running,
 ) -> None:
     """Compress movies as MRCZ: MRC, TIFF, EER, DM3, DM4, TVIPS or SMV.
 
-    --frames, --crop and --group take a part, in this order.
+    --frames, --crop and --group select a part, in this order.
     """
     from napari_mrcz.session.convert import Recode
 
     if delete and not verify:
-        raise typer.BadParameter("--delete needs --verify: nothing is deleted unseen")
+        raise typer.BadParameter("--delete needs --verify")
     selection = session.Selection(**chosen)
     if delete and selection.chosen:
         asked = ", ".join(f"--{name}" for name in selection.chosen)
         raise typer.BadParameter(f"--delete excludes {asked}: what is left out would be lost")
-    besides = [*references(None, decimate), *_results(output)]
+    excluded = [*references(None, decimate), *_results(output)]
     tell_of_interrupted(files, delete=delete and not how.dry_run)
     sources = movies_in(
-        files, (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES), besides, leave_references=True, leave_done=True
+        files,
+        (*PLAIN_SUFFIXES, *FOREIGN_SUFFIXES),
+        excluded,
+        leave_references=True,
+        leave_done=True,
     )
     tasks = [
         Recode(
@@ -77,7 +78,7 @@ def compress(
         )
         for source in sources
     ]
-    _write_anew(tasks, "compressed", how)
+    how.run(tasks, "compressed")
 
 
 def _results(output: Path | None) -> list[Path]:
@@ -90,7 +91,7 @@ def decompress(
     files: arguments.Files,
     output: arguments.Output = None,
     suffix: Annotated[
-        str, typer.Option(help=".mrc, .mrcs, .map, .st ...; .tif or .tiff for TIFF, LZW.")
+        str, typer.Option(help="Suffix: .mrc, .mrcs, .map, .st ..., .tif or .tiff.")
     ] = ".mrc",
     given: Annotated[arguments.Given, arguments.only(session.Coding, "dtype")] = arguments.NOTHING,
     chosen: Annotated[arguments.Given, options_of(session.Selection)] = arguments.NOTHING,
@@ -101,17 +102,13 @@ def decompress(
 ) -> None:
     """Write MRCZ as plain MRC or as TIFF, for programs that read no other.
 
-    --frames, --crop and --group take a part, in this order. TIFF files are compressed by LZW, as
+    --frames, --crop and --group select a part, in this order. TIFF files are compressed by LZW, as
     RELION and MotionCor read them; their first row is the top one, which is the last of MRC.
     """
     from napari_mrcz.session.convert import Recode
 
-    if suffix not in (*PLAIN_SUFFIXES, *WRITTEN_TIFF_SUFFIXES):
-        allowed = " ".join((*PLAIN_SUFFIXES, *WRITTEN_TIFF_SUFFIXES))
-        raise typer.BadParameter(f"--suffix is one of {allowed}")
+    _check_suffix(suffix, (*PLAIN_SUFFIXES, *WRITTEN_TIFF_SUFFIXES), how)
     selection = session.Selection(**chosen)
-    if how.skip_existing and suffix in WRITTEN_TIFF_SUFFIXES:
-        raise typer.BadParameter("--skip-existing: TIFF files do not say what they were made of")
     if how.skip_existing and no_footer and selection.chosen:
         raise typer.BadParameter(
             "--skip-existing, --no-footer: without a footer, files do not say which part they are"
@@ -130,7 +127,7 @@ def decompress(
         )
         for source in sources
     ]
-    _write_anew(tasks, "decompressed", how)
+    how.run(tasks, "decompressed")
 
 
 @with_options
@@ -139,7 +136,7 @@ def convert(
     output: arguments.Folder,
     given: Annotated[
         arguments.Given,
-        arguments.only(session.Coding, codec="chunks are copied as they are"),
+        arguments.only(session.Coding, codec="chunks are copied unchanged"),
     ] = arguments.NOTHING,
     *,
     how: Running,
@@ -150,7 +147,7 @@ def convert(
     is_coded = "codec" in given or "dtype" in given
     if given and not is_coded:
         raise typer.BadParameter(
-            "--level and --filter need --codec: without it chunks are copied as they are"
+            "--level and --filter need --codec: without it chunks are copied unchanged"
         )
     sources = _movies(files, _results(output))
     pairs = [(str(source), str(target_of(source, output, ".mrcz", files))) for source in sources]
@@ -165,7 +162,7 @@ def convert(
         )
         for source, target in pairs
     ]
-    _write_anew(tasks, "converted", how)
+    how.run(tasks, "converted")
 
 
 @with_options
@@ -189,7 +186,7 @@ def restore(files: arguments.Files, output: arguments.Folder, *, how: Running) -
         tasks.append(Restore(str(source), str(target), **how.making))
     if not tasks:
         raise typer.BadParameter("no movie that is kept as counts")
-    _write_anew(tasks, "restored", how)
+    how.run(tasks, "restored")
 
 
 @with_options
@@ -200,15 +197,14 @@ def sum_(
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the results, or the file to write of one movie; "
-            "beside each file without it.",
+            help="Output folder, or output file of one movie (default: next to each input).",
             parser=arguments.path,
         ),
     ] = None,
     average: Annotated[
-        bool, typer.Option("--average", help="Divide by the frames summed.")
+        bool, typer.Option("--average", help="Divide by the number of frames.")
     ] = False,
-    suffix: Annotated[str, typer.Option(help=".mrc, .mrcz, .tif ...")] = ".mrc",
+    suffix: Annotated[str, typer.Option(help="Suffix: .mrc, .mrcz, .tif ...")] = ".mrc",
     given: Annotated[arguments.Given, arguments.only(session.Coding, "dtype")] = arguments.NOTHING,
     chosen: Annotated[
         arguments.Given, arguments.only(session.Selection, group="one sum of all frames")
@@ -219,7 +215,7 @@ def sum_(
     """Sum the frames of movies of any format, or average them: one image, or one per group.
 
     The history of corrections, pixel size and metadata are kept. Results are named after their
-    movie: movie_sum.mrc. --frames, --crop and --group take a part, in this order.
+    movie: movie_sum.mrc. --frames, --crop and --group select a part, in this order.
     """
     from napari_mrcz.session.convert import SumFrames
 
@@ -227,12 +223,9 @@ def sum_(
     is_file = output is not None and output.suffix.lower() in allowed and not output.is_dir()
     if is_file and output is not None:
         suffix = output.suffix.lower()
-    if suffix not in allowed:
-        raise typer.BadParameter(f"--suffix is one of {' '.join(allowed)}")
-    if how.skip_existing and suffix in WRITTEN_TIFF_SUFFIXES:
-        raise typer.BadParameter("--skip-existing: TIFF files do not say what they were made of")
+    _check_suffix(suffix, allowed, how)
     results = [] if is_file else _results(output)
-    sources = movies_in(files, besides=results, leave_references=True)
+    sources = movies_in(files, excluded=results, leave_references=True)
     if is_file and len(sources) > 1:
         raise typer.BadParameter(f"{output} is one file, for {len(sources)} movies: name a folder")
     ending = f"_{'average' if average else 'sum'}{suffix}"
@@ -247,7 +240,7 @@ def sum_(
         )
         for source in sources
     ]
-    _write_anew(tasks, "summed", how)
+    how.run(tasks, "summed")
 
 
 @with_options
@@ -259,13 +252,13 @@ def repair(
         Path, typer.Option("--output", "-o", help="The file to write.", parser=arguments.path)
     ],
     pixel_size: Annotated[
-        float, typer.Option(min=0, max=1e6, help="In angstrom, where the file does not tell.")
+        float, typer.Option(min=0, max=1e6, help="Pixel size in Å, for files without.")
     ] = 0.0,
     overwrite: arguments.Overwrite = False,
     *,
     how: Working,
 ) -> None:
-    """Save what is whole of a file that was cut off or damaged, and fix its header."""
+    """Save the whole frames of a file that was cut off or damaged, and fix its header."""
     from napari_mrcz.session.convert import Repack
     from napari_mrcz.session.run import run_all
 
@@ -277,9 +270,18 @@ def repair(
         overwrite=overwrite,
         checksums=how.manifest is not None,
     )
-    with bar() as advance:
-        outcomes = run_all([task], report=advance)
-        how.tell(outcomes, "repaired")
+    with bar() as advance, recorded(how.manifest) as take:
+        outcomes = map(take, run_all([task], report=advance))
+        status = tell_outcomes(outcomes, "repaired", as_json=how.as_json)
+    if status:
+        raise typer.Exit(status)
+
+
+def _check_suffix(suffix: str, allowed: Sequence[str], how: Running) -> None:
+    if suffix not in allowed:
+        raise typer.BadParameter(f"--suffix is one of {' '.join(allowed)}")
+    if how.skip_existing and suffix in WRITTEN_TIFF_SUFFIXES:
+        raise typer.BadParameter("--skip-existing: TIFF files do not say what they were made of")
 
 
 def _movies(files: list[Path], results: Sequence[Path]) -> list[Path]:
@@ -290,14 +292,6 @@ def _movies(files: list[Path], results: Sequence[Path]) -> list[Path]:
     return [file for file in found if file in files or not is_reference_name(file.name)]
 
 
-def _write_anew(tasks: Sequence[Making], done: str, how: Running) -> None:
-    sources, targets = zip(
-        *((path_of(task.source), Path(task.target)) for task in tasks), strict=True
-    )
-    prepare(sources, targets, dry_run=how.dry_run)
-    how.run(tasks, done)
-
-
 @with_options
 def count(
     files: arguments.Files,
@@ -305,7 +299,9 @@ def count(
     given: Annotated[arguments.Given, options_of(correction.CountingOptions)] = arguments.NOTHING,
     events: Annotated[
         Path | None,
-        typer.Option(help="Table of one movie's electrons, frame, y, x, charge: .csv or .parquet."),
+        typer.Option(
+            help="Table of one movie's electrons (frame, y, x, charge), .csv or .parquet."
+        ),
     ] = None,
     *,
     how: Running,
@@ -314,11 +310,10 @@ def count(
     from napari_mrcz.session.detectors import CountElectrons
     from napari_mrcz.session.run import run_all
 
-    sources = movies_in(files, besides=[output], leave_references=True)
+    sources = movies_in(files, excluded=[output], leave_references=True)
     targets = [target_of(source, output, ".mrcz", files) for source in sources]
     if events is not None and len(sources) > 1:
         raise typer.BadParameter("--events takes the electrons of one movie")
-    prepare(sources, targets, dry_run=how.dry_run)
     tasks = [
         CountElectrons(
             str(source),
@@ -355,7 +350,7 @@ def microed(
     given: Annotated[arguments.Given, options_of(correction.TruncationOptions)] = arguments.NOTHING,
     file_format: Annotated[
         Format | None,
-        typer.Option("--format", help="SMV stays SMV, all else becomes MRCZ without it."),
+        typer.Option("--format", help="Output format (default: SMV for SMV, else MRCZ)."),
     ] = None,
     no_footer: arguments.NoFooter = False,
     *,
@@ -369,11 +364,9 @@ def microed(
     from napari_mrcz.stack import sweeps
 
     if "regions" in given and ("n_annuli" in given or "center" in given):
-        raise typer.BadParameter(
-            "--regions excludes --annuli and --center: they are other regions than rings"
-        )
+        raise typer.BadParameter("--regions excludes --annuli and --center")
     tasks = []
-    for sweep in sweeps(movies_in(files, besides=[output])):
+    for sweep in sweeps(movies_in(files, excluded=[output])):
         task = RestoreNegatives(
             tuple(str(path.absolute()) for path in sweep),
             tuple(str(path.absolute()) for path in _targets(sweep, output, file_format, files)),

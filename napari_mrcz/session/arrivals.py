@@ -51,17 +51,16 @@ class Look:
 class Arrivals:
     """Looks at a folder and those within it, and remembers what is there.
 
-    A movie is finished when its size and time have not changed for a while, by the clock of this
-    machine: that of a file server may be wrong. Servers may also report sizes late (NFS by up to a
-    minute); then the while has to be longer, or a marker is needed. Where other movies of its
-    folder have an mdoc, one without is given a few seconds more.
+    A movie is finished when its size and time have not changed for `settle` seconds by the clock of
+    this machine: that of a file server may be wrong. Servers may also report sizes late (NFS by up
+    to a minute): then more seconds, or a marker, are needed. If other movies of its folder have an
+    mdoc, one without is given a few seconds more.
 
-    `folder`: where movies arrive; `suffixes`: of movies, in lower case; `settle`: seconds;
-    `marker`: if not empty, a movie is finished when there is a file of its name and this, however
-    short it has rested: ``movie.tif.done`` for ".done"; `pattern`: names that are looked for, such
-    as "*_fractions.tiff"; `ignored`: files, or folders, that are none of it: references, results;
-    `changes`: returns the paths that have changed since it was last called, or None where all is to
-    be looked at; without it all is looked at each time.
+    `folder`: where movies arrive; `suffixes`: of movies, in lower case; `marker`: if not empty, a
+    movie is finished when there is a file of its name and this, such as ``movie.tif.done`` for
+    ".done"; `pattern`: of names, such as "*_fractions.tiff"; `ignored`: files and folders that are
+    skipped: references, results; `changes`: returns the paths that have changed since its last
+    call, or None for all, as without it.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Arrivals:
         return self.folder / source
 
     def marker_of(self, source: str) -> Path | None:
-        """Return the path of a movie's marker; None where there are none."""
+        """Return the path of a movie's marker; None without markers."""
         return self.folder / f"{source}{self.marker}" if self.marker else None
 
     def version(self, source: str) -> Version | None:
@@ -148,7 +147,9 @@ class Arrivals:
                     waits.append(rests)
         if finished != self._finished:
             self._finished = finished
-            self._in_order = tuple(sorted(finished.values(), key=_arrived))
+            self._in_order = tuple(
+                sorted(finished.values(), key=lambda f: (f.version.mtime_ns, natural_key(f.source)))
+            )
         return Look(
             self._in_order,
             tuple(sorted(unfinished, key=natural_key)),
@@ -250,10 +251,6 @@ class Arrivals:
         return entry.name in self._ignored_names and os.path.realpath(entry) in self._ignored
 
 
-def _arrived(found: Found) -> tuple[object, ...]:
-    return found.version.mtime_ns, natural_key(found.source)
-
-
 def _version(state: os.stat_result) -> Version:
     return Version(state.st_size, state.st_mtime_ns)
 
@@ -263,12 +260,14 @@ _LONGEST_WITH_EVENTS = 30.0
 _POLL_WITHOUT_EVENTS = 5.0
 _ENDING = ("created", "moved", "closed")
 
-# What it says when it is ended while it looks means nothing; who keeps a log has it there.
+# Its messages when it is stopped mean nothing; they are in the log of whoever keeps one.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
-class Wait:
-    """Waits, and knows what has changed meanwhile; other threads may end it.
+class Wait(FileSystemEventHandler):
+    """Waits until a file is made, closed or renamed, and knows what has changed meanwhile.
+
+    It does not end at every write, of which a movie has thousands.
 
     `longest`: seconds that are waited at most, and after which everything is looked at again.
     """
@@ -282,22 +281,26 @@ class Wait:
         self._looked = 0.0
 
     def __call__(self, seconds: float) -> None:
-        """Wait for so many seconds at most, or until it is ended."""
+        """Wait for so many seconds at most."""
         self._event.wait(max(0.0, min(seconds, self.longest)))
         self._event.clear()
 
-    def end(self) -> None:
-        """End it; if nobody waits, the next one."""
-        self._event.set()
-
-    def note(self, *paths: str, is_folder: bool = False) -> None:
-        """Note that files, or all of a folder, have changed."""
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Note what has changed; called in the thread of the observer."""
+        kind = event.event_type
+        if kind not in (*_ENDING, "modified", "deleted"):
+            return
         with self._lock:
-            self._paths.update(paths)
-            self._look_at_all |= is_folder
+            if event.is_directory:
+                self._look_at_all |= kind != "modified"
+            else:
+                named = (event.src_path, event.dest_path)
+                self._paths.update(os.fsdecode(path) for path in named if path)
+        if kind in _ENDING:
+            self._event.set()
 
     def changes(self) -> set[str] | None:
-        """Return the files that have changed since this was asked last; None for all."""
+        """Return the files that have changed since the last call; None for all."""
         now = time.monotonic()
         with self._lock:
             paths, self._paths = self._paths, set()
@@ -309,11 +312,10 @@ class Wait:
 
 @contextmanager
 def woken(folder: Path, poll: float | None, tell: Callable[[str], None]) -> Iterator[Wait]:
-    """Return a wait that ends when a file of a folder is made, closed or renamed.
+    """Return a wait for changes in a folder and those within it.
 
-    `folder`: folders within it are watched too; `poll`: use no events, but wait no longer than so
-    many seconds: for network disks; `tell`: called with a sentence if there are no events to be
-    had.
+    `poll`: use no events, but look every so many seconds: for network disks; `tell`: called with a
+    message if there are no events.
     """
     if poll is not None:
         yield Wait(poll)
@@ -321,7 +323,7 @@ def woken(folder: Path, poll: float | None, tell: Callable[[str], None]) -> Iter
     wait = Wait(_LONGEST_WITH_EVENTS)
     observer = Observer()
     try:
-        observer.schedule(_Waker(wait), str(folder), recursive=True)
+        observer.schedule(wait, str(folder), recursive=True)
         observer.start()
     except OSError as error:  # too many are being watched
         every = f"it is looked at every {_POLL_WITHOUT_EVENTS:g} s"
@@ -333,21 +335,3 @@ def woken(folder: Path, poll: float | None, tell: Callable[[str], None]) -> Iter
     finally:
         observer.stop()
         observer.join()
-
-
-class _Waker(FileSystemEventHandler):
-    """Notes what changes, and ends a wait: not at every write, of which a movie has thousands."""
-
-    def __init__(self, wait: Wait) -> None:
-        self._wait = wait
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        kind = event.event_type
-        if kind not in (*_ENDING, "modified", "deleted"):
-            return
-        if event.is_directory:
-            self._wait.note(is_folder=kind != "modified")
-        else:
-            self._wait.note(*(os.fsdecode(p) for p in (event.src_path, event.dest_path) if p))
-        if kind in _ENDING:
-            self._wait.end()

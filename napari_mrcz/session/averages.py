@@ -1,4 +1,4 @@
-"""KOMA over a session: which stacks are averaged for which, and what was left out.
+"""KOMA over a session: which stacks are averaged for which, and which are left out.
 
 McLeod et al., preprint doi:10.1101/116533, section 5.2.
 """
@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Literal
 
+    from napari_mrcz.session.journal import SumRecord
     from napari_mrcz.session.summaries import Summary
 
 Key = TypeVar("Key")
@@ -47,7 +48,7 @@ _USUAL = 0.5
 
 @dataclass(frozen=True)
 class KeptOut:
-    """The stacks that should enter no average, and why, by index."""
+    """The stacks that should not be averaged, and why, by index."""
 
     cut_short: Mapping[int, str]  # With less than half the usual frames
     high_contrast: Mapping[int, str]  # Of carbon film, crystalline ice and the like
@@ -64,18 +65,16 @@ class Koma:
 
     ``koma[i]`` is the correction for stack i: frames - s K_i, where K_i is the mean frame of the 2
     x radius stacks around it, without itself, and s scales it to the stack's own mean. At the ends
-    the window shifts, so that there are always as many, and it goes round the stacks left out. From
-    one stack to the next costs the same whatever the radius.
+    the window shifts, so that it always has as many stacks, and it skips the stacks left out. The
+    next stack takes the same time for each radius.
 
-    K_i is noisy itself, and the correlated noise R may rise by it. ``koma.helps[i]`` and
-    ``koma[i].warnings`` say so, ``koma[i].noise`` is R before and after. With
-    ``even_if_worse=False``, as recipes and the widget have it, ``koma[i]`` leaves the frames of
-    such a stack as they are.
+    K_i is noisy itself, and may raise the correlated noise R: ``koma.helps[i]`` and
+    ``koma[i].warnings`` say so, ``koma[i].noise`` is R before and after.
 
-    Micrographs of high contrast (carbon film, crystalline ice) would leave their image in others
-    and do not enter averages; they are normalised like all others. Neither do movies that were cut
-    off, with less than half the usual frames, nor stacks that cannot be read, or have no numbers
-    (NaN, inf) where most have. `left_out` says which and why.
+    `left_out` are the stacks that are not averaged, and why: micrographs of high contrast (carbon
+    film, crystalline ice), whose image would remain in others; movies that were cut off, with less
+    than half the usual frames; and stacks that cannot be read, or have no numbers (NaN, inf) where
+    most have. They are normalised like all others, if they can be read.
 
     Parameters
     ----------
@@ -88,16 +87,16 @@ class Koma:
     keep_mean : bool
         Add the mean of what is subtracted back, so that counts stay counts.
     exclude : "auto" or iterable of int
-        Stacks that enter no average: found by their contrast and length, or as given.
+        Stacks that are not averaged: found by their contrast and length, or as given.
     limit : float
         Score of `correction.koma.contrast_scores` beyond which "auto" leaves a stack out.
     length : int, optional
-        Subtract only what is finer than this, in pixels: structure at the same place in every image
-        (a hole's edge, a beam stop) stays where it is coarser, and so does the camera's own
-        pattern. 0 or None subtracts all.
+        Subtract only structure finer than this, in pixels: coarser structure at the same place in
+        every image (a hole's edge, a beam stop) stays, and so does that of the camera. 0 or None
+        subtracts all.
     even_if_worse : bool
-        Normalise stacks even if their correlated noise rises by it. If False, ``koma[i]`` returns
-        the frames of such a stack unchanged; its warnings say so.
+        Normalise stacks even if their correlated noise rises by it. If False, as in recipes and the
+        widget, ``koma[i]`` returns the frames of such a stack unchanged.
 
     Raises
     ------
@@ -108,7 +107,7 @@ class Koma:
     Warns
     -----
     UserWarning
-        If there are fewer stacks than a window holds: all there are are averaged then.
+        If there are fewer stacks than a window holds; all are averaged then.
     """
 
     def __init__(
@@ -146,7 +145,7 @@ class Koma:
         self._rolling: RollingAverage | None = None
         self._left_out: dict[int, str] = {}
         self._doubts: tuple[str, ...] = ()
-        # What was found of each stack, without its average.
+        # The corrections that were made, without their averages.
         self._found: dict[int, KomaNormalization] = {}
 
     def __len__(self) -> int:
@@ -197,7 +196,7 @@ class Koma:
 
     @property
     def left_out(self) -> Mapping[int, str]:
-        """Stacks that enter no average, and why."""
+        """Stacks that are not averaged, and why."""
         self._surveyed()
         return MappingProxyType(self._left_out)
 
@@ -212,9 +211,9 @@ class Koma:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should know of the session; empty if all is well.
+        """Warnings about the session; ``koma[i].warnings`` has those of each stack.
 
-        Averages all stacks once. Each ``koma[i].warnings`` says what concerns that stack.
+        Averages all stacks once.
         """
         found = self._all_found().values()
         said = dict.fromkeys(self.shared_warnings)
@@ -226,18 +225,14 @@ class Koma:
 
     @property
     def shared_warnings(self) -> tuple[str, ...]:
-        """What a person should know of the session that is said of each stack, too."""
+        """Warnings about the session that each stack has, too."""
         self._surveyed()
         n_members = len(self) - len(self._left_out)
         few = n_members <= 2 * self._options.radius
         return (*self._doubts, *(too_few(max(0, n_members - 1), self._options.radius),) * few)
 
     def warnings_of(self, index: int) -> tuple[str, ...]:
-        """Return what a person should know of one stack, as ``koma[index].warnings``.
-
-        Nothing is averaged again where it was before; nothing for a stack that cannot be
-        normalised.
-        """
+        """Return ``koma[index].warnings`` without averaging again; () if normalising fails."""
         found = self._all_found().get(index)
         return () if found is None else found.warnings
 
@@ -248,7 +243,7 @@ class Koma:
                     self[index]
                 except NotEnoughMemory:
                     raise
-                except (ValueError, OSError):  # said where it is asked for
+                except (ValueError, OSError):  # raised again when it is asked for
                     continue
         return self._found
 
@@ -257,9 +252,9 @@ class Koma:
         return self._surveyed().neighbours(index)
 
     def survey(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read all stacks that have not been read, and decide which enter averages.
+        """Read all stacks that have not been read, and decide which are averaged.
 
-        Done once, by whatever needs it first; call it to see the progress.
+        This is done once, when it is first needed; call it to see the progress.
 
         Parameters
         ----------
@@ -285,8 +280,7 @@ class Koma:
     ) -> npt.NDArray[np.float64]:
         """Compute the mean correlated noise within the stacks for several radii (fig. 12).
 
-        From the sums alone: no stack is read again, whatever the radii. It is that of whole
-        averages: where a `length` is set, less is taken away.
+        No stack is read again, as the sums are enough. `length` is not taken into account.
 
         Parameters
         ----------
@@ -298,7 +292,7 @@ class Koma:
         Returns
         -------
         ndarray, shape (radii,)
-            The mean over the stacks that enter averages and have at least two frames; NaN if none
+            The mean over the stacks that are averaged and have at least two frames; NaN if none
             has.
         """
         self._surveyed()
@@ -316,7 +310,7 @@ class Koma:
         found: dict[int, Summary] = {}
         shape: tuple[int, ...] | None = None
         for index in range(len(self)):
-            # Even those left out by choice: whether they can be read is found out now.
+            # Also those left out by choice, to find out whether they can be read.
             try:
                 summary = self._session.summary(index)
             except NotEnoughMemory:
@@ -341,7 +335,7 @@ class Koma:
 
 
 def surveyed_koma(session: Session, options: KomaOptions) -> Koma:
-    """Return KOMA over a session as a recipe has it; its warnings are with each stack."""
+    """Return surveyed KOMA with the options of a recipe; its warnings are those of each stack."""
     koma = Koma(session, **asdict(options))
     with collected_warnings():
         koma.survey()
@@ -354,9 +348,8 @@ def mean_noise(
     """Compute the mean correlated noise within some stacks after KOMA among them (fig. 12).
 
     `summaries`: of the stacks, in order of acquisition; `covariances` (m, m): between their sums,
-    as `Session.covariances` returns them; those farther apart than a window reaches are not used;
-    `radii`: in stacks; 0 stands for no normalisation. The result is (radii,): the mean over the
-    stacks that have at least two frames; with NaN if none has.
+    as `Session.covariances` returns them; `radii`: in stacks; 0 stands for no normalisation. The
+    result is (radii,): the mean over the stacks of at least two frames; NaN if there are none.
     """
     thumbnails = [summary.thumbnail for summary in summaries]
     curves = noise_by_radius(
@@ -376,22 +369,27 @@ def kept_out(
     thumbnails: Mapping[int, npt.NDArray[np.float64]],
     limit: float = _LIMIT,
 ) -> KeptOut:
-    """Find the stacks that should enter no average.
+    """Find the stacks that should not be averaged.
 
-    `n_frames`: frames of each stack, by its index; `thumbnails`: by the index of the stack, as in
-    `Summary.thumbnail`; `limit`: score of `correction.koma.contrast_scores` beyond which a contrast
-    is high.
+    `n_frames`, `thumbnails`: as in `Summary`, by the index of the stack; `limit`: score of
+    `correction.koma.contrast_scores` beyond which a contrast is high.
     """
     spoilt = _without_numbers(thumbnails)
     whole = {index: image for index, image in thumbnails.items() if index not in spoilt}
-    return KeptOut(_cut_short(n_frames), _high_contrasts(whole, limit), spoilt)
+    # Of two stacks neither is usual.
+    usual = float(np.median(list(n_frames.values()))) if len(n_frames) > 2 else 0.0
+    cut_short = {
+        index: f"only {n} frames, where the session has {usual:g}"
+        for index, n in n_frames.items()
+        if n < usual / 2
+    }
+    return KeptOut(cut_short, _high_contrasts(whole, limit), spoilt)
 
 
 def of_other_shapes(shapes: Mapping[Key, tuple[int, int]]) -> dict[Key, str]:
-    """Return the stacks that cannot be used, as most have frames of another shape; and say so.
+    """Return the stacks that cannot be used, as most have frames of another shape, and why.
 
-    `shapes`: of each stack, in order of acquisition; of two that are as frequent the first is
-    usual.
+    `shapes`: of each stack, in order of acquisition; of two that are as frequent the first counts.
     """
     usual, _ = max(Counter(shapes.values()).items(), key=lambda one: one[1], default=((0, 0), 0))
     where = f"where most of the session has {usual[0]} x {usual[1]}"
@@ -403,12 +401,10 @@ def of_other_shapes(shapes: Mapping[Key, tuple[int, int]]) -> dict[Key, str]:
 
 
 def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, str]:
-    """Find the stacks with pixels of NaN or inf where most have numbers, and say so of each.
+    """Find the stacks with pixels of NaN or inf where most have numbers.
 
-    Every pixel that is averaged with one would be lost. Pixels that most stacks have no number of,
-    such as masked defects, are lost anyway.
-
-    `thumbnails`: by the index of the stack, as in `Summary.thumbnail`.
+    Every pixel that is averaged with one would be lost. Pixels that are NaN in most stacks, such as
+    masked defects, are lost anyway.
     """
     if not thumbnails:
         return {}
@@ -421,13 +417,9 @@ def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[
 
 
 def _high_contrasts(
-    thumbnails: Mapping[int, npt.NDArray[np.float64]], limit: float = _LIMIT
+    thumbnails: Mapping[int, npt.NDArray[np.float64]], limit: float
 ) -> dict[int, str]:
-    """Find the stacks of high contrast by their thumbnails, and say of each how high it is.
-
-    `thumbnails`: by the index of the stack, as in `Summary.thumbnail`; `limit`: score of
-    `correction.koma.contrast_scores` beyond which a contrast is high.
-    """
+    """Find the stacks of high contrast."""
     if not thumbnails:
         return {}
     contrasts, scores = contrast_scores(list(thumbnails.values()))
@@ -440,46 +432,8 @@ def _high_contrasts(
     }
 
 
-def _cut_short(n_frames: Mapping[int, int]) -> dict[int, str]:
-    """Find the stacks with less than half the usual frames, and say of each how many it has.
-
-    Of two stacks none is usual.
-
-    `n_frames`: by the index of the stack.
-    """
-    usual = float(np.median(list(n_frames.values()))) if len(n_frames) > 2 else 0.0
-    return {
-        index: f"only {n} frames, where the session has {usual:g}"
-        for index, n in n_frames.items()
-        if n < usual / 2
-    }
-
-
-class Summed(Protocol):
-    """What a stack's contrast is judged by: `Summary` and the like."""
-
-    @property
-    def n_frames(self) -> int:
-        """Frames summed."""
-
-    @property
-    def variance(self) -> float:
-        """Σ var x_t."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of a frame."""
-
-    @property
-    def thumbnail(self) -> npt.NDArray[np.float64]:
-        """Of the mean frame."""
-
-
-def doubt_of_contrasts(stacks: Iterable[Summed]) -> str:
-    """Return a warning if stacks of high contrast enter averages; nothing if none do.
-
-    `stacks`: those that enter averages.
-    """
+def doubt_of_contrasts(stacks: Iterable[Summary | SumRecord]) -> str:
+    """Return a warning if any of the stacks that are averaged is of high contrast, or ""."""
     stacks = list(stacks)
     noises = []
     for one in stacks:

@@ -1,9 +1,9 @@
-"""One movie written anew: in another format, copied chunk by chunk, or as it was when raw."""
+"""One movie written again: in another format, copied chunk by chunk, or as it was when raw."""
 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, software, without_packing
 from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.source_files import Kept, SourceFiles, sha256_of
-from napari_mrcz.session.tasks import Made, Making, Report, staged
+from napari_mrcz.session.tasks import Making, Outcome, Report, staged
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import original, original_file, restore_file
@@ -31,7 +31,7 @@ from napari_mrcz.stack.sources import ArraySource, DerivedFrames, FrameSource
 from napari_mrcz.stack.tiff import is_eer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 
 Frame = npt.NDArray[Any]
@@ -52,24 +52,19 @@ class Recode(Making):
     block_size: int | str = "auto"
     dtype: str | None = None
     selection: Selection = WHOLE  # Frames and pixels that are taken
-    # Gain reference by which a gain-normalised float movie is divided to get its counts back; empty
-    # for none
+    # Gain reference by which a gain-normalised float movie is divided to get its counts back
     decimate: str = ""
     threads: int | None = None
     verify: bool = False  # Read the result back and compare every pixel with the source
     # Delete the source, if it is still the file that was read and all of it is in the result
     delete: bool = False
-    # Find out whether the source may be deleted, and make the reason against it the outcome's
-    # `kept`, for deleting it later; the outcome's result is the `stamp` of what was read
+    # Find out whether the source may be deleted later: the outcome's `kept` says why not, its
+    # result is the `stamp` of the file that was read
     judge: bool = False
     footer: bool = True  # Write a footer. Other programs expect none behind plain frames.
 
     def __post_init__(self) -> None:
-        """Refuse to delete what would be lost.
-
-        Raise `ValueError` if a part or sums would be kept in the place of all frames, or nothing is
-        verified.
-        """
+        """Refuse to delete a source of which only a part or sums are kept, or without verifying."""
         if self.delete and not (self.selection.is_whole and self.verify):
             raise ValueError(
                 "a source is deleted only where the result was verified to be the same"
@@ -77,10 +72,10 @@ class Recode(Making):
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
-        """Write, verify and delete as it is wanted."""
+    ) -> Outcome:
+        """Write, verify and delete."""
         notes: list[str] = []
-        with _heard() as heard, open_stack(self.source) as movie:
+        with collected_warnings() as heard, open_stack(self.source) as movie:
             wanted = self._wanted(movie, notes)
             if not there:
                 notes += self._write(files, record, wanted, staged(report, "writing"))
@@ -104,12 +99,14 @@ class Recode(Making):
                         notes.append(files.delete(result.check_result))
                     except Kept as reason:
                         kept = str(reason)
+        for message in heard:
+            warn(message)
         if self.delete and kept:
             notes.append(f"source kept: {kept}")
-        return Made(tuple(notes), kept=kept, result=files.stamp)
+        return Outcome(self.source, notes=tuple(notes), kept=kept, result=files.stamp)
 
     def options(self) -> dict[str, Any]:
-        """Return what the pixels of the result depend on, where it was chosen."""
+        """Return the options that the pixels of the result depend on."""
         options = {
             "codec": self.codec,
             "dtype": self.dtype,
@@ -124,7 +121,7 @@ class Recode(Making):
             return self.selection.of(movie).shape
 
     def estimate(self) -> int:
-        """Return how many bytes the result will take, by excerpts of a few frames."""
+        """Estimate the size of the result in bytes from excerpts of a few frames."""
         if self.decimate or self.selection.group > 1:
             return 0
         codec = self.codec
@@ -140,7 +137,7 @@ class Recode(Making):
 
     @property
     def works_on_results(self) -> bool:
-        """Whether a source is to be deleted, for which its result has to be verified."""
+        """Whether the source is to be deleted, for which its result has to be verified."""
         return self.delete
 
     def _files(self) -> SourceFiles:
@@ -153,7 +150,7 @@ class Recode(Making):
         wanted: Stack,
         tell: Callable[[int, int | None], None],
     ) -> list[str]:
-        """Write the result; return what of it is lost for want of a footer."""
+        """Write the result; return what is lost if it has no footer."""
         said: list[str] = []
         with ExitStack() as collecting:
             if not self.footer:
@@ -176,15 +173,12 @@ class Recode(Making):
         return [message.removeprefix(f"{self.target}: ") for message in said]
 
     def _stays_counts(self, wanted: Stack) -> bool:
-        """Return whether the movie is kept as counts, and the result can be too."""
+        """Return whether the movie is kept as counts, and the result can be, too."""
         changed = self.dtype or self.decimate or not self.target.endswith(COMPRESSED_SUFFIX)
         return not changed and kept_reader(wanted) is not None
 
     def _compare(self, wanted: Stack, report: Callable[[int, int], None]) -> None:
-        """Compare the result with what was to be written: its checksums, and pixel by pixel.
-
-        Raise `MrczError` if a frame differs; says which.
-        """
+        """Read the result back and raise `MrczError` if a pixel differs from the source."""
         with open_stack(self.target) as written:
             if written.shape != wanted.shape:
                 found = f"{written.shape} was written, where {wanted.shape} was meant"
@@ -216,17 +210,8 @@ class Recode(Making):
         return self.selection.of(movie)
 
 
-@contextmanager
-def _heard() -> Iterator[list[str]]:
-    """Collect warnings, to be issued in the end."""
-    with collected_warnings() as messages:
-        yield messages
-    for message in messages:
-        warn(message)
-
-
 def _left_out(wanted: Stack, target: str) -> list[str]:
-    """Return which parts of what is said of a movie are not in its result."""
+    """Return which parts of a movie's description are not in its result."""
     with open_stack(target) as written:
         before, after = wanted.description, written.description
     names = [field.name for field in fields(before) if field.name not in ("path", "writer")]
@@ -257,7 +242,7 @@ def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> boo
 
 @dataclass(frozen=True)
 class SumFrames(Making):
-    """Sums the frames of a movie, or averages them; the history of its corrections is kept."""
+    """Sums the frames of a movie, or averages them; its history is kept."""
 
     source: str  # The files
     target: str
@@ -267,7 +252,7 @@ class SumFrames(Making):
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
+    ) -> Outcome:
         """Sum and write."""
         with open_stack(self.source) as movie:
             tell = files.watched(staged(report, "summing"))
@@ -287,10 +272,10 @@ class SumFrames(Making):
             )
             files.check()
         files.give_time(self.target)
-        return Made(tuple(self.selection.note(movie)))
+        return Outcome(self.source, notes=tuple(self.selection.note(movie)))
 
     def options(self) -> dict[str, Any]:
-        """Return what the result depends on, where it was chosen."""
+        """Return the options that the result depends on."""
         kind = "average" if self.average else "sum"
         chosen = {**self.selection.chosen, "dtype": self.dtype}
         return {"made": kind, **{name: value for name, value in chosen.items() if value}}
@@ -334,16 +319,16 @@ class _Averages(DerivedFrames):
 
 @dataclass(frozen=True)
 class Repack(Making):
-    """Copies frames as they are, and adds index and checksums."""
+    """Copies chunks unchanged, and adds index and checksums."""
 
     source: str  # The files
     target: str
     repair: bool = False  # Leave damaged frames out, and fix the header
-    pixel_size: float = 0.0  # In Å, where the file does not tell and it is known; 0.0 otherwise
+    pixel_size: float = 0.0  # In Å, for files without; 0.0 if unknown
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
+    ) -> Outcome:
         """Copy the file."""
         done = repack(
             self.source,
@@ -360,18 +345,18 @@ class Repack(Making):
         notes += [warning.removeprefix(f"{self.source}: ") for warning in done.warnings]
         if done.left_out:
             named = listed([fault.frame for fault in done.left_out], 20)
-            frames = "frame" if len(done.left_out) == 1 else "frames"
-            notes.append(f"damaged and left out: {frames} {named}")
+            plural = "s" * (len(done.left_out) > 1)
+            notes.append(f"damaged and left out: frame{plural} {named}")
         if self.repair:
             findings = diagnose(self.target, pixel_size=self.pixel_size)
             if any(finding.mendable for finding in findings):
                 notes += [str(change) for change in mend(self.target, findings)]
         else:
             files.give_time(self.target)
-        return Made(tuple(notes))
+        return Outcome(self.source, notes=tuple(notes))
 
     def options(self) -> dict[str, Any]:
-        """Return nothing: chunks are copied as they are."""
+        """Return nothing: chunks are copied unchanged."""
         return {}
 
     def shape(self) -> tuple[int, ...]:
@@ -380,20 +365,20 @@ class Repack(Making):
             return reader.shape
 
     def estimate(self) -> int:
-        """Return how many bytes the result will take: about as many."""
+        """Return the size of the source: that of the result is about the same."""
         return file_nbytes(self.source)
 
 
 @dataclass(frozen=True)
 class Restore(Making):
-    """Writes the raw movie: the same bytes where these can be made again, else the same frames."""
+    """Writes the raw movie: the same bytes if they can be restored, else the same frames."""
 
     source: str  # The file that is kept as counts, and the one to write
     target: str
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
+    ) -> Outcome:
         """Write it."""
         progress = files.watched(staged(report, "restoring"))
         name, _ = original_file(self.source)
@@ -411,10 +396,10 @@ class Restore(Making):
                 write(self.target, raw, overwrite=self.overwrite, progress=progress)
             note = f"the same frames as {name or 'the raw movie'}, in a file of other bytes"
         files.check()
-        return Made((note,))
+        return Outcome(self.source, notes=(note,))
 
     def options(self) -> dict[str, Any]:
-        """Return that it is the raw movie."""
+        """Return that the result is the raw movie."""
         return {"restored": True}
 
     def shape(self) -> tuple[int, ...]:
@@ -423,7 +408,7 @@ class Restore(Making):
             return raw.shape
 
     def estimate(self) -> int:
-        """Return how many bytes the result will take, where it is the same file."""
+        """Return the size of the raw movie, if it is known."""
         _, known = original_file(self.source)
         return 0 if known is None else known.nbytes
 
@@ -438,10 +423,7 @@ class Restore(Making):
 
 
 def restored_name(source: Path) -> str:
-    """Return the file name of the raw movie: its own if that was MRC, else with ``.mrcz``.
-
-    Raise `MrczError` if the file is not kept as counts.
-    """
+    """Return the file name of the raw movie: its own if that was MRC, else with ``.mrcz``."""
     name, _ = original_file(source)
     plain = without_packing(Path(Path(name or source).name))
     return plain.name if plain.suffix.lower() in SUFFIXES else f"{plain.stem}{COMPRESSED_SUFFIX}"

@@ -1,7 +1,7 @@
-"""A session corrected by a recipe, one task per stack; sums travel between them, pixels stay.
+"""A session corrected by a recipe, one task per stack; only sums are passed between them.
 
-Where the recipe has KOMA every stack is read twice: first for its outliers and its sum, then, when
-the sums of its neighbours are known, to be corrected and written.
+With KOMA every stack is read twice: first for its outliers and its sum, then, when the sums of its
+neighbours are known, to be corrected and written.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from napari_mrcz.session.run import run_all
 from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.summaries import StackSum, Surveyed, summarise
 from napari_mrcz.session.survey import GIVEN, acquired_at
-from napari_mrcz.session.tasks import Made, Making, Outcome, Report, staged
+from napari_mrcz.session.tasks import Making, Outcome, Report, staged
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
@@ -46,11 +46,12 @@ from napari_mrcz.stack.kept import packed_mean, packed_nbytes, problem_of
 from napari_mrcz.stack.references import read_defects, read_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from napari_mrcz.session.source_files import SourceFiles
+    from napari_mrcz.session.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Survey:
     recipe: Recipe  # What is done before KOMA
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Fit and sum; the outcome's result is `Surveyed`."""
+        """Fit and sum; the result of the outcome is `Surveyed`."""
         start = time.perf_counter()
         with open_stack(self.source) as movie:
             recipe, _ = without_done(self.recipe, movie)
@@ -91,7 +92,7 @@ class Correct(Making):
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
+    ) -> Outcome:
         """Correct and write."""
         output = self.recipe.output
         record = {**record, "output": asdict(output)}
@@ -106,7 +107,7 @@ class Correct(Making):
             if recipe.koma is not None:
                 stack = _with_own(stack, recipe, "koma")
             if doubts and not done and len(stack.history) == len(movie.history):
-                raise MrczError(self.source, doubts[-1].removesuffix("."), advice=NOTHING_LEFT)
+                raise MrczError(self.source, doubts[-1].removesuffix("."), advice=_NOTHING_LEFT)
             stack, selected = self.selection.of(stack), self.selection.note(movie)
             write(
                 self.target,
@@ -123,7 +124,7 @@ class Correct(Making):
             warnings += outliers.warnings
         if koma is not None:
             warnings += koma.warnings
-        return Made(tuple(notes), tuple(warnings))
+        return Outcome(self.source, notes=tuple(notes), warnings=tuple(warnings))
 
     def options(self) -> dict[str, Any]:
         """Return the recipe, as a fingerprint, and the names of the stacks averaged by KOMA.
@@ -143,7 +144,7 @@ class Correct(Making):
         return options
 
     def planned(self) -> Outcome:
-        """Return what would be done, as far as that is known before KOMA knows all sums."""
+        """Return what would be done, as far as that is known before all movies are summed."""
         planned = super().planned()
         if planned.skipped:
             if self.recipe.koma is not None:
@@ -159,8 +160,8 @@ class Correct(Making):
     def sizes(self) -> dict[str, int]:
         """Return how many bytes the result would take as each pixel type, and as counts.
 
-        From excerpts of three frames that have the gain; nothing is fitted for it. Before the
-        session is summed KOMA's average is not known, and one that is as noisy stands for it.
+        From excerpts of three frames after the gain; nothing is fitted for it. KOMA's average is
+        not known before the session is summed: one that is as noisy takes its place.
         """
         output = self.recipe.output
         with open_stack(self.source) as movie:
@@ -181,7 +182,7 @@ class Correct(Making):
             return {name: round(nbytes * part) for name, nbytes in sizes.items()}
 
     def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
-        """Return why what is there is not the result: also if its gain reference is missing."""
+        """Return why an existing file is not the result: also if its gain reference is missing."""
         why = super()._why_not_done(files, report)
         if not why and self.recipe.output.keep == "counts":
             with FrameReader(self.target) as reader:
@@ -195,62 +196,44 @@ class Correct(Making):
 
 
 def correct_all(
-    sources: Sequence[str],
-    targets: Sequence[str],
-    recipe: Recipe,
+    tasks: Iterable[Correct],
     *,
     client: Any = None,
     order: str = GIVEN,
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    checksums: bool = False,
-    selection: Selection = WHOLE,
     report: Report | None = None,
 ) -> Iterator[Outcome]:
-    """Correct a session; the same files come of it wherever it is done.
+    """Correct a session, and yield the outcome of each movie as it comes.
 
-    `sources`, `targets`: movies in order of acquisition, and what is written of each; `recipe`:
-    what is done; `client`: where it is done; here, one after the other, without; `order`: what is
-    known of the order of the movies, for the history; `overwrite`, `skip_existing`, `checksums`: as
-    `Making` takes them; `selection`: part of each corrected movie that
-    is written. With KOMA the sums of all movies are needed for any that is not there yet;
-    `report`: as `run_all` takes it. The result: one a movie; one that cannot be used enters no
-    average and is not written.
+    A movie that cannot be used is not averaged, and not written. With KOMA the sums of all movies
+    are needed for any result that is not there yet.
+
+    `tasks`: one per movie, in order of acquisition, all of one recipe; `client`, `report`: as
+    `run_all` takes them; `order`: what the order of the movies is, for their history.
     """
-    correct_of = {
-        source: Correct(
-            source,
-            target,
-            recipe,
-            overwrite=overwrite,
-            skip_existing=skip_existing,
-            checksums=checksums,
-            selection=selection,
-        )
-        for source, target in zip(sources, targets, strict=True)
-    }
-    tasks = list(correct_of.values())
-    if recipe.koma is None or (skip_existing and _are_of_one_session(tasks, recipe.koma.radius)):
-        yield from run_all(tasks, client=client, report=report)
+    tasks = list(tasks)
+    run = partial(run_all, client=client, report=report)
+    koma = tasks[0].recipe.koma
+    if koma is None or (tasks[0].skip_existing and _are_of_one_session(tasks, koma.radius)):
+        yield from run(tasks)
         return
     with tempfile.TemporaryDirectory(prefix="napari-mrcz-") as folder:
-        yield from _averaged(correct_of, recipe, Path(folder), order, client, report)
+        yield from _averaged(tasks, koma, Path(folder), order, run)
 
 
 def _averaged(
-    correct_of: Mapping[str, Correct],
-    recipe: Recipe,
+    tasks: Sequence[Correct],
+    options: KomaOptions,
     folder: Path,
     order: str,
-    client: Any,
-    report: Report | None,
+    run: Callable[[Iterable[Task]], Iterator[Outcome]],
 ) -> Iterator[Outcome]:
     """Correct a session with KOMA; the outlier filters that were fitted wait in a folder."""
+    recipe = tasks[0].recipe
+    correct_of = {task.source: task for task in tasks}
     shapes: dict[str, tuple[int, int]] = {}
     at = {source: index for index, source in enumerate(correct_of)}
     session = Session(correct_of, order=order)
-    surveys = (Survey(source, recipe) for source in correct_of)
-    for outcome in run_all(surveys, client=client, report=report):
+    for outcome in run(Survey(source, recipe) for source in correct_of):
         if outcome.ok:
             found: Surveyed = outcome.result
             index = at[outcome.source]
@@ -269,8 +252,7 @@ def _averaged(
         for source in usable:
             yield Outcome(source, error=f"{source}: {NO_NEIGHBOURS}")
         return
-    chosen = session.chosen(at[source] for source in usable)
-    koma = surveyed_koma(chosen, recipe.koma or KomaOptions())
+    koma = surveyed_koma(session.chosen(at[source] for source in usable), options)
     why_left_out = {usable[i]: why for i, why in koma.left_out.items()}
     failed = []
 
@@ -285,7 +267,7 @@ def _averaged(
                 outliers = msgpack.unpackb(kept, object_hook=from_tagged)
                 yield replace(correct_of[source], outliers=outliers, koma=own)
 
-    for outcome in run_all(corrections(), client=client, report=report):
+    for outcome in run(corrections()):
         left_out = why_left_out.get(outcome.source)
         notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
         yield replace(outcome, notes=notes, shared=koma.shared_warnings)
@@ -313,9 +295,8 @@ def corrected(
     """Return a movie after the steps that need no other, the outlier filter and warnings.
 
     `movie`: as it was recorded; `recipe`: the steps. Corrections of one's own after KOMA are done
-    where there is no KOMA; `outliers`: the filter, where it was fitted before; otherwise it is
-    fitted now. Returned are `corrected`; `used`; `warnings`: of the recipe and the gain; those of
-    the filter are its own.
+    if there is no KOMA; `outliers`: the filter, if it was fitted before. The warnings are those of
+    the recipe and the gain; the filter has its own.
     """
     movie = _with_own(movie, recipe, "start")
     doubts = list(recipe.warnings)
@@ -323,7 +304,7 @@ def corrected(
     if gain is not None:
         found = doubts_of_gain(movie, gain, movie.history)
         if found and recipe.gain_is_optional:
-            recipe = without_gain(recipe, found[0])
+            recipe = _without_gain(recipe, found[0])
             doubts += recipe.warnings
             gain = None
         else:
@@ -364,10 +345,7 @@ def _with_own(movie: Stack, recipe: Recipe, place: str) -> Stack:
 def _stand_in(
     movie: Stack, radius: int, gain: GainNormalization | None
 ) -> tuple[KomaNormalization, int]:
-    """Return a normalisation by an average that is as noisy as that of a session.
-
-    The result: bytes that the average takes in a footer.
-    """
+    """Return a normalisation by an average as noisy as a session's, and its bytes in a footer."""
     frames = 2 * radius * len(movie)
     mean = float(np.nanmean(movie[len(movie) // 2], dtype=np.float64))
     level = max(mean, 0.0) if np.isfinite(mean) else 0.0
@@ -429,81 +407,52 @@ def _defects(path: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return read_defects(path, shape)
 
 
-NOTHING_LEFT = "Nothing else is to be done. Name the orientation in the recipe to apply it anyway"
-"""Advice where a reference was left out, and the recipe has nothing else."""
+# Advice where a reference was left out, and the recipe has nothing else.
+_NOTHING_LEFT = "Nothing else is to be done. Name the orientation in the recipe to apply it anyway"
 
-# Less than two frames have nothing in common.
+# A single frame shows nothing in common.
 _FEWEST_FRAMES = 2
 # Movies that are looked at before a reference is taken to help none.
 _TRIED = 3
 
 
 def without_done(recipe: Recipe, movie: Stack) -> tuple[Recipe, tuple[str, ...]]:
-    """Return a recipe without the steps that a movie has had, unless these are done again.
+    """Return a recipe without the steps that a movie has had, and a warning for each of these.
 
-    Returned are `recipe`: what is left to be done; `warnings`: one for each step that is not.
+    With `Recipe.again` all are done again.
     """
     had = {step.get("name") for step in movie.history}
     if recipe.again or not had:
         return recipe, ()
-    left, done = recipe, []
-    if recipe.outliers is not None and "OutlierFilter" in had:
-        left = replace(left, outliers=None)
-        done.append("OutlierFilter")
-    if recipe.gain is not None and is_normalised(movie.history):
-        left = replace(left, gain=None)
-        done.append("GainNormalization")
-    if recipe.koma is not None and "KomaNormalization" in had:
-        left = replace(left, koma=None)
-        done.append("KomaNormalization")
-    done += [step.name for step in recipe.more if step.class_name in had]
-    left = replace(left, more=tuple(step for step in recipe.more if step.class_name not in had))
-    return left, tuple(
+    steps = {
+        "outliers": ("OutlierFilter", "OutlierFilter" in had),
+        "gain": ("GainNormalization", is_normalised(movie.history)),
+        "koma": ("KomaNormalization", "KomaNormalization" in had),
+    }
+    done = {
+        table: name
+        for table, (name, is_done) in steps.items()
+        if is_done and getattr(recipe, table) is not None
+    }
+    names = [*done.values(), *(step.name for step in recipe.more if step.class_name in had)]
+    left: dict[str, Any] = dict.fromkeys(done)
+    left["more"] = tuple(step for step in recipe.more if step.class_name not in had)
+    return replace(recipe, **left), tuple(
         f"{name} is in the movie's history already, and is not done again (--again does it)"
-        for name in done
+        for name in names
     )
 
 
-def with_orientation(recipe: Recipe, movie: Stack) -> Recipe:
-    """Return a recipe whose reference lies as a movie shows, where it says "auto".
+def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe:
+    """Return a recipe whose gain has the orientation that the first usable movie shows.
 
     A reference that does not lower the movie's correlated noise significantly in any orientation
     (`OrientationSearch.helps`) is left out, and the recipe's warnings say why: no movie becomes
-    worse. `corrected` leaves it out for single movies in the same way. A movie that nothing else is
-    to be done to is not written: that is an error, as its copy would pass for a corrected movie.
+    worse. As a movie may be blank, or normalised already, another two are looked at before that.
+    `corrected` leaves the reference out for single movies in the same way.
 
-    `recipe`: what is to be done; `movie`: as it was recorded. Raise `ValueError` if the reference
-    does not fit the movie in any orientation.
-    """
-    if recipe.gain is None or recipe.gain.orientation != "auto":
-        return recipe
-    reference = read_reference(recipe.gain.reference)
-    frames: Any = movie
-    if recipe.gain.dark and (dark := read_reference(recipe.gain.dark)).shape == movie.shape[1:]:
-        frames = (frame - dark for frame in movie)
-    try:
-        found = find_orientation(frames, reference)
-    except MrczError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{recipe.gain.reference}: {error}") from error
-    if is_normalised(movie.history):
-        return without_gain(recipe, NORMALISED)
-    if not found.helps:
-        return without_gain(recipe, found.warnings[0])
-    best = found.best
-    gamma = -abs(recipe.gain.gamma) if best.reciprocal else abs(recipe.gain.gamma)
-    gain = replace(recipe.gain, orientation=best.orientation, gamma=gamma)
-    return replace(recipe, gain=gain, gain_is_optional=True, warnings=found.warnings)
-
-
-def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe:
-    """Return a recipe whose reference lies as the first movie shows that can be used.
-
-    Where the reference does not help the first one, another two are looked at: a movie may be
-    blank, or normalised already.
-
-    Raise `MrczError` or `OSError` that of the first movie, if none can be used.
+    `recipe`: returned as it is unless its orientation is "auto". Raise `MrczError` or `OSError`,
+    that of the first movie, if none can be used.
     """
     if recipe.gain is None or recipe.gain.orientation != "auto":
         return recipe
@@ -513,14 +462,13 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
         try:
             with open_stack(source) as movie:
                 if len(movie) < _FEWEST_FRAMES:
-                    found = "a single frame does not tell how the gain lies"
+                    found = "a single frame does not show the orientation of the gain"
                     advice = "Name a movie, or write the orientation into the recipe"
                     raise MrczError(source, found, advice=advice)
-                oriented = with_orientation(recipe, movie)
+                oriented = _oriented(recipe, recipe.gain, movie)
         except (MrczError, OSError) as error:
-            failures.append(
-                error
-            )  # where another movie says how, it is reported when their turn comes
+            # If another movie shows the orientation, it is reported when its turn comes.
+            failures.append(error)
             continue
         if oriented.gain is not None:
             return oriented
@@ -532,16 +480,35 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
     raise failures[0]
 
 
+def _oriented(recipe: Recipe, gain: GainStep, movie: Stack) -> Recipe:
+    """Return a recipe with the orientation that a movie shows, or without its gain."""
+    reference = read_reference(gain.reference)
+    frames: Any = movie
+    if gain.dark and (dark := read_reference(gain.dark)).shape == movie.shape[1:]:
+        frames = (frame - dark for frame in movie)
+    try:
+        found = find_orientation(frames, reference)
+    except MrczError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{gain.reference}: {error}") from error
+    if is_normalised(movie.history):
+        return _without_gain(recipe, NORMALISED)
+    if not found.helps:
+        return _without_gain(recipe, found.warnings[0])
+    best = found.best
+    gamma = -abs(gain.gamma) if best.reciprocal else abs(gain.gamma)
+    gain = replace(gain, orientation=best.orientation, gamma=gamma)
+    return replace(recipe, gain=gain, gain_is_optional=True, warnings=found.warnings)
+
+
 def check_anything_left(recipe: Recipe) -> None:
-    """Refuse a recipe that does nothing any more, as its reference was left out.
-
-    Raise `MrczError` with the recipe's warning.
-    """
+    """Raise `MrczError` if a recipe does nothing any more, as its reference was left out."""
     if recipe.warnings and not (recipe.outliers or recipe.gain or recipe.koma or recipe.more):
-        raise MrczError(None, recipe.warnings[-1].removesuffix("."), advice=NOTHING_LEFT)
+        raise MrczError(None, recipe.warnings[-1].removesuffix("."), advice=_NOTHING_LEFT)
 
 
-def without_gain(recipe: Recipe, why: str) -> Recipe:
+def _without_gain(recipe: Recipe, why: str) -> Recipe:
     """Return a recipe that leaves the gain reference out, with a warning."""
     said = f"The gain reference was not applied. {why}"
     return replace(recipe, gain=None, warnings=(*recipe.warnings, said))

@@ -1,8 +1,7 @@
 """Frames of other detectors, one movie per task: electrons counted, MicroED zeros replaced.
 
-Frames to be counted travel compressed: whoever has the file reads stored chunks and hands them out
-as they are; workers decompress and count, and what comes back is compressed too (McLeod et al.
-2018, doi:10.1016/j.jsb.2017.11.012, section 2.4).
+Frames to be counted are sent as the compressed chunks of the file; workers decompress and count
+them, and return compressed counts (McLeod et al. 2018, doi:10.1016/j.jsb.2017.11.012, section 2.4).
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from napari_mrcz.format.chunks import (
 from napari_mrcz.format.header import FOUR_BIT
 from napari_mrcz.format.machine import in_order, limit_threads, processors
 from napari_mrcz.naming import software
-from napari_mrcz.session.run import PATIENCE_S, SchedulerLost, ask, result_of, watched
+from napari_mrcz.session.run import ANSWER_S, SchedulerLost, ask, result_of, watched
 from napari_mrcz.session.source_files import SourceFiles
 from napari_mrcz.session.tables import EventTable
-from napari_mrcz.session.tasks import Made, Making, Report, check_paths, staged
+from napari_mrcz.session.tasks import Making, Outcome, Report, check_paths, staged
 from napari_mrcz.stack import Stack, open_sweep, write
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.raw_frames import frame_header, write_smv
@@ -66,7 +65,7 @@ class CountElectrons(Making):
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
+    ) -> Outcome:
         """Count and write.
 
         Raise `ValueError` if these are not raw frames of single electrons.
@@ -105,7 +104,7 @@ class CountElectrons(Making):
             "sent": run.n_sent,
             "raw": movie.nbytes,
         }
-        return Made(notes, counting.warnings, result=result)
+        return Outcome(self.source, notes=notes, warnings=counting.warnings, result=result)
 
     def options(self) -> dict[str, Any]:
         """Return what the counts depend on, where it was chosen."""
@@ -125,67 +124,62 @@ class CountElectrons(Making):
         return bool(self.events) and not os.path.exists(self.events)
 
 
+@dataclass
 class _Run:
-    """The counts of all frames in order, once over; what was met on the way is added up.
+    """The counts of all frames in order, and numbers that are added up on the way.
 
-    Iterated anew it would count anew: the writer does so only where counts do not fit a byte, and
-    they always do.
+    Iterate over it once: the writer begins again only if values do not fit a byte, as counts do.
     """
 
-    def __init__(
-        self,
-        movie: Stack,
-        source: str,
-        counting: ElectronCounting,
-        client: Any,
-        table: EventTable | None,
-    ) -> None:
-        self._movie, self._source, self._counting = movie, source, counting
-        self._client, self._table = client, table
-        self.n_electrons = 0
-        self.n_bright = 0
-        self.n_sent = 0
-        self.n_returned = 0
+    movie: Stack
+    source: str
+    counting: ElectronCounting
+    client: Any
+    table: EventTable | None
+    n_electrons: int = 0
+    n_bright: int = 0  # Spots that were too bright for electrons
+    n_sent: int = 0  # Bytes sent to workers, and returned by them
+    n_returned: int = 0
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        here = self._client is None
+        here = self.client is None
         for frame, (counts, events, bright) in enumerate(self._here() if here else self._there()):
             self.n_electrons += int(counts.sum())
             self.n_bright += bright
-            if self._table is not None:
-                self._table.add(frame, events)
+            if self.table is not None:
+                self.table.add(frame, events)
             yield counts
 
     def notes(self) -> tuple[str, ...]:
-        """Return how much was set aside, and what went over the wires."""
+        """Return how much was set aside, and what was sent."""
         aside: tuple[str, ...] = ()
         if self.n_bright:
             aside = (f"{self.n_bright} spots too bright for electrons, such as X-rays, set aside",)
         if not self.n_sent:
             return aside
-        ratio = self._movie.nbytes / self.n_sent
-        sent = f"{size_text(self._movie.nbytes)} of raw frames sent as {size_text(self.n_sent)}"
+        ratio = self.movie.nbytes / self.n_sent
+        sent = f"{size_text(self.movie.nbytes)} of raw frames sent as {size_text(self.n_sent)}"
         back = f"{size_text(self.n_returned)} came back"
         return (*aside, f"{sent} ({ratio:.3g} to 1), {back}")
 
     def _here(self) -> Iterator[_Counted]:
         def count(frame: Callable[[], npt.NDArray[Any]]) -> _Counted:
-            events, bright = self._counting.events_and_bright(frame())
-            return self._counting.counts(events), events, bright
+            events, bright = self.counting.events_and_bright(frame())
+            return self.counting.counts(events), events, bright
 
-        makers = self._movie.frame_makers()
+        makers = self.movie.frame_makers()
         with in_order(count, makers, processors(), "napari-mrcz-count") as counted:
             yield from counted
 
     def _there(self) -> Iterator[_Counted]:
-        client = self._client
-        with closing(Parcels(self._movie, self._source)) as parcels:
+        client = self.client
+        with closing(Parcels(self.movie, self.source)) as parcels:
             # What all frames need is sent once to every worker.
-            what = _ForAllFrames(self._counting, parcels, with_events=self._table is not None)
+            what = self.counting, parcels, self.table is not None
             most = max(1, ask(client)) * _QUEUED
             work = watched(
                 client,
-                lambda: client.scatter(what, broadcast=True, hash=False, timeout=PATIENCE_S),
+                lambda: client.scatter(what, broadcast=True, hash=False, timeout=ANSWER_S),
             )
             pending: deque[Any] = deque()
             try:
@@ -203,25 +197,21 @@ class _Run:
                     watched(client, lambda: client.cancel([*pending, work]))
 
     def _received(self, future: Any) -> _Counted:
-        counts, events, bright = result_of(self._client, future)
+        counts, events, bright = result_of(self.client, future)
         future.release()
         self.n_returned += len(counts) + len(events)
         return unpack(counts), Events(*unpack(events)) if events else _NO_EVENTS, bright
 
 
-@dataclass(frozen=True)
-class _ForAllFrames:
-    counting: ElectronCounting
-    parcels: Parcels
-    with_events: bool
-
-
-def _count(work: _ForAllFrames, parcel: Parcel) -> tuple[bytes, bytes, int]:
+def _count(
+    work: tuple[ElectronCounting, Parcels, bool], parcel: Parcel
+) -> tuple[bytes, bytes, int]:
     """Count a frame on a worker, which is one of many and takes one processor."""
     limit_threads(1)
-    events, bright = work.counting.events_and_bright(work.parcels.pixels(parcel))
-    counts = pack(work.counting.counts(events))
-    return counts, pack(np.stack(events)) if work.with_events else b"", bright
+    counting, parcels, with_events = work
+    events, bright = counting.events_and_bright(parcels.pixels(parcel))
+    counts = pack(counting.counts(events))
+    return counts, pack(np.stack(events)) if with_events else b"", bright
 
 
 def _notes(counting: ElectronCounting, n_electrons: int, n_pixels: int) -> tuple[str, ...]:
@@ -241,7 +231,7 @@ def _notes(counting: ElectronCounting, n_electrons: int, n_pixels: int) -> tuple
 
 
 class Parcel(NamedTuple):
-    """A frame on its way: its index, its chunk, and at which byte of the file that lies."""
+    """A frame that is sent: its index, its chunk, and the offset of that in the file."""
 
     frame: int
     chunk: bytes
@@ -249,12 +239,10 @@ class Parcel(NamedTuple):
 
 
 class Parcels:
-    """The frames of a movie as chunks, and, where they arrive, as pixels again.
+    """The frames of a movie as chunks, and as pixels again where these arrive.
 
-    Only what unpacks them is pickled, the file is not.
-
-    `movie`: the movie as it was opened; `path`: its file. Where frames are stored as no chunks,
-    they are compressed on leaving.
+    `movie`: frames that are not stored as chunks are compressed when they are sent; `path`: its
+    file, which is not pickled.
     """
 
     def __init__(self, movie: Stack, path: str) -> None:
@@ -334,8 +322,8 @@ class RestoreNegatives(Making):
     sources: tuple[str, ...]  # The files of one sweep, in order
     # One MRC or MRCZ file; or SMV files, one a frame, or the first of them, `name_0001.img`
     targets: tuple[str, ...]
-    # How negative counts are restored. An offset of None is none, in SMV the least that leaves no
-    # negative value.
+    # How negative counts are restored. Without an offset none is added, or in SMV the smallest by
+    # which no value is negative.
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
     footer: bool = True  # Write a footer. Other programs expect none behind plain frames.
 
@@ -351,7 +339,7 @@ class RestoreNegatives(Making):
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
+    ) -> Outcome:
         """Fit, redraw and write.
 
         Raise `ValueError` if these are not counts that were cut off, or an offset is too small.
@@ -404,7 +392,7 @@ class RestoreNegatives(Making):
             notes = (*notes, *(text.removeprefix(f"{self.target}: ") for text in said))
         if len(targets) > 1:
             notes = (f"{len(targets)} images, the last {Path(targets[-1]).name}", *notes)
-        return Made(notes, model.warnings)
+        return Outcome(self.source, notes=notes, warnings=model.warnings)
 
     def options(self) -> dict[str, Any]:
         """Return what the result depends on, where it was chosen."""

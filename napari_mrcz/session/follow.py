@@ -1,17 +1,16 @@
 """A session followed while it is recorded: movies compressed, verified and corrected one by one.
 
-Each step is in the journal when it is done, so that a process that is killed is followed by one
-that goes on where it was: at most the file that was being written is written anew.
+Each step is in the journal when it is done: a process that is killed is followed by one that goes
+on where it was, and at most the file that was being written is written again.
 
-Steps that concern one stack alone (outliers, gain) need no other, and a recipe without KOMA is done
-to each movie as soon as it is compressed. With KOMA a stack waits until its window is complete:
-until as many stacks of usual contrast have come after it as its radius asks for, and 2 x radius
-others in all. Then its window is the one that it has in the finished session, and so is its
-average, to the last bit. Stacks whose window will not be complete, as nothing more comes, are
-corrected when the session ends (`ending`) or when they have waited for longer than a timeout; their
-window shifts towards the earlier stacks, as it does at the end of a session. Each is corrected
-once. Which stacks are of high contrast or cut off, and enter no average, is judged by all that have
-arrived by then. What is read are the compressed movies: their sources may be gone.
+Without KOMA each movie is corrected as soon as it is compressed. With KOMA a stack waits until its
+window is complete: until as many stacks of usual contrast have come after it as the radius, and 2 x
+radius others in all. Its window, and so its average, is then that of the finished session, to the
+last bit. Stacks whose window will not be complete are corrected when the session ends, or when they
+have waited for longer than a timeout; their window shifts towards the earlier stacks, as it does at
+the end of a session. Each is corrected once. Stacks that are cut off or of high contrast, which
+are not averaged, are found among all that have arrived. Compressed movies are read: their sources
+may be gone.
 """
 
 from __future__ import annotations
@@ -71,32 +70,23 @@ class WatchJob:
     movie: str  # Path of the movie within the watched folder
     version: Version  # Its size and time
     source: str  # The file that is read
-    work: Callable[[Report | None], Outcome]  # Called with the report; gives the outcome
+    work: Callable[[Report | None], Outcome]
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Do the work.
-
-        Raise `DiskFull` if there was no room.
-        """
+        """Do the work; raise `DiskFull` if there is no room, or the quota is used up."""
         try:
             return self.work(report)
         except (MrczError, OSError) as error:
-            if is_full(error):
-                raise DiskFull from error
+            cause: BaseException | None = error
+            while cause is not None:
+                if isinstance(cause, OSError) and cause.errno in _FULL:
+                    raise DiskFull from error
+                cause = cause.__cause__
             raise
 
 
-def is_full(error: BaseException | None) -> bool:
-    """Return whether an error, or what led to it, is that of a full disk or a used-up quota."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
-        error = error.__cause__
-    return False
-
-
 def free_nbytes(folder: Path) -> int:
-    """Return the free bytes of a disk; 0 where they are not known."""
+    """Return the free bytes of a disk; 0 if unknown."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -104,14 +94,13 @@ def free_nbytes(folder: Path) -> int:
 
 
 class Corrections:
-    """Finds what is to be done next, and does it.
+    """Finds the next correction that can be done, and does it.
 
     `ledger`: the movies; `out`: folder of the compressed movies; results go to ``corrected`` in it;
-    `recipe`: what is done. Movies that were corrected by another recipe are corrected again;
-    `timeout`: seconds after which a stack does not wait for its window any more; `overwrite`:
-    replace results that are not ours. `order`: what makes stacks neighbours: the times at which
-    they were acquired, where the metadata of all has them, or their arrival; empty before that
-    matters.
+    `recipe`: movies that were corrected by another one are corrected again; `timeout`: seconds
+    after which a stack does not wait for its window any more; `overwrite`: replace results that are
+    not ours. `order`: of the stacks, by acquisition time if all have one, or else by arrival; empty
+    before that matters.
     """
 
     def __init__(
@@ -138,7 +127,7 @@ class Corrections:
 
     @property
     def waiting(self) -> list[MovieRecord]:
-        """The compressed movies that are not corrected, without those that failed."""
+        """The compressed movies that are not corrected, except those that failed."""
         return [
             movie
             for movie in self._compressed()
@@ -146,22 +135,19 @@ class Corrections:
         ]
 
     def leave_out(self, job: WatchJob) -> None:
-        """Leave out a movie, as it failed."""
+        """Leave out a movie that failed."""
         if self._refused.get(job.movie) != job.version:
             self._left_out[job.movie] = job.version
 
     def next(self, *, ending: bool) -> WatchJob | None:
-        """Return what can be done now.
-
-        `ending`: whether nothing more is waited for.
-        """
+        """Return what can be done now; `ending`: without waiting for more movies."""
         koma = self._recipe.koma
         if koma is None:
             for movie in self._compressed():
                 if movie.corrected != self._made_by:
                     return self._job("corrected", movie, partial(self._correct, movie))
             return None
-        # What is corrected changes nothing of the plan.
+        # The plan does not depend on which movies are corrected.
         key = self._ledger.revision, len(self._left_out)
         if self._plan is None or self._plan[0] != key:
             if not self.waiting:
@@ -170,13 +156,11 @@ class Corrections:
             for movie in movies:
                 if movie.summed is None or movie.summed.recipe != self._made_by:
                     return self._job("summed", movie, partial(self._survey, movie))
-            plan = self._planned(movies, koma)
-            self._plan = key, plan
-        plan = self._plan[1]
-        return self._complete(plan, koma.radius, ending=ending)
+            self._plan = key, self._planned(movies, koma)
+        return self._complete(self._plan[1], koma.radius, ending=ending)
 
-    def patience(self) -> float | None:
-        """Return the seconds until a stack will have waited long enough; None if none will."""
+    def seconds_to_timeout(self) -> float | None:
+        """Return the seconds until the next stack has waited for too long; None if none does."""
         if self._timeout is None:
             return None
         now = time.time() - self._timeout
@@ -195,23 +179,22 @@ class Corrections:
         return WatchJob(kind, movie.source, movie.version, movie.target, work)
 
     def _planned(self, movies: list[MovieRecord], step: KomaOptions) -> _Plan:
-        movies, self.order = by_acquisition(movies, [movie.summed for movie in movies], ARRIVED)
+        times = [None if movie.summed is None else movie.summed.acquired for movie in movies]
+        movies, self.order = by_acquisition(movies, times, ARRIVED)
         summed = {movie.source: movie.summed for movie in movies if movie.summed is not None}
         wrong = of_other_shapes({source: one.shape for source, one in summed.items()})
         usable = [movie for movie in movies if movie.source not in wrong]
         others = [(movie, wrong[movie.source]) for movie in movies if movie.source in wrong]
-        session = _Arrived(usable, [summed[movie.source] for movie in usable], self._load)
-        session.order = self.order
-        koma = None
-        if len(usable) > 1:
-            koma = surveyed_koma(cast("Session", session), step)
+        sums = [summed[movie.source] for movie in usable]
+        session = _Arrived(usable, sums, self.order, self._load)
+        koma = surveyed_koma(cast("Session", session), step) if len(usable) > 1 else None
         left_out = {} if koma is None else koma.left_out
         members = [i for i in range(len(usable)) if i not in left_out]
         return _Plan(session, others, koma, left_out, members)
 
     def _complete(self, plan: _Plan, radius: int, *, ending: bool) -> WatchJob | None:
-        """Find a stack whose window is complete, or is waited for no longer."""
-        impatient = -np.inf if self._timeout is None else time.time() - self._timeout
+        """Return the next stack whose window is complete, or not waited for any longer."""
+        timed_out = -np.inf if self._timeout is None else time.time() - self._timeout
         movies = plan.session.movies
         while plan.first < len(movies) and self._is_done(movies[plan.first]):
             plan.first += 1
@@ -224,9 +207,8 @@ class Corrections:
             later = len(plan.members) - bisect_right(plan.members, index)
             others = len(plan.members) - (index not in plan.left_out)
             complete = later >= radius and others >= 2 * radius
-            if complete or ending or (movie.compressed <= impatient and others):
-                work = partial(self._normalise, plan, index)
-                return self._job("corrected", movie, work)
+            if complete or ending or (movie.compressed <= timed_out and others):
+                return self._job("corrected", movie, partial(self._normalise, plan, index))
         if ending or len(plan.session) > 2 * len(plan.others):
             for movie, why in plan.others:
                 if self._refused.get(movie.source) != movie.version:
@@ -258,13 +240,11 @@ class Corrections:
         movie = plan.session.movies[index]
         if plan.koma is None:
             raise MrczError(movie.target, NO_NEIGHBOURS)
-        surveyed = self._load(movie)
-        summed = plan.session.summed
-        if not summed[index].variance:  # of a journal of an earlier version
-            summed[index] = replace(summed[index], variance=surveyed.sum.variance)
-        outcome = self._correct(movie, report, surveyed.outliers, plan.koma[index])
-        notes = [f"in no average: {plan.left_out[index]}"] if index in plan.left_out else []
-        return replace(outcome, notes=(*outcome.notes, *notes), shared=plan.koma.shared_warnings)
+        outliers = self._load(movie).outliers
+        outcome = self._correct(movie, report, outliers, plan.koma[index])
+        left_out = plan.left_out.get(index)
+        notes = (*outcome.notes, f"in no average: {left_out}") if left_out else outcome.notes
+        return replace(outcome, notes=notes, shared=plan.koma.shared_warnings)
 
     def _refuse(self, movie: MovieRecord, why: str, report: Report | None) -> Outcome:
         raise MrczError(movie.target, why, advice="A session is of one camera and mode")
@@ -291,10 +271,10 @@ class Corrections:
         return outcome
 
     def _oriented(self, movie: MovieRecord) -> Recipe:
-        """Return the recipe, with the orientation that a movie shows where that is asked.
+        """Return the recipe; its gain in the orientation that a movie shows, if that is "auto".
 
-        With KOMA all movies are treated as the first, whose average is that of others. Without,
-        the reference is looked at again with each movie, until it helps one.
+        With KOMA all movies are treated like the first, as they are averaged. Without, the
+        orientation is looked for in each movie, until the reference helps one.
         """
         gain, koma = self._recipe.gain, self._recipe.koma
         if gain is None or gain.orientation != "auto":
@@ -308,7 +288,7 @@ class Corrections:
 
     def _load(self, movie: MovieRecord) -> Surveyed:
         found = self._sums.load(movie)
-        if found is None:  # it was deleted, by us as one that is not needed or by others
+        if found is None:  # it was deleted, by us when it was not needed or by others
             found = Survey(movie.target, self._oriented(movie))().result
             self._sums.save(movie, found)
         return found
@@ -316,8 +296,8 @@ class Corrections:
     def _discard_sums(self, plan: _Plan, radius: int) -> None:
         """Delete the sums of stacks that no window will reach any more.
 
-        Windows reach back by 2 x radius at the end; by one radius more if stacks of high contrast
-        are found later.
+        Windows reach back by 2 x radius at the end, and by one radius more if stacks of high
+        contrast are found later.
         """
         before = bisect_left(plan.members, plan.first)
         oldest = plan.members[before - 3 * radius] if before > 3 * radius else 0
@@ -326,19 +306,14 @@ class Corrections:
         self._n_discarded = max(self._n_discarded, oldest)
 
 
+@dataclass(frozen=True)
 class _Arrived:
     """Compressed movies of one frame shape, in order, as `Koma` takes a session."""
 
-    def __init__(
-        self,
-        movies: list[MovieRecord],
-        summed: list[SumRecord],
-        load: Callable[[MovieRecord], Surveyed],
-    ) -> None:
-        self.movies = movies
-        self.summed = summed
-        self.order = ""
-        self._load = load
+    movies: list[MovieRecord]
+    summed: list[SumRecord]
+    order: str
+    load: Callable[[MovieRecord], Surveyed]
 
     def __len__(self) -> int:
         return len(self.movies)
@@ -350,12 +325,12 @@ class _Arrived:
         return self.summed[index]
 
     def total(self, index: int) -> npt.NDArray[Any]:
-        return self._load(self.movies[index]).sum.total
+        return self.load(self.movies[index]).sum.total
 
 
 @dataclass
 class _Plan:
-    """What can be corrected of the movies that are known by now."""
+    """What can be corrected of the movies that have arrived."""
 
     session: _Arrived  # The usable ones
     others: list[tuple[MovieRecord, str]]  # Of another frame shape, and why they are not usable
@@ -365,21 +340,14 @@ class _Plan:
     first: int = 0  # The first that is not corrected
 
 
-# How often a full disk is looked at, and after how long it is tried anyway: quotas do not show.
+# Seconds between two looks at a full disk, and after which writing is tried again: quotas do not
+# show.
 _LOOK_FOR_ROOM, _TRY_ANYWAY = 5.0, 60.0
 
 
 @dataclass(frozen=True)
-class Ending:
-    """When a session is over; neither: when the process is interrupted."""
-
-    once: bool = False  # When what is there is done. A movie that is still being written is left.
-    silence: float | None = None  # When nothing has come for so many seconds
-
-
-@dataclass(frozen=True)
 class Step:
-    """Something that was done."""
+    """A job that was done."""
 
     kind: str  # "compressed", "deleted", "summed" or "corrected"; what was tried, if it failed
     outcome: Outcome  # How it went
@@ -393,15 +361,16 @@ class Watch:
     ledger: Ledger  # What is done
     out: Path  # Folder for the results; folders within the watched one are made in it too
     wait: Callable[[float], None]  # Waits for so many seconds, or until something happens
-    # Called with a sentence when something is to be known: no room, and room again
-    tell: Callable[[str], None]
+    tell: Callable[[str], None]  # Called with messages, such as that there is no room
     # How movies are compressed, as `napari_mrcz.session.convert.Recode` takes it
     options: Mapping[str, Any] = field(default_factory=dict)
-    corrections: Corrections | None = None  # What is done then
+    corrections: Corrections | None = None  # What is done with compressed movies
     delete: bool = False  # Delete sources whose results were verified
     overwrite: bool = False  # Replace results that are not ours
-    ending: Ending = Ending()  # When it is over
-    report: Report | None = None  # Called with (what is done, frames done, frames)
+    # End when what is there is done; a movie that is still being written is left
+    once: bool = False
+    silence: float | None = None  # End when nothing has come for so many seconds
+    report: Report = lambda what, done, of: None  # Called with (what is done, frames done, frames)
     _failed: dict[str, Version] = field(default_factory=dict, init=False)
     _unseen: bool = field(default=False, init=False)
     _unreadable: set[str] = field(default_factory=set, init=False)
@@ -411,12 +380,14 @@ class Watch:
     _told: set[tuple[bool, bool]] = field(default_factory=set, init=False)
 
     def steps(self) -> Iterator[Step]:
-        """Do all that is to be done, as it comes.
+        """Do what is to be done as movies arrive, and yield each step when it is done.
 
-        The result: each when it is done. Raise `OSError` if the folder cannot be read at the start;
-        later that is reported, and waited for.
+        Raise `OSError` if the folder cannot be read at the start; later that is reported, and
+        waited for.
         """
-        self._tell_of_journal()
+        if done := self._n_compressed():
+            rest = f", {self.waiting} to be corrected" if self.corrections is not None else ""
+            self.tell(f"going on: {done} compressed{rest}")
         look = self.arrivals.look(time.monotonic())
         self._tell_unreadable(look)
         start = lately = time.monotonic()
@@ -439,7 +410,7 @@ class Watch:
             look = self._look()
             if look.changed:
                 lately = time.monotonic()
-        if self.ending.once and look.unfinished:
+        if self.once and look.unfinished:
             self.tell(f"left, as they are not finished: {', '.join(look.unfinished)}")
 
     @property
@@ -447,14 +418,8 @@ class Watch:
         """How many stacks wait for their KOMA window."""
         return 0 if self.corrections is None else len(self.corrections.waiting)
 
-    def _tell_of_journal(self) -> None:
-        """Print what was done before, if anything was."""
-        if done := self._n_compressed():
-            rest = f", {self.waiting} to be corrected" if self.corrections is not None else ""
-            self.tell(f"going on: {done} compressed{rest}")
-
     def _tell_standing(self, look: Look) -> None:
-        """Show what is waited for; as a sentence, too, when something of another kind is."""
+        """Show what is waited for; as a message, too, when it is something of another kind."""
         movies = map(self.ledger.movie, look.unfinished)
         resting = sum(movie is None or not movie.compressed for movie in movies)
         done, parts = self._n_compressed(), []
@@ -467,7 +432,7 @@ class Watch:
         if self.waiting:
             parts.append(f"{self.waiting} waiting for their KOMA window")
         said = f"waiting for movies: {', '.join(parts) or 'none seen yet'}"
-        self._tell_progress(said, done, done + resting)
+        self.report(said, done, done + resting)
         kind = resting > 0, self.waiting > 0
         if kind not in self._told:
             self._told.add(kind)
@@ -475,10 +440,6 @@ class Watch:
 
     def _n_compressed(self) -> int:
         return sum(movie.compressed > 0 for movie in self.ledger.movies)
-
-    def _tell_progress(self, what: str, done: int, of: int) -> None:
-        if self.report is not None:
-            self.report(what, done, of)
 
     def _look(self) -> Look:
         try:
@@ -495,34 +456,34 @@ class Watch:
         return look
 
     def _tell_unreadable(self, look: Look) -> None:
-        """Print once per folder that it is skipped for as long as it cannot be read."""
+        """Report each folder that cannot be read once."""
         for folder in look.unreadable:
             if folder not in self._unreadable:
                 self.tell(f"{folder}: skipped")
         self._unreadable = set(look.unreadable)
 
     def _is_over(self, look: Look, since_start: float, since_change: float) -> bool:
-        if self.ending.once:
+        if self.once:
             return look.soonest is None or since_start > self.arrivals.longest
-        silence = self.ending.silence
-        return silence is not None and look.soonest is None and since_change >= silence
+        if self.silence is None or look.soonest is not None:
+            return False
+        return since_change >= self.silence
 
     def _pause(self, look: Look, since_start: float, since_change: float) -> float:
         """Return the seconds after which something may have to be done."""
         pauses = [float("inf") if look.soonest is None else look.soonest]
-        if self.ending.once:
+        if self.once:
             pauses.append(self.arrivals.longest - since_start)
-        if self.ending.silence is not None:
-            pauses.append(self.ending.silence - since_change)
+        if self.silence is not None:
+            pauses.append(self.silence - since_change)
         if self.corrections is not None:
-            patience = self.corrections.patience()
-            if patience is not None:
-                pauses.append(patience)
-        # Never none at all: a clock may be a little behind what was reckoned.
+            timeout = self.corrections.seconds_to_timeout()
+            if timeout is not None:
+                pauses.append(timeout)
+        # Not 0: clocks may differ a little.
         return max(min(pauses), 0.01)
 
     def _next(self, look: Look, *, ending: bool) -> WatchJob | None:
-        """Return what is to be done next."""
         if look.finished is not self._finished:
             self._finished = look.finished
             self._to_do = deque(look.finished)
@@ -534,7 +495,7 @@ class Watch:
         return None if self.corrections is None else self.corrections.next(ending=ending)
 
     def _job_for(self, found: Found) -> WatchJob | None:
-        """Return what is to be done with a movie that is finished, before it is corrected."""
+        """Return what is to be done with a finished movie before it is corrected."""
         if self._failed.get(found.source) == found.version:
             return None
         movie = self.ledger.movie(found.source)
@@ -556,14 +517,12 @@ class Watch:
         return WatchJob(kind, found.source, found.version, path, lambda report: work(found, report))
 
     def _do(self, job: WatchJob) -> Step | None:
-        """Do something; None if it is to be done again, later."""
+        """Do a job; return None if it is to be done again, later."""
         name = os.path.basename(job.source)
-
-        def report(stage: str, done: int, of: int) -> None:
-            self._tell_progress(f"{name}: {stage}", done, of)
-
         try:
-            outcome = attempt(job, report)
+            outcome = attempt(
+                job, lambda stage, done, of: self.report(f"{name}: {stage}", done, of)
+            )
         except DiskFull:
             self._wait_for_room()
             return None
@@ -582,7 +541,7 @@ class Watch:
             self._failed[job.movie] = job.version
         elif self.corrections is not None:
             self.corrections.leave_out(job)
-        with contextlib.suppress(OSError):  # only for who reads the journal
+        with contextlib.suppress(OSError):  # the journal does without it
             self.ledger.record("failed", source=job.movie, at=job.kind, error=outcome.error)
         return Step(job.kind, outcome)
 
@@ -642,7 +601,7 @@ class Watch:
                 return self._keeping(Outcome(str(source)), str(reason))
 
     def _keeping(self, outcome: Outcome, why: str) -> Outcome:
-        """Return an outcome that says why a source is kept that was to be deleted."""
+        """Return an outcome that says why its source is kept, if it was to be deleted."""
         if not self.delete or not why:
             return replace(outcome, kept="")
         return replace(outcome, kept=why, notes=(*outcome.notes, f"source kept: {why}"))

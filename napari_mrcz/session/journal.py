@@ -1,11 +1,11 @@
 """The journal of a watch: lines of JSON that are on the disk when `append` returns.
 
-A process killed in the middle of a line leaves a part of it, without its end; that part is cut off
-when the journal is opened again, and counts as never written. A file that is not a journal by its
-first line is refused, and stays as it is; no link is followed.
+A process that is killed while it writes leaves a part of a line, which is cut off when the journal
+is opened again. A file that is not a journal by its first line is refused, and not changed; no link
+is followed.
 
-Each line is an event. What is made is announced before, so that a file whose making was interrupted
-is known as ours; what is done is written after:
+Each line is an event. A file is announced before it is written, so that it is recognised as ours if
+that is interrupted; what is done is written after:
 
 ``watching``    the folder
 ``begun``       a movie (``source``, ``size``, ``mtime_ns``) is about to be written to ``target``
@@ -159,13 +159,9 @@ def _is_journal(content: bytes) -> bool:
     return _FIRST.fullmatch(first + _FIRST_LINE[len(first) :]) is not None
 
 
-# Of lines of earlier versions.
-_NOT_JUDGED = "it was not looked at whether all of it is in the result"
-
-
 @dataclass(frozen=True)
 class Version:
-    """A file as it is until a program writes to it."""
+    """A file as it is until it is written to."""
 
     size: int  # Bytes
     mtime_ns: int  # Time of the last change
@@ -173,15 +169,14 @@ class Version:
 
 @dataclass(frozen=True)
 class SumRecord:
-    """What is kept for the whole session of a stack's sum."""
+    """What is in the journal of a stack's sum."""
 
-    recipe: str  # Fingerprint of the recipe by which it was corrected before
+    recipe: str  # Fingerprint of the recipe by which the stack was corrected
     n_frames: int  # Frames summed
     shape: tuple[int, int]  # Of a frame
     thumbnail: npt.NDArray[np.float64]  # As in `napari_mrcz.session.summaries.Summary`
-    acquired: datetime | None = None  # When, where the movie's metadata says so
-    # As in `napari_mrcz.session.summaries.Summary`; 0 in journals of earlier versions
-    variance: float = 0.0
+    variance: float
+    acquired: datetime | None  # When, if the movie's metadata says so
 
 
 @dataclass(frozen=True)
@@ -194,7 +189,7 @@ class MovieRecord:
     # When it was compressed and verified, in seconds of `time.time`; 0 if it was not
     compressed: float = 0.0
     nbytes: int = 0  # Size of the compressed file
-    # Inode of the source, and when that last changed, in ns: `SourceFiles.stamp` as it was read
+    # Inode of the source, and when that last changed, in ns: `SourceFiles.stamp` when it was read
     stamp: tuple[int, ...] = ()
     kept: str = ""  # Why the source may not be deleted; empty if it may
     deleting: bool = False  # Whether its source was deleted, or was about to be
@@ -203,9 +198,9 @@ class MovieRecord:
 
 
 class Ledger:
-    """The movies of a session in order of arrival; every change goes to the journal first.
+    """The movies of a session in order of arrival; every change is written to the journal first.
 
-    `journal`: its lines are taken over; `folder`: the watched folder. `revision`: rises with each
+    `journal`: its lines are applied; `folder`: the watched folder. `revision`: rises with each
     movie that is compressed or summed. Raise `MrczError` if the journal is of another folder, or a
     line makes no sense.
     """
@@ -240,24 +235,21 @@ class Ledger:
         return self._movies.get(source)
 
     def record(self, event: str, **content: Any) -> None:
-        """Write an event, then apply it.
-
-        Raise `OSError` if it cannot be written; it has not happened then.
-        """
+        """Write an event, then apply it; raise `OSError` without doing either."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "event": event, **content}
         self._journal.append(line)
         self._take(line)
 
     def owns(self, target: Path, source: str) -> bool:
-        """Return whether a file was made of a movie here, or its making was begun."""
+        """Return whether a file is, or was about to be, the result of a movie."""
         return self._owners.get(str(target)) == source
 
     def may_replace(self, target: Path, source: str, *, overwrite: bool = False) -> bool:
-        """Return whether a target of a movie is there and may be replaced.
+        """Return whether the target of a movie exists and may be replaced.
 
-        Raise `MrczError` if it is there and not ours, or of another movie, or all that is left of
-        one.
+        Raise `MrczError` if it exists and is not ours, or is the result of another movie, or is all
+        that is left of one.
         """
         owner = self._owners.get(str(target))
         if owner not in (None, source):
@@ -288,8 +280,8 @@ class Ledger:
                 movie,
                 compressed=when,
                 nbytes=line["nbytes"],
-                stamp=tuple(line.get("stamp", ())),
-                kept=line.get("kept", _NOT_JUDGED),
+                stamp=tuple(line["stamp"]),
+                kept=line["kept"],
             )
         elif event == "deleting":
             movie = replace(movie, deleting=True)
@@ -298,11 +290,10 @@ class Ledger:
         elif event == "summed":
             small = np.array(line["thumbnail"], np.float64)
             y, x = line["shape"]
-            told = line.get("acquired")
-            acquired = datetime.fromisoformat(told) if told else None
-            variance = float(line.get("variance", 0.0))
-            summed = SumRecord(line["recipe"], line["n_frames"], (y, x), small, acquired, variance)
-            movie = replace(movie, summed=summed)
+            said = line["acquired"]
+            acquired = None if said is None else datetime.fromisoformat(said)
+            numbers = line["n_frames"], (y, x), small, line["variance"]
+            movie = replace(movie, summed=SumRecord(line["recipe"], *numbers, acquired))
         elif event == "corrected":
             movie = replace(movie, corrected=line["recipe"])
         self._movies[source] = movie

@@ -1,31 +1,28 @@
-"""The report of a session: one HTML file that needs no other, and a table for other programs.
+"""The report of a session: one HTML file that needs no other.
 
 The figures are SVG that takes its colours, light or dark, from the page around it.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import re
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import printable, with_minus
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.errors import counted, printable, with_minus
 from napari_mrcz.naming import software
-from napari_mrcz.session.report import Findings, MovieRow
-from napari_mrcz.session.tables import check_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from datetime import datetime
-    from os import PathLike
+
+    from napari_mrcz.session.report import Findings, MovieRow
 
 
 _FOLDER = Path(__file__).parent
@@ -39,11 +36,14 @@ def page(findings: Findings, made: datetime) -> str:
     `findings`: what was found; `made`: when, as the page says. It needs `REPORT_MODULES`.
     """
     import jinja2
+    import matplotlib
     from markupsafe import Markup
 
     folder, names = _names(findings.movies)
     errors = [movie.error.removeprefix(f"{movie.movie}: ") for movie in findings.movies]
     drawings = outliers_by_dose, noise_by_dose, noise_after_koma, contrast_by_movie, outlier_map
+    with matplotlib.rc_context(_STYLE):
+        figures = {draw.__name__: Markup(draw(findings)) for draw in drawings}  # noqa: S704
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -55,13 +55,13 @@ def page(findings: Findings, made: datetime) -> str:
     )
     environment.filters |= {"digits": _digits, "minus": with_minus}
     return environment.get_template("page.html").render(
-        title=f"Session of {_number(len(findings.movies), 'movie')}",
+        title=f"Session of {counted(len(findings.movies), 'movie')}",
         folder=folder,
         made=f"{made:%d %B %Y, %H:%M}",
         software=software(),
         tiles=_tiles(findings),
         movies=list(zip(findings.movies, names, errors, strict=True)),
-        figures={draw.__name__: Markup(draw(findings)) for draw in drawings},  # noqa: S704
+        figures=figures,
         after=after(findings),
         # Movies are measured before KOMA.
         steps=replace(findings.recipe, koma=None).steps(),
@@ -112,22 +112,16 @@ def _digits(value: float | None) -> str:
     return with_minus(f"{value:.{min(digits, 7)}f}")
 
 
-def _number(count: int, name: str) -> str:
-    return f"{count} {name}" if count == 1 else f"{count:,} {name}s"
-
-
 # Stand-ins that the page's style sheet gives a colour, light or dark: see `_as_svg`.
 _INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
 _FIRST, _SECOND, _ALARM, _PAPER = "#040404", "#050505", "#060606", "#070707"
-_VARIABLES = {
-    _INK: "ink",
-    _FAINT: "faint",
-    _LINE: "line",
-    _FIRST: "first",
-    _SECOND: "second",
-    _ALARM: "alarm",
-    _PAPER: "paper",
-}
+_VARIABLES = dict(
+    zip(
+        (_INK, _FAINT, _LINE, _FIRST, _SECOND, _ALARM, _PAPER),
+        ("ink", "faint", "line", "first", "second", "alarm", "paper"),
+        strict=True,
+    )
+)
 _STYLE: dict[Any, Any] = {
     "font.size": 10.0,
     "svg.fonttype": "none",
@@ -155,6 +149,7 @@ _STYLE: dict[Any, Any] = {
 _SIZE_IN = (7.4, 3.1)
 _DOSE = "electrons per pixel received before the movie (e⁻/pix)"
 _MAP_CELLS = 96
+_THOUSANDS = "{x:,.10g}"
 
 
 def outliers_by_dose(findings: Findings) -> str:
@@ -162,20 +157,19 @@ def outliers_by_dose(findings: Findings) -> str:
     movies = [movie for movie in findings.usable if movie.hot is not None]
     if not movies:
         return ""
-    with _styled():
-        from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
-        figure, (axes,) = _figure(1)
-        dose = [movie.dose_before for movie in movies]
-        axes.plot(dose, [m.hot for m in movies], "o-", color=_FIRST, label="hot")
-        axes.plot(dose, [m.dark for m in movies], "s-", color=_SECOND, label="dark")
-        axes.set(xlabel=_DOSE, ylabel="outlier pixels")
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        _thousands(axes.yaxis)
-        _thousands(axes.xaxis)
-        axes.legend(**_ABOVE)
-        return _as_svg(figure, "outliers", "Outlier pixels by cumulative dose")
+    figure, (axes,) = _figure(1)
+    dose = [movie.dose_before for movie in movies]
+    axes.plot(dose, [m.hot for m in movies], "o-", color=_FIRST, label="hot")
+    axes.plot(dose, [m.dark for m in movies], "s-", color=_SECOND, label="dark")
+    axes.set(xlabel=_DOSE, ylabel="outlier pixels")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(_THOUSANDS)
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.legend(**_ABOVE)
+    return _as_svg(figure, "outliers", "Outlier pixels by cumulative dose")
 
 
 def noise_by_dose(findings: Findings) -> str:
@@ -183,46 +177,42 @@ def noise_by_dose(findings: Findings) -> str:
     movies = [m for m in findings.usable if None not in (m.noise_raw, m.noise_corrected)]
     if not movies:
         return ""
-    with _styled():
-        figure, (axes,) = _figure(1)
-        raw = [movie.noise_raw for movie in movies]
-        corrected = [movie.noise_corrected for movie in movies]
-        dose = [movie.dose_before for movie in movies]
-        axes.plot(dose, raw, "o-", color=_FIRST, label="as recorded")
-        axes.plot(dose, corrected, "s-", color=_SECOND, label=after(findings))
-        _ring(axes, movies, dose, corrected)
-        axes.set(xlabel=_DOSE, ylabel="correlated noise R")
-        _noise_axis(axes, [*raw, *corrected])
-        _thousands(axes.xaxis)
-        axes.legend(**_ABOVE)
-        return _as_svg(figure, "noise", "Correlated noise by cumulative dose")
+    figure, (axes,) = _figure(1)
+    raw = [movie.noise_raw for movie in movies]
+    corrected = [movie.noise_corrected for movie in movies]
+    dose = [movie.dose_before for movie in movies]
+    axes.plot(dose, raw, "o-", color=_FIRST, label="as recorded")
+    axes.plot(dose, corrected, "s-", color=_SECOND, label=after(findings))
+    _ring(axes, movies, dose, corrected)
+    axes.set(xlabel=_DOSE, ylabel="correlated noise R")
+    _noise_axis(axes, [*raw, *corrected])
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.legend(**_ABOVE)
+    return _as_svg(figure, "noise", "Correlated noise by cumulative dose")
 
 
 def noise_after_koma(findings: Findings) -> str:
     """Draw the correlated noise after KOMA by its radius, with its limit 1/(2an) (fig. 12)."""
     if not findings.radii:
         return ""
-    with _styled():
-        figure, (axes,) = _figure(1)
-        n = findings.frames_averaged
-        axes.axhline(findings.noise_without, color=_FAINT, linestyle=":", label="without KOMA")
-        axes.plot(findings.radii, findings.noise_by_radius, "o-", color=_FIRST, label="R(a)")
-        limit = f"limit 1/(2an), n = {n} frames"
-        axes.plot(findings.radii, findings.noise_limits, "--", color=_SECOND, label=limit)
-        if (koma := findings.recipe.koma) is not None and koma.radius in findings.radii:
-            place = findings.radii.index(koma.radius)
-            point = (koma.radius, findings.noise_by_radius[place])
-            label = f"radius of the recipe, {koma.radius}"
-            axes.plot(*point, "o", markersize=10, mfc="none", mec=_ALARM, label=label)
-        axes.set_xscale("log")
-        axes.set_xticks(findings.radii, [str(a) for a in findings.radii])
-        axes.set_xticks([], minor=True)
-        axes.set(xlabel="radius a (movies to either side)", ylabel="correlated noise R(a)")
-        _noise_axis(
-            axes, [*findings.noise_by_radius, *findings.noise_limits, findings.noise_without]
-        )
-        axes.legend(**_ABOVE)
-        return _as_svg(figure, "koma", "Correlated noise after KOMA by radius")
+    figure, (axes,) = _figure(1)
+    n = findings.frames_averaged
+    axes.axhline(findings.noise_without, color=_FAINT, linestyle=":", label="without KOMA")
+    axes.plot(findings.radii, findings.noise_by_radius, "o-", color=_FIRST, label="R(a)")
+    limit = f"limit 1/(2an), n = {n} frames"
+    axes.plot(findings.radii, findings.noise_limits, "--", color=_SECOND, label=limit)
+    if (koma := findings.recipe.koma) is not None and koma.radius in findings.radii:
+        place = findings.radii.index(koma.radius)
+        point = (koma.radius, findings.noise_by_radius[place])
+        label = f"radius of the recipe, {koma.radius}"
+        axes.plot(*point, "o", markersize=10, mfc="none", mec=_ALARM, label=label)
+    axes.set_xscale("log")
+    axes.set_xticks(findings.radii, [str(a) for a in findings.radii])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="radius a (movies to either side)", ylabel="correlated noise R(a)")
+    _noise_axis(axes, [*findings.noise_by_radius, *findings.noise_limits, findings.noise_without])
+    axes.legend(**_ABOVE)
+    return _as_svg(figure, "koma", "Correlated noise after KOMA by radius")
 
 
 def contrast_by_movie(findings: Findings) -> str:
@@ -230,20 +220,19 @@ def contrast_by_movie(findings: Findings) -> str:
     movies = findings.usable
     if len(movies) < 2:
         return ""
-    with _styled():
-        from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
-        figure, (axes,) = _figure(1)
-        numbers = [movie.number for movie in movies]
-        scores = [movie.score for movie in movies]
-        axes.plot(numbers, scores, "o", color=_FIRST, label="movie")
-        _ring(axes, movies, numbers, scores)
-        limit = f"limit, {findings.limit:g}"
-        axes.axhline(findings.limit, color=_ALARM, linestyle="--", label=limit)
-        axes.set(xlabel="movie, in order of acquisition", ylabel="contrast score")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(**_ABOVE)
-        return _as_svg(figure, "contrast", "Contrast score by movie")
+    figure, (axes,) = _figure(1)
+    numbers = [movie.number for movie in movies]
+    scores = [movie.score for movie in movies]
+    axes.plot(numbers, scores, "o", color=_FIRST, label="movie")
+    _ring(axes, movies, numbers, scores)
+    limit = f"limit, {findings.limit:g}"
+    axes.axhline(findings.limit, color=_ALARM, linestyle="--", label=limit)
+    axes.set(xlabel="movie, in order of acquisition", ylabel="contrast score")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(**_ABOVE)
+    return _as_svg(figure, "contrast", "Contrast score by movie")
 
 
 def outlier_map(findings: Findings) -> str:
@@ -251,34 +240,33 @@ def outlier_map(findings: Findings) -> str:
     share = findings.outlier_share
     if share is None:
         return ""
-    with _styled():
-        figure, (where, often) = _figure(2)
-        figure.get_layout_engine().set(wspace=0.08)
-        step = max(1, -(-max(share.shape) // _MAP_CELLS))
-        cells = 100 * _cells(share, step)
-        y, x = share.shape
-        # A few crowded cells must not leave the rest dark.
-        top = float(np.percentile(cells, 99.5)) or float(cells.max()) or 1.0
-        image = where.imshow(
-            cells, cmap="magma", vmin=0, vmax=top, extent=(0, x, y, 0), interpolation="nearest"
-        )
-        where.grid(visible=False)
-        where.set(xlabel="column (pixels)", ylabel="row (pixels)")
-        for axis in (where.xaxis, where.yaxis):
-            _thousands(axis)
-            axis.get_major_locator().set_params(nbins=4)
-        name = "average outlier map (%)" if step == 1 else f"outliers in {step} x {step} pixels (%)"
-        colours = figure.colorbar(image, ax=where, label=name, extend="max")
-        colours.outline.set_edgecolor(_FAINT)
-        ever = 100 * share[share > 0]
-        bins = np.linspace(0, 100, min(20, max(1, len(findings.usable))) + 1)
-        often.hist(ever, bins, color=_FIRST, edgecolor=_PAPER, linewidth=0.6)
-        if ever.size:
-            often.set_yscale("log")
-            often.set_ylim(bottom=0.7)
-            _plain(often.yaxis)
-        often.set(xlabel="movies in which it is an outlier (%)", ylabel="pixels", xlim=(0, 100))
-        return _as_svg(figure, "map", "Average outlier map")
+    figure, (where, often) = _figure(2)
+    figure.get_layout_engine().set(wspace=0.08)
+    step = max(1, -(-max(share.shape) // _MAP_CELLS))
+    cells = 100 * _cells(share, step)
+    y, x = share.shape
+    # A few crowded cells must not leave the rest dark.
+    top = float(np.percentile(cells, 99.5)) or float(cells.max()) or 1.0
+    image = where.imshow(
+        cells, cmap="magma", vmin=0, vmax=top, extent=(0, x, y, 0), interpolation="nearest"
+    )
+    where.grid(visible=False)
+    where.set(xlabel="column (pixels)", ylabel="row (pixels)")
+    for axis in (where.xaxis, where.yaxis):
+        axis.set_major_formatter(_THOUSANDS)
+        axis.get_major_locator().set_params(nbins=4)
+    name = "average outlier map (%)" if step == 1 else f"outliers in {step} x {step} pixels (%)"
+    colours = figure.colorbar(image, ax=where, label=name, extend="max")
+    colours.outline.set_edgecolor(_FAINT)
+    ever = 100 * share[share > 0]
+    bins = np.linspace(0, 100, min(20, max(1, len(findings.usable))) + 1)
+    often.hist(ever, bins, color=_FIRST, edgecolor=_PAPER, linewidth=0.6)
+    if ever.size:
+        often.set_yscale("log")
+        often.set_ylim(bottom=0.7)
+        _plain(often.yaxis)
+    often.set(xlabel="movies in which it is an outlier (%)", ylabel="pixels", xlim=(0, 100))
+    return _as_svg(figure, "map", "Average outlier map")
 
 
 def after(findings: Findings) -> str:
@@ -297,12 +285,6 @@ _ABOVE: dict[str, Any] = {
     "handlelength": 1.8,
     "columnspacing": 1.3,
 }
-
-
-def _styled() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(_STYLE)
 
 
 def _figure(columns: int) -> tuple[Any, Any]:
@@ -331,20 +313,14 @@ def _noise_axis(axes: Any, values: Iterable[Any]) -> None:
 
 def _plain(axis: Any) -> None:
     """Write 0.001, 0.02, 500 along a logarithmic axis rather than powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
     decades = np.log10(high / low)
     steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
     axis.set_major_locator(LogLocator(10, subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_major_formatter(_THOUSANDS)
     axis.set_minor_locator(NullLocator())
-
-
-def _thousands(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _cells(image: npt.NDArray[Any], step: int) -> npt.NDArray[np.float64]:
@@ -374,54 +350,3 @@ def _as_svg(figure: Any, name: str, title: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-
-
-_TYPES = {"int": "int64", "float": "float64", "bool": "bool_", "str": "string", "tuple": "string"}
-
-
-def write_table(
-    path: str | PathLike[str], movies: Sequence[MovieRow], *, overwrite: bool = False
-) -> None:
-    """Write a table by the suffix of its name: .csv or .parquet; all or nothing.
-
-    `path`: the file; `movies`: its rows; its columns are the attributes. What is not known is
-    empty, or null; warnings are sentences in one text; `overwrite`: replace an existing file. Raise
-    `MrczError` if the suffix is another, the file exists, or what it needs is not installed.
-    """
-    check_table(path)
-    content = _parquet(movies) if Path(path).suffix.lower() == ".parquet" else _csv(movies)
-    with AtomicFile(path, overwrite=overwrite) as file:
-        file.write(content)
-        file.commit()
-
-
-def _csv(movies: Sequence[MovieRow]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [field.name for field in fields(MovieRow)])
-    writer.writeheader()
-    writer.writerows(map(_table_row, movies))
-    return text.getvalue().encode(errors="backslashreplace")
-
-
-def _parquet(movies: Sequence[MovieRow]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # Of the annotations: a column of which nothing is known has its type all the same.
-    types = {
-        f.name: getattr(pa, _TYPES[re.split(r"\W", str(f.type))[0]])() for f in fields(MovieRow)
-    }
-    sink = pa.BufferOutputStream()
-    rows = [{name: _encodable(value) for name, value in _table_row(m).items()} for m in movies]
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema(types)), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _table_row(movie: MovieRow) -> dict[str, Any]:
-    return {**asdict(movie), "warnings": " ".join(movie.warnings)}
-
-
-def _encodable(value: Any) -> Any:
-    """Return a text as it can be written: names of files need not be of the system's encoding."""
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

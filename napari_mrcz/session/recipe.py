@@ -1,4 +1,4 @@
-"""Recipes: what is to be done to every movie of a session, as a small text file (TOML).
+"""Recipes: what is done to every movie of a session, as a small text file (TOML).
 
 ::
 
@@ -6,7 +6,7 @@
     fill = "sample"
 
     [gain]
-    reference = "gain.mrc"     # beside the recipe, or a whole path
+    reference = "gain.mrc"     # in the folder of the recipe, or a whole path
     gamma = 0.98
 
     [koma]
@@ -20,10 +20,9 @@
     strength = 0.5
 
 Tables and their keys are the options of the corrections (`napari_mrcz.correction.options`), which
-are applied in the order of `CORRECTIONS`, whatever the order of the tables; those of your own in
-the order of their tables, after the step that they name, the last one without. Their modules are
-named on the command line (``correct --with my_module.py``): reading a recipe imports and runs
-nothing.
+are applied in the order of `CORRECTIONS`, whatever the order of the tables. Corrections of your own
+follow the step that they name, or else the last one, in the order of their tables. Their modules
+are named on the command line (``correct --with my_module.py``): reading a recipe imports nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ PLACES = (_START, *_FIXED)
 
 _OWN_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _COLUMNS = 100
-_FIRST = "What is done to each movie, in this order. A table that is taken out is not done."
+_FIRST = "What is done to each movie, in this order. Steps whose table is removed are not done."
 _OWN = (
     'A correction of your own, after "start" or a step named above; its module is named on the '
     "command line (--with)."
@@ -126,14 +125,14 @@ class Coding(Options):
         Option(
             "Pixel type",
             "Pixel type, such as int16; values are rounded, and refused if too large",
-            unset="as it is",
+            unset="unchanged",
             flag="--dtype",
             advice="float16 halves what is corrected by gain or KOMA",
         ),
     ] = ""
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Check the pixel type, too."""
         super().__post_init__()
         try:
             storage_dtype(self.dtype or "int16")
@@ -174,7 +173,7 @@ class Output(Coding):
     ] = "values"
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Check that the options fit each other."""
         super().__post_init__()
         if self.keep == "counts" and self.dtype:
             raise ValueError('counts keep their pixel type: leave dtype empty, or keep = "values"')
@@ -192,10 +191,11 @@ class Output(Coding):
         """Return how results are saved, for a person."""
         rounded = f", rounded to {self.dtype}" if self.dtype else ""
         codec = "zstd" if self.codec == "auto" else self.codec
-        said = [f"Results are saved with {codec}, level {self.level}{rounded}."]
-        if self.keep == "counts":
-            said.append("They are kept as counts; gain and KOMA are applied when they are opened.")
-        return said
+        counts = ["They are kept as counts; gain and KOMA are applied when they are opened."]
+        return [
+            f"Results are saved with {codec}, level {self.level}{rounded}.",
+            *(counts if self.keep == "counts" else ()),
+        ]
 
 
 def tables() -> dict[str, type]:
@@ -223,13 +223,13 @@ def recipe_options() -> dict[str, Declared]:
 
 @dataclass(frozen=True)
 class SimpleStep:
-    """A correction that needs a movie's frames and no more, or one that is not napari-mrcz's."""
+    """A correction that needs only a movie's frames, or one of your own."""
 
     # Its table: "smoothing", or module and class of your own, such as "my_module:Denoise"
     name: str
-    # What its `from_description` takes
+    # Arguments of its `from_description`
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    # The table that one of your own follows, or "start"; not used of others
+    # The table that one of your own follows, or "start"; not used for others
     after: str = PLACES[-1]
 
     @property
@@ -269,8 +269,7 @@ class SimpleStep:
     def correction(self) -> Replayable:
         """Build the correction.
 
-        Raise `MrczError` if its module was not named, has no such class, or that does not take the
-        options.
+        Raise `MrczError` if its module was not named or has no such class, or an option is wrong.
         """
         module, _, name = self.name.partition(":")
         found = self._class()
@@ -297,7 +296,7 @@ class SimpleStep:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to each movie, in this order; None for a step that is not.
+    """What is done to each movie, in this order; None for a step that is not done.
 
     Raise `ValueError` if the steps do not fit each other.
     """
@@ -306,17 +305,13 @@ class Recipe:
     gain: GainStep | None = None
     koma: KomaOptions | None = None
     output: Output = field(default_factory=Output)  # How the result is saved
-    more: tuple[SimpleStep, ...] = ()  # All others
-    # Modules that have corrections of your own (`load_modules`): neither read from a file nor
-    # written to one
-    modules: tuple[str, ...] = ()
-    # Whether steps that a movie has had are done again; not read from a file either
-    again: bool = False
-    # Movies that the gain does not help are left without it, as its orientation was found; not
-    # saved
+    more: tuple[SimpleStep, ...] = ()  # All other steps
+    # These are neither read from files nor saved
+    modules: tuple[str, ...] = ()  # Modules with corrections of your own (`load_modules`)
+    again: bool = False  # Whether steps that a movie has had are done again
+    # Whether the gain is left out for movies that it does not help, as its orientation was searched
     gain_is_optional: bool = False
-    # What was found doubtful when the recipe was made fit for movies; not saved
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # Doubts about the orientation of the gain
 
     def __post_init__(self) -> None:
         """Check that the steps fit each other."""
@@ -330,26 +325,22 @@ class Recipe:
     def load(cls, path: str | PathLike[str]) -> Recipe:
         """Read a recipe; files that it names are taken from its own folder.
 
-        Raise `MrczError` if it is not TOML, or has a table, key or value that means nothing; names
-        it.
+        Raise `MrczError` if it is not TOML, or names a table, key or value that is unknown.
         """
         try:
-            # Some editors put a mark before the first letter, which TOML does not know.
+            # Some editors write a byte order mark, which TOML does not allow.
             content = tomllib.loads(Path(path).read_text("utf-8-sig"))
         except OSError as error:
             raise MrczError(path, f"cannot be opened: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise MrczError(path, f"it is not valid TOML: {error}") from error
         except RecursionError as error:
-            raise MrczError(path, "it is not a recipe: values within values without end") from error
+            raise MrczError(path, "it is not a recipe: its values are nested too deeply") from error
         return cls.from_dict(content, path)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], path: str | PathLike[str] = "recipe") -> Recipe:
-        """Make a recipe of its tables.
-
-        Raise `MrczError` if one of them means nothing.
-        """
+        """Return the recipe of some tables; raise `MrczError` if one of them is wrong."""
         known = tables()
         steps: dict[str, Any] = {}
         more = []
@@ -362,14 +353,13 @@ class Recipe:
             if not isinstance(table, Mapping):
                 raise MrczError(path, f"{name} = {table!r}", advice=f"Write a table: [{name}]")
             if is_own:
-                after = table.get(_AFTER, PLACES[-1])
+                options = dict(table)
+                after = options.pop(_AFTER, PLACES[-1])
                 places = [_START, *(table for table in known if table != _OUTPUT)]
                 if after not in places:
                     advice = f"Write one of {', '.join(places)}"
                     raise MrczError(path, f'{_AFTER} = {after!r} in ["{name}"]', advice=advice)
-                more.append(
-                    SimpleStep(name, {k: v for k, v in table.items() if k != _AFTER}, after)
-                )
+                more.append(SimpleStep(name, options, after))
                 continue
             values = read_options(known[name], table, name, path)
             try:
@@ -384,7 +374,7 @@ class Recipe:
             advice = 'Name it: reference = "gain.mrc"'
             raise MrczError(path, "a [gain] without a reference", advice=advice)
         if not (steps.keys() - {_OUTPUT} or more):
-            advice = "Have at least one table [outliers], [gain] or [koma]"
+            advice = "Write at least one table [outliers], [gain] or [koma]"
             raise MrczError(path, "a recipe that does nothing", advice=advice)
         try:
             return cls(**steps, more=tuple(more))
@@ -394,9 +384,9 @@ class Recipe:
     def with_options(self, given: Mapping[str, Mapping[str, Any]]) -> Recipe:
         """Return a recipe with other options.
 
-        `given`: new options by table. A step that the recipe does not have is added: a gain
-        reference in the orientation that the first movie shows. Outliers are not added. Raise
-        `ValueError` if a value means nothing, or there is no step that it is for.
+        `given`: new options by table. A step that the recipe does not have is added (a gain in the
+        orientation that the first movie shows), except the outlier filter. Raise `ValueError` if a
+        value is wrong, or there is no step for it.
         """
         changed: dict[str, Any] = {}
         more = list(self.more)
@@ -417,7 +407,7 @@ class Recipe:
         return replace(self, more=tuple(more), **changed)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Return its tables; keys that are left out are not in them."""
+        """Return its tables, without keys that are None."""
         steps = {name: getattr(self, name) for name in (*_FIXED, _OUTPUT)}
         found = {
             name: {key: value for key, value in asdict(step).items() if value is not None}
@@ -438,7 +428,7 @@ class Recipe:
         ]
 
     def chosen(self) -> dict[str, dict[str, Any]]:
-        """Return its tables with the keys alone that differ from their defaults."""
+        """Return its tables, with only the keys that differ from their defaults."""
         known = tables()
         return {
             name: {
@@ -452,9 +442,8 @@ class Recipe:
     def with_modules(self, modules: Iterable[str]) -> Recipe:
         """Return the recipe with the modules of its own corrections, which are imported.
 
-        `modules`: files (.py), or names of modules: see `load_modules`. Raise `MrczError` if one
-        cannot be imported, or the recipe has a correction that none of them registers or that does
-        not take its options.
+        `modules`: as `load_modules` takes them. Raise `MrczError` if one cannot be imported, or
+        `SimpleStep.correction` does for a step.
         """
         absolute = [str(Path(m).absolute()) if m.endswith(".py") else m for m in modules]
         named = replace(self, modules=tuple(absolute))
@@ -463,10 +452,7 @@ class Recipe:
         return named
 
     def corrections(self, place: str) -> list[Replayable]:
-        """Return the corrections between one of `PLACES` and the next, in order.
-
-        Raise `MrczError` if a module cannot be imported, or has no such correction.
-        """
+        """Return the corrections between one of `PLACES` and the next, in order."""
         load_modules(self.modules)
         return [step.correction() for step in self._between(place)]
 
@@ -481,10 +467,11 @@ class Recipe:
 
     def steps(self) -> list[str]:
         """Return what it does, in sentences."""
-        said = []
+        said: list[str] = []
         for place in PLACES:
-            fixed = getattr(self, place, None)
-            for step in (*((fixed,) if fixed is not None else ()), *self._between(place)):
+            if (fixed := getattr(self, place, None)) is not None:
+                said += fixed.sentences()
+            for step in self._between(place):
                 said += step.sentences()
         return said
 
@@ -493,10 +480,7 @@ class Recipe:
         return [*self.steps(), *self.output.sentences()]
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write it as TOML with a comment for each key, all or nothing.
-
-        Raise `MrczError` if it is there already and may not be replaced, or the disk refuses.
-        """
+        """Write it as TOML with a comment for each key, all or nothing."""
         with AtomicFile(path, overwrite=overwrite) as file:
             file.write(to_toml(self.as_dict()).encode("utf-8"))
             file.commit()
@@ -505,7 +489,7 @@ class Recipe:
 def to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a recipe's tables as TOML, with a comment for each key.
 
-    Options that do nothing beside the others are left out unless they were chosen.
+    Options that have no effect with the others are left out unless they were chosen.
     """
     return "\n".join([*_comment(_FIRST), *_lines(content), ""])
 
@@ -538,8 +522,7 @@ def _comment(said: str) -> list[str]:
 def load_modules(modules: Iterable[str]) -> None:
     """Import modules with corrections of one's own, each once per process.
 
-    `modules`: files (.py), or names of modules that Python finds. Raise `MrczError` if one cannot
-    be imported.
+    `modules`: files (.py), or names of installed modules. Raise `MrczError` if an import fails.
     """
     for module in modules:
         try:
@@ -564,7 +547,7 @@ def _load_file(file: Path) -> None:
         if Path(getattr(there, "__file__", None) or "") == file.absolute():
             return
         found = f"a module {name} is loaded already, from another file"
-        raise MrczError(file, found, advice="Give it another name")
+        raise MrczError(file, found, advice="Rename it")
     spec = importlib.util.spec_from_file_location(name, file.absolute())
     if spec is None or spec.loader is None:
         raise MrczError(file, "is not a Python file")

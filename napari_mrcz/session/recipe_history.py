@@ -1,4 +1,4 @@
-"""The recipe that does to other movies what was done to one."""
+"""The recipe of the corrections in a movie's history."""
 
 from __future__ import annotations
 
@@ -44,11 +44,10 @@ Image = npt.NDArray[Any]
 
 
 def output_of(stack: Stack) -> Output:
-    """Return how the file of a corrected movie was saved.
+    """Return how the file of a corrected movie was saved; the defaults if it was not saved.
 
-    Files written by ``napari-mrcz correct`` say so in their footer. Of others it follows from
-    their first frame, and from a pixel type that is not the one that corrections make. Frames that
-    were not saved have the defaults.
+    Files written by ``napari-mrcz correct`` say so in their footer. For others it is found from
+    the first frame, and from the pixel type if it is not the one that corrections make.
     """
     if stack.header is None or not stack.path:
         return Output()
@@ -91,55 +90,60 @@ def save_recipe_of(
     output: Output | None = None,
     overwrite: bool = False,
 ) -> Recipe:
-    """Save a recipe of what was done to a movie, and the images that it names beside it.
+    """Save a recipe of what was done to a movie, and next to it the images that it names.
 
-    Thresholds that were set by hand are kept; those that a fit found, and all else that is fitted,
-    is fitted to each movie anew. If a file cannot be written, none is left behind.
+    Thresholds that were set by hand are kept; all that was fitted is fitted to each movie again. If
+    a file cannot be written, none is left behind.
 
     `history`: such as `Stack.history`; `path`: the recipe. Gain and dark reference and known
-    defects are written as ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` where there are
-    any; `output`: how results are saved: see `output_of`; `overwrite`: replace such files. Raise
-    `MrczError` if there is a step that recipes do not have, they have another order, or one is
-    there twice; or if a file exists or cannot be written.
+    defects are written as ``<its name>-gain.mrc``, ``-dark.mrc``, ``-defects.mrc`` if there are
+    any; `output`: how results are saved: see `output_of`. Raise `MrczError` if the history has a
+    step that recipes do not have, another order, or a step twice; or if a file exists and is not to
+    be replaced (`overwrite`), or cannot be written.
     """
     path = Path(path)
-    recipe, images = _recipe_of(history)
+    recipe, named = _recipe_of(history, path.stem)
     recipe = replace(recipe, output=output or Output())
-    paths = {name: path.with_name(f"{path.stem}-{name}.mrc") for name in images}
-    recipe = _naming(recipe, {name: image.name for name, image in paths.items()})
-    for file in (path, *paths.values()):
+    images = {path.with_name(name): image for name, image in named.items()}
+    for file in (path, *images):
         check_target(file, overwrite=overwrite)
-    new = []
+    new = [file for file in images if not file.exists()]
     try:
-        for name, image in paths.items():
-            new += [image] * (not image.exists())
-            write(image, images[name], overwrite=overwrite)
+        for file, image in images.items():
+            write(file, image, overwrite=overwrite)
         recipe.save(path, overwrite=overwrite)
     except BaseException:
-        for image in new:
-            image.unlink(missing_ok=True)
+        for file in new:
+            file.unlink(missing_ok=True)
         raise
     return recipe
 
 
-def _recipe_of(history: Iterable[Mapping[str, Any]]) -> tuple[Recipe, dict[str, Image]]:
+def _recipe_of(history: Iterable[Mapping[str, Any]], stem: str) -> tuple[Recipe, dict[str, Image]]:
+    """Return a recipe and the images that it names, by their file names."""
     history = tuple(history)
     steps = _ordered(history)
     outliers, gain, koma = map(steps.get, _STEPS)
     images: dict[str, Image] = {}
     recipe = Recipe(more=_other_steps(history))
     if gain is not None:
-        images["gain"] = np.asarray(gain["reference"])
+        reference, dark = f"{stem}-gain.mrc", ""
+        images[reference] = np.asarray(gain["reference"])
         if gain.get("dark") is not None:
-            images["dark"] = np.asarray(described_dark(gain))
-        step = GainStep(orientation=str(gain["orientation"]), gamma=float(gain["gamma"]))
-        recipe = replace(recipe, gain=step)
+            dark = f"{stem}-dark.mrc"
+            images[dark] = np.asarray(described_dark(gain))
+        gain_step = GainStep(
+            reference, dark=dark, orientation=str(gain["orientation"]), gamma=float(gain["gamma"])
+        )
+        recipe = replace(recipe, gain=gain_step)
     if outliers is not None:
         known = {f.name: outliers[f.name] for f in fields(OutlierStep) if f.name in outliers}
-        recipe = replace(recipe, outliers=OutlierStep(**known, **_given(outliers["thresholds"])))
+        known |= _given(outliers["thresholds"])
         defects = _known_defects(outliers, gain)
         if defects.any():
-            images["defects"] = defects.astype(np.int8)
+            known["defects"] = f"{stem}-defects.mrc"
+            images[known["defects"]] = defects.astype(np.int8)
+        recipe = replace(recipe, outliers=OutlierStep(**known))
     if koma is not None:
         # What histories of earlier versions do not say follows from what they do.
         radius = max(1, len(koma.get("neighbours", ())) // 2)
@@ -163,10 +167,7 @@ def _ordered(history: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
 
 
 def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[SimpleStep, ...]:
-    """Return the steps that need no more than a movie, those of one's own with what they followed.
-
-    Raise `MrczError` if recipes do not have a step, or cannot hold what it needs.
-    """
+    """Return the steps that need only a movie's frames; one's own with the step they follow."""
     found: list[SimpleStep] = []
     after = PLACES[0]
     for step in history:
@@ -199,7 +200,7 @@ def _other_steps(history: Sequence[Mapping[str, Any]]) -> tuple[SimpleStep, ...]
 
 
 def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the thresholds that were set, not fitted; an infinite one is beyond all pixels."""
+    """Return the thresholds that were set, not fitted; infinite ones as large numbers."""
     return {
         f"{side}_threshold": float(np.clip(thresholds[side], -_LARGEST_SIGMA, _LARGEST_SIGMA))
         for side in ("dark", "hot")
@@ -208,20 +209,10 @@ def _given(thresholds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known_defects(outliers: Mapping[str, Any], gain: Mapping[str, Any] | None) -> Image:
-    """Return the defects that were named: not those that the gain reference has anyway."""
+    """Return the defects that were given, without those of the gain reference."""
     from napari_mrcz.correction import GainNormalization, OutlierFilter
 
     defects: Image = OutlierFilter.from_description(outliers).mask == _DEFECT
     if gain is not None:
         defects &= ~GainNormalization.from_description(gain).defects
     return defects
-
-
-def _naming(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
-    """Return a recipe that names the images."""
-    gain, outliers = recipe.gain, recipe.outliers
-    if gain is not None:
-        gain = replace(gain, reference=names["gain"], dark=names.get("dark", ""))
-    if outliers is not None:
-        outliers = replace(outliers, defects=names.get("defects", ""))
-    return replace(recipe, gain=gain, outliers=outliers)

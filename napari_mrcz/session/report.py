@@ -1,10 +1,9 @@
-"""What a session was like: measured movie by movie, and what all together tell.
+"""What a session was like: measurements of each movie, and of all together.
 
-Each movie is read for its noise, its outliers and its sum; the sums, not the frames, tell of the
-session: contrast, cumulative dose, and the noise after KOMA at any radius. How a camera changes by
-the dose that it has received: McLeod et al., preprint doi:10.1101/116533, outliers by dose
-(fig. 7), the correlation of the sums with the first one (fig. 11), the average outlier map (video
-1).
+Each movie is read for its noise, its outliers and its sum; contrast, cumulative dose and the noise
+after KOMA at any radius follow from the sums. How a camera changes by the dose that it has
+received: McLeod et al., preprint doi:10.1101/116533, outliers by dose (fig. 7), the correlation of
+the sums with the first one (fig. 11), the average outlier map (video 1).
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Series:
     """Return the electrons per pixel counted before each stack, (n_stacks,).
 
-    `counts_per_electron`: what one electron adds to a pixel; a file's header may tell
+    `counts_per_electron`: what one electron adds to a pixel; the header may say it
     (`Stack.description.gain`).
     """
     received = [
@@ -116,9 +115,9 @@ def count_outliers(
 ) -> OutlierCensus:
     """Find the outliers of each stack, one stack at a time (fig. 7, video 1).
 
-    `session`: of stacks as they came: filtered ones have no outliers; `fit`: gives of a stack what
-    has a `mask` (not 0 where a pixel is an outlier), `n_hot` and `n_dark`; `progress`: called with
-    (stacks done, stacks); what it raises ends it.
+    `session`: of unfiltered stacks; `fit`: returns for a stack an object with a `mask` (not 0 where
+    a pixel is an outlier), `n_hot` and `n_dark`; `progress`: called with (stacks done, stacks);
+    what it raises ends it.
     """
     hot, dark = [], []
     times = np.zeros(())
@@ -136,65 +135,33 @@ def count_outliers(
 
 @dataclass(frozen=True)
 class MovieRow:
-    """What was found in one movie; None for what is not known.
+    """What was found in one movie; None for what is not known."""
 
-    Attributes
-    ----------
-    number : int
-        Its place in the order of acquisition, from 1.
-    movie : str
-        The file.
-    frames : int or None
-        Its frames.
-    rows, columns : int or None
-        Size of a frame in pixels.
-    dose : float or None
-        Electrons per pixel in the sum of its frames.
-    dose_before : float or None
-        Electrons per pixel in all usable movies before it.
-    hot : int or None
-        Pixels above the hot threshold.
-    dark : int or None
-        Pixels below the dark threshold.
-    noise_raw : float or None
-        Correlated noise R as recorded: mean Pearson correlation of two of its frames (eq. 7 of
-        doi:10.1101/116533).
-    noise_corrected : float or None
-        R after the outlier filter (and the gain, where the recipe has one).
-    contrast : float or None
-        Standard deviation at low resolution, as a fraction of the mean.
-    score : float or None
-        Of the contrast: robust standard deviations from the session's median.
-    high_contrast : bool or None
-        Whether the score is beyond the limit, so that the movie enters no average.
-    reason : str
-        Why it is, or is not.
-    remark : str
-        What else is odd about it; empty if nothing is.
-    warnings : tuple of str
-        Of the fits: where they should not be trusted without a look.
-    error : str
-        Why the movie cannot be used; empty if it can.
-    """
-
-    number: int
-    movie: str
-    frames: int | None = None
-    rows: int | None = None
-    columns: int | None = None
-    dose: float | None = None
-    dose_before: float | None = None
-    hot: int | None = None
-    dark: int | None = None
+    number: int  # Its place in the order of acquisition, from 1.
+    movie: str  # The file.
+    frames: int | None = None  # Its frames.
+    rows: int | None = None  # Size of a frame in pixels.
+    columns: int | None = None  # Size of a frame in pixels.
+    dose: float | None = None  # Electrons per pixel in the sum of its frames.
+    dose_before: float | None = None  # Electrons per pixel in all usable movies before it.
+    hot: int | None = None  # Pixels above the hot threshold.
+    dark: int | None = None  # Pixels below the dark threshold.
+    # Correlated noise R as recorded: mean Pearson correlation of two of its frames (eq. 7 of
+    # doi:10.1101/116533).
     noise_raw: float | None = None
+    # R after the outlier filter (and the gain, where the recipe has one).
     noise_corrected: float | None = None
+    # Standard deviation at low resolution, as a fraction of the mean.
     contrast: float | None = None
+    # Of the contrast: robust standard deviations from the session's median.
     score: float | None = None
+    # Whether the score is beyond the limit, so that the movie is not averaged.
     high_contrast: bool | None = None
-    reason: str = ""
-    remark: str = ""
+    reason: str = ""  # Why it is, or is not.
+    remark: str = ""  # What else is odd about it; empty if nothing is.
+    # Of the fits: where they should not be trusted without a look.
     warnings: tuple[str, ...] = ()
-    error: str = ""
+    error: str = ""  # Why the movie cannot be used; empty if it can.
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,30 +213,27 @@ class Measured:
     warnings: tuple[str, ...] = ()  # Of the fits: where they should not be trusted without a look
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(Survey):
     """Measures a movie. Call it, here or on another machine."""
-
-    source: str  # The movie
-    recipe: Recipe  # What is done before KOMA
 
     def __call__(self, report: Report | None = None) -> Outcome:
         """Measure the movie; the outcome's result is `Measured`."""
         start = time.perf_counter()
-        movie, remark = _opened(self.source)
+        with collected_warnings() as odd:
+            movie = open_stack(self.source)
+        remark = "; ".join(message.removeprefix(f"{self.source}: ") for message in odd)
         with movie:
             noise_raw = _noise(movie, "noise as recorded", report)
             recipe, done = without_done(self.recipe, movie)
             stack, outliers, doubts = corrected(movie, recipe)
+            mask = () if outliers is None else outliers.mask
             measured = Measured(
                 sum=summarise(stack, staged(report, "summing")),
                 noise_raw=noise_raw,
                 noise_corrected=_noise(stack, "noise when corrected", report),
                 n_hot=None if outliers is None else outliers.n_hot,
                 n_dark=None if outliers is None else outliers.n_dark,
-                outliers=np.flatnonzero(() if outliers is None else outliers.mask).astype(
-                    np.uint32
-                ),
+                outliers=np.flatnonzero(mask).astype(np.uint32),
                 counts_per_electron=self._counts_per_electron(movie, outliers),
                 remark=remark,
                 warnings=(*done, *doubts, *(() if outliers is None else outliers.warnings)),
@@ -284,7 +248,7 @@ class Measure:
         )
 
     def _counts_per_electron(self, movie: Stack, outliers: OutlierFilter | None) -> float:
-        # 0 and 1 are what is written by programs that were not told.
+        # Programs that do not know the gain write 0 or 1.
         if movie.description.gain not in (0.0, 1.0):
             return abs(movie.description.gain)
         # What the other model takes for an electron may be no more than a share of the noise.
@@ -294,12 +258,12 @@ class Measure:
 
 
 class Measurements:
-    """Gathers what is measured of the movies of a session, in whatever order it comes.
+    """Collects what is measured of the movies of a session, in any order.
 
     Sums are kept in files, so that memory holds a few images however long the session is.
 
-    `sources`: the movies in order of acquisition; `recipe`: what is done to them before KOMA; its
-    limit decides what is high contrast; `order`: what is known of the order of the movies.
+    `sources`: the movies in order of acquisition; `recipe`: what is done to them before KOMA, and
+    the limit of contrast; `order`: what the order of the movies is.
     """
 
     def __init__(self, sources: Sequence[str], recipe: Recipe, order: str = GIVEN) -> None:
@@ -314,11 +278,11 @@ class Measurements:
         self._times: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
 
     def tasks(self) -> Iterator[Measure]:
-        """Return what is to be done, a task a movie."""
+        """Return one task per movie."""
         return (Measure(source, self._recipe) for source in self.sources)
 
     def take(self, outcome: Outcome) -> Outcome:
-        """Take over what was measured of a movie; gives the outcome back without it."""
+        """Take over what was measured of a movie; return the outcome without it."""
         index = self._at[outcome.source]
         if outcome.ok:
             found: Measured = outcome.result
@@ -335,7 +299,7 @@ class Measurements:
         return replace(outcome, result=None)
 
     def findings(self) -> Findings:
-        """Return what follows of all that was taken."""
+        """Return what was found in the movies that were taken."""
         wrong = of_other_shapes({i: self._shapes[i] for i in sorted(self._shapes)})
         usable = [i for i in sorted(self._shapes) if i not in wrong]
         limit = (self._recipe.koma or KomaOptions()).limit
@@ -359,6 +323,10 @@ class Measurements:
         for i, said in own.items():
             rows[i] = replace(rows[i], warnings=(*rows[i].warnings, *said))
         n = [self._measured[i].sum.n_frames for i in averaged]
+        share = None
+        if self._recipe.outliers is not None and usable:
+            shape = self._shapes[usable[0]]
+            share = (self._times[shape] / np.float32(len(usable))).reshape(shape)
         for i, why in {**out.cut_short, **out.without_numbers}.items():
             remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
             rows[i] = replace(rows[i], remark=remark)
@@ -372,7 +340,7 @@ class Measurements:
             noise_by_radius=noise[1:],
             noise_without=float(noise[0]),
             frames_averaged=round(float(np.median(n))) if n else 0,
-            outlier_share=self._outlier_share(usable),
+            outlier_share=share,
             warnings=warnings,
         )
 
@@ -444,12 +412,6 @@ class Measurements:
         mean = mean_noise(summaries, compared, (0, *radii))
         return ((), np.full(1, np.nan)) if np.isnan(mean).any() else (radii, mean)
 
-    def _outlier_share(self, usable: list[int]) -> npt.NDArray[np.float32] | None:
-        if self._recipe.outliers is None or not usable:
-            return None
-        shape = self._shapes[usable[0]]
-        return (self._times[shape] / np.float32(len(usable))).reshape(shape)
-
 
 def _noise(stack: Stack, stage: str, report: Report | None) -> float:
     tell = staged(report, stage)
@@ -460,13 +422,6 @@ def _noise(stack: Stack, stage: str, report: Report | None) -> float:
             tell(done, len(stack))
 
     return correlated_noise(frames()) if len(stack) > 1 else math.nan
-
-
-def _opened(source: str) -> tuple[Stack, str]:
-    """Open a movie; what is odd about it belongs in the report, wherever it is opened."""
-    with collected_warnings() as odd:
-        movie = open_stack(source)
-    return movie, "; ".join(message.removeprefix(f"{source}: ") for message in odd)
 
 
 def _known(value: float) -> float | None:

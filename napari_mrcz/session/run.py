@@ -1,7 +1,7 @@
-"""Tasks run here or on dask workers; each ends in an `Outcome`, whatever happens.
+"""Run one task per file, here or on dask workers; every task returns an `Outcome`.
 
-dask waits without end for a scheduler that has gone, or hangs, while results are due: here nothing
-is waited for any longer than the scheduler answers. Workers that are started here are set up for
+dask waits forever for a scheduler that is gone, or hangs: here nothing is waited for any longer
+than the scheduler answers. Workers that are started here are set up for
 images, and Ctrl-C ends them without a message of dask's.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # A worker that died (memory, a node switched off) takes its task with it; another tries again.
 _ATTEMPTS = 3
-# Of what a task may raise besides `MrczError`, what concerns its file.
+# Errors of a task, other than `MrczError`, that concern its file.
 _FAILURES = (OSError, ValueError, ArithmeticError, ImportError)
 # Tasks sent ahead, for each thread of the workers.
 _QUEUED = 2
@@ -74,7 +74,7 @@ def run_all(
     try:
         send(max(1, ask(client)) * _QUEUED)
         while submitted:
-            future = next_of(client, done)
+            future = _next_of(client, done)
             try:
                 outcome = result_of(client, future)
             except SchedulerLost:
@@ -110,11 +110,10 @@ def _attempt_alone(task: Task, threads: int) -> Outcome:
 
 
 def attempt(task: Task, report: Report | None = None) -> Outcome:
-    """Run a task; what is wrong with its file becomes an outcome, what is odd its warnings."""
+    """Run a task; errors become its outcome, and what opening its files warns of its warnings."""
     start = time.perf_counter()
     with collected_warnings() as said:
         outcome = _outcome_of(task, report, start)
-    # Those of its files, as opening them says; on a worker nobody else would hear of them.
     names = [f"{name}: " for name in (outcome.source, outcome.target) if name]
     found = [next((s.removeprefix(n) for n in names if s.startswith(n)), s) for s in said]
     return replace(outcome, warnings=(*dict.fromkeys(found), *outcome.warnings))
@@ -142,10 +141,10 @@ def _about(task: Task, report: Report | None) -> Report | None:
     return lambda stage, done, total: report(f"{name}: {stage}", done, total)
 
 
-PATIENCE_S = 15.0
-"""Seconds in which a scheduler answers."""
-# After so many seconds without news it is asked; so many are given to saying farewell.
-_QUIET_S, _FAREWELL_S = 5.0, 3.0
+ANSWER_S = 15.0
+"""Seconds within which a scheduler has to answer."""
+# Seconds without news after which it is asked, and for closing the connection.
+_QUIET_S, _CLOSING_S = 5.0, 3.0
 # What dask raises where they are gone for good.
 _LOST = ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError")
 _LOGS = ("asyncio", "tornado.application", "distributed.client", "distributed.core")
@@ -163,10 +162,7 @@ class SchedulerLost(ConnectionError):
 
 
 def watched(client: Any, work: Callable[[], Any]) -> Any:
-    """Run a function that needs the scheduler, and return its result.
-
-    Raise `SchedulerLost` if it fails in whatever way because the scheduler was lost.
-    """
+    """Return what `work` returns; raise `SchedulerLost` if it fails as the scheduler is lost."""
     if client in _lost:
         raise SchedulerLost
     try:
@@ -180,27 +176,23 @@ def watched(client: Any, work: Callable[[], Any]) -> Any:
 
 
 def ask(client: Any) -> int:
-    """Return how many threads a cluster has.
-
-    Raise `SchedulerLost` if the scheduler does not answer.
-    """
+    """Return how many threads a cluster has; raise `SchedulerLost` if it does not answer."""
     if client in _lost:
         raise SchedulerLost
     try:
         threads: dict[str, int] = client.sync(
-            client.scheduler.ncores, workers=None, callback_timeout=PATIENCE_S
+            client.scheduler.ncores, workers=None, callback_timeout=ANSWER_S
         )
     except Exception as error:
-        _give_up(client)
+        _lost.add(client)
+        for name in _LOGS:  # of the errors that dask runs into from now on
+            logging.getLogger(name).addFilter(_is_news)
         raise SchedulerLost from error
     return sum(threads.values())
 
 
-def next_of(client: Any, done: SimpleQueue[Any]) -> Any:
-    """Return the next of the futures that are put into a queue when they are done.
-
-    Raise `SchedulerLost` if the scheduler is.
-    """
+def _next_of(client: Any, done: SimpleQueue[Any]) -> Any:
+    """Return the next of the futures that are put into a queue when they are done."""
     while True:
         try:
             return done.get(timeout=_QUIET_S)
@@ -209,10 +201,7 @@ def next_of(client: Any, done: SimpleQueue[Any]) -> Any:
 
 
 def result_of(client: Any, future: Any) -> Any:
-    """Wait for a result.
-
-    Raise `SchedulerLost` if the scheduler is; otherwise what the work raised.
-    """
+    """Wait for a result; raise `SchedulerLost`, or what the work raised."""
 
     def wait() -> Any:
         while True:
@@ -226,25 +215,23 @@ def result_of(client: Any, future: Any) -> Any:
     return watched(client, wait)
 
 
-def _give_up(client: Any) -> None:
-    """Wait for a client's scheduler no more, and leave out of the log what dask trips over then."""
-    _lost.add(client)
-    for name in _LOGS:
-        logging.getLogger(name).addFilter(_is_news)
-
-
 @contextmanager
-def _only_news() -> Iterator[None]:
-    """Leave out of the log what dask trips over while a cluster that is at work is closed."""
-    logs = [logging.getLogger(name) for name in _LOGS]
-    added = [log for log in logs if _is_news not in log.filters]
-    for log in added:
-        log.addFilter(_is_news)
+def _filtered(
+    names: Iterable[str], is_shown: Callable[[logging.LogRecord], bool]
+) -> Iterator[None]:
+    """Show only some of the messages of loggers while the block lasts."""
+    logs = [logging.getLogger(name) for name in names]
+
+    def own(record: logging.LogRecord) -> bool:  # another block may have the same filter
+        return is_shown(record)
+
+    for log in logs:
+        log.addFilter(own)
     try:
         yield
     finally:
-        for log in added:
-            log.removeFilter(_is_news)
+        for log in logs:
+            log.removeFilter(own)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -254,30 +241,30 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def close(client: Any) -> None:
     """Close a client, whether its scheduler answers or not."""
-    with suppress(Exception):  # there is nobody to report to
-        client.close(timeout=0.1 if client in _lost else _FAREWELL_S)
+    with suppress(Exception):  # nothing can be done about it
+        client.close(timeout=0.1 if client in _lost else _CLOSING_S)
 
 
-# Of workers here. dask has them give every large array back to the system at once and take the next
-# one page by page, which took a third of their time; and it looks at what they do each 10 ms, and
-# whether they, and what watches over them, are still quick each 20 ms.
+# For workers here. By default they return each large array to the system at once and take the next
+# one page by page, which took a third of their time; and dask profiles them every 10 ms, and checks
+# every 20 ms whether they still answer.
 _OF_WORKERS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
 }
-# What dask's log has to say of workers that end while they start.
+# Loggers of dask that report workers which end while they start.
 _OF_STARTING = (
     "distributed.nanny", "distributed.core", "distributed.worker", "tornado.application",
 )  # fmt: skip
-# Of whoever sends tasks: an average is as large as a frame, which is no reason for a warning.
+# For the process that sends tasks: an average as large as a frame needs no warning.
 _OF_SENDERS = {"distributed.admin.large-graph-warning-threshold": "1 PiB"}
 
 
 @contextmanager
 def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
-    """Return a client of a dask cluster, or None where nothing is asked for.
+    """Return a client of a dask cluster, or None without scheduler and workers.
 
     `scheduler`: address of one that runs already; `workers`: processes to start here, otherwise.
     Raise `MrczError` if dask.distributed is not installed, or the scheduler has no address or does
@@ -297,7 +284,7 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
     # its scheduler is lost.
     if scheduler:
         try:
-            # A client of what is not an address waits long, then complains.
+            # A client of a wrong address waits long before it fails.
             resolve_address(scheduler)
             client = Client(scheduler, timeout="10s", set_as_default=False)
         except ValueError as error:
@@ -309,13 +296,13 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
             advice = "Start one with: dask scheduler"
             raise MrczError(None, f"no scheduler answers at {scheduler}", advice=advice) from error
         with ExitStack() as closing:
-            closing.enter_context(untold())
+            closing.enter_context(_filtered(_EXPECTED, _is_unexpected))
             closing.callback(close, client)
             closing.enter_context(dask.config.set(_OF_SENDERS))
             yield client
         return
     closing = ExitStack()
-    with untold():
+    with _filtered(_EXPECTED, _is_unexpected):
         try:
             with _interrupts_waiting():
                 with dask.config.set(_OF_WORKERS):
@@ -329,38 +316,26 @@ def cluster(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
                 yield client
         finally:
             # Half closed, its threads would print what they trip over when the program ends.
-            with _interrupts_waiting(), _only_news():
+            with _interrupts_waiting(), _filtered(_LOGS, _is_news):
                 closing.close()
 
 
 def _local(cluster: Any, workers: int) -> Any:
-    """Start workers here, with a thread each: one task keeps all its processors busy by itself.
-
-    Raise `MrczError` if one ends while it starts.
-    """
-    logs = [logging.getLogger(name) for name in _OF_STARTING]
-    for log in logs:
-        log.addFilter(_nothing)  # what ended them is said once
+    """Start workers here, with a thread each: one task keeps all its processors busy by itself."""
     try:
-        return cluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # Any port: the usual one is taken where another cluster runs, which warns.
-            dashboard_address="127.0.0.1:0",
-            preload=["napari_mrcz.session.run"],
-        )
+        with _filtered(_OF_STARTING, lambda record: False):  # the error below says it once
+            return cluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                # Any port: the usual one is taken where another cluster runs, which warns.
+                dashboard_address="127.0.0.1:0",
+                preload=["napari_mrcz.session.run"],
+            )
     except Exception as error:  # whatever dask calls it
         advice = "Ask for fewer --workers, or see whether there is memory for them"
         said = f"{workers} workers cannot be started: {'; '.join(_causes(error))}"
         raise MrczError(None, said, advice=advice) from error
-    finally:
-        for log in logs:
-            log.removeFilter(_nothing)
-
-
-def _nothing(record: logging.LogRecord) -> bool:
-    return False
 
 
 def _causes(error: BaseException | None) -> list[str]:
@@ -374,43 +349,33 @@ def _causes(error: BaseException | None) -> list[str]:
 
 @contextmanager
 def _interrupts_waiting() -> Iterator[None]:
-    """Delay Ctrl-C until a cluster can be closed; processes begun meanwhile never receive it.
+    """Delay Ctrl-C until a cluster can be closed; block it for processes that are begun meanwhile.
 
-    Half a cluster cannot be closed. Processes that have yet to load what would make them ignore
-    Ctrl-C, which a terminal sends to all, would end with a traceback each.
+    Half a cluster cannot be closed. A terminal sends Ctrl-C to all processes, which would end with
+    a traceback each before they have loaded the code that ignores it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    if sys.platform != "win32":
+        # Otherwise begun by the first process that is spawned, and lets Ctrl-C through again.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        with _sigint_blocked():
-            yield
+        yield
     finally:
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGINT, handler)
     if came:
         raise KeyboardInterrupt
 
 
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C for threads that are begun meanwhile, and for the processes they begin."""
-    if sys.platform == "win32":
-        yield
-        return
-    # Begun by the first process that is spawned otherwise, and then it lets Ctrl-C through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# What dask warns of where workers are ended at work: that they are, which was asked for. And that
-# a scheduler is lost, which is said of each file.
-_UNTOLD = {
+# Warnings of dask about workers that are ended while they work, which is intended, and about a
+# scheduler that is lost, which is reported for each file.
+_EXPECTED = {
     "distributed.worker": "Failed to communicate with scheduler during heartbeat",
     "distributed.worker.state_machine": "ended with CancelledError",
     "distributed.client": "Failed to reconnect to scheduler",
@@ -418,27 +383,12 @@ _UNTOLD = {
 }
 
 
-@contextmanager
-def untold() -> Iterator[None]:
-    """Leave out of dask's log what is not news, or said otherwise, as long as the block lasts."""
-    _hush()
-    try:
-        yield
-    finally:
-        for name in _UNTOLD:
-            logging.getLogger(name).removeFilter(_is_told)
-
-
-def _hush() -> None:
-    for name in _UNTOLD:
-        logging.getLogger(name).addFilter(_is_told)
-
-
-def _is_told(record: logging.LogRecord) -> bool:
-    return _UNTOLD[record.name] not in record.getMessage()
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    return _EXPECTED[record.name] not in record.getMessage()
 
 
 def dask_setup(worker: object) -> None:
     """Leave Ctrl-C, which a terminal sends to all processes, to the one that ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _hush()
+    for name in _EXPECTED:
+        logging.getLogger(name).addFilter(_is_unexpected)

@@ -18,13 +18,13 @@ _CROP = re.compile(r"(\d+),(\d+),(\d+),(\d+)")
 
 @dataclass(frozen=True)
 class Selection(Options):
-    """What is taken of a movie: first frames, then pixels of these, then sums of groups."""
+    """Part of a movie that is taken: some frames, a rectangle of their pixels, sums of groups."""
 
     frames: Annotated[
         str,
         Option(
             "Frames",
-            "Frames to take, as FROM:TO or FROM:TO:STEP: from 0, without TO, as in Python",
+            "Frames as FROM:TO or FROM:TO:STEP; the first is 0, TO is excluded",
             unset="all",
             flag="--frames",
             advice="A range of dose, such as 0:20",
@@ -34,17 +34,17 @@ class Selection(Options):
         str,
         Option(
             "Crop",
-            "Pixels to take, as X,Y,WIDTH,HEIGHT: first column and row from 0, and how many",
+            "Pixels as X,Y,WIDTH,HEIGHT; the first column and row are 0",
             unset="all",
             flag="--crop",
-            advice="For a part that is to be looked at or sent",
+            advice="To look at a part, or send it",
         ),
     ] = ""
     group: Annotated[
         int,
         Option(
             "Group",
-            "Frames summed into one; a rest is a last, smaller sum",
+            "Frames summed into one; the last sum may have fewer",
             least=1,
             flag="--group",
             advice="For EER, and where single frames have too few electrons",
@@ -104,7 +104,7 @@ class Selection(Options):
             return part.group(self.group) if self.group > 1 else part
 
     def note(self, movie: Stack) -> list[str]:
-        """Return that the last group of a movie's part is smaller, if it is."""
+        """Return a note if the last group of frames is smaller than the others."""
         left = len(range(len(movie))[self._slice]) % self.group
         return [f"the last frame is the sum of {left}, not of {self.group}"] if left else []
 
@@ -134,4 +134,4 @@ class Selection(Options):
 
 
 WHOLE = Selection()
-"""All that there is."""
+"""All frames and pixels."""

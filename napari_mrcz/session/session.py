@@ -1,4 +1,4 @@
-"""A session: many stacks in order of acquisition, of which one is looked at at a time."""
+"""A session: many stacks in order of acquisition, of which one is read at a time."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ _BLOCK = 64
 class Session:
     """Stacks taken one after the other on one camera.
 
-    Each is read once. Its sum is kept in a cache folder of ours (`sums_folder`), and found again
-    by the file's path, size and time and by the corrections; sums of what is not a file are deleted
-    with the session. In memory there are never more than a few images.
+    Each is read once. Its sum is kept in a cache folder (`sums_folder`), and found again by the
+    file's path, size and time and by the corrections; sums of arrays are deleted with the session.
+    In memory there are never more than a few images.
 
     Parameters
     ----------
     stacks : iterable of path-like, Stack or ndarray (n, y, x); or path-like
         In order of acquisition, which is kept. Files are opened when they are needed and closed
-        again. Stacks may carry corrections. Of a folder all movies within it, by the acquisition
-        times in their metadata, or by name (movie_2 before movie_10) where not all have one; a
-        gain reference or sum beside them is left out, with a warning.
+        again. Stacks may have corrections. A folder stands for all movies within it, sorted by the
+        acquisition times in their metadata, or by name (movie_2 before movie_10) if not all have
+        one; a gain reference or sum beside them is left out, with a warning.
     prepare : callable, optional
         Applied to each stack when it is opened, e.g. to filter its outliers::
 
             Session(paths, prepare=lambda stack: stack.apply(nm.OutlierFilter.fit(stack)))
 
     order : str, optional
-        What is known of the order; in the history of what is normalised by neighbours.
+        What the order is; for the history of stacks that are normalised by their neighbours.
 
     Raises
     ------
@@ -82,18 +82,16 @@ class Session:
         if not self._stacks:
             raise ValueError("a session has at least one stack")
         self._prepare = prepare
-        self._summaries: dict[int, Summary] = {}
-        self._again: dict[int, Callable[[], StackSum]] = {}
         self._lock = threading.RLock()
         self._kept = _Kept(len(self._stacks))
-        self._at = np.arange(len(self._stacks))  # of what is kept
+        self._at = np.arange(len(self._stacks))  # Indices of the stacks in `_kept`
 
     def __len__(self) -> int:
         """Return the number of stacks."""
         return len(self._stacks)
 
     def name(self, index: int) -> str:
-        """Return a stack's file, or "stack <index>" where there is none."""
+        """Return a stack's file, or "stack <index>" without one."""
         item = self._stacks[index]
         if isinstance(item, Stack):
             return item.path or f"stack {index}"
@@ -104,7 +102,7 @@ class Session:
         """Open a stack, prepared, for as long as the block lasts."""
         item = self._stacks[index]
         if isinstance(item, Stack):
-            # A copy shares the frames' source, but not what is kept of them in memory.
+            # A copy shares the source of the frames, but not the frames in memory.
             stack = copy.deepcopy(item)
         elif isinstance(item, str | PathLike):
             stack = open_stack(item)
@@ -120,26 +118,17 @@ class Session:
     def chosen(self, indices: Iterable[int]) -> Session:
         """Return some of the stacks, in the order given, as a session of their own.
 
-        It shares what was read of them: nothing is read again.
+        The two share what is read of their stacks: nothing is read again.
         """
         indices = list(indices)
-        stacks = [self._stacks[i] for i in indices]
-        session = Session(stacks, prepare=self._prepare, order=self.order)
-        with self._lock:
-            session._summaries = {
-                new: self._summaries[old]
-                for new, old in enumerate(indices)
-                if old in self._summaries
-            }
-            session._again = {
-                new: self._again[old] for new, old in enumerate(indices) if old in self._again
-            }
-            session._kept = self._kept
-            session._at = self._at[indices]
+        session = copy.copy(self)
+        session._stacks = tuple(self._stacks[i] for i in indices)
+        session._lock = threading.RLock()
+        session._at = self._at[indices]
         return session
 
     def summary(self, index: int, *, progress: Callable[[int, int], None] | None = None) -> Summary:
-        """Return a stack's sum and what goes with it; the stack is read if nothing is kept of it.
+        """Return a stack's sum and what goes with it; the stack is read unless that is kept.
 
         Parameters
         ----------
@@ -153,31 +142,39 @@ class Session:
         MrczError
             If the stack cannot be read.
         """
+        kept, at = self._kept, int(self._at[index])
         with self._lock:
-            found = self._summaries.get(index)
-            if found is None and index in self._again:
-                found = self._kept.save(None, self._again[index]())
-            elif found is None:
-                with self.opened(index) as stack:
-                    found = self._summarised(stack, progress)
-            self._summaries[index] = found
+            found = kept.summaries.get(at)
+            if found is None:
+                if at in kept.again:
+                    found = kept.save(None, kept.again[at]())
+                else:
+                    found = self._read(index, progress)
+                kept.summaries[at] = found
             return found
 
+    def _read(self, index: int, progress: Callable[[int, int], None] | None) -> Summary:
+        with self.opened(index) as stack:
+            key = key_of(stack)
+            found = None if key is None else self._kept.store.load(key)
+            return self._kept.save(key, summarise(stack, progress)) if found is None else found
+
     def learn(self, index: int, found: StackSum, again: Callable[[], StackSum]) -> None:
-        """Take over what another process has found out of a stack.
+        """Take over the sum of a stack that another process has read.
 
         Parameters
         ----------
         index : int
             Which stack.
         found : StackSum
-            As `summarise` gives it.
+            As `summarise` returns it.
         again : callable
-            Gives it once more, where the cache has lost it.
+            Returns it once more, if the cache has lost it.
         """
+        at = int(self._at[index])
         with self._lock:
-            self._again[index] = again
-            self._summaries[index] = self._kept.save(None, found)
+            self._kept.again[at] = again
+            self._kept.summaries[at] = self._kept.save(None, found)
 
     def total(self, index: int) -> npt.NDArray[Any]:
         """Return the sum of a stack's frames, (y, x), mapped from the cache."""
@@ -186,7 +183,7 @@ class Session:
             return summary.sum
         except (OSError, ValueError):
             # The cache was emptied or damaged, or other stacks needed the room.
-            self._summaries.pop(index, None)
+            self._kept.summaries.pop(int(self._at[index]), None)
             return self.summary(index).sum
 
     def mean(self, index: int) -> npt.NDArray[np.float64]:
@@ -277,16 +274,6 @@ class Session:
         second -= np.outer(first[: len(some)], first[-len(others) :])
         return second
 
-    def _summarised(
-        self, stack: Stack, progress: Callable[[int, int], None] | None = None
-    ) -> Summary:
-        kept = self._kept
-        key = key_of(stack)
-        found = None if key is None else kept.store.load(key)
-        if found is not None:
-            return found
-        return kept.save(key, summarise(stack, progress))
-
 
 def _movies_of(folder: Path) -> tuple[list[Path], str]:
     if not folder.is_dir():
@@ -307,10 +294,12 @@ def _of_several(
 
 
 class _Kept:
-    """Where the sums of a session are kept, and of all that were chosen from it."""
+    """What was read of the stacks of a session, shared with all that were chosen from it."""
 
     def __init__(self, n_stacks: int) -> None:
         self._n_stacks = n_stacks
+        self.summaries: dict[int, Summary] = {}
+        self.again: dict[int, Callable[[], StackSum]] = {}
         self.store = SummaryStore(sums_folder())
         self._own_keys: list[str] = []
         weakref.finalize(self, self.store.release, self._own_keys)
@@ -326,18 +315,14 @@ class _Kept:
         return np.zeros((self._n_stacks, self._n_stacks), np.bool_)
 
     def save(self, key: str | None, found: StackSum) -> Summary:
-        """Keep a sum; without a key for as long as there is a session that shares it.
-
-        Raise `MrczError` if no folder takes it.
-        """
+        """Keep a sum; without a key only as long as a session shares it."""
         if key is None:
             key = uuid.uuid4().hex
             self._own_keys.append(key)
         try:
             return self.store.save(key, found)
         except OSError:
-            # A home that cannot be written is no reason to fail.
-            pass
+            pass  # the home folder cannot be written
         folder = tempfile.gettempdir()
         try:
             folder = tempfile.mkdtemp(prefix="napari-mrcz-")

@@ -1,8 +1,8 @@
 """The files of a movie while it is worked on: held open, and deleted only if they are unchanged.
 
-A file is known by what its open descriptor says (device, inode, size, times), not by its name,
-which another file can take at any moment. To be deleted it is moved aside first, to a name that
-nobody else knows; if it is another file than the one that was read, it gets its name back.
+A file is identified by its open descriptor (device, inode, size, times), not by its name, which
+another file can take at any moment. To be deleted it is first moved to a random name; if it is not
+the file that was read, it is renamed back.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class SourceFiles:
     """The files of one movie, open from before they are read until the work is done.
 
     `paths`: the movie; of a recording in several files, the first; of a series of images, all;
-    `resting`: wait until a file that was written just now can show by its time that it is written
-    again.
+    `resting`: if a file was written just now, wait until another write would show in its time.
     """
 
     def __init__(self, paths: Sequence[str], *, resting: bool = False) -> None:
@@ -103,26 +102,20 @@ class SourceFiles:
         return None if held is None else (held.state.inode, held.ctime_ns)
 
     def record(self, **options: Any) -> dict[str, Any]:
-        """Return what a result says of its source, to be recognised by it."""
+        """Return what a result says of its source, by which it is recognised."""
         mtime_ns = self._files[0].state.mtime_ns if self._files else 0
         said = {"name": path_of(self.path).name, "size": self.nbytes, "mtime_ns": mtime_ns}
         return {**said, "options": options}
 
     def check(self) -> None:
-        """Check that nothing has written to the files since they were opened.
-
-        Raise `MrczError` if another program has.
-        """
+        """Raise `MrczError` if a program has written to the files since they were opened."""
         for held in self._files:
             if held.was_written():
                 advice = "Do this again when the file is finished"
                 raise MrczError(held.path, "was written to while it was read", advice=advice)
 
     def check_result(self) -> None:
-        """Check that the files, which are a result that was verified, are still what they were.
-
-        Raise `Kept` if they are not; the source is all that is left then.
-        """
+        """Raise `Kept` if these files, a verified result, have changed: the source is needed."""
         try:
             if not self._files:
                 raise Kept(_GONE)
@@ -132,7 +125,7 @@ class SourceFiles:
             raise Kept(f"of its result {self.path}: {reason}") from None
 
     def watched(self, tell: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
-        """Return a progress function that also does `check`: what that raises leaves no result."""
+        """Return a progress function that also does `check`, which ends the writing by an error."""
 
         def checked(done: int, total: int | None) -> None:
             self.check()
@@ -148,11 +141,10 @@ class SourceFiles:
                 os.utime(target, ns=(mtime_ns, mtime_ns))
 
     def delete(self, before: Callable[[], None] = lambda: None) -> str:
-        """Delete the files, all or none.
+        """Delete the files, all or none, and return a note.
 
-        `before`: called when all is checked and the files are about to go; what it raises keeps
-        them. The result: what was deleted. Raise `Kept` if one is not the file that was opened, or
-        is being written to. Raise `MrczError` if the system refuses.
+        `before`: called when all is checked; what it raises keeps the files. Raise `Kept` if one is
+        not the file that was opened, or is being written to; `MrczError` if the system refuses.
         """
         if not self._files:
             raise Kept("it could not be opened")
@@ -176,7 +168,7 @@ class SourceFiles:
         return self._files[0].farewell
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file; of several, one after the other."""
+        """Return the SHA-256 of the files, separated by spaces."""
         return sha256_of(self.paths)
 
     def _parts(self) -> list[Path]:
@@ -232,7 +224,7 @@ class _Held:
         return _State.of(os.fstat(self._descriptor)) != self.state
 
     def check_name(self) -> None:
-        """Check that the name leads to the file, which was neither written to nor moved."""
+        """Raise `Kept` if the file was written to, or its name leads to another."""
         try:
             entry, status = os.lstat(self.path), os.fstat(self._descriptor)
             named = _State.of(os.stat(self.path))
@@ -248,7 +240,7 @@ class _Held:
             self._is_leased = _leased(self._descriptor, self.state)
 
     def check_aside(self) -> None:
-        """Check that the file that was moved aside is the one that was read, and at rest."""
+        """Raise `Kept` if the file that was moved aside is not the one that was read."""
         if self.aside is None:
             raise Kept("it could not be moved")
         entry, status = os.lstat(self.aside), os.stat(self.aside)
@@ -264,17 +256,17 @@ class _Held:
         if self.aside is None:
             return
         if self._is_leased and not self._has_lease():
-            raise Kept(_WRITTEN)  # somebody waits to
+            raise Kept(_WRITTEN)  # a program waits to write
         os.remove(self.aside)
         self.aside = None
 
     def stamp_anew(self) -> None:
-        """Take over the time at which it was moved back, if nobody else can have changed it."""
+        """Take over the time at which it was moved back, if no other program changed it."""
         if self._is_leased and self._has_lease():
             self.ctime_ns = os.fstat(self._descriptor).st_ctime_ns
 
     def _has_lease(self) -> bool:
-        """Return whether nobody waits to write to the file."""
+        """Return whether no program waits to write to the file."""
         return bool(fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK)
 
     def close(self) -> None:
@@ -285,21 +277,17 @@ class _Held:
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of a file as `sha256sum` prints it; of several, one after the other.
-
-    Of files at URLs it is not known: they were not fetched as a whole.
-    """
+    """Return the SHA-256 of files as `sha256sum` prints it, separated by spaces."""
     sums = []
     for path in paths:
-        if isinstance(path, RemotePath):
-            continue
-        with path.open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+        if not isinstance(path, RemotePath):  # these are not read as a whole
+            with path.open("rb") as file:
+                sums.append(hashlib.file_digest(file, "sha256").hexdigest())
     return " ".join(sums)
 
 
 def left_aside(folders: Iterable[Path]) -> dict[Path, Path]:
-    """Return files whose deletion was interrupted, within folders, and the names that they had."""
+    """Return files in folders whose deletion was interrupted, and the names that they had."""
     found = {}
     for folder in folders:
         for path in sorted(folder.rglob(f"*{_ASIDE}")):
@@ -311,7 +299,7 @@ def left_aside(folders: Iterable[Path]) -> dict[Path, Path]:
 
 
 def put_back(aside: Path, path: Path) -> bool:
-    """Return whether a file whose deletion was interrupted has its own name again."""
+    """Rename a file whose deletion was interrupted back; return whether that was possible."""
     try:
         rename_to_free_name(aside, path)
     except OSError:
@@ -321,7 +309,7 @@ def put_back(aside: Path, path: Path) -> bool:
 
 @contextlib.contextmanager
 def _aside(files: list[_Held]) -> Iterator[None]:
-    """Move files to names that nobody knows; those that are still there go back in the end."""
+    """Move files to random names, and those that are not deleted back when the block ends."""
     left = []
     try:
         for held in files:
@@ -348,7 +336,7 @@ def _aside(files: list[_Held]) -> Iterator[None]:
 
 
 def _rest(mtime_ns: int) -> None:
-    """Wait until a change would show in a file's time, where it was changed a moment ago."""
+    """Wait until another change would show in the time of a file that was just changed."""
     tick = _COARSE_TICK_S if mtime_ns % 10**9 == 0 else _TICK_S
     age = time.time() - mtime_ns / 1e9
     if 0 <= age < tick:
@@ -356,22 +344,20 @@ def _rest(mtime_ns: int) -> None:
 
 
 def _leased(descriptor: int, state: _State) -> bool:
-    """Take a lease of a file, which is given only where no process has it open for writing.
+    """Take a lease of a file; raise `Kept` if a process has it open for writing.
 
     A process that opens it for writing waits from then on, until the descriptor is closed.
-
-    Raise `Kept` if a process has it open for writing.
     """
     if sys.platform != "linux":
         return False
     try:
-        # What is sent when somebody waits; the usual signal would end the process.
+        # The signal that is sent when a program waits; the usual one would end the process.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         if error.errno == errno.EAGAIN and not _is_networked(state.device):
             raise Kept(_WRITTEN) from None
-        if _has_writer(state):  # a file of somebody else, or a file system without leases
+        if _has_writer(state):  # a file of another user, or a file system without leases
             raise Kept(_WRITTEN) from None
         return False
     return True
@@ -392,7 +378,7 @@ def _is_networked(device: int) -> bool:
 
 
 def _has_writer(state: _State) -> bool:
-    """Return whether a process that may be looked at has a file open for writing."""
+    """Return whether a process, of those that may be inspected, has a file open for writing."""
     if sys.platform != "linux":
         return False
     for process in Path("/proc").glob("[0-9]*"):

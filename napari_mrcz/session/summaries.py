@@ -1,8 +1,7 @@
 """What is kept of a stack for the whole session: its sum, its variance, a thumbnail.
 
-Each stack is read once, frame by frame; the summary goes to a cache folder of ours, so that the
-next time nothing is read at all, or, for a watch, to its output folder. Nothing is ever written
-beside a user's file.
+Each stack is read once, frame by frame; the summary goes to a cache folder, so that nothing is read
+the next time, or, for a watch, to its output folder. Nothing is written beside a user's file.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _IMAGE, _NUMBERS = ".sum.npy", ".json"
 
 @dataclass(frozen=True, eq=False)
 class StackSum:
-    """A stack's sum and what else a session needs of it, as it travels between processes."""
+    """A stack's sum and what else a session needs of it, as it is sent between processes."""
 
     total: npt.NDArray[Any]  # (y, x): sum of the frames
     n_frames: int  # Frames summed
@@ -59,14 +58,14 @@ class StackSum:
 class Surveyed:
     """What KOMA needs to know of a stack."""
 
-    outliers: Mapping[str, Any] | None  # The outlier filter that was fitted, described
+    outliers: Mapping[str, Any] | None  # Description of the outlier filter that was fitted
     sum: StackSum  # Of the corrected frames
-    acquired: datetime | None = None  # When, where the movie's metadata says so
+    acquired: datetime | None = None  # When, if the movie's metadata says so
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A `StackSum` whose sum lies in a file."""
+    """A `StackSum` whose sum is in a file."""
 
     n_frames: int  # As there
     variance: float
@@ -76,11 +75,10 @@ class Summary:
 
     @property
     def sum(self) -> npt.NDArray[Any]:
-        """Sum of the frames, (y, x), mapped from the file: it takes no memory to speak of.
+        """Sum of the frames, (y, x), mapped from the file, so that it takes hardly any memory.
 
-        Mapped anew each time, as a mapping takes a file descriptor for as long as it lives.
-
-        Raise `OSError` or `ValueError` if the file is gone, or is not such a sum any more.
+        It is mapped each time: a mapping takes a file descriptor as long as it lives. Raise
+        `OSError` or `ValueError` if the file is gone, or is damaged.
         """
         total: npt.NDArray[Any] = np.lib.format.open_memmap(self.path, mode="r")
         if total.shape != self.shape:
@@ -94,11 +92,11 @@ def sums_folder() -> Path:
 
 
 class SummaryStore:
-    """A folder of summaries, found by the name of what they were made of.
+    """A folder of summaries, found by the key of their stack.
 
-    It takes at most half of what is free, and 20 GB at most of sums that no session of this
-    process needs: those that were used longest ago are deleted. The folder is looked through once;
-    from then on its size is counted, and looked up again now and then, as others write to it too.
+    It takes at most half of the free space, and at most 20 GB for sums that no session of this
+    process needs: those that were used longest ago are deleted. The folder is scanned once; its
+    size is then counted, and the folder scanned again now and then, as others write to it too.
 
     `folder`: made when it is first needed.
     """
@@ -131,14 +129,11 @@ class SummaryStore:
         return summary
 
     def save(self, key: str, found: StackSum) -> Summary:
-        """Keep a sum; returns it as it lies in the folder.
-
-        Raise `OSError` if the folder cannot be written.
-        """
+        """Write a sum to the folder; raise `OSError` if that fails."""
         image, numbers = self._paths(key)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._make_room(found.total.nbytes)
-        # By the file's own `write`: of a full disk NumPy's way says but how many pixels it took.
+        # By the file's own `write`: NumPy's error on a full disk does not say that it is full.
         _replace(image, lambda file: np.save(SimpleNamespace(write=file.write), found.total))
         # The numbers come last: where they are, the image is whole.
         content = {
@@ -162,7 +157,7 @@ class SummaryStore:
                 path.unlink()
 
     def release(self, keys: Iterable[str]) -> None:
-        """Delete some summaries; the others are not needed by this session any more."""
+        """Delete some summaries, and count the others as not needed by this session."""
         for key in keys:
             self.discard(key)
         with _lock, contextlib.suppress(OSError):
@@ -175,7 +170,7 @@ class SummaryStore:
         return self._folder / f"{key}{_IMAGE}", self._folder / f"{key}{_NUMBERS}"
 
     def _take(self, key: str, nbytes: int) -> None:
-        """Count a summary among those that are needed, and were used last."""
+        """Count a summary as needed, and as used last."""
         with _lock:
             self._nbytes += nbytes - self._needed.pop(key, 0) - self._idle.pop(key, 0)
             self._needed[key] = nbytes
@@ -193,9 +188,8 @@ class SummaryStore:
 
     def _scan(self) -> None:
         """Look through the folder."""
-        needed = {
-            key for one in _stores if one._folder == self._folder for key in one._needed
-        }  # fmt: skip
+        stores = [store for store in _stores if store._folder == self._folder]
+        needed = {key for store in stores for key in store._needed}
         found = []
         for entry in os.scandir(self._folder):
             if entry.name.endswith(_IMAGE):
@@ -216,9 +210,9 @@ _stores: weakref.WeakSet[SummaryStore] = weakref.WeakSet()
 
 
 def key_of(stack: Stack) -> str | None:
-    """Name a stack by its file's path, size and time and by its corrections.
+    """Return a key of a stack: of its file's path, size and time and its corrections.
 
-    The result: None where the frames are not simply those of one file.
+    None if its frames are not those of one file.
     """
     header = stack.header
     # Joined stacks carry path and header of their first one.
@@ -235,10 +229,10 @@ def key_of(stack: Stack) -> str | None:
 def summarise(stack: Stack, progress: Callable[[int, int], None] | None = None) -> StackSum:
     """Sum the frames of a stack and their variances, in one pass, several frames at a time.
 
-    `stack`: what is read; `progress`: called with (frames done, frames); what it raises ends the
-    summing. The result: its sum is in the smallest integers that hold it, or else, added up in
-    float64, in float32: which loses some millionths of the noise of a thousand electrons. Raise
-    `ValueError` if the frames are complex, or too large for float32.
+    `progress`: called with (frames done, frames); what it raises ends the summing. The sum has the
+    smallest integers that hold it; floats are added in float64 and kept as float32, which loses
+    millionths of the noise of a thousand electrons. Raise `ValueError` if the frames are complex,
+    or too large for float32.
     """
     if stack.dtype.kind == "c":
         raise ValueError(f"stacks of a session are of real numbers, not of {stack.dtype}")
@@ -273,10 +267,7 @@ def _variance(frame: npt.NDArray[Any]) -> float:
 
 
 def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a sum in the smallest integers that hold it, or in float32.
-
-    Raise `ValueError` if float32 does not hold it.
-    """
+    """Return a sum in the smallest integers that hold it, or in float32."""
     if total.dtype.kind == "f":
         with np.errstate(over="ignore"):
             narrowed = total.astype(np.float32)
@@ -293,7 +284,7 @@ def _narrowed(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its place and move it there, so that no reader sees half of it."""
+    """Write a temporary file and rename it, so that no reader sees half of it."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -306,10 +297,10 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 class Sums:
-    """A folder of sums; each can be had again from its movie, so none is irreplaceable.
+    """The sums of a watch in its output folder; a lost one is made again from its movie.
 
     `folder`: made when it is first needed; `recipe`: fingerprint of the recipe; sums by another one
-    are not given.
+    are ignored.
     """
 
     def __init__(self, folder: Path, recipe: str) -> None:
@@ -317,17 +308,10 @@ class Sums:
         self._recipe = recipe
 
     def save(self, movie: MovieRecord, surveyed: Surveyed) -> None:
-        """Keep a sum.
-
-        Raise `MrczError` or `OSError` if the disk refuses.
-        """
+        """Write a sum; raise `MrczError` or `OSError` if that fails."""
         path = self._path(movie)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "of": self._key(movie),
-            "outliers": surveyed.outliers,
-            "sum": vars(surveyed.sum),
-        }
+        content = {"of": self._key(movie), "outliers": surveyed.outliers, "sum": vars(surveyed.sum)}
         with AtomicFile(path, overwrite=True) as file:
             file.write(msgpack.packb(to_plain(content)))
             file.commit()

@@ -1,20 +1,20 @@
 """Which files of folders are the movies of a session, and in which order they were acquired.
 
-The order is that of the times that all of them have, or of their names. Times stand in what the
-programs at the microscope write with or beside a movie, which is kept in its metadata: SerialEM's
-mdoc, EPU's XML, the tags of Digital Micrograph, FEI's extended header. A gain reference, a dark or
-a sum often lies in the folder of a session: a file of one image, which is left out.
+They are sorted by time if all have one, or else by name. Times are in what the programs at the
+microscope write with or beside a movie, which is kept in its metadata: SerialEM's mdoc, EPU's XML,
+the tags of Digital Micrograph, FEI's extended header. A gain reference, a dark or a sum is often in
+the folder of a session: a file of one image, which is left out.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 TIMES, NAMES = "by acquisition time", "by name"
 GIVEN, ARRIVED = "as given", "by arrival"
-"""What is said of an order."""
+"""Names of orders."""
 
-# In the order in which they are believed; letters and digits alone, in lower case.
+# Names of metadata, the most reliable first; letters and digits alone, in lower case.
 _NAMES = (
     "acquisitiondatetime",  # EPU
     "datetime",  # SerialEM's mdoc
@@ -60,17 +60,9 @@ _FIRST, _LAST = datetime(1990, 1, 1), datetime(2100, 1, 1)
 Movie = TypeVar("Movie")
 
 
-class Dated(Protocol):
-    """What says when a movie was acquired."""
-
-    @property
-    def acquired(self) -> datetime | None:
-        """The time; None if it is not known."""
-
-
 @dataclass(frozen=True)
 class MovieInfo:
-    """What a look at a movie shows before any frame is decoded."""
+    """What opening a movie shows before any frame is decoded."""
 
     shape: tuple[int, int, int]  # Frames, rows, columns
     is_float: bool  # Whether its pixels are floating numbers
@@ -79,8 +71,11 @@ class MovieInfo:
 
 
 def look_at(path: str | PathLike[str]) -> MovieInfo | None:
-    """Return what a look at a movie shows; None where it cannot be opened, for whatever reason."""
-    with collected_warnings():  # they come when its turn does, and so does what is wrong
+    """Return what a look at a movie shows; None if it cannot be opened.
+
+    Errors and warnings are reported when the movie is opened for the work itself.
+    """
+    with collected_warnings():
         try:
             with open_stack(path, read_ahead=False) as movie:
                 done = any(step.get("name") == "KomaNormalization" for step in movie.history)
@@ -91,16 +86,13 @@ def look_at(path: str | PathLike[str]) -> MovieInfo | None:
 
 
 def by_acquisition(
-    movies: Sequence[Movie], looks: Iterable[Dated | None], otherwise: str = NAMES
+    movies: Sequence[Movie], times: Sequence[datetime | None], otherwise: str = NAMES
 ) -> tuple[list[Movie], str]:
-    """Sort movies as they were acquired.
+    """Sort movies by the time at which they were acquired; return them and what their order is.
 
-    `movies`: anything else where they stay as they come; `looks`: what is known of each;
-    `otherwise`: their order where the times of some are not known: `NAMES`, or what is said where
-    they stay as they come. Returned are `sorted`: the movies; those of one time in the other order;
-    `order`: which order that is: `TIMES`, or `otherwise`.
+    `times`: of each movie; `otherwise`: the order if some are unknown, and of movies of one time:
+    `NAMES`, or the name of the order in which they are given.
     """
-    times = [None if look is None else look.acquired for look in looks]
     indices = list(range(len(movies)))
     if otherwise == NAMES:
         indices.sort(key=lambda i: natural_key(movies[i]))  # type: ignore[arg-type]
@@ -115,7 +107,7 @@ def by_acquisition(
 def acquired_at(metadata: Mapping[str, Any]) -> datetime | None:
     """Return when a movie was acquired, as its metadata says; the first time of several."""
     found: dict[str, list[datetime]] = {}
-    for name, value in _told(metadata):
+    for name, value in _candidates(metadata):
         value = value.tolist() if hasattr(value, "tolist") else value  # one per frame
         for time in map(_time, value if isinstance(value, list | tuple) else (value,)):
             if time is not None and _FIRST <= time.replace(tzinfo=None) <= _LAST:
@@ -126,8 +118,8 @@ def acquired_at(metadata: Mapping[str, Any]) -> datetime | None:
     return None
 
 
-def _told(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Return all that may be a time, by its plain name."""
+def _candidates(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield all that may be a time, with its plain name."""
     plain = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in metadata.items()}
     for name, value in plain.items():
         if name == "acquisitiondate" and isinstance(value, str):
@@ -139,7 +131,7 @@ def _told(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _within(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        yield from _told(value)
+        yield from _candidates(value)
     elif isinstance(value, list | tuple):
         for one in value:
             if isinstance(one, Mapping | list | tuple):
@@ -190,7 +182,7 @@ def _time_of_text(text: str) -> datetime | None:
 
 REFERENCE, SINGLE = "taken for a reference", "a single image, maybe a sum"
 DONE = "a result of KOMA"
-"""What is said of files that are not movies."""
+"""Why files are not movies."""
 
 _NAME = re.compile(
     r"(?<![a-z])(gain|dark|flat|(gain|count|super|dark|flat)?ref(erence)?s?|defects?)(?![a-z])"
@@ -201,25 +193,49 @@ _CORRECTED = re.compile(r"corr|normali")
 _LEVEL, _SPREAD = (0.5, 2.0), 0.3
 
 
-def movies_within(
-    folder: Path,
+def movies_of(
+    paths: Sequence[Path],
     suffixes: tuple[str, ...] = (),
-    besides: Collection[Path] = (),
+    excluded: Collection[Path] = (),
     progress: Callable[[int, int | None], None] | None = None,
 ) -> tuple[list[Path], list[Path]]:
-    """Find the movies of a folder and of all within.
+    """Find the movies that files and folders stand for.
 
-    What is hidden is skipped (other systems' ``._movie.mrc``, snapshots of file servers), and
-    so are later files of a recording, which is opened with its first one.
-
-    `folder`: links to other folders are not followed; `suffixes`: of the movies, also packed; those
-    of all formats that are read where there are none; `besides`: files that are not movies, such as
+    `paths`: files and folders, which are taken as they are named, or in natural order if they are
+    in the plain order of their names, as a shell sorts them; `suffixes`: of movies in folders, also
+    packed (default: all that are read); `excluded`: files in folders that are not movies, such as
     a gain reference, and folders of results; `progress`: called with (movies found, None) for each
-    file that is met. Returned are `movies`: in natural order of their names: movie_2 before
-    movie_10; `unread`: folders that may not be read.
+    file of a folder. Returned are `found`: each once; a folder that may not be read is in it too,
+    to be reported when its turn comes; `inside`: those of them that are in folders and not named.
+    """
+    # A shell that is given a pattern sorts movie_10 before movie_2.
+    in_turn = sorted(paths, key=natural_key) if list(paths) == sorted(paths) else paths
+    found: list[Path] = []
+    for named in in_turn:
+        if named.is_dir():
+            found += _movies_within(named, suffixes, excluded, progress)
+        else:
+            found.append(named)  # a missing file is reported when its turn comes
+    every, named_ones = set(found), set(paths)
+    # Later files of a recording are opened with its first one.
+    found = [file for file in dict.fromkeys(found) if first_part(file) not in every]
+    return found, [file for file in found if file not in named_ones and not file.is_dir()]
+
+
+def _movies_within(
+    folder: Path,
+    suffixes: tuple[str, ...],
+    excluded: Collection[Path],
+    progress: Callable[[int, int | None], None] | None,
+) -> list[Path]:
+    """Return the movies of a folder and of all within by name, then folders that may not be read.
+
+    Hidden files are skipped (other systems' ``._movie.mrc``, snapshots of file servers), and so are
+    later files of a recording, which is opened with its first one. Links to other folders are not
+    followed.
     """
     endings = with_packing(suffixes or (*SUFFIXES, *FOREIGN_SUFFIXES))
-    other = {os.path.realpath(file) for file in besides}
+    other = {os.path.realpath(file) for file in excluded}
     unread: list[Path] = []
     found: list[Path] = []
     walk = os.walk(folder, onerror=lambda error: unread.append(Path(error.filename)))
@@ -234,58 +250,28 @@ def movies_within(
                 continue
             if os.path.realpath(path) not in other and first_part(path) is None:
                 found.append(path)
-    return sorted(found, key=natural_key), sorted(unread, key=natural_key)
-
-
-def movies_of(
-    paths: Sequence[Path],
-    suffixes: tuple[str, ...] = (),
-    besides: Collection[Path] = (),
-    progress: Callable[[int, int | None], None] | None = None,
-) -> tuple[list[Path], list[Path]]:
-    """Find the movies that files and folders stand for.
-
-    `paths`: files, which are taken as they are named, and folders. In plain order of their names,
-    as a shell has them, they are taken in natural order; `suffixes`, `besides`, `progress`: of
-    movies in folders, as `movies_within` takes them. Returned are `found`: each once; a folder that
-    may not be read is in it too, to be reported when its turn comes; `inside`: those of them that
-    folders have and nobody named.
-    """
-    # A shell that is given a pattern sorts movie_10 before movie_2.
-    in_turn = sorted(paths, key=natural_key) if list(paths) == sorted(paths) else paths
-    found: list[Path] = []
-    for named in in_turn:
-        if named.is_dir():
-            movies, unread = movies_within(named, suffixes, besides, progress)
-            found += [*movies, *unread]
-        else:
-            found.append(named)  # one that is not there is reported when its turn comes
-    every, named_ones = set(found), set(paths)
-    # Later files of a recording are opened with its first one.
-    found = [file for file in dict.fromkeys(found) if first_part(file) not in every]
-    return found, [file for file in found if file not in named_ones and not file.is_dir()]
+    return [*sorted(found, key=natural_key), *sorted(unread, key=natural_key)]
 
 
 def session_of(
     paths: Sequence[Path],
-    besides: Collection[Path] = (),
+    excluded: Collection[Path] = (),
     *,
     by_name: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> tuple[list[Path], str, dict[Path, str]]:
-    """Find the movies of a session in order of acquisition: for scripts, commands and widgets.
+    """Find the movies of a session in order of acquisition.
 
     Single images in folders are left out: references, and sums where there are as many movies.
-    What is named itself is taken.
+    Files that are named themselves are taken.
 
-    `paths`: files and folders; `besides`: files that are not movies, such as a gain reference, and
-    folders of results; `by_name`: sort by name where not all have a time, also if they were named
-    in another order; `progress`: called with (movies done, movies or None) while they are looked
-    for, and looked at. Returned are `movies`: as `order.by_acquisition` sorts them, followed by
-    folders that may not be read; `order`: what is known of the order; `left_out`: images beside the
-    movies, and what they are taken for; results of KOMA among other movies.
+    `paths`, `excluded`: as `movies_of` takes them; `by_name`: sort by name where not all have a
+    time, also if they were named in another order; `progress`: called with (movies done, movies or
+    None) while they are looked for, and looked at. Returned are `movies`: sorted, followed by
+    folders that may not be read; `order`: what their order is; `left_out`: images beside the
+    movies, and results of KOMA among other movies, and why.
     """
-    found, inside = movies_of(paths, (), besides, progress)
+    found, inside = movies_of(paths, (), excluded, progress)
     unread = [file for file in found if file.is_dir()]
     looks = looks_at([file for file in found if file not in unread], progress)
     left_out = images_beside({file: looks[file] for file in inside}, sums=False)
@@ -294,18 +280,15 @@ def session_of(
         left_out |= {file: DONE for file in inside if file in done}
     movies = [file for file in looks if file not in left_out]
     by_name = by_name or movies == sorted(movies, key=natural_key)
-    looked = [looks[file] for file in movies]
-    movies, order = by_acquisition(movies, looked, NAMES if by_name else GIVEN)
+    times = [None if look is None else look.acquired for look in map(looks.get, movies)]
+    movies, order = by_acquisition(movies, times, NAMES if by_name else GIVEN)
     return [*movies, *unread], order, left_out
 
 
 def looks_at(
     paths: Sequence[Path], progress: Callable[[int, int | None], None] | None = None
 ) -> dict[Path, MovieInfo | None]:
-    """Look at movies; None for what cannot be opened, which is reported when its turn comes.
-
-    `paths`: the movies; `progress`: called with (movies looked at, movies).
-    """
+    """Look at movies, and call `progress` with (movies looked at, movies)."""
     looks = {}
     for done, path in enumerate(paths):
         if progress is not None:
@@ -315,19 +298,18 @@ def looks_at(
 
 
 def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict[Path, str]:
-    """Find the files that are not movies of a session but images beside them.
+    """Return the files that are not movies of a session but images beside them, and why.
 
-    `looks`: files of folders, and what a look at each shows; `sums`: whether other single images
-    than references are movies, too, and references are left out even where nothing else is there,
-    as where the movies have been moved elsewhere. Otherwise single images are movies where they are
-    more than the movies: sums have sessions of their own. The result: `REFERENCE` or `SINGLE` of
-    each.
+    `looks`: files of folders, and what opening each shows; `sums`: take other single images than
+    references for movies, and leave references out even if nothing else is there, as where the
+    movies have been moved elsewhere. Otherwise single images are movies where they outnumber the
+    movies: sums have sessions of their own.
     """
     known = {path: look for path, look in looks.items() if look is not None}
     single = {path: look for path, look in known.items() if look.shape[0] == 1}
     frames = {look.shape[1:] for path, look in known.items() if path not in single}
     named = [path for path in single if _has_name_of_reference(path)]
-    # Also beside files that cannot be opened, which are none of single images as far as is known.
+    # Files that cannot be opened count as movies of several frames.
     most = len(single) == len(looks) and 2 * len(named) > len(single)
     by_name = named if sums or not most else []
     found = {
@@ -347,7 +329,7 @@ def images_beside(looks: Mapping[Path, MovieInfo | None], *, sums: bool) -> dict
 
 
 def is_reference(path: Path) -> bool:
-    """Return whether a file is a reference, by itself: one image, so named or near 1."""
+    """Return whether a file is a reference: one image, so named or near 1."""
     look = look_at(path)
     if look is None or look.shape[0] != 1:
         return False
@@ -355,7 +337,7 @@ def is_reference(path: Path) -> bool:
 
 
 def _is_near_one(path: Path) -> bool:
-    """Return whether the image of a file is one of floating numbers near 1, as of a gain."""
+    """Return whether the pixels of an image are near 1, as those of a gain reference."""
     try:
         with open_stack(path, read_ahead=False) as stack:
             image = stack[0]

@@ -1,9 +1,9 @@
-"""Tasks, one per file: what they are called with, what they return, and results that are there.
+"""Tasks, one per file: what they are called with, what they return, and results that exist.
 
-A result that is there already, whole and made of the same source in the same way, need not be made
-again. Results say in their footer what they were made of (`SourceFiles.record`). Plain files have
-no footer, for other programs' sake: there shape, length and the time of change, which results take
-over from their source, have to do.
+A result that exists, whole and made of the same source in the same way, need not be made again.
+Results say in their footer what they were made of (`SourceFiles.record`). Plain files have no
+footer, for other programs' sake: they are recognised by shape, length and the time of change, which
+results take over from their source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, counted
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.files import file_nbytes
@@ -27,68 +27,35 @@ from napari_mrcz.session.source_files import SourceFiles, sha256_of
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of the work on one file.
+    """Outcome of the work on one file."""
 
-    Attributes
-    ----------
-    source : str
-        The file that was read.
-    target : str
-        The file that was written; empty if none was.
-    error : str
-        Why it failed; empty if it did not.
-    source_nbytes : int
-        Size of the file that was read, in bytes.
-    target_nbytes : int
-        Size of the file that was written, in bytes.
-    seconds : float
-        Time that the work took.
-    notes : tuple of str
-        What else is worth knowing.
-    warnings : tuple of str
-        Sentences that say where the result should not be trusted without a look; empty if all is
-        well. Not in `notes`.
-    shared : tuple of str
-        Those that concern the whole session, in `warnings` or not: they need be said but once.
-    kept : str
-        Why a source that was to be deleted is still there; empty otherwise.
-    skipped : bool
-        Whether the result was there before, whole and of this source, and nothing was done.
-    source_sha256, target_sha256 : str
-        SHA-256 of the file in hexadecimal digits; empty where it was not asked for.
-    result : Any
-        What was found, for the caller.
-    """
-
-    source: str
-    target: str = ""
-    error: str = ""
-    source_nbytes: int = 0
-    target_nbytes: int = 0
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
+    source: str  # The file that was read.
+    target: str = ""  # The file that was written; empty if none was.
+    error: str = ""  # Why it failed; empty if it did not.
+    source_nbytes: int = 0  # Size of the file that was read, in bytes.
+    target_nbytes: int = 0  # Size of the file that was written, in bytes.
+    seconds: float = 0.0  # Time that the work took.
+    notes: tuple[str, ...] = ()  # What else is worth knowing.
+    # Sentences that say where the result should not be trusted without a look; empty if all is
+    # well. Not in `notes`.
     warnings: tuple[str, ...] = ()
-    kept: str = ""
+    kept: str = ""  # Why a source that was to be deleted is still there; empty otherwise.
+    # Whether the result was there before, whole and of this source, and nothing was done.
     skipped: bool = False
+    # SHA-256 of the source in hexadecimal digits; empty where it was not asked for.
     source_sha256: str = ""
-    target_sha256: str = ""
-    result: Any = field(default=None, repr=False)
+    target_sha256: str = ""  # SHA-256 of the target, in the same way.
+    result: Any = field(default=None, repr=False)  # What was found, for the caller.
+    # Those of `warnings` that concern the whole session: they are printed once.
     shared: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def done(
         cls, started: float, source: str, target: str = "", notes: Iterable[str] = (), **more: Any
     ) -> Self:
-        """Return the outcome of work that is done, with the sizes of the files and what it took.
+        """Return the outcome of work that is done, with the sizes of its files and its time.
 
-        Parameters
-        ----------
-        started : float
-            When it was begun, by `time.perf_counter`.
-        source, target, notes
-            As of the class.
-        **more
-            Other attributes.
+        `started`: when it began, by `time.perf_counter`; `more`: other attributes.
         """
         before, after = (file_nbytes(p) if p else 0 for p in (source, target))
         seconds = time.perf_counter() - started
@@ -132,25 +99,12 @@ def staged(report: Report | None, stage: str) -> Callable[[int, int | None], Non
 
 
 def check_paths(source: str, target: str) -> None:
-    """Check that a file is not written over itself.
-
-    Raise `MrczError` if it is.
-    """
+    """Raise `MrczError` if a file would be written over itself."""
     if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
         raise MrczError(target, "is the file that is read", advice="Choose another name or folder")
 
 
 _THERE = "there already, and whole"
-
-
-@dataclass(frozen=True)
-class Made:
-    """Notes and warnings of a result that was made, as in `Outcome`."""
-
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    kept: str = ""
-    result: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,63 +128,52 @@ class Making(ABC):
     @abstractmethod
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
-    ) -> Made:
-        """Make the result.
+    ) -> Outcome:
+        """Make the result; return an outcome with notes, warnings and the like, without sizes.
 
-        `files`: the source, open; `record`: what the result should say of its source; `report`:
-        called with (stage, frames done, frames); `there`: whether the result is there already; only
-        where `works_on_results`.
+        `files`: the source, open; `record`: what the result should say of its source; `there`:
+        whether the result exists; only if `works_on_results`.
         """
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """Return what the result depends on beside its source; for its footer."""
+        """Return the options that the result depends on; for its footer."""
 
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of the result, which plain files are known by."""
+        """Return the shape of the result, by which plain files are recognised."""
 
     @property
     def works_on_results(self) -> bool:
-        """Whether there is something to be done with a result that is there already."""
+        """Whether there is something to be done with a result that exists."""
         return False
 
     def __call__(self, report: Report | None = None) -> Outcome:
-        """Make the result.
-
-        `report`: called with (stage, frames done, frames). Raise `MrczError` if it cannot be done;
-        the source is as it was.
-        """
+        """Make the result; raise `MrczError` if that fails. The source is not changed."""
         start = time.perf_counter()
         with self._files() as files:
             for source in files.paths:
                 check_paths(str(source), self.target)
             there = self.skip_existing and self._is_done(files, report)
             before = files.sha256() if self.checksums else ""
-            made = Made()
+            made = Outcome(self.source)
             if not there or self.works_on_results:
                 made = self.make(files, files.record(**self.options()), report, there=there)
             after = sha256_of(self._written()) if self.checksums else ""
-            return Outcome(
-                self.source,
-                self.target,
+            return replace(
+                made,
+                target=self.target,
                 source_nbytes=files.nbytes,
                 target_nbytes=sum(os.path.getsize(path) for path in self._written()),
                 seconds=time.perf_counter() - start,
                 notes=(*(_THERE,) * there, *made.notes),
-                warnings=made.warnings,
-                kept=made.kept,
                 skipped=there,
                 source_sha256=before,
                 target_sha256=after,
-                result=made.result,
             )
 
     def planned(self) -> Outcome:
-        """Return what would be done; nothing is written.
-
-        Raise `MrczError` if it cannot be done.
-        """
+        """Return what would be done, without writing; raise `MrczError` if it cannot be done."""
         with self._files() as files:
             for source in files.paths:
                 check_paths(str(source), self.target)
@@ -240,22 +183,19 @@ class Making(ABC):
             exists = any(path.exists() for path in self._written())
             for path in self._written():
                 check_target(path, overwrite=self.overwrite)
-            notes = (
-                f"{n} {'frame' if n == 1 else 'frames'} of {y} x {x}",
-                *("would be replaced",) * exists,
-            )
+            notes = (f"{counted(n, 'frame')} of {y} x {x}", *("would be replaced",) * exists)
             sizes = files.nbytes, self.estimate() if files.nbytes else 0
             return Outcome(self.source, self.target, "", *sizes, notes=notes)
 
     def is_done(self) -> bool:
-        """Return whether the result is there, whole and of this source."""
+        """Return whether the result exists, whole and of this source."""
         if not os.path.exists(self.target):
             return False
         with self._files() as files:
             return not self._why_not_done(files, None)
 
     def recorded(self) -> dict[str, Any]:
-        """Return what a result that is there says it was made with; nothing of others."""
+        """Return the options by which an existing result was made; {} if it does not say."""
         try:
             with FrameReader(self.target) as reader:
                 said = reader.footer.other.get("source")
@@ -267,7 +207,7 @@ class Making(ABC):
         return options if isinstance(options, dict) else {}
 
     def estimate(self) -> int:
-        """Return how many bytes the result will take; 0 where that is not known before."""
+        """Estimate the size of the result in bytes; 0 if that is not possible."""
         return 0
 
     def _files(self) -> SourceFiles:
@@ -277,10 +217,7 @@ class Making(ABC):
         return [Path(self.target)]
 
     def _is_done(self, files: SourceFiles, report: Report | None) -> bool:
-        """Return whether the result is there, whole and of this source.
-
-        Raise `MrczError` if another file is there that may not be replaced.
-        """
+        """Return whether the result exists; raise `MrczError` if another file is in its place."""
         if not os.path.exists(self.target):
             return False
         why = self._why_not_done(files, report)
@@ -290,7 +227,7 @@ class Making(ABC):
         return not why
 
     def _why_not_done(self, files: SourceFiles, report: Report | None) -> str:
-        """Return why what is there is not the result; nothing if it is.
+        """Return why an existing file is not the result, or "".
 
         Stored bytes are compared with their checksums; nothing is decompressed.
         """
@@ -324,7 +261,7 @@ class Making(ABC):
 
 
 def _differing(said: Any, record: Mapping[str, Any]) -> str:
-    """Return what a footer says of another source."""
+    """Return in what the source that a footer names differs from another, or ""."""
     if not isinstance(said, dict):
         return "it does not say which file it was made of"
     if any(said.get(key) != record[key] for key in ("name", "size", "mtime_ns")):
