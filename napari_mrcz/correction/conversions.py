@@ -1,9 +1,9 @@
 """Corrections that change only how pixels are stored: decimated, complex to real, with an offset.
 
-*Decimation.* What a program saved after multiplying counts by a gain reference takes four bytes a
-pixel and does not compress. Divided by the same reference the counts come back, as integers, and
-nothing is lost: times the reference again, the float movie is there to the last bit (but for the
-sign of a zero; preprint doi:10.1101/116533, section 1, "decimation").
+*Decimation.* Counts that a program multiplied by a gain reference take four bytes per pixel and do
+not compress. Dividing them by the same reference restores integer counts without loss: times the
+reference again, the float movie is identical to the last bit (but for the sign of a zero; preprint
+doi:10.1101/116533, section 1, "decimation").
 
 *Pedestals* are added for formats without negative numbers. ADSC's detectors and DIALS (dxtbx) have
 IMAGE_PEDESTAL, Rigaku's DARK_PEDESTAL, simulations (nanoBragg, dxtbx's FormatSMVJHSim) ADC_OFFSET,
@@ -29,16 +29,16 @@ _DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 
 
 class DecimationError(ValueError):
-    """A movie that is not integer counts times this gain; what was found is in the message.
+    """A movie is not integer counts times this gain.
 
     Attributes
     ----------
     frame : int
-        The first frame that is not.
+        Index of the first such frame.
     n_astray : int
-        Its pixels that land on no integer.
+        Number of its pixels whose quotient is not near an integer.
     n_inexact : int
-        Its pixels that land on one, but differ in their last bits from the integer's product.
+        Number of its pixels that differ only in their last bits from an integer's product.
     """
 
     def __init__(self, message: str, frame: int, n_astray: int, n_inexact: int) -> None:
@@ -51,15 +51,13 @@ class DecimationError(ValueError):
 @register
 @dataclass(frozen=True, eq=False)
 class Decimation:
-    """Divide float frames by their gain, and take nothing but integers for an answer.
-
-    Made by `Decimation.fit`, which looks at all frames; each is checked again when it is made.
+    """Divide float frames by their gain if that leaves integers. Made by `Decimation.fit`.
 
     Parameters
     ----------
     gain : GainNormalization
-        What the frames were normalised with. Where it marks defects the counts are lost: they
-        become 0, and the frames must be 0 there.
+        Gain of the frames. Where it marks defects the counts are lost: they become 0, and the
+        frames must be 0 there.
     dtype : dtype-like
         Integers that hold all counts.
     tolerance : float
@@ -84,24 +82,9 @@ class Decimation:
         *,
         tolerance: float = 1e-3,
     ) -> Self:
-        """Look whether a movie can be decimated, and which integers hold its counts.
+        """Check that a movie can be decimated, and find the integers that hold its counts.
 
-        Parameters
-        ----------
-        movie : Stack or array_like, shape (n, y, x)
-            Gain-normalised frames; looked at one by one.
-        gain : GainNormalization or array_like, shape (y, x)
-            What they were normalised with, exactly.
-        tolerance : float
-            How far from an integer a quotient may lie, beside the float's own rounding.
-
-        Raises
-        ------
-        DecimationError
-            If a frame has pixels that land on no integer (the movie was interpolated, or the
-            gain is another), or whose bits do not come back; with the figures.
-        ValueError
-            If there are no frames, or the gain does not fit them.
+        Takes the parameters of `decimate`, and raises its errors.
         """
         if not isinstance(gain, GainNormalization):
             gain = GainNormalization(np.asarray(gain))
@@ -120,23 +103,9 @@ class Decimation:
         raise ValueError(f"counts from {low} to {high} fit in no integers of 32 bits")
 
     def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[Any]:
-        """Return the counts of a frame.
+        """Return the counts of a normalised frame (y, x), in `dtype`.
 
-        Parameters
-        ----------
-        frame : ndarray, shape (y, x)
-            Normalised.
-        index : int
-            Its place in the movie, for the message of an error.
-
-        Returns
-        -------
-        ndarray of `dtype`, shape (y, x)
-
-        Raises
-        ------
-        DecimationError
-            If it is not integer counts times the gain.
+        Raise `DecimationError` with the frame's index if it is not integer counts times the gain.
         """
         if frame.shape != self.gain.factor.shape:
             raise ValueError(
@@ -154,7 +123,8 @@ class Decimation:
             if self._dark is not None:
                 quotients += self._dark
             nearest = np.rint(quotients)
-            astray = ~(np.abs(quotients - nearest) <= self._allowance(quotients))
+            # A float32 is off by 2^-24 of itself at most, once for the dark and once for the gain.
+            astray = ~(np.abs(quotients - nearest) <= self.tolerance + 2.0**-22 * np.abs(quotients))
             # Pixels without a gain have a quotient of 0: there the frame itself has to be 0.
             counts = np.where(astray, 0, nearest).astype(self.dtype)
         differs = self.gain(counts, index) != normalised
@@ -175,10 +145,6 @@ class Decimation:
     def _dark(self) -> npt.NDArray[np.float64] | None:
         dark = self.gain.oriented_dark
         return None if dark is None else np.where(self.gain.defects, 0.0, dark)
-
-    def _allowance(self, quotients: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        # A float32 is off by 2^-24 of itself at most, once for the dark and once for the gain.
-        return self.tolerance + 2.0**-22 * np.abs(quotients)
 
     def _refuse(
         self,
@@ -213,13 +179,9 @@ class Decimation:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return all that is needed to do it again, or to undo it: the gain is included."""
-        return described(
-            self,
-            gain=self.gain.describe(),
-            dtype=self.dtype.str,
-            tolerance=self.tolerance,
-        )
+        """Return all that is needed to build it again, or to undo it: the gain is included."""
+        gain = self.gain.describe()
+        return described(self, gain=gain, dtype=self.dtype.str, tolerance=self.tolerance)
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
@@ -231,28 +193,31 @@ class Decimation:
 def decimate(
     movie: Any, gain: GainNormalization | npt.ArrayLike, *, tolerance: float = 1e-3
 ) -> Any:
-    """Turn a gain-normalised movie back into its integer counts, losing nothing.
+    """Turn a gain-normalised movie back into its integer counts, without loss.
 
     Parameters
     ----------
     movie : Stack or array_like, shape (n, y, x)
-        Normalised frames of float. All are looked at once before anything is given.
+        Normalised frames of float. All are checked first.
     gain : GainNormalization or array_like, shape (y, x)
-        What they were normalised with, exactly.
+        The gain that they were normalised with, exactly.
     tolerance : float
-        How far from an integer a quotient may lie.
+        How far from an integer a quotient may lie, beside the float's own rounding.
 
     Returns
     -------
     Stack or ndarray, shape (n, y, x)
         Counts: a lazy stack of a stack, an array of anything else. The stack's history, and so
         the footer of the file it is written to, keeps the gain, and the footer's key `gain` says
-        where; `restore` gives the float movie back.
+        where; `restore` returns the float movie.
 
     Raises
     ------
     DecimationError
-        If a frame is not integer counts times the gain; with the figures.
+        If a frame has pixels that are not near an integer (the movie was interpolated, or the gain
+        is another), or whose bits do not come back; with the figures.
+    ValueError
+        If there are no frames, or the gain does not fit them.
     """
     decimation = Decimation.fit(movie, gain, tolerance=tolerance)
     if hasattr(movie, "apply"):
@@ -266,15 +231,12 @@ def decimate(
 
 
 def decimate_by(movie: Any, reference: npt.NDArray[Any]) -> tuple[Any, str]:
-    """Turn a gain-normalised movie back into counts by a reference that lies as it may.
+    """Turn a gain-normalised movie back into counts by a reference in any orientation.
 
-    Only the orientation that the frames were multiplied with leaves whole counts.
-
-    `movie` (n, y, x): normalised frames of float; `reference`: as it came; of the frames' shape,
-    turned or not, or of twice or half as many pixels. Returned are `counts`: as `decimate` returns
-    them; `orientation`: one of `ORIENTATIONS`: how the reference was turned. Raise
-    `DecimationError` if no orientation leaves whole counts; with the figures of the first. Raise
-    `ValueError` if the reference fits in no orientation.
+    Only the orientation that the frames were multiplied with leaves whole counts. `reference` may
+    have the frames' shape, turned or not, or twice or half as many pixels. Return the counts, as
+    `decimate` does, and the orientation. Raise `DecimationError` if no orientation leaves whole
+    counts, with the figures of the first; `ValueError` if the reference fits in none.
     """
     failures: list[ValueError] = []
     for orientation in ORIENTATIONS:
@@ -295,19 +257,14 @@ def decimate_by(movie: Any, reference: npt.NDArray[Any]) -> tuple[Any, str]:
 
 
 def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
-    """Return the normalisation that undoes a decimation: the float movie, bit for bit.
+    """Return the normalisation that undoes the decimation at the end of a history, bit for bit.
 
     ``movie.apply(restore(movie.history))``
-
-    Parameters
-    ----------
-    history : iterable of dict
-        Of the decimated stack, whose last step is the decimation.
 
     Raises
     ------
     ValueError
-        If the last step is something else.
+        If the last step is another one.
     """
     steps = list(history)
     last = rebuild(steps[-1]) if steps else None
@@ -319,7 +276,7 @@ def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
 
 
 class _ComplexPart(SimpleCorrection):
-    """What both have in common: no options, real pixels of the precision of the complex ones."""
+    """Real pixels of the precision of the complex ones."""
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Return float32 for complex64, float64 for complex128."""
@@ -363,7 +320,7 @@ class Pedestal(SimpleCorrection):
     offset : int
         In counts.
     dtype : str
-        What comes out. Counts beyond its range, which are saturated, become its largest value.
+        Type of the result. Counts beyond its range, which are saturated, become its largest value.
     """
 
     title = "Offset added"
@@ -372,13 +329,7 @@ class Pedestal(SimpleCorrection):
     dtype: str = "uint16"
 
     def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
-        """Return the frame (y, x) with the offset.
-
-        Raises
-        ------
-        ValueError
-            If a value stays negative.
-        """
+        """Return the frame (y, x) with the offset; `ValueError` if a value stays negative."""
         raised = frame.astype(np.int64) + self.offset
         if raised.min(initial=0) < 0:
             raise ValueError(
@@ -388,7 +339,7 @@ class Pedestal(SimpleCorrection):
         return np.minimum(raised, np.iinfo(dtype).max).astype(dtype)
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Return the type of the frames that come out."""
+        """Return the type of the result."""
         return np.dtype(self.dtype)
 
     @classmethod
@@ -398,7 +349,7 @@ class Pedestal(SimpleCorrection):
 
 
 def pedestal_names(header: Mapping[str, Any]) -> list[str]:
-    """Return the names under which a header states a pedestal."""
+    """Return the names of a header's fields that state a pedestal."""
     return [name for name in header if _NAMES.fullmatch(str(name))]
 
 

@@ -1,4 +1,4 @@
-"""Gain normalisation, with the exponent that the dose rate asks for.
+"""Gain normalisation, with an exponent that depends on the dose rate.
 
 McLeod et al., preprint doi:10.1101/116533, section 5.1, eq. 9::
 
@@ -19,7 +19,7 @@ from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.noise import SCALES, Detail
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, orient
-from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
+from napari_mrcz.correction.sums import frame_sum, ordinary_pixels, spread_over
 from napari_mrcz.errors import warn, with_minus
 
 if TYPE_CHECKING:
@@ -28,15 +28,14 @@ if TYPE_CHECKING:
 Frame = npt.NDArray[Any]
 
 NORMALISED = "The movie is gain-normalised already, as its history says."
-"""Why it should not be normalised again."""
 
-# What a description says of a dark reference; the first version turned it as the reference.
+# Value of "dark_lies" in a description; the first version turned darks as it did the reference.
 _AS_FRAMES = "as the frames"
-# Part of the pixels without usable gain that no camera has.
+# Fraction of pixels without usable gain that no camera has.
 _MANY_DEFECTS = 0.05
 # Frames of a movie, and side of the square of pixels in their middle, that show a fixed pattern.
 _FRAMES, _SIDE = 8, 768
-# Pixels of one in so many images that may be taken for defects by chance.
+# Chance takes one good pixel in so many images for a defect.
 _NEVER = 100
 
 
@@ -89,7 +88,7 @@ class GainStep(Options):
     ] = ""
 
     def sentences(self) -> list[str]:
-        """Return what is done with these options, for a person."""
+        """Describe these options to a person."""
         dark = f" after subtracting {self.dark}" if self.dark else ""
         turned = {"identity": "", "auto": ", turned as the first movie shows"}
         how = turned.get(self.orientation, f", turned by {self.orientation}")
@@ -103,28 +102,25 @@ class GainNormalization:
     """Multiply frames by a gain reference: (raw - dark) * gain ** gamma (eq. 9).
 
     Pixels whose gain is 0, negative, NaN or infinite are defective: they become 0 in every frame,
-    as they do where a vendor marks them so, and are marked by `defects`, so that an outlier filter
-    can fill them. Nothing ever becomes infinite.
+    and are marked by `defects`, so that an outlier filter can fill them.
 
     Parameters
     ----------
     reference : array_like, shape (y, x)
-        Factors for raw counts. Kept as float32, whole, also in a stack's history: a corrected
-        file can then be redone, or undone, without looking for its reference. It takes about as
-        much room there as one frame of float32.
+        Factors for raw counts. Kept as float32, also in a stack's history, so that a correction
+        can be undone without the file; there it takes the room of a frame of float32.
     gamma : float
         Exponent; 1 is the plain reference, -1 divides by it (a reference that is the mean of
         counts, as those of EER movies are).
     dark : array_like, shape (y, x), optional
-        Counts of a frame without a beam, subtracted first. It lies as the frames do, whatever the
-        orientation and size of the reference.
+        Counts of a frame without a beam, subtracted first, in the orientation of the frames.
     orientation : str
         One of `ORIENTATIONS`, applied to the reference; `find_orientation` finds it.
     filled : bool
-        The frames' defects hold likely counts already, as `OutlierFilter` puts there: they are
-        multiplied by the typical gain instead of becoming 0.
+        Defects hold likely counts already, from `OutlierFilter`: they are multiplied by the
+        typical gain instead of becoming 0.
     warnings : tuple of str
-        Why the result should not be trusted; what the reference itself shows is added.
+        Why the result should not be trusted; those of the reference itself are added.
 
     Raises
     ------
@@ -144,7 +140,7 @@ class GainNormalization:
     warnings: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        """Take copies: what is frozen does not change with the caller's array."""
+        """Take copies, which do not change with the caller's arrays."""
         reference = _frozen(self.reference)
         if reference.ndim != 2:
             raise ValueError(f"a gain reference has two axes, not the shape {reference.shape}")
@@ -159,40 +155,24 @@ class GainNormalization:
             raise ValueError(f"gamma is a number, not {self.gamma}")
         object.__setattr__(self, "reference", reference)
         object.__setattr__(self, "dark", dark)
-        given = (*self.warnings, *getattr(self.gamma, "warnings", ()))
+        said = [*self.warnings, *getattr(self.gamma, "warnings", ())]
         object.__setattr__(self, "gamma", float(self.gamma))
-        if not self._usable().any():
-            raise ValueError("the gain reference has no pixel that can be used")
-        object.__setattr__(self, "warnings", tuple({**dict.fromkeys(given), **self._odd()}))
-
-    def _odd(self) -> dict[str, None]:
-        """Return what the reference itself shows to be wrong with it."""
         usable = self._usable()
-        values = orient(self.reference, self.orientation)[usable]
-        said: dict[str, None] = {}
+        values = orient(reference, self.orientation)[usable]
+        if not values.size:
+            raise ValueError("the gain reference has no pixel that can be used")
         if usable.size > 1 and not np.ptp(values) > 1e-5 * abs(float(values[0])):
-            said["The gain reference is constant: it removes no fixed pattern."] = None
+            said.append("The gain reference is constant: it removes no fixed pattern.")
         if (part := 1 - values.size / usable.size) > _MANY_DEFECTS:
-            said[
+            said.append(
                 f"{100 * part:.0f} % of the pixels have no usable gain (0, negative or not "
                 "finite), more than a detector has: the reference may be damaged."
-            ] = None
-        return said
+            )
+        # Each once: a description has those of the reference already.
+        object.__setattr__(self, "warnings", tuple(dict.fromkeys(said)))
 
     def __call__(self, frame: Frame, index: int = 0) -> npt.NDArray[np.float32]:
-        """Return the normalised frame.
-
-        Parameters
-        ----------
-        frame : ndarray, shape (y, x)
-            Raw counts.
-        index : int
-            Not used: every frame is treated alike.
-
-        Returns
-        -------
-        ndarray of float32, shape (y, x)
-        """
+        """Return a frame (y, x) of raw counts, normalised, in float32; `index` is not used."""
         if frame.shape != self.factor.shape:
             raise ValueError(
                 f"a gain reference of {self.factor.shape} does not fit a frame of {frame.shape}; "
@@ -208,20 +188,14 @@ class GainNormalization:
             return np.multiply(frame, self._applied, out=out, dtype=np.float32, casting="same_kind")
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Return the pixel type after the correction: float32.
-
-        Raises
-        ------
-        ValueError
-            If the frames are complex.
-        """
+        """Return the pixel type after the correction: float32; `ValueError` for complex frames."""
         if np.dtype(dtype).kind == "c":
             raise ValueError("complex frames have no gain")
         return np.dtype(np.float32)
 
     @cached_property
     def factor(self) -> npt.NDArray[np.float32]:
-        """What raw counts are multiplied by, (y, x), as the frames lie; 0 where defective."""
+        """Factors of raw counts, (y, x), in the orientation of the frames; 0 where defective."""
         gain = orient(self.reference, self.orientation)
         usable = self._usable()
         factor: npt.NDArray[Any] = np.where(usable, gain, 0)
@@ -243,7 +217,7 @@ class GainNormalization:
 
     @cached_property
     def defects(self) -> npt.NDArray[np.bool_]:
-        """Pixels that the reference marks as defective, (y, x), as the frames lie."""
+        """Pixels that the reference marks as defective, (y, x), in the frames' orientation."""
         defects: npt.NDArray[np.bool_] = np.equal(self.factor, 0)
         defects.flags.writeable = False
         return defects
@@ -257,16 +231,15 @@ class GainNormalization:
     @cached_property
     def oriented_dark(self) -> npt.NDArray[np.float32] | None:
         """The dark, (y, x); 0 where it is not finite, i.e. defective."""
-        return (
-            None if self.dark is None else _frozen(np.where(np.isfinite(self.dark), self.dark, 0))
-        )
+        dark = self.dark
+        return None if dark is None else _frozen(np.where(np.isfinite(dark), dark, 0))
 
     def doubts(self, history: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-        """Return why frames with this history should not be normalised; empty if nothing is."""
+        """Return why frames with this history should not be normalised; empty if they may be."""
         return (NORMALISED,) if is_normalised(history) else ()
 
     def describe(self) -> dict[str, Any]:
-        """Return all that is needed to do it again, the reference itself included."""
+        """Return all that is needed to build it again, the reference itself included."""
         return described(
             self,
             gamma=self.gamma,
@@ -288,13 +261,7 @@ class GainNormalization:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """Build it again.
-
-        Raises
-        ------
-        ValueError
-            If the reference is not the one that was described.
-        """
+        """Build it again; `ValueError` if the reference is not the one that was described."""
         made = cls(
             description["reference"],
             description["gamma"],
@@ -309,10 +276,10 @@ class GainNormalization:
 
 
 def described_dark(description: Mapping[str, Any]) -> npt.NDArray[Any] | None:
-    """Return the dark reference of a described normalisation as the frames lie, (y, x)."""
+    """Return a described normalisation's dark reference in the frames' orientation, (y, x)."""
     dark = description["dark"]
     if dark is None or description.get("dark_lies") == _AS_FRAMES:
-        return dark  # type: ignore[no-any-return]
+        return dark
     return orient(np.asarray(dark), description["orientation"])
 
 
@@ -328,17 +295,16 @@ def is_normalised(history: Iterable[Mapping[str, Any]]) -> bool:
 def doubts_of_gain(
     movie: Any, gain: GainNormalization, history: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[str, ...]:
-    """Return why a movie should not be normalised by this gain.
+    """Return why a movie (n, y, x) with this history should not be normalised by this gain.
 
-    `movie` (n, y, x): frames that are to be normalised; eight of them are looked at; `gain`: what
-    they are to be multiplied with; `history`: what was done to the frames. The result: empty if the
-    gain lowers correlated noise, or too little is known to say that it does not.
+    Judged on eight frames. Empty if the gain lowers correlated noise, or too little is known.
     """
     if found := gain.doubts(history):
         return found
-    indices = np.unique(np.linspace(0, len(movie) - 1, _FRAMES).astype(int))
     window = middle(gain.factor.shape, _SIDE)
-    frames = [np.asarray(movie[int(index)][window], np.float64) for index in indices]
+    frames = [
+        np.asarray(movie[index][window], np.float64) for index in spread_over(len(movie), _FRAMES)
+    ]
     frames = [frame for frame in frames if frame.size and frame.min() != frame.max()]
     if not frames:
         return ()
@@ -370,15 +336,12 @@ def fitted_gain(
     dark: npt.NDArray[Any] | None = None,
     orientation: str = "identity",
 ) -> GainNormalization:
-    """Make the normalisation of frames whose pixels may be larger or smaller than the reference's.
+    """Make the normalisation of frames of a shape (y, x) from a reference of their size or not.
 
-    A reference of twice (super-resolution) or half as many pixels each way is brought to the
-    frames' as `Candidate.prepare` does it.
-
-    `reference` (y, x): as it came; `shape`: the frames' (y, x); `gamma`: exponent; where it is
-    negative, the reference is divided by; `dark` (y, x): lies as the frames do; `orientation`: one
-    of `ORIENTATIONS`, of the reference. Raise `ValueError` if the reference, so turned, or the dark
-    does not fit the frames, or no pixel can be used.
+    One of twice (super-resolution) or half as many pixels each way is resampled, as
+    `Candidate.prepare` does it. `gamma`, `dark`, `orientation`: see `GainNormalization`. Raise
+    `ValueError` if the reference, so turned, or the dark does not fit the frames, or no pixel can
+    be used.
     """
     if orient(reference, orientation).shape == shape:
         return GainNormalization(reference, gamma, dark, orientation)
@@ -404,23 +367,23 @@ def estimate_gain(
 ) -> npt.NDArray[np.float32]:
     """Make a gain reference from a session: the reciprocal of the mean of many sums.
 
-    Each sum counts by its electrons. Specimens differ from stack to stack and average out, the
-    more the better: with m stacks a specimen's contrast is left at 1/sqrt(m) of itself. Sums of
-    one electron per pixel will do, if they are many.
+    Sums weigh by their electrons. Specimens differ from stack to stack and average out: of m
+    stacks, 1/sqrt(m) of a specimen's contrast is left. Sums of one electron per pixel will do, if
+    they are many.
 
     Parameters
     ----------
     movies : iterable of Stack or array_like, shape (n, y, x)
         Raw frames of one shape; an array (y, x) counts as a sum. One is held at a time.
     masks : iterable of ndarray of bool, shape (y, x), optional
-        Outliers of each movie (`OutlierFilter.mask`), which do not count. Without it, pixels
-        beyond 6 robust standard deviations do not.
+        Outliers of each movie (`OutlierFilter.mask`), which do not count; by default, pixels
+        beyond 6 robust standard deviations.
 
     Returns
     -------
     ndarray of float32, shape (y, x)
-        Factors that keep the mean of frames; 0 for pixels that no movie has a value for, or that
-        have no count where there should be many.
+        Factors that keep the mean of frames; 0 for pixels without a value in any movie, or
+        without a count where many are expected.
 
     Raises
     ------
@@ -433,7 +396,7 @@ def estimate_gain(
         If the factors are noisier than the fixed pattern is strong, so that applying them to
         other movies would raise correlated noise; with both figures.
     """
-    # Of every other movie: what both have in common is the pattern.
+    # Of every other movie: the pattern is common to both.
     counted, expected = [np.zeros(())] * 2, [np.zeros(())] * 2
     mask_of = None if masks is None else iter(masks)
     n_movies = 0
@@ -460,8 +423,8 @@ def estimate_gain(
     if not usable.any():
         raise ValueError("no movie has a pixel that counts")
     if are_whole := bool((counts == np.rint(counts)).all()):
-        # No count is a defect where chance does not explain it. One count more makes the
-        # reciprocal of few counts right in the mean: E[1 / (n + 1)] is 1 / E[n] nearly.
+        # A pixel without counts is a defect unless chance explains it. One count more makes the
+        # reciprocal of few counts right in the mean: E[1 / (n + 1)] is nearly 1 / E[n].
         usable |= (counts == 0) & (mean > 0) & (mean < np.log(_NEVER * counts.size))
     gain = np.divide(mean, counts + are_whole, out=np.zeros(counts.shape), where=usable)
     gain[usable] *= np.mean(counts[usable] / mean[usable])

@@ -25,21 +25,17 @@ _PATCH = 64
 # Means of 64 x 64 pixels hardly differ from one pixel to the next: every eighth will do.
 _STEP = 8
 _SLACK = 1.1
-# Standard error from which on a gamma says little: curves of cameras span a few tenths.
+# Standard error above which a gamma is not determined: curves of cameras span a few tenths.
 _VAGUE = 0.04
 # A gamma closer to 0 than this many standard errors, and than that of any camera, shows that the
 # flat does not have the reference's pattern.
 _SEEN, _NONE = 4.0, 0.3
-# Times what counting noise leaves, from which on something else is in the flat.
+# Unevenness over that of counting noise above which something else is in the flat.
 _UNEVEN = 3.0
 
 
 class FittedGamma(float):
-    """An exponent that was fitted: a float that knows how sure it is.
-
-    `error`: standard error, of what the best exponent leaves in the flat; `warnings`: why it should
-    not be trusted; empty if all is well.
-    """
+    """A fitted exponent: a float with its standard `error`, and `warnings` not to trust it."""
 
     error: float
     warnings: tuple[str, ...]
@@ -68,9 +64,9 @@ def fit_gamma(
     flat : Stack or array_like, shape (n, y, x) or (y, x)
         Illuminated evenly, at one dose rate, dark subtracted.
     reference : array_like, shape (y, x)
-        Lies as the flat does.
+        In the orientation of the flat.
     bounds : tuple of float
-        Between which gamma is searched.
+        Least and largest gamma.
 
     Returns
     -------
@@ -87,8 +83,8 @@ def fit_gamma(
     Warns
     -----
     MrczWarning
-        Each of the warnings of what is returned: too few counts to determine gamma, a flat that
-        does not have the reference's pattern, something else in it.
+        Each of the result's warnings: too few counts to determine gamma, a flat without the
+        reference's pattern, or with something else in it.
     """
     roughness = Roughness(flat, reference)
     found = scipy.optimize.minimize_scalar(
@@ -108,11 +104,9 @@ def fit_gamma(
 
 
 class Roughness:
-    """How uneven a flat is when it is normalised, by the exponent: the criterion of eq. 10.
+    """Unevenness of a normalised flat by the exponent: the criterion of eq. 10.
 
-    `flat` (n, y, x): illuminated evenly, at one dose rate, dark subtracted; `reference` (y, x):
-    lies as the flat does. Raise `ValueError` if shapes differ, the flat holds no counts, or the
-    reference has no pattern.
+    `flat`, `reference`: see `fit_gamma`, as for the errors.
     """
 
     def __init__(self, flat: Any, reference: npt.ArrayLike) -> None:
@@ -139,7 +133,7 @@ class Roughness:
         return float(smooth.std() / smooth.mean())
 
     def noise(self, gamma: float) -> float:
-        """Return what counting noise alone, which neighbours do not share, would leave of it."""
+        """Return the unevenness of counting noise alone, which neighbours do not share."""
         flat = self._normalised(gamma)
         steps = np.diff(flat, axis=1)[self._good[:, 1:] & self._good[:, :-1]]
         if not steps.size:
@@ -154,8 +148,8 @@ class Roughness:
     def error(self, gamma: float) -> float:
         """Return the standard error of the exponent that flattens best.
 
-        What is left then, of noise and other things, is as likely to lie along the reference's
-        pattern as along any other in so many squares of 64 x 64 pixels.
+        The unevenness that is left is as likely to lie along the reference's pattern as along any
+        other in so many squares of 64 x 64 pixels.
         """
         log = np.where(self._good, self._logarithm, 0)
         pattern = float((_patches(log)[self._filled] / self._share).std())
@@ -188,8 +182,7 @@ class Roughness:
         return tuple(said)
 
     def _normalised(self, gamma: float) -> npt.NDArray[np.float64]:
-        flat: npt.NDArray[np.float64] = self._counts * np.exp(gamma * self._logarithm)
-        return flat
+        return self._counts * np.exp(gamma * self._logarithm)
 
 
 @dataclass(frozen=True)
@@ -201,8 +194,7 @@ class GammaCurve:
     a1, b1, a2, a3 : float
         Coefficients, for d in e-/pix/s.
     lowest, highest : float
-        Dose rates between which it was measured. The power runs away below, the line above: it
-        is not trusted beyond a tenth more at either end.
+        Dose rates between which it was measured; it is valid up to a tenth beyond.
     warnings : tuple of str
         Why it should not be trusted; empty if all is well.
     """
@@ -226,12 +218,6 @@ class GammaCurve:
         gammas : array_like, shape (n,)
             As `fit_gamma` returns them.
 
-        Returns
-        -------
-        GammaCurve
-            Its `warnings` say where four coefficients are not determined by these points, and
-            how many of these were doubtful.
-
         Raises
         ------
         ValueError
@@ -241,7 +227,7 @@ class GammaCurve:
         values = np.asarray(gammas, np.float64).ravel()
         if rates.shape != values.shape or not np.isfinite([rates, values]).all():
             raise ValueError("a finite gamma for each dose rate is needed")
-        # Through four points a curve of four coefficients goes whatever they are.
+        # A curve of four coefficients goes through any four points.
         if len(np.unique(rates)) < 5 or rates.min() <= 0:
             raise ValueError("four coefficients need at least five different, positive dose rates")
         fit = scipy.optimize.least_squares(
@@ -252,18 +238,12 @@ class GammaCurve:
         )
         if not fit.success or not np.isfinite(fit.x).all():
             raise ValueError(f"no curve of eq. 11 fits these gammas: {fit.message}")
-        a1, b1, a2, a3 = (float(value) for value in fit.x)
+        a1, b1, a2, a3 = fit.x.tolist()
         curve = cls(a1, b1, a2, a3, float(rates.min()), float(rates.max()))
         return replace(curve, warnings=_doubts_of_curve(curve, fit, gammas))
 
     def at(self, dose_rate: float) -> float:
-        """Return gamma at a dose rate.
-
-        Raises
-        ------
-        ValueError
-            If it lies beyond what was measured.
-        """
+        """Return gamma at a dose rate; `ValueError` beyond the measured range."""
         if not self.lowest / _SLACK <= dose_rate <= self.highest * _SLACK:
             raise ValueError(
                 f"gamma was measured from {self.lowest:g} to {self.highest:g} e-/pix/s; "
@@ -276,13 +256,7 @@ class GammaCurve:
         return self.at(dose_rate)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it as JSON, all or nothing; what is there is replaced.
-
-        Raises
-        ------
-        MrczError
-            If the disk refuses.
-        """
+        """Write it as JSON, all or nothing, over an existing file; `MrczError` if that fails."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
         try:
@@ -294,13 +268,7 @@ class GammaCurve:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        MrczError
-            If it cannot be read, or is something else.
-        """
+        """Read a file that `save` wrote; `MrczError` if it cannot be read, or is another one."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             numbers = {f.name: float(content[f.name]) for f in fields(cls) if f.name != "warnings"}
@@ -319,8 +287,7 @@ def _patches(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the uniform filter over 64 x 64 pixels, at every eighth pixel each way."""
     y, x = (size // _STEP for size in image.shape)
     cells = image[: y * _STEP, : x * _STEP].reshape(y, _STEP, x, _STEP).mean(axis=(1, 3))
-    smooth: npt.NDArray[np.float64] = scipy.ndimage.uniform_filter(cells, _PATCH // _STEP)
-    return smooth
+    return scipy.ndimage.uniform_filter(cells, _PATCH // _STEP)
 
 
 def _gamma(rate: Any, a1: float, b1: float, a2: float, a3: float) -> Any:
@@ -328,7 +295,7 @@ def _gamma(rate: Any, a1: float, b1: float, a2: float, a3: float) -> Any:
 
 
 def _doubts_of_curve(curve: GammaCurve, fit: Any, gammas: npt.ArrayLike) -> tuple[str, ...]:
-    """Return why a curve should not be trusted: its own uncertainty, and doubtful gammas."""
+    """Return why a curve should not be trusted: its uncertainty, and gammas with warnings."""
     said = []
     n = fit.fun.size
     per_point = 2 * fit.cost / (n - fit.x.size)
@@ -350,7 +317,7 @@ def _doubts_of_curve(curve: GammaCurve, fit: Any, gammas: npt.ArrayLike) -> tupl
 
 
 def _start(rates: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Return good start values: for a known power the rest is linear, so some powers are tried."""
+    """Return the best of some powers, for each of which the other coefficients are linear."""
     best = (np.inf, (0.0,) * 4)
     for power in np.arange(-3.0, 0.0, 0.1):
         basis = np.stack([rates**power, rates, np.ones_like(rates)], axis=1)

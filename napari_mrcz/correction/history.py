@@ -23,17 +23,16 @@ That gives it keys in recipes, a description in histories and a sentence for a p
 `SimpleCorrection` is not a must: any class will do that has `describe` and `from_description`.
 
 * The class's own name is its name in every file: it never changes.
-* What `describe` gives is all that is needed: plain numbers, text, lists, maps, None and arrays
-  (`numpy.ndarray`, whole: a stack that carries its gain reference can be redone anywhere). Seeds
-  are in it; paths are not relied on.
+* `describe` returns all that is needed: plain numbers, text, lists, maps, None and whole arrays (a
+  stack that carries its gain reference can be corrected again anywhere), seeds included; no paths.
 * `from_description` takes it as it comes back from a file: tuples have become lists, arrays are
-  read-only, and keys that it does not know are not its concern.
-* Rebuilt and applied to the same frames, the correction gives the same bits.
+  read-only, and unknown keys are ignored.
+* Rebuilt and applied to the same frames, the correction returns the same bits.
 
 Those of napari-mrcz have a line in `CORRECTIONS`. One of your own has a table
-``["my_module:Doubling"]`` in recipes, and ``napari-mrcz correct --with my_module.py`` imports the
-module that has it. No file names code to be run: a history with a correction that was not
-imported opens as any other, and is replayed without it (``without=["Doubling"]``) or not at all.
+``["my_module:Doubling"]`` in recipes, and ``napari-mrcz correct --with my_module.py`` imports its
+module. No file names code to be run: a history with a correction that was not imported opens as
+any other, and is replayed without it (``without=["Doubling"]``) or not at all.
 """
 
 from __future__ import annotations
@@ -113,8 +112,7 @@ def register(cls: _Class) -> _Class:
 def registered(name: str) -> type[Replayable] | None:
     """Return the class of a correction of napari-mrcz, or one that was registered by this name."""
     if name in CORRECTIONS:
-        found: type[Replayable] = getattr(importlib.import_module(_module_of(name)), name)
-        return found
+        return getattr(importlib.import_module(_module_of(name)), name)
     return _registry.get(name)
 
 
@@ -122,23 +120,11 @@ def _module_of(name: str) -> str:
     return f"{__package__}.{CORRECTIONS[name].module}"
 
 
-class SimpleCorrection(Options):
+class DescribedByFields:
     """Base of corrections whose fields are all that they need."""
 
-    title: ClassVar[str] = ""
-    """What was done, in two or three words, above a step of a history."""
-
-    @classmethod
-    def said(cls, step: Mapping[str, Any]) -> str:
-        """Return how it was done, for a person, of what `describe` gave: by default its options."""
-        return ", ".join(
-            f"{declared.option.label.lower()} {step[name]} {declared.option.unit}".rstrip()
-            for name, declared in options_of(cls).items()
-            if step.get(name) is not None
-        )
-
     def describe(self) -> dict[str, Any]:
-        """Return what it does, enough to build it again: its fields."""
+        """Return the fields, enough to build it again."""
         return described(self, **{f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
 
     @classmethod
@@ -148,18 +134,31 @@ class SimpleCorrection(Options):
         return cls(**{name: description[name] for name in names if name in description})
 
 
-def described(correction: Any, **parameters: Any) -> dict[str, Any]:
-    """Return a correction's description: its name, the software's version and its parameters.
+class SimpleCorrection(DescribedByFields, Options):
+    """Base of corrections whose fields are options, and all that they need."""
 
-    Of one that is not part of napari-mrcz, it has the module too.
-    """
+    title: ClassVar[str] = ""
+    """What was done, in two or three words, above a step of a history."""
+
+    @classmethod
+    def said(cls, step: Mapping[str, Any]) -> str:
+        """Return how a described step was done, for a person: by default its options."""
+        return ", ".join(
+            f"{declared.option.label.lower()} {step[name]} {declared.option.unit}".rstrip()
+            for name, declared in options_of(cls).items()
+            if step.get(name) is not None
+        )
+
+
+def described(correction: Any, **parameters: Any) -> dict[str, Any]:
+    """Return a correction's name, its module if not ours, the software's version and parameters."""
     cls = type(correction)
     own = {} if cls.__module__.startswith("napari_mrcz.") else {"module": cls.__module__}
     return {"name": cls.__name__, "software": software(), **own, **parameters}
 
 
 def rebuild(description: Mapping[str, Any]) -> Replayable:
-    """Build a correction from what its `describe` once gave.
+    """Build a correction from what its `describe` once returned.
 
     Raises
     ------
@@ -184,26 +183,26 @@ def rebuild(description: Mapping[str, Any]) -> Replayable:
 
 
 def replay(history: Iterable[Mapping[str, Any]], movie: Any, *, without: Iterable[str] = ()) -> Any:
-    """Do again to a movie what a history says, bit for bit.
+    """Apply the steps of a history to a movie again, bit for bit.
 
     Parameters
     ----------
     history : iterable of dict
         Such as `Stack.history`, as applied or as read back from a file.
     movie : Stack or array_like, shape (n, y, x)
-        What it was done to, i.e. the frames before the first step.
+        The frames before the first step.
     without : iterable of str
-        Names of steps that are left out: what they did is undone. They need not be known here.
+        Names of steps that are left out, which need not be known here.
 
     Returns
     -------
     Stack or ndarray, shape (n, y, x)
-        A lazy stack of a stack (of whatever has its `apply`), an array of anything else.
+        A lazy stack of a stack (or whatever has `apply`), an array of anything else.
 
     Raises
     ------
     ValueError
-        If a step cannot be rebuilt; says which one. Nothing has been computed then.
+        If a step cannot be rebuilt, before anything is computed; with the step's position.
     """
     steps, left_out = [], set(without)
     for position, description in enumerate(history):
@@ -227,7 +226,7 @@ def _name_of(step: Any) -> Any:
 
 
 def step_text(step: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what a step of a history was, in two or three words, and how it was done.
+    """Return a step's title, in two or three words, and how it was done.
 
     The latter is empty where its parameters, of another version, do not say.
     """
@@ -245,10 +244,10 @@ def step_text(step: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def fingerprint(value: Any) -> str:
-    """Return a short text that differs where descriptions do, e.g. to name what is kept of them.
+    """Return 32 hexadecimal digits (xxh3-128) that differ where descriptions do.
 
-    `value`: maps, lists, arrays and plain values, nested as they like. Tuples count as lists, and
-    the order of a map's keys does not matter. The result: 32 hexadecimal digits (xxh3-128).
+    `value`: maps, lists, arrays and plain values, nested in any way. Tuples count as lists, and
+    the order of a map's keys does not matter.
     """
     digest = xxhash.xxh3_128()
     _digest(value, digest.update)

@@ -1,8 +1,8 @@
 """Normalisation by the stacks acquired before and after: the knock-out moving average (KOMA).
 
 McLeod et al., preprint doi:10.1101/116533, section 5.2: stack i becomes frames - K_i, where K_i is
-the mean of the stacks within a radius, stack i itself knocked out, so that no ghost of its specimen
-is subtracted from it. Here are the parts that need images only; `napari_mrcz.session` reads stacks.
+the mean of the stacks within a radius without stack i, so that no ghost of its specimen is
+subtracted from it. Here are the parts that need images only; `napari_mrcz.session` reads stacks.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ Image = npt.NDArray[np.float64]
 
 _CELLS = 16
 _LEAST_SPREAD = 0.1
-# A frame whose mean, by so many of its pixels, is within this fraction of the stack's is treated as
-# all others are.
+# A frame whose mean, from so many of its pixels, is within this fraction of the stack's is not
+# scaled.
 _ALIKE, _SAMPLE = 0.1, 2**20
-# Pixels worked on at a time: what is computed of them stays in a cache.
+# Pixels worked on at a time, so that intermediate results stay in a cache.
 _STRIP = 2**15
 # Share of a thumbnail's cells that are above 0 where there is a dose; of a background about 0, half
 # are.
 _WITH_DOSE = 0.9
-# Contrast at low resolution of carbon and crystals, and that of thin ones, which is twice that of
-# the stacks of least contrast: ice has 0.02 to 0.06. What share of the stacks that enter averages
-# may have it, and how few stacks tell.
+# Contrast at low resolution of carbon and crystals, and the least one of thin ones, which is twice
+# that of the stacks of least contrast: ice has 0.02 to 0.06. Share of the stacks in averages that
+# may have it, and the fewest stacks that are judged.
 _HIGH_CONTRAST, _NOT_LOW, _QUIET, _SOME, _FEWEST = 0.08, 0.05, 0.15, 0.1, 3
-# Share of micrographs that makes most of them.
-_USUAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class KomaOptions(Options):
     ] = False
 
     def sentences(self) -> list[str]:
-        """Return what is done with these options, for a person."""
+        """Describe these options to a person."""
         kept = "; its level is added back" if self.keep_mean else ""
         said = [
             f"The mean of {self.radius} stacks before and {self.radius} after is subtracted{kept}; "
@@ -115,29 +113,29 @@ class KomaOptions(Options):
 @register
 @dataclass(frozen=True, eq=False)
 class KomaNormalization:
-    """Subtract what the neighbouring stacks have in common.
+    """Subtract the mean of the neighbouring stacks. Usually made by `Koma`.
 
-    Usually made by `Koma`. The average is noisy itself: as the mean of m frames, it leaves a
-    correlated noise of 1/m between the frames, and never less. Where that is more than it takes
-    away, the frames stay as they are (`applied`).
+    The average is noisy itself: as the mean of m frames, it leaves a correlated noise of at least
+    1/m between the frames. Where that is more than it takes away, the frames stay as they are
+    (`applied`).
 
     Parameters
     ----------
     average : array_like, shape (y, x), or None
         K_i, the mean frame of the neighbours; kept as float32. None only where it is not applied.
     level : float
-        Added back: the mean of what is subtracted, so that counts stay counts, or 0.
+        Mean that is added back, so that counts stay counts, or 0.
     index : int
-        Which stack of the session it is for.
+        Place of the stack in the session.
     neighbours : tuple of str
         The stacks averaged, by name, for the history.
     order : str
-        What is known of the order that makes them neighbours, for the history.
+        How the order of acquisition is known, for the history.
     scale : float
         Factor on the average: the mean of the stack over that of the average.
     by_dose : bool
-        Whether frames of another mean than the stack's (blank ones, a dose that falls) have the
-        average scaled to their own mean.
+        Whether the average is scaled to the mean of each frame that differs from the stack's (a
+        blank one, a dose that falls).
     options : KomaOptions, optional
         How the average was chosen, for the history.
     helps : bool
@@ -146,10 +144,10 @@ class KomaNormalization:
     noise : tuple of float, optional
         Correlated noise R before and after, as expected from the sums; None if not known.
     step : float
-        Height of the steps of structure that is at the same place in every image, as a fraction of
-        the mean; 0 where there is none.
+        Height of the steps of structure at the same place in every image, as a fraction of the
+        mean; 0 where there is none.
     warnings : tuple of str
-        What was found that a person should know; empty if all is well.
+        Findings that a person should know; empty if all is well.
 
     Raises
     ------
@@ -184,23 +182,14 @@ class KomaNormalization:
         elif self.applied:
             raise ValueError("a normalisation that is applied needs an average")
         object.__setattr__(self, "level", float(self.level))
-        object.__setattr__(self, "neighbours", tuple(self.neighbours))
-        object.__setattr__(self, "warnings", tuple(self.warnings))
+        for name in ("neighbours", "noise", "warnings"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(value))
 
     def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[Any]:
-        """Return the normalised frame.
+        """Return a frame (y, x) of the stack, normalised, in float32; itself if not `applied`.
 
-        Parameters
-        ----------
-        frame : ndarray, shape (y, x)
-            Of the stack that the average was made for.
-        index : int
-            Not used: every frame is treated alike.
-
-        Returns
-        -------
-        ndarray, shape (y, x)
-            float32; the frame itself where nothing is applied.
+        `index` is not used: all frames are treated alike.
         """
         if not self.applied:
             return frame
@@ -209,10 +198,8 @@ class KomaNormalization:
             raise ValueError(f"an average of {deviation.shape} for a frame of {frame.shape}")
         if self.by_dose and (share := self._share(frame)) is not None:
             deviation = deviation * np.float32(share)
-        out = np.empty(frame.shape, np.float32)
         with np.errstate(invalid="ignore"):  # inf less inf is NaN
-            np.subtract(frame, deviation, out=out, dtype=np.float32, casting="same_kind")
-        return out
+            return np.subtract(frame, deviation, dtype=np.float32, casting="same_kind")
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Return the pixel type after the correction: float32, or the same if not applied."""
@@ -272,22 +259,11 @@ class KomaNormalization:
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Build it again."""
-        noise = description.get("noise")
-        known = {f.name: description[f.name] for f in fields(KomaOptions) if f.name in description}
-        return cls(
-            description["average"],
-            description["level"],
-            description["index"],
-            tuple(description["neighbours"]),
-            str(description.get("order", "")),
-            scale=float(description.get("scale", 1.0)),
-            by_dose=bool(description.get("by_dose", False)),
-            options=KomaOptions(**known) if known else None,
-            helps=bool(description.get("helps", True)),
-            noise=None if noise is None else (float(noise[0]), float(noise[1])),
-            step=float(description.get("step", 0.0)),
-            warnings=tuple(description.get("warnings", ())),
+        own, chosen = (
+            {f.name: description[f.name] for f in fields(kind) if f.name in description}
+            for kind in (cls, KomaOptions)
         )
+        return cls(**own, options=KomaOptions(**chosen) if chosen else None)
 
 
 def normalisation(
@@ -308,9 +284,8 @@ def normalisation(
     for the stack's mean frame M and the scaled average K: that decides whether it is applied.
 
     `average` (y, x): mean frame of the neighbours; `total` (y, x): sum of the stack's frames;
-    `n_frames`: of the stack; `variance`: Σ var x_t of the stack; `options`: how it is done;
-    `index`, `neighbours`, `order`: as `KomaNormalization` takes them; `doubts`: warnings of the
-    session.
+    `variance`: Σ var x_t of the stack; `index`, `neighbours`, `order`: see `KomaNormalization`;
+    `doubts`: warnings of the session.
     """
     small, of_average = thumbnail(total), thumbnail(average)
     by_dose = has_dose(small) and has_dose(of_average)
@@ -354,7 +329,7 @@ def normalisation(
 def _noise(
     of_sum: float, variance: float, n_frames: int, change: float
 ) -> tuple[float, float] | None:
-    """Return R before and after, from var S, Σ var x_t, and what the covariance changes by."""
+    """Return R before and after, from var S, Σ var x_t, and the change of the covariance."""
     if n_frames < 2 or not variance > 0 or not math.isfinite(change):
         return None
     covariance = (of_sum - variance) / (n_frames * (n_frames - 1))
@@ -367,25 +342,23 @@ def _noise(
 def _worse(noise: tuple[float, float] | None, n_neighbours: int, *, applied: bool) -> str:
     of = "" if noise is None else f" from {noise[0]:.2g} to {noise[1]:.2g}"
     others = "1 other stack" if n_neighbours == 1 else f"{n_neighbours} other stacks"
-    if applied:
-        return (
-            f"KOMA raises the correlated noise R{of}: the average of {others} is noisier than what "
-            "the frames have in common. More stacks or a wider radius bring less noise"
-        )
+    raises = f"raises the correlated noise R{of}"
+    if not applied:
+        raises = f"would raise the correlated noise R{of}, and is not applied"
     return (
-        f"KOMA would raise the correlated noise R{of}, and is not applied: the average of {others} "
-        "is noisier than what the frames have in common. More stacks or a wider radius bring less "
-        "noise (even_if_worse applies it all the same)"
+        f"KOMA {raises}: the average of {others} is noisier than what the frames have in common. "
+        "More stacks or a wider radius bring less noise"
+        + ("" if applied else " (even_if_worse applies it all the same)")
     )
 
 
 def too_few(n_others: int, radius: int) -> str:
-    """Return a warning that a stack has fewer others to be averaged than a radius takes."""
+    """Return the warning that there are fewer other stacks than a radius takes."""
     return f"KOMA with {n_others} of the {2 * radius} other stacks that a radius of {radius} takes"
 
 
 def repeated_text(step: float) -> str:
-    """Return a warning of structure that is subtracted with an average."""
+    """Return the warning that structure is subtracted with an average."""
     return (
         f"structure at the same place in every image, with steps of {step:.0%} of the mean (a "
         "hole's edge, a beam stop, or joints of the camera), is subtracted with the average. With "
@@ -398,7 +371,7 @@ def _moments(
 ) -> tuple[float, float, float, float, float]:
     """Return means of both images, their variances and their covariance, over finite pixels.
 
-    Deviations are from typical values, so that their products lose no digits.
+    Deviations are from the typical values `about`, so that their products lose no digits.
     """
     n = 0
     sums = np.zeros(5)
@@ -427,16 +400,13 @@ def _moments(
 
 
 def has_dose(thumbnail: npt.NDArray[np.float64]) -> bool:
-    """Return whether an image is of counts: of a background about 0, half of the cells are below.
-
-    `thumbnail` (y, x): as from `thumbnail`; cells that are not numbers do not count.
-    """
+    """Return whether a thumbnail is of counts: of a background about 0, half of it is below."""
     cells = thumbnail[np.isfinite(thumbnail)]
     return bool(cells.size and cells.mean() > 0 and (cells >= 0).mean() >= _WITH_DOSE)
 
 
 def level_of(average: npt.NDArray[Any]) -> float:
-    """Return the mean of the pixels that are numbers: what is added back of an average."""
+    """Return the mean of the finite pixels, 0 if there are none."""
     told = np.isfinite(average)
     if told.all():
         return float(average.mean(dtype=np.float64))
@@ -460,22 +430,21 @@ def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def contrast_scores(
     thumbnails: Sequence[npt.NDArray[Any]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Score the contrast of micrographs: those of high contrast must not enter an average.
+    """Return contrasts and scores (n,) of micrographs: high ones must not enter an average.
 
     Carbon film and crystalline ice are seen at low resolution: the contrast of a micrograph is
     the standard deviation of its thumbnail from the session's median one (which has the camera's
-    pattern), as a fraction of the mean where there is one to speak of. Its score is the distance
-    of log(contrast) from the session's median in robust standard deviations (of at least 0.1,
-    i.e. a tenth of the contrast). Where most micrographs are of high contrast, their scores are
-    low: see `contrast_doubt`.
-
-    `thumbnails` (y, x): one per stack, as `thumbnail` returns them. Returned are `contrasts`,
-    `scores` (n,): good micrographs have scores below 3, carbon and crystals of 10 and more.
+    pattern), as a fraction of the mean where there is a dose. Its score is the distance of
+    log(contrast) from the session's median in robust standard deviations (of at least 0.1, i.e. a
+    tenth of the contrast): below 3 for good micrographs, 10 and more for carbon and crystals. Where
+    most micrographs are of high contrast, their scores are low: see `contrast_doubt`.
     """
     contrasts, _ = _contrasts(thumbnails)
     if not contrasts.any():
         return contrasts, np.zeros(len(contrasts))
-    distances = _distances(contrasts)
+    # A stack without any contrast is not an outlier on the high side; its logarithm has no use.
+    logarithms = np.log(np.maximum(contrasts, 1e-9))
+    distances = logarithms - np.median(logarithms)
     spread = max(1.4826 * float(np.median(np.abs(distances))), _LEAST_SPREAD)
     return contrasts, distances / spread
 
@@ -483,20 +452,20 @@ def contrast_scores(
 def contrast_doubt(
     thumbnails: Sequence[npt.NDArray[Any]], noises: Sequence[float] | None = None
 ) -> str:
-    """Return a warning if micrographs of high contrast enter averages, nothing if none do.
+    """Return a warning if micrographs of high contrast enter averages, "" if none do.
 
-    Scores compare micrographs with the session's usual one: where half of them are carbon, or
-    nearly, carbon is usual. So this goes by the contrast itself.
+    Scores compare micrographs with the session's usual one, which is carbon where half of them are
+    carbon, or nearly. So this goes by the contrast itself.
 
-    `thumbnails` (y, x): as for `contrast_scores`, of those that enter averages; `noises`: what shot
-    noise alone contributes to the contrast of each.
+    `thumbnails` (y, x): of those that enter averages; `noises`: contribution of shot noise to the
+    contrast of each.
     """
     contrasts, is_relative = _contrasts(thumbnails)
     if len(contrasts) < _FEWEST or not is_relative:
         return ""
     noise = np.zeros(len(contrasts)) if noises is None else np.asarray(noises)
     contrasts = np.sqrt(np.maximum(contrasts**2 - noise**2, 0))
-    # Where only some are of high contrast, the others tell what is usual.
+    # Where only some are of high contrast, the others show the usual one.
     usual = 2 * float(np.quantile(contrasts, _QUIET))
     least = min(_HIGH_CONTRAST, max(_NOT_LOW, usual))
     high = contrasts[contrasts > np.maximum(least, noise)]
@@ -519,19 +488,12 @@ def _contrasts(thumbnails: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.f
     if not cells.size:
         return np.zeros(len(cells)), False
     means = cells.mean(axis=1, keepdims=True)
-    # Frames from which a background was subtracted have no mean to compare with; among others a
-    # blank stack has none.
-    is_relative = bool((means > cells.std(axis=1, keepdims=True)).mean() > _USUAL)
+    # Frames from which a background was subtracted have no mean to compare with, nor has a single
+    # blank stack among others: most of them decide.
+    is_relative = bool((means > cells.std(axis=1, keepdims=True)).mean() > 0.5)
     if is_relative:
         cells /= np.where(means > 0, means, 1)
     return (cells - np.median(cells, axis=0)).std(axis=1), is_relative
-
-
-def _distances(contrasts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # A stack without any contrast is not an outlier on the high side; its logarithm has no use.
-    logarithms = np.log(np.maximum(contrasts, 1e-9))
-    distances: npt.NDArray[np.float64] = logarithms - np.median(logarithms)
-    return distances
 
 
 def noise_by_radius(
@@ -549,10 +511,9 @@ def noise_by_radius(
     two: equal to the mean Pearson R (eq. 7) where the frames of a stack vary alike.
 
     `covariances` (m, m): between the sums of m stacks, in order of acquisition; all enter averages;
-    `variances` (m,): Σ var x_t of each stack; `n_frames` (m,): frames of each stack; `radii`: 0
-    stands for no normalisation; `levels` (m,): mean of each stack's mean frame, to which averages
-    are scaled; NaN where there is none. The result is (radii, m): NaN for stacks of one frame, and
-    of frames without any variance.
+    `variances` (m,): Σ var x_t of each stack; `radii`: 0 for no normalisation; `levels` (m,): mean
+    of each stack's mean frame, to which averages are scaled; NaN where there is none. The result is
+    (radii, m): NaN for stacks of one frame, and of frames without any variance.
     """
     m = len(n_frames)
     n = n_frames.astype(np.float64)

@@ -1,16 +1,14 @@
-"""What frames share that should be noise: correlated noise, a gain's pattern, real zeros.
+"""Noise that frames share, a gain's pattern in it, and whether frames hold counted electrons.
 
 Correlated noise: McLeod et al., preprint doi:10.1101/116533, section 4.1, eq. 7.
 
-`Share` is how much of a gain reference's pattern is in a movie. Relative to its local mean, a sum
-of frames is 1 + p + noise with a fixed pattern p, and the factors of a reference are 1 + g.
+`Share` is the part of a gain reference's pattern that is in a movie. Relative to its local mean, a
+sum of frames is 1 + p + noise with a fixed pattern p, and the factors of a reference are 1 + g.
 Applied, they leave p + g: nothing where the reference is the right one (p = -g), the variance of
-both where it is another camera's. All depends on the slope of -p on g, the *share* of the
-reference's pattern that is in the movie: applying the reference lowers the correlated noise R where
-the share exceeds 1/2. The share is linear in the counts and thus known from few electrons, long
-before R itself is. Its error by chance is the spread of the same product of the two images at all
-shifts against each other: neither columns nor specimen nor smooth sweeps, of which an image has but
-a few, count for more than they are worth.
+both where it is another camera's. The share is the slope of -p on g: applying the reference lowers
+the correlated noise R where it exceeds 1/2. It is linear in the counts and thus known from few
+electrons, long before R itself is. Its error is the spread of the same product of the two images
+at all shifts against each other, which takes account of columns, specimen and smooth sweeps.
 
 `looks_counted` decides whether pixels hold counted electrons: whole numbers whose zeros are real.
 """
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Pixels worked on at a time: what is computed of them stays in a cache.
+# Pixels worked on at a time, so that intermediate results stay in a cache.
 _PIECE = 2**16
-# Pieces that a thread is given at a time.
+# Pieces that a thread takes at a time: one alone would take no longer than passing it on.
 _AT_A_TIME = 16
 # Larger images than this are worked on in several threads, and summed in float32 if their pixels
 # have 8 bits: a sum in float64 would take eight frames' memory.
@@ -96,10 +94,7 @@ def correlated_noise(movie: Any) -> float:
 
 
 def _add(total: npt.NDArray[Any], pixels: npt.NDArray[Any], deviation: float) -> None:
-    """Add a frame over its standard deviation.
-
-    Its mean need not be taken off: the variance of the sum knows no offset.
-    """
+    """Add a frame over its standard deviation; its mean does not change the sum's variance."""
     factor = total.dtype.type(1 / deviation)
 
     def work(piece: slice) -> None:
@@ -115,8 +110,7 @@ def _standard_deviation(pixels: npt.NDArray[Any]) -> float:
     typical = np.float64(np.median(pixels[:: max(1, pixels.size // 1000)]))
 
     def work(piece: slice) -> tuple[float, float]:
-        # Pixels that are not counts: NaN comes of them.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # inf becomes NaN
             apart = pixels[piece] - typical
             return float(apart.sum()), float(np.einsum("i,i", apart, apart))
 
@@ -126,7 +120,6 @@ def _standard_deviation(pixels: npt.NDArray[Any]) -> float:
 
 def _by_pieces(work: Callable[[slice], Result], size: int) -> list[Result]:
     """Return ``work(piece)`` of all pieces, which stay in a cache."""
-    # Several pieces at a time, of which each alone would take no longer than handing it on.
     starts = range(0, size, _PIECE)
 
     def some(first: int) -> list[Result]:
@@ -139,29 +132,29 @@ def _by_pieces(work: Callable[[slice], Result], size: int) -> list[Result]:
 
 Image = npt.NDArray[Any]
 
-# Sides of squares, in pixels, over which what is not pattern is averaged: specimen and illumination
-# vary slowly, but some patterns do too. None is the mean of the whole image.
+# Sides of squares, in pixels, over which specimen and illumination are averaged: they vary slowly,
+# but some patterns do too. None is the mean of the whole image.
 SCALES = (32, 80, None)
-# The pattern is there if chance makes as much of it in no way of sixteen ...
+# The pattern is there if chance makes as much of it in none of sixteen orientations ...
 _THERE = 4.0
 # ... and lowers R if the share is above 1/2 by so many standard errors.
 _HELPS = 1.5
-# In robust standard deviations: what lies further off is no pattern, but defects.
+# Robust standard deviations beyond which a pixel is a defect, not pattern.
 _WILD = 6.0
 
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a reference's pattern is in a movie."""
+    """The part of a reference's pattern that is in a movie."""
 
-    value: float  # 1 if all of it is there, 0 if none is
+    value: float  # 1 for all of it, 0 for nothing
     chance: float  # Standard deviation of the value where none of the pattern is there
     error: float  # Standard error of the value
     pattern: float  # Standard deviation of the reference's pattern, over its mean
 
     @property
     def significance(self) -> float:
-        """By how many standard errors applying the reference lowers R; negative if it raises it."""
+        """Standard errors by which applying the reference lowers R; negative if it raises it."""
         return (self.value - 0.5) / self.error if self.error < np.inf else 0.0
 
     @property
@@ -186,11 +179,11 @@ class Share:
 
 
 class Detail:
-    """What is fine in a sum of frames, and comparing it with the patterns of references.
+    """Fine detail of a sum of frames, to be compared with the patterns of references.
 
-    `total` (y, x): counts, summed over frames; `usable` (y, x): pixels to look at; `scale`: side of
-    the squares over which the specimen is averaged. `level` (y, x): local mean of the counts; 0
-    where no pixel is usable; `usable` (y, x): of these pixels, those whose level is positive.
+    `total` (y, x): counts, summed over frames; `usable` (y, x): pixels to look at, of which those
+    are kept whose `level` (y, x), the local mean of the counts, is positive; `scale`: side of the
+    squares over which it is averaged.
     """
 
     def __init__(self, total: Image, usable: Image, scale: int | None) -> None:
@@ -200,11 +193,10 @@ class Detail:
         self._excess = np.where(self.usable, total - self.level, 0.0)
 
     def pattern(self, response: Image, good: Image) -> Image:
-        """Return the logarithm of a reference's factors without what is smooth, (y, x).
+        """Return the logarithm of a reference's factors without smooth variation, (y, x).
 
-        `response` (y, x): what pixels count per electron, the reciprocal of the factors; `good` (y,
-        x): pixels whose response is known. The result is (y, x): 0 where the pixel is not good or
-        not usable.
+        `response` (y, x): counts of pixels per electron, the reciprocal of the factors; `good`
+        (y, x): pixels whose response is known. The result is 0 where one is not good or not usable.
         """
         used = good & self.usable
         log = -np.log(response, where=used, out=np.zeros(response.shape))
@@ -217,7 +209,7 @@ class Detail:
         return np.where(used, log, 0).astype(np.float32)
 
     def share(self, pattern: Image) -> Share:
-        """Return how much of a pattern, as `pattern` returns it, is in the frames."""
+        """Return the share of a pattern, as `pattern` returns it, that is in the frames."""
         product, power = self.moments(pattern)
         mean = float(np.mean(self.level[self.usable])) if self.usable.any() else 0.0
         if not power > 0 or not mean > 0:
@@ -237,7 +229,7 @@ class Detail:
         return product, float(values.sum())
 
     def lead(self, first: Image, second: Image) -> float:
-        """Return by how many standard errors the first of two patterns explains more."""
+        """Return the standard errors by which the first of two patterns explains more."""
         product, power = self.moments(first)
         difference = second - first
         left = self._excess - product / power * self.level * first if power > 0 else self._excess
@@ -265,19 +257,19 @@ def smoothed(image: Image, usable: Image, scale: int | None) -> Image:
     return np.where(share > 1e-6, mean / np.maximum(share, 1e-6), 0.0)
 
 
-# Of fewer pixels with one of two neighbouring values nothing can be told.
+# Fewer pixels with one of two neighbouring values prove nothing.
 _FEWEST = 60
 # Above this mean no camera's zeros matter, and counts look like any noise.
 _HIGHEST_MEAN = 30.0
-# Twos over what zeros and ones lead to expect: contrast and spots make them more, up to this; noise
-# that was cut off has at least so many more unless it is as narrow as one count.
+# Twos over those expected from zeros and ones: contrast and spots make up to so many times as many,
+# noise that was cut off at least so many, unless it is as narrow as one count.
 _RATIO = 1.5
 # Variance over mean, of all but the brightest values; and more strictly where hardly a pixel is 0.
 _VARIANCE, _STRICT = (0.6, 3.0), (0.6, 1.6)
 _BRIGHTEST = 0.02
 # Tiles along each axis, within which the dose is nearly the same.
 _TILES = 4
-# Values above are of no electron counts.
+# Larger values are not counts of electrons.
 _TOP = 1000
 
 
@@ -286,16 +278,14 @@ class CountedAlready(ValueError):
 
 
 def looks_counted(histogram: npt.ArrayLike) -> bool | None:
-    """Return whether values are distributed as counted electrons are.
+    """Return whether values are distributed as counted electrons are; None if that is uncertain.
 
     Poisson's distribution has as much variance as mean, and P(1)² = 2 P(0) P(2); noise of which
-    everything below zero was made 0 has far more zeros.
-
-    `histogram`: number of pixels, all of about the same dose, with the value 0, 1, 2, .... The
-    result: None where that is not known: too few pixels, or too high a dose.
+    everything below zero was made 0 has far more zeros. Uncertain are too few pixels, or too high
+    a dose. `histogram`: number of pixels, all of about the same dose, with the value 0, 1, 2, ...
     """
     number = np.asarray(histogram, np.float64)
-    # Counts may have been multiplied by what an electron is to count.
+    # Counts may have been multiplied by a number per electron.
     unit = int(np.gcd.reduce(np.flatnonzero(number)))
     number = number[:: max(unit, 1)][:_TOP]
     total = number.sum()
@@ -308,7 +298,7 @@ def looks_counted(histogram: npt.ArrayLike) -> bool | None:
     variance = float(number @ np.square(values - mean) / number.sum())
     k, (least, most) = 1, _VARIANCE
     if min(number[:2]) < _FEWEST:
-        # Of counts that are hardly ever 0 the most frequent ones tell.
+        # Where hardly a count is 0, the most frequent ones decide.
         k, (least, most) = max(int(number.argmax()), 1), _STRICT
     before, here, after = number[k - 1 : k + 2]
     if min(before, here) < _FEWEST or mean > _HIGHEST_MEAN:
@@ -325,14 +315,16 @@ def tiles_look_counted(frames: npt.NDArray[Any]) -> bool:
         return False
     if frames.min() < 0 or frames.max() > 2**31:
         return False
-    told = []
-    for rows in np.array_split(frames, _TILES, axis=1):
-        for tile in np.array_split(rows, _TILES, axis=2):
-            values = np.minimum(tile.reshape(-1).astype(np.int64), 2**16)
-            told.append(looks_counted(np.bincount(values)) if values.size else None)
-    known = [one for one in told if one is not None]
-    if not known:
-        # Too few electrons in each; then what is the same everywhere matters little.
-        values = np.minimum(frames.reshape(-1).astype(np.int64), 2**16)
-        return bool(looks_counted(np.bincount(values)))
-    return 2 * sum(known) > len(told)
+
+    def judged(values: npt.NDArray[Any]) -> bool | None:
+        values = np.minimum(values.reshape(-1).astype(np.int64), 2**16)
+        return looks_counted(np.bincount(values)) if values.size else None
+
+    tiles = [
+        judged(tile)
+        for rows in np.array_split(frames, _TILES, axis=1)
+        for tile in np.array_split(rows, _TILES, axis=2)
+    ]
+    if all(tile is None for tile in tiles):
+        return bool(judged(frames))  # too few electrons in each: differences of dose matter little
+    return 2 * tiles.count(True) > len(tiles)

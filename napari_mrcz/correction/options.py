@@ -198,7 +198,7 @@ class Options:
                 declared.option.check(name, value)
 
     def sentences(self) -> list[str]:
-        """Return what is done with these options, for a person: by default, what they are."""
+        """Describe these options to a person, by default by their labels and values."""
         summary = (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
         chosen = [
             f"{declared.option.label.lower()} {value:g}"

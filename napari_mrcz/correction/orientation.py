@@ -1,4 +1,4 @@
-"""Which way round a gain reference lies: the first thing that goes wrong with it.
+"""The orientation of a gain reference: the first thing that goes wrong with it.
 
 References come rotated or flipped against the movie (TIFF and DM4 count rows from the other end
 than MRC), as factors or as their reciprocals, and with twice the pixels. The right way is the one
@@ -27,7 +27,7 @@ _SURE = 3.0
 _ALIKE = 1e-3
 # A pattern of a smaller part of the mean is the rounding of a constant.
 _FLAT = 1e-5
-# So many pixels each way, from the middle, tell with certainty; more only take longer.
+# So many pixels each way, from the middle, are enough; more only take longer.
 _ENOUGH = 2048
 
 _TURNS: dict[str, Callable[[Image], Image]] = {
@@ -45,20 +45,18 @@ ORIENTATIONS = tuple(_TURNS)
 
 
 def orient(image: Image, orientation: str) -> Image:
-    """Turn or flip an image.
+    """Return a view (y, x) of an image in one of `ORIENTATIONS`, else raise `ValueError`.
 
-    `image` (y, x): with row 0 on top, as numpy prints it, "rot90" turns counter-clockwise;
-    `orientation`: one of `ORIENTATIONS`. The result is (y, x): a view. Raise `ValueError` if there
-    is no such orientation.
+    With row 0 on top, as numpy prints it, "rot90" turns counter-clockwise.
     """
     if orientation not in _TURNS:
-        raise ValueError(f"orientation {orientation!r} is none of {', '.join(ORIENTATIONS)}")
+        raise ValueError(f"orientation {orientation!r} is not one of {', '.join(ORIENTATIONS)}")
     return _TURNS[orientation](image)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to apply a reference, and what it leaves.
+    """One way to apply a reference, and the noise that it leaves.
 
     Attributes
     ----------
@@ -67,7 +65,7 @@ class Candidate:
     reciprocal : bool
         The reference is divided by, not multiplied with.
     shape : tuple of int
-        The frames' (y, x), to which a reference of half or twice as many pixels is brought.
+        The frames' (y, x), to which a reference of half or twice as many pixels is resampled.
     noise : float
         Correlated noise of the frames after applying it.
     """
@@ -78,17 +76,9 @@ class Candidate:
     noise: float
 
     def prepare(self, reference: Image) -> npt.NDArray[np.float32]:
-        """Return the reference as `GainNormalization` takes it for this movie.
+        """Return a reference as read from its file as factors for this movie's frames.
 
-        Parameters
-        ----------
-        reference : ndarray
-            As it came.
-
-        Returns
-        -------
-        ndarray of float32, shape (y, x)
-            Factors; 0 where a pixel is defective.
+        float32, of shape (y, x); 0 where a pixel is defective.
         """
         response, good = _response(reference, reciprocal=self.reciprocal)
         turned = orient(response, self.orientation), orient(good, self.orientation)
@@ -107,14 +97,13 @@ class OrientationSearch:
     before : float
         Correlated noise without the reference.
     margin : float
-        By how much the best explains more of the movie's pattern than the next one that does
-        anything else, in standard errors. Infinite where there is none.
+        Standard errors by which the best explains more of the movie's pattern than the next one
+        of another effect. Infinite where there is none.
     error : float
-        Standard error of correlated noise: where frames have nothing in common, it scatters about
-        0 by so much.
+        Standard error of correlated noise.
     share : Share or None
-        How much of the reference's pattern is in the movie, as the best candidate turns it: about
-        1 if the reference is the right one; None where nothing was measured.
+        Share of the reference's pattern that is in the movie, as the best candidate turns it:
+        about 1 if the reference is the right one; None where nothing was measured.
     warnings : tuple of str
         Why the best candidate should not be applied, or be trusted; empty if all is well.
     """
@@ -133,23 +122,23 @@ class OrientationSearch:
 
     @property
     def significance(self) -> float:
-        """By how many standard errors the best lowers correlated noise; below 0 it raises it."""
+        """Standard errors by which the best lowers correlated noise; below 0 it raises it."""
         return 0.0 if self.share is None else self.share.significance
 
     @property
     def helps(self) -> bool:
-        """Whether the best lowers correlated noise significantly: else no reference is better."""
+        """Whether the best lowers correlated noise significantly: else use no reference."""
         return self.share is not None and self.share.helps
 
 
 def find_orientation(
     movie: Any, reference: Image, *, progress: Callable[[int, int], None] | None = None
 ) -> OrientationSearch:
-    """Find how a gain reference is to be applied to a movie, and whether it helps.
+    """Find the way to apply a gain reference to a movie, and whether it helps.
 
     All eight orientations that fit the frames are tried, as factors and as reciprocals, in one
     pass over the movie. Correlated noise (preprint doi:10.1101/116533, eq. 7) is that of fine
-    detail: hot pixels are left out, and what varies smoothly is divided out at the scale at which
+    detail: hot pixels are left out, and smooth variation is divided out at the scale at which
     this movie would show this reference's pattern best, so that no carbon edge decides.
 
     Always check `OrientationSearch.helps` before applying the best candidate: it is False for
@@ -165,12 +154,7 @@ def find_orientation(
         Of the frames' shape, turned or not, or of twice (super-resolution) or half as many
         pixels each way.
     progress : callable, optional
-        Called, when all frames are read, with the ways that have been tried and how many there
-        will be; what it raises ends the search.
-
-    Returns
-    -------
-    OrientationSearch
+        Called, when all frames are read, with (ways tried, ways); what it raises ends the search.
 
     Raises
     ------
@@ -239,9 +223,9 @@ def find_orientation(
 
 
 def _clearest(total: Image, usable: Image, turned: Iterable[tuple[Image, Image]]) -> int | None:
-    """Return the scale at which the pattern, were it there, would be clearest whichever way.
+    """Return the scale at which the pattern, were it there, would be clearest in any orientation.
 
-    The middle is enough: how a specimen and a pattern vary is alike everywhere.
+    The middle is enough: a specimen and a pattern vary alike everywhere.
     """
     window = middle(total.shape, _ENOUGH // 2)
     details = {scale: Detail(total[window], usable[window], scale) for scale in SCALES}
@@ -304,7 +288,7 @@ def _called(candidate: Candidate) -> str:
 
 @dataclass(frozen=True)
 class _Moments:
-    """What is summed over a movie's frames; images are those of their middle."""
+    """Sums over a movie's frames; images are those of their middle."""
 
     shape: tuple[int, int]  # The frames' (y, x)
     n: int  # Frames that vary: blank and saturated ones have nothing in common with others
@@ -346,7 +330,7 @@ def _moments(movie: Any) -> _Moments:
 
 
 def middle(shape: tuple[int, ...], most: int = _ENOUGH) -> tuple[slice, ...]:
-    """Return where the middle of an image is, of no more pixels each way than `most`."""
+    """Return the slices of the middle of an image, of at most `most` pixels each way."""
     starts = (max(size - most, 0) // 2 for size in shape)
     return tuple(slice(start, start + most) for start in starts)
 
@@ -360,7 +344,7 @@ def _noise(moments: _Moments, detail: Detail) -> tuple[float, float]:
     level = detail.level[usable] / n
     total = moments.total[usable]
     apart = total - n * level
-    # Of each frame about its own mean, which brighter ones have more of.
+    # Of each frame about its own mean, which is larger for brighter ones.
     spread = moments.squares[usable] + moments.evenness * (n * level - 2 * total) * level
     variance = float(np.mean(spread / level)) / n
     if not variance > 0:
@@ -380,14 +364,14 @@ def _fitting(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
 
 
 def _turned(reference: Image, orientation: str, shape: tuple[int, int]) -> tuple[Image, Image]:
-    """Return response and good pixels of the middle of the frames, as these lie."""
+    """Return response and good pixels of the middle of the frames, in their orientation."""
     response, good = _response(reference, reciprocal=False)
     turned = _resampled(orient(response, orientation), orient(good, orientation), shape)
     return turned[0][middle(shape)], turned[1][middle(shape)]
 
 
 def _response(reference: Image, *, reciprocal: bool) -> tuple[Image, Image]:
-    """Return what pixels count per electron, and which are good."""
+    """Return the counts of pixels per electron, and which are good."""
     values = np.asarray(reference, np.float64)
     good = np.isfinite(values) & (values > 0)
     values = np.where(good, values, 1)
@@ -395,10 +379,10 @@ def _response(reference: Image, *, reciprocal: bool) -> tuple[Image, Image]:
 
 
 def _resampled(response: Image, good: Image, shape: tuple[int, ...]) -> tuple[Image, Image]:
-    """Bring a response to the frames' shape.
+    """Resample a response to the frames' shape.
 
-    Four sub-pixels count as one with the mean of their responses, so it is these, not the
-    factors, that are averaged.
+    Four sub-pixels count as one with the mean of their responses, so that these are averaged, not
+    the factors.
     """
     y, x = shape
     if response.shape == (y, x):
@@ -407,8 +391,6 @@ def _resampled(response: Image, good: Image, shape: tuple[int, ...]) -> tuple[Im
         every = good.reshape(y, 2, x, 2).min(axis=(1, 3))
         return response.reshape(y, 2, x, 2).mean(axis=(1, 3)), every
     if (2 * response.shape[0], 2 * response.shape[1]) == (y, x):
-        return (
-            response.repeat(2, axis=0).repeat(2, axis=1),
-            good.repeat(2, axis=0).repeat(2, axis=1),
-        )
+        enlarged, every = (a.repeat(2, axis=0).repeat(2, axis=1) for a in (response, good))
+        return enlarged, every
     raise ValueError(f"a reference of {response.shape} does not fit frames of {shape}")

@@ -1,8 +1,8 @@
 """Regions of a diffraction pattern whose pixels count alike, and the distribution of their counts.
 
-Regions are rings about the beam; gaps between a detector's modules, which are 0 in every frame,
-belong to none. Counts have a three-parameter lognormal distribution, fitted to those of 1 and more
-as the others were cut off, and values of 0 and less are drawn from it.
+Regions are rings about the beam, without the gaps between a detector's modules, which are 0 in
+every frame. Counts have a three-parameter lognormal distribution, fitted to those of 1 and more as
+the others were cut off; values of 0 and less are drawn from it.
 
 Hattne et al. (2016), J. Appl. Cryst. 49, 1029-1034, doi:10.1107/S1600576716007196, eqs. 1-4.
 """
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import scipy
 
 from napari_mrcz.correction.outliers.fill import random_bits
+from napari_mrcz.correction.sums import binned_sum
 
 Labels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
@@ -36,15 +37,14 @@ def annuli(
 ) -> Labels:
     """Divide a pattern into concentric annuli that have the same number of valid pixels.
 
-    `shape`: rows and columns; `center`: where the beam is, (y, x) in pixels; 0 is the middle of the
-    first one; `n_annuli`: how many. There are fewer where there are fewer distances from the
-    centre; `mask` (y, x): True where a pixel is not valid, such as behind the beam stop. The result
-    is (y, x): 1 for the innermost annulus and so on; 0 where pixels are not valid. Raise
-    `ValueError` if shapes differ, or there is no annulus or no such centre.
+    `shape`: rows and columns; `center`: of the beam, (y, x) in pixels, 0 being the middle of the
+    first one; `n_annuli`: at most; `mask` (y, x): True where a pixel is not valid, such as behind
+    the beam stop. The result is (y, x): 1 for the innermost annulus and so on; 0 where pixels are
+    not valid. Raise `ValueError` if shapes differ, or there is no annulus or no such centre.
     """
     if n_annuli < 1:
         raise ValueError(f"a pattern has one annulus or more, not {n_annuli}")
-    valid = _valid(shape, mask)
+    valid = valid_pixels(shape, mask)
     squares = _squares(shape, center)
     # Rings are made of whole circles of pixels, so that no circle is cut by its pixels' order.
     radii, numbers = np.unique(squares[valid], return_counts=True)
@@ -70,7 +70,7 @@ def region_labels(
             f"regions are whole numbers of the shape {tuple(shape)}, "
             f"not {labels.dtype} of {labels.shape}"
         )
-    labels = np.where(_valid(shape, mask) & (labels > 0), labels, 0)
+    labels = np.where(valid_pixels(shape, mask) & (labels > 0), labels, 0)
     names, numbered = np.unique(labels, return_inverse=True)
     if len(names) > np.iinfo(np.uint16).max:
         raise ValueError(f"{len(names)} regions are more than can be fitted")
@@ -82,17 +82,19 @@ def find_center(image: npt.NDArray[Any], mask: npt.ArrayLike | None = None) -> t
     """Find the beam: the point about which the pattern is most nearly the same all around.
 
     The sum of absolute deviations from each ring's median is least there. A beam stop and Bragg
-    spots deviate from it wherever it is, and so matter little. To about a pixel in 150, which is
-    as well as annuli need it.
+    spots deviate from it wherever it is, and so matter little. Accurate to about 1/150 of the
+    image's size, which annuli do not need better.
 
     `image` (y, x): a frame, or better the sum of them; `mask` (y, x): True where a pixel is not
-    valid. The result: (y, x) in pixels; the middle of a pattern that says nothing. Raise
+    valid. The result: (y, x) in pixels; the middle of a pattern without contrast. Raise
     `ValueError` if shapes differ.
     """
     shape = image.shape
-    valid = _valid(shape, mask)
-    step = max(1, round(max(shape) / _SIDE))
-    small, weight = _binned(np.where(valid, image, 0), step), _binned(valid, step)
+    valid = valid_pixels(shape, mask)
+    step = max(1, min(round(max(shape) / _SIDE), *shape))
+    small, weight = (
+        binned_sum(values, step, np.float64) for values in (np.where(valid, image, 0), valid)
+    )
     good = weight > 0
     middle = (np.array(good.shape) - 1) / 2
     values = np.sqrt(np.maximum(small[good] / weight[good], 0))
@@ -121,33 +123,22 @@ def _asymmetry(center: Any, places: npt.NDArray[Any], values: npt.NDArray[Any]) 
     return float(np.abs(rings - np.median(rings, axis=1, keepdims=True)).sum())
 
 
-def _binned(image: npt.NDArray[Any], step: int) -> npt.NDArray[np.float64]:
-    y, x = (max(n // step, 1) for n in image.shape)
-    cells = image[: y * step, : x * step].astype(np.float64)
-    return np.add.reduceat(
-        np.add.reduceat(cells, np.arange(0, len(cells), step), axis=0),
-        np.arange(0, cells.shape[1], step),
-        axis=1,
-    )
-
-
 def _squares(shape: tuple[int, int], center: tuple[float, float]) -> npt.NDArray[np.float64]:
     y, x = center
     if not np.isfinite([y, x]).all():
         raise ValueError(f"the centre is (y, x) in pixels, not {center}")
     rows, columns = np.arange(shape[0]) - y, np.arange(shape[1]) - x
-    squares: npt.NDArray[np.float64] = np.add.outer(rows**2, columns**2)
-    return squares
+    return np.add.outer(rows**2, columns**2)
 
 
-def _valid(shape: tuple[int, int], mask: npt.ArrayLike | None) -> Mask:
+def valid_pixels(shape: tuple[int, int], mask: npt.ArrayLike | None) -> Mask:
+    """Return where a mask of invalid pixels is not True, (y, x)."""
     if mask is None:
         return np.ones(shape, np.bool_)
     invalid = np.asarray(mask)
     if invalid.shape != tuple(shape):
         raise ValueError(f"a mask of {invalid.shape} does not fit frames of {tuple(shape)}")
-    valid: Mask = np.equal(invalid, 0)
-    return valid
+    return np.equal(invalid, 0)
 
 
 # Side of the tiles within which pixels are 0 about equally often, in pixels.
@@ -173,8 +164,7 @@ def find_gaps(zeros: Mask) -> Mask:
         return np.zeros(always.shape, np.bool_)
     evidence = np.where(always, _TRUSTED * len(zeros) * -np.log(_chance(zeros.mean(axis=0))), 0)
     shortest = 1 if len(zeros) >= _FEWEST_FRAMES else _LENGTH
-    gaps: Mask = _runs(always, evidence, shortest) | _runs(always.T, evidence.T, shortest).T
-    return gaps
+    return _runs(always, evidence, shortest) | _runs(always.T, evidence.T, shortest).T
 
 
 def _chance(often: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -192,8 +182,7 @@ def _chance(often: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     known = tiles[tiles < 1]
     tiles[tiles == 1] = np.median(known) if known.size else 1
     tiles = np.clip(tiles, _RAREST, 1)
-    wide = np.repeat(np.repeat(tiles, np.diff(rows), axis=0), np.diff(columns), axis=1)
-    return wide
+    return np.repeat(np.repeat(tiles, np.diff(rows), axis=0), np.diff(columns), axis=1)
 
 
 def _runs(always: Mask, evidence: npt.NDArray[np.float64], shortest: int) -> Mask:
@@ -206,8 +195,7 @@ def _runs(always: Mask, evidence: npt.NDArray[np.float64], shortest: int) -> Mas
     marks = np.zeros(len(padded) + 1, np.int64)
     np.add.at(marks, begin[kept], 1)
     np.add.at(marks, end[kept], -1)
-    inside: Mask = np.cumsum(marks)[:-1].reshape(len(always), -1)[:, 1:-1] > 0
-    return inside
+    return np.cumsum(marks)[:-1].reshape(len(always), -1)[:, 1:-1] > 0
 
 
 Values = npt.NDArray[np.float64]
@@ -250,26 +238,18 @@ class ShiftedLognormal:
 
     def cdf(self, x: npt.ArrayLike) -> Values:
         """Return the probability of a value below `x`."""
-        distance = np.asarray(x, np.float64) - self.shift
-        z = np.full(distance.shape, -np.inf)
-        inside = distance > 0
-        z[inside] = (np.log(distance[inside]) - self.mu) / self.sigma
-        below: Values = scipy.special.ndtr(z)
-        return below
+        distance = np.maximum(np.asarray(x, np.float64) - self.shift, _LEAST)
+        return scipy.special.ndtr((np.log(distance) - self.mu) / self.sigma)
 
     def pdf(self, x: npt.ArrayLike) -> Values:
         """Return the probability density at `x`, per count."""
-        distance = np.asarray(x, np.float64) - self.shift
-        density = np.zeros(distance.shape)
-        inside = distance > 0
-        z = (np.log(distance[inside]) - self.mu) / self.sigma
-        density[inside] = np.exp(-(z**2) / 2) / (distance[inside] * self.sigma * _ROOT)
-        return density
+        distance = np.maximum(np.asarray(x, np.float64) - self.shift, _LEAST)
+        z = (np.log(distance) - self.mu) / self.sigma
+        return np.exp(-(z**2) / 2) / (distance * self.sigma * _ROOT)
 
     def quantile(self, p: npt.ArrayLike) -> Values:
         """Return the value below which a share `p` of all lies."""
-        value: Values = self.shift + np.exp(self.mu + self.sigma * scipy.special.ndtri(p))
-        return value
+        return self.shift + np.exp(self.mu + self.sigma * scipy.special.ndtri(p))
 
     @property
     def mean(self) -> float:
@@ -284,9 +264,9 @@ class ShiftedLognormal:
 
     @property
     def at_bounds(self) -> bool:
-        """Whether the fit ended where its search ends; False where it is NaN.
+        """Whether the fit ended at the bounds of its search; False where it is NaN.
 
-        The least shape is none of these bounds: it is that of a normal distribution.
+        The least shape, that of a normal distribution, does not count.
         """
         free = np.array([self.mu, np.log(self.sigma), np.log(_EDGE - self.shift)])
         low = free[[0, 2]] <= _LEAST_FREE[[0, 2]] + _AT_BOUND
@@ -296,11 +276,11 @@ class ShiftedLognormal:
     def fit(cls, histogram: npt.ArrayLike) -> Self | None:
         """Fit it to a histogram whose values below 1 were all made 0, by maximum likelihood.
 
-        The likelihood is that of eq. 4, with two things done more carefully. The probability of a
-        count is the integral of eq. 2, not the density that the paper takes for it: at a standard
-        deviation of 1.2 counts that alone puts the shift 60 % off. And the sum, of which the
-        paper does not say where it ends (I max), ends well above the background but below Bragg
-        spots, conditioned on lying there, so that it does not matter where exactly.
+        The likelihood is that of eq. 4 with two changes. The probability of a count is the
+        integral of eq. 2, not the density that the paper takes for it: at a standard deviation of
+        1.2 counts that alone puts the shift 60 % off. And the sum, whose end (I max) the paper does
+        not state, ends well above the background but below Bragg spots, conditioned on lying there,
+        so that it does not matter where exactly.
 
         Parameters
         ----------
@@ -310,7 +290,7 @@ class ShiftedLognormal:
         Returns
         -------
         ShiftedLognormal or None
-            None where there is too little to fit: fewer than 50 positive pixels, or 4 values.
+            None if there are fewer than 50 positive pixels, or fewer than 4 different values.
         """
         counts = np.asarray(histogram, np.float64)
         if counts[1:].sum() < _FEWEST_PIXELS:
@@ -320,10 +300,11 @@ class ShiftedLognormal:
             return None
         likelihood = _Likelihood(background)
         # Where there are both long-tailed and nearly normal solutions, the better one counts.
-        starts = (likelihood.start(shape) for shape in (0.5, 0.1))
         fits = [
-            scipy.optimize.minimize(likelihood, s, jac=True, method="BFGS", options=_SEARCH)
-            for s in starts
+            scipy.optimize.minimize(
+                likelihood, likelihood.start(shape), jac=True, method="BFGS", options=_SEARCH
+            )
+            for shape in (0.5, 0.1)
         ]
         return cls(*_parameters(min(fits, key=lambda fit: fit.fun).x))
 
@@ -385,7 +366,7 @@ class _Likelihood:
 
 
 def _parameters(free: Values) -> tuple[float, float, float]:
-    """Return mu, sigma > 0 and shift < 0.5 of what is searched without bounds."""
+    """Return mu, sigma > 0 and shift < 0.5 of parameters that are searched without bounds."""
     mu, log_sigma, log_distance = np.clip(free, _LEAST_FREE, _MOST_FREE).tolist()
     return mu, float(np.exp(log_sigma)), float(_EDGE - np.exp(log_distance))
 
@@ -405,10 +386,7 @@ def draws(
     index: int,
     pedestal: int = 0,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    """Return the pixels of a frame that have no counts, and values of 0 and less for them.
-
-    Those are counts: pixels without any have the pedestal's value.
-    """
+    """Return the pixels of a frame that have no counts, and counts of 0 and less for them."""
     pixels = np.flatnonzero((frame == pedestal) & (labels > 0))
     regions = labels.reshape(-1)[pixels]
     (bits,) = random_bits((seed, index), len(pixels))

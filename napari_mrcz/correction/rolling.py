@@ -1,6 +1,6 @@
-"""The mean of the stacks around each stack of a session, from one to the next in few additions.
+"""The mean of the stacks around each stack of a session, in a few additions from one to the next.
 
-And what such an average shows at the same place in all images, coarse or fine.
+Also structure that such an average shows at the same place in all images, coarse or fine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ NO_NEIGHBOURS = (
     "KOMA subtracts the mean of other stacks of the session, and there is none: "
     "one stack alone cannot be normalised so; use a gain reference"
 )
-"""What is said where there is no other stack to average."""
 
 # Bits that a sum keeps below its average pixel: two more than float32 has. Those above are for hot
 # pixels, times the stacks of a window: a hundred million average pixels in all.
@@ -29,7 +28,7 @@ _STRIP = 2**17
 
 
 class _Grid(NamedTuple):
-    """What the pixels of a stack's sum are rounded to."""
+    """Rounding of the pixels of a stack's sum."""
 
     n_frames: int  # Frames of the stack
     step: float  # A power of two, or 0 where pixels are whole numbers, or too small for one
@@ -39,21 +38,19 @@ class _Grid(NamedTuple):
 class RollingAverage:
     """The mean frame of the neighbours of each stack, from a running total.
 
-    All frames count alike: a stack of more frames, or of a higher dose, counts for more, as it is
-    less noisy. Where all are of one length, this is the mean of the stacks' mean frames.
+    All frames count alike, so that stacks of more frames, or of a higher dose, count for more.
 
     From one stack to the next costs one addition and two subtractions, whatever the radius; one
-    image is held. Any order is allowed: a jump sums anew. The window always holds 2 x radius
-    stacks where there are so many: it shifts at the ends, and goes round stacks left out.
+    image is held. Any order is allowed: a jump sums anew. The window holds 2 x radius stacks where
+    there are so many: it shifts at the ends, and skips stacks left out.
 
-    Sums of other than whole numbers are rounded to a power of two, some 1e-8 of their average
+    Sums that are not of whole numbers are rounded to a power of two, some 1e-8 of their average
     pixel, so that their total is exact: an average is the same to the last bit, whichever windows
     came before.
 
-    `sum_of`: returns the sum of the frames (y, x) of the stack with a given index, and how many
-    they are. It may lie in a file: it is read a few rows at a time; `members`: indices of the
-    stacks that may be averaged, ascending; `radius`: stacks to either side, at least 1. Raise
-    `ValueError` if the radius is less than 1.
+    `sum_of`: returns the sum of the frames (y, x) of the stack with a given index, and their
+    number. It may lie in a file: it is read a few rows at a time; `members`: indices of the stacks
+    that may be averaged, ascending; `radius`: stacks to either side, at least 1, else `ValueError`.
     """
 
     def __init__(
@@ -76,10 +73,7 @@ class RollingAverage:
         return neighbours_of(index, self._members, self._radius)
 
     def at(self, index: int) -> npt.NDArray[np.float64]:
-        """Return the average for stack `index`, (y, x).
-
-        Raise `ValueError` if there is no other stack to average.
-        """
+        """Return the average for stack `index`, (y, x); `ValueError` if there is no other stack."""
         near = self.neighbours(index)
         if not near:
             raise ValueError(NO_NEIGHBOURS)
@@ -93,25 +87,20 @@ class RollingAverage:
     def _roll_to(self, window: range) -> npt.NDArray[np.float64]:
         leaving = [self._members[p] for p in self._window if p not in window]
         entering = [self._members[p] for p in window if p not in self._window]
-        # Let go meanwhile: what is raised while a stack is read must not leave half a step behind.
+        # None meanwhile: an error while a stack is read must not leave half a step behind.
         total, self._total = self._total, None
-        if total is not None:
-            is_near = len(leaving) + len(entering) < len(window)
-            total = self._stepped(total, leaving, entering) if is_near else None
-        if total is None:
+        is_near = len(leaving) + len(entering) < len(window)
+        # Only a new sum gets rid of a NaN.
+        if (
+            total is not None
+            and is_near
+            and all(self._shift(total, index, np.subtract) for index in leaving)
+        ):
+            for index in entering:
+                self._shift(total, index, np.add)
+        else:
             total = self._anew([self._members[p] for p in window])
         self._total, self._window = total, window
-        return total
-
-    def _stepped(
-        self, total: npt.NDArray[np.float64], leaving: Sequence[int], entering: Sequence[int]
-    ) -> npt.NDArray[np.float64] | None:
-        """Return the total one step further; None where only a new sum gets rid of a NaN."""
-        for index in leaving:
-            if not self._shift(total, index, np.subtract):
-                return None
-        for index in entering:
-            self._shift(total, index, np.add)
         return total
 
     def _anew(self, indices: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -121,9 +110,9 @@ class RollingAverage:
         return total
 
     def _shift(self, total: npt.NDArray[np.float64], index: int, operation: np.ufunc) -> bool:
-        """Add or subtract a stack's rounded sum in place.
+        """Add or subtract a stack's rounded sum in place; return whether all pixels are numbers.
 
-        The result: whether all its pixels are numbers; otherwise nothing is subtracted.
+        If not, nothing is subtracted.
         """
         image, n_frames = self._sum_of(index)
         grid = self._grids.get(index)
@@ -143,10 +132,9 @@ class RollingAverage:
 
 
 def neighbours_of(index: int, members: Sequence[int], radius: int) -> list[int]:
-    """Return the stacks around one, without itself.
+    """Return those of the ascending `members` around stack `index`, without itself.
 
-    `index`: the stack; `members`: indices of the stacks that may be averaged, ascending; `radius`:
-    stacks to either side; at the ends the window shifts.
+    There are `radius` stacks to either side; at the ends the window shifts.
     """
     window = _window_of(index, members, radius)
     return [members[p] for p in window if members[p] != index]
@@ -183,30 +171,27 @@ def strips(image: npt.NDArray[Any], size: int = _STRIP) -> Iterator[slice]:
 
 Image: TypeAlias = npt.NDArray[np.float64]
 
-# Steps between cells of an average: how large they are, in parts of the mean and in robust standard
-# deviations, and over what part of the image's side they reach. Of pattern and noise alone few are
-# beyond 5 deviations.
+# Steps between cells of an average: their least height, as a fraction of the mean and in robust
+# standard deviations (of pattern and noise alone few are beyond 5), and the part of the image's
+# side over which they extend.
 _LEAST_STEP, _BEYOND, _REACH = 0.05, 6.0, 0.7
 _FEWEST = 4
 _CELLS, _CELLS_ACROSS = (8, 32), 16
-# Pixels that tell the range of all, and the percentiles that do.
+# Pixels of a sample that shows the range of all, and the percentiles of that range.
 _SAMPLE, _RANGE = 2**16, (0.5, 50, 99.5)
-# Robust standard deviations beyond which a mean is part of an edge; share of a window's pixels that
-# tell its mean.
+# Robust standard deviations beyond which a mean is part of an edge; least share of finite pixels in
+# a window that has a mean.
 _FAR_OUT, _LEAST_SHARE = 5.0, 1e-4
 
 
 def finer_than(image: Image, length: int) -> Image:
-    """Return an image less what is coarser than a length, plus its mean.
+    """Return an image (y, x) without structure coarser than `length` pixels, plus its mean.
 
-    What is coarser is the mean over about `length` pixels: two passes of a square window each, of
-    the same standard deviation as one of `length` pixels. Beside a sharp edge that leaves a fringe;
+    Coarse is the mean over about `length` pixels: two passes of a square window, together of the
+    same standard deviation as one of `length` pixels. Beside a sharp edge that leaves a fringe;
     where the mean over a quarter of the length stands far out, it counts as coarse, too. Pixels
     that are far from all others (hot, dead) are limited first, so that they leave no squares
-    around them.
-
-    `image` (y, x): an average; pixels that are not numbers stay so; `length`: in pixels. The result
-    is (y, x).
+    around them. Pixels that are not numbers stay so.
     """
     told = np.isfinite(image)
     if not told.any():
@@ -221,18 +206,16 @@ def finer_than(image: Image, length: int) -> Image:
     usual = 1.4826 * float(np.median(heights[::step, ::step]))
     coarse += np.where(heights > _FAR_OUT * usual, fringes, 0)
     fine: Image = image - coarse
-    fine += _mean(image, told) - _mean(fine, told)
+    fine += float(image.mean(where=told)) - float(fine.mean(where=told))
     return fine
 
 
 def repeated_step(average: Image) -> float:
-    """Find structure that is at the same place in many images, by the steps in their average.
+    """Find structure at the same place in many images by sharp, long steps in their average (y, x).
 
-    Sharp, long steps between cells of 8 or of 32 pixels: a hole's edge, a beam stop. The camera's
-    own sensitivity is smooth, or fine.
-
-    `average` (y, x): of several stacks. The result: the typical height of the steps, as a fraction
-    of the mean; 0 where there are none.
+    Steps between cells of 8 or of 32 pixels: a hole's edge, a beam stop. The camera's own
+    sensitivity is smooth, or fine. The result is the typical height of the steps, as a fraction of
+    the mean; 0 where there are none.
     """
     from scipy.ndimage import median_filter
 
@@ -286,12 +269,8 @@ def _twice(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]
 
 
 def _binned(image: Image, size: int) -> Image:
-    """Return the means of cells of `size` pixels; what is left over at the ends is left out."""
+    """Return the means of cells of `size` pixels, without incomplete ones at the ends."""
     ny, nx = image.shape[0] // size, image.shape[1] // size
     rows = image[: ny * size].reshape(ny, size, -1).sum(axis=1)
     means: Image = rows[:, : nx * size].reshape(ny, nx, size).sum(axis=2)
     return means / size**2
-
-
-def _mean(image: Image, told: npt.NDArray[np.bool_]) -> float:
-    return float(image.mean(where=told))

@@ -2,8 +2,8 @@
 
 Adding 8-bit frames to a 32-bit sum moves far more memory than the frames take. They go into a
 16-bit sum first, which 257 of them cannot overflow, and as many more as its largest value leaves
-room for; and an array that is in memory already is summed strip by strip, so that its sums stay in
-a cache. Other work on parts of images is done in threads, too (`in_order`).
+room for. An array in memory is summed strip by strip, so that its sums stay in a cache. Other work
+on parts of images is done in threads, too (`in_order`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,7 @@ Result = TypeVar("Result")
 
 
 class RunningSum:
-    """A sum that frames are added to one by one.
-
-    `shape`: of a frame (y, x); `dtype`: of the frames; `n_frames`: frames that will be added, at
-    most.
-    """
+    """A sum of at most `n_frames` frames of a shape (y, x) and a dtype, added one by one."""
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, n_frames: int) -> None:
         self._shape = shape
@@ -66,7 +62,7 @@ class RunningSum:
         self._farthest += self._step
 
     def merge(self, other: RunningSum) -> None:
-        """Take over what was added to another sum of the same kind, which is then used up."""
+        """Add another sum of the same kind, whose memory is taken over."""
         if self._part is None and other._part is not None:
             self._part, self._farthest = other._part, other._farthest
             other._part = None
@@ -84,9 +80,9 @@ class RunningSum:
                 self._grow(part)
 
     def total(self) -> Frame:
-        """Return the sum, (y, x), which nothing can be added to after that.
+        """Return the sum, (y, x), of `sum_dtype`, or of 16 bits where 8-bit frames fit into them.
 
-        It is of `sum_dtype`, or, of 8-bit frames, of 16 bits where its values leave room.
+        No frames can be added afterwards.
         """
         if self._total is None and self._part is not None:
             part, self._part = self._part, None
@@ -115,9 +111,8 @@ class RunningSum:
 
 
 def sum_array(frames: Frame) -> Frame:
-    """Sum an array of frames along its first axis.
+    """Return the sum (y, x) of an array of frames (n, y, x), of `smallest_sum_dtype`.
 
-    `frames` (n, y, x): in memory, or mapped to it. The result is (y, x): of `smallest_sum_dtype`.
     Floating frames are added in their order.
     """
     n, y, x = frames.shape
@@ -139,10 +134,9 @@ def sum_array(frames: Frame) -> Frame:
 
 
 def widened(total: Frame, dtype: npt.DTypeLike) -> Frame:
-    """Return a sum in wider integers, which take over its memory: there are never two of it.
+    """Return a sum (y, x) in integers as wide or wider, in its own memory, never holding two.
 
-    `total` (y, x): as `RunningSum.total` returns it; nobody else has it, and it is used up;
-    `dtype`: integers that are as wide, or wider. The result is (y, x).
+    `total` is as `RunningSum.total` returns it, has no other reference, and is invalid afterwards.
     """
     dtype = np.dtype(dtype)
     if dtype == total.dtype:
@@ -179,7 +173,7 @@ def binned_sum(image: Frame, factor: int, dtype: npt.DTypeLike) -> Frame:
 def sum_dtype(dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
     """Return the type that holds the sum of so many frames without overflow.
 
-    int32 or int64 for integers (uint64 for its own kind), float64 or complex128 else.
+    int32 or int64 for integers (uint64 for uint64), float64 or complex128 else.
     """
     dtype = np.dtype(dtype)
     if dtype.kind == "c":
@@ -207,10 +201,14 @@ def _part_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any] | None, int]:
     return None, 0
 
 
-def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
-    """Sum the frames of a movie.
+def spread_over(n: int, most: int) -> list[int]:
+    """Return the indices of at most `most` of n frames, spread evenly over all."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)).tolist()
 
-    `movie` (n, y, x): the frames; an array (y, x) counts as the sum itself. The result is (y, x).
+
+def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
+    """Return the sum (y, x) of a movie (n, y, x); an array (y, x) counts as the sum itself.
+
     Raise `ValueError` if there are no frames, or they are not real numbers.
     """
     shape = getattr(movie, "shape", None)
@@ -246,13 +244,10 @@ def _check_real(dtype: np.dtype[Any]) -> None:
 
 
 def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[np.bool_]:
-    """Mark the pixels within `limit` robust standard deviations of the median.
+    """Mark the finite pixels within `limit` robust standard deviations of the median, (y, x).
 
     A rule of thumb, for fits that a few hot pixels would pull away; `OutlierFilter` is the
     careful one.
-
-    `image` (y, x): a sum or a flat. Values that are not finite are not ordinary; `limit`: in
-    standard deviations, estimated by the median absolute deviation. The result is (y, x).
     """
     finite: npt.NDArray[np.bool_] = np.isfinite(image)
     if not finite.any():
@@ -265,21 +260,19 @@ def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[
         values = image[finite]
         level = abs(values[values <= np.quantile(values, 0.99)].mean())
     deviation = max(1.4826 * float(np.median(distance[finite])), float(level) ** 0.5)
-    ordinary: npt.NDArray[np.bool_] = np.logical_and(finite, distance <= limit * deviation)
-    return ordinary
+    return np.logical_and(finite, distance <= limit * deviation)
 
 
 @contextmanager
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], name: str, *, alone: bool = False
 ) -> Iterator[Iterator[Result]]:
-    """Run work on each item in the threads lent; the context is an iterator of ordered results.
+    """Call `work` with each item in several threads; the context is an iterator of ordered results.
 
     Corrections know neither the machine nor who else computes on it: `napari_mrcz` names the module
     that does (`correction.lender`). Without one, work is done in the caller's thread.
 
-    `work`: called with one item, in any thread; `items`: what to work on; `name`: name of the
-    threads; `alone`: use one thread, where items are too small for more.
+    `name`: of the threads; `alone`: use one thread, where items are too small for more.
     """
     if not correction.lender:
         yield map(work, items)

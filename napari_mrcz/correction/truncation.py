@@ -1,10 +1,10 @@
 """`TruncationModel`: gives pixels that a camera cut off at zero likely negative values again.
 
-Hattne et al. (2016), J. Appl. Cryst. 49, 1029-1034, doi:10.1107/S1600576716007196. `regions` says
-which pixels count alike, fits the distribution of their counts, and draws values from it.
+Hattne et al. (2016), J. Appl. Cryst. 49, 1029-1034, doi:10.1107/S1600576716007196. `regions` finds
+pixels that count alike, fits the distribution of their counts, and draws values from it.
 
-Every frame is fitted by itself, as the paper does: in a rotation series thickness, orientation
-and with them the background change from frame to frame.
+Every frame is fitted by itself, as in the paper: in a rotation series the background changes from
+frame to frame, with thickness and orientation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.correction.conversions import pedestal_of
-from napari_mrcz.correction.history import described, register
+from napari_mrcz.correction.history import DescribedByFields, register
 from napari_mrcz.correction.noise import CountedAlready, looks_counted
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.regions import (
@@ -28,8 +28,9 @@ from napari_mrcz.correction.regions import (
     find_center,
     find_gaps,
     region_labels,
+    valid_pixels,
 )
-from napari_mrcz.correction.sums import frame_sum
+from napari_mrcz.correction.sums import frame_sum, spread_over
 from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
@@ -144,13 +145,13 @@ class TruncationOptions(Options):
 
 @register
 @dataclass(frozen=True, eq=False)
-class TruncationModel:
+class TruncationModel(DescribedByFields):
     """Replaces zeros by values of 0 and less. Made by `TruncationModel.fit`.
 
-    Call it with a frame and its index, or give it to `Stack.apply`. Pixels above 0 stay as they
-    are, no value rises, and a frame without zeros comes back the same; so do zeros of pixels that
-    are not valid, or in a region of too few counts to fit. Where counts were cut off and a pedestal
-    was added, pixels with that value are the zeros, and the pedestal stays in all pixels.
+    Call it with a frame and its index, or pass it to `Stack.apply`. Pixels above 0 stay as they
+    are, and no value rises. Zeros of pixels that are not valid, or in a region of too few counts to
+    fit, stay too. Where a pedestal was added after counts were cut off, pixels with that value are
+    the zeros, and the pedestal stays in all pixels.
 
     Attributes
     ----------
@@ -193,6 +194,9 @@ class TruncationModel:
             array = np.array(getattr(self, name), dtype, order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        if self.center is not None:  # a list, as it comes back from a file
+            object.__setattr__(self, "center", tuple(self.center))
+        object.__setattr__(self, "warnings", tuple(self.warnings))
         n, k = self.zeros.shape
         if self.parameters.shape != (n, k, 3) or self.labels.max(initial=0) > k:
             raise ValueError(f"{self.parameters.shape} parameters do not fit {(n, k)} regions")
@@ -217,11 +221,10 @@ class TruncationModel:
 
         Parameters
         ----------
-        movie : Stack or array_like, shape (n, y, x)
-            Diffraction patterns of whole counts, none of them negative. Other numbers than whole
-            ones come of a gain reference: this belongs before it. (y, x) is one pattern.
+        movie : Stack or array_like, shape (n, y, x) or (y, x)
+            Diffraction patterns of whole counts, none negative, before any gain reference.
         center : tuple of float, optional
-            Where the beam is, (y, x) in pixels; found from the sum of the frames without it.
+            Of the beam, (y, x) in pixels; by default found from the sum of the frames.
         n_annuli : int
             Annuli of equal numbers of pixels, each fitted by itself.
         mask : array_like of bool, shape (y, x), optional
@@ -231,26 +234,18 @@ class TruncationModel:
         regions : array_like of int, shape (y, x), optional
             Labels of other regions than annuli; 0 where pixels are not valid.
         pedestal : int, optional
-            Value that was added to all pixels after counts were cut off; by default what the
-            movie's metadata state, as read from an SMV header, or 0.
+            Value that was added to all pixels after counts were cut off; by default that of the
+            movie's metadata, as read from an SMV header, or 0.
         force : bool
             Correct counted electrons, too, whose zeros are real and need no correction.
         progress : callable, optional
             Called with (frames done, frames); what it raises ends the fitting.
-
-        Returns
-        -------
-        TruncationModel
 
         Raises
         ------
         ValueError
             If there are no frames, shapes differ, values are below the pedestal or not whole, the
             metadata state several pedestals, or the counts are counted electrons.
-
-        References
-        ----------
-        Hattne et al. (2016), doi:10.1107/S1600576716007196.
         """
         frames = movie if hasattr(movie, "shape") else np.asarray(movie)
         frames = frames[np.newaxis] if len(frames.shape) == 2 else frames
@@ -260,19 +255,16 @@ class TruncationModel:
         if pedestal is None:
             pedestal = pedestal_of(getattr(frames, "metadata", {}))
         n, *shape = frames.shape
-        few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES_OF_CHECK)).astype(int))
-        sample = [np.asarray(frames[int(index)]) for index in few]
-        gaps = find_gaps(np.stack([frame == pedestal for frame in sample]))
-        masked = np.zeros(shape, np.bool_) if mask is None else _as_mask(mask, tuple(shape))
-        gaps &= ~masked
+        sample = [np.asarray(frames[index]) for index in spread_over(n, _FRAMES_OF_CHECK)]
+        valid = valid_pixels(tuple(shape), mask)
+        gaps = valid & find_gaps(np.stack([frame == pedestal for frame in sample]))
         if regions is not None:
-            # One that is nothing but a gap stays what was asked for: it has too few counts to fit.
-            labels = region_labels(regions, tuple(shape), masked)
+            labels = region_labels(regions, tuple(shape), ~valid)
+            # A region that is nothing but a gap is kept as asked for; it has too few counts to fit.
             gaps &= np.isin(labels, np.unique(labels[~gaps]))
-        mask = masked | gaps
-        if regions is not None:
-            labels, center = region_labels(regions, tuple(shape), mask), None
+            labels, center = region_labels(regions, tuple(shape), ~valid | gaps), None
         else:
+            mask = ~valid | gaps
             if center is None:
                 center = find_center(_summed(frames) - n * pedestal, mask)
             elif not all(0 <= at < size for at, size in zip(center, shape, strict=True)):
@@ -309,28 +301,16 @@ class TruncationModel:
         return replace(model, warnings=said)
 
     def __call__(self, frame: Frame, index: int) -> Frame:
-        """Correct a frame.
-
-        Parameters
-        ----------
-        frame : ndarray, shape (y, x)
-            Counts as they were recorded.
-        index : int
-            Its place in the movie: says which fit is its own, and seeds what is drawn.
-
-        Returns
-        -------
-        ndarray, shape (y, x)
-            Of `output_dtype`.
+        """Return frame (y, x) number `index` of the movie, of `output_dtype`, corrected.
 
         Raises
         ------
         ValueError
-            If it is none of the frames that were fitted.
+            If it is not one of the frames that were fitted.
         """
         if frame.shape != self.labels.shape or not 0 <= index < len(self.parameters):
             raise ValueError(
-                f"frame {index} of {frame.shape} is none of the {len(self.parameters)} of "
+                f"frame {index} of {frame.shape} is not one of the {len(self.parameters)} of "
                 f"{self.labels.shape} that were fitted"
             )
         dtype = self.output_dtype(frame.dtype)
@@ -343,13 +323,7 @@ class TruncationModel:
         return corrected
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Return the type of corrected frames: the smallest signed one that all values fit.
-
-        Raises
-        ------
-        ValueError
-            If these are not real numbers.
-        """
+        """Return the smallest signed type that holds all corrected frames of a `dtype`."""
         given = np.dtype(dtype)
         _check_type(given)
         if given.kind == "f":
@@ -362,31 +336,22 @@ class TruncationModel:
 
     @property
     def n_regions(self) -> int:
-        """How many regions there are."""
+        """Number of regions."""
         return int(self.zeros.shape[1])
 
     @property
     def offset(self) -> int:
-        """What must be added to make all values 0 or more.
-
-        Formats without negative numbers are written with it, on top of the pedestal.
-        """
+        """Number that makes all values 0 or more, for formats without negative numbers."""
         return max(0, -self.smallest)
 
     @property
     def n_unfitted(self) -> int:
-        """How many regions, of all frames, have zeros and too few counts to fit."""
+        """Number of regions, of all frames, that have zeros and too few counts to fit."""
         return int(np.count_nonzero(np.isnan(self.parameters[:, :, 0]) & (self.zeros > 0)))
 
     @cached_property
     def radii(self) -> npt.NDArray[np.float64]:
-        """Outer radius of each annulus, in pixels, shape (k,).
-
-        Raises
-        ------
-        ValueError
-            If the regions are not annuli.
-        """
+        """Outer radius of each annulus, in pixels, (k,); `ValueError` for other regions."""
         if self.center is None:
             raise ValueError("regions that were given have no radius")
         y, x = np.nonzero(self.labels)
@@ -396,7 +361,7 @@ class TruncationModel:
         return radii[1:]
 
     def distribution(self, index: int, region: int) -> ShiftedLognormal | None:
-        """Return what was fitted to a region (1 ... k) of a frame; None where nothing was."""
+        """Return the distribution of a region (1 ... k) of a frame; None where none was fitted."""
         mu, sigma, shift = self.parameters[index, region - 1].tolist()
         return None if np.isnan(mu) else ShiftedLognormal(mu, sigma, shift)
 
@@ -439,48 +404,11 @@ class TruncationModel:
             )
         return tuple(said)
 
-    def describe(self) -> dict[str, Any]:
-        """Return all that is needed to do it again."""
-        return described(
-            self,
-            labels=self.labels,
-            parameters=self.parameters,
-            zeros=self.zeros,
-            smallest=self.smallest,
-            largest=self.largest,
-            center=self.center,
-            seed=self.seed,
-            pedestal=self.pedestal,
-            n_changed=self.n_changed,
-            warnings=self.warnings,
-        )
-
     @staticmethod
     def said(step: Mapping[str, Any]) -> str:
         """Return how many zeros a described model replaced, and the smallest value."""
         smallest = int(step["smallest"]) - int(step.get("pedestal", 0))
         return f"{int(np.sum(step['zeros']))} zeros replaced, down to {with_minus(str(smallest))}"
-
-    @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """Build it again.
-
-        Raises
-        ------
-        ValueError
-            If its parts do not fit together.
-        """
-        center = description["center"]
-        return cls(
-            **{
-                name: description[name]
-                for name in ("labels", "parameters", "zeros", "smallest", "largest", "seed")
-            },
-            center=None if center is None else (center[0], center[1]),
-            pedestal=description.get("pedestal", 0),
-            n_changed=description.get("n_changed", 0),
-            warnings=tuple(description.get("warnings", ())),
-        )
 
 
 def histograms(
@@ -493,14 +421,6 @@ def histograms(
     places = labels.astype(np.int64) * width + values
     counted = np.bincount(places.reshape(-1), minlength=(k + 1) * width)
     return counted.reshape(k + 1, width)[1:]
-
-
-def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    invalid = np.asarray(mask)
-    if invalid.shape != shape:
-        raise ValueError(f"a mask of {invalid.shape} does not fit frames of {shape}")
-    masked: npt.NDArray[np.bool_] = np.not_equal(invalid, 0)
-    return masked
 
 
 def _look_counted(
@@ -535,15 +455,13 @@ def _summed(frames: Any) -> npt.NDArray[np.float64]:
 
 
 def _checked(frame: Frame, index: int, labels: npt.NDArray[np.uint16], pedestal: int) -> Frame:
-    """Refuse what are not counts that were cut off at the pedestal."""
+    """Return a frame if it holds counts that were cut off at the pedestal."""
     _check_whole(frame, index)
     if (frame < pedestal)[labels > 0].any():
-        if pedestal:
-            least = int(frame[labels > 0].min())
-            raise ValueError(
-                f"frame {index} has values of {least} below the pedestal of {pedestal}"
-            )
-        raise ValueError(f"frame {index} has negative counts: none were cut off")
+        if not pedestal:
+            raise ValueError(f"frame {index} has negative counts: none were cut off")
+        least = int(frame[labels > 0].min())
+        raise ValueError(f"frame {index} has values of {least} below the pedestal of {pedestal}")
     return frame
 
 

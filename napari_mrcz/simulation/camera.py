@@ -326,8 +326,7 @@ class Defects:
         """
         outliers = self.outliers
         count = uniform_filter(outliers.astype(np.float32), size=5, mode="constant") * 25
-        neighbourly: npt.NDArray[np.bool_] = np.logical_and(outliers, count > 1.5)
-        return neighbourly
+        return np.logical_and(outliers, count > 1.5)
 
 
 @dataclass(frozen=True, eq=False)

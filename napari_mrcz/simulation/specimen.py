@@ -148,8 +148,7 @@ def _fringes(shape: tuple[int, int], spacing: float, rng: np.random.Generator) -
     waves = np.rint(np.array(shape) / spacing * [np.sin(angle), np.cos(angle)])
     y = waves[0] * np.arange(shape[0])[:, np.newaxis] / shape[0]
     x = waves[1] * np.arange(shape[1])[np.newaxis, :] / shape[1]
-    wave: Image = np.cos(2 * np.pi * (y + x)).astype(np.float32)
-    return wave
+    return np.cos(2 * np.pi * (y + x)).astype(np.float32)
 
 
 def _discs(
@@ -229,8 +228,7 @@ def _lattice(shape: tuple[int, int], pixel_size: float, rng: np.random.Generator
 
 def _smooth_step(height: npt.NDArray[np.floating]) -> Image:
     """Return 0 to 1 over a few pixels, as a Fourier shift of a sharper edge would ring."""
-    step: Image = (0.5 + 0.5 * np.tanh(height)).astype(np.float32)
-    return step
+    return (0.5 + 0.5 * np.tanh(height)).astype(np.float32)
 
 
 def _smooth_noise(shape: tuple[int, int], radius: float, rng: np.random.Generator) -> Image:
@@ -256,8 +254,7 @@ def _defocused(scattering: Image, defocus: float, pixel_size: float) -> Image:
     underfocus = 1e4 * defocus - 0.5 * _SPHERICAL_ABERRATION * _WAVELENGTH**2 * squared
     phase = np.pi * _WAVELENGTH * underfocus * squared
     transfer = -np.sin(phase + math.asin(_AMPLITUDE_CONTRAST)) * np.exp(-_ENVELOPE_B / 4 * squared)
-    contrast: Image = fft.irfft2(fft.rfft2(scattering) * transfer, s=shape)
-    return contrast
+    return fft.irfft2(fft.rfft2(scattering) * transfer, s=shape)
 
 
 # Pixels of the torus beyond the frame: half on each side, more than a drift.

@@ -1,7 +1,7 @@
-"""What a pixel reads where no electron struck: its offset, and the noise about it.
+"""The background of raw frames: each pixel's offset, and the noise about it.
 
-Also what all pixels of a frame, a row or a column have in common for one frame only (common
-mode), and the pixels with noise of their own.
+Also the common mode, by which all pixels of a frame, a row or a column are shifted in one frame,
+and the pixels with noise of their own.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
+from napari_mrcz.correction.sums import spread_over
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# A median of so many frames is near enough to tell which pixels were struck.
+# Frames whose median shows which pixels were struck.
 _FRAMES_OF_MEDIAN = 9
 MOST_FRAMES = 64
-"""On so many frames of a movie offsets are measured, at most."""
+"""Frames of a movie on which offsets are measured, at most."""
 
-# Values farther above the offset than this were struck.
+# Values farther above the offset than this, in read noises, were struck.
 _STRUCK = 2.5
-# No detector gives such values, whose squares are not numbers any more.
+# No detector reads out larger values, whose squares overflow.
 _BEYOND = 1e15
 # Mean of a normal distribution that was cut off above 2.5 sigma, in sigmas.
 _CUT_MEAN = -0.017638
@@ -37,16 +39,16 @@ _UNLIKE = 8.0
 # Times that offsets and common mode are measured in turn.
 _ROUNDS = 3
 # Pixels with more than this times the variance of the others have noise of their own, if that is
-# so many standard deviations (of its logarithm, from nine tenths of the pixels) above, too: few
+# also so many standard deviations (of its logarithm, from nine tenths of the pixels) above: few
 # frames, and electrons' outskirts, make it vary...
 _OWN_VARIANCE, _TENTH, _DEVIATIONS = 2.2, 1.2816, 4.0
 # ...or those that are brightest of their neighbours, and this far above their offset in noises,
-# far more often than the pixels in such a square about them; chance marks so few.
+# more often than the pixels in such a square about them, at this probability.
 _FLICKER, _SQUARE, _CHANCE = 5.0, 33, 1e-7
 # Rows whose medians are taken at a time.
 _STRIP = 256
 _LEAST = 1e-30
-# Fewer frames say too little about a single pixel.
+# With fewer frames, single pixels are not judged.
 _FEWEST_FRAMES = 6
 
 Levels = tuple[npt.NDArray[np.float32], ...]
@@ -61,15 +63,12 @@ class Background:
     offset: npt.NDArray[np.float32]
     # Standard deviation about it, in grey values: the same for all pixels but the noisy ones
     noise: float
-    # (y, x): pixels with noise of their own, such as flickering or hot ones, that say nothing about
-    # electrons
+    # (y, x): pixels with noise of their own, such as flickering or hot ones, which are ignored
     noisy: Mask | None = None
-    # What is removed from each frame: one array per common mode, of the shape (1, 1) where it is
-    # that of whole frames, (y, 1) of rows and (1, x) of columns. Each holds the typical median
-    # above the offset; a frame's own less this is its wander.
+    # One array per common mode, of the shape (1, 1) for whole frames, (y, 1) for rows and (1, x)
+    # for columns: the typical median above the offset. A frame's own less this is removed from it.
     levels: Levels = ()
-    # Standard deviation of the common mode from frame to frame, in grey values; 0 where it is too
-    # small to be measured
+    # Standard deviation of the common mode from frame to frame, in grey values; 0 if too small
     wander: float = 0.0
 
     @classmethod
@@ -78,12 +77,12 @@ class Background:
     ) -> Background:
         """Measure it on frames spread over a movie.
 
-        Electrons only ever add: what lies below a pixel's median is noise alone, and gives its
+        Electrons only ever add: values below a pixel's median are noise alone, and show its
         width; values well above were struck, and are left out of the mean.
 
         `movie` (n, y, x): raw frames, few of whose pixels were struck; `progress`: called after
-        each frame with what is done, frames done, and how many there will be. Raise `ValueError` if
-        there are no frames, they do not vary, or hold what no detector gives.
+        each frame with (text, frames done, frames). Raise `ValueError` if there are no frames, they
+        do not vary, or hold values of no detector.
         """
         shape = tuple(getattr(movie, "shape", ()))
         if len(shape) != 3 or not all(shape[1:]):
@@ -91,10 +90,10 @@ class Background:
         n = shape[0]
         if not n:
             raise ValueError("a background is measured on at least one frame")
-        few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES_OF_MEDIAN)).astype(int))
+        few = spread_over(n, _FRAMES_OF_MEDIAN)
         first = []
-        for done, i in enumerate(few, 1):
-            first.append(real(np.asarray(movie[int(i)])))
+        for done, index in enumerate(few, 1):
+            first.append(real(np.asarray(movie[index])))
             if progress is not None:
                 progress("Reading for medians, frame", done, len(few))
         if n < 3:
@@ -102,10 +101,10 @@ class Background:
             offset = np.full(shape[1:], np.median(np.stack(first)), np.float32)
             return cls(offset, _below(frame - offset for frame in first))
         found = _of_few(first)
-        many = np.unique(np.linspace(0, n - 1, min(n, MOST_FRAMES)).astype(int))
+        many = spread_over(n, MOST_FRAMES)
         sums = _Sums(found)
-        for done, i in enumerate(many, 1):
-            sums.add(real(np.asarray(movie[int(i)])))
+        for done, index in enumerate(many, 1):
+            sums.add(real(np.asarray(movie[index])))
             if progress is not None:
                 progress("Measuring offsets, frame", done, len(many))
         better = _moved(found, sums.offset(), first)
@@ -122,8 +121,7 @@ class Background:
 
     def above(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return a frame above its background: without common mode and offsets, shape (y, x)."""
-        apart: npt.NDArray[np.float32] = self.steady(frame) if self.levels else frame
-        return apart - self.offset
+        return (self.steady(frame) if self.levels else frame) - self.offset
 
     def raised(self, level: float, noise: float) -> Background:
         """Return the same with offsets that are `level` grey values higher, and another noise."""
@@ -132,7 +130,7 @@ class Background:
 
     @property
     def common_mode(self) -> str:
-        """What wanders: "frames", "rows", "columns", "rows and columns", or "" for nothing."""
+        """The parts that wander: "frames", "rows", "columns", "rows and columns", or ""."""
         if not self.wander:
             return ""
         names = [
@@ -143,10 +141,7 @@ class Background:
 
 
 def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a frame again, if all of its pixels are numbers.
-
-    Raise `ValueError` if they are complex, or not finite.
-    """
+    """Return the frame; raise `ValueError` if its pixels are complex, or not finite."""
     if frame.dtype.kind not in "buif":
         raise ValueError(f"electrons are counted in frames of real numbers, not of {frame.dtype}")
     if frame.dtype.kind == "f":
@@ -164,7 +159,7 @@ def _of_few(frames: list[npt.NDArray[Any]]) -> Background:
     wanders = [np.zeros((n, *kind), np.float32) for kind in kinds]
     steady = np.stack([frame.astype(np.float32) for frame in frames])
     for _ in range(_ROUNDS):
-        # Of whole frames first, then what rows and columns have besides.
+        # Of whole frames first, then the rest of rows and columns.
         offset = _middle(steady)
         for total in wanders:
             more = np.stack([_medians(frame - offset, total.shape[1:]) for frame in steady])
@@ -185,16 +180,16 @@ def _of_few(frames: list[npt.NDArray[Any]]) -> Background:
         variances[0] = size**2 if size > _LEAST_WANDER * noise else 0.0
     kept = [kind for kind, size in zip(kinds[1:], variances[1:], strict=True) if size > 0]
     if not kept:
-        # Whole frames are levelled always: one may jump that was not looked at. Medians of rows or
-        # columns have those of whole frames in them.
+        # Whole frames are always levelled: one that was not looked at may jump. Medians of rows or
+        # columns include those of whole frames.
         kept = [kinds[0]]
         for total in wanders[1:]:
             steady += total
     offset = _middle(steady)
-    levels = []
-    for kind in kept:
-        # Without wander, medians are what they typically are.
-        levels.append(np.mean([_medians(frame - offset, kind) for frame in steady], axis=0))
+    # Typical medians are those without wander.
+    levels = [
+        np.mean([_medians(frame - offset, kind) for frame in steady], axis=0) for kind in kept
+    ]
     found = Background(offset, noise, None, tuple(levels), float(np.sqrt(sum(variances))))
     return replace(found, noise=_below(found.above(frame) for frame in frames))
 
@@ -202,7 +197,7 @@ def _of_few(frames: list[npt.NDArray[Any]]) -> Background:
 def _moved(
     old: Background, apart: npt.NDArray[np.float32], frames: list[npt.NDArray[Any]]
 ) -> Background:
-    """Return a background with other offsets, its typical medians being what they are then."""
+    """Return a background with offsets moved by `apart`, and the typical medians of these."""
     new = replace(old, offset=old.offset + apart)
     levels = [np.zeros(typical.shape, np.float32) for typical in old.levels]
     for raw in frames if old.levels else ():
@@ -215,7 +210,7 @@ def _moved(
 
 
 class _Sums:
-    """Adds up what frames say of each pixel where no electron struck."""
+    """Statistics of each pixel in frames where no electron struck it."""
 
     def __init__(self, background: Background) -> None:
         self._background = background
@@ -239,7 +234,7 @@ class _Sums:
         self._n_frames += 1
 
     def offset(self) -> npt.NDArray[np.float32]:
-        """Return what the offsets are above those that were known before, shape (y, x)."""
+        """Return the offsets above those that were known before, shape (y, x)."""
         mean = self._total / np.maximum(self._number, 1)
         return (mean - _CUT_MEAN * self._background.noise).astype(np.float32)
 
@@ -253,7 +248,7 @@ class _Sums:
         varies = np.log(max(most / max(median, _LEAST), 1)) / _TENTH
         ratio = max(_OWN_VARIANCE, float(np.exp(_DEVIATIONS * varies)))
         noisy: Mask = variance > ratio * median
-        # One that is never quiet has no variance that could be told.
+        # One that is hardly ever quiet has no known variance.
         noisy |= self._number < 0.1 * self._n_frames
         often = np.nonzero(self._strikes > 2)
         others = scipy.ndimage.uniform_filter(self._strikes, _SQUARE, mode="nearest")[often]
@@ -274,14 +269,13 @@ def _middle(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _medians(frame: npt.NDArray[np.float32], kind: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Return medians of a frame, of its rows or of its columns, of the shape `kind`."""
     axis = None if kind == (1, 1) else 1 if kind[1] == 1 else 0
-    medians: npt.NDArray[np.float32] = np.median(frame, axis=axis, keepdims=True).astype(np.float32)
-    return medians
+    return np.median(frame, axis=axis, keepdims=True).astype(np.float32)
 
 
 def _below(above: Iterable[npt.NDArray[Any]]) -> float:
-    """Return the noise from what lies below the offset: half of a normal distribution.
+    """Return the noise from values below the offset: half of a normal distribution.
 
-    Raise `ValueError` if nothing does.
+    Raise `ValueError` if there are none.
     """
     squares, number = 0.0, 0
     for frame in above:

@@ -1,17 +1,17 @@
-"""Electrons of a frame: the spots that are found and fitted, and the charge that makes one count.
+"""Electrons of a frame: spots are found and fitted, and the threshold of their charge is chosen.
 
-Brightest pixels are looked for, spots fitted to them, and what those leave is looked through again.
+Spots are fitted to the brightest pixels, and the residual is searched again.
 
-Too low a threshold of charge counts noise, too high a one misses electrons that left little. How
-often noise alone looks like a spot of some charge is counted in frames turned upside down (what the
-electrons that were found leave of them, times -1): there all spots are false. The other spots are
-electrons. Their charges have a gamma or a lognormal distribution, whichever fits better, widened by
-the noise; it says how many lie below any threshold.
+Too low a threshold of charge counts noise, too high a one misses electrons that left little. False
+spots are counted in inverted frames (the residual, times -1), where all spots are noise. The other
+spots are electrons. Their charges have a gamma or a lognormal distribution, whichever fits better,
+widened by the noise; it predicts how many lie below any threshold.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,19 +30,17 @@ from napari_mrcz.correction.counting.spot import (
 )
 from napari_mrcz.correction.sums import in_order
 
-# Times that what was found is taken away, and the rest looked through again.
+# Number of searches: of the frame, then of the residual.
 _ROUNDS = 3
-# Times the threshold that a spot needs to be an electron where it touches one found before.
+# Factor on the threshold for a spot that touches one found before.
 _BESIDE = 2.0
 # Positions are rounded to this many decimals, the same in images and tables: pixels' edges are on
 # this grid.
 _DECIMALS = 3
 # Events within this distance of one too bright for an electron are parts of it, in pixels.
 _PARTS = REACH + 1.5
-# Rows that are searched in one thread.
-_STRIP = 256
-# What a strip must know of its neighbours: a spot, and the spots that overlap it.
-_MARGIN = 6 * REACH
+# Rows that are searched in one thread, and rows beyond: those of a spot and of others beside it.
+_STRIP, _MARGIN = 256, 6 * REACH
 
 Values = npt.NDArray[np.float64]
 
@@ -70,16 +68,16 @@ def find_events(
 ) -> Events:
     """Find the electrons of a frame.
 
-    Spots are fitted to pixels brighter than their neighbours; what these leave may hide others
-    close by, so that the search goes on in it, and all are fitted again beside each other. Those
-    that overlap are fitted together in the end.
+    Spots are fitted to pixels brighter than their neighbours. The residual may show others close
+    by, so that it is searched, too, and all are fitted again beside each other. Those that overlap
+    are fitted together in the end.
 
     `frame` (y, x): background subtracted; `spread`: standard deviation of the spots, in pixels;
     `threshold`: charge from which a spot is an electron, in grey values; `noise`: standard
-    deviation of a pixel, in grey values; `noisy` (y, x): pixels that say nothing: spots are fitted
-    to the others; `rules`: 2; or 1 as the first version did, which replays what that wrote: all
-    pixels count, positions are not rounded, and spots narrower than 0.4 pixel are not fitted to
-    convergence. The result: within the frame; positions are whole thousandths of a pixel.
+    deviation of a pixel, in grey values; `noisy` (y, x): pixels that are ignored; `rules`: 2, or 1
+    to replay the first version's histories: all pixels count, positions are not rounded, and spots
+    narrower than 0.4 pixel are not fitted to convergence. The result lies within the frame, in
+    whole thousandths of a pixel.
     """
     rows, columns = frame.shape
 
@@ -89,7 +87,7 @@ def find_events(
         strip = np.pad(frame[first:last].astype(np.float64), REACH)
         unknown = None
         if rules > 1:
-            # Nor is it known what lies beyond the edges.
+            # Pixels beyond the edges are unknown, too.
             inside = True if noisy is None else ~noisy[first:last]
             unknown = np.ones(strip.shape, np.bool_)
             unknown[REACH:-REACH, REACH:-REACH] = ~np.broadcast_to(inside, (last - first, columns))
@@ -108,9 +106,9 @@ def find_events(
 
 
 def without_bright(events: Events, upper: float) -> tuple[Events, int]:
-    """Leave out events brighter than `upper`, such as X-rays, and what is found beside them.
+    """Return events without those brighter than `upper`, such as X-rays, and their number.
 
-    Returned are `events`; `n_bright`: how many there were.
+    Events beside bright ones are left out as well.
     """
     bright = events.charge > upper
     if not bright.any():
@@ -139,20 +137,19 @@ def peaks(frame: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.intp]:
 
     Of equal ones the last counts; the outermost REACH pixels are not looked at.
     """
+    rows, columns = frame.shape
     inner = frame[REACH:-REACH, REACH:-REACH]
     found = inner > least
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
-            if (dy, dx) != (0, 0):
-                other = _shifted(frame, dy, dx)
-                found &= (inner > other) if (dy, dx) > (0, 0) else (inner >= other)
+            other = frame[REACH + dy : rows - REACH + dy, REACH + dx : columns - REACH + dx]
+            found &= (inner > other) if (dy, dx) > (0, 0) else (inner >= other)
     y, x = np.nonzero(found)
-    flat: npt.NDArray[np.intp] = (y + REACH) * frame.shape[1] + x + REACH
-    return flat
+    return (y + REACH) * columns + x + REACH
 
 
 def patches_at(frame: Values, at: npt.NDArray[np.intp]) -> tuple[Values, npt.NDArray[np.intp]]:
-    """Return the pixels about each of some, (m, k, k), and their flat indices."""
+    """Return the pixels around some flat indices, (m, k, k), and the flat indices of these."""
     away = np.arange(-REACH, REACH + 1)
     offsets = away[:, np.newaxis] * frame.shape[1] + away
     index = at[:, np.newaxis, np.newaxis] + offsets
@@ -166,10 +163,7 @@ def _in_strip(
     noise: float,
     unknown: npt.NDArray[np.bool_] | None,
 ) -> tuple[Values, Values, Values]:
-    """Find the electrons of a strip; of pixels that are unknown, spots tell what they hold.
-
-    Without any, as the first version did.
-    """
+    """Find the electrons of a strip; the first version's rules hold if `unknown` is None."""
     central = float(np.square(profile(np.zeros(1), spread)[0].max()))
     # A spot midway between pixels is only half as bright.
     least = threshold * central / 2
@@ -179,13 +173,16 @@ def _in_strip(
         left[unknown] = 0
     at = np.empty(0, np.intp)
     position, charge, enough = np.empty((0, 2)), np.empty(0), np.empty(0)
+    touching = np.add.outer(np.arange(-1, 2) * frame.shape[1], np.arange(-1, 2)).ravel()
     for _ in range(_ROUNDS):
         new = peaks(left, least)
         new = new[~np.isin(new, at)]
         if not new.size:
             break
-        # Beside a brighter spot noise and misfit gather: there it takes more to be an electron.
-        beside = _beside(new, at, frame.shape)
+        # Beside a brighter spot noise and misfit gather: there the threshold is higher.
+        marked = np.zeros(frame.size, np.bool_)
+        marked[at] = True
+        beside = marked[new[:, np.newaxis] + touching].any(axis=1)
         enough = np.concatenate([enough, np.where(beside, _BESIDE, 1) * threshold])
         at = np.concatenate([at, new])
         started = np.zeros((len(new), 2))
@@ -194,7 +191,7 @@ def _in_strip(
         position = np.concatenate([position, started])
         charge = np.concatenate([charge, np.zeros(len(new))])
         for _ in range(2):
-            # Each spot is fitted to what all the others leave.
+            # Each spot is fitted to the frame without all others.
             patches, index = patches_at(left, at)
             own = models(position, charge, spread)
             charge, position, _ = fit_spots(patches + own, spread, position, most)
@@ -206,70 +203,38 @@ def _in_strip(
                 left[unknown] = 0
     y, x = np.divmod(at, frame.shape[1])
     where, charge = resolve(
-        left,
-        np.stack([y, x], axis=1) + position,
-        charge,
-        spread=spread,
-        threshold=threshold,
-        noise=noise,
-        most=most,
-    )
+        left, np.stack([y, x], axis=1) + position, charge,
+        spread=spread, threshold=threshold, noise=noise, most=most,
+    )  # fmt: skip
     return where[:, 0], where[:, 1], charge
-
-
-def _beside(
-    some: npt.NDArray[np.intp], others: npt.NDArray[np.intp], shape: tuple[int, ...]
-) -> npt.NDArray[np.bool_]:
-    """Return which pixels are, or touch, one of others."""
-    marked = np.zeros(shape, np.bool_)
-    marked.reshape(-1)[others] = True
-    near = _touching(marked)
-    return near.reshape(-1)[some]
-
-
-def _touching(marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    near = marked.copy()
-    near[1:] |= marked[:-1]
-    near[:-1] |= marked[1:]
-    sideways = near.copy()
-    near[:, 1:] |= sideways[:, :-1]
-    near[:, :-1] |= sideways[:, 1:]
-    return near
 
 
 def _drawn(spots: Values, index: npt.NDArray[np.intp], shape: tuple[int, ...]) -> Values:
     """Add all spots into one image."""
-    size = shape[0] * shape[1]
-    image = np.bincount(index.reshape(-1), spots.reshape(-1), size)
+    image = np.bincount(index.reshape(-1), spots.reshape(-1), shape[0] * shape[1])
     return image.astype(np.float64, copy=False).reshape(shape)
 
 
-def _shifted(frame: Values, dy: int, dx: int) -> Values:
-    y, x = frame.shape
-    return frame[REACH + dy : y - REACH + dy, REACH + dx : x - REACH + dx]
-
-
-# Steps of the charges, in standard deviations of the noise, and thresholds that are tried.
+# Steps of the charges, in standard deviations of the noise, and number of thresholds tried.
 _CHARGE_STEP, _TRIED = 0.25, 400
 # Charges up to this quantile are fitted: above are pairs and X-rays.
 _HIGHEST = 0.8
 # Noise makes hardly a spot above so many standard deviations; fewer such spots are not fitted.
-_SURE = 5.0
-_FEWEST = 30
-# Share of electrons that may lie above the upper threshold, which is so many medians at least.
+_SURE, _FEWEST = 5.0, 30
+# Share of electrons that may lie above the upper threshold, and its least value in medians.
 _ABOVE, _LEAST_MEDIANS = 1e-3, 4.0
-# Charges that become rare more slowly than with this power have no end that could be told.
+# Charges that become rare more slowly than with this power have no upper threshold.
 _LEAST_POWER = 2.0
 _LEAST = 1e-300
-# What two thresholds that are as good may differ by in F1.
+# Largest difference in F1 of two thresholds that are equally good.
 _AS_GOOD = 0.0002
-# Relative error of how often noise alone looks like a spot.
+# Relative error of the number of false spots.
 _UNSURE = 0.1
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a threshold is expected to do to electrons that are alone."""
+    """The expected effect of a threshold on electrons that are alone."""
 
     threshold: float  # Charge in grey values
     recall: float  # Shares of electrons that are counted, and of counts that are electrons
@@ -285,10 +250,10 @@ def electron_threshold(
 ) -> Expected | None:
     """Return the threshold with the fewest false and missed electrons for each that is found.
 
-    `charges`: of spots that are alone, above `least`; `false`: of those in the same pixels that
-    noise alone makes; `least`: from which charge on they are known, in grey values; `noise`:
-    standard deviation of a charge that was measured, in grey values; `threshold`: where one is
-    given, only what it does is told. The result: None where there are too few spots to say.
+    `charges`: of spots that are alone, above `least`; `false`: of false spots in the same pixels;
+    `least`: least charge that was searched, in grey values; `noise`: standard deviation of a
+    measured charge, in grey values; `threshold`: the only one tried. None if there are too few
+    spots.
     """
     found, wrong = np.asarray(charges, np.float64), np.asarray(false, np.float64)
     sure = found[found > max(_SURE * noise, least)]
@@ -300,19 +265,14 @@ def electron_threshold(
     number, _ = np.histogram(found, edges)
     share_false = -np.diff(_tail(edges, width) / _tail(edges[:1], width))
     typical = float(np.median(sure))
-    fitted = _fit_true(number, len(wrong) * share_false, edges, noise, typical)
-    if fitted is None:
-        return None
-    grid, density, total = fitted
-    tried = (
-        np.linspace(least, max(top, 1.5 * least), _TRIED)
-        if threshold is None
-        else np.array([max(threshold, least)])
-    )
+    grid, density, total = _fit_true(number, len(wrong) * share_false, edges, noise, typical)
+    tried = np.linspace(least, max(top, 1.5 * least), _TRIED)
+    if threshold is not None:
+        tried = np.array([max(threshold, least)])
     missed = total * np.interp(tried, grid, np.cumsum(density))
     mistaken = len(wrong) * _tail(tried, width) / _tail(np.array([least]), width)
     # F1 is nearly constant around its maximum: there electrons are missed rather than false ones
-    # counted, and coincidence loses more. So it is the lowest threshold that is as good.
+    # counted, and coincidence loses more. So take the lowest threshold that is as good.
     f1 = 2 * (total - missed) / np.maximum(2 * total - missed + mistaken, _LEAST)
     best = int(np.argmax(f1 >= f1.max() - _AS_GOOD))
     hit = total - missed[best]
@@ -324,8 +284,8 @@ def electron_threshold(
 def upper_threshold(charges: npt.ArrayLike) -> float | None:
     """Return the charge above which there is hardly an electron; None if that is not known.
 
-    From how fast the charges become rare: a power of the charge through the quantiles 0.84 and
-    0.95, which falls more slowly than what it stands for, and which X-rays do not reach.
+    Extrapolated by a power of the charge through the quantiles 0.84 and 0.95, which falls more
+    slowly than the charges become rare, and which X-rays do not reach.
     """
     found = np.asarray(charges, np.float64)
     if len(found) < _FEWEST:
@@ -357,11 +317,11 @@ def _noise_width(wrong: Values, least: float, noise: float) -> float:
 
 def _fit_true(
     number: npt.NDArray[np.int64], false: Values, edges: Values, noise: float, typical: float
-) -> tuple[Values, Values, float] | None:
-    """Fit what the electrons' charges are, by least squares of a histogram.
+) -> tuple[Values, Values, float]:
+    """Fit the distribution of the electrons' charges to a histogram, by least squares.
 
     Returned are `grid`, `density`: charges, and the share of electrons that are measured with each;
-    `total`: how many electrons there are, those below the histogram included.
+    `total`: number of electrons, those below the histogram included.
     """
     step = edges[1] - edges[0]
     top = edges[-1] * 4
@@ -369,7 +329,7 @@ def _fit_true(
     apart = edges[:, np.newaxis] - grid
     below = scipy.special.erfc(-apart / (np.sqrt(2) * noise)) / 2
     into = np.diff(below, axis=0)  # of each true charge, into each bin of the histogram
-    # Where noise makes most spots, how many it makes is not known well enough to tell the rest.
+    # Where most spots are false, their number is not known well enough to infer the others.
     variance = np.maximum(number, 1) + false + np.square(_UNSURE * false)
 
     def shares(free: Values, kind: str) -> Values:
@@ -384,7 +344,6 @@ def _fit_true(
         return np.asarray(density / density.sum())
 
     def misfit(free: Values, kind: str) -> float:
-        # How many there are is what makes the histogram's total right.
         expected = into @ shares(free, kind)
         seen = expected.sum()
         if not seen > 1e-6:
@@ -393,18 +352,15 @@ def _fit_true(
         left = number - total * expected - false
         return float(np.sum(np.square(left) / variance)) + 1e-3 * float(np.square(free).sum())
 
-    best: tuple[float, Values, str] | None = None
+    fits = []
     for kind in ("lognormal", "gamma"):
         for width in (0.3, 0.7):
             start = np.array([0.0, np.log(width)])
             found = scipy.optimize.minimize(
                 misfit, start, (kind,), method="Nelder-Mead", options={"maxiter": 120}
             )
-            if best is None or found.fun < best[0]:
-                best = float(found.fun), found.x, kind
-    if best is None:
-        return None
-    share = shares(best[1], best[2])
+            fits.append((found.fun, shares(found.x, kind)))
+    _, share = min(fits, key=itemgetter(0))
     seen = float((into @ share).sum())
     measured = np.arange(-4 * noise, top, step)
     blurred = np.exp(-np.square((measured[:, np.newaxis] - grid) / noise) / 2) @ share

@@ -1,4 +1,4 @@
-"""What counting needs to know of a movie: background, spots and thresholds, and what is wrong."""
+"""Measure background, spots and thresholds of a movie before its electrons are counted."""
 
 from __future__ import annotations
 
@@ -22,57 +22,56 @@ from napari_mrcz.correction.counting.events import (
 )
 from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
 from napari_mrcz.correction.noise import CountedAlready, tiles_look_counted
+from napari_mrcz.correction.sums import spread_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Standard deviations of the charge that noise alone is taken for at first, and from which on
-# spots are looked at to find the threshold.
+# Charge threshold of the first search, and least charge of the spots from which the threshold is
+# fitted, in standard deviations of noise.
 _SIGMAS, _FAINT_SIGMAS = 5.0, 3.0
-# Hardly an electron leaves so little; next to one that left much, misfit may look like it.
+# Hardly an electron leaves so little of the median charge; misfit beside a bright one may.
 _PART_OF_CHARGE = 0.3
-# Spots that the spread is measured on are this bright, and there are so many at most.
-_BRIGHT_SIGMAS = 6.0
-_MOST_SPOTS = 4000
+# Spots from which the spread is measured: least brightness in standard deviations, and number.
+_BRIGHT_SIGMAS, _MOST_SPOTS = 6.0, 4000
 # Fewer of them may be noise, or pixels that are always bright.
 _FEWEST_SPOTS = 10
-# Brighter ones, in median charges, may be X-rays, whose spots are others.
+# Brighter ones, in median charges, may be X-rays, whose spots differ.
 _BRIGHTEST = 3.0
 # They are alone where no other peak, of so many standard deviations, is within so many pixels.
-_PEAK_SIGMAS = 4.0
-_LONELY = 4
-# The same spot, found again beside fainter ones, is so near to where it was.
+_PEAK_SIGMAS, _LONELY = 4.0, 4
+# Largest distance of a spot from itself, found again beside fainter ones.
 _ITSELF = 0.5
-# What is measured on parts of frames: so many, so large, so often.
+# Parts of frames that are measured: number of frames, side in pixels, rounds.
 _FRAMES, _SIDE, _ROUNDS = 16, 512, 3
-# So many of them are enough at first, and to see what noise alone makes.
+# Frames that are enough at first, and for false spots.
 _FRAMES_AT_FIRST, _FALSE_FRAMES = 8, 6
-# Of a spot that is fitted: its charge, row and column.
+# Parameters of a fitted spot: charge, row and column.
 _PARAMETERS = 3
-# What lies farther from the background is none; and what that leaves of a normal distribution.
+# Background is cut off here, in standard deviations; what that leaves of a normal distribution's.
 _QUIET, _QUIET_STD = 3.0, 0.98658
 # Electrons closer than this pass for one, in pixels.
 _RESOLVED = 0.85
-# What is worth a warning: the dose in electrons per pixel and frame, the expected F1, the wander
-# in read noises, shares of noisy pixels and of spots too bright for electrons.
+# Limits beyond which a warning is due: the dose in electrons per pixel and frame, the expected F1,
+# the wander in read noises, shares of noisy pixels and of spots too bright for electrons.
 _DOSE, _F1, _WANDER, _NOISY, _BRIGHT = 0.055, 0.95, 0.7, 0.005, 0.002
-# What the electrons leave is noise, of which as much is above as below; where they lie so thick
+# Frames without their electrons are noise, as much above as below; where electrons are so dense
 # that there is no background between them, the quantiles 0.99 and 0.01 add up to more than this.
 _SKEW = 0.5
-# More pixels that are exactly 0, none being less: noise cannot be measured.
+# With a larger share of pixels that are exactly 0, and none below, noise cannot be measured.
 _ZEROS = 0.3
 _FRAMES_OF_CHECK = 5
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredDetector:
-    """What was measured on some frames of a movie."""
+    """Measurements on some frames of a movie."""
 
     background: Background  # Offset, noise, common mode, noisy pixels
     spread: float  # Standard deviation of a spot, in pixels
     threshold: float  # Least charge of an electron, in grey values
-    upper: float | None  # Largest charge; None where there are too few electrons to tell
-    expected: Expected | None  # What the threshold does to electrons that are alone
+    upper: float | None  # Largest charge; None if there are too few electrons
+    expected: Expected | None  # Effect of the threshold on electrons that are alone
     charges: npt.NDArray[np.float32]  # Of the spots above the threshold, in grey values
     n_pixels: int  # Pixels of the frames that they are in
     counted: bool  # Whether the frames seem to be counted already
@@ -93,7 +92,7 @@ class MeasuredDetector:
         return 2 * recall * precision / max(recall + precision, 1e-9)
 
     def warnings(self, upper: float | None) -> tuple[str, ...]:
-        """Return why counts should not be trusted: sentences with what was found, and advice."""
+        """Return why counts should not be trusted, with advice."""
         background, said = self.background, []
         if self.counted:
             said.append(
@@ -147,7 +146,7 @@ class MeasuredDetector:
 
 @dataclass(frozen=True, eq=False)
 class _Excerpts:
-    """The same window of a few frames without common mode, of those that were measured."""
+    """The same window of a few of the measured frames, without common mode."""
 
     window: tuple[slice, slice]
     frames: tuple[npt.NDArray[np.float32], ...]
@@ -235,9 +234,9 @@ def _seems_counted(movie: Any) -> bool:
     """
     shape = tuple(getattr(movie, "shape", ()))
     if len(shape) != 3 or 0 in shape:
-        return False  # said by who measures the background
-    few = np.unique(np.linspace(0, shape[0] - 1, min(shape[0], _FRAMES_OF_CHECK)).astype(int))
-    frames = np.stack([real(np.asarray(movie[int(i)])) for i in few])
+        return False  # `Background.fit` raises
+    few = spread_over(shape[0], _FRAMES_OF_CHECK)
+    frames = np.stack([real(np.asarray(movie[index])) for index in few])
     if tiles_look_counted(frames):
         return True
     zeros = float(np.mean(frames == 0))
@@ -251,15 +250,14 @@ def _seems_counted(movie: Any) -> bool:
 
 def _excerpts(movie: Any, background: Background) -> _Excerpts:
     n, rows, columns = movie.shape
-    few = np.unique(np.linspace(0, n - 1, min(n, _FRAMES)).astype(int))
     top, left = max(0, rows - _SIDE) // 2, max(0, columns - _SIDE) // 2
     window = np.s_[top : top + _SIDE, left : left + _SIDE]
-    frames = (background.steady(real(np.asarray(movie[int(i)])))[window] for i in few)
-    return _Excerpts(window, tuple(frame.copy() for frame in frames), min(n, MOST_FRAMES))
+    frames = (background.steady(real(np.asarray(movie[i]))) for i in spread_over(n, _FRAMES))
+    return _Excerpts(window, tuple(frame[window].copy() for frame in frames), min(n, MOST_FRAMES))
 
 
 class _Spots:
-    """Finds spots in excerpts, and gathers what they say."""
+    """Spots that were found in excerpts, and their statistics."""
 
     def __init__(
         self,
@@ -283,13 +281,13 @@ class _Spots:
 
     @property
     def spread(self) -> float:
-        """The spread of those that are alone and bright, wherever in their pixel they struck."""
+        """The spread of those that are alone and bright."""
         patches = np.concatenate(self._patches)
         return fit_spread(patches) if len(patches) >= _FEWEST_SPOTS else self._spread
 
     @property
     def skew(self) -> float:
-        """By how much more what is left exceeds its median than it falls below, in noises."""
+        """Asymmetry of the residual's quantiles about its median, in noises."""
         low, median, high = np.quantile(self._residual, (0.01, 0.5, 0.99))
         return float(high + low - 2 * median) / self._noise
 
@@ -303,18 +301,17 @@ class _Spots:
         return min(_FAINT_SIGMAS * charge_noise(self._noise, self._spread), self._threshold)
 
     def add(self, frame: npt.NDArray[np.float32], *, look_at_noise: bool) -> None:
-        """Find the spots of a frame above its background, and those of noise alone."""
+        """Find the spots of a frame above its background, and false ones."""
         events = self._find(frame, self._threshold)
         left = frame - draw(events, self._spread, frame.shape)
         self._left.append(left)
         if not look_at_noise:
             self._take_patches(frame, events)
-        if not look_at_noise:
             self.charges.append(events.charge)
             return
         found, false = self._find(frame, self._least), self._find(-left, self._least)
         self.charges.append(found.charge)
-        # Beside electrons there may be misfits, which are neither.
+        # Beside electrons there may be misfits, which are neither electrons nor noise.
         self._alone.append(found.charge[_apart_from(found, events)])
         self._false.append(false.charge[_apart_from(false, events)])
 
@@ -329,24 +326,23 @@ class _Spots:
         self._patches.append(patches_at(padded, at[:, 0] * padded.shape[1] + at[:, 1])[0])
 
     def background(self, old: Background, n_measured: int) -> Background:
-        """Measure the background anew where the electrons that were found are taken away.
+        """Measure the background again without the electrons that were found.
 
-        Their faint outskirts had passed for background: as much for one pixel as for another, so
-        of a part of the frame.
+        Their faint outskirts had passed for background, in all pixels alike, so that a part of the
+        frame is enough.
         """
         residual = self._residual
         level, noise = 0.0, old.noise
         for _ in range(_ROUNDS):
             quiet = residual[np.abs(residual - level) < _QUIET * noise]
             level, noise = float(quiet.mean()), float(quiet.std()) / _QUIET_STD
-        # Each fitted spot follows the noise with three parameters of its own, and each offset with
-        # one.
+        # Each fitted spot follows the noise with its three parameters, and each offset with one.
         n_found = sum(np.count_nonzero(charges > self._threshold) for charges in self.charges)
         freedom = 1 - _PARAMETERS * n_found / residual.size - 1 / n_measured
         return old.raised(level, noise / float(np.sqrt(max(freedom, 0.5))))
 
     def expected(self, noise: float, threshold: float | None) -> Expected | None:
-        """Return what the best threshold does, or the one that is given."""
+        """Return the effect of the best threshold, or of the given one."""
         found, false = np.concatenate(self._alone), np.concatenate(self._false)
         return electron_threshold(found, false, self._least, noise, threshold)
 
@@ -355,48 +351,31 @@ class _Spots:
 
 
 def _apart_from(some: Events, others: Events) -> npt.NDArray[np.bool_]:
-    """Return which events have none of others within a few pixels, but for themselves."""
+    """Return which events have no others within a few pixels, except themselves."""
     if not len(some) or not len(others):
         return np.ones(len(some), np.bool_)
     at, near = (np.stack([events.y, events.x], axis=1) for events in (some, others))
     tree = scipy.spatial.cKDTree(near)
     within = tree.query_ball_point(at, _LONELY, return_length=True)
     itself = tree.query_ball_point(at, _ITSELF, return_length=True)
-    alone: npt.NDArray[np.bool_] = within == np.minimum(itself, 1)
-    return alone
+    return within == np.minimum(itself, 1)
 
 
 def _measure_spread(above: list[npt.NDArray[np.float32]], noise: float) -> float:
     """Measure the spread on bright spots that are alone."""
     found: list[npt.NDArray[np.float64]] = []
-    number = 0
     for part in above:
         frame = np.pad(part, REACH).astype(np.float64)
-        bright = peaks(frame, _BRIGHT_SIGMAS * noise)
-        lonely = _without_neighbours(bright, peaks(frame, _PEAK_SIGMAS * noise), frame.shape)
-        patches, _ = patches_at(frame, lonely[: _MOST_SPOTS - number])
-        found.append(patches)
-        number += len(patches)
-        if number >= _MOST_SPOTS:
+        bright, faint = (peaks(frame, s * noise) for s in (_BRIGHT_SIGMAS, _PEAK_SIGMAS))
+        at, others = (np.stack(np.unravel_index(i, frame.shape), axis=1) for i in (bright, faint))
+        tree = scipy.spatial.cKDTree(others)
+        within = tree.query_ball_point(at, _LONELY, p=np.inf, return_length=True)
+        found.append(patches_at(frame, bright[within == 1])[0])  # nothing but itself
+        if sum(map(len, found)) >= _MOST_SPOTS:
             break
-    if number < _FEWEST_SPOTS:
+    patches = np.concatenate(found)[:_MOST_SPOTS]
+    if len(patches) < _FEWEST_SPOTS:
         raise ValueError("nothing in these frames looks like a single electron")
-    patches = np.concatenate(found)
     charges = patches.sum(axis=(1, 2))
     ordinary = patches[charges < _BRIGHTEST * np.median(charges)]
     return fit_spread(ordinary if len(ordinary) >= _FEWEST_SPOTS else patches)
-
-
-def _without_neighbours(
-    bright: npt.NDArray[np.intp], all_peaks: npt.NDArray[np.intp], shape: tuple[int, ...]
-) -> npt.NDArray[np.intp]:
-    """Return those of some peaks that have no other one within a few pixels."""
-    marked = np.zeros(shape, np.int32)
-    marked.reshape(-1)[all_peaks] = 1
-    sums = np.pad(marked.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    y, x = np.divmod(bright, shape[1])
-    top, bottom = np.maximum(y - _LONELY, 0), np.minimum(y + _LONELY + 1, shape[0])
-    left, right = np.maximum(x - _LONELY, 0), np.minimum(x + _LONELY + 1, shape[1])
-    corners = sums[bottom, right] - sums[top, right], sums[bottom, left] - sums[top, left]
-    lonely: npt.NDArray[np.intp] = bright[corners[0] - corners[1] == 1]
-    return lonely

@@ -1,6 +1,6 @@
-"""The spot that an electron leaves: a normal distribution, gathered by square pixels.
+"""The spot that an electron leaves: a normal distribution, integrated over square pixels.
 
-Of spots that overlap: whether they are one electron or two, and where each of two struck.
+Also whether spots that overlap are one electron or two, and where each of two struck.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import numpy.typing as npt
 import scipy
 
 REACH = 2
-"""Pixels to either side of its centre that a spot is taken to reach."""
+"""Pixels of a spot to either side of its centre."""
 
 _AWAY = np.arange(-REACH, REACH + 1)
-# Of the table of profiles: shifts to either side, and entries for each pixel.
+# Table of profiles: shifts to either side, and entries for each pixel.
 _BEYOND, _PER_PIXEL = 6, 512
+# Steps of the fit of single spots.
 _STEPS = 4
-# From the middle of the brightest pixel, in pixels; narrow spots that are farther away than half
-# a pixel leave their charge in another one.
+# Largest distance from the middle of the brightest pixel, in pixels; narrow spots that are farther
+# away than half a pixel leave their charge in another one.
 FARTHEST, _NARROW_FARTHEST = 0.9, 0.55
 # Standard deviations of a spot, in pixels, that are tried, and shifts in a pixel that are averaged.
-_SPREADS = (0.15, 1.2)
-_SHIFTS = 100
-# Narrower spots are first looked for at so many places along each axis, so far from the middle:
-# from there alone the fit to them would not converge.
+_SPREADS, _SHIFTS = (0.15, 1.2), 100
+# The fit of narrower spots would not converge from the middle: it starts at the best of so many
+# places along each axis, so far from the middle.
 _NARROW, _PLACES, _AROUND = 0.42, 13, 0.6
-# Share of the spots that are single electrons, at least: the best fits among them count.
+# Least share of the spots that are single electrons: the best fits are taken for these.
 _SINGLE = 0.8
-# Sum of squares, in those of the noise, that five more parameters rarely explain by chance.
+# Sum of squares, in the noise's variance, that five more parameters rarely explain by chance.
 _SUSPICIOUS = 4.5
 # Half of the distance of two electrons, in pixels, that can be resolved.
 _SHORTEST = 0.1
@@ -38,12 +38,11 @@ Values = npt.NDArray[np.float64]
 
 
 def profile(shift: Values, spread: float) -> tuple[Values, Values]:
-    """Return what each pixel along one axis gathers of a spot, and how that changes with the shift.
+    """Return the shares of spots in the pixels along one axis, and their slope by the shift.
 
-    From a table: hundreds of thousands of spots are drawn again and again.
-
+    Both are (m, 2 REACH + 1), from a table: hundreds of thousands of spots are drawn repeatedly.
     `shift` (m,): of each spot from the middle of the central pixel, in pixels; `spread`: standard
-    deviation of the spots in pixels. Returned are `gathered`, `slope` (m, 2 REACH + 1).
+    deviation of the spots in pixels.
     """
     table = _table(spread)
     at = (np.clip(shift, -_BEYOND, _BEYOND) + _BEYOND) * _PER_PIXEL
@@ -68,13 +67,10 @@ def _table(spread: float) -> Values:
 
 
 def first_position(patches: Values, spread: float) -> Values:
-    """Return where to begin to fit a spot to each patch.
+    """Return the start (y, x) of a fit of a spot to each patch (m, k, k), in pixels, (m, 2).
 
-    That is the middle, but for narrow spots, which leave too little beside the brightest pixel for
-    the slopes to lead anywhere: there it is the best of some places.
-
-    `patches` (m, k, k): background subtracted; `spread`: standard deviation of the spots in pixels.
-    The result is (m, 2): (y, x) in pixels from the middle of the central pixel.
+    That is the middle, except for narrow spots, whose slopes are too small beside the brightest
+    pixel: there it is the best of some places.
     """
     if spread >= _NARROW or not len(patches):
         return np.zeros((len(patches), 2))
@@ -87,7 +83,7 @@ def first_position(patches: Values, spread: float) -> Values:
 
 
 def farthest(spread: float) -> float:
-    """Return how far from the middle of the brightest pixel a spot can be, in pixels."""
+    """Return the largest distance of a spot from the middle of the brightest pixel, in pixels."""
     return FARTHEST if spread >= _NARROW else _NARROW_FARTHEST
 
 
@@ -96,11 +92,10 @@ def fit_spots(
 ) -> tuple[Values, Values, Values]:
     """Fit charge and position of a spot to each patch, by least squares (Gauss and Newton).
 
-    `patches` (m, k, k): background subtracted; `spread`: standard deviation of the spots in pixels;
-    `start` (m, 2): positions (y, x) to begin with, in pixels from the middle; `most`: distance from
-    the middle along each axis, in pixels. Returned are `charge` (m,): grey values, added up over
-    the spot; `position` (m, 2): (y, x) in pixels from the middle of the central pixel; `misfit`
-    (m,): mean squared residual.
+    `patches` (m, k, k): background subtracted; `start` (m, 2): positions (y, x), in pixels from the
+    middle of the central pixel; `most`: largest distance from there along each axis. Returned are
+    `charge` (m,), the sum of the spot in grey values; `position` (m, 2); `misfit` (m,), the mean
+    squared residual.
     """
     position = first_position(patches, spread) if start is None else start.copy()
     for step in range(_STEPS + 1):
@@ -125,8 +120,7 @@ def fit_spots(
 
 def _dot(one: Values, other: Values) -> Values:
     """Return the inner product of each row of one with that of another."""
-    product: Values = np.einsum("mi,mi->m", one, other)
-    return product
+    return np.einsum("mi,mi->m", one, other)
 
 
 def pairs_in(
@@ -134,13 +128,12 @@ def pairs_in(
 ) -> tuple[npt.NDArray[np.bool_], Values]:
     """Find spots that may be two: electrons so close that there is only one brightest pixel.
 
-    Two equal spots at p + d and p - d are one at p and half of its second derivative along d, as
-    far as they are close: a linear fit of the spot, its first and its second derivatives gives d.
+    Two close, equal spots at p + d and p - d are nearly one at p and half of its second derivative
+    along d: a linear fit of the spot, its first and its second derivatives yields d.
 
     `patches` (m, k, k): background subtracted; `position` (m, 2): of the single spot that was
-    fitted to each; `spread`: standard deviation of the spots in pixels; `noise`: standard deviation
-    of a pixel. Returned are `two` (m,): where the fit is so much better that noise is no good
-    explanation; `apart` (m, 2): d, half of the way from one to the other.
+    fitted to each; `noise`: standard deviation of a pixel. Returned are `two` (m,): where the fit
+    is better than noise explains; `apart` (m, 2): d.
     """
     y, x = _derivatives(position[:, 0], spread), _derivatives(position[:, 1], spread)
     orders = ((0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (1, 1))
@@ -177,12 +170,10 @@ def _derivatives(shift: Values, spread: float) -> tuple[Values, Values, Values]:
 
 
 def fit_spread(patches: Values) -> float:
-    """Return the standard deviation, in pixels, of single spots.
+    """Return the standard deviation, in pixels, of single spots from their patches (m, k, k).
 
-    Of their mean: electrons strike anywhere in the brightest pixel, so that it is the profile's
-    mean over all shifts, of any spot and however narrow.
-
-    `patches` (m, k, k): of spots that are alone, at least ten.
+    It is fitted to their mean: electrons strike anywhere in the brightest pixel, so that it is the
+    profile's mean over all shifts, however narrow the spots.
     """
     spread = _spread_of(patches.mean(axis=0))
     for _ in range(2):
@@ -208,13 +199,12 @@ def _spread_of(mean: Values) -> float:
 
 # Spots closer than this, in pixels, are looked at together.
 _CLOSE = 1.9
-# Pixels from the middle of a patch that a spot is looked for, and steps of its fit.
-_FARTHEST = 2.0
-_TURNS = 12
+# Largest distance of two spots from the middle of a patch, in pixels, and steps of their fit.
+_FARTHEST, _TURNS = 2.0, 12
 _PIXELS = (2 * REACH + 1) ** 2
-# How much more three further parameters must explain than noise does, in its variance...
+# Sum of squares, in the noise's variance, that three more parameters must explain...
 _UNLIKELY = 9.5
-# ...and the part of the charge squared that spots differ from their model.
+# ...beside the part of the charge squared by which spots differ from their model.
 _MISFIT = 3e-4
 # Squared residuals of 25 pixels, in the noise's variance, that two spots leave if there are two.
 _EXPLAINED = 50.0
@@ -230,13 +220,12 @@ def resolve(
     noise: float,
     most: float = FARTHEST,
 ) -> tuple[Values, Values]:
-    """Fit one spot and two to whatever lies close together, and keep what the pixels call for.
+    """Fit one spot and two to spots that lie close together, and keep the likelier.
 
-    `left` (y, x): what the spots that were found leave of the frame; `where` (m, 2): those spots,
-    (y, x) in pixels of `left`; `charge` (m,): their charges; `spread`: standard deviation of the
-    spots, in pixels; `threshold`: charge from which a spot is an electron; `noise`: standard
-    deviation of a pixel; `most`: distance of a single spot from its pixel's middle along each axis,
-    in pixels. Returned are `where`, `charge` (k, 2).
+    `left` (y, x): the frame without the spots that were found; `where` (m, 2): those spots, (y, x)
+    in pixels of `left`; `charge` (m,): their charges; `threshold`: charge from which a spot is an
+    electron; `noise`: standard deviation of a pixel; `most`: see `fit_spots`. Returned are `where`
+    (k, 2), `charge` (k,).
     """
     if not len(where):
         return where, charge
@@ -246,8 +235,7 @@ def resolve(
     centre = np.stack([np.bincount(group, charge * where[:, i]) / total for i in (0, 1)], axis=1)
     last = np.array(left.shape) - REACH - 1
     middle = np.clip(np.rint(centre), REACH, last).astype(np.intp)
-    away = np.arange(-REACH, REACH + 1)
-    rows, columns = middle[:, 0, np.newaxis] + away, middle[:, 1, np.newaxis] + away
+    rows, columns = middle[:, 0, np.newaxis] + _AWAY, middle[:, 1, np.newaxis] + _AWAY
     patches = left[rows[:, :, np.newaxis], columns[:, np.newaxis]]
     np.add.at(patches, group, models(where - middle[group], charge, spread))
 
@@ -260,10 +248,8 @@ def resolve(
     # Where two were found, these are a better start.
     order = np.argsort(group, kind="stable")
     first = np.searchsorted(group[order], np.nonzero(number == 2)[0])
-    start[number == 2] = (
-        np.stack([where[order[first]], where[order[first + 1]]], axis=1)
-        - middle[number == 2][:, np.newaxis]
-    )
+    both = np.stack([where[order[first]], where[order[first + 1]]], axis=1)
+    start[number == 2] = both - middle[number == 2][:, np.newaxis]
     tried = np.nonzero(maybe | (number > 1))[0]
     two, two_charge, two_left = _fit_two(
         patches[tried], start[tried], one_charge[tried] / 2, spread
@@ -271,13 +257,13 @@ def resolve(
     chance = _MISFIT * one_charge[tried] ** 2
     better = one_left[tried] - two_left > _UNLIKELY * noise**2 + chance
     better &= two_charge.min(axis=1) > threshold
-    # What not even two spots explain are three or more, which stay as they were found.
+    # Spots that not even two explain are three or more, which stay as they were found.
     more = (number[tried] > 2) & (two_left > _EXPLAINED * noise**2 + chance)
-    pair = tried[better & ~more]
+    of_pair = better & ~more
+    pair = tried[of_pair]
     several = np.isin(group, tried[more])
     single = one_charge > threshold
     single[pair] = single[tried[more]] = False
-    of_pair = better & ~more
     pairs = two[of_pair] + middle[pair][:, np.newaxis]
     return (
         np.concatenate([one[single] + middle[single], pairs.reshape(-1, 2), where[several]]),
@@ -292,14 +278,11 @@ def models(position: Values, charge: Values, spread: float) -> Values:
 
 
 def _groups(where: Values) -> npt.NDArray[np.int32]:
-    """Return each spot a number that it shares with those close to it."""
+    """Return a number for each spot, the same for those close to each other."""
     n = len(where)
     near = scipy.spatial.cKDTree(where).query_pairs(_CLOSE, output_type="ndarray")
     links = scipy.sparse.coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
-    group: npt.NDArray[np.int32] = scipy.sparse.csgraph.connected_components(links, directed=False)[
-        1
-    ]
-    return group
+    return scipy.sparse.csgraph.connected_components(links, directed=False)[1]
 
 
 def _fit_two(
@@ -336,7 +319,7 @@ def _fit_two(
 def _slopes(
     values: Values, position: Values, charge: Values, spread: float
 ) -> tuple[Values, Values]:
-    """Return how two spots change with charges, rows and columns (m, 6, p), and what they leave."""
+    """Return derivatives of two spots by charges, rows and columns (m, 6, p), and the residual."""
     gathered, slope = profile(position.reshape(-1), spread)
     shape = (*position.shape, 2 * REACH + 1)
     gathered, slope = gathered.reshape(shape), slope.reshape(shape)

@@ -244,8 +244,7 @@ def _usable(image: Image) -> npt.NDArray[np.bool_]:
     if image.dtype.kind != "f":
         return np.ones(image.shape, np.bool_)
     largest = min(_LARGEST, float(np.finfo(image.dtype).max))
-    usable: npt.NDArray[np.bool_] = np.abs(image) <= largest
-    return usable
+    return np.abs(image) <= largest
 
 
 def _fitting(what: str, image: npt.ArrayLike, shape: tuple[int, ...]) -> Image:

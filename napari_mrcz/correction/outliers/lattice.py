@@ -76,17 +76,15 @@ def block_widths(deviate: Image) -> Values:
     columns = np.add.reduceat(part, np.arange(0, x, BLOCK), axis=1)
     sums = np.add.reduceat(columns, np.arange(0, len(part), BLOCK // 2), axis=0)
     means = sums / (_sizes(len(part), BLOCK // 2)[:, None] * _sizes(x, BLOCK))
-    widths: Values = np.interp(means, _cut_mean(_WIDTHS), _WIDTHS)
-    return widths
+    return np.interp(means, _cut_mean(_WIDTHS), _WIDTHS)
 
 
 def _cut_mean(width: Values) -> Values:
     """Return the mean absolute value of normal deviates of a width, cut off at `_FLAT`."""
     at = _FLAT / width
-    mean: Values = width * (
+    return width * (
         (1 - np.exp(-(at**2) / 2)) * (2 / np.pi) ** 0.5 + 2 * at * scipy.special.ndtr(-at)
     )
-    return mean
 
 
 def _sizes(length: int, block: int) -> Values:
@@ -160,8 +158,7 @@ class Structure:
         if not len(self.pattern):
             return np.zeros(len(pixels), np.bool_)
         row, column = np.divmod(pixels, n_columns)
-        found: npt.NDArray[np.bool_] = self.tiles[row // _TILE, column // _TILE] >= 0
-        return found
+        return self.tiles[row // _TILE, column // _TILE] >= 0
 
     def with_lattice(self, expected: Image, pixels: npt.NDArray[np.intp], n_columns: int) -> Image:
         """Return expected electrons of some pixels, by flat index, as the lattice changes them."""
@@ -172,14 +169,12 @@ class Structure:
         pattern = self.pattern[tile, row % _TILE, column % _TILE]
         # A deviate is twice the difference of square roots.
         shift = np.where(tile >= 0, pattern * (_PATTERN_STEP / 2), 0).astype(expected.dtype)
-        changed: Image = np.maximum(np.sqrt(expected) + shift, expected.dtype.type(0.1)) ** 2
-        return changed
+        return np.maximum(np.sqrt(expected) + shift, expected.dtype.type(0.1)) ** 2
 
     def narrowed(self, deviate: Values, pixels: npt.NDArray[np.intp], n_columns: int) -> Values:
         """Return deviates of some pixels, by flat index, divided by the width of their blocks."""
         row, column = np.divmod(pixels, n_columns)
-        narrowed: Values = deviate / self.width[row // BLOCK, column // BLOCK]
-        return narrowed
+        return deviate / self.width[row // BLOCK, column // BLOCK]
 
     def _subtract(self, codes: Image, at: Image, zero: int, steps: int, widths: Values) -> None:
         """Take the lattice from a tile's codes; renew the widths of its blocks."""
@@ -375,5 +370,4 @@ def _stand_out(
     error = np.sqrt(np.maximum(usual, 1) / _LENGTH)
     least = np.maximum(_LEAST * usual, _CERTAIN * error)
     apart = (level(line) - usual) * np.where(bright, 1, -1)
-    stands_out: npt.NDArray[np.bool_] = apart > least
-    return stands_out
+    return apart > least

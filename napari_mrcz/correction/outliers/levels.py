@@ -97,8 +97,7 @@ def _squares(strip: Image) -> Image:
     length = min(16, strip.shape[1])
     pieces = strip[:, : strip.shape[1] // length * length]
     pieces = pieces.reshape(len(strip), -1, length).swapaxes(0, 1)
-    thirds: Image = np.percentile(pieces.reshape(len(pieces), -1), 33, axis=1)
-    return thirds
+    return np.percentile(pieces.reshape(len(pieces), -1), 33, axis=1)
 
 
 def _lower_neighbour(strip: Image) -> Image:
@@ -218,8 +217,7 @@ class FrameLevels:
     def parts(self, pixels: Pixels) -> Pixels:
         """Return the part of each pixel, both by flat index."""
         row, column = np.divmod(pixels, self.shape[1])
-        part: Pixels = row // self.side * self.mean.shape[1] + column // self.side
-        return part
+        return row // self.side * self.mean.shape[1] + column // self.side
 
     def describe(self) -> dict[str, Any]:
         """Return all that is needed to build it again."""
@@ -289,8 +287,7 @@ class FrameLevels:
         # Weights are floats, exact for sums below 2**53.
         bad = np.bincount(self._bad_parts, values, sums.size)
         electrons = (sums - bad.reshape(sums.shape) - pedestal * self._good) / self.per_electron
-        found: npt.NDArray[np.int64] = np.rint(electrons * _FINE).astype(np.int64)
-        return found
+        return np.rint(electrons * _FINE).astype(np.int64)
 
 
 NEIGHBOURS = np.delete(np.stack(np.divmod(np.arange(25), 5), axis=1) - 2, 12, axis=0)

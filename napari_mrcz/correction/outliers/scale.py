@@ -431,8 +431,7 @@ def _codes(deviate: Any) -> Codes:
     deviate += _ZERO
     np.rint(deviate, out=deviate)
     np.clip(deviate, 0, _CODES - 1, out=deviate)
-    codes: Codes = deviate.astype(np.uint16)
-    return codes
+    return deviate.astype(np.uint16)
 
 
 def _whole_electrons(typical: float) -> tuple[npt.NDArray[np.intp], Values]:

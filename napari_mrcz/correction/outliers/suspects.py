@@ -284,8 +284,7 @@ class Suspects:
         row = row[:, None] + np.repeat([-1, 0, 1], 3)
         column = column[:, None] + np.tile([-1, 0, 1], 3)
         inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1])
-        around: Pixels = np.where(inside, row * self.shape[1] + column, pixels[:, None]).ravel()
-        return around
+        return np.where(inside, row * self.shape[1] + column, pixels[:, None]).ravel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,8 +359,7 @@ def _flashes(
     apart = ((values - steady) ** 2 / steady).sum(axis=0)
     unsteady = (apart - len(share)) / np.sqrt((2 + 1 / steady).sum(axis=0)) > _UNSTEADY
     rest = excess[: len(share) - max(1, round(_LEFT_OUT * len(share)))]
-    flashes: Mask = unsteady & (rest.mean(axis=0) < _LEFT * (steady - usual).mean(axis=0))
-    return flashes
+    return unsteady & (rest.mean(axis=0) < _LEFT * (steady - usual).mean(axis=0))
 
 
 # Fewer frames do not show that a pixel is steady.

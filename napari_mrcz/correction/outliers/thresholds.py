@@ -136,8 +136,7 @@ def weight(sigma: Values, thresholds: Thresholds, order: float, relaxation: floa
     """
     above = scipy.special.expit(order * (sigma - relaxation * thresholds.dark))
     beneath = scipy.special.expit(-order * (sigma - relaxation * thresholds.hot))
-    product: Values = above * beneath
-    return product
+    return above * beneath
 
 
 def _fit_tail(sigma: Values, residual: Values) -> TailFit:
@@ -244,8 +243,7 @@ class DistributionFit:
     @property
     def model_cdf(self) -> Values:
         """The model's cumulative distribution, (m,) (eq. 1)."""
-        model: Values = scipy.special.ndtr(self.sigma)
-        return model
+        return scipy.special.ndtr(self.sigma)
 
     @property
     def sigma_of_histogram(self) -> Values:
@@ -253,8 +251,7 @@ class DistributionFit:
 
         √2 erf⁻¹(2 CDF - 1), which is the normal quantile.
         """
-        sigma: Values = scipy.special.ndtri(self.cdf)
-        return sigma
+        return scipy.special.ndtri(self.cdf)
 
     @property
     def residual(self) -> Values:
@@ -440,7 +437,7 @@ class OutlierStep(OutlierOptions):
     ] = 0.0
 
     def sentences(self) -> list[str]:
-        """Return what is done with these options, for a person."""
+        """Describe these options to a person."""
         drawn = "drawn from the expected counts" if self.fill == "sample" else "the expectation"
         known = f", and the defects of {self.defects}" if self.defects else ""
         said = [
