@@ -10,16 +10,15 @@ raw counts, a sensitive pixel has a gain below 1, and the camera's own response 
 then an active layer that was thinned by etching.
 
 Each kind of noise has a stream of random numbers of its own, which depends on the seed and on its
-name only: frame 599 is drawn without its predecessors, and a new kind leaves older numbers as they
-were.
+name only: frame 599 is drawn without its predecessors, and a new kind does not change the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from zlib import crc32
 
 import numpy as np
@@ -28,6 +27,11 @@ from scipy.ndimage import uniform_filter, zoom
 
 GAMMA_COEFFICIENTS = (0.12035633, -1.04171635, -0.03363192, 1.03902726)
 """a1, b1, a2, a3 of gamma(d) = a1 d^b1 + a2 d + a3, d in e⁻/pix/s (preprint, eq. 11)."""
+
+# Sweeps are smooth: a grid of so many points per side, linearly enlarged, shows no steps.
+_GRID = 192
+# Good pixels around a cluster or a line, and places that are tried for one.
+_APART, _TRIES = 4, 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +135,9 @@ class Camera:
 
     @classmethod
     def ideal(cls, shape: tuple[int, int] = (1024, 1024), **changes: Any) -> Self:
-        """Return a uniform camera without defects; `changes` bring an imperfection back."""
-        perfect: dict[str, Any] = dict.fromkeys(
-            ("etching", "cmos", "pixel", "hot", "very_hot", "dark", "dead"), 0.0
-        )
-        return cls(shape, **(perfect | changes))
+        """Return a uniform camera without defects, except for `changes`."""
+        imperfections = ("etching", "cmos", "pixel", "hot", "very_hot", "dark", "dead")
+        return cls(shape, **(dict.fromkeys(imperfections, 0.0) | changes))
 
     @property
     def physical_shape(self) -> tuple[int, int]:
@@ -168,7 +170,7 @@ class Camera:
         return cmos_pattern(self.physical_shape, stream(self.seed, "cmos"))
 
     def response(self, dose_rate: float) -> npt.NDArray[np.float32]:
-        """Return what good pixels count per electron, about 1, (y, x): gain ** -gamma (eq. 9).
+        """Return the counts of good pixels per electron, about 1, (y, x): gain ** -gamma (eq. 9).
 
         `dose_rate` is in e⁻/pix/s of a physical pixel.
         """
@@ -176,10 +178,10 @@ class Camera:
 
     @cached_property
     def gain_reference(self) -> npt.NDArray[np.float32]:
-        """The reference that is shipped with the camera, (y, x): it multiplies raw counts.
+        """The camera's reference, (y, x), which multiplies raw counts.
 
-        Dead pixels are 0 in it, as in a vendor's. Hot and dark ones are not marked: they came
-        after the reference.
+        Dead pixels are 0 in it, as in a vendor's. Hot and dark ones are not marked: they are newer
+        than the reference.
         """
         gain = np.reciprocal(self._sensitivity)
         gain[self.defects.dead] = 0
@@ -198,47 +200,74 @@ class Camera:
         return self.sites().defects(self.super_resolution)
 
     def sites(self, n_hot: int | None = None) -> Sites:
-        """Return the physical pixels that are defective.
+        """Return the physical pixels that are defective; none is hot and stuck at once.
 
         Parameters
         ----------
         n_hot : int, optional
-            How many are hot; the camera's own number by default. A session asks for as many as
-            will ever turn hot in it. Dark and dead pixels are the same ones for any number.
+            Number of hot pixels; by default the camera's own. A session asks for all that ever
+            turn hot in it. Dark and dead pixels are the same ones for any number.
 
         Raises
         ------
         ValueError
             If they are too many for the camera.
         """
-        n_pixels = self.physical_shape[0] * self.physical_shape[1]
+        shape = self.physical_shape
+        n_pixels = shape[0] * shape[1]
+        rng = stream(self.seed, "stuck")
+        dark = rng.uniform(*self.dark_response, round(self.dark * n_pixels))
+        dead = rng.uniform(0, 0, round(self.dead * n_pixels))
+        response = np.concatenate([dark, dead]).astype(np.float32)
+        stuck = _scatter(len(response), shape, self.clustered, rng)
         n_hot = round((self.hot + self.very_hot) * n_pixels) if n_hot is None else n_hot
         share = self.very_hot / (self.hot + self.very_hot) if self.very_hot else 0.0
         n_very = round(share * n_hot)
-        sites = Sites.draw(
-            self.physical_shape,
-            hot=[(n_hot - n_very, self.hot_excess), (n_very, self.very_hot_excess)],
-            stuck=[
-                (round(self.dark * n_pixels), self.dark_response),
-                (round(self.dead * n_pixels), (0.0, 0.0)),
-            ],
-            clustered=self.clustered,
-            seed=self.seed,
-        )
+        rng = stream(self.seed, "hot")
+        usual = rng.uniform(*self.hot_excess, n_hot - n_very)
+        very = rng.uniform(*self.very_hot_excess, n_very)
+        excess = rng.permutation(np.concatenate([usual, very]).astype(np.float32))
+        # As many more are drawn as may be dropped.
+        hot = _scatter(len(excess) + len(response), shape, self.clustered, rng)
+        hot = hot[~np.isin(hot, stuck)][: len(excess)]
+        return Sites(shape, hot, excess, stuck, response, self._blocks())
+
+    def _blocks(self) -> Blocks | None:
+        """Draw clusters and lines at places that do not touch, except where lines cross."""
         if not (self.clusters or self.lines):
-            return sites
-        blocks = Blocks.draw(
-            self.physical_shape,
-            clusters=self.clusters,
-            lines=self.lines,
-            excess=self.cluster_excess,
-            seed=self.seed,
-        )
-        return replace(sites, blocks=blocks)
-
-
-# Sweeps are smooth: a grid of so many points a side, linearly enlarged, shows no steps.
-_GRID = 192
+            return None
+        shape = self.physical_shape
+        rng = stream(self.seed, "blocks")
+        taken = np.zeros(shape, np.bool_)
+        along = np.zeros((2, max(shape)), np.bool_)
+        places: dict[str, list[tuple[slice, slice]]] = {"hot": [], "dead": []}
+        for number, width in enumerate(self.lines):
+            for kind, axis in (("dead", number % 2), ("hot", 1 - number % 2)):
+                for _ in range(_TRIES):
+                    start = int(rng.integers(_APART, shape[axis] - width - _APART))
+                    if not along[axis, start - _APART : start + width + _APART].any():
+                        break
+                else:
+                    raise ValueError("so many lines do not fit into the camera")
+                line = slice(start, start + width)
+                along[axis, line] = True
+                place = (line, slice(None)) if axis == 0 else (slice(None), line)
+                places[kind].append(place)
+                taken[place] = True
+        for side in self.clusters:
+            for found in places.values():
+                for _ in range(_TRIES):
+                    y, x = (int(rng.integers(_APART, n - side - _APART)) for n in shape)
+                    around = np.s_[y - _APART : y + side + _APART, x - _APART : x + side + _APART]
+                    if not taken[around].any():
+                        break
+                else:
+                    raise ValueError("so many clusters do not fit into the camera")
+                place = (slice(y, y + side), slice(x, x + side))
+                found.append(place)
+                taken[place] = True
+        level = rng.uniform(*self.cluster_excess, shape).astype(np.float32)
+        return Blocks(**places, excess=level)
 
 
 def etching_pattern(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -274,12 +303,6 @@ def _standardised(pattern: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     spread = pattern.std(dtype=np.float64)
     # A single pixel has no pattern.
     return (pattern / spread if spread > 0 else pattern).astype(np.float32)
-
-
-Range = tuple[float, float]
-
-# Good pixels around a cluster or a line, and places that are tried for one.
-_APART, _TRIES = 4, 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,7 +354,7 @@ class Defects:
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Physical pixels that are defective, or become so in a session. Made by `Sites.draw`."""
+    """Physical pixels that are defective, or become so in a session. Made by `Camera.sites`."""
 
     shape: tuple[int, int]  # Physical pixels (y, x)
     # (h,): flat indices of hot pixels, in the order in which they turn hot
@@ -342,120 +365,33 @@ class Sites:
     response: npt.NDArray[np.float32]  # (s,): of each stuck pixel, as a fraction of a good one's
     blocks: Blocks | None = None  # Clusters and lines besides
 
-    @classmethod
-    def draw(
-        cls,
-        shape: tuple[int, int],
-        *,
-        hot: list[tuple[int, Range]],
-        stuck: list[tuple[int, Range]],
-        clustered: float,
-        seed: int,
-    ) -> Self:
-        """Draw sites; no pixel is hot and stuck at once.
-
-        `shape`: physical pixels (y, x); `hot`: for each kind of hot pixel how many there are, and
-        the range of their excess, in multiples of the dose per frame; `stuck`: for each kind of
-        stuck pixel how many there are, and the range of their response; `clustered`: fraction of
-        the defects that come in groups of two to four touching pixels; `seed`: of the draws; not
-        negative. Raise `ValueError` if they are too many for the camera, or the seed is negative.
-        """
-        rng = stream(seed, "stuck")
-        response = _draw_kinds(stuck, rng)
-        stuck_index = _scatter(len(response), shape, clustered, rng)
-        rng = stream(seed, "hot")
-        excess = rng.permutation(_draw_kinds(hot, rng))
-        # No pixel is hot and dead at once: as many more are drawn as may be dropped.
-        hot_index = _scatter(len(excess) + len(response), shape, clustered, rng)
-        hot_index = hot_index[~np.isin(hot_index, stuck_index)][: len(excess)]
-        return cls(shape, hot_index, excess, stuck_index, response)
-
     def defects(
-        self, super_resolution: int = 1, alive: npt.NDArray[np.bool_] | None = None
+        self, super_resolution: int = 1, alive: npt.NDArray[np.bool_] | slice = slice(None)
     ) -> Defects:
-        """Return the maps of a frame.
+        """Return the maps of a frame's sub-pixels, (y, x).
 
         `super_resolution`: sub-pixels along a side of a physical pixel; `alive` (h,): which of the
-        hot pixels are hot now; all by default. The result: of sub-pixels, (y, x).
+        hot pixels are hot now.
         """
         excess = np.zeros(self.shape, np.float32)
         response = np.ones(self.shape, np.float32)
-        if alive is None:
-            excess.flat[self.hot] = self.excess
-        else:
-            excess.flat[self.hot[alive]] = self.excess[alive]
+        excess.flat[self.hot[alive]] = self.excess[alive]
         response.flat[self.stuck] = self.response
         if self.blocks is not None:
-            self.blocks.put_into(excess, response)
+            for place in self.blocks.hot:
+                excess[place] = self.blocks.excess[place]
+            for place in self.blocks.dead:
+                excess[place] = response[place] = 0
         return Defects(to_frame(excess, super_resolution), to_frame(response, super_resolution))
 
 
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """Clusters and lines of defective pixels. Made by `Blocks.draw`."""
+class Blocks(NamedTuple):
+    """Clusters and lines of defective pixels: rows and columns of each."""
 
-    hot: tuple[tuple[slice, slice], ...]  # Rows and columns of each
-    dead: tuple[tuple[slice, slice], ...]
-    # (y, x): electrons that the pixels of hot ones count in addition, in multiples of the dose
+    hot: list[tuple[slice, slice]]
+    dead: list[tuple[slice, slice]]
+    # (y, x): electrons that hot ones count in addition, in multiples of the dose per frame
     excess: npt.NDArray[np.float32]
-
-    @classmethod
-    def draw(
-        cls,
-        shape: tuple[int, int],
-        *,
-        clusters: tuple[int, ...],
-        lines: tuple[int, ...],
-        excess: Range,
-        seed: int,
-    ) -> Self:
-        """Draw places that do not touch, but where lines cross.
-
-        `shape`: physical pixels (y, x); `clusters`: pixels along a side of each cluster; each is
-        there twice, hot and dead; `lines`: width of each line, through the whole image; each is
-        there twice, hot and dead; `excess`: range of the excess of hot pixels; `seed`: of the
-        draws; not negative. Raise `ValueError` if there is no room for them.
-        """
-        rng = stream(seed, "blocks")
-        taken = np.zeros(shape, np.bool_)
-        along = np.zeros((2, max(shape)), np.bool_)
-        found: dict[str, list[tuple[slice, slice]]] = {"hot": [], "dead": []}
-        for number, width in enumerate(lines):
-            for kind, axis in (("dead", number % 2), ("hot", 1 - number % 2)):
-                for _ in range(_TRIES):
-                    start = int(rng.integers(_APART, shape[axis] - width - _APART))
-                    near = np.s_[start - _APART : start + width + _APART]
-                    if not along[axis, near].any():
-                        break
-                else:
-                    raise ValueError("so many lines do not fit into the camera")
-                along[axis, start : start + width] = True
-                whole = [slice(0, shape[0]), slice(0, shape[1])]
-                whole[axis] = slice(start, start + width)
-                found[kind].append((whole[0], whole[1]))
-                taken[whole[0], whole[1]] = True
-        for side in clusters:
-            for kind in found:
-                for _ in range(_TRIES):
-                    y, x = (int(rng.integers(_APART, n - side - _APART)) for n in shape)
-                    around = np.s_[y - _APART : y + side + _APART, x - _APART : x + side + _APART]
-                    if not taken[around].any():
-                        break
-                else:
-                    raise ValueError("so many clusters do not fit into the camera")
-                place = (slice(y, y + side), slice(x, x + side))
-                found[kind].append(place)
-                taken[place] = True
-        level = rng.uniform(*excess, shape).astype(np.float32)
-        return cls(tuple(found["hot"]), tuple(found["dead"]), level)
-
-    def put_into(self, excess: npt.NDArray[np.float32], response: npt.NDArray[np.float32]) -> None:
-        """Put them into the maps of a camera (y, x), in place; dead ones prevail."""
-        for place in self.hot:
-            excess[place] = self.excess[place]
-        for place in self.dead:
-            excess[place] = 0
-            response[place] = 0
 
 
 def to_frame(physical: npt.NDArray[np.float32], super_resolution: int) -> npt.NDArray[np.float32]:
@@ -463,13 +399,6 @@ def to_frame(physical: npt.NDArray[np.float32], super_resolution: int) -> npt.ND
     if super_resolution == 1:
         return physical
     return physical.repeat(super_resolution, axis=0).repeat(super_resolution, axis=1)
-
-
-def _draw_kinds(
-    kinds: list[tuple[int, Range]], rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    drawn = [rng.uniform(low, high, n).astype(np.float32) for n, (low, high) in kinds]
-    return np.concatenate(drawn)
 
 
 def _scatter(

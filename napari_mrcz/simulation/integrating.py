@@ -1,9 +1,9 @@
-"""What detectors record before counting, with the truth: MicroED sweeps and raw frames.
+"""Frames before counting, with the truth: MicroED sweeps and raw frames.
 
-The background of a sweep is what Hattne et al. (2016), doi:10.1107/S1600576716007196, found in
-theirs: in each shell a shifted lognormal distribution (eq. 1), narrower and lower the higher the
-resolution. Raw frames are what McLeod et al. (2018), doi:10.1016/j.jsb.2017.11.012, section 2.4,
-send to those who count.
+The background of a sweep is that of Hattne et al. (2016), doi:10.1107/S1600576716007196: in each
+shell a shifted lognormal distribution (eq. 1), narrower and lower the higher the resolution. Raw
+frames are those that are to be counted (McLeod et al. 2018, doi:10.1016/j.jsb.2017.11.012, section
+2.4).
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from napari_mrcz.simulation.camera import stream
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What one electron adds to a Bragg spot.
+# Counts that one electron adds to a Bragg spot.
 _COUNTS_PER_ELECTRON = 4.0
-# Standard deviation of a spot, and how far it is drawn on each side of its middle, in pixels.
-_SPOT_SIGMA = 1.1
-_SPOT_REACH = 5
+# Standard deviation of a spot, and pixels to each side of its middle in which it is drawn.
+_SPOT_SIGMA, _SPOT_REACH = 1.1, 5
 # Pixels between two modules.
 _GAP = 6
 # Most counts of the camera.
@@ -43,7 +42,7 @@ class Spots:
     y, x : ndarray of float64, shape (m,)
         Centres, in pixels; 0 is the middle of the first one.
     intensity : ndarray of float64, shape (m,)
-        Integrated, in counts: what is expected of it, not what its electrons happened to be.
+        Expected integrated intensity, in counts, without the noise of its electrons.
     """
 
     frame: npt.NDArray[np.int64]
@@ -59,7 +58,7 @@ class Sweep:
     Attributes
     ----------
     true_counts : ndarray of int32, shape (n, y, x)
-        What a camera with negative counts would give.
+        Counts before negative ones are cut off.
     shells : ndarray of uint16, shape (y, x)
         Shell of each pixel: 1 ... k from the innermost; 0 is behind the beam stop.
     parameters : ndarray of float64, shape (n, k, 3)
@@ -79,7 +78,7 @@ class Sweep:
 
     @cached_property
     def frames(self) -> npt.NDArray[np.uint16]:
-        """What the camera gives: unsigned 16 bits, negative counts cut off, (n, y, x)."""
+        """The camera's frames: unsigned 16 bits, negative counts cut off, (n, y, x)."""
         return self.true_counts.clip(0, _TOP).astype(np.uint16)
 
     @cached_property
@@ -105,7 +104,7 @@ def simulate_microed(
     Parameters
     ----------
     n_frames : int
-        How many, at least one.
+        At least one.
     shape : tuple of int
         Pixels (y, x) of a frame.
     center : tuple of float, optional
@@ -115,21 +114,16 @@ def simulate_microed(
         Shells of equal area, at least one, each with a background of its own; many make a smooth
         one.
     spots_per_frame : int
-        Bragg spots on each frame, on a lattice, other ones in every frame; fewer where the frame
-        has not so many lattice points.
+        Bragg spots on a lattice, others in every frame; fewer if there are fewer lattice points.
     beam_stop : bool
         A bar from the left edge to the beam throws its shadow.
     gaps : bool
         The detector has modules, with gaps between them in which nothing is ever counted.
     counted : bool
-        The detector counts electrons, of which `parameters` tell the mean, in counts of 4 an
-        electron: zeros are real.
+        The detector counts electrons: zeros are real. `parameters` determine the mean, at 4 counts
+        per electron.
     seed : int
         The same seed, the same sweep; not negative.
-
-    Returns
-    -------
-    Sweep
 
     Raises
     ------
@@ -193,10 +187,10 @@ def _spots(
     center: tuple[float, float],
     rng: np.random.Generator,
 ) -> Spots:
-    """Return lattice points, other ones in each frame, with Wilson's distribution of intensities.
+    """Return lattice points, others in each frame, with Wilson's distribution of intensities.
 
-    Wilson (1949), doi:10.1107/S0365110X49000813: it is exponential where a crystal has no centre
-    of symmetry.
+    Exponential for a crystal without a centre of symmetry; Wilson (1949),
+    doi:10.1107/S0365110X49000813.
     """
     spacing, angle = 14.0, rng.uniform(0.2, 0.6)
     index = np.arange(-max(shape) // 14, max(shape) // 14 + 1)
@@ -225,7 +219,7 @@ def _add_spots(
     rng: np.random.Generator,
     per_electron: float,
 ) -> None:
-    """Add the spots of a frame to its counts (y, x), each electron by chance."""
+    """Add the spots of a frame to its counts (y, x), with Poisson noise."""
     reach = np.arange(-_SPOT_REACH, _SPOT_REACH + 1)
     for spot in np.flatnonzero(spots.frame == index):
         row, column = round(float(spots.y[spot])), round(float(spots.x[spot]))
@@ -236,10 +230,10 @@ def _add_spots(
         values[window][:, : len(reach)] += per_electron * rng.poisson(electrons)
 
 
-# Pixels on each side of the one that was struck, up to which a spot is drawn.
+# Pixels on each side of the one that was struck in which a spot is drawn.
 _REACH = 4
-# Times the read noise that noisy pixels have; electrons' charges that hot ones gather in a frame,
-# in quanta of so many grey values; and electrons' charges that an X-ray leaves.
+# Read noise of noisy pixels over that of others; dark current of hot ones in electrons' charges per
+# frame, in quanta of so many grey values; and an X-ray's charge in those of an electron.
 _NOISY, _DARK, _GREY_PER_QUANTUM, _X_RAY = 8.0, (5.0, 60.0), 2.0, (8.0, 40.0)
 
 
@@ -252,10 +246,9 @@ class RawMovie:
     frames : ndarray of uint16, shape (n, y, x)
         As the detector reads them out, in grey values.
     positions : tuple of ndarray of float64, each (m, 2)
-        Where the electrons of each frame struck, (y, x) in pixels; the middle of the first
-        pixel is 0.
+        Electrons of each frame, (y, x) in pixels; the middle of the first pixel is 0.
     offset : ndarray of float64, shape (y, x)
-        What each pixel reads without electrons, in grey values.
+        Mean of each pixel without electrons, in grey values.
     noise : float
         Standard deviation of the read noise, in grey values.
     spread : float
@@ -263,7 +256,7 @@ class RawMovie:
     noisy : ndarray of bool, shape (y, x)
         Pixels with more noise than the others, hot ones among them.
     x_rays : tuple of ndarray of float64, each (m, 2)
-        Where the X-rays of each frame struck.
+        X-rays of each frame, as `positions`.
     """
 
     frames: npt.NDArray[np.uint16]
@@ -293,13 +286,13 @@ def simulate_raw(
 ) -> RawMovie:
     """Simulate raw frames.
 
-    Each electron leaves a charge that varies as a Landau-like (log-normal) loss does, spread over
-    some pixels; each pixel adds its own offset and read noise.
+    Each electron leaves a charge with a Landau-like (log-normal) distribution, spread over some
+    pixels; each pixel adds its own offset and read noise.
 
     Parameters
     ----------
     n_frames : int
-        How many.
+        Number of frames.
     shape : sequence of int
         Pixels (y, x) of a frame.
     dose : float
@@ -311,26 +304,21 @@ def simulate_raw(
     noise : float
         Standard deviation of the read noise, in grey values.
     frame_wander, row_wander, column_wander : float
-        Standard deviation of what all pixels of a frame, row or column have in common in one frame,
-        in grey values.
+        Standard deviation of the common mode of a frame, its rows or columns, in grey values.
     noisy, hot : float
         Shares of pixels with eight times the read noise; and with a dark current of 5 to 60
-        electrons' charge a frame, and its shot noise.
+        electrons' charge per frame, and its shot noise.
     x_rays : float
         Mean, per pixel and frame; each leaves 8 to 40 times as much as an electron.
     seed : int
-        Of everything random; not negative.
-
-    Returns
-    -------
-    RawMovie
+        Not negative.
 
     Raises
     ------
     ValueError
         If the dose, a noise, a share, the seed or the number of frames is negative.
     """
-    # What is not always there is drawn by itself: the rest stays the same without it.
+    # Optional defects have a generator of their own: the rest is the same without them.
     more = np.random.default_rng((seed, 1))
     rng = np.random.default_rng(seed)
     rows, columns = shape
@@ -369,7 +357,7 @@ def simulate_raw(
 def _image_of(
     at: npt.NDArray[np.float64], charges: npt.NDArray[np.float64], spread: float, shape: Any
 ) -> npt.NDArray[np.float64]:
-    """Return the image (y, x) of spots that were gathered by square pixels, in grey values."""
+    """Return the image (y, x) of spots integrated over square pixels, in grey values."""
     image = np.zeros((shape[0] + 2 * _REACH, shape[1] + 2 * _REACH))
     middle = np.rint(at).astype(int)
     away = np.arange(-_REACH, _REACH + 1)

@@ -41,15 +41,15 @@ class Movie:
     defects : Defects
         Its outlier pixels at the time of this movie: masks `hot`, `dark`, `dead`, `clusters`.
     specimen : Specimen or None
-        What was in the beam; None is vacuum.
+        None is vacuum.
     drift : ndarray of float64, shape (n, 2)
         Displacement (y, x) of the specimen in each frame against the first, in pixels.
     dose : float
-        What comes in, in e⁻/pix/frame; the mean over the frames.
+        Mean incident dose, in e⁻/pix/frame.
     doses : ndarray of float64, shape (n,)
-        What comes in in each frame.
+        Incident dose of each frame.
     dose_rate : float
-        What comes in, in e⁻/pix/s of a *physical* pixel.
+        Incident dose rate, in e⁻/pix/s of a *physical* pixel.
     pixel_size : float
         In Å.
     dtype : dtype
@@ -76,7 +76,7 @@ class Movie:
 
     @property
     def frame_time(self) -> float:
-        """Exposure of one frame, in seconds."""
+        """Exposure time of one frame, in seconds."""
         return self.dose * self.camera.super_resolution**2 / self.dose_rate
 
     @property
@@ -116,7 +116,7 @@ class Movie:
 
     @cached_property
     def rate(self) -> npt.NDArray[np.float32]:
-        """What a camera without defects is expected to count, in e⁻/pix/frame, (y, x).
+        """Expected counts of a camera without defects, in e⁻/pix/frame, (y, x).
 
         The mean over the frames, with the specimen and the response of the camera.
         """
@@ -124,11 +124,11 @@ class Movie:
 
     @cached_property
     def expected(self) -> npt.NDArray[np.float32]:
-        """What is expected to be counted, defects included, in e⁻/pix/frame, (y, x)."""
+        """Expected counts, defects included, in e⁻/pix/frame, (y, x)."""
         return self._with_defects(self.drift)
 
     def describe(self) -> dict[str, Any]:
-        """Return what was simulated, for a file's metadata, in the units of the attributes."""
+        """Return the parameters, for a file's metadata, in the units of the attributes."""
         return {
             "simulated": True,
             "seed": self.seed,
@@ -162,7 +162,7 @@ class Movie:
 
     @cached_property
     def _gain_and_offset(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """What every frame's transmission is multiplied by, and what is then added."""
+        """Factor on every frame's transmission, and the term that is then added."""
         gain = self.dose * self._response * self.defects.response
         offset = self.dose * self.defects.excess + self._dark_current
         return gain, offset
@@ -222,31 +222,26 @@ def simulate_movie(
     Parameters
     ----------
     n_frames : int
-        How many.
+        Number of frames.
     shape : tuple of int, optional
-        Pixels (y, x) of a frame, of `Camera(shape, seed=seed)`; the camera's own if one is given,
-        else 1024 x 1024.
+        Pixels (y, x) of a frame; by default the camera's, or 1024 x 1024.
     dose : float or array_like, shape (n_frames,)
-        What comes in, in e⁻/pix/frame, or that of each frame: 0 is a blank one.
+        Incident dose in e⁻/pix/frame, of all frames or of each: 0 is a blank one.
     specimen : Specimen, optional
-        What is in the beam, e.g. `CARBON_EDGE`; None is vacuum: a flat.
+        For example `CARBON_EDGE`; None is vacuum: a flat.
     camera : Camera, optional
-        The detector; `Camera.ideal` has nothing but Poisson noise.
+        The detector, by default `Camera(shape, seed=seed)`; `Camera.ideal` has only Poisson noise.
     drift : float or array_like, shape (n_frames, 2)
         Length of the specimen's path in pixels, or the path itself: (y, x) of each frame, in
         pixels. Beyond 32 pixels the specimen's far side comes into view.
     dose_rate : float
-        What comes in, in e⁻/pix/s of a physical pixel: what gamma depends on.
+        Incident dose rate in e⁻/pix/s of a physical pixel, on which gamma depends.
     pixel_size : float
         In Å.
     dtype : dtype-like
         Of the frames, an integer or floating type.
     seed : int
         The same seed, the same movie; not negative.
-
-    Returns
-    -------
-    Movie
 
     Raises
     ------
@@ -290,9 +285,9 @@ class SimulatedSession:
     Attributes
     ----------
     template : Movie
-        What the stacks have in common, the camera above all.
+        The camera and other properties common to the stacks.
     specimens : tuple of Specimen or None
-        What was in the beam, for each stack; None is vacuum.
+        Of each stack; None is vacuum.
     drift : float
         Length of the specimen's path within a stack, in pixels.
     sites : Sites
@@ -320,7 +315,7 @@ class SimulatedSession:
 
     @property
     def cumulative_dose(self) -> npt.NDArray[np.float64]:
-        """What the camera had received before each stack, in e⁻/pix, (n_stacks,)."""
+        """Dose of the camera before each stack, in e⁻/pix, (n_stacks,)."""
         dose = self.template.dose * self.template.shape[0]
         return np.arange(self.n_stacks, dtype=np.float64) * dose
 
@@ -369,7 +364,7 @@ def simulate_session(
     Parameters
     ----------
     n_stacks : int
-        How many.
+        Number of stacks.
     n_frames : int
         Of each stack.
     shape, dose, camera, dose_rate, pixel_size, dtype, seed
@@ -387,10 +382,6 @@ def simulate_session(
         Mean number of stacks for which a pixel stays hot.
     drift : float
         Length of the specimen's path in each stack, in pixels.
-
-    Returns
-    -------
-    SimulatedSession
 
     Raises
     ------
@@ -430,19 +421,14 @@ def simulate_flats(
     dose_rates : iterable of float
         In e⁻/pix/s of a physical pixel; each flat's `Movie.gamma` follows from its own.
     shape, camera, dtype, seed
-        As for `simulate_movie`.
+        As for `simulate_movie`, as are the errors.
     electrons : float
-        What comes in in each flat, in e⁻/pix.
+        Incident dose of each flat, in e⁻/pix.
 
     Returns
     -------
     tuple of Movie
         In the order of the dose rates.
-
-    Raises
-    ------
-    ValueError
-        As for `simulate_movie`.
     """
     if camera is None:
         camera = Camera(shape or (1024, 1024), seed=seed)

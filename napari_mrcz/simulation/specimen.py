@@ -1,4 +1,4 @@
-"""What the beam passes: vitreous ice with a protein in it, a carbon edge, ice crystals; drifting.
+"""Drifting specimens: vitreous ice with a protein in it, a carbon edge, ice crystals.
 
 Everything is drawn on a torus, so that the image has no seam where its sides meet. Contrast comes
 from defocus, by the transfer function of Rohou and Grigorieff (2015),
@@ -19,20 +19,12 @@ from napari_mrcz.simulation.camera import stream
 
 Image = npt.NDArray[np.float32]
 
-# Scatterers of one protein.
-_BEADS = 600
-# Scattering of the ice over that of the proteins, as standard deviations.
-_ICE_TO_PROTEIN = 1.0
-# In Å, at 300 kV.
-_WAVELENGTH = 0.0197
-# In Å: 2.7 mm.
-_SPHERICAL_ABERRATION = 2.7e7
-# Fraction of the contrast.
-_AMPLITUDE_CONTRAST = 0.1
-# B factor of the contrast's fall with resolution, in Å².
-_ENVELOPE_B = 300.0
-# In Å: the spacing that hexagonal (002) and cubic ice (111) share.
-_ICE_LATTICE = 3.67
+_BEADS = 600  # Scatterers of one protein
+_WAVELENGTH = 0.0197  # In Å, at 300 kV
+_SPHERICAL_ABERRATION = 2.7e7  # In Å: 2.7 mm
+_AMPLITUDE_CONTRAST = 0.1  # Fraction of the contrast
+_ENVELOPE_B = 300.0  # B factor of the contrast's fall with resolution, in Å²
+_ICE_LATTICE = 3.67  # In Å: the spacing that hexagonal (002) and cubic ice (111) share
 
 
 @dataclass(frozen=True)
@@ -106,15 +98,14 @@ CRYSTALLINE_ICE = Specimen(crystals=0.25)
 
 
 def transmission(specimen: Specimen, shape: tuple[int, int], pixel_size: float, seed: int) -> Image:
-    """Return the image of a specimen, relative to the incident dose.
+    """Return the share of the incident electrons that passes a specimen, about 1 in bare ice.
 
-    `specimen`: what is in the beam; `shape`: pixels (y, x) of the torus; `pixel_size`: in Å;
-    `seed`: where the particles, the film and the crystals lie; not negative. The result is (y, x):
-    share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
+    `shape`: pixels (y, x) of the torus; `pixel_size`: in Å; `seed`: of the places of particles,
+    film and crystals; not negative.
     """
     protein = _particles(specimen, shape, pixel_size, stream(seed, "particles"))
     ice = stream(seed, "ice").standard_normal(shape, np.float32)
-    image = _defocused(ice * _ICE_TO_PROTEIN + protein, specimen.defocus, pixel_size)
+    image = _defocused(ice + protein, specimen.defocus, pixel_size)
     image *= specimen.contrast / image.std()
     absorption = np.ones(shape, np.float32)
     absorption += specimen.thickness_variation * _smooth_noise(
@@ -262,11 +253,7 @@ _MARGIN = 64
 
 
 class Scene:
-    """The moving image of a specimen, relative to the incident dose.
-
-    `specimen`: what is in the beam; `shape`: pixels (y, x) of the frame; `pixel_size`: in Å;
-    `seed`: of the specimen's random parts; not negative.
-    """
+    """The moving image of a specimen, relative to the incident dose; see `transmission`."""
 
     def __init__(
         self, specimen: Specimen, shape: tuple[int, int], pixel_size: float, seed: int
@@ -279,26 +266,20 @@ class Scene:
         self._spectrum = fft.rfft2(transmission(specimen, self._torus, pixel_size, seed))
 
     def averaged(self, drift: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """Return the mean image over some displacements.
-
-        `drift` (n, 2): (y, x) in pixels: what is at p without drift is at p + drift. The result is
-        (y, x): share of the incident electrons that arrives: about 1 in bare ice, nowhere negative.
-        """
+        """Return the mean image (y, x) over displacements (n, 2) by (y, x) pixels."""
         y, x = self._torus
         ramp_y = np.exp(-2j * np.pi * drift[:, :1] * fft.fftfreq(y)) / len(drift)
         ramp_x = np.exp(-2j * np.pi * drift[:, 1:] * fft.rfftfreq(x))
         ramp = ramp_y.astype(np.complex64).T @ ramp_x.astype(np.complex64)
         image = fft.irfft2(self._spectrum * ramp, s=self._torus)
         top, left = (y - self.shape[0]) // 2, (x - self.shape[1]) // 2
-        frame: npt.NDArray[np.float32] = image[
-            top : top + self.shape[0], left : left + self.shape[1]
-        ]
+        frame = image[top : top + self.shape[0], left : left + self.shape[1]]
         # A steep edge rings a little; a beam is never negative.
         return frame.clip(min=0)
 
 
 def drift_path(n_frames: int, length: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return where a specimen moves under the beam: fast at first, then slower, slightly bent.
+    """Return a specimen's path under the beam: fast at first, then slower, slightly bent.
 
     Parameters
     ----------
@@ -312,7 +293,7 @@ def drift_path(n_frames: int, length: float, rng: np.random.Generator) -> npt.ND
     Returns
     -------
     ndarray of float64, shape (n_frames, 2)
-        Displacements (y, x) against the first frame, in pixels; the first is (0, 0).
+        Displacements (y, x) from the first frame, in pixels; the first is (0, 0).
     """
     if n_frames == 1:
         return np.zeros((1, 2))

@@ -1,15 +1,14 @@
 """`ElectronCounting`: raw frames in, counts of electrons out; and `count_electrons`, of a movie.
 
 McLeod et al. (2018), doi:10.1016/j.jsb.2017.11.012, section 2.4, leaves counting to those who get
-the frames; here it is done by fitting the spot that each electron leaves. `measuring` finds what
-counting needs to know of a movie (with `background`), `events` the electrons of a frame, and `spot`
-has the fits.
+the frames; here the spot that each electron leaves is fitted. `measuring` measures the detector on
+a movie (with `background`), `events` finds the electrons of a frame, and `spot` has the fits.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 sys.modules[f"{__name__}.counting"] = sys.modules[__name__]
 
 _SUPER_RESOLUTIONS = (1, 2, 4)
-# Of rules by which electrons are found, the latest; 1 are those of the first version.
+# The latest rules by which electrons are found; 1 are those of the first version.
 _RULES = 2
 
 
@@ -168,20 +167,19 @@ class ElectronCounting:
         movie : Stack or ndarray, shape (n, y, x)
             Raw frames, few of whose pixels were struck: up to some 0.05 e⁻/pix/frame.
         threshold : float, optional
-            In grey values of charge; where it is not given, the one that makes the fewest mistakes:
-            noise that is counted and electrons that are missed, together.
+            In grey values of charge; by default the one that makes the fewest mistakes: counted
+            noise and missed electrons.
         spread : float, optional
-            In pixels; measured on spots that are bright and alone where it is not given.
+            In pixels; by default measured on spots that are bright and alone.
         super_resolution : int
             1, 2 or 4.
         upper : float, optional
-            Charge above which a spot is set aside, such as an X-ray, in grey values; where it is
-            not given, a charge that hardly one electron in a thousand leaves.
+            Charge above which a spot is set aside, such as an X-ray, in grey values; by default a
+            charge that hardly one electron in a thousand leaves.
         force : bool
             Count frames that seem to be counted already.
         progress : callable, optional
-            Called after each frame with what is done, frames done, and how many there will be;
-            what it raises ends the fit.
+            Called after each frame with (text, frames done, frames); what it raises ends the fit.
 
         Raises
         ------
@@ -209,17 +207,11 @@ class ElectronCounting:
         return replace(self, threshold=float(threshold), upper=upper)
 
     def events(self, frame: npt.NDArray[Any]) -> Events:
-        """Find the electrons of a raw frame (y, x).
-
-        Raises
-        ------
-        ValueError
-            If it has another shape, or pixels that are not finite.
-        """
+        """Find the electrons of a raw frame (y, x), as `events_and_bright` does."""
         return self.events_and_bright(frame)[0]
 
     def events_and_bright(self, frame: npt.NDArray[Any]) -> tuple[Events, int]:
-        """Find the electrons of a raw frame (y, x), and count what was too bright for one.
+        """Find the electrons of a raw frame (y, x), and count spots that are too bright.
 
         Raises
         ------
@@ -236,16 +228,11 @@ class ElectronCounting:
         return (events, 0) if self.upper is None else without_bright(events, self.upper)
 
     def __call__(self, frame: npt.NDArray[Any], index: int = 0) -> npt.NDArray[np.uint8]:
-        """Return the counts of a raw frame.
-
-        Returns
-        -------
-        ndarray of uint8, shape (y · super_resolution, x · super_resolution)
-        """
+        """Return the counts of a raw frame (y, x), of `output_shape`."""
         return self.counts(self.events(frame))
 
     def counts(self, events: Events) -> npt.NDArray[np.uint8]:
-        """Return the image of how many electrons struck each pixel."""
+        """Return the image of the number of electrons in each pixel, at most 127."""
         rows, columns = self.output_shape(self._shape)
         s = self.super_resolution
         # The middle of the first pixel is 0: its edge is at -0.5.
@@ -265,7 +252,7 @@ class ElectronCounting:
         return shape[0] * self.super_resolution, shape[1] * self.super_resolution
 
     def describe(self) -> dict[str, Any]:
-        """Return all that is needed to do it again, the offsets included."""
+        """Return all that is needed to build it again, the offsets included."""
         background = self.background
         return described(
             self,
@@ -285,13 +272,13 @@ class ElectronCounting:
 
     @staticmethod
     def said(step: Mapping[str, Any]) -> str:
-        """Return the threshold of a described counting, and which pixels it made."""
+        """Return the threshold of a described counting, and the kind of its pixels."""
         pixels = "detector pixels" if step["super_resolution"] == 1 else "super-resolution pixels"
         return f"charges of {step['threshold']:.4g} grey values or more, in {pixels}"
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """Build it again; what the first version wrote has none of the later keys."""
+        """Build it again; descriptions of the first version lack the later keys."""
         offset = np.asarray(description["offset"], np.float32)
         noisy = None
         if (places := description.get("noisy")) is not None:
@@ -299,16 +286,9 @@ class ElectronCounting:
             noisy.reshape(-1)[places] = True
         levels = tuple(np.asarray(a, np.float32) for a in description.get("levels", ()))
         wander = description.get("wander", 0.0)
-        return cls(
-            Background(offset, description["noise"], noisy, levels, wander),
-            description["spread"],
-            description["threshold"],
-            description["super_resolution"],
-            description.get("upper"),
-            description.get("expected_f1"),
-            tuple(description.get("warnings", ())),
-            description.get("rules", 1),
-        )
+        own = {f.name: description[f.name] for f in fields(cls) if f.name in description}
+        own |= {"warnings": tuple(own.get("warnings", ())), "rules": own.get("rules", 1)}
+        return cls(Background(offset, description["noise"], noisy, levels, wander), **own)
 
     @cached_property
     def _shape(self) -> tuple[int, int]:
@@ -330,9 +310,9 @@ def count_electrons(
     movie : Stack
         Raw frames (n, y, x).
     counting : ElectronCounting, optional
-        How; fitted to the movie where it is not given.
+        By default fitted to the movie with the following parameters.
     super_resolution : int
-        1, 2 or 4; of no account where `counting` is given.
+        1, 2 or 4.
     force : bool
         Count frames that seem to be counted already.
 
