@@ -1,4 +1,4 @@
-"""Options, declared once: a field's `Annotated` hint has what commands, recipes and forms need.
+"""Options, declared once in a field's `Annotated` hint for commands, recipes and forms.
 
 ::
 
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from os import PathLike
 
-# Upper limits from here on are not worth telling.
+# Upper limits from here on are not shown.
 _MANY = 1000
-# Beyond, no number of a recipe means anything.
+# Larger numbers in a recipe are mistakes.
 _LARGEST = 1e9
-# Types of a recipe's values, as they are written.
+# Names of the types of a recipe's values.
 _KINDS = {str: "a text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """What an option is called and may be; the second part of an `Annotated` hint.
+    """Name, help and range of an option; the second part of an `Annotated` hint.
 
     Attributes
     ----------
     label : str
         Short name, for a form.
     help : str
-        What it is, as a noun phrase, without unit, range and default.
+        Noun phrase without unit, range and default.
     unit : str
         Unit of its numbers.
     above, least, most : float, optional
         Range: above a number, which is excluded, or from `least`; to `most`, included, which is
-        infinity where any number will do, and infinity too.
+        infinity if any number and infinity are allowed.
     choices : dict
-        Values to choose from, each with its label; empty where any value in the range will do.
+        Allowed values with their labels; empty if any value in the range is allowed.
     unset : str
-        What holds where the value is None or empty, such as "measured".
+        Meaning of None or an empty value, such as "measured".
     step : float, optional
         Step of a form's number field.
     is_file : bool
-        Whether it names a file; a recipe's files are looked for in its own folder.
+        Whether it names a file, which in a recipe is relative to its folder.
     flag : str
-        Name on the command line, such as ``--pedestal``; empty where it has none.
+        Name on the command line, such as ``--pedestal``; empty if it has none.
     only_with : tuple of str
-        Name and value of another option with which this one does something; () for always.
+        Name and value of another option that this one needs; () if none.
     advice : str
         When to change it, for the page of settings.
     """
@@ -79,23 +79,19 @@ class Option:
 
     @property
     def range_text(self) -> str:
-        """The range as it is read, such as "1 to 9"; empty where there is none."""
+        """The range as a text, such as "1 to 9"; empty if there is none."""
         low, most = self.least, None if self.most == math.inf else self.most
+        at_most = "" if most is None else f"{_short(most)} at most"
         if self.above is not None:
-            return f"above {self.above:g}" + (
-                f", {_short(most)} at most" if most is not None else ""
-            )
+            return f"above {self.above:g}" + (f", {at_most}" if at_most else "")
         if low is None:
-            return "" if most is None else f"{_short(most)} at most"
+            return at_most
         return f"{low:g} or more" if most is None else f"{low:g} to {_short(most)}"
 
     def check(self, name: str, value: Any) -> None:
-        """Check a value, the name of which is in the message.
+        """Check the value of the option called `name`.
 
-        Raises
-        ------
-        ValueError
-            If it is out of range, or not one of the choices; with what is allowed.
+        Raise `ValueError` with the allowed values if it is out of range, or not one of the choices.
         """
         if self.choices and value not in self.choices:
             allowed = ", ".join(map(str, self.choices))
@@ -114,7 +110,7 @@ class Option:
                     f"{name} must be {self.range_text or 'a number'}, not {_short(number)}"
                 )
 
-    # What `dict` needs, by which magicgui turns a hint's metadata into options of a widget.
+    # `dict` calls these two, by which magicgui turns a hint's metadata into options of a widget.
     def keys(self) -> Iterable[str]:
         """Return the names of the options of a form's widget."""
         return self._widget.keys()
@@ -150,13 +146,13 @@ class Declared(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What it is, in a sentence, with unit, range, choices and what holds without it."""
+        """The help as a sentence, with unit, range, choices and default."""
         option = self.option
         said = [option.help + (f", in {option.unit}" if option.unit else "")]
         if option.choices:
             known = option.choices.items()
             said.append(", ".join(f'"{v}"' + f" ({label})" * (v != label) for v, label in known))
-        elif option.most is not None and option.most >= _MANY:  # no limit but to what is absurd
+        elif option.most is not None and option.most >= _MANY:  # a limit of absurd values only
             said.append(replace(option, most=None).range_text)
         else:
             said.append(option.range_text)
@@ -215,9 +211,9 @@ def read_options(
 ) -> dict[str, Any]:
     """Return the options of a recipe's table, each of its declared type.
 
-    `cls`: dataclass that declares them; `table`: as it was read; `name`: of the table, for
-    messages; `path`: the recipe, in whose folder files are looked for. Raise `MrczError` if there
-    is a key or a value that means nothing; with what is allowed.
+    `cls`: dataclass that declares them; `name`: of the table, for messages; `path`: the recipe, to
+    whose folder files are relative. Raise `MrczError` with the allowed ones if a key or a value is
+    not valid.
     """
     known, values = options_of(cls), {}
     for key, value in table.items():
@@ -246,7 +242,7 @@ def suggestion(word: Any, known: Iterable[Any]) -> str:
 
 
 def _short(number: float) -> str:
-    """Return a number as it is read, however many digits it has."""
+    """Return a number as a text of at most 16 digits."""
     try:
         return f"{number:.16g}"
     except OverflowError:

@@ -1,9 +1,9 @@
 """`OutlierFilter`: finds hot and dark pixels in a movie's sum and replaces them, frame by frame.
 
 McLeod et al., preprint doi:10.1101/116533, section 4, with its errata corrected. `counts` sums the
-frames; `scale` places every pixel on a scale, by the neighbours (`levels`), without structure of
+frames; `scale` places every pixel on a scale, by its neighbours (`levels`), without structure of
 the specimen (`lattice`), and judges those far out (`suspects`); `thresholds` fits the distribution
-of good pixels and finds where it ends; `fill` puts something likely in the place of the others.
+of good pixels and finds where it ends; `fill` replaces the others by likely values.
 """
 
 from __future__ import annotations
@@ -51,32 +51,28 @@ _NUMBERS = ("mean", "sigma", "n_hot", "n_dark", "n_defects", "false_hot", "false
 class OutlierFilter:
     """Replaces the hot and dark pixels of a movie. Made by `OutlierFilter.fit`.
 
-    Call it with a frame and its index, or give it to `Stack.apply`.
+    Call it with a frame and its index, or pass it to `Stack.apply`. One that was rebuilt from its
+    description corrects frames, and has its mask and numbers, but no distribution, and takes no
+    other thresholds.
 
     Attributes
     ----------
     options : OutlierOptions
         As given to `fit`.
     thresholds : Thresholds
-        In standard deviations: dark, hot, and whether each is a default because the histogram
-        had no tail to tell.
+        In standard deviations: dark, hot, and whether each is a default.
     mean, sigma : float
         Centre and standard deviation of a good pixel's sum, in counts.
     n_hot, n_dark, n_defects : int
         Outliers of each kind.
     false_hot, false_dark : float
-        How many good pixels the model expects beyond each threshold.
+        Good pixels that the model expects beyond each threshold.
     warnings : tuple of str
         Why the fit should not be trusted without a look; empty when all is well.
     distribution : DistributionFit or None
         Histogram, cumulative distribution, model and residual, for a plot.
     dark_tail, hot_tail : TailFit or None
         Lines through the residual's tails, where it has any.
-
-    Notes
-    -----
-    One that was rebuilt from its description corrects frames, and knows its mask and numbers; but
-    it has no distribution and takes no other thresholds.
     """
 
     title: ClassVar[str] = "Outlier pixels replaced"
@@ -133,46 +129,34 @@ class OutlierFilter:
             the thresholds that mistake the fewest pixels. "normal" is the preprint's: one normal
             distribution for the image, thresholds where its tails begin.
         gain : array_like, shape (y, x), optional
-            Reference that multiplies counts (with its exponent, if any). Outliers are looked for
-            after it, replaced before it. Pixels with 0, negative or no finite gain are defects.
+            Reference that multiplies counts (with its exponent, if any). Outliers are searched
+            after it, and replaced before it. Pixels with 0, negative or no finite gain are defects.
         defects : array_like of bool, shape (y, x), optional
-            Pixels known to be defective, replaced in any case.
+            Pixels known to be defective, which are always replaced.
         fill : str
             "sample" draws counts for each frame: the type stays, integers stay integers.
             "expectation" is the preprint's mean of the neighbours, the same in every frame.
         counts_per_electron : float, optional
-            What one electron adds; measured from the noise where it is not given.
+            Counts that one electron adds; by default measured from the noise.
         pedestal : float, optional
-            Counts of a pixel without electrons in one frame, as integrating cameras add them;
-            measured from the noise where it is not given.
+            Counts of a pixel without electrons in one frame, as integrating cameras add them; by
+            default measured from the noise.
         tolerance : float
-            How far from 1 a weight may be and count as 1.
+            Weights this close to 1 count as 1.
         seed : int
             Of the draws.
-
-        Returns
-        -------
-        OutlierFilter
 
         Raises
         ------
         ValueError
-            If an option is none, shapes differ, no pixel is usable, or numbers that are not counts
-            (many are negative) should be taken for some.
-
-        References
-        ----------
-        McLeod et al. (2017), doi:10.1101/116533, section 4.
+            If an option is not valid, shapes differ, no pixel is usable, or too many sums are
+            negative to be counts, which "poisson" and "sample" need.
         """
         options = OutlierOptions(
             model, order, relaxation, limit, fill, tolerance, seed, counts_per_electron, pedestal
         )
         counts = SummedCounts.of(
-            movie,
-            gain=gain,
-            defects=defects,
-            per_electron=counts_per_electron,
-            pedestal=pedestal,
+            movie, gain=gain, defects=defects, per_electron=counts_per_electron, pedestal=pedestal
         )
         _check_drawable(counts, options)
         if model == "poisson":
@@ -203,12 +187,12 @@ class OutlierFilter:
         return unfinished._with(thresholds)
 
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
-        """Return the same filter with other thresholds; nothing is fitted again.
+        """Return the same filter with other thresholds, without another fit.
 
         Parameters
         ----------
         dark, hot : float, optional
-            In standard deviations; as it is where not given. Infinite ones switch a side off.
+            In standard deviations; by default unchanged. Infinite ones switch a side off.
 
         Raises
         ------
@@ -225,11 +209,11 @@ class OutlierFilter:
             old.hot_is_given or hot is not None,
         )
         if not new.dark < new.hot:
-            raise ValueError(f"dark {new.dark} lies below hot {new.hot}, or there is no order")
+            raise ValueError(f"dark ({new.dark}) must lie below hot ({new.hot})")
         return self._with(new)
 
     def with_options(self, **options: Any) -> Self:
-        """Return the same filter with other weights or another fill; nothing is fitted again.
+        """Return the same filter with other weights or another fill, without another fit.
 
         Parameters
         ----------
@@ -239,8 +223,8 @@ class OutlierFilter:
         Raises
         ------
         ValueError
-            If an option is none, needs another fit, cannot be drawn from what are not counts, or
-            this was rebuilt from a description.
+            If an option is not valid, needs another fit, or draws counts from numbers that are
+            none, or if this was rebuilt from a description.
         """
         if fitted := options.keys() & {"model", "limit", "counts_per_electron", "pedestal"}:
             raise ValueError(f"another {fitted.pop()} needs another fit")
@@ -271,9 +255,9 @@ class OutlierFilter:
         self.replacement.correct(frame, frame, index)
 
     def settled(self) -> Self:
-        """Return the same correction without what only another fit or a plot needs.
+        """Return the same correction without the sum of the movie and every pixel's distance.
 
-        The sum of the movie and every pixel's distance take several frames' memory.
+        Only other thresholds and plots need them; they take several frames' memory.
         """
         return replace(
             self, distribution=None, dark_tail=None, hot_tail=None, _pixels=None,
@@ -285,7 +269,7 @@ class OutlierFilter:
         return self.replacement.output_dtype(dtype)
 
     def weight(self, sigma: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return how much of its own value a pixel keeps at a distance in sigmas (eq. 6)."""
+        """Return the share of its own value that a pixel keeps at a distance in sigmas (eq. 6)."""
         at = np.asarray(sigma, np.float64)
         return weight(at, self.thresholds, self.options.order, self.options.relaxation)
 
@@ -303,27 +287,23 @@ class OutlierFilter:
     def sigma_image(self) -> npt.NDArray[np.float32]:
         """Return every pixel's distance from the centre in standard deviations, (y, x).
 
-        NaN at defects. A pixel is hot or dark exactly if it lies beyond a threshold.
-
-        Raises
-        ------
-        ValueError
-            If this was rebuilt from a description.
+        NaN at defects. A pixel is hot or dark exactly if it lies beyond a threshold. Raise
+        `ValueError` if this was rebuilt from a description.
         """
         pixels = self._known()
-        image: npt.NDArray[np.float32] = pixels.sigma.astype(np.float32)[pixels.scale.codes]
+        image = pixels.sigma.astype(np.float32)[pixels.scale.codes]
         image.reshape(-1)[pixels.counts.defects] = np.nan
         return image
 
     @cached_property
     def replacement(self) -> Replacement:
-        """Which pixels are replaced, and by what."""
+        """The pixels that are replaced, and their weights and expected counts."""
         if self._rebuilt is not None:
             return self._rebuilt
         return self._known().replacement(self.thresholds, self.options)
 
     def describe(self) -> dict[str, Any]:
-        """Return how the outliers were found, and all that it takes to replace them again."""
+        """Return the options and results of the fit, and all that is needed to build it again."""
         return described(
             self,
             **asdict(self.options),
@@ -335,19 +315,13 @@ class OutlierFilter:
 
     @staticmethod
     def said(step: Mapping[str, Any]) -> str:
-        """Return how many outliers a described filter found, and beyond which thresholds."""
+        """Return the numbers of outliers of a described filter, and their thresholds."""
         hot, dark = (with_minus(f"{step['thresholds'][side]:.2f} σ") for side in ("hot", "dark"))
         return f"{step['n_hot']} hot beyond {hot}, {step['n_dark']} dark beyond {dark}"
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """Build it again, to do the same to the same frames.
-
-        Raises
-        ------
-        ValueError
-            If its parts do not fit together.
-        """
+        """Build it again; `ValueError` if its parts do not fit together."""
         # Files of the first version do not say whether these were given.
         known = {"counts_per_electron": None, "pedestal": None, **description}
         options = OutlierOptions(**{name: known[name] for name in asdict(OutlierOptions())})
@@ -371,26 +345,16 @@ class OutlierFilter:
         false_dark = float(pixels.counts.n_usable * scipy.special.ndtr(thresholds.dark))
         doubts = doubts_of_counts(pixels.counts)
         if self.distribution is not None and self.options.model == "poisson":
-            doubts += doubts_of_fit(
-                pixels.counts,
-                pixels.scale,
-                self.distribution.width,
-                n_dark + n_hot,
-                false_dark + false_hot,
-            )
+            numbers = n_dark + n_hot, false_dark + false_hot
+            doubts += doubts_of_fit(pixels.counts, pixels.scale, self.distribution.width, *numbers)
         return replace(
-            self,
-            thresholds=thresholds,
-            n_hot=n_hot,
-            n_dark=n_dark,
-            false_hot=false_hot,
-            false_dark=false_dark,
-            warnings=tuple(doubts),
-        )
+            self, thresholds=thresholds, n_hot=n_hot, n_dark=n_dark, false_hot=false_hot,
+            false_dark=false_dark, warnings=tuple(doubts),
+        )  # fmt: skip
 
 
 def _check_drawable(counts: SummedCounts, options: OutlierOptions) -> None:
-    """Refuse to draw electrons, or compare their numbers, where there are none."""
+    """Check that electrons can be drawn, or their numbers compared."""
     if not counts.are_counts and (options.model == "poisson" or options.fill == "sample"):
         raise ValueError(
             "so many negative sums are not counts; "
@@ -398,22 +362,17 @@ def _check_drawable(counts: SummedCounts, options: OutlierOptions) -> None:
         )
 
 
-# Part of the image with lattice fringes that is worth a word.
-_STRUCTURED = 0.1
-# Good pixels vary so much more than counts do where there is a fixed pattern.
-_WIDE = 1.25
-# Part of the pixels beyond the thresholds, and part of these expected by chance, that no sound
-# detector has.
-_MANY, _BY_CHANCE = 0.03, 0.25
-# Fewer pixels than these are not worth a word.
-_FEW = 20
+# Limits of warnings: part of the image with lattice fringes; width of good pixels, 1 without a
+# fixed pattern; part of the pixels beyond the thresholds, and part of these expected by chance;
+# fewest pixels.
+_STRUCTURED, _WIDE, _MANY, _BY_CHANCE, _FEW = 0.1, 1.25, 0.03, 0.25, 20
 # Standard deviations beyond which a single pixel nearly always stands out of noise; hot pixels that
 # count so many times as much as good ones are not weak.
 _TOLD, _WEAK = 4.0, 3.0
 
 
 def doubts_of_counts(counts: SummedCounts) -> list[str]:
-    """Return what is doubtful of a movie's sum."""
+    """Return why a movie's sum is doubtful."""
     said = []
     if counts.left_out:
         number = len(counts.left_out)
@@ -438,11 +397,10 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
 def doubts_of_fit(
     counts: SummedCounts, scale: PixelScale, width: float, found: int, by_chance: float
 ) -> list[str]:
-    """Return what is doubtful of a fit.
+    """Return why a fit is doubtful.
 
-    `counts`: the movie's sum; `scale`: the pixels' deviates; `width`: of good pixels, 1 if they
-    were nothing but counts; `found`: outliers; `by_chance`: how many of them good pixels are
-    expected to be.
+    `width`: of good pixels, 1 for pure counts; `found`: number of outliers; `by_chance`: expected
+    number of good pixels among them.
     """
     said = []
     if scale.n_spots >= MANY_SPOTS:

@@ -1,7 +1,7 @@
-"""The sum of a movie's frames in electrons: what outlier pixels are looked for in.
+"""The sum of a movie's frames in electrons, in which outlier pixels are searched.
 
-The sum and not the frames: an outlier stays where it is and gathers strength, while the specimen
-drifts and blurs (preprint doi:10.1101/116533, section 4, step 1).
+In the sum an outlier stays where it is and gathers strength, while the specimen drifts and blurs
+(preprint doi:10.1101/116533, section 4, step 1).
 
 Only single frames show the counts per electron, a pedestal, and frames unlike the others. Any of
 them may be blank, saturated or damaged; so frames from all over the movie are looked at, and only
@@ -17,37 +17,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.sums import RunningSum, in_order, smallest_sum_dtype, sum_array
+from napari_mrcz.correction.sums import (
+    RunningSum,
+    in_order,
+    smallest_sum_dtype,
+    spread_over,
+    sum_array,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Pixels that typical values are taken from.
-_SAMPLE = 2**18
-# Pixels that are looked at in single frames.
-_FRAME_SAMPLE = 2**16
-# What is larger, or smaller than its reciprocal, has no square in float32; a few pixels may.
+# Pixels of a sample of the sum, and of a single frame.
+_SAMPLE, _FRAME_SAMPLE = 2**18, 2**16
+# Larger values, or those below the reciprocal, have no square in float32; a few pixels may be so.
 _LARGEST, _FEW = 1e18, 0.01
-# Rows and columns that are looked at from each border, and of these the most that may be odd; how
-# much their level differs then, and in standard deviations of what lines differ by anyway.
+# Rows and columns that are looked at from each border, and of these the most that may be odd; least
+# difference of their level, and in standard deviations of the usual difference of lines.
 _BESIDE, _WIDEST = 48, 8
 _OTHER_LEVEL, _CERTAIN = 0.05, 8.0
 Image = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class SummedCounts:
-    """The sum of a movie's frames, and what turns it into electrons."""
+    """The sum of a movie's frames, and the numbers that convert it to electrons."""
 
-    total: Image  # (y, x): the sum, in counts; something ordinary where there is a defect
+    total: Image  # (y, x): the sum, in counts; an ordinary value where there is a defect
     n_frames: int  # Frames in it
     per_electron: float  # Counts that one electron adds
     # (y, x): reference that multiplies counts; finite and positive
     gain: npt.NDArray[np.float32] | None
-    defects: npt.NDArray[np.intp]  # Flat indices of the pixels that say nothing, in order
+    defects: npt.NDArray[np.intp]  # Flat indices of unusable pixels, in order
     # False where so many pixels are negative that these are not counts of electrons
     are_counts: bool
-    # Counts in a frame's pixel without electrons; the sum has as many of them as frames
+    # Counts of a pixel without electrons in one frame
     pedestal: float = 0.0
     left_out: tuple[int, ...] = ()  # Frames that are not in the sum, being unlike the others
     pedestal_is_unknown: bool = False  # There seems to be one, which could not be measured
@@ -62,14 +68,13 @@ class SummedCounts:
         per_electron: float | None = None,
         pedestal: float | None = None,
     ) -> SummedCounts:
-        """Sum a movie; pixels that are not finite, or have no usable gain, become defects.
+        """Sum a movie (n, y, x); pixels that are not finite, or have no usable gain, are defects.
 
-        `movie` (n, y, x): counts; `gain` (y, x): as above, but 0, negative, infinite and NaN may be
-        in it; `defects` (y, x): defects that are known; `per_electron`: as above; measured from the
-        noise of typical frames where it is not given. What are not counts have a sixteenth of their
-        own noise for an electron; `pedestal`: as above; measured from the skewness of the noise
-        where it is not given. Raise `ValueError` if the frames are not real numbers, of a size that
-        no counts have, shapes differ, or no pixel is usable.
+        `gain` (y, x): 0, negative, infinite and NaN are not usable; `defects` (y, x): known ones;
+        `per_electron`: by default measured from the noise of typical frames, or a sixteenth of the
+        noise of numbers that are not counts; `pedestal`: by default measured from the skewness of
+        the noise. Raise `ValueError` if the frames are not real numbers, of a size that no counts
+        have, shapes differ, or no pixel is usable.
         """
         shape = tuple(getattr(movie, "shape", ()))
         if len(shape) != 3 or not all(shape):
@@ -129,7 +134,7 @@ class SummedCounts:
 
     @cached_property
     def odd_borders(self) -> list[str]:
-        """Rows and columns at the border that have another level than those beside them."""
+        """Rows and columns at the border whose level differs from those beside them."""
         found = []
         for axis, name in enumerate(("row", "column")):
             length = self.shape[axis]
@@ -151,8 +156,8 @@ class SummedCounts:
                 spread = 1.4826 * np.median(np.abs(steps[_WIDEST:]))
                 least = max(_OTHER_LEVEL * abs(typical), _CERTAIN * spread)
                 beyond = np.flatnonzero(np.abs(steps[:_WIDEST]) > least)
-                # All from the border to the step differ from what is behind it: a defective line
-                # further in does not make a border of those before it.
+                # All lines from the border to the step differ from those behind it: a defective
+                # line further in does not make a border of those before it.
                 rests = {int(at) + 1: np.median(levels[at + 1 :][:_WIDEST]) for at in beyond}
                 odd = [n for n, rest in rests.items() if (abs(levels[:n] - rest) > least / 2).all()]
                 if not odd:
@@ -202,7 +207,7 @@ class SummedCounts:
         return values if self.gain is None else values * self.gain.reshape(-1)[pixels]
 
     def sample(self, height: int = 8) -> list[tuple[int, int]]:
-        """Return strips (top, bottom) of rows, spread over the image, that tell what is typical."""
+        """Return typical strips (top, bottom) of rows, spread over the image."""
         y, x = self.shape
         height = min(height, y)
         number = max(1, min(_SAMPLE // (height * x), y // height))
@@ -227,7 +232,7 @@ def _sum(movie: Any) -> Image:
 def _beyond(total: Image) -> npt.NDArray[np.bool_]:
     """Mark pixels of a float sum that are not finite, or too large to be computed with.
 
-    Raise `ValueError` if these are not single pixels, but all are so large, or all so small.
+    Raise `ValueError` if too many are too large, or all too small.
     """
     beyond = ~_usable(total)
     with np.errstate(invalid="ignore"):
@@ -279,7 +284,7 @@ def _without(total: Image, movie: Any, frames: tuple[int, ...]) -> Image:
         for index in frames:
             np.subtract(rest, read_frame(index), out=rest, casting="unsafe")
         return rest
-    # A float cannot be taken from a sum again without its rounding; nor can NaN.
+    # A float cannot be subtracted from a sum without rounding; nor can NaN.
     running = RunningSum(total.shape, movie.dtype, len(movie))
     for index in range(len(movie)):
         if index not in frames:
@@ -288,33 +293,29 @@ def _without(total: Image, movie: Any, frames: tuple[int, ...]) -> Image:
     return np.where(_usable(rest), rest, 0)
 
 
-# Neighbouring frames are looked at in so many places of the movie.
+# Places of the movie in which neighbouring frames are looked at.
 _PLACES = 4
-# A frame is like the others if its level, and its noise in relation to it, are within these factors
+# A frame is like the others if its level, and the noise in relation to it, are within these factors
 # of their medians.
 _LEVEL, _NOISE = 5.0, 3.0
-# A frame may have so many times the dose, and still be one of the sum.
+# A frame of up to so many times the dose stays in the sum.
 _FLASH = 30.0
-# How far the mean of all frames may be from that of the frames looked at.
+# Largest relative difference between the mean of all frames and that of the frames looked at.
 _APART = 0.2
-# A pedestal that is a smaller part of the mean changes nothing that the fit does not take up.
+# A pedestal that is a smaller part of the mean is taken up by the fit.
 _LEAST_PEDESTAL = 0.3
-# The image is looked at in so many parts.
-_PARTS = 64
-# Fewer pixels tell nothing.
-_FEWEST = 8
+# Parts in which the image is looked at, and fewest pixels that are.
+_PARTS, _FEWEST = 64, 8
 # Standard deviations by which neighbours may differ and both be good.
 _FARTHEST = 6.0
-# Whole numbers cannot vary less than Poisson counts do.
+# Variance over mean that whole numbers cannot have: Poisson counts have 1.
 _SUB_POISSON = 0.7
 # Beyond these not all whole numbers are floats.
 _WHOLE = 2.0**53
 
-Mask = npt.NDArray[np.bool_]
-
 
 def frame_reader(movie: Any) -> Callable[[int], Image]:
-    """Return what reads a frame (y, x), not through the cache of a stack."""
+    """Return a function that reads a frame (y, x), bypassing the cache of a stack."""
     if not hasattr(movie, "frame_makers"):
         return lambda index: np.asarray(movie[index])
     makers = list(movie.frame_makers())
@@ -323,13 +324,11 @@ def frame_reader(movie: Any) -> Callable[[int], Image]:
 
 @dataclass(frozen=True)
 class FrameStatistics:
-    """Properties of a movie that only its single frames show."""
+    """Properties of a movie that only its single frames show; see `SummedCounts`."""
 
-    # Counts that one electron adds: the variance over the mean, without the pedestal
-    per_electron: float
-    pedestal: float = 0.0  # Counts in a pixel without electrons, per frame
-    # Frames that are unlike the others: saturated or damaged; their counts are not electrons
-    unlike: tuple[int, ...] = ()
+    per_electron: float  # The variance over the mean, without the pedestal
+    pedestal: float = 0.0
+    unlike: tuple[int, ...] = ()  # Saturated or damaged frames, whose counts are not electrons
     # Counts vary less than electrons do, but there are too few frames to measure a pedestal
     pedestal_is_unknown: bool = False
 
@@ -345,28 +344,31 @@ class FrameStatistics:
     ) -> FrameStatistics:
         """Measure them.
 
-        `movie` (n, y, x): the frames; `usual` (y / step, x): which pixels of every `step`-th row
-        are ordinary ones; `step`: distance of the rows that are looked at; `mean`: of the usual
-        pixels, over all frames; `gain` (y, x): gain reference, for a movie of a single frame;
-        `pedestal`: counts without electrons, if they are known.
+        `movie` (n, y, x): the frames; `usual` (y / step, x): ordinary pixels of every `step`-th
+        row, which are looked at; `mean`: of these pixels, over all frames; `gain` (y, x): gain
+        reference, for a movie of a single frame; `pedestal`: if it is known.
         """
-        read_frame = frame_reader(movie)
-        n = len(movie)
-        frames = _Rows(read_frame, n, usual, step)
         if np.count_nonzero(usual) < _FEWEST:
             return cls(1.0, pedestal or 0.0)
-        starts = np.unique(np.linspace(0, max(n - 2, 0), _PLACES).astype(int))
+        read_frame = frame_reader(movie)
+
+        def values(index: int) -> Values:
+            rows = read_frame(index)[::step][usual].astype(np.float64)
+            return np.where(np.isfinite(rows), rows, 0)
+
+        n = len(movie)
+        starts = np.array(spread_over(max(n - 1, 1), _PLACES))
         some = np.unique(np.concatenate([starts, np.minimum(starts + 1, n - 1)])).tolist()
-        read = frames.read(some)
-        # Of two, neither is like the others.
+        # One after the other: several at a time would take memory.
+        read = {index: values(index) for index in some}
         like = np.ones(len(some), bool)
-        if len(some) > 2:
-            like = _alike([read[index] for index in some])
+        if len(some) > 2:  # of two, neither is like the others
+            like = _like(*np.array([_statistics(read[index]) for index in some]).T)
         good = [index for index, alike in zip(some, like, strict=True) if alike]
         level = float(np.mean([read[index].mean() for index in good]))
         unlike: tuple[int, ...] = ()
         if n > 2 and (not like.all() or abs(mean - level) > _APART * abs(level)):
-            unlike = frames.unlike()
+            unlike = _unlike(values, n)
         pairs = [(read[a], read[a + 1]) for a in good if a + 1 in good]
         unit = _unit(read[good[0]])
         found, unknown = pedestal or 0.0, False
@@ -385,53 +387,27 @@ class FrameStatistics:
         return cls(ratio or 1.0, found, unlike, unknown)
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """The usual pixels of some rows of each frame."""
+def _unlike(values: Callable[[int], Values], n_frames: int) -> tuple[int, ...]:
+    """Return frames that would spoil the sum, by the usual pixels of each."""
 
-    frame: Callable[[int], Image]
-    n_frames: int
-    usual: Mask
-    step: int
+    def work(index: int) -> tuple[float, float]:
+        return _statistics(values(index))
 
-    def read(self, indices: list[int]) -> dict[int, npt.NDArray[np.float64]]:
-        """Return those of some frames, by index."""
-        # One after the other: several at a time would take memory for a few frames' time.
-        return {index: self.values(index) for index in indices}
-
-    def values(self, index: int) -> npt.NDArray[np.float64]:
-        """Return those of one frame."""
-        rows = self.frame(index)[:: self.step][self.usual].astype(np.float64)
-        return np.where(np.isfinite(rows), rows, 0)
-
-    def unlike(self) -> tuple[int, ...]:
-        """Look at all frames; return those that would spoil the sum."""
-
-        def work(index: int) -> tuple[float, float]:
-            return _statistics(self.values(index))
-
-        with in_order(work, range(self.n_frames), "napari-mrcz-outliers") as found:
-            level, noise = np.array(list(found)).T
-        # Frames with fewer counts add little to a sum, whatever is wrong with them.
-        wrong = ~_like(level, noise, _FLASH) & (level > np.median(level))
-        return tuple(np.flatnonzero(wrong).tolist()) if wrong.mean() < 0.5 else ()
+    with in_order(work, range(n_frames), "napari-mrcz-outliers") as found:
+        level, noise = np.array(list(found)).T
+    # Frames with fewer counts add little to a sum.
+    wrong = ~_like(level, noise, _FLASH) & (level > np.median(level))
+    return tuple(np.flatnonzero(wrong).tolist()) if wrong.mean() < 0.5 else ()
 
 
-def _statistics(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _statistics(values: Values) -> tuple[float, float]:
     """Return the mean of a frame, and the variance between neighbours over it."""
-    level = float(values.mean()) if values.size else 0.0
+    level = float(values.mean())
     noise = float(np.diff(values).var()) / 2 / level if level > 0 else 0.0
     return level, noise
 
 
-def _alike(frames: list[npt.NDArray[np.float64]]) -> Mask:
-    level, noise = np.array([_statistics(frame) for frame in frames]).T
-    return _like(level, noise)
-
-
-def _like(
-    level: npt.NDArray[np.float64], noise: npt.NDArray[np.float64], most: float = _LEVEL
-) -> Mask:
+def _like(level: Values, noise: Values, most: float = _LEVEL) -> Mask:
     """Mark frames whose level and noise are like those of most others; all if none are."""
     some = level > 0
     if not some.any():
@@ -443,10 +419,9 @@ def _like(
     return like if like.any() else np.ones(len(level), bool)
 
 
-def _unit(values: npt.NDArray[np.float64]) -> int:
-    """Return the largest number that whole counts are multiples of, but for an offset; else 0."""
-    largest = float(np.abs(values).max(initial=0))
-    if largest >= _WHOLE or not np.all(values == np.rint(values)) or not values.size:
+def _unit(values: Values) -> int:
+    """Return the largest number that whole counts are multiples of, plus an offset; else 0."""
+    if float(np.abs(values).max()) >= _WHOLE or not np.all(values == np.rint(values)):
         return 0
     return max(1, int(np.gcd.reduce((values - values.min()).astype(np.int64), initial=0)))
 
@@ -454,8 +429,8 @@ def _unit(values: npt.NDArray[np.float64]) -> int:
 def _ratio(pairs: list[tuple[Image, Image]], pedestal: float) -> float:
     """Return the variance over the mean of a pixel from frame to frame.
 
-    No fixed pattern adds to it. The median over parts of the image: something may move, or shine
-    up, in some of them.
+    No fixed pattern adds to it. It is the median over parts of the image, as something may move or
+    flash in some of them.
     """
     ratios = []
     for one, other in pairs:
@@ -470,12 +445,12 @@ def _ratio(pairs: list[tuple[Image, Image]], pedestal: float) -> float:
     return float(np.median(found)) if found.size else 0.0
 
 
-def _pedestal(frames: list[npt.NDArray[np.float64]], pairs: list[tuple[Image, Image]]) -> float:
+def _pedestal(frames: list[Values], pairs: list[tuple[Image, Image]]) -> float:
     """Measure the counts of a pixel without electrons, from the skewness of the noise.
 
-    Of Poisson counts the mean is the square of the variance over the third cumulant, whatever one
-    electron counts; what is more than that is the pedestal. The cumulant comes from differences
-    of three frames, so that neither specimen nor fixed pattern adds to it.
+    The mean of Poisson counts is the square of the variance over the third cumulant, whatever the
+    counts per electron; the rest is the pedestal. The cumulant comes from differences of three
+    frames, so that neither specimen nor fixed pattern adds to it.
     """
     cumulants, errors = [], []
     for a, b in pairs:
@@ -486,7 +461,7 @@ def _pedestal(frames: list[npt.NDArray[np.float64]], pairs: list[tuple[Image, Im
         for one, other in ((a, b), (b, a)):
             product = (one - other) ** 2 * (one - c)
             cumulants.append(product.mean())
-            errors.append(product.std() / max(product.size, 1) ** 0.5)
+            errors.append(product.std() / product.size**0.5)
     if not cumulants:
         return 0.0
     cumulant = float(np.mean(cumulants))

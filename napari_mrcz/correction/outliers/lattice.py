@@ -1,6 +1,6 @@
 """Structure that a pixel's neighbours do not predict: lattice fringes, sharp edges, weak lines.
 
-Where good pixels vary more than elsewhere they are measured by what is usual there. A lattice is
+Where good pixels vary more than elsewhere, deviates are divided by the local width. A lattice is
 subtracted first: all its contrast is in a few Fourier components, in which outliers have no part.
 
 Of a weak hot or dark line no single pixel is an outlier, but all of them together are one.
@@ -24,28 +24,27 @@ BLOCK = 32
 """Pixels along a side of a block, whose width of good pixels is measured."""
 
 _TILE = 2 * BLOCK
-# A window is wider than its tile on each side: Fourier components of a wave that does not repeat
-# in it miss something of it at its borders.
+# A window is wider than its tile on each side: near its borders, Fourier components of a wave that
+# does not repeat in it are incomplete.
 _MARGIN = 16
 _INNER = slice(_MARGIN, _MARGIN + _TILE)
 # Absolute deviates are cut off here, so that outliers and lines do not make a block wide; and
-# widths that the mean of what is left is looked up for.
+# widths of a table of the mean that is left.
 _FLAT = 1.5
 _WIDTHS = np.linspace(0.01, 12, 2048)
-# Beyond this an outlier has no part in a lattice; the mean absolute value of what is not beyond.
-_CLIP = 3.0
-_MEAN = 0.7963
-# Standard errors by which a block must be wider than most to be measured by itself.
+# Deviates beyond this have no part in a lattice; mean absolute value of the others.
+_CLIP, _MEAN = 3.0, 0.7963
+# Standard errors by which a block must be wider than most to have a width of its own.
 _SIGNIFICANT = 4.0
 # Where there are electrons, a block is wider than this.
 _NONE = 0.3
 # Wider than this, on average, a tile may have a lattice.
 _WIDE = 1.05
-# A Fourier component that is so much stronger than noise is one of a lattice; below this frequency,
-# in cycles per pixel, neighbours tell.
+# Power of a Fourier component of a lattice, over noise; below this frequency, in cycles per pixel,
+# a pixel's neighbours predict it.
 _PEAK, _LOWEST = 14.0, 0.08
-# Mean power along a line of components that a defective line has there, none counted as more than
-# so much, where noise has 1; and the largest one that it can have.
+# A defective line has more than this mean power along a line of components, each counted up to so
+# much, where noise has 1; and no component above this.
 _OF_LINE, _SPREAD, _OF_WAVE = 1.7, 4.0, 200.0
 # Deviates of a code of the pattern.
 _PATTERN_STEP = 1 / 16
@@ -54,7 +53,7 @@ _PATTERN_STEP = 1 / 16
 _EVEN = 4.5
 # The code of a pixel beyond the image's border, and a deviate that none within has.
 _UNKNOWN, _FARTHEST = 2**16 - 1, 100.0
-# How often a lattice is found anew, in what was an outlier without it.
+# Rounds in which a lattice is found; each uses the former lattice to recognise outliers.
 _ROUNDS = 3
 # Tiles worked on at a time.
 _AT_A_TIME = 32
@@ -66,8 +65,8 @@ Values = npt.NDArray[np.float64]
 def block_widths(deviate: Image) -> Values:
     """Return the width of the deviates of each block of some rows, 1 of a normal distribution.
 
-    `deviate` (y, x): rows from the top of a block on; what is left at the bottom is a smaller
-    block. The result is (y / 32, x / 32).
+    `deviate` (y, x): rows from the top of a block on; blocks at the ends may be smaller. The result
+    is (y / 32, x / 32).
     """
     x = deviate.shape[1]
     # Every other row is enough.
@@ -93,7 +92,7 @@ def _sizes(length: int, block: int) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What the specimen's fine structure adds to the deviates of an image."""
+    """The specimen's fine structure in the deviates of an image."""
 
     # (y / 32, x / 32): of good pixels in each block; 1 where it is that of most
     width: npt.NDArray[np.float32]
@@ -102,11 +101,10 @@ class Structure:
 
     @classmethod
     def of(cls, codes: Image, zero: int, steps: int, widths: Values) -> Structure:
-        """Find lattices in deviates, take them away, and measure the widths that are left.
+        """Find lattices in deviates, subtract them, and measure the widths that are left.
 
-        `codes` (y, x): deviates as whole numbers of steps from `zero`. They are changed in place,
-        where there is structure: the lattice is subtracted, and the rest divided by the width;
-        `zero`, `steps`: the code of 0, and codes per deviate; `widths` (y / 32, x / 32): from
+        `codes` (y, x): deviates in `steps` per deviate from `zero`. They are changed in place: the
+        lattice is subtracted, and the rest divided by the width; `widths` (y / 32, x / 32): from
         `block_widths`.
         """
         y, x = codes.shape
@@ -144,11 +142,6 @@ class Structure:
         return made
 
     @property
-    def is_none(self) -> bool:
-        """Whether the image has no such structure."""
-        return not len(self.pattern) and bool((self.width == 1).all())
-
-    @property
     def share(self) -> float:
         """Part of the image that has a lattice."""
         return float((self.tiles >= 0).mean())
@@ -177,7 +170,7 @@ class Structure:
         return deviate / self.width[row // BLOCK, column // BLOCK]
 
     def _subtract(self, codes: Image, at: Image, zero: int, steps: int, widths: Values) -> None:
-        """Take the lattice from a tile's codes; renew the widths of its blocks."""
+        """Subtract the lattice from a tile's codes; renew the widths of its blocks."""
         row, column = at
         part = codes[row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE]
         pattern = self.pattern[self.tiles[row, column]][: part.shape[0], : part.shape[1]]
@@ -226,13 +219,13 @@ def _window(codes: Image, row: int, column: int) -> Image:
 
 
 def _components(deviates: Image, lattice: Image) -> tuple[Image, npt.NDArray[np.bool_]]:
-    """Return Fourier components, without outliers, and which are stronger than noise can be."""
+    """Return Fourier components without outliers, and which are stronger than noise can be."""
     rest = deviates - lattice
     absolute = np.abs(rest)
     known = absolute < _FARTHEST
     number = known.sum(axis=(1, 2), keepdims=True, dtype=np.float32)
     width = (np.minimum(absolute, _CLIP) * known).sum(axis=(1, 2), keepdims=True) / number / _MEAN
-    # Outliers have no part in it, nor has what is beyond the border.
+    # Outliers have no part in it, nor have pixels beyond the border.
     kept = np.where(absolute > _CLIP * np.maximum(width, 1), lattice, deviates)
     spectrum = scipy.fft.rfft2(kept)
     side = deviates.shape[1]
@@ -241,8 +234,8 @@ def _components(deviates: Image, lattice: Image) -> tuple[Image, npt.NDArray[np.
     power /= (side * width) ** 2
     strong = (power > _PEAK) & (frequency >= _LOWEST)
     if side > BLOCK:
-        # A defective line is all along one across it, but nowhere as strong as a wave is whose
-        # periods do not fit into the tile, which is all along one, too.
+        # A defective line has components all along one direction, as has a wave whose periods do
+        # not fit into the tile; but those of the line are weaker.
         cut = np.minimum(power, _SPREAD)
         for axis in (1, 2):
             wave = power.max(axis=axis, keepdims=True) > _OF_WAVE
@@ -258,7 +251,7 @@ def _lattices(deviates: npt.NDArray[np.float32]) -> tuple[Image, npt.NDArray[np.
         spectrum, strong = _components(deviates, lattice)
         lattice = scipy.fft.irfft2(np.where(strong, spectrum, 0), s=(side, side))
     lattice = lattice[:, _INNER, _INNER]
-    # A lattice is everywhere; what an edge has of such frequencies is beside it.
+    # A lattice is everywhere; an edge has such frequencies only beside it.
     square = lattice**2
     mean = square.mean(axis=(1, 2))
     even = (square**2).mean(axis=(1, 2)) < _EVEN * mean**2
@@ -267,19 +260,19 @@ def _lattices(deviates: npt.NDArray[np.float32]) -> tuple[Image, npt.NDArray[np.
 
 # Pixels of a line that are looked at together; the last ones overlap those before.
 _LENGTH = 64
-# Standard errors by which their mean is off; part of what is beside them by which they are, more
-# than which no column of a sound detector is.
+# Least departure of their mean, in standard errors, and as a fraction of the pixels beside them,
+# which no column of a sound detector reaches.
 _CERTAIN, _LEAST = 6.0, 0.1
-# Of stronger ones each pixel is an outlier. A line goes as far as its parts are off by so much of
-# what it is.
+# In stronger lines each pixel is an outlier. A line extends over parts that depart by so much of
+# its own departure.
 _STRONG, _PARTS, _LEAST_PART = 3.0, 4, 0.45
-# A pixel that is farther from it than noise lets it be is not a part of it.
+# A pixel that is farther from the line than noise explains is not a part of it.
 _APART = 2.5
-# A line is narrower than the distance of what it is compared with, on both sides.
+# Distances of the lines that it is compared with: a line is narrower.
 _ASIDE = np.array([-4, -3, 3, 4])
 # Where more of the image is like that it is a pattern, or the specimen; no more are looked at.
 _MOST, _MOST_PIECES, _PIECES_AT_A_TIME = 0.1, 2**15, 2**10
-# The mean is taken without so many of the smallest and largest pixels: a bead may lie in its way.
+# The mean is taken without so many of the smallest and largest pixels, for beads on the line.
 _TRIMMED = 16
 
 Pixels = npt.NDArray[np.intp]
@@ -288,11 +281,11 @@ Pixels = npt.NDArray[np.intp]
 def weak_lines(
     codes: npt.NDArray[np.uint16], zero: int, steps: int, counts: SummedCounts
 ) -> tuple[Pixels, npt.NDArray[np.float64]]:
-    """Find pieces of rows and columns that are brighter, or darker, than what is on both sides.
+    """Find pieces of rows and columns that are brighter, or darker, than both sides of them.
 
-    `codes` (y, x): deviates as whole numbers of steps from `zero`; `zero`, `steps`: the code of 0,
-    and codes per deviate; `counts`: the movie's sum. Returned are `pixels` (k,): flat indices,
-    ascending; `deviate` (k,): of the line that each is in: that of the sum of `_LENGTH` pixels.
+    `codes` (y, x): deviates in `steps` per deviate from `zero`; `counts`: the movie's sum. Returned
+    are `pixels` (k,): flat indices, ascending; `deviate` (k,): of the sum of `_LENGTH` pixels of
+    the line that each is in.
     """
     found, deviates = [np.zeros(0, np.intp)], [np.zeros(0)]
     for axis in (0, 1):
@@ -355,7 +348,7 @@ def _pixels(shape: tuple[int, ...], axis: int, piece: Pixels, line: Pixels) -> P
 def _stand_out(
     counts: SummedCounts, axis: int, piece: Pixels, line: Pixels, bright: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """Return which pieces differ from what is on both sides of them, by more than chance."""
+    """Return which pieces differ from both sides of them, by more than chance."""
 
     def level(line: Pixels) -> npt.NDArray[Any]:
         pixels = _pixels(counts.shape, axis, piece, line)
@@ -366,7 +359,7 @@ def _stand_out(
     aside = np.clip(line + _ASIDE[:, None], 0, counts.shape[1 - axis] - 1)
     beside = np.stack([level(some) for some in aside])
     usual = np.where(bright, beside.max(axis=0), beside.min(axis=0))
-    # Not what a few hot pixels in it do, which are among those left out.
+    # A few hot pixels in it are among those left out.
     error = np.sqrt(np.maximum(usual, 1) / _LENGTH)
     least = np.maximum(_LEAST * usual, _CERTAIN * error)
     apart = (level(line) - usual) * np.where(bright, 1, -1)

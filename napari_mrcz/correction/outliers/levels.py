@@ -1,16 +1,16 @@
-"""How many electrons a pixel should count, in the sum and in one frame, going by its neighbours.
+"""The expected electrons of a pixel, in the sum and in one frame, from its neighbours.
 
 The specimen, the ice and the etching of the active layer change the rate from place to place. The
 mean of the 5 x 5 neighbours follows them, but is noisy itself where counts are few; so it is drawn
-towards the mean of the image as far as it is unreliable. How far, a straight line fitted to pixels
-against their neighbours shows: the best linear estimate, whatever the specimen (`LocalBackground`).
+towards the mean of the image as far as it is unreliable, by a straight line fitted to pixels
+against their neighbours: the best linear estimate, whatever the specimen (`LocalBackground`).
 
-How bright each frame is, in each part of the image, `FrameLevels` measures: fills follow it.
+`FrameLevels` measures the brightness of each frame in parts of the image, which fills follow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LEAST = 1e-3
 """Fewest electrons that are expected; a Poisson distribution needs a mean."""
 
-# Where the neighbours have a smaller part of what is typical, there is no beam.
+# Where the neighbours have a smaller part of the typical electrons, there is no beam.
 _EMPTY = 0.01
 
 Image = npt.NDArray[Any]
@@ -38,10 +38,10 @@ Image = npt.NDArray[Any]
 class LocalBackground:
     """Expected electrons, gain-normalised: offset + slope · (mean of the 24 neighbours)."""
 
-    offset: float  # Slope 0 makes all of the image alike, 1 leaves all to the neighbours
-    slope: float
-    # A pixel with more electrons counts as a typical one for its neighbours: were it but cut off
-    # here, many hot pixels would make good ones among them look dark
+    offset: float
+    slope: float  # 0 makes all of the image alike, 1 leaves all to the neighbours
+    # Pixels with more electrons count as typical ones for their neighbours: if they were clipped to
+    # this, many hot pixels would make good ones among them look dark
     ceiling: float
     typical: float  # Mean of the image, outliers left out
     # Electrons in the brightest fiftieth of the image, narrow defects left out
@@ -78,7 +78,7 @@ class LocalBackground:
         gain = None if counts.gain is None else counts.gain[top:bottom]
         expected = self.expected(around, gain)
         if around.min(initial=np.inf) <= _EMPTY * self.typical:
-            # Where there is no beam, the rest of the image says nothing.
+            # Where there is no beam, the line of the rest of the image is not valid.
             expected[around <= _EMPTY * self.typical] = LEAST
         return raw, expected
 
@@ -93,7 +93,7 @@ class LocalBackground:
 
 
 def _squares(strip: Image) -> Image:
-    """Return what two thirds of each piece of a strip exceed: narrow defects fill less of it."""
+    """Return the level that two thirds of each piece of a strip exceed: defects are narrower."""
     length = min(16, strip.shape[1])
     pieces = strip[:, : strip.shape[1] // length * length]
     pieces = pieces.reshape(len(strip), -1, length).swapaxes(0, 1)
@@ -111,7 +111,7 @@ def _neighbours_mean(
 ) -> tuple[Image, Image]:
     """Return rows of raw electrons and the gain-normalised means of the 24 neighbours.
 
-    Those beyond the ceiling are taken for usual ones. The image is mirrored at its borders.
+    Pixels beyond the ceiling count as usual ones. The image is mirrored at its borders.
     """
     first, last = max(0, top - 2), min(counts.shape[0], bottom + 2)
     raw, normalised = counts.rows(first, last)
@@ -155,11 +155,10 @@ def _line(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float
     return y_mean - slope * x_mean, slope
 
 
-# Parts along the longer side of the image, of so many pixels at least; and pixels that are looked
-# at in a frame.
+# Parts along the longer side of the image, their least side in pixels, and pixels of a frame that
+# are looked at.
 _PARTS, _LEAST_SIDE, _SAMPLE = 16, 32, 2**17
-# Electrons of the whole image's level that a part's own are weighed against: where they are few,
-# they say little of it.
+# Weight of the whole image's level in the level of a part, in electrons: few are uncertain.
 _WEIGHT = 50.0
 # Levels are kept in parts of an electron, as whole numbers: the same on every machine.
 _FINE = 16
@@ -172,8 +171,8 @@ class FrameLevels:
     """The mean level of a movie's frames in parts of the image, and one frame's against it."""
 
     shape: tuple[int, int]  # Of a frame (y, x)
-    side: int  # Pixels along a part, and from row to row that is looked at
-    step: int
+    side: int  # Pixels along a part
+    step: int  # Distance of the rows that are looked at
     # (y / side, x / side): electrons of the good pixels looked at in each part, per frame
     mean: npt.NDArray[np.float64]
     bad: Pixels  # Flat indices of pixels in those rows that are not good ones
@@ -182,24 +181,17 @@ class FrameLevels:
 
     @classmethod
     def of(cls, counts: SummedCounts, bad: Pixels) -> Self:
-        """Measure the mean of the frames from their sum.
-
-        `counts`: the sum; `bad`: flat indices of all pixels that are not good ones.
-        """
+        """Measure the mean of the frames from their sum; `bad`: flat indices of pixels to skip."""
         y, x = counts.shape
         side = max(_LEAST_SIDE, -(-max(y, x) // _PARTS))
         step = 1
         while y * x // (2 * step) >= _SAMPLE and 4 * step <= side:
             step *= 2
-        rows = bad // x
-        bad = bad[rows % step == 0]
+        bad = bad[bad // x % step == 0]
         empty = np.zeros((-(-y // side), -(-x // side)))
         made = cls((y, x), side, step, empty, bad, counts.pedestal, counts.per_electron)
         whole = made._electrons(counts.total, counts.n_frames * counts.pedestal)
-        return cls(
-            (y, x), side, step, whole / _FINE / counts.n_frames, bad, counts.pedestal,
-            counts.per_electron,
-        )  # fmt: skip
+        return replace(made, mean=whole / _FINE / counts.n_frames)
 
     def relative(self, frame: Image) -> tuple[npt.NDArray[np.float64], int]:
         """Return how bright a frame is, and a number that another frame hardly ever has.
@@ -237,10 +229,7 @@ class FrameLevels:
         pedestal: float,
         per_electron: float,
     ) -> Self:
-        """Build it again.
-
-        Raise `ValueError` if its parts do not fit together.
-        """
+        """Build it again; `ValueError` if its parts do not fit together."""
         side, step = int(description["side"]), int(description["step"])
         mean = np.asarray(description["mean"], np.float64)
         bad = np.cumsum(np.asarray(description["bad"]), dtype=np.intp)
@@ -253,7 +242,7 @@ class FrameLevels:
 
     @cached_property
     def _starts(self) -> tuple[Pixels, Pixels]:
-        """Where parts begin, among the rows that are looked at and the columns."""
+        """The beginnings of parts among the rows that are looked at, and among the columns."""
         rows = np.arange(0, self.shape[0], self.step) // self.side
         return np.flatnonzero(np.diff(rows, prepend=-1)), np.arange(0, self.shape[1], self.side)
 
@@ -302,13 +291,12 @@ def over_neighbours(
     pixels: Pixels,
     shape: tuple[int, int],
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Compute something of pixels and their neighbours, some of the pixels at a time.
+    """Return arrays (k,) computed from pixels and their neighbours in chunks, in several threads.
 
     `work`: called with flat indices of pixels (c,), of their neighbours (24, c) in the order of
     `NEIGHBOURS`, and which of these exist (24, c): beyond the image's border there are none, and
-    the index is the pixel's own. Returns arrays with one value per pixel. It runs in several
-    threads; `pixels` (k,): flat indices; `shape`: of the image (y, x). The result is (k,): what the
-    work returned.
+    the index is the pixel's own. Returns arrays with one value per pixel; `pixels` (k,): flat
+    indices; `shape`: of the image (y, x).
     """
 
     def chunk(start: int) -> tuple[npt.NDArray[Any], ...]:

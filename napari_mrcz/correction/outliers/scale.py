@@ -1,12 +1,12 @@
-"""Every pixel's place on a scale of probability: how far it is from what it should be.
+"""Every pixel's place on a scale of probability: its distance from the expected value.
 
 Two models. "normal" is the preprint's: all pixels of the image have one mean, and the scale is
-that of their electrons (doi:10.1101/116533, section 4). "poisson" expects of each pixel what its
-neighbours tell (`background`), and gives the probability of its count, or more, as the
-normal deviate that is as improbable: few counts are not normal, and no specimen is flat.
+that of their electrons (doi:10.1101/116533, section 4). "poisson" expects the value of the
+neighbours (`levels`), and converts the probability of a pixel's count, or more, to the normal
+deviate that is as improbable: few counts are not normal, and no specimen is flat.
 
-Places are kept as 16-bit codes of fine steps, counted once. All that follows, the fit, thresholds,
-weights and masks, is done with the few thousand codes instead of millions of pixels.
+Places are kept as 16-bit codes of fine steps, counted once. The fit, thresholds, weights and masks
+then work on a few thousand codes instead of millions of pixels.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
 # Pixels worked on at a time: few enough for the caches, and enough that threads do not queue for
 # the interpreter between numpy's calls.
 _STRIP = 2**18
-# Codes of the Poisson scale: steps per deviate, the farthest deviate (what lies beyond is an
-# outlier anyway), the code of 0, and how many codes there are.
+# Codes of the Poisson scale: steps per deviate, the farthest deviate (beyond it all are outliers
+# anyway), the code of 0, and the number of codes.
 _STEPS = 256
 _FARTHEST = 40
 _ZERO = _FARTHEST * _STEPS
 _CODES = 2 * _ZERO + 1
 # Numbers of electrons whose codes are looked up: some for each code.
 _MOST_EDGES = 2**19
-# Good pixels of as many electrons hardly ever count nothing, which is this part of them. How far
-# those are placed that do.
+# Good pixels of so many electrons hardly ever count nothing, i.e. less than this part of them; the
+# deviate of those that do.
 _ENOUGH, _NOTHING, _SUSPECT = 8.0, 0.02, 4.5
-# Where less than this part of what is typical is expected, it is too dark to tell.
+# Where less than this part of the typical electrons is expected, it is too dark for that.
 _LIT = 0.2
 # Fewer pixels than this in the beam have no distribution.
 _FEWEST = 1000
 
-# Those of the neighbours that touch a pixel along a side.
+# Indices of the neighbours that touch a pixel along a side.
 _NEAREST = np.flatnonzero(np.abs(NEIGHBOURS).sum(axis=1) == 1)
-# With so many neighbours as bright, or as dark, a pixel is a part of something. Small dark things
-# there are many of, gold beads; two by two pixels are none, with three neighbours each.
+# With so many neighbours as bright, or as dark, a pixel is a part of something larger: gold beads
+# are small and dark, but 2 x 2 pixels, with three neighbours each, are not one.
 _BRIGHT, _DARK = 6.0, 3.4
-# Pixels of a small bead, in a square of two by two, are dark alike, or some in half-shade, where
+# Pixels of a small bead, in a square of 2 x 2, are equally dark, or some are in half-shade, where
 # defects differ: variance over that of counts; least part of a pixel's own shade that those beside
-# it have, and standard errors of their sum. Dead squares count less than this part of what is
-# expected.
+# it have, and standard errors of their sum. Dead squares count less than this part of the expected
+# electrons.
 _SQUARES = [
     [
         int(np.flatnonzero((NEIGHBOURS == shift).all(axis=1))[0])
@@ -69,10 +69,10 @@ _SQUARES = [
     for x in (-1, 1)
 ]
 _ALIKE, _SHADE, _SURE, _DEAD = 4.0, 0.2, 3.5, 0.02
-# Neighbours are like a pixel that are on its side of the middle between it and what is expected. Of
-# those that touch it so many are dark around the middle of a soft bead, from this part of the way.
+# Neighbours are like a pixel if they are beyond the middle between it and its expected value. Of
+# those that touch it, neighbours from this part of the way on are dark in a soft bead.
 _TOUCHING, _SOFT = np.flatnonzero(np.abs(NEIGHBOURS).max(axis=1) == 1), 0.35
-# Neighbours whose variance is so many times what counts have lie on both sides of an edge. The mean
+# Neighbours whose variance is so many times that of counts lie on both sides of an edge. The mean
 # of the larger half of normal deviates.
 _UNEVEN, _HALF_NORMAL = 2.0, 0.8
 # A pixel that is so far on the other side does not belong to the line that it is in.
@@ -86,13 +86,13 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PixelScale:
-    """Where every pixel stands."""
+    """The place of every pixel on a scale."""
 
-    codes: Codes  # (y, x): place of each pixel, in steps; a defect's is nowhere in particular
-    # (k,): what a code stands for, ascending: electrons ("normal") or deviates ("poisson")
+    codes: Codes  # (y, x): place of each pixel, in steps; of defects without meaning
+    # (k,): value of each code, ascending: electrons ("normal") or deviates ("poisson")
     places: Values
     n_pixels: npt.NDArray[np.int64]  # (k,): pixels with each code, defects left out
-    counted: slice  # Codes that the histogram counts; those before and after are outside its range
+    counted: slice  # Codes within the range of the histogram
     # (m,): edges of the histogram's bins, which are centred on whole electrons: the bin after edge
     # j has the codes edges[j] <= code < edges[j + 1]
     edges: npt.NDArray[np.intp]
@@ -103,26 +103,20 @@ class PixelScale:
     # Electrons of a pixel at place 0, and those from there to place 1, of a typical pixel
     origin: float
     unit: float
-    # The code of pixels outside the beam, which have no part in the histogram, and how many there
-    # are
+    # The code of pixels outside the beam, which have no part in the histogram, and their number
     empty: tuple[int, int] = (0, 0)
     n_spots: int = 0  # Spots that are bright in a few frames only, which are not outliers
     structured: float = 0.0  # Part of the image that has lattice fringes
-
-    def outside(self, first: int, last: int) -> npt.NDArray[np.intp]:
-        """Return the pixels, by flat index, with codes below `first` or from `last` on."""
-        return _outside(self.codes, first, last)
 
     def sides(self, first: int, last: int) -> npt.NDArray[np.int8]:
         """Return -1 where codes are below `first`, 1 from `last` on, and 0 between, (y, x)."""
         y, x = self.codes.shape
         marked = np.empty((y, x), np.int8)
 
-        def work(top: int, bottom: int) -> npt.NDArray[np.int8]:
+        def work(top: int, bottom: int) -> None:
             strip, marks = self.codes[top:bottom], marked[top:bottom]
             np.greater_equal(strip, last, out=marks.view(np.bool_))
             marks -= np.less(strip, first).view(np.int8)
-            return marks
 
         for _ in _by_strips(work, (y, x)):
             pass
@@ -135,9 +129,9 @@ class PixelScale:
 
 
 def normal_scale(counts: SummedCounts) -> PixelScale:
-    """Return the gain-normalised electrons themselves; the histogram has the mean ± 8 √mean.
+    """Return the scale of gain-normalised electrons; the histogram has the mean ± 8 √mean.
 
-    Patterns wider than the noise widen the range. What lies outside is not counted in it.
+    Patterns wider than the noise widen its range.
     """
     values = np.concatenate([counts.rows(*strip)[1].reshape(-1) for strip in counts.sample()])
     low, middle, high = np.percentile(values, [15.87, 50, 84.13])
@@ -169,9 +163,9 @@ def normal_scale(counts: SummedCounts) -> PixelScale:
 
 
 def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelScale:
-    """Return each pixel's Poisson deviate, its mean expected by its neighbours.
+    """Return the scale of each pixel's Poisson deviate from the mean of its neighbours.
 
-    Where a pixel may be an outlier it is expected anew, from those neighbours that are none.
+    For pixels that may be outliers, the mean is then that of the good neighbours.
 
     `counts`: the movie's sum; `course`: reads pixels in some frames; see `Suspects.judged`.
     """
@@ -179,7 +173,7 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     codes = np.empty(counts.shape, np.uint16)
     widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
     empty_in: list[int] = []
-    # What counts nothing at all is suspect, though its neighbours be dead, too.
+    # Pixels that count nothing at all are suspect, even if their neighbours are dead, too.
     dead = _NOTHING * background.typical if background.typical > _ENOUGH else -np.inf
     lit = np.float32(_LIT * background.typical)
 
@@ -203,7 +197,7 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
 
     for _ in _by_strips(work, counts.shape):
         pass
-    # Where there is no beam nothing can be said, but that there are no outliers.
+    # Where there is no beam, no outliers are searched.
     n_empty = sum(empty_in) if sum(empty_in) < codes.size - counts.defects.size - _FEWEST else 0
     structure = Structure.of(codes, _ZERO, _STEPS, widths)
     n_pixels = _numbers(codes)
@@ -236,15 +230,15 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
 def poisson_deviate(counted: Any, expected: Any) -> Any:
     """Return the normal deviate that is as improbable as a Poisson count.
 
-    `counted`: counts, plus 1/2: the middle of the bin that a whole number stands for, when the
-    distribution is continued to all numbers by the gamma function. It is overwritten; `expected`:
-    means, positive. It is overwritten.
+    `counted`: counts, plus 1/2: the middle of a whole number's bin, when the distribution is
+    continued to all numbers by the gamma function; `expected`: means, positive. Both are
+    overwritten.
 
     Wilson and Hilferty (1931), doi:10.1073/pnas.17.12.684: the cube root of a gamma variate is
     nearly normal. Within 0.05 of exact for means from 5 and deviates from -3 to 4; counts that are
     far above their mean come out as a little more probable than they are.
     """
-    # Far below its mean (under 1/27) the formula turns round.
+    # Far below the mean (under 1/27) the formula is not monotonic.
     np.maximum(counted, expected / 20, out=counted)
     root = np.sqrt(counted, out=counted)
     expected *= root
@@ -266,8 +260,8 @@ def _judge_suspects(
 ) -> int:
     """Renew, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
 
-    What they should have counted tell those of their neighbours that are not beyond. Returns how
-    many spots are bright in a few frames only.
+    They are expected to be like those of their neighbours that are not beyond. Return the number of
+    spots that are bright in a few frames only.
     """
     lit = n_pixels.copy()
     lit[_ZERO] -= n_empty
@@ -276,9 +270,9 @@ def _judge_suspects(
     reach = int(max(3 * (high - low) / 2, 3 * _STEPS / 4))
     first, last = max(0, middle - reach), middle + reach + 1
     flat = codes.reshape(-1)
-    # Defects are not suspected of anything, but tell nothing of others.
+    # Defects are not suspects, but are not used for others either.
     flat[counts.defects] = middle
-    pixels = _outside(codes, first, last)
+    pixels = pixels_outside(codes, first, last)
     flat[counts.defects] = 0
     if not pixels.size:
         return 0
@@ -323,7 +317,7 @@ def _judge_suspects(
     verdict = expect(pixels).judged(counts, background.brightest, course)
     put(pixels, _codes(verdict.deviate))
     put(verdict.more, _codes(verdict.more_deviate))
-    # What is beside clusters and spots was expected to be like them; but spots have skirts.
+    # Pixels beside clusters and spots were expected to be like them; but spots have skirts.
     for extended, has_skirts in ((verdict.clusters, False), (verdict.spots, True)):
         beside = _around(extended, counts.shape)
         for others in (pixels, verdict.more, counts.defects):
@@ -351,12 +345,12 @@ def _put_lines(
     lines: npt.NDArray[np.intp],
     deviate: Values,
 ) -> None:
-    """Renew, in place, the codes of pixels in weak lines; those are all as far as their line."""
+    """Renew, in place, the codes of pixels in weak lines: those of their line."""
     flat = codes.reshape(-1)
     anew = _codes(np.clip(deviate, -_FARTHEST, _FARTHEST))
     before = flat[lines]
     own, of_line = (before - float(_ZERO)) / _STEPS, (anew - float(_ZERO)) / _STEPS
-    # Where two lines cross, or a hot pixel is in a dark line, what it is itself counts.
+    # Where two lines cross, or a hot pixel is in a dark line, its own code is kept.
     kept = (np.abs(own) >= np.abs(of_line)) | (own * np.sign(of_line) < -_OWN)
     anew = np.where(kept, before, anew)
     n_pixels -= np.bincount(before, minlength=_CODES)
@@ -374,14 +368,14 @@ def _around(pixels: npt.NDArray[np.intp], shape: tuple[int, int]) -> npt.NDArray
 
 
 def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np.bool_]:
-    """Mark pixels of which several neighbours (24, k) are nearer to them than to what is expected.
+    """Mark parts of an edge, a corner or a bead: several neighbours (24, k) are like the pixel.
 
-    Such are parts of an edge, a corner or a bead.
+    That is, they are nearer to it than to its expected value.
     """
     own, mean = np.sqrt(np.maximum(own, 0)), np.sqrt(np.maximum(mean, 0))
     bright = own > mean
     nearer = ((around > ((own + mean) / 2) ** 2) == bright) & within
-    # At the border of the image a part of the neighbours shows what is there.
+    # At the border of the image there are fewer neighbours.
     there = within.sum(axis=0, dtype=np.uint8).clip(min=1)
     number = nearer.sum(axis=0, dtype=np.uint8) * (np.float32(24) / there)
     part: npt.NDArray[np.bool_] = number >= np.where(bright, _BRIGHT, _DARK)
@@ -393,9 +387,9 @@ def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np
 def _in_small_bead(
     own: Any, around: Any, mean: Any, within: Any, electron: Any
 ) -> npt.NDArray[np.bool_]:
-    """Mark dark pixels of squares of two by two that are as dark as they are, or partly so.
+    """Mark dark pixels in squares of 2 x 2 that are as dark, or partly so.
 
-    Squares that are dead, or of which each pixel has a response of its own, are defects.
+    Squares that are dead, or whose pixels differ in response, are defects.
     """
     part = np.zeros(len(own), np.bool_)
     depth = mean - own
@@ -414,9 +408,9 @@ def _in_small_bead(
 
 
 def _own_side(around: Any, mean: Any, electron: Any, bright: npt.NDArray[np.bool_]) -> Any:
-    """Return what neighbours (24, k) tell of pixels beside an edge: those on their side of it.
+    """Return the expected value of pixels beside an edge, from neighbours (24, k) on their side.
 
-    That is the half of them with more counts, or fewer; less what these have more by chance.
+    That is the mean of the half of them with more counts, or fewer, corrected for their selection.
     """
     around = np.sort(around, axis=0)
     half = len(around) // 2
@@ -439,7 +433,7 @@ def _whole_electrons(typical: float) -> tuple[npt.NDArray[np.intp], Values]:
     reach = 2 * _FARTHEST * typical**0.5
     most = typical + reach + _FARTHEST**2
     least = max(1.0, np.floor(typical / 20) + 1, np.floor(typical - reach))
-    # Of very many electrons each code stands for several.
+    # At high doses each code stands for several numbers.
     electrons = np.arange(least, most, max(1.0, (most - least) // _MOST_EDGES))
     deviate = poisson_deviate(electrons.copy(), np.full(len(electrons), typical))
     # A pixel whose code is at the edge lies above it.
@@ -459,11 +453,11 @@ def _numbers(codes: Codes) -> npt.NDArray[np.int64]:
     return sum(_by_strips(work, (y, x)), np.zeros(_CODES, np.int64))
 
 
-def _outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:
+def pixels_outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:
     """Return the pixels, by flat index, with codes below `first` or from `last` on."""
 
     def work(top: int, bottom: int) -> npt.NDArray[np.intp]:
-        # Those below `first` wrap around, to the largest numbers.
+        # Codes below `first` wrap around, to the largest numbers.
         above = np.subtract(codes[top:bottom], first, dtype=np.uint16, casting="unsafe")
         found: npt.NDArray[np.intp] = np.flatnonzero(above >= last - first)
         found += top * codes.shape[1]

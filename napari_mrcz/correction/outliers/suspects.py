@@ -1,56 +1,52 @@
-"""Pixels far from what is expected of them: single outliers, clusters, lines, or parts of an image.
+"""Pixels far from their expected value: single outliers, clusters, lines, or parts of an image.
 
-Single outliers are found by thresholds. What has company is found by what no specimen can be:
+Single outliers are found by thresholds. Groups are judged by what no specimen can cause:
 
 * dark ones that count nothing at all, in a place as narrow as a cluster or a line, are dead; the
   darkest specimen lets some electrons through;
 * bright ones far above all of the image, in such a place, are hot; but not those that are bright in
   a few frames only and have a profile, as Bragg spots do;
-* others in company are an edge, a bead, a corner of something, and left alone.
+* other groups are an edge, a bead, a corner of something, and left alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 
 from napari_mrcz.correction.outliers.counts import SummedCounts, frame_reader
-from napari_mrcz.correction.sums import give_back
+from napari_mrcz.correction.sums import give_back, spread_over
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-# A cluster has so many pixels at least; a place is narrow up to so many.
-_CLUSTER, _NARROW = 3, 5
-# One of so many pixels misleads those beside it.
-_LARGE = 5
-# The darkest specimen lets through so much of the electrons; dead pixels count less than the other
-# part. How improbable a darker specimen may be.
+# Fewest pixels of a cluster; most of a narrow place; and fewest of a cluster that affects the
+# expected value of pixels beside it.
+_CLUSTER, _NARROW, _LARGE = 3, 5, 5
+# Part of the electrons that the darkest specimen lets through; part that dead pixels count at most;
+# and probability of a darker specimen.
 _DARKEST, _DEAD, _IMPROBABLE = 0.15, 0.01, 0.005
 # Fringes at an edge are no brighter than so many times the brightest part of the image.
 _FRINGE = 1.3
 # Bright in few frames: departure of the frames' counts from a constant rate, in standard errors;
-# part of the frames that is left out, and what is then left of the excess, of a constant one's.
+# part of the frames that is left out, and part of a constant rate's excess that is then left.
 _UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
 # Frames that are read, spread over the movie.
 _SOME, _NEARLY_ALL = 16, 256
 MANY_SPOTS = 20
 """So many spots that are bright in a few frames only are not chance."""
 # Pixels beyond so many standard deviations make a group; in a dead one they count no more than this
-# part of what is expected.
+# part of the expected electrons.
 _FAR, _LIKE_DEAD = 2.7, 0.05
-# What counts less than this part of what is expected is dark.
+# Pixels with less than this part of the expected electrons are dark.
 _DIM = 0.5
-# How far above their expectation the four nearest pixels of a spot are, in standard errors.
+# Excess of the four nearest pixels of a spot, in standard errors.
 _PROFILE = 1.0
-# Lines have so many pixels, of which so many are found, with no longer gap between. Odds that one
-# in a gap is defective, before it is looked at.
+# Fewest pixels of a line, part of them that is found, and longest gap between. Odds that one in a
+# gap is defective, before it is looked at.
 _LINE, _IN_LINE, _LONGEST_GAP, _ODDS = 20, 0.75, 40, 200.0
 # No deviate is farther, on either side.
 _FARTHEST = 39.0
@@ -59,18 +55,15 @@ Pixels = npt.NDArray[np.intp]
 Groups = npt.NDArray[np.int32]
 Values = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
-if TYPE_CHECKING:
-    Course = Callable[..., tuple[Values, Values]]
-    """Returns electrons of pixels in at `most` so many frames (m, k), and each frame's part of the
-    sum (m,)."""
-else:
-    Course = Any
+Course = Callable[..., tuple[Values, Values]]
+"""Returns electrons of pixels in at `most` so many frames (m, k), and each frame's part of the
+sum (m,)."""
 
 
 class Verdict(NamedTuple):
-    """What suspects are."""
+    """The result of `Suspects.judged`."""
 
-    # (k,): of those in a cluster or a line that of the sum of its pixels, of others their own
+    # (k,): deviates, of those in a cluster or a line that of the sum of its pixels
     deviate: Values
     left_alone: Mask  # (k,): those that are not outliers, however far they are
     more: Pixels  # (j,): pixels within clusters that were not suspects, and their deviates
@@ -86,27 +79,26 @@ class Suspects:
 
     shape: tuple[int, int]  # Of the image (y, x)
     pixels: Pixels  # (k,): flat indices, ascending
-    deviate: Values  # (k,): how far they are from what their good neighbours tell
-    electrons: Values  # (k,): counted, and expected
+    deviate: Values  # (k,): from the expected value
+    electrons: Values  # (k,): counted, and expected from good neighbours
     expected: Values
     company: Mask  # (k,): whether many neighbours are as far out
-    # (k,): how far above their expectation the four nearest ones are, in standard errors
-    profile: Values
+    profile: Values  # (k,): excess of the four nearest ones, in standard errors
 
     def judged(self, counts: SummedCounts, brightest: float, course: Course | None) -> Verdict:
-        """Decide what those in company are.
+        """Distinguish clusters, lines, spots and parts of the image.
 
         `counts`: the movie's sum; `brightest`: electrons in the brightest part of the image;
-        `course`: reads pixels in some frames; without it all spots are taken for steady.
+        `course`: reads pixels in some frames; without it all spots count as steady.
         """
         group, n_groups = self._groups()
         dark = self.deviate < 0
         size = np.bincount(group, minlength=n_groups)
-        # Before all else: where frames are read there should be memory for them.
+        # First of all, while there is memory for the frames that are read.
         spot = np.zeros(n_groups, bool)
         if course is not None:
             spot = self._spots(group, n_groups, size, course)
-        # Those in the shadow of something hot are not part of what is dead.
+        # Pixels in the shadow of a hot cluster are not part of a dead one.
         part = ~dark | (self.electrons < self.expected / 2)
         electrons = np.bincount(group, self.electrons * part, n_groups)
         expected = np.bincount(group, self.expected * part, n_groups)
@@ -136,14 +128,14 @@ class Suspects:
         left_alone = ~member & (spot[group] | self.company)
         large = member & (size[group] >= _LARGE)
         more, more_deviate = self._within(counts, member, deviate, brightest)
-        # What was a suspect on its own, too.
+        # Pixels that were suspects on their own, too.
         at = np.isin(self.pixels, more)
         left_alone[at] = False
         clusters, spots = np.union1d(self.pixels[large], more), self.pixels[spot[group]]
         return Verdict(deviate, left_alone, more, more_deviate, clusters, spots, int(spot.sum()))
 
     def _groups(self) -> tuple[Groups, int]:
-        """Return the number of the group of each pixel: those that touch and lie on one side."""
+        """Return each pixel's group, of pixels that touch and lie on one side, and their number."""
         x = self.shape[1]
         column = self.pixels % x
         dark = self.deviate < 0
@@ -165,7 +157,7 @@ class Suspects:
         return group, int(n_groups)
 
     def _narrow(self, counts: SummedCounts, group: Groups, asked: Mask, least: float) -> Mask:
-        """Mark groups in which most pixels are in a place that is narrow, along rows or columns."""
+        """Mark groups with most pixels in a narrow place, along rows or columns."""
         some = np.flatnonzero(asked[group])
         if not some.size:
             return asked
@@ -193,7 +185,7 @@ class Suspects:
         return asked & share
 
     def _in_light(self, counts: SummedCounts, group: Groups, asked: Mask) -> Mask:
-        """Mark groups with little that is dark around them, unlike the middle of a bead."""
+        """Mark groups with few dark pixels around them, unlike the middle of a bead."""
         some = np.flatnonzero(asked[group])
         near = self._around(self.pixels[some]).reshape(-1, 9)
         number = np.repeat(group[some].astype(np.int64), near.shape[1])
@@ -279,7 +271,7 @@ class Suspects:
         return pixels, side
 
     def _around(self, pixels: Pixels) -> Pixels:
-        """Return what touches some pixels, and these themselves (9 k); beyond the border: they."""
+        """Return pixels and those that touch them (9 k,); themselves beyond the border."""
         row, column = np.divmod(pixels, self.shape[1])
         row = row[:, None] + np.repeat([-1, 0, 1], 3)
         column = column[:, None] + np.tile([-1, 0, 1], 3)
@@ -289,7 +281,7 @@ class Suspects:
 
 @dataclass(frozen=True, eq=False)
 class Gaps:
-    """What is missing in lines of defective pixels that lie on one side of what is expected.
+    """Missing pixels in lines of defective pixels that are all dark, or all bright.
 
     Where the specimen is thin, or the line weak, a pixel of a line may look like a good one.
     """
@@ -329,10 +321,10 @@ class Gaps:
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def like_their_line(self, told: Suspects) -> Pixels:
-        """Return pixels of gaps that count as their line does, rather than as what is around.
+        """Return pixels of gaps that count as their line does, rather than as their surroundings.
 
-        `told`: what is counted and expected in these pixels and the members. Poisson counts of a
-        whole gap decide, and that hardly any pixel within a defective line is a good one.
+        `told`: counted and expected electrons of these pixels and the members. The likelihood of
+        a whole gap's Poisson counts decides; hardly any pixel within a defective line is good.
         """
 
         def sums(pixels: Pixels, number: Pixels, n: int) -> tuple[Any, Any]:
@@ -352,7 +344,7 @@ class Gaps:
 def _flashes(
     values: npt.NDArray[Any], share: Values, electrons: npt.NDArray[Any], expected: npt.NDArray[Any]
 ) -> Mask:
-    """Mark what is bright in a few frames (m, k) only, and not without the brightest of them."""
+    """Mark pixels that are bright in a few frames (m, k) only, and not without the brightest."""
     steady, usual = np.outer(share, electrons), np.outer(share, expected)
     excess = np.sort(values - usual, axis=0)
     steady = np.maximum(steady, 1e-3)
@@ -374,15 +366,15 @@ def read_course(
 
     `movie` (n, y, x): the frames; `counts`: their sum; `pixels` (k,): flat indices; `most`: frames
     that are read, spread over the movie. Returned are `electrons` (m, k): without a pedestal;
-    `share` (m,): part of the sum's electrons that each frame has, by its ordinary pixels. No frames
-    come back of a movie that has too few of them.
+    `share` (m,): part of the sum's electrons that each frame has, by its ordinary pixels; both
+    empty if the movie has too few frames.
     """
-    give_back()  # there is a frame to be read beside what the fit has found so far
+    give_back()  # a frame is read beside the arrays of the fit
     read_frame = frame_reader(movie)
     used = np.setdiff1d(np.arange(len(movie)), counts.left_out)
     if len(used) < _FEWEST:
         return np.zeros((0, len(pixels)), np.float32), np.zeros(0)
-    chosen = used[np.unique(np.linspace(0, len(used) - 1, min(most, len(used))).astype(int))]
+    chosen = used[spread_over(len(used), most)]
     # Whole rows: single pixels all over a frame would take as long as half of its pixels.
     step = max(1, counts.total.size // _SAMPLE)
     total = counts.total[::step].astype(np.float64) - counts.n_frames * counts.pedestal
@@ -392,15 +384,14 @@ def read_course(
     shown = row % step == 0
     ordinary[row[shown] // step, column[shown]] = False
     whole = max(float(total[ordinary].sum()), 1e-9)
-
-    def work(index: int) -> tuple[npt.NDArray[np.float32], float]:
+    values = np.empty((len(chosen), len(pixels)), np.float32)
+    share = np.empty(len(chosen))
+    # One after the other: several at a time would take memory.
+    for number, index in enumerate(chosen.tolist()):
         frame = read_frame(index)
-        own = frame.reshape(-1)[pixels].astype(np.float32)
-        own -= np.float32(counts.pedestal)
-        own /= np.float32(counts.per_electron)
+        values[number] = frame.reshape(-1)[pixels]
         level = frame[::step][ordinary].astype(np.float64) - counts.pedestal
-        return own, float(level.sum()) / whole
-
-    # One after the other, as in `frames`: several at a time would take their memory.
-    values, share = zip(*map(work, chosen.tolist()), strict=True)
-    return np.stack(values), np.maximum(np.array(share), 0)
+        share[number] = float(level.sum()) / whole
+    values -= np.float32(counts.pedestal)
+    values /= np.float32(counts.per_electron)
+    return values, np.maximum(share, 0)

@@ -5,9 +5,9 @@ eqs. 1 to 4). On the scale of the Poisson model, where good pixels would be stan
 counting noise was all there is, the same fit is Efron's empirical null (2004,
 doi:10.1198/016214504000000089): it takes up what else there is.
 
-Two rules set the thresholds. The preprint's (eq. 5) looks where the tails of the histogram start to
-leave the model. The other one counts mistakes: the model knows how many good pixels lie beyond a
-threshold, the histogram then how many outliers. Where outliers found less good pixels lost is
+Two rules set the thresholds. The preprint's (eq. 5) finds where the tails of the histogram start to
+leave the model. The other one counts mistakes: the model predicts the number of good pixels beyond
+a threshold, the rest of the histogram are outliers. Where outliers found less good pixels lost is
 largest, the fewest pixels are mistaken: beyond it a pixel is more likely an outlier than not (a
 local false discovery rate of 1/2).
 """
@@ -24,6 +24,7 @@ import scipy
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.outliers.fill import FILLS, Replacement, expected_counts, in_parts
 from napari_mrcz.correction.outliers.levels import FrameLevels
+from napari_mrcz.correction.outliers.scale import pixels_outside
 
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
@@ -31,27 +32,27 @@ if TYPE_CHECKING:
 
 # The preprint's, for stacks without tails.
 _DEFAULT_DARK, _DEFAULT_HOT = -4.0, 3.25
-# Nearer to the centre than this a histogram says nothing of single outliers.
+# Nearer to the centre than this a histogram does not show single outliers.
 _NEAREST = 3.0
-# Fewer edges than this are no tail; more than this are as many as are needed.
+# Fewest edges of a tail, and points of it that are enough.
 _FEWEST, _TAIL_POINTS = 5, 256
-# How improbable it may be that all pixels between two thresholds are good ones.
+# Probability above which all pixels between two thresholds may be good ones.
 _BY_CHANCE = 0.2
 
 Values = npt.NDArray[np.float64]
 
 
 class Thresholds(NamedTuple):
-    """Thresholds in standard deviations, and where each comes from if not from the histogram.
+    """Thresholds in standard deviations, and their origin if not the histogram.
 
     Parameters
     ----------
     dark, hot : float
         A pixel below `dark` or above `hot` is an outlier.
     dark_is_default, hot_is_default : bool
-        The histogram had no tail to tell.
+        Whether the histogram had no such tail.
     dark_is_given, hot_is_given : bool
-        Somebody has set it.
+        Whether the user has set it.
     """
 
     dark: float
@@ -71,7 +72,7 @@ class TailFit:
     slope, offset : float
         Of the line.
     sigma : tuple of float
-        Between which it was fitted.
+        Range of the fit.
     """
 
     slope: float
@@ -80,15 +81,15 @@ class TailFit:
 
     @property
     def intercept(self) -> float:
-        """Where the line says that the tail begins."""
+        """The beginning of the tail: the zero of the line."""
         return -self.offset / self.slope if self.slope else np.nan
 
 
 def fit_tails(fit: DistributionFit, limit: float) -> tuple[TailFit | None, TailFit | None]:
     """Fit lines to the dark and the hot tail's residual, where it exceeds `limit`.
 
-    *Both* sides have |residual| > limit; the preprint's eq. 5 means its sign to tell them apart,
-    but it is the side of the centre that does. None where fewer than five edges do.
+    *Both* sides have |residual| > limit; the preprint's eq. 5 distinguishes them by its sign, here
+    the side of the centre does. None for fewer than five edges.
     """
     residual = fit.residual
     far = np.isfinite(residual) & (np.abs(residual) > limit)
@@ -103,7 +104,7 @@ def fit_tails(fit: DistributionFit, limit: float) -> tuple[TailFit | None, TailF
 def intercepts(dark: TailFit | None, hot: TailFit | None) -> Thresholds:
     """Return the preprint's thresholds: where the tails' lines reach zero (eq. 5).
 
-    A line that does so on the wrong side of the centre says no more than a missing one.
+    A line that does so on the wrong side of the centre counts as missing.
     """
     t_dark = dark.intercept if dark is not None else np.nan
     t_hot = hot.intercept if hot is not None else np.nan
@@ -114,11 +115,11 @@ def intercepts(dark: TailFit | None, hot: TailFit | None) -> Thresholds:
 
 
 def fewest_mistakes(fit: DistributionFit) -> Thresholds:
-    """Return the thresholds for which the fewest pixels are taken for what they are not.
+    """Return the thresholds that mistake the fewest pixels.
 
-    Of those that differ by less than half the standard error of the pixels between them, it is
-    the farthest. Where no more outliers are found than good pixels lost, but for what chance may
-    do, the default is the one beyond which half a good pixel is expected, at 4 sigma at least.
+    Of those that differ by less than half the standard error of the pixels between them, the
+    farthest are taken. Where not significantly more outliers are found than good pixels lost, half
+    a good pixel is expected beyond the default, which is at 4 sigma at least.
     """
     below = fit.cdf * fit.n_pixels
     default = max(4.0, float(-scipy.special.ndtri(0.5 / fit.n_pixels)))
@@ -128,23 +129,22 @@ def fewest_mistakes(fit: DistributionFit) -> Thresholds:
 
 
 def weight(sigma: Values, thresholds: Thresholds, order: float, relaxation: float) -> Values:
-    """Return how much of a pixel's own value is kept, 0 to 1 (eq. 6).
+    """Return the share of a pixel's own value that is kept, 0 to 1 (eq. 6).
 
-    `sigma`: the pixel's distance from the centre in standard deviations; `thresholds`: the weight
-    is 1/2 at `relaxation` times each of them; `order`: steepness k of the logistic functions;
-    `relaxation`: the factor ρ.
+    `sigma`: the pixel's distance from the centre in standard deviations; `order`: steepness k of
+    the logistic functions; `relaxation`: factor ρ on the thresholds at which the weight is 1/2.
     """
-    above = scipy.special.expit(order * (sigma - relaxation * thresholds.dark))
-    beneath = scipy.special.expit(-order * (sigma - relaxation * thresholds.hot))
-    return above * beneath
+    above_dark = scipy.special.expit(order * (sigma - relaxation * thresholds.dark))
+    below_hot = scipy.special.expit(-order * (sigma - relaxation * thresholds.hot))
+    return above_dark * below_hot
 
 
 def _fit_tail(sigma: Values, residual: Values) -> TailFit:
     """Fit a line by least absolute deviations.
 
-    Such a line passes through two of the points: of the best through each point, the best.
+    It passes through two of the points: the best of the best lines through each point.
     """
-    # At many electrons the edges are dense; so many tell as much.
+    # At many electrons the edges are denser than needed.
     step = -(-len(sigma) // _TAIL_POINTS)
     sigma, residual = sigma[::step], residual[::step]
     best = (np.inf, 0.0, 0.0)
@@ -177,8 +177,8 @@ def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> 
     best = int(gained.argmax())
     if gained[best] <= np.sqrt(beyond[best]):
         return default, True
-    # By chance as many more pixels may lie between here and there; then the farther one is as good.
-    # So it is where these few may all be good ones.
+    # A farther threshold is as good if the pixels between are no more than chance explains, or if
+    # they may all be good ones.
     more, good = np.maximum(beyond[best] - beyond, 0), np.maximum(lost[best] - lost, 1e-12)
     as_good = gained >= gained[best] - np.sqrt(more) / 2
     as_good |= scipy.special.pdtrc(more - 1, good) > _BY_CHANCE
@@ -189,7 +189,7 @@ def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> 
 
 @dataclass(frozen=True, eq=False)
 class DistributionFit:
-    """A histogram, the model fitted to it, and how they differ: all that a plot needs.
+    """A histogram, the model fitted to it, and their residual: all that a plot needs.
 
     Everything but `histogram` and `expected` is at the edges between the histogram's bins, where
     a cumulative sum is known exactly.
@@ -207,8 +207,7 @@ class DistributionFit:
     sigma : ndarray, shape (m,)
         The edges in standard deviations of the model (eq. 3, without its stray √2).
     n_pixels : int
-        Pixels in all. With the Poisson model there may be some before the first edge or after
-        the last one.
+        All pixels, also those before the first edge or after the last one.
     """
 
     dose: Values
@@ -262,9 +261,9 @@ class DistributionFit:
 def fit_normal_cdf(places: Values, cdf: Values, start: tuple[float, float]) -> tuple[float, float]:
     """Fit a normal distribution to a cumulative one by least absolute deviations (eq. 1).
 
-    `places` (m,): where the distribution is known; `cdf` (m,): its values there, 0 to 1; `start`:
-    centre and standard deviation to start from; also what comes back if fewer than three places lie
-    within the distribution, which then says nothing of its width. Returned are `center`, `width`.
+    `cdf` (m,): its values at `places` (m,), 0 to 1; `start`: centre and standard deviation to start
+    from, which are returned if fewer than three places lie within the distribution. Returned are
+    `center`, `width`.
     """
     inside = (cdf > 1e-3) & (cdf < 1 - 1e-3)
     if np.count_nonzero(inside) < 3:
@@ -462,16 +461,16 @@ class FittedPixels:
     scale: PixelScale  # The pixels' codes
     # (k,): what each code stands for in standard deviations, ascending
     sigma: npt.NDArray[np.float64]
-    below: npt.NDArray[np.int64]  # (k + 1,): how many pixels have a lower code
+    below: npt.NDArray[np.int64]  # (k + 1,): number of pixels with a lower code
 
     @classmethod
     def of(cls, counts: SummedCounts, scale: PixelScale, fit: DistributionFit) -> FittedPixels:
-        """Put the codes of a scale into standard deviations."""
+        """Convert the codes of a scale to standard deviations."""
         sigma = (scale.places - fit.center) / fit.width
         return cls(counts, scale, sigma, np.concatenate([[0], np.cumsum(scale.n_pixels)]))
 
     def numbers(self, thresholds: Thresholds) -> tuple[int, int]:
-        """Return how many pixels are dark and how many hot, without looking at any."""
+        """Return the numbers of dark and hot pixels."""
         first, last = self._bounds(thresholds)
         return int(self.below[first]), int(self.below[-1] - self.below[last])
 
@@ -482,11 +481,11 @@ class FittedPixels:
         return marked
 
     def replacement(self, thresholds: Thresholds, options: OutlierOptions) -> Replacement:
-        """Return which pixels are replaced, and by what."""
+        """Return the pixels to be replaced, and their weights and expected counts."""
         kept = weight(self.sigma, thresholds, options.order, options.relaxation)
         unchanged = np.flatnonzero(kept >= 1 - options.tolerance)
         first, last = (unchanged[0], unchanged[-1] + 1) if unchanged.size else (0, 0)
-        pixels = self.scale.outside(int(first), int(last))
+        pixels = pixels_outside(self.scale.codes, int(first), int(last))
         if self.counts.defects.size:
             # A bad border has so many pixels that sorting them would take seconds.
             changed = np.zeros(self.counts.total.size, np.bool_)
