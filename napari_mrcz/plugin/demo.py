@@ -1,4 +1,4 @@
-"""The plugin at work on a simulated movie: ``python -m napari_mrcz.plugin.demo``.
+"""Demonstration of the plugin on a simulated movie: ``python -m napari_mrcz.plugin.demo``.
 
 It writes a movie, demo.mrcz, and a session, demo-session, into the current folder, unless they
 exist, and opens them with all dock widgets: the movie's outlier pixels are found, and the sum of
@@ -12,7 +12,6 @@ demo.png and demo-1.png to demo-5.png, and ends.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
 import tempfile
@@ -50,12 +49,6 @@ _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")
 _CORRECTED = Path("demo-corrected.mrcz")
 _WIDGETS = ("Movie", "Outliers", "Gain", "KOMA", "Metadata", "Save")
-_WINDOW_PX = (1500, 900)
-_DOCK_PX = 420
-_PATIENCE_MS = 20_000
-_LOW_PASS_A = 15.0
-# How far the hot threshold is moved, in standard deviations.
-_MOVED = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,10 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | None) -> None:
     """Correct the session's first movie in the window, printing and picturing each step."""
     pictures: list[Path] = []
-    numbered = (
-        _CORRECTED.with_stem(f"{_CORRECTED.stem}-{number}") for number in itertools.count(2)
-    )
-    saved = next(path for path in itertools.chain([_CORRECTED], numbered) if not path.exists())
+    saved, number = _CORRECTED, 1
+    while saved.exists():
+        number += 1
+        saved = _CORRECTED.with_stem(f"{_CORRECTED.stem}-{number}")
     steps = play(viewer, widgets, _SESSION, saved, wait_until_idle)
     for number, (title, said) in enumerate(steps, 1):
         print(f"{number}. {title}: {said}")
@@ -122,7 +115,7 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     the folder `session` are in the list for KOMA.
     """
     viewer = napari.Viewer(title="napari-mrcz demo")
-    viewer.window.resize(*_WINDOW_PX)
+    viewer.window.resize(1500, 900)
     docked = {
         title: viewer.window.add_plugin_dock_widget(_PLUGIN, title, tabify=True)
         for title in _WIDGETS
@@ -134,7 +127,7 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     outliers = widgets["Outliers"]
     dock_of(outliers).raise_()
     window = viewer.window._qt_window
-    window.resizeDocks([first], [_DOCK_PX], Qt.Orientation.Horizontal)
+    window.resizeDocks([first], [420], Qt.Orientation.Horizontal)
     get_qapp().processEvents()  # the canvas gets its size, which the movie is then fitted to
     (movie,) = viewer.open(path, plugin=_PLUGIN)
     viewer.layers.selection.active = movie
@@ -147,14 +140,14 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     viewer.layers.selection.active = outliers.corrected
     outliers.work.derived["sigma"].layer.visible = False
     first.raise_()
-    specimen.low_pass.setValue(_LOW_PASS_A)
+    specimen.low_pass.setValue(15.0)  # Å
     wait_until_idle([specimen])
     specimen.drift.start()
     return viewer, widgets
 
 
 def save_picture(viewer: napari.Viewer, widgets: Iterable[Any], picture: Path) -> None:
-    """Save a picture of the whole window when its widgets have come to rest."""
+    """Save a picture of the whole window when its widgets are idle."""
     wait_until_idle(widgets)
     viewer.screenshot(str(picture), canvas_only=False, flash=False)
 
@@ -166,7 +159,7 @@ def wait_until_idle(widgets: Iterable[Any]) -> None:
     poll = QTimer()
     poll.timeout.connect(lambda: None if any(widget.busy for widget in widgets) else loop.quit())
     poll.start(20)
-    QTimer.singleShot(_PATIENCE_MS, loop.quit)
+    QTimer.singleShot(20_000, loop.quit)
     loop.exec()
     for _ in range(3):  # layout, drawing, and what drawing asks for
         get_qapp().processEvents()
@@ -181,10 +174,9 @@ def play(
 ) -> Iterator[tuple[str, str]]:
     """Correct the first movie of a session and save it.
 
-    `viewer`: with the dock widgets; `widgets`: the widgets by their titles; `session`: folder of
-    movie_1.mrcz and so on, and gain.mrc; `saved`: the file to be written, which does not exist yet;
-    `wait`: waits until the widgets it is given are idle. Returned are `title`, `said`: after each
-    step the widget that shows it, and what came of it.
+    `widgets`: the dock widgets by their titles; `session`: folder of movie_1.mrcz and so on, and
+    gain.mrc; `saved`: a new file; `wait`: waits until some widgets are idle. After each step, yield
+    the title of its widget, and its result.
     """
     first, *others = sorted(session.glob("movie_*.mrcz"))
     viewer.layers.clear()
@@ -196,7 +188,7 @@ def play(
     outliers.controls.start_button.click()
     wait([outliers])
     found = outliers.fit.current.thresholds.hot
-    outliers.set_threshold("hot", found + _MOVED)
+    outliers.set_threshold("hot", found + 0.5)
     wait([outliers])
     now = outliers.fit.current
     yield (
@@ -281,29 +273,16 @@ def _like(corrected: nm.Stack, raw: nm.Stack) -> nm.Stack:
 
 
 # Simulated movies, which are napari's sample data, too: written once, then opened like any files.
-# The numbers go up when the simulation changes, so that no old file is shown for the new.
-_NAME = "sample-movie-1.mrcz"
-_SWEEP = "sample-sweep-1.mrcz"
-_RAW = "sample-raw-1.mrcz"
+# The numbers of the files go up when the simulation changes, so that no old file is shown.
+_N_FRAMES, _SHAPE = 40, (1024, 1024)
+_N_MOVIES, _SESSION_FRAMES, _SESSION_SHAPE = 8, 60, (256, 256)
 _SWEEP_FRAMES, _SWEEP_SHAPE = 20, (512, 512)
 _RAW_FRAMES, _RAW_SHAPE = 20, (512, 512)
-_SIMULATED = {"simulated": True}
-# Å.
-_RAW_PIXEL = 1.35
-_N_FRAMES = 40
-_SHAPE = (1024, 1024)
-_VOLTAGE_KV = 300.0
-_N_MOVIES = 8
-_SESSION_FRAMES = 60
-_SESSION_SHAPE = (256, 256)
-_ETCHING = 0.15
-# What the session's gain reference was recorded with, in e⁻/pix: few, so that it is noisy.
-_FLAT_DOSE = 400.0
 
 
 def sample_movie() -> list[LayerData]:
     """Return the sample movie as a layer; its file is kept in the cache folder."""
-    path = cache_folder() / _NAME
+    path = cache_folder() / "sample-movie-1.mrcz"
     write_sample_movie(path)
     return _opened(path, "simulated movie")
 
@@ -313,7 +292,7 @@ def sample_sweep() -> list[LayerData]:
 
     The camera has cut negative counts off at zero, and a beam stop throws its shadow.
     """
-    path = cache_folder() / _SWEEP
+    path = cache_folder() / "sample-sweep-1.mrcz"
     if not path.exists():
         _write(path, simulate_microed(_SWEEP_FRAMES, _SWEEP_SHAPE, seed=1).frames)
     return _opened(path, "simulated sweep")
@@ -321,16 +300,16 @@ def sample_sweep() -> list[LayerData]:
 
 def sample_raw() -> list[LayerData]:
     """Return raw frames, whose electrons can be counted, as a layer."""
-    path = cache_folder() / _RAW
+    path = cache_folder() / "sample-raw-1.mrcz"
     if not path.exists():
-        _write(path, simulate_raw(_RAW_FRAMES, _RAW_SHAPE, seed=1).frames, _RAW_PIXEL)
+        _write(path, simulate_raw(_RAW_FRAMES, _RAW_SHAPE, seed=1).frames, pixel=1.35)
     return _opened(path, "simulated raw frames")
 
 
 def write_sample_movie(path: Path) -> None:
     """Write the sample movie, unless it exists.
 
-    Forty frames of a counting camera at 1 electron a pixel, in about two seconds; with hot, dark
+    40 frames of a counting camera at 1 electron per pixel, in about two seconds; with hot, dark
     and dead pixels, an uneven gain, and particles in ice that drift.
     """
     if not path.exists():
@@ -341,12 +320,12 @@ def write_sample_movie(path: Path) -> None:
 def write_sample_session(folder: Path) -> None:
     """Write a session of eight movies and their camera's gain reference, unless it exists.
 
-    movie_1.mrcz to movie_8.mrcz, sixty frames each, from a camera with more hot pixels every time,
-    and gain.mrc, whose noise all movies get in common: KOMA takes it away.
+    movie_1.mrcz to movie_8.mrcz, 60 frames each, from a camera with more hot pixels every time,
+    and gain.mrc, whose noise is common to all movies after normalisation: KOMA removes it.
     """
     if folder.exists():
         return
-    camera = Camera(_SESSION_SHAPE, etching=_ETCHING, seed=2)
+    camera = Camera(_SESSION_SHAPE, etching=0.15, seed=2)
     session = simulate_session(_N_MOVIES, _SESSION_FRAMES, camera=camera, dose=2.0, seed=2)
     # Renamed when it is whole: what was interrupted is not taken for a session.
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent) as unfinished:
@@ -359,10 +338,10 @@ def write_sample_session(folder: Path) -> None:
 
 
 def _recorded(camera: Camera) -> npt.NDArray[np.float32]:
-    """Return the gain reference recorded from a flat illumination; 0 where nothing comes."""
+    """Return a gain reference recorded at 400 e⁻/pix, so that it is noisy; 0 for dead pixels."""
     gain = camera.gain_reference
     response = np.divide(1, gain, out=np.zeros_like(gain), where=gain > 0)
-    flat = np.random.default_rng(camera.seed).poisson(_FLAT_DOSE * response)
+    flat = np.random.default_rng(camera.seed).poisson(400.0 * response)
     recorded = np.divide(flat.mean(), flat, out=np.zeros(flat.shape), where=flat > 0)
     return recorded.astype(np.float32)
 
@@ -373,11 +352,12 @@ def _opened(path: Path, name: str) -> list[LayerData]:
 
 
 def _write(
-    path: Path, frames: Any, pixel: float = 0.0, metadata: Mapping[str, Any] = _SIMULATED
+    path: Path, frames: Any, pixel: float = 0.0, metadata: Mapping[str, Any] | None = None
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = metadata or {"simulated": True}
     stack = Stack.from_array(frames, pixel_size=(0.0, pixel, pixel), metadata=metadata)
-    write(path, stack.described(voltage=_VOLTAGE_KV), overwrite=True)
+    write(path, stack.described(voltage=300.0), overwrite=True)
 
 
 if __name__ == "__main__":

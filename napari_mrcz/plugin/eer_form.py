@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_mrcz.errors import counted, size_text
+from napari_mrcz.plugin.layers import in_event_loop
 from napari_mrcz.stack.opening import frames_of_dose, total_dose
 from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, finest_superresolution
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 _FRACTIONS = 40
 
-# The bar of progress of files that are dropped together, and what was answered for them.
+# Whether to ask although napari does not answer its user yet; the progress bar of files that were
+# dropped together, and the answer for them.
 _asks = False
 _answered: tuple[weakref.ref[Any], dict[str, Any] | None] | None = None
 
@@ -32,8 +34,8 @@ _answered: tuple[weakref.ref[Any], dict[str, Any] | None] | None = None
 def eer_options(movie: Stack) -> dict[str, Any] | None:
     """Ask how an EER movie is to be opened, once for all that are dropped together.
 
-    `movie`: as it is opened without options. The result: options of `napari_mrcz.open`, none where
-    there is no window to ask in; None after Cancel.
+    `movie`: opened without options. Return options of `napari_mrcz.open`, {} if there is no window
+    to ask in, None after Cancel.
     """
     global _answered
     window = _window()
@@ -62,8 +64,6 @@ def _window() -> Any:
     """Return napari's window, if it is visible and its user there: a script is not held up."""
     import napari
 
-    from napari_mrcz.plugin.late import in_event_loop
-
     viewer = napari.current_viewer()
     window = None if viewer is None else viewer.window._qt_window
     is_seen = window is not None and window.isVisible()
@@ -71,7 +71,7 @@ def _window() -> Any:
 
 
 def _drop() -> Any:
-    """Return what napari has for each drop of files alone: the bar that shows how many are open."""
+    """Return the progress bar that napari shows for each drop of files, if there is one."""
     from napari.utils import progress
 
     bars = getattr(progress, "_all_instances", ())
@@ -79,10 +79,7 @@ def _drop() -> Any:
 
 
 class EerForm:
-    """The form for one movie.
-
-    `movie`: as it is opened without options; `window`: the window that it is shown in front of.
-    """
+    """The form for one movie, opened without options, in front of a window."""
 
     def __init__(self, movie: Stack, window: Any = None) -> None:
         from magicgui.widgets import ComboBox, Dialog, FloatSpinBox, Label, SpinBox

@@ -1,4 +1,4 @@
-"""What napari calls: reader and writer, and the plugin's settings (napari 0.9 and newer).
+"""The reader and writer that napari calls, and the plugin's settings (napari 0.9 and newer).
 
 A folder stands for the one movie or sweep that is in it. Images of a sweep become one movie. Files
 dropped together (with Shift, or "Open Files as Stack...") are taken in the order of their
@@ -22,7 +22,6 @@ import numpy as np
 from napari_mrcz.errors import MrczError, collected_warnings, warn
 from napari_mrcz.format.machine import limit_threads
 from napari_mrcz.naming import (
-    PACKED_SUFFIXES,
     SMV_SUFFIXES,
     RemotePath,
     has_movie_suffix,
@@ -31,8 +30,9 @@ from napari_mrcz.naming import (
     without_packing,
 )
 from napari_mrcz.plugin.eer_form import eer_options
-from napari_mrcz.plugin.late import FrameFetcher, LateStack
 from napari_mrcz.plugin.layers import (
+    FrameFetcher,
+    LateStack,
     StackSeries,
     check_not_source,
     contrast_limits,
@@ -50,7 +50,7 @@ from napari_mrcz.stack.sources import MOST_OPEN
 from napari_mrcz.stack.tiff import is_eer
 
 _MOST_NAMED = 5
-# What is shown once, and then left to the user.
+# Hints that are shown only once.
 _shown: set[str] = set()
 # How napari names projections of sums.
 _SUM = " sum-proj"
@@ -59,7 +59,7 @@ Paths = str | Sequence[str]
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[Any]] | None:
-    """Return `read` for files that have our suffixes and folders with such, None for others."""
+    """Return `read` for files with our suffixes and folders of such, None for others."""
     paths = list(map(os.fspath, [path] if isinstance(path, str) else path))
     return read if paths and all(map(_may_be_read, paths)) else None
 
@@ -72,7 +72,7 @@ def _may_be_read(path: str) -> bool:
 
 
 def read(path: Paths) -> list[Any]:
-    """Open one file or folder, or several files as one stack; only what is shown is decoded.
+    """Open one file or folder, or several files as one stack; frames are decoded when shown.
 
     Where there is a window, it asks how EER movies are to be summed.
 
@@ -84,8 +84,8 @@ def read(path: Paths) -> list[Any]:
     Returns
     -------
     list of (data, attributes, "image")
-        One, or amplitude and phase of complex pixels; ``[(None,)]``, which napari takes for no
-        layer, where the question was answered by Cancel.
+        One, or amplitude and phase of complex pixels; after Cancel ``[(None,)]``, which napari
+        takes for no layer.
 
     Raises
     ------
@@ -105,12 +105,9 @@ def read(path: Paths) -> list[Any]:
             stacks.append(open_sweep(paths).cached(**caching))
         else:
             for one in paths:
-                opened = _open_as_asked(one, caching)
-                if opened is None:
-                    raise _Cancelled
-                stacks.append(opened)
+                stacks.append(_open_as_asked(one, caching))
                 if len(paths) > MOST_OPEN:
-                    opened.close()  # reading opens it again
+                    stacks[-1].close()  # reading opens it again
         stack = stacks[0] if len(stacks) == 1 else _together(stacks, paths)
     except BaseException as error:
         for stack in stacks:
@@ -134,24 +131,23 @@ class _Cancelled(Exception):
     """A question was answered by Cancel."""
 
 
-def _open_as_asked(path: str, caching: Mapping[str, Any]) -> Stack | None:
-    """Open a file; of EER, ask how. None after Cancel."""
+def _open_as_asked(path: str, caching: Mapping[str, Any]) -> Stack:
+    """Open a file; ask for the options of EER. Raise `_Cancelled` after Cancel."""
     with collected_warnings() as said:
         stack = open(path, **caching)
     options = eer_options(stack) if is_eer(stack) else {}
-    if options:
+    if options != {}:
         stack.close()
+        if options is None:
+            raise _Cancelled
         return open(path, **options, **caching)  # which warns again
-    if options is None:
-        stack.close()
-        return None
     for sentence in said:
         warn(sentence)
     return stack
 
 
 def _without_later_files(paths: list[str]) -> list[str]:
-    """Return files, of recordings in several the first alone, and none if it is shown already."""
+    """Return files, but of recordings in several only the first, if it is not shown already."""
     import napari
 
     viewer = napari.current_viewer()
@@ -218,11 +214,7 @@ def _depth(stack: Stack) -> int:
 def _name(path: str) -> str:
     """Return the file's name without suffixes, or the folder's."""
     name = Path(path).name
-    if os.path.isdir(path):
-        return name
-    if name.lower().endswith(PACKED_SUFFIXES):
-        name = Path(name).stem
-    return Path(name).stem
+    return name if os.path.isdir(path) else without_packing(Path(name)).stem
 
 
 def _say_which_way_up(stack: Stack) -> None:
@@ -240,7 +232,7 @@ def _say_which_way_up(stack: Stack) -> None:
 
 
 def _attend_to_new_layers() -> None:
-    """Connect the viewer to what a reader cannot ask napari for."""
+    """Connect the viewer to settings that a reader cannot return."""
     import napari
 
     viewer = napari.current_viewer()
@@ -285,11 +277,10 @@ def _is_ours(layer: Any) -> bool:
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
     """Save an image layer as `.mrcz` (compressed), `.mrc` or `.mrcs`, frame by frame.
 
-    `path`: the file; replaced where it exists (napari's dialog has asked); `data`: in memory or
-    lazy, of two to four axes; `attributes`: the layer's scale, units and metadata. The result: the
-    path that was written. Raise `RuntimeError` if the layer cannot be stored without loss, or the
-    disk refuses. Not `MrczError`: that is a ValueError, which napari takes for "no writer", and
-    drops what it says.
+    `path`: the file, which is replaced (napari's dialog has asked); `data`: in memory or lazy, of
+    two to four axes; `attributes`: the layer's scale, units and metadata. Raise `RuntimeError` if
+    the layer cannot be stored without loss, or the disk refuses; not `MrczError`, a ValueError,
+    which napari takes for "no writer", without its message.
     """
     try:
         check_not_source(path, data, attributes.get("metadata") or {})
@@ -305,12 +296,12 @@ _MB = 10**6
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the user prefers."""
+    """The plugin's settings."""
 
     read_ahead: bool = True  # Decode the next frames while one is looked at
-    cache_nbytes: int = CACHE_NBYTES  # Bytes of decoded frames to be kept of each layer
-    threads: int = 0  # Frames decoded or compressed at a time; 0 for one a processor
-    codec: str = "zstd"  # What the Save widget begins with
+    cache_nbytes: int = CACHE_NBYTES  # Bytes of decoded frames that are kept of each layer
+    threads: int = 0  # Frames decoded or compressed at a time; 0 for one per processor
+    codec: str = "zstd"  # Defaults of the Save widget
     level: int = 1
 
 

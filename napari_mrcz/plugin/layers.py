@@ -1,4 +1,4 @@
-"""A stack as napari layers, and a layer as a stack; what every reader, writer and widget uses.
+"""A stack as napari layers, and a layer as a stack, for readers, writers and widgets.
 
 The stack itself is the layer's data, so that napari decodes the frames it shows and no others.
 Movies have time in pixels (frames) and space in Å; volumes have Å along all three axes.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -16,20 +18,21 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
+from napari_mrcz.errors import MrczError, NotEnoughMemory, error_text, warn
 from napari_mrcz.naming import angstroms
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.sources import FlattenedArray
 from napari_mrcz.stack.stack import split_index
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Callable
+
     from napari.layers import Image
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 PHASE_LIMITS = (-np.pi, np.pi)
-# Keys of `layer.metadata` that tell of the file; the user's own map is under "metadata".
+# Keys of `layer.metadata` that describe the file; the user's own map is under "metadata".
 _OF_THE_FILE = ("path", "paths", "header", "footer", "extended_header", "notes", "metadata")
 _AXES = "axes"
 
@@ -85,10 +88,8 @@ def stack_of_layer(layer: Image) -> Stack:
 
     Raise `MrczError` if it has no frames to be saved: an RGB image, or more than four axes.
     """
-    attributes = {"scale": layer.scale, "units": layer.units, "rgb": layer.rgb}
-    attributes |= {"multiscale": layer.multiscale, "metadata": layer.metadata}
-    attributes |= {"axis_labels": layer.axis_labels}
-    return stack_of(layer.data, attributes)
+    names = ("scale", "units", "rgb", "multiscale", "metadata", "axis_labels")
+    return stack_of(layer.data, {name: getattr(layer, name) for name in names})
 
 
 def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
@@ -99,7 +100,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     RGB image, or has more than four axes.
     """
     if attributes.get("rgb"):
-        found = "an RGB image, where MRC has one number a pixel"
+        found = "an RGB image, where MRC has one number per pixel"
         raise MrczError(None, found, advice="Split it first: Layer > Split RGB")
     data = getattr(data, "__wrapped__", data)  # napari wraps what plugins and its console get
     if attributes.get("multiscale"):
@@ -114,7 +115,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     elif axes == 4:
         stack = _cut(Stack.from_array(FlattenedArray(data)), int(data.shape[1]), attributes)
     elif axes in (2, 3):
-        # Of an array, three lengths are all there is to tell a volume by.
+        # An array is a volume if all three pixel sizes are lengths.
         stack = Stack.from_array(data).described(volume=sizes[0] is not None and axes == 3)
     else:
         found = f"{axes} axes, where a file holds frames, or volumes of sections"
@@ -145,10 +146,7 @@ def check_not_source(path: str | os.PathLike[str], data: Any, metadata: Mapping[
 
 
 def widen_contrast_slider(layer: Any) -> None:
-    """Set the range of a layer's contrast sliders beyond its limits.
-
-    A new layer has none: its limits are all that napari lets a reader say.
-    """
+    """Set the range of a layer's contrast sliders beyond its limits, as a reader cannot."""
     data = getattr(layer, "data", None)
     if isinstance(data, Stack | StackSeries) and tuple(layer.contrast_limits) != PHASE_LIMITS:
         layer.contrast_limits_range = slider_range(tuple(layer.contrast_limits), data.dtype)
@@ -166,20 +164,24 @@ def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
     if not isinstance(stack, ShownStack):
         stack = ShownStack.of(stack)
     data = stack if length is None else StackSeries(stack, length)
-    frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[_middle(data)]]
-    # A blank frame in the place of a damaged one says nothing of the others.
-    frames = [frame for frame in frames if frame.any()] or frames
-    scale, units = _scale(stack)
+    if "contrast_limits" not in attributes:
+        frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[_middle(data)]]
+        # Without blank frames, as those in the place of damaged ones are.
+        frames = [frame for frame in frames if frame.any()] or frames
+        attributes = {"contrast_limits": contrast_limits(frames), **attributes}
     labels = _labels(stack)
+    sections, rows, columns = stack.description.scale
+    volume = stack.description.volume or stack.description.sections_per_volume is not None
+    sizes = [1.0, sections if volume and labels[0] != "movie" else 0.0, rows, columns]
+    units = ["pixel", *("angstrom" if size else "pixel" for size in sizes[1:])]
     attributes = {
-        "contrast_limits": attributes.get("contrast_limits") or contrast_limits(frames),
         # Three or four columns, or 32-bit integers, would be taken for colours and labels.
         "rgb": False,
         "multiscale": False,
-        "scale": ([1.0, *scale])[-data.ndim :],
-        "units": (["pixel", *units])[-data.ndim :],
+        "scale": [size or 1.0 for size in sizes[-data.ndim :]],
+        "units": units[-data.ndim :],
         "axis_labels": labels,
-        **{key: value for key, value in attributes.items() if key != "contrast_limits"},
+        **attributes,
     }
     return data, attributes, "image"
 
@@ -191,16 +193,6 @@ def _middle(data: Stack | StackSeries) -> int:
     return (len(data) - 1) // 2 * data.length + (data.length - 1) // 2
 
 
-def _scale(stack: Stack) -> tuple[list[float], list[str]]:
-    """Return scale and units of frames, rows and columns."""
-    sections, rows, columns = stack.description.scale
-    volume = stack.description.volume or stack.description.sections_per_volume is not None
-    if _is_series_of_movies(stack) or not volume:
-        sections = 0.0
-    sizes = [sections, rows, columns]
-    return [s or 1.0 for s in sizes], ["angstrom" if s else "pixel" for s in sizes]
-
-
 def _labels(stack: Stack) -> tuple[str, ...]:
     description = stack.description
     axes = description.other.get(_AXES)
@@ -208,10 +200,6 @@ def _labels(stack: Stack) -> tuple[str, ...]:
         four = isinstance(axes, list | tuple) and len(axes) == 4
         return tuple(map(str, axes)) if four else ("volume", "z", "y", "x")  # type: ignore[arg-type]
     return ("z" if description.volume else "frame", "y", "x")
-
-
-def _is_series_of_movies(stack: Stack) -> bool:
-    return _labels(stack)[0] == "movie"
 
 
 def _cut(stack: Stack, length: int, attributes: Mapping[str, Any]) -> Stack:
@@ -245,14 +233,13 @@ def _users_map(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
 class ShownStack(Stack):
     """A stack whose damaged frames are all 0 when they are indexed, with one warning each.
 
-    So are frames while there is not enough memory for them. One bad frame must not keep a movie
-    from being shown; sums, corrections, saving and ``np.asarray`` still raise `MrczError`, as they
-    take frames from the source, not by index.
+    So are frames without enough memory for them. Sums, corrections, saving and ``np.asarray`` still
+    raise `MrczError`, as they take frames from the source, not by index.
     """
 
     @cached_property
     def damaged(self) -> set[int]:
-        """Frames that were found to be damaged and have been warned of."""
+        """Indices of damaged frames that a warning was issued for."""
         return set()
 
     @classmethod
@@ -261,14 +248,14 @@ class ShownStack(Stack):
         return cls(stack._source, stack.description, stack.header, **stack._caching)
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """Index as `Stack` does; what is damaged is 0."""
+        """Index as `Stack` does; damaged frames are 0."""
         try:
             return super().__getitem__(key)
         except MrczError as error:
             return self._with_blanks(key, error)
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        """Return an iterator over the frames; a damaged one raises: who takes all computes."""
+        """Return an iterator over the frames; a damaged one raises, as iteration is computing."""
         return (super(ShownStack, self).__getitem__(i) for i in range(len(self)))
 
     def _with_blanks(self, key: Any, error: MrczError) -> npt.NDArray[Any]:
@@ -292,6 +279,99 @@ class ShownStack(Stack):
         elif frame not in self.damaged:
             self.damaged.add(frame)
             warn(f"{error}. It is shown blank; the other frames can be used")
+
+
+class LateStack(ShownStack):
+    """A stack whose frames take long (at a URL, or summed): the window does not wait for them.
+
+    If a viewer asks, in the window's thread, for a frame that is not there yet, it is all 0, and
+    `wanted` is called; across frames, where axes are turned, those that are there are shown. Other
+    threads, single indices (``data[3]``) and computations wait as with any stack.
+
+    `wanted`: called with (this stack, index) in the window's thread; computes the frame in another
+    thread and draws the layer again, or returns False to wait for it. None to wait always.
+    """
+
+    wanted: Callable[[LateStack, int], bool | None] | None = None
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        """Index as `Stack` does; for a viewer, a frame that is not there yet is 0."""
+        in_window = threading.current_thread() is threading.main_thread()
+        if self.wanted is None or not in_window or not _is_a_viewers(key, self.shape):
+            return super().__getitem__(key)
+        frames = range(len(self))[key[0]]
+        if not frames:
+            return super().__getitem__(key)
+        found = [self._cache.peek(frame) for frame in frames]
+        if len(frames) == 1:
+            # A frame that is there is taken as usual, so that the next ones are read ahead.
+            waits = frames[0] in self.damaged or found[0] is not None
+            if waits or self.wanted(self, frames[0]) is False:
+                return super().__getitem__(key)
+        blank = np.zeros(self.shape[1:], self.dtype)
+        return np.stack([(blank if frame is None else frame)[key[1:]] for frame in found])
+
+
+def _is_a_viewers(key: Any, shape: tuple[int, ...]) -> bool:
+    """Return whether all axes are sliced, and one of them to a single place: as napari asks."""
+    return (
+        isinstance(key, tuple)
+        and len(key) == len(shape)
+        and all(isinstance(part, slice) for part in key)
+        and any(len(range(n)[part]) == 1 for n, part in zip(shape, key, strict=True))
+    )
+
+
+class FrameFetcher:
+    """Reads the frame that a layer of a `LateStack` wanted last, in a thread, and redraws it."""
+
+    def __init__(self, layer: Image) -> None:
+        self._layer = weakref.ref(layer)
+        self._lock = threading.Lock()
+        self._wanted: int | None = None
+        self._is_running = False
+
+    def __call__(self, stack: LateStack, frame: int) -> bool:
+        """Fetch a frame; return False in a script, which waits for it."""
+        if not in_event_loop():
+            return False
+        with self._lock:
+            self._wanted = frame
+            if not self._is_running:
+                self._is_running = True
+                work = threading.Thread(
+                    target=self._run, args=(stack,), name="napari-mrcz-late", daemon=True
+                )
+                work.start()
+        return True
+
+    def _run(self, stack: LateStack) -> None:
+        while True:
+            with self._lock:
+                frame, self._wanted = self._wanted, None
+                if frame is None:
+                    self._is_running = False
+                    return
+            try:
+                stack._cache.get(frame)
+            except Exception as error:  # others are still to be read
+                warn(f"{error_text(error)} The frame is shown blank until it is looked at again")
+            else:
+                self._draw()
+
+    def _draw(self) -> None:
+        from superqt.utils import ensure_main_thread
+
+        if (layer := self._layer()) is not None:
+            ensure_main_thread(layer.refresh)(extent=False)
+
+
+def in_event_loop() -> bool:
+    """Return whether this thread is answering the user, rather than running a script."""
+    from qtpy.QtCore import QThread  # not above: files are opened without Qt, too
+
+    thread = QThread.currentThread()
+    return thread is not None and thread.loopLevel() > 0
 
 
 class StackSeries:
@@ -378,10 +458,9 @@ _SAMPLED_PIXELS = 2**17
 
 
 def contrast_limits(frames: Iterable[npt.NDArray[Any]]) -> Limits:
-    """Return the limits between which nearly all pixels of some frames lie.
+    """Return the limits (black, white) between which nearly all pixels of some frames lie.
 
-    `frames` (y, x): a few frames of real numbers; some 100,000 pixels of each are looked at. The
-    result: black and white; black is the smaller. Whole numbers for integer frames.
+    Some 100,000 pixels of each are looked at. Whole numbers for integer frames.
     """
     pixels = np.concatenate([_sample(frame) for frame in frames])
     whole = pixels.dtype.kind in "biu"
@@ -398,11 +477,7 @@ def contrast_limits(frames: Iterable[npt.NDArray[Any]]) -> Limits:
 
 
 def slider_range(limits: Limits, dtype: npt.DTypeLike) -> Limits:
-    """Return the range of contrast sliders: the limits, and room to move them.
-
-    `limits`: as `contrast_limits` returns them; `dtype`: of the pixels; integers have no room
-    beyond what they can hold.
-    """
+    """Return the range of contrast sliders: the limits, and room within `dtype` to move them."""
     low, high = limits
     width = high - low
     wide_low, wide_high = low - 2 * width, high + 4 * width

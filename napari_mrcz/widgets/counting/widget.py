@@ -12,8 +12,7 @@ from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy, QWidget
 
 from napari_mrcz.correction.counting import CountingOptions
-from napari_mrcz.plugin.late import LateStack
-from napari_mrcz.plugin.layers import describe, stack_of_layer
+from napari_mrcz.plugin.layers import LateStack, describe, stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import CorrectionDock
 from napari_mrcz.widgets.base.derived import frame_shown, get_points_ready
 from napari_mrcz.widgets.base.form import (
