@@ -1,61 +1,16 @@
-from .conversions import (
-    Amplitude,
-    Decimation,
-    DecimationError,
-    Pedestal,
-    Phase,
-    decimate,
-    restore,
-)
-from .counting import (
-    CountingOptions,
-    ElectronCounting,
-    count_electrons,
-)
+from .conversions import Amplitude, Decimation, DecimationError, Pedestal, Phase, decimate, restore
+from .counting import CountingOptions, ElectronCounting, count_electrons
 from .drift import Drift, PowerSpectrum, estimate_drift, power_spectrum
-from .gain import (
-    GainNormalization,
-    estimate_gain,
-)
-from .gamma import (
-    PREPRINT_GAMMA,
-    GammaCurve,
-    fit_gamma,
-)
-from .history import (
-    fingerprint,
-    rebuild,
-    register,
-    replay,
-)
-from .koma import (
-    KomaNormalization,
-)
-from .noise import (
-    correlated_noise,
-)
-from .orientation import (
-    ORIENTATIONS,
-    Candidate,
-    OrientationSearch,
-    find_orientation,
-    orient,
-)
-from .outliers import (
-    OutlierFilter,
-)
-from .outliers.thresholds import (
-    DistributionFit,
-    TailFit,
-    Thresholds,
-)
-from .regions import (
-    ShiftedLognormal,
-)
-from .truncation import (
-    TruncationModel,
-    TruncationOptions,
-)
+from .gain import GainNormalization, estimate_gain
+from .gamma import PREPRINT_GAMMA, GammaCurve, fit_gamma
+from .history import fingerprint, rebuild, register, replay
+from .koma import KomaNormalization
+from .noise import correlated_noise
+from .orientation import ORIENTATIONS, Candidate, OrientationSearch, find_orientation, orient
+from .outliers import OutlierFilter
+from .outliers.thresholds import DistributionFit, TailFit, Thresholds
+from .regions import ShiftedLognormal
+from .truncation import TruncationModel, TruncationOptions
 
 lender: str
 

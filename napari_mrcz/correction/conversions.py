@@ -76,11 +76,7 @@ class Decimation:
 
     @classmethod
     def fit(
-        cls,
-        movie: Any,
-        gain: GainNormalization | npt.ArrayLike,
-        *,
-        tolerance: float = 1e-3,
+        cls, movie: Any, gain: GainNormalization | npt.ArrayLike, *, tolerance: float = 1e-3
     ) -> Self:
         """Check that a movie can be decimated, and find the integers that hold its counts.
 

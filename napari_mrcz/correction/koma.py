@@ -531,6 +531,7 @@ def noise_by_radius(
     without_level = np.append(0, np.cumsum(~known))
     own, at = np.diagonal(covariances), np.arange(m)
     measured = (n > 1) & (variances > 0)
+    covariance = (own - variances) / np.maximum(n * (n - 1), 1)  # between the frames of a stack
     result = np.full((len(radii), m), np.nan)
     for row, radius in enumerate(radii):
         change = np.zeros(m)
@@ -554,8 +555,7 @@ def noise_by_radius(
             cov_sk = (cov_sw - own) * scale / others
             var_k = (var_w - 2 * cov_sw + own) * (scale / others) ** 2
             change = var_k - 2 * cov_sk / n
-        for i in np.flatnonzero(measured):
-            found = _noise(own[i], variances[i], int(n_frames[i]), float(change[i]))
-            if found is not None:
-                result[row, i] = found[1]
+        mean = variances / n + change
+        valid = measured & np.isfinite(change) & (mean > 0)
+        result[row, valid] = (covariance + change)[valid] / mean[valid]
     return result

@@ -23,9 +23,9 @@ from napari_mrcz.correction.sums import binned_sum
 Labels = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
 
-# The centre is looked for in an image of about so many pixels a side, with so many rings.
+# Pixels per side of the image in which the centre is searched, and rings.
 _SIDE, _RINGS = 64, 48
-# Share of the image's size, on each side of its middle, where the beam is tried.
+# Share of the image's size, on each side of its middle, where the beam is tried, and steps.
 _AWAY, _STEPS = 0.3, 13
 
 
@@ -44,8 +44,11 @@ def annuli(
     """
     if n_annuli < 1:
         raise ValueError(f"a pattern has one annulus or more, not {n_annuli}")
+    if not np.isfinite(center).all():
+        raise ValueError(f"the centre is (y, x) in pixels, not {center}")
     valid = valid_pixels(shape, mask)
-    squares = _squares(shape, center)
+    rows, columns = np.arange(shape[0]) - center[0], np.arange(shape[1]) - center[1]
+    squares = np.add.outer(rows**2, columns**2)
     # Rings are made of whole circles of pixels, so that no circle is cut by its pixels' order.
     radii, numbers = np.unique(squares[valid], return_counts=True)
     labels = np.zeros(shape, np.uint16)
@@ -123,14 +126,6 @@ def _asymmetry(center: Any, places: npt.NDArray[Any], values: npt.NDArray[Any]) 
     return float(np.abs(rings - np.median(rings, axis=1, keepdims=True)).sum())
 
 
-def _squares(shape: tuple[int, int], center: tuple[float, float]) -> npt.NDArray[np.float64]:
-    y, x = center
-    if not np.isfinite([y, x]).all():
-        raise ValueError(f"the centre is (y, x) in pixels, not {center}")
-    rows, columns = np.arange(shape[0]) - y, np.arange(shape[1]) - x
-    return np.add.outer(rows**2, columns**2)
-
-
 def valid_pixels(shape: tuple[int, int], mask: npt.ArrayLike | None) -> Mask:
     """Return where a mask of invalid pixels is not True, (y, x)."""
     if mask is None:
@@ -143,13 +138,13 @@ def valid_pixels(shape: tuple[int, int], mask: npt.ArrayLike | None) -> Mask:
 
 # Side of the tiles within which pixels are 0 about equally often, in pixels.
 _TILE = 64
-# A run of pixels is a gap where chance leaves it without counts in one case of e to this power.
+# A run of pixels is a gap if chance leaves it without counts in one of e to this power cases.
 _EVIDENCE = 30.0
-# Tiles are not quite alike: so much of their evidence counts.
+# Pixels of a tile are not quite alike: so much of the evidence counts.
 _TRUSTED = 0.8
-# Fewer frames tell straight strips, which are so long at least, from chance; not single pixels.
+# With fewer frames, gaps are straight strips, at least so long, not single pixels.
 _FEWEST_FRAMES, _LENGTH = 16, 32
-# No pixel is known to be 0 more rarely.
+# Least probability of a 0.
 _RAREST = 0.02
 
 
@@ -201,9 +196,9 @@ def _runs(always: Mask, evidence: npt.NDArray[np.float64], shortest: int) -> Mas
 Values = npt.NDArray[np.float64]
 
 _ROOT = np.sqrt(2 * np.pi)
-# What lies below rounds to 0 or less.
+# Smaller values round to 0 or less.
 _EDGE = 0.5
-# A fit to fewer positive pixels says little, and one to fewer different values nothing.
+# Fewest positive pixels, and fewest different values, of a fit.
 _FEWEST_PIXELS, _FEWEST_VALUES = 50, 4
 # The histogram ends so many times the distance from the median to the upper quartile (of positive
 # counts) above the median: 3.5 standard deviations of a normal distribution. Beyond are Bragg
@@ -212,10 +207,9 @@ _REACH = 6.0
 _SEARCH = {"gtol": 1e-7, "maxiter": 300}
 # Values that are counted one by one; larger ones share as many places, each wider than the last.
 _SINGLE = 2048
-# Stands for a probability where a step of the search makes a value impossible.
+# Least probability and least distance from the shift, whose logarithms are finite.
 _LEAST = 1e-300
-# A step of the search may not overflow, and a lognormal of the least shape is a normal
-# distribution.
+# Bounds of the search, without overflow; a lognormal of the least shape is a normal distribution.
 _LEAST_FREE, _MOST_FREE = np.array([-30.0, -8.0, -30.0]), np.array([30.0, 2.0, 30.0])
 _AT_BOUND = 1e-6
 

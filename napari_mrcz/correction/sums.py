@@ -224,11 +224,12 @@ def frame_sum(movie: Any) -> npt.NDArray[np.float64]:
         total = movie.sum(axis=0)
     else:
         frames = iter(movie)
-        try:
-            total = np.asarray(next(frames))
-            total = total.astype(np.float64 if total.dtype.kind in "buif" else total.dtype)
-        except StopIteration:
-            raise ValueError("a movie without frames") from None
+        first = next(frames, None)
+        if first is None:
+            raise ValueError("a movie without frames")
+        first = np.asarray(first)
+        _check_real(first.dtype)
+        total = first.astype(np.float64)
         for frame in frames:
             total += frame
     _check_real(total.dtype)

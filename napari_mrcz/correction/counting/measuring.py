@@ -260,11 +260,7 @@ class _Spots:
     """Spots that were found in excerpts, and their statistics."""
 
     def __init__(
-        self,
-        spread: float,
-        threshold: float,
-        noise: float,
-        noisy: npt.NDArray[np.bool_] | None,
+        self, spread: float, threshold: float, noise: float, noisy: npt.NDArray[np.bool_] | None
     ) -> None:
         self._spread, self._threshold, self._noise, self._noisy = spread, threshold, noise, noisy
         self._left: list[npt.NDArray[np.float64]] = []

@@ -209,7 +209,7 @@ class OutlierFilter:
             old.hot_is_given or hot is not None,
         )
         if not new.dark < new.hot:
-            raise ValueError(f"dark ({new.dark}) must lie below hot ({new.hot})")
+            raise ValueError(f"the dark threshold {new.dark} must lie below the hot one, {new.hot}")
         return self._with(new)
 
     def with_options(self, **options: Any) -> Self:

@@ -340,10 +340,7 @@ def _judge_suspects(
 
 
 def _put_lines(
-    codes: Codes,
-    n_pixels: npt.NDArray[np.int64],
-    lines: npt.NDArray[np.intp],
-    deviate: Values,
+    codes: Codes, n_pixels: npt.NDArray[np.int64], lines: npt.NDArray[np.intp], deviate: Values
 ) -> None:
     """Renew, in place, the codes of pixels in weak lines: those of their line."""
     flat = codes.reshape(-1)
