@@ -387,6 +387,10 @@ class Subject:
     problem: str = ""  # why it is no stack of frames
 
 
+NOTHING = Inspection(Subject(""), "Open a movie, or select an image layer, to inspect it.")
+"""What is shown without a layer."""
+
+
 def subject_of(layer: Image) -> Subject:
     """Return what a layer tells without a byte being read."""
     metadata = layer.metadata

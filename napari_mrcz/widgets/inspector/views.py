@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLineEdit,
     QMenu,
+    QSizePolicy,
     QTableView,
     QTreeWidget,
     QTreeWidgetItem,
@@ -44,7 +45,7 @@ _COLUMNS = {
 _NAME, _VALUE, _MEANING = range(3)
 # Below this width meanings are left to tooltip and details.
 _NARROW_PX = 440
-_TREE_PX, _TABLE_PX = 120, 90
+_TREE_PX, _TABLE_PX = 140, 120
 # Sections with more entries than this are opened by who wants to see them.
 _LONGEST_OPEN = 40
 _MOST_LINES = 8
@@ -340,6 +341,7 @@ class FrameView(QWidget):
         self.list.setShowGrid(False)
         self.list.setWordWrap(False)
         self.list.setMinimumHeight(_TABLE_PX)
+        self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         rows: Any = self.list.verticalHeader()
         rows.setVisible(False)
         # Of one height, so that the table need not ask each row of a hundred thousand.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_ali
 from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.inspector.doctor import DoctorView
 from napari_mrcz.widgets.inspector.model import (
+    NOTHING,
     Inspection,
     Subject,
     as_json,
@@ -59,7 +61,6 @@ class MetadataInspector(Panel):
 
     title = "Metadata"
 
-    inspected = Signal(object)  # the `Inspection` that is shown, or None
     looked = Signal(object)  # the findings of the header doctor that are shown
     checked = Signal(object)  # a `VerifyReport` is shown
     mended = Signal(object)  # a file was fixed (`Mended`), and its layers are opened again
@@ -68,7 +69,7 @@ class MetadataInspector(Panel):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self.inspection: Inspection | None = None
+        self.inspection = NOTHING
         self._readers: Readers | None = None
         self._full = False  # all frames were looked at for what the doctor says
         self._done: Callable[[Any], None] = self._on_checked
@@ -113,7 +114,9 @@ class MetadataInspector(Panel):
 
     def _connect(self) -> None:
         self._inspections.returned.connect(self._on_inspected)
-        self._inspections.failed.connect(lambda error: self._show(None, error_text(error)))
+        self._inspections.failed.connect(
+            lambda error: self._show(replace(NOTHING, headline=error_text(error)), "error")
+        )
         self._looks.returned.connect(self._on_looked)
         self._looks.failed.connect(lambda error: self._on_looked((), error_text(error), "error"))
         self.layers.layer_changed.connect(self._on_layer)
@@ -179,7 +182,7 @@ class MetadataInspector(Panel):
         self._looks.drop()
         if layer is None:
             self._inspections.drop()
-            self._show(None)
+            self._show(NOTHING)
             return
         subject = subject_of(layer)
         self.tell(self.headline, f"Reading {Path(subject.path or subject.name).name}…", "muted")
@@ -198,15 +201,12 @@ class MetadataInspector(Panel):
             self.doctor.show_findings((), *(inspection.warnings[:1] or ("No file",)))
             self._show_state()
 
-    def _show(self, inspection: Inspection | None, error: str = "") -> None:
+    def _show(self, inspection: Inspection, tone: str = "text") -> None:
         self.inspection = inspection
-        nothing = error or "Open a movie, or select an image layer, to inspect it."
-        told = nothing if inspection is None else inspection.headline
-        self.tell(self.headline, told, "error" if error else "text")
-        problems = () if inspection is None else inspection.warnings
-        self.tell(self.problem, "\n".join(map(_sentence, problems)), "warning")
-        self.problem.setVisible(bool(problems))
-        table, before = None if inspection is None else inspection.frames, self.frames.table
+        self.tell(self.headline, inspection.headline, tone)
+        self.tell(self.problem, "\n".join(map(_sentence, inspection.warnings)), "warning")
+        self.problem.setVisible(bool(inspection.warnings))
+        table, before = inspection.frames, self.frames.table
         # The same file keeps what is known of its frames.
         if before is None or table is None or not table.is_of_same_file(before):
             self._full = False
@@ -215,13 +215,12 @@ class MetadataInspector(Panel):
             is_other = before is None or table is None or table.path != before.path
             if is_other and not self.controls.running:
                 self.controls.tell("")
-            self.frames.show_table(table, "No layer" if inspection is None else _IN_MEMORY)
-        self.fields.show_sections(() if inspection is None else inspection.sections)
-        self.history.show_history(() if inspection is None else inspection.subject.history)
-        if inspection is None:
+            self.frames.show_table(table, _IN_MEMORY if inspection.sections else "No layer")
+        self.fields.show_sections(inspection.sections)
+        self.history.show_history(inspection.subject.history)
+        if not inspection.sections:
             self.doctor.begin("")
         self._show_state()
-        self.inspected.emit(inspection)
 
     @Slot(int)
     def _show_frame(self, frame: int) -> None:
@@ -260,7 +259,7 @@ class MetadataInspector(Panel):
     def _look(self) -> None:
         """Check the header, and a few frames; or all of them, if all were checked before."""
         inspection = self.inspection
-        if inspection is not None and inspection.frames is not None:
+        if inspection.frames is not None:
             path, size = inspection.frames.path, self.doctor.pixel_size.value()
             self._looks.request(partial(check_header, path, self._full, size))
 
@@ -344,8 +343,6 @@ class MetadataInspector(Panel):
         self.recipe_saved.emit()
 
     def _json_maker(self) -> Callable[[], str]:
-        if self.inspection is None:
-            return str
         return partial(as_json, self.inspection, self.doctor.findings, self.frames.table)
 
     @Slot()
@@ -368,8 +365,6 @@ class MetadataInspector(Panel):
 
     def _ask(self, title: str, suffix: str, kinds: str) -> str:
         """Ask for a file, beside the one that is inspected if nothing else is chosen."""
-        if self.inspection is None:
-            return ""
         subject = self.inspection.subject
         source = Path(subject.path or Path.home() / subject.name)
         beside = str(source.with_name(f"{source.name}{suffix}"))
