@@ -21,6 +21,7 @@ from benchmarks.dragging import until_drawn
 from benchmarks.measure import Row, peak_nbytes
 from benchmarks.outliers import large_movie
 from napari_mrcz.plugin.demo import wait_until_idle
+from napari_mrcz.simulation import Camera, Specimen, simulate_movie
 from napari_mrcz.widgets.movie.model import FrameSums, picture_of, spectrum_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,22 @@ def _alone(path: Path) -> Iterator[Row]:
         yield Row("spectrum of a sum of 4096²", "", spent, "s of processors")
         spent = _processor_time(lambda: nm.estimate_drift(movie))
         yield Row(f"{what}: drift", "", spent, "s of processors", most=5)
+    yield _weak_ice()
+
+
+def _weak_ice() -> Row:
+    """Return the error of the shifts of ice without particles, the worst of some movies."""
+    ice = Specimen(contrast=0.025, spacing=np.inf, thickness_variation=0.0)
+    errors = []
+    for seed in range(4):
+        camera = Camera.ideal((1024, 1024), seed=seed)
+        movie = simulate_movie(40, camera=camera, specimen=ice, drift=8.0, seed=seed)
+        truth = movie.drift.reshape(8, 5, 2).mean(axis=1)
+        error = nm.estimate_drift(movie.iter_frames()).shifts - truth
+        error -= error.mean(axis=0)
+        errors.append(float(np.sqrt(np.square(error).sum(axis=1).mean())))
+    what = "drift of weak ice, 40 frames of 1024², 1 e⁻/pixel: error, worst of 4"
+    return Row(what, "", max(errors), "pixels", most=0.2)
 
 
 def _read_and_smooth(movie: nm.Stack) -> None:

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 import napari_mrcz as nm
+from napari_mrcz.correction import alignment
 from napari_mrcz.simulation import CARBON_EDGE, VITREOUS_ICE, simulate_movie
 
 FRAMES, GROUP = 40, 5
@@ -45,6 +46,98 @@ def test_shifts_are_those_put_in_and_fixed_patterns_are_seen(pixels_a_group, spe
     assert list(found.frames) == [2, 7, 12, 17, 22, 27, 32, 37]
     assert recorded.fixed_pattern > 0.3 > 0.1 > abs(found.fixed_pattern)
     assert recorded.warnings and not found.warnings
+
+
+def weak_ice(path, contrast, *, n=384, spacing=9.0, dose=5.0, fixed=0.0, seed=0):
+    """Return groups of frames of ice alone: noise of about one spacing in pixels, moved by `path`.
+
+    `dose`: electrons per pixel in each group; `fixed`: standard deviation of a gain error.
+    """
+    rng = np.random.default_rng(seed)
+    size = n + 2 * int(np.abs(path).max() + 2)
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
+    band = np.exp(-(((np.hypot(fy, fx) - 1 / spacing) * spacing / 0.4) ** 2))
+    ice = np.fft.rfft2(rng.normal(size=(size, size))) * band
+    ice *= contrast / np.fft.irfft2(ice, s=(size, size)).std()
+    gain = 1 + fixed * rng.normal(size=(n, n))
+    groups = []
+    for y, x in path:
+        image = np.fft.irfft2(ice * np.exp(-2j * np.pi * (y * fy + x * fx)), s=(size, size))
+        groups.append(rng.poisson(dose * gain * (1 + image[:n, :n])).astype(np.uint8))
+    return np.array(groups)
+
+
+def rms(drift, path):
+    error = drift.shifts - path
+    return np.sqrt(np.square(error - error.mean(axis=0)).sum(axis=1).mean())
+
+
+def test_weak_ice_is_followed_where_no_two_groups_show_it():
+    """Neighbours correlate less than noise does somewhere near; all of them together do not."""
+    t = np.arange(16)[:, None]
+    path = t * [1.2, -0.7] - 6 * np.exp(-t / 4) * [0.3, 1.0]
+    drift = nm.estimate_drift(weak_ice(path, 0.035, n=256, spacing=5.0), group=1)
+    assert rms(drift, path) < 0.2
+
+
+@pytest.mark.parametrize("speed", [0.5, 3.0])
+def test_a_fixed_pattern_does_not_hold_weak_ice_back(speed):
+    path = np.arange(8)[:, None] * [0.6 * speed, 0.8 * speed]
+    drift = nm.estimate_drift(weak_ice(path, 0.03, fixed=0.06), group=1)
+    assert rms(drift, path) < 0.2
+    assert drift.fixed_pattern > 0.1 and any("fixed pattern" in one for one in drift.warnings)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_a_path_is_as_smooth_as_it_is(jitter):
+    path = np.arange(8)[:, None] * [0.4, 1.0] + jitter * np.random.default_rng(5).normal(
+        size=(8, 2)
+    )
+    drift = nm.estimate_drift(weak_ice(path, 0.035), group=1)
+    assert rms(drift, path) < (0.2 if jitter else 0.12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contrast", [0.02, 0.03, 0.05])
+def test_the_error_expected_is_that_made(contrast):
+    made, expected = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        path = np.cumsum(rng.normal(0.5, 0.4, (8, 2)), axis=0)
+        path -= path[0]
+        drift = nm.estimate_drift(weak_ice(path, contrast, seed=seed), group=1)
+        made.append(np.square(drift.shifts - path).sum(axis=1).mean())
+        expected.append(drift.error**2)
+        assert (drift.error > 0.2) == any("uncertain" in one for one in drift.warnings)
+    assert 0.5 < np.sqrt(np.mean(made) / np.mean(expected)) < 2
+
+
+def test_ice_that_is_too_weak_is_doubted():
+    path = np.arange(6)[:, None] * [0.5, 0.5]
+    drift = nm.estimate_drift(weak_ice(path, 0.01, n=192), group=1)
+    assert drift.warnings
+    drift = nm.estimate_drift(weak_ice(path, 0.02, n=256), group=1)
+    assert drift.error > 0.2 and any("pixels" in one for one in drift.warnings)
+
+
+def test_a_group_without_the_specimen_is_named():
+    path = np.arange(8)[:, None] * [0.5, 0.9]
+    groups = weak_ice(path, 0.06, n=256)
+    groups[5] = np.random.default_rng(0).poisson(5.0, groups[5].shape)
+    drift = nm.estimate_drift(groups, group=1)
+    assert any("group 5 (of 0 to 7)" in one for one in drift.warnings)
+    groups[5] = 0
+    assert rms(nm.estimate_drift(groups, group=1), path) < 0.2
+
+
+def test_high_frequencies_are_used_where_low_ones_are_not_enough(monkeypatch):
+    path = np.arange(8)[:, None] * [0.8, -0.3]
+    groups = weak_ice(path, 0.045, spacing=4.0, n=320)
+    monkeypatch.setattr(alignment, "_COARSEST", 150)
+    fine = nm.estimate_drift(groups, group=1)
+    monkeypatch.setattr(alignment, "_ENOUGH", np.inf)
+    coarse = nm.estimate_drift(groups, group=1)
+    assert rms(fine, path) < 0.1 and fine.error < 0.7 * coarse.error
 
 
 def test_what_progress_raises_ends_an_estimate_a_sum_and_a_spectrum():
@@ -95,7 +188,7 @@ def test_a_specimen_that_rests_says_that_nothing_can_be_told():
 def test_noise_alone_is_no_drift(seed):
     frames = np.random.default_rng(seed).poisson(1.0, (20, 128, 128))
     drift = nm.estimate_drift(frames)
-    assert any("groups 0, 1, 2, 3 (of 0 to 3)" in warning for warning in drift.warnings)
+    assert any("noise alone" in warning for warning in drift.warnings)
 
 
 def test_shifts_along_an_edge_are_doubted():

@@ -1,6 +1,6 @@
 from .conversions import Amplitude, Decimation, DecimationError, Pedestal, Phase, decimate, restore
 from .counting import CountingOptions, ElectronCounting, count_electrons
-from .drift import Drift, PowerSpectrum, estimate_drift, power_spectrum
+from .drift import Drift, estimate_drift
 from .gain import GainNormalization, estimate_gain
 from .gamma import PREPRINT_GAMMA, GammaCurve, fit_gamma
 from .history import fingerprint, rebuild, register, replay
@@ -10,6 +10,7 @@ from .orientation import ORIENTATIONS, Candidate, OrientationSearch, find_orient
 from .outliers import OutlierFilter
 from .outliers.thresholds import DistributionFit, TailFit, Thresholds
 from .regions import ShiftedLognormal
+from .spectrum import PowerSpectrum, power_spectrum
 from .truncation import TruncationModel, TruncationOptions
 
 lender: str
