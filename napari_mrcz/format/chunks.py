@@ -81,6 +81,11 @@ def parse_chunk_header(raw: bytes) -> ChunkHeader:
     return ChunkHeader(*struct.unpack_from("<BxBB3I", raw))
 
 
+def chunk_at(file: RandomAccessFile, offset: int) -> ChunkHeader:
+    """Return the header of the chunk that begins at byte `offset`."""
+    return parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
+
+
 def check_chunk(
     header: ChunkHeader,
     frame_nbytes: int,
@@ -279,7 +284,7 @@ def walk(file: RandomAccessFile, header: Header, start: int, end: int) -> Chain:
     offset, cut, typesize = start, False, 0
     while (left := end - offset) >= CHUNK_HEADER_NBYTES:
         frame = len(offsets)
-        chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
+        chunk = chunk_at(file, offset)
         if frame and left < chunk.ctbytes <= header.frame_nbytes + _CHUNK_OVERHEAD:
             # A last frame that was cut off; the ones before it are whole.
             cut = frame < header.nz or chunk.nbytes == header.frame_nbytes
@@ -341,12 +346,11 @@ def _places_of_chunks(file: RandomAccessFile, header: Header, end: int) -> Itera
 
 def is_chunk(file: RandomAccessFile, header: Header, offset: int, end: int) -> bool:
     """Return whether a chunk of one frame begins at byte `offset`."""
-    if end - offset < CHUNK_HEADER_NBYTES:
+    if (left := end - offset) < CHUNK_HEADER_NBYTES:
         return False
-    chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
-    left = end - offset
+    where: dict[str, Any] = {"path": file.path, "frame": 0, "offset": offset}
     try:
-        check_chunk(chunk, header.frame_nbytes, left, path=file.path, frame=0, offset=offset)
+        check_chunk(chunk_at(file, offset), header.frame_nbytes, left, **where)
     except MrczError:
         return False
     return True
@@ -368,5 +372,4 @@ def decodes(file: RandomAccessFile, header: Header, chain: Chain, at: int) -> bo
 
 def codec_at(file: RandomAccessFile, offset: int) -> int:
     """Return the number in MODE of the codec that a chunk states."""
-    chunk = parse_chunk_header(file.read(offset, CHUNK_HEADER_NBYTES))
-    return CODECS.get(chunk.codec, CODECS["zstd"])
+    return CODECS.get(chunk_at(file, offset).codec, CODECS["zstd"])

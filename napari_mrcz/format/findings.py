@@ -330,9 +330,9 @@ def _stamp(checked: CheckedFile) -> Iterator[Finding]:
     order = checked.header.byte_order
     stamp = tuple(int(b) for b in checked.record["machst"])
     if stamp[:2] not in _STAMPS[order]:
-        why = f"The file is {_ORDERS[order]}, as its sizes show, but does not say so."
-        if any(stamp[:2] in stamps for stamps in _STAMPS.values()):
-            why = f"The file is {_ORDERS[order]}, as its sizes show, but says the opposite."
+        opposite = any(stamp[:2] in stamps for stamps in _STAMPS.values())
+        says = "says the opposite" if opposite else "does not say so"
+        why = f"The file is {_ORDERS[order]}, as its sizes show, but {says}."
         new = (*_STAMPS[order][0], 0, 0)
         yield Finding("machine stamp", why, _hex(stamp), _hex(new), {"machst": new})
 

@@ -144,7 +144,7 @@ def pack_footer(footer: Footer) -> bytes:
 def read_footer(file: RandomAccessFile, warn: Callable[[str], None]) -> tuple[Footer, int, bool]:
     """Return the footer, the byte at which the pixels must have ended, whether it is damaged.
 
-    An empty one of files that have none. `warn`: called with a sentence if it is damaged.
+    The footer is empty if the file has none. `warn`: called with a sentence if it is damaged.
     """
     footer, end = Footer(), file.nbytes
     trailer = file.read(max(0, end - TRAILER_NBYTES), TRAILER_NBYTES)

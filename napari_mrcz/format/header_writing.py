@@ -88,6 +88,11 @@ class Description:
         return microscope_settings(kind, self._decoded)
 
     @property
+    def source(self) -> Any:
+        """Fields of `header`; None without one."""
+        return np.frombuffer(self.header, HEADER_DTYPE)[0] if self.header else None
+
+    @property
     def scale(self) -> tuple[float, float, float]:
         """Pixel size along sections, rows and columns, wherever `axis_order` puts X, Y, Z."""
         return along_axes(self.pixel_size, self.axis_order)
@@ -129,10 +134,8 @@ def build_header(
     written, each cut at 80 bytes.
     """
     record: Any = np.zeros((), HEADER_DTYPE)
-    source: Any = None
     record["angles"] = 90.0
-    if description.header:
-        source = np.frombuffer(description.header, HEADER_DTYPE)[0]
+    if (source := description.source) is not None:
         for name in ("angles", *EXTRA_WORDS):
             record[name] = source[name]
     record["n"] = shape[::-1]

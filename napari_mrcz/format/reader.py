@@ -14,12 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, size_text
-from napari_mrcz.format.chunks import (
-    CHUNK_HEADER_NBYTES,
-    ChunkHeader,
-    decompress,
-    parse_chunk_header,
-)
+from napari_mrcz.format.chunks import ChunkHeader, chunk_at, decompress
 from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.format.footer import EvenFrames, Footer, FrameIndex, read_footer
@@ -299,8 +294,7 @@ class FrameReader:
 
     def chunk_header(self, frame: int) -> ChunkHeader:
         """Return the header of a compressed frame's chunk."""
-        offset = int(self.index.offsets[frame])
-        return parse_chunk_header(self._file.read(offset, CHUNK_HEADER_NBYTES))
+        return chunk_at(self._file, int(self.index.offsets[frame]))
 
     def __enter__(self) -> FrameReader:
         return self

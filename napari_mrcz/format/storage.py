@@ -1,7 +1,6 @@
-"""How the pixels that are given become those that are stored, decided before any is written.
+"""How given pixels become stored ones, decided before any is written.
 
-Pixels fit into another type without loss, or not at all. A few frames show how large a file will
-be.
+They fit into another type without loss, or are refused. A few frames show how large a file will be.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writing a movie frame by frame: compressed in parallel, in order, in little memory, all or none.
 
-`write_frames` is the whole of it: frames come from any iterable, their statistics, checksums and
-places are gathered on the way, and the file takes its name when the last byte is on disk.
+Statistics, checksums and places of frames are gathered on the way, and the file takes its name when
+the last byte is on disk.
 """
 
 from __future__ import annotations
@@ -31,13 +31,7 @@ from napari_mrcz.format.footer import (
     to_json_safe,
     to_plain,
 )
-from napari_mrcz.format.header import (
-    HEADER_DTYPE,
-    HEADER_NBYTES,
-    has_unsigned_bytes,
-    mrcz_version,
-    pack_four_bit,
-)
+from napari_mrcz.format.header import HEADER_NBYTES, has_unsigned_bytes, mrcz_version, pack_four_bit
 from napari_mrcz.format.header_writing import (
     Description,
     Statistics,
@@ -62,7 +56,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class _Work:
-    """The frames to be written, how many (where known), how, and what is added in the end."""
+    """The frames to be written, and the options of `write_frames` on them."""
 
     frames: Iterable[LazyFrame]
     total: int | None
@@ -109,11 +103,10 @@ def write_frames(
     description = _storable(path, description)
     only_once = iter(frames) is frames
     storage = choose_storage(path, samples, dtype, encoding, wide=only_once)[0]
+    source = description.source
     bytes_ = storage.final == np.uint8 and not (storage.four_bit or encoding.number)
-    if bytes_ and description.header:
-        source = np.frombuffer(description.header, HEADER_DTYPE)[0]
-        if has_unsigned_bytes(source):
-            storage = replace(storage, stored=storage.final)
+    if bytes_ and source is not None and has_unsigned_bytes(source):
+        storage = replace(storage, stored=storage.final)
     work = _Work(frames, total, threads or processors(), progress, more)
     try:
         with AtomicFile(path, overwrite=overwrite) as file:
@@ -125,7 +118,7 @@ def write_frames(
 
 
 def _storable(path: str | PathLike[str], description: Description) -> Description:
-    """Return the description as it is stored; found out here rather than after the last frame."""
+    """Return the description as it is stored; raise `MrczError` now, not after the last frame."""
     try:
         plain = [
             to_plain(x) for x in (description.metadata, description.history, description.other)
@@ -261,10 +254,9 @@ def _footer(
     compressed = bool(storage.encoding.number)
     if description.extended is not None and description.extended is not own:
         other["extended"] = description.extended.as_map()
-    if compressed and description.header:
-        source_mode = int(np.frombuffer(description.header, HEADER_DTYPE)["mode"][0])
-        if 0 <= source_mode < 1000:  # of a plain file
-            other["header"] = description.header
+    source = description.source
+    if compressed and source is not None and 0 <= source["mode"] < 1000:  # of a plain file
+        other["header"] = description.header
     reads_as = np.dtype(np.uint8) if storage.four_bit else storage.stored
     dtype = None if storage.final == reads_as else storage.final.name
     kept = other.keys() - {"source"}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Real ones have some ten thousand bytes; those of long tilt series a few million.
 _LARGEST = 2**24
+_MDOC = ".mdoc"
 _DEEPEST = 64
 # What programs append to the name that a movie has in common with what describes it.
 _ENDINGS = re.compile(
@@ -69,14 +70,12 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     """
     metadata, found = dict(movie.description.metadata), False
     pixel_size, voltage = movie.pixel_size, movie.description.voltage
-    folder, plain = os.path.split(path)[0], without_packing(path)
-    stems = (plain.stem, _ENDINGS.sub("", plain.stem))
+    folder = os.path.split(path)[0]
     for kind, ending, parse, facts_of in _KINDS:
         if kind in metadata:
             continue
-        whole = (path.name, plain.name) if kind == "mdoc" else ()
-        for stem in dict.fromkeys((*whole, *stems)):
-            companion = os.path.join(folder, stem + ending)
+        for name in _names(path, ending):
+            companion = os.path.join(folder, name)
             try:
                 text = _text(companion)
                 if text is None:
@@ -104,9 +103,14 @@ def with_companions(movie: Stack, path: Path) -> Stack:
 
 def mdoc_names(path: Path) -> tuple[str, ...]:
     """Return the names that the mdoc of a movie may have."""
+    return _names(path, _MDOC)
+
+
+def _names(path: Path, ending: str) -> tuple[str, ...]:
     plain = without_packing(path)
-    stems = (path.name, plain.name, plain.stem, _ENDINGS.sub("", plain.stem))
-    return tuple(f"{stem}.mdoc" for stem in dict.fromkeys(stems))
+    whole = (path.name, plain.name) if ending == _MDOC else ()
+    stems = dict.fromkeys((*whole, plain.stem, _ENDINGS.sub("", plain.stem)))
+    return tuple(f"{stem}{ending}" for stem in stems)
 
 
 def _text(path: str) -> str | None:
@@ -315,7 +319,7 @@ def _number(value: Any) -> float | None:
 
 
 _KINDS = (
-    ("mdoc", ".mdoc", _parse_mdoc, _mdoc_facts),
+    ("mdoc", _MDOC, _parse_mdoc, _mdoc_facts),
     ("xml", ".xml", _parse_xml, _xml_facts),
     ("info", "_info.txt", _parse_info, _info_facts),
 )

@@ -77,18 +77,13 @@ def matching(entries: Iterable[Entry], words: str) -> tuple[Entry, ...]:
 
     Words may be in an entry itself or in what it belongs to; what is below a match is kept.
     """
-    wanted = tuple(words.lower().split())
-    return _matching(entries, wanted) if wanted else tuple(entries)
-
-
-def _matching(entries: Iterable[Entry], wanted: tuple[str, ...]) -> tuple[Entry, ...]:
     found = []
     for entry in entries:
         said = f"{entry.name}\n{entry.value}\n{entry.unit}\n{entry.meaning}".lower()
-        left = tuple(word for word in wanted if word not in said)
+        left = " ".join(word for word in words.lower().split() if word not in said)
         if not left:
             found.append(entry)
-        elif children := _matching(entry.children, left):
+        elif children := matching(entry.children, left):
             found.append(replace(entry, children=children))
     return tuple(found)
 

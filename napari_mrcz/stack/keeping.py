@@ -25,33 +25,12 @@ from napari_mrcz.format.encoding import alone, encoding_of
 from napari_mrcz.format.header import FOUR_BIT, pack_four_bit
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.naming import path_of, software
-from napari_mrcz.stack.kept import (
-    GAIN,
-    NOTE,
-    ORIGINAL,
-    OURS,
-    PENDING,
-    REFERENCES,
-    image_of,
-    is_kept,
-    is_packed,
-    kept_reader,
-    packed,
-    packed_mean,
-    packed_nbytes,
-    unpacked,
-)  # fmt: skip
-from napari_mrcz.stack.sources import (
-    CorrectedSource,
-    Correction,
-    DerivedFrames,
-    FrameSource,
-    uncached,
-)
+from napari_mrcz.stack import kept
+from napari_mrcz.stack.sources import CorrectedSource, DerivedFrames, FrameSource, uncached
 from napari_mrcz.stack.stack import Stack
 
 # Steps that may wait; the filter before them, whose raw values are kept.
-_STEPS = (GAIN, "KomaNormalization")
+_STEPS = (kept.GAIN, "KomaNormalization")
 _OUTLIERS = "OutlierFilter"
 # Of pixels that keep so much of their own value, in parts of 65535, differences are stored: most
 # are 0.
@@ -93,16 +72,16 @@ class Keeping:
         self.pending = self._without_arrays(history[len(history) - depth :])
         self._reader = source if isinstance(source, FrameReader) else None
         self._collected: _Collected | None = None
-        if self._reader is None or not is_kept(self._reader.footer.other):
+        if self._reader is None or not kept.is_kept(self._reader.footer.other):
             self._collected = source = _Collected(source)
             raw = self._collected.raw
             self._reader = raw if isinstance(raw, FrameReader) else None
-        elif len(self._reader.footer.other[PENDING]) > depth:
+        elif len(self._reader.footer.other[kept.PENDING]) > depth:
             advice = "Open the movie without counts=True and write that"
             raise MrczError(path, "counts without the gain that belongs to them", advice=advice)
         metadata = dict(stack.description.metadata)
         if self.pending:
-            metadata[NOTE] = self._note()
+            metadata[kept.NOTE] = self._note()
         self.counts = Stack(source, stack.description, stack.header, **stack._caching).described(
             history=history[: len(history) - depth], metadata=metadata
         )
@@ -113,7 +92,7 @@ class Keeping:
         return "" if self._collected is None else self._collected.lost
 
     def footer(self) -> dict[str, Any]:
-        """Return the footer's further keys when all frames are written; writes the references.
+        """Write the references, and return the footer's further keys, when all frames are written.
 
         Raise `MrczError` if a reference cannot be written.
         """
@@ -128,7 +107,7 @@ class Keeping:
         places = {
             kind: step[key]
             for step in self.pending
-            for key, kind in REFERENCES.items()
+            for key, kind in kept.REFERENCES.items()
             if isinstance(step.get(key), Mapping)
         }
         original: dict[str, Any] = {}
@@ -136,31 +115,32 @@ class Keeping:
             named = path_of(self.counts.path or "").name
             original = {"name": named, **self._collected.original(), **self._file()}
         elif self._collected is None:
-            original = dict(self._reader.footer.other.get(ORIGINAL, {}))  # type: ignore[union-attr]
-        return {PENDING: self.pending, **places, ORIGINAL: original}
+            original = dict(self._reader.footer.other.get(kept.ORIGINAL, {}))  # type: ignore[union-attr]
+        return {kept.PENDING: self.pending, **places, kept.ORIGINAL: original}
 
     def _without_arrays(self, steps: Sequence[Map]) -> list[dict[str, Any]]:
         """Return steps with references by name, and other large arrays packed."""
         made = []
         gain = None
         for step in steps:
-            kept: dict[str, Any] = {}
+            new: dict[str, Any] = dict(step)
             for key, value in step.items():
-                if isinstance(value, np.ndarray) and key in REFERENCES:
+                if not isinstance(value, np.ndarray):
+                    continue
+                if key in kept.REFERENCES:
                     xxh3 = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(value).data)
-                    name = f"{REFERENCES[key]}-{xxh3}.mrcz"
+                    name = f"{kept.REFERENCES[key]}-{xxh3}.mrcz"
                     self._references[name] = value
-                    kept[key] = {"path": name, "xxh3": xxh3}
-                elif isinstance(value, np.ndarray) and value.nbytes > _LARGEST_PLAIN:
-                    kept[key] = packed_mean(value, gain) if key == "average" else packed(value)
-                else:
-                    kept[key] = value
-            made.append(kept)
-            gain = step if step["name"] == GAIN else gain
+                    new[key] = {"path": name, "xxh3": xxh3}
+                elif value.nbytes > _LARGEST_PLAIN:
+                    is_mean = key == "average"
+                    new[key] = kept.packed_mean(value, gain) if is_mean else kept.packed(value)
+            made.append(new)
+            gain = step if step["name"] == kept.GAIN else gain
         return made
 
     def _note(self) -> dict[str, Any]:
-        names = " and ".join("gain" if s["name"] == GAIN else "KOMA" for s in self.pending)
+        names = " and ".join("gain" if s["name"] == kept.GAIN else "KOMA" for s in self.pending)
         said = (
             f"These pixels are counts: {names} is NOT applied to them. napari_mrcz.open applies "
             "what is in the footer; napari-mrcz decompress writes normalised frames."
@@ -233,8 +213,8 @@ def estimated_sizes(
     if (counts := counts_below(stack)) is not None:
         if footer_nbytes is None:
             steps = Keeping(path, stack).pending
-            arrays = [value for step in steps for value in step.values() if is_packed(value)]
-            footer_nbytes = sum(map(packed_nbytes, arrays))
+            arrays = [value for step in steps for value in step.values() if kept.is_packed(value)]
+            footer_nbytes = sum(map(kept.packed_nbytes, arrays))
         sizes["counts"] = nbytes(counts) + footer_nbytes
     return sizes
 
@@ -268,8 +248,8 @@ def original(movie: Stack | str | os.PathLike[str]) -> Stack:
     restored = _Restored(reader, known, history[-1] if history else {})
     if "values" in known:
         history = history[:-1]
-    left = {k: v for k, v in reader.description.other.items() if k not in OURS}
-    metadata = {k: v for k, v in reader.metadata.items() if k != NOTE}
+    left = {k: v for k, v in reader.description.other.items() if k not in kept.OURS}
+    metadata = {k: v for k, v in reader.metadata.items() if k != kept.NOTE}
     raw = Stack(restored, reader.description, reader.header)
     return raw.described(other=left, metadata=metadata, history=tuple(history))
 
@@ -346,7 +326,7 @@ class OriginalFile:
                 encoding = Encoding(**encoding)
                 if "auto" in (encoding.filter, encoding.block_size):
                     raise ValueError("its encoding is not known")
-            around, head = unpacked(known["around"], path).tobytes(), int(known["head"])
+            around, head = kept.unpacked(known["around"], path).tobytes(), int(known["head"])
             return cls(
                 int(known["nbytes"]),
                 str(known["sha256"]),
@@ -368,7 +348,7 @@ class OriginalFile:
             "nbytes": self.nbytes,
             "sha256": self.sha256,
             "head": len(self.head),
-            "around": packed(np.frombuffer(self.head + self.tail, np.uint8)),
+            "around": kept.packed(np.frombuffer(self.head + self.tail, np.uint8)),
             "stored": self.dtype.str,
             "four_bit": self.four_bit,
             "encoding": None if self.encoding is None else asdict(self.encoding),
@@ -425,7 +405,7 @@ class _Collected(DerivedFrames):
             "dtype": self.raw.dtype.str,
             "xxh3": self._digests.tobytes(),
         }
-        return known if self._correction is None else {**known, "values": packed(self._values)}
+        return known if self._correction is None else {**known, "values": kept.packed(self._values)}
 
 
 class _Restored(DerivedFrames):
@@ -440,7 +420,7 @@ class _Restored(DerivedFrames):
         self._values: Array | None = None
         if "values" not in known:
             return
-        self._values = unpacked(known["values"], reader.path)
+        self._values = kept.unpacked(known["values"], reader.path)
         try:
             replacement = Replacement.from_description(step["replacement"])
         except (KeyError, TypeError, ValueError) as error:
@@ -458,8 +438,8 @@ class _Restored(DerivedFrames):
         if self._values is not None:
             raw = np.array(raw, order="C")
             flat = raw.reshape(-1).view(self._values.dtype)
-            kept = np.where(self._kept, flat[self._pixels], 0)
-            flat[self._pixels] = self._values[:, frame] + kept
+            own = np.where(self._kept, flat[self._pixels], 0)
+            flat[self._pixels] = self._values[:, frame] + own
         if _digest(raw) != self._digests[frame]:
             found = "is not the original: its checksum does not match"
             raise MrczError(self._path, found, frame=frame, advice="The file was damaged")
@@ -481,7 +461,7 @@ def _split(stack: Stack) -> tuple[FrameSource, int]:
 
 def _is_another(file: Path, image: Array) -> bool:
     """Return whether a reference that is there is another one."""
-    there, _ = image_of(file)
+    there, _ = kept.image_of(file)
     return (
         there is None
         or there.dtype != image.dtype
@@ -492,15 +472,15 @@ def _is_another(file: Path, image: Array) -> bool:
 def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
     """Return the file of a movie that is kept as counts, and what it says of the original."""
     if isinstance(movie, Stack):
-        source, path = kept_reader(movie), movie.path
+        source, path = kept.kept_reader(movie), movie.path
     else:
         source, path = FrameReader(movie), os.fspath(movie)
         source.close()  # reading opens it again
-    if source is None or not is_kept(source.footer.other):
+    if source is None or not kept.is_kept(source.footer.other):
         found = "is not kept as counts, so that nothing can be restored"
         advice = 'Only results written with --keep counts (keep="counts") have the raw movie within'
         raise MrczError(path, found, advice=advice)
-    known = source.footer.other.get(ORIGINAL)
+    known = source.footer.other.get(kept.ORIGINAL)
     if not isinstance(known, Mapping) or not isinstance(known.get("xxh3"), bytes):
         raise MrczError(path, "it does not have the raw values of its pixels")
     n = len(known["xxh3"]) // 8
@@ -510,7 +490,7 @@ def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
     return source, known
 
 
-def _name(correction: Correction) -> str:
+def _name(correction: object) -> str:
     return type(correction).__name__
 
 

@@ -177,7 +177,7 @@ def open(
             if opener is None:
                 raise
     file.close()
-    # Also of what is not the format of its suffix: the format's own error says so.
+    # Also if the suffix is wrong about the format: the format's own error says so.
     movie = opener(path).cached(**caching)
     return with_companions(movie, path)
 

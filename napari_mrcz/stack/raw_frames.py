@@ -167,10 +167,10 @@ def write_smv(
 ) -> None:
     """Write one image.
 
-    `path`: the file; `frame` (y, x): rows in the order of MRC files; `header`: what is said of the
-    experiment, such as DISTANCE, WAVELENGTH or OSC_START; what describes pixels is left out, as is
-    None; `overwrite`: replace an existing file. Raise `MrczError` if the file exists, or the disk
-    refuses. Raise `ValueError` if the pixels are of another type: programs rely on this one.
+    `path`: the file; `frame` (y, x): of uint16, which programs rely on, rows in the order of MRC
+    files; `header`: fields of the experiment, such as DISTANCE, WAVELENGTH or OSC_START; None and
+    fields that describe pixels are left out; `overwrite`: replace an existing file. Raise
+    `MrczError` if the file exists, or the disk refuses; `ValueError` for other pixels.
     """
     if frame.dtype != np.uint16 or frame.ndim != 2:
         raise ValueError(f"an SMV image is of uint16 and (y, x), not {frame.dtype} {frame.shape}")

@@ -16,18 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, warn
-from napari_mrcz.format import (
-    Description,
-    Encoding,
-    FrameFault,
-    FrameReader,
-    Progress,
-    write_frames,
-)
+from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.machine import in_order, processors, start_to_the_end
+from napari_mrcz.format.reader import FrameFault, FrameReader
 from napari_mrcz.naming import (
     COMPRESSED_SUFFIX,
     FOREIGN_SUFFIXES,

@@ -1,4 +1,4 @@
-"""Where frames come from: arrays, and other sources corrected, cropped, grouped or joined; sums.
+"""Sources of frames: arrays, and other sources corrected, cropped, grouped or joined; sums.
 
 All sources share the base `Frames`. Those of files are in `raw_frames`, `tiff` and
 `format.FrameReader`.

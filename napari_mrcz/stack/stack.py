@@ -19,19 +19,9 @@ from napari_mrcz.format import Description, FrameReader, Header
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, new_array, processors
 from napari_mrcz.naming import path_of, size_zyx
+from napari_mrcz.stack import sources
 from napari_mrcz.stack.cache import CACHE_NBYTES, FrameCache
-from napari_mrcz.stack.sources import (
-    ArraySource,
-    CachedSource,
-    CorrectedSource,
-    Correction,
-    FrameMaker,
-    FrameSource,
-    GroupedSource,
-    JoinedSource,
-    SelectedSource,
-    sum_frames,
-)
+from napari_mrcz.stack.sources import Correction, FrameMaker, FrameSource, sum_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,7 +77,7 @@ class Stack:
         self._cache = FrameCache(
             read, n, frame_nbytes, read_ahead=read_ahead, nbytes=cache_nbytes, close=source.close
         )
-        self._frames = CachedSource(source, self._cache.peek)
+        self._frames = sources.CachedSource(source, self._cache.peek)
         self._sum: Callable[[], Frame | None] = lambda: None
         self._sum_lock = threading.Lock()
 
@@ -124,7 +114,7 @@ class Stack:
         description = Description(
             pixel_size=size_zyx(pixel_size), metadata=dict(metadata) if metadata else {}
         )
-        return cls(ArraySource(array), description)
+        return cls(sources.ArraySource(array), description)
 
     @classmethod
     def joined(cls, stacks: Sequence[Stack]) -> Stack:
@@ -141,7 +131,7 @@ class Stack:
         if len({msgpack.packb(to_plain(stack.history)) for stack in stacks}) > 1:
             raise ValueError("stacks that were corrected differently cannot be joined")
         first = stacks[0]
-        return first._with(JoinedSource([s._source for s in stacks]), first.description)
+        return first._with(sources.JoinedSource([s._source for s in stacks]), first.description)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -191,7 +181,7 @@ class Stack:
 
     @property
     def description(self) -> Description:
-        """All that is said of the frames when they are saved."""
+        """All that is saved with the frames."""
         return self._description
 
     @property
@@ -294,7 +284,7 @@ class Stack:
         description = replace(self._description, history=(*self.history, step))
         # Frames need nothing of what only another fit does, such as the sum of them all.
         correction = getattr(correction, "settled", lambda: correction)()
-        source = CorrectedSource(self._frames, correction)
+        source = sources.CorrectedSource(self._frames, correction)
         if source.shape != self.shape:
             description = replace(description, start=(0, 0, 0))
         return self._with(source, description)
@@ -305,8 +295,8 @@ class Stack:
         Those in the file's history were applied to what it holds, and stay.
         """
         steps, source = 0, self._source
-        while isinstance(source, CachedSource | CorrectedSource):
-            steps += isinstance(source, CorrectedSource)
+        while isinstance(source, sources.CachedSource | sources.CorrectedSource):
+            steps += isinstance(source, sources.CorrectedSource)
             source = source.before
         history = self.history[: len(self.history) - steps]
         return self._with(source, replace(self._description, history=history))
@@ -337,7 +327,7 @@ class Stack:
         if rest not in ("keep", "drop"):
             raise ValueError(f'rest is "keep" or "drop", not {rest!r}')
         size = operator.index(size)
-        source = GroupedSource(self._source, size, rest == "keep")
+        source = sources.GroupedSource(self._source, size, rest == "keep")
         left = len(self) % size
         if left:
             done = f"the last is of {left}" if rest == "keep" else f"the last {left} are left out"
@@ -365,7 +355,7 @@ class Stack:
         ValueError
             If nothing is left.
         """
-        source = SelectedSource(self._source, frames, rows, columns)
+        source = sources.SelectedSource(self._source, frames, rows, columns)
         description = self._description
         depth = description.sections_per_volume if len(self) == source.shape[0] else None
         first, extended = source.first, description.extended
