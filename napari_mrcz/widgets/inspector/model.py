@@ -328,10 +328,8 @@ class FrameTable:
 
     def tip(self, frame: int) -> str:
         """Return more than the table has room for."""
-        lines = [f"Frame {frame}: {int(self.sizes[frame])} bytes at {int(self.offsets[frame])}"]
-        if frame in self.faults:
-            lines.append(self.faults[frame])
-        return "\n".join(lines)
+        where = f"Frame {frame}: {int(self.sizes[frame])} bytes at {int(self.offsets[frame])}"
+        return f"{where}\n{self.faults.get(frame, '')}".rstrip()
 
     def summary(self) -> str:
         """Return all frames in a sentence or two."""

@@ -18,7 +18,7 @@ from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack.references import read_defects
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
-from napari_mrcz.widgets.base.derived import frame_shown, geometry, get_labels_ready
+from napari_mrcz.widgets.base.derived import add_layer, frame_shown, geometry, get_labels_ready
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
@@ -247,10 +247,8 @@ class OutlierPixels(CorrectionDock):
         movie = self.layers.layer
         if movie is None or mask.shape != movie.data.shape[-2:]:
             return  # another movie was picked meanwhile
-        layers = self.viewer.layers
-        active = layers.selection.active
-        labels = self.viewer.add_labels(mask.astype(np.uint8), name=name, **geometry(movie, 2))
-        layers.selection.active = active
+        labels = Labels(mask.astype(np.uint8), name=name, **geometry(movie, 2))
+        add_layer(self.viewer, labels)
         self.defects.pick(labels)
         self.load.tell(f"{int(np.count_nonzero(mask)):,} defective pixels.")
 
