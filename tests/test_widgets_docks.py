@@ -31,6 +31,7 @@ from qtpy.QtWidgets import (
 
 import napari_mrcz as nm
 from napari_mrcz.simulation import simulate_raw
+from napari_mrcz.widgets.base.form import Section
 from napari_mrcz.widgets.base.plot import Plot
 
 LEFT = Qt.MouseButton.LeftButton
@@ -122,6 +123,15 @@ DOCKS = {
 }
 
 
+# What is seen of a dock in a window of 1280 x 720, between its title and its Help button.
+SEEN_PX = 598
+MAIN_BUTTONS = {
+    "Gain": lambda widget: widget.save_button,
+    "KOMA": lambda widget: widget.export.start_button,
+    "Movie": lambda widget: widget.drift_section.button,
+}
+
+
 def test_no_dock_is_forgotten():
     manifest = PluginManifest.from_file(Path(nm.__file__).with_name("napari.yaml"))
     assert {widget.display_name for widget in manifest.contributions.widgets} == DOCKS.keys()
@@ -135,6 +145,8 @@ def test_a_filled_dock_explains_itself_fits_and_is_closed(title, viewer, tmp_pat
     fill, least = DOCKS[title]
     fill(widget, viewer, tmp_path, qtbot)
     check_explained(widget, least)
+    if title in MAIN_BUTTONS:
+        check_main_button_is_seen(widget, title)
     check_fits(widget)
     close(widget, viewer, qtbot)
 
@@ -152,8 +164,18 @@ def check_explained(widget: QWidget, least: int) -> None:
         assert all(tabs.tabToolTip(n) for n in range(tabs.count()))
 
 
+def check_main_button_is_seen(widget: QWidget, title: str) -> None:
+    """Fail if what the dock is for has to be scrolled to in a window of 1280 x 720."""
+    widget.resize(WIDTHS[0], 700)
+    widget.grab()  # lays it out
+    button, column = MAIN_BUTTONS[title](widget), widget.findChild(QScrollArea).widget()
+    assert button.mapTo(column, button.rect().bottomLeft()).y() <= SEEN_PX
+
+
 def check_fits(widget: QWidget) -> None:
     """Fail if anything sticks out beside the scroll bar, or is scrolled sideways."""
+    for section in widget.findChildren(Section):
+        section.button.setChecked(True)
     for width in WIDTHS:
         widget.resize(width, 700)
         area = widget.findChild(QScrollArea)

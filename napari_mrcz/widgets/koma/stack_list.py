@@ -39,6 +39,7 @@ _KOMA = "KomaNormalization"
 _ROWS, _FILES = "application/x-napari-mrcz-stacks", "text/uri-list"
 # In a low window the list shows half a dozen stacks; in a high one as many as it has.
 _HEIGHT_PX, _MARGIN_PX = 92, 8
+_ARROW_PX = 36
 _INVITATION = "Drop a folder or movies here"
 _ROOT = QModelIndex()
 # As wide as a digit, so that names stand below each other.
@@ -70,7 +71,11 @@ class StackBox(QWidget):
         self.down = push_button("▼", "Move the selected stacks down: acquired later")
         self.sort = push_button("Sort", "Put all stacks in the order of acquisition")
         self.remove = push_button("Remove", "Take the selected stacks off the list; files stay")
+        self.preview = push_button("Preview", "")
+        for arrow in (self.up, self.down):
+            arrow.setMaximumWidth(_ARROW_PX)
         self.details = WrappedLabel("The selected stack, and whether it enters averages")
+        self._for_selected = (self.up, self.down, self.remove)
         menu = QMenu(self)
         self.sort_actions: dict[str, Any] = {}
         for text, key in (("By name", by_name), ("By time of the file", by_time)):
@@ -81,7 +86,7 @@ class StackBox(QWidget):
             self,
             filled(QWidget(), self.folder_button, self.layers_button, across=True),
             self.stacks,
-            filled(QWidget(), self.up, self.down, self.sort, self.remove, across=True),
+            filled(QWidget(), *self._for_selected, self.sort, self.preview, across=True),
             self.details,
             spacing=4,
         )
@@ -161,7 +166,7 @@ class StackBox(QWidget):
         else:
             text = f"{entry.name} enters averages ({n_in} of {n} do)."
         self._panel.tell(self.details, text, tone)
-        for button in (self.up, self.down, self.remove):
+        for button in self._for_selected:
             button.setEnabled(bool(self.stacks.selected))
         self.sort.setEnabled(len(entries) > 1)
         self.current_changed.emit()

@@ -80,7 +80,7 @@ class KomaSession(Panel):
         self.radius = RadiusView()
         self.noise = WrappedLabel("At the radius chosen; R is 0 where frames share nothing")
         self.warnings = WrappedLabel("Where KOMA should not be trusted without a look")
-        self.preview_button = push_button("Preview selected stack", "")
+        self.preview_button = self.box.preview
         self.preview_status = WrappedLabel("What became of the preview")
         self.keep = option_field(Output, "keep")
         # Its longest entry would make the dock wide.
@@ -111,8 +111,7 @@ class KomaSession(Panel):
         groups: tuple[tuple[QWidget, ...], ...] = (
             (self.box,),
             (self.reading,),
-            (self.radius, self.noise, self.warnings),
-            (self.preview_button, self.preview_status),
+            (self.radius, self.noise, self.warnings, self.preview_status),
             (where, self.export, self.estimate),
             (Section("Advanced", self.options),),
             (self.plots,),
@@ -316,7 +315,7 @@ class KomaSession(Panel):
         refused = problem or unusable
         self.preview_button.setEnabled(not refused)
         self.preview_button.setToolTip(
-            refused or "Show the stack corrected, as a layer that follows radius and ticks"
+            refused or "Show the selected stack corrected, as a layer that follows radius and ticks"
         )
 
     # The preview --------------------------------------------------------------------------------
