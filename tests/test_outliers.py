@@ -403,7 +403,7 @@ def test_a_description_is_enough_to_do_it_again(movie, fill):
     assert again.options == fitted.options
     assert (again.n_hot, again.n_dark, again.sigma) == (fitted.n_hot, fitted.n_dark, fitted.sigma)
     assert again.distribution is None
-    with pytest.raises(ValueError, match="fit anew"):
+    with pytest.raises(ValueError, match="fit it again"):
         again.with_thresholds(hot=4.0)
 
 

@@ -6,8 +6,8 @@ from qtpy.QtWidgets import QMainWindow
 from tiff_writing import eer_page, tiff
 
 import napari_mrcz as nm
-from napari_mrcz.plugin import eer_form
-from napari_mrcz.plugin.eer_form import EerForm
+from napari_mrcz.plugin import hooks
+from napari_mrcz.plugin.hooks import EerForm
 
 SHAPE = (16, 32)
 XML = (
@@ -36,7 +36,7 @@ def movie_of(tmp_path):
 def answers(viewer, monkeypatch):
     """Return a list of buttons to be pressed in the forms that appear."""
     window = QMainWindow()
-    monkeypatch.setattr(eer_form, "_window", lambda: window)
+    monkeypatch.setattr(hooks, "_window", lambda: window)
     buttons = []
 
     def press(form):
@@ -100,9 +100,9 @@ def test_a_script_is_not_asked(viewer, movie_of):
     """Frames are as they are in the file; who starts napari with files is asked."""
     window = viewer.window._qt_window
     window.show()
-    assert eer_form._window() is None
-    with eer_form.asking():
-        assert eer_form._window() is window
+    assert hooks._window() is None
+    with hooks.asking():
+        assert hooks._window() is window
     (layer,) = viewer.open(movie_of(), plugin="napari-mrcz")
     assert layer.data.shape == (20, *SHAPE)
     layer.data.close()

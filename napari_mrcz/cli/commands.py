@@ -395,8 +395,7 @@ def _check_window() -> None:
 def _show(files: list[Path]) -> None:
     import napari
 
-    from napari_mrcz.plugin.eer_form import asking
-    from napari_mrcz.plugin.hooks import get_reader
+    from napari_mrcz.plugin.hooks import asking, get_reader
 
     viewer = napari.Viewer(title=", ".join(path.name for path in files[:3]))
     for path in files:

@@ -155,7 +155,7 @@ class Decimation:
             found = found[np.isfinite(found)]
             off = float(np.median(np.abs(found - np.rint(found)))) if found.size else np.nan
             cause = (
-                f"land on no integer (within {self.tolerance:g}; "
+                f"are not near an integer (within {self.tolerance:g}; "
                 f"they are off by {off:.2g} in the median)"
             )
             advice = (
@@ -165,7 +165,7 @@ class Decimation:
             )
             advice += ", or this is not its gain reference"
         else:
-            cause = "land on integers, but their last bits do not come back"
+            cause = "are near integers, but their last bits do not come back"
             advice = "this is nearly its gain reference, or it was rounded after its normalisation"
         raise DecimationError(
             f"frame {index}: {n_astray or n_inexact} of {astray.size} pixels {cause}: {advice}",

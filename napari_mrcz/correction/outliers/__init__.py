@@ -335,7 +335,9 @@ class OutlierFilter:
 
     def _known(self) -> FittedPixels:
         if self._pixels is None:
-            raise ValueError("a filter rebuilt from its description cannot be changed: fit anew")
+            raise ValueError(
+                "a filter rebuilt from its description cannot be changed: fit it again"
+            )
         return self._pixels
 
     def _with(self, thresholds: Thresholds) -> Self:

@@ -281,6 +281,8 @@ class FrameLevels:
 
 NEIGHBOURS = np.delete(np.stack(np.divmod(np.arange(25), 5), axis=1) - 2, 12, axis=0)
 """Shifts (y, x) from a pixel to those around it in the 5 x 5 square, (24, 2)."""
+TOUCHING = np.flatnonzero(np.abs(NEIGHBOURS).max(axis=1) == 1)
+"""Indices of those that touch it, along a side or at a corner, (8,)."""
 
 # Pixels worked on at a time: what lies around them stays in a cache.
 _CHUNK = 2**13
@@ -293,23 +295,29 @@ def over_neighbours(
 ) -> tuple[npt.NDArray[Any], ...]:
     """Return arrays (k,) computed from pixels and their neighbours in chunks, in several threads.
 
-    `work`: called with flat indices of pixels (c,), of their neighbours (24, c) in the order of
-    `NEIGHBOURS`, and which of these exist (24, c): beyond the image's border there are none, and
-    the index is the pixel's own. Returns arrays with one value per pixel; `pixels` (k,): flat
-    indices; `shape`: of the image (y, x).
+    `work`: called with flat indices of pixels (c,), their neighbours and which exist, both (24, c),
+    from `neighbours_of`. Returns arrays with one value per pixel; `pixels` (k,): flat indices;
+    `shape`: of the image (y, x).
     """
 
     def chunk(start: int) -> tuple[npt.NDArray[Any], ...]:
         some = pixels[start : start + _CHUNK]
-        return work(some, *_neighbours(some, shape))
+        return work(some, *neighbours_of(some, shape))
 
     starts = range(0, max(1, len(pixels)), _CHUNK)
     with in_order(chunk, starts, "napari-mrcz-outliers") as parts:
         return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-def _neighbours(pixels: Pixels, shape: tuple[int, int]) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    dy, dx = NEIGHBOURS.T[:, :, None]
+def neighbours_of(
+    pixels: Pixels, shape: tuple[int, int], shifts: Pixels = NEIGHBOURS
+) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+    """Return the neighbours (24, k) of pixels (k,), by flat index, and which exist (24, k).
+
+    Beyond the image's border there are none, and the index is the pixel's own. `shifts` selects
+    some of `NEIGHBOURS`.
+    """
+    dy, dx = shifts.T[:, :, None]
     neighbours = dy * shape[1] + dx + pixels
     y, x = np.divmod(pixels, shape[1])
     to_border = np.minimum(np.minimum(y, shape[0] - 1 - y), np.minimum(x, shape[1] - 1 - x))

@@ -21,7 +21,9 @@ from napari_mrcz.correction.outliers.lattice import BLOCK, Structure, block_widt
 from napari_mrcz.correction.outliers.levels import (
     LEAST,
     NEIGHBOURS,
+    TOUCHING,
     LocalBackground,
+    neighbours_of,
     over_neighbours,
 )
 from napari_mrcz.correction.outliers.suspects import Course, Gaps, Suspects
@@ -71,7 +73,7 @@ _SQUARES = [
 _ALIKE, _SHADE, _SURE, _DEAD = 4.0, 0.2, 3.5, 0.02
 # Neighbours are like a pixel if they are beyond the middle between it and its expected value. Of
 # those that touch it, neighbours from this part of the way on are dark in a soft bead.
-_TOUCHING, _SOFT = np.flatnonzero(np.abs(NEIGHBOURS).max(axis=1) == 1), 0.35
+_SOFT = 0.35
 # Neighbours whose variance is so many times that of counts lie on both sides of an edge. The mean
 # of the larger half of normal deviates.
 _UNEVEN, _HALF_NORMAL = 2.0, 0.8
@@ -319,7 +321,8 @@ def _judge_suspects(
     put(verdict.more, _codes(verdict.more_deviate))
     # Pixels beside clusters and spots were expected to be like them; but spots have skirts.
     for extended, has_skirts in ((verdict.clusters, False), (verdict.spots, True)):
-        beside = _around(extended, counts.shape)
+        around, exist = neighbours_of(extended, counts.shape)
+        beside = np.unique(around[exist])
         for others in (pixels, verdict.more, counts.defects):
             beside = np.setdiff1d(beside, others, assume_unique=True)
         if beside.size:
@@ -355,15 +358,6 @@ def _put_lines(
     flat[lines] = anew
 
 
-def _around(pixels: npt.NDArray[np.intp], shape: tuple[int, int]) -> npt.NDArray[np.intp]:
-    """Return the neighbours of pixels, by flat index, each once."""
-    row, column = np.divmod(pixels, shape[1])
-    row = (row[:, None] + NEIGHBOURS[:, 0]).ravel()
-    column = (column[:, None] + NEIGHBOURS[:, 1]).ravel()
-    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-    return np.unique(row[inside] * shape[1] + column[inside])
-
-
 def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np.bool_]:
     """Mark parts of an edge, a corner or a bead: several neighbours (24, k) are like the pixel.
 
@@ -376,8 +370,8 @@ def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np
     there = within.sum(axis=0, dtype=np.uint8).clip(min=1)
     number = nearer.sum(axis=0, dtype=np.uint8) * (np.float32(24) / there)
     part: npt.NDArray[np.bool_] = number >= np.where(bright, _BRIGHT, _DARK)
-    soft = around[_TOUCHING] <= (mean + np.float32(_SOFT) * (own - mean)) ** 2
-    part |= ~bright & ((soft & within[_TOUCHING]).sum(axis=0, dtype=np.uint8) > _DARK)
+    soft = around[TOUCHING] <= (mean + np.float32(_SOFT) * (own - mean)) ** 2
+    part |= ~bright & ((soft & within[TOUCHING]).sum(axis=0, dtype=np.uint8) > _DARK)
     return part
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import scipy
 
 from napari_mrcz.correction.outliers.counts import SummedCounts, frame_reader
+from napari_mrcz.correction.outliers.levels import NEIGHBOURS, TOUCHING, neighbours_of
 from napari_mrcz.correction.sums import give_back, spread_over
 
 # Fewest pixels of a cluster; most of a narrow place; and fewest of a cluster that affects the
@@ -187,10 +188,10 @@ class Suspects:
     def _in_light(self, counts: SummedCounts, group: Groups, asked: Mask) -> Mask:
         """Mark groups with few dark pixels around them, unlike the middle of a bead."""
         some = np.flatnonzero(asked[group])
-        near = self._around(self.pixels[some]).reshape(-1, 9)
-        number = np.repeat(group[some].astype(np.int64), near.shape[1])
+        near, exist = neighbours_of(self.pixels[some], self.shape, NEIGHBOURS[TOUCHING])
         # Each pixel around a group once, without the group itself.
-        near, number = np.divmod(np.unique(near.ravel() * len(asked) + number), len(asked))
+        keys = np.unique((near * len(asked) + group[some])[exist])
+        near, number = np.divmod(keys, len(asked))
         at = np.minimum(np.searchsorted(self.pixels, near), len(self.pixels) - 1)
         own = (self.pixels[at] == near) & (group[at] == number)
         near, number = near[~own], number[~own]
@@ -256,7 +257,8 @@ class Suspects:
             between = max(between, level + 3 * max(level, 1.0) ** 0.5)
             known = found = self.pixels[some]
             for _ in range(_NARROW):
-                near, number = np.unique(self._around(found), return_counts=True)
+                near, exist = neighbours_of(found, self.shape, NEIGHBOURS[TOUCHING])
+                near, number = np.unique(near[exist], return_counts=True)
                 new = ~np.isin(near, known) & ~np.isin(near, counts.defects)
                 near, number = near[new], number[new]
                 value = counts.raw(near) / counts.per_electron
@@ -269,14 +271,6 @@ class Suspects:
             pixels = np.concatenate([pixels, new_ones])
             side = np.concatenate([side, np.full(len(new_ones), sign * _FARTHEST)])
         return pixels, side
-
-    def _around(self, pixels: Pixels) -> Pixels:
-        """Return pixels and those that touch them (9 k,); themselves beyond the border."""
-        row, column = np.divmod(pixels, self.shape[1])
-        row = row[:, None] + np.repeat([-1, 0, 1], 3)
-        column = column[:, None] + np.tile([-1, 0, 1], 3)
-        inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1])
-        return np.where(inside, row * self.shape[1] + column, pixels[:, None]).ravel()
 
 
 @dataclass(frozen=True, eq=False)
