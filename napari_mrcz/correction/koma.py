@@ -382,8 +382,8 @@ def _moments(
         found = [x.sum(), y.sum(), *(np.einsum("i,i", u, v) for u, v in ((x, x), (y, y), (x, y)))]
         size = x.size
         if not np.isfinite(found).all():
-            told = np.isfinite(x) & np.isfinite(y)
-            x, y, size = x[told], y[told], int(told.sum())
+            finite = np.isfinite(x) & np.isfinite(y)
+            x, y, size = x[finite], y[finite], int(finite.sum())
             found = [x.sum(), y.sum(), x @ x, y @ y, x @ y]
         sums += found
         n += size
@@ -407,10 +407,10 @@ def has_dose(thumbnail: npt.NDArray[np.float64]) -> bool:
 
 def level_of(average: npt.NDArray[Any]) -> float:
     """Return the mean of the finite pixels, 0 if there are none."""
-    told = np.isfinite(average)
-    if told.all():
+    finite = np.isfinite(average)
+    if finite.all():
         return float(average.mean(dtype=np.float64))
-    return float(average[told].mean(dtype=np.float64)) if told.any() else 0.0
+    return float(average[finite].mean(dtype=np.float64)) if finite.any() else 0.0
 
 
 def thumbnail(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

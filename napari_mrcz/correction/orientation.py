@@ -173,8 +173,8 @@ def find_orientation(
     shape, n, total = moments.shape, moments.n, moments.total
     fitting = _fitting(reference.shape, shape)
     n_ways = 2 * len(fitting)
-    told = progress or (lambda done, n_ways: None)
-    told(0, n_ways)
+    report = progress or (lambda done, n_ways: None)
+    report(0, n_ways)
     usable = ordinary_pixels(total)
     if not usable.any() or not total[usable].mean() > 0:
         raise ValueError("the frames hold no counts that a reference could be compared with")
@@ -195,7 +195,7 @@ def find_orientation(
             added = (power + sign * 2 * product) / n / np.count_nonzero(detail.usable)
             noise = (before * spread + added) / max(spread + added, spread / 2)
             candidates.append(Candidate(way, reciprocal, shape, noise))
-            told(len(candidates), n_ways)
+            report(len(candidates), n_ways)
     # Ways that do the same, but for rounding, stay in the order of ORIENTATIONS.
     candidates.sort(key=lambda candidate: float(f"{candidate.noise:.9g}"))
 

@@ -156,9 +156,9 @@ def _grid_of(image: npt.NDArray[Any], n_frames: int) -> _Grid:
     level, is_finite = 0.0, True
     for rows in strips(image):
         size = np.abs(image[rows].astype(np.float64))
-        told = np.isfinite(size)
-        is_finite &= bool(told.all())
-        level += float(size.sum(where=told))
+        finite = np.isfinite(size)
+        is_finite &= bool(finite.all())
+        level += float(size.sum(where=finite))
     level /= image.size
     return _Grid(n_frames, float(np.ldexp(1.0, np.frexp(level)[1] - _FRACTION_BITS)), is_finite)
 
@@ -193,20 +193,20 @@ def finer_than(image: Image, length: int) -> Image:
     that are far from all others (hot, dead) are limited first, so that they leave no squares
     around them. Pixels that are not numbers stay so.
     """
-    told = np.isfinite(image)
-    if not told.any():
+    finite = np.isfinite(image)
+    if not finite.any():
         return image
     step = max(1, math.isqrt(image.size // _SAMPLE))
     sample = image[::step, ::step]
     low, middle, high = np.nanpercentile(np.where(np.isfinite(sample), sample, np.nan), _RANGE)
     limited = np.clip(image, 2 * low - middle, 2 * high - middle).astype(np.float32)
-    coarse = _blurred(limited, told, length)
-    fringes = _blurred(limited - coarse, told, length / 4)
+    coarse = _blurred(limited, finite, length)
+    fringes = _blurred(limited - coarse, finite, length / 4)
     heights = np.abs(fringes)
     usual = 1.4826 * float(np.median(heights[::step, ::step]))
     coarse += np.where(heights > _FAR_OUT * usual, fringes, 0)
     fine: Image = image - coarse
-    fine += float(image.mean(where=told)) - float(fine.mean(where=told))
+    fine += float(image.mean(where=finite)) - float(fine.mean(where=finite))
     return fine
 
 
@@ -230,12 +230,12 @@ def repeated_step(average: Image) -> float:
         cells = _binned(means, factor)
         if min(cells.shape) < _CELLS_ACROSS // 2:
             break
-        told = np.isfinite(cells)
-        middle = float(np.median(cells[told])) if told.any() else 0.0
+        finite = np.isfinite(cells)
+        middle = float(np.median(cells[finite])) if finite.any() else 0.0
         if not middle > 0:
             break
         # The median of 3 x 3 cells: single bad pixels make no step.
-        cells = median_filter(np.where(told, cells, middle) / middle, 3)
+        cells = median_filter(np.where(finite, cells, middle) / middle, 3)
         down, across = cells[2:] - cells[:-2], cells[:, 2:] - cells[:, :-2]
         steps = np.abs(np.concatenate([down.ravel(), across.ravel()]))
         usual = 1.4826 * float(np.median(steps))
@@ -246,14 +246,14 @@ def repeated_step(average: Image) -> float:
 
 
 def _blurred(
-    image: npt.NDArray[np.float32], told: npt.NDArray[np.bool_], length: float
+    image: npt.NDArray[np.float32], finite: npt.NDArray[np.bool_], length: float
 ) -> npt.NDArray[np.float32]:
-    """Return the means of the pixels told over about a length; 0 where there are none."""
+    """Return the means of the finite pixels over about a length; 0 where there are none."""
     size = max(1, round(length / math.sqrt(2))) | 1
-    if told.all():
+    if finite.all():
         return _twice(image, size)
-    shares = _twice(told.astype(np.float32), size)
-    means = _twice(np.where(told, image, np.float32(0)), size)
+    shares = _twice(finite.astype(np.float32), size)
+    means = _twice(np.where(finite, image, np.float32(0)), size)
     return np.divide(means, shares, out=np.zeros_like(means), where=shares > _LEAST_SHARE)
 
 

@@ -102,7 +102,7 @@ class MeasuredDetector:
         if self.crowded and not self.counted:
             said.append(
                 "The dose is too high: electrons overlap all over the frames, and neither the "
-                "background nor single electrons can be told. Use a lower dose rate or shorter "
+                "background nor single electrons can be measured. Use a lower dose rate or shorter "
                 "frames."
             )
         elif self.dose > _DOSE:

@@ -370,7 +370,7 @@ def _check_drawable(counts: SummedCounts, options: OutlierOptions) -> None:
 _STRUCTURED, _WIDE, _MANY, _BY_CHANCE, _FEW = 0.1, 1.25, 0.03, 0.25, 20
 # Standard deviations beyond which a single pixel nearly always stands out of noise; hot pixels that
 # count so many times as much as good ones are not weak.
-_TOLD, _WEAK = 4.0, 3.0
+_OUT_OF_NOISE, _WEAK = 4.0, 3.0
 
 
 def doubts_of_counts(counts: SummedCounts) -> list[str]:
@@ -427,12 +427,12 @@ def doubts_of_fit(
         )
     # On the scale of square roots a Poisson count varies by 1/2, whatever its mean (Anscombe).
     typical = max(scale.origin, 1e-9)
-    told = (typical**0.5 + _TOLD / 2) ** 2 / typical
-    if told > _WEAK and found:
+    distinct = (typical**0.5 + _OUT_OF_NOISE / 2) ** 2 / typical
+    if distinct > _WEAK and found:
         said.append(
             f"The movie has {typical:.2g} electrons per pixel in all: dead pixels, and hot ones "
-            f"that count less than {told:.2g} times as much as good ones, cannot be distinguished "
-            "from noise."
+            f"that count less than {distinct:.2g} times as much as good ones, cannot be "
+            "distinguished from noise."
         )
     if found > _FEW and by_chance > _BY_CHANCE * found:
         said.append(

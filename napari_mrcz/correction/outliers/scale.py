@@ -279,7 +279,7 @@ def _judge_suspects(
     if not pixels.size:
         return 0
 
-    def told(pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
+    def surroundings(pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
         own, around = counts.normalised(pixels), counts.normalised(neighbours)
         beside = flat[neighbours]
         usable = (beside >= first) & (beside < last) & within
@@ -300,7 +300,7 @@ def _judge_suspects(
         return mean / electron, number > 0, company, profile
 
     def expect(pixels: npt.NDArray[np.intp]) -> Suspects:
-        around, known, company, profile = over_neighbours(told, pixels, counts.shape)
+        around, known, company, profile = over_neighbours(surroundings, pixels, counts.shape)
         gain = None if counts.gain is None else counts.gain.reshape(-1)[pixels]
         expected = background.expected(around, gain)
         raw = counts.raw(pixels) / counts.per_electron

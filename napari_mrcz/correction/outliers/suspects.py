@@ -314,17 +314,17 @@ class Gaps:
             n_lines += len(length)
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
-    def like_their_line(self, told: Suspects) -> Pixels:
+    def like_their_line(self, measured: Suspects) -> Pixels:
         """Return pixels of gaps that count as their line does, rather than as their surroundings.
 
-        `told`: counted and expected electrons of these pixels and the members. The likelihood of
-        a whole gap's Poisson counts decides; hardly any pixel within a defective line is good.
+        `measured`: counts and expected electrons of these pixels and the members. The likelihood
+        of a whole gap's Poisson counts decides; hardly any pixel within a defective line is good.
         """
 
         def sums(pixels: Pixels, number: Pixels, n: int) -> tuple[Any, Any]:
-            at = np.minimum(np.searchsorted(told.pixels, pixels), len(told.pixels) - 1)
-            known = told.pixels[at] == pixels
-            electrons, expected = told.electrons[at] * known, told.expected[at] * known
+            at = np.minimum(np.searchsorted(measured.pixels, pixels), len(measured.pixels) - 1)
+            known = measured.pixels[at] == pixels
+            electrons, expected = measured.electrons[at] * known, measured.expected[at] * known
             return np.bincount(number, electrons, n), np.bincount(number, expected, n)
 
         n_lines = int(self.line_of_member.max()) + 1
