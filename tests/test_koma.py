@@ -163,7 +163,7 @@ def good_frames(movie, rng):
 @pytest.fixture(scope="module")
 def vacuum():
     """Return sums, summed variances and a few stacks of a session without a specimen."""
-    session = simulate_session(N_STACKS, N_FRAMES, (128, 128), specimen=None, seed=3)
+    session = simulate_session(N_STACKS, N_FRAMES, (96, 96), specimen=None, seed=3)
     rng = np.random.default_rng(3)
     sums, variances, some = [], [], {}
     for index, movie in enumerate(session.iter_movies()):
@@ -254,7 +254,7 @@ def session_of_sums(seed, exceptions):
 
 
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 20))]
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 20))]
 )
 def test_high_contrast_is_found_without_a_false_alarm(seed):
     rng = np.random.default_rng(seed)
