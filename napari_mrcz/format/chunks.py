@@ -97,10 +97,10 @@ def check_chunk(
 ) -> None:
     """Refuse a chunk whose header cannot be true.
 
-    `header`: the chunk's; `frame_nbytes`: bytes that a frame has according to the file's header;
-    `available`: bytes between the chunk's start and the end of the pixel data;
-    `path`, `frame`, `offset`: where the chunk lies, for the message. Raise `MrczError` if the chunk
-    is not a blosc chunk, is not decodable here, or lies about its sizes.
+    `frame_nbytes`: bytes that a frame has according to the file's header; `available`: bytes
+    between the chunk's start and the end of the pixel data; `path`, `frame`, `offset`: where the
+    chunk lies, for the message. Raise `MrczError` if it is not a blosc chunk, is not decodable
+    here, or lies about its sizes.
     """
 
     def refuse(found: str, advice: str = "The file is damaged") -> MrczError:

@@ -10,13 +10,12 @@ https://bio3d.colorado.edu/imod/doc/mrc_format.txt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_mrcz.format.footer import decode_json
 from napari_mrcz.format.header import LARGEST_PIXEL, SMALLEST_PIXEL
@@ -35,14 +34,6 @@ _OLD_FEI_NAMES = (
     "applied_defocus",
 )
 _OLD_FEI_REALS = 32
-
-# SerialEM's flags in NREAL: name as in its .mdoc files, and 16-bit integers taken. What the format
-# reserves has no name and is skipped.
-_SERIAL_EM = {
-    **{1: ("TiltAngle", 1), 2: ("PieceCoordinates", 3), 4: ("StagePosition", 2)},
-    **{8: ("Magnification", 1), 16: ("Intensity", 1), 32: ("ExposureDose", 2)},
-    **{64: ("", 1), 128: ("", 2), 256: ("", 1), 512: ("", 2), 1024: ("", 1)},
-}
 
 # JSON whose end is looked for; longer one is not found.
 _LONGEST_SCAN = 2**18
@@ -155,7 +146,8 @@ class ExtendedHeader:
             return None
         count = self._count(nbytes)
         shorts = np.frombuffer(self.data, f"{self.byte_order}i2", count * nbytes // 2)
-        return [_serial_em_record(row, fields) for row in shorts.reshape(count, nbytes // 2)]
+        rows = shorts.reshape(count, nbytes // 2).tolist()
+        return [_serial_em_record(row, fields) for row in rows]
 
     def _decode_agard(self) -> list[dict[str, Any]]:
         integers, reals = self.layout if min(self.layout) >= 0 else (0, 0)
@@ -249,8 +241,31 @@ def _decode_fei(kind: str, raw: bytes, byte_order: str) -> list[dict[str, Any]]:
     return [dict(zip(dtype.names, map(_plain, record), strict=True)) for record in whole.tolist()]
 
 
-def _serial_em_fields(layout: tuple[int, int]) -> list[tuple[str, int]]:
-    """Return names and sizes of the fields of SerialEM's records; nothing of other programs'.
+def _float_of_two_shorts(mantissa: int, exponent: int) -> float:
+    """Return the number that SerialEM stores in two 16-bit integers."""
+    whole, fraction = divmod(abs(exponent), 256)
+    value = (abs(mantissa) * 256 + fraction) * 2.0 ** (whole if exponent >= 0 else -whole)
+    return float(f"{-value if mantissa < 0 else value:.6g}")
+
+
+# Name as in SerialEM's .mdoc files, 16-bit integers taken, how to decode these.
+_SerialField = tuple[str, int, Callable[..., Any]]
+# By its flags in NREAL. What the format reserves has no name and is skipped.
+_SERIAL_EM: dict[int, _SerialField] = {
+    1: ("TiltAngle", 1, lambda angle: angle / 100),
+    # Large montages go beyond 32767.
+    2: ("PieceCoordinates", 3, lambda *places: [place & 0xFFFF for place in places]),
+    4: ("StagePosition", 2, lambda *places: [place / 25 for place in places]),
+    8: ("Magnification", 1, lambda hundreds: hundreds * 100),
+    16: ("Intensity", 1, lambda intensity: intensity / 25_000),
+    32: ("ExposureDose", 2, _float_of_two_shorts),
+    **{64: ("", 1, tuple), 128: ("", 2, tuple), 256: ("", 1, tuple)},
+    **{512: ("", 2, tuple), 1024: ("", 1, tuple)},
+}
+
+
+def _serial_em_fields(layout: tuple[int, int]) -> list[_SerialField]:
+    """Return the fields of SerialEM's records; none of other programs'.
 
     The bytes that the flags imply must add up to those that are stated: otherwise the two numbers
     count integers and real numbers, as in Agard's headers.
@@ -259,35 +274,17 @@ def _serial_em_fields(layout: tuple[int, int]) -> list[tuple[str, int]]:
     if flags <= 0 or flags >= 2 * max(_SERIAL_EM):
         return []
     fields = [field for flag, field in _SERIAL_EM.items() if flags & flag]
-    return fields if 2 * sum(size for _, size in fields) == nbytes else []
+    return fields if 2 * sum(size for _, size, _ in fields) == nbytes else []
 
 
-def _serial_em_record(row: npt.NDArray[np.int16], fields: list[tuple[str, int]]) -> dict[str, Any]:
+def _serial_em_record(row: list[int], fields: list[_SerialField]) -> dict[str, Any]:
     record: dict[str, Any] = {}
     at = 0
-    for name, size in fields:
-        values = [int(value) for value in row[at : at + size]]
+    for name, size, decode in fields:
+        if name:
+            record[name] = decode(*row[at : at + size])
         at += size
-        if name == "TiltAngle":
-            record[name] = values[0] / 100
-        elif name == "PieceCoordinates":
-            record[name] = [value & 0xFFFF for value in values]  # large montages go beyond 32767
-        elif name == "StagePosition":
-            record[name] = [value / 25 for value in values]
-        elif name == "Magnification":
-            record[name] = values[0] * 100
-        elif name == "Intensity":
-            record[name] = values[0] / 25_000
-        elif name == "ExposureDose":
-            record[name] = _float_of_two_shorts(*values)
     return record
-
-
-def _float_of_two_shorts(mantissa: int, exponent: int) -> float:
-    """Return the number that SerialEM stores in two 16-bit integers."""
-    whole, fraction = divmod(abs(exponent), 256)
-    value = (abs(mantissa) * 256 + fraction) * 2.0 ** (whole if exponent >= 0 else -whole)
-    return float(f"{-value if mantissa < 0 else value:.6g}")
 
 
 def _short(value: float) -> float:

@@ -361,10 +361,10 @@ def _hex(stamp: tuple[int, ...]) -> str:
 
 _FIELD = "DMIN DMAX DMEAN RMS"
 # By how much mean and deviation may be off, relative to themselves, where all frames are measured
-# (as `mrcfile.validate` has it).
-_TOLERANCE = 0.01
+# (as in `mrcfile.validate`); the mean also in standard deviations, as it may be around 0.
+_TOLERANCE, _MEAN_NOISE = 0.01, 1e-4
 # Frames differ: ice gets thinner, beams dimmer. Beyond this (in standard deviations, and as a
-# factor) a few of them still tell that the number cannot be that of all.
+# factor) a few of them still show that the number cannot be that of all.
 _MEAN_OFF, _RMS_OFF = 0.5, 2.0
 
 
@@ -394,87 +394,56 @@ def measure(
 
 
 def check_statistics(
-    checked: CheckedFile, measured: Statistics | None, looked_at: int
+    checked: CheckedFile, measured: Statistics | None, n_measured: int
 ) -> Iterator[Finding]:
     """Compare the header's numbers with those of so many frames."""
-    values = measured.for_header() if measured is not None else None
-    stated = _stated(checked)
+    header, values = checked.header, None if measured is None else measured.for_header()
+    low, high, mean, rms = stated = header.dmin, header.dmax, header.dmean, header.rms
+    all_frames = n_measured == header.nz
     if not all(map(math.isfinite, stated)):
-        yield from _finding(checked, "They are not numbers.", values, looked_at)
-        return
-    if values is None:
+        why = "They are not numbers."
+    elif values is None:
         return  # complex, or with pixels that are not numbers: then nothing is right or wrong
-    low, high, mean, rms = stated
-    if high < low and mean < min(low, high) and rms < 0:
+    elif high < low and mean < min(low, high) and rms < 0:
         why = "They are not determined, which is allowed; programs then guess the contrast."
-        if _whole(checked, looked_at):
-            yield from _finding(checked, why, values, looked_at)
-        else:
+        if not all_frames:
             yield Finding(_FIELD, why, _text(stated), "Check all frames, and they are filled in")
+            return
     elif not any(stated) and any(values):
         why = "All are 0, which the pixels are not: they were never determined."
-        yield from _finding(checked, why, values, looked_at)
+    elif wrong := list(_wrong(stated, values, all_frames=all_frames)):
+        verb = "contradicts" if len(wrong) == 1 else "contradict"
+        why = f"{' and '.join(wrong)} {verb} {_frames_text(n_measured, header.nz)}."
     else:
-        compare = _contradictions if _whole(checked, looked_at) else _impossible
-        wrong = list(compare(stated, values))
-        if wrong:
-            verb = "contradicts" if len(wrong) == 1 else "contradict"
-            why = f"{' and '.join(wrong)} {verb} {_frames_text(checked, looked_at)}."
-            yield from _finding(checked, why, values, looked_at)
-
-
-def _finding(checked: CheckedFile, why: str, values: Any, looked_at: int) -> Iterator[Finding]:
-    stated, new = _stated(checked), UNDETERMINED
-    proposed = "not determined; check all frames, and they are filled in"
-    if values is None:
-        proposed = "not determined"
-    elif _whole(checked, looked_at):
+        return
+    new, proposed = UNDETERMINED, "not determined"
+    if values is not None and all_frames:
         new, proposed = values, _text(values)
+    elif values is not None:
+        proposed += "; check all frames, and they are filled in"
     patch = dict(zip(("dmin", "dmax", "dmean", "rms"), new, strict=True))
     yield Finding(_FIELD, why, _text(stated), proposed, patch)
 
 
-def _stated(checked: CheckedFile) -> tuple[float, float, float, float]:
-    header = checked.header
-    return header.dmin, header.dmax, header.dmean, header.rms
-
-
-def _whole(checked: CheckedFile, looked_at: int) -> bool:
-    return looked_at == checked.header.nz
-
-
-def _contradictions(stated: Any, true: Any) -> Iterator[str]:
-    """Name the numbers that are not those of all frames."""
+def _wrong(stated: Any, values: Any, *, all_frames: bool) -> Iterator[str]:
+    """Name the numbers that are not those of all frames, or cannot be, as a few of them show."""
     low, high, mean, rms = stated
-    if low <= high and (np.float32(true[0]) != low):
+    least, most = np.float32(values[0]), np.float32(values[1])
+    if low <= high and (least != low if all_frames else least < low):
         yield "DMIN"
-    if low <= high and (np.float32(true[1]) != high):
+    if low <= high and (most != high if all_frames else most > high):
         yield "DMAX"
-    # The mean of pixels around 0 is as good as the noise lets it be.
-    slack = 1e-4 * true[3]
-    if mean >= min(low, high) and abs(mean - true[2]) > _TOLERANCE * abs(mean) + slack:
+    slack = _TOLERANCE * abs(mean) + (_MEAN_NOISE if all_frames else _MEAN_OFF) * values[3]
+    if mean >= min(low, high) and abs(mean - values[2]) > slack:
         yield "DMEAN"
-    if rms >= 0 and abs(rms - true[3]) > _TOLERANCE * rms:
+    factor = 1 + _TOLERANCE if all_frames else _RMS_OFF
+    if rms >= 0 and not rms / factor <= values[3] <= rms * factor:
         yield "RMS"
 
 
-def _impossible(stated: Any, seen: Any) -> Iterator[str]:
-    """Name the numbers that cannot be those of all frames, as a few of them show."""
-    low, high, mean, rms = stated
-    if low <= high and np.float32(seen[0]) < low:
-        yield "DMIN"
-    if low <= high and np.float32(seen[1]) > high:
-        yield "DMAX"
-    if mean >= min(low, high) and abs(mean - seen[2]) > _MEAN_OFF * seen[3] + 0.01 * abs(mean):
-        yield "DMEAN"
-    if rms >= 0 and not rms / _RMS_OFF <= seen[3] <= rms * _RMS_OFF:
-        yield "RMS"
-
-
-def _frames_text(checked: CheckedFile, looked_at: int) -> str:
-    count = checked.header.nz
-    if looked_at < count:
-        return f"{looked_at} of {count} frames that were checked"
+def _frames_text(n_measured: int, count: int) -> str:
+    if n_measured < count:
+        return f"{n_measured} of {count} frames that were checked"
     return "the pixels" if count == 1 else f"the pixels of all {count} frames"
 
 

@@ -456,16 +456,18 @@ def _serialem(description: str) -> dict[str, Any]:
 
 def _resolution_pixel_size(page: Page) -> tuple[float, float, float] | None:
     """Return the pixel size where resolution is in dots per length, as SerialEM has it."""
-    length = _RESOLUTION_UNITS.get(page.number(_UNIT, 0), 0.0)
-    y, x = (length * _inverse(page, code) for code in (_Y_RESOLUTION, _X_RESOLUTION))
-    return (0.0, plausible(y), plausible(x)) if plausible(x) or plausible(y) else None
+    y, x = _dots(page, _RESOLUTION_UNITS.get(page.number(_UNIT, 0), 0.0))
+    return (0.0, y, x) if x or y else None
 
 
-def _inverse(page: Page, code: int) -> float:
-    """Return the length of a dot in units of resolution."""
-    value = next(iter(page.values(code)), 0)
-    dots, length = value if isinstance(value, tuple) else (value, 1)
-    return length / dots if dots else 0.0
+def _dots(page: Page, unit: float) -> list[float]:
+    """Return height and width of a dot in Å, of a resolution in dots per unit."""
+    sizes = []
+    for code in (_Y_RESOLUTION, _X_RESOLUTION):
+        value = next(iter(page.values(code)), 0)
+        dots, units = value if isinstance(value, tuple) else (value, 1)
+        sizes.append(plausible(unit * (units / dots if dots else 0.0)))
+    return sizes
 
 
 def _imagej_pixel_size(description: str, page: Page) -> tuple[float, float, float] | None:
@@ -474,7 +476,7 @@ def _imagej_pixel_size(description: str, page: Page) -> tuple[float, float, floa
     named = dict(re.findall(r"^(unit|spacing|slices)=(.*)$", description, re.M))
     unit = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), named.get("unit", ""))
     length = angstroms(unit.strip()) or 0.0
-    y, x = (plausible(length * _inverse(page, code)) for code in (_Y_RESOLUTION, _X_RESOLUTION))
+    y, x = _dots(page, length)
     z = plausible(length * _float(named.get("spacing"))) if "slices" in named else 0.0
     return (z, y, x) if x or y else None
 
