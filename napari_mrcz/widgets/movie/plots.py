@@ -194,9 +194,11 @@ class DriftView(QWidget):
             self._peaks["hot"].setData(*correlation.T)
             pattern = f"before the corrections {_height(height)}, after them {pattern}"
         length = float(np.hypot(*np.diff(found.shifts, axis=0).T).sum())
+        # Of no specimen there is no error; the warnings say so.
+        error = "" if found.warnings else f" (each shift ±\u00a0{found.error:.2g})"
         self.told.setText(
-            f"The specimen moved {length:.1f} pixels. Peak of the fixed pattern, over that of the"
-            f" specimen: {pattern}."
+            f"The specimen moved {length:.1f} pixels{error}. Peak of the fixed pattern, over that"
+            f" of the specimen: {pattern}."
         )
 
     def apply_palette(self, colours: Palette) -> None:
