@@ -39,7 +39,7 @@ def session(request, tmp_path_factory) -> Path:
 @pytest.fixture
 def viewer(viewer, session):
     """Return a viewer in a window with the first movie."""
-    viewer.window.resize(1200, 900)
+    viewer.window.resize(900, 700)
     viewer.window._qt_window.show()
     viewer.open(session / "movie_1.mrcz", plugin="napari-mrcz")
     return viewer
@@ -68,7 +68,7 @@ def idle(viewer, qtbot) -> Gaps:
     """Return what napari's own window needs here and now, to show one frame after another."""
     qtbot.wait(200)  # the movie that was opened is drawn
     with EventLoopWatch() as watch:
-        for frame in range(12):
+        for frame in range(6):
             viewer.dims.set_point(0, frame)
             qtbot.wait(40)
     return watch.gaps
@@ -233,23 +233,23 @@ def test_the_window_stays_awake(act, viewer, qtbot, session, idle):
     check_awake(act(viewer, qtbot, session), idle)
 
 
-def compute() -> None:
-    """Work for half a second."""
-    end = time.thread_time() + 0.5
+def compute(idle: Gaps) -> None:
+    """Work for half a second, and longer where frames take long to be shown."""
+    end = time.thread_time() + 0.5 + 3 * idle.work.max()
     while time.thread_time() < end:
         pass
 
 
-def wait() -> None:
-    """Wait for what never happens, for two seconds."""
-    threading.Event().wait(2)
+def wait(idle: Gaps) -> None:
+    """Wait for what never happens, for longer than on a busy machine."""
+    threading.Event().wait(2 + 3 * idle.wait.max())
 
 
 @pytest.mark.parametrize("act", [compute, wait])
 def test_what_is_done_on_the_windows_thread_is_noticed(act, qtbot, viewer, idle):
     """Else the test above could not fail."""
     with EventLoopWatch() as watch:
-        QTimer.singleShot(100, act)
+        QTimer.singleShot(100, lambda: act(idle))
         qtbot.wait(400)
     with pytest.raises(AssertionError):
         check_awake(watch.gaps, idle)

@@ -276,6 +276,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Have the page left empty where only the table is looked at: its figures take long."""
+    monkeypatch.setattr("napari_mrcz.session.page.page", lambda findings, made: "")
+
+
+@pytest.mark.usefixtures("no_page")
 def test_the_table_says_the_same_as_csv_and_as_parquet(napari_mrcz, findings, bad_movies, tmp_path):
     """Numbers to the last bit; what is not known is empty."""
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -295,6 +302,7 @@ def test_the_table_says_the_same_as_csv_and_as_parquet(napari_mrcz, findings, ba
     assert high == [f"movie {CARBON}.mrcz"]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_workers_give_the_same_table(napari_mrcz, bad_movies, tmp_path, workers):
     """Bit by bit, the bad movies included."""
     tables = []

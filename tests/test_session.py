@@ -529,11 +529,11 @@ def test_noise_within_is_the_mean_r_of_all_pairs(stacks, dtype):
 
 def test_memory_is_a_few_images_however_long_the_session(tmp_path):
     rng = np.random.default_rng(1)
-    image_nbytes = 512 * 512 * 8
+    image_nbytes = 256 * 256 * 8
     paths = []
     for index in range(30):
         paths.append(tmp_path / f"{index}.mrcz")
-        nm.write(paths[-1], rng.poisson(1.0, (3, 512, 512)).astype(np.uint8))
+        nm.write(paths[-1], rng.poisson(1.0, (3, 256, 256)).astype(np.uint8))
     tracemalloc.start()
     koma = Koma(paths, 10)
     for index in range(30):
