@@ -20,7 +20,7 @@ import typer
 from napari_mrcz import session
 from napari_mrcz.cli import arguments
 from napari_mrcz.cli.paths import Misused, movies_in
-from napari_mrcz.cli.progress import bar, say, write
+from napari_mrcz.cli.progress import bar, say, say_warning, write
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import RemotePath, docs_url, has_movie_suffix
 
@@ -207,7 +207,7 @@ def drift(
                 except ValueError as error:
                     raise MrczError(file, str(error)) from error
                 for warning in drift.warnings:
-                    say(f"napari-mrcz: warning: {file}: {warning}", always=True)
+                    say_warning(f"{file}: {warning}")
                 write(*(_drift_json if as_json else _drift_text)(file, movie, drift, group))
                 if aligned is not None:
                     what = {"group": group, "shifts": drift.shifts.tolist()}

@@ -113,12 +113,10 @@ def run(command: Callable[[], int | None] | None = None) -> NoReturn:
     import warnings
 
     from napari_mrcz.cli.paths import Misused
-    from napari_mrcz.cli.progress import forget, say
+    from napari_mrcz.cli.progress import forget, say_warning
     from napari_mrcz.errors import failure_text, is_out_of_memory
 
-    warnings.showwarning = lambda message, *_, **__: say(
-        f"napari-mrcz: warning: {message}", always=True
-    )
+    warnings.showwarning = lambda message, *_, **__: say_warning(str(message))
     # The next file that is opened would take the number of a stream that is closed, and its text.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_mrcz.cli.progress import late_bar, say
+from napari_mrcz.cli.progress import late_bar, say, say_warning
 from napari_mrcz.errors import MrczError, listed
 from napari_mrcz.naming import COMPRESSED_SUFFIX, RemotePath, without_packing
 
@@ -128,7 +128,7 @@ def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
         else:
             advice = f"delete it, or rename it to {movie.name}"
             said = f"{aside}: the deletion of {movie.name} was interrupted; {advice}"
-            say(f"napari-mrcz: warning: {said}", always=True)
+            say_warning(said)
 
 
 def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:

@@ -60,9 +60,7 @@ def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
             raise
         except Exception as error:
             if not isinstance(error, RuntimeError):  # click's way to end
-                note(
-                    f"napari-mrcz: {error if isinstance(error, MrczError) else failure_text(error)}"
-                )
+                note(f"napari-mrcz: {failure_text(error)}")
             raise
         finally:
             _log, _quiet = before
@@ -124,6 +122,11 @@ def write(*lines: str) -> None:
 def say_error(error: str) -> None:
     """Write an error; the library's word for replacing a file becomes the option's."""
     say(f"napari-mrcz: {as_option(error)}", always=True)
+
+
+def say_warning(warning: str) -> None:
+    """Write a warning, also with --quiet."""
+    say(f"napari-mrcz: warning: {warning}", always=True)
 
 
 def as_option(error: str, *, skips: bool = False) -> str:
@@ -261,7 +264,7 @@ def tell_warnings(outcome: Outcome, told: set[str]) -> None:
     for warning in dict.fromkeys(outcome.warnings):
         where = "" if warning in outcome.shared else f"{outcome.source}: "
         if where or warning not in told:
-            say(f"napari-mrcz: warning: {where}{warning}", always=True)
+            say_warning(f"{where}{warning}")
         told |= {warning} & set(outcome.shared)
 
 

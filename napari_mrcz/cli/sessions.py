@@ -17,7 +17,15 @@ from napari_mrcz import session
 from napari_mrcz.cli import arguments
 from napari_mrcz.cli.arguments import Running, Saying, at_work, with_options
 from napari_mrcz.cli.paths import references, session_in, target_of, tell_of_interrupted
-from napari_mrcz.cli.progress import bar, say, tell_outcome, tell_outcomes, tell_warnings, write
+from napari_mrcz.cli.progress import (
+    bar,
+    say,
+    say_warning,
+    tell_outcome,
+    tell_outcomes,
+    tell_warnings,
+    write,
+)
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.errors import MrczError
 from napari_mrcz.naming import FOREIGN_SUFFIXES, SUFFIXES, with_packing
@@ -132,7 +140,7 @@ def check(recipe: RecipeFile, with_: arguments.With = None) -> None:
             raise MrczError(found.gain.reference, "has no pixel that can be used")
         write(f"gain reference: {shape[0]} x {shape[1]} pixels")
         for warning in GainNormalization(reference).warnings:
-            say(f"napari-mrcz: warning: {found.gain.reference}: {warning}", always=True)
+            say_warning(f"{found.gain.reference}: {warning}")
         if found.gain.dark:
             # A dark has the size of frames that the gain fits: turned, binned or not.
             y, x = shape
@@ -269,7 +277,7 @@ def session_(
         status = tell_outcomes(map(measurements.take, run_all(tasks, **where)), "measured")
     findings = measurements.findings()
     for warning in findings.warnings:
-        say(f"napari-mrcz: warning: {warning}", always=True)
+        say_warning(warning)
     with AtomicFile(output, overwrite=overwrite) as file:
         # Names of files need not be of the encoding that the system claims.
         file.write(page(findings, datetime.now().astimezone()).encode(errors="backslashreplace"))

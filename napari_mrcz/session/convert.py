@@ -23,7 +23,7 @@ from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, software, without_pa
 from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.source_files import Kept, SourceFiles, sha256_of
 from napari_mrcz.session.tasks import Making, Outcome, Report, staged
-from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import original, original_file, restore_file
 from napari_mrcz.stack.kept import copy_references, kept_reader
@@ -155,9 +155,9 @@ class Recode(Making):
         with ExitStack() as collecting:
             if not self.footer:
                 said = collecting.enter_context(collected_warnings())
-            write(
-                self.target,
-                wanted.described(other={**wanted.description.other, "source": record}),
+            self._write_result(
+                wanted,
+                record,
                 codec=self.codec,
                 level=self.level,
                 filter=self.filter,
@@ -166,7 +166,6 @@ class Recode(Making):
                 threads=self.threads,
                 footer=self.footer,
                 keep="counts" if self._stays_counts(wanted) else "values",
-                overwrite=self.overwrite,
                 progress=files.watched(tell),
             )
         files.give_time(self.target)
@@ -263,13 +262,8 @@ class SumFrames(Making):
                 dtype = "float32"
             elif dtype is None and sums.dtype.kind == "c":
                 dtype = "complex64"
-            write(
-                self.target,
-                sums.described(other={**sums.description.other, "source": record}),
-                dtype=dtype,
-                overwrite=self.overwrite,
-                progress=tell if self.selection.group > 1 else None,
-            )
+            progress = tell if self.selection.group > 1 else None
+            self._write_result(sums, record, dtype=dtype, progress=progress)
             files.check()
         files.give_time(self.target)
         return Outcome(self.source, notes=tuple(self.selection.note(movie)))
@@ -391,9 +385,7 @@ class Restore(Making):
             note = f"the same bytes as {name}, SHA-256 {sha256}"
         else:
             with original(self.source) as raw:
-                other = {**raw.description.other, "source": record}
-                raw = raw.described(other=other)
-                write(self.target, raw, overwrite=self.overwrite, progress=progress)
+                self._write_result(raw, record, progress=progress)
             note = f"the same frames as {name or 'the raw movie'}, in a file of other bytes"
         files.check()
         return Outcome(self.source, notes=(note,))

@@ -39,7 +39,7 @@ from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.summaries import StackSum, Surveyed, summarise
 from napari_mrcz.session.survey import GIVEN, acquired_at
 from napari_mrcz.session.tasks import Making, Outcome, Report, staged
-from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
 from napari_mrcz.stack.kept import packed_mean, packed_nbytes, problem_of
@@ -109,13 +109,8 @@ class Correct(Making):
             if doubts and not done and len(stack.history) == len(movie.history):
                 raise MrczError(self.source, doubts[-1].removesuffix("."), advice=_NOTHING_LEFT)
             stack, selected = self.selection.of(stack), self.selection.note(movie)
-            write(
-                self.target,
-                stack.described(other={**stack.description.other, "source": record}),
-                **output.arguments,
-                overwrite=self.overwrite,
-                progress=files.watched(staged(report, "correcting")),
-            )
+            tell = files.watched(staged(report, "correcting"))
+            self._write_result(stack, record, **output.arguments, progress=tell)
         files.check()
         notes = selected
         warnings = [*done, *doubts]

@@ -35,7 +35,7 @@ from napari_mrcz.session.run import ANSWER_S, SchedulerLost, ask, result_of, wat
 from napari_mrcz.session.source_files import SourceFiles
 from napari_mrcz.session.tables import EventTable
 from napari_mrcz.session.tasks import Making, Outcome, Report, check_paths, staged
-from napari_mrcz.stack import Stack, open_sweep, write
+from napari_mrcz.stack import Stack, open_sweep
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.raw_frames import frame_header, write_smv
 from napari_mrcz.stack.references import read_defects, read_image
@@ -376,15 +376,9 @@ class RestoreNegatives(Making):
                     tell(index + 1, len(targets))
             else:
                 with collected_warnings() as said:
-                    write(
-                        self.target,
-                        corrected.described(
-                            other={**corrected.description.other, "source": record}
-                        ),
-                        metadata=_kept(movie.metadata, offset),
-                        footer=self.footer,
-                        overwrite=self.overwrite,
-                        progress=tell,
+                    metadata = _kept(movie.metadata, offset)
+                    self._write_result(
+                        corrected, record, metadata=metadata, footer=self.footer, progress=tell
                     )
         files.check()
         notes = _notes_of_model(model, added, movie.size)

@@ -23,6 +23,7 @@ from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.session.source_files import SourceFiles, sha256_of
+from napari_mrcz.stack import Stack, write
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,11 @@ class Making(ABC):
     def estimate(self) -> int:
         """Estimate the size of the result in bytes; 0 if that is not possible."""
         return 0
+
+    def _write_result(self, movie: Stack, record: Mapping[str, Any], **options: Any) -> None:
+        """Write a movie as the result, with what it was made of in its footer."""
+        other = {**movie.description.other, "source": record}
+        write(self.target, movie.described(other=other), overwrite=self.overwrite, **options)
 
     def _files(self) -> SourceFiles:
         return SourceFiles([self.source])
