@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +80,8 @@ class Page:
     offset: int
     nbytes: int
     tags: dict[int, Tag]
+    # Tags whose numbers are among `tags` already, such as tifffile's second description.
     again: tuple[tuple[int, Tag], ...] = ()
-    """Tags whose numbers are among `tags` already, such as tifffile's second description."""
 
     def values(self, code: int) -> tuple[Any, ...]:
         """Return a tag's numbers, none where it is missing or damaged; ratios as pairs."""
@@ -164,11 +164,6 @@ class Page:
             and self.number(266, 1) == 1
         )
 
-    @property
-    def is_reduced(self) -> bool:
-        """Whether it calls itself a smaller copy of another page, or a mask."""
-        return bool(self.number(_SUBFILE_TYPE, 0) & 5)
-
     @cached_property
     def pixels_nbytes(self) -> int:
         """Bytes that its pixels take, decoded."""
@@ -209,17 +204,14 @@ class Page:
     def accounted(self, depth: int = 0) -> list[tuple[int, int]]:
         """Return (offset, bytes) of what is its directory, tags and pixels."""
         found = [(self.offset, self.nbytes), *self.segments()]
-        found += [(self._place(tag), tag.nbytes) for tag in self._outlying()]
+        found += [(self._place(tag), tag.nbytes) for tag in self.outlying()]
         for code in DIRECTORIES.keys() & self.tags.keys() if depth < DEEPEST else ():
             below = self.directory(code)
             found += [] if below is None else below.accounted(depth + 1)
         return found
 
-    def outlying_nbytes(self) -> int:
-        """Return the bytes that values outside the directory take."""
-        return sum(tag.nbytes for tag in self._outlying())
-
-    def _outlying(self) -> list[Tag]:
+    def outlying(self) -> list[Tag]:
+        """Return the tags whose values are outside the directory."""
         tags = [*self.tags.values(), *(tag for _, tag in self.again)]
         return [tag for tag in tags if tag.nbytes > len(tag.value)]
 
@@ -240,11 +232,9 @@ class Directories:
     """The pages of a file."""
 
     pages: list[Page]
-    below: list[Page | None] = field(default_factory=list)
-    """Pages that others name as being below them, such as their smaller copies; None for one that
-    cannot be read."""
-    is_whole: bool = True
-    """Whether the chain of directories ends as it should."""
+    # Pages below others, such as their smaller copies; None for one that cannot be read.
+    below: list[Page | None]
+    is_whole: bool  # Whether the chain of directories ends as it should
 
 
 def read_directories(file: RandomAccessFile) -> Directories:
@@ -337,8 +327,7 @@ class TiffMovie:
     frames: list[TiffFrame]
     is_eer: bool
     remarks: tuple[str, ...]
-    is_whole: bool = True
-    """Whether no frame is missing that the file has, or says that it has."""
+    is_whole: bool  # Whether no frame is missing that the file has, or says that it has
 
     @property
     def page(self) -> Page:
@@ -398,7 +387,8 @@ def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
 
 def _alike(frames: Sequence[TiffFrame]) -> list[TiffFrame]:
     """Return the frames of the shape and type that most have, the largest if several are equal."""
-    full = [frame for frame in frames if not frame.page.is_reduced] or frames
+    # Others call themselves smaller copies of pages, or masks.
+    full = [frame for frame in frames if not frame.page.number(_SUBFILE_TYPE, 0) & 5] or frames
     groups: dict[Any, list[TiffFrame]] = {}
     for frame in full:
         groups.setdefault((frame.page.shape, frame.page.dtype), []).append(frame)
@@ -461,7 +451,7 @@ def _surplus(file: RandomAccessFile, found: Directories, frames: Sequence[TiffFr
     stored = sum(sum(n for _, n in frame.page.segments()) for frame in frames) // len(frames)
     surplus = sum(stop - start for start, stop in gaps)
     # tifffile leaves behind the last page those values that it has in common with the first.
-    least_behind = found.pages[-1].outlying_nbytes()
+    least_behind = sum(tag.nbytes for tag in found.pages[-1].outlying())
     filled = (
         _is_filled(file, start, stop)
         for start, stop in gaps
