@@ -162,7 +162,7 @@ def find_gaps(zeros: Mask) -> Mask:
     return _runs(always, evidence, shortest) | _runs(always.T, evidence.T, shortest).T
 
 
-def _chance(often: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _chance(often: Values) -> Values:
     """Return how often the pixels about each are 0, gaps left out, shape (y, x).
 
     The median over the rows or columns of a tile, which strips do not reach.
@@ -180,7 +180,7 @@ def _chance(often: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.repeat(np.repeat(tiles, np.diff(rows), axis=0), np.diff(columns), axis=1)
 
 
-def _runs(always: Mask, evidence: npt.NDArray[np.float64], shortest: int) -> Mask:
+def _runs(always: Mask, evidence: Values, shortest: int) -> Mask:
     """Mark runs along rows that are too long for chance."""
     padded = np.pad(always, ((0, 0), (1, 1))).reshape(-1)
     step = np.diff(padded.astype(np.int8))
@@ -374,8 +374,8 @@ _LOWEST = -(2**16)
 
 def draws(
     frame: Frame,
-    labels: npt.NDArray[np.uint16],
-    parameters: npt.NDArray[np.float64],
+    labels: Labels,
+    parameters: Values,
     seed: int,
     index: int,
     pedestal: int = 0,

@@ -15,6 +15,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+Image: TypeAlias = npt.NDArray[np.float64]
+
 NO_NEIGHBOURS = (
     "KOMA subtracts the mean of other stacks of the session, and there is none: "
     "one stack alone cannot be normalised so; use a gain reference"
@@ -65,14 +67,14 @@ class RollingAverage:
         self._members = tuple(members)
         self._radius = radius
         self._window = range(0)
-        self._total: npt.NDArray[np.float64] | None = None
+        self._total: Image | None = None
         self._grids: dict[int, _Grid] = {}
 
     def neighbours(self, index: int) -> list[int]:
         """Return the stacks whose mean is subtracted from stack `index`; it is not among them."""
         return neighbours_of(index, self._members, self._radius)
 
-    def at(self, index: int) -> npt.NDArray[np.float64]:
+    def at(self, index: int) -> Image:
         """Return the average for stack `index`, (y, x); `ValueError` if there is no other stack."""
         near = self.neighbours(index)
         if not near:
@@ -84,7 +86,7 @@ class RollingAverage:
         average /= sum(self._grids[i].n_frames for i in near)
         return average
 
-    def _roll_to(self, window: range) -> npt.NDArray[np.float64]:
+    def _roll_to(self, window: range) -> Image:
         leaving = [self._members[p] for p in self._window if p not in window]
         entering = [self._members[p] for p in window if p not in self._window]
         # None meanwhile: an error while a stack is read must not leave half a step behind.
@@ -103,13 +105,13 @@ class RollingAverage:
         self._total, self._window = total, window
         return total
 
-    def _anew(self, indices: Sequence[int]) -> npt.NDArray[np.float64]:
+    def _anew(self, indices: Sequence[int]) -> Image:
         total = np.zeros(self._sum_of(indices[0])[0].shape)
         for index in indices:
             self._shift(total, index, np.add)
         return total
 
-    def _shift(self, total: npt.NDArray[np.float64], index: int, operation: np.ufunc) -> bool:
+    def _shift(self, total: Image, index: int, operation: np.ufunc) -> bool:
         """Add or subtract a stack's rounded sum in place; return whether all pixels are numbers.
 
         If not, nothing is subtracted.
@@ -168,8 +170,6 @@ def strips(image: npt.NDArray[Any], size: int = _STRIP) -> Iterator[slice]:
     height = max(1, size // image.shape[1])
     return (np.s_[top : top + height] for top in range(0, len(image), height))
 
-
-Image: TypeAlias = npt.NDArray[np.float64]
 
 # Steps between cells of an average: their least height, as a fraction of the mean and in robust
 # standard deviations (of pattern and noise alone few are beyond 5), and the part of the image's

@@ -132,7 +132,7 @@ def draw(events: Events, spread: float, shape: tuple[int, ...]) -> Values:
     return _drawn(spots, index, padded)[REACH:-REACH, REACH:-REACH]
 
 
-def peaks(frame: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.intp]:
+def peaks(frame: Values, least: float) -> npt.NDArray[np.intp]:
     """Return flat indices of pixels above `least` and brighter than their eight neighbours.
 
     Of equal ones the last counts; the outermost REACH pixels are not looked at.

@@ -229,7 +229,7 @@ def _sum(movie: Any) -> Image:
     return running.total()
 
 
-def _beyond(total: Image) -> npt.NDArray[np.bool_]:
+def _beyond(total: Image) -> Mask:
     """Mark pixels of a float sum that are not finite, or too large to be computed with.
 
     Raise `ValueError` if too many are too large, or all too small.
@@ -245,7 +245,7 @@ def _beyond(total: Image) -> npt.NDArray[np.bool_]:
     return beyond
 
 
-def _usable(image: Image) -> npt.NDArray[np.bool_]:
+def _usable(image: Image) -> Mask:
     if image.dtype.kind != "f":
         return np.ones(image.shape, np.bool_)
     largest = min(_LARGEST, float(np.finfo(image.dtype).max))

@@ -146,14 +146,14 @@ class Structure:
         """Part of the image that has a lattice."""
         return float((self.tiles >= 0).mean())
 
-    def has_lattice(self, pixels: npt.NDArray[np.intp], n_columns: int) -> npt.NDArray[np.bool_]:
+    def has_lattice(self, pixels: Pixels, n_columns: int) -> npt.NDArray[np.bool_]:
         """Return which pixels, by flat index, are in a tile with a lattice."""
         if not len(self.pattern):
             return np.zeros(len(pixels), np.bool_)
         row, column = np.divmod(pixels, n_columns)
         return self.tiles[row // _TILE, column // _TILE] >= 0
 
-    def with_lattice(self, expected: Image, pixels: npt.NDArray[np.intp], n_columns: int) -> Image:
+    def with_lattice(self, expected: Image, pixels: Pixels, n_columns: int) -> Image:
         """Return expected electrons of some pixels, by flat index, as the lattice changes them."""
         if not len(self.pattern):
             return expected
@@ -164,7 +164,7 @@ class Structure:
         shift = np.where(tile >= 0, pattern * (_PATTERN_STEP / 2), 0).astype(expected.dtype)
         return np.maximum(np.sqrt(expected) + shift, expected.dtype.type(0.1)) ** 2
 
-    def narrowed(self, deviate: Values, pixels: npt.NDArray[np.intp], n_columns: int) -> Values:
+    def narrowed(self, deviate: Values, pixels: Pixels, n_columns: int) -> Values:
         """Return deviates of some pixels, by flat index, divided by the width of their blocks."""
         row, column = np.divmod(pixels, n_columns)
         return deviate / self.width[row // BLOCK, column // BLOCK]
@@ -280,7 +280,7 @@ Pixels = npt.NDArray[np.intp]
 
 def weak_lines(
     codes: npt.NDArray[np.uint16], zero: int, steps: int, counts: SummedCounts
-) -> tuple[Pixels, npt.NDArray[np.float64]]:
+) -> tuple[Pixels, Values]:
     """Find pieces of rows and columns that are brighter, or darker, than both sides of them.
 
     `codes` (y, x): deviates in `steps` per deviate from `zero`; `counts`: the movie's sum. Returned
@@ -312,7 +312,7 @@ def weak_lines(
     return pixels, np.concatenate(deviates)[where]
 
 
-def _means(codes: npt.NDArray[np.uint16], axis: int) -> npt.NDArray[np.float64]:
+def _means(codes: npt.NDArray[np.uint16], axis: int) -> Values:
     """Return the mean code of each piece (first) of each line (second) along an axis."""
     y, x = codes.shape
     starts = _starts(codes.shape[axis])

@@ -354,7 +354,7 @@ _SAMPLE = 2**16
 
 
 def read_course(
-    movie: Any, counts: SummedCounts, pixels: npt.NDArray[np.intp], most: int
+    movie: Any, counts: SummedCounts, pixels: Pixels, most: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Read pixels in some frames.
 

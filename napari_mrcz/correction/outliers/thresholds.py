@@ -460,7 +460,7 @@ class FittedPixels:
     counts: SummedCounts  # The movie's sum
     scale: PixelScale  # The pixels' codes
     # (k,): what each code stands for in standard deviations, ascending
-    sigma: npt.NDArray[np.float64]
+    sigma: Values
     below: npt.NDArray[np.int64]  # (k + 1,): number of pixels with a lower code
 
     @classmethod
