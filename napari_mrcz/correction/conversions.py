@@ -255,12 +255,7 @@ def decimate_by(movie: Any, reference: npt.NDArray[Any]) -> tuple[Any, str]:
 def restore(history: Iterable[Mapping[str, Any]]) -> GainNormalization:
     """Return the normalisation that undoes the decimation at the end of a history, bit for bit.
 
-    ``movie.apply(restore(movie.history))``
-
-    Raises
-    ------
-    ValueError
-        If the last step is another one.
+    ``movie.apply(restore(movie.history))``; `ValueError` if the last step is another one.
     """
     steps = list(history)
     last = rebuild(steps[-1]) if steps else None

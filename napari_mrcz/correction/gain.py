@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -398,17 +399,12 @@ def estimate_gain(
     """
     # Of every other movie: the pattern is common to both.
     counted, expected = [np.zeros(())] * 2, [np.zeros(())] * 2
-    mask_of = None if masks is None else iter(masks)
     n_movies = 0
-    for movie in movies:
+    for movie, mask in zip(movies, chain(masks or (), repeat(None)), strict=False):
         total = frame_sum(movie)
-        if mask_of is None:
-            good = ordinary_pixels(total)
-        else:
-            mask = next(mask_of, None)
-            if mask is None:
-                raise ValueError("there are fewer masks than movies")
-            good = ~np.asarray(mask, np.bool_)
+        if masks is not None and mask is None:
+            raise ValueError("there are fewer masks than movies")
+        good = ordinary_pixels(total) if mask is None else ~np.asarray(mask, np.bool_)
         shape = counted[0].shape
         if shape not in ((), total.shape) or good.shape != total.shape:
             raise ValueError(f"sums of {shape} and {total.shape}, a mask of {good.shape}")

@@ -95,10 +95,7 @@ _registry: dict[str, type[Replayable]] = {}
 def register(cls: _Class) -> _Class:
     """Make a class known by its name to `rebuild`; used as a decorator.
 
-    Raises
-    ------
-    ValueError
-        If a class of another module has this name: histories would mean both.
+    Raise `ValueError` if a class of another module has this name: histories would mean both.
     """
     name, module, known = cls.__name__, cls.__module__, _registry.get(cls.__name__, cls)
     theirs = _module_of(name) if name in CORRECTIONS else known.__module__
@@ -158,12 +155,9 @@ def described(correction: Any, **parameters: Any) -> dict[str, Any]:
 
 
 def rebuild(description: Mapping[str, Any]) -> Replayable:
-    """Build a correction from what its `describe` once returned.
+    """Build a correction from its description, as `describe` returned it.
 
-    Raises
-    ------
-    ValueError
-        If it is not a description of a correction known here, or a damaged one; says which.
+    Raise `ValueError` if the correction is not known here, or the description damaged.
     """
     if not isinstance(description, Mapping):
         raise ValueError(f"a step is a dictionary, not {type(description).__name__}")

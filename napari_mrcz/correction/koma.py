@@ -148,11 +148,6 @@ class KomaNormalization:
         mean; 0 where there is none.
     warnings : tuple of str
         Findings that a person should know; empty if all is well.
-
-    Raises
-    ------
-    ValueError
-        If the average is not an image.
     """
 
     title: ClassVar[str] = "Normalised by KOMA"

@@ -301,12 +301,9 @@ class TruncationModel(DescribedByFields):
         return replace(model, warnings=said)
 
     def __call__(self, frame: Frame, index: int) -> Frame:
-        """Return frame (y, x) number `index` of the movie, of `output_dtype`, corrected.
+        """Return frame (y, x) number `index` of the fitted movie, corrected, of `output_dtype`.
 
-        Raises
-        ------
-        ValueError
-            If it is not one of the frames that were fitted.
+        Raise `ValueError` if it is not one of the frames that were fitted.
         """
         if frame.shape != self.labels.shape or not 0 <= index < len(self.parameters):
             raise ValueError(

@@ -202,16 +202,9 @@ class Camera:
     def sites(self, n_hot: int | None = None) -> Sites:
         """Return the physical pixels that are defective; none is hot and stuck at once.
 
-        Parameters
-        ----------
-        n_hot : int, optional
-            Number of hot pixels; by default the camera's own. A session asks for all that ever
-            turn hot in it. Dark and dead pixels are the same ones for any number.
-
-        Raises
-        ------
-        ValueError
-            If they are too many for the camera.
+        `n_hot`: number of hot pixels; by default the camera's own. A session asks for all that ever
+        turn hot in it. Dark and dead pixels are the same ones for any number. Raise `ValueError` if
+        they are too many for the camera.
         """
         shape = self.physical_shape
         n_pixels = shape[0] * shape[1]

@@ -281,19 +281,8 @@ class Scene:
 def drift_path(n_frames: int, length: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Return a specimen's path under the beam: fast at first, then slower, slightly bent.
 
-    Parameters
-    ----------
-    n_frames : int
-        Number of positions, at least one.
-    length : float
-        Of the whole path, in pixels.
-    rng : numpy.random.Generator
-        Draws the direction and the bend.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_frames, 2)
-        Displacements (y, x) from the first frame, in pixels; the first is (0, 0).
+    The result has shape (n_frames, 2): displacements (y, x) from the first frame, in pixels.
+    `length`: of the whole path, in pixels; `rng`: draws the direction and the bend.
     """
     if n_frames == 1:
         return np.zeros((1, 2))

@@ -213,10 +213,7 @@ class ElectronCounting:
     def events_and_bright(self, frame: npt.NDArray[Any]) -> tuple[Events, int]:
         """Find the electrons of a raw frame (y, x), and count spots that are too bright.
 
-        Raises
-        ------
-        ValueError
-            If it has another shape, or pixels that are not finite.
+        Raise `ValueError` if it has another shape, or pixels that are not finite.
         """
         background = self.background
         if frame.shape != background.offset.shape:

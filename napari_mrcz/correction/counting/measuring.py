@@ -144,13 +144,15 @@ class MeasuredDetector:
         return tuple(said)
 
 
-@dataclass(frozen=True, eq=False)
 class _Excerpts:
-    """The same window of a few of the measured frames, without common mode."""
+    """The same window in the middle of a few frames of a movie, without common mode."""
 
-    window: tuple[slice, slice]
-    frames: tuple[npt.NDArray[np.float32], ...]
-    n_measured: int
+    def __init__(self, movie: Any, background: Background) -> None:
+        n, rows, columns = movie.shape
+        top, left = max(0, rows - _SIDE) // 2, max(0, columns - _SIDE) // 2
+        self.window = np.s_[top : top + _SIDE, left : left + _SIDE]
+        steady = (background.steady(real(np.asarray(movie[i]))) for i in spread_over(n, _FRAMES))
+        self.frames = [frame[self.window].copy() for frame in steady]
 
     def above(self, background: Background, most: int) -> list[npt.NDArray[np.float32]]:
         """Return some of them, spread over all, above a background; noisy pixels are 0."""
@@ -182,7 +184,7 @@ def measured(
             "without read noise; count raw frames, or force it"
         )
     background = Background.fit(movie, progress=progress)
-    excerpts = _excerpts(movie, background)
+    excerpts = _Excerpts(movie, background)
     charge, spots = 0.0, _Spots(0.0, 0.0, 0.0, None)
     for number in range(1, _ROUNDS + 1):
         last = number == _ROUNDS
@@ -201,7 +203,8 @@ def measured(
             spots.add(frame, look_at_noise=last and done <= _FALSE_FRAMES)
             if progress is not None:
                 progress(f"Finding electrons, round {number} of {_ROUNDS}, frame", done, len(above))
-        background, charge = spots.background(background, excerpts.n_measured), spots.charge
+        background = spots.background(background, min(len(movie), MOST_FRAMES))
+        charge = spots.charge
     expected = spots.expected(charge_noise(background.noise, width), threshold)
     if threshold is None and expected is not None:
         least = expected.threshold
@@ -246,14 +249,6 @@ def _seems_counted(movie: Any) -> bool:
             "already, or the camera cut off their noise; count frames as they were read out"
         )
     return False
-
-
-def _excerpts(movie: Any, background: Background) -> _Excerpts:
-    n, rows, columns = movie.shape
-    top, left = max(0, rows - _SIDE) // 2, max(0, columns - _SIDE) // 2
-    window = np.s_[top : top + _SIDE, left : left + _SIDE]
-    frames = (background.steady(real(np.asarray(movie[i]))) for i in spread_over(n, _FRAMES))
-    return _Excerpts(window, tuple(frame[window].copy() for frame in frames), min(n, MOST_FRAMES))
 
 
 class _Spots:

@@ -189,15 +189,8 @@ class OutlierFilter:
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
         """Return the same filter with other thresholds, without another fit.
 
-        Parameters
-        ----------
-        dark, hot : float, optional
-            In standard deviations; by default unchanged. Infinite ones switch a side off.
-
-        Raises
-        ------
-        ValueError
-            If they are not in order, or this was rebuilt from a description.
+        In standard deviations; by default unchanged. Infinite ones switch a side off. Raise
+        `ValueError` if they are not in order, or this was rebuilt from a description.
         """
         old = self.thresholds
         new = Thresholds(
@@ -215,16 +208,9 @@ class OutlierFilter:
     def with_options(self, **options: Any) -> Self:
         """Return the same filter with other weights or another fill, without another fit.
 
-        Parameters
-        ----------
-        **options
-            order, relaxation, fill, tolerance or seed, as `fit` takes them.
-
-        Raises
-        ------
-        ValueError
-            If an option is not valid, needs another fit, or draws counts from numbers that are
-            none, or if this was rebuilt from a description.
+        `options`: order, relaxation, fill, tolerance or seed, as `fit` takes them. Raise
+        `ValueError` if one is not valid, needs another fit, or draws counts from numbers that are
+        none, or if this was rebuilt from a description.
         """
         if fitted := options.keys() & {"model", "limit", "counts_per_electron", "pedestal"}:
             raise ValueError(f"another {fitted.pop()} needs another fit")
@@ -233,20 +219,10 @@ class OutlierFilter:
         return replace(self, options=new)
 
     def __call__(self, frame: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
-        """Correct a frame.
+        """Return a frame (y, x) of raw counts, corrected, of `output_dtype`.
 
-        Parameters
-        ----------
-        frame : ndarray, shape (y, x)
-            Raw counts.
-        index : int
-            Its place in the movie: seeds what is drawn for it.
-
-        Returns
-        -------
-        ndarray, shape (y, x)
-            Of `output_dtype`. w · frame + (1 - w) · fill, on average where it is drawn; pixels
-            far from the thresholds have the same bits.
+        w · frame + (1 - w) · fill, on average where it is drawn; pixels far from the thresholds
+        have the same bits. `index` in the movie seeds the draws.
         """
         return self.replacement(frame, index)
 

@@ -135,13 +135,13 @@ class SummedCounts:
     @cached_property
     def odd_borders(self) -> list[str]:
         """Rows and columns at the border whose level differs from those beside them."""
-        found = []
+        found: list[str] = []
+        if min(self.shape) < 4 * _BESIDE:
+            return found
         for axis, name in enumerate(("row", "column")):
             length = self.shape[axis]
-            if min(self.shape) < 4 * _BESIDE:
-                continue
             for is_last in (False, True):
-                part = slice(length - _BESIDE, None) if is_last else slice(_BESIDE)
+                part = slice(-_BESIDE, None) if is_last else slice(_BESIDE)
                 strip = (part, slice(None)) if axis == 0 else (slice(None), part)
                 sums = self.total[strip].astype(np.float64)
                 if self.gain is not None:
