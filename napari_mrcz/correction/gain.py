@@ -400,7 +400,8 @@ def estimate_gain(
     # Of every other movie: the pattern is common to both.
     counted, expected = [np.zeros(())] * 2, [np.zeros(())] * 2
     n_movies = 0
-    for movie, mask in zip(movies, chain(masks or (), repeat(None)), strict=False):
+    given = chain(() if masks is None else masks, repeat(None))
+    for movie, mask in zip(movies, given, strict=False):
         total = frame_sum(movie)
         if masks is not None and mask is None:
             raise ValueError("there are fewer masks than movies")

@@ -101,15 +101,11 @@ class SummedCounts:
         values = total[::step] if factor is None else total[::step] * factor[::step]
         shown = FrameStatistics(1.0, pedestal or 0.0)
         if float(np.mean(values < 0)) <= 0.1:
-            low, high = np.percentile(values, [1, 99])
-            usual = (low <= values) & (values <= high)
-            row, column = np.divmod(where, total.shape[1])
-            usual[row[row % step == 0] // step, column[row % step == 0]] = False
+            usual = usual_pixels(values, step, where)
             if usual.any():
                 mean = float(total[::step][usual].mean()) / shape[0]
                 shown = FrameStatistics.of(movie, usual, step, mean, factor, pedestal)
-                level = values if factor is None else total[::step]
-                if pedestal is None and np.mean(level < shape[0] * shown.pedestal) > 0.1:
+                if pedestal is None and np.mean(total[::step] < shape[0] * shown.pedestal) > 0.1:
                     # It is not the same in all pixels.
                     shown = FrameStatistics.of(movie, usual, step, mean, factor, 0.0)
                     shown = replace(shown, pedestal_is_unknown=True)
@@ -213,6 +209,16 @@ class SummedCounts:
         number = max(1, min(_SAMPLE // (height * x), y // height))
         tops = np.linspace(0, y - height, number).astype(int).tolist()
         return [(top, top + height) for top in tops]
+
+
+def usual_pixels(values: Image, step: int, defects: npt.NDArray[np.intp]) -> Mask:
+    """Mark the values of every `step`-th row that are neither very low or high, nor defects."""
+    low, high = np.percentile(values, [1, 99])
+    usual = (low <= values) & (values <= high)
+    row, column = np.divmod(defects, values.shape[1])
+    looked_at = row % step == 0
+    usual[row[looked_at] // step, column[looked_at]] = False
+    return usual
 
 
 def _sum(movie: Any) -> Image:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.outliers.counts import SummedCounts, frame_reader
+from napari_mrcz.correction.outliers.counts import SummedCounts, frame_reader, usual_pixels
 from napari_mrcz.correction.outliers.levels import NEIGHBOURS, TOUCHING, neighbours_of
 from napari_mrcz.correction.sums import give_back, spread_over
 
@@ -372,19 +372,15 @@ def read_course(
     # Whole rows: single pixels all over a frame would take as long as half of its pixels.
     step = max(1, counts.total.size // _SAMPLE)
     total = counts.total[::step].astype(np.float64) - counts.n_frames * counts.pedestal
-    low, high = np.percentile(total, [1, 99])
-    ordinary = (low <= total) & (total <= high)
-    row, column = np.divmod(counts.defects, counts.shape[1])
-    shown = row % step == 0
-    ordinary[row[shown] // step, column[shown]] = False
-    whole = max(float(total[ordinary].sum()), 1e-9)
+    usual = usual_pixels(total, step, counts.defects)
+    whole = max(float(total[usual].sum()), 1e-9)
     values = np.empty((len(chosen), len(pixels)), np.float32)
     share = np.empty(len(chosen))
     # One after the other: several at a time would take memory.
     for number, index in enumerate(chosen.tolist()):
         frame = read_frame(index)
         values[number] = frame.reshape(-1)[pixels]
-        level = frame[::step][ordinary].astype(np.float64) - counts.pedestal
+        level = frame[::step][usual].astype(np.float64) - counts.pedestal
         share[number] = float(level.sum()) / whole
     values -= np.float32(counts.pedestal)
     values /= np.float32(counts.per_electron)
