@@ -93,6 +93,15 @@ def test_a_higher_level_is_never_larger(mean: float, dtype: str, seed: int) -> N
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_bits_of_an_offset_take_no_room() -> None:
+    counts = np.random.default_rng(6).poisson(0.5, (256, 256)).astype(np.uint16)
+    plain, offset = (len(compress_counts(c, 1, "bitshuffle", 2**20)) for c in (counts, counts + 64))
+    assert offset <= plain + 64
+    few = compress_counts(1023 - counts, 1, "bitshuffle", 2**20)
+    assert_all_read(few, 1023 - counts)
+    assert len(few) < 1.5 * plain
+
+
 def test_frames_with_repeats_are_left_to_blosc() -> None:
     ramp = np.add.outer(np.arange(1024), np.arange(1024)).astype(np.uint16)
     assert choose_encoding(Encoding(), [ramp]).as_counts is False

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import napari_mrcz as nm
+from napari_mrcz.format.header_writing import statistics_of
 
 CODECS = ("zstd", "lz4", "lz4hc", "zlib", "blosclz", "none")
 CODEC_NUMBERS = {"none": 0, "blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
@@ -241,6 +242,14 @@ def test_statistics_of_large_counted_frames_with_one_outlier(folder, dtype, outl
         assert_same_pixels(stack[0], pixels[0])
     assert (header.dmin, header.dmax) == (pixels.min(), pixels.max())
     assert (header.dmean, header.rms) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("uint8", 253), ("int16", 0), ("uint16", 1000)])
+def test_statistics_lose_nothing_to_an_offset_or_a_hot_pixel(dtype, offset):
+    pixels = offset + np.random.default_rng(1).poisson(0.2, 300_000).clip(0, 2).astype(dtype)
+    pixels[pixels.size // 2] = np.iinfo(dtype).max
+    expected = pixels.min(), pixels.max(), pixels.mean(), pixels.std()
+    assert statistics_of(pixels).for_header() == pytest.approx(expected, rel=1e-6)
 
 
 def test_statistics_of_numbers_that_are_not_finite_are_not_determined(folder):

@@ -8,6 +8,7 @@ sample. Shannon's bound says how much is left to gain.
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 import threading
@@ -319,18 +320,21 @@ class _Parser(NamedTuple):
     most: float
 
 
-_LITERALS_ONLY = 0
+_LITERALS_ONLY, _UNCODED = 0, -1
 # Coding would make planes of random bits, of which more bytes than this are not 0, smaller by less
 # than 1/64: zstd stores them as they are, but after trying.
 _DENSE = 0.9884
+# Where planes are dense but not random, as those of an offset, two bytes are equal more often than
+# once in so many pairs (of random bits at that density); counted in a sample.
+_PAIRS, _SAMPLE_NBYTES = 216, 4096
 _PARSERS = (
-    _Parser(1, _LITERALS, 0.06, _DENSE),
+    _Parser(1, _LITERALS, 0.06, 1.0),
     _Parser(1, {**_COMMON, **_FAST, _P.target_length: 0}, 0.0, 0.11),
     _Parser(3, {**_COMMON, **_NEAR, _P.strategy: _S.lazy2, _P.min_match: 6}, 0.0, 0.15),
     _Parser(6, {**_OPTIMAL, **_NEAR, _P.min_match: 5}, 0.0, 0.35),
     _Parser(9, {**_OPTIMAL, **_WIDE, _P.min_match: 6}, 0.0, 0.25),
     _Parser(9, {**_OPTIMAL, **_NEAR, _P.strategy: _S.btultra, _P.min_match: 6}, 0.0, 0.35),
-    _Parser(1, _STORED_LITERALS, _DENSE, 1.0),
+    _Parser(1, _STORED_LITERALS, math.inf, 0.0),  # for planes that are random alone
 )
 
 Bytes = npt.NDArray[np.uint8]
@@ -475,12 +479,22 @@ def _zeros(nbytes: int) -> bytes:
 def _smallest(data: Bytes, level: int) -> bytes:
     """Return a plane compressed in the best way that the level allows."""
     share = np.count_nonzero(data) / data.size
+    if share > _DENSE and _is_random(data):
+        return _coded(data, _UNCODED)
     found = (
         _coded(data, number)
         for number, parser in enumerate(_PARSERS)
         if parser.level <= level and parser.least <= share <= parser.most
     )
     return min(found, key=len)
+
+
+def _is_random(plane: Bytes) -> bool:
+    """Check whether the bytes of a dense plane are so evenly distributed that no code helps."""
+    sample = plane[:: 1 + plane.size // _SAMPLE_NBYTES]
+    counts = np.bincount(sample)
+    equal = int(counts @ counts) - sample.size
+    return _PAIRS * equal <= sample.size * (sample.size - 1)
 
 
 def _coded(data: Bytes, number: int) -> bytes:

@@ -371,11 +371,13 @@ def block_statistics(pixels: npt.NDArray[Any], planes: Planes | None) -> Statist
 
 
 def _of_piece(pixels: npt.NDArray[Any], low: Any, high: Any) -> Statistics:
-    # Differences from a typical value: squares of large numbers would lose the small ones.
-    typical, rows = float(pixels[pixels.size // 2]), 0
+    # Differences from a typical value, which is not that of a hot pixel: squares of large numbers
+    # would lose the small ones.
+    some = np.sort(pixels[:: 1 + pixels.size // 16])
+    typical, rows = float(some[some.size // 2]), 0
     if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
         rows = _LARGEST_SUM // max(1, int(low) ** 2, int(high) ** 2)
-    if rows >= _FEWEST_ROWS or pixels.itemsize == 1 or not math.isfinite(typical):
+    if rows >= _FEWEST_ROWS or not math.isfinite(typical):
         typical = 0.0
     if rows >= _FEWEST_ROWS:
         return _from_sums(pixels.size, low, high, *_sums_of_small(pixels, rows))
