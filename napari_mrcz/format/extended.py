@@ -29,10 +29,9 @@ _SYMMETRY_LINE = 80
 
 # FEI's extended headers before FEI1: 1024 records of 32 float32, of which these have names.
 _OLD_FEI_NAMES = (
-    *("a_tilt", "b_tilt", "x_stage", "y_stage", "z_stage", "x_shift", "y_shift", "defocus"),
-    *("exp_time", "mean_int", "tilt_axis", "pixel_size", "magnification", "ht", "binning"),
-    "applied_defocus",
-)
+    "a_tilt b_tilt x_stage y_stage z_stage x_shift y_shift defocus exp_time mean_int tilt_axis "
+    "pixel_size magnification ht binning applied_defocus"
+).split()
 _OLD_FEI_REALS = 32
 
 # JSON whose end is looked for; longer one is not found.

@@ -74,9 +74,8 @@ class _Object:
 def open_dm(path: Path) -> Stack:
     """Open a movie or image; all tags are in ``metadata["dm"]``.
 
-    Raise `MrczError` if the file is damaged, or has no frames with one number per pixel. Raise
-    `MrczWarning` if there are further objects in the file, beside a thumbnail, or tags that are not
-    kept.
+    Raise `MrczError` if the file is damaged, or has no frames with one number per pixel. Warn of
+    further objects in the file, other than a thumbnail, and of tags that are not kept.
     """
     file = open_file(path.absolute())
     try:

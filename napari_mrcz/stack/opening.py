@@ -345,7 +345,7 @@ def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
     `paths`: one or more, in order; see `sweeps`. The result: what their metadata have in common is
     as in each of them; where they differ, it is a list with one value per file. Raise `MrczError`
     if one cannot be read, or their frames differ in shape or type. Raise `ValueError` if there is
-    none. Raise `MrczWarning` if numbers are missing in the series.
+    none. Warn if numbers are missing in the series.
     """
     if len(paths) == 1:
         return open(paths[0])

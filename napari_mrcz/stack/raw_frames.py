@@ -122,7 +122,7 @@ def open_smv(paths: Sequence[Path]) -> Stack:
     image where images differ.
 
     `paths`: the files, in order. Raise `MrczError` if a file is damaged or unlike the first one.
-    Raise `MrczWarning` if a file holds more than its header describes.
+    Warn if a file holds more than its header describes.
     """
     paths = [path.absolute() for path in paths]
     read = [_read(path) for path in paths]
@@ -317,8 +317,8 @@ def open_tvips(path: Path) -> Stack:
     Its header is in ``metadata["tvips"]``, and the headers of its frames in
     ``metadata["tvips"]["frames"]``, one array per field.
 
-    Raise `MrczError` if it is not the first file of a recording, or has no whole frame. Raise
-    `MrczWarning` if a file of the recording is cut off or missing.
+    Raise `MrczError` if it is not the first file of a recording, or has no whole frame. Warn if a
+    file of the recording is cut off or missing.
     """
     path = path.absolute()
     with contextlib.ExitStack() as opened:

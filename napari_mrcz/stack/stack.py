@@ -442,9 +442,8 @@ class Stack:
         try:
             import dask.array
         except ImportError as error:
-            raise ImportError(
-                "to_dask() needs dask: pip install 'napari-mrcz[distributed]'"
-            ) from error
+            needed = "to_dask() needs dask: pip install 'napari-mrcz[distributed]'"
+            raise ImportError(needed) from error
         chunks = (1, *self.shape[1:])
         array: dask.array.Array = dask.array.from_array(
             self, chunks=chunks, asarray=True, fancy=False

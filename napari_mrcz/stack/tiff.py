@@ -69,8 +69,8 @@ def open_tiff(path: Path, superresolution: int = 1) -> Stack:
     """Open a movie; the first row of a TIFF is the top one, that of EER the bottom one.
 
     `path`: the file, packed or not; `superresolution`: rows and columns that each pixel of EER
-    frames is divided into: 1, 2 or 4. Raise `MrczError` if it cannot be read. Raise `MrczWarning`
-    if the file holds more than is read, or less than it says.
+    frames is divided into: 1, 2 or 4. Raise `MrczError` if it cannot be read. Warn if the file
+    holds more than is read, or less than it says.
     """
     frames = TiffFrames(path, superresolution)
     for sentence in frames.warnings:

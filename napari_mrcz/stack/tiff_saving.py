@@ -177,11 +177,8 @@ def _described(path: Path, description: Description, footer: bool) -> dict[int, 
             warn(f"{path}: {' and '.join(known)} left out, as they take {size_text(len(text))}")
     elif known:
         warn(f"{path}: {' and '.join(known)} left out")
-    writer = description.writer.encode("ascii", "replace") + b"\0"
-    return {
-        270: (_ASCII, "\n".join(lines).encode("ascii", "replace") + b"\0"),
-        305: (_ASCII, writer),
-    }
+    texts = {270: "\n".join(lines), 305: description.writer}
+    return {code: (_ASCII, t.encode("ascii", "replace") + b"\0") for code, t in texts.items()}
 
 
 def directories(pages: list[dict[int, tuple[int, Any]]], start: int, *, big: bool) -> bytes:
