@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,8 @@ _STEPS, _BENDS, _JITTERS = (0, 0.03, 0.1, 0.3, 1, 3), (0, 0.01, 0.03, 0.1, 0.5),
 _SPEED, _DECAYING, _ANYWHERE = 3.0, 10.0, 100.0
 # Pixels that one round moves a group by, beyond where its likelihood is computed, at most.
 _FARTHEST = 3.0
-# Likelihood, as a logarithm, that each group gains where noise alone is aligned.
-_BY_CHANCE = 6.0
+# Standard deviations that the curvature of the likelihood has where noise alone is aligned.
+_BY_CHANCE = 3.6
 # Part of the likelihood expected of a group below which its shift is doubted.
 _UNLIKE = 0.4
 
@@ -145,7 +146,8 @@ class Rings:
         # Frequencies that are not stored are the conjugates of those that are.
         self.weight = np.full(self.index.shape, 2, np.float32)
         self.weight[:, 0] = 1
-        self.number = np.bincount(self.index.ravel(), self.weight.ravel())
+        number = np.bincount(self.index.ravel(), self.weight.ravel())
+        self.number = np.asarray(number, np.float64)
         self.inside = (np.hypot(fy * shape[0], fx * shape[1]) >= HIGH_PASS) & (
             np.hypot(fy, fx) < 0.5
         )
@@ -276,11 +278,11 @@ def _beside(surface: npt.NDArray[Any], y: int, x: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Powers:
-    """Powers per unit of dose: of the specimen and of the noise, by ring, and of a pattern."""
+    """Powers per unit of dose: of the specimen, of the noise and of a pattern, by ring."""
 
     specimen: Floats
     noise: Floats
-    pattern: float
+    pattern: Floats
 
 
 def _powers(
@@ -298,20 +300,34 @@ def _powers(
     # The variance of `shared` by noise alone.
     chance = 2 * np.square(own) / (rings.number * spectra.independent * pairs)
     apart = 1 - cosine**2
-    known = (rings.inner > 0.5) & (apart > APART)
-    pattern = 0.0
-    if known.any():
-        number = rings.number[known]
-        found = (number * (still - cosine * shared)[known]).sum()
-        spread = math.sqrt((np.square(number) * (chance * apart)[known]).sum())
-        if found > SIGNIFICANT * spread:
-            pattern = found / (number * apart[known]).sum()
+    pattern = _pattern(rings.number, still - cosine * shared, apart, chance, rings.inner > 0.5)
     shared = uniform_filter1d(shared - cosine * pattern, width)
     # Less what noise makes of it, or rings without a specimen would have one.
     chance /= width
     specimen = shared - chance / np.maximum(shared, np.sqrt(chance))
     specimen = np.clip(specimen, 0, own)
     return _Powers(specimen, np.maximum(own - specimen - pattern, 1e-3 * own.max()), pattern)
+
+
+def _pattern(
+    number: Floats, stayed: Floats, apart: Floats, chance: Floats, inside: npt.NDArray[np.bool_]
+) -> Floats:
+    """Return the power of what stays, by ring; 0 where noise alone may have made it.
+
+    It is white but for what many rings together show, as hot pixels are, and gain is nearly.
+    """
+    known = (inside & (apart > APART)) * number
+    found, norm, spread = known @ stayed, known @ apart, np.square(known) @ (chance * apart)
+    if found <= SIGNIFICANT * math.sqrt(spread):
+        return np.zeros(len(number))
+    white = found / norm
+    smooth = partial(uniform_filter1d, size=len(number) // 12 | 1, mode="constant")
+    norm = np.maximum(smooth(known * apart), 1e-9)
+    more = smooth(known * (stayed - white * apart)) / norm
+    spread = smooth(np.square(known) * chance * apart) / (len(number) // 12 | 1) / np.square(norm)
+    sure = np.clip(1 - SIGNIFICANT * spread / np.maximum(np.square(more), 1e-30), 0, 1)
+    pattern: Floats = np.maximum(white + sure * more, 0.1 * white)
+    return pattern
 
 
 def _pairs(doses: Floats) -> float:
@@ -327,6 +343,7 @@ def _refined(spectra: Spectra, path: Floats, say: Callable[[str, int, int], None
     of_each = _total(map(squared, spectra.groups))
     still = _total(spectra.groups)
     own, stayed = rings.mean(of_each), rings.mean(squared(still))
+    each = (own / doses.sum()).astype(np.float32)[rings.index]
     priors = _priors(k)
     smooth: _Smooth | None = None
     for turn in range(_ROUNDS):
@@ -349,7 +366,7 @@ def _refined(spectra: Spectra, path: Floats, say: Callable[[str, int, int], None
         measured, likelihoods = np.empty((k, 2)), np.empty(k)
         for g, (one, factor) in enumerate(zip(moved, factors, strict=True)):
             say("Refining group", turn * k + g, _ROUNDS * k)
-            if powers.pattern:
+            if powers.pattern.any():
                 others = total - one, still - spectra.groups[g], turned
                 cross = weight * _beside_pattern(one, factor, *others, doses, g, powers, rings)
             else:
@@ -366,19 +383,23 @@ def _refined(spectra: Spectra, path: Floats, say: Callable[[str, int, int], None
             slope = [surface[y + 1, x] - surface[y - 1, x], surface[y, x + 1] - surface[y, x - 1]]
             step = variance[g] * (np.array(slope) / (2 * (steps[1] - steps[0])) @ axes)
             measured[g] = (path[g] + offsets[y, x]) @ axes + np.clip(step, -_FARTHEST, _FARTHEST)
-        smooth = _smoothed(measured - measured.mean(axis=0), variance, priors)
+        measured -= measured.mean(axis=0)
+        smooth = _smoothed(measured, variance, priors)
         before, path = path, smooth.path @ axes.T
         if turn > 3 and np.abs(path - before).max() < _SETTLED:
             break
     assert smooth is not None  # noqa: S101
     gain = likelihoods.sum() / 2
     evidence = gain + smooth.evidence + 0.5 * np.log(2 * np.pi * variance).sum()
-    by_chance = min(_BY_CHANCE * k / max(gain, 1e-9), 0.9)
-    error = spectra.scale.mean() * math.sqrt(smooth.variance / (1 - by_chance))
+    # The curvature is too large by what it is where noise alone is aligned.
+    spread = [np.square(matched * (a * a) * each).sum() / _pairs(doses) for a in waves]
+    chance = _BY_CHANCE * math.sqrt(max(spread) / spectra.independent)
+    true = np.clip(1 - np.square(chance / np.maximum(values, 1e-9)), 0.1, 1)
+    error = spectra.scale.mean() * math.sqrt(_smoothed(measured, variance / true, priors).variance)
     number = rings.number * rings.inner * spectra.independent
     unlike = _unlike(likelihoods, doses, powers, number)
     return Alignment(
-        path * spectra.scale, float(error), float(evidence), unlike, powers.pattern > 0
+        path * spectra.scale, float(error), float(evidence), unlike, bool(powers.pattern.any())
     )
 
 
