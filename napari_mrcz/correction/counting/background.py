@@ -16,7 +16,7 @@ import scipy
 from napari_mrcz.correction.sums import spread_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 # Frames whose median shows which pixels were struck.
 _FRAMES_OF_MEDIAN = 9
@@ -90,23 +90,24 @@ class Background:
         n = shape[0]
         if not n:
             raise ValueError("a background is measured on at least one frame")
-        few = spread_over(n, _FRAMES_OF_MEDIAN)
-        first = []
-        for done, index in enumerate(few, 1):
-            first.append(real(np.asarray(movie[index])))
-            if progress is not None:
-                progress("Reading for medians, frame", done, len(few))
+
+        def frames(most: int, text: str) -> Iterator[npt.NDArray[Any]]:
+            indices = spread_over(n, most)
+            for done, index in enumerate(indices, 1):
+                yield real(np.asarray(movie[index]))
+                if progress is not None:
+                    progress(text, done, len(indices))
+
+        first = list(frames(_FRAMES_OF_MEDIAN, "Reading for medians, frame"))
         if n < 3:
             # No frame to compare with: all pixels are taken to be alike.
             offset = np.full(shape[1:], np.median(np.stack(first)), np.float32)
             return cls(offset, _below(frame - offset for frame in first))
         found = _of_few(first)
-        many = spread_over(n, MOST_FRAMES)
         sums = _Sums(found)
-        for done, index in enumerate(many, 1):
-            sums.add(real(np.asarray(movie[index])))
-            if progress is not None:
-                progress("Measuring offsets, frame", done, len(many))
+        for frame in frames(MOST_FRAMES, "Measuring offsets, frame"):
+            sums.add(frame)
+            del frame  # while the next one is read
         better = _moved(found, sums.offset(), first)
         noisy = sums.noisy()
         noise = _below(better.above(frame)[~noisy] for frame in first)
