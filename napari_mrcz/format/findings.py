@@ -143,7 +143,7 @@ def _mode(checked: CheckedFile) -> Iterator[Finding]:
 
 def _sampling(checked: CheckedFile) -> Iterator[Finding]:
     header, found = checked.header, checked.sampling
-    sizes, group = (header.nx, header.ny, header.nz), _group(checked)
+    sizes, group = (header.nx, header.ny, header.nz), int(checked.record["ispg"])
     if header.codec != checked.stated.codec:
         return  # MODE goes with them
     # `mrcz` before 0.5 wrote sizes here: by its label, other numbers are not believed.
@@ -157,7 +157,8 @@ def _sampling(checked: CheckedFile) -> Iterator[Finding]:
     elif wrong or 0 in found:
         wrong, proposed = True, sizes if header.is_volume or old else (*sizes[:2], 1)
     else:
-        wrong = group == _IMAGES and found[2] != 1 and not old and not header.is_volume
+        images = group == _IMAGES or not (group in SPACE_GROUPS or group in VOLUME_STACKS)
+        wrong = images and found[2] != 1 and not old and not header.is_volume
         proposed = (*found[:2], 1)
         why = "In a stack of images MZ is 1; else programs take frames for sections of a volume."
     if wrong and group in VOLUME_STACKS:
@@ -232,12 +233,6 @@ def _space_group(checked: CheckedFile) -> Iterator[Finding]:
         too = "they form a cube, or the file's name or a label says so too."
         why = f"It says images; but MZ says that they are the sections of a volume, and {too}"
         yield Finding("ISPG", why, f"0, MZ {depth}", names[_VOLUME], {"ispg": _VOLUME})
-
-
-def _group(checked: CheckedFile) -> int:
-    """Return the space group; that of images if it is not a valid one."""
-    found = int(checked.record["ispg"])
-    return found if found in SPACE_GROUPS or found in VOLUME_STACKS else _IMAGES
 
 
 def _nsymbt(checked: CheckedFile) -> Iterator[Finding]:

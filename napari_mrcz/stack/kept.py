@@ -146,12 +146,6 @@ def kept_reader(movie: Stack) -> FrameReader | None:
     return source if kept else None  # type: ignore[return-value]
 
 
-def references_of(other: Map) -> list[str]:
-    """Return the names of the files that must lie beside one that is kept as counts."""
-    places = [value_at(other, kind, "path") for kind in REFERENCES.values()]
-    return [Path(str(place)).name for place in places if place is not None]
-
-
 def is_reference_name(name: str) -> bool:
     """Return whether a file's name is that of a reference of movies that are kept as counts."""
     return _REFERENCE_NAME.fullmatch(name) is not None
@@ -164,8 +158,9 @@ def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[st
     """
     source, target = path_of(source), Path(target)
     with FrameReader(source) as reader:
-        names = references_of(reader.footer.other) if is_kept(reader.footer.other) else []
-    for name in names:
+        other = reader.footer.other if is_kept(reader.footer.other) else {}
+    paths = (value_at(other, kind, "path") for kind in REFERENCES.values())
+    for name in (Path(str(path)).name for path in paths if path is not None):
         old, new = source.with_name(name), target.with_name(name)
         if not old.exists() or new.exists():
             continue  # opening the copy says what is missing
