@@ -37,7 +37,7 @@ APART = 0.05
 SIGNIFICANT = 3.0
 # Height or width in pixels of the images whose frequencies are tried first, and the error in pixels
 # of the camera that is small enough to leave it at that.
-_COARSEST, _ENOUGH = 1024, 0.05
+_COARSEST, _ENOUGH = 1024, 0.1
 # Widths of the Gaussian low-passes that neighbours are merged by, in 1/pixel of the camera, and
 # pixels within which shifts are looked for.
 _LOW_PASSES, _REACH = (0.05, 0.1, 0.2), 96

@@ -209,7 +209,7 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
     alignment = align(_spectra(sums, say), say)
     shifts = alignment.shifts - alignment.shifts[0]
     fixed, correlation, certain = _patterns(middles, _binning(one.shape), shifts)
-    doubtful = fixed if certain or np.isnan(fixed) else 0.0
+    doubtful = fixed if certain or alignment.pattern or np.isnan(fixed) else 0.0
     doubts = _doubts(doubtful, shifts, alignment)
     return Drift(shifts, frames, fixed, correlation, tuple(doubts), alignment.error, movie, group)
 
