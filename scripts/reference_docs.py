@@ -16,11 +16,10 @@ from napari_mrcz.cli.looking import INFO_KEYS
 from napari_mrcz.correction import CountingOptions, TruncationOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.session import journal
+from napari_mrcz.session.page import EVENT_COLUMNS
 from napari_mrcz.session.recipe import Coding, tables
 from napari_mrcz.session.report import MovieRow
-from napari_mrcz.session.selection import Selection
-from napari_mrcz.session.tables import EVENT_COLUMNS
-from napari_mrcz.session.tasks import Outcome
+from napari_mrcz.session.tasks import Outcome, Selection
 from napari_mrcz.stack import VerifyReport
 
 if TYPE_CHECKING:

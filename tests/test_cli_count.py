@@ -11,8 +11,8 @@ import pytest
 import napari_mrcz as nm
 from napari_mrcz.correction import CountingOptions, ElectronCounting
 from napari_mrcz.session.detectors import CountElectrons, Parcels, pack, unpack
+from napari_mrcz.session.page import EventTable
 from napari_mrcz.session.run import cluster, run_all
-from napari_mrcz.session.tables import EventTable
 from napari_mrcz.simulation import simulate_raw
 
 N_FRAMES = 6
@@ -95,7 +95,7 @@ def test_events_are_a_table_of_their_own(napari_mrcz, movie, raw, tmp_path, suff
 
 def test_a_long_table_is_written_in_parts_and_is_whole(tmp_path, monkeypatch, raw):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("napari_mrcz.session.tables._ROWS", 100)
+    monkeypatch.setattr("napari_mrcz.session.page._ROWS", 100)
     counting = ElectronCounting.fit(raw.frames)
     found = [counting.events(frame) for frame in raw.frames]
     with EventTable(tmp_path / "events.parquet") as table:

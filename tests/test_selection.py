@@ -9,7 +9,7 @@ import tifffile
 from scipy import ndimage
 
 import napari_mrcz as nm
-from napari_mrcz.session.selection import Selection
+from napari_mrcz.session.tasks import Selection
 from napari_mrcz.stack import tiff_saving
 
 FRAMES = np.random.default_rng(5).poisson(1, (11, 40, 56)).astype(np.uint8)

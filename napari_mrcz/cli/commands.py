@@ -311,7 +311,7 @@ def bench(
     import numpy as np
 
     from napari_mrcz.cli.comparison import as_text, contestants, draw_figures, race
-    from napari_mrcz.session.tables import need_installed
+    from napari_mrcz.session.page import need_installed
     from napari_mrcz.stack import open as open_stack
 
     if folder is not None and not folder.is_dir():

@@ -246,11 +246,17 @@ def session_(
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
     from napari_mrcz.format.atomic import AtomicFile, check_target
     from napari_mrcz.session.correct import with_orientation_of
-    from napari_mrcz.session.page import REPORT_MODULES, page
+    from napari_mrcz.session.page import (
+        REPORT_MODULES,
+        TABLE_SUFFIXES,
+        check_table,
+        need_installed,
+        page,
+        write_table,
+    )
     from napari_mrcz.session.recipe import Recipe
     from napari_mrcz.session.report import Measurements
     from napari_mrcz.session.run import run_all
-    from napari_mrcz.session.tables import TABLE_SUFFIXES, check_table, need_installed, write_table
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter("--output is the report, a file of .html")

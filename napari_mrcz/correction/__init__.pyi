@@ -5,12 +5,11 @@ from .gain import GainNormalization, estimate_gain
 from .gamma import PREPRINT_GAMMA, GammaCurve, fit_gamma
 from .history import fingerprint, rebuild, register, replay
 from .koma import KomaNormalization
-from .noise import correlated_noise
+from .noise import PowerSpectrum, correlated_noise, power_spectrum
 from .orientation import ORIENTATIONS, Candidate, OrientationSearch, find_orientation, orient
 from .outliers import OutlierFilter
 from .outliers.thresholds import DistributionFit, TailFit, Thresholds
 from .regions import ShiftedLognormal
-from .spectrum import PowerSpectrum, power_spectrum
 from .truncation import TruncationModel, TruncationOptions
 
 lender: str

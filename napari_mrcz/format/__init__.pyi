@@ -14,12 +14,10 @@ from .reader import (
     FrameFault,
     FrameReader,
 )
-from .storage import (
-    Estimate,
-    estimate,
-)
 from .writer import (
+    Estimate,
     Progress,
+    estimate,
     write_frames,
 )
 

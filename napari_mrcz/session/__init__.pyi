@@ -13,14 +13,14 @@ from .report import (
     cumulative_dose,
     noise_within,
 )
-from .selection import (
-    Selection,
-)
 from .session import (
     Session,
 )
 from .summaries import (
     sums_folder,
+)
+from .tasks import (
+    Selection,
 )
 
 __all__ = [

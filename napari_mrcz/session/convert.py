@@ -20,9 +20,8 @@ from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.header_writing import other_words
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.naming import COMPRESSED_SUFFIX, SUFFIXES, software, without_packing
-from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.source_files import Kept, SourceFiles, sha256_of
-from napari_mrcz.session.tasks import Making, Outcome, Report, staged
+from napari_mrcz.session.tasks import WHOLE, Making, Outcome, Report, Selection, staged
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import original, original_file, restore_file

@@ -35,10 +35,9 @@ from napari_mrcz.session import Session
 from napari_mrcz.session.averages import of_other_shapes, surveyed_koma
 from napari_mrcz.session.recipe import PLACES, Recipe
 from napari_mrcz.session.run import run_all
-from napari_mrcz.session.selection import WHOLE, Selection
 from napari_mrcz.session.summaries import StackSum, Surveyed, summarise
 from napari_mrcz.session.survey import GIVEN, acquired_at
-from napari_mrcz.session.tasks import Making, Outcome, Report, staged
+from napari_mrcz.session.tasks import WHOLE, Making, Outcome, Report, Selection, staged
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.keeping import estimated_sizes, sizes_text

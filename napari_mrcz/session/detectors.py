@@ -31,9 +31,9 @@ from napari_mrcz.format.chunks import (
 from napari_mrcz.format.header import FOUR_BIT
 from napari_mrcz.format.machine import in_order, limit_threads, processors
 from napari_mrcz.naming import software
+from napari_mrcz.session.page import EventTable
 from napari_mrcz.session.run import ANSWER_S, SchedulerLost, ask, result_of, watched
 from napari_mrcz.session.source_files import SourceFiles
-from napari_mrcz.session.tables import EventTable
 from napari_mrcz.session.tasks import Making, Outcome, Report, check_paths, staged
 from napari_mrcz.stack import Stack, open_sweep
 from napari_mrcz.stack import open as open_stack

@@ -18,7 +18,7 @@ from napari_mrcz.errors import MrczError, size_text, warn
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.footer import to_json_safe
 from napari_mrcz.format.machine import in_order, processors
-from napari_mrcz.format.storage import LazyFrame, cast_as_asked
+from napari_mrcz.format.writer import LazyFrame, cast_as_asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,7 @@ from napari_mrcz.errors import MrczError, block_text, size_text, time_text
 from napari_mrcz.format import Encoding, Estimate, estimate
 from napari_mrcz.format.encoding import choose_encoding, compressed_fraction, shannon_fraction
 from napari_mrcz.format.header import CODECS
-from napari_mrcz.format.storage import choose_storage
+from napari_mrcz.format.writer import choose_storage
 from napari_mrcz.naming import (
     COMPRESSED_SUFFIX,
     SUFFIXES,
