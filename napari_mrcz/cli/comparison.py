@@ -297,8 +297,7 @@ class Serialisation:
 
 def counts(dose: float, side: int) -> Frames:
     """Return a frame of counted electrons, (side, side) of uint8."""
-    frame: Frames = np.random.default_rng(_SEED).poisson(dose, (side, side)).astype(np.uint8)
-    return frame
+    return np.random.default_rng(_SEED).poisson(dose, (side, side)).astype(np.uint8)
 
 
 def by_dose(side: int = 2048, doses: Sequence[float] = DOSES) -> list[Curve]:

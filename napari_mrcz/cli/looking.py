@@ -207,8 +207,7 @@ def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
         known["frames"] = _frames(file)
     elif frames:
         say(f"{file}: frames are listed of MRC and MRCZ files alone")
-    plain: dict[str, Any] = to_json_safe(known)
-    return plain
+    return to_json_safe(known)
 
 
 def _known_of_header(file: Path, header: Header, frames: bool) -> dict[str, Any]:
@@ -232,8 +231,7 @@ def _known_of_header(file: Path, header: Header, frames: bool) -> dict[str, Any]
         "findings": [],
         "packed": "only the header was unpacked: metadata, history and faults are not known",
     }
-    plain: dict[str, Any] = to_json_safe(known)
-    return plain
+    return to_json_safe(known)
 
 
 def _frames(file: Path) -> list[dict[str, Any]]:

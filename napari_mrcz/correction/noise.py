@@ -421,8 +421,7 @@ def power_spectrum(
             part[~np.isfinite(part)] = 0
         part -= np.vdot(part, window) / window.sum()  # or the mean would spread over frequencies
         transform = rfft2(part * window)
-        squared: npt.NDArray[Any] = np.square(transform.real) + np.square(transform.imag)
-        return squared
+        return np.square(transform.real) + np.square(transform.imag)
 
     half = np.zeros((size, size // 2 + 1))
     with in_order(power, corners, "napari-mrcz-spectrum") as powers:

@@ -503,8 +503,7 @@ def _coded(data: Bytes, number: int) -> bytes:
     if number not in compressors:
         compressors[number] = zstd.ZstdCompressor(options=_parameters(number))
     compressor = compressors[number]
-    coded: bytes = compressor.compress(data.data, mode=compressor.FLUSH_FRAME)
-    return coded
+    return compressor.compress(data.data, mode=compressor.FLUSH_FRAME)
 
 
 @cache

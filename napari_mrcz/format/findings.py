@@ -87,8 +87,7 @@ class CheckedFile:
     @property
     def record(self) -> np.void:
         """The header's fields as they are written, in the byte order of its sizes."""
-        record: np.void = np.frombuffer(self.raw, header_dtype(self.header.byte_order))[0]
-        return record
+        return np.frombuffer(self.raw, header_dtype(self.header.byte_order))[0]
 
     @property
     def announced(self) -> int:

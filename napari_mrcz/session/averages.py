@@ -360,8 +360,7 @@ def mean_noise(
         np.array([level_of(small) if has_dose(small) else np.nan for small in thumbnails]),
     )
     told = ~np.isnan(curves).any(axis=0)
-    mean: npt.NDArray[np.float64] = curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
-    return mean
+    return curves[:, told].mean(axis=1) if told.any() else curves[:, 0]
 
 
 def kept_out(

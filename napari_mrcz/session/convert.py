@@ -229,8 +229,7 @@ def _is_kept(name: str, before: Any, after: Any) -> bool:
         before, after = ({k: v for k, v in d.items() if k not in own} for d in (before, after))
     if name in _FLOATS:
         return np.allclose(before, after, rtol=1e-5, atol=0)
-    same: bool = msgpack.packb(to_plain(before)) == msgpack.packb(to_plain(after))
-    return same
+    return msgpack.packb(to_plain(before)) == msgpack.packb(to_plain(after))
 
 
 def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> bool:

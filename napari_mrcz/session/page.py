@@ -191,8 +191,7 @@ def _parquet(movies: Sequence[MovieRow]) -> bytes:
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([*map(_table_row, movies)], pa.schema(types)), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return sink.getvalue().to_pybytes()
 
 
 def _table_row(movie: MovieRow) -> dict[str, Any]:

@@ -54,8 +54,7 @@ def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Serie
         level_of(session.summary(i).thumbnail) * session.summary(i).n_frames
         for i in range(len(session))
     ]
-    before: Series = np.concatenate([[0.0], np.cumsum(received)[:-1]]) / counts_per_electron
-    return before
+    return np.concatenate([[0.0], np.cumsum(received)[:-1]]) / counts_per_electron
 
 
 def correlation_with(

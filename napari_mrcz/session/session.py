@@ -189,8 +189,7 @@ class Session:
     def mean(self, index: int) -> npt.NDArray[np.float64]:
         """Return the mean frame of a stack, (y, x)."""
         n_frames = self.summary(index).n_frames
-        mean: npt.NDArray[np.float64] = np.divide(self.total(index), n_frames, dtype=np.float64)
-        return mean
+        return np.divide(self.total(index), n_frames, dtype=np.float64)
 
     def covariances(
         self,

@@ -273,8 +273,7 @@ def _thumbnail(stack: Stack, frames: list[int]) -> npt.NDArray[np.uint8]:
     good = total[np.isfinite(total)]
     low, high = np.percentile(good, (_BLACK, _WHITE)) if good.size else (0.0, 0.0)
     grey = (np.nan_to_num(total, nan=low) - low) * (255 / (high - low) if high > low else 0)
-    thumbnail: npt.NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
-    return thumbnail
+    return np.clip(grey, 0, 255).astype(np.uint8)
 
 
 def _png(image: npt.NDArray[np.uint8]) -> str:

@@ -445,10 +445,7 @@ class Stack:
             needed = "to_dask() needs dask: pip install 'napari-mrcz[distributed]'"
             raise ImportError(needed) from error
         chunks = (1, *self.shape[1:])
-        array: dask.array.Array = dask.array.from_array(
-            self, chunks=chunks, asarray=True, fancy=False
-        )
-        return array
+        return dask.array.from_array(self, chunks=chunks, asarray=True, fancy=False)
 
     def close(self) -> None:
         """Close the file, and drop cached frames and threads; reading opens the file again."""

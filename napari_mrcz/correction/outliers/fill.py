@@ -257,8 +257,7 @@ def expected_counts(
     expected /= counts.n_frames
     if counts.gain is not None:
         expected /= counts.gain.reshape(-1)[pixels]
-    per_frame: npt.NDArray[np.float32] = np.maximum(expected, 0).astype(np.float32)
-    return per_frame
+    return np.maximum(expected, 0).astype(np.float32)
 
 
 def _wide_means(
@@ -405,5 +404,4 @@ def _quantiles(drawn: Bits, means: Values) -> Values:
     x = scipy.special.ndtri((drawn + 0.5) / 2.0**32)
     root = np.sqrt(means)
     quantiles = means + x * root + (x**2 - 1) / 6 + (x - x**3) / (72 * root)
-    whole: Values = np.maximum(np.floor(quantiles + 0.5), 0)
-    return whole
+    return np.maximum(np.floor(quantiles + 0.5), 0)
