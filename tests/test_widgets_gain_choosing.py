@@ -186,7 +186,7 @@ class TestOrientation:
             for name in loaded.orientation.order
         ]
         assert scores == sorted(scores)
-        assert "Best flipped vertically: certain" in loaded.controls.status.text()
+        assert "Best: flipped vertically (certain" in loaded.controls.status.text()
         np.testing.assert_array_equal(shown(loaded, 1), GainNormalization(GAIN)(MOVIE[1]))
 
     def test_a_change_is_taken_back_and_all_of_them_reset(self, loaded, qtbot):

@@ -233,7 +233,7 @@ class TestFinding:
         sure = OrientationSearch(ways, before=4e-3, margin=7.0, share=SURE)
         text, tone = search_text(replace(sure, margin=2.3, warnings=("It is uncertain.",)))
         assert tone == "warning"
-        assert text.startswith("Best turned 90° to the left, divided by")
+        assert text.startswith("Best: turned 90° to the left, divided by")
         assert "falls from 4.00 to 2.00" in text
         assert text.endswith("It is uncertain.")
         assert search_text(sure)[1] == "text"
@@ -244,7 +244,7 @@ class TestFinding:
         ways = tuple(Candidate("rot90", False, (8, 8), r) for r in (noise, 3e-3))
         search = OrientationSearch(ways, before=10.03e-3, margin=7.0, error=3e-4, share=SURE)
         text, _ = search_text(search)
-        assert text.endswith("falls from 10.03 to less than can be measured.")
+        assert text.endswith("falls from 10.03 × 10⁻³ to less than can be measured.")
 
     def test_another_cameras_reference_is_not_recommended(self):
         """It improves nothing."""

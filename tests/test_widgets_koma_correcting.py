@@ -188,7 +188,7 @@ class TestCorrectingAll:
         choose_folder(monkeypatch, tmp_path)
         qtbot.mouseClick(read.browse, LEFT)
         settle(qtbot, read)
-        assert read.estimate.text().startswith(f"{N_STACKS} stacks, about ")
+        assert read.estimate.text().startswith(f"To be written: {N_STACKS} stacks, about ")
         with qtbot.waitSignal(read.corrected) as ended:
             qtbot.mouseClick(read.export.start_button, LEFT)
         (done,) = ended.args
@@ -298,11 +298,11 @@ def test_a_new_folder_is_made(read, qtbot, tmp_path):
 
 def test_a_session_is_kept_when_the_dock_is_closed(read, qtbot, viewer):
     """With what was read and chosen; an entry of a layer is not, whose frames it would hold."""
+    status = read.reading.status.text()
     viewer.add_image(np.zeros((N_FRAMES, 64, 80)), name="layer")
     read.box.layers_button.click()
     assert len(read.koma.entries) == N_STACKS + 1
     qtbot.keyClick(read.radius.slider, Qt.Key.Key_Left)
-    status = read.reading.status.text()
     close(read, viewer, qtbot)
     again = KomaSession(viewer)
     viewer.window.add_dock_widget(again)

@@ -220,6 +220,7 @@ class TestReading:
         )
         assert read.koma.reading is None
         assert not read.radius.noise.isVisible()
+        assert not read.reading.status.text()  # "9 stacks read" would be wrong
         read_session(qtbot, read)
         after = read.radius.noise.getOriginalDataset()[1]
         assert read.koma.koma().session._prepare is not None

@@ -236,6 +236,9 @@ def test_drift_is_estimated_shown_and_taken_out(corrected, viewer, qtbot):
     aligned = viewer.layers["clean, aligned sum"]
     np.testing.assert_array_equal(aligned.data, shown.found.aligned_sum())
     np.testing.assert_allclose(aligned.scale, viewer.layers["clean"].scale[1:])
+    corrected.choice.range.setValue((0, 5))
+    assert not aligned.visible  # else the range would seem to change nothing
+    settle(corrected, qtbot)
 
 
 def test_what_is_asked_next_cancels_a_drift(widget, qtbot):

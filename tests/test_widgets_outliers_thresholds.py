@@ -168,13 +168,17 @@ def test_the_derived_layers_follow_the_movie(fitted, movie):
 
 
 def test_the_colours_can_be_taken_off(fitted, qtbot):
-    """To see what is beneath; by the button or in the layer list."""
+    """To see what is beneath; by the button or in the layer list. They come with the next fit."""
     button, sigma = fitted.colour_button, fitted.derived("sigma")
     assert button.isChecked()
     qtbot.mouseClick(button, LEFT)
     assert not sigma.visible
     sigma.visible = True
     assert button.isChecked()
+    qtbot.mouseClick(button, LEFT)
+    qtbot.mouseClick(fitted.controls.start_button, LEFT)
+    settle(fitted, qtbot)
+    assert sigma.visible
 
 
 def test_the_mask_comes_and_goes_on_demand(fitted, viewer, qtbot):

@@ -23,7 +23,7 @@ import napari
 import numpy as np
 import numpy.typing as npt
 from napari.qt import get_qapp
-from qtpy.QtCore import QEventLoop, Qt, QTimer
+from qtpy.QtCore import QEventLoop, QSize, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget
 
 import napari_mrcz as nm
@@ -49,6 +49,7 @@ _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")
 _CORRECTED = Path("demo-corrected.mrcz")
 _WIDGETS = ("Movie", "Outliers", "Gain", "KOMA", "Metadata", "Save")
+_WINDOW = QSize(1500, 900)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +116,8 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     the folder `session` are in the list for KOMA.
     """
     viewer = napari.Viewer(title="napari-mrcz demo")
-    viewer.window.resize(1500, 900)
+    window = viewer.window._qt_window
+    window.resize(_WINDOW.boundedTo(window.screen().availableSize()))
     docked = {
         title: viewer.window.add_plugin_dock_widget(_PLUGIN, title, tabify=True)
         for title in _WIDGETS
@@ -126,7 +128,6 @@ def open_demo(path: Path, session: Path) -> tuple[napari.Viewer, dict[str, Any]]
     first, specimen = docked["Movie"]
     outliers = widgets["Outliers"]
     dock_of(outliers).raise_()
-    window = viewer.window._qt_window
     window.resizeDocks([first], [420], Qt.Orientation.Horizontal)
     get_qapp().processEvents()  # the canvas gets its size, which the movie is then fitted to
     (movie,) = viewer.open(path, plugin=_PLUGIN)

@@ -69,7 +69,7 @@ class Fit:
             f"spots {self.counting.spread:.2f} pixels wide (standard deviation)."
         )
         if self.counting.expected_f1 is not None and threshold == self.threshold:
-            said += f" Expected F1: {self.counting.expected_f1:.3f}."
+            said += f" Expected F1: {self.counting.expected_f1:.3f} (1 is perfect)."
         return said
 
     def charge_histogram(self) -> Histogram:

@@ -87,7 +87,8 @@ class GainChoice:
             return (
                 f"The reference is {shape_text(self.reference.shape)}, the frames are "
                 f"{shape_text(self.frames)}: it fits them in no orientation, nor with twice "
-                "(super-resolution) or half as many pixels each way."
+                "(super-resolution) or half as many pixels each way. Select a movie of the same "
+                "camera, or choose another reference."
             )
         if self._relation(self.orientation) is None:
             return f"It does not fit the frames when {_WAYS[self.orientation]}."
@@ -210,17 +211,20 @@ def search_text(search: OrientationSearch) -> tuple[str, str]:
     """Return how sure the best way is, and in which tone: text or warning."""
     best = search.best
     way = way_text(best.orientation, best.reciprocal)
-    left = score_text(best.noise) if best.noise > search.error else "less than can be measured"
-    fall = f"fixed-pattern noise falls from {score_text(search.before)} to {left}"
+    fall = f"fixed-pattern noise falls from {score_text(search.before)}"
+    if best.noise > search.error:
+        fall += f" to {score_text(best.noise)} × 10⁻³"
+    else:
+        fall += " × 10⁻³ to less than can be measured"
     if not search.helps:
         why = " ".join(search.warnings)
         return f"{why} Nothing was chosen.", "warning"
     if search.warnings:
-        return f"Best {way}; {fall}. {' '.join(search.warnings)}", "warning"
+        return f"Best: {way}; {fall}. {' '.join(search.warnings)}", "warning"
     if search.margin == np.inf:
-        return f"{way.capitalize()}: certain; {fall}.", "text"
+        return f"Best: {way} (certain); {fall}.", "text"
     ahead = f"{search.margin:.2g}" if search.margin < 10 else f"{search.margin:.0f}"
-    return f"Best {way}: certain, {ahead} standard errors ahead of the second; {fall}.", "text"
+    return f"Best: {way} (certain: {ahead} standard errors ahead); {fall}.", "text"
 
 
 Shape = tuple[int, int]

@@ -302,10 +302,11 @@ class Orientation(QWidget):
         reciprocal = self.divide.isChecked()
         scores = {one.orientation: one.noise for one in found if one.reciprocal == reciprocal}
         fitting = () if self._choice is None else self._choice.fitting
+        has_reference = self._choice is not None and self._choice.reference is not None
         for name, button in self.buttons.items():
             tip = f"The reference {way_text(name)}"
             score = score_text(scores[name]) if name in scores else ""
-            if name not in fitting:
+            if name not in fitting and has_reference:
                 tip += ": does not fit the frames"
             elif score:
                 tip += f": leaves fixed-pattern noise of {score} × 10⁻³"

@@ -188,8 +188,8 @@ class KomaModel:
             return "Read the session first."
         if len(self.members) < FEWEST:
             return (
-                f"KOMA subtracts the mean of neighbouring stacks, and needs {FEWEST} at least that "
-                f"enter averages; here are {len(self.members)}."
+                f"KOMA subtracts the mean of neighbouring stacks, and needs at least {FEWEST} to "
+                f"average; here are {len(self.members)}."
             )
         return ""
 

@@ -74,7 +74,7 @@ class StackBox(QWidget):
         self.preview = push_button("Preview", "")
         for arrow in (self.up, self.down):
             arrow.setMaximumWidth(_ARROW_PX)
-        self.details = WrappedLabel("The selected stack, and whether it enters averages")
+        self.details = WrappedLabel("The selected stack, and whether it is used for averaging")
         self._for_selected = (self.up, self.down, self.remove)
         menu = QMenu(self)
         self.sort_actions: dict[str, Any] = {}
@@ -158,13 +158,14 @@ class StackBox(QWidget):
         n_in = sum(map(self._koma.enters, entries))
         tone = "muted"
         if entry is None:
-            text = f"{n_in} of {n} stacks enter averages." if entries else ""
+            text = f"{n_in} of {n} stacks are used for averaging." if entries else ""
         elif why := self._koma.why_not(entry):
             text, tone = f"{entry.name} {why}", "error"
         elif why := self._koma.why_left_out(entry):
-            text, tone = f"{entry.name} enters no average: {why}. A tick puts it back.", "warning"
+            text = f"{entry.name} is not used for averaging: {why}. Tick it to use it."
+            tone = "warning"
         else:
-            text = f"{entry.name} enters averages ({n_in} of {n} do)."
+            text = f"{entry.name} is used for averaging ({n_in} of {n} are)."
         self._panel.tell(self.details, text, tone)
         for button in self._for_selected:
             button.setEnabled(bool(self.stacks.selected))

@@ -107,7 +107,7 @@ class KomaSession(Panel):
         self.ageing_view = AgeingView()
         self.plots = Section("Session plots", self.ageing, self.ageing_view)
         where = QWidget()
-        where.setLayout(form(("Into", into)))
+        where.setLayout(form(("Output", into)))
         groups: tuple[tuple[QWidget, ...], ...] = (
             (self.box,),
             (self.reading,),
@@ -193,6 +193,8 @@ class KomaSession(Panel):
         if self._previewed not in self.koma.entries:
             self._previewed = None
         self.ageing_view.show_ageing(None)
+        if self.koma.reading is None and not self.reading.running:
+            self.reading.tell("")  # other stacks, or filtered otherwise
         if self.koma.problem():
             self._curves.drop()
             self._show_curve(None)
@@ -362,7 +364,7 @@ class KomaSession(Panel):
     # Correcting all, and session plots ----------------------------------------------------------
 
     def _show_size(self, nbytes: int) -> None:
-        said = f"{len(self.koma.targets(Path()))} stacks, about {size_text(nbytes)}"
+        said = f"To be written: {len(self.koma.targets(Path()))} stacks, about {size_text(nbytes)}"
         folder = Path(self.folder.text()).absolute()
         if (there := next((one for one in (folder, folder.parent) if one.is_dir()), None)) and (
             free := shutil.disk_usage(there).free

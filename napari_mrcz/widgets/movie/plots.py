@@ -172,7 +172,7 @@ class DriftView(QWidget):
         self.told = WrappedLabel("How far the specimen drifted, and the fixed pattern's peak")
         self._line, self._points = self.path.curve("accent"), self.path.curve("accent", symbol="o")
         self._peaks = {colour: self.peaks.curve(colour) for colour in ("hot", "accent")}
-        filled(self, self.told, self.peaks, self.legend, self.path, spacing=2)
+        filled(self, self.told, self.path, self.peaks, self.legend, spacing=2)
         self.show_drift(None)
 
     def show_drift(self, shown: DriftShown | None) -> None:
@@ -192,13 +192,13 @@ class DriftView(QWidget):
         if shown.before is not None:
             height, correlation = shown.before
             self._peaks["hot"].setData(*correlation.T)
-            pattern = f"before the corrections {_height(height)}, after them {pattern}"
+            pattern = f"{_height(height)} before the corrections, {pattern} after them"
         length = float(np.hypot(*np.diff(found.shifts, axis=0).T).sum())
         # Of no specimen there is no error; the warnings say so.
         error = "" if found.warnings else f" (each shift ±\u00a0{found.error:.2g})"
         self.told.setText(
-            f"The specimen moved {length:.1f} pixels{error}. Peak of the fixed pattern, over that"
-            f" of the specimen: {pattern}."
+            f"The specimen moved {length:.1f} pixels{error}. Fixed-pattern peak, relative to the"
+            f" specimen's: {pattern}."
         )
 
     def apply_palette(self, colours: Palette) -> None:

@@ -157,6 +157,7 @@ class Drift(QWidget):
         self._work: MovieWork | None = None  # of the movie picked
         self._started: MovieWork | None = None  # what runs, or ran last, is for this one
         self._again = False
+        self._aligned: weakref.ref[Image] | None = None
         self.group = QSpinBox()
         self.group.setRange(1, 1)
         self.group.setSuffix(" frames")
@@ -167,7 +168,8 @@ class Drift(QWidget):
             panel, "Estimate drift", "Align groups of frames, and see what fixed patterns do to it"
         )
         self.aligned_button = push_button(
-            "Add aligned sum", "A layer of the sum of all frames, each group moved back"
+            "Add aligned sum",
+            "A layer of the sum of all frames, each group moved back; not smoothed",
         )
         self.controls.buttons.addWidget(self.aligned_button)
         self.doubts = WrappedLabel("Why the drift should not be trusted")
@@ -224,6 +226,12 @@ class Drift(QWidget):
             self.controls.run(work.drift.found.aligned_sum)
 
     @Slot()
+    def hide_aligned(self) -> None:
+        """Hide the aligned sum that was added last: it lies above the sum of the movie."""
+        if self._aligned is not None and (layer := self._aligned()) is not None:
+            layer.visible = False
+
+    @Slot()
     def _on_group(self) -> None:
         if self.controls.running:
             self.start()
@@ -252,7 +260,9 @@ class Drift(QWidget):
             metadata=describe(work.stack),
             **geometry(work.layer, 2),
         )
+        self._aligned = weakref.ref(aligned)
         add_layer(self._panel.viewer, aligned)
+        self.controls.tell(f"“{aligned.name}” lies above the sum. It is not smoothed.", "muted")
 
     @Slot()
     def _on_ended(self) -> None:

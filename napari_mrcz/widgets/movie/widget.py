@@ -127,9 +127,11 @@ class MovieViewer(Panel):
 
     def _connect(self) -> None:
         self.layers.layer_changed.connect(self._on_layer)
-        self.choice.changed.connect(self._draw)
-        self.binning.currentIndexChanged.connect(self._draw)
-        self.low_pass.valueChanged.connect(self._draw)
+        for changed in (
+            self.choice.changed, self.binning.currentIndexChanged, self.low_pass.valueChanged,
+        ):  # fmt: skip
+            changed.connect(self._draw)
+            changed.connect(self.drift.hide_aligned)
         self.toggle_button.clicked.connect(self.toggle)
         self.controls.start_button.clicked.connect(self.start_reading)
         self.part.refused.connect(lambda why: self.tell(self.info, why, "warning"))

@@ -170,6 +170,11 @@ class OutlierPixels(CorrectionDock):
         made = None if self.work is None else self.work.derived.get(key)
         return None if made is None else made.layer
 
+    def start_fit(self) -> None:
+        """Fit the layer picked; what is found is coloured, though colours were off before."""
+        super().start_fit()
+        self._on_colour(True)
+
     def fit_work(self, work: OutlierWork) -> Callable[[Report], Any]:
         """Return the fit of a layer; a movie that was summed is not read again."""
         gain = self.gains.layer
