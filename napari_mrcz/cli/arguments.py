@@ -162,12 +162,10 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="Frames processed at a time (default: one per processor).")
 ]
 Workers = Annotated[
-    int,
-    typer.Option(min=0, help="Number of dask worker processes.", callback=not_both),
+    int, typer.Option(min=0, help="Number of dask worker processes.", callback=not_both)
 ]
 Scheduler = Annotated[
-    str,
-    typer.Option(help="Address of a dask scheduler with workers.", callback=not_both),
+    str, typer.Option(help="Address of a dask scheduler with workers.", callback=not_both)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON object per file.")]
 SkipExisting = Annotated[
@@ -178,8 +176,7 @@ SkipExisting = Annotated[
     ),
 ]
 NoFooter = Annotated[
-    bool,
-    typer.Option("--no-footer", help="Write no footer (metadata, checksums) after plain MRC."),
+    bool, typer.Option("--no-footer", help="Write no footer (metadata, checksums) after plain MRC.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be written, without writing.")

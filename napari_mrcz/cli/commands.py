@@ -261,11 +261,7 @@ def _drift_text(file: Path, movie: Stack, drift: Drift, group: int) -> list[str]
 
 
 @arguments.with_options
-def verify(
-    paths: arguments.Files,
-    *,
-    how: arguments.Working,
-) -> None:
+def verify(paths: arguments.Files, *, how: arguments.Working) -> None:
     """Decode every frame and compare it with its checksum; the exit status is 1 on damage.
 
     Files of other formats than MRC and MRCZ have no checksums; their frames are decoded.
@@ -286,10 +282,7 @@ def bench(
     frames: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 20,
     shape: Annotated[
         tuple[int, int], typer.Option(help="Rows and columns of the simulated movie.")
-    ] = (
-        3838,
-        3710,
-    ),
+    ] = (3838, 3710),
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions; times are medians.")] = 3,
     slow: Annotated[
         bool, typer.Option("--slow", help="Include ways that take minutes (xz).")
@@ -345,8 +338,7 @@ _DOCKS = ("Movie", "Outliers", "Gain")
 
 def open_(
     files: Annotated[
-        list[Path],
-        typer.Argument(help="Files, or folders of one sweep each.", show_default=False),
+        list[Path], typer.Argument(help="Files, or folders of one sweep each.", show_default=False)
     ],
 ) -> None:
     """Open movies in napari, with the widgets Movie, Outliers and Gain."""
@@ -365,8 +357,7 @@ def demo(
         typer.Option(help="Save a picture of the window to this file and end.", show_default=False),
     ] = None,
     story: Annotated[
-        bool,
-        typer.Option("--story", help="Correct the session step by step, as with the widgets."),
+        bool, typer.Option("--story", help="Correct the session step by step, as with the widgets.")
     ] = False,
 ) -> None:
     """Write a simulated movie, demo.mrcz, and a session, demo-session, and open them in napari."""

@@ -356,11 +356,7 @@ def serialisations(nbytes: int = 25_000_000) -> list[Serialisation]:
 
 
 def _serialised(
-    name: str,
-    dump: Callable[[Any], bytes],
-    load: Callable[[bytes], Any],
-    content: Any,
-    codec: str,
+    name: str, dump: Callable[[Any], bytes], load: Callable[[bytes], Any], content: Any, codec: str
 ) -> Serialisation:
     packed = _packed(dump(content), codec)
     return Serialisation(

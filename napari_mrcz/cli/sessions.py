@@ -170,8 +170,7 @@ def check(recipe: RecipeFile, with_: arguments.With = None) -> None:
 def new(
     recipe: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
     history: Annotated[
-        Path | None,
-        typer.Option(help="Corrected movie whose corrections become the recipe."),
+        Path | None, typer.Option(help="Corrected movie whose corrections become the recipe.")
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -320,8 +319,7 @@ def watch(
         ),
     ] = 10.0,
     marker: Annotated[
-        str,
-        typer.Option(help='Suffix of the files that mark movies as finished, such as ".done".'),
+        str, typer.Option(help='Suffix of the files that mark movies as finished, such as ".done".')
     ] = "",
     pattern: Annotated[
         str, typer.Option(help='Pattern of the names of movies, such as "*_fractions.tiff".')
@@ -386,11 +384,7 @@ def watch(
         "selection": session.Selection(**chosen),
         "decimate": str(decimate or ""),
     }
-    with (
-        Journal(output / _JOURNAL) as journal,
-        woken(folder, poll, _say) as wait,
-        bar() as advance,
-    ):
+    with Journal(output / _JOURNAL) as journal, woken(folder, poll, _say) as wait, bar() as advance:
         arrivals = Arrivals(
             folder,
             with_packing((*SUFFIXES, *FOREIGN_SUFFIXES)),

@@ -135,8 +135,7 @@ def convert(
     files: arguments.Files,
     output: arguments.Folder,
     given: Annotated[
-        arguments.Given,
-        arguments.only(session.Coding, codec="chunks are copied unchanged"),
+        arguments.Given, arguments.only(session.Coding, codec="chunks are copied unchanged")
     ] = arguments.NOTHING,
     *,
     how: Running,
@@ -154,12 +153,7 @@ def convert(
     tasks: list[Recode | Repack] = [
         Repack(source, target, **how.making)
         if not is_coded
-        else Recode(
-            source,
-            target,
-            **session.Coding(**given).arguments,
-            **how.making,
-        )
+        else Recode(source, target, **session.Coding(**given).arguments, **how.making)
         for source, target in pairs
     ]
     how.run(tasks, "converted")

@@ -373,12 +373,7 @@ _LOWEST = -(2**16)
 
 
 def draws(
-    frame: Frame,
-    labels: Labels,
-    parameters: Values,
-    seed: int,
-    index: int,
-    pedestal: int = 0,
+    frame: Frame, labels: Labels, parameters: Values, seed: int, index: int, pedestal: int = 0
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
     """Return the pixels of a frame that have no counts, and counts of 0 and less for them."""
     pixels = np.flatnonzero((frame == pedestal) & (labels > 0))

@@ -156,12 +156,7 @@ def compress(
 
 
 def decompress(
-    chunk: memoryview,
-    out: npt.NDArray[Any],
-    *,
-    path: str | PathLike[str],
-    frame: int,
-    offset: int,
+    chunk: memoryview, out: npt.NDArray[Any], *, path: str | PathLike[str], frame: int, offset: int
 ) -> None:
     """Decompress a chunk, which `check_chunk` checks first, into `out` of the frame's exact size.
 

@@ -22,12 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.format.chunks import (
-    CHUNK_HEADER_NBYTES,
-    FILTERS,
-    compress,
-    parse_chunk_header,
-)
+from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, FILTERS, compress, parse_chunk_header
 from napari_mrcz.format.header import CODECS
 from napari_mrcz.format.machine import new_buffer
 
@@ -93,10 +88,7 @@ class Encoding:
         return self.block_size if isinstance(self.block_size, int) else 0
 
     def compress(
-        self,
-        frame: npt.NDArray[Any],
-        room: memoryview | None = None,
-        look: Look | None = None,
+        self, frame: npt.NDArray[Any], room: memoryview | None = None, look: Look | None = None
     ) -> bytes | memoryview:
         """Compress one frame; `filter`, `block_size` and `as_counts` must have been chosen.
 

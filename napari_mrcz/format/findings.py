@@ -363,9 +363,7 @@ _MEAN_OFF, _RMS_OFF = 0.5, 2.0
 
 
 def measure(
-    reader: FrameReader,
-    frames: tuple[int, ...],
-    progress: Callable[[int, int], None] | None,
+    reader: FrameReader, frames: tuple[int, ...], progress: Callable[[int, int], None] | None
 ) -> Statistics | None:
     """Return the statistics of some frames; None of complex ones.
 

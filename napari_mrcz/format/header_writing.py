@@ -213,11 +213,7 @@ def _set_cell(
 
 
 def _set_microscope(
-    record: Any,
-    source: Any,
-    codec: int,
-    description: Description,
-    extended: ExtendedHeader | None,
+    record: Any, source: Any, codec: int, description: Description, extended: ExtendedHeader | None
 ) -> None:
     """Write voltage, C3 and gain; other words of a plain file in their place stay."""
     voltage = 0.0

@@ -24,10 +24,7 @@ from napari_mrcz.correction.truncation import TruncationOptions
 from napari_mrcz.errors import collected_warnings, size_text
 from napari_mrcz.format import Encoding, FrameReader, write_frames
 from napari_mrcz.format.atomic import check_target
-from napari_mrcz.format.chunks import (
-    compress,
-    decompress,
-)
+from napari_mrcz.format.chunks import compress, decompress
 from napari_mrcz.format.header import FOUR_BIT
 from napari_mrcz.format.machine import in_order, limit_threads, processors
 from napari_mrcz.naming import software
@@ -178,8 +175,7 @@ class _Run:
             what = self.counting, parcels, self.table is not None
             most = max(1, ask(client)) * _QUEUED
             work = watched(
-                client,
-                lambda: client.scatter(what, broadcast=True, hash=False, timeout=ANSWER_S),
+                client, lambda: client.scatter(what, broadcast=True, hash=False, timeout=ANSWER_S)
             )
             pending: deque[Any] = deque()
             try:

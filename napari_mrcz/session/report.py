@@ -361,11 +361,7 @@ class Measurements:
         return session, own
 
     def _rows(
-        self,
-        usable: list[int],
-        electron: float,
-        limit: float,
-        out: KeptOut,
+        self, usable: list[int], electron: float, limit: float, out: KeptOut
     ) -> dict[int, MovieRow]:
         before = cumulative_dose(self._session.chosen(usable), electron)
         whole = {i: self._measured[i].sum.thumbnail for i in usable if i not in out.without_numbers}

@@ -42,10 +42,7 @@ _QUEUED = 2
 
 
 def run_all(
-    tasks: Iterable[Task],
-    *,
-    client: Any = None,
-    report: Report | None = None,
+    tasks: Iterable[Task], *, client: Any = None, report: Report | None = None
 ) -> Iterator[Outcome]:
     """Run tasks and return the outcome of each as it comes.
 
@@ -98,8 +95,7 @@ def _submit(client: Any, task: Task) -> Any:
         task = replace(task, overwrite=True)  # type: ignore[type-var]
     threads = thread_limit() or 1
     return watched(
-        client,
-        lambda: client.submit(_attempt_alone, task, threads, retries=_ATTEMPTS, pure=False),
+        client, lambda: client.submit(_attempt_alone, task, threads, retries=_ATTEMPTS, pure=False)
     )
 
 

@@ -200,11 +200,7 @@ def _sweep_in(folder: Path) -> list[Path]:
 
 
 def _open_eer(
-    path: Path,
-    is_tiff: bool,
-    group: int | None,
-    dose_per_frame: float | None,
-    superresolution: int,
+    path: Path, is_tiff: bool, group: int | None, dose_per_frame: float | None, superresolution: int
 ) -> Stack:
     """Open an EER movie with the options that are for EER alone."""
     from napari_mrcz.stack.tiff import SUPERRESOLUTIONS, is_eer, open_tiff

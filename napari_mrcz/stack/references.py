@@ -150,11 +150,7 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
 
 
 def write_defects(
-    path: str | PathLike[str],
-    mask: npt.NDArray[Any],
-    kind: str,
-    *,
-    overwrite: bool = False,
+    path: str | PathLike[str], mask: npt.NDArray[Any], kind: str, *, overwrite: bool = False
 ) -> None:
     """Write which pixels are defective, all or nothing.
 

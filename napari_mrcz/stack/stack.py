@@ -338,10 +338,7 @@ class Stack:
         return self._with(source, replace(self._description, metadata=metadata))
 
     def select(
-        self,
-        frames: slice = slice(None),
-        rows: slice = slice(None),
-        columns: slice = slice(None),
+        self, frames: slice = slice(None), rows: slice = slice(None), columns: slice = slice(None)
     ) -> Stack:
         """Return a lazy crop: some of the frames, rows and columns.
 
