@@ -260,6 +260,16 @@ def test_a_full_disk_under_the_output_is_one_line(movie):
     assert ran.stderr == b"napari-mrcz: No space left on device\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_the_log_is_named_when_all_is_done(napari_mrcz, movie):
+    ran = napari_mrcz("compress", movie, "--log", "/dev/full")
+    assert ran.status == 1
+    assert "napari-mrcz: /dev/full: messages are missing" in ran.err
+    assert (nm.read(movie.with_suffix(".mrcz")) == FRAMES).all()
+    movie.unlink()
+    assert "/dev/full" not in napari_mrcz("compress", movie, "--log", "/dev/full").err
+
+
 @pytest.mark.parametrize("command", ["compress", "correct", "repair", "verify", "info"])
 def test_a_link_that_leads_to_itself_is_an_error(napari_mrcz, tmp_path, command):
     (tmp_path / "loop.mrc").symlink_to("loop.mrc")

@@ -43,15 +43,11 @@ _HEAD_NBYTES = 1024
 def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
     """Append the messages of a block to a log, each with the time; show only problems if quiet.
 
-    Raise `MrczError` if the log cannot be opened.
+    Raise `MrczError` if the log cannot be opened, or at the end if it could not be written.
     """
     global _log, _quiet
     before = _log, _quiet
-    try:
-        opened = nullcontext() if log is None else _opened_log(log)
-    except OSError as error:
-        raise MrczError(log, f"cannot be opened: {failure_text(error)}") from error
-    with opened as _log:
+    with nullcontext() if log is None else _opened_log(log) as _log:
         _quiet = quiet
         try:
             yield
@@ -66,11 +62,30 @@ def listening(log: Path | None, *, quiet: bool) -> Iterator[None]:
             _log, _quiet = before
 
 
-def _opened_log(log: Path) -> TextIO:
-    """Open a log to append to it.
+@contextmanager
+def _opened_log(log: Path) -> Iterator[TextIO]:
+    """Open a log to append to it; work goes on while it cannot be written.
 
     Raise `MrczError` if it is a movie, or anything else that is not text: it would be damaged.
     """
+    try:
+        file = _text_to_append_to(log)
+    except OSError as error:
+        raise MrczError(log, f"cannot be opened: {failure_text(error)}") from error
+    try:
+        yield file
+    except BaseException:
+        with suppress(OSError):
+            file.close()
+        raise
+    try:
+        file.close()
+    except OSError as error:
+        found = f"messages are missing at its end: {failure_text(error)}"
+        raise MrczError(log, found, advice="All else was done") from error
+
+
+def _text_to_append_to(log: Path) -> TextIO:
     name = without_packing(Path(os.path.realpath(log))).suffix.lower()
     if log.is_file() and log.stat().st_size:
         with log.open("rb") as file:
