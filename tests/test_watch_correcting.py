@@ -18,6 +18,7 @@ from watch_session import (
 )
 
 import napari_mrcz as nm
+from napari_mrcz.correction.koma import too_few
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session import follow
 from napari_mrcz.session.recipe import Recipe
@@ -111,7 +112,7 @@ class TestCorrecting:
             record(folder, i)
         session = at_once(folder, out, recipe=RECIPE)
         told = [step.outcome.warnings for step in session.steps if step.kind == "corrected"]
-        said = "KOMA with 2 of the 4 other stacks that a radius of 2 takes"
+        said = too_few(2, RADIUS)
         assert all(said in warnings for warnings in told)
         assert len(told) == 3
         koma = nm.Koma(sorted(out.glob("*.mrcz")), RADIUS, limit=1e6)

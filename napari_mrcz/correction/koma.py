@@ -349,7 +349,10 @@ def _worse(noise: tuple[float, float] | None, n_neighbours: int, *, applied: boo
 
 def too_few(n_others: int, radius: int) -> str:
     """Return the warning that there are fewer other stacks than a radius takes."""
-    return f"KOMA with {n_others} of the {2 * radius} other stacks that a radius of {radius} takes"
+    return (
+        f"KOMA with {n_others} of the {2 * radius} other stacks that a radius of {radius} takes: "
+        "the fewer, the noisier their mean. Add movies of the session if there are more"
+    )
 
 
 def repeated_text(step: float) -> str:

@@ -175,8 +175,10 @@ class DriftView(QWidget):
         filled(self, self.told, self.path, self.peaks, self.legend, spacing=2)
         self.show_drift(None)
 
-    def show_drift(self, shown: DriftShown | None) -> None:
-        """Show a drift, or nothing."""
+    def show_drift(
+        self, shown: DriftShown | None, pixel_size: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
+        """Show a drift, or nothing; `pixel_size` is (y, x) in Å, 0 where it is unknown."""
         for part in (self.told, self.peaks, self.path):
             part.setVisible(shown is not None)
         self.legend.setVisible(shown is not None and shown.before is not None)
@@ -193,11 +195,14 @@ class DriftView(QWidget):
             height, correlation = shown.before
             self._peaks["hot"].setData(*correlation.T)
             pattern = f"{_height(height)} before the corrections, {pattern} after them"
-        length = float(np.hypot(*np.diff(found.shifts, axis=0).T).sum())
+        steps = np.diff(found.shifts, axis=0)
+        length = f"{np.hypot(*steps.T).sum():.1f} pixels"
+        if all(pixel_size):
+            length += f" ({np.hypot(*(steps * pixel_size).T).sum():.1f} Å)"
         # Of no specimen there is no error; the warnings say so.
-        error = "" if found.warnings else f" (each shift ±\u00a0{found.error:.2g})"
+        error = "" if found.warnings else f", each shift ±\u00a0{found.error:.2g} pixels"
         self.told.setText(
-            f"The specimen moved {length:.1f} pixels{error}. Fixed-pattern peak, relative to the"
+            f"The specimen moved {length}{error}. Fixed-pattern peak, relative to the"
             f" specimen's: {pattern}."
         )
 

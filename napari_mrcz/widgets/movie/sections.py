@@ -189,7 +189,7 @@ class Drift(QWidget):
         self._work = work
         stack = None if work is None else work.stack
         found = None if work is None else work.drift
-        self.view.show_drift(found)
+        self.view.show_drift(found, (0.0, 0.0) if stack is None else stack.pixel_size[1:])
         doubts = () if found is None else found.found.warnings
         self._panel.tell(self.doubts, "\n".join(doubts), "warning")
         self.doubts.setVisible(bool(doubts))
