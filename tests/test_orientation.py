@@ -31,7 +31,7 @@ def test_every_orientation_and_reciprocal_is_found(seed):
             turned = orient(inverted(reference) if reciprocal else reference, name)
             found = find_orientation(movie.frames, turned)
             assert (found.best.orientation, found.best.reciprocal) == (INVERSE[name], reciprocal)
-            assert found.margin > 3
+            assert found.margin > 5
             assert found.best.noise < found.before
             np.testing.assert_allclose(found.best.prepare(turned), reference, rtol=1e-6)
 
@@ -135,8 +135,9 @@ def test_what_does_not_help_is_refused(seed):
         assert found.significance < 0
         assert found.warnings
     assert "constant" in find_orientation(frames, np.full(reference.shape, 2.0)).warnings[0]
-    few = frames[:2, :40, :40]
-    assert "cannot be found" in find_orientation(few, reference[:40, :40]).warnings[0]
+    # The share of 5 % in 800 electrons is known to 1 / (0.05 √800) = 0.7, where 0.25 is needed.
+    few = frames[:2, :20, :20]
+    assert "cannot be found" in find_orientation(few, reference[:20, :20]).warnings[0]
 
 
 def test_columns_that_look_alike_upside_down_are_no_doubt():

@@ -140,7 +140,7 @@ Image = npt.NDArray[Any]
 
 # Sides of squares, in pixels, over which specimen and illumination are averaged: they vary slowly,
 # but some patterns do too. None is the mean of the whole image.
-SCALES = (32, 80, None)
+SCALES = (8, 16, 32, 80, None)
 # The pattern is there if chance makes as much of it in none of sixteen orientations ...
 _THERE = 4.0
 # ... and lowers R if the share is above 1/2 by so many standard errors.
@@ -197,6 +197,7 @@ class Detail:
         self.level = smoothed(total, usable, scale)
         self.usable = usable & (self.level > 0)
         self._excess = np.where(self.usable, total - self.level, 0.0)
+        self._power = np.abs(scipy.fft.rfft2(self._excess)) ** 2
 
     def pattern(self, response: Image, good: Image) -> Image:
         """Return the logarithm of a reference's factors without smooth variation, (y, x).
@@ -222,9 +223,13 @@ class Detail:
             return Share(0.0, np.inf, np.inf, 0.0)
         value = -product / power
         deviation = float(power / (np.count_nonzero(self.usable) * mean)) ** 0.5
-        chance = self._spread(self._excess, pattern) / power
         left = self._excess + value * self.level * pattern
-        return Share(value, chance, self._spread(left, pattern) / power, deviation)
+        return Share(value, self.chance(pattern), self._spread(left, pattern) / power, deviation)
+
+    def chance(self, pattern: Image) -> float:
+        """Return the standard deviation of a pattern's share in frames without the pattern."""
+        _, power = self.moments(pattern)
+        return self._spread_of(self._power, pattern) / power if power > 0 else np.inf
 
     def moments(self, pattern: Image) -> tuple[float, float]:
         """Return Σ excess × pattern and Σ level × pattern²: minus their ratio is the share."""
@@ -242,15 +247,20 @@ class Detail:
         error = self._spread(left, difference)
         return float((self._excess * difference).sum()) / error if error > 0 else 0.0
 
-    @staticmethod
-    def _spread(one: Image, other: Image) -> float:
+    @classmethod
+    def _spread(cls, one: Image, other: Image) -> float:
         """Return the standard deviation of Σ one × other over all shifts of one of them."""
-        power = np.abs(scipy.fft.rfft2(one)) ** 2 * np.abs(scipy.fft.rfft2(other)) ** 2
+        return cls._spread_of(np.abs(scipy.fft.rfft2(one)) ** 2, other)
+
+    @staticmethod
+    def _spread_of(power: Image, other: Image) -> float:
+        """Return `_spread` of the image that has the power spectrum `power`."""
+        power = power * np.abs(scipy.fft.rfft2(other)) ** 2
         # The half of the spectrum that is not computed is the other half's mirror image.
         total = 2 * float(power.sum()) - float(power[:, 0].sum())
-        if one.shape[1] % 2 == 0:
+        if other.shape[1] % 2 == 0:
             total -= float(power[:, -1].sum())
-        return float(np.sqrt(total)) / one.size
+        return float(np.sqrt(total)) / other.size
 
 
 def smoothed(image: Image, usable: Image, scale: int | None) -> Image:

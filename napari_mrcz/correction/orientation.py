@@ -23,6 +23,8 @@ Image = npt.NDArray[Any]
 
 # Standard errors between two ways, below which it may be chance which of them is the better.
 _SURE = 3.0
+# Scales are as clear as each other where chance makes so much less of a pattern at one of them.
+_AS_CLEAR = 1.05
 # Two patterns whose difference has less than this part of their variance are one.
 _ALIKE = 1e-3
 # A pattern of a smaller part of the mean is the rounding of a constant.
@@ -184,7 +186,7 @@ def find_orientation(
             "neither as it is nor with twice or half as many pixels"
         )
     ways = (_turned(reference, way, shape) for way in fitting)
-    detail = Detail(total, usable, _clearest(total, usable, ways))
+    detail = Detail(total, usable, clearest(total, usable, ways))
     before, spread = _noise(moments, detail)
     patterns: dict[str, Image] = {}
     candidates = []
@@ -222,19 +224,21 @@ def find_orientation(
     )
 
 
-def _clearest(total: Image, usable: Image, turned: Iterable[tuple[Image, Image]]) -> int | None:
+def clearest(total: Image, usable: Image, turned: Iterable[tuple[Image, Image]]) -> int | None:
     """Return the scale at which the pattern, were it there, would be clearest in any orientation.
 
-    The middle is enough: a specimen and a pattern vary alike everywhere.
+    Of scales that are as clear, it is the coarsest, which keeps most of the pattern. The middle is
+    enough: a specimen and a pattern vary alike everywhere.
     """
     window = middle(total.shape, _ENOUGH // 2)
     details = {scale: Detail(total[window], usable[window], scale) for scale in SCALES}
     chances = dict.fromkeys(SCALES, 0.0)
     for response, good in turned:
         for scale, detail in details.items():
-            share = detail.share(detail.pattern(response[window], good[window]))
-            chances[scale] = max(chances[scale], share.chance)
-    return min(SCALES, key=chances.__getitem__)
+            chance = detail.chance(detail.pattern(response[window], good[window]))
+            chances[scale] = max(chances[scale], chance)
+    least = min(chances.values())
+    return [scale for scale in SCALES if chances[scale] <= _AS_CLEAR * least][-1]
 
 
 def _are_alike(one: Image, other: Image) -> bool:
