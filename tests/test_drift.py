@@ -199,6 +199,21 @@ def test_shifts_along_an_edge_are_doubted():
     assert any("along an edge" in warning for warning in drift.warnings)
 
 
+def test_a_crystal_fits_at_many_shifts():
+    rng = np.random.default_rng(3)
+    wave = 2 * np.pi / 8 * (np.arange(160)[None] + np.outer(np.arange(8), [1, 2])[:, :, None])
+    frames = rng.poisson(1 + 0.3 * np.cos(wave[:, 0, :, None]) * np.cos(wave[:, 1, None]))
+    drift = nm.estimate_drift(frames, group=1)
+    assert any("crystals" in warning for warning in drift.warnings)
+
+
+def test_groups_without_pixels_cannot_be_aligned_to():
+    frames = np.zeros((4, 64, 64), np.uint8)
+    frames[0] = np.random.default_rng(0).poisson(1.0, (64, 64))
+    with pytest.raises(ValueError, match="those of one group alone"):
+        nm.estimate_drift(frames, group=1)
+
+
 def test_a_jump_is_not_smoothed_away():
     rng = np.random.default_rng(1)
     specimen = 1 + ndimage.gaussian_filter(rng.normal(0, 1.2, (280, 280)), 2, mode="wrap")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft2
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import maximum_filter, uniform_filter1d
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,7 +89,8 @@ class Alignment:
 
     `error`: expected RMS distance from the truth, of shifts against the first group; `evidence`:
     logarithm of how much more likely groups are with a specimen than as noise; `unlike`: groups
-    that do not correlate with the others as they should; `pattern`: whether something stays.
+    that do not correlate with the others as they should; `pattern`: whether something stays;
+    `repeats`: how high the likelihood of shifts rises again away from its peak, over the peak.
     """
 
     shifts: Floats
@@ -97,6 +98,7 @@ class Alignment:
     evidence: float
     unlike: list[int]
     pattern: bool
+    repeats: float
 
 
 def align(spectra: Spectra, say: Callable[[str, int, int], None]) -> Alignment:
@@ -398,9 +400,17 @@ def _refined(spectra: Spectra, path: Floats, say: Callable[[str, int, int], None
     error = spectra.scale.mean() * math.sqrt(_smoothed(measured, variance / true, priors).variance)
     number = rings.number * rings.inner * spectra.independent
     unlike = _unlike(likelihoods, doses, powers, number)
-    return Alignment(
-        path * spectra.scale, float(error), float(evidence), unlike, bool(powers.pattern.any())
-    )
+    repeats = _repeats(matched * (squared(total) - of_each), spectra.shape)
+    shifts, pattern = path * spectra.scale, bool(powers.pattern.any())
+    return Alignment(shifts, float(error), float(evidence), unlike, pattern, repeats)
+
+
+def _repeats(likelihood: npt.NDArray[Any], shape: tuple[int, int]) -> float:
+    """Return the height of the second highest peak of the likelihood of shifts, over the first."""
+    surface = irfft2(likelihood, s=shape)
+    peaks = surface == maximum_filter(surface, 3, mode="wrap")
+    peaks[0, 0] = False
+    return float(surface[peaks].max(initial=0) / max(surface[0, 0], 1e-30))
 
 
 def _matched(powers: _Powers, doses: Floats) -> Floats:

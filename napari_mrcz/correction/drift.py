@@ -59,6 +59,9 @@ _HIGH, _OF_HANN = 0.1, 0.26
 _EVIDENCE = 40.0
 # Error of the shifts, in pixels, from which on it says so.
 _UNCERTAIN = 0.2
+# Height of the likelihood's second peak, over the first, from which on it says so: 0.3 at most in
+# movies of ice; nearly 1 of crystals and along edges.
+_REPEATS = 0.45
 # Standard deviations beyond which a pixel is an outlier, and pixels that they are estimated by.
 _OUTLYING, _SAMPLE = 6.0, 2**20
 # Differences between pixels, in units of their mean, that are none but of rounding.
@@ -254,8 +257,12 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
         for transform in transforms:
             groups.append(transform)
             say("Preparing group", len(groups), k)
-    if max(spreads) < _CONSTANT * max(abs(level), 1e-30):
-        raise ValueError("the frames do not vary from pixel to pixel: nothing can be aligned")
+    least = _CONSTANT * max(abs(level), 1e-30)
+    if sum(spread >= least for spread in spreads) < 2:
+        raise ValueError(
+            "the frames do not vary from pixel to pixel, or those of one group alone: nothing can be"
+            " aligned"
+        )
     # Noise has the power of the dose, whatever a camera's zero and counts per electron are.
     high = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])) > _NOISE
     power = np.array([np.square(np.abs(group[high])).mean() for group in groups])
@@ -469,6 +476,11 @@ def _doubts(fixed: float, shifts: npt.NDArray[np.float64], alignment: Alignment)
         doubts.append(
             f"Shifts are uncertain by about {alignment.error:.2g} pixels, as there are few"
             " electrons or is little structure, or only along an edge."
+        )
+    if found and alignment.repeats > _REPEATS:
+        doubts.append(
+            "Other shifts fit nearly as well, as they do of crystals, edges and the rim of the beam:"
+            " look whether the aligned sum is sharp."
         )
     steps = np.hypot(*np.diff(shifts, axis=0).T)
     if found and steps.max() > _JUMP + 4 * np.median(steps):
