@@ -260,8 +260,8 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
     least = _CONSTANT * max(abs(level), 1e-30)
     if sum(spread >= least for spread in spreads) < 2:
         raise ValueError(
-            "the frames do not vary from pixel to pixel, or those of one group alone: nothing can be"
-            " aligned"
+            "the frames do not vary from pixel to pixel, or those of one group alone: nothing can"
+            " be aligned"
         )
     # Noise has the power of the dose, whatever a camera's zero and counts per electron are.
     high = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])) > _NOISE
@@ -479,8 +479,8 @@ def _doubts(fixed: float, shifts: npt.NDArray[np.float64], alignment: Alignment)
         )
     if found and alignment.repeats > _REPEATS:
         doubts.append(
-            "Other shifts fit nearly as well, as they do of crystals, edges and the rim of the beam:"
-            " look whether the aligned sum is sharp."
+            "Other shifts fit nearly as well, as they do of crystals, edges and the rim of the"
+            " beam: look whether the aligned sum is sharp."
         )
     steps = np.hypot(*np.diff(shifts, axis=0).T)
     if found and steps.max() > _JUMP + 4 * np.median(steps):
