@@ -85,13 +85,13 @@ def find(entries, *names):
     ("value", "text"),
     [
         (True, "yes"),
-        (None, "nothing"),
+        (None, "none"),
         (1.0000000001, "1"),
         (np.float32(0.1), "0.1"),
         (2**70, str(2**70)),
         ("β-gal", "β-gal"),
         (b"abc", "3 B, not text"),
-        ([], "nothing"),
+        ([], "none"),
         ([1, 2.5, "x"], "1, 2.5, x"),
         (list(range(40)), ", ".join(map(str, range(16))) + ", … (40 in all)"),
         (np.arange(3), "0, 1, 2"),
@@ -169,7 +169,7 @@ def test_a_file_is_told_whole(path):
     assert find(sections, "Header", "ISPG").value == "0 (stack of images)"
     assert find(sections, "Header", "C3 (Cs)").value == "unknown"
     assert find(sections, "Metadata", "tilts").value == "array of 30, float64"
-    assert find(sections, "Metadata", "deep", "er", "1", "a").value == "nothing"
+    assert find(sections, "Metadata", "deep", "er", "1", "a").value == "none"
     assert find(sections, "Extended header", "grid").value == "3"
     assert find(sections, "Footer", "checksums").value == "xxh3, one per frame"
     assert find(sections, "Footer", "pixel type before saving").value == "uint8"

@@ -92,12 +92,12 @@ def _line(values: Sequence[Any]) -> str:
     line = ", ".join(map(_text, values[:_LONGEST_LINE]))
     if len(values) > _LONGEST_LINE:
         line += f", … ({len(values)} in all)"
-    return line or "nothing"
+    return line or "none"
 
 
 def _text(value: Any) -> str:
     if value is None:
-        return "nothing"
+        return "none"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
@@ -153,7 +153,7 @@ def header_entries(header: Header) -> Iterator[Entry]:
             yield Entry(name, f"{len(lines)} of 10", unit, meaning, lines)
         elif field == "extra":
             words = tuple(entry_of(word.upper(), value) for word, value in header.extra.items())
-            yield Entry(name, f"{len(words)} set" if words else "nothing", unit, meaning, words)
+            yield Entry(name, f"{len(words)} set" if words else "none", unit, meaning, words)
         else:
             value = _value(header, field)
             yield Entry(name, value, "" if value == "unknown" else unit, meaning)

@@ -284,8 +284,7 @@ class JobControls(QWidget):
             "Cancel", "Stop what is running; nothing on disk or shown is changed"
         )
         self.progress = _Bar()
-        self.status = WrappedLabel("What is being done, and how it ended")
-        self.status.setMinimumHeight((2 if reserve else 1) * self.fontMetrics().lineSpacing())
+        self.status = WrappedLabel("What is being done, and how it ended", 2 if reserve else 1)
         self.status.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self._rows = QStackedWidget()
         self._rows.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)

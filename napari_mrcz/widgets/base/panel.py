@@ -402,17 +402,34 @@ class HelpPage(QDialog):
 class WrappedLabel(QLabel):
     """A label that wraps, takes the height it needs and can be copied from.
 
-    Its text is shown as it is: a file may be named ``<b>``.
+    Its text is shown as it is: a file may be named ``<b>``. Room for so many `lines` is always
+    kept, so that what is below does not move when the text comes.
     """
 
-    def __init__(self, tip: str) -> None:
+    def __init__(self, tip: str, lines: int = 0) -> None:
         super().__init__()
+        self._lines = lines
         self.setToolTip(tip)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self._keep_room()
 
     def setText(self, text: str | None) -> None:
         """Show a text."""
         super().setText(_plain(text))
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Keep room in the font and the margins of the theme."""
+        super().changeEvent(event)
+        changes = QEvent.Type.StyleChange, QEvent.Type.FontChange
+        if event is not None and event.type() in changes:
+            self._keep_room()
+
+    def _keep_room(self) -> None:
+        if self._lines:
+            text = self.text()
+            super().setText("\n".join("x" * self._lines))
+            self.setMinimumHeight(self.heightForWidth(self.maximumWidth()))
+            super().setText(text)

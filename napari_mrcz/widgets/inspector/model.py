@@ -216,7 +216,7 @@ def _extended_section(header: Header, extended: ExtendedHeader, content: Any) ->
 
 
 def _section(name: str, entries: tuple[Entry, ...], meaning: str, value: str = "") -> Entry:
-    return Entry(name, value or ("" if entries else "nothing"), "", meaning, entries)
+    return Entry(name, value or ("" if entries else "none"), "", meaning, entries)
 
 
 def _footer(footer: Footer, checksums: bool) -> dict[str, Any]:

@@ -89,8 +89,7 @@ class MovieViewer(Panel):
             "Before", "Show the sum before or after a correction (Shift+B in the viewer)"
         )
         self.choice = FrameChoice(self.toggle_button)
-        self.info = WrappedLabel("Frames and dose of the sum, and how fine its picture is")
-        self.info.setMinimumHeight(2 * self.fontMetrics().lineSpacing())
+        self.info = WrappedLabel("Frames and dose of the sum, and how fine its picture is", 2)
         self.info.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.controls = JobControls(
             self, "Read frames", "Read all frames once, to sum any range of them", reserve=True

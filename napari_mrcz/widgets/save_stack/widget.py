@@ -82,8 +82,7 @@ class SaveStack(Panel):
         self._refusal = ""
         self.form = SaveForm(self)
         self.chart = SizeChart()
-        self.estimate = WrappedLabel("From excerpts of the first, the middle and the last frame")
-        self.estimate.setMinimumHeight(2 * self.fontMetrics().lineSpacing())
+        self.estimate = WrappedLabel("From excerpts of the first, the middle and the last frame", 2)
         self.controls = JobControls(
             self,
             "Save",
