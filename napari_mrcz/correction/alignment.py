@@ -136,8 +136,7 @@ def phases(shift: npt.NDArray[Any], fy: npt.NDArray[Any], fx: npt.NDArray[Any]) 
     """Return factors by which a transform becomes that of the image moved by a shift."""
     along_y = np.exp(-2j * np.pi * shift[0] * fy).astype(np.complex64)
     along_x = np.exp(-2j * np.pi * shift[1] * fx).astype(np.complex64)
-    moved: Transform = along_y * along_x
-    return moved
+    return along_y * along_x
 
 
 class Rings:
@@ -237,8 +236,7 @@ def _merged(spectra: Spectra, say: Callable[[str, int, int], None]) -> Floats:
             a.transform += b.transform * phases((share - 1) * offset, fy, fx)
             merged.append(_Node(a.transform, a.first, b.stop))
         nodes = merged + nodes[2 * len(pairs) :]
-    centred: Floats = path - path.mean(axis=0)
-    return centred
+    return path - path.mean(axis=0)
 
 
 def _peaks(surfaces: npt.NDArray[np.float32], prior: Floats) -> list[Floats]:
@@ -328,8 +326,7 @@ def _pattern(
     more = smooth(known * (stayed - white * apart)) / norm
     spread = smooth(np.square(known) * chance * apart) / (len(number) // 12 | 1) / np.square(norm)
     sure = np.clip(1 - SIGNIFICANT * spread / np.maximum(np.square(more), 1e-30), 0, 1)
-    pattern: Floats = np.maximum(white + sure * more, 0.1 * white)
-    return pattern
+    return np.maximum(white + sure * more, 0.1 * white)
 
 
 def _pairs(doses: Floats) -> float:
@@ -416,8 +413,7 @@ def _repeats(likelihood: npt.NDArray[Any], shape: tuple[int, int]) -> float:
 def _matched(powers: _Powers, doses: Floats) -> Floats:
     """Return what a cross-spectrum is weighted by, by ring, to be the logarithm of a likelihood."""
     specimen, noise = powers.specimen, powers.noise
-    weight: Floats = specimen / (noise * (noise + doses.sum() * specimen))
-    return weight
+    return specimen / (noise * (noise + doses.sum() * specimen))
 
 
 def _unlike(likelihoods: Floats, doses: Floats, powers: _Powers, number: Floats) -> list[int]:
@@ -465,8 +461,7 @@ def _beside_pattern(
     fixed *= np.float32(dose) * factor / determinant
     # Divided by the determinant, and by the variance of the group about what the others predict.
     specimen /= part_n * (determinant + np.float32(dose) * (part_s + part_p))
-    found: Transform = (moved - fixed) * specimen.conj()
-    return found
+    return (moved - fixed) * specimen.conj()
 
 
 # Smooth paths --------------------------------------------------------------------------------

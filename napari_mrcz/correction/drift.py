@@ -125,8 +125,7 @@ class Drift:
             shape = one.shape
             if progress is not None:
                 progress("Aligning group", done, len(self.shifts))
-        aligned: Image = irfft2(total, s=shape, overwrite_x=True)
-        return aligned
+        return irfft2(total, s=shape, overwrite_x=True)
 
     def pattern_in(
         self, movie: Any, progress: Progress | None = None
@@ -195,7 +194,7 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
     if group < 1:
         raise ValueError(f"groups of {group} frames: use 1 or more")
     say = progress or _ignore_progress
-    n_groups = _number_of_groups(movie, group)
+    n_groups = max(1, len(movie) // group) if hasattr(movie, "__len__") else 0
     sums: list[npt.NDArray[Any]] = []
     middles: list[Image] = []
     numbers: list[int] = []
@@ -227,7 +226,7 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
     for one in sums[1:]:
         whole += one
     level = float(whole.mean()) / k
-    whole -= _smoothed(whole)
+    whole -= uniform_filter(whole, 9, mode="nearest")
     sample = whole.ravel()[:: -(-whole.size // _SAMPLE)]
     spread = 1.4826 * float(np.median(np.abs(sample)))
     outliers = np.abs(whole) > (_OUTLYING * spread if spread else np.inf)
@@ -249,8 +248,7 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
         image *= weight
         image[holes] = near * window[holes]
         spreads.append(float(np.ptp(image)))
-        transform: npt.NDArray[Any] = rfft2(image, overwrite_x=True)
-        return transform
+        return rfft2(image, overwrite_x=True)
 
     with in_order(transformed, range(k), "napari-mrcz-drift") as transforms:
         groups = []
@@ -274,10 +272,6 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
 
 def _ignore_progress(stage: str, done: int, total: int) -> None:
     """Report to nobody."""
-
-
-def _number_of_groups(movie: Any, group: int) -> int:
-    return max(1, len(movie) // group) if hasattr(movie, "__len__") else 0
 
 
 def _part(image: npt.NDArray[Any], n_groups: int) -> npt.NDArray[Any]:
@@ -339,14 +333,13 @@ def _grouped(movie: Any, group: int) -> Iterator[tuple[npt.NDArray[Any], int]]:
             held, total = (_finite(total.total()), number), None
     if total is not None:
         rest = _finite(total.total())
-        held = (rest, number) if held is None else (_added(held[0], rest), held[1] + number)
+        held = (
+            (rest, number)
+            if held is None
+            else (np.add(held[0], rest, dtype=np.float32), held[1] + number)
+        )
     if held is not None:
         yield held
-
-
-def _added(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> Image:
-    added: Image = np.add(one, other, dtype=np.float32)
-    return added
 
 
 def _finite(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -358,16 +351,14 @@ def _finite(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise ValueError("no pixel is finite in the sum of a group of frames")
     if not known.all():
         total = np.where(known, total, total.mean(where=known, dtype=np.float64))
-    finite: Image = total.astype(np.float32)
-    return finite
+    return total.astype(np.float32)
 
 
 def _fading(length: int) -> Image:
     """Return weights along an axis: 1 inside, falling to 0 at both ends."""
     place = np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5
     weight = np.clip(place / max(1, length // 16), 0, 1)
-    smooth: Image = np.square(np.sin(np.pi / 2 * weight)).astype(np.float32)
-    return smooth
+    return np.square(np.sin(np.pi / 2 * weight)).astype(np.float32)
 
 
 def _near(image: Image, places: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
@@ -401,8 +392,7 @@ def _fixed_pattern(
     def by_ring(of_all: Any, of_each: Any) -> npt.NDArray[np.float64]:
         """Return the mean over all pairs of different groups, by ring."""
         pairs = (np.square(np.abs(of_all)) - of_each) * weight / (len(shifts) * (len(shifts) - 1))
-        mean: npt.NDArray[np.float64] = np.bincount(ring.ravel(), pairs.ravel()) / number
-        return mean
+        return np.bincount(ring.ravel(), pairs.ravel()) / number
 
     moved = by_ring(sum(one * p for one, p in zip(transforms, factors, strict=True)), own)
     stayed = by_ring(sum(transforms), own)
@@ -489,8 +479,3 @@ def _doubts(fixed: float, shifts: npt.NDArray[np.float64], alignment: Alignment)
             " pixels apart, the others much less."
         )
     return doubts
-
-
-def _smoothed(image: Image) -> Image:
-    smooth: Image = uniform_filter(image, 9, mode="nearest")
-    return smooth
