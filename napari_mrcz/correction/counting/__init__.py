@@ -258,13 +258,7 @@ class ElectronCounting:
             noisy=None if background.noisy is None else np.flatnonzero(background.noisy),
             levels=background.levels,
             wander=background.wander,
-            spread=self.spread,
-            threshold=self.threshold,
-            super_resolution=self.super_resolution,
-            upper=self.upper,
-            expected_f1=self.expected_f1,
-            warnings=self.warnings,
-            rules=self.rules,
+            **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "background"},
         )
 
     @staticmethod

@@ -75,8 +75,7 @@ class MeasuredDetector:
     charges: npt.NDArray[np.float32]  # Of the spots above the threshold, in grey values
     n_pixels: int  # Pixels of the frames that they are in
     counted: bool  # Whether the frames seem to be counted already
-    # Whether there are too many electrons to measure the background between them
-    crowded: bool
+    crowded: bool  # Whether there are too many electrons to measure the background between them
 
     @property
     def dose(self) -> float:

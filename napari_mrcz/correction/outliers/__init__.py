@@ -39,7 +39,6 @@ from napari_mrcz.errors import with_minus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 # Where pickles of earlier versions look for it.
 sys.modules[f"{__name__}.filter"] = sys.modules[__name__]
 
@@ -367,7 +366,7 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
             f"The border has another level than the image: {', '.join(lines)}. The filter may find "
             "only part of these pixels: name them as defects, or crop them."
         )
-    if counts.is_constant:
+    if counts.total.min() == counts.total.max():
         said.append("All pixels have the same sum, so that no outlier can be found.")
     return said
 

@@ -53,8 +53,7 @@ class SummedCounts:
     defects: npt.NDArray[np.intp]  # Flat indices of unusable pixels, in order
     # False where so many pixels are negative that these are not counts of electrons
     are_counts: bool
-    # Counts of a pixel without electrons in one frame
-    pedestal: float = 0.0
+    pedestal: float = 0.0  # Counts of a pixel without electrons in one frame
     left_out: tuple[int, ...] = ()  # Frames that are not in the sum, being unlike the others
     pedestal_is_unknown: bool = False  # There seems to be one, which could not be measured
 
@@ -164,11 +163,6 @@ class SummedCounts:
                 if others > 0:
                     found.append(f"{which} ({levels[:n].mean() / others:.2g} times)")
         return found
-
-    @cached_property
-    def is_constant(self) -> bool:
-        """Whether all pixels have the same sum, as saturated or empty frames do."""
-        return bool(self.total.min() == self.total.max())
 
     @property
     def shape(self) -> tuple[int, int]:

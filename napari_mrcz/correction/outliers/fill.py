@@ -120,10 +120,7 @@ class Replacement:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """Build it again.
-
-        Raise `ValueError` if its parts do not fit together.
-        """
+        """Build it again; raise `ValueError` if its parts do not fit together."""
         y, x = description["shape"]
         levels = description.get("levels")
         pedestal = float(description.get("pedestal", 0.0))
@@ -161,18 +158,9 @@ class Replacement:
         return np.flatnonzero(self.weights == 0), some, self.weights[some].astype(np.uint32) << 16
 
     @cached_property
-    def _every(self) -> tuple[Pixels, PoissonDraws]:
-        """Pixels that are replaced in every frame."""
-        every = np.flatnonzero(self.weights == 0)
-        return self.pixels[every], PoissonDraws(self.expected[every] / self.per_electron)
-
-    @cached_property
-    def _some(self) -> tuple[Pixels, npt.NDArray[Any], npt.NDArray[np.float64]]:
-        """Pixels that are replaced in some frames: their weights, and electrons expected."""
-        some = np.flatnonzero(self.weights > 0)
-        weights = self.weights[some].astype(np.uint32) << 16
-        electrons = self.expected[some].astype(np.float64) / self.per_electron
-        return self.pixels[some], weights, electrons
+    def _draws(self) -> PoissonDraws:
+        """Draws for the pixels that are replaced in every frame, where all frames are alike."""
+        return PoissonDraws(self.expected[self._split[0]] / self.per_electron)
 
     def _draw(self, flat: Frame, index: int) -> None:
         """Replace pixels by draws.
@@ -180,13 +168,13 @@ class Replacement:
         A pixel keeps its value with the probability of its weight: so it keeps that share on
         average, and every value is a count that there could have been.
         """
-        pixels, draws = self._every
-        near, weights, electrons = self._some
-        bits, decisions = random_bits((self.seed, index, 0), len(pixels), len(near))
-        flat[pixels] = self._counts(draws(bits), flat.dtype)
-        lost = np.flatnonzero(decisions >= weights)
+        every, some, weights = self._split
+        bits, decisions = random_bits((self.seed, index, 0), len(every), len(some))
+        flat[self.pixels[every]] = self._counts(self._draws(bits), flat.dtype)
+        lost = some[np.flatnonzero(decisions >= weights)]
         (bits,) = random_bits((self.seed, index, 1), len(lost))
-        flat[near[lost]] = self._counts(PoissonDraws(electrons[lost])(bits), flat.dtype)
+        electrons = self.expected[lost].astype(np.float64) / self.per_electron
+        flat[self.pixels[lost]] = self._counts(PoissonDraws(electrons)(bits), flat.dtype)
 
     def _draw_scaled(
         self, flat: Frame, index: int, key: int, level: npt.NDArray[np.float64]
@@ -328,10 +316,7 @@ def random_bits(key: tuple[int, ...], *lengths: int) -> list[Bits]:
 
 
 class PoissonDraws:
-    """Draws from Poisson distributions.
-
-    `means` (k,): of the distributions, not negative.
-    """
+    """Draws from Poisson distributions of some means (k,), not negative."""
 
     def __init__(self, means: npt.NDArray[np.floating[Any]]) -> None:
         exact: Values = means.astype(np.float64)

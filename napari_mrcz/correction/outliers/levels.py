@@ -115,7 +115,8 @@ def _neighbours_mean(
     """
     first, last = max(0, top - 2), min(counts.shape[0], bottom + 2)
     raw, normalised = counts.rows(first, last)
-    window = _mirrored(normalised, 2 - (top - first), 2 - (last - bottom))
+    beyond = (2 - (top - first), 2 - (last - bottom)), (2, 2)
+    window = np.pad(normalised, beyond, mode="reflect")
     if float(normalised.max(initial=0)) > ceiling:
         window[window > np.float32(ceiling)] = np.float32(usual)
     # Sums of two, of four, of five: down the columns, then along the rows.
@@ -128,21 +129,6 @@ def _neighbours_mean(
     around -= window[2:-2, 2:-2]
     around /= np.float32(24)
     return raw[top - first : top - first + bottom - top], around
-
-
-def _mirrored(rows: Image, above: int, below: int) -> Image:
-    """Return rows with two more columns on each side, and more rows, mirrored at the border."""
-    y, x = rows.shape
-    if min(y, x) < 5:
-        return np.pad(rows, ((above, below), (2, 2)), mode="reflect")
-    window = np.empty((y + above + below, x + 4), rows.dtype)
-    window[above : above + y, 2:-2] = rows
-    for k in range(above):
-        window[k] = window[2 * above - k]
-    for k in range(below):
-        window[-1 - k] = window[-1 - 2 * below + k]
-    window[:, [0, 1, -2, -1]] = window[:, [4, 3, -4, -5]]
-    return window
 
 
 def _line(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:

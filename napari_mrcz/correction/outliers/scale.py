@@ -124,11 +124,6 @@ class PixelScale:
             pass
         return marked
 
-    @property
-    def edge_places(self) -> Values:
-        """The edges in units of `places`: half a step below the code that follows."""
-        return (self.places[self.edges - 1] + self.places[self.edges]) / 2
-
 
 def normal_scale(counts: SummedCounts) -> PixelScale:
     """Return the scale of gain-normalised electrons; the histogram has the mean ± 8 √mean.

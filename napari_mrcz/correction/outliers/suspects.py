@@ -64,8 +64,7 @@ sum (m,)."""
 class Verdict(NamedTuple):
     """The result of `Suspects.judged`."""
 
-    # (k,): deviates, of those in a cluster or a line that of the sum of its pixels
-    deviate: Values
+    deviate: Values  # (k,): deviates, of those in a cluster or a line that of the sum of its pixels
     left_alone: Mask  # (k,): those that are not outliers, however far they are
     more: Pixels  # (j,): pixels within clusters that were not suspects, and their deviates
     more_deviate: Values

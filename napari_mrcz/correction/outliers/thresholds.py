@@ -228,7 +228,8 @@ class DistributionFit:
         n_pixels = int(counted.sum())
         below = np.concatenate([[0], np.cumsum(counted)])[scale.edges]
         cdf = below / max(1, n_pixels)
-        places = scale.edge_places
+        # Half a step below the code that follows.
+        places = (scale.places[scale.edges - 1] + scale.places[scale.edges]) / 2
         center, width = fit_normal_cdf(places, cdf, scale.start)
         return cls(
             scale.dose, np.diff(below), cdf, center, width, (places - center) / width, n_pixels
@@ -459,8 +460,7 @@ class FittedPixels:
 
     counts: SummedCounts  # The movie's sum
     scale: PixelScale  # The pixels' codes
-    # (k,): what each code stands for in standard deviations, ascending
-    sigma: Values
+    sigma: Values  # (k,): what each code stands for in standard deviations, ascending
     below: npt.NDArray[np.int64]  # (k + 1,): number of pixels with a lower code
 
     @classmethod
