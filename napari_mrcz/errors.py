@@ -8,9 +8,10 @@ import sys
 import threading
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,20 +56,8 @@ class MrczError(ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling of exceptions.
-        return _rebuild, (
-            type(self), self.path, self.found, self.offset, self.frame, self.advice
-        )  # fmt: skip
-
-
-def _rebuild(
-    kind: type[MrczError],
-    path: str | None,
-    found: str,
-    offset: int | None,
-    frame: int | None,
-    advice: str,
-) -> MrczError:
-    return kind(path, found, offset=offset, frame=frame, advice=advice)
+        more: dict[str, Any] = {"offset": self.offset, "frame": self.frame, "advice": self.advice}
+        return partial(type(self), self.path, self.found, **more), ()
 
 
 class NotEnoughMemory(MrczError, MemoryError):
@@ -93,9 +82,8 @@ class NotEnoughMemory(MrczError, MemoryError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # As for any other, but with what `found` is made of.
-        return _rebuild, (
-            type(self), self.path, self.what, self.offset, self.frame, self.advice
-        )  # fmt: skip
+        more: dict[str, Any] = {"offset": self.offset, "frame": self.frame, "advice": self.advice}
+        return partial(type(self), self.path, self.what, **more), ()
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -23,7 +23,6 @@ from napari_mrcz.stack.raw_frames import first_part
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-
 # SerialEM writes the mdoc of a movie when the movie is finished.
 _FOR_MDOC_S = 5.0
 

@@ -32,7 +32,6 @@ from napari_mrcz.stack.tiff import is_eer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-
 Frame = npt.NDArray[Any]
 
 # Of a description; a header holds them as float32.

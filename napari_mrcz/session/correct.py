@@ -30,6 +30,7 @@ from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.errors import MrczError, failure_text
 from napari_mrcz.format import Encoding, FrameReader
+from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import from_tagged, to_plain
 from napari_mrcz.session import Session
 from napari_mrcz.session.averages import of_other_shapes, surveyed_koma
@@ -70,12 +71,12 @@ class Survey:
             acquired = acquired_at(movie.metadata)
         described = None if outliers is None else dict(outliers.describe())
         surveyed = Surveyed(described, found, acquired)
-        return Outcome.done(start, self.source, result=surveyed)
+        seconds, nbytes = time.perf_counter() - start, file_nbytes(self.source)
+        return Outcome(self.source, source_nbytes=nbytes, seconds=seconds, result=surveyed)
 
     def sum(self) -> StackSum:
         """Return the sum alone."""
-        surveyed: Surveyed = self().result
-        return surveyed.sum
+        return self().result.sum
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,6 @@ from napari_mrcz.stack.references import read_defects, read_image
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-
 _ATTEMPTS = 3
 # Frames sent ahead, for each thread of the workers.
 _QUEUED = 2
@@ -63,10 +62,7 @@ class CountElectrons(Making):
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
     ) -> Outcome:
-        """Count and write.
-
-        Raise `ValueError` if these are not raw frames of single electrons.
-        """
+        """Count and write; raise `ValueError` if these are not raw frames of single electrons."""
         overwrite = self.overwrite or there
         check_target(Path(self.target), overwrite=overwrite)
         if self.client is not None:
@@ -273,10 +269,7 @@ class Parcels:
                 yield Parcel(frame, compress(pixels, "zstd", 1, "bitshuffle", 0), 0)
 
     def pixels(self, parcel: Parcel) -> npt.NDArray[Any]:
-        """Decompress a frame, (y, x).
-
-        Raise `MrczError` if its chunk is damaged.
-        """
+        """Decompress a frame, (y, x); raise `MrczError` if its chunk is damaged."""
         out = np.empty(self._shape, self._stored)
         chunk = memoryview(parcel.chunk)
         decompress(chunk, out, path=self._path, frame=parcel.frame, offset=parcel.offset)

@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.journal import Ledger, MovieRecord, SumRecord, Version
     from napari_mrcz.session.recipe import Recipe
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

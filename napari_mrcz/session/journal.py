@@ -42,7 +42,6 @@ from napari_mrcz.naming import software
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 if sys.platform != "win32":
     import fcntl
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.counting.events import Events
     from napari_mrcz.session.report import Findings, MovieRow
 
-
 TABLE_SUFFIXES = (".csv", ".parquet")
 EVENT_COLUMNS = {
     "frame": "Frame in which the electron struck, from 0.",
@@ -293,13 +292,10 @@ def _digits(value: float | None) -> str:
 # Stand-ins that the page's style sheet gives a colour, light or dark: see `_as_svg`.
 _INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
 _FIRST, _SECOND, _ALARM, _PAPER = "#040404", "#050505", "#060606", "#070707"
-_VARIABLES = dict(
-    zip(
-        (_INK, _FAINT, _LINE, _FIRST, _SECOND, _ALARM, _PAPER),
-        ("ink", "faint", "line", "first", "second", "alarm", "paper"),
-        strict=True,
-    )
-)
+_VARIABLES = {
+    _INK: "ink", _FAINT: "faint", _LINE: "line", _FIRST: "first", _SECOND: "second",
+    _ALARM: "alarm", _PAPER: "paper",
+}  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "font.size": 10.0,
     "svg.fonttype": "none",

@@ -28,7 +28,6 @@ from napari_mrcz.stack.kept import PENDING, is_kept
 if TYPE_CHECKING:
     from os import PathLike
 
-
 # The order in which recipes do them.
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
 _REPLAY = "nm.replay does it again to any movie"

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from napari_mrcz.correction import OutlierFilter, correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
+from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.session.averages import (
     KeptOut,
     doubt_of_contrasts,
@@ -38,7 +39,6 @@ from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
     from napari_mrcz.session.recipe import Recipe
-
 
 Series: TypeAlias = npt.NDArray[np.float64]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -158,8 +158,7 @@ class MovieRow:
     high_contrast: bool | None = None
     reason: str = ""  # Why it is, or is not.
     remark: str = ""  # What else is odd about it; empty if nothing is.
-    # Of the fits: where they should not be trusted without a look.
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # Of the fits: where they should not be trusted without a look.
     error: str = ""  # Why the movie cannot be used; empty if it can.
 
 
@@ -242,8 +241,13 @@ class Measure(Survey):
             notes.insert(0, f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
         if remark:
             notes.append(remark)
-        return Outcome.done(
-            start, self.source, notes=notes, warnings=measured.warnings, result=measured
+        return Outcome(
+            self.source,
+            source_nbytes=file_nbytes(self.source),
+            seconds=time.perf_counter() - start,
+            notes=tuple(notes),
+            warnings=measured.warnings,
+            result=measured,
         )
 
     def _counts_per_electron(self, movie: Stack, outliers: OutlierFilter | None) -> float:

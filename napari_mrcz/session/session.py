@@ -252,9 +252,7 @@ class Session:
         # Mapped once: each takes a file descriptor as long as it is.
         images = [self.total(i) for i in both]
         # About the mean, so that the products lose no digits.
-        level = [
-            self.summary(i).thumbnail.mean() * self.summary(i).n_frames for i in both
-        ]  # fmt: skip
+        level = [self.summary(i).thumbnail.mean() * self.summary(i).n_frames for i in both]
         y, x = images[0].shape
         rows = max(1, _STRIP_NBYTES // (8 * x * len(both)))
         first = np.zeros(len(both))

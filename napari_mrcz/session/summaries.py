@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from napari_mrcz.session.journal import MovieRecord
     from napari_mrcz.stack import Stack
 
-
 _STRIP = 1 << 17
 _LARGEST = 20 * 2**30
 # After how many sums the folder is looked through again.

@@ -32,7 +32,6 @@ from napari_mrcz.stack.raw_frames import first_part
 if TYPE_CHECKING:
     from os import PathLike
 
-
 TIMES, NAMES = "by acquisition time", "by name"
 GIVEN, ARRIVED = "as given", "by arrival"
 """Names of orders."""
@@ -55,7 +54,6 @@ _FORMATS = (
 )  # fmt: skip
 # Years in which movies are recorded; a number beyond is not a time.
 _FIRST, _LAST = datetime(1990, 1, 1), datetime(2100, 1, 1)
-
 
 Movie = TypeVar("Movie")
 

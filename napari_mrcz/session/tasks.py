@@ -12,16 +12,15 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, counted
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
-from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.session.source_files import SourceFiles, sha256_of
@@ -175,18 +174,6 @@ class Outcome:
     result: Any = field(default=None, repr=False)  # What was found, for the caller.
     # Those of `warnings` that concern the whole session: they are printed once.
     shared: tuple[str, ...] = field(default=(), repr=False)
-
-    @classmethod
-    def done(
-        cls, started: float, source: str, target: str = "", notes: Iterable[str] = (), **more: Any
-    ) -> Self:
-        """Return the outcome of work that is done, with the sizes of its files and its time.
-
-        `started`: when it began, by `time.perf_counter`; `more`: other attributes.
-        """
-        before, after = (file_nbytes(p) if p else 0 for p in (source, target))
-        seconds = time.perf_counter() - started
-        return cls(source, target, "", before, after, seconds, tuple(notes), **more)
 
     @property
     def ok(self) -> bool:

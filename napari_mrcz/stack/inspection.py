@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -53,23 +53,23 @@ def entries_of(values: Mapping[Any, Any]) -> tuple[Entry, ...]:
     return tuple(entry_of(str(name), value) for name, value in values.items())
 
 
-def entry_of(name: str, value: Any, meaning: str = "") -> Entry:
+def entry_of(name: str, value: Any) -> Entry:
     """Return the entry of one value: of maps and lists what is in them, of arrays what they are."""
     if isinstance(value, Mapping):
-        return Entry(name, _counted(len(value), "entry"), "", meaning, entries_of(value))
+        return Entry(name, _n_entries(value), children=entries_of(value))
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.size <= _LONGEST_LINE:
         value = value.tolist()
     if isinstance(value, np.ndarray):
         shape = " × ".join(map(str, value.shape))
-        return Entry(name, f"array of {shape}, {value.dtype}", "", meaning)
+        return Entry(name, f"array of {shape}, {value.dtype}")
     if isinstance(value, bytes | bytearray):
-        return Entry(name, f"{size_text(len(value))}, not text", "", meaning)
+        return Entry(name, f"{size_text(len(value))}, not text")
     if isinstance(value, Sequence) and not isinstance(value, str):
         if all(isinstance(item, _PLAIN) for item in value):
-            return Entry(name, _line(value), "", meaning)
+            return Entry(name, _line(value))
         children = tuple(entry_of(str(at), item) for at, item in enumerate(value))
-        return Entry(name, _counted(len(value), "entry"), "", meaning, children)
-    return Entry(name, _text(value), "", meaning)
+        return Entry(name, _n_entries(value), children=children)
+    return Entry(name, _text(value))
 
 
 def matching(entries: Iterable[Entry], words: str) -> tuple[Entry, ...]:
@@ -105,8 +105,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count} {noun.removesuffix('y')}ies"
+def _n_entries(values: Sized) -> str:
+    return "1 entry" if len(values) == 1 else f"{len(values)} entries"
 
 
 # Of each field of `Header`: its name in MRC2014 or MRCZ, its unit, its meaning.
