@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox
 
 import napari_mrcz as nm
+from napari_mrcz.format.chunks import parse_chunk_header
 from napari_mrcz.widgets.base.theme import palette
 from napari_mrcz.widgets.save_stack.model import KEPT, FileEstimate, Saved
 from napari_mrcz.widgets.save_stack.widget import SaveStack
@@ -129,7 +130,7 @@ def test_choices_are_taken(widget, qtbot, tmp_path):
         qtbot.mouseClick(widget.save_button, LEFT)
     assert isinstance(caught.args[0], Saved)
     with nm.open(tmp_path / "out.mrcz") as back:
-        chunk = back._source.chunk_header(0)
+        chunk = parse_chunk_header(back._source.read_stored(0))
         assert back.dtype == np.int16
         assert chunk.codec.startswith("lz4")
         assert chunk.typesize == 2

@@ -7,6 +7,7 @@ import pytest
 
 import napari_mrcz as nm
 from napari_mrcz.errors import error_text, size_text, time_text
+from napari_mrcz.format.chunks import parse_chunk_header
 from napari_mrcz.widgets.base.job import Cancelled, Pace
 from napari_mrcz.widgets.save_stack.model import (
     Saved,
@@ -90,7 +91,7 @@ def test_choices_end_up_in_the_file(tmp_path, chosen, found):
     options = SaveOptions(str(tmp_path / "a.mrcz"), **chosen)
     save(stack, options, silent)
     with nm.open(options.path) as back:
-        chunk = back._source.chunk_header(0)
+        chunk = parse_chunk_header(back._source.read_stored(0))
     assert (chunk.codec.removesuffix("hc"), chunk.blocksize) == found
 
 

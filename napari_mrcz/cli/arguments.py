@@ -30,7 +30,6 @@ MANIFEST_SUFFIXES = (".csv", ".jsonl")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Value = TypeVar("_Value", int, str)
 
-
 # By another name, as type checkers want members that they can read.
 _enum: Any = StrEnum
 
@@ -129,7 +128,6 @@ Files = Annotated[
         help="Files, or folders with all movies in them.", parser=path, show_default=False
     ),
 ]
-
 
 Output = Annotated[
     Path | None,

@@ -98,16 +98,10 @@ def program(words: Sequence[str] = ()) -> typer.Typer:
         # width.
         paragraphs = (inspect.getdoc(command) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        if is_listed:
-            command = _nothing
-        elif hasattr(command, "declare"):
+        if hasattr(command, "declare") and not is_listed:
             command.declare()
-        app.command(name, help=text)(command)
+        app.command(name, help=text)((lambda: None) if is_listed else command)
     return app
-
-
-def _nothing() -> None:
-    """Stand for a command that is not called."""
 
 
 def _options(

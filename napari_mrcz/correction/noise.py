@@ -33,7 +33,6 @@ from napari_mrcz.naming import size_zyx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 Result = TypeVar("Result")
 
 # Pixels worked on at a time, so that intermediate results stay in a cache.

@@ -185,10 +185,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raise `ValueError` if one is out of range, or not one of the choices.
-        """
+        """Check the values; raise `ValueError` if one is out of range or not one of the choices."""
         for name, declared in options_of(type(self)).items():
             if (value := getattr(self, name)) is not None:
                 declared.option.check(name, value)

@@ -17,7 +17,6 @@ program gets a footer, and the whole frames of a damaged one are saved.
 from __future__ import annotations
 
 import contextlib
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,7 +267,7 @@ def repack(
     """
     faults: list[FrameFault] = []
     frames: list[tuple[int, int, int]] = []
-    with ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
         reader = opened.enter_context(FrameReader(source))
         old = reader.header
         _check_name(source, target, old)

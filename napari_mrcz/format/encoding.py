@@ -47,10 +47,7 @@ _AS_GOOD = 1.0005
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are compressed.
-
-    Raise `ValueError` if one of them is none of these.
-    """
+    """How frames are compressed; raise `ValueError` if that is not possible."""
 
     codec: str = "zstd"  # "zstd", "lz4", "lz4hc", "zlib", "blosclz", or "none" for plain pixels
     # 1 (fast) to 9 (small); what is chosen may be of a lower level, where that is smaller
@@ -277,7 +274,6 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-
 
 _VERSION, _ZSTD_VERSION = 2, 1
 _SHUFFLED, _STORED, _BITSHUFFLED, _NOT_SPLIT, _ZSTD = 0x01, 0x02, 0x04, 0x10, 4 << 5

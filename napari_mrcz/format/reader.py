@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, size_text
-from napari_mrcz.format.chunks import ChunkHeader, chunk_at, decompress
+from napari_mrcz.format.chunks import decompress
 from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.format.footer import EvenFrames, Footer, FrameIndex, read_footer
@@ -291,10 +291,6 @@ class FrameReader:
         self._read_whole(block.reshape(-1).view(np.uint8).data, frame, first * block.strides[0])
         picked = block[:: wanted.step] if isinstance(rows, slice) else block[0]
         return np.array(picked[..., columns], self.dtype)
-
-    def chunk_header(self, frame: int) -> ChunkHeader:
-        """Return the header of a compressed frame's chunk."""
-        return chunk_at(self._file, int(self.index.offsets[frame]))
 
     def __enter__(self) -> FrameReader:
         return self

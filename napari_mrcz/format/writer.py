@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
@@ -310,12 +310,8 @@ class _Work:
     more: Callable[[], Mapping[str, Any]] | None
 
 
-class _Encoded(NamedTuple):
-    """One frame as it is stored; statistics of complex pixels are None."""
-
-    data: bytes | memoryview
-    statistics: Statistics | None
-    xxh3: int
+# One frame as it is stored, its statistics (None of complex pixels) and its checksum.
+_Encoded = tuple[bytes | memoryview, Statistics | None, int]
 
 
 def write_frames(
@@ -475,7 +471,7 @@ def _encode(storage: Storage, frame: LazyFrame, index: int, memory: SpareMemory)
         data = pixels.reshape(-1).view(np.uint8).data
         if encoding.number:
             data = encoding.compress(pixels)
-    return _Encoded(data, statistics, xxhash.xxh3_64_intdigest(data))
+    return data, statistics, xxhash.xxh3_64_intdigest(data)
 
 
 def _json(path: str | PathLike[str], description: Description) -> bytes:

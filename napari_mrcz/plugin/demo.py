@@ -43,7 +43,6 @@ from napari_mrcz.stack.inspection import step_entries
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-
 _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
 _SESSION = Path("demo-session")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
 
 from napari_mrcz.errors import MrczError, collected_warnings, counted, size_text, warn
@@ -124,7 +125,8 @@ def read(path: Paths) -> list[Any]:
     if len(paths) > 1:
         name = f"{name} and {len(paths) - 1} more"
         metadata["paths"] = list(paths)
-    _attend_to_new_layers()
+    if (viewer := napari.current_viewer()) is not None:  # connecting twice changes nothing
+        viewer.layers.events.inserted.connect(_on_inserted)
     if "grouped" in stack.metadata or any(isinstance(path_of(p), RemotePath) for p in paths):
         stack = LateStack.of(stack)
     return layer_data(stack, name, metadata=metadata)
@@ -151,8 +153,6 @@ def _open_as_asked(path: str, caching: Mapping[str, Any]) -> Stack:
 
 def _without_later_files(paths: list[str]) -> list[str]:
     """Return files, but of recordings in several only the first, if it is not shown already."""
-    import napari
-
     viewer = napari.current_viewer()
     layers = [] if viewer is None else viewer.layers
     shown = {layer.metadata.get("path") for layer in layers}
@@ -234,19 +234,8 @@ def _say_which_way_up(stack: Stack) -> None:
     )
 
 
-def _attend_to_new_layers() -> None:
-    """Connect the viewer to settings that a reader cannot return."""
-    import napari
-
-    viewer = napari.current_viewer()
-    if viewer is not None:  # connecting twice changes nothing
-        viewer.layers.events.inserted.connect(_on_inserted)
-
-
 def _on_inserted(event: Any) -> None:
     """Widen the contrast sliders; begin a movie at its first frame; show the scale of the first."""
-    import napari
-
     layer = event.value
     widen_contrast_slider(layer)
     data = getattr(layer, "data", None)
@@ -376,8 +365,6 @@ def asking() -> Iterator[None]:
 
 def _window() -> Any:
     """Return napari's window, if it is visible and its user there: a script is not held up."""
-    import napari
-
     viewer = napari.current_viewer()
     window = None if viewer is None else viewer.window._qt_window
     is_seen = window is not None and window.isVisible()

@@ -25,7 +25,6 @@ from napari_mrcz.simulation.specimen import VITREOUS_ICE, Scene, Specimen, drift
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-
 # Pixels drawn at a time: numpy draws 8 bytes each, and a cache is small.
 _STRIP = 1 << 18
 
@@ -92,7 +91,9 @@ class Movie:
         index %= n
         rate = self._with_defects(self.drift[index : index + 1])
         if self.camera.flicker:
-            rate -= self.dose * self._asleep(index)
+            shape = self._flickering.shape
+            is_off = stream(self.seed, "asleep", index).random(shape) < 0.5
+            rate -= self.dose * np.where(is_off, self._flickering, np.float32(0))
         relative = np.float32(self.doses[index] / self.dose)
         if relative != 1:
             rate = (rate - self._dark_current) * relative + self._dark_current
@@ -180,11 +181,6 @@ class Movie:
         rng = stream(self.camera.seed, "flicker")
         chosen = rng.random(self.defects.excess.shape) < self.camera.flicker
         return np.where(chosen, self.defects.excess, np.float32(0))
-
-    def _asleep(self, index: int) -> npt.NDArray[np.float32]:
-        """Return the excess that is missing in a frame, (y, x)."""
-        rng = stream(self.seed, "asleep", index)
-        return np.where(rng.random(self._flickering.shape) < 0.5, self._flickering, np.float32(0))
 
     def _counts(self, rate: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[Any]:
         counts = np.empty(rate.shape, self.dtype)

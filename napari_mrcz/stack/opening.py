@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-
 # Enough of a file to know its format by.
 HEAD_NBYTES = 1024
 # Of the movies in a folder.

@@ -153,10 +153,7 @@ class FlattenedArray:
 
 
 class DerivedFrames(Frames):
-    """Frames that are made from those of another source.
-
-    `before`: the other source.
-    """
+    """Frames that are made from those of another source, `before`."""
 
     def __init__(self, before: FrameSource) -> None:
         self.before = before

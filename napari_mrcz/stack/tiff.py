@@ -39,7 +39,6 @@ from napari_mrcz.stack.tiff_pages import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 SUPERRESOLUTIONS = (1, 2, 4)
 
 _LZW, _LONG = 5, 4

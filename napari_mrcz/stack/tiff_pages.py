@@ -238,10 +238,7 @@ class Directories:
 
 
 def read_directories(file: RandomAccessFile) -> Directories:
-    """Read the chain of directories of a file.
-
-    Raise `MrczError` if there is not one page.
-    """
+    """Read the chain of directories of a file; raise `MrczError` if there is not one page."""
     head = file.read(0, 16)
     if not head.startswith(TIFF_MAGIC):
         raise MrczError(file.path, "it is not a TIFF that can be read", offset=0)
