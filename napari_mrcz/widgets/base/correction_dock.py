@@ -54,7 +54,7 @@ class CorrectionDock(Panel):
         self._jobs: list[LatestJob] = []
         self.layers = LayerPicker(self, accepts=self.accepts)
         self.layers.setToolTip(self.movie_tip)
-        self.controls = JobControls(self, self.fit_text, self.fit_tip, reserve=True)
+        self.controls = JobControls(self, self.fit_text, self.fit_tip, reserve=2)
         self.force = QCheckBox(self.force_text)
         self.force.setToolTip("Fit although the frames seem to be counted electrons already")
         self.remark = WrappedLabel("What is unusual about this movie or fit")

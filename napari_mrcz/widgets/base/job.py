@@ -254,8 +254,9 @@ class JobControls(QWidget):
     `text`, `tip`: of the button that starts the job; connect its `clicked` to what calls `run`.
     `pace`: returns the sentence for (stage, steps done, steps); long ones, which is why it is
     given, stand below the bar; without it, "Summing frame 3 of 40, 12 s left" stands in it.
-    `reserve`: two lines below are always kept for the status, where progress stands, too, so that
-    nothing moves under the mouse. `buttons` is the row of buttons before a job, for more of them.
+    `reserve`: so many lines below are always kept for the status, where progress stands, too, so
+    that nothing moves under the mouse. `buttons` is the row of buttons before a job, for more of
+    them.
     """
 
     returned = Signal(object)
@@ -270,12 +271,12 @@ class JobControls(QWidget):
         tip: str,
         pace: Callable[[str, int, int], str] | None = None,
         *,
-        reserve: bool = False,
+        reserve: int = 0,
     ) -> None:
         super().__init__()
         self._panel, self._tip, self._reserve = panel, tip, reserve
         self.pace = pace or Pace()
-        self._below = pace is not None or reserve
+        self._below = pace is not None or reserve > 0
         self._job: Job | None = None
         self._owned = False
         self._may_start = ""
@@ -284,7 +285,7 @@ class JobControls(QWidget):
             "Cancel", "Stop what is running; nothing on disk or shown is changed"
         )
         self.progress = _Bar()
-        self.status = WrappedLabel("What is being done, and how it ended", 2 if reserve else 1)
+        self.status = WrappedLabel("What is being done, and how it ended", max(1, reserve))
         self.status.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self._rows = QStackedWidget()
         self._rows.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
@@ -341,7 +342,7 @@ class JobControls(QWidget):
     def tell(self, text: str, tone: str = "text") -> None:
         """Show a sentence under the buttons."""
         self._panel.tell(self.status, text, tone)
-        self.status.setVisible(bool(text) or self._reserve)
+        self.status.setVisible(bool(text) or self._reserve > 0)
 
     def _connections(self, job: Job) -> tuple[tuple[Any, Any], ...]:
         return (
@@ -373,7 +374,7 @@ class JobControls(QWidget):
         self.start_button.setToolTip(self._may_start or self._tip)
         self.cancel_button.setEnabled(self.running)
         self._rows.setCurrentIndex(int(self.running))
-        self.status.setVisible(bool(self.status.text()) or self._reserve)
+        self.status.setVisible(bool(self.status.text()) or self._reserve > 0)
 
     @Slot(str, int, int)
     def _on_progress(self, stage: str, done: int, total: int) -> None:

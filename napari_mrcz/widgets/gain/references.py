@@ -73,7 +73,7 @@ class References(QWidget):
             panel,
             "Gain reference…",
             "Choose a gain reference: MRC, TIFF, .gain, DM3 or DM4",
-            reserve=True,
+            reserve=2,
         )
         self.summary = self.controls.status  # of the reference, and how it fits the frames
         self.menu = QMenu(self)

@@ -81,7 +81,7 @@ class MetadataInspector(Panel):
             self,
             "Check all frames",
             "Read every frame, hold it against its checksum, and the header against all of them",
-            reserve=True,
+            reserve=2,
         )
         self.fields = FieldView(self)
         self.frames = FrameView()

@@ -73,7 +73,7 @@ class KomaSession(Panel):
         self.reading = self._job(
             "Read session",
             "Sum each stack once; the sums are kept, so that a second time is quick",
-            reserve=True,
+            reserve=1,
         )
         self.reading.cancel_button.setToolTip("Stop reading; sums that are complete are kept")
         self.reading.buttons.insertWidget(0, self.filter_outliers)
@@ -155,7 +155,7 @@ class KomaSession(Panel):
         event.acceptProposedAction()
         self.box.add_paths([url.toLocalFile() for url in urls if url.isLocalFile()])
 
-    def _job(self, text: str, tip: str, *, reserve: bool = False) -> JobControls:
+    def _job(self, text: str, tip: str, *, reserve: int = 0) -> JobControls:
         return JobControls(self, text, tip, Pace(n_stacks=1), reserve=reserve)
 
     def _connect(self) -> None:

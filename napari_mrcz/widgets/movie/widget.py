@@ -92,7 +92,7 @@ class MovieViewer(Panel):
         self.info = WrappedLabel("Frames and dose of the sum, and how fine its picture is", 2)
         self.info.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.controls = JobControls(
-            self, "Read frames", "Read all frames once, to sum any range of them", reserve=True
+            self, "Read frames", "Read all frames once, to sum any range of them", reserve=2
         )
         self.remark = WrappedLabel("What is unusual about this movie")
         self.binning = choice_field(

@@ -88,7 +88,7 @@ class SaveStack(Panel):
             "Save",
             "Write the file; the viewer stays usable meanwhile",
             Pace(),
-            reserve=True,
+            reserve=2,
         )
         self.save_button = self.controls.start_button
         self.explorer = Explorer(self)
@@ -441,7 +441,7 @@ class Explorer(QWidget):
             panel,
             "Compare codecs",
             "Try all codecs, levels and filters on three frames, which takes some seconds",
-            reserve=True,
+            reserve=2,
         )
         self.plot = Plot(
             "speed of one thread (MB/s)",
