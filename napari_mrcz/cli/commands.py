@@ -73,10 +73,7 @@ def called() -> int | None:
 
 
 def program(words: Sequence[str] = ()) -> typer.Typer:
-    """Return the program; of its commands only the one that is called, or all.
-
-    `words`: the command line.
-    """
+    """Return the program with all commands, or the one that a command line, `words`, calls."""
     app = typer.Typer(
         name="napari-mrcz",
         help="Compress, verify, inspect and correct movies of electron microscopes, MRC and MRCZ.",

@@ -51,6 +51,7 @@ _PACKERS = {
     "lbzip2": (["lbzip2", "-9", "--keep", "--force"], ["lbzip2", "-d"], ".bz2"),
     "xz": (["xz", "-6", "--threads=0", "--keep", "--force"], ["xz", "-d"], ".xz"),
 }
+_write = partial(write, overwrite=True)
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,6 @@ def flush(path: Path) -> None:
     """Flush a file to the disk, as `write` does by itself."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _write(path: Path, frames: Frames, **options: Any) -> None:
-    write(path, frames, overwrite=True, **options)
 
 
 def _write_mrcz(path: Path, frames: Frames) -> None:

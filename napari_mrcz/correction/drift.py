@@ -144,7 +144,7 @@ class Drift:
         fixed_pattern, correlation
             As the attributes have them.
         """
-        say, n_groups = progress or _ignore_progress, len(self.shifts)
+        say, n_groups = progress or (lambda stage, done, total: None), len(self.shifts)
         middles = []
         for one, _ in _grouped(movie, self._group):
             middles.append(_middle(one))
@@ -193,7 +193,7 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
     """
     if group < 1:
         raise ValueError(f"groups of {group} frames: use 1 or more")
-    say = progress or _ignore_progress
+    say = progress or (lambda stage, done, total: None)
     n_groups = max(1, len(movie) // group) if hasattr(movie, "__len__") else 0
     sums: list[npt.NDArray[Any]] = []
     middles: list[Image] = []
@@ -268,10 +268,6 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
     squares = np.square(window, dtype=np.float64)
     independent = squares.mean() ** 2 / np.square(squares).mean()
     return Spectra(groups, (shape[0], shape[1]), doses, np.full(2, scale), float(independent))
-
-
-def _ignore_progress(stage: str, done: int, total: int) -> None:
-    """Report to nobody."""
 
 
 def _part(image: npt.NDArray[Any], n_groups: int) -> npt.NDArray[Any]:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import scipy
-from scipy.fft import rfft2
 
 from napari_mrcz.correction.sums import in_order
 from napari_mrcz.naming import size_zyx
@@ -429,7 +428,7 @@ def power_spectrum(
         if pixels.dtype.kind == "f":
             part[~np.isfinite(part)] = 0
         part -= np.vdot(part, window) / window.sum()  # or the mean would spread over frequencies
-        transform = rfft2(part * window)
+        transform = scipy.fft.rfft2(part * window)
         return np.square(transform.real) + np.square(transform.imag)
 
     half = np.zeros((size, size // 2 + 1))

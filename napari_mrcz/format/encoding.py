@@ -50,8 +50,7 @@ class Encoding:
     """How frames are compressed; raise `ValueError` if that is not possible."""
 
     codec: str = "zstd"  # "zstd", "lz4", "lz4hc", "zlib", "blosclz", or "none" for plain pixels
-    # 1 (fast) to 9 (small); what is chosen may be of a lower level, where that is smaller
-    level: int = 1
+    level: int = 1  # 1 (fast) to 9 (small); a lower level is chosen where that is smaller
     filter: str = "auto"  # "auto", "none", "shuffle" or "bitshuffle"
     block_size: int | str = "auto"  # Bytes
     # Code integers by our own encoder, which looks for no repeats (zstd only); None to choose by a

@@ -365,10 +365,7 @@ _MEAN_OFF, _RMS_OFF = 0.5, 2.0
 def measure(
     reader: FrameReader, frames: tuple[int, ...], progress: Callable[[int, int], None] | None
 ) -> Statistics | None:
-    """Return the statistics of some frames; None of complex ones.
-
-    Raise `MrczError` if one of them is damaged.
-    """
+    """Return the statistics of some frames, None of complex ones; `MrczError` for damaged ones."""
     if reader.dtype.kind == "c":
         return None
 

@@ -159,8 +159,7 @@ class Header:
     # Words of other programs that are set, such as IMOD's and SerialEM's, by `EXTRA_WORDS`.
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()  # What was unusual about the header, and how it was understood
-    # The 1024 bytes themselves; not among the fields by name.
-    raw: bytes = field(default=b"", repr=False)
+    raw: bytes = field(default=b"", repr=False)  # The 1024 bytes; not among the fields by name
 
     def __getitem__(self, name: str) -> Any:
         """Return one field by its name; KeyError if there is none."""

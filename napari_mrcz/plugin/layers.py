@@ -132,10 +132,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
 
 
 def check_not_source(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
-    """Check that a file to be written is not one that frames are still read from.
-
-    Raise `MrczError` if it is.
-    """
+    """Raise `MrczError` if a file to be written is one that frames are still read from."""
     stack = data.stack if isinstance(data, StackSeries) else data
     if not isinstance(stack, Stack):
         return  # what is in memory can be saved anywhere

@@ -366,8 +366,7 @@ class Watch:
     corrections: Corrections | None = None  # What is done with compressed movies
     delete: bool = False  # Delete sources whose results were verified
     overwrite: bool = False  # Replace results that are not ours
-    # End when what is there is done; a movie that is still being written is left
-    once: bool = False
+    once: bool = False  # End when what is there is done; a movie still being written is left
     silence: float | None = None  # End when nothing has come for so many seconds
     report: Report = lambda what, done, of: None  # Called with (what is done, frames done, frames)
     _failed: dict[str, Version] = field(default_factory=dict, init=False)

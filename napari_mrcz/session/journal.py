@@ -85,10 +85,7 @@ class Journal:
         return list(self._lines)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line; it is on the disk, or an error says that nothing was added.
-
-        Raise `OSError` if the disk refuses.
-        """
+        """Add a line and flush it to the disk; `OSError` if that fails, and nothing is added."""
         left = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         try:
             while left:

@@ -225,12 +225,10 @@ def recipe_options() -> dict[str, Declared]:
 class SimpleStep:
     """A correction that needs only a movie's frames, or one of your own."""
 
-    # Its table: "smoothing", or module and class of your own, such as "my_module:Denoise"
-    name: str
+    name: str  # Its table: "smoothing", or module and class of your own: "my_module:Denoise"
     # Arguments of its `from_description`
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    # The table that one of your own follows, or "start"; not used for others
-    after: str = PLACES[-1]
+    after: str = PLACES[-1]  # Table that one of your own follows, or "start"; not used for others
 
     @property
     def class_name(self) -> str:

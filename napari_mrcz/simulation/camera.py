@@ -350,8 +350,7 @@ class Sites:
     """Physical pixels that are defective, or become so in a session. Made by `Camera.sites`."""
 
     shape: tuple[int, int]  # Physical pixels (y, x)
-    # (h,): flat indices of hot pixels, in the order in which they turn hot
-    hot: npt.NDArray[np.intp]
+    hot: npt.NDArray[np.intp]  # (h,): flat indices of hot pixels, in the order of turning hot
     # (h,): electrons that each hot pixel counts in addition, in multiples of the dose per frame
     excess: npt.NDArray[np.float32]
     stuck: npt.NDArray[np.intp]  # (s,): flat indices of dark and dead pixels

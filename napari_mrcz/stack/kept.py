@@ -122,10 +122,7 @@ def problem_of(path: Path, other: Map) -> str:
 
 
 def summary_of(path: Path, other: Map, dtype: np.dtype[Any]) -> str:
-    """Return a sentence on a file that is kept as counts, for people.
-
-    Raise `MrczError` if its footer is damaged.
-    """
+    """Return a sentence on a file that is kept as counts; `MrczError` if its footer is damaged."""
     name = value_at(other, "gain", "path") or ""
     named = [
         f"gain in the footer ({name})" if step["name"] == GAIN else "KOMA in the footer"

@@ -199,10 +199,7 @@ class CachedSource(DerivedFrames):
 
 
 class CorrectedSource(DerivedFrames):
-    """Another source's frames after a correction.
-
-    `before`: the frames before; `correction`: what is done to each.
-    """
+    """The frames of another source, `before`, each after a correction."""
 
     def __init__(self, before: FrameSource, correction: Correction) -> None:
         super().__init__(before)

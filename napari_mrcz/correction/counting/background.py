@@ -59,10 +59,8 @@ Mask = npt.NDArray[np.bool_]
 class Background:
     """Offset, read noise and common mode."""
 
-    # (y, x): mean of each pixel where no electron struck, in grey values
-    offset: npt.NDArray[np.float32]
-    # Standard deviation about it, in grey values: the same for all pixels but the noisy ones
-    noise: float
+    offset: npt.NDArray[np.float32]  # (y, x): mean of each pixel without electrons, in grey values
+    noise: float  # Standard deviation about it, in grey values: of all pixels but the noisy ones
     # (y, x): pixels with noise of their own, such as flickering or hot ones, which are ignored
     noisy: Mask | None = None
     # One array per common mode, of the shape (1, 1) for whole frames, (y, 1) for rows and (1, x)

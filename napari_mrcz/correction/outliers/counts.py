@@ -48,11 +48,9 @@ class SummedCounts:
     total: Image  # (y, x): the sum, in counts; an ordinary value where there is a defect
     n_frames: int  # Frames in it
     per_electron: float  # Counts that one electron adds
-    # (y, x): reference that multiplies counts; finite and positive
-    gain: npt.NDArray[np.float32] | None
+    gain: npt.NDArray[np.float32] | None  # (y, x): multiplies counts; finite and positive
     defects: npt.NDArray[np.intp]  # Flat indices of unusable pixels, in order
-    # False where so many pixels are negative that these are not counts of electrons
-    are_counts: bool
+    are_counts: bool  # False where too many pixels are negative for counts of electrons
     pedestal: float = 0.0  # Counts of a pixel without electrons in one frame
     left_out: tuple[int, ...] = ()  # Frames that are not in the sum, being unlike the others
     pedestal_is_unknown: bool = False  # There seems to be one, which could not be measured

@@ -44,8 +44,7 @@ class LocalBackground:
     # this, many hot pixels would make good ones among them look dark
     ceiling: float
     typical: float  # Mean of the image, outliers left out
-    # Electrons in the brightest fiftieth of the image, narrow defects left out
-    brightest: float = 0.0
+    brightest: float = 0.0  # Electrons in the brightest fiftieth of the image, narrow defects aside
 
     @classmethod
     def of(cls, counts: SummedCounts) -> Self:

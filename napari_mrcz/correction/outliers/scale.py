@@ -91,8 +91,7 @@ class PixelScale:
     """The place of every pixel on a scale."""
 
     codes: Codes  # (y, x): place of each pixel, in steps; of defects without meaning
-    # (k,): value of each code, ascending: electrons ("normal") or deviates ("poisson")
-    places: Values
+    places: Values  # (k,): of each code, ascending: electrons ("normal") or deviates ("poisson")
     n_pixels: npt.NDArray[np.int64]  # (k,): pixels with each code, defects left out
     counted: slice  # Codes within the range of the histogram
     # (m,): edges of the histogram's bins, which are centred on whole electrons: the bin after edge
