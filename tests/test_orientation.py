@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from napari_mrcz.correction import ORIENTATIONS, GainNormalization, find_orientation, orient
+from napari_mrcz.correction.gain import doubts_of_gain
 from napari_mrcz.simulation import (
     CARBON_EDGE,
     CRYSTALLINE_ICE,
@@ -20,7 +22,9 @@ def inverted(reference):
 
 
 @pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 20))]
+    # The carbon of 17 hides all but the finest detail.
+    "seed",
+    [1, 17, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 20) if n != 17)],
 )
 def test_every_orientation_and_reciprocal_is_found(seed):
     specimen = (VITREOUS_ICE, CARBON_EDGE, CRYSTALLINE_ICE, None)[seed % 4]
@@ -31,7 +35,7 @@ def test_every_orientation_and_reciprocal_is_found(seed):
             turned = orient(inverted(reference) if reciprocal else reference, name)
             found = find_orientation(movie.frames, turned)
             assert (found.best.orientation, found.best.reciprocal) == (INVERSE[name], reciprocal)
-            assert found.margin > 5
+            assert found.margin > 3
             assert found.best.noise < found.before
             np.testing.assert_allclose(found.best.prepare(turned), reference, rtol=1e-6)
 
@@ -157,6 +161,17 @@ def test_a_smooth_pattern_is_found_in_vacuum():
     frames = np.random.default_rng(0).poisson(1 / reference, (40, 256, 256))
     found = find_orientation(frames, np.fliplr(reference))
     assert (found.best.orientation, found.helps, found.warnings) == ("fliplr", True, ())
+
+
+def test_a_noisy_reference_that_helps_as_a_whole_is_not_refused_for_its_fine_noise():
+    rng = np.random.default_rng(0)
+    smooth = gaussian_filter(rng.standard_normal((256, 256)), 5, mode="wrap")
+    pattern = 0.05 * smooth / smooth.std()
+    frames = rng.poisson(np.exp(-pattern), (40, 256, 256))
+    noisy = np.exp(pattern + 0.03 * rng.standard_normal(pattern.shape))
+    found = find_orientation(frames, np.fliplr(noisy))
+    assert (found.best.orientation, found.helps, found.warnings) == ("fliplr", True, ())
+    assert not doubts_of_gain(frames, GainNormalization(noisy))
 
 
 def test_one_frame_tells_nothing():

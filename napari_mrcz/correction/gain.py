@@ -17,9 +17,9 @@ import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.noise import Detail
+from napari_mrcz.correction.noise import SCALES, Detail
 from napari_mrcz.correction.options import Option, Options
-from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, clearest, middle, orient
+from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, orient
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels, spread_over
 from napari_mrcz.errors import warn, with_minus
 
@@ -316,7 +316,7 @@ def doubts_of_gain(
     factor = gain.factor[window]
     good = factor > 0
     response = np.divide(1, factor, where=good, out=np.ones(factor.shape))
-    detail = Detail(total, usable, clearest(total, usable, [(response, good)]))
+    detail = Detail(total, usable, SCALES[0])
     share = detail.share(detail.pattern(response, good))
     if not share.hurts:
         return ()

@@ -138,7 +138,10 @@ Image = npt.NDArray[Any]
 
 # Sides of squares, in pixels, over which specimen and illumination are averaged: they vary slowly,
 # but some patterns do too. None is the mean of the whole image.
-SCALES = (8, 16, 32, 80, None)
+SCALES = (32, 80, None)
+# Where a specimen hides a pattern at these, its finest part may be clear. They come second: there,
+# a reference made of few electrons is mostly noise, though it helps as a whole.
+FINER_SCALES = (8, 16)
 # The pattern is there if chance makes as much of it in none of sixteen orientations ...
 _THERE = 4.0
 # ... and lowers R if the share is above 1/2 by so many standard errors.

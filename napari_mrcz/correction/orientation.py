@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.noise import SCALES, Detail, Share
+from napari_mrcz.correction.noise import FINER_SCALES, SCALES, Detail, Share
 from napari_mrcz.correction.sums import ordinary_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Image = npt.NDArray[Any]
 
 # Standard errors between two ways, below which it may be chance which of them is the better.
 _SURE = 3.0
-# Scales are as clear as each other where chance makes so much less of a pattern at one of them.
-_AS_CLEAR = 1.05
 # Two patterns whose difference has less than this part of their variance are one.
 _ALIKE = 1e-3
 # A pattern of a smaller part of the mean is the rounding of a constant.
@@ -141,7 +139,8 @@ def find_orientation(
     All eight orientations that fit the frames are tried, as factors and as reciprocals, in one
     pass over the movie. Correlated noise (preprint doi:10.1101/116533, eq. 7) is that of fine
     detail: hot pixels are left out, and smooth variation is divided out at the scale at which
-    this movie would show this reference's pattern best, so that no carbon edge decides.
+    this movie would show this reference's pattern best, so that no carbon edge decides. Where that
+    leaves a doubt, only the finest detail is compared, which a specimen hides least.
 
     Always check `OrientationSearch.helps` before applying the best candidate: it is False for
     movies that are normalised already, for another camera's reference, for one without a
@@ -172,7 +171,7 @@ def find_orientation(
     if not (np.isfinite(reference) & (reference > 0)).any():
         raise ValueError("no pixel of the reference is positive: it normalises nothing")
     moments = _moments(movie)
-    shape, n, total = moments.shape, moments.n, moments.total
+    shape, total = moments.shape, moments.total
     fitting = _fitting(reference.shape, shape)
     n_ways = 2 * len(fitting)
     report = progress or (lambda done, n_ways: None)
@@ -185,19 +184,42 @@ def find_orientation(
             f"a reference of {reference.shape} fits frames of {shape} in no orientation, "
             "neither as it is nor with twice or half as many pixels"
         )
-    ways = (_turned(reference, way, shape) for way in fitting)
-    detail = Detail(total, usable, clearest(total, usable, ways))
+
+    def ways() -> Iterator[tuple[str, tuple[Image, Image]]]:
+        return ((way, _turned(reference, way, shape)) for way in fitting)
+
+    def search(scales: Sequence[int | None], tried: Callable[[int], None]) -> OrientationSearch:
+        scale = _clearest(total, usable, (turned for _, turned in ways()), scales)
+        return _compared(moments, Detail(total, usable, scale), ways(), tried)
+
+    found = search(SCALES, lambda tried: report(tried, n_ways))
+    share = found.share
+    if not found.warnings or share is None or share.hurts or not share.pattern > _FLAT:
+        return found
+    # Carbon or crystals may hide all but the finest part of the pattern.
+    finer = search(FINER_SCALES, lambda tried: report(n_ways, n_ways))
+    return found if finer.warnings else finer
+
+
+def _compared(
+    moments: _Moments,
+    detail: Detail,
+    ways: Iterable[tuple[str, tuple[Image, Image]]],
+    tried: Callable[[int], None],
+) -> OrientationSearch:
+    """Search among orientations, each with a response and its good pixels, by a movie's detail."""
+    n = moments.n
     before, spread = _noise(moments, detail)
     patterns: dict[str, Image] = {}
     candidates = []
-    for way in fitting:
-        patterns[way] = pattern = detail.pattern(*_turned(reference, way, shape))
+    for way, turned in ways:
+        patterns[way] = pattern = detail.pattern(*turned)
         product, power = detail.moments(pattern)
         for reciprocal, sign in ((False, 1), (True, -1)):  # divided by, it is the opposite
             added = (power + sign * 2 * product) / n / np.count_nonzero(detail.usable)
             noise = (before * spread + added) / max(spread + added, spread / 2)
-            candidates.append(Candidate(way, reciprocal, shape, noise))
-            report(len(candidates), n_ways)
+            candidates.append(Candidate(way, reciprocal, moments.shape, noise))
+            tried(len(candidates))
     # Ways that do the same, but for rounding, stay in the order of ORIENTATIONS.
     candidates.sort(key=lambda candidate: float(f"{candidate.noise:.9g}"))
 
@@ -220,25 +242,28 @@ def find_orientation(
         # Of n (n - 1) / 2 correlations, each of so many pixels.
         error=float(np.sqrt(2 / (n * (n - 1) * np.count_nonzero(detail.usable)))),
         share=share,
-        warnings=_doubts(share, best, second, margin, float(total[usable].mean())),
+        warnings=_doubts(share, best, second, margin, float(moments.total[detail.usable].mean())),
     )
 
 
-def clearest(total: Image, usable: Image, turned: Iterable[tuple[Image, Image]]) -> int | None:
+def _clearest(
+    total: Image,
+    usable: Image,
+    turned: Iterable[tuple[Image, Image]],
+    scales: Sequence[int | None],
+) -> int | None:
     """Return the scale at which the pattern, were it there, would be clearest in any orientation.
 
-    Of scales that are as clear, it is the coarsest, which keeps most of the pattern. The middle is
-    enough: a specimen and a pattern vary alike everywhere.
+    The middle is enough: a specimen and a pattern vary alike everywhere.
     """
     window = middle(total.shape, _ENOUGH // 2)
-    details = {scale: Detail(total[window], usable[window], scale) for scale in SCALES}
-    chances = dict.fromkeys(SCALES, 0.0)
+    details = {scale: Detail(total[window], usable[window], scale) for scale in scales}
+    chances = dict.fromkeys(scales, 0.0)
     for response, good in turned:
         for scale, detail in details.items():
             chance = detail.chance(detail.pattern(response[window], good[window]))
             chances[scale] = max(chances[scale], chance)
-    least = min(chances.values())
-    return [scale for scale in SCALES if chances[scale] <= _AS_CLEAR * least][-1]
+    return min(scales, key=chances.__getitem__)
 
 
 def _are_alike(one: Image, other: Image) -> bool:
