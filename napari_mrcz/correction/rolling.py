@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -217,8 +218,6 @@ def repeated_step(average: Image) -> float:
     sensitivity is smooth, or fine. The result is the typical height of the steps, as a fraction of
     the mean; 0 where there are none.
     """
-    from scipy.ndimage import median_filter
-
     if min(average.shape) < _CELLS_ACROSS:
         return 0.0
     found = 0.0
@@ -235,7 +234,7 @@ def repeated_step(average: Image) -> float:
         if not middle > 0:
             break
         # The median of 3 x 3 cells: single bad pixels make no step.
-        cells = median_filter(np.where(finite, cells, middle) / middle, 3)
+        cells = scipy.ndimage.median_filter(np.where(finite, cells, middle) / middle, 3)
         down, across = cells[2:] - cells[:-2], cells[:, 2:] - cells[:, :-2]
         steps = np.abs(np.concatenate([down.ravel(), across.ravel()]))
         usual = 1.4826 * float(np.median(steps))
@@ -259,11 +258,9 @@ def _blurred(
 
 def _twice(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
     """Return the means over a square window, twice."""
-    from scipy.ndimage import uniform_filter1d
-
     for _ in range(2):
         for _ in range(2):
-            image = uniform_filter1d(image, size, axis=1)
+            image = scipy.ndimage.uniform_filter1d(image, size, axis=1)
         image = np.ascontiguousarray(image.T)  # along rows it is several times faster
     return image
 

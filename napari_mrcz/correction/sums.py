@@ -244,8 +244,8 @@ def _check_real(dtype: np.dtype[Any]) -> None:
         raise ValueError(f"frames of real numbers are summed, not of {dtype}")
 
 
-def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[np.bool_]:
-    """Mark the finite pixels within `limit` robust standard deviations of the median, (y, x).
+def ordinary_pixels(image: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Mark the finite pixels within 6 robust standard deviations of the median, (y, x).
 
     A rule of thumb, for fits that a few hot pixels would pull away; `OutlierFilter` is the
     careful one.
@@ -261,7 +261,7 @@ def ordinary_pixels(image: npt.NDArray[Any], limit: float = 6.0) -> npt.NDArray[
         values = image[finite]
         level = abs(values[values <= np.quantile(values, 0.99)].mean())
     deviation = max(1.4826 * float(np.median(distance[finite])), float(level) ** 0.5)
-    return np.logical_and(finite, distance <= limit * deviation)
+    return np.logical_and(finite, distance <= 6 * deviation)
 
 
 @contextmanager

@@ -194,10 +194,10 @@ class SummedCounts:
         values = self.raw(pixels)
         return values if self.gain is None else values * self.gain.reshape(-1)[pixels]
 
-    def sample(self, height: int = 8) -> list[tuple[int, int]]:
-        """Return typical strips (top, bottom) of rows, spread over the image."""
+    def sample(self) -> list[tuple[int, int]]:
+        """Return typical strips (top, bottom) of eight rows, spread over the image."""
         y, x = self.shape
-        height = min(height, y)
+        height = min(8, y)
         number = max(1, min(_SAMPLE // (height * x), y // height))
         tops = np.linspace(0, y - height, number).astype(int).tolist()
         return [(top, top + height) for top in tops]
