@@ -227,7 +227,7 @@ def test_drift_is_estimated_shown_and_taken_out(corrected, viewer, qtbot):
     settle(corrected, qtbot)
     shown = corrected.work.drift
     true = MOVIE.drift.reshape(4, 3, 2).mean(axis=1)
-    np.testing.assert_allclose(shown.found.shifts, true - true[0], atol=0.8)
+    np.testing.assert_allclose(shown.found.shifts, true - true[0], atol=0.3)
     said = corrected.drift.view.told.text()
     assert "before the corrections" in said and f"±\u00a0{shown.found.error:.2g}" in said
     assert len(corrected.drift.view._points.getData()[0]) == 4

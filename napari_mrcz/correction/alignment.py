@@ -286,12 +286,19 @@ class _Powers:
 
 
 def _powers(
-    spectra: Spectra, rings: Rings, own: Floats, moved: Floats, stayed: Floats, cosine: Floats
+    spectra: Spectra,
+    rings: Rings,
+    own: Floats,
+    moved: Floats,
+    stayed: Floats,
+    cosine: Floats,
+    blur: Floats,
 ) -> _Powers:
     """Split the power that groups have in common in what moved along and what stayed.
 
     `own`, `moved`, `stayed`, by ring: power of the groups, of their sum moved back by the shifts,
-    and of their sum; `cosine`: mean cosine of the phases between two groups.
+    and of their sum; `cosine`: mean cosine of the phases between two groups; `blur`: part of the
+    specimen's power that each group loses by its own motion.
     """
     dose, pairs = spectra.doses.sum(), _pairs(spectra.doses)
     width = max(5, min(spectra.shape) // 64) | 1
@@ -300,7 +307,10 @@ def _powers(
     # The variance of `shared` by noise alone.
     chance = 2 * np.square(own) / (rings.number * spectra.independent * pairs)
     apart = 1 - cosine**2
-    pattern = _pattern(rings.number, still - cosine * shared, apart, chance, rings.inner > 0.5)
+    # Groups that move while they are exposed are not alike: some of their power seems to stay.
+    blurred = blur * np.abs(cosine * uniform_filter1d(shared, width))
+    stayed = still - cosine * shared
+    pattern = _pattern(rings.number, stayed, blurred, apart, chance, rings.inner > 0.5)
     shared = uniform_filter1d(shared - cosine * pattern, width)
     # Less what noise makes of it, or rings without a specimen would have one.
     chance /= width
@@ -310,15 +320,20 @@ def _powers(
 
 
 def _pattern(
-    number: Floats, stayed: Floats, apart: Floats, chance: Floats, inside: npt.NDArray[np.bool_]
+    number: Floats,
+    stayed: Floats,
+    blurred: Floats,
+    apart: Floats,
+    chance: Floats,
+    inside: npt.NDArray[np.bool_],
 ) -> Floats:
-    """Return the power of what stays, by ring; 0 where noise alone may have made it.
+    """Return the power of what stays, by ring; 0 where noise or motion may have made it.
 
     It is white but for what many rings together show, as hot pixels are, and gain is nearly.
     """
     known = (inside & (apart > APART)) * number
     found, norm, spread = known @ stayed, known @ apart, np.square(known) @ (chance * apart)
-    if found <= SIGNIFICANT * math.sqrt(spread):
+    if found <= SIGNIFICANT * math.sqrt(spread) + known @ blurred:
         return np.zeros(len(number))
     white = found / norm
     smooth = partial(uniform_filter1d, size=len(number) // 12 | 1, mode="constant")
@@ -351,7 +366,10 @@ def _refined(spectra: Spectra, path: Floats, say: Callable[[str, int, int], None
         total = _total(moved)
         turned = _total(np.float32(d) * factor for d, factor in zip(doses, factors, strict=True))
         cosine = (rings.mean(squared(turned)) - np.square(doses).sum()) / _pairs(doses)
-        powers = _powers(spectra, rings, own, rings.mean(squared(total)), stayed, cosine)
+        speed = np.square(np.gradient(path, axis=0)).mean()
+        ring = 2 * np.pi * np.arange(len(own)) / min(spectra.shape)
+        blur = np.minimum(np.square(ring) * speed, 1)
+        powers = _powers(spectra, rings, own, rings.mean(squared(total)), stayed, cosine, blur)
         matched = weight * _matched(powers, doses).astype(np.float32)[rings.index]
         # The curvature of the likelihood, by each frequency: along an edge there is none. Along its
         # axes, errors are independent.

@@ -9,7 +9,6 @@ or cryoSPARC: here are no patches and no dose weighting.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +32,8 @@ from napari_mrcz.errors import counted, listed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Called with the stage, how many are done, and of how many.
-Progress = Callable[[str, int, int], None]
+    from napari_mrcz.correction.noise import Progress
+
 Image = npt.NDArray[np.float32]
 
 # Pixels of all groups together that are aligned by: of more, the middle of the image. And the

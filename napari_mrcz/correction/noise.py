@@ -20,19 +20,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.sums import in_order
+from napari_mrcz.correction.sums import Result, in_order
 from napari_mrcz.naming import size_zyx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Result = TypeVar("Result")
 
 # Pixels worked on at a time, so that intermediate results stay in a cache.
 _PIECE = 2**16

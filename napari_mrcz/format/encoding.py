@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from itertools import product
+from itertools import groupby, product
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -281,9 +281,8 @@ _FLAGS = {"none": 0, "shuffle": _SHUFFLED, "bitshuffle": _BITSHUFFLED}
 
 _P, _S = zstd.CompressionParameter, zstd.Strategy
 _COMMON: dict[int, int] = {_P.window_log: 17, _P.content_size_flag: 1, _P.checksum_flag: 0}
-# `ZSTD_c_literalCompressionMode` and its values "enable" and "disable": of zstd's "experimental"
-# parameters, which Python has no names for. Without it a long target length would leave literals
-# uncoded.
+# `ZSTD_c_literalCompressionMode` ("enable", "disable"): experimental, so that Python has no name
+# for it. Left alone, a long target length would leave literals uncoded.
 _LITERAL_MODE, _HUFFMAN, _AS_THEY_ARE = 1002, 1, 2
 _FAST: dict[int, int] = {_P.strategy: _S.fast, _P.min_match: 7, _P.hash_log: 6}
 # The longest target length skips everything: literals only.
@@ -400,17 +399,12 @@ def _streams(
 ) -> Iterator[bytes]:
     """Yield the zstd frames of one block."""
     if planes is not None:
-        zeros = 0  # planes of nothing else are one frame as long as they follow one another
-        for plane in planes:
-            if plane is None:
-                zeros += pixels.size // 8
-                continue
-            if zeros:
-                yield _zeros(zeros)
-                zeros = 0
-            yield _smallest(plane, level)
-        if zeros:
-            yield _zeros(zeros)
+        # Planes of nothing else are one frame as long as they follow one another.
+        for is_zero, run in groupby(planes, lambda plane: plane is None):
+            if is_zero:
+                yield _zeros(len(list(run)) * (pixels.size // 8))
+            else:
+                yield from (_smallest(plane, level) for plane in run if plane is not None)
     elif filter_ == "shuffle":
         for column, _ in _columns(pixels):
             yield _zeros(pixels.size) if column is None else _coded(column, _LITERALS_ONLY)
@@ -496,12 +490,11 @@ def _coded(data: Bytes, number: int) -> bytes:
 @cache
 def _parameters(number: int) -> dict[int, int]:
     """Return a parser's parameters, or the nearest that this zstd takes."""
-    parameters = _PARSERS[number].parameters
     try:
-        zstd.ZstdCompressor(options=parameters)
+        zstd.ZstdCompressor(options=_PARSERS[number].parameters)
     except (ValueError, zstd.ZstdError):  # this zstd has no such mode
-        return _PARSERS[1].parameters
-    return parameters
+        number = 1
+    return _PARSERS[number].parameters
 
 
 def _scratch(size: int) -> Bytes:
