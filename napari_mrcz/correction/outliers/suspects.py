@@ -373,14 +373,14 @@ def read_course(
     total = counts.total[::step].astype(np.float64) - counts.n_frames * counts.pedestal
     usual = usual_pixels(total, step, counts.defects)
     whole = max(float(total[usual].sum()), 1e-9)
-    values = np.empty((len(chosen), len(pixels)), np.float32)
-    share = np.empty(len(chosen))
+    values, share = np.empty((len(chosen), len(pixels)), np.float32), np.empty(len(chosen))
     # One after the other: several at a time would take memory.
     for number, index in enumerate(chosen.tolist()):
         frame = read_frame(index)
         values[number] = frame.reshape(-1)[pixels]
         level = frame[::step][usual].astype(np.float64) - counts.pedestal
         share[number] = float(level.sum()) / whole
+        del frame  # before the next one is read
     values -= np.float32(counts.pedestal)
     values /= np.float32(counts.per_electron)
     return values, np.maximum(share, 0)
