@@ -47,7 +47,10 @@ def _dragged(viewer: napari.Viewer, path: Path) -> Iterator[Row]:
         until_drawn(viewer, partial(setattr, movie, "contrast_limits", (limits[0], high)))
         for high in np.linspace(limits[1], limits[1] + 2, _STEPS)
     ]
-    _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Outliers")
+    area, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", "Outliers")
+    viewer.window._qt_window.show()
+    area.show()
+    get_qapp().processEvents()  # widgets that are not seen do nothing
     widget.start_fit()
     wait_until_idle([widget])
     fitted = widget.fit.current.thresholds.hot
