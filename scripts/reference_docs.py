@@ -208,9 +208,9 @@ def _less(ratio: float) -> int:
 
 
 def _than(ratio: float) -> str:
-    """Return a ratio of times as "23 % longer" or "23 % less"."""
+    """Return a ratio of times as "23 % longer" or "23 % less time"."""
     per_cent = round(100 * ratio - 100)
-    return f"{per_cent} % longer" if per_cent >= 0 else f"{-per_cent} % less"
+    return f"{per_cent} % longer" if per_cent >= 0 else f"{-per_cent} % less time"
 
 
 def _table(keys: Mapping[str, str]) -> str:

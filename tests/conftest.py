@@ -56,7 +56,7 @@ _failed = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[object]:
-    """Have the garbage collector leave alone what importing the tests makes.
+    """Keep the garbage collector from looking at what importing the tests makes.
 
     There is next to no garbage, and looking for it took half of that time, and some of each test.
     """

@@ -278,7 +278,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def no_page(monkeypatch):
-    """Have the page left empty where only the table is looked at: its figures take long."""
+    """Leave the page empty where only the table is looked at: its figures take long."""
     monkeypatch.setattr("napari_mrcz.session.page.page", lambda findings, made: "")
 
 
