@@ -2,8 +2,8 @@
 
 Arguments are the names of pictures to be taken, such as ``gain``; all without. docs/pictures gets
 each widget once, 320 pixels wide, its parts numbered as docs/widgets.md explains them. With
-``--gallery`` build/gallery gets each one in both themes and two widths, to be looked at by those
-who change a widget.
+``--gallery`` build/gallery gets the window with each one, in both themes, two widths and two sizes
+of the window, to be looked at by those who change a widget.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import re
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -40,6 +41,7 @@ PAGE = ROOT / "docs" / "widgets.md"
 PICTURES, GALLERY = ROOT / "docs" / "pictures", ROOT / "build" / "gallery"
 THEMES = ("dark", "light")
 WIDTHS_PX = (320, 600)
+WINDOWS_PX = ((1280, 720), (1600, 1000))
 # A dock is at least so high; what does not fit then makes it higher.
 LOW_PX = 620
 # Noise does not compress; so many colours are enough for it and what is drawn upon it.
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> None:
             for name, prepare in OF_WIDGETS.items():
                 if name in wanted or (not wanted and (gallery or is_explained(name))):
                     title = prepare(viewer, widgets)
-                    picture_widget(viewer, name, widgets[title], gallery=gallery)
+                    (picture_windows if gallery else picture_widget)(viewer, name, widgets[title])
         finally:
             viewer.close()
             get_qapp().processEvents()
@@ -274,32 +276,45 @@ def select(viewer: napari.Viewer, name: str) -> None:
 # Taking pictures ----------------------------------------------------------------------------------
 
 
-def picture_widget(viewer: napari.Viewer, name: str, widget: Any, *, gallery: bool) -> None:
-    """Picture a dock widget wholly: in each theme and width, or once with its parts numbered."""
+def picture_widget(viewer: napari.Viewer, name: str, widget: Any) -> None:
+    """Picture a dock widget wholly, its parts numbered."""
     dock, window = demo.dock_of(widget), viewer.window._qt_window
     dock.raise_()
-    for theme in THEMES if gallery else THEMES[:1]:
+    with alone(dock, window):
+        demo.wait_until_idle([widget])
+        window.resize(window.width(), LOW_PX)
+        for _ in range(3):  # sentences wrap, which makes others scroll
+            resize(window, dock, WIDTHS_PX[0])
+            demo.wait_until_idle([widget])
+            hidden = widget.findChild(QScrollArea).verticalScrollBar().maximum()
+            window.resize(window.width(), window.height() + hidden)
+        demo.wait_until_idle([widget])
+        if name in RETOUCH:
+            RETOUCH[name](widget)
+            demo.wait_until_idle([widget])
+        path = PICTURES / f"{name}.png"
+        dock.grab().save(str(path))
+    number(path, list(places_of_parts(widget, dock)))
+    shrink(path)
+
+
+def picture_windows(viewer: napari.Viewer, name: str, widget: Any) -> None:
+    """Picture the window with a dock widget in each theme, width and size of the window."""
+    dock, window = demo.dock_of(widget), viewer.window._qt_window
+    dock.raise_()
+    for theme, size, width in product(THEMES, WINDOWS_PX, WIDTHS_PX):
         viewer.theme = theme
-        for width in WIDTHS_PX if gallery else WIDTHS_PX[:1]:
-            with alone(dock, window):
-                demo.wait_until_idle([widget])
-                window.resize(window.width(), LOW_PX)
-                for _ in range(3):  # sentences wrap, which makes others scroll
-                    window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
-                    demo.wait_until_idle([widget])
-                    hidden = widget.findChild(QScrollArea).verticalScrollBar().maximum()
-                    window.resize(window.width(), window.height() + hidden)
-                demo.wait_until_idle([widget])
-                if name in RETOUCH:
-                    RETOUCH[name](widget)
-                    demo.wait_until_idle([widget])
-                in_gallery = GALLERY / f"{name}-{width}-{theme}.png"
-                path = in_gallery if gallery else PICTURES / f"{name}.png"
-                dock.grab().save(str(path))
-                if not gallery:
-                    number(path, list(places_of_parts(widget, dock)))
-            shrink(path)
+        with alone(dock, window):
+            window.resize(*size)
+            resize(window, dock, width)
+            path = GALLERY / f"{name}-{size[0]}-{width}-{theme}.png"
+            demo.save_picture(viewer, [widget], path)
     viewer.theme = THEMES[0]
+
+
+def resize(window: Any, dock: Any, width: int) -> None:
+    """Make a dock so wide, in pixels."""
+    window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
 
 
 def is_explained(name: str) -> bool:
