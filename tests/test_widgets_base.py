@@ -22,13 +22,12 @@ from qtpy.QtWidgets import (
     QTableView,
 )
 
-from napari_mrcz.widgets.base import panel as panel_module
-from napari_mrcz.widgets.base.form import number_field
+from napari_mrcz.widgets.base import plot as plot_module
+from napari_mrcz.widgets.base.form import WrappedLabel, number_field, plain_tip
 from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, offer_rows, plain_tip
-from napari_mrcz.widgets.base.plot import Plot
-from napari_mrcz.widgets.base.theme import contrast_ratio, palette, readable
+from napari_mrcz.widgets.base.panel import Panel
+from napari_mrcz.widgets.base.plot import Plot, contrast_ratio, offer_rows, palette, readable
 from napari_mrcz.widgets.outliers.widget import CountTable
 
 WRITTEN = ("text", "muted", "error", "warning", "accent", "hot", "dark", "model")
@@ -218,7 +217,7 @@ def test_what_cannot_start_says_why(panel):
 def test_a_picker_offers_only_what_is_accepted(panel):
     """A layer that it shows itself is none to be worked on, also when it is the active one."""
     movie = panel.viewer.add_image(np.zeros((3, 4, 5)), name="movie")
-    picker = LayerPicker(panel.viewer, accepts=lambda layer: layer.ndim == 3)
+    picker = LayerPicker(panel, accepts=lambda layer: layer.ndim == 3)
     panel.column.addWidget(picker)
     panel.viewer.add_image(np.zeros((4, 5)), name="sum")
     assert [picker.itemText(i) for i in range(picker.count())] == ["movie"]
@@ -228,7 +227,7 @@ def test_a_picker_offers_only_what_is_accepted(panel):
 def test_a_picker_may_pick_nothing(panel):
     """It begins there, stays there whatever is active, and comes back when its layer goes."""
     gain = panel.viewer.add_image(np.zeros((4, 5)), name="gain")
-    picker = LayerPicker(panel.viewer, none="no gain reference")
+    picker = LayerPicker(panel, none="no gain reference")
     panel.column.addWidget(picker)
     assert picker.layer is None
     assert picker.currentText() == "no gain reference"
@@ -360,7 +359,7 @@ def test_tables_are_copied_and_saved(panel, qtbot, tmp_path, monkeypatch):
 
 def test_a_long_table_is_copied_in_steps(qtbot, monkeypatch):
     """Between them the window sees to other things."""
-    monkeypatch.setattr(panel_module, "_STEP_S", 0)
+    monkeypatch.setattr(plot_module, "_STEP_S", 0)
     table = QTableView()
     qtbot.addWidget(table)
     offer_rows(table, lambda: [["n"], *([n] for n in range(50))])

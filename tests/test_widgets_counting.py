@@ -14,7 +14,7 @@ from qtpy.QtCore import Qt
 import napari_mrcz as nm
 from napari_mrcz.plugin.layers import LateStack
 from napari_mrcz.simulation import simulate_raw
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.counting.model import Fit, fit_counting
 from napari_mrcz.widgets.counting.widget import Counting, Gallery
 

@@ -27,7 +27,7 @@ import napari_mrcz as nm
 from napari_mrcz.correction import PREPRINT_GAMMA, GainNormalization, orient
 from napari_mrcz.simulation import Camera, simulate_flats
 from napari_mrcz.stack.references import write_defects
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.gain.widget import GainReference
 
 # Fixtures, which pytest finds by their names here.

@@ -23,7 +23,7 @@ from mouse import dragged, drop
 import napari_mrcz as nm
 from napari_mrcz.correction import GainNormalization
 from napari_mrcz.stack.references import read_defects, write_defects
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.gain.widget import GainReference
 
 # Fixtures, which pytest finds by their names here.

@@ -26,7 +26,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 import napari_mrcz as nm
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.inspector import model
 from napari_mrcz.widgets.inspector.model import FrameTable
 

@@ -18,13 +18,13 @@ def test_the_result_comes_to_the_threads_own_thread(qtbot):
     """Work is done elsewhere."""
 
     class Listener(QObject):
-        def on_returned(self, result):
+        def on_ended(self, result):
             self.result, self.thread_of_call = result, QThread.currentThread()
 
     listener = Listener()
     job = Job(lambda report: threading.current_thread())
-    job.returned.connect(listener.on_returned)
-    with qtbot.waitSignal(job.returned):
+    job.ended.connect(listener.on_ended)
+    with qtbot.waitSignal(job.ended):
         job.start()
     assert listener.result is not threading.current_thread()
     assert listener.thread_of_call is listener.thread()
@@ -37,8 +37,7 @@ def test_an_exception_comes_as_it_is(qtbot):
         raise ValueError("no such luck")
 
     job = Job(work)
-    job.returned.connect(never)
-    with qtbot.waitSignal(job.failed) as caught:
+    with qtbot.waitSignal(job.ended) as caught:
         job.start()
     assert isinstance(caught.args[0], ValueError)
 
@@ -53,14 +52,14 @@ def test_progress_is_told_now_and_then_and_at_the_end(qtbot):
     said = []
     job = Job(work)
     job.progressed.connect(lambda *step: said.append(step))
-    with qtbot.waitSignal(job.returned):
+    with qtbot.waitSignal(job.ended):
         job.start()
     assert said[-1] == ("Counting", 10_000, 10_000)
     assert len(said) < 100
 
 
 def test_cancelling_ends_it_at_the_next_report(qtbot):
-    """And only `cancelled` comes."""
+    """And that is how it ended."""
     begun, cancelled = threading.Event(), threading.Event()
     steps = []
 
@@ -72,23 +71,22 @@ def test_cancelling_ends_it_at_the_next_report(qtbot):
             steps.append(done)
 
     job = Job(work)
-    job.returned.connect(never)
-    job.failed.connect(never)
-    with qtbot.waitSignal(job.cancelled):
+    with qtbot.waitSignal(job.ended) as caught:
         job.start()
         assert begun.wait(10)
         job.cancel()
         cancelled.set()
+    assert isinstance(caught.args[0], Cancelled)
     assert steps == []
 
 
 def test_a_job_that_was_done_before_it_was_cancelled_returns(qtbot):
     """What is on disk is on disk."""
     job = Job(lambda report: "done")
-    job.cancelled.connect(never)
-    with qtbot.waitSignal(job.returned):
+    with qtbot.waitSignal(job.ended) as caught:
         job.cancel()
         job.start()
+    assert caught.args == ["done"]
 
 
 def test_a_job_need_not_be_held(qtbot):
@@ -98,7 +96,7 @@ def test_a_job_need_not_be_held(qtbot):
 
     def start_and_forget():
         job = Job(lambda report: go_on.wait(10))
-        job.returned.connect(results.append)
+        job.ended.connect(results.append)
         job.start()
 
     start_and_forget()
@@ -191,6 +189,6 @@ def test_steps_may_be_uncounted(qtbot, total):
     job = Job(lambda report: report("Working", 1, total))
     said = []
     job.progressed.connect(lambda *step: said.append(step))
-    with qtbot.waitSignal(job.returned):
+    with qtbot.waitSignal(job.ended):
         job.start()
     assert said == [("Working", 1, 0)]

@@ -28,7 +28,7 @@ from qtpy.QtWidgets import (
 
 import napari_mrcz as nm
 from napari_mrcz.widgets.base.job import Job
-from napari_mrcz.widgets.base.theme import contrast_ratio, palette
+from napari_mrcz.widgets.base.plot import contrast_ratio, palette
 from napari_mrcz.widgets.koma.model import folder_problem
 from napari_mrcz.widgets.koma.widget import KomaSession
 

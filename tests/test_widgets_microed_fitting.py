@@ -23,7 +23,7 @@ from napari_mrcz.correction.noise import CountedAlready
 from napari_mrcz.errors import error_text
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.widgets.base.job import Job
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.save_stack.widget import SaveStack
 
 # Fixtures, which pytest finds by their names here.

@@ -21,7 +21,7 @@ from test_widgets_outliers_model import DARK, HOT
 import napari_mrcz as nm
 from napari_mrcz.correction import correlated_noise
 from napari_mrcz.widgets.base.job import Job
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.outliers import model
 from napari_mrcz.widgets.outliers.model import Fit, remarks, signed
 from napari_mrcz.widgets.outliers.widget import OutlierPixels

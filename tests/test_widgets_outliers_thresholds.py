@@ -27,7 +27,7 @@ from test_widgets_outliers_model import DARK, HOT
 
 import napari_mrcz as nm
 from napari_mrcz.plugin.demo import dock_of
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.outliers import widget as dock
 from napari_mrcz.widgets.outliers.widget import OutlierPixels
 from napari_mrcz.widgets.save_stack.widget import SaveStack

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 
 import napari_mrcz as nm
 from napari_mrcz.format.chunks import parse_chunk_header
-from napari_mrcz.widgets.base.theme import palette
+from napari_mrcz.widgets.base.plot import palette
 from napari_mrcz.widgets.save_stack.model import KEPT, FileEstimate, Saved
 from napari_mrcz.widgets.save_stack.widget import SaveStack
 

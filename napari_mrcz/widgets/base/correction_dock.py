@@ -10,11 +10,11 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QWidget
 
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.form import form, push_button
+from napari_mrcz.widgets.base.derived import LayerWork, works_of
+from napari_mrcz.widgets.base.form import WrappedLabel, form, push_button
 from napari_mrcz.widgets.base.job import JobControls, LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, bind_while_alive
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.work import LayerWork, works_of
+from napari_mrcz.widgets.base.panel import Panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,24 +1,34 @@
-"""Layers that are made from another: laid on it, renamed with it, let go."""
+"""Layers made from another, and what else was done with it: fits that outlive the dock.
+
+A dock that is closed and opened again finds all of it; a layer that is removed takes it along.
+"""
 
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from napari.layers import Image, Labels, Points, Shapes
-from napari.utils.colormaps import Colormap, DirectLabelColormap
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QObject, Signal, Slot
 
+from napari_mrcz.correction.noise import CountedAlready
+from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import StackSeries, describe, widen_contrast_slider
+from napari_mrcz.widgets.base.job import Cancelled, Job, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import napari
     from napari.layers import Layer
 
     from napari_mrcz.stack import Stack
 
+# Changes that can be taken back.
+_MOST_UNDONE = 100
 # Seen alike before and after.
 _SHARED = ("contrast_limits", "gamma", "colormap")
 
@@ -60,36 +70,27 @@ class DerivedLayer:
 
     def show(self, data: Any, **attributes: Any) -> None:
         """Show data; the first time the layer is added, and the active layer stays active."""
-        limits = tuple(attributes.get("contrast_limits", ()))
+        limits, self._limits = self._limits, tuple(attributes.get("contrast_limits", ()))
         if self.layer is not None:
             self.layer.data = data
             if "metadata" in attributes:
                 self.layer.metadata = attributes["metadata"]
-            if limits != self._limits and tuple(self.layer.contrast_limits) == self._limits:
-                # Limits that the user has set stay.
-                self.layer.contrast_limits_range = self.layer.contrast_limits = limits
+            if self._limits != limits and tuple(self.layer.contrast_limits) == limits:
+                # Others, which the user has set, stay.
+                self.layer.contrast_limits_range = self.layer.contrast_limits = self._limits
                 widen_contrast_slider(self.layer)
-            self._limits = limits
             return
-        self._limits = limits
-        ndim = attributes.get("ndim") or len(data.shape)
-        look = {name: getattr(self._source, name) for name in _SHARED if self.replaces}
-        same = self.replaces and ndim == self._source.ndim
-        self.layer = layer = self._make(
-            data,
-            name=f"{self._source.name}{self._suffix}",
-            **{
-                **look,
-                **({"axis_labels": self._source.axis_labels} if same else {}),
-                **self._geometry(ndim),
-                **attributes,
-            },
-        )
+        source, ndim = self._source, attributes.get("ndim") or len(data.shape)
+        look = {name: getattr(source, name) for name in _SHARED} if self.replaces else {}
+        if self.replaces and ndim == source.ndim:
+            look["axis_labels"] = source.axis_labels
+        look |= {"name": f"{source.name}{self._suffix}", **geometry(source, ndim, self.finer)}
+        self.layer = layer = self._make(data, **{**look, **attributes})
         widen_contrast_slider(layer)
-        self._follow()
+        self._follow(source, layer)
         if self.replaces:
-            self._source.visible = False
-        add_layer(self._viewer, layer, self._source if self._above else None)
+            source.visible = False
+        add_layer(self._viewer, layer, source if self._above else None)
         self._toggled()
 
     def show_stack(self, stack: Stack) -> None:
@@ -106,10 +107,8 @@ class DerivedLayer:
 
     def place(self) -> None:
         """Lay it where the source lies now."""
-        if self.layer is not None and self.finer == 1:
-            place(self.layer, self._source)
-        elif self.layer is not None:
-            lay(self.layer, self._geometry(self.layer.ndim))
+        if self.layer is not None:
+            place(self.layer, self._source, self.finer)
 
     def part(self, *, remove: bool = False) -> None:
         """Make it a layer like any other, or take it away."""
@@ -120,50 +119,178 @@ class DerivedLayer:
         if remove and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
 
-    def _geometry(self, ndim: int) -> dict[str, Any]:
-        at = geometry(self._source, ndim)
-        # The middle of the first fine pixel lies before that of the first one of the source.
-        for axis in (ndim - 2, ndim - 1):
-            at["translate"][axis] += at["scale"][axis] * (0.5 / self.finer - 0.5)
-            at["scale"][axis] /= self.finer
-        return at
-
-    def _follow(self) -> None:
-        source, layer = self._source, self.layer
-        for each in (source, layer):
-            self._connect(each.events.visible, lambda event=None: self._toggled())
-        given = [layer.name]
+    def _follow(self, source: Any, layer: Any) -> None:
+        """Take the name of the source, and its look if this replaces it."""
+        given = layer.name
 
         def rename(event: Any = None) -> None:
-            if layer.name == given[0]:
+            nonlocal given
+            if layer.name == given:
                 layer.name = f"{source.name}{self._suffix}"
-                given[0] = layer.name
+                given = layer.name
 
-        self._connect(source.events.name, rename)
-        if not self.replaces:
-            return
+        self._connections = [(source.events.name, rename)]
         for leader, follower in ((source, layer), (layer, source)):
-            for name in _SHARED:
-                self._copy(leader, follower, name)
-
-    def _copy(self, leader: Any, follower: Any, name: str) -> None:
-        """Copy the look of one layer to another."""
-
-        def copy(event: Any = None) -> None:
-            value = getattr(leader, name)
-            if _plain(getattr(follower, name)) != _plain(value):
-                setattr(follower, name, value)
-
-        self._connect(getattr(leader.events, name), copy)
-
-    def _connect(self, emitter: Any, callback: Callable[..., None]) -> None:
-        emitter.connect(callback)
-        self._connections.append((emitter, callback))
+            self._connections.append((leader.events.visible, lambda event=None: self._toggled()))
+            for name in _SHARED if self.replaces else ():
+                copy = partial(_copy, leader, follower, name)
+                self._connections.append((getattr(leader.events, name), copy))
+        for emitter, callback in self._connections:
+            emitter.connect(callback)
 
 
-def _plain(value: Any) -> Any:
-    """Return what tells values apart; colormaps do not compare."""
-    return value.name if isinstance(value, Colormap) else value
+def _copy(leader: Any, follower: Any, name: str, event: Any = None) -> None:
+    """Copy one attribute of a layer to another, unless it is the same; colormaps have names."""
+    value, other = getattr(leader, name), getattr(follower, name)
+    if getattr(value, "name", value) != getattr(other, "name", other):
+        setattr(follower, name, value)
+
+
+class LayerWork(QObject):
+    """The work on one layer; subclasses keep in it what they know besides the fit."""
+
+    ended = Signal(object, object)  # this; the result of a fit, its exception, None if cancelled
+    changed = Signal(object)  # this: a derived layer was shown, hidden or removed
+
+    vanishing: ClassVar[tuple[str, ...]] = ()  # keys of what says nothing without the movie
+
+    def __init__(self, viewer: napari.Viewer, layer: Image) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.layer: Any = layer
+        self.data: Any = layer.data  # when the work began: other data begin another
+        self.job: Job | None = None  # runs to its end, whatever is selected meanwhile
+        self.message, self.tone = "", "text"  # how the last one ended
+        self.fit: Any = None  # of the last one that ended well, with what was changed since
+        self.before: list[Any] = []  # what was there before each of the last changes
+        self.is_counted = False  # a fit was refused since frames look like counted electrons
+        self.derived: dict[str, DerivedLayer] = {}  # the layers made from this one
+
+    def start(self, work: Callable[[Report], Any], watch: Callable[[Job], None]) -> None:
+        """Start a fit; `watch` gets the job before it runs."""
+        self.message, self.tone = "", "text"
+        self.job = job = Job(work)
+        job.ended.connect(self._on_ended)
+        watch(job)
+        job.start()
+
+    def take(self, result: Any) -> None:
+        """Keep the result of a fit; shown where it is looked at."""
+        self.fit, self.before = result, []
+
+    def remember(self, state: Any) -> None:
+        """Note what was there before a change."""
+        self.before = [*self.before, state][-_MOST_UNDONE:]
+
+    def made(
+        self, key: str, suffix: str, make: Callable[..., Layer] = Image, **how: bool
+    ) -> DerivedLayer:
+        """Return a derived layer, not added to the viewer yet if there was none."""
+        if key not in self.derived:
+            self.derived[key] = DerivedLayer(
+                self.viewer, self.layer, suffix, make, toggled=self.toggled, **how
+            )
+        return self.derived[key]
+
+    def toggled(self) -> None:
+        """Note that a derived layer was shown or hidden."""
+        self.changed.emit(self)
+
+    def release(self) -> None:
+        """Stop what runs, and let the derived layers that stay be like any others."""
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
+            self.ended.emit(self, None)
+        derived, self.derived = self.derived, {}
+        for key, one in derived.items():
+            one.part(remove=key in self.vanishing)
+        self.layer = self.data = self.fit = None  # a closed dock's Python half may still have this
+        self.before = []
+
+    def forget(self, layer: Layer) -> bool:
+        """Release a derived layer that was removed; return whether it was one."""
+        for key, derived in list(self.derived.items()):
+            if derived.layer is layer:
+                del self.derived[key]
+                derived.part()
+                if derived.replaces:
+                    self.layer.visible = True
+                self.changed.emit(self)
+                return True
+        return False
+
+    @Slot(object)
+    def _on_ended(self, result: Any) -> None:
+        if self.job is None:  # the layer is gone
+            return
+        self.job = None
+        if isinstance(result, Cancelled):
+            self.message, result = "Cancelled.", None
+        elif isinstance(result, Exception):
+            self.message, self.tone = error_text(result), "error"
+            self.is_counted = self.is_counted or isinstance(result, CountedAlready)
+        else:
+            self.take(result)
+        self.ended.emit(self, result)
+
+
+Kind = TypeVar("Kind", bound=LayerWork)
+
+
+class Works(QObject, Generic[Kind]):
+    """The work of one kind on all layers of a viewer; see `works_of`."""
+
+    ended = Signal(object, object)  # as of any `LayerWork`
+    changed = Signal(object)
+
+    def __init__(self, viewer: napari.Viewer, kind: type[Kind]) -> None:
+        super().__init__()
+        self._viewer, self._kind = viewer, kind
+        self._works: dict[Image, Kind] = {}
+        self.shared: dict[str, Any] = {}
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def of(self, layer: Image | None) -> Kind | None:
+        """Return the work on a layer as it is now, begun where there is none."""
+        if layer is None or layer not in self._viewer.layers:
+            return None
+        work = self._works.get(layer)
+        if work is None or work.data is not layer.data:
+            if work is not None:
+                work.release()
+            work = self._works[layer] = self._kind(self._viewer, layer)
+            work.ended.connect(self.ended)
+            work.changed.connect(self.changed)
+        return work
+
+    def __iter__(self) -> Iterator[Kind]:
+        """Return an iterator over the work on each layer."""
+        return iter(list(self._works.values()))
+
+    def own(self, layer: Any) -> bool:
+        """Return whether a layer was made from another here."""
+        works = self._works.values()
+        return any(one.layer is layer for work in works for one in work.derived.values())
+
+    def _on_removed(self, event: Any) -> None:
+        work = self._works.pop(event.value, None)
+        if work is not None:
+            work.release()
+        for other in list(self._works.values()):
+            other.forget(event.value)
+
+
+def works_of(viewer: napari.Viewer, kind: type[Kind]) -> Works[Kind]:
+    """Return the work of a kind in a viewer, kept as long as its list of layers."""
+    kept: dict[type, Works[Any]] = viewer.layers.__dict__.setdefault("_napari_mrcz_works", {})
+    if kind not in kept:
+        kept[kind] = Works(viewer, kind)
+    return kept[kind]
+
+
+def _nothing() -> None:
+    """Stand in for a weak reference."""
 
 
 class PictureLayer:
@@ -171,15 +298,15 @@ class PictureLayer:
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
-        self._layer: weakref.ref[Image] | None = None
-        self._covered: weakref.ref[Image] | None = None  # hidden since this layer is seen
+        self._layer: Callable[[], Image | None] = _nothing  # or a weak reference
+        self._covered: Callable[[], Image | None] = _nothing  # hidden since this layer is seen
         self._look: Any = None
         self._limits: tuple[float, ...] = ()
 
     @property
     def layer(self) -> Image | None:
         """The layer, while it is in the viewer."""
-        layer = None if self._layer is None else self._layer()
+        layer = self._layer()
         return layer if layer in self._viewer.layers else None
 
     def show(
@@ -213,7 +340,7 @@ class PictureLayer:
 
     def cover(self, source: Image) -> None:
         """Show the layer in the place of one below it, whose frames need not be read then."""
-        if self._covered is None or self._covered() is not source:
+        if self._covered() is not source:
             self._uncover()
         if source.visible:
             self._covered = weakref.ref(source)
@@ -229,18 +356,17 @@ class PictureLayer:
             layer.visible = False
 
     def _uncover(self) -> None:
-        covered = None if self._covered is None else self._covered()
-        self._covered = None
+        covered, self._covered = self._covered(), _nothing
         if covered is not None and covered in self._viewer.layers:
             covered.visible = True
 
     def holds(self, layer: Any) -> bool:
         """Return whether it is this layer, in the viewer or about to come or go."""
-        return self._layer is not None and self._layer() is layer
+        return layer is not None and self._layer() is layer
 
     def remove(self) -> None:
         """Take it from the viewer."""
-        layer, self._layer = self.layer, None
+        layer, self._layer = self.layer, _nothing
         if layer is not None:
             self._viewer.layers.remove(layer)
 
@@ -262,52 +388,50 @@ def add_layer(viewer: napari.Viewer, layer: Layer, below: Layer | None = None) -
         layers.selection.active = active
 
 
-def geometry(source: Image, ndim: int) -> dict[str, Any]:
+def geometry(source: Image, ndim: int, finer: float = 1) -> dict[str, Any]:
     """Return scale, translation and units of a layer, for one of so many of its last axes.
 
-    Axes that the source has not come first, in pixels.
+    Axes that the source has not come first, in pixels. So many as `finer` of the pixels lie side by
+    side in one of the source's.
     """
     missing = max(ndim - source.ndim, 0)
-    return {
-        "units": [*("pixel",) * missing, *source.units][-ndim:],
-        "scale": [*(1.0,) * missing, *source.scale][-ndim:],
-        "translate": [*(0.0,) * missing, *source.translate][-ndim:],
-    }
+    units = [*("pixel",) * missing, *source.units][-ndim:]
+    scale = [*(1.0,) * missing, *source.scale][-ndim:]
+    translate = [*(0.0,) * missing, *source.translate][-ndim:]
+    for axis in (-2, -1):
+        # The middle of the first fine pixel lies before that of the first one of the source.
+        translate[axis] += scale[axis] * (0.5 / finer - 0.5)
+        scale[axis] /= finer
+    return {"units": units, "scale": scale, "translate": translate}
 
 
-def place(layer: Any, source: Image) -> None:
+def place(layer: Any, source: Image, finer: float = 1) -> None:
     """Lay a layer where another lies."""
-    same = layer.ndim == source.ndim
-    lay(
-        layer,
-        {name: getattr(source, name) for name in _PLACE} if same else geometry(source, layer.ndim),
-    )
+    same = layer.ndim == source.ndim and finer == 1
+    at = {name: getattr(source, name) for name in _PLACE} if same else None
+    lay(layer, at or geometry(source, layer.ndim, finer))
 
 
 def frame_shown(viewer: napari.Viewer, layer: Image) -> int:
     """Return the index of the frame that the sliders are at, through all axes of a layer."""
-    if layer not in viewer.layers:  # it is being removed
+    shape = layer.data.shape[:-2]
+    if layer not in viewer.layers or not shape:  # it is being removed, or has one frame
         return 0
-    index = 0
     steps = viewer.dims.current_step[-layer.ndim : -2]
-    for step, length in zip(steps, layer.data.shape[:-2], strict=True):
-        index = index * length + min(int(step), length - 1)
-    return index
+    return int(np.ravel_multi_index(steps, shape, mode="clip"))
 
 
 def lay(layer: Any, attributes: Mapping[str, Any]) -> None:
     """Set scale, units and position of a layer, where they are others."""
     for name in _PLACE:
-        # Setting what is the same would draw the frame once more.
-        if name in attributes and not np.array_equal(
-            _comparable(getattr(layer, name)), _comparable(attributes[name])
-        ):
-            setattr(layer, name, attributes[name])
-
-
-def _comparable(value: Any) -> Any:
-    """Return what can be compared: units are set by name, and read as objects."""
-    return np.asarray(value).astype(str)
+        if name in attributes:
+            # Setting what is the same would draw the frame once more. Units are set by name, and
+            # read as objects.
+            now, wanted = (
+                np.asarray(x).astype(str) for x in (getattr(layer, name), attributes[name])
+            )
+            if not np.array_equal(now, wanted):
+                setattr(layer, name, attributes[name])
 
 
 def get_labels_ready() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from magicgui.widgets import create_widget
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
@@ -25,7 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mrcz.correction.options import options_of
-from napari_mrcz.errors import MINUS
+from napari_mrcz.errors import MINUS, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -54,10 +55,9 @@ class OptionsForm(QWidget):
     ) -> None:
         super().__init__()
         self._options = {name: options_of(cls)[name] for name in names}
-        self._showing = False
         self.fields = {name: option_field(cls, name, (sliders or {}).get(name)) for name in names}
         for name, widget in self.fields.items():
-            widget.changed.connect(lambda _, name=name: self._on_changed(name))
+            widget.changed.connect(lambda _, name=name: self.changed.emit(name))
         # Not in a `Container`, whose labels differ in width: it measures them in another font.
         fields = [(widget.label, widget.native) for widget in self.fields.values()]
         beside = [("" if isinstance(field, QCheckBox) else text, field) for text, field in fields]
@@ -74,14 +74,9 @@ class OptionsForm(QWidget):
 
     def show_values(self, values: Mapping[str, Any]) -> None:
         """Choose these; nothing is emitted."""
-        self._showing = True
         for name, widget in self.fields.items():
-            widget.value = widget.min if values[name] is None else values[name]
-        self._showing = False
-
-    def _on_changed(self, name: str) -> None:
-        if not self._showing:
-            self.changed.emit(name)
+            with widget.changed.blocked():
+                widget.value = widget.min if values[name] is None else values[name]
 
 
 def option_field(cls: type, name: str, slider: tuple[float, float] | None = None) -> Any:
@@ -104,8 +99,8 @@ def option_field(cls: type, name: str, slider: tuple[float, float] | None = None
     widget.label = option.label  # without the unit that the annotation adds
     if isinstance(native, QAbstractSpinBox):
         native.setMinimumWidth(_FIELD_PX)
-    if isinstance(native, QDoubleSpinBox):
         native.setKeyboardTracking(False)
+    if isinstance(native, QDoubleSpinBox):
         if default is None:
             # The least value, which is not allowed itself, stands for "not given".
             widget.min = -1.0 if option.above is None else option.above
@@ -116,10 +111,8 @@ def option_field(cls: type, name: str, slider: tuple[float, float] | None = None
             native.setSpecialValueText(option.unset)
         if unit:
             native.setSuffix(f" {unit}")
-    elif isinstance(native, QAbstractSpinBox):
-        native.setKeyboardTracking(False)
-        if unit:  # whole numbers have no room for it behind them
-            widget.label = f"{option.label} ({unit})"
+    elif isinstance(native, QAbstractSpinBox) and unit:  # whole numbers have no room for it
+        widget.label = f"{option.label} ({unit})"
     elif isinstance(native, QComboBox):
         native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
     for field in native.findChildren(QDoubleSpinBox):  # beside a slider
@@ -268,3 +261,50 @@ def allow(button: QPushButton, problem: str, tip: str) -> None:
 def _with_hyphen(text: str | None) -> str:
     """Return what Qt takes for the beginning of a number in every language."""
     return (text or "").replace(MINUS, "-")
+
+
+class WrappedLabel(QLabel):
+    """A label that wraps, takes the height it needs and can be copied from.
+
+    Its text is shown as it is: a file may be named ``<b>``. Room for so many `lines` is always
+    kept, so that what is below does not move when the text comes.
+    """
+
+    def __init__(self, tip: str, lines: int = 0) -> None:
+        super().__init__()
+        self._lines = lines
+        self.setToolTip(tip)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self._keep_room()
+
+    def setText(self, text: str | None) -> None:
+        """Show a text."""
+        super().setText(as_shown(text))
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Keep room in the font and the margins of the theme."""
+        super().changeEvent(event)
+        changes = QEvent.Type.StyleChange, QEvent.Type.FontChange
+        if event is not None and event.type() in changes:
+            self._keep_room()
+
+    def _keep_room(self) -> None:
+        if self._lines:
+            text = self.text()
+            super().setText("\n".join("x" * self._lines))
+            self.setMinimumHeight(self.heightForWidth(self.maximumWidth()))
+            super().setText(text)
+
+
+def plain_tip(text: str) -> str:
+    """Return a text as a tip that is shown as it is: Qt takes what has tags for HTML."""
+    text = as_shown(text)
+    return f"<qt>{escape(text)}</qt>".replace("\n", "<br>") if "<" in text else text
+
+
+def as_shown(text: str | None) -> str:
+    """Return lines of text of which none steers a terminal or a screen: names of files may."""
+    return "\n".join(map(printable, (text or "").split("\n")))

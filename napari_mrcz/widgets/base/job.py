@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject, Qt, QTimer, Signal, Slot
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QProgressBar,
-    QSizePolicy,
-    QStackedWidget,
-    QWidget,
-)
+from qtpy.QtWidgets import QProgressBar, QSizePolicy, QStackedWidget, QWidget
 
 from napari_mrcz.errors import error_text, size_text, time_text
 from napari_mrcz.format.machine import start_to_the_end
-from napari_mrcz.widgets.base.form import filled, push_button
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.form import WrappedLabel, filled, push_button
+
+if TYPE_CHECKING:
+    from napari_mrcz.widgets.base.panel import Panel
 
 # What a job says now and then: the stage it is in, how far it is, of how many.
 Report = Callable[[str, int, "int | None"], None]
@@ -36,15 +35,12 @@ class Cancelled(Exception):
 class Job(QObject):
     """A function in a thread of its own. It outlives the widget that started it.
 
-    It is called with a `Report`, which it calls often: that is where it can be cancelled. Of
-    `returned`, `failed` and `cancelled` one comes, last.
+    It is called with a `Report`, which it calls often: that is where it can be cancelled.
     """
 
     progressed = Signal(str, int, int)  # stage, steps done, steps (0 where unknown); at times
-    returned = Signal(object)
-    failed = Signal(object)
-    cancelled = Signal()
-    _ended = Signal()
+    ended = Signal(object)  # the result or the exception, `Cancelled` if it was
+    _delivered = Signal()
 
     _running: set[Job] = set()  # noqa: RUF012  (kept alive until their last signal is delivered)
 
@@ -53,8 +49,7 @@ class Job(QObject):
         self._work: Callable[[Report], Any] | None = work
         self._cancel = threading.Event()
         self._reported = 0.0
-        self._thread: threading.Thread | None = None
-        self._ended.connect(self._forget)
+        self._delivered.connect(self._forget)
 
     def start(self) -> None:
         """Start the thread."""
@@ -62,29 +57,45 @@ class Job(QObject):
         # A program that ends does not take a half-saved file with it.
         self._thread = start_to_the_end(self._run, "napari-mrcz-job")
 
+    @Slot()
     def cancel(self) -> None:
-        """Ask it to stop; `cancelled` tells that it has, unless it was done before."""
+        """Ask it to stop; unless it was done before, it ends by `Cancelled`."""
         self._cancel.set()
 
-    def _run(self) -> None:
-        try:
-            result = self._done()
-        except Cancelled:
-            self.cancelled.emit()
-        except Exception as error:
-            self.failed.emit(error)
-        else:
-            self.returned.emit(result)
-        finally:
-            self._ended.emit()
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._cancel.is_set()
 
-    def _done(self) -> Any:
+    def announce(self, widget: QWidget, good: Callable[[Any], bool], title: str = "") -> None:
+        """Notify how it ends where the widget that would tell is closed or hidden by then."""
+        known = weakref.ref(widget)
+
+        def notify(result: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # its window is gone, its Python half is not
+                if (there := known()) is not None and there.isVisible():
+                    return
+            if not isinstance(result, Exception):
+                (show_info if good(result) else show_warning)(f"{title}{result}")
+            elif not isinstance(result, Cancelled):
+                show_error(error_text(result))
+
+        self.ended.connect(notify)
+
+    def _run(self) -> None:
+        self.ended.emit(self._result())
+        self._delivered.emit()
+
+    def _result(self) -> Any:
         """Do the work, and keep nothing of what it held, such as open files."""
         work, self._work = self._work, None
-        return None if work is None else work(self._report)
+        try:
+            return None if work is None else work(self._report)
+        except Exception as error:
+            return error
 
     def _report(self, stage: str, done: int, total: int | None) -> None:
-        if self._cancel.is_set():
+        if self.is_cancelled:
             raise Cancelled
         now = time.monotonic()
         if now - self._reported >= _REPORT_EVERY_S or done == total:
@@ -93,8 +104,7 @@ class Job(QObject):
 
     @Slot()
     def _forget(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
         Job._running.discard(self)
 
 
@@ -112,7 +122,6 @@ class LatestJob(QObject):
         super().__init__(parent)
         self._wanted: Callable[[Report], Any] | None = None
         self._job: Job | None = None
-        self._stale = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(delay_ms)
@@ -131,7 +140,6 @@ class LatestJob(QObject):
         self._timer.stop()
         if self._job is not None:
             self._job.cancel()
-            self._stale = True
 
     @property
     def busy(self) -> bool:
@@ -140,42 +148,25 @@ class LatestJob(QObject):
 
     @Slot()
     def _start(self) -> None:
-        if self._job is not None or self._wanted is None:
-            return  # the running one starts the next when it ends
-        self._stale = False
-        self._job = Job(self._wanted)
-        self._job.returned.connect(self._on_returned)
-        self._job.failed.connect(self._on_failed)
-        self._job.cancelled.connect(self._was_wanted)
-        self._job.start()
+        if self._job is None and self._wanted is not None:  # else that one starts it when it ends
+            self._job = Job(self._wanted)
+            self._job.ended.connect(self._on_ended)
+            self._job.start()
 
     @Slot(object)
-    def _on_returned(self, result: Any) -> None:
-        if self._was_wanted():
-            self.returned.emit(result)
-
-    @Slot(object)
-    def _on_failed(self, error: Exception) -> None:
-        if self._was_wanted():
-            self.failed.emit(error)
+    def _on_ended(self, result: Any) -> None:
+        job, self._job = self._job, None
+        if job is None or not job.is_cancelled:
+            self._wanted = None
+            (self.failed if isinstance(result, Exception) else self.returned).emit(result)
+        elif not self._timer.isActive():
+            self._start()
 
     def _let_go(self) -> None:
         """Hold nothing of what a result would take that nobody sees."""
-        self._wanted = None
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
-
-    @Slot()
-    def _was_wanted(self) -> bool:
-        """Release the job; return whether nothing newer was asked for, and start that otherwise."""
-        self._job = None
-        if not self._stale:
-            self._wanted = None
-            return True
-        if not self._timer.isActive():
-            self._start()
-        return False
+        job, self._wanted, self._job = self._job, None, None
+        if job is not None:
+            job.cancel()
 
 
 # So long a stage has to run before its end is foretold; less is over before it is read.
@@ -230,7 +221,6 @@ class _Bar(QProgressBar):
         super().__init__()
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._sentence = ""
         self.tell("")
 
     def tell(self, sentence: str) -> None:
@@ -278,8 +268,7 @@ class JobControls(QWidget):
         self.pace = pace or Pace()
         self._below = pace is not None or reserve > 0
         self._job: Job | None = None
-        self._owned = False
-        self._may_start = ""
+        self._problem = ""
         self.start_button = push_button(text, tip)
         self.cancel_button = push_button(
             "Cancel", "Stop what is running; nothing on disk or shown is changed"
@@ -287,16 +276,15 @@ class JobControls(QWidget):
         self.progress = _Bar()
         self.status = WrappedLabel("What is being done, and how it ended", max(1, reserve))
         self.status.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        before = filled(QWidget(), self.start_button, across=True)
+        self.buttons: Any = before.layout()
         self._rows = QStackedWidget()
         self._rows.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        before = filled(QWidget(), self.start_button, across=True)
-        self.buttons: QHBoxLayout = before.layout()  # type: ignore[assignment]
         self._rows.addWidget(before)
         self._rows.addWidget(filled(QWidget(), self.progress, self.cancel_button, across=True))
         filled(self, self._rows, self.status)
         self.cancel_button.clicked.connect(self.cancel)
-        self.destroyed.connect(lambda: self._let_go())
-        self._show_state()
+        self.attach(None)
 
     @property
     def running(self) -> bool:
@@ -305,7 +293,7 @@ class JobControls(QWidget):
 
     def allow(self, problem: str = "") -> None:
         """Show why the job cannot be started; "" if it can."""
-        self._may_start = problem
+        self._problem = problem
         self._show_state()
 
     def run(self, work: Callable[[Report], Any]) -> Job | None:
@@ -313,7 +301,8 @@ class JobControls(QWidget):
         if self.running:
             return None
         job = Job(work)
-        self._watch(job, owned=True)
+        self.destroyed.connect(job.cancel)
+        self.attach(job)
         job.start()
         return job
 
@@ -322,14 +311,16 @@ class JobControls(QWidget):
         if self._job is not None:
             if job is self._job:
                 return
-            for signal, slot in self._connections(self._job):
-                signal.disconnect(slot)
-            self._job = None
+            self._job.progressed.disconnect(self._on_progress)
+            self._job.ended.disconnect(self._on_ended)
+        self._job = job
         if job is not None:
-            self._watch(job, owned=False)
-        else:
-            self.tell(message, tone)
-            self._show_state()
+            job.progressed.connect(self._on_progress)
+            job.ended.connect(self._on_ended)
+            self.progress.setRange(0, 0)
+            self.progress.tell("")
+        self.tell(message, tone)
+        self._show_state()
 
     @Slot()
     def cancel(self) -> None:
@@ -344,37 +335,14 @@ class JobControls(QWidget):
         self._panel.tell(self.status, text, tone)
         self.status.setVisible(bool(text) or self._reserve > 0)
 
-    def _connections(self, job: Job) -> tuple[tuple[Any, Any], ...]:
-        return (
-            (job.progressed, self._on_progress),
-            (job.returned, self._on_returned),
-            (job.failed, self._on_failed),
-            (job.cancelled, self._on_cancelled),
-        )
-
-    def _watch(self, job: Job, *, owned: bool) -> None:
-        self._job, self._owned = job, owned
-        for signal, slot in self._connections(job):
-            signal.connect(slot)
-        self.progress.setRange(0, 0)
-        self.progress.tell("")
-        self.tell("")
-        self._show_state()
-
     def _tell_progress(self, sentence: str) -> None:
         (self.tell if self._below else self.progress.tell)(sentence)
 
-    def _let_go(self) -> None:
-        """End a job whose result nobody sees, and that nobody can cancel."""
-        if self._job is not None and self._owned:
-            self._job.cancel()
-
     def _show_state(self) -> None:
-        self.start_button.setEnabled(not self.running and not self._may_start)
-        self.start_button.setToolTip(self._may_start or self._tip)
+        self.start_button.setEnabled(not self.running and not self._problem)
+        self.start_button.setToolTip(self._problem or self._tip)
         self.cancel_button.setEnabled(self.running)
         self._rows.setCurrentIndex(int(self.running))
-        self.status.setVisible(bool(self.status.text()) or self._reserve > 0)
 
     @Slot(str, int, int)
     def _on_progress(self, stage: str, done: int, total: int) -> None:
@@ -384,22 +352,16 @@ class JobControls(QWidget):
             self._tell_progress(self.pace(stage, done, total))
 
     @Slot(object)
-    def _on_returned(self, result: Any) -> None:
-        self._end(self.returned, result)
-
-    @Slot(object)
-    def _on_failed(self, error: Exception) -> None:
-        self._end(self.failed, error, text=error_text(error), tone="error")
-
-    @Slot()
-    def _on_cancelled(self) -> None:
-        self._end(self.cancelled, text="Cancelled.")
-
-    def _end(self, signal: Any, *results: Any, text: str = "", tone: str = "text") -> None:
+    def _on_ended(self, result: Any) -> None:
         if self._job is None:  # let go of while this was on its way
             return
         self._job = None
-        self.tell(text, tone)
+        is_error, is_cancelled = isinstance(result, Exception), isinstance(result, Cancelled)
+        said = "Cancelled." if is_cancelled else error_text(result) if is_error else ""
+        self.tell(said, "error" if is_error and not is_cancelled else "text")
         self._show_state()
-        signal.emit(*results)
+        if is_cancelled:
+            self.cancelled.emit()
+        else:
+            (self.failed if is_error else self.returned).emit(result)
         self.ended.emit()

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class LayerPicker(QComboBox):
     """Layers by name. Selecting one in the viewer picks it; picking changes nothing there.
 
-    In a dock that is hidden, it follows nothing until `catch_up`; a layer that is removed is let
-    go at once. `owner`: the dock widget that it is for, or a viewer; `accepts`: tells of a layer
-    whether it may be picked, asked again by `refill`; `none`: what the entry for no layer says,
-    where the picker begins then and does not follow the viewer; `kind`: of the layers.
+    While its dock is hidden, it follows nothing until `catch_up`; a layer that is removed is let go
+    at once. `accepts`: tells of a layer whether it may be picked, asked again by `refill`; `none`:
+    what the entry for no layer says, where the picker begins then and does not follow the viewer;
+    `kind`: of the layers. `layer` is the one picked, or None.
     """
 
     # Another layer (or None) was picked, or the picked one has other data, scale, units or name,
@@ -33,49 +33,40 @@ class LayerPicker(QComboBox):
 
     def __init__(
         self,
-        owner: Any,
+        panel: Panel,
         *,
         accepts: Callable[[Any], bool] | None = None,
         none: str = "",
         kind: type[Image] | type[Labels] = Image,
     ) -> None:
         super().__init__()
-        self._panel = owner if hasattr(owner, "in_front") else None
-        self._viewer = viewer = plain_viewer(owner if self._panel is None else owner.viewer)
+        self._panel, self._none, self._kind = panel, none, kind
         self._accepts = accepts or (lambda layer: True)
-        self._none = none
-        self._kind = kind
+        self.layer: Any = None
         self._layers: list[Any] = []
-        self._picked: Any = None
         self._missed = False
-        self._changed = _relay(self._on_changed)
+        self._changed = lambda event=None: self._on_changed()  # as in `connect_while_alive`
         # Long names are cut off rather than making the dock wide.
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        events = viewer.layers.events
-        for emitter in (events.inserted, events.removed, events.reordered):
-            connect_while_alive(self, emitter, self._on_layers)
-        connect_while_alive(self, viewer.layers.selection.events.active, self._on_active)
-        self.activated.connect(self._on_activated)
+        self.setPlaceholderText("no image layer")
+        layers = panel.viewer.layers
+        for emitter in (layers.events.inserted, layers.events.removed, layers.events.reordered):
+            connect_while_alive(self, emitter, self.refill)
+        connect_while_alive(self, layers.selection.events.active, self._follow)
+        self.activated.connect(lambda at: self.pick(self._layers[at]))
         self.destroyed.connect(lambda: self._let_go())
-        if self._is_passive:
-            self._show()
-        else:
-            self.refill()
-            self._follow()
-
-    @property
-    def layer(self) -> Any:
-        """The layer picked, or None."""
-        return self._picked
+        self._show()
+        if panel.in_front:
+            self.catch_up()
 
     def pick(self, layer: Image | Labels | None) -> None:
         """Pick a layer of the viewer, or none."""
-        if layer is self._picked:
+        if layer is self.layer:
             return
-        _disconnect(self._picked, self._changed)
-        self._picked = layer
+        self._leave()
+        self.layer = layer
         for emitter in emitters_of(layer):
             emitter.connect(self._changed)
         self._show()
@@ -86,75 +77,63 @@ class LayerPicker(QComboBox):
         self._show()
         super().showPopup()
 
-    def refill(self) -> None:
+    def refill(self, event: Any = None) -> None:
         """Take the layers that are accepted now, uppermost first, as napari lists them."""
-        if self._is_passive:
-            self._missed = True
+        known = self._panel.viewer.layers
+        if not self._panel.in_front:
+            if self.layer is not None and self.layer not in known:
+                self._layers = []
+                self.pick(None)
             return
-        layers = [x for x in reversed(self._viewer.layers) if isinstance(x, self._kind)]
-        self._layers = [layer for layer in layers if self._accepts(layer)]
-        if self._none:
-            self._layers.insert(0, None)
+        layers = [x for x in reversed(known) if isinstance(x, self._kind) and self._accepts(x)]
+        self._layers = [None, *layers] if self._none else layers
         self._show()
-        if self._picked not in self._layers:
-            active = self._viewer.layers.selection.active
-            follows = active in self._layers and not self._none
-            self.pick(active if follows else self._layers[0] if self._layers else None)
+        if self.layer not in self._layers:
+            first = self._layers[0] if self._layers else None
+            self.pick(first if self._active is None else self._active)
 
     def catch_up(self) -> None:
         """Take what has happened while the dock was hidden."""
-        missed, self._missed = self._missed, False
+        missed, self._missed, before = self._missed, False, self.layer
         self.refill()
-        before = self._picked
         self._follow()
-        if missed and self._picked is before:
-            self.layer_changed.emit(self._picked)
+        if missed and self.layer is before:
+            self.layer_changed.emit(before)
 
     @property
-    def _is_passive(self) -> bool:
-        """Whether the dock that it is in is hidden."""
-        return self._panel is not None and not self._panel.in_front
+    def _active(self) -> Any:
+        """The viewer's active layer, if it may be followed to; or None."""
+        active = self._panel.viewer.layers.selection.active
+        return active if active in self._layers and not self._none else None
 
-    def _on_layers(self, event: Any = None) -> None:
-        if not self._is_passive:
-            self.refill()
-        elif self._picked is not None and self._picked not in self._viewer.layers:
-            self._layers = []
-            self.pick(None)
-
-    def _on_active(self, event: Any = None) -> None:
-        if not self._is_passive:
-            self._follow()
-
-    def _follow(self) -> None:
-        active = self._viewer.layers.selection.active
-        if active in self._layers and not self._none:
+    def _follow(self, event: Any = None) -> None:
+        if self._panel.in_front and (active := self._active) is not None:
             self.pick(active)
+
+    def _leave(self) -> None:
+        for emitter in emitters_of(self.layer):
+            emitter.disconnect(self._changed)
 
     def _let_go(self) -> None:
         """Keep no layer's file open when the widget is gone but its Python half is not."""
-        _disconnect(self._picked, self._changed)
-        self._picked, self._layers, self._panel = None, [], None
+        self._leave()
+        self.layer, self._layers = None, []
 
-    def _on_activated(self, at: int) -> None:
-        self.pick(self._layers[at])
-
-    def _on_changed(self, event: Any = None) -> None:
-        if self._is_passive:
+    def _on_changed(self) -> None:
+        if self._panel.in_front:
+            self._show()
+            self.layer_changed.emit(self.layer)
+        else:
             self._missed = True
-            return
-        self._show()
-        self.layer_changed.emit(self._picked)
 
     def _show(self) -> None:
         names = [self._none if layer is None else layer.name for layer in self._layers]
         if names != [self.itemText(i) for i in range(self.count())]:
             self.clear()
             self.addItems(names)
-        picked = self._picked
-        self.setCurrentIndex(self._layers.index(picked) if picked in self._layers else -1)
+        known = self.layer in self._layers
+        self.setCurrentIndex(self._layers.index(self.layer) if known else -1)
         self.setEnabled(bool(names))
-        self.setPlaceholderText("no image layer")
 
 
 def plane_of(layer: Image | Labels | None) -> npt.NDArray[Any] | None:
@@ -162,27 +141,15 @@ def plane_of(layer: Image | Labels | None) -> npt.NDArray[Any] | None:
     return None if layer is None else np.asarray(layer.data).reshape(layer.data.shape[-2:])
 
 
-def plain_viewer(viewer: napari.Viewer) -> napari.Viewer:
-    """Return the viewer itself for the proxy that napari gives to plugins.
-
-    The proxy wraps whatever comes from a module called napari..., our own stacks among it.
-    """
-    return getattr(viewer, "__wrapped__", viewer)
-
-
 def connect_while_alive(widget: QWidget, emitter: Any, callback: Callable[..., Any]) -> None:
     """Connect to an event of napari until the widget is destroyed, which napari cannot know."""
-    relay = _relay(callback)
+
+    # To disconnect, napari compares callbacks, which fails for methods of a widget that is gone.
+    def relay(event: Any = None) -> None:
+        callback(event)
+
     emitter.connect(relay)
     widget.destroyed.connect(lambda: emitter.disconnect(relay))
-
-
-def _relay(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a plain function that calls a method.
-
-    To disconnect, napari compares callbacks, which fails for methods of a widget that is gone.
-    """
-    return lambda event=None: callback(event)
 
 
 def emitters_of(layer: Image | Labels | None) -> list[Any]:
@@ -194,11 +161,6 @@ def emitters_of(layer: Image | Labels | None) -> list[Any]:
     if isinstance(layer, Labels):
         emitters += [events.paint, events.labels_update, events.set_data]
     return emitters
-
-
-def _disconnect(layer: Image | Labels | None, callback: Callable[..., Any]) -> None:
-    for emitter in emitters_of(layer):
-        emitter.disconnect(callback)
 
 
 # A hand moves that much when it clicks, in pixels of the screen.

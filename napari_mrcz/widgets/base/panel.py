@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import time
-from functools import partial
-from html import escape
 from itertools import count, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl, Slot
-from qtpy.QtGui import QAction, QTextCursor
+from qtpy.QtGui import QTextCursor
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
-    QApplication,
     QComboBox,
     QDialog,
     QDockWidget,
-    QFileDialog,
     QLabel,
     QMainWindow,
-    QSizePolicy,
     QSlider,
     QTableView,
     QTextBrowser,
@@ -31,15 +21,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mrcz.errors import MrczError, error_text, printable
-from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.naming import docs_url
-from napari_mrcz.widgets.base.form import push_button, scrolled
-from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive, plain_viewer
-from napari_mrcz.widgets.base.theme import Palette, palette
+from napari_mrcz.widgets.base.form import as_shown, filled, push_button, scrolled
+from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
+from napari_mrcz.widgets.base.plot import Palette, offer_rows, palette
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
     import napari
     from napari.layers import Image
@@ -48,8 +36,6 @@ if TYPE_CHECKING:
 _WIDTH_PX, _LEAST_WIDTH_PX = 340, 300
 _HELP_PX = 820, 820
 _PLUGIN = "napari-mrcz"
-# A long table is written for so long at a time.
-_STEP_S = 0.01
 _numbers = count()
 
 
@@ -57,27 +43,27 @@ class Panel(QWidget):
     """A dock widget: what is added to its `column` scrolls where the screen is low.
 
     While its dock is hidden, or behind the tab of another, it is passive: its pickers follow no
-    selection, and `when_in_front` puts off what would read a file or change a layer. Its `viewer`
-    is without the proxy that napari gives to plugins.
+    selection, and `when_in_front` puts off what would read a file or change a layer. `in_front`
+    tells whether it is; its `viewer` is without the proxy that napari gives to plugins.
     """
 
     title = ""  # of the tab; the display name in the manifest
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
-        self.viewer = plain_viewer(napari_viewer)
+        # The proxy wraps whatever comes from a module called napari..., our own stacks among it.
+        self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._dock: QDockWidget | None = None
         self._number = next(_numbers)
         # In a window that is not shown, nothing is hidden; else the dock will say.
-        self._in_front = not _is_seen(self.viewer)
+        window = getattr(getattr(self.viewer, "window", None), "_qt_window", None)
+        self.in_front = window is None or not window.isVisible()
         self._put_off: dict[Any, Callable[[], None]] = {}
         self._tones: dict[QLabel, str] = {}
         content = QWidget()
         self.column = QVBoxLayout(content)
         self.column.setContentsMargins(6, 6, 6, 6)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scrolled(content))
+        outer: Any = filled(self, scrolled(content)).layout()
         self._help: HelpPage | None = None
         self.help_button = push_button("Help", "What the parts of this widget are for")
         self.help_button.setFlat(True)
@@ -85,18 +71,13 @@ class Panel(QWidget):
         outer.addWidget(self.help_button, alignment=Qt.AlignmentFlag.AlignRight)
         connect_while_alive(self, self.viewer.events.theme, self._on_theme)
 
-    @property
-    def in_front(self) -> bool:
-        """Whether the dock is open and its tab in front."""
-        return self._in_front
-
     def when_in_front(self, key: Any, act: Callable[[], None]) -> None:
         """Call what reads files or changes layers: now, or when the dock is in front again.
 
         Of calls with the same key only the last.
         """
-        self._put_off.pop(key, None)
-        if self._in_front:
+        self.forget_put_off(key)
+        if self.in_front:
             act()
         else:
             self._put_off[key] = act
@@ -122,7 +103,7 @@ class Panel(QWidget):
 
     @Slot(bool)
     def _on_visibility(self, visible: bool) -> None:
-        came, self._in_front = visible and not self._in_front, visible
+        came, self.in_front = visible and not self.in_front, visible
         if not came:
             return
         # Qt tells docks in their order: what was in front puts its layers away first.
@@ -169,16 +150,18 @@ class Panel(QWidget):
         self._help.open_at("widgets.md", self.title)
 
     def open_save_stack(self, layer: Image) -> None:
-        """Open the Save widget with a layer."""
+        """Open the Save widget with a layer, in front."""
         self.viewer.layers.selection.active = layer
-        open_dock(self.viewer, "Save")
+        dock, _ = self.viewer.window.add_plugin_dock_widget(_PLUGIN, "Save", tabify=True)
+        dock.show()
+        dock.raise_()
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Pass the wheel by the fields: scrolling the dock changes no number. Offer tables."""
         super().showEvent(event)
         for table in self.findChildren(QTableView):
             if not table.actions():
-                offer_rows(table, partial(_rows_of, table))
+                offer_rows(table)
         for kind in (QAbstractSpinBox, QComboBox, QSlider):
             for field in self.findChildren(kind):
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -208,7 +191,7 @@ class Panel(QWidget):
     def tell(self, label: QLabel, text: str, tone: str = "text") -> None:
         """Show a sentence in one of the palette's colours: text, muted, warning or error."""
         label.setTextFormat(Qt.TextFormat.PlainText)
-        label.setText(_plain(text))
+        label.setText(as_shown(text))
         if self._tones.get(label) != tone:  # styling is slow, and some sentences follow a drag
             self._tones[label] = tone
             self._colour(label, tone)
@@ -229,138 +212,6 @@ class Panel(QWidget):
 
     def _colour(self, label: QLabel, tone: str) -> None:
         label.setStyleSheet(f"color: {getattr(self.palette_now, tone)}")
-
-
-def open_dock(viewer: napari.Viewer, title: str) -> Any:
-    """Open one of our docks by its title, in front; returns its widget."""
-    dock, widget = viewer.window.add_plugin_dock_widget(_PLUGIN, title, tabify=True)
-    dock.show()
-    dock.raise_()
-    return widget
-
-
-def offer(widget: QWidget, actions: Mapping[str, Callable[[], Any]]) -> None:
-    """Add a menu that a right click opens; the tooltip mentions it."""
-    for text, act in actions.items():
-        action = QAction(text, widget)
-        action.triggered.connect(lambda _=False, act=act: act())
-        widget.addAction(action)
-    widget.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
-    widget.setToolTip(f"{widget.toolTip()}. Right-click to copy or save it")
-
-
-def save_as(widget: QWidget, title: str, makers: Mapping[str, Callable[[], bytes]]) -> None:
-    """Ask for a file, and write into it what is made for its suffix, such as ".csv"."""
-    path, overwrite = _ask_for_path(widget, title, makers)
-    if path:
-        _write(path, overwrite, makers[Path(path).suffix.lower()]())
-
-
-def offer_rows(widget: QWidget, rows: Callable[[], Iterable[Iterable[Any]]]) -> None:
-    """Offer to copy a table's rows, headings first, for spreadsheets, and to save them.
-
-    `rows`: returns them as they are when it is called; a long table is gone through in steps, so
-    that the window stays awake.
-    """
-    clipboard: Any = QApplication.clipboard()
-
-    def copy() -> None:
-        _as_text(widget, rows(), "\t", clipboard.setText, "The table is copied.")
-
-    def save() -> None:
-        path, overwrite = _ask_for_path(widget, "Save table", (".csv",))
-        if path:
-            write = partial(_write, path, overwrite)
-            _as_text(widget, rows(), ",", write, f"{Path(path).name} is saved.")
-
-    offer(widget, {"Copy table": copy, "Save table as CSV…": save})
-
-
-def csv_text(rows: Iterable[Iterable[Any]], separator: str = ",") -> str:
-    """Return rows as lines of text."""
-    lines = io.StringIO()
-    _writer(lines, separator).writerows(rows)
-    return lines.getvalue()
-
-
-def _writer(lines: io.StringIO, separator: str) -> Any:
-    return csv.writer(lines, delimiter=separator, lineterminator="\n")
-
-
-def _as_text(
-    widget: QWidget,
-    rows: Iterable[Iterable[Any]],
-    separator: str,
-    done: Callable[[str], Any],
-    notice: str,
-) -> None:
-    """Call `done` with rows as lines of text: at once if they are few, else with a notice."""
-    lines, left, timer = io.StringIO(), iter(rows), QTimer(widget)
-    writer = _writer(lines, separator)
-
-    def go_on() -> None:
-        end = time.perf_counter() + _STEP_S
-        for row in left:
-            writer.writerow(row)
-            if time.perf_counter() > end:
-                if not timer.isActive():
-                    timer.start()
-                return
-        done(lines.getvalue())
-        if timer.isActive():
-            show_info(notice)
-        timer.stop()
-        timer.deleteLater()
-
-    timer.timeout.connect(go_on)
-    go_on()
-
-
-def _ask_for_path(widget: QWidget, title: str, suffixes: Iterable[str]) -> tuple[str, bool]:
-    """Ask for a file with one of some suffixes; return it, and whether one may be replaced."""
-    known = list(suffixes)
-    kinds = ";;".join(f"{suffix[1:].upper()} (*{suffix})" for suffix in known)
-    path, kind = QFileDialog.getSaveFileName(widget, title, "", kinds)
-    if not path or Path(path).suffix.lower() in known:
-        return path, True
-    # The dialog has not asked about the file with this suffix.
-    return path + next((suffix for suffix in known if suffix in kind), known[0]), False
-
-
-def _write(path: str, overwrite: bool, content: bytes | str) -> None:
-    try:
-        with AtomicFile(path, overwrite=overwrite) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.commit()
-    except MrczError as error:
-        show_error(error_text(error))
-
-
-def _rows_of(table: QTableView) -> Iterable[list[Any]]:
-    model: Any = table.model()
-    columns = range(model.columnCount())
-    heads = [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
-    return [
-        heads,
-        *([model.index(row, n).data() for n in columns] for row in range(model.rowCount())),
-    ]
-
-
-def _is_seen(viewer: napari.Viewer) -> bool:
-    """Return whether the viewer's window is shown."""
-    window = getattr(getattr(viewer, "window", None), "_qt_window", None)
-    return window is not None and bool(window.isVisible())
-
-
-def plain_tip(text: str) -> str:
-    """Return a text as a tip that is shown as it is: Qt takes what has tags for HTML."""
-    text = _plain(text)
-    return f"<qt>{escape(text)}</qt>".replace("\n", "<br>") if "<" in text else text
-
-
-def _plain(text: str | None) -> str:
-    """Return lines of text of which none steers a terminal or a screen: names of files may."""
-    return "\n".join(map(printable, (text or "").split("\n")))
 
 
 class HelpPage(QDialog):
@@ -388,48 +239,10 @@ class HelpPage(QDialog):
         self.show()
         self.raise_()
         document: Any = self.browser.document()
-        scroll: Any = self.browser.verticalScrollBar()
         block = document.begin()
-        while block.isValid():
-            if block.blockFormat().headingLevel() and block.text().startswith(heading):
-                top = document.documentLayout().blockBoundingRect(block).top()
-                self.browser.setTextCursor(QTextCursor(block))
-                scroll.setValue(round(top))
-                return
+        while not (block.blockFormat().headingLevel() and block.text().startswith(heading)):
             block = block.next()
-
-
-class WrappedLabel(QLabel):
-    """A label that wraps, takes the height it needs and can be copied from.
-
-    Its text is shown as it is: a file may be named ``<b>``. Room for so many `lines` is always
-    kept, so that what is below does not move when the text comes.
-    """
-
-    def __init__(self, tip: str, lines: int = 0) -> None:
-        super().__init__()
-        self._lines = lines
-        self.setToolTip(tip)
-        self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setWordWrap(True)
-        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self._keep_room()
-
-    def setText(self, text: str | None) -> None:
-        """Show a text."""
-        super().setText(_plain(text))
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Keep room in the font and the margins of the theme."""
-        super().changeEvent(event)
-        changes = QEvent.Type.StyleChange, QEvent.Type.FontChange
-        if event is not None and event.type() in changes:
-            self._keep_room()
-
-    def _keep_room(self) -> None:
-        if self._lines:
-            text = self.text()
-            super().setText("\n".join("x" * self._lines))
-            self.setMinimumHeight(self.heightForWidth(self.maximumWidth()))
-            super().setText(text)
+        self.browser.setTextCursor(QTextCursor(block))
+        top = document.documentLayout().blockBoundingRect(block).top()
+        scroll: Any = self.browser.verticalScrollBar()
+        scroll.setValue(round(top))

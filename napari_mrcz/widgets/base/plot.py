@@ -1,25 +1,40 @@
-"""Plots in the theme's colours with lines that can be dragged, and what their colours mean."""
+"""Colours of napari's theme, plots in them with lines that can be dragged, and copying both.
+
+Where the theme's colours cannot be read upon its background, they are made readable.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import time
+from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyqtgraph as pg
-from qtpy.QtCore import QBuffer, QByteArray, QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QPainter, QPixmap
+from napari.utils.notifications import show_error, show_info
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QBuffer, QRectF, QSize, Qt, QTimer
+from qtpy.QtGui import QAction, QColor, QPainter, QPixmap
 from qtpy.QtSvg import QSvgGenerator
-from qtpy.QtWidgets import QApplication, QSizePolicy
+from qtpy.QtWidgets import QApplication, QFileDialog, QSizePolicy, QWidget
 
-from napari_mrcz.errors import with_minus
-from napari_mrcz.widgets.base.panel import WrappedLabel, csv_text, offer, save_as
+from napari_mrcz.errors import MrczError, error_text, with_minus
+from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.widgets.base.form import WrappedLabel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from qtpy.QtGui import QPaintDevice
 
-    from napari_mrcz.widgets.base.theme import Palette
+# What small text needs: https://www.w3.org/TR/WCAG21/#contrast-minimum
+_READABLE = 4.5
+_STEPS = 20
+
 
 _HEIGHT_PX = 180
 _LINE_PX = 1.5
@@ -27,6 +42,77 @@ _LINE_PX = 1.5
 _NUMBERS = [(0, 0.8), (2, 0.45), (4, 0.35), (6, 0.2)]
 # Pixels of a picture that is copied or saved, to one of the screen.
 _FINER = 3
+# A long table is written for so long at a time.
+_STEP_S = 0.01
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a theme, as "#rrggbb"."""
+
+    background: str  # of a dock
+    foreground: str  # of what lies in it
+    text: str
+    muted: str  # of what matters less, yet readable
+    grid: str  # of lines that are in nobody's way
+    error: str
+    warning: str
+    accent: str
+    hot: str
+    dark: str
+    model: str  # beside what was measured
+
+
+def palette(theme: str) -> Palette:
+    """Return the colours of a theme of napari by its name."""
+    known = get_theme(theme)
+
+    def plain(name: str) -> str:
+        return QColor(getattr(known, name).as_hex()).name()
+
+    background, text = plain("background"), plain("text")
+
+    def upon(colour: str) -> str:
+        return readable(colour, background, text)
+
+    return Palette(
+        background=background,
+        foreground=plain("foreground"),
+        text=text,
+        muted=upon(plain("highlight")),
+        grid=plain("secondary"),
+        error=upon(plain("error")),
+        warning=upon(plain("warning")),
+        accent=upon(plain("current")),
+        # Told apart by colour-blind eyes too (Okabe and Ito, "Color universal design", 2008).
+        hot=upon("#d55e00"),
+        dark=upon("#0072b2"),
+        model=upon("#009e73"),
+    )
+
+
+def readable(colour: str, background: str, text: str) -> str:
+    """Return the nearest to a colour, on the way to that of the text, that can be read."""
+    start, end = QColor(colour).getRgb()[:3], QColor(text).getRgb()[:3]
+    mixed = colour
+    for step in range(_STEPS + 1):
+        part = step / _STEPS
+        mixed = QColor(*(round(a + part * (b - a)) for a, b in zip(start, end, strict=True))).name()
+        if contrast_ratio(mixed, background) >= _READABLE:
+            break
+    return mixed
+
+
+def contrast_ratio(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours, 1 to 21, as WCAG 2.1 defines it."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = QColor(colour).getRgbF()[:3]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 class _Axis(pg.AxisItem):
@@ -69,18 +155,13 @@ class Plot(pg.PlotWidget):
             item.getAxis(side).setStyle(textFillLimits=_NUMBERS)
         # The wheel scrolls the dock; a drag that takes no line moves nothing.
         item.getViewBox().setMouseEnabled(x=False, y=False)
-        makers = {
-            ".png": lambda: self._file("PNG"),
-            ".svg": lambda: self._file("SVG"),
-            ".csv": lambda: self.as_csv().encode(),
-        }
         clipboard: Any = QApplication.clipboard()
         offer(
             self,
             {
                 "Copy plot": lambda: clipboard.setPixmap(self._picture()),
-                "Copy numbers": lambda: clipboard.setText(self.as_csv("\t")),
-                "Save plot or numbers…": lambda: save_as(self, "Save plot or numbers", makers),
+                "Copy numbers": lambda: clipboard.setText(self._numbers("\t")),
+                "Save plot or numbers…": self._save,
             },
         )
 
@@ -148,13 +229,13 @@ class Plot(pg.PlotWidget):
         own.sigResized.connect(lambda: view.setGeometry(own.sceneBoundingRect()))
         return view
 
-    def as_csv(self, separator: str = ",") -> str:
+    def _numbers(self, separator: str) -> str:
         """Return the numbers of the curves that are seen, two columns for each."""
         drawn = [item for item, *_ in self._drawn if isinstance(item, pg.PlotDataItem)]
         curves = [c for c in drawn if c.isVisible() and c.xData is not None]
         heads = [self._labels["bottom"], self._labels["left"]] * len(curves)
         columns = [column for c in curves for column in (c.xData, c.yData)]
-        return csv_text([heads, *zip_longest(*columns)], separator)
+        return _csv([heads, *zip_longest(*columns)], separator)
 
     def _picture(self) -> QPixmap:
         """Return the plot finer than on the screen."""
@@ -169,19 +250,21 @@ class Plot(pg.PlotWidget):
         self.render(painter, QRectF(self.rect()), self.rect())
         painter.end()
 
-    def _file(self, kind: str) -> bytes:
-        """Return what a file of the plot has, "PNG" or "SVG"."""
-        data = QByteArray()
-        buffer = QBuffer(data)
-        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
-        if kind == "SVG":
+    def _save(self) -> None:
+        path, overwrite = _ask_for_path(self, "Save plot or numbers", (".png", ".svg", ".csv"))
+        content, suffix = QBuffer(), Path(path).suffix.lower()
+        content.open(QBuffer.OpenModeFlag.WriteOnly)
+        if suffix == ".csv":
+            content.write(self._numbers(",").encode())
+        elif suffix == ".svg":
             generator = QSvgGenerator()
-            generator.setOutputDevice(buffer)
+            generator.setOutputDevice(content)
             generator.setViewBox(self.rect())
             self._draw(generator)
-        else:
-            self._picture().save(buffer, kind)
-        return data.data()
+        elif path:
+            self._picture().save(content, "PNG")
+        if path:
+            _write(path, overwrite, content.data().data())
 
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""
@@ -232,3 +315,95 @@ class Key(WrappedLabel):
         )
         self.setText(" &ensp;".join(parts))
         self.setStyleSheet(f"color: {colours.text}")
+
+
+def offer(widget: QWidget, actions: Mapping[str, Callable[[], Any]]) -> None:
+    """Add a menu that a right click opens; the tooltip mentions it."""
+    for text, act in actions.items():
+        action = QAction(text, widget)
+        action.triggered.connect(lambda _=False, act=act: act())
+        widget.addAction(action)
+    widget.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+    widget.setToolTip(f"{widget.toolTip()}. Right-click to copy or save it")
+
+
+def offer_rows(table: QWidget, rows: Callable[[], Iterable[Iterable[Any]]] | None = None) -> None:
+    """Offer to copy a table's rows, headings first, for spreadsheets, and to save them.
+
+    `rows`: returns them as they are when it is called, by default those of Qt's table; a long table
+    is gone through in steps, so that the window stays awake.
+    """
+    rows = rows or partial(_rows_of, table)
+    clipboard: Any = QApplication.clipboard()
+
+    def copy() -> None:
+        _in_steps(table, rows(), "\t", clipboard.setText, "The table is copied.")
+
+    def save() -> None:
+        path, overwrite = _ask_for_path(table, "Save table", (".csv",))
+        if path:
+            write = partial(_write, path, overwrite)
+            _in_steps(table, rows(), ",", write, f"{Path(path).name} is saved.")
+
+    offer(table, {"Copy table": copy, "Save table as CSV…": save})
+
+
+def _rows_of(table: Any) -> Iterable[list[Any]]:
+    model, columns = table.model(), range(table.model().columnCount())
+    yield [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
+    for row in range(model.rowCount()):
+        yield [model.index(row, n).data() for n in columns]
+
+
+def _csv(rows: Iterable[Iterable[Any]], separator: str) -> str:
+    lines = io.StringIO()
+    csv.writer(lines, delimiter=separator, lineterminator="\n").writerows(rows)
+    return lines.getvalue()
+
+
+def _in_steps(
+    widget: QWidget,
+    rows: Iterable[Iterable[Any]],
+    separator: str,
+    done: Callable[[str], Any],
+    notice: str,
+) -> None:
+    """Call `done` with rows as lines of text: at once if they are few, else with a notice."""
+    lines: list[str] = []
+    left, timer = iter(rows), QTimer(widget)
+
+    def go_on() -> None:
+        end = time.perf_counter() + _STEP_S
+        for row in left:
+            lines.append(_csv([row], separator))
+            if time.perf_counter() > end:
+                timer.start()
+                return
+        done("".join(lines))
+        if timer.isActive():
+            show_info(notice)
+        timer.stop()
+        timer.deleteLater()
+
+    timer.timeout.connect(go_on)
+    go_on()
+
+
+def _ask_for_path(widget: QWidget, title: str, suffixes: Iterable[str]) -> tuple[str, bool]:
+    """Ask for a file with one of some suffixes; return it, and whether one may be replaced."""
+    known = list(suffixes)
+    kinds = ";;".join(f"{suffix[1:].upper()} (*{suffix})" for suffix in known)
+    path, kind = QFileDialog.getSaveFileName(widget, title, "", kinds)
+    if not path or Path(path).suffix.lower() in known:
+        return path, True
+    # The dialog has not asked about the file with this suffix.
+    return path + next((suffix for suffix in known if suffix in kind), known[0]), False
+
+
+def _write(path: str, overwrite: bool, content: bytes | str) -> None:
+    try:
+        with AtomicFile(path, overwrite=overwrite) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.commit()
+    except MrczError as error:
+        show_error(error_text(error))

@@ -14,17 +14,16 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy, QWidget
 from napari_mrcz.correction.counting import CountingOptions
 from napari_mrcz.plugin.layers import LateStack, describe, stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import CorrectionDock
-from napari_mrcz.widgets.base.derived import frame_shown, get_points_ready
+from napari_mrcz.widgets.base.derived import LayerWork, frame_shown, get_points_ready
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
+    WrappedLabel,
     filled,
     number_field,
     push_button,
 )
-from napari_mrcz.widgets.base.panel import WrappedLabel
 from napari_mrcz.widgets.base.plot import Key, Plot
-from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.counting.model import Fit, count_frame, find_events, fit_counting
 
 if TYPE_CHECKING:

@@ -25,9 +25,8 @@ from napari_mrcz.correction import ORIENTATIONS, orient
 from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.form import filled, push_button
+from napari_mrcz.widgets.base.form import WrappedLabel, filled, push_button
 from napari_mrcz.widgets.base.job import JobControls
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.gain.model import (
     Reference,
     estimate_reference,
@@ -44,7 +43,8 @@ if TYPE_CHECKING:
 
     from napari_mrcz.correction import OrientationSearch
     from napari_mrcz.widgets.base.job import Report
-    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.base.panel import Panel
+    from napari_mrcz.widgets.base.plot import Palette
     from napari_mrcz.widgets.gain.model import GainChoice, Shape
 
 _REFERENCES = "References (*.mrc *.mrcz *.mrcs *.tif *.tiff *.gain *.dm3 *.dm4);;All files (*)"

@@ -18,10 +18,16 @@ from napari_mrcz.correction import PREPRINT_GAMMA, GammaCurve
 from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.widgets.base.derived import add_layer, geometry
-from napari_mrcz.widgets.base.form import OptionsForm, filled, form, number_field, push_button
+from napari_mrcz.widgets.base.form import (
+    OptionsForm,
+    WrappedLabel,
+    filled,
+    form,
+    number_field,
+    push_button,
+)
 from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 from napari_mrcz.widgets.base.plot import Plot
 from napari_mrcz.widgets.gain.model import (
     HIGHEST,
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_mrcz.widgets.base.panel import Panel
     from napari_mrcz.widgets.gain.model import Shape
 
 _JSON = "γ by dose rate (*.json)"

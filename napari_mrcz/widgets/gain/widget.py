@@ -15,9 +15,8 @@ from napari_mrcz.correction.gain import is_normalised
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import CorrectionDock
-from napari_mrcz.widgets.base.derived import add_layer, frame_shown, geometry
+from napari_mrcz.widgets.base.derived import LayerWork, add_layer, frame_shown, geometry
 from napari_mrcz.widgets.base.form import Section
-from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.gain.model import (
     NORMALISED,
     GainChoice,

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_mrcz.errors import counted
 from napari_mrcz.widgets.base.form import (
+    WrappedLabel,
     allow,
     filled,
     form,
@@ -17,12 +18,12 @@ from napari_mrcz.widgets.base.form import (
     scrolled,
     show_number,
 )
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_mrcz.format.findings import Finding
+    from napari_mrcz.widgets.base.panel import Panel
 
 _FINDINGS_PX = 200
 _LARGEST_PIXEL = 1e6  # in angstrom

@@ -22,10 +22,9 @@ from qtpy.QtWidgets import (
 
 from napari_mrcz.errors import counted, listed
 from napari_mrcz.stack.inspection import Entry, matching, step_entries
-from napari_mrcz.widgets.base.form import allow, filled, push_button
+from napari_mrcz.widgets.base.form import WrappedLabel, allow, filled, plain_tip, push_button
 from napari_mrcz.widgets.base.job import LatestJob
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, offer_rows, plain_tip
-from napari_mrcz.widgets.base.plot import Plot
+from napari_mrcz.widgets.base.plot import Plot, offer_rows
 from napari_mrcz.widgets.inspector.model import COLUMNS, FrameTable
 
 if TYPE_CHECKING:
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtGui import QResizeEvent
 
-    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.base.panel import Panel
+    from napari_mrcz.widgets.base.plot import Palette
 
 _HINT = "Click an entry to read it in full."
 _COLUMNS = {

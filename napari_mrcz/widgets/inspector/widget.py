@@ -18,10 +18,10 @@ from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.naming import PACKED_SUFFIXES, without_packing
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack import Stack
-from napari_mrcz.widgets.base.form import form
+from napari_mrcz.widgets.base.form import WrappedLabel, form
 from napari_mrcz.widgets.base.job import Job, JobControls, LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, connect_while_alive
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.panel import Panel
 from napari_mrcz.widgets.inspector.doctor import DoctorView
 from napari_mrcz.widgets.inspector.model import (
     NOTHING,

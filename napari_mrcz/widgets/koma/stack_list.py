@@ -23,17 +23,17 @@ from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QListView, QMenu, QSi
 from napari_mrcz.errors import MrczError, collected_warnings
 from napari_mrcz.plugin.layers import StackSeries, stack_of_layer
 from napari_mrcz.stack import Stack
-from napari_mrcz.widgets.base.form import filled, push_button
+from napari_mrcz.widgets.base.form import WrappedLabel, filled, plain_tip, push_button
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive, emitters_of
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel, plain_tip
-from napari_mrcz.widgets.base.theme import readable
+from napari_mrcz.widgets.base.plot import readable
 from napari_mrcz.widgets.koma.computing import Entry
 from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.base.panel import Panel
+    from napari_mrcz.widgets.base.plot import Palette
 
 _KOMA = "KomaNormalization"
 _ROWS, _FILES = "application/x-napari-mrcz-stacks", "text/uri-list"

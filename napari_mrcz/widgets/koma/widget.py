@@ -8,25 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLineEdit, QMessageBox, QWidget
 
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.errors import error_text, size_text
 from napari_mrcz.session.recipe import Output
-from napari_mrcz.widgets.base.derived import PictureLayer, place
+from napari_mrcz.widgets.base.derived import LayerWork, PictureLayer, place, works_of
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
+    WrappedLabel,
     filled,
     form,
     option_field,
     push_button,
 )
 from napari_mrcz.widgets.base.job import JobControls, LatestJob, Pace
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.work import LayerWork, works_of
+from napari_mrcz.widgets.base.panel import Panel
 from napari_mrcz.widgets.koma.computing import in_words, some_of
 from napari_mrcz.widgets.koma.model import KomaModel, folder_problem
 from napari_mrcz.widgets.koma.stack_list import StackBox
@@ -403,7 +402,7 @@ class KomaSession(Panel):
         self.export.pace = Pace(y * x * _ITEMSIZE, n_stacks)
         job = self.export.run(self.koma.correct(where, paths, replaced))
         if job is not None:
-            job.returned.connect(partial(_announce, weakref.ref(self)))
+            job.announce(self, lambda found: found.ok and not found.warnings, "KOMA: ")
 
     def _may_replace(self, existing: list[Path], n_files: int) -> list[Path] | None:
         """Return the files that may be replaced, None if nothing is to be done at all."""
@@ -438,14 +437,3 @@ class KomaSession(Panel):
     def _say(self, label: WrappedLabel, text: str, tone: str = "text") -> None:
         self.tell(label, text, tone)
         label.setVisible(bool(text))
-
-
-def _announce(widget: weakref.ref[KomaSession], corrected: Any) -> None:
-    """Notify where the widget that would tell is closed or hidden."""
-    try:
-        dock = widget()
-        if dock is not None and dock.isVisible():
-            return
-    except RuntimeError:  # its window is gone, its Python half is not
-        pass
-    (show_info if corrected.ok and not corrected.warnings else show_warning)(f"KOMA: {corrected}")

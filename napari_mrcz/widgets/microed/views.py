@@ -17,8 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_mrcz.errors import with_minus
 from napari_mrcz.widgets.base.derived import add_layer, geometry, lay, place
-from napari_mrcz.widgets.base.form import filled
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.form import WrappedLabel, filled
 from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Image
 
+    from napari_mrcz.widgets.base.panel import Panel
     from napari_mrcz.widgets.microed.model import Center, Fit, Histogram
 
 # Told apart by colour-blind eyes, upon black, grey and white (Okabe and Ito 2008).

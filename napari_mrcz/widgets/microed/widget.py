@@ -14,6 +14,7 @@ from napari_mrcz.correction.truncation import TruncationOptions
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
 from napari_mrcz.widgets.base.derived import (
+    LayerWork,
     frame_shown,
     geometry,
     get_points_ready,
@@ -21,6 +22,7 @@ from napari_mrcz.widgets.base.derived import (
 )
 from napari_mrcz.widgets.base.form import (
     Section,
+    WrappedLabel,
     add_rows,
     filled,
     number_field,
@@ -36,8 +38,6 @@ from napari_mrcz.widgets.base.layer_picker import (
     pixel_at,
     plane_of,
 )
-from napari_mrcz.widgets.base.panel import WrappedLabel
-from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.microed.model import (
     Center,
     Choice,

@@ -9,12 +9,11 @@ import pyqtgraph as pg
 from qtpy.QtCore import QRectF, Qt, Signal, Slot
 from qtpy.QtWidgets import QWidget
 
-from napari_mrcz.widgets.base.form import filled
-from napari_mrcz.widgets.base.panel import WrappedLabel
+from napari_mrcz.widgets.base.form import WrappedLabel, filled
 from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
-    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.base.plot import Palette
     from napari_mrcz.widgets.movie.model import DriftShown, SpectrumShown
 
 _IMAGE_PX, _CURVE_PX, _PATH_PX = 176, 126, 130

@@ -13,11 +13,16 @@ from qtpy.QtWidgets import QSizePolicy, QSpinBox, QStackedWidget, QWidget
 from superqt import QLabeledRangeSlider
 
 from napari_mrcz.plugin.layers import contrast_limits, describe, layer_data
-from napari_mrcz.widgets.base.derived import add_layer, geometry, get_shapes_ready
-from napari_mrcz.widgets.base.form import choice_field, filled, form, push_button, show_number
+from napari_mrcz.widgets.base.derived import LayerWork, add_layer, geometry, get_shapes_ready
+from napari_mrcz.widgets.base.form import (
+    WrappedLabel,
+    choice_field,
+    filled,
+    form,
+    push_button,
+    show_number,
+)
 from napari_mrcz.widgets.base.job import JobControls, LatestJob
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.work import LayerWork
 from napari_mrcz.widgets.movie.model import DriftShown, drift_of, part_of, usual_group
 from napari_mrcz.widgets.movie.plots import DriftView
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
+    from napari_mrcz.widgets.base.panel import Panel
     from napari_mrcz.widgets.movie.model import FrameSums
 
 SUM, RUNNING, FRAMES = "sum", "running", "frames"

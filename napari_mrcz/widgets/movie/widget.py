@@ -13,16 +13,18 @@ from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.naming import RemotePath, path_of
 from napari_mrcz.plugin.layers import contrast_limits, describe, stack_of_layer
 from napari_mrcz.stack import Stack
-from napari_mrcz.widgets.base.derived import PictureLayer, frame_shown, geometry
-from napari_mrcz.widgets.base.form import Section, choice_field, form, number_field, push_button
-from napari_mrcz.widgets.base.job import JobControls, LatestJob
-from napari_mrcz.widgets.base.layer_picker import (
-    LayerPicker,
-    bind_while_alive,
-    connect_while_alive,
+from napari_mrcz.widgets.base.derived import PictureLayer, frame_shown, geometry, works_of
+from napari_mrcz.widgets.base.form import (
+    Section,
+    WrappedLabel,
+    choice_field,
+    form,
+    number_field,
+    push_button,
 )
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
-from napari_mrcz.widgets.base.work import works_of
+from napari_mrcz.widgets.base.job import JobControls, LatestJob
+from napari_mrcz.widgets.base.layer_picker import LayerPicker, bind_while_alive, connect_while_alive
+from napari_mrcz.widgets.base.panel import Panel
 from napari_mrcz.widgets.movie.model import FrameSums, doses, picture_of, spectrum_of
 from napari_mrcz.widgets.movie.plots import SpectrumView
 from napari_mrcz.widgets.movie.sections import FRAMES, RUNNING, Drift, FrameChoice, MovieWork, Part
@@ -357,16 +359,13 @@ class MovieViewer(Panel):
         start, stop = self.frames
         metadata = {} if work.stack is None else describe(work.stack)
         own = {**metadata.get("metadata", {}), "summed_frames": [start, stop - 1]}
-        at = geometry(source, 2)
-        at["translate"] = np.array(at["translate"]) + np.array(at["scale"]) * (binning - 1) / 2
-        at["scale"] = np.array(at["scale"]) * binning
         attributes = {
             "name": f"{source.name}, {'average' if is_average else 'sum'}",
             "metadata": {**metadata, "metadata": own},
             "contrast_limits": contrast_limits([picture]),
             "rgb": False,
             "multiscale": False,
-            **at,
+            **geometry(source, 2, 1 / binning),
         }
         # Above the corrected movie, too, which hides what is below it.
         above = max(source, self._counterpart() or source, key=self.viewer.layers.index)

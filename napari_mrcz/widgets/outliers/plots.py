@@ -13,14 +13,14 @@ import numpy.typing as npt
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_mrcz.widgets.base.form import Section, filled
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.form import Section, WrappedLabel, filled
 from napari_mrcz.widgets.base.plot import Plot
 
 if TYPE_CHECKING:
     import pyqtgraph as pg
 
     from napari_mrcz.correction import OutlierFilter, TailFit
+    from napari_mrcz.widgets.base.panel import Panel
     from napari_mrcz.widgets.outliers.model import Fit, PixelCourse
 
 APART = 0.1

@@ -18,10 +18,17 @@ from napari_mrcz.errors import error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack.references import read_defects
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock
-from napari_mrcz.widgets.base.derived import add_layer, frame_shown, geometry, get_labels_ready
+from napari_mrcz.widgets.base.derived import (
+    LayerWork,
+    add_layer,
+    frame_shown,
+    geometry,
+    get_labels_ready,
+)
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
+    WrappedLabel,
     filled,
     form,
     number_field,
@@ -35,8 +42,7 @@ from napari_mrcz.widgets.base.layer_picker import (
     pixel_at,
     plane_of,
 )
-from napari_mrcz.widgets.base.panel import WrappedLabel, offer_rows
-from napari_mrcz.widgets.base.work import LayerWork
+from napari_mrcz.widgets.base.plot import offer_rows
 from napari_mrcz.widgets.outliers.model import (
     REFIT,
     ROWS,

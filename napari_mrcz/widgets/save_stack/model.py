@@ -59,35 +59,19 @@ class SaveOptions:
 
     path: str = ""
     codec: Annotated[
-        str,
-        Option(
-            "Codec", "Codec of the chunks; every MRCZ reader knows all of these", choices=_CODECS
-        ),
+        str, Option("Codec", "Codec of the chunks; every MRCZ reader knows all", choices=_CODECS)
     ] = "zstd"
     level: Annotated[
         int,
-        Option(
-            "Level",
-            "From fast to small. On counted frames high levels take long and gain little",
-            least=1,
-            most=9,
-        ),
+        Option("Level", "From fast to small; of counts, high ones gain little", least=1, most=9),
     ] = 1
     filter: Annotated[
         str,
-        Option(
-            "Filter",
-            "How bits or bytes are rearranged first; automatic tries them on three frames",
-            choices=_FILTERS,
-        ),
+        Option("Filter", "How bits or bytes are rearranged; automatic tries all", choices=_FILTERS),
     ] = "auto"
     block_size: Annotated[
         Any,
-        Option(
-            "Block size",
-            "What is compressed at a time; automatic tries two sizes on three frames",
-            choices=_BLOCKS,
-        ),
+        Option("Block size", "What is compressed at a time; automatic tries two", choices=_BLOCKS),
     ] = "auto"
     verify: Annotated[
         bool, Option("Verify", "Read the saved file back, and check every frame's checksum")
@@ -119,12 +103,6 @@ class SaveOptions:
             return f"There is no folder {path.parent.parent}"
         return ""
 
-    @property
-    def new_folder(self) -> str:
-        """The name of the folder that is made first; empty where there is one."""
-        folder = Path(self.path).parent
-        return "" if folder.is_dir() else folder.name
-
 
 @dataclass(frozen=True)
 class FileEstimate:
@@ -144,16 +122,15 @@ class FileEstimate:
         """Return one sentence or two."""
         parts = [_ratio_text(self.memory_nbytes, self.nbytes)]
         if self.bound_nbytes:
-            parts.append(_above_text(self.nbytes / self.bound_nbytes))
-        encoding = self.frame.encoding
-        if encoding.codec != "none":
-            filter_ = "no filter" if encoding.filter == "none" else encoding.filter
-            parts.append(
-                f"{encoding.coder}, {filter_}, blocks of {block_text(encoding.block_nbytes)}"
-            )
+            ratio = self.nbytes / self.bound_nbytes
+            above = f"{ratio - 1:.0%} above" if ratio > 1.005 else "at"
+            parts.append(f"{f'{ratio:.3g} times' if ratio > 2 else above} the theoretical minimum")
+        if (encoding := self.frame.encoding).codec != "none":
+            block = block_text(encoding.block_nbytes)
+            parts.append(f"{encoding.coder}, {_filter_text(encoding.filter)}, blocks of {block}")
         text = "; ".join(parts)
-        text = f"{text[0].upper()}{text[1:]}."
-        return f"{text}\nAs {sizes_text(self.sizes)}." if self.sizes else text
+        sizes = f"\nAs {sizes_text(self.sizes)}." if self.sizes else ""
+        return f"{text[0].upper()}{text[1:]}.{sizes}"
 
 
 @dataclass(frozen=True)
@@ -220,9 +197,8 @@ class Trial:
 
     def __str__(self) -> str:
         """Return it in a line."""
-        filter_ = "no filter" if self.filter == "none" else self.filter
-        speed = f"{self.rate / 1e6:.0f} MB/s a thread"
-        return f"{self.coder}, level {self.level}, {filter_}: {self.ratio:.3g} to 1 at {speed}"
+        how = f"{self.coder}, level {self.level}, {_filter_text(self.filter)}"
+        return f"{how}: {self.ratio:.3g} to 1 at {self.rate / 1e6:.0f} MB/s a thread"
 
 
 @dataclass(frozen=True)
@@ -295,9 +271,7 @@ def save(stack: Stack, options: SaveOptions, report: Report, *, overwrite: bool 
     checked = None
     if options.verify:
         with contextlib.suppress(Cancelled):
-            checked = verify(
-                path, progress=lambda done, total: report("Verifying frame", done, total)
-            )
+            checked = verify(path, progress=partial(report, "Verifying frame"))
     return Saved(path, path.stat().st_size, stack.nbytes, seconds, checked)
 
 
@@ -336,11 +310,8 @@ def suggest_path(stack: Stack, name: str, folder: Path | None, suffix: str) -> s
     return str(path)
 
 
-def _above_text(ratio: float) -> str:
-    least = "the theoretical minimum"
-    if ratio > 2:
-        return f"{ratio:.3g} times {least}"
-    return f"{ratio - 1:.0%} above {least}" if ratio > 1.005 else f"at {least}"
+def _filter_text(filter_: str) -> str:
+    return "no filter" if filter_ == "none" else filter_
 
 
 def _ratio_text(memory_nbytes: float, nbytes: float) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt, Signal, Slot
 from qtpy.QtWidgets import (
     QFileDialog,
@@ -29,6 +27,7 @@ from napari_mrcz.stack.keeping import counts_below
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
+    WrappedLabel,
     choice_field,
     filled,
     form,
@@ -36,7 +35,7 @@ from napari_mrcz.widgets.base.form import (
 )
 from napari_mrcz.widgets.base.job import Job, JobControls, LatestJob, Pace
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
-from napari_mrcz.widgets.base.panel import Panel, WrappedLabel
+from napari_mrcz.widgets.base.panel import Panel
 from napari_mrcz.widgets.base.plot import Key, Plot
 from napari_mrcz.widgets.save_stack.model import (
     Exploration,
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     import napari
 
     from napari_mrcz.stack import Stack
-    from napari_mrcz.widgets.base.theme import Palette
+    from napari_mrcz.widgets.base.plot import Palette
 
 _COMPRESSION = ("codec", "level", "filter", "block_size")
 _FILE_KINDS = "MRCZ, compressed (*.mrcz);;MRC (*.mrc *.mrcs)"
@@ -83,13 +82,8 @@ class SaveStack(Panel):
         self.form = SaveForm(self)
         self.chart = SizeChart()
         self.estimate = WrappedLabel("From excerpts of the first, the middle and the last frame", 2)
-        self.controls = JobControls(
-            self,
-            "Save",
-            "Write the file; the viewer stays usable meanwhile",
-            Pace(),
-            reserve=2,
-        )
+        tip = "Write the file; the viewer stays usable meanwhile"
+        self.controls = JobControls(self, "Save", tip, reserve=2)
         self.save_button = self.controls.start_button
         self.explorer = Explorer(self)
         self.advanced = Section("Advanced", self.form.compression, self.explorer)
@@ -117,10 +111,8 @@ class SaveStack(Panel):
     @Slot()
     def save(self) -> None:
         """Start saving; asks before it replaces a file."""
-        if self.controls.running or self.form.problem():
-            return
         options, stack = self.form.options, self.form.stack()
-        if stack is None:
+        if self.controls.running or self.form.problem() or stack is None:
             return
         # A file that comes there after the question was not asked about.
         path = Path(options.path)
@@ -134,8 +126,7 @@ class SaveStack(Panel):
         self.controls.pace = Pace(stack.nbytes // max(1, len(stack)))
         # It goes on when the dock is closed.
         job = Job(partial(save, stack, options, overwrite=replaces))
-        job.returned.connect(partial(_announce, weakref.ref(self)))
-        job.failed.connect(partial(_announce, weakref.ref(self)))
+        job.announce(self, lambda saved: saved.ok)
         self.controls.attach(job)
         self.controls.progress.setRange(0, len(stack))
         self.controls.tell(f"Saving {path.name}")
@@ -178,8 +169,10 @@ class SaveStack(Panel):
 
     def _show_estimate(self, estimate: FileEstimate | None, text: str, tone: str = "text") -> None:
         self.chart.show_estimate(estimate)
-        folder = "" if estimate is None else self.form.options.new_folder
-        self.tell(self.estimate, text + (f"\nIn the new folder {folder}." if folder else ""), tone)
+        folder = Path(self.form.options.path).parent
+        if estimate is not None and not folder.is_dir():
+            text += f"\nIn the new folder {folder.name}."
+        self.tell(self.estimate, text, tone)
         self.estimated.emit(estimate)
 
     @Slot()
@@ -193,20 +186,6 @@ class SaveStack(Panel):
         self.controls.tell(text, tone)
         self._show_state()
         self.finished.emit(ended)
-
-
-def _announce(panel: weakref.ref[SaveStack], ended: Saved | Exception) -> None:
-    """Show a notification where the widget that would tell is closed or hidden."""
-    try:
-        widget = panel()
-        if widget is not None and widget.isVisible():
-            return
-    except RuntimeError:  # its window is gone, its Python half is not
-        pass
-    if isinstance(ended, Exception):
-        show_error(error_text(ended))
-    else:
-        (show_info if ended.ok else show_warning)(str(ended))
 
 
 class SaveForm(QWidget):
@@ -267,14 +246,12 @@ class SaveForm(QWidget):
         layer, options = self.layers.layer, self.options
         if layer is None:
             return "Open or add an image first."
-        if said := options.problem():
-            return said
         try:
             stack_of_layer(layer)
             check_not_source(options.path, layer.data, layer.metadata)
         except MrczError as error:
             return error_text(error)
-        return ""
+        return options.problem()
 
     def choose(self, codec: str, level: int, filter_: str) -> None:
         """Choose how to compress."""
@@ -376,33 +353,32 @@ class SizeChart(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self.bars, self.values = [QProgressBar() for _ in _ROWS], [QLabel() for _ in _ROWS]
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
-        self.bars, self.values = [QProgressBar() for _ in _ROWS], [QLabel() for _ in _ROWS]
-        for row, (name, tip) in enumerate(_ROWS.items()):
-            bar, value = self.bars[row], self.values[row]
+        parts = zip(map(QLabel, _ROWS), self.bars, self.values, _ROWS.values(), strict=True)
+        for row, (name, bar, value, tip) in enumerate(parts):
             bar.setTextVisible(False)
             bar.setFixedHeight(8)
             bar.setMinimumWidth(40)
             value.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             # The widest text there can be, so that bars do not jump.
             value.setMinimumWidth(value.fontMetrics().horizontalAdvance("≈ 888 MB "))
-            for column, widget in enumerate((QLabel(name), bar, value)):
+            for column, widget in enumerate((name, bar, value)):
                 widget.setToolTip(tip)
                 grid.addWidget(widget, row, column)
         self.show_estimate(None)
 
     def show_estimate(self, estimate: FileEstimate | None) -> None:
         """Draw an estimate, or empty bars."""
-        sizes: tuple[float | None, ...] = (None, None, None)
-        if estimate is not None:
-            sizes = estimate.memory_nbytes, estimate.nbytes, estimate.bound_nbytes
+        known = ("memory_nbytes", "nbytes", "bound_nbytes")
+        sizes = [getattr(estimate, name, None) for name in known]
         largest = max((size for size in sizes if size), default=1)
         unknown = "\N{EN DASH}" if estimate is None else "unknown"
         for size, bar, value in zip(sizes, self.bars, self.values, strict=True):
-            bar.setValue(round(100 * (size or 0) / largest))
             about = "" if value is self.values[0] else "≈ "
+            bar.setValue(round(100 * (size or 0) / largest))
             value.setText(unknown if size is None else f"{about}{size_text(size)}")
 
     def apply_palette(self, colours: Palette) -> None:
@@ -437,25 +413,17 @@ class Explorer(QWidget):
     def __init__(self, panel: Panel) -> None:
         super().__init__()
         self._panel = panel
-        self.controls = JobControls(
-            panel,
-            "Compare codecs",
-            "Try all codecs, levels and filters on three frames, which takes some seconds",
-            reserve=2,
-        )
-        self.plot = Plot(
-            "speed of one thread (MB/s)",
-            "compression ratio",
-            "Each point is a codec, a level and a filter, tried on three frames of this movie",
-        )
+        tip = "Try all codecs, levels and filters on three frames, which takes some seconds"
+        self.controls = JobControls(panel, "Compare codecs", tip, reserve=2)
+        tip = "Each point is a codec, a level and a filter, tried on three frames of this movie"
+        self.plot = Plot("speed of one thread (MB/s)", "compression ratio", tip)
         self.plot.getPlotItem().setLogMode(x=True)
-        self._trials: dict[Any, list[Trial]] = {}
         self._curves = {}
         for coder, (colour, sign, _) in _SIGNS.items():
             curve = self._curves[coder] = self.plot.curve(colour, symbol=sign)
             curve.setSymbolSize(_POINT_PX)
             curve.scatter.opts["hoverable"] = True
-            curve.sigPointsClicked.connect(lambda c, *at: self._show(c.scatter, *at, chosen=True))
+            curve.sigPointsClicked.connect(partial(self._show, chosen=True))
             curve.scatter.sigHovered.connect(self._show)
         self._bound = self.plot.line("muted", angle=0)
         signs = [(colour, written, coder) for coder, (colour, _, written) in _SIGNS.items()]
@@ -477,8 +445,7 @@ class Explorer(QWidget):
         """Draw what was found."""
         for coder, curve in self._curves.items():
             trials = [trial for trial in found.trials if trial.coder == coder]
-            curve.setData([t.rate / 1e6 for t in trials], [t.ratio for t in trials])
-            self._trials[curve.scatter] = trials
+            curve.setData([t.rate / 1e6 for t in trials], [t.ratio for t in trials], data=trials)
         self._bound.setVisible(found.bound is not None)
         if found.bound is not None:
             self._bound.setValue(found.bound)
@@ -489,9 +456,9 @@ class Explorer(QWidget):
             widget.show()
         self.explored.emit(found)
 
-    def _show(self, scatter: Any, points: Any, event: Any = None, *, chosen: bool = False) -> None:
+    def _show(self, item: Any, points: Any, event: Any = None, *, chosen: bool = False) -> None:
         if len(points):
-            trial = self._trials[scatter][points[0].index()]
+            trial: Trial = points[0].data()
             self._panel.tell(self.told, f"Chosen: {trial}" if chosen else str(trial))
             if chosen:
                 self.chosen.emit(trial)
