@@ -1,6 +1,7 @@
 """``open`` and ``demo``: a window with the movies and our widgets, or why there is none."""
 
 import sys
+from pathlib import Path
 from unittest import mock
 
 import napari
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import napari_mrcz as nm
+from napari_mrcz.plugin import demo
 
 
 @pytest.fixture
@@ -88,17 +90,40 @@ def test_without_napari_or_qt_it_is_said_how_to_get_them(napari_mrcz, movies, co
     assert "pip install 'napari-mrcz[all]'" in ran.err
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
-def test_without_a_screen_it_is_said_so(napari_mrcz, movies, monkeypatch):
-    """Rather than by Qt, which ends the program."""
+@pytest.fixture
+def no_screen(monkeypatch):
+    """Take the screen away."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def small_demo(monkeypatch, tmp_path):
+    """Make what the demo simulates small, and write it into a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "_SHAPE", (64, 64))
+    monkeypatch.setattr(demo, "_SESSION_SHAPE", (64, 64))
+    monkeypatch.setattr(demo, "_N_MOVIES", 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
+def test_without_a_screen_it_is_said_so(napari_mrcz, movies, no_screen):
+    """Rather than by Qt, which ends the program."""
     ran = napari_mrcz("open", *movies)
     assert (ran.status, ran.err.count("\n")) == (1, 1)
     assert "no screen" in ran.err
 
 
-def test_the_demo_is_that_of_the_module(napari_mrcz, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
+def test_without_a_screen_the_demo_writes_its_files(napari_mrcz, small_demo, no_screen):
+    """For the commands, which need none."""
+    ran = napari_mrcz("demo")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "demo-session are written" in ran.err
+    assert Path("demo.mrcz").is_file() and Path("demo-session/gain.mrc").is_file()
+
+
+def test_the_demo_is_that_of_the_module(napari_mrcz, tmp_path, small_demo):
     """With its picture, if one is wanted."""
     with mock.patch("napari_mrcz.plugin.demo.main") as main:
         assert napari_mrcz("demo").status == 0

@@ -21,6 +21,7 @@ import tifffile
 from foreign_files import DmWriter, image, smv_bytes
 from packaging.version import Version
 from PIL import Image
+from range_server import RangeServer
 from tiff_writing import eer_page, tiff
 
 import napari_mrcz as nm
@@ -187,6 +188,7 @@ FOLLOWED: dict[str, tuple[Callable[[], None], str]] = {
     "night.md": (lambda: plain_movies("night"), "corrected/b.mrcz live/a.mrcz night.csv"),
     "archive.md": (plain_movies, "archive.csv movies-again/a.mrc whole.mrcz"),
     "microed.md": (diffraction, "corrected/img_0003.img"),
+    "formats.md": (lambda: nm.write("movie.mrcz", counts()), "sums/movie_sum.mrc"),
     "counting.md": (raw_frames, "electrons.csv corrected/a.mrcz"),
 }
 
@@ -201,11 +203,18 @@ def test_every_page_with_commands_is_followed() -> None:
 
 
 @pytest.mark.parametrize("page", FOLLOWED)
-def test_a_page_works_as_it_stands(page: str, follow: Runner) -> None:
+def test_a_page_works_as_it_stands(
+    page: str, follow: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepare, made = FOLLOWED[page]
     prepare()
     follow._numbers = page != "tutorial.md"  # those of the whole demo: a slow test
-    follow(TEXTS[page])
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = RangeServer(Path.cwd())
+    try:
+        follow(TEXTS[page].replace("https://server.org/", server.url("")))
+    finally:
+        server.stop()
     assert follow.n_run >= 1
     for name in made.split():
         assert Path(name).is_file(), name
@@ -304,12 +313,29 @@ def test_recipes_of_the_pages_are_recipes(tmp_path: Path) -> None:
         assert Recipe.load(tmp_path / "recipe.toml").outliers
 
 
-def test_the_commands_are_targets_of_the_makefile() -> None:
+def test_what_sentences_name_is_there() -> None:
+    """Commands, options, targets of the Makefile, modules, extras: checked where not run."""
+    named = [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", ALL)]
+    named += "\n".join(blocks(ALL, "sh")).splitlines()
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    commands = re.findall(r"^make (\w+)", "\n".join(blocks(ALL, "sh")), re.MULTILINE)
-    assert {"demo", "test"} <= set(commands)
-    for command in commands:
-        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    manual = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    sections = dict(re.findall(r"^## napari-mrcz ([\w ]+)\n(.*?)(?=^## |\Z)", manual, re.M | re.S))
+    n_commands = 0
+    for line in named:
+        if target := re.match(r"make (\w+)", line):
+            assert re.search(rf"^{target[1]}:", makefile, re.MULTILINE), line
+        if module := re.match(r"python -m (benchmarks[\w.]*)", line):
+            place = ROOT / module[1].replace(".", "/")
+            assert place.with_suffix(".py").is_file() or place.is_dir(), line
+        if install := re.search(r"pip install .*\[(.*)\]", line):
+            for extra in install[1].split(","):
+                assert re.search(rf"^{extra} = \[", project, re.MULTILINE), line
+        if command := re.match(r"napari-mrcz ((?:recipe )?[a-z]+)(.*)", line):
+            n_commands += 1
+            for option in re.findall(r" (--?[a-z][a-z-]*)", command[2]):
+                assert f"{option}`" in sections[command[1]] or f"{option} " in sections[command[1]]
+    assert n_commands > 40
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -86,6 +86,7 @@ def test_it_is_done_where_the_recipe_says_and_undone(napari_mrcz, folder):
     history = ("--history", folder / "out" / "b.mrcz")
     made = napari_mrcz("recipe", "new", folder / "again.toml", *history, *module)
     assert made.status == 0, made.err
+    assert f"-r {folder / 'again.toml'} --with {module[1]} -o FOLDER" in made.err
     again = ("-r", folder / "again.toml", *module)
     assert napari_mrcz("correct", folder / "in", *again, "-o", folder / "again").status == 0
     for name in ("a.mrcz", "b.mrcz"):

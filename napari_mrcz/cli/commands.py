@@ -338,43 +338,8 @@ def open_(
             raise MrczError(path, "is a folder without a movie")
         if not path.exists() and not isinstance(path, RemotePath):
             raise MrczError(path, "is not there")
-    _check_window()
-    _show(files)
-
-
-def demo(
-    screenshot: Annotated[
-        Path | None,
-        typer.Option(help="Save a picture of the window to this file and end.", show_default=False),
-    ] = None,
-    story: Annotated[
-        bool, typer.Option("--story", help="Correct the session step by step, as with the widgets.")
-    ] = False,
-) -> None:
-    """Write a simulated movie, demo.mrcz, and a session, demo-session, and open them in napari."""
-    _check_window()
-    from napari_mrcz.plugin.demo import main
-
-    picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
-    main(["--story", *picture] if story else picture)
-
-
-def _check_window() -> None:
-    """Raise `MrczError` if napari, Qt or a screen for a window is missing."""
-    screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
-    if sys.platform.startswith("linux") and not any(map(os.environ.get, screens)):
-        # Qt would abort the program, with many messages.
-        advice = "Over ssh, use ssh -X; the other commands need none"
-        raise MrczError(None, "there is no screen for a window", advice=advice)
-    try:
-        import napari  # noqa: F401
-        import qtpy.QtWidgets  # noqa: F401
-    except (ImportError, RuntimeError) as error:  # qtpy without Qt raises either, by its version
-        advice = "pip install 'napari-mrcz[all]'; the other commands need neither"
-        raise MrczError(None, "a window needs napari and Qt", advice=advice) from error
-
-
-def _show(files: list[Path]) -> None:
+    _check_screen()
+    _check_qt()
     import napari
 
     from napari_mrcz.plugin.hooks import asking, get_reader
@@ -393,3 +358,40 @@ def _show(files: list[Path]) -> None:
     docks = [viewer.window.add_plugin_dock_widget(_PLUGIN, t, tabify=True)[0] for t in _DOCKS]
     docks[0].raise_()
     napari.run()
+
+
+def demo(
+    screenshot: Annotated[
+        Path | None,
+        typer.Option(help="Save a picture of the window to this file and end.", show_default=False),
+    ] = None,
+    story: Annotated[
+        bool, typer.Option("--story", help="Correct the session step by step, as with the widgets.")
+    ] = False,
+) -> None:
+    """Write a simulated movie, demo.mrcz, and a session, demo-session, and open them in napari."""
+    _check_qt()
+    from napari_mrcz.plugin.demo import main, write_sample_movie, write_sample_session
+
+    write_sample_movie(Path("demo.mrcz"))
+    write_sample_session(Path("demo-session"))
+    _check_screen("demo.mrcz and demo-session are written; the other commands need none")
+    picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
+    main(["--story", *picture] if story else picture)
+
+
+def _check_screen(advice: str = "Over ssh, use ssh -X; the other commands need none") -> None:
+    """Raise `MrczError` without a screen: Qt would abort the program, with many messages."""
+    screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not any(map(os.environ.get, screens)):
+        raise MrczError(None, "there is no screen for a window", advice=advice)
+
+
+def _check_qt() -> None:
+    """Raise `MrczError` if napari or Qt is missing."""
+    try:
+        import napari  # noqa: F401
+        import qtpy.QtWidgets  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # qtpy without Qt raises either, by its version
+        advice = "pip install 'napari-mrcz[all]'; the other commands need neither"
+        raise MrczError(None, "a window needs napari and Qt", advice=advice) from error

@@ -1,12 +1,9 @@
 """Demonstration of the plugin on a simulated movie: ``python -m napari_mrcz.plugin.demo``.
 
-It writes a movie, demo.mrcz, and a session, demo-session, into the current folder, unless they
-exist, and opens them with all dock widgets: the movie's outlier pixels are found, and the sum of
-the corrected frames is shown with its spectrum and drift. With --story the window then corrects the
-session's first movie by itself: outlier pixels, gain, KOMA; saves it as demo-corrected.mrcz and
-opens that.
-Without a screen (NAPARI_MRCZ_NO_SCREEN is set) it does so, too, saves pictures of the window,
-demo.png and demo-1.png to demo-5.png, and ends.
+It writes demo.mrcz and demo-session into the current folder, unless they exist, and opens them with
+all dock widgets, in front the movie's sum without outlier pixels. With --story the session's first
+movie is then corrected by outlier filter, gain and KOMA, saved as demo-corrected.mrcz and opened.
+Without a screen (NAPARI_MRCZ_NO_SCREEN is set) this is done, too, and pictured in demo.png, ….
 """
 
 from __future__ import annotations
