@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import napari_mrcz as nm
 from napari_mrcz.naming import natural_key
 from napari_mrcz.session.survey import GIVEN, NAMES, TIMES, acquired_at, by_acquisition
-from napari_mrcz.widgets.koma.model import movies_in
+from napari_mrcz.widgets.koma.reading import movies_in
 
 START = datetime(2021, 3, 25, 9, 0, 0)
 

@@ -340,20 +340,21 @@ class TestDefects:
 
     def test_pixels_without_gain_are_joined_and_painted_ones_stay(self):
         """And leave again when the reference changes."""
-        labels = marks.add_listed(None, np.eye(4, dtype=bool))
+        labels = marks.marked(np.zeros((4, 4)), np.eye(4, dtype=bool), marks.LISTED)
         labels[0, 3] = 7  # painted
         first = np.zeros((4, 4), bool)
         first[0] = True
-        both = marks.joined(labels, first)
+        both = marks.marked(labels, first, marks.WITHOUT_GAIN)
         assert both[0].tolist() == [marks.LISTED, 2, 2, 7]
         assert marks.count_defects(both) == (7, 2)
         assert marks.defects_text(7, 2, 16).startswith("7 defective pixels (43.750%): 5 listed")
-        np.testing.assert_array_equal(marks.joined(both, None), labels)
+        np.testing.assert_array_equal(marks.marked(both, None, marks.WITHOUT_GAIN), labels)
 
     def test_a_second_list_is_added(self):
         """What was there keeps its label."""
         labels = np.array([[0, 7]], np.uint8)
-        assert marks.add_listed(labels, np.array([[True, True]])).tolist() == [[1, 7]]
+        listed = marks.marked(labels, np.array([[True, True]]), marks.LISTED)
+        assert listed.tolist() == [[1, 7]]
 
     def test_none_and_one_are_counted(self):
         """In words."""

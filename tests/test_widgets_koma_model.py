@@ -12,15 +12,8 @@ from napari_mrcz.session import Session, noise_within
 from napari_mrcz.session.session import summarise
 from napari_mrcz.session.survey import REFERENCE
 from napari_mrcz.widgets.base.job import Cancelled, Pace
-from napari_mrcz.widgets.koma.computing import Entry, OutlierFits, read_session
-from napari_mrcz.widgets.koma.model import (
-    KomaModel,
-    by_name,
-    by_time,
-    folder_problem,
-    movies_in,
-    targets_in,
-)
+from napari_mrcz.widgets.koma.model import KomaModel, folder_problem, targets_in
+from napari_mrcz.widgets.koma.reading import Entry, by_name, by_time, movies_in, read_session
 
 # Fixtures, which pytest finds by their names here.
 __all__ = ["paths", "session_folder"]
@@ -93,10 +86,10 @@ def test_stacks_of_high_contrast_are_left_out_with_the_reason(model):
     assert [model.enters(entry) for entry in model.entries].count(False) == 1
     assert "robust standard deviations" in model.why_left_out(carbon)
     assert model.largest_radius == (N_STACKS - 2) // 2
-    model.set_enters(carbon, True)
+    carbon.ticked = True
     assert model.why_left_out(carbon) == ""
     assert model.largest_radius == (N_STACKS - 1) // 2
-    model.set_enters(model.entries[0], False)
+    model.entries[0].ticked = False
     assert model.why_left_out(model.entries[0]) == "left out by choice"
 
 
@@ -111,7 +104,7 @@ def test_a_movie_that_was_cut_off_is_left_out_as_koma_does(session_folder, tmp_p
     left_out = {i: model.why_left_out(entry) for i, entry in enumerate(model.entries)}
     assert {i: why for i, why in left_out.items() if why} == nm.Koma(paths, 2).left_out
     assert left_out[N_STACKS] == "only 2 frames, where the session has 6"
-    model.set_enters(model.entries[N_STACKS], True)
+    model.entries[N_STACKS].ticked = True
     assert model.why_left_out(model.entries[N_STACKS]) == ""
 
 
@@ -133,8 +126,8 @@ def test_a_movie_with_nan_is_left_out_as_koma_does(session_folder, tmp_path):
 def test_the_curve_is_that_of_koma(model, paths, put_back):
     """Also when what is left out has changed since reading."""
     if put_back:
-        model.set_enters(model.entries[CARBON], True)
-        model.set_enters(model.entries[1], False)
+        model.entries[CARBON].ticked = True
+        model.entries[1].ticked = False
     exclude = [1] if put_back else [CARBON]
     curve = model.curve()(silent)
     assert curve.radii.tolist() == [1, 2, 3]
@@ -181,7 +174,7 @@ def test_the_radius_stays_within_what_there_is(model):
     """And is taken up again when there are more."""
     model.choose(radius=25)
     assert model.radius == 3
-    model.set_enters(model.entries[CARBON], True)
+    model.entries[CARBON].ticked = True
     assert model.radius == 4
 
 
@@ -198,7 +191,7 @@ def test_all_are_corrected_as_koma_does(session_folder, paths, tmp_path, filtere
     assert [path.name for path in targets] == [f"movie_{i + 1}.mrcz" for i in range(N_STACKS)]
     said = []
     done = model.correct(tmp_path, targets)(lambda *step: said.append(step))
-    assert done.ok and not done.cancelled and done.written == tuple(targets)
+    assert done.ok and not done.cancelled and done.written == targets
     assert said[-1][1:] == (N_STACKS * N_FRAMES,) * 2
     assert done.nbytes == sum(path.stat().st_size for path in targets)
 
@@ -297,7 +290,7 @@ def test_cancelling_keeps_what_was_written(model, tmp_path):
 
     done = model.correct(tmp_path, model.targets(tmp_path))(cancel)
     assert done.cancelled
-    assert sorted(tmp_path.iterdir()) == list(done.written)
+    assert sorted(tmp_path.iterdir()) == done.written
     assert [path.name for path in done.written] == ["movie_1.mrcz", "movie_2.mrcz"]
     assert str(done).startswith("Cancelled. 2 stacks corrected")
     for path in done.written:
@@ -462,7 +455,7 @@ def test_progress_never_falls_back(session_folder):
     """Else the time left would be that of a part alone, and rise with every stack."""
     told = []
     entries = movies_in([session_folder])
-    read_session(entries, OutlierFits(), 5.0, lambda *step: told.append(step))
+    read_session(entries, {}, 5.0, lambda *step: told.append(step))
     steps = [(done, total) for stage, done, total in told if "stack" in stage]
     assert any(stage.startswith("Finding outliers") for stage, _, _ in told)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)

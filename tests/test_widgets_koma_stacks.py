@@ -164,7 +164,7 @@ class TestReading:
     def test_the_first_stack_that_enters_is_selected(self, widget, qtbot, session_folder):
         """So that there is one to be previewed."""
         drop(widget, dragged(session_folder))
-        widget.koma.set_enters(widget.koma.entries[0], False)
+        widget.koma.entries[0].ticked = False
         assert widget.box.stacks.current is None
         read_session(qtbot, widget)
         assert widget.box.stacks.selected == [widget.koma.entries[1]]

@@ -172,7 +172,7 @@ def find_orientation(
         raise ValueError("no pixel of the reference is positive: it normalises nothing")
     moments = _moments(movie)
     shape, total = moments.shape, moments.total
-    fitting = _fitting(reference.shape, shape)
+    fitting = fitting_orientations(reference.shape, shape)
     n_ways = 2 * len(fitting)
     report = progress or (lambda done, n_ways: None)
     report(0, n_ways)
@@ -382,7 +382,7 @@ def _noise(moments: _Moments, detail: Detail) -> tuple[float, float]:
     return shared / ((n - 1) * variance), variance
 
 
-def _fitting(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
+def fitting_orientations(reference: tuple[int, ...], frames: tuple[int, ...]) -> list[str]:
     """Return the orientations in which a reference of one shape fits frames of another."""
     twice, half = (tuple(factor * size for size in frames) for factor in (2, 0.5))
     return [

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from napari_mrcz.correction import (
-    ORIENTATIONS,
     GainNormalization,
     OrientationSearch,
     estimate_gain,
     find_orientation,
     fit_gamma,
-    orient,
 )
 from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
 from napari_mrcz.correction.gamma import FittedGamma, Roughness
+from napari_mrcz.correction.orientation import fitting_orientations
 from napari_mrcz.errors import collected_warnings, counted
 from napari_mrcz.plugin.layers import layer_data
 from napari_mrcz.stack.references import read_defects, read_reference, write_defects
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
+
+Shape = tuple[int, int]
 
 _WAYS = {
     "identity": "unchanged",
@@ -64,7 +65,13 @@ class GainChoice:
         """Orientations in which the reference fits the frames."""
         if self.reference is None or self.frames is None:
             return ()
-        return tuple(name for name in ORIENTATIONS if self._relation(name) is not None)
+        return tuple(fitting_orientations(self.reference.shape, self.frames))
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """How the reference is applied, by the names of the fields."""
+        names = "orientation", "reciprocal", "gamma"
+        return {name: getattr(self, name) for name in names}
 
     def with_fitting_orientation(self) -> Self:
         """Return the same in an orientation that fits: this one, or else the first that does."""
@@ -90,7 +97,7 @@ class GainChoice:
                 "(super-resolution) or half as many pixels each way. Select a movie of the same "
                 "camera, or choose another reference."
             )
-        if self._relation(self.orientation) is None:
+        if self.orientation not in self.fitting:
             return f"It does not fit the frames when {_WAYS[self.orientation]}."
         if self.dark is not None and self.dark.shape != self.frames:
             return (
@@ -101,14 +108,14 @@ class GainChoice:
 
     def fit_text(self) -> str:
         """Return how the reference's pixels and the frames' belong together, where they do."""
-        if self.problem() or self.frames is None:
+        if self.problem() or self.frames is None or self.reference is None:
             return ""
         frames = shape_text(self.frames)
         return {
             1: f"Fits the frames of {frames}.",
             2: f"Fits the frames of {frames} in super-resolution: 2 × 2 of its pixels make one.",
             0.5: f"Fits frames in super-resolution, {frames}: each of its pixels makes 2 × 2.",
-        }[self._relation(self.orientation) or 1]
+        }[max(self.reference.shape) / max(self.frames)]
 
     def normalization(self) -> GainNormalization:
         """Return the correction; ValueError with the sentence of `problem`, where there is one."""
@@ -120,16 +127,6 @@ class GainChoice:
         return fitted_gain(
             self.reference.image, self.frames, gamma, dark=dark, orientation=self.orientation
         )
-
-    def _relation(self, orientation: str) -> float | None:
-        """Return how many of the reference's pixels there are to one of the frames, each way."""
-        if self.reference is None or self.frames is None:
-            return None
-        shape = orient(np.broadcast_to(np.False_, self.reference.shape), orientation).shape
-        for factor in (1, 2, 0.5):
-            if shape == tuple(factor * size for size in self.frames):
-                return factor
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +142,9 @@ class Outcome:
 
 def find(stack: Stack, choice: GainChoice, report: Report) -> OrientationSearch:
     """Find how a reference lies, and whether it helps; what else is chosen does not matter."""
-    reference = choice.reference
-    if reference is None:
-        raise ValueError(choice.problem())
+    if choice.reference is None or len(stack) < 2:
+        alone = "one frame alone does not tell which way is right; a movie of two or more does"
+        raise ValueError(alone if choice.reference else choice.problem())
     dark = None if choice.dark is None else choice.dark.image
 
     def frames() -> Iterator[npt.NDArray[Any]]:
@@ -155,13 +152,8 @@ def find(stack: Stack, choice: GainChoice, report: Report) -> OrientationSearch:
             report("Looking at frame", done, len(stack))
             yield frame if dark is None else frame - dark
 
-    if len(stack) < 2:
-        raise ValueError(
-            "one frame alone does not tell which way is right; a movie of two or more does"
-        )
-    return find_orientation(
-        frames(), reference.image, progress=lambda done, ways: report("Comparing way", done, ways)
-    )
+    told = partial(report, "Comparing way")
+    return find_orientation(frames(), choice.reference.image, progress=told)
 
 
 def apply_choice(
@@ -209,25 +201,20 @@ def way_text(orientation: str, reciprocal: bool = False) -> str:
 
 def search_text(search: OrientationSearch) -> tuple[str, str]:
     """Return how sure the best way is, and in which tone: text or warning."""
-    best = search.best
-    way = way_text(best.orientation, best.reciprocal)
-    fall = f"fixed-pattern noise falls from {score_text(search.before)}"
-    if best.noise > search.error:
-        fall += f" to {score_text(best.noise)} × 10⁻³"
-    else:
-        fall += " × 10⁻³ to less than can be measured"
+    best, why = search.best, " ".join(search.warnings)
     if not search.helps:
-        why = " ".join(search.warnings)
         return f"{why} Nothing was chosen.", "warning"
-    if search.warnings:
-        return f"Best: {way}; {fall}. {' '.join(search.warnings)}", "warning"
-    if search.margin == np.inf:
-        return f"Best: {way} (certain); {fall}.", "text"
+    left = "× 10⁻³ to less than can be measured"
+    if best.noise > search.error:
+        left = f"to {score_text(best.noise)} × 10⁻³"
+    way = f"Best: {way_text(best.orientation, best.reciprocal)}"
+    fall = f"fixed-pattern noise falls from {score_text(search.before)} {left}."
+    if why:
+        return f"{way}; {fall} {why}", "warning"
     ahead = f"{search.margin:.2g}" if search.margin < 10 else f"{search.margin:.0f}"
-    return f"Best: {way} (certain: {ahead} standard errors ahead); {fall}.", "text"
+    sure = "certain" if search.margin == np.inf else f"certain: {ahead} standard errors ahead"
+    return f"{way} ({sure}); {fall}", "text"
 
-
-Shape = tuple[int, int]
 
 # Pixels of the longer side of a small picture.
 _PICTURE = 96
@@ -257,16 +244,14 @@ class Reference:
     def picture(self) -> npt.NDArray[np.uint8]:
         """A small grey picture, (rows, columns), of the medium values from black to white."""
         step = max(1, -(-max(self.shape) // _PICTURE))
-        y, x = (size // step * step for size in self.shape)
+        y, x = (size // step for size in self.shape)
         if not min(y, x) or not self.usable.any():
             return np.zeros((1, 1), np.uint8)
-        values = np.where(self.usable, self.image, np.median(self.image[self.usable]))[:y, :x]
-        cells = values.reshape(y // step, step, x // step, step).mean(axis=(1, 3))
+        values = np.where(self.usable, self.image, np.median(self.image[self.usable]))
+        cells = values[: y * step, : x * step].reshape(y, step, x, step).mean(axis=(1, 3))
         low, high = np.percentile(cells, (2, 98))
-        grey: npt.NDArray[np.uint8] = np.clip(
-            255 * (cells - low) / ((high - low) or 1), 0, 255
-        ).astype(np.uint8)
-        return grey
+        grey = (cells - low) / ((high - low) or 1)
+        return np.clip(255 * grey, 0, 255).astype(np.uint8)
 
     @cached_property
     def gain_text(self) -> str:
@@ -274,11 +259,10 @@ class Reference:
         if not self.usable.any():
             return f"{shape_text(self.shape)}, without any usable gain"
         low, middle, high = np.percentile(self.image[self.usable], (1, 50, 99))
-        bad = self.usable.size - np.count_nonzero(self.usable)
-        pixels = "pixel" if bad == 1 else "pixels"
+        bad = counted(int(np.count_nonzero(~self.usable)), "pixel")
         return (
             f"{shape_text(self.shape)}, median {middle:.4g}, most from {low:.3g} to {high:.3g}; "
-            f"{bad} {pixels} without usable gain"
+            f"{bad} without usable gain"
         )
 
     @cached_property
@@ -364,8 +348,7 @@ class GammaFit:
 
 def fit_exponent(stack: Stack, choice: GainChoice, report: Report) -> GammaFit:
     """Find the exponent that flattens a movie without a specimen, evenly illuminated."""
-    counts = stack.sum(progress=lambda done, n: report("Summing frame", done, n))
-    counts = counts.astype(np.float64)
+    counts = stack.sum(progress=partial(report, "Summing frame")).astype(np.float64)
     normalise = replace(choice, gamma=1.0).normalization()
     if normalise.oriented_dark is not None:
         counts -= len(stack) * normalise.oriented_dark
@@ -414,26 +397,18 @@ def export_defects(path: str, mask: npt.NDArray[np.bool_], kind: str, report: Re
     return target
 
 
-def add_listed(
-    labels: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_]
+def marked(
+    labels: npt.NDArray[Any], pixels: npt.NDArray[np.bool_] | None, kind: int
 ) -> npt.NDArray[np.uint8]:
-    """Return labels with the pixels of a list added; those that have one keep it."""
-    known = np.zeros(mask.shape, np.uint8) if labels is None else labels.astype(np.uint8)
-    known[mask & (known == 0)] = LISTED
-    return known
+    """Return labels with these pixels of a kind added; those that have another label keep it.
 
-
-def joined(
-    labels: npt.NDArray[Any], without_gain: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.uint8]:
-    """Return labels with these pixels without usable gain, and no others of that kind.
-
-    Other labels than `WITHOUT_GAIN` stay: they are listed, or painted.
+    Of those without usable gain there are no others then: they follow the reference.
     """
     known = labels.astype(np.uint8)
-    known[known == WITHOUT_GAIN] = 0
-    if without_gain is not None:
-        known[without_gain & (known == 0)] = WITHOUT_GAIN
+    if kind == WITHOUT_GAIN:
+        known[known == kind] = 0
+    if pixels is not None:
+        known[pixels & (known == 0)] = kind
     return known
 
 
@@ -446,8 +421,7 @@ def defects_text(bad: int, without: int, size: int) -> str:
     """Return how many of so many pixels are defective."""
     if not bad:
         return "No defective pixels yet: import a list, or paint them."
-    pixels = "pixel" if bad == 1 else "pixels"
     return (
-        f"{bad} defective {pixels} ({bad / size:.3%}): {bad - without} listed or painted, "
+        f"{counted(bad, 'defective pixel')} ({bad / size:.3%}): {bad - without} listed or painted, "
         f"{without} without usable gain."
     )

@@ -1,43 +1,56 @@
-"""What the "KOMA" widget decides, without a window: stacks and their order, choices, files."""
+"""What the "KOMA" widget decides and computes, without a window: stacks, choices, results."""
 
 from __future__ import annotations
 
-import errno
 import os
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_mrcz.correction.koma import KomaOptions, repeated_text
-from napari_mrcz.errors import warn
-from napari_mrcz.naming import (
-    COMPRESSED_SUFFIX,
-    FOREIGN_SUFFIXES,
-    PACKED_SUFFIXES,
-    SUFFIXES,
-    legal_stem,
-    natural_key,
-    with_packing,
+from napari_mrcz.errors import counted, error_text, listed, size_text, time_text
+from napari_mrcz.format import Encoding
+from napari_mrcz.naming import COMPRESSED_SUFFIX, has_movie_suffix, legal_stem, without_packing
+from napari_mrcz.plugin.layers import LayerData, describe, layer_data
+from napari_mrcz.session import (
+    Koma,
+    Session,
+    correlation_with,
+    count_outliers,
+    cumulative_dose,
+    noise_within,
 )
-from napari_mrcz.session import Koma
 from napari_mrcz.session.averages import doubt_of_contrasts
 from napari_mrcz.session.recipe import Output
-from napari_mrcz.session.survey import session_of
-from napari_mrcz.widgets.koma import computing
-from napari_mrcz.widgets.koma.computing import COMPARED, Entry, OutlierFits, Reading
+from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack.keeping import estimated_sizes
+from napari_mrcz.widgets.base.job import Cancelled
+from napari_mrcz.widgets.koma.reading import (
+    BAD_STACK,
+    COMPARED,
+    Entry,
+    OutlierFits,
+    Reading,
+    outliers_of,
+    parts,
+    read_session,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from napari_mrcz.plugin.layers import LayerData
+    from napari_mrcz.correction import OutlierFilter
     from napari_mrcz.widgets.base.job import Report
-    from napari_mrcz.widgets.koma.computing import Ageing, Corrected, NoiseCurve
+
+Series = npt.NDArray[np.float64]
 
 # Fewer have no neighbours to either side.
-FEWEST = 3
+_FEWEST = 3
 # All radii up to this one are compared; beyond, so many that a curve through them looks the same.
 _ALL_UP_TO, _MOST_RADII = 30, 40
 
@@ -46,64 +59,46 @@ class KomaModel:
     """A session in the making.
 
     `options` has what is chosen, the radius whatever the stacks can fill; `keep` is what is written
-    of corrected stacks, as `Output.keep`.
+    of corrected stacks, as `Output.keep`. What takes long is returned as a function for a thread,
+    which works on what is chosen now, whatever is chosen meanwhile.
     """
 
     def __init__(self) -> None:
         self.options = KomaOptions()
         self.keep = Output().keep
-        self._entries: list[Entry] = []
+        self.filter_outliers = False  # before all else; another choice reads anew
+        self._entries: tuple[Entry, ...] = ()
         self._reading: Reading | None = None
-        self._ticks: dict[Entry, bool] = {}
-        self._filter_outliers = False
-        self._fits = OutlierFits()
+        self._fits: OutlierFits = {}
 
     # The list -----------------------------------------------------------------------------------
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """The stacks in order of acquisition."""
-        return tuple(self._entries)
+        """The stacks in order of acquisition; of others nothing is kept that was read."""
+        return self._entries
+
+    @entries.setter
+    def entries(self, entries: Iterable[Entry]) -> None:
+        self._entries = tuple(entries)
+        self._reading = None if self._reading is None else self._reading.of(self._entries)
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Put stacks at the end; files that are there already stay where they are."""
-        known = {entry.source for entry in self._entries if isinstance(entry.source, str)}
-        self._entries += [entry for entry in entries if entry.source not in known]
+        known = {entry.source for entry in self.entries if isinstance(entry.source, str)}
+        self.entries += tuple(entry for entry in entries if entry.source not in known)
 
     def remove(self, entries: Iterable[Entry]) -> None:
         """Take stacks off the list."""
         gone = set(entries)
-        self._entries = [entry for entry in self._entries if entry not in gone]
-        self._ticks = {entry: on for entry, on in self._ticks.items() if entry not in gone}
-        self._follow_list()
-
-    def replace(self, old: Entry, new: Entry) -> None:
-        """Put another stack in the place of one."""
-        self._entries[self._entries.index(old)] = new
-        self._ticks.pop(old, None)
-        self._follow_list()
+        self.entries = tuple(entry for entry in self.entries if entry not in gone)
 
     def move(self, entries: Iterable[Entry], to: int) -> None:
         """Move stacks before the one that has the position `to` now, or to the end."""
         moving = set(entries)
-        before = [entry for entry in self._entries[:to] if entry not in moving]
-        after = [entry for entry in self._entries[to:] if entry not in moving]
-        moved = [entry for entry in self._entries if entry in moving]
-        self._entries = [*before, *moved, *after]
-        self._follow_list()
-
-    def sort(self, key: Callable[[Entry], Any]) -> None:
-        """Put the stacks in an order, see `by_name` and `by_time`."""
-        self._entries.sort(key=key)
-        self._follow_list()
-
-    def _follow_list(self) -> None:
-        """Keep of what was read what the list has, in its order; of other stacks nothing."""
-        if self._reading is not None:
-            known = {*self._reading.entries, *self._reading.unusable}
-            kept = [entry for entry in self._entries if entry in known]
-            is_any_left = any(entry not in self._reading.unusable for entry in kept)
-            self._reading = self._reading.of(kept) if is_any_left else None
+        ends = self.entries[:to], self.entries[to:]
+        before, after = ([entry for entry in end if entry not in moving] for end in ends)
+        self.entries = (*before, *(entry for entry in self.entries if entry in moving), *after)
 
     # Choices ------------------------------------------------------------------------------------
 
@@ -114,32 +109,21 @@ class KomaModel:
             self._reading = self._reading.judged(self.options.limit)
 
     @property
-    def filter_outliers(self) -> bool:
-        """Whether outlier pixels are filtered before all else; another choice reads anew."""
-        return self._filter_outliers
-
-    @filter_outliers.setter
-    def filter_outliers(self, on: bool) -> None:
-        if on != self._filter_outliers:
-            self._filter_outliers = on
-            self._reading = None
-
-    @property
     def reading(self) -> Reading | None:
         """What is known of the session; None until all that is in the list has been read."""
         found = self._reading
-        known = set() if found is None else {*found.entries, *found.unusable}
-        return found if known.issuperset(self._entries) else None
+        if found is None or found.is_filtered != self.filter_outliers:
+            return None
+        return found if found.covers(self.entries) else None
 
     def read(self) -> Callable[[Report], Reading]:
         """Return the function that reads the session; its result goes to `take`."""
-        fits = self._fits if self._filter_outliers else None
-        return partial(computing.read_session, self.entries, fits, self.options.limit)
+        fits = self._fits if self.filter_outliers else None
+        return partial(read_session, self.entries, fits, self.options.limit)
 
     def take(self, reading: Reading) -> None:
         """Use what was read, for those stacks that are still in the list."""
-        self._reading = reading
-        self._follow_list()
+        self._reading = reading.of(self.entries)
 
     def why_not(self, entry: Entry) -> str:
         """Return why a stack cannot be used at all; empty if it can."""
@@ -157,12 +141,8 @@ class KomaModel:
 
     def enters(self, entry: Entry) -> bool:
         """Return whether a stack enters the averages of others."""
-        is_good = not any(self.oddity(entry))
-        return not self.why_not(entry) and self._ticks.get(entry, is_good)
-
-    def set_enters(self, entry: Entry, on: bool) -> None:
-        """Leave a stack out of averages, or put it back."""
-        self._ticks[entry] = on
+        wanted = entry.ticked if entry.ticked is not None else not any(self.oddity(entry))
+        return wanted and not self.why_not(entry)
 
     @property
     def members(self) -> list[int]:
@@ -182,13 +162,13 @@ class KomaModel:
 
     def problem(self) -> str:
         """Return why nothing can be corrected yet; empty if it can."""
-        if not self._entries:
+        if not self.entries:
             return "Add a folder of movies, or take the open layers."
         if self.reading is None:
             return "Read the session first."
-        if len(self.members) < FEWEST:
+        if len(self.members) < _FEWEST:
             return (
-                f"KOMA subtracts the mean of neighbouring stacks, and needs at least {FEWEST} to "
+                f"KOMA subtracts the mean of neighbouring stacks, and needs at least {_FEWEST} to "
                 f"average; here are {len(self.members)}."
             )
         return ""
@@ -203,103 +183,223 @@ class KomaModel:
         step = repeated_text(reading.step) if reading.step and not self.options.length else ""
         return tuple(said for said in (doubt, step) if said)
 
-    # What is computed with them -----------------------------------------------------------------
+    # What is computed ---------------------------------------------------------------------------
 
-    def ready(self) -> Reading:
-        """Return what is known of the session.
-
-        Raises
-        ------
-        ValueError
-            If nothing can be corrected yet.
-        """
+    def _ready(self) -> Reading:
+        """Return what is known of the session; `ValueError` if nothing can be corrected yet."""
         if (reading := self.reading) is None or self.problem():
             raise ValueError(self.problem())
         return reading
 
     def koma(self) -> Koma:
         """Return the corrections, as they are chosen now; nothing is read for them."""
-        reading = self.ready()
+        reading = self._ready()
         options = {**asdict(self.options), "radius": self.radius}
         left_out = set(range(len(reading.entries))).difference(self.members)
         return Koma(reading.session, **options, exclude=left_out)
 
     def curve(self) -> Callable[[Report], NoiseCurve]:
-        """Return the function that computes the noise by the radius, to the one chosen at least."""
-        radii = _radii(min(self.largest_radius, max(COMPARED, self.radius)))
-        return partial(computing.noise_curve, self.koma(), radii)
+        """Return the function that computes the noise by the radius, to the one chosen at least.
+
+        No stack is read again: the sums are enough.
+        """
+        koma, members = self.koma(), self.members
+        largest = min(self.largest_radius, max(COMPARED, self.radius))
+        radii = np.arange(1, largest + 1)
+        if largest > _ALL_UP_TO:
+            radii = np.unique(np.geomspace(1, largest, _MOST_RADII).round().astype(np.int64))
+
+        def compute(report: Report) -> NoiseCurve:
+            told = partial(report, "Comparing the sums")
+            before, *noise = koma.noise_curve([0, *radii.tolist()], progress=told)
+            n_frames = np.mean([koma.session.summary(i).n_frames for i in members])
+            return NoiseCurve(radii, np.array(noise), 1 / (2 * radii * n_frames), float(before))
+
+        return compute
 
     def preview(self, entry: Entry, frame: int = 0) -> Callable[[Report], LayerData]:
-        """Return the function that makes the layer of a corrected stack; `frame` is shown first."""
-        index = self.ready().entries.index(entry)
-        return partial(computing.preview, self.koma(), index, entry.name, frame)
+        """Return the function that makes the layer of a corrected stack.
+
+        One frame is decoded at once, as it is shown first.
+        """
+        koma, index, name = self.koma(), self._ready().entries.index(entry), f"KOMA: {entry.name}"
+
+        def make(report: Report) -> LayerData:
+            report("Averaging", 0, None)
+            step = koma[index]
+            report("Correcting", 0, None)
+            with koma.session.opened(index) as stack:
+                corrected = stack.apply(step)
+            # Closed, it opens its file again when a frame is read.
+            (made,) = layer_data(corrected, name, metadata=describe(corrected))
+            corrected[min(frame, len(corrected) - 1)]
+            return made
+
+        return make
 
     def estimate(self) -> Callable[[Report], int]:
-        """Return the function that estimates how many bytes all corrected stacks take."""
-        return partial(computing.estimate, self.koma(), self.keep)
+        """Return the function that estimates how many bytes all corrected stacks take.
 
-    def correct(
-        self, folder: Path, paths: Sequence[Path], replaced: Iterable[Path] = ()
-    ) -> Callable[[Report], Corrected]:
-        """Return the function that corrects all stacks into files, see `targets_in`."""
-        what = self.koma(), self.ready(), self.keep
-        return partial(computing.correct_all, *what, folder, paths, frozenset(replaced))
+        It compresses excerpts of the stack in the middle, as it is corrected.
+        """
+        koma, output = self.koma(), Output(keep=self.keep)
+
+        def compute(report: Report) -> int:
+            report("Estimating", 0, None)
+            index = len(koma) // 2
+            with koma.session.opened(index) as stack:
+                encoding = Encoding("zstd", output.level, output.filter)
+                sizes = estimated_sizes(stack.apply(koma[index]), encoding)
+                nbytes = sizes.get(output.keep, next(iter(sizes.values()))) / len(stack)
+            return round(nbytes * sum(koma.session.summary(i).n_frames for i in range(len(koma))))
+
+        return compute
 
     def targets(self, folder: Path) -> list[Path]:
         """Return the files that `correct` writes."""
         return targets_in(folder, () if self.reading is None else self.reading.entries)
 
+    def correct(
+        self, folder: Path, paths: Sequence[Path], replaced: Iterable[Path] = ()
+    ) -> Callable[[Report], Corrected]:
+        """Return the function that writes all stacks corrected, each to its path, see `targets`.
+
+        Of files that exist only those in `replaced` are; one that fails is named, and the rest goes
+        on. If it is cancelled, it returns what was done until then.
+        """
+        koma, reading, arguments = self.koma(), self._ready(), Output(keep=self.keep).arguments
+        may_go = frozenset(replaced)
+
+        def write_all(report: Report) -> Corrected:
+            start = time.perf_counter()
+            folder.mkdir(exist_ok=True)
+            done = Corrected(folder, [(entry.name, why) for entry, why in reading.unusable.items()])
+            done.skipped = [path for path in paths if path.exists() and path not in may_go]
+            to_do = [i for i, path in enumerate(paths) if path not in done.skipped]
+            lengths = [koma.session.summary(i).n_frames for i in to_do]
+            part = parts(report, sum(lengths))
+            try:
+                for at, (index, n_frames) in enumerate(zip(to_do, lengths, strict=True), start=1):
+                    path, name = paths[index], reading.entries[index].name
+                    told = part(f"stack {at} of {len(to_do)}, {name}", n_frames)
+                    try:
+                        told(0, n_frames, "Averaging for ")
+                        step = koma[index]
+                        progress = partial(told, what="Correcting ")
+                        with koma.session.opened(index) as stack:
+                            corrected = stack.apply(step)
+                            may = path in may_go
+                            write(path, corrected, **arguments, progress=progress, overwrite=may)
+                    except BAD_STACK as error:
+                        done.failures.append((name, error_text(error)))
+                    else:
+                        done.written.append(path)
+                        done.warnings += [(name, in_words(said)) for said in step.warnings]
+            except Cancelled:
+                done.cancelled = True
+            done.seconds = time.perf_counter() - start
+            return done
+
+        return write_all
+
     def ageing(self) -> Callable[[Report], Ageing]:
-        """Return the function that measures how the camera aged."""
-        return partial(computing.ageing, self.ready(), self._fits)
+        """Return the function that measures how the camera aged: outliers and noise of each."""
+        reading, fits = self._ready(), self._fits
+
+        def measure(report: Report) -> Ageing:
+            session, raw = reading.session, Session([entry.source for entry in reading.entries])
+            lengths = [session.summary(i).n_frames for i in range(len(raw))]
+            part, waiting = parts(report, sum(lengths)), iter(enumerate(lengths, start=1))
+
+            def fit(stack: Stack) -> OutlierFilter:
+                number, n = next(waiting)
+                told = part(f"Finding outliers of stack {number} of {len(raw)}", n)
+                return outliers_of(stack, fits, told)
+
+            census = count_outliers(raw, fit)
+            with raw.opened(0) as stack:
+                dose = cumulative_dose(session, stack.description.gain or 1.0)
+            told = partial(report, "Comparing the sums")
+            noise = noise_within(session, progress=told)
+            correlation = correlation_with(session, progress=told)
+            return Ageing(dose, census.n_hot, census.n_dark, noise, correlation)
+
+        return measure
 
 
-def _radii(largest: int) -> list[int]:
-    """Return all radii, or so many that a curve through them looks the same."""
-    if largest <= _ALL_UP_TO:
-        return list(range(1, largest + 1))
-    return sorted({round(r) for r in np.geomspace(1, largest, _MOST_RADII)})
+class NoiseCurve(NamedTuple):
+    """The correlated noise after KOMA by its radius (fig. 12 of the preprint)."""
+
+    radii: npt.NDArray[np.int64]  # in stacks
+    noise: Series  # mean R over the stacks that enter averages
+    limit: Series  # 1/(2 a n): what an average of 2 a stacks of n frames leaves at the least
+    before: float  # mean R without KOMA
+
+    def at(self, radius: int) -> tuple[float, float]:
+        """Return noise and limit at a radius, between those computed on a straight line."""
+        noise, limit = (np.interp(radius, self.radii, y) for y in (self.noise, self.limit))
+        return float(noise), float(limit)
 
 
-# Files ------------------------------------------------------------------------------------------
+class Ageing(NamedTuple):
+    """How the camera has changed, by stack in order of acquisition (figs 7, 11 of the preprint)."""
+
+    dose: Series  # before each stack, e⁻/pixel; counts where files do not say what an e⁻ adds
+    n_hot: npt.NDArray[np.int64]
+    n_dark: npt.NDArray[np.int64]
+    noise: Series  # mean R of the frames of each stack
+    correlation: Series  # R of each sum with the first one
 
 
-def movies_in(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
-    """Return the movies of folders and files in the order of their acquisition.
+@dataclass
+class Corrected:
+    """How correcting all has gone; stacks are called by their names."""
 
-    What is hidden or not a movie is skipped. Single images beside the movies of a folder (a gain
-    reference, a sum) are left out as in `Session`, with a warning.
-    """
-    named = [Path(path).absolute() for path in paths]
-    known = with_packing((*SUFFIXES, *FOREIGN_SUFFIXES))
-    looked_for = [
-        p
-        for p in named
-        if p.is_dir() or (p.name.lower().endswith(known) and p.name[0] != "." and p.is_file())
-    ]
-    movies, _, left_out = session_of(looked_for, by_name=True)
-    for path, why in left_out.items():
-        warn(f"{path.name}: {why}; it is left out")
-    unread = [path for path in movies if path.is_dir()]
-    for path in unread:
-        if path in named:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        warn(f"{path.name}: this folder cannot be read")
-    return [Entry(path.name, str(path)) for path in movies if path not in unread]
+    folder: Path
+    failures: list[tuple[str, str]]  # stack, why it was not corrected
+    written: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)  # files that were there, and still are
+    warnings: list[tuple[str, str]] = field(default_factory=list)  # stack, why not to trust it
+    cancelled: bool = False  # before all was done
+    seconds: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Of the files written."""
+        return sum(path.stat().st_size for path in self.written if path.exists())
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    def __str__(self) -> str:
+        """Return it in a few lines."""
+        n, folder = counted(len(self.written), "stack"), self.folder.name or self.folder
+        how = f"{size_text(self.nbytes)} in {time_text(self.seconds)}"
+        stay = (
+            "; these files stay, and nothing is left of the one under way" if self.written else ""
+        )
+        lines = [
+            f"Cancelled. {n} corrected before, to {folder}{stay}."
+            if self.cancelled
+            else f"{n} corrected to {folder}: {how}."
+        ]
+        if self.skipped:
+            skipped = listed([path.name for path in self.skipped])
+            lines.append(f"{skipped} skipped: there before.")
+        if self.failures:
+            lines.append(listed([f"{name}: {why}" for name, why in self.failures], separator="\n"))
+        if self.warnings:
+            warned = [*dict.fromkeys(name for name, _ in self.warnings)]
+            lines.append(f"{len(warned)} with warnings: {listed(warned)}. The first of them:")
+            lines.append(f"{self.warnings[0][0]}: {self.warnings[0][1]}.")
+        return "\n".join(lines)
 
 
-def by_name(entry: Entry) -> Any:
-    """Order names as a person does: numbers by their value."""
-    return natural_key(entry.name)
-
-
-def by_time(entry: Entry) -> Any:
-    """Order files by when they were written, then by name; layers without a file come last."""
-    try:
-        written = os.stat(entry.path).st_mtime_ns if entry.path else None
-    except OSError:
-        written = None
-    return written is None, written or 0, by_name(entry)
+def in_words(warning: str) -> str:
+    """Return a warning with the option's label in the place of its name in scripts."""
+    return warning.replace("even_if_worse", "“Even if worse”")
 
 
 def targets_in(folder: Path, entries: Iterable[Entry]) -> list[Path]:
@@ -307,11 +407,9 @@ def targets_in(folder: Path, entries: Iterable[Entry]) -> list[Path]:
     paths: list[Path] = []
     taken: set[str] = set()
     for entry in entries:
-        stem = entry.name
-        for suffix in (*PACKED_SUFFIXES, *SUFFIXES):
-            stem = stem[: -len(suffix)] if stem.lower().endswith(suffix) else stem
-        stem, number = legal_stem(stem), 1
-        name = stem
+        stem = legal_stem(entry.name)
+        stem = without_packing(Path(stem)).stem if has_movie_suffix(stem) else stem
+        name, number = stem, 1
         while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -17,8 +17,16 @@ from qtpy.QtCore import (
     Qt,
     Signal,
 )
-from qtpy.QtGui import QColor, QPainter, QPaintEvent
-from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QListView, QMenu, QSizePolicy, QWidget
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QLabel,
+    QListView,
+    QMenu,
+    QSizePolicy,
+    QWidget,
+)
 
 from napari_mrcz.errors import MrczError, collected_warnings
 from napari_mrcz.plugin.layers import StackSeries, stack_of_layer
@@ -26,21 +34,19 @@ from napari_mrcz.stack import Stack
 from napari_mrcz.widgets.base.form import WrappedLabel, filled, plain_tip, push_button
 from napari_mrcz.widgets.base.layer_picker import connect_while_alive, emitters_of
 from napari_mrcz.widgets.base.plot import readable
-from napari_mrcz.widgets.koma.computing import Entry
-from napari_mrcz.widgets.koma.model import KomaModel, by_name, by_time, movies_in
+from napari_mrcz.widgets.koma.reading import Entry, by_name, by_time, movies_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari_mrcz.widgets.base.panel import Panel
     from napari_mrcz.widgets.base.plot import Palette
+    from napari_mrcz.widgets.koma.model import KomaModel
 
-_KOMA = "KomaNormalization"
-_ROWS, _FILES = "application/x-napari-mrcz-stacks", "text/uri-list"
+_ROWS = "application/x-napari-mrcz-stacks"
 # In a low window the list shows half a dozen stacks; in a high one as many as it has.
 _HEIGHT_PX, _MARGIN_PX = 92, 8
 _ARROW_PX = 36
-_INVITATION = "Drop a folder or movies here"
 _ROOT = QModelIndex()
 # As wide as a digit, so that names stand below each other.
 _FIGURE_SPACE = "\u2007"
@@ -57,15 +63,12 @@ class StackBox(QWidget):
         super().__init__()
         self._panel, self._koma = panel, koma
         self._folder = ""
-        # By entry, its layer and what is connected to that.
-        self._layers: dict[Entry, tuple[Image, Callable[..., None]]] = {}
-        self.folder_button = push_button(
-            "Add folder…",
-            "Add all movies of a folder, by acquisition time or, without it, by name",
-        )
-        self.layers_button = push_button(
-            "Add open layers", "Add the movies open in napari, oldest first"
-        )
+        self.layers: dict[Entry, Image] = {}  # those that entries stand for
+        self._relay = lambda event: self._on_layer_changed(event)
+        tip = "Add all movies of a folder, by acquisition time or, without it, by name"
+        self.folder_button = push_button("Add folder…", tip)
+        tip = "Add the movies open in napari, oldest first"
+        self.layers_button = push_button("Add open layers", tip)
         self.stacks = StackList(koma)
         self.up = push_button("▲", "Move the selected stacks up: acquired earlier")
         self.down = push_button("▼", "Move the selected stacks down: acquired later")
@@ -89,16 +92,20 @@ class StackBox(QWidget):
             filled(QWidget(), *self._for_selected, self.sort, self.preview, across=True),
             self.details,
             spacing=4,
-        )
-        self.folder_button.clicked.connect(self._ask_folder)
-        self.layers_button.clicked.connect(self._add_layers)
-        self.up.clicked.connect(lambda: self.stacks.move_selected(-1))
-        self.down.clicked.connect(lambda: self.stacks.move_selected(1))
-        self.remove.clicked.connect(self._remove_selected)
-        self.stacks.files_dropped.connect(self.add_paths)
-        self.stacks.changed.connect(self.refresh)
-        self.stacks.current_changed.connect(self._show_details)
-        self.stacks.remove_pressed.connect(self._remove_selected)
+        ).layout().addStretch()  # type: ignore[union-attr]
+        rows = self.stacks.rows
+        for signal, slot in (
+            (self.folder_button.clicked, self._ask_folder),
+            (self.layers_button.clicked, self._add_layers),
+            (self.up.clicked, lambda: self._move_selected(-1)),
+            (self.down.clicked, lambda: self._move_selected(1)),
+            (self.remove.clicked, self._remove_selected),
+            (self.stacks.remove_pressed, self._remove_selected),
+            (self.stacks.current_changed, self._show_details),
+            (rows.ticked, self.refresh),
+            (rows.moved, self._move),
+        ):
+            signal.connect(slot)
         connect_while_alive(self, panel.viewer.layers.events.removed, self._on_layer_removed)
         self.destroyed.connect(lambda: self._let_go())
         self.stacks.refresh()
@@ -113,7 +120,7 @@ class StackBox(QWidget):
         """Put the movies of files and folders at the end of the list."""
         try:
             with collected_warnings() as left:
-                entries = movies_in(list(paths))
+                entries = movies_in(paths)
         except OSError as error:
             self._panel.tell(self.details, f"{error.strerror}: {error.filename}", "error")
             return
@@ -130,26 +137,29 @@ class StackBox(QWidget):
         self._show_details()
         self.changed.emit()
 
-    def layer_of(self, entry: Entry) -> Image | None:
-        """Return the layer that an entry stands for, if it does."""
-        layer, _ = self._layers.get(entry, (None, None))
-        return layer
-
     def _ask_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Movies of a session", self._folder)
         if folder:
             self._folder = folder
             self.add_paths([folder])
 
+    def _move_selected(self, steps: int) -> None:
+        rows = sorted(index.row() for index in self.stacks.selectedIndexes())
+        last = len(self._koma.entries)
+        self._move(rows, max(0, rows[0] - 1) if steps < 0 else min(last, rows[-1] + 2))
+
+    def _move(self, rows: list[int], to: int) -> None:
+        before = self._koma.entries
+        self._koma.move([before[row] for row in rows], to)
+        if self._koma.entries != before:
+            self.refresh()
+
     def _remove_selected(self) -> None:
-        gone = self.stacks.selected
-        for entry in gone:
-            self._unfollow(entry)
-        self._koma.remove(gone)
+        self._remove(self.stacks.selected)
         self.refresh()
 
     def _sort(self, key: Callable[[Entry], Any]) -> None:
-        self._koma.sort(key)
+        self._koma.entries = tuple(sorted(self._koma.entries, key=key))
         self.refresh()
 
     def _show_details(self) -> None:
@@ -176,7 +186,7 @@ class StackBox(QWidget):
 
     def _add_layers(self) -> None:
         """Add the movies open now that are no entries yet, first opened first."""
-        known = {id(layer) for layer, _ in self._layers.values()}
+        known = {id(layer) for layer in self.layers.values()}
         entries = []
         for layer in self._panel.viewer.layers:
             if not isinstance(layer, Image) or id(layer) in known:
@@ -192,44 +202,43 @@ class StackBox(QWidget):
             self._panel.tell(self.details, "No further movies are open in napari.", "warning")
 
     def _follow(self, layer: Image, entry: Entry) -> None:
-        def changed(event: Any = None) -> None:
-            self._on_layer_changed(layer, event)
-
+        self.layers[entry] = layer
         for emitter in emitters_of(layer):
-            emitter.connect(changed)
-        self._layers[entry] = layer, changed
+            emitter.connect(self._relay)
 
     def _unfollow(self, entry: Entry) -> None:
-        layer, changed = self._layers.pop(entry, (None, None))
-        for emitter in emitters_of(layer):
-            emitter.disconnect(changed)
+        for emitter in emitters_of(self.layers.pop(entry, None)):
+            emitter.disconnect(self._relay)
+
+    def _remove(self, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        for entry in entries:
+            self._unfollow(entry)
+        self._koma.remove(entries)
 
     def _let_go(self) -> None:
         """Hold no layer and no frames of one when the window is gone."""
-        self._koma.remove(self._layers)
-        for entry in list(self._layers):
-            self._unfollow(entry)
+        self._remove(self.layers)
 
-    def _on_layer_changed(self, layer: Image, event: Any) -> None:
+    def _on_layer_changed(self, event: Any) -> None:
         """Rename the entry of a layer, or put one with its other frames, or scale, in its place."""
-        old = next(entry for entry, (known, _) in self._layers.items() if known is layer)
+        layer = event.source
+        old = next(entry for entry, known in self.layers.items() if known is layer)
         if event.type == "name":
             old.name = layer.name
+        elif (new := _entry_of(layer)) is None:
+            self._remove([old])
         else:
             self._unfollow(old)
-            if (new := _entry_of(layer)) is None:
-                self._koma.remove([old])
-            else:
-                self._follow(layer, new)
-                self._koma.replace(old, new)
-                self.replaced.emit(old, new)
+            self._follow(layer, new)
+            self._koma.entries = tuple(new if one is old else one for one in self._koma.entries)
+            self.replaced.emit(old, new)
         self.refresh()
 
     def _on_layer_removed(self, event: Any) -> None:
-        for entry, (layer, _) in list(self._layers.items()):
+        for entry, layer in list(self.layers.items()):
             if layer is event.value:
-                self._unfollow(entry)
-                self._koma.remove([entry])
+                self._remove([entry])
                 if isinstance(entry.source, Stack):
                     entry.source.close()  # it was opened for the layer
                 self.refresh()
@@ -243,23 +252,21 @@ def _entry_of(layer: Image) -> Entry | None:
         stack = stack_of_layer(layer)
     except MrczError:
         return None
-    done = any(step.get("name") == _KOMA for step in stack.history)
+    done = any(step.get("name") == "KomaNormalization" for step in stack.history)
     return None if done or stack.description.volume else Entry(layer.name, stack)
 
 
 class StackList(QListView):
-    """The list of a `KomaModel`, which is changed by what is done here."""
+    """The list of a `KomaModel`; what is done with its `rows` is done to the model elsewhere."""
 
-    changed = Signal()  # the order, or which stacks enter averages
-    files_dropped = Signal(object)  # files and folders, as a list of str
     current_changed = Signal()  # another stack is looked at, or others are selected
     remove_pressed = Signal()  # the Delete key was
 
     def __init__(self, koma: KomaModel) -> None:
         super().__init__()
         self._koma = koma
-        self._rows = _Rows(koma, self)
-        self.setModel(self._rows)
+        self.rows = _Rows(koma, self)
+        self.setModel(self.rows)
         self.setToolTip(
             "Stacks in order of acquisition: drag them to change it. A tick says that a stack "
             "enters the averages that are subtracted from others"
@@ -272,9 +279,9 @@ class StackList(QListView):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumHeight(_HEIGHT_PX)
-        self._rows.ticked.connect(self.changed)
-        self._rows.moved.connect(self.move_to)
-        self._rows.files_dropped.connect(self.files_dropped)
+        self._invitation = QLabel("Drop a folder or movies here")
+        self._invitation.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        filled(self.viewport(), self._invitation)  # type: ignore[arg-type]
         selection: Any = self.selectionModel()
         # The current row changes before the selection does.
         for changed in (selection.currentChanged, selection.selectionChanged):
@@ -283,17 +290,18 @@ class StackList(QListView):
     @property
     def current(self) -> Entry | None:
         """The stack that is looked at."""
-        return next(iter(self._rows.entries_at([self.currentIndex()])), None)
+        return next(iter(self.rows.entries_at([self.currentIndex()])), None)
 
     @property
     def selected(self) -> list[Entry]:
         """The stacks selected, in order."""
-        return self._rows.entries_at(self.selectedIndexes())
+        return self.rows.entries_at(self.selectedIndexes())
 
     def refresh(self) -> None:
         """Show the model as it is now; what was selected stays so."""
         selected, current = self.selected, self.current
-        if self._rows.show_entries():
+        self._invitation.setVisible(not self._koma.entries)
+        if self.rows.show_entries():
             self.select(selected or [current])
             rows_px = self.sizeHintForRow(0) * len(self._koma.entries)
             self.setMaximumHeight(max(_HEIGHT_PX, rows_px + _MARGIN_PX))
@@ -304,39 +312,23 @@ class StackList(QListView):
         rows = [row for row, entry in enumerate(self._koma.entries) if entry in chosen]
         # As one, in few ranges: whoever follows the selection looks at all stacks.
         together = QItemSelection()
-        starts = [row for before, row in pairwise([-2, *rows]) if row > before + 1]
-        ends = [row for row, after in pairwise([*rows, -1]) if after != row + 1]
-        for start, end in zip(starts, ends, strict=True):
-            together.select(self._rows.index(start), self._rows.index(end))
+        for _, group in groupby(enumerate(rows), lambda at: at[1] - at[0]):
+            run = [self.rows.index(row) for _, row in group]
+            together.select(run[0], run[-1])
         selection: Any = self.selectionModel()
         flags = QItemSelectionModel.SelectionFlag
         if rows:
-            selection.setCurrentIndex(self._rows.index(rows[0]), flags.NoUpdate)
+            selection.setCurrentIndex(self.rows.index(rows[0]), flags.NoUpdate)
         selection.select(together, flags.ClearAndSelect)
-
-    def move_selected(self, steps: int) -> None:
-        """Move the selected stacks up (negative) or down by one."""
-        if rows := sorted(index.row() for index in self.selectedIndexes()):
-            last = len(self._koma.entries)
-            self.move_to(rows, max(0, rows[0] - 1) if steps < 0 else min(last, rows[-1] + 2))
-
-    def move_to(self, rows: list[int], to: int) -> None:
-        """Move stacks before the one at `to`."""
-        before = self._koma.entries
-        moving = [before[row] for row in rows]
-        self._koma.move(moving, to)
-        if self._koma.entries != before:
-            self.refresh()
-            self.select(moving)
-            self.changed.emit()
 
     def apply_palette(self, colours: Palette) -> None:
         """Take the colours of a theme."""
         # A list is not upon the background that these colours can be read on.
-        self._rows.muted, self._rows.error = (
+        self.rows.muted, self.rows.error = (
             QColor(readable(colour, colours.foreground, colours.text))
             for colour in (colours.muted, colours.error)
         )
+        self._invitation.setStyleSheet(f"color: {self.rows.muted.name()}")
         self.viewport().update()  # type: ignore[union-attr]
 
     def sizeHint(self) -> QSize:
@@ -350,23 +342,12 @@ class StackList(QListView):
             return
         super().keyPressEvent(event)
 
-    def paintEvent(self, event: QPaintEvent | None) -> None:
-        """Paint what to do with an empty list."""
-        super().paintEvent(event)
-        if not self._koma.entries:
-            viewport: Any = self.viewport()
-            painter = QPainter(viewport)
-            painter.setPen(self._rows.muted)
-            painter.drawText(viewport.rect(), Qt.AlignmentFlag.AlignCenter, _INVITATION)
-            painter.end()
-
 
 class _Rows(QAbstractListModel):
     """A `KomaModel` as Qt's views read it."""
 
-    ticked = Signal()
-    moved = Signal(object, int)
-    files_dropped = Signal(object)
+    ticked = Signal()  # or unticked
+    moved = Signal(object, int)  # rows, and before which one
 
     def __init__(self, koma: KomaModel, parent: StackList) -> None:
         super().__init__(parent)
@@ -395,34 +376,27 @@ class _Rows(QAbstractListModel):
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if not index.isValid():
             return None
-        entry, koma = self._shown[index.row()], self._koma
+        entry = self._shown[index.row()]
+        is_bad, enters = bool(self._koma.why_not(entry)), self._koma.enters(entry)
         if role == Qt.ItemDataRole.DisplayRole:
             digits = len(str(len(self._shown)))
             number = str(index.row() + 1).rjust(digits, _FIGURE_SPACE)
-            remark = ""
-            if koma.why_not(entry):
-                remark = "\n      cannot be used"
-            elif not koma.enters(entry):
-                odd, _ = koma.oddity(entry)
-                remark = f"\n      {odd}{', ' * bool(odd)}left out of averages"
-            return f"{number}  {entry.name}{remark}"
-        if role == Qt.ItemDataRole.CheckStateRole and not koma.why_not(entry):
-            return Qt.CheckState.Checked if koma.enters(entry) else Qt.CheckState.Unchecked
-        if role == Qt.ItemDataRole.ForegroundRole:
-            if koma.why_not(entry):
-                return self.error
-            return None if koma.enters(entry) else self.muted
+            odd, _ = self._koma.oddity(entry)
+            remark = "cannot be used" if is_bad else f"{odd}{', ' * bool(odd)}left out of averages"
+            return f"{number}  {entry.name}" + ("" if enters else f"\n      {remark}")
+        if role == Qt.ItemDataRole.CheckStateRole and not is_bad:
+            return Qt.CheckState.Checked if enters else Qt.CheckState.Unchecked
+        if role == Qt.ItemDataRole.ForegroundRole and not enters:
+            return self.error if is_bad else self.muted
         if role == Qt.ItemDataRole.ToolTipRole:
-            said = filter(None, (entry.path or entry.name, koma.why_left_out(entry)))
+            said = filter(None, (entry.path or entry.name, self._koma.why_left_out(entry)))
             return plain_tip("\n".join(said))
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
         if role != Qt.ItemDataRole.CheckStateRole:
             return False
-        on = Qt.CheckState(value) == Qt.CheckState.Checked
-        self._koma.set_enters(self._shown[index.row()], on)
-        self.dataChanged.emit(index, index)
+        self._shown[index.row()].ticked = Qt.CheckState(value) == Qt.CheckState.Checked
         self.ticked.emit()
         return True
 
@@ -431,15 +405,14 @@ class _Rows(QAbstractListModel):
         if not index.isValid():
             return flag.ItemIsDropEnabled
         flags = flag.ItemIsEnabled | flag.ItemIsSelectable | flag.ItemIsDragEnabled
-        if self._koma.why_not(self._shown[index.row()]):
-            return flags
-        return flags | flag.ItemIsUserCheckable
+        is_bad = self._koma.why_not(self._shown[index.row()])
+        return flags if is_bad else flags | flag.ItemIsUserCheckable
 
     def supportedDropActions(self) -> Qt.DropAction:
         return Qt.DropAction.MoveAction | Qt.DropAction.CopyAction
 
     def mimeTypes(self) -> list[str]:
-        return [_ROWS, _FILES]
+        return [_ROWS]
 
     def mimeData(self, indexes: Iterable[QModelIndex]) -> QMimeData:
         rows = sorted(index.row() for index in indexes)
@@ -449,19 +422,14 @@ class _Rows(QAbstractListModel):
         return data
 
     def canDropMimeData(self, data: Any, *where: Any) -> bool:
-        return data.hasUrls() or self._rows_in(data) is not None
+        return self._rows_in(data) is not None  # files go to the panel around the list
 
     def dropMimeData(
         self, data: Any, action: Qt.DropAction, row: int, column: int, parent: QModelIndex
     ) -> bool:
-        rows = self._rows_in(data)
-        if rows is not None:
+        if (rows := self._rows_in(data)) is not None:
             self.moved.emit(rows, len(self._shown) if row < 0 else row)
-            return True
-        paths = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
-        if paths:
-            self.files_dropped.emit(paths)
-        return bool(paths)
+        return rows is not None
 
     def _rows_in(self, data: QMimeData) -> list[int] | None:
         if not data.hasFormat(_ROWS):

@@ -9,16 +9,16 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QSlider, QSpinBox, QWidget
 
-from napari_mrcz.widgets.base.form import filled
+from napari_mrcz.widgets.base.form import filled, show_number
 from napari_mrcz.widgets.base.plot import Key, Plot
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from napari_mrcz.widgets.koma.computing import Ageing, NoiseCurve
+    from napari_mrcz.widgets.koma.model import Ageing, NoiseCurve
 
 # Steps between powers of ten, by how many of these an axis has.
 _STEPS = ((0.7, (1, 2, 3, 5, 7)), (1.8, (1, 2, 5)), (math.inf, (1,)))
+# Of radii, ten of which have room on the axis.
+_SPACINGS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _CURVE_PX = 136
 _TIP = "How many stacks before and after each are averaged, and subtracted from it"
 
@@ -30,7 +30,6 @@ class RadiusView(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._curve: NoiseCurve | None = None
         self.plot = Plot(
             "radius a (stacks)",
             "noise R\u0304",
@@ -48,18 +47,18 @@ class RadiusView(QWidget):
             (("accent", "━", "after KOMA"), ("warning", "╍", "limit 1/(2an)"),
              ("muted", "╍", "without KOMA"))
         )  # fmt: skip
-        self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.number = QSpinBox()
+        self.slider, self.number = QSlider(Qt.Orientation.Horizontal), QSpinBox()
         self.number.setSuffix(" stacks")
-        name = QLabel("Radius a")
-        for part in (name, self.slider, self.number):
+        row = QLabel("Radius a"), self.slider, self.number
+        for part in row:
             part.setToolTip(_TIP)
-        row = filled(QWidget(), name, self.slider, self.number, across=True)
-        filled(self, self.plot, self.key, row)
+        filled(self, self.plot, self.key, filled(QWidget(), *row, across=True))
         self.slider.valueChanged.connect(self._choose)
         self.number.valueChanged.connect(self.slider.setValue)
-        self.marker.sigPositionChanged.connect(self._on_dragged)
-        self.marker.sigPositionChangeFinished.connect(self._on_dropped)
+        self.marker.sigPositionChanged.connect(
+            lambda: self.slider.setValue(round(self.marker.value()))
+        )
+        self.marker.sigPositionChangeFinished.connect(lambda: self._mark(self.radius))
         self.show_range(1, 0)
         self.show_curve(None)
 
@@ -70,17 +69,13 @@ class RadiusView(QWidget):
 
     def show_range(self, radius: int, largest: int) -> None:
         """Show a radius, and how large it may be; tells nobody."""
-        self.slider.blockSignals(True)
         for control in (self.slider, self.number):
-            control.setRange(1, max(radius, largest))
-            control.setValue(radius)
+            show_number(control, radius, 1, max(radius, largest))
             control.setEnabled(largest > 1)
-        self.slider.blockSignals(False)
         self._mark(radius)
 
     def show_curve(self, curve: NoiseCurve | None) -> None:
         """Show a curve, or none."""
-        self._curve = curve
         drawn = (self.noise, self.points, self.limit)
         for item in (*drawn, self.marker, self.before):
             item.setVisible(curve is not None)
@@ -89,7 +84,7 @@ class RadiusView(QWidget):
                 item.setData([], [])
             self._fit(self.slider.maximum(), 0.0, 1.0, [])
             return
-        noise = _positive(curve.noise)
+        noise = np.where(curve.noise > 0, curve.noise, np.nan)  # which the axis cannot show
         self.noise.setData(curve.radii, noise, connect="finite")
         self.points.setData(curve.radii[~np.isnan(noise)], noise[~np.isnan(noise)])
         self.limit.setData(curve.radii, curve.limit)
@@ -108,7 +103,8 @@ class RadiusView(QWidget):
         """Make the axes reach to a radius, and from one power of ten to another."""
         item = self.plot.getPlotItem()
         item.getAxis("left").setTicks([ticks])
-        item.getAxis("bottom").setTickSpacing(levels=[(_step(last + 1), 0)])
+        spacing = next((step for step in _SPACINGS if last < 10 * step), _SPACINGS[-1])
+        item.getAxis("bottom").setTickSpacing(levels=[(spacing, 0)])
         margin = 0.08 * (high - low) + 0.05
         item.setRange(xRange=(0, last + 1), yRange=(low - margin, high + margin), padding=0)
 
@@ -123,13 +119,6 @@ class RadiusView(QWidget):
             self._mark(radius)
         self.radius_changed.emit(radius)
 
-    def _on_dragged(self) -> None:
-        self.slider.setValue(round(self.marker.value()))
-
-    def _on_dropped(self) -> None:
-        """Move the line to a whole number."""
-        self._mark(self.radius)
-
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Return the ticks of a logarithmic axis at round numbers, few enough to be read."""
@@ -137,18 +126,6 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     steps = next(steps for decades, steps in _STEPS if high - low < decades)
     values = (step * 10.0**power for power in powers for step in steps)
     return [(math.log10(value), f"{value:g}") for value in values]
-
-
-def _positive(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return NaN for what a logarithmic axis cannot show."""
-    return np.where(values > 0, values, np.nan)
-
-
-def _step(reach: int) -> int:
-    """Return the distance of ticks at whole numbers, ten at most up to there."""
-    return next(
-        step * 10**e for e in range(9) for step in (1, 2, 5) if reach <= step * 10 ** (e + 1)
-    )
 
 
 _DOSE = "cumulative dose (e⁻/pixel)"
@@ -172,11 +149,11 @@ class AgeingView(QWidget):
         )
         self.noise = self.noise_plot.curve("accent", symbol="o")
         self.correlation = self.noise_plot.curve("model", symbol="t")
-        self.keys = (
-            Key((("hot", "●", "hot"), ("dark", "▼", "dark"))),
-            Key((("accent", "●", "frames of a stack"), ("model", "▼", "sum with the first sum"))),
+        found = Key((("hot", "●", "hot"), ("dark", "▼", "dark")))
+        alike = Key(
+            (("accent", "●", "frames of a stack"), ("model", "▼", "sum with the first sum"))
         )
-        filled(self, self.outliers, self.keys[0], self.noise_plot, self.keys[1])
+        filled(self, self.outliers, found, self.noise_plot, alike)
         self.show_ageing(None)
 
     def show_ageing(self, ageing: Ageing | None) -> None:

@@ -12,13 +12,14 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLineEdit, QMessageBox, QWidget
 
 from napari_mrcz.correction.koma import KomaOptions
-from napari_mrcz.errors import error_text, size_text
+from napari_mrcz.errors import error_text, listed, size_text
 from napari_mrcz.session.recipe import Output
 from napari_mrcz.widgets.base.derived import LayerWork, PictureLayer, place, works_of
 from napari_mrcz.widgets.base.form import (
     OptionsForm,
     Section,
     WrappedLabel,
+    allow,
     filled,
     form,
     option_field,
@@ -26,8 +27,7 @@ from napari_mrcz.widgets.base.form import (
 )
 from napari_mrcz.widgets.base.job import JobControls, LatestJob, Pace
 from napari_mrcz.widgets.base.panel import Panel
-from napari_mrcz.widgets.koma.computing import in_words, some_of
-from napari_mrcz.widgets.koma.model import KomaModel, folder_problem
+from napari_mrcz.widgets.koma.model import KomaModel, folder_problem, in_words
 from napari_mrcz.widgets.koma.stack_list import StackBox
 from napari_mrcz.widgets.koma.views import AgeingView, RadiusView
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_mrcz.plugin.layers import LayerData
-    from napari_mrcz.widgets.koma.computing import Corrected, Entry, NoiseCurve, Reading
+    from napari_mrcz.widgets.koma.model import Corrected, NoiseCurve
+    from napari_mrcz.widgets.koma.reading import Entry, Reading
 
 _OPTIONS = ("keep_mean", "length", "limit", "even_if_worse")
-_NO_FOLDER = "Choose a folder, or type the name of a new one."
 # Corrected frames are float32.
 _ITEMSIZE = 4
 
@@ -56,22 +56,25 @@ class KomaSession(Panel):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         kept = works_of(self.viewer, LayerWork).shared
-        self.koma: KomaModel = kept.pop("koma", None) or KomaModel()
+        koma = self.koma = kept.pop("koma", None) or KomaModel()
         self._curve: NoiseCurve | None = None
         self._previewed: Entry | None = None
         self._picture = PictureLayer(self.viewer)
         self.setAcceptDrops(True)
 
-        self.box = StackBox(self, self.koma)
+        self.box = StackBox(self, koma)
+        self.preview_button = self.box.preview
         self.filter_outliers = QCheckBox("Filter outliers first")
-        self.filter_outliers.setChecked(self.koma.filter_outliers)
+        self.filter_outliers.setChecked(koma.filter_outliers)
         self.filter_outliers.setToolTip(
             "Hot pixels come and go: neighbours leave theirs in a stack unless they are replaced "
             "first. Takes longer: the outliers of each stack are found in a pass of its own"
         )
-        self.reading = self._job(
+        self.reading = JobControls(
+            self,
             "Read session",
             "Sum each stack once; the sums are kept, so that a second time is quick",
+            Pace(n_stacks=1),
             reserve=1,
         )
         self.reading.cancel_button.setToolTip("Stop reading; sums that are complete are kept")
@@ -79,14 +82,15 @@ class KomaSession(Panel):
         self.radius = RadiusView()
         self.noise = WrappedLabel("At the radius chosen; R is 0 where frames share nothing")
         self.warnings = WrappedLabel("Where KOMA should not be trusted without a look")
-        self.preview_button = self.box.preview
         self.preview_status = WrappedLabel("What became of the preview")
         self.keep = option_field(Output, "keep")
+        self.keep.value = koma.keep
         # Its longest entry would make the dock wide.
         short = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         self.keep.native.setSizeAdjustPolicy(short)
         rows = [(self.keep.label, self.keep.native)]
         self.options = OptionsForm(KomaOptions, _OPTIONS, rows=rows)
+        self.options.show_values(vars(koma.options))
         self.folder = QLineEdit()
         self.folder.setPlaceholderText("new or existing folder")
         self.folder.setToolTip("Where corrected stacks are written; a new folder is made")
@@ -94,48 +98,69 @@ class KomaSession(Panel):
         self.browse.setMaximumWidth(30)
         into = filled(QWidget(), self.folder, self.browse, across=True)
         into.setToolTip(self.folder.toolTip())
+        where = QWidget()
+        where.setLayout(form(("Output", into)))
         self.estimate = WrappedLabel("Estimated from excerpts of one corrected stack")
-        self.export = self._job("Correct all", "Write every stack, corrected, into the folder")
+        tip = "Write every stack, corrected, into the folder"
+        self.export = JobControls(self, "Correct all", tip, Pace(n_stacks=1))
         self.export.cancel_button.setToolTip(
             "Stop: files that are complete stay, and nothing is left of the one under way"
         )
-        self.ageing = self._job(
-            "Measure",
-            "Outlier pixels and noise by cumulative dose; the outliers of each stack are found",
-        )
+        tip = "Outlier pixels and noise by cumulative dose; the outliers of each stack are found"
+        self.ageing = JobControls(self, "Measure", tip, Pace(n_stacks=1))
         self.ageing_view = AgeingView()
         self.plots = Section("Session plots", self.ageing, self.ageing_view)
-        where = QWidget()
-        where.setLayout(form(("Output", into)))
-        groups: tuple[tuple[QWidget, ...], ...] = (
+        self.column.setSpacing(4)
+        for group in (
             (self.box,),
             (self.reading,),
             (self.radius, self.noise, self.warnings, self.preview_status),
             (where, self.export, self.estimate),
             (Section("Advanced", self.options),),
             (self.plots,),
-        )
-        self.column.setSpacing(4)
-        for group in groups:
+        ):
             self.column.addWidget(filled(QWidget(), *group, spacing=4))
         self.column.addStretch()
         self._curves, self._previews, self._sizes = (LatestJob(self) for _ in range(3))
-        self.options.show_values(vars(self.koma.options))
-        self.keep.value = self.koma.keep
-        self._connect()
-        koma = self.koma
-        self.destroyed.connect(lambda: kept.setdefault("koma", koma))
+        for signal, slot in (
+            (self.box.changed, self._on_list),
+            (self.box.replaced, self._on_replaced),
+            (self.box.current_changed, self._show_state),
+            (self.box.stacks.doubleClicked, lambda _: self.preview()),
+            (self.filter_outliers.toggled, self._on_filter),
+            (self.reading.start_button.clicked, self._read),
+            (self.reading.returned, self._on_read),
+            (self.reading.cancelled, self._on_cancelled),
+            (self.reading.ended, self._show_state),
+            (self.radius.radius_changed, self._on_radius),
+            (self.options.changed, self._on_options),
+            (self.keep.changed, self._on_keep),
+            (self.preview_button.clicked, self.preview),
+            (self.browse.clicked, self._ask_folder),
+            (self.folder.textChanged, self._show_state),
+            (self.export.start_button.clicked, lambda: self.correct_into(self.folder.text())),
+            (self.export.returned, self._on_corrected),
+            (self.export.failed, self.corrected),
+            (self.ageing.start_button.clicked, self._measure_ageing),
+            (self.ageing.returned, self.ageing_view.show_ageing),
+            (self._curves.returned, self._show_curve),
+            (self._curves.failed, self._on_no_curve),
+            (self._previews.returned, self._show_preview),
+            (self._previews.failed, self._on_not_previewed),
+            (self._sizes.returned, self._show_size),
+            (self._sizes.failed, lambda error: self._say(self.estimate, "")),
+            (self.destroyed, lambda: kept.setdefault("koma", koma)),
+        ):
+            signal.connect(slot)
         self.apply_palette(self.palette_now)
         self._say(self.preview_status, "")
-        if self.koma.reading is not None:
-            self._show_reading(self.koma.reading)
         self._on_list()
 
     @property
     def busy(self) -> bool:
         """Whether something runs: reading, a curve, a preview, correcting, session plots."""
-        jobs = (self.reading, self.export, self.ageing)
         latest = (self._curves, self._previews, self._sizes)
+        jobs = (self.reading, self.export, self.ageing)
         return any(job.busy for job in latest) or any(job.running for job in jobs)
 
     @property
@@ -154,37 +179,6 @@ class KomaSession(Panel):
         event.acceptProposedAction()
         self.box.add_paths([url.toLocalFile() for url in urls if url.isLocalFile()])
 
-    def _job(self, text: str, tip: str, *, reserve: int = 0) -> JobControls:
-        return JobControls(self, text, tip, Pace(n_stacks=1), reserve=reserve)
-
-    def _connect(self) -> None:
-        self.box.changed.connect(self._on_list)
-        self.box.replaced.connect(self._on_replaced)
-        self.box.current_changed.connect(self._show_state)
-        self.box.stacks.doubleClicked.connect(lambda _: self.preview())
-        self.filter_outliers.toggled.connect(self._on_filter)
-        self.reading.start_button.clicked.connect(self._read)
-        self.reading.returned.connect(self._on_read)
-        self.reading.cancelled.connect(self._on_cancelled)
-        self.reading.ended.connect(self._show_state)
-        self.radius.radius_changed.connect(self._on_radius)
-        self.options.changed.connect(self._on_options)
-        self.keep.changed.connect(self._on_keep)
-        self.preview_button.clicked.connect(self.preview)
-        self.browse.clicked.connect(self._ask_folder)
-        self.folder.textChanged.connect(self._show_state)
-        self.export.start_button.clicked.connect(self._on_export)
-        self.export.returned.connect(self._on_corrected)
-        self.export.failed.connect(self.corrected)
-        self.ageing.start_button.clicked.connect(self._measure_ageing)
-        self.ageing.returned.connect(self.ageing_view.show_ageing)
-        self._curves.returned.connect(self._show_curve)
-        self._curves.failed.connect(self._on_no_curve)
-        self._previews.returned.connect(self._show_preview)
-        self._previews.failed.connect(self._on_not_previewed)
-        self._sizes.returned.connect(self._show_size)
-        self._sizes.failed.connect(lambda error: self._say(self.estimate, ""))
-
     # The list and what is read of it ------------------------------------------------------------
 
     def _on_list(self) -> None:
@@ -192,8 +186,8 @@ class KomaSession(Panel):
         if self._previewed not in self.koma.entries:
             self._previewed = None
         self.ageing_view.show_ageing(None)
-        if self.koma.reading is None and not self.reading.running:
-            self.reading.tell("")  # other stacks, or filtered otherwise
+        if not self.reading.running:
+            self._show_reading(self.koma.reading)
         if self.koma.problem():
             self._curves.drop()
             self._show_curve(None)
@@ -216,13 +210,15 @@ class KomaSession(Panel):
 
     def _on_read(self, reading: Reading) -> None:
         self.koma.take(reading)
-        self._show_reading(reading)
         self.box.refresh()
         stacks = self.box.stacks
         if stacks.current is None and not stacks.selected:
             stacks.select([entry for entry in self.koma.entries if self.koma.enters(entry)][:1])
 
-    def _show_reading(self, reading: Reading) -> None:
+    def _show_reading(self, reading: Reading | None) -> None:
+        if reading is None:
+            self.reading.tell("")
+            return
         self.reading.tell(str(reading), "warning" if reading.unusable else "text")
         folders = {Path(entry.path).parent for entry in reading.entries if entry.path}
         if len(folders) == 1 and not self.folder.text():
@@ -292,12 +288,13 @@ class KomaSession(Panel):
         self._show_state()
         if self.preview_layer is None and not self._previews.busy:
             self._previewed = None
-        if problem := self.koma.problem():
+        if self.koma.problem():
             self._sizes.drop()
+            self._previews.drop()
             self._say(self.estimate, "")
-        else:
-            self._sizes.request(self.koma.estimate())
-        if self._previewed is None or problem:
+            return
+        self._sizes.request(self.koma.estimate())
+        if self._previewed is None:
             self._previews.drop()
         else:
             self._ask_preview(self._previewed)
@@ -307,17 +304,16 @@ class KomaSession(Panel):
         problem, entry = self.koma.problem(), self.box.stacks.current
         self.reading.allow("" if self.koma.entries else problem)
         self.filter_outliers.setEnabled(not self.reading.running)
-        where = Path(self.folder.text()) if self.folder.text().strip() else None
-        # Whether it has the movies themselves is looked at when it is pressed: there may be many.
-        bad = _NO_FOLDER if where is None else folder_problem(where)
+        bad = "Choose a folder, or type the name of a new one."
+        if self.folder.text().strip():
+            # Whether it has the movies themselves is looked at when the button is pressed: there
+            # may be many.
+            bad = folder_problem(Path(self.folder.text()))
         self.export.allow(problem or bad)
         self.ageing.allow(problem)
         unusable = "Select a stack in the list." if entry is None else self.koma.why_not(entry)
-        refused = problem or unusable
-        self.preview_button.setEnabled(not refused)
-        self.preview_button.setToolTip(
-            refused or "Show the selected stack corrected, as a layer that follows radius and ticks"
-        )
+        tip = "Show the selected stack corrected, as a layer that follows radius and ticks"
+        allow(self.preview_button, problem or unusable, tip)
 
     # The preview --------------------------------------------------------------------------------
 
@@ -334,10 +330,10 @@ class KomaSession(Panel):
         self._say(self.preview_status, f"Correcting {entry.name}…", "muted")
 
     def _show_preview(self, made: LayerData) -> None:
-        """Show the layer where its own lies; contrast that was set stays with the stack."""
         self.when_in_front("preview", partial(self._take_preview, made))
 
     def _take_preview(self, made: LayerData) -> None:
+        """Show the layer where its own lies; contrast that was set stays with the stack."""
         data, attributes, _ = made
         entry, is_first = self._previewed, not self.viewer.layers
         if entry is None:
@@ -348,12 +344,11 @@ class KomaSession(Panel):
         layer = self._picture.show(data, here, None, look)
         if is_first:
             self.viewer.dims.set_current_step(0, 0)  # napari begins in the middle
-        if (source := self.box.layer_of(entry)) is not None:
+        if (source := self.box.layers.get(entry)) is not None:
             place(layer, source)
-        text, tone = f"“{layer.name}” shows radius {self.koma.radius}.", "muted"
-        if said := data.history[-1].get("warnings"):
-            text, tone = "\n".join([text, *map(in_words, said)]), "warning"
-        self._say(self.preview_status, text, tone)
+        said = [*map(in_words, data.history[-1].get("warnings", ()))]
+        text = "\n".join([f"“{layer.name}” shows radius {self.koma.radius}.", *said])
+        self._say(self.preview_status, text, "warning" if said else "muted")
         self.previewed.emit(layer)
 
     def _on_not_previewed(self, error: Exception) -> None:
@@ -365,24 +360,18 @@ class KomaSession(Panel):
     def _show_size(self, nbytes: int) -> None:
         said = f"To be written: {len(self.koma.targets(Path()))} stacks, about {size_text(nbytes)}"
         folder = Path(self.folder.text()).absolute()
-        if (there := next((one for one in (folder, folder.parent) if one.is_dir()), None)) and (
-            free := shutil.disk_usage(there).free
-        ) < nbytes:
-            self._say(
-                self.estimate, f"{said}, more than the {size_text(free)} free there.", "warning"
-            )
+        there = next((one for one in (folder, folder.parent) if one.is_dir()), None)
+        free = nbytes if there is None else shutil.disk_usage(there).free
+        if free < nbytes:
+            text = f"{said}, more than the {size_text(free)} free there."
+            self._say(self.estimate, text, "warning")
         else:
             self._say(self.estimate, f"{said}.", "muted")
 
     def _ask_folder(self) -> None:
-        found = QFileDialog.getExistingDirectory(
-            self, "Folder for corrected stacks", self.folder.text()
-        )
-        if found:
+        title = "Folder for corrected stacks"
+        if found := QFileDialog.getExistingDirectory(self, title, self.folder.text()):
             self.folder.setText(found)
-
-    def _on_export(self) -> None:
-        self.correct_into(self.folder.text())
 
     def correct_into(self, folder: str) -> None:
         """Correct all into a folder, new or not; asks about files that are there."""
@@ -412,7 +401,7 @@ class KomaSession(Panel):
             QMessageBox.Icon.Question,
             "Replace files?",
             f"{len(existing)} of {n_files} files exist already in {existing[0].parent.name}: "
-            f"{some_of(path.name for path in existing)}.",
+            f"{listed([path.name for path in existing])}.",
             parent=self,
         )
         replace = box.addButton("Replace", QMessageBox.ButtonRole.DestructiveRole)
@@ -420,9 +409,8 @@ class KomaSession(Panel):
         box.addButton(QMessageBox.StandardButton.Cancel)
         box.setDefaultButton(skip)
         box.exec()
-        if box.clickedButton() is replace:
-            return existing
-        return [] if box.clickedButton() is skip else None
+        answers: dict[Any, list[Path]] = {replace: existing, skip: []}
+        return answers.get(box.clickedButton())
 
     def _on_corrected(self, corrected: Corrected) -> None:
         is_well = corrected.ok and not corrected.warnings
