@@ -183,10 +183,10 @@ MINUS = "\N{MINUS SIGN}"
 
 def error_text(error: BaseException) -> str:
     """Return an error as a sentence or two, of a path only the file's name."""
-    text = failure_text(error) if is_out_of_memory(error) else str(error)
-    path = getattr(error, "path", None)
+    text = failure_text(error)
+    path = getattr(error, "path", None) or getattr(error, "filename", None)
     if path:
-        text = text.replace(path, Path(path).name, 1)
+        text = text.replace(str(path), Path(path).name, 1)
     else:
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -224,7 +224,7 @@ def test_napari_takes_urls(server):
     assert data[0:0, 0:1, :].shape == (0, 1, 220)
     np.testing.assert_array_equal(data[19], FRAMES[19])
     data.close()
-    inspection = inspect(Subject("movie", url, shape=data.shape, header=data.header))
+    inspection = inspect(Subject("movie", data.shape, "", data.description, data.header))
     assert len(inspection.frames) == 40
     assert Path(suggest_path(data, "movie", None, ".mrcz")) == Path.home() / "movie.mrcz"
 

@@ -147,7 +147,7 @@ def test_a_session_is_corrected_saved_inspected_and_done_again(viewer, qtbot, se
     (saved,) = viewer.open(session / "first-koma.mrcz", plugin="napari-mrcz")
     inspector = dock(viewer, "Metadata")
     settle(qtbot, inspector)
-    assert [step["name"] for step in inspector.inspection.subject.history] == STEPS
+    assert [step["name"] for step in inspector.inspection.subject.description.history] == STEPS
     assert inspector.tabs.tabText(inspector.tabs.indexOf(inspector.history)) == "History (3)"
     for number, said in enumerate(["Outlier pixels replaced", "Gain normalised", "KOMA"], 1):
         assert f"{number}. " in inspector.history.summary.text()

@@ -42,7 +42,7 @@ def corrected(tmp_path, movie):
 def tick(qtbot, box):
     """Click a finding's tick."""
     QApplication.processEvents()  # a box that has just come is laid out
-    qtbot.mouseClick(box.check, LEFT, pos=QPoint(8, box.check.height() // 2))
+    qtbot.mouseClick(box, LEFT, pos=QPoint(8, box.height() // 2))
 
 
 def answer(button, asked):
@@ -74,11 +74,10 @@ def test_a_history_is_replayed_on_another_layer(viewer, widget, qtbot, movie, co
     qtbot.mouseClick(widget.history.apply_button, LEFT)
     qtbot.waitUntil(widget.history.menu.isVisible)
     assert [action.text() for action in widget.history.menu.actions()] == ["movie"]
-    with qtbot.waitSignal(widget.replayed) as caught:
+    with qtbot.waitSignal(widget.controls.returned):
         qtbot.keyClick(widget.history.menu, Qt.Key.Key_Down)
         qtbot.keyClick(widget.history.menu, Qt.Key.Key_Return)
-    (again,) = caught.args
-    assert again in viewer.layers and again.name == "movie replayed"
+    again = viewer.layers["movie replayed"]
     assert isinstance(again.data, nm.Stack)
     np.testing.assert_array_equal(np.asarray(again.data), np.asarray(saved.data))
     assert tuple(again.translate) == (0, 5, 7)
@@ -98,7 +97,7 @@ def test_a_history_is_saved_as_a_recipe(viewer, widget, qtbot, corrected, tmp_pa
         return str(tmp_path / "steps"), kinds
 
     monkeypatch.setattr(QFileDialog, "getSaveFileName", choose)
-    with qtbot.waitSignal(widget.recipe_saved):
+    with qtbot.waitSignal(widget.controls.returned):
         qtbot.mouseClick(widget.history.recipe_button, LEFT)
     assert asked == [f"{Path(corrected).name}.toml"]
     recipe = Recipe.load(tmp_path / "steps.toml")
@@ -150,14 +149,16 @@ def test_mending_in_place_asks_and_opens_the_layer_again(viewer, widget, qtbot, 
     turn_to(qtbot, widget, DOCTOR)
     doctor = widget.doctor
     assert findings(widget) == ["MX MY MZ", "pixel size", "ISPG", "NVERSION", "DMIN DMAX DMEAN RMS"]
-    assert [box.check is not None for box in doctor.boxes] == [True, False, True, True, True]
+    assert [found.field for found, _ in doctor.boxes] == [
+        name for name in findings(widget) if name != "pixel size"
+    ]
     assert doctor.pixel_size.isVisible()
-    with qtbot.waitSignal(widget.looked):
-        doctor.pixel_size.selectAll()
-        qtbot.keyClicks(doctor.pixel_size, "1.25")
-        qtbot.keyClick(doctor.pixel_size, Qt.Key.Key_Return)
+    doctor.pixel_size.selectAll()
+    qtbot.keyClicks(doctor.pixel_size, "1.25")
+    qtbot.keyClick(doctor.pixel_size, Qt.Key.Key_Return)
+    settle(qtbot, widget)
     assert doctor.findings[1].proposed == "1.25 × 1.25 Å, as you say"
-    tick(qtbot, doctor.boxes[3])
+    tick(qtbot, doctor.boxes[2][1])
     assert len(doctor.chosen) == 4
     before = sick.read_bytes()
     asked = []
@@ -167,7 +168,7 @@ def test_mending_in_place_asks_and_opens_the_layer_again(viewer, widget, qtbot, 
     assert "MX MY MZ: 0 0 0 → 80 60 1" in asked[0] and "NVERSION" not in asked[0]
     answer(QMessageBox.StandardButton.Yes, asked)
     old = layer.data
-    with qtbot.waitSignal(widget.mended):
+    with qtbot.waitSignal(widget.controls.returned):
         qtbot.mouseClick(doctor.in_place_button, LEFT)
     assert sick.read_bytes()[1024:] == before[1024:]
     assert [f.field for f in diagnose(sick) if f.mendable] == ["NVERSION"]
@@ -189,7 +190,7 @@ def test_layers_derived_from_a_mended_file_are_made_again(viewer, widget, qtbot,
     expected = np.asarray(made.data)
     settle(qtbot, widget)
     answer(QMessageBox.StandardButton.Yes, [])
-    with qtbot.waitSignal(widget.mended):
+    with qtbot.waitSignal(widget.controls.returned):
         qtbot.mouseClick(widget.doctor.in_place_button, LEFT)
     np.testing.assert_array_equal(np.asarray(made.data), expected)
     np.testing.assert_array_equal(np.asarray(layer.data), COUNTS)
@@ -202,13 +203,13 @@ def test_looking_at_all_frames_fills_the_statistics_in(widget, qtbot, sick, tmp_
     open_in(qtbot, widget, sick)
     turn_to(qtbot, widget, DOCTOR)
     doctor = widget.doctor
-    with qtbot.waitSignal(widget.checked):
+    with qtbot.waitSignal(widget.controls.returned):
         qtbot.mouseClick(widget.controls.start_button, LEFT)
     assert "all 12 frames" in doctor.findings[-1].sentence
-    with qtbot.waitSignal(widget.looked):
-        doctor.pixel_size.selectAll()
-        qtbot.keyClicks(doctor.pixel_size, "2")
-        qtbot.keyClick(doctor.pixel_size, Qt.Key.Key_Return)
+    doctor.pixel_size.selectAll()
+    qtbot.keyClicks(doctor.pixel_size, "2")
+    qtbot.keyClick(doctor.pixel_size, Qt.Key.Key_Return)
+    settle(qtbot, widget)
     # Telling the pixel size has not made it forget what all frames said.
     assert "all 12 frames" in doctor.findings[-1].sentence
     before = sick.read_bytes()
@@ -220,7 +221,7 @@ def test_looking_at_all_frames_fills_the_statistics_in(widget, qtbot, sick, tmp_
         return str(copy), kinds
 
     monkeypatch.setattr(QFileDialog, "getSaveFileName", choose)
-    with qtbot.waitSignal(widget.mended):
+    with qtbot.waitSignal(widget.controls.returned):
         qtbot.mouseClick(doctor.copy_button, LEFT)
     assert suggested == [str(tmp_path / "sick-fixed.mrc")]
     assert sick.read_bytes() == before
@@ -233,9 +234,8 @@ def test_with_nothing_ticked_nothing_can_be_mended(widget, qtbot, sick, movie):
     open_in(qtbot, widget, sick)
     turn_to(qtbot, widget, DOCTOR)
     doctor = widget.doctor
-    for box in doctor.boxes:
-        if box.check is not None:
-            tick(qtbot, box)
+    for _, box in doctor.boxes:
+        tick(qtbot, box)
     for button in (doctor.copy_button, doctor.in_place_button):
         assert not button.isEnabled() and "Tick" in button.toolTip()
     open_in(qtbot, widget, movie)

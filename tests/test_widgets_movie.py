@@ -7,7 +7,9 @@ import pytest
 from closing import close
 from mouse import drag
 from outliers_dock import choose, settle, type_number
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
 
 import napari_mrcz as nm
 from napari_mrcz.plugin.hooks import write_image
@@ -45,6 +47,18 @@ def total(start: int, stop: int) -> np.ndarray:
 def set_range(widget, qtbot, first: int, last: int) -> None:
     widget.choice.range.setValue((first, last))
     settle(widget, qtbot)
+
+
+def hover(plot, x, y=0.0) -> None:
+    """Move the mouse to a place of a plot, or out of it."""
+    if x is None:
+        QApplication.sendEvent(plot, QEvent(QEvent.Type.Leave))
+        return
+    scene = plot.getPlotItem().getViewBox().mapViewToScene(QPointF(x, y))
+    at = QPointF(plot.mapFromScene(scene))
+    move, none = QEvent.Type.MouseMove, Qt.MouseButton.NoButton
+    event = QMouseEvent(move, at, plot.mapToGlobal(at), none, none, Qt.KeyboardModifier(0))
+    QApplication.sendEvent(plot.viewport(), event)
 
 
 def test_a_movie_is_its_sum_at_once(widget, viewer, movie):
@@ -164,13 +178,15 @@ def test_the_spectrum_tells_the_ring_under_the_mouse(widget, qtbot):
     """It follows the range, and is computed only while it is looked at."""
     found, view = widget.spectrum._found, widget.spectrum
     assert f"Nyquist {2 * PIXEL:.3g} Å" in view.told.text()
-    view.average.hovered.emit((0.1, 0.0))
+    view.show_ring(0.1)
     assert "Ring at 10 Å" in view.told.text() and "0.100 1/Å" in view.told.text()
-    assert view._line.isVisible()
-    view.picture.hovered.emit((0.03, 0.04))
-    assert "Ring at 20 Å" in view.told.text()
-    view.picture.hovered.emit(None)
-    assert "Ring" not in view.told.text()
+    widget.show()
+    for plot, at, frequency in ((view.average, (0.2, 0.5), 0.2), (view.picture, (0.06, 0.08), 0.1)):
+        hover(plot, *at)
+        assert view._line.isVisible()
+        assert view._line.value() == pytest.approx(frequency, abs=0.01)
+        hover(plot, None)
+        assert "Ring" not in view.told.text()
     set_range(widget, qtbot, 2, 5)
     assert view._found is not found
     found = view._found
@@ -228,9 +244,9 @@ def test_drift_is_estimated_shown_and_taken_out(corrected, viewer, qtbot):
     shown = corrected.work.drift
     true = MOVIE.drift.reshape(4, 3, 2).mean(axis=1)
     np.testing.assert_allclose(shown.found.shifts, true - true[0], atol=0.3)
-    said = corrected.drift.view.told.text()
+    said = corrected.drift.told.text()
     assert "before the corrections" in said and f"±\u00a0{shown.found.error:.2g}" in said
-    assert len(corrected.drift.view._points.getData()[0]) == 4
+    assert len(corrected.drift._path[1].getData()[0]) == 4
     qtbot.mouseClick(corrected.drift.aligned_button, LEFT)
     settle(corrected, qtbot)
     aligned = viewer.layers["clean, aligned sum"]

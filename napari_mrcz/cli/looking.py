@@ -64,6 +64,7 @@ def info(files: Sequence[Path], *, frames: bool = False, as_json: bool = False) 
     be used.
     """
     from napari_mrcz.format.doctor import diagnose
+    from napari_mrcz.format.footer import to_json_safe
     from napari_mrcz.stack import open as open_stack
     from napari_mrcz.stack.opening import is_whole, packed_header
 
@@ -98,6 +99,7 @@ def info(files: Sequence[Path], *, frames: bool = False, as_json: bool = False) 
         else:
             for warning in dict.fromkeys(said):
                 say(f"napari-mrcz: warning: {warning}")
+            known = to_json_safe(known)
             write(*([json.dumps(known, default=str)] if as_json else _as_text(known, header)))
     return status
 
@@ -185,7 +187,6 @@ def _repair_command(file: Path) -> str:
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
     """Return what is known of a file as plain values."""
     from napari_mrcz.format.files import file_nbytes
-    from napari_mrcz.format.footer import to_json_safe
 
     header = stack.header
     nbytes = file_nbytes(file)
@@ -207,17 +208,15 @@ def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
         known["frames"] = _frames(file)
     elif frames:
         say(f"{file}: frames are listed of MRC and MRCZ files alone")
-    return to_json_safe(known)
+    return known
 
 
 def _known_of_header(file: Path, header: Header, frames: bool) -> dict[str, Any]:
     """Return what the header of a packed file says; the rest of it was not read."""
-    from napari_mrcz.format.footer import to_json_safe
-
     if frames:
         say(f"{file}: frames of a packed file are not listed; unpack it")
     file_nbytes = file.stat().st_size
-    known = {
+    return {
         "path": str(file),
         "shape": header.shape,
         "dtype": str(header.stored_dtype.newbyteorder("=")),
@@ -231,7 +230,6 @@ def _known_of_header(file: Path, header: Header, frames: bool) -> dict[str, Any]
         "findings": [],
         "packed": "only the header was unpacked: metadata, history and faults are not known",
     }
-    return to_json_safe(known)
 
 
 def _frames(file: Path) -> list[dict[str, Any]]:
@@ -307,8 +305,7 @@ def _n_lines(entry: Entry) -> int:
 
 def _lines(entry: Entry, depth: int) -> Iterator[str]:
     """Yield the lines of an entry and of those below it, of limited length."""
-    value = f"{entry.value} {entry.unit}".strip()
-    line = f"{'  ' * depth}{entry.name:<{_NAME_COLUMNS}} {value}".rstrip()
+    line = f"{'  ' * depth}{entry.name:<{_NAME_COLUMNS}} {entry.text}".rstrip()
     yield line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 3]}..."
     for child in entry.children:
         yield from _lines(child, depth + 1)

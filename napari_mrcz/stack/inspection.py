@@ -47,6 +47,11 @@ class Entry:
     children: tuple[Entry, ...] = ()  # What it consists of
     folded: bool = False  # Whether these are hidden at first
 
+    @property
+    def text(self) -> str:
+        """Value and unit."""
+        return f"{self.value} {self.unit}".strip()
+
 
 def entries_of(values: Mapping[Any, Any]) -> tuple[Entry, ...]:
     """Return an entry for each item of a map, nested as it is."""
@@ -241,11 +246,8 @@ def _rows(stack: Stack, warnings: list[str]) -> Iterator[tuple[str, list[str]]]:
     if stack.path and os.path.isfile(stack.path):
         yield "on disk", [size_text(os.path.getsize(stack.path))]
     if stack.history:
-        from napari_mrcz.correction.history import step_text  # not loaded without a history
-
-        steps = map(step_text, stack.history)
-        lines = [f"{title}: {said}" if said else title for title, said in steps]
-        yield "history", [f"{number}. {line}" for number, line in enumerate(lines, 1)]
+        steps = step_entries(stack.history)
+        yield "history", [f"{step.name}: {step.value}".removesuffix(": ") for step in steps]
     if warnings:
         yield "warnings", warnings
 

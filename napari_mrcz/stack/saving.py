@@ -217,12 +217,13 @@ class VerifyReport:
     def __str__(self) -> str:
         if self.error:
             return self.error
-        verdict = f"{self.path}: {self._verdict()}"
+        verdict = f"{self.path}: {self.verdict}"
         faults = (f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults)
         return "\n".join([verdict, *self.warnings, *faults])
 
-    def _verdict(self) -> str:
-        """Return how good the file is, in words."""
+    @property
+    def verdict(self) -> str:
+        """How good the file is, in words."""
         how = "checksums match" if self.checksums else "they decode; the file has no checksums"
         good = self.frames - len(self.faults)
         if self.ok:

@@ -1,4 +1,4 @@
-"""What the "Metadata" dock has in its tabs: fields, frames and history."""
+"""What the "Metadata" dock has in its tabs: fields, frames, history and header doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPoint, Qt, Signal, Sl
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
     QHeaderView,
+    QLabel,
     QLineEdit,
     QMenu,
     QSizePolicy,
@@ -22,7 +24,16 @@ from qtpy.QtWidgets import (
 
 from napari_mrcz.errors import counted, listed
 from napari_mrcz.stack.inspection import Entry, matching, step_entries
-from napari_mrcz.widgets.base.form import WrappedLabel, allow, filled, plain_tip, push_button
+from napari_mrcz.widgets.base.form import (
+    WrappedLabel,
+    allow,
+    filled,
+    form,
+    number_field,
+    plain_tip,
+    push_button,
+    scrolled,
+)
 from napari_mrcz.widgets.base.job import LatestJob
 from napari_mrcz.widgets.base.plot import Plot, offer_rows
 from napari_mrcz.widgets.inspector.model import COLUMNS, FrameTable
@@ -33,22 +44,20 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtGui import QResizeEvent
 
+    from napari_mrcz.format.findings import Finding
     from napari_mrcz.widgets.base.panel import Panel
     from napari_mrcz.widgets.base.plot import Palette
 
 _HINT = "Click an entry to read it in full."
-_COLUMNS = {
-    "Name": "What it is called",
-    "Value": "What the file says",
-    "Meaning": "What it is",
-}
 _NAME, _VALUE, _MEANING = range(3)
+_ENTRY = Qt.ItemDataRole.UserRole
 # Below this width meanings are left to tooltip and details.
 _NARROW_PX = 440
-_TREE_PX, _TABLE_PX = 140, 120
+_TREE_PX, _TABLE_PX, _FINDINGS_PX, _APART_PX = 140, 120, 200, 6
 # Sections with more entries than this are opened by who wants to see them.
 _LONGEST_OPEN = 40
 _MOST_LINES = 8
+_LARGEST_PIXEL = 1e6  # in angstrom
 
 
 class EntryTree(QTreeWidget):
@@ -56,16 +65,11 @@ class EntryTree(QTreeWidget):
 
     def __init__(self, tip: str) -> None:
         super().__init__()
-        self.setHeaderLabels(list(_COLUMNS))
-        head: Any = self.headerItem()
-        for column, said in enumerate(_COLUMNS.values()):
-            head.setToolTip(column, said)
+        self.setHeaderLabels(["Name", "Value", "Meaning"])
         self.setToolTip(tip)
         self.setMinimumHeight(_TREE_PX)
         self.setUniformRowHeights(True)
         self.setIndentation(14)
-        self.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.itemExpanded.connect(self._fill)
         self.itemExpanded.connect(self._share_out)
         self._open: dict[str, bool] = {}
@@ -89,20 +93,15 @@ class EntryTree(QTreeWidget):
                 self._expand(item, deep=found)
         self._share_out()
 
-    def current_entry(self) -> Entry | None:
-        """Return the entry that was clicked last."""
-        item = self.currentItem()
-        return None if item is None else item.data(_NAME, Qt.ItemDataRole.UserRole)
-
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Share the width out among the columns."""
         super().resizeEvent(event)
         self._share_out()
 
     def _add(self, parent: Any, entry: Entry) -> QTreeWidgetItem:
-        item = QTreeWidgetItem(parent, [entry.name, _with_unit(entry), entry.meaning])
-        item.setData(_NAME, Qt.ItemDataRole.UserRole, entry)
-        for column in range(len(_COLUMNS)):
+        item = QTreeWidgetItem(parent, [entry.name, entry.text, entry.meaning])
+        item.setData(_NAME, _ENTRY, entry)
+        for column in range(self.columnCount()):
             item.setToolTip(column, plain_tip(entry_text(entry)))
         if entry.children:
             item.setChildIndicatorPolicy(QTreeWidgetItem.ChildIndicatorPolicy.ShowIndicator)
@@ -110,52 +109,41 @@ class EntryTree(QTreeWidget):
 
     def _fill(self, item: QTreeWidgetItem) -> None:
         if not item.childCount():
-            for child in item.data(_NAME, Qt.ItemDataRole.UserRole).children:
+            for child in item.data(_NAME, _ENTRY).children:
                 self._add(item, child)
 
-    def _expand(self, item: QTreeWidgetItem, *, deep: bool) -> None:
+    def _expand(self, item: Any, *, deep: bool) -> None:
         """Open an entry, and what is below it as long as it is few."""
-        self._fill(item)
-        item.setExpanded(True)
+        item.setExpanded(True)  # which fills it
         if deep and item.childCount() <= _LONGEST_OPEN:
-            for child in (item.child(row) for row in range(item.childCount())):
-                if child is not None and child.data(_NAME, Qt.ItemDataRole.UserRole).children:
-                    self._expand(child, deep=True)
+            for row in range(item.childCount()):
+                self._expand(item.child(row), deep=True)
 
     @Slot()
     def _share_out(self) -> None:
-        """Share the width out among the columns; long names take more of it, up to a limit."""
+        """Make names as wide as they are, within limits; the last column has the rest."""
         viewport: Any = self.viewport()
         width = viewport.width()
-        narrow = width < _NARROW_PX
-        self.setColumnHidden(_MEANING, narrow)
-        least, most = (0.45, 0.55) if narrow else (0.27, 0.4)
-        name = int(min(max(least * width, self.sizeHintForColumn(_NAME)), most * width))
-        value = width - name if narrow else int(0.3 * width)
-        for column, share in enumerate((name, value, width - name - value)):
-            self.setColumnWidth(column, share)
+        self.setColumnHidden(_MEANING, width < _NARROW_PX)
+        least, most = (0.45, 0.55) if width < _NARROW_PX else (0.27, 0.4)
+        name = min(max(least * width, self.sizeHintForColumn(_NAME)), most * width)
+        self.setColumnWidth(_NAME, int(name))
+        self.setColumnWidth(_VALUE, int(0.3 * width))
 
 
 def entry_text(entry: Entry) -> str:
     """Return an entry in full."""
-    value = _with_unit(entry)
-    text = f"{entry.name}: {value}" if value else entry.name
+    text = f"{entry.name}: {entry.text}" if entry.text else entry.name
     return f"{text}\n{entry.meaning}" if entry.meaning else text
-
-
-def _with_unit(entry: Entry) -> str:
-    return f"{entry.value} {entry.unit}".strip()
 
 
 class FieldView(QWidget):
     """All that a file says, searched, read in full, and given as JSON."""
 
-    shown = Signal()  # the tree shows what was asked for
-
     def __init__(self, panel: Panel) -> None:
         super().__init__()
         self._panel = panel
-        self.sections: tuple[Entry, ...] = ()
+        self._sections: tuple[Entry, ...] = ()
         self.search = QLineEdit()
         self.search.setPlaceholderText("Search names, values and meanings")
         self.search.setClearButtonEnabled(True)
@@ -169,40 +157,39 @@ class FieldView(QWidget):
         buttons = filled(QWidget(), self.copy_button, self.export_button, across=True)
         filled(self, self.search, self.tree, self.details, buttons)
         self.searches = LatestJob(self)
-        self.searches.returned.connect(self._on_found)
+        self.searches.returned.connect(self._show)
         self.search.textChanged.connect(self._search)
         self.tree.currentItemChanged.connect(self._show_details)
 
-    def show_sections(self, sections: Sequence[Entry]) -> None:
+    def show_sections(self, sections: tuple[Entry, ...]) -> None:
         """Show another tree."""
-        self.sections = tuple(sections)
+        self._sections = sections
         self._search()
 
     @Slot()
     def _search(self) -> None:
-        words, sections = self.search.text().strip(), self.sections
+        words, sections = self.search.text().strip(), self._sections
         if words:
-            self.searches.request(lambda report: (words, matching(sections, words)))
-            return
-        self.searches.drop()
-        self.tree.show_entries(sections)
-        self._show_details()
-        self.shown.emit()
+            self.searches.request(lambda report: (matching(sections, words), words))
+        else:
+            self.searches.drop()
+            self._show((sections, ""))
 
     @Slot(object)
-    def _on_found(self, result: tuple[str, tuple[Entry, ...]]) -> None:
-        words, entries = result
-        self.tree.show_entries(entries, found=True)
+    def _show(self, found: tuple[tuple[Entry, ...], str]) -> None:
+        entries, words = found
+        self.tree.show_entries(entries, found=bool(words))
         self._show_details()
-        if not entries:
+        if words and not entries:
             self._panel.tell(self.details, f"Nothing matches “{words}”.", "muted")
-        self.shown.emit()
 
     @Slot()
     def _show_details(self) -> None:
-        entry = self.tree.current_entry()
-        text, tone = (_HINT, "muted") if entry is None else (entry_text(entry), "text")
-        self._panel.tell(self.details, text if self.sections else "", tone)
+        item = self.tree.currentItem()
+        if item is None:
+            self._panel.tell(self.details, _HINT if self._sections else "", "muted")
+        else:
+            self._panel.tell(self.details, entry_text(item.data(_NAME, _ENTRY)))
 
 
 class HistoryView(QWidget):
@@ -213,7 +200,6 @@ class HistoryView(QWidget):
     def __init__(self, others: Callable[[], list[Image]]) -> None:
         super().__init__()
         self._others = others
-        self.history: tuple[Mapping[str, Any], ...] = ()
         self.summary = WrappedLabel("How many corrections there are")
         self.tree = EntryTree("Each correction with its parameters, in the order of application")
         self.apply_button = push_button("Apply to another layer…", "")
@@ -221,7 +207,6 @@ class HistoryView(QWidget):
             "Save recipe…", "Save the corrections as a recipe (TOML), for whole sessions"
         )
         self.menu = QMenu(self)
-        self.menu.setToolTip("Movies to which the corrections can be applied")
         buttons = filled(QWidget(), self.apply_button, self.recipe_button, across=True)
         column: Any = filled(self, self.summary, self.tree, buttons).layout()
         column.setStretchFactor(self.tree, 1)
@@ -230,23 +215,22 @@ class HistoryView(QWidget):
 
     def show_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Show other corrections."""
-        self.history = tuple(history)
-        entries = step_entries(self.history)
+        entries = step_entries(history)
         lines = [f"{entry.name}: {entry.value}".removesuffix(": ") for entry in entries]
         told = f"{counted(len(lines), 'correction')} applied:\n" + listed(lines, _MOST_LINES, "\n")
         self.summary.setText(told if lines else "No corrections of these frames are known.")
         self.tree.show_entries(entries)
         self.tree.setVisible(bool(lines))
+        self.recipe_button.setEnabled(bool(lines))
 
     def show_state(self, problem: str) -> None:
         """Show why the corrections cannot be applied to another layer, if they cannot."""
         if not self._others():
             problem = "Open another movie to apply the corrections to"
-        if not self.history:
+        if not self.tree.topLevelItemCount():
             problem = "There are no corrections to apply"
         tip = "Do the same to another layer; the result is a new layer, and nothing is saved"
         allow(self.apply_button, problem, tip)
-        self.recipe_button.setEnabled(bool(self.history))
 
     @Slot()
     def _ask(self) -> None:
@@ -265,13 +249,14 @@ class HistoryView(QWidget):
 
 _MOST_POINTS = 2000
 _LEAST_SPAN = 0.2
-_STATE = len(COLUMNS) - 1
-# What is cut off where all is too narrow; tooltips have it, too.
-_OFFSET = 1
+# The column that is cut off where all is too narrow (tooltips have it, too), and the last one.
+_OFFSET, _STATE = 1, len(COLUMNS) - 1
+# As wide as any size.
+_WIDEST_SIZE = "8.88 MB"
 _ROOT = QModelIndex()
 
 
-class FrameModel(QAbstractTableModel):
+class _FrameModel(QAbstractTableModel):
     """A `FrameTable` as Qt wants it: texts are made of the rows that are seen, no others."""
 
     def __init__(self) -> None:
@@ -280,23 +265,19 @@ class FrameModel(QAbstractTableModel):
         self.error = QColor("red")
 
     def set_table(self, table: FrameTable | None) -> None:
-        """Show other frames."""
         self.beginResetModel()
         self.table = table
         self.endResetModel()
 
     def rowCount(self, parent: QModelIndex = _ROOT) -> int:
-        """Return the number of frames."""
-        return 0 if self.table is None or parent.isValid() else len(self.table)
+        return len(self.table or ())
 
     def columnCount(self, parent: QModelIndex = _ROOT) -> int:
-        """Return the number of columns."""
-        return 0 if parent.isValid() else len(COLUMNS)
+        return len(COLUMNS)
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
     ) -> Any:
-        """Return name and meaning of a column."""
         roles = (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole)
         if orientation == Qt.Orientation.Horizontal and role in roles:
             return COLUMNS[section][roles.index(Qt.ItemDataRole(role))]
@@ -309,7 +290,6 @@ class FrameModel(QAbstractTableModel):
             yield from map(table.texts, range(len(table)))
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what is shown of a frame."""
         if self.table is None:
             return None
         frame = index.row()
@@ -327,19 +307,15 @@ class FrameModel(QAbstractTableModel):
 class FrameView(QWidget):
     """The frames of one file: where they lie, how they are compressed, whether they are whole."""
 
-    frame_chosen = Signal(int)  # it was double-clicked
-
     def __init__(self) -> None:
         super().__init__()
         self.summary = WrappedLabel("All frames in a line")
-        self.model = FrameModel()
+        self.model = _FrameModel()
         self.list = QTableView()
         self.list.setToolTip("Every frame of the file; double-click one to see it")
         self.list.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setShowGrid(False)
-        self.list.setWordWrap(False)
         self.list.setMinimumHeight(_TABLE_PX)
         self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         rows: Any = self.list.verticalHeader()
@@ -353,19 +329,15 @@ class FrameView(QWidget):
         head.setSectionResizeMode(_OFFSET, QHeaderView.ResizeMode.Stretch)
         offer_rows(self.list, self.model.rows)
         self.plot = Plot("frame", "compression ratio", "How well each frame is compressed")
+        # Of many frames the extremes of each few are drawn.
         self.curve = self.plot.curve("accent")
+        self.curve.setDownsampling(auto=True, method="peak")
         self.damaged = self.plot.curve("error", symbol="x")
         self.damaged.setSymbolSize(10)
         column: Any = filled(self, self.summary, self.list, self.plot).layout()
         column.setStretchFactor(self.list, 1)
         column.addStretch()  # has the room while there is no table
-        self.list.doubleClicked.connect(lambda index: self.frame_chosen.emit(index.row()))
         self.show_table(None, "No file")
-
-    @property
-    def table(self) -> FrameTable | None:
-        """The frames shown."""
-        return self.model.table
 
     def show_table(self, table: FrameTable | None, why: str = "") -> None:
         """Show other frames, or why there are none."""
@@ -373,35 +345,102 @@ class FrameView(QWidget):
         row = scroll.value()
         self.model.set_table(table)
         scroll.setValue(row)
-        self.summary.setText(table.summary() if table is not None else why)
         self.list.setVisible(table is not None)
-        drawn = table is not None and table.compressed and len(table) > 1
-        self.plot.setVisible(drawn)
-        if table is not None:
-            self._share_out(table)
-        if table is not None and drawn:
-            self._draw(table)
-
-    def _share_out(self, table: FrameTable) -> None:
-        """Make each column as wide as its texts and heading, offsets as wide as what is left."""
+        self.plot.setVisible(table is not None and table.compressed and len(table) > 1)
+        if table is None:
+            self.summary.setText(why)
+            return
+        self.summary.setText(table.summary())
+        # Each column is as wide as its texts and heading, offsets as wide as what is left.
+        frame, offset, *_ = table.texts(len(table) - 1)
+        ratio = f"{table.ratios.max():.2f}"
         head: Any = self.list.horizontalHeader()
-        for column, (text, (name, _)) in enumerate(zip(table.widest(), COLUMNS, strict=True)):
+        for column, text in enumerate((frame, offset, _WIDEST_SIZE, ratio, "damaged")):
             needed = self.list.fontMetrics().horizontalAdvance(text) + 8
-            heading = head.fontMetrics().horizontalAdvance(name) + 6
+            heading = head.fontMetrics().horizontalAdvance(COLUMNS[column][0]) + 6
             self.list.setColumnWidth(column, max(needed, heading))
-
-    def _draw(self, table: FrameTable) -> None:
-        frames, ratios = table.curve(_MOST_POINTS)
-        self.curve.setData(frames, ratios)
-        # Differences in the third digit are none, and should not look like any.
-        low, high, least = ratios.min(), ratios.max(), _LEAST_SPAN * ratios.mean()
-        rest = max(0.0, least - (high - low)) / 2
-        self.plot.getPlotItem().setYRange(low - rest, high + rest)
         damaged = sorted(table.faults)[:_MOST_POINTS]
-        self.damaged.setData(damaged, [table.ratio(frame) for frame in damaged])
+        self.curve.setData(table.ratios)
+        self.damaged.setData(damaged, table.ratios[damaged])
+        # Differences in the third digit are none, and should not look like any.
+        low, high, mean = table.ratios.min(), table.ratios.max(), table.ratios.mean()
+        rest = max(0.0, _LEAST_SPAN * mean - (high - low)) / 2
+        self.plot.getPlotItem().setYRange(low - rest, high + rest)
         if damaged:
             self.list.scrollTo(self.model.index(damaged[0], 0))
 
     def apply_palette(self, colours: Palette) -> None:
         """Colour damaged frames."""
         self.model.error = QColor(colours.error)
+
+
+class DoctorView(QWidget):
+    """What is wrong with the header of one file, each finding with a tick, to be fixed."""
+
+    ticked = Signal()
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self._panel = panel
+        self.findings: Sequence[Finding] = ()
+        self.boxes: list[tuple[Finding, QCheckBox]] = []  # of those that can be fixed
+        self.summary = WrappedLabel("How many things were found")
+        tip = "What you know the pixel size to be; it is then proposed"
+        self.pixel_size = number_field((0, _LARGEST_PIXEL), 0.1, " Å", tip)
+        self.pixel_size.setDecimals(4)
+        self.pixel_size.setSpecialValueText("unknown")
+        self.copy_button = push_button("Fix in a copy…", "")
+        self.in_place_button = push_button("Fix this file…", "")
+        self._scroll = scrolled(QWidget())
+        self._scroll.setMinimumHeight(_FINDINGS_PX)
+        self._told = QWidget()
+        self._told.setLayout(form(("Pixel size", self.pixel_size)))
+        buttons = filled(QWidget(), self.copy_button, self.in_place_button, across=True)
+        filled(self, self.summary, self._scroll, self._told, buttons)
+
+    @property
+    def chosen(self) -> list[Finding]:
+        """The findings that are ticked."""
+        return [finding for finding, box in self.boxes if box.isChecked()]
+
+    def show_findings(
+        self, findings: Sequence[Finding], text: str = "", tone: str = "text"
+    ) -> None:
+        """Show what was found in the file, or a sentence instead."""
+        self.findings, self.boxes = findings, []
+        content = filled(QWidget(), spacing=2)
+        column: Any = content.layout()
+        column.setContentsMargins(0, 0, 6, 0)
+        for finding in findings:
+            title: QLabel | QCheckBox = QLabel(finding.field)
+            title.setToolTip("This cannot be fixed by writing another header")
+            what = "What to do"
+            if finding.mendable:
+                title, what = QCheckBox(finding.field), "Proposed"
+                title.setChecked(True)
+                title.setToolTip("Whether this is fixed with the others that are ticked")
+                title.toggled.connect(self.ticked)
+                self.boxes.append((finding, title))
+            title.setStyleSheet("font-weight: bold")
+            said = WrappedLabel("What is wrong, what the file has, and what is proposed")
+            said.setText(f"{finding.sentence}\nFound: {finding.found}\n{what}: {finding.proposed}")
+            column.addWidget(title)
+            column.addWidget(said)
+            column.addSpacing(_APART_PX)
+        column.addStretch()
+        self._scroll.setWidget(content)
+        can = len(self.boxes)
+        how = "to fix" if can == len(findings) else f"found, {can} of them can be fixed here"
+        wrong = f"{counted(len(findings), 'thing')} {how}."
+        text = text or (wrong if findings else "Nothing is wrong with the header.")
+        self._panel.tell(self.summary, text, tone)
+        self._told.setVisible(any(finding.field == "pixel size" for finding in findings))
+
+    def show_state(self, problem: str, not_in_place: str) -> None:
+        """Enable what can be used now, and show why the rest cannot."""
+        if not self.boxes:
+            problem = "There is nothing to fix"
+        problem = problem or ("" if self.chosen else "Tick what is to be fixed")
+        allow(self.copy_button, problem, "Write the file with another header; keep this one")
+        tip = "Replace the file by one with another header, in one step; its frames are copied"
+        allow(self.in_place_button, problem or not_in_place, tip)

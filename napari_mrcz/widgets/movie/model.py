@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_mrcz import correction
 from napari_mrcz.correction.sums import binned_sum, smallest_sum_dtype, sum_dtype
 from napari_mrcz.errors import MrczError, NotEnoughMemory
 from napari_mrcz.format.machine import give_back, in_order, processors
@@ -47,31 +48,18 @@ Image = npt.NDArray[np.float32]
 class FrameSums:
     """Sums of any range of a movie's frames, from sums that were kept when it was read once.
 
-    Parameters
-    ----------
-    stack : Stack, shape (n, y, x)
-        Real frames. One that is damaged counts as 0, and is in `damaged`.
-    report : callable
-        Called with (stage, frames done, frames); what it raises ends the reading.
-
-    Attributes
-    ----------
-    stack : Stack
-        The same.
-    binning : int
-        Of the pictures that `quick` returns.
-    damaged : dict of int to str
-        Why frames could not be read.
-    mean : float
-        Of all pixels.
+    `stack`: real frames (n, y, x), of which damaged ones count as 0; `report`: called with (stage,
+    frames done, frames); what it raises ends the reading.
     """
+
+    mean: float  # of all pixels
 
     def __init__(self, stack: Stack, report: Report) -> None:
         self.stack = stack
-        self.damaged: dict[int, str] = {}
+        self.damaged: dict[int, str] = {}  # why frames could not be read
         self._makers = list(stack.frame_makers())
         n, y, x = stack.shape
-        self.binning = 1
+        self.binning = 1  # of the pictures that `quick` returns
         while max(y, x) > _PICTURE * self.binning:
             self.binning *= 2
         self._floating = stack.dtype.kind == "f"
@@ -88,20 +76,12 @@ class FrameSums:
         return sum(each.nbytes for each in (*self._binned, *self._whole))
 
     def quick(self, start: int, stop: int) -> Array:
-        """Return the sum of a range of frames, binned: the mean of `binning` x `binning` pixels.
+        """Return the sum of frames start to stop - 1: the mean of `binning` x `binning` pixels.
 
-        Where sums of every other frame, or fewer, could be kept, the range is rounded to those.
-
-        Parameters
-        ----------
-        start, stop : int
-            The first frame, and the one after the last.
-
-        Returns
-        -------
-        ndarray, shape (y // binning, x // binning)
-            Of the type of `exact` where nothing is binned: for pixels of another type, the graphics
-            driver would compile its program anew while the range is dragged. Else float32.
+        Where sums of every other frame, or fewer, could be kept, the range is rounded to those. The
+        result, (y // binning, x // binning), is of the type of `exact` where nothing is binned: for
+        pixels of another type, the graphics driver would compile its program anew while the range
+        is dragged. Else it is float32.
         """
         first = _nearest(self._steps, start)
         last = _nearest(self._steps, stop)
@@ -119,20 +99,10 @@ class FrameSums:
         return np.rint(picture, out=picture).astype(self._dtype) if is_whole else picture
 
     def exact(self, start: int, stop: int, report: Report) -> Array:
-        """Return the sum of a range of frames at full size.
+        """Return the sum of frames start to stop - 1, (y, x), read-only.
 
-        Parameters
-        ----------
-        start, stop : int
-            The first frame, and the one after the last.
-        report : callable
-            As in the constructor.
-
-        Returns
-        -------
-        ndarray, shape (y, x), read-only
-            Of integers: exact, in the smallest type for all frames. Of floating frames: float64,
-            added in their order, which is the sum by numpy, bit for bit.
+        Of integers it is exact, in the smallest type for all frames; of floating frames float64,
+        added in their order, which is the sum by numpy, bit for bit.
         """
         total, plus, minus = self._plan(start, stop)
         frames, threads = [*plus, *minus], processors()
@@ -245,26 +215,12 @@ def _kept(small: Array) -> Array:
 def picture_of(
     total: Array, binning: int, low_pass: float, pixel_size: tuple[float, float], frames: int = 1
 ) -> Array:
-    """Return a sum as it is looked at.
+    """Return a sum (y, x) as it is looked at: itself where nothing is to be done, else float32.
 
-    Parameters
-    ----------
-    total : ndarray, shape (y, x)
-        The sum.
-    binning : int
-        Of its pixels: the mean of as many by as many.
-    low_pass : float
-        Resolution in Å at which a Gaussian filter halves the contrast; 0 for none. Pixels where
-        their size is not known.
-    pixel_size : tuple of float
-        Of the sum, (y, x) in Å; 0 where it is not known.
-    frames : int
-        To be divided by, for an average.
-
-    Returns
-    -------
-    ndarray, shape (y // binning, x // binning)
-        The sum itself where nothing is to be done; else float32.
+    `binning`: the mean of as many by as many pixels is taken; `low_pass`: resolution in Å (pixels
+    where their size is not known) at which a Gaussian filter halves the contrast; 0 for none;
+    `pixel_size`: of the sum, (y, x) in Å; 0 where it is not known; `frames`: to be divided by, for
+    an average.
     """
     if binning == 1 and not low_pass and frames == 1:
         return total
@@ -327,36 +283,21 @@ def doses(stack: Stack) -> npt.NDArray[np.float64] | None:
 
 @dataclass(frozen=True, eq=False)
 class SpectrumShown:
-    """A power spectrum as it is shown.
+    """A power spectrum as it is shown; in 1/Å, or in 1/pixel where the pixel size is not known."""
 
-    Attributes
-    ----------
-    image : ndarray of uint8, shape (t, t)
-        Its logarithm over the smooth background, so that Thon rings stand out; frequency 0 is at
-        [t // 2, t // 2].
-    frequency, radial : ndarray of float64, shape (m,)
-        Rotational average, in multiples of the noise at the finest frequencies.
-    step : tuple of float
-        From one pixel to the next, along (y, x).
-    nyquist : float
-        The lower one of both axes. All in 1/Å, or in 1/pixel where the pixel size is not known.
-    known : bool
-        Whether it is.
-    """
-
+    # (t, t): its logarithm over the smooth background, so that Thon rings stand out; frequency 0 is
+    # at [t // 2, t // 2].
     image: npt.NDArray[np.uint8]
-    frequency: npt.NDArray[np.float64]
-    radial: npt.NDArray[np.float64]
-    step: tuple[float, float]
-    nyquist: float
-    known: bool
+    frequency: npt.NDArray[np.float64]  # (m,), of the rotational average
+    radial: npt.NDArray[np.float64]  # (m,), in multiples of the noise at the finest frequencies
+    step: tuple[float, float]  # from one pixel to the next, along (y, x)
+    nyquist: float  # the lower one of both axes
+    known: bool  # whether the pixel size is
 
 
 def spectrum_of(total: Array, pixel_size: tuple[float, float], report: Report) -> SpectrumShown:
     """Compute the power spectrum of a sum."""
-    from napari_mrcz.correction import power_spectrum
-
-    found = power_spectrum(total, pixel_size, progress=report)
+    found = correction.power_spectrum(total, pixel_size, progress=report)
     least = max(float(found.radial[1:].max()) * 1e-12, 1e-300)  # an image may be all one value
     radial = np.maximum(found.radial, least)
     radial[0] = radial[1]
@@ -386,25 +327,16 @@ def spectrum_of(total: Array, pixel_size: tuple[float, float], report: Report) -
 
 @dataclass(frozen=True, eq=False)
 class DriftShown:
-    """The drift of a movie, and what fixed patterns did to it before it was corrected here.
-
-    Attributes
-    ----------
-    found : Drift
-        Of the movie.
-    before : tuple or None
-        `fixed_pattern` and `correlation` as recorded; None of a movie that was not corrected here.
-    """
+    """The drift of a movie, and what fixed patterns did to it before it was corrected here."""
 
     found: Drift
+    # `fixed_pattern` and `correlation` as recorded; None of a movie that was not corrected here.
     before: tuple[float, npt.NDArray[np.float64]] | None
 
 
 def drift_of(stack: Stack, group: int, report: Report) -> DriftShown:
     """Estimate the drift of a movie, and the fixed pattern before it was corrected."""
-    from napari_mrcz.correction import estimate_drift
-
-    found = estimate_drift(stack, group, progress=report)
+    found = correction.estimate_drift(stack, group, progress=report)
     recorded = stack.recorded()
     if recorded.history == stack.history or recorded.shape != stack.shape:
         return DriftShown(found, None)
@@ -428,19 +360,9 @@ def part_of(
 ) -> tuple[Stack, tuple[int, int]]:
     """Return some frames of a movie, cut to a rectangle, and its first row and column; lazily.
 
-    Parameters
-    ----------
-    stack : Stack
-        The movie.
-    frames : tuple of int
-        The first, and the one after the last.
-    corners : ndarray, shape (k, 2), or None
-        Points (y, x) in pixels, whose bounding box is taken; None for whole frames.
-
-    Raises
-    ------
-    ValueError
-        If nothing of the movie is in the rectangle.
+    `frames`: the first, and the one after the last; `corners`: points (y, x) in pixels, (k, 2),
+    whose bounding box is taken; None for whole frames. Raise `ValueError` if nothing of the movie
+    is in it.
     """
     start, stop = frames
     window = [(0, length) for length in stack.shape[1:]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +25,26 @@ from napari_mrcz.widgets.base.job import JobControls, LatestJob
 from napari_mrcz.widgets.base.layer_picker import LayerPicker, bind_while_alive, connect_while_alive
 from napari_mrcz.widgets.base.panel import Panel
 from napari_mrcz.widgets.movie.model import FrameSums, doses, picture_of, spectrum_of
-from napari_mrcz.widgets.movie.plots import SpectrumView
-from napari_mrcz.widgets.movie.sections import FRAMES, RUNNING, Drift, FrameChoice, MovieWork, Part
+from napari_mrcz.widgets.movie.sections import (
+    FRAMES,
+    RUNNING,
+    Drift,
+    FrameChoice,
+    MovieWork,
+    Part,
+    SpectrumView,
+)
 
 if TYPE_CHECKING:
     import napari
     import numpy.typing as npt
     from napari.layers import Image
+    from qtpy.QtWidgets import QToolButton
 
     from napari_mrcz.widgets.base.job import Report
+
+    # A range that was summed at full size: of which movie, the sum, its picture, its binning.
+    Detail = tuple[MovieWork, npt.NDArray[Any], npt.NDArray[Any], int]
 
 # A hand that has not moved for so long rests.
 _RESTED_MS = 80
@@ -47,33 +57,12 @@ _TOGGLE_KEY = "Shift-B"
 _MOST_KEPT = 2
 
 
-@dataclass(frozen=True, eq=False)
-class _Detail:
-    """A range that was summed at full size, for the work it was asked for."""
-
-    work: MovieWork
-    total: npt.NDArray[Any]
-    picture: npt.NDArray[Any]
-    binning: int
-
-
 class MovieViewer(Panel):
-    """Sum any range of a movie's frames, and look at its spectrum and drift.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Whose layers.
-
-    Attributes
-    ----------
-    drawn : Signal(object)
-        The layer of the sum shows a range at full detail.
-    """
+    """Sum any range of a movie's frames, and look at its spectrum and drift."""
 
     title = "Movie"
 
-    drawn = Signal(object)
+    drawn = Signal(object)  # the layer of the sum shows a range at full detail
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
@@ -140,7 +129,7 @@ class MovieViewer(Panel):
             (self.spectrum_section, self.drift_section),
             (self.drift_section, self.spectrum_section),
         ):
-            section.button.toggled.connect(partial(_close_if, other))
+            section.button.toggled.connect(partial(_fold_if, other.button))
         self.spectrum_section.button.toggled.connect(self._transform)
         self._detail.returned.connect(self._on_detail)
         self._spectrum.returned.connect(self.spectrum.show_spectrum)
@@ -350,8 +339,16 @@ class MovieViewer(Panel):
 
     def _ask_for_detail(self, work: MovieWork) -> None:
         self._spectrum.drop()
-        look = self._wanted_binning(work), self.low_pass.value(), self._divisor()
-        self._detail.request(partial(_sum_in_detail, work, self.frames, *look))
+        sums, frames, divisor = work.sums, self.frames, self._divisor()
+        binning, low_pass = self._wanted_binning(work), self.low_pass.value()
+        if sums is None:
+            return
+
+        def sum_up(report: Report) -> Detail:
+            total, pixel = sums.exact(*frames, report), sums.stack.pixel_size[1:]
+            return work, total, picture_of(total, binning, low_pass, pixel, divisor), binning
+
+        self._detail.request(sum_up)
 
     def _put(self, work: MovieWork, picture: npt.NDArray[Any], binning: int) -> None:
         """Show a picture as the layer of the sum, in the place of the movie."""
@@ -407,13 +404,15 @@ class MovieViewer(Panel):
             self._show_work()
 
     @Slot(object)
-    def _on_detail(self, detail: _Detail) -> None:
-        self.when_in_front("detail", partial(self._take_detail, detail))
+    def _on_detail(self, detail: Detail) -> None:
+        self.when_in_front("detail", partial(self._take_detail, *detail))
 
-    def _take_detail(self, detail: _Detail) -> None:
-        if detail.work is self.work and self.choice.kind != FRAMES:
-            self._put(detail.work, detail.picture, detail.binning)
-            self._total = detail.total
+    def _take_detail(
+        self, work: MovieWork, total: npt.NDArray[Any], picture: npt.NDArray[Any], binning: int
+    ) -> None:
+        if work is self.work and self.choice.kind != FRAMES:
+            self._put(work, picture, binning)
+            self._total = total
             self._transform()
             self.drawn.emit(self.picture)
 
@@ -456,25 +455,7 @@ class MovieViewer(Panel):
         self._total = self._bared = None
 
 
-def _close_if(section: Section, opened: bool) -> None:
+def _fold_if(button: QToolButton, opened: bool) -> None:
     """Fold a section when the other one opens: both do not fit a low window."""
     if opened:
-        section.button.setChecked(False)
-
-
-def _sum_in_detail(
-    work: MovieWork,
-    frames: tuple[int, int],
-    binning: int,
-    low_pass: float,
-    divisor: int,
-    report: Report,
-) -> _Detail:
-    """Sum a range at full size, in a thread."""
-    sums = work.sums
-    if sums is None:
-        raise ValueError("the movie was closed")
-    total = sums.exact(*frames, report)
-    pixel = sums.stack.pixel_size[1:]
-    picture = picture_of(total, binning, low_pass, pixel, divisor)
-    return _Detail(work, total, picture, binning)
+        button.setChecked(False)
