@@ -60,9 +60,9 @@ class Row:
     def __str__(self) -> str:
         bounds = []
         if self.least is not None:
-            bounds.append(f"≥ {self.least:g}")
+            bounds.append(f"≥ {self.least:.4g}")
         if self.most is not None:
-            bounds.append(f"≤ {self.most:g}")
+            bounds.append(f"≤ {self.most:.4g}")
         met = ("yes" if self.holds else "**no**") if bounds else ""
         value, spread, unit = self.measured, self.spread, self.unit
         if unit == "× faster" and value < 1:

@@ -96,7 +96,11 @@ def _rows(cls: type, *, flags: bool = False) -> str:
             key += f", `{option.flag}`"
         if flags and not option.flag:
             key = f"`{name}`, in Python alone"
-        default = option.unset if declared.default in (None, "") else json.dumps(declared.default)
+        default = (
+            option.unset or "to be named"
+            if declared.default in (None, "")
+            else json.dumps(declared.default)
+        )
         cells = key, option.label, declared.note, default, option.advice
         rows.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n")
     return "".join(rows)

@@ -111,16 +111,18 @@ def follow(
     runner.close()
 
 
-def counts(seed: int = 0, shape: tuple[int, ...] = (10, 64, 64)) -> np.ndarray:
-    return np.random.default_rng(seed).poisson(2.0, shape).astype(np.int16)
+GAIN = np.random.default_rng(9).uniform(0.9, 1.1, (64, 64)).astype(np.float32)
+
+
+def counts(seed: int = 0, n: int = 10) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(2.0 / GAIN, (n, *GAIN.shape)).astype(np.int16)
 
 
 def plain_movies(folder: str = "movies", names: tuple[str, ...] = ("a.mrc", "b.mrc")) -> None:
     Path(folder).mkdir()
     for seed, name in enumerate(names):
         nm.write(Path(folder, name), counts(seed))
-    gain = np.random.default_rng(9).uniform(0.9, 1.1, (64, 64))
-    nm.write("gain.mrc", gain.astype(np.float32))
+    nm.write("gain.mrc", GAIN)
     nm.write("movie.mrcz", counts())
 
 

@@ -209,8 +209,7 @@ def new(
             made = save_recipe_of(steps, recipe, output=output_of(stack), overwrite=overwrite)
     for sentence in made.sentences():
         write(sentence)
-    modules = [part for module in with_ or () for part in ("--with", module)]
-    name = shlex.join([str(recipe), *modules])
+    name = shlex.join([str(recipe), *(word for one in with_ or () for word in ("--with", one))])
     beside = [str(recipe.with_name(str(image))) for image in references(made)]
     if history is None:
         say(f"wrote {recipe}: put your gain reference beside it as gain.mrc, or edit it")

@@ -137,14 +137,9 @@ def find_orientation(
     """Find the way to apply a gain reference to a movie, and whether it helps.
 
     All eight orientations that fit the frames are tried, as factors and as reciprocals, in one
-    pass over the movie. Correlated noise (preprint doi:10.1101/116533, eq. 7) is that of fine
-    detail: hot pixels are left out, and smooth variation is divided out at the scale at which
-    this movie would show this reference's pattern best, so that no carbon edge decides. Where that
-    leaves a doubt, only the finest detail is compared, which a specimen hides least.
-
-    Always check `OrientationSearch.helps` before applying the best candidate: it is False for
-    movies that are normalised already, for another camera's reference, for one without a
-    pattern, and where there are too few electrons; `OrientationSearch.warnings` says why.
+    pass, by the correlated noise (preprint doi:10.1101/116533, eq. 7) of fine detail: hot pixels
+    are left out, and smooth variation is divided out at the scale at which this movie would show
+    the pattern best, so that no carbon edge decides. In doubt the finest detail alone decides.
 
     Parameters
     ----------
@@ -152,10 +147,15 @@ def find_orientation(
         Raw frames, at least two. One electron per pixel in their sum is enough for patterns of
         3 % in 256 x 256 pixels; four times the pixels need a fourth of the electrons.
     reference : ndarray, shape (y, x)
-        Of the frames' shape, turned or not, or of twice (super-resolution) or half as many
-        pixels each way.
+        Of the frames' shape, turned or not, or twice (super-resolution) or half of it.
     progress : callable, optional
         Called, when all frames are read, with (ways tried, ways); what it raises ends the search.
+
+    Returns
+    -------
+    OrientationSearch
+        Apply its `best` only where it `helps`: not for movies that are normalised already, for
+        another camera's reference, one without a pattern, or too few electrons (see `warnings`).
 
     Raises
     ------

@@ -221,7 +221,7 @@ def _falcon_mask(path: Path) -> Mask | None:
         text, (y, x) = page.text(_FALCON_TAG), page.shape[-2:]
     if not text:
         if has_own_rows(path):
-            raise MrczError(path, "a gain reference that lists no defects")
+            raise MrczError(path, "a gain reference that lists no defects; go on without it")
         return None
     mask = np.zeros((y, x), np.bool_)
     root = parse_xml(text)

@@ -349,7 +349,9 @@ class SweepForm(QObject):
     def __init__(self, panel: CorrectionDock) -> None:
         super().__init__(panel)
         self._panel = panel
-        self.row = number_field((0, 1), 1, "", "Row of the beam in pixels, from 0 at the top")
+        self.row = number_field(
+            (0, 1), 1, "", "Row of the beam in pixels, 0 at the top of the view"
+        )
         self.column = number_field((0, 1), 1, "", "Column of the beam in pixels, from 0, left")
         for number, name in ((self.row, "row "), (self.column, "col. ")):
             number.setPrefix(name)
