@@ -177,8 +177,7 @@ class Pace:
     """How fast a job goes, and how long the rest will take, in a sentence and a line below it.
 
     What has another total, or begins again, is timed anew. `frame_nbytes`: of a frame in memory, 0
-    if speed is of no interest; `n_stacks`: that a job goes through, whose stages name them: the
-    time left is told when one is done.
+    if speed is of no interest; `n_stacks`: named by the stages; time left is told when one is done.
     """
 
     def __init__(
@@ -242,11 +241,9 @@ class JobControls(QWidget):
     moves: plots that move are drawn anew, which holds the window up for longer than the job does.
 
     `text`, `tip`: of the button that starts the job; connect its `clicked` to what calls `run`.
-    `pace`: returns the sentence for (stage, steps done, steps); long ones, which is why it is
-    given, stand below the bar; without it, "Summing frame 3 of 40, 12 s left" stands in it.
-    `reserve`: so many lines below are always kept for the status, where progress stands, too, so
-    that nothing moves under the mouse. `buttons` is the row of buttons before a job, for more of
-    them.
+    `pace`: returns the sentence for (stage, steps done, steps). It stands in the bar, or below it
+    where `pace` is given or `reserve` lines are kept there for the status. `buttons` is the row of
+    buttons before a job, for more of them.
     """
 
     returned = Signal(object)

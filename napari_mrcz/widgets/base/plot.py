@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyqtgraph as pg
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QBuffer, QRectF, QSize, Qt, QTimer
+from qtpy.QtCore import QBuffer, QRectF, QSize, Qt
 from qtpy.QtGui import QAction, QColor, QPainter, QPixmap
 from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QApplication, QFileDialog, QSizePolicy, QWidget
@@ -25,6 +24,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QSizePolicy, QWidget
 from napari_mrcz.errors import MrczError, error_text, with_minus
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.widgets.base.form import WrappedLabel
+from napari_mrcz.widgets.base.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,8 +42,6 @@ _LINE_PX = 1.5
 _NUMBERS = [(0, 0.8), (2, 0.45), (4, 0.35), (6, 0.2)]
 # Pixels of a picture that is copied or saved, to one of the screen.
 _FINER = 3
-# A long table is written for so long at a time.
-_STEP_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -330,63 +328,39 @@ def offer(widget: QWidget, actions: Mapping[str, Callable[[], Any]]) -> None:
 def offer_rows(table: QWidget, rows: Callable[[], Iterable[Iterable[Any]]] | None = None) -> None:
     """Offer to copy a table's rows, headings first, for spreadsheets, and to save them.
 
-    `rows`: returns them as they are when it is called, by default those of Qt's table; a long table
-    is gone through in steps, so that the window stays awake.
+    `rows`: returns them as they are when it is called, by default those of Qt's table; they are
+    gone through in a thread, since there may be many.
     """
-    rows = rows or partial(_rows_of, table)
     clipboard: Any = QApplication.clipboard()
 
-    def copy() -> None:
-        _in_steps(table, rows(), "\t", clipboard.setText, "The table is copied.")
+    def write(separator: str, done: Callable[[str], Any]) -> None:
+        found = _rows_of(table) if rows is None else rows()
+        job = Job(lambda report: _csv(found, separator))
+        job.ended.connect(done)
+        job.start()
 
     def save() -> None:
         path, overwrite = _ask_for_path(table, "Save table", (".csv",))
         if path:
-            write = partial(_write, path, overwrite)
-            _in_steps(table, rows(), ",", write, f"{Path(path).name} is saved.")
+            write(",", partial(_write, path, overwrite))
+
+    def copy() -> None:
+        write("\t", lambda text: clipboard.setText(text))
 
     offer(table, {"Copy table": copy, "Save table as CSV…": save})
 
 
-def _rows_of(table: Any) -> Iterable[list[Any]]:
+def _rows_of(table: Any) -> list[list[Any]]:
     model, columns = table.model(), range(table.model().columnCount())
-    yield [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
-    for row in range(model.rowCount()):
-        yield [model.index(row, n).data() for n in columns]
+    heads = [model.headerData(n, Qt.Orientation.Horizontal) for n in columns]
+    rows = range(model.rowCount())
+    return [heads, *([model.index(row, n).data() for n in columns] for row in rows)]
 
 
 def _csv(rows: Iterable[Iterable[Any]], separator: str) -> str:
     lines = io.StringIO()
     csv.writer(lines, delimiter=separator, lineterminator="\n").writerows(rows)
     return lines.getvalue()
-
-
-def _in_steps(
-    widget: QWidget,
-    rows: Iterable[Iterable[Any]],
-    separator: str,
-    done: Callable[[str], Any],
-    notice: str,
-) -> None:
-    """Call `done` with rows as lines of text: at once if they are few, else with a notice."""
-    lines: list[str] = []
-    left, timer = iter(rows), QTimer(widget)
-
-    def go_on() -> None:
-        end = time.perf_counter() + _STEP_S
-        for row in left:
-            lines.append(_csv([row], separator))
-            if time.perf_counter() > end:
-                timer.start()
-                return
-        done("".join(lines))
-        if timer.isActive():
-            show_info(notice)
-        timer.stop()
-        timer.deleteLater()
-
-    timer.timeout.connect(go_on)
-    go_on()
 
 
 def _ask_for_path(widget: QWidget, title: str, suffixes: Iterable[str]) -> tuple[str, bool]:
