@@ -153,7 +153,7 @@ def _widget(folder: Path, inside: str) -> None:
 
     stacks = _dock.box.stacks
     _dock.box.add_paths([str(folder / inside)])
-    _dock._read()
+    _dock.reading.start_button.click()
     settle()
     stacks.selectAll()
     application.processEvents()

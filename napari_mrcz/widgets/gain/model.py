@@ -34,15 +34,16 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int]
 
-_WAYS = {
-    "identity": "unchanged",
-    "rot90": "turned 90° to the left",
-    "rot180": "turned 180°",
-    "rot270": "turned 90° to the right",
-    "flipud": "flipped vertically",
-    "fliplr": "flipped horizontally",
-    "transpose": "transposed",
-    "transverse": "transposed at the other diagonal",
+# Orientations in a sentence, and below a thumbnail.
+WAYS = {
+    "identity": ("unchanged", "unchanged"),
+    "rot90": ("turned 90° to the left", "90° left"),
+    "rot180": ("turned 180°", "180°"),
+    "rot270": ("turned 90° to the right", "90° right"),
+    "flipud": ("flipped vertically", "flip vert."),
+    "fliplr": ("flipped horizontally", "flip hor."),
+    "transpose": ("transposed", "transpose"),
+    "transverse": ("transposed at the other diagonal", "transverse"),
 }
 
 NORMALISED = "This movie is gain-normalised already."
@@ -70,8 +71,8 @@ class GainChoice:
     @property
     def way(self) -> dict[str, Any]:
         """How the reference is applied, by the names of the fields."""
-        names = "orientation", "reciprocal", "gamma"
-        return {name: getattr(self, name) for name in names}
+        how = {"orientation": self.orientation, "reciprocal": self.reciprocal}
+        return {**how, "gamma": self.gamma}
 
     def with_fitting_orientation(self) -> Self:
         """Return the same in an orientation that fits: this one, or else the first that does."""
@@ -98,7 +99,7 @@ class GainChoice:
                 "camera, or choose another reference."
             )
         if self.orientation not in self.fitting:
-            return f"It does not fit the frames when {_WAYS[self.orientation]}."
+            return f"It does not fit the frames when {WAYS[self.orientation][0]}."
         if self.dark is not None and self.dark.shape != self.frames:
             return (
                 f"The dark reference is {shape_text(self.dark.shape)}, the frames are "
@@ -194,11 +195,6 @@ def score_text(noise: float) -> str:
     return f"{1000 * noise:.2f}"
 
 
-def way_text(orientation: str, reciprocal: bool = False) -> str:
-    """Name an orientation."""
-    return f"{_WAYS[orientation]}, divided by" if reciprocal else _WAYS[orientation]
-
-
 def search_text(search: OrientationSearch) -> tuple[str, str]:
     """Return how sure the best way is, and in which tone: text or warning."""
     best, why = search.best, " ".join(search.warnings)
@@ -207,7 +203,7 @@ def search_text(search: OrientationSearch) -> tuple[str, str]:
     left = "× 10⁻³ to less than can be measured"
     if best.noise > search.error:
         left = f"to {score_text(best.noise)} × 10⁻³"
-    way = f"Best: {way_text(best.orientation, best.reciprocal)}"
+    way = f"Best: {WAYS[best.orientation][0]}{', divided by' * best.reciprocal}"
     fall = f"fixed-pattern noise falls from {score_text(search.before)} {left}."
     if why:
         return f"{way}; {fall} {why}", "warning"
@@ -227,6 +223,10 @@ class Reference:
     name: str  # of its file or layer
     image: npt.NDArray[np.float32]  # (y, x), as it came
     warnings: tuple[str, ...] = ()  # why it should not be used, as found when it was made
+
+    def __post_init__(self) -> None:
+        """Compute what is shown, in the thread that makes the reference."""
+        self.gain_text, self.dark_text, self.picture  # noqa: B018
 
     @property
     def shape(self) -> Shape:
@@ -274,7 +274,7 @@ class Reference:
 def load_reference(path: str | PathLike[str], report: Report) -> Reference:
     """Read a reference, with what is shown of it."""
     report(f"Reading {Path(path).name}", 0, None)
-    return _seen(Reference(Path(path).name, read_reference(path)))
+    return Reference(Path(path).name, read_reference(path))
 
 
 def reference_of(stack: Stack, name: str, report: Report) -> Reference:
@@ -282,7 +282,7 @@ def reference_of(stack: Stack, name: str, report: Report) -> Reference:
     if len(stack) != 1 or stack.dtype.kind not in "fiub":
         raise ValueError(f"a reference is one image of real numbers; {name} is none")
     report(f"Reading {name}", 0, None)
-    return _seen(Reference(name, np.array(stack[0], np.float32)))
+    return Reference(name, np.array(stack[0], np.float32))
 
 
 def estimate_reference(stacks: Sequence[Stack], report: Report) -> Reference:
@@ -293,21 +293,14 @@ def estimate_reference(stacks: Sequence[Stack], report: Report) -> Reference:
             stage = f"Movie {number} of {len(stacks)}: summing frame"
             yield stack.sum(progress=partial(report, stage))
 
-    movies = counted(len(stacks), "movie")
     with collected_warnings() as said:
         image = estimate_gain(sums())
-    return _seen(Reference(f"gain of {movies}", image, tuple(said)))
+    return Reference(f"gain of {counted(len(stacks), 'movie')}", image, tuple(said))
 
 
 def shape_text(shape: Sequence[int]) -> str:
     """Return rows × columns."""
     return " × ".join(str(size) for size in shape)
-
-
-def _seen(reference: Reference) -> Reference:
-    """Compute what is shown of a reference, in the thread that makes it."""
-    reference.gain_text, reference.dark_text, reference.picture  # noqa: B018
-    return reference
 
 
 LOWEST, HIGHEST = 0.5, 1.5

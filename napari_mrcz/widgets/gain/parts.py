@@ -201,16 +201,6 @@ class References(QWidget):
             button.setEnabled(not self.controls.running)
 
 
-_SHORT = {
-    "identity": "unchanged",
-    "rot90": "90° left",
-    "rot180": "180°",
-    "rot270": "90° right",
-    "flipud": "flip vert.",
-    "fliplr": "flip hor.",
-    "transpose": "transpose",
-    "transverse": "transverse",
-}
 _SIZE_PX = 40
 
 
@@ -292,7 +282,7 @@ class Orientation(QWidget):
         reciprocal, fitting = self._choice.reciprocal, self._choice.fitting
         scores = {one.orientation: one.noise for one in found if one.reciprocal == reciprocal}
         for name, button in self.buttons.items():
-            tip = f"The reference {model.way_text(name)}"
+            tip = f"The reference {model.WAYS[name][0]}"
             score = model.score_text(scores[name]) if name in scores else ""
             if name not in fitting and self._choice.reference is not None:
                 tip += ": does not fit the frames"
@@ -300,7 +290,7 @@ class Orientation(QWidget):
                 tip += f": leaves fixed-pattern noise of {score} × 10⁻³"
             button.setEnabled(name in fitting)
             button.setToolTip(tip)
-            button.setText(f"{_SHORT[name]}\n{score}".strip())
+            button.setText(f"{model.WAYS[name][1]}\n{score}".strip())
         order = tuple(sorted(ORIENTATIONS, key=lambda name: scores.get(name, np.inf)))
         if order != self.order:
             self.order = order

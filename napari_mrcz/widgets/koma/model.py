@@ -114,7 +114,8 @@ class KomaModel:
         found = self._reading
         if found is None or found.is_filtered != self.filter_outliers:
             return None
-        return found if found.covers(self.entries) else None
+        known = {*found.entries, *found.unusable}
+        return found if known.issuperset(self.entries) else None
 
     def read(self) -> Callable[[Report], Reading]:
         """Return the function that reads the session; its result goes to `take`."""

@@ -112,10 +112,6 @@ class Reading:
         )
         return found if usable else None
 
-    def covers(self, entries: Iterable[Entry]) -> bool:
-        """Return whether all of some entries were read."""
-        return {*self.entries, *self.unusable}.issuperset(entries)
-
     def judged(self, limit: float) -> Reading:
         """Return the same with what should enter no average by another limit of contrast."""
         summaries = [self.session.summary(index) for index in range(len(self.entries))]

@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from napari_mrcz.widgets.koma.model import KomaModel
 
 _ROWS = "application/x-napari-mrcz-stacks"
-# In a low window the list shows half a dozen stacks; in a high one as many as it has.
-_HEIGHT_PX, _MARGIN_PX = 92, 8
-_ARROW_PX = 36
+# In a low window the list shows half a dozen stacks; it takes half of what a high one has more.
+_HEIGHT_PX, _ARROW_PX = 92, 36
 _ROOT = QModelIndex()
 # As wide as a digit, so that names stand below each other.
 _FIGURE_SPACE = "\u2007"
@@ -92,8 +91,9 @@ class StackBox(QWidget):
             filled(QWidget(), *self._for_selected, self.sort, self.preview, across=True),
             self.details,
             spacing=4,
-        ).layout().addStretch()  # type: ignore[union-attr]
-        rows = self.stacks.rows
+        )
+        rows: Any = self.stacks.rows
+        selection: Any = self.stacks.selectionModel()
         for signal, slot in (
             (self.folder_button.clicked, self._ask_folder),
             (self.layers_button.clicked, self._add_layers),
@@ -101,7 +101,9 @@ class StackBox(QWidget):
             (self.down.clicked, lambda: self._move_selected(1)),
             (self.remove.clicked, self._remove_selected),
             (self.stacks.remove_pressed, self._remove_selected),
-            (self.stacks.current_changed, self._show_details),
+            # The current row changes before the selection does.
+            (selection.currentChanged, lambda *_: self._show_details()),
+            (selection.selectionChanged, lambda *_: self._show_details()),
             (rows.ticked, self.refresh),
             (rows.moved, self._move),
         ):
@@ -259,7 +261,6 @@ def _entry_of(layer: Image) -> Entry | None:
 class StackList(QListView):
     """The list of a `KomaModel`; what is done with its `rows` is done to the model elsewhere."""
 
-    current_changed = Signal()  # another stack is looked at, or others are selected
     remove_pressed = Signal()  # the Delete key was
 
     def __init__(self, koma: KomaModel) -> None:
@@ -282,10 +283,6 @@ class StackList(QListView):
         self._invitation = QLabel("Drop a folder or movies here")
         self._invitation.setAlignment(Qt.AlignmentFlag.AlignCenter)
         filled(self.viewport(), self._invitation)  # type: ignore[arg-type]
-        selection: Any = self.selectionModel()
-        # The current row changes before the selection does.
-        for changed in (selection.currentChanged, selection.selectionChanged):
-            changed.connect(lambda *_: self.current_changed.emit())
 
     @property
     def current(self) -> Entry | None:
@@ -303,8 +300,6 @@ class StackList(QListView):
         self._invitation.setVisible(not self._koma.entries)
         if self.rows.show_entries():
             self.select(selected or [current])
-            rows_px = self.sizeHintForRow(0) * len(self._koma.entries)
-            self.setMaximumHeight(max(_HEIGHT_PX, rows_px + _MARGIN_PX))
 
     def select(self, entries: Iterable[Entry | None]) -> None:
         """Select stacks; the first becomes the one that is looked at."""

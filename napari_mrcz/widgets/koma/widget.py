@@ -32,10 +32,13 @@ from napari_mrcz.widgets.koma.stack_list import StackBox
 from napari_mrcz.widgets.koma.views import AgeingView, RadiusView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari
     from napari.layers import Image
 
     from napari_mrcz.plugin.layers import LayerData
+    from napari_mrcz.widgets.base.job import Report
     from napari_mrcz.widgets.koma.model import Corrected, NoiseCurve
     from napari_mrcz.widgets.koma.reading import Entry, Reading
 
@@ -128,7 +131,7 @@ class KomaSession(Panel):
             (self.box.current_changed, self._show_state),
             (self.box.stacks.doubleClicked, lambda _: self.preview()),
             (self.filter_outliers.toggled, self._on_filter),
-            (self.reading.start_button.clicked, self._read),
+            (self.reading.start_button.clicked, lambda: self._run(self.reading, koma.read())),
             (self.reading.returned, self._on_read),
             (self.reading.cancelled, self._on_cancelled),
             (self.reading.ended, self._show_state),
@@ -141,11 +144,14 @@ class KomaSession(Panel):
             (self.export.start_button.clicked, lambda: self.correct_into(self.folder.text())),
             (self.export.returned, self._on_corrected),
             (self.export.failed, self.corrected),
-            (self.ageing.start_button.clicked, self._measure_ageing),
+            (self.ageing.start_button.clicked, lambda: self._run(self.ageing, koma.ageing())),
             (self.ageing.returned, self.ageing_view.show_ageing),
             (self._curves.returned, self._show_curve),
             (self._curves.failed, self._on_no_curve),
-            (self._previews.returned, self._show_preview),
+            (
+                self._previews.returned,
+                lambda made: self.when_in_front("preview", partial(self._show_preview, made)),
+            ),
             (self._previews.failed, self._on_not_previewed),
             (self._sizes.returned, self._show_size),
             (self._sizes.failed, lambda error: self._say(self.estimate, "")),
@@ -203,9 +209,10 @@ class KomaSession(Panel):
         self.koma.filter_outliers = on
         self.box.refresh()
 
-    def _read(self) -> None:
-        self.reading.pace = Pace(n_stacks=len(self.koma.entries))
-        self.reading.run(self.koma.read())
+    def _run(self, controls: JobControls, work: Callable[[Report], Any]) -> None:
+        """Start what goes through all stacks."""
+        controls.pace = Pace(n_stacks=len(self.koma.entries))
+        controls.run(work)
         self._show_state()
 
     def _on_read(self, reading: Reading) -> None:
@@ -294,10 +301,7 @@ class KomaSession(Panel):
             self._say(self.estimate, "")
             return
         self._sizes.request(self.koma.estimate())
-        if self._previewed is None:
-            self._previews.drop()
-        else:
-            self._ask_preview(self._previewed)
+        self._ask_preview()
 
     def _show_state(self) -> None:
         """Enable what can be used now, and say why the rest cannot."""
@@ -322,17 +326,17 @@ class KomaSession(Panel):
         entry = self.box.stacks.current
         if entry is not None and self.preview_button.isEnabled():
             self._previewed = entry
-            self._ask_preview(entry)
+            self._ask_preview()
 
-    def _ask_preview(self, entry: Entry) -> None:
-        step = self.viewer.dims.current_step
+    def _ask_preview(self) -> None:
+        entry, step = self._previewed, self.viewer.dims.current_step
+        if entry is None:
+            self._previews.drop()
+            return
         self._previews.request(self.koma.preview(entry, int(step[-3]) if len(step) > 2 else 0))
         self._say(self.preview_status, f"Correcting {entry.name}…", "muted")
 
     def _show_preview(self, made: LayerData) -> None:
-        self.when_in_front("preview", partial(self._take_preview, made))
-
-    def _take_preview(self, made: LayerData) -> None:
         """Show the layer where its own lies; contrast that was set stays with the stack."""
         data, attributes, _ = made
         entry, is_first = self._previewed, not self.viewer.layers
@@ -417,10 +421,6 @@ class KomaSession(Panel):
         self.export.tell(str(corrected), "text" if is_well else "warning")
         self._show_state()
         self.corrected.emit(corrected)
-
-    def _measure_ageing(self) -> None:
-        self.ageing.pace = Pace(n_stacks=len(self.koma.entries))
-        self.ageing.run(self.koma.ageing())
 
     def _say(self, label: WrappedLabel, text: str, tone: str = "text") -> None:
         self.tell(label, text, tone)
