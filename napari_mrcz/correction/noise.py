@@ -223,12 +223,13 @@ class Detail:
         value = -product / power
         deviation = float(power / (np.count_nonzero(self.usable) * mean)) ** 0.5
         left = self._excess + value * self.level * pattern
-        return Share(value, self.chance(pattern), self._spread(left, pattern) / power, deviation)
+        error = self._spread(np.abs(scipy.fft.rfft2(left)) ** 2, pattern) / power
+        return Share(value, self.chance(pattern), error, deviation)
 
     def chance(self, pattern: Image) -> float:
         """Return the standard deviation of a pattern's share in frames without the pattern."""
         _, power = self.moments(pattern)
-        return self._spread_of(self._power, pattern) / power if power > 0 else np.inf
+        return self._spread(self._power, pattern) / power if power > 0 else np.inf
 
     def moments(self, pattern: Image) -> tuple[float, float]:
         """Return Σ excess × pattern and Σ level × pattern²: minus their ratio is the share."""
@@ -243,17 +244,12 @@ class Detail:
         product, power = self.moments(first)
         difference = second - first
         left = self._excess - product / power * self.level * first if power > 0 else self._excess
-        error = self._spread(left, difference)
+        error = self._spread(np.abs(scipy.fft.rfft2(left)) ** 2, difference)
         return float((self._excess * difference).sum()) / error if error > 0 else 0.0
 
-    @classmethod
-    def _spread(cls, one: Image, other: Image) -> float:
-        """Return the standard deviation of Σ one × other over all shifts of one of them."""
-        return cls._spread_of(np.abs(scipy.fft.rfft2(one)) ** 2, other)
-
     @staticmethod
-    def _spread_of(power: Image, other: Image) -> float:
-        """Return `_spread` of the image that has the power spectrum `power`."""
+    def _spread(power: Image, other: Image) -> float:
+        """Return the standard deviation of Σ one × other over all shifts, from one's power."""
         power = power * np.abs(scipy.fft.rfft2(other)) ** 2
         # The half of the spectrum that is not computed is the other half's mirror image.
         total = 2 * float(power.sum()) - float(power[:, 0].sum())

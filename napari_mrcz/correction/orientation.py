@@ -230,8 +230,10 @@ def _compared(
     best = candidates[0]
     pattern = pattern_of(best)
     others = ((other, pattern_of(other)) for other in candidates[1:])
+    # Patterns as like as those of mirrored columns do the same to frames.
+    most = _ALIKE * float((pattern**2).sum())
     second, next_pattern = next(
-        (o for o in others if not _are_alike(pattern, o[1])), (best, pattern)
+        (o for o in others if float(((pattern - o[1]) ** 2).sum()) > most), (best, pattern)
     )
     margin = max(detail.lead(pattern, next_pattern), 0.0) if second is not best else np.inf
     share = detail.share(pattern)
@@ -264,11 +266,6 @@ def _clearest(
             chance = detail.chance(detail.pattern(response[window], good[window]))
             chances[scale] = max(chances[scale], chance)
     return min(scales, key=chances.__getitem__)
-
-
-def _are_alike(one: Image, other: Image) -> bool:
-    """Return whether two patterns do the same to frames, as mirrored columns do."""
-    return float(((one - other) ** 2).sum()) <= _ALIKE * float((one**2).sum())
 
 
 def _doubts(

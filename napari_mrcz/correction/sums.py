@@ -8,6 +8,7 @@ on parts of images is done in threads, too (`in_order`).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -281,6 +282,21 @@ def in_order(
     lender = import_module(correction.lender)
     with lender.in_order(work, items, 1 if alone else lender.processors(), name) as results:
         yield results
+
+
+def both(
+    one: Callable[[], Any], other: Callable[[], Any], *, alone: bool = False
+) -> tuple[Any, Any]:
+    """Return what two functions return; the first one runs in a thread, where there may be two."""
+    if alone or not correction.lender or import_module(correction.lender).processors() < 2:
+        return one(), other()
+    with ThreadPoolExecutor(1, "napari-mrcz-both") as pool:
+        try:
+            first = pool.submit(one)
+        except (RuntimeError, MemoryError):  # the system has no more threads
+            return one(), other()
+        second = other()
+        return first.result(), second
 
 
 def give_back() -> None:

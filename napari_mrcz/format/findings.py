@@ -402,7 +402,10 @@ def check_statistics(
         why = "All are 0, which the pixels are not: they were never determined."
     elif wrong := list(_wrong(stated, values, all_frames=all_frames)):
         verb = "contradicts" if len(wrong) == 1 else "contradict"
-        why = f"{' and '.join(wrong)} {verb} {_frames_text(n_measured, header.nz)}."
+        seen = "the pixels" if header.nz == 1 else f"the pixels of all {header.nz} frames"
+        if n_measured < header.nz:
+            seen = f"{n_measured} of {header.nz} frames that were checked"
+        why = f"{' and '.join(wrong)} {verb} {seen}."
     else:
         return
     new, proposed = UNDETERMINED, "not determined"
@@ -428,12 +431,6 @@ def _wrong(stated: Any, values: Any, *, all_frames: bool) -> Iterator[str]:
     factor = 1 + _TOLERANCE if all_frames else _RMS_OFF
     if rms >= 0 and not rms / factor <= values[3] <= rms * factor:
         yield "RMS"
-
-
-def _frames_text(n_measured: int, count: int) -> str:
-    if n_measured < count:
-        return f"{n_measured} of {count} frames that were checked"
-    return "the pixels" if count == 1 else f"the pixels of all {count} frames"
 
 
 def _text(values: Any) -> str:

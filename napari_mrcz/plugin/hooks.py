@@ -120,7 +120,9 @@ def read(path: Paths) -> list[Any]:
             return [(None,)]
         raise
     _say_which_way_up(stacks[0])
-    name = _name(paths[0])
+    name = Path(paths[0]).name
+    if not os.path.isdir(paths[0]):
+        name = without_packing(Path(name)).stem
     metadata = describe(stacks[0])
     if len(paths) > 1:
         name = f"{name} and {len(paths) - 1} more"
@@ -212,12 +214,6 @@ def _kind(stack: Stack) -> str:
 
 def _depth(stack: Stack) -> int:
     return stack.description.sections_per_volume or len(stack)
-
-
-def _name(path: str) -> str:
-    """Return the file's name without suffixes, or the folder's."""
-    name = Path(path).name
-    return name if os.path.isdir(path) else without_packing(Path(name)).stem
 
 
 def _say_which_way_up(stack: Stack) -> None:

@@ -340,7 +340,6 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> tuple[Description, list[str]
         or _imagej_pixel_size(description, movie.page)
         or _text_pixel_size(description)
         or _resolution_pixel_size(movie.page)
-        or (0.0, 0.0, 0.0)
     )
     found = _VOLTAGE.search(description)
     voltage = 0.0 if found is None else kilovolts(_float(found[1]), found[2] or "")
@@ -453,10 +452,10 @@ def _serialem(description: str) -> dict[str, Any]:
     return known
 
 
-def _resolution_pixel_size(page: Page) -> tuple[float, float, float] | None:
-    """Return the pixel size where resolution is in dots per length, as SerialEM has it."""
+def _resolution_pixel_size(page: Page) -> tuple[float, float, float]:
+    """Return the pixel size where resolution is in dots per length, as SerialEM has it; or 0."""
     y, x = _dots(page, _RESOLUTION_UNITS.get(page.number(_UNIT, 0), 0.0))
-    return (0.0, y, x) if x or y else None
+    return (0.0, y, x)
 
 
 def _dots(page: Page, unit: float) -> list[float]:

@@ -227,7 +227,7 @@ class OutlierFilter:
 
     def correct_in_place(self, frame: npt.NDArray[Any], index: int) -> None:
         """Correct a frame (y, x) of `output_dtype`, contiguous and writeable, in its own memory."""
-        self.replacement.correct(frame, frame, index)
+        self.replacement.correct_in_place(frame, index)
 
     def settled(self) -> Self:
         """Return the same correction without the sum of the movie and every pixel's distance.
@@ -366,7 +366,8 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
             f"The border has another level than the image: {', '.join(lines)}. The filter may find "
             "only part of these pixels: name them as defects, or crop them."
         )
-    if counts.total.min() == counts.total.max():
+    total = counts.total
+    if total[0].min() == total[-1].max() and total.min() == total.max():
         said.append("All pixels have the same sum, so that no outlier can be found.")
     return said
 

@@ -184,7 +184,7 @@ class SummedCounts:
 
     def raw(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Return the sums, in counts and without the pedestal, of pixels by flat index."""
-        values: npt.NDArray[np.float32] = self.total.reshape(-1)[pixels].astype(np.float32)
+        values: npt.NDArray[np.float32] = self.total.take(pixels).astype(np.float32)
         if self.pedestal:
             values -= np.float32(self.n_frames * self.pedestal)
         return values
@@ -192,7 +192,7 @@ class SummedCounts:
     def normalised(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Return the gain-normalised sums, in counts, of pixels by flat index."""
         values = self.raw(pixels)
-        return values if self.gain is None else values * self.gain.reshape(-1)[pixels]
+        return values if self.gain is None else values * self.gain.take(pixels)
 
     def sample(self) -> list[tuple[int, int]]:
         """Return typical strips (top, bottom) of eight rows, spread over the image."""

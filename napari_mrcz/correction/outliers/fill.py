@@ -10,14 +10,14 @@ the frame's own counts, too, so that no two movies have the same noise in the sa
 
 Draws are the same on any machine and with any release of numpy, so that a history makes a movie
 again bit for bit. numpy promises that of its bit generators, but not of the distributions on top
-of them; so the Poisson one is here, several times as fast for means that stay the same.
+of them; so the Poisson one is here.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import scipy
 
 from napari_mrcz.correction.outliers.levels import NEIGHBOURS, FrameLevels, over_neighbours
+from napari_mrcz.correction.sums import both
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,9 @@ _ENOUGH = 1000
 
 # Weights are kept in 16 bits: finer than any tolerance, and decided by a draw of 16 bits.
 _WHOLE = 2**16 - 1
+
+# Pixels of a frame that one thread takes; pixels drawn at a time, which stay in a cache.
+_SMALL, _CHUNK = 2**20, 2**15
 
 Pixels = npt.NDArray[np.intp]
 Frame = npt.NDArray[Any]
@@ -71,26 +75,30 @@ class Replacement:
 
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Return the frame (y, x) with index `index`, corrected."""
-        out = np.array(frame, self.output_dtype(frame.dtype), order="C")
-        self.correct(out, frame, index)
+        out = np.empty(frame.shape, self.output_dtype(frame.dtype))
+        copied = partial(np.copyto, out, frame, casting="unsafe")
+        drawn = partial(self._replaced, frame, index, out.dtype)
+        _, (pixels, values) = both(copied, drawn, alone=frame.size < _SMALL)
+        out.reshape(-1)[pixels] = values
         return out
 
-    def correct(self, out: Frame, frame: Frame, index: int) -> None:
-        """Replace pixels of `out`, which has the values of `frame`; both may be one array."""
+    def correct_in_place(self, frame: Frame, index: int) -> None:
+        """Replace pixels of a frame (y, x), contiguous, of `output_dtype`."""
+        pixels, values = self._replaced(frame, index, frame.dtype)
+        frame.reshape(-1)[pixels] = values
+
+    def _replaced(self, frame: Frame, index: int, dtype: np.dtype[Any]) -> tuple[Pixels, Frame]:
+        """Return flat indices of pixels that are replaced in a frame, and the values there."""
         if frame.shape != self.shape:
             raise ValueError(f"outliers of frames of {self.shape} in a frame of {frame.shape}")
-        flat = out.reshape(-1)
         level, key = (None, 0) if self.levels is None else self.levels.relative(frame)
         if self.fill != "sample":
             expected = self._scaled(slice(None), level)
             # What is replaced as a whole may have been NaN.
-            own = np.where(self.weights > 0, flat[self.pixels], 0)
+            own = np.where(self.weights > 0, frame.reshape(-1)[self.pixels].astype(dtype), 0)
             kept = self.weights / np.float32(_WHOLE)
-            flat[self.pixels] = own * kept + (expected + np.float32(self.pedestal)) * (1 - kept)
-        elif level is None:
-            self._draw(flat, index)
-        else:
-            self._draw_scaled(flat, index, key, level)
+            return self.pixels, own * kept + (expected + np.float32(self.pedestal)) * (1 - kept)
+        return self._drawn(index, dtype, () if level is None else (key,), level)
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Return the pixel type after the correction: the same, or floating for expectations."""
@@ -150,43 +158,42 @@ class Replacement:
         return parts.astype(np.int32)
 
     @cached_property
-    def _split(self) -> tuple[Pixels, Pixels, npt.NDArray[Any]]:
-        """Which pixels are replaced in every frame, which in some; and the weights of these."""
-        some = np.flatnonzero(self.weights > 0)
-        return np.flatnonzero(self.weights == 0), some, self.weights[some].astype(np.uint32) << 16
+    def _split(self) -> tuple[Replacement, Replacement, npt.NDArray[Any]]:
+        """Pixels that are replaced in every frame, those in some, and the weights of these."""
+        every, some = (
+            replace(self, pixels=self.pixels[at], expected=self.expected[at])
+            for at in (self.weights == 0, self.weights > 0)
+        )
+        return every, some, self.weights[self.weights > 0].astype(np.uint32) << 16
 
-    @cached_property
-    def _draws(self) -> PoissonDraws:
-        """Draws for the pixels that are replaced in every frame, where all frames are alike."""
-        return PoissonDraws(self.expected[self._split[0]] / self.per_electron)
-
-    def _draw(self, flat: Frame, index: int) -> None:
-        """Replace pixels by draws.
+    def _drawn(
+        self, index: int, dtype: np.dtype[Any], key: tuple[int, ...], level: Any
+    ) -> tuple[Pixels, Frame]:
+        """Return pixels and draws for them around what is expected, in a frame with a key.
 
         A pixel keeps its value with the probability of its weight: so it keeps that share on
         average, and every value is a count that there could have been.
         """
         every, some, weights = self._split
-        bits, decisions = random_bits((self.seed, index, 0), len(every), len(some))
-        flat[self.pixels[every]] = self._counts(self._draws(bits), flat.dtype)
-        lost = some[np.flatnonzero(decisions >= weights)]
-        (bits,) = random_bits((self.seed, index, 1), len(lost))
-        electrons = self.expected[lost].astype(np.float64) / self.per_electron
-        flat[self.pixels[lost]] = self._counts(PoissonDraws(electrons)(bits), flat.dtype)
+        n = len(every.pixels)
+        bits, decisions = random_bits((self.seed, index, *key, 0), n, len(weights))
+        lost = np.flatnonzero(decisions >= weights)
+        (more,) = random_bits((self.seed, index, *key, 1), len(lost))
+        if level is None:
+            means = some.expected[lost].astype(np.float64) / self.per_electron
+            always = every.expected / self.per_electron
+            drawn = [first_quantiles(bits, always), first_quantiles(more, means)]
+        else:
+            pieces = [slice(start, start + _CHUNK) for start in range(0, n, _CHUNK)]
+            drawn = [every._drawn_around(piece, bits[piece], level) for piece in pieces]
+            drawn.append(some._drawn_around(lost, more, level))
+        pixels = np.concatenate([every.pixels, some.pixels[lost]])
+        return pixels, self._counts(np.concatenate(drawn), dtype)
 
-    def _draw_scaled(
-        self, flat: Frame, index: int, key: int, level: npt.NDArray[np.float64]
-    ) -> None:
-        """Replace pixels by draws around what is expected of this frame."""
-        every, some, weights = self._split
-        bits, decisions = random_bits((self.seed, index, key, 0), len(every), len(some))
-        lost = some[np.flatnonzero(decisions >= weights)]  # faster than the mask itself
-        (more,) = random_bits((self.seed, index, key, 1), len(lost))
-        drawn = np.concatenate([every, lost])
-        electrons = self._scaled(drawn, level).astype(np.float64) / self.per_electron
-        np.maximum(electrons, 0, out=electrons)
-        counts = poisson_quantiles(np.concatenate([bits, more]), electrons)
-        flat[self.pixels[drawn]] = self._counts(counts, flat.dtype)
+    def _drawn_around(self, some: Any, bits: Bits, level: Any) -> npt.NDArray[np.int64]:
+        """Return electrons drawn for some pixels of a frame with levels in its parts."""
+        means = self._scaled(some, level).astype(np.float64) / self.per_electron
+        return poisson_quantiles(bits, np.maximum(means, 0, out=means))
 
     def _scaled(self, some: Any, level: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float32]:
         """Return what is expected of some pixels in a frame with levels in its parts."""
@@ -226,7 +233,7 @@ def expected_counts(
     """
 
     def work(_: Pixels, neighbours: Pixels, within: Any) -> tuple[npt.NDArray[Any], ...]:
-        usable = (marks[neighbours] == 0) & within
+        usable = (marks.take(neighbours) == 0) & within
         single = (usable == within).all(axis=0)
         weights = np.where(single, _SPREAD[:, None], np.float32(1))
         weights *= usable
@@ -265,8 +272,9 @@ def _wide_means(
     missing = np.arange(len(pixels))
     radius = 3
     while missing.size and radius < 2 * max(counts.shape) and good.any():
-        top, bottom = _reach(row[missing], radius, counts.shape[0])
-        left, right = _reach(column[missing], radius, counts.shape[1])
+        reach = np.array([[-radius], [radius + 1]])
+        top, bottom = np.clip(row[missing] + reach, 0, counts.shape[0])
+        left, right = np.clip(column[missing] + reach, 0, counts.shape[1])
         number = _within(numbers, top, bottom, left, right)
         found = number >= enough
         total = _within(sums, top, bottom, left, right)
@@ -280,10 +288,6 @@ def _cumulated(image: Frame) -> npt.NDArray[np.float64]:
     out = np.zeros((image.shape[0] + 1, image.shape[1] + 1))
     np.cumsum(np.cumsum(image, axis=0, dtype=np.float64), axis=1, out=out[1:, 1:])
     return out
-
-
-def _reach(centre: Pixels, radius: int, size: int) -> tuple[Pixels, Pixels]:
-    return np.maximum(centre - radius, 0), np.minimum(centre + radius + 1, size)
 
 
 def _within(cumulated: Frame, top: Pixels, bottom: Pixels, left: Pixels, right: Pixels) -> Frame:
@@ -313,36 +317,8 @@ def random_bits(key: tuple[int, ...], *lengths: int) -> list[Bits]:
     return np.split(drawn[:total], np.cumsum(lengths)[:-1])
 
 
-class PoissonDraws:
-    """Draws from Poisson distributions of some means (k,), not negative."""
-
-    def __init__(self, means: npt.NDArray[np.floating[Any]]) -> None:
-        exact: Values = means.astype(np.float64)
-        large = exact > _LARGE
-        self._small = np.flatnonzero(~large)
-        self._large = np.flatnonzero(large)
-        self._large_means = exact[large]
-        self._below = _tables(exact[~large])
-
-    def __call__(self, drawn: Bits) -> npt.NDArray[np.int64]:
-        """Turn random numbers, one for each distribution, into its quantiles."""
-        small = drawn if not self._large.size else drawn[self._small]
-        few = np.zeros(len(small), np.uint8)
-        for below in self._below:
-            few += small >= below
-        if not self._large.size:
-            return few.astype(np.int64)
-        counts = np.empty(len(drawn), np.int64)
-        counts[self._small] = few
-        counts[self._large] = _quantiles(drawn[self._large], self._large_means)
-        return counts
-
-
 def poisson_quantiles(drawn: Bits, means: Values) -> npt.NDArray[np.int64]:
-    """Turn random numbers into quantiles of Poisson distributions around means, not negative.
-
-    As `PoissonDraws` does, for means that are drawn around only once.
-    """
+    """Turn random numbers into quantiles of Poisson distributions around means, not negative."""
     large = means > _LARGE
     if large.any():
         counts = np.empty(len(drawn), np.int64)
@@ -368,18 +344,27 @@ def poisson_quantiles(drawn: Bits, means: Values) -> npt.NDArray[np.int64]:
     return few.astype(np.int64)
 
 
-def _tables(means: Values) -> list[Bits]:
-    """Return probabilities of 0, of up to 1, up to 2, … in parts of 2**32, until all are 1."""
-    table: list[Bits] = []
-    probability = np.exp(-means)
+def first_quantiles(drawn: Bits, means: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+    """Do the same in double precision, as the first version did."""
+    exact: Values = means.astype(np.float64)
+    large = exact > _LARGE
+    counts = np.empty(len(drawn), np.int64)
+    counts[large] = _quantiles(drawn[large], exact[large])
+    drawn, exact = drawn[~large], exact[~large]
+    few = np.zeros(len(drawn), np.uint8)
+    probability = np.exp(-exact)
     below = probability.copy()
     # Eight standard deviations and more: what is missing then is the rounding of the sum.
-    most = int(means.max(initial=0) + 8 * means.max(initial=0) ** 0.5 + 12)
-    while means.size and len(table) < most and (not table or table[-1].min() < _MOST):
-        table.append(np.minimum(below * 2.0**32, _MOST).astype(np.uint32))
-        probability *= means / len(table)
+    most = int(exact.max(initial=0) + 8 * exact.max(initial=0) ** 0.5 + 12)
+    for number in range(1, most + 1):
+        table = np.minimum(below * 2.0**32, _MOST).astype(np.uint32)
+        few += drawn >= table
+        if table.min(initial=_MOST) == _MOST:
+            break
+        probability *= exact / number
         below += probability
-    return table
+    counts[~large] = few
+    return counts
 
 
 def _quantiles(drawn: Bits, means: Values) -> Values:

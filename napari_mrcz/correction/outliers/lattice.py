@@ -75,15 +75,10 @@ def block_widths(deviate: Image) -> Values:
     columns = np.add.reduceat(part, np.arange(0, x, BLOCK), axis=1)
     sums = np.add.reduceat(columns, np.arange(0, len(part), BLOCK // 2), axis=0)
     means = sums / (_sizes(len(part), BLOCK // 2)[:, None] * _sizes(x, BLOCK))
-    return np.interp(means, _cut_mean(_WIDTHS), _WIDTHS)
-
-
-def _cut_mean(width: Values) -> Values:
-    """Return the mean absolute value of normal deviates of a width, cut off at `_FLAT`."""
-    at = _FLAT / width
-    return width * (
-        (1 - np.exp(-(at**2) / 2)) * (2 / np.pi) ** 0.5 + 2 * at * scipy.special.ndtr(-at)
-    )
+    # The mean absolute values of normal deviates of the widths, cut off at `_FLAT`.
+    at = _FLAT / _WIDTHS
+    cut = (1 - np.exp(-(at**2) / 2)) * (2 / np.pi) ** 0.5 + 2 * at * scipy.special.ndtr(-at)
+    return np.interp(means, _WIDTHS * cut, _WIDTHS)
 
 
 def _sizes(length: int, block: int) -> Values:
@@ -163,11 +158,6 @@ class Structure:
         # A deviate is twice the difference of square roots.
         shift = np.where(tile >= 0, pattern * (_PATTERN_STEP / 2), 0).astype(expected.dtype)
         return np.maximum(np.sqrt(expected) + shift, expected.dtype.type(0.1)) ** 2
-
-    def narrowed(self, deviate: Values, pixels: Pixels, n_columns: int) -> Values:
-        """Return deviates of some pixels, by flat index, divided by the width of their blocks."""
-        row, column = np.divmod(pixels, n_columns)
-        return deviate / self.width[row // BLOCK, column // BLOCK]
 
     def _subtract(self, codes: Image, at: Image, zero: int, steps: int, widths: Values) -> None:
         """Subtract the lattice from a tile's codes; renew the widths of its blocks."""

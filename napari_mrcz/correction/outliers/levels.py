@@ -51,15 +51,14 @@ class LocalBackground:
         """Fit the line to strips of the image, outliers left out."""
         strips = counts.sample()
         # The lower of the left and the right neighbour is hardly ever a hot one.
-        lower = [_lower_neighbour(counts.rows(top, bottom)[1]) for top, bottom in strips]
-        usual, bright = map(float, np.percentile(np.concatenate(lower), [50, 99.9]))
+        pixel = np.concatenate([counts.rows(*strip)[1] for strip in strips])
+        lower = np.minimum(pixel[:, :-2], pixel[:, 2:]) if pixel.shape[1] > 2 else pixel
+        usual, bright = map(float, np.percentile(lower, [50, 99.9]))
         ceiling = bright + 5 * max(bright, 1.0) ** 0.5
-        pixels, arounds = [], []
-        for top, bottom in strips:
-            pixels.append(counts.rows(top, bottom)[1].reshape(-1))
-            arounds.append(_neighbours_mean(counts, top, bottom, ceiling, usual)[1].reshape(-1))
-        pixel = np.concatenate(pixels).astype(np.float64)
-        around = np.concatenate(arounds).astype(np.float64)
+        made = cls(0.0, 0.0, ceiling, usual)
+        around = np.concatenate([made.rows(counts, *strip)[1].reshape(-1) for strip in strips])
+        around /= np.float32(24)
+        pixel, around = pixel.reshape(-1).astype(np.float64), around.astype(np.float64)
         good = pixel <= ceiling
         for _ in range(2):
             offset, slope = _line(around[good], pixel[good])
@@ -72,14 +71,35 @@ class LocalBackground:
         return cls(offset, slope, ceiling, float(pixel[good].mean()), brightest)
 
     def rows(self, counts: SummedCounts, top: int, bottom: int) -> tuple[Image, Image]:
-        """Return rows of raw electrons and of those expected, each float32."""
-        raw, around = _neighbours_mean(counts, top, bottom, self.ceiling, self.typical)
-        gain = None if counts.gain is None else counts.gain[top:bottom]
+        """Return rows of raw electrons and the gain-normalised sums of their 24 neighbours.
+
+        Both are float32. Pixels beyond the ceiling count as typical ones. The image is mirrored at
+        its borders.
+        """
+        first, last = max(0, top - 2), min(counts.shape[0], bottom + 2)
+        raw, normalised = counts.rows(first, last)
+        beyond = (2 - (top - first), 2 - (last - bottom)), (2, 2)
+        window = np.pad(normalised, beyond, mode="reflect")
+        if float(normalised.max(initial=0)) > self.ceiling:
+            np.copyto(window, np.float32(self.typical), where=window > np.float32(self.ceiling))
+        # Sums of two, of four, of five: down the columns, then along the rows.
+        pairs = window[:-1] + window[1:]
+        fives = pairs[:-3] + pairs[2:-1]
+        fives += window[4:]
+        pairs = np.add(fives[:, :-1], fives[:, 1:], out=pairs[:-3, 1:])
+        sums = pairs[:, :-3] + pairs[:, 2:-1]
+        sums += fives[:, 4:]
+        sums -= window[2:-2, 2:-2]
+        return raw[top - first : top - first + bottom - top], sums
+
+    def expected_beside(self, sums: Image, gain: Image | None) -> Image:
+        """Return the raw electrons expected of pixels, from the sums of their 24 neighbours."""
+        around = sums / np.float32(24)
         expected = self.expected(around, gain)
         if around.min(initial=np.inf) <= _EMPTY * self.typical:
             # Where there is no beam, the line of the rest of the image is not valid.
             expected[around <= _EMPTY * self.typical] = LEAST
-        return raw, expected
+        return expected
 
     def expected(self, around: Image, gain: Image | None) -> Image:
         """Return the raw electrons expected of pixels, from the means of their neighbours."""
@@ -97,37 +117,6 @@ def _squares(strip: Image) -> Image:
     pieces = strip[:, : strip.shape[1] // length * length]
     pieces = pieces.reshape(len(strip), -1, length).swapaxes(0, 1)
     return np.percentile(pieces.reshape(len(pieces), -1), 33, axis=1)
-
-
-def _lower_neighbour(strip: Image) -> Image:
-    if strip.shape[1] < 3:
-        return strip.reshape(-1)
-    return np.minimum(strip[:, :-2], strip[:, 2:]).reshape(-1)
-
-
-def _neighbours_mean(
-    counts: SummedCounts, top: int, bottom: int, ceiling: float, usual: float
-) -> tuple[Image, Image]:
-    """Return rows of raw electrons and the gain-normalised means of the 24 neighbours.
-
-    Pixels beyond the ceiling count as usual ones. The image is mirrored at its borders.
-    """
-    first, last = max(0, top - 2), min(counts.shape[0], bottom + 2)
-    raw, normalised = counts.rows(first, last)
-    beyond = (2 - (top - first), 2 - (last - bottom)), (2, 2)
-    window = np.pad(normalised, beyond, mode="reflect")
-    if float(normalised.max(initial=0)) > ceiling:
-        window[window > np.float32(ceiling)] = np.float32(usual)
-    # Sums of two, of four, of five: down the columns, then along the rows.
-    pairs = window[:-1] + window[1:]
-    fives = pairs[:-3] + pairs[2:-1]
-    fives += window[4:]
-    pairs = fives[:, :-1] + fives[:, 1:]
-    around = pairs[:, :-3] + pairs[:, 2:-1]
-    around += fives[:, 4:]
-    around -= window[2:-2, 2:-2]
-    around /= np.float32(24)
-    return raw[top - first : top - first + bottom - top], around
 
 
 def _line(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -238,13 +227,10 @@ class FrameLevels:
     @cached_property
     def _good(self) -> npt.NDArray[np.int64]:
         """Good pixels that are looked at, in each part."""
-        ones = np.ones((-(-self.shape[0] // self.step), 1), np.int64)
         rows, columns = self._starts
-        height = np.add.reduceat(ones, rows, axis=0)
-        width = np.diff(columns, append=self.shape[1])
-        number: npt.NDArray[np.int64] = height * width
-        number -= np.bincount(self._bad_parts, minlength=number.size).reshape(number.shape)
-        return number
+        height = np.diff(rows, append=-(-self.shape[0] // self.step))
+        number = np.outer(height, np.diff(columns, append=self.shape[1]))
+        return number - np.bincount(self._bad_parts, minlength=number.size).reshape(number.shape)
 
     def _electrons(self, image: Image, pedestal: float) -> npt.NDArray[np.int64]:
         """Return the electrons of good pixels in each part, in sixteenths."""

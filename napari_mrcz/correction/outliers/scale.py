@@ -12,6 +12,7 @@ then work on a few thousand codes instead of millions of pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from napari_mrcz.correction.outliers.levels import (
     over_neighbours,
 )
 from napari_mrcz.correction.outliers.suspects import Course, Gaps, Suspects
-from napari_mrcz.correction.sums import in_order
+from napari_mrcz.correction.sums import both, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,10 +64,7 @@ _BRIGHT, _DARK = 6.0, 3.4
 # it have, and standard errors of their sum. Dead squares count less than this part of the expected
 # electrons.
 _SQUARES = [
-    [
-        int(np.flatnonzero((NEIGHBOURS == shift).all(axis=1))[0])
-        for shift in ((y, 0), (0, x), (y, x))
-    ]
+    [12 + 5 * dy + dx - (5 * dy + dx > 0) for dy, dx in ((y, 0), (0, x), (y, x))]
     for y in (-1, 1)
     for x in (-1, 1)
 ]
@@ -82,7 +80,11 @@ _OWN = 4.0
 # Beside so many bright suspects a pixel looks dark.
 _BRIGHT_BESIDE = 3
 
+# Most deviates in a table.
+_MOST_ENTRIES = 2**20
+
 Codes = npt.NDArray[np.uint16]
+Image = npt.NDArray[Any]
 Values = npt.NDArray[np.float64]
 
 
@@ -151,10 +153,8 @@ def normal_scale(counts: SummedCounts) -> PixelScale:
     n_pixels = sum(_by_strips(work, counts.shape), np.zeros((), np.int64))
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=count)
     places = first + width * np.arange(count, dtype=np.float64)
-    edges = np.arange(1, count)
-    dose = places[1:] - width / 2
-    counted = slice(1, count - 1)
-    start = (mean, max(noise, 0.5))
+    edges, dose = np.arange(1, count), places[1:] - width / 2
+    counted, start = slice(1, count - 1), (mean, max(noise, 0.5))
     return PixelScale(codes, places, n_pixels, counted, edges, dose, start, 0.0, 1.0)
 
 
@@ -168,53 +168,41 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     background = LocalBackground.of(counts)
     codes = np.empty(counts.shape, np.uint16)
     widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
-    empty_in: list[int] = []
-    # Pixels that count nothing at all are suspect, even if their neighbours are dead, too.
-    dead = _NOTHING * background.typical if background.typical > _ENOUGH else -np.inf
-    lit = np.float32(_LIT * background.typical)
+    deviates_of = _deviates_from(counts, background)
 
-    def work(top: int, bottom: int) -> None:
-        raw, expected = background.rows(counts, top, bottom)
-        empty = None
-        if expected.min(initial=np.inf) <= LEAST:
-            empty = (expected <= LEAST) & (raw <= 0)
-            empty_in.append(int(np.count_nonzero(empty)))
-        nothing = None
-        if raw.min(initial=np.inf) <= dead:
-            nothing = (raw <= dead) & (expected > lit)
-        raw += np.float32(0.5)
-        deviate = poisson_deviate(raw, expected)
-        if empty is not None:
-            deviate[empty] = 0
-        if nothing is not None:
-            deviate[nothing] = np.minimum(deviate[nothing], -_SUSPECT)
+    def work(top: int, bottom: int) -> int:
+        gain = None if counts.gain is None else counts.gain[top:bottom]
+        raw, sums = background.rows(counts, top, bottom)
+        n_empty = 0
+        if raw.min(initial=np.inf) <= 0:
+            expected = background.expected_beside(sums, gain)
+            n_empty = int(np.count_nonzero((expected <= LEAST) & (raw <= 0)))
+        deviate = deviates_of(raw, sums, gain)
         widths[top // BLOCK : -(-bottom // BLOCK)] = block_widths(deviate)
         codes[top:bottom] = _codes(deviate)
+        return n_empty
 
-    for _ in _by_strips(work, counts.shape):
-        pass
+    n_empty = sum(_by_strips(work, counts.shape))
     # Where there is no beam, no outliers are searched.
-    n_empty = sum(empty_in) if sum(empty_in) < codes.size - counts.defects.size - _FEWEST else 0
+    n_empty = n_empty if n_empty < codes.size - counts.defects.size - _FEWEST else 0
     structure = Structure.of(codes, _ZERO, _STEPS, widths)
-    n_pixels = _numbers(codes)
+    find_lines = partial(weak_lines, codes, _ZERO, _STEPS, counts)
+    n_pixels, (lines, of_line) = both(partial(_numbers, codes), find_lines)
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
     n_empty = min(n_empty, int(n_pixels[_ZERO]))
-    lines, of_line = weak_lines(codes, _ZERO, _STEPS, counts)
     n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, n_empty, course)
     usable = np.isin(lines, counts.defects, invert=True)
     _put_lines(codes, n_pixels, lines[usable], of_line[usable])
-    places = (np.arange(_CODES) - float(_ZERO)) / _STEPS
-    edges, dose = _whole_electrons(max(background.typical, 1e-3))
-    counted, start = slice(0, _CODES), (0.0, 1.0)
     mean = max(background.typical, 0.0)
+    edges, dose = _whole_electrons(max(mean, 1e-3))
     return PixelScale(
         codes=codes,
-        places=places,
+        places=(np.arange(_CODES) - float(_ZERO)) / _STEPS,
         n_pixels=n_pixels,
-        counted=counted,
+        counted=slice(0, _CODES),
         edges=edges,
         dose=dose,
-        start=start,
+        start=(0.0, 1.0),
         origin=mean,
         unit=mean**0.5,
         empty=(_ZERO, n_empty),
@@ -243,6 +231,55 @@ def poisson_deviate(counted: Any, expected: Any) -> Any:
     deviate -= np.reciprocal(root, out=root) / 9
     deviate *= 3
     return deviate
+
+
+def _deviates_from(counts: SummedCounts, background: LocalBackground) -> Callable[..., Image]:
+    """Return a function from raw electrons, the sums of 24 neighbours, and the gain to deviates.
+
+    A cube root takes longer than all else. Where counts are whole, thousands of pixels have as many
+    of them and as many around them, and their deviate is looked up.
+    """
+    typical = background.typical
+    dead = _NOTHING * typical if typical > _ENOUGH else -np.inf
+
+    def computed(raw: Image, sums: Image, gain: Image | None) -> Image:
+        expected = background.expected_beside(sums, gain)
+        empty = (expected <= LEAST) & (raw <= 0)
+        # Pixels that count nothing at all are suspect, even if their neighbours are dead, too.
+        nothing = (raw <= dead) & (expected > np.float32(_LIT * typical))
+        deviate: Image = poisson_deviate(raw + np.float32(0.5), expected)
+        deviate[empty] = 0
+        deviate[nothing] = np.minimum(deviate[nothing], -_SUSPECT)
+        return deviate
+
+    are_whole = counts.total.dtype.kind != "f" and counts.gain is None
+    if not are_whole or counts.per_electron != 1 or counts.pedestal * counts.n_frames % 1:
+        return computed
+    strips = [background.rows(counts, *strip) for strip in counts.sample()]
+    some, around = (np.concatenate(part, axis=None) for part in zip(*strips, strict=True))
+    some = some[some <= background.ceiling]
+    # The outermost rows and columns are NaN, and stand for all that lies beyond.
+    first = np.array([some.min() - 1, np.floor(around.min()) - 1], np.float32)
+    last = np.array([some.max() + 1, np.ceil(around.max()) + 1], np.float32)
+    size = [int(length) + 1 for length in last - first]
+    if size[0] * size[1] > min(_MOST_ENTRIES, counts.total.size // 8):
+        return computed
+    counted, beside = np.indices(size, np.float32)
+    table = computed(counted + first[0], beside + first[1], None)
+    table[[0, -1]] = table[:, [0, -1]] = np.nan
+
+    def looked_up(raw: Image, sums: Image, _: None) -> Image:
+        whole = np.rint(sums)
+        whole[whole != sums] = -np.inf  # beside hot pixels
+        at = (np.clip(raw, first[0], last[0]) - first[0]) * size[1]
+        at += np.clip(whole, first[1], last[1]) - first[1]
+        deviate = table.take(at.astype(np.intp))
+        flat = deviate.reshape(-1)
+        others = np.flatnonzero(np.isnan(flat))
+        flat[others] = computed(raw.reshape(-1)[others], sums.reshape(-1)[others], None)
+        return deviate
+
+    return looked_up
 
 
 def _judge_suspects(
@@ -275,7 +312,7 @@ def _judge_suspects(
 
     def surroundings(pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
         own, around = counts.normalised(pixels), counts.normalised(neighbours)
-        beside = flat[neighbours]
+        beside = flat.take(neighbours)
         usable = (beside >= first) & (beside < last) & within
         number = usable.sum(axis=0, dtype=np.float32)
         mean = (around * usable).sum(axis=0) / np.maximum(number, 1)
@@ -300,7 +337,8 @@ def _judge_suspects(
         raw = counts.raw(pixels) / counts.per_electron
         here = structure.with_lattice(expected, pixels, counts.shape[1])
         deviate = poisson_deviate(raw + 0.5, here.copy())
-        deviate = structure.narrowed(deviate, pixels, counts.shape[1])
+        row, column = np.divmod(pixels, counts.shape[1])
+        deviate /= structure.width[row // BLOCK, column // BLOCK]
         deviate[~known] = (flat[pixels[~known]].astype(np.float64) - _ZERO) / _STEPS
         expected[~known] = background.typical
         return Suspects(counts.shape, pixels, deviate, raw, expected, company, profile)
@@ -430,12 +468,10 @@ def _whole_electrons(typical: float) -> tuple[npt.NDArray[np.intp], Values]:
 
 def _numbers(codes: Codes) -> npt.NDArray[np.int64]:
     """Return how many pixels have each code."""
-
-    def work(top: int, bottom: int) -> npt.NDArray[np.int64]:
-        return np.bincount(codes[top:bottom].reshape(-1), minlength=_CODES)
-
-    y, x = codes.shape
-    return sum(_by_strips(work, (y, x)), np.zeros(_CODES, np.int64))
+    flat, number = codes.reshape(-1), np.zeros(_CODES, np.int64)
+    for start in range(0, flat.size, _STRIP):
+        number += np.bincount(flat[start : start + _STRIP], minlength=_CODES)
+    return number
 
 
 def pixels_outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:

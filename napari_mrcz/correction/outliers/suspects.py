@@ -140,16 +140,19 @@ class Suspects:
         column = self.pixels % x
         dark = self.deviate < 0
         far = np.abs(self.deviate) > _FAR
-        starts, ends = [], []
-        for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
-            at = np.searchsorted(self.pixels, self.pixels + dy * x + dx)
-            at = np.minimum(at, len(self.pixels) - 1)
-            touches = self.pixels[at] == self.pixels + dy * x + dx
-            touches &= (dark[at] == dark) & far[at] & far & (column + dx >= 0) & (column + dx < x)
-            starts.append(np.flatnonzero(touches))
-            ends.append(at[touches])
-        start, end = np.concatenate(starts), np.concatenate(ends)
         number = len(self.pixels)
+        starts, ends = [], []
+        # The next of the sorted pixels may be to the right; one search finds those in the next row.
+        following, below = np.arange(number) + 1, np.searchsorted(self.pixels, self.pixels + x - 1)
+        for at, dy, dx in ((following, 0, 1), (below, 1, -1), (below, 1, 0), (below, 1, 1)):
+            some = np.minimum(at, number - 1)
+            touches = self.pixels[some] == self.pixels + dy * x + dx
+            at += touches
+            touches &= (dark[some] == dark) & far[some] & far
+            touches &= (column + dx >= 0) & (column + dx < x)
+            starts.append(np.flatnonzero(touches))
+            ends.append(some[touches])
+        start, end = np.concatenate(starts), np.concatenate(ends)
         graph = scipy.sparse.coo_array(
             (np.ones(len(start), np.int8), (start, end)), (number, number)
         )
@@ -169,15 +172,13 @@ class Suspects:
         for axis in (0, 1):
             run = np.ones(len(some), np.intp)
             for direction in (-1, 1):
-                goes_on = np.ones(len(some), bool)
-                for step in range(1, _NARROW + 1):
-                    r = row + direction * step * (axis == 0)
-                    c = column + direction * step * (axis == 1)
-                    goes_on &= (r >= 0) & (r < self.shape[0]) & (c >= 0) & (c < self.shape[1])
-                    at = np.where(goes_on, r * self.shape[1] + c, 0)
-                    beside = counts.raw(at) / counts.per_electron
-                    goes_on &= np.where(dark, beside < limit, beside > limit)
-                    run += goes_on
+                steps = direction * np.arange(1, _NARROW + 1)[:, None]
+                r, c = row + steps * (axis == 0), column + steps * (axis == 1)
+                within = (r >= 0) & (r < self.shape[0]) & (c >= 0) & (c < self.shape[1])
+                at = np.where(within, r * self.shape[1] + c, 0)
+                beside = counts.raw(at) / counts.per_electron
+                like = np.where(dark, beside < limit, beside > limit) & within
+                run += np.logical_and.accumulate(like).sum(axis=0)
             narrow |= run <= _NARROW
         share = np.bincount(group[some], narrow, len(asked)) > 0.5 * np.bincount(
             group[some], minlength=len(asked)
@@ -208,9 +209,8 @@ class Suspects:
         frame: of such a movie (nearly) all frames are read.
         """
         bright = self.deviate > 0
-        profile = np.zeros(n_groups)
-        np.maximum.at(profile, group[bright], self.profile[bright])
-        asked = (size > 1) | (profile > _PROFILE)
+        asked = size > 1
+        asked[group[bright & (self.profile > _PROFILE)]] = True
         spot = self._unsteady(group, n_groups, bright & asked[group], partial(course, most=_SOME))
         if spot.sum() >= MANY_SPOTS:
             rest = bright & ~spot[group]
