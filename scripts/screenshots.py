@@ -204,7 +204,7 @@ def fit_truncated(viewer: napari.Viewer, widgets: Widgets) -> str:
     (layer,) = viewer.open("sweep.mrcz", plugin="napari-mrcz")
     layer.visible = False
     widget = widgets[title] = docked(viewer, title)
-    for button in (widget.form.controls.start_button, widget.controls.start_button):
+    for button in (widget.search.start_button, widget.controls.start_button):
         demo.wait_until_idle([widget])
         button.click()
     return title
@@ -386,7 +386,7 @@ def picture_drag(viewer: napari.Viewer, widgets: Widgets, path: Path) -> None:
     demo.wait_until_idle([widget])
     for layer in viewer.layers:
         layer.visible = layer.name in ("movie", "movie outliers (σ)")
-    line = widget.plots.lines["hot"][1]
+    line = widget.plots.thresholds["hot"].lines[1]
     found = widget.fit.current.thresholds.hot
     rows, columns = widget.fit.sigma.shape
     viewer.scene.camera.center = (0, *(size / 3 * 1.35 for size in (rows, columns)))

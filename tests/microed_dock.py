@@ -39,7 +39,7 @@ def widget(viewer, sweep, qtbot) -> MicroED:
 @pytest.fixture
 def fitted(widget, qtbot) -> MicroED:
     """Return the widget with the sweep fitted, and all that follows."""
-    type_number(qtbot, widget.form.annuli.native, "4")
+    type_number(qtbot, widget.annuli.native, "4")
     fit_layer(widget, qtbot)
     return widget
 

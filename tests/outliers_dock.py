@@ -58,6 +58,11 @@ def type_number(qtbot, field, text: str) -> None:
     qtbot.keyClick(field, Qt.Key.Key_Enter)
 
 
+def cell(widget, column: int) -> str:
+    """Return a number of outliers from the table: dark, hot or both."""
+    return widget.counts.item(0, column).text()
+
+
 def choose(combo, value) -> None:
     """Choose an entry of a list by what it stands for."""
     combo.setCurrentIndex(combo.findData(value))

@@ -27,7 +27,6 @@ from napari_mrcz.widgets.base.job import JobControls
 from napari_mrcz.widgets.base.layer_picker import LayerPicker
 from napari_mrcz.widgets.base.panel import Panel
 from napari_mrcz.widgets.base.plot import Plot, contrast_ratio, offer_rows, palette, readable
-from napari_mrcz.widgets.outliers.widget import CountTable
 
 WRITTEN = ("text", "muted", "error", "warning", "accent", "hot", "dark", "model")
 
@@ -328,14 +327,6 @@ def test_plots_are_copied_and_saved(qtbot, tmp_path, monkeypatch):
     assert QApplication.clipboard().text() == numbers.replace(",", "\t")
     do(plot, "Copy plot")
     assert QApplication.clipboard().image().width() == 600
-
-
-def test_counts_of_outliers_are_lines_and_copied_with_their_headings(qtbot):
-    table = CountTable()
-    assert not table.hasHeightForWidth()  # a narrow dock breaks no line
-    head, *rows = copied(table, qtbot).splitlines()
-    assert head == "\tdark\thot\tboth"
-    assert [len(row.split("\t")) for row in rows] == [4] * len(rows) != []
 
 
 def test_tables_are_copied_and_saved(panel, qtbot, tmp_path, monkeypatch):

@@ -3,13 +3,14 @@
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import mouse
 import numpy as np
 import pytest
 from closing import close
 from gate import Gate
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 
 import napari_mrcz as nm
 from napari_mrcz.plugin.layers import LateStack
@@ -53,7 +54,7 @@ def fitted(widget, qtbot, monkeypatch, known_fit) -> Counting:
         "napari_mrcz.widgets.counting.widget.fit_counting",
         lambda stack, report, force: replace(known_fit, stack=stack),
     )
-    with qtbot.waitSignal(widget.previewed):
+    with qtbot.waitSignal(widget._counting.returned):
         qtbot.mouseClick(widget.controls.start_button, LEFT)
     return widget
 
@@ -65,9 +66,9 @@ def settle(widget, qtbot) -> None:
 
 def type_threshold(widget, qtbot, text: str) -> None:
     """Type a threshold and press Enter."""
-    widget.charges.number.selectAll()
-    qtbot.keyClicks(widget.charges.number, text)
-    qtbot.keyClick(widget.charges.number, Qt.Key.Key_Enter)
+    widget.threshold.field.selectAll()
+    qtbot.keyClicks(widget.threshold.field, text)
+    qtbot.keyClick(widget.threshold.field, Qt.Key.Key_Enter)
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def gated(widget, viewer):
 
 def test_a_fit_tells_dose_noise_and_spread_and_shows_single_electrons(widget, qtbot):
     fitted = widget
-    with qtbot.waitSignal(widget.previewed):
+    with qtbot.waitSignal(widget._counting.returned):
         qtbot.mouseClick(widget.controls.start_button, LEFT)
     dose = sum(map(len, RAW.positions)) / RAW.frames.size
     said = fitted.found.text()
@@ -92,7 +93,7 @@ def test_a_fit_tells_dose_noise_and_spread_and_shows_single_electrons(widget, qt
     )  # eight frames tell an offset badly
     assert fitted.fit.counting.background.noise == pytest.approx(6, rel=0.03)
     assert f"Noise {fitted.fit.counting.background.noise:.1f} grey values" in said
-    assert fitted.charges.threshold == pytest.approx(fitted.fit.counting.threshold, abs=0.06)
+    assert fitted.threshold.field.value() == pytest.approx(fitted.fit.counting.threshold, abs=0.06)
 
     assert isinstance(fitted.fit, Fit)
     middle, number = fitted.fit.charge_histogram()
@@ -119,7 +120,7 @@ def test_a_fit_tells_dose_noise_and_spread_and_shows_single_electrons(widget, qt
 def test_the_layer_of_counts_is_what_the_library_counts(fitted, viewer, layer):
     counts = fitted.counts
     assert counts.name == "raw counts"
-    wanted = fitted.fit.chosen(fitted.charges.threshold, 1)
+    wanted = fitted.fit.chosen(fitted.threshold.field.value(), 1)
     np.testing.assert_array_equal(counts.data[2], wanted(RAW.frames[2]))
     np.testing.assert_array_equal(counts.scale, layer().scale)
     np.testing.assert_array_equal(counts.translate, layer().translate)
@@ -130,7 +131,7 @@ def test_the_layer_of_counts_is_what_the_library_counts(fitted, viewer, layer):
 
 @pytest.mark.parametrize(("index", "fine"), [(1, 2), (2, 4)])
 def test_finer_counts_lie_where_the_movie_lies(fitted, qtbot, layer, index, fine):
-    with qtbot.waitSignal(fitted.previewed):
+    with qtbot.waitSignal(fitted._counting.returned):
         field = fitted.options.fields["super_resolution"].native
         field.setFocus()
         for _ in range(index):
@@ -148,9 +149,9 @@ def test_finer_counts_lie_where_the_movie_lies(fitted, qtbot, layer, index, fine
 
 def test_a_threshold_that_is_typed_moves_the_line_and_counts_anew(fitted, qtbot):
     before = float(fitted.found.text().split()[0])
-    with qtbot.waitSignal(fitted.previewed):
+    with qtbot.waitSignal(fitted._counting.returned):
         type_threshold(fitted, qtbot, "200")
-    assert fitted.charges.line.value() == 200
+    assert fitted.threshold.lines[0].value() == 200
     assert float(fitted.found.text().split()[0]) == pytest.approx(before / 2, rel=0.15)
     wanted = fitted.fit.chosen(200, 1)(RAW.frames[2])
     np.testing.assert_array_equal(fitted.counts.data[2], wanted)
@@ -158,30 +159,30 @@ def test_a_threshold_that_is_typed_moves_the_line_and_counts_anew(fitted, qtbot)
 
 
 def test_the_line_is_dragged_with_the_mouse(fitted, qtbot):
-    before = fitted.charges.threshold
-    with qtbot.waitSignal(fitted.previewed):
-        mouse.drag_line(fitted.charges.plot, before, 250)
-    assert fitted.charges.threshold == pytest.approx(250, abs=15)
-    assert fitted.charges.threshold != before
+    before = fitted.threshold.field.value()
+    with qtbot.waitSignal(fitted._counting.returned):
+        mouse.drag_line(fitted.charges, before, 250)
+    assert fitted.threshold.field.value() == pytest.approx(250, abs=15)
+    assert fitted.threshold.field.value() != before
     settle(fitted, qtbot)
     history = fitted.counts.metadata["footer"]["history"]
-    assert history[-1]["threshold"] == fitted.charges.threshold
+    assert history[-1]["threshold"] == fitted.threshold.field.value()
 
 
 def test_electrons_of_the_frame_that_is_shown_are_marked(fitted, qtbot, viewer, layer):
     for frame in (2, 5):
         viewer.dims.set_current_step(0, frame)
-        with qtbot.waitSignal(fitted.marked) as caught:
+        with qtbot.waitSignal(fitted._marking.returned):
             qtbot.mouseClick(fitted.mark_button, LEFT)
-        (points,) = caught.args
-        events = fitted.fit.chosen(fitted.charges.threshold, 1).events(RAW.frames[frame])
+        points = fitted.derived("electrons")
+        events = fitted.fit.chosen(fitted.threshold.field.value(), 1).events(RAW.frames[frame])
         np.testing.assert_allclose(points.data[:, 1:], np.stack([events.y, events.x], 1))
         assert set(points.data[:, 0]) == {frame}
         np.testing.assert_array_equal(points.scale, layer().scale)
         np.testing.assert_array_equal(points.translate, layer().translate)
     assert [x.name for x in viewer.layers] == ["raw", "raw counts", "raw electrons"]
     viewer.layers.remove(points)
-    with qtbot.waitSignal(fitted.marked):
+    with qtbot.waitSignal(fitted._marking.returned):
         qtbot.mouseClick(fitted.mark_button, LEFT)
     assert "raw electrons" in viewer.layers
 
@@ -189,7 +190,7 @@ def test_electrons_of_the_frame_that_is_shown_are_marked(fitted, qtbot, viewer, 
 def test_the_layer_of_counts_goes_and_comes(fitted, qtbot, viewer):
     fitted.preview.click()
     assert fitted.counts is None
-    with qtbot.waitSignal(fitted.previewed):
+    with qtbot.waitSignal(fitted._counting.returned):
         fitted.preview.click()
     viewer.layers.remove(fitted.counts)
     assert not fitted.preview.isChecked()
@@ -200,17 +201,22 @@ def test_the_layer_of_counts_goes_and_comes(fitted, qtbot, viewer):
 def test_a_frame_that_is_stepped_to_is_counted_without_the_window_waiting(
     fitted, qtbot, viewer, layer
 ):
-    """Blank first, and said so; then what the library counts."""
-    with qtbot.waitSignal(fitted.arrived):
-        viewer.dims.set_current_step(0, 6)
-        shown = fitted.counts._slice.image.raw
-        assert shown.shape == (96, 128)
-        assert not shown.any()
-        assert fitted.controls.status.text() == "Counting frame 6…"
-    expected = nm.count_electrons(layer().data, counting=fitted.fit.counting)[6]
-    np.testing.assert_array_equal(fitted.counts._slice.image.raw, expected)
-    assert expected.any()
-    assert fitted.controls.status.text() == ""
+    """Blank first; then what the library counts, also when the dock is closed."""
+    counts, counting, blank = fitted.counts, fitted.fit.counting, []
+
+    def step(frame: int) -> None:
+        viewer.dims.set_current_step(0, frame)
+        blank.append(counts._slice.image.raw)
+
+    for frame in (6, 7):
+        QTimer.singleShot(0, partial(step, frame))  # as the user does, not a script
+        expected = nm.count_electrons(layer().data, counting=counting)[frame]
+        assert expected.any()
+        qtbot.waitUntil(lambda: len(blank) and counts._slice.image.raw.any())
+        np.testing.assert_array_equal(counts._slice.image.raw, expected)
+        assert blank.pop().shape == (96, 128)
+        if frame == 6:
+            close(fitted, viewer, qtbot)
 
 
 class Damaged:
@@ -280,6 +286,7 @@ def test_the_gallery_is_as_wide_as_there_is_room(qtbot, width):
     """With whole patches, of the same size; all columns that there are at the most."""
     gallery = Gallery()
     qtbot.addWidget(gallery)
+    gallery.show()
     gallery.resize(width, gallery.height())
     gallery.show_picture(np.ones((39, 399), np.float32))
     shown = gallery.pixmap()
@@ -400,5 +407,5 @@ def test_the_widget_is_closed_while_a_fit_runs(gated, qtbot, viewer):
 
 def test_plots_follow_the_theme(fitted, viewer):
     viewer.theme = "light"
-    colour = fitted.charges.plot.getPlotItem().getAxis("left").textPen().color().name()
+    colour = fitted.charges.getPlotItem().getAxis("left").textPen().color().name()
     assert colour == palette("light").text

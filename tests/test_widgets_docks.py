@@ -46,7 +46,7 @@ def fill_counting(widget, viewer, folder, qtbot):
     """Fit a movie, and show its counts."""
     nm.write(folder / "raw.mrcz", simulate_raw(8, (96, 128), dose=0.01, seed=1).frames)
     viewer.open(folder / "raw.mrcz", plugin="napari-mrcz")
-    with qtbot.waitSignal(widget.previewed):
+    with qtbot.waitSignal(widget._counting.returned):
         qtbot.mouseClick(widget.controls.start_button, LEFT)
 
 

@@ -39,7 +39,7 @@ def test_the_beam_is_drawn_at_once(widget, viewer, sweep):
     assert names(viewer) == ["sweep", "annuli", "beam"]
     np.testing.assert_allclose(widget.center, SWEEP.center, atol=4)
     np.testing.assert_allclose(widget.guides.beam.data[0], widget.center)
-    assert widget.form.row.value() == pytest.approx(widget.center[0], abs=0.05)
+    assert widget.beam_row.value() == pytest.approx(widget.center[0], abs=0.05)
     for layer in (widget.guides.beam, widget.guides.rings):
         np.testing.assert_array_equal(layer.scale, [2.5, 2.5])
         assert layer.units == sweep().units[-2:]
@@ -51,8 +51,8 @@ def test_the_beam_is_drawn_at_once(widget, viewer, sweep):
 
 def test_the_beam_is_found_in_all_frames(widget, qtbot):
     """By a button; the point and the circles go there."""
-    with qtbot.waitSignal(widget.found) as caught:
-        qtbot.mouseClick(widget.form.controls.start_button, LEFT)
+    with qtbot.waitSignal(widget.search.returned) as caught:
+        qtbot.mouseClick(widget.search.start_button, LEFT)
     np.testing.assert_allclose(caught.args[0], SWEEP.center, atol=2)
     assert widget.center == caught.args[0]
     np.testing.assert_allclose(widget.guides.beam.data[0], widget.center)
@@ -60,8 +60,8 @@ def test_the_beam_is_found_in_all_frames(widget, qtbot):
 
 def test_the_beam_is_typed(widget, qtbot):
     """The point and the circles follow at once, their radii when it rests."""
-    type_number(qtbot, widget.form.row, "40")
-    type_number(qtbot, widget.form.column, "50.5")
+    type_number(qtbot, widget.beam_row, "40")
+    type_number(qtbot, widget.beam_column, "50.5")
     assert widget.center == (40, 50.5)
     assert widget.guides.beam.data[0].tolist() == [40, 50.5]
     assert rings_at(widget) == pytest.approx((40, 50.5))
@@ -75,7 +75,7 @@ def test_the_beam_is_typed(widget, qtbot):
 @pytest.mark.window
 def test_the_beam_is_dragged_with_the_mouse(widget, viewer, sweep, qtbot):
     """The point; the circles and the numbers follow."""
-    qtbot.mouseClick(widget.form.drag_button, LEFT)
+    qtbot.mouseClick(widget.drag_button, LEFT)
     assert viewer.layers.selection.active is widget.guides.beam
     assert widget.layers.layer is sweep()
     row, column = widget.center
@@ -96,7 +96,7 @@ def test_the_beam_is_dragged_with_the_mouse(widget, viewer, sweep, qtbot):
     mouse.send(canvas, QEvent.Type.MouseButtonRelease, end, LEFT, held=False)
     np.testing.assert_allclose(widget.center, (60, 120), atol=3)
     assert rings_at(widget) == pytest.approx(widget.center)
-    assert widget.form.column.value() == pytest.approx(widget.center[1], abs=0.05)
+    assert widget.beam_column.value() == pytest.approx(widget.center[1], abs=0.05)
 
 
 def test_there_is_one_beam(widget, qtbot):
@@ -113,8 +113,8 @@ def test_there_is_one_beam(widget, qtbot):
 def test_annuli_are_as_many_as_are_typed(widget, qtbot):
     """One line fewer: the last ends with the pattern."""
     for text, lines in (("4", 3), ("1", 0), ("6", 5)):
-        with qtbot.waitSignal(widget.outlined):
-            type_number(qtbot, widget.form.annuli.native, text)
+        with qtbot.waitSignal(widget._outlines.returned):
+            type_number(qtbot, widget.annuli.native, text)
         assert len(widget.guides.rings.data) == lines
 
 
@@ -122,14 +122,14 @@ def test_annuli_are_as_many_as_are_typed(widget, qtbot):
 def test_the_drawing_can_be_taken_away_and_comes_back(widget, viewer, qtbot):
     """By its box, or in the layer list; the beam stays known."""
     center = widget.center
-    widget.form.draw.setChecked(False)
+    widget.draw.setChecked(False)
     assert names(viewer) == ["sweep"]
-    with qtbot.waitSignal(widget.outlined):
-        widget.form.draw.setChecked(True)
+    with qtbot.waitSignal(widget._outlines.returned):
+        widget.draw.setChecked(True)
     assert names(viewer) == ["sweep", "annuli", "beam"]
     viewer.layers.remove("annuli")
     assert names(viewer) == ["sweep"]
-    assert not widget.form.draw.isChecked()
+    assert not widget.draw.isChecked()
     settle(widget, qtbot)
     assert widget.center == center
 
@@ -140,8 +140,8 @@ def test_the_drawing_can_be_taken_away_and_comes_back(widget, viewer, qtbot):
 @pytest.mark.window
 def test_a_beam_stop_is_painted(fitted, viewer, sweep, qtbot):
     """On a layer made for it; what is painted is not valid, and asks for another fit."""
-    qtbot.mouseClick(fitted.form.paint_button, LEFT)
-    layer = fitted.form.masks.layer
+    qtbot.mouseClick(fitted.paint_button, LEFT)
+    layer = fitted.masks.layer
     assert layer is viewer.layers.selection.active
     assert layer.mode == "paint"
     np.testing.assert_array_equal(layer.translate, [10, 20])
@@ -161,7 +161,7 @@ def test_a_mask_that_does_not_fit_is_not_offered(widget, viewer):
     """Rows and columns must be those of the sweep."""
     viewer.add_labels(np.zeros((5, 5), np.uint8), name="small")
     viewer.add_labels(SWEEP.beam_stop.astype(np.uint8), name="stop")
-    masks = widget.form.masks
+    masks = widget.masks
     assert [masks.itemText(i) for i in range(masks.count())] == ["none", "stop"]
     assert masks.layer is None
 
@@ -171,20 +171,20 @@ def test_any_labels_may_be_regions(widget, viewer, qtbot):
     regions = np.zeros((160, 192), np.uint8)
     regions[:80], regions[80:] = 3, 9
     layer = viewer.add_labels(regions, name="halves")
-    widget.form.regions.pick(layer)
-    qtbot.waitUntil(lambda: not widget.form.row.isEnabled())
+    widget.regions.pick(layer)
+    qtbot.waitUntil(lambda: not widget.beam_row.isEnabled())
     assert names(viewer) == ["sweep", "halves"]
     fit = fit_layer(widget, qtbot)
     assert fit.names.tolist() == [3, 9]
-    assert widget.region_label.text() == "Region"
-    assert widget.histogram.title.text().startswith("Label 3, frame 0")
-    widget.form.masks.pick(layer)
+    assert widget.region.prefix() == "Region "
+    assert widget.histogram_title.text().startswith("Label 3, frame 0")
+    widget.masks.pick(layer)
     qtbot.waitUntil(lambda: not widget.controls.start_button.isEnabled())
     assert "same layer" in widget.controls.start_button.toolTip()
     viewer.layers.remove(layer)
     settle(widget, qtbot)
-    assert widget.form.row.isEnabled()
-    assert widget.guides.shown
+    assert widget.beam_row.isEnabled()
+    assert widget.guides.beam is not None
 
 
 # Searches that end early --------------------------------------------------------------------------
@@ -194,24 +194,22 @@ def test_looking_for_the_beam_can_be_cancelled(gated, qtbot):
     """It stays where it was."""
     widget, gate, _ = gated
     center = widget.center
-    qtbot.mouseClick(widget.form.controls.start_button, LEFT)
+    qtbot.mouseClick(widget.search.start_button, LEFT)
     qtbot.waitUntil(gate.reached.is_set)
-    qtbot.mouseClick(widget.form.controls.cancel_button, LEFT)
-    with qtbot.waitSignal(widget.found) as caught:
+    qtbot.mouseClick(widget.search.cancel_button, LEFT)
+    with qtbot.waitSignal(widget.search.cancelled):
         gate.opened.set()
-    assert caught.args == [None]
     assert widget.center == center
 
 
 def test_a_layer_removed_while_its_beam_is_looked_for(gated, viewer, sweep, qtbot):
     """The search ends; the beam of the layer that is picked then is its own."""
     widget, gate, layer = gated
-    qtbot.mouseClick(widget.form.controls.start_button, LEFT)
+    qtbot.mouseClick(widget.search.start_button, LEFT)
     qtbot.waitUntil(gate.reached.is_set)
     viewer.layers.remove(layer)
-    with qtbot.waitSignal(widget.found) as caught:
+    with qtbot.waitSignal(widget.search.cancelled):
         gate.opened.set()
-    assert caught.args == [None]
     settle(widget, qtbot)
     assert widget.layers.layer is sweep()
     assert rings_at(widget) == pytest.approx(widget.center)
@@ -230,7 +228,7 @@ def test_layers_of_new_kinds_are_loaded_in_a_thread(viewer, sweep, qtbot, monkey
     widget = MicroED(viewer)
     viewer.window.add_dock_widget(widget, name="MicroED")
     settle(widget, qtbot)
-    assert widget.guides.shown
+    assert widget.guides.beam is not None
     assert len(threads) == 2
     assert threading.main_thread() not in threads
 
@@ -243,7 +241,7 @@ import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication, QWidget
 from napari_mrcz.widgets.base.derived import get_points_ready, get_shapes_ready
-from napari_mrcz.widgets.microed.views import Guides
+from napari_mrcz.widgets.microed.guides import Guides
 app, viewer, parent = QApplication([]), ViewerModel(), QWidget()
 image = viewer.add_image(np.ones((9, 9)))
 guides = Guides(viewer, parent)

@@ -53,9 +53,11 @@ def test_a_fit_is_shown(fitted, viewer, sweep):
     assert names(viewer) == ["sweep", "sweep corrected", "annuli", "beam"]
     assert fitted.table.rowCount() == 4
     assert f"offset {fit.model.offset} (ADCOFFSET)" in fitted.offset.text()
-    assert fitted.histogram.title.text().startswith("Annulus 1, frame 0")
-    x, pixels = fitted.histogram._corrected.getOriginalDataset()
-    assert x.min() < 0
+    assert fitted.histogram_title.text().startswith("Annulus 1, frame 0")
+    x, pixels = fitted.curves["corrected"].getOriginalDataset()
+    (low, high), (_, top) = fitted.histogram.getPlotItem().viewRange()
+    assert low < x.min() < 0 < x.max() < high
+    assert np.log10(pixels.max()) < top
     assert pixels.sum() <= np.count_nonzero(fit.model.labels == 1)
     layer = fitted.corrected
     np.testing.assert_array_equal(layer.data[2], fit.model(SWEEP.frames[2], 2))
@@ -70,7 +72,7 @@ def test_a_fit_is_shown(fitted, viewer, sweep):
 
 def test_an_annulus_is_chosen_by_its_number(fitted, qtbot):
     """The row and the circles about it are marked."""
-    with qtbot.waitSignal(fitted.histogram_shown) as caught:
+    with qtbot.waitSignal(fitted._histograms.returned) as caught:
         type_number(qtbot, fitted.region, "3")
     assert caught.args[0].region == 3
     assert fitted.table.selectionModel().currentIndex().row() == 2
@@ -83,7 +85,7 @@ def test_an_annulus_is_chosen_in_the_table(fitted, qtbot):
     """By a click on its row."""
     table = fitted.table
     at = table.visualRect(table.model().index(1, 3)).center()
-    with qtbot.waitSignal(fitted.histogram_shown) as caught:
+    with qtbot.waitSignal(fitted._histograms.returned) as caught:
         qtbot.mouseClick(table.viewport(), LEFT, pos=at)
     assert caught.args[0].region == fitted.region.value() == 2
 
@@ -93,7 +95,7 @@ def test_an_annulus_is_chosen_in_the_pattern(fitted, viewer, qtbot):
     """By a click; a click beside the pattern chooses nothing."""
     canvas = viewer.window._qt_viewer.canvas.native
     at = canvas_point(viewer, fitted.corrected, 150, 12)
-    with qtbot.waitSignal(fitted.histogram_shown) as caught:
+    with qtbot.waitSignal(fitted._histograms.returned) as caught:
         qtbot.mouseClick(canvas, LEFT, pos=at)
     assert caught.args[0].region == fitted.fit.model.labels[150, 12] == 4
     qtbot.mouseClick(canvas, LEFT, pos=canvas_point(viewer, fitted.corrected, -8, 12))
@@ -104,7 +106,7 @@ def test_table_and_histogram_follow_the_frame(fitted, viewer, qtbot):
     """Each frame has parameters of its own."""
     texts = fitted.table.model()
     before = texts.data(texts.index(0, 3))
-    with qtbot.waitSignal(fitted.histogram_shown) as caught:
+    with qtbot.waitSignal(fitted._histograms.returned) as caught:
         viewer.dims.set_current_step(0, 2)
     assert caught.args[0].frame == 2
     assert texts.data(texts.index(0, 3)) == f"{fitted.fit.model.parameters[2, 0, 0]:.3f}" != before
@@ -126,7 +128,7 @@ def test_before_and_after(fitted, sweep, qtbot):
 def test_other_choices_ask_for_another_fit(fitted, viewer, qtbot):
     """And show it in the layer that is there."""
     layer = fitted.corrected
-    type_number(qtbot, fitted.form.annuli.native, "5")
+    type_number(qtbot, fitted.annuli.native, "5")
     assert "press Fit again" in fitted.remark.text()
     assert palette(viewer.theme).warning in fitted.remark.styleSheet()
     fit = fit_layer(fitted, qtbot)
@@ -243,7 +245,7 @@ def test_a_single_pattern_can_be_corrected(widget, viewer, qtbot):
     viewer.add_image(SWEEP.frames[0], name="one")
     fit = fit_layer(widget, qtbot)
     assert len(fit.stack) == 1
-    assert widget.histogram.title.text().startswith("Annulus 1: ")
+    assert widget.histogram_title.text().startswith("Annulus 1: ")
 
 
 # The window ---------------------------------------------------------------------------------------
@@ -278,14 +280,14 @@ def test_colours_follow_the_theme(fitted, viewer):
     for theme in ("light", "dark"):
         viewer.theme = theme
         colours = palette(theme)
-        assert fitted.histogram._fitted.opts["pen"].color().name() == colours.model
-        assert colours.model in fitted.histogram.legend.text()
+        assert fitted.curves["fitted"].opts["pen"].color().name() == colours.model
+        assert colours.model in fitted.legend.text()
         assert colours.text in fitted.offset.styleSheet()
 
 
 def test_axes_have_names_and_units(fitted):
     """After fig. 1 of the paper; the number of pixels is logarithmic."""
-    item = fitted.histogram.plot.getPlotItem()
+    item = fitted.histogram.getPlotItem()
     assert item.getAxis("bottom").labelText == "counts"
     assert item.getAxis("left").labelText == "pixels"
     assert item.getAxis("left").logMode

@@ -14,9 +14,9 @@ from napari_mrcz.widgets.microed.model import (
     fit_truncation,
     outline,
     read_histogram,
+    rows,
     summary,
 )
-from napari_mrcz.widgets.microed.views import NOTHING, rows
 
 SWEEP = simulate_microed(3, (160, 192), center=(84.0, 91.0), n_shells=4, spots_per_frame=20)
 CHOICE = Choice(SWEEP.center, 4, SWEEP.beam_stop)
@@ -47,22 +47,22 @@ def test_the_beam_is_found_in_all_frames():
 
 def test_an_outline_is_where_annuli_end():
     """Of those that are fitted; the last ends with the pattern."""
-    drawn = outline(stack(), 0, CHOICE, silent)
-    assert drawn.center == SWEEP.center
+    center, radii = outline(stack(), 0, CHOICE, silent)
+    assert center == SWEEP.center
     labels = annuli((160, 192), SWEEP.center, 4, SWEEP.beam_stop)
     distance = np.hypot(np.arange(160)[:, None] - SWEEP.center[0], np.arange(192) - SWEEP.center[1])
-    assert drawn.radii.tolist() == [distance[labels == n].max() for n in (1, 2, 3)]
+    assert radii.tolist() == [distance[labels == n].max() for n in (1, 2, 3)]
 
 
 def test_an_outline_without_a_beam_takes_that_of_a_frame():
     """As it is seen before anything was asked for."""
-    drawn = outline(stack(), 2, Choice(None, 4, SWEEP.beam_stop), silent)
-    np.testing.assert_allclose(drawn.center, SWEEP.center, atol=4)
+    center, _ = outline(stack(), 2, Choice(None, 4, SWEEP.beam_stop), silent)
+    np.testing.assert_allclose(center, SWEEP.center, atol=4)
 
 
 def test_one_annulus_has_no_line():
     """It is the whole pattern."""
-    assert not outline(stack(), 0, Choice(SWEEP.center, 1), silent).radii.size
+    assert not outline(stack(), 0, Choice(SWEEP.center, 1), silent)[1].size
 
 
 def test_a_fit_is_that_of_the_library(fit):
@@ -88,7 +88,7 @@ def test_a_pedestal_changes_nothing_but_what_is_added(fit):
     ):
         np.testing.assert_array_equal(one, other)
     unknown = Choice(None, 4, SWEEP.beam_stop)
-    assert outline(raised, 2, unknown, silent).center == outline(stack(), 2, unknown, silent).center
+    assert outline(raised, 2, unknown, silent)[0] == outline(stack(), 2, unknown, silent)[0]
     centers = [find_beam(movie, SWEEP.beam_stop, silent) for movie in (raised, stack())]
     assert centers[0] == centers[1]
 
@@ -107,7 +107,7 @@ def test_regions_keep_their_labels():
     fit = fit_truncation(stack(), Choice(None, 4, SWEEP.beam_stop, regions), 0, silent)
     assert fit.names.tolist() == [7, 20]
     assert fit.name(2) == "Label 20"
-    assert [row[:2] for row in rows(fit, 0)] == [("7", NOTHING), ("20", NOTHING)]
+    assert [row[:2] for row in rows(fit, 0)] == [("7", ""), ("20", "")]
 
 
 def test_nothing_valid_is_said_in_words():
@@ -167,8 +167,6 @@ def test_the_fitted_curve_runs_through_what_was_never_cut_off(fit):
         low, high = counts[part].min(), counts[part].max()
         n = np.count_nonzero((truth >= low) & (truth <= high))
         assert pixels[part].sum() == pytest.approx(n, rel=0.1)
-    assert histogram.reach[0] < 0 < histogram.reach[1]
-    assert histogram.most == max(histogram.recorded[1])
 
 
 def test_a_region_with_too_few_counts_has_no_curve():
@@ -178,9 +176,9 @@ def test_a_region_with_too_few_counts_has_no_curve():
     regions = np.ones((160, 192), np.uint8)
     regions[:20] = 2
     fit = fit_truncation(nm.Stack.from_array(frames), Choice(regions=regions), 0, silent)
-    assert read_histogram(fit, 0, 2, silent).fitted is None
-    assert rows(fit, 0)[1] == ("2", NOTHING, "100.0%", NOTHING, NOTHING, NOTHING)
-    assert "3 regions have too few counts" in summary(fit)
+    assert read_histogram(fit, 0, 2, silent).fitted[0].size == 0
+    assert rows(fit, 0)[1] == ("2", "", "100.0%", "", "", "")
+    assert any(said.startswith("3 of 6 fits") for said in fit.model.warnings)
 
 
 def test_the_table_has_the_parameters_of_a_frame(fit):

@@ -7,6 +7,7 @@ from gate import Gate
 from outliers_dock import (
     COUNTS,
     LEFT,
+    cell,
     choose,
     fit_layer,
     fitted,
@@ -50,12 +51,12 @@ def test_a_fit_finds_what_was_planted_and_shows_it(widget, viewer, movie, qtbot)
     assert widget.fit is fit
     limits = fit.current.thresholds
     assert all(fit.current.mask[at] == 1 for at in HOT)
-    for plot_lines, value in zip(widget.plots.lines.values(), limits[:2], strict=True):
-        assert [line.value() for line in plot_lines] == [value, value]
-        assert all(line.isVisible() for line in plot_lines)
-        assert plot_lines[0].label.toPlainText() == f"{signed(value)} σ"
-    assert widget.thresholds.hot.value() == pytest.approx(limits.hot, abs=0.005)
-    assert widget.counts.cells[0][1].text() == str(fit.current.n_hot)
+    for threshold, value in zip(widget.plots.thresholds.values(), limits[:2], strict=True):
+        assert [line.value() for line in threshold.lines] == [value, value]
+        assert all(line.isVisible() for line in threshold.lines)
+        assert threshold.lines[0].label.toPlainText() == f"{signed(value)} σ"
+    assert widget.plots.thresholds["hot"].field.value() == pytest.approx(limits.hot, abs=0.005)
+    assert cell(widget, 2) == str(fit.current.n_hot)
     assert names(viewer) == ["movie", "movie corrected", "movie outliers (σ)"]
     assert viewer.layers.selection.active is movie()
     assert widget.layers.layer is movie()
@@ -171,7 +172,7 @@ def test_a_dock_closed_and_opened_again_shows_what_was_done(gated, viewer, movie
     widget, gate, layer = gated
     viewer.layers.selection.active = movie()
     fit_layer(widget, qtbot)
-    type_number(qtbot, widget.thresholds.hot, "2.5")
+    type_number(qtbot, widget.plots.thresholds["hot"].field, "2.5")
     settle(widget, qtbot)
     fit, shown = widget.fit, names(viewer)
     viewer.layers.selection.active = layer
@@ -189,7 +190,7 @@ def test_a_dock_closed_and_opened_again_shows_what_was_done(gated, viewer, movie
     viewer.layers.selection.active = movie()
     settle(again, qtbot)
     assert again.fit is fit
-    assert again.thresholds.hot.value() == 2.5
+    assert again.plots.thresholds["hot"].field.value() == 2.5
     assert names(viewer).count("movie corrected") == 1
 
 
@@ -228,7 +229,7 @@ def test_defaults_are_named(widget, viewer, qtbot):
     dark, hot = remarks(widget.fit)
     assert dark in widget.remark.text() and hot in widget.remark.text()
     assert widget.remark.isVisibleTo(widget)
-    type_number(qtbot, widget.thresholds.hot, "4.5")
+    type_number(qtbot, widget.plots.thresholds["hot"].field, "4.5")
     assert dark in widget.remark.text() and hot not in widget.remark.text()
 
 
@@ -248,6 +249,16 @@ def test_other_choices_ask_for_another_fit(fitted, viewer, movie, qtbot):
     fit_layer(fitted, qtbot)
     assert fitted.fit.current.options.model == "normal"
     assert "press Fit again" not in fitted.remark.text()
+
+
+def test_options_are_explained_in_plain_words(widget):
+    """What does nothing with the model that is chosen cannot be set, and says so."""
+    fields = widget.options.fields
+    assert not any('"' in field.tooltip or "=" in field.tooltip for field in fields.values())
+    assert not fields["limit"].enabled
+    assert "Only with Model: Gaussian" in fields["limit"].tooltip
+    choose(fields["model"].native, "normal")
+    assert fields["limit"].enabled
 
 
 def test_a_gain_layer_is_taken(fitted, viewer, movie, qtbot):
@@ -322,7 +333,7 @@ def test_the_frames_are_summed_once(fitted, viewer, qtbot, monkeypatch):
     def noted(stack, options, gain, report, **more):
         return real(stack, options, gain, lambda *a: said.append(a[0]), **more)
 
-    monkeypatch.setattr("napari_mrcz.widgets.outliers.widget.fit_outliers", noted)
+    monkeypatch.setattr("napari_mrcz.widgets.outliers.model.fit_outliers", noted)
     fit_layer(fitted, qtbot)
     assert model.FITTING in said
     assert model.SUMMING not in said
@@ -333,25 +344,25 @@ def test_the_frames_are_summed_once(fitted, viewer, qtbot, monkeypatch):
 
 def test_a_layer_s_fit_is_there_again_when_it_is_picked_again(fitted, viewer, movie, qtbot):
     """With the thresholds and the options that it had."""
-    type_number(qtbot, fitted.thresholds.hot, "2.5")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "2.5")
     type_number(qtbot, fitted.options.fields["order"].native, "9")
     fit = fitted.fit
     viewer.add_image(COUNTS[:6], name="other")
     assert fitted.fit is None
-    assert fitted.counts.cells[0][1].text() == "\N{EN DASH}"
-    assert not fitted.plots.lines["hot"][0].isVisible()
+    assert cell(fitted, 1) == "\N{EN DASH}"
+    assert not fitted.plots.thresholds["hot"].lines[0].isVisible()
     type_number(qtbot, fitted.options.fields["order"].native, "3")
     viewer.layers.selection.active = movie()
     assert fitted.fit is fit
-    assert fitted.thresholds.hot.value() == 2.5
+    assert fitted.plots.thresholds["hot"].field.value() == 2.5
     assert fitted.options.fields["order"].native.value() == 9
-    assert fitted.plots.lines["hot"][0].value() == 2.5
+    assert fitted.plots.thresholds["hot"].lines[0].value() == 2.5
     settle(fitted, qtbot)
 
 
 def test_a_layer_removed_takes_its_fit_with_it(fitted, viewer, movie, qtbot, tmp_path):
     """Also in the middle of a preview; the corrected movie stays, as a movie like any other."""
-    type_number(qtbot, fitted.thresholds.hot, "2.5")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "2.5")
     corrected = fitted.corrected
     assert fitted.busy
     viewer.layers.remove(movie())

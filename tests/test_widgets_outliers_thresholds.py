@@ -10,6 +10,7 @@ from outliers_dock import (
     COUNTS,
     LEFT,
     PIXEL_SIZE,
+    cell,
     choose,
     fit_layer,
     fitted,
@@ -48,11 +49,11 @@ def test_a_line_is_dragged_with_the_mouse(fitted, viewer, qtbot, plot, side, end
     drag_line(getattr(fitted.plots, plot), start, end)
     now = getattr(fitted.fit.current.thresholds, side)
     assert now == pytest.approx(end, abs=0.15)
-    assert [line.value() for line in fitted.plots.lines[side]] == [now, now]
-    assert getattr(fitted.thresholds, side).value() == pytest.approx(now, abs=0.005)
+    assert [line.value() for line in fitted.plots.thresholds[side].lines] == [now, now]
+    assert fitted.plots.thresholds[side].field.value() == pytest.approx(now, abs=0.005)
     mask = fitted.fit.current.mask
-    column, kind = (1, 1) if side == "hot" else (0, -1)
-    assert fitted.counts.cells[0][column].text() == str(np.count_nonzero(mask == kind))
+    column, kind = (2, 1) if side == "hot" else (1, -1)
+    assert cell(fitted, column) == str(np.count_nonzero(mask == kind))
     assert tuple(fitted.derived("sigma").contrast_limits) == fitted.fit.current.thresholds[:2]
     assert "measuring" in fitted.noise.text()
     settle(fitted, qtbot)
@@ -61,27 +62,37 @@ def test_a_line_is_dragged_with_the_mouse(fitted, viewer, qtbot, plot, side, end
     assert "before" in fitted.noise.text()
 
 
+def test_counts_are_copied_with_their_headings(fitted, viewer, qtbot):
+    viewer.window._qt_window.show()
+    copy, _ = fitted.counts.actions()
+    copy.trigger()
+    qtbot.waitUntil(lambda: QApplication.clipboard().text().startswith("outliers"))
+    head, *rows = QApplication.clipboard().text().splitlines()
+    assert head == "outliers\tdark\thot\tboth"
+    assert [len(row.split("\t")) for row in rows] == [4] * 3
+
+
 def test_lines_do_not_cross(fitted, qtbot):
     """However far they are dragged or typed."""
     fitted.show()
     drag_line(fitted.plots.cdf, fitted.fit.current.thresholds.hot, -7.0)
     limits = fitted.fit.current.thresholds
     assert limits.dark < limits.hot
-    type_number(qtbot, fitted.thresholds.dark, "50")
+    type_number(qtbot, fitted.plots.thresholds["dark"].field, "50")
     limits = fitted.fit.current.thresholds
     assert limits.dark < limits.hot
 
 
 def test_a_threshold_is_typed_and_stepped(fitted, qtbot):
     """The lines go there; a plot grows where it must."""
-    type_number(qtbot, fitted.thresholds.hot, "12.5")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "12.5")
     assert fitted.fit.current.thresholds.hot == 12.5
-    assert [line.value() for line in fitted.plots.lines["hot"]] == [12.5, 12.5]
+    assert [line.value() for line in fitted.plots.thresholds["hot"].lines] == [12.5, 12.5]
     assert fitted.plots.cdf.getPlotItem().viewRange()[0][1] > 12.5
-    assert fitted.plots._cdf_model.getData()[0].max() > 12.5
-    qtbot.keyClick(fitted.thresholds.hot, Qt.Key.Key_Up)
+    assert fitted.plots._model.getData()[0].max() > 12.5
+    qtbot.keyClick(fitted.plots.thresholds["hot"].field, Qt.Key.Key_Up)
     assert fitted.fit.current.thresholds.hot == pytest.approx(12.6)
-    type_number(qtbot, fitted.thresholds.dark, "-3.25")
+    type_number(qtbot, fitted.plots.thresholds["dark"].field, "-3.25")
     assert fitted.fit.current.thresholds.dark == -3.25
 
 
@@ -89,12 +100,12 @@ def test_the_fit_s_thresholds_come_back(fitted, qtbot):
     """By the button, which can be pressed only then."""
     button, fit = fitted.reset_button, fitted.fit
     assert not button.isEnabled()
-    type_number(qtbot, fitted.thresholds.hot, "2")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "2")
     assert button.isEnabled()
     qtbot.mouseClick(button, LEFT)
     assert fitted.fit.current.thresholds == fit.fitted.thresholds
     assert not button.isEnabled()
-    assert fitted.plots.lines["hot"][0].value() == fit.fitted.thresholds.hot
+    assert fitted.plots.thresholds["hot"].lines[0].value() == fit.fitted.thresholds.hot
 
 
 def test_a_change_is_taken_back_by_ctrl_z(fitted, viewer, qtbot):
@@ -103,13 +114,13 @@ def test_a_change_is_taken_back_by_ctrl_z(fitted, viewer, qtbot):
     drag_line(fitted.plots.residual, found.current.thresholds.hot, 6.0)
     dragged = fitted.fit.current.thresholds.hot
     viewer.window._qt_window.show()
-    type_number(qtbot, fitted.thresholds.hot, "2")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "2")
     ctrl = Qt.KeyboardModifier.ControlModifier
-    qtbot.keyClick(fitted.thresholds.hot, Qt.Key.Key_Z, ctrl)
+    qtbot.keyClick(fitted.plots.thresholds["hot"].field, Qt.Key.Key_Z, ctrl)
     assert fitted.fit.current.thresholds.hot == dragged != 2
-    assert fitted.thresholds.hot.value() == pytest.approx(dragged, abs=0.005)
-    qtbot.keyClick(fitted.thresholds.hot, Qt.Key.Key_Z, ctrl)
-    qtbot.keyClick(fitted.thresholds.hot, Qt.Key.Key_Z, ctrl)
+    assert fitted.plots.thresholds["hot"].field.value() == pytest.approx(dragged, abs=0.005)
+    qtbot.keyClick(fitted.plots.thresholds["hot"].field, Qt.Key.Key_Z, ctrl)
+    qtbot.keyClick(fitted.plots.thresholds["hot"].field, Qt.Key.Key_Z, ctrl)
     assert fitted.fit is found
     settle(fitted, qtbot)
 
@@ -190,12 +201,12 @@ def test_the_mask_comes_and_goes_on_demand(fitted, viewer, qtbot):
     assert "movie outlier mask" in names(viewer)
     assert [mask.data[at] for at in HOT] == [1] * len(HOT)
     assert [mask.data[at] for at in DARK] == [2] * len(DARK)
-    type_number(qtbot, fitted.thresholds.hot, "2")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "2")
     settle(fitted, qtbot)
     np.testing.assert_array_equal(mask.data == 1, fitted.fit.sigma > 2)
     qtbot.mouseClick(button, LEFT)
     assert "movie outlier mask" not in names(viewer)
-    type_number(qtbot, fitted.thresholds.hot, "3")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "3")
     settle(fitted, qtbot)
     assert "movie outlier mask" not in names(viewer)
 
@@ -216,7 +227,7 @@ def test_derived_layers_may_be_removed(fitted, viewer, movie, qtbot):
     assert not fitted.save_button.isEnabled()
     viewer.layers.remove(fitted.derived("sigma"))
     assert not fitted.colour_button.isEnabled()
-    type_number(qtbot, fitted.thresholds.hot, "3")
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "3")
     settle(fitted, qtbot)
     assert names(viewer) == ["movie", "movie corrected"]
 
@@ -238,15 +249,15 @@ def click_pixel(viewer, qtbot, movie, row: int, column: int) -> None:
 def test_a_clicked_outlier_is_shown_through_the_frames(fitted, viewer, movie, qtbot):
     """Its counts, its sigma, its kind."""
     row, column = HOT[1]
-    with qtbot.waitSignal(fitted.pixel_read) as caught:
+    with qtbot.waitSignal(fitted._pixels.returned) as caught:
         click_pixel(viewer, qtbot, movie(), row, column)
     (course,) = caught.args
     assert (course.row, course.column, course.kind) == (row, column, 1)
-    frame, value = fitted.pixel._curves["hot"].getData()
+    frame, value = fitted._courses["hot"].getData()
     np.testing.assert_array_equal(value, COUNTS[:, row, column])
     np.testing.assert_array_equal(frame, np.arange(len(COUNTS)))
-    assert f"Row {row}, column {column}: hot, {course.sigma:.2f} σ" in fitted.pixel.text.text()
-    assert fitted.pixel.plot.isVisibleTo(fitted)
+    assert f"Row {row}, column {column}: hot, {course.sigma:.2f} σ" in fitted.pixel.text()
+    assert fitted.course.isVisibleTo(fitted)
 
 
 @pytest.mark.window
@@ -259,7 +270,7 @@ def test_a_click_outside_or_before_a_fit_does_nothing(widget, viewer, movie, qtb
     viewer.dims.ndisplay = 3
     click_pixel(viewer, qtbot, movie(), 20, 40)
     assert not widget.busy
-    assert not widget.pixel.plot.isVisibleTo(widget)
+    assert not widget.course.isVisibleTo(widget)
 
 
 # Saving -------------------------------------------------------------------------------------------
@@ -297,7 +308,7 @@ def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, movie, qtbot):
     """Key, clicks, layers."""
     corrected = fitted.corrected
     n_callbacks = len(viewer.mouse_drag_callbacks)
-    type_number(qtbot, fitted.thresholds.hot, "2.5")  # with a preview on its way
+    type_number(qtbot, fitted.plots.thresholds["hot"].field, "2.5")  # with a preview on its way
     close(fitted, viewer, qtbot)
     assert len(viewer.mouse_drag_callbacks) == n_callbacks - 1
     assert not viewer.keymap
@@ -326,7 +337,7 @@ def test_colours_follow_the_theme(fitted, viewer):
     for theme in ("light", "dark"):
         viewer.theme = theme
         colours = palette(theme)
-        assert fitted.plots.lines["hot"][0].pen.color().name() == colours.hot
+        assert fitted.plots.thresholds["hot"].lines[0].pen.color().name() == colours.hot
         assert fitted.plots._weight.opts["pen"].color().name() == colours.accent
         assert colours.text in fitted.noise.styleSheet()
 
@@ -336,7 +347,7 @@ def test_axes_have_names_and_units(fitted):
     labels = {
         fitted.plots.cdf: ("distance from the model (σ)", "cumulative fraction"),
         fitted.plots.residual: ("distance from the model (σ)", "residual (σ)"),
-        fitted.pixel.plot: ("frame", "counts"),
+        fitted.course: ("frame", "counts"),
     }
     for plot, (x, y) in labels.items():
         assert plot.getPlotItem().getAxis("bottom").labelText == x

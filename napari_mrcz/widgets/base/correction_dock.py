@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from napari.layers import Labels
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtGui import QKeyEvent, QKeySequence, QShortcut
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_mrcz.errors import MrczError, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
-from napari_mrcz.widgets.base.derived import LayerWork, works_of
-from napari_mrcz.widgets.base.form import WrappedLabel, form, push_button
+from napari_mrcz.widgets.base.derived import LayerWork, add_layer, frame_shown, geometry, works_of
+from napari_mrcz.widgets.base.form import WrappedLabel, form, push_button, show_number
 from napari_mrcz.widgets.base.job import JobControls, LatestJob
-from napari_mrcz.widgets.base.layer_picker import LayerPicker, bind_while_alive
+from napari_mrcz.widgets.base.layer_picker import (
+    LayerPicker,
+    bind_while_alive,
+    on_click_while_alive,
+    pixel_at,
+    plane_of,
+)
 from napari_mrcz.widgets.base.panel import Panel
+from napari_mrcz.widgets.base.plot import Plot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import napari
+    import numpy.typing as npt
+    import pyqtgraph as pg
     from napari.layers import Image
 
-    from napari_mrcz.widgets.base.derived import DerivedLayer
+    from napari_mrcz.widgets.base.form import NumberField
     from napari_mrcz.widgets.base.job import Job, Report
 
 _KEY, _UNDO_KEY = "Shift-B", "Control-Z"
+_ROWS_SHOWN = 10
 STALE = "Other choices were made since: press Fit again."
 
 
@@ -88,6 +101,7 @@ class CorrectionDock(Panel):
         undo = QShortcut(QKeySequence(QKeySequence.StandardKey.Undo), self)
         undo.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         undo.activated.connect(self.undo)
+        on_click_while_alive(self, self.viewer, self._on_click)
         self.destroyed.connect(lambda: self._let_go())
 
     def finish(self, *parts: QWidget) -> None:
@@ -98,13 +112,28 @@ class CorrectionDock(Panel):
         self.apply_palette(self.palette_now)
         self._on_layer(self.layers.layer)
 
-    def in_background(self, take: Callable[[Any], None], **how: int) -> LatestJob:
-        """Return what computes in a thread for the layer picked, and hands it to a method."""
-        job = LatestJob(self, **how)
-        job.returned.connect(take)
+    def in_background(self, take: Callable[[Any], None]) -> LatestJob:
+        """Return what computes for the layer picked in a thread, and is taken when in front."""
+        job = _FrontJob(self)
+        job.returned.connect(lambda found: self.when_in_front(job, partial(take, found)))
         job.failed.connect(self.on_background_failed)
         self._jobs.append(job)
         return job
+
+    def label_picker(self, none: str, tip: str) -> LayerPicker:
+        """Return a list of the labels layers that lie on the movie, and of none."""
+        picker = LayerPicker(self, accepts=self.lies_on, none=none, kind=Labels)
+        picker.setToolTip(tip)
+        return picker
+
+    def add_labels(
+        self, picker: LayerPicker, mask: npt.NDArray[Any], name: str, **look: Any
+    ) -> Labels:
+        """Add labels that lie on the movie, which napari's tools can paint, and pick them."""
+        labels = Labels(mask.astype(np.uint8), name=name, **look, **geometry(self.layers.layer, 2))
+        add_layer(self.viewer, labels)
+        picker.pick(labels)
+        return labels
 
     # What a subclass has of its own -------------------------------------------------------------
 
@@ -145,10 +174,10 @@ class CorrectionDock(Panel):
     def show_state(self) -> None:
         """Enable what can be used now, and show the warnings."""
         self.controls.allow(self.problem())
-        main = self._main
-        self.toggle_button.setEnabled(main is not None)
-        self.save_button.setEnabled(main is not None)
-        self.toggle_button.setText("Show after" if main and not main.seen else "Show before")
+        layer = self.corrected
+        for button in (self.toggle_button, self.save_button):
+            button.setEnabled(layer is not None)
+        self.toggle_button.setText("Show after" if layer and not layer.visible else "Show before")
 
     def place_layers(self) -> None:
         """Lay the derived layers where the movie lies now."""
@@ -163,8 +192,11 @@ class CorrectionDock(Panel):
     def reset(self) -> None:
         """Take what the fit has found again."""
 
-    def undo(self) -> None:
-        """Take back the last change."""
+    def restore(self, state: Any) -> None:
+        """Take what the work remembers of the time before a change."""
+
+    def on_pixel(self, row: int, column: int, reach: int) -> None:
+        """Show a pixel of a fitted movie that was clicked; so near to it comes what is meant."""
 
     # What is the same in all --------------------------------------------------------------------
 
@@ -179,18 +211,25 @@ class CorrectionDock(Panel):
         return None if self.work is None else self.work.fit
 
     @property
+    def frame(self) -> int:
+        """The frame of the layer picked that is shown."""
+        layer = self.layers.layer
+        return 0 if layer is None else frame_shown(self.viewer, layer)
+
+    @property
     def busy(self) -> bool:
         """Whether something runs, or is about to."""
         return self.controls.running or any(job.busy for job in self._jobs)
 
     @property
-    def corrected(self) -> Image | None:
-        """The layer of the corrected movie."""
-        return None if self._main is None else self._main.layer
+    def corrected(self) -> Any:
+        """The layer of the corrected movie, or None."""
+        return self.derived(self.main)
 
-    @property
-    def _main(self) -> DerivedLayer | None:
-        return None if self.work is None else self.work.derived.get(self.main)
+    def derived(self, key: str) -> Any:
+        """Return a layer made from the one picked, or None."""
+        made = None if self.work is None else self.work.derived.get(key)
+        return None if made is None else made.layer
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Take back the last change in a field, too, where Qt would only take back the text."""
@@ -210,10 +249,15 @@ class CorrectionDock(Panel):
             work.start(self.fit_work(work), self.attach)
             self.show_state()
 
+    def undo(self) -> None:
+        """Take back the last change."""
+        if self.work is not None and self.work.before:
+            self.restore(self.work.before.pop())
+
     def toggle(self) -> None:
         """Show the movie if the corrected one is shown, else that."""
-        if (main := self._main) is not None:
-            main.show_after(not main.seen)
+        if (layer := self.corrected) is not None:
+            self.work.derived[self.main].show_after(not layer.visible)
 
     def save_corrected(self) -> None:
         """Open the Save widget with the corrected movie."""
@@ -263,6 +307,143 @@ class CorrectionDock(Panel):
         if work is self.work:
             self.show_state()
 
+    def _on_click(self, position: tuple[float, ...]) -> None:
+        if self.fit is not None and (at := pixel_at(self.viewer, self.layers.layer, position)):
+            self.on_pixel(*at)
+
     def _let_go(self) -> None:
         """Keep no movie when the window is gone but the Python half is not."""
         self._shown = None
+
+
+class _FrontJob(LatestJob):
+    """What has been computed waits for its panel to be in front, as long as it is wanted."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__(panel)
+        self._panel = panel
+
+    def drop(self) -> None:
+        """Forget what was requested; its result will not be shown."""
+        super().drop()
+        self._panel.forget_put_off(self)
+
+
+def marked(picker: LayerPicker) -> npt.NDArray[np.bool_] | None:
+    """Return the pixels that the labels picked mark, (y, x); None without labels."""
+    labels = plane_of(picker.layer)
+    return None if labels is None else labels != 0
+
+
+class Threshold(QObject):
+    """A number that is typed in a field, or dragged by lines of plots, which all show it.
+
+    A drag is one change that can be taken back: it `goes_on` when the first part has been told of,
+    to the moment when the line is let go.
+    """
+
+    changed = Signal(float)
+
+    def __init__(self, field: NumberField, *lines: pg.InfiniteLine) -> None:
+        super().__init__(field)
+        self.field, self.lines = field, lines
+        self.goes_on = self._showing = False
+        field.valueChanged.connect(self._on_typed)
+        for line in lines:
+            line.sigPositionChanged.connect(self._on_dragged)
+            line.sigPositionChangeFinished.connect(self._on_dragged)
+
+    @property
+    def is_dragged(self) -> bool:
+        """Whether the mouse holds one of the lines."""
+        return any(line.moving for line in self.lines)
+
+    def show(self, value: float, span: tuple[float, float], drawn: tuple[float, float]) -> None:
+        """Show a number within a span, of which a part is drawn; nothing is emitted."""
+        self._showing = True
+        show_number(self.field, value, *span)
+        for line in self.lines:
+            line.setVisible(True)  # a label that is not seen takes no value
+            line.setBounds((max(span[0], drawn[0]), min(span[1], drawn[1])))
+            line.setValue(value)
+        self._showing = False
+
+    def _on_typed(self, value: float) -> None:
+        self.goes_on = False
+        self.changed.emit(value)
+
+    def _on_dragged(self, line: pg.InfiniteLine) -> None:
+        if not self._showing:
+            self.changed.emit(round(line.value(), self.field.decimals()))
+            self.goes_on = line.moving
+
+
+class HistogramPlot(Plot):
+    """How many there are of each value; these numbers have a logarithmic axis."""
+
+    def __init__(self, x: str, y: str, tip: str) -> None:
+        super().__init__(x, y, tip)
+        self.getPlotItem().setLogMode(x=False, y=True)
+        self.setXRange(-20, 100)
+        self.setYRange(0, 3)
+
+    def show_all(self) -> None:
+        """Show all values that the curves have, and numbers from 1 to the most."""
+        values, numbers = (
+            np.concatenate([getattr(curve, axis) for curve in self.getPlotItem().listDataItems()])
+            for axis in ("xData", "yData")
+        )
+        self.setXRange(values.min(), values.max(), padding=0.03)
+        self.setYRange(-0.15, np.log10(max(numbers.max(), 10)) + 0.15, padding=0)
+
+
+class RowTable(QTableWidget):
+    """Rows of texts below headings, which have tips; as high as its rows, up to ten."""
+
+    chosen = Signal(int)  # a row, from 0 on
+
+    def __init__(self, heads: Sequence[tuple[str, str]], tip: str) -> None:
+        super().__init__(0, len(heads))
+        self.setToolTip(tip)
+        self.setSelectionBehavior(self.SelectionBehavior.SelectRows)
+        self.setSelectionMode(self.SelectionMode.SingleSelection)
+        self.setEditTriggers(self.EditTrigger.NoEditTriggers)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        head: Any = self.horizontalHeader()
+        side: Any = self.verticalHeader()
+        side.setVisible(False)
+        side.setDefaultSectionSize(self.fontMetrics().height() + 6)
+        for column, (name, about) in enumerate(heads):
+            item = QTableWidgetItem(name)
+            item.setToolTip(about)
+            self.setHorizontalHeaderItem(column, item)
+        head.setMinimumSectionSize(36)
+        head.setSectionResizeMode(head.ResizeMode.Stretch)
+        head.setSectionResizeMode(0, head.ResizeMode.ResizeToContents)
+        self.itemSelectionChanged.connect(self._on_selected)
+
+    def show_rows(self, rows: Sequence[Sequence[str]]) -> None:
+        """Show other rows; the chosen one stays where there are as many."""
+        if len(rows) != self.rowCount():
+            self.setRowCount(len(rows))
+            head: Any = self.horizontalHeader()
+            side: Any = self.verticalHeader()
+            shown = min(len(rows), _ROWS_SHOWN) * side.defaultSectionSize()
+            self.setFixedHeight(head.sizeHint().height() + shown + 4)
+        for (row, column), text in np.ndenumerate(np.array(rows, object)):
+            if (item := self.item(row, column)) is None:
+                item = QTableWidgetItem()
+                at = Qt.AlignmentFlag.AlignRight if column else Qt.AlignmentFlag.AlignLeft
+                item.setTextAlignment(at | Qt.AlignmentFlag.AlignVCenter)
+                self.setItem(row, column, item)
+            item.setText(text or "\N{EN DASH}")
+
+    def choose(self, row: int) -> None:
+        """Mark a row; nothing is emitted."""
+        self.blockSignals(True)
+        self.selectRow(row)
+        self.blockSignals(False)
+
+    def _on_selected(self) -> None:
+        if rows := self.selectedIndexes():
+            self.chosen.emit(rows[0].row())

@@ -86,7 +86,13 @@ def option_field(cls: type, name: str, slider: tuple[float, float] | None = None
     """
     declared = options_of(cls)[name]
     option, default = declared.option, declared.default
-    how: dict[str, Any] = {"tooltip": declared.note}
+    said = [option.help, option.advice]
+    if option.only_with:
+        other, value = option.only_with
+        needed = options_of(cls)[other].option
+        said.append(f"Only with {needed.label}: {needed.choices[value]}")
+    tip = ". ".join(filter(None, said))
+    how: dict[str, Any] = {"tooltip": tip}
     if slider is not None:
         how |= {"widget_type": "FloatSlider", "min": slider[0], "max": slider[1], "step": 0.001}
     widget: Any = create_widget(
@@ -118,7 +124,7 @@ def option_field(cls: type, name: str, slider: tuple[float, float] | None = None
     for field in native.findChildren(QDoubleSpinBox):  # beside a slider
         field.setDecimals(3)
         for part in (field, native.findChild(QSlider)):
-            part.setToolTip(declared.note)
+            part.setToolTip(tip)
             part.setSingleStep(part.singleStep() * 10)  # of keys and arrows
     return widget
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.counting.events import Events
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
-
-Counts = TypeVar("Counts", bound="Stack")
 
 _FRAMES = 6
 # A central part of large frames is enough for histograms.
@@ -96,7 +94,8 @@ def fit_counting(stack: Stack, report: Report, *, force: bool = False) -> Fit:
     faint = counting.with_threshold(_FAINT * counting.threshold)
     background = counting.background
     few = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), _FRAMES)).astype(int))
-    window = _central(stack.shape[1:])
+    starts = (max(0, n - _SIDE) // 2 for n in stack.shape[1:])
+    window = tuple(slice(start, start + _SIDE) for start in starts)
     known = np.ones(background.offset[window].shape, np.bool_)
     if background.noisy is not None:
         known = ~background.noisy[window]
@@ -122,24 +121,6 @@ def fit_counting(stack: Stack, report: Report, *, force: bool = False) -> Fit:
         _histogram(pixels, low, high),
         _gallery(patches),
     )
-
-
-def find_events(fit: Fit, index: int, threshold: float, report: Report) -> Events:
-    """Find the electrons of one frame."""
-    report("Finding electrons", 0, None)
-    return fit.chosen(threshold, 1).events(np.asarray(fit.stack[index]))
-
-
-def count_frame(counts: Counts, index: int, report: Report) -> Counts:
-    """Count one frame, so that showing it takes no time; returns the same stack."""
-    report("Counting a frame", 0, None)
-    counts[index]
-    return counts
-
-
-def _central(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    starts = (max(0, n - _SIDE) // 2 for n in shape)
-    return tuple(slice(start, start + _SIDE) for start in starts)
 
 
 def _histogram(values: npt.NDArray[Any], low: float, high: float) -> Histogram:

@@ -1,4 +1,4 @@
-"""What the "MicroED" widget knows, without a window: beam, annuli, fit, and histograms.
+"""What the "MicroED" widget knows, without a window: beam, annuli, fit, histograms, table.
 
 All that reads frames or fits is a function of its own, called in a thread with a `Report`.
 """
@@ -14,10 +14,9 @@ import numpy.typing as npt
 from napari_mrcz.correction import TruncationModel
 from napari_mrcz.correction.conversions import pedestal_of
 from napari_mrcz.correction.regions import annuli, find_center
-from napari_mrcz.errors import MINUS
+from napari_mrcz.errors import MINUS, with_minus
 
 if TYPE_CHECKING:
-    from napari_mrcz.correction import ShiftedLognormal
     from napari_mrcz.stack import Stack
     from napari_mrcz.widgets.base.job import Report
 
@@ -25,12 +24,10 @@ Center = tuple[float, float]
 # Counts, and numbers of pixels that have them.
 Line = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
-# What is shown of the counts of a fit, of those that have none, and what the curve is scaled to.
+# What is shown of the counts of a fit, of those that have none, and what the curve is scaled to;
+# fewer pixels than this are not drawn.
 _SHOWN, _SHOWN_UNFITTED, _SCALED = 0.9999, 0.99, 0.95
-
-
-SUMMING = "Summing frame"
-FITTING = "Fitting frame"
+_FEWEST = 0.1
 # The viewer shows what lies between its contrast limits: all but so many of the corrected pixels.
 _DARKEST = 0.01
 
@@ -54,33 +51,26 @@ class Choice:
         return rings or self.regions is not None
 
 
-@dataclass(frozen=True, eq=False)
-class Outline:
-    """What is drawn over the pattern before it is fitted."""
-
-    center: Center
-    radii: npt.NDArray[np.float64]  # where one annulus ends and the next begins, in pixels
-
-
-def outline(stack: Stack, frame: int, choice: Choice, report: Report) -> Outline:
-    """Lay annuli about the beam; where that is not known, as one frame has it."""
+def outline(
+    stack: Stack, frame: int, choice: Choice, report: Report
+) -> tuple[Center, npt.NDArray[np.float64]]:
+    """Return the beam, as one frame has it if it is not known, and where annuli begin about it."""
     report("Looking for the beam", 0, None)
     center = choice.center
     if center is None:
         pattern = stack[frame].astype(np.float64) - pedestal_of(stack.metadata)
         center = find_center(pattern, choice.mask)
-    rows, columns = stack.shape[1:]
-    labels = annuli((rows, columns), center, choice.n_annuli, choice.mask)
+    labels = annuli(stack.shape[1:], center, choice.n_annuli, choice.mask)
     report("Looking for the beam", 0, None)
-    y, x = np.arange(rows)[:, np.newaxis] - center[0], np.arange(columns) - center[1]
-    radii = np.zeros(int(labels.max(initial=0)) + 1)
-    np.maximum.at(radii, labels, np.hypot(y, x))
-    return Outline(center, radii[1:-1])
+    k = int(labels.max(initial=0))
+    zeros = np.empty((0, k), np.int64)
+    of_no_frames = TruncationModel(labels, np.empty((0, k, 3)), zeros, 0, 0, center)
+    return center, of_no_frames.radii[:-1]
 
 
 def find_beam(stack: Stack, mask: npt.NDArray[np.bool_] | None, report: Report) -> Center:
     """Find the beam in the sum of all frames, which can be cancelled between them."""
-    total = stack.sum(axis=0, progress=lambda done, n: report(SUMMING, done, n))
+    total = stack.sum(axis=0, progress=lambda done, n: report("Summing frame", done, n))
     return find_center(total - len(stack) * pedestal_of(stack.metadata), mask)
 
 
@@ -93,7 +83,6 @@ class Fit:
     model: TruncationModel  # its regions are numbered 1 ... k
     names: npt.NDArray[np.int64]  # the label of each region; of annuli its number
     pixels: npt.NDArray[np.int64]  # how many each has
-    radii: npt.NDArray[np.float64]  # where each annulus ends, in pixels; NaN of other regions
     corrected: Stack  # lazy
     darkest: int  # value below which next to no pixels are, in the frame that was looked at
 
@@ -114,7 +103,7 @@ def fit_truncation(stack: Stack, choice: Choice, frame: int, report: Report) -> 
     """
     if choice.center is None and choice.regions is None:
         choice = replace(choice, center=find_beam(stack, choice.mask, report))
-    report(FITTING, 0, len(stack))
+    report("Fitting frame", 0, len(stack))
     model = TruncationModel.fit(
         stack,
         choice.center,
@@ -122,20 +111,17 @@ def fit_truncation(stack: Stack, choice: Choice, frame: int, report: Report) -> 
         choice.mask,
         regions=choice.regions,
         force=choice.force,
-        progress=lambda done, total: report(FITTING, done, total),
+        progress=lambda done, total: report("Fitting frame", done, total),
     )
     if not model.n_regions:
         raise ValueError("No pixel is valid: the beam stop covers all, or there are no regions.")
-    if choice.regions is None:
-        names, radii = np.arange(1, model.n_regions + 1), model.radii
-    else:
+    names = np.arange(1, model.n_regions + 1)
+    if choice.regions is not None:
         names = np.unique(choice.regions[model.labels > 0]).astype(np.int64)
-        radii = np.full(len(names), np.nan)
     pixels = np.bincount(model.labels.reshape(-1), minlength=model.n_regions + 1)[1:]
     corrected = stack.apply(model)
-    looked_at = corrected[frame]
-    darkest = int(np.quantile(looked_at, _DARKEST))
-    return Fit(stack, choice, model, names, pixels, radii, corrected, darkest)
+    darkest = int(np.quantile(corrected[frame], _DARKEST))
+    return Fit(stack, choice, model, names, pixels, corrected, darkest)
 
 
 # Histograms, after fig. 1 of Hattne et al. (2016), doi:10.1107/S1600576716007196 ----------------
@@ -150,21 +136,7 @@ class Histogram:
     title: str  # says so, and how many pixels there are
     recorded: Line
     corrected: Line
-    fitted: Line | None  # None where there was too little to fit
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """The first and last count that are shown."""
-        lines = [self.recorded[0], self.corrected[0]]
-        lines += [] if self.fitted is None else [self.fitted[0]]
-        return min(float(x.min(initial=0)) for x in lines), max(
-            float(x.max(initial=1)) for x in lines
-        )
-
-    @property
-    def most(self) -> float:
-        """The largest number of pixels that share a count."""
-        return float(max(self.recorded[1].max(initial=1), self.corrected[1].max(initial=1)))
+    fitted: Line  # empty where there was too little to fit
 
 
 def read_histogram(fit: Fit, frame: int, region: int, report: Report) -> Histogram:
@@ -176,11 +148,15 @@ def read_histogram(fit: Fit, frame: int, region: int, report: Report) -> Histogr
     corrected = fit.corrected[frame][here].astype(np.int64) - fit.model.pedestal
     distribution = fit.model.distribution(frame, region)
     if distribution is None:
-        top = int(np.quantile(recorded, _SHOWN_UNFITTED))
-        fitted = None
+        top, fitted = int(np.quantile(recorded, _SHOWN_UNFITTED)), (np.empty(0), np.empty(0))
     else:
         top = int(np.ceil(distribution.quantile(_SHOWN)))
-        fitted = _expected(distribution, recorded, int(corrected.min()), top)
+        # For as many background pixels as there are: without Bragg spots.
+        usual = max(0, int(distribution.quantile(_SCALED)))
+        n = np.count_nonzero(recorded <= usual) / float(distribution.cdf(usual + 0.5))
+        counts = np.arange(corrected.min(), top + 1, dtype=np.float64)
+        pixels = n * np.diff(distribution.cdf(np.append(counts - 0.5, top + 0.5)))
+        fitted = counts[pixels > _FEWEST], pixels[pixels > _FEWEST]
     zeros = np.count_nonzero(recorded == 0) / recorded.size
     where = f"{fit.name(region)}, frame {frame}" if len(fit.stack) > 1 else fit.name(region)
     title = f"{where}: {recorded.size:,} pixels, {zeros:.1%} recorded as 0"
@@ -194,36 +170,42 @@ def _counted(values: npt.NDArray[Any], top: int) -> Line:
     return counts.astype(np.float64), pixels.astype(np.float64)
 
 
-def _expected(
-    distribution: ShiftedLognormal, recorded: npt.NDArray[Any], lowest: int, top: int
-) -> Line:
-    """Return the curve for as many background pixels as there are: without Bragg spots."""
-    usual = max(0, int(distribution.quantile(_SCALED)))
-    n = np.count_nonzero(recorded <= usual) / float(distribution.cdf(usual + 0.5))
-    counts = np.arange(lowest, top + 1, dtype=np.float64)
-    pixels = n * np.diff(distribution.cdf(np.append(counts - 0.5, top + 0.5)))
-    seen = pixels > 0
-    return counts[seen], pixels[seen]
+# In words ----------------------------------------------------------------------------------------
+
+COLUMNS = (
+    ("#", "Number of the annulus, from the beam on; or label"),
+    ("r (pix)", "Outer radius of the annulus, in pixels"),
+    ("zeros", "Part of the pixels that was recorded as 0"),
+    ("μ", "Mean of log(counts − shift) of the fitted distribution (eq. 1)"),
+    ("σ", "Standard deviation of log(counts − shift) (eq. 1)"),
+    ("shift", "Least value of the fitted distribution, in counts"),
+)
+
+
+def rows(fit: Fit, frame: int) -> list[tuple[str, ...]]:
+    """Return the table of a frame as texts, one row a region; empty where there is no number."""
+    model, texts = fit.model, []
+    for region, (mu, sigma, shift) in enumerate(model.parameters[frame]):
+        fitted = (f"{mu:.3f}", f"{sigma:.3f}", f"{shift:.1f}")
+        if np.isnan(mu):
+            fitted = ("", "", "")
+        zeros = f"{model.zeros[frame, region] / fit.pixels[region]:.1%}"
+        radius = f"{model.radii[region]:.0f}" if fit.has_annuli else ""
+        texts.append((str(fit.names[region]), radius, zeros, *map(with_minus, fitted)))
+    return texts
 
 
 def summary(fit: Fit) -> str:
-    """Return what the fit changes, which offset it needs, and what it left as it was."""
+    """Return what the fit changes, and which offset it needs."""
     model = fit.model
     share = int(model.zeros.sum()) / fit.stack.size
     depth, offset = model.pedestal - model.smallest, model.pedestal + model.offset
-    if not depth:
-        said = [f"{share:.1%} of the pixels had no counts; none of them becomes negative."]
-    else:
-        said = [
-            f"{share:.1%} of the pixels had no counts. They reach down to {MINUS}{depth} "
-            f"now: formats without negative numbers need the offset {offset} (ADCOFFSET)."
-        ]
-    if model.pedestal:
-        said.append(f"All pixels keep the pedestal of {model.pedestal}.")
-    if model.n_unfitted:
-        regions = "region has" if model.n_unfitted == 1 else "regions have"
-        said.append(
-            f"{model.n_unfitted} {regions} too few counts to fit, in all frames together, and "
-            "keep their zeros."
+    said = f"{share:.1%} of the pixels had no counts"
+    if depth:
+        said += (
+            f". They reach down to {MINUS}{depth} now: formats without negative numbers need the "
+            f"offset {offset} (ADCOFFSET)."
         )
-    return " ".join(said)
+    else:
+        said += "; none of them becomes negative."
+    return said + f" All pixels keep the pedestal of {model.pedestal}." * bool(model.pedestal)

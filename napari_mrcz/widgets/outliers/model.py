@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 # Options that need another fit; the others take effect at once.
 REFIT = ("model", "limit", "counts_per_electron", "pedestal")
 
-ROWS = ("Pixels", "% of pixels", "Expected by chance")
-"""The rows of `summary`: of dark pixels, of hot ones, of both."""
-
-_IN_WORDS = {
-    "model='normal' with fill='expectation'": "the normal model with the expected value as fill"
-}
 KINDS = {0: "no outlier", 1: "hot", -1: "dark", 2: "defect"}
 
 # Frames that correlated noise is measured in, spread over the movie: enough to see what is left.
@@ -50,7 +44,6 @@ class Fit:
     fitted: OutlierFilter
     current: OutlierFilter
     sigma: npt.NDArray[np.float32]  # of each pixel's sum from the model, (y, x)
-    options: OutlierOptions  # of the current filter
     defects: npt.NDArray[np.bool_] | None = None  # pixels known to be defective, (y, x)
 
     @property
@@ -60,7 +53,8 @@ class Fit:
 
     def needs_another(self, options: OutlierOptions) -> bool:
         """Return whether other options need another fit, rather than other weights."""
-        return any(getattr(self.options, name) != getattr(options, name) for name in REFIT)
+        now = self.current.options
+        return any(getattr(now, name) != getattr(options, name) for name in REFIT)
 
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
         """Return the same with other thresholds in standard deviations; quick enough for a drag."""
@@ -69,18 +63,11 @@ class Fit:
     def with_options(self, options: OutlierOptions) -> Self:
         """Return the same with another order, relaxation or fill.
 
-        Raises
-        ------
-        ValueError
-            If they need another fit, or cannot be for this movie.
+        Raise `ValueError` if they cannot be for this movie.
         """
         new = {name: getattr(options, name) for name in ("order", "relaxation", "fill")}
-        return replace(
-            self,
-            fitted=self.fitted.with_options(**new),
-            current=self.current.with_options(**new),
-            options=replace(self.options, **new),
-        )
+        fitted, current = (one.with_options(**new) for one in (self.fitted, self.current))
+        return replace(self, fitted=fitted, current=current)
 
     def reset(self) -> Self:
         """Return the same with the thresholds of the fit."""
@@ -126,28 +113,21 @@ def fit_outliers(
     fitted = OutlierFilter.fit(stack, gain=reference, defects=defects, **vars(options))
     del total
     report(FITTING, 0, None)
-    return Fit(stack, fitted, fitted, fitted.sigma_image(), options, defects)
+    return Fit(stack, fitted, fitted, fitted.sigma_image(), defects)
 
 
-@dataclass(frozen=True, eq=False)
-class Corrected:
-    """The movie without its outliers, lazy, ready to be shown."""
+def correct(
+    fit: Fit, frame: int, with_mask: bool, report: Report
+) -> tuple[Stack, npt.NDArray[np.int8] | None]:
+    """Return the corrected movie, lazy, and if asked for where outliers are, (y, x).
 
-    fit: Fit
-    stack: Stack
-    mask: npt.NDArray[np.int8] | None  # if asked for: 1 hot, 2 dark, 3 defect; (y, x)
-
-
-def correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Corrected:
-    """Prepare the corrected movie, with one frame of it in its cache: that which is looked at."""
+    That is 1 for hot, 2 for dark pixels, 3 for defects; the movie's cache has the frame looked at.
+    """
     report("Correcting", 0, None)
     stack = fit.stack.apply(fit.current)
     stack[min(frame, len(stack) - 1)]
-    mask = None
-    if with_mask:
-        # Labels are not negative.
-        mask = np.array([0, 1, 3, 2], np.int8)[fit.current.mask]
-    return Corrected(fit, stack, mask)
+    # Labels are not negative.
+    return stack, np.array([0, 1, 3, 2], np.int8)[fit.current.mask] if with_mask else None
 
 
 @dataclass(frozen=True)
@@ -175,20 +155,17 @@ def measure_noise(fit: Fit, report: Report) -> Noise | None:
     n = len(fit.stack)
     if n < 2:
         return None
-    chosen = sorted(set(np.linspace(0, n - 1, min(n, _NOISE_FRAMES)).round().astype(int).tolist()))
-    done = 0
+    chosen = np.unique(np.linspace(0, n - 1, min(n, _NOISE_FRAMES)).round().astype(int))
 
-    def frames(stack: Stack) -> Iterator[Any]:
-        nonlocal done
+    def frames(stack: Stack, done: int) -> Iterator[Any]:
         # Not through the cache, which has the frames that are looked at.
-        for index, make in enumerate(stack.frame_makers()):
-            if index in chosen:
-                report("Measuring noise", done, 2 * len(chosen))
-                done += 1
-                yield make()
+        makers = list(stack.frame_makers())
+        for number, index in enumerate(chosen, done):
+            report("Measuring noise", number, 2 * len(chosen))
+            yield makers[index]()
 
-    before = correlated_noise(frames(fit.stack))
-    after = correlated_noise(frames(fit.stack.apply(fit.current)))
+    before = correlated_noise(frames(fit.stack, 0))
+    after = correlated_noise(frames(fit.stack.apply(fit.current), len(chosen)))
     return Noise(before, after, len(chosen), n)
 
 
@@ -218,28 +195,25 @@ def read_pixel(fit: Fit, row: int, column: int, report: Report) -> PixelCourse:
         report("Reading frame", first, n)
         part = slice(first, first + _AT_A_TIME)
         values[part] = fit.stack[part, row : row + 1, column : column + 1].reshape(-1)
-    return PixelCourse(
-        row=row,
-        column=column,
-        values=values,
-        sigma=float(fit.sigma[row, column]),
-        kind=fit.kind(row, column),
-        typical=fit.fitted.mean / n,
-    )
+    sigma, kind = float(fit.sigma[row, column]), fit.kind(row, column)
+    return PixelCourse(row, column, values, sigma, kind, fit.fitted.mean / n)
 
 
 # In words ----------------------------------------------------------------------------------------
 
 
-def summary(fit: Fit) -> list[tuple[str, ...]]:
-    """Return `ROWS` of a table of the outliers, for the thresholds that there are now."""
+def summary(fit: Fit | None) -> list[tuple[str, ...]]:
+    """Return rows of numbers of outliers, dark, hot and both, with the thresholds of now."""
+    names = ("Pixels", "% of pixels", "Expected by chance")
+    if fit is None:
+        return [(name, "", "", "") for name in names]
     now, n = fit.current, fit.sigma.size
     found = (now.n_dark, now.n_hot, now.n_dark + now.n_hot)
     chance = (now.false_dark, now.false_hot, now.false_dark + now.false_hot)
     return [
-        tuple(f"{number:,}" for number in found),
-        tuple(_percentage(number / n) for number in found),
-        tuple(_expected(number) for number in chance),
+        (names[0], *(f"{number:,}" for number in found)),
+        (names[1], *(_percentage(number / n) for number in found)),
+        (names[2], *(_expected(number) for number in chance)),
     ]
 
 
@@ -264,9 +238,8 @@ def remarks(fit: Fit) -> list[str]:
 
 def in_words(text: str) -> str:
     """Return an error of the filter without the words of scripts."""
-    for script, plain in _IN_WORDS.items():
-        text = text.replace(script, plain)
-    return text
+    script = "model='normal' with fill='expectation'"
+    return text.replace(script, "the normal model with the expected value as fill")
 
 
 def signed(sigma: float) -> str:
