@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xxhash
@@ -12,7 +14,7 @@ from napari_mrcz.correction import ElectronCounting, count_electrons, rebuild
 from napari_mrcz.correction.counting import events as finding
 from napari_mrcz.correction.counting.background import Background
 from napari_mrcz.correction.counting.events import Events, electron_threshold, upper_threshold
-from napari_mrcz.correction.noise import CountedAlready
+from napari_mrcz.correction.noise import CountedAlready, tiles_look_counted
 from napari_mrcz.simulation import simulate_raw
 
 SHAPE = (160, 144)
@@ -93,7 +95,7 @@ def test_charges_come_back(movie, counting):
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_super_resolution_puts_electrons_where_they_struck(movie, counting, factor):
-    fine = ElectronCounting(counting.background, counting.spread, counting.threshold, factor)
+    fine = replace(counting, super_resolution=factor)
     counts = fine(movie.frames[0], 0)
     assert counts.shape == (SHAPE[0] * factor, SHAPE[1] * factor)
     assert counts.dtype == np.uint8
@@ -128,6 +130,23 @@ def test_two_electrons_close_together_are_two(apart):
     events = ElectronCounting(background, 0.5, 60.0).events(frame.astype(np.float32))
     assert len(events) == 2
     np.testing.assert_allclose(np.sort(events.x), both.x, atol=0.1)
+
+
+def test_the_usual_charge_tells_one_electron_from_two():
+    """Two 0.5 pixel apart have nearly the shape of one, but twice its charge."""
+    rng = np.random.default_rng(3)
+    where = 6 + 10 * np.indices((10, 10)).reshape(2, -1) + rng.uniform(-0.5, 0.5, (2, 100))
+    angle, noise = rng.uniform(0, 2 * np.pi, 100), rng.normal(0, 6, (106, 106))
+    apart = 0.5 * np.stack([np.cos(angle), np.sin(angle)])
+    one = np.concatenate([where, 200 * rng.lognormal(0, 0.3, (1, 100))])
+    other = np.concatenate([where + apart, 200 * rng.lognormal(0, 0.3, (1, 100))])
+    both = np.concatenate([one, other], axis=1)
+    by_shape = ElectronCounting(Background(np.zeros((106, 106), np.float32), 6.0), 0.5, 60.0)
+    by_charge = replace(by_shape, usual=(200.0, 65.0))
+    pairs, lone = (finding.draw(Events(*v), 0.5, (106, 106)) + noise for v in (both, one))
+    assert len(by_charge.events(pairs)) > len(by_shape.events(pairs)) + 15
+    assert len(by_charge.events(lone)) <= 103
+    assert rebuild(by_charge.describe()).usual == by_charge.usual
 
 
 def test_a_higher_threshold_gives_fewer_events_all_above_it(movie, counting):
@@ -363,6 +382,23 @@ def test_wander_noisy_and_hot_pixels_and_x_rays_do_little_harm(troubled):
     assert bright == pytest.approx(sum(map(len, movie.x_rays)), rel=0.15)
 
 
+def test_dead_pixels_are_set_aside():
+    """Of a constant value they would pull the electrons beside them."""
+    movie = simulate_raw(12, (96, 104), seed=15)
+    dead = np.random.default_rng(0).random((96, 104)) < 0.01
+    movie.frames[:, dead] = 0
+    noisy = Background.fit(movie.frames).noisy
+    assert noisy[dead].all()
+    assert noisy[~dead].mean() < 0.002
+
+
+def test_little_noise_makes_no_electrons_beside_others():
+    movie = simulate_raw(5, (80, 88), noise=2.0, seed=16)
+    recall, precision, _ = scores(movie, ElectronCounting.fit(movie.frames))
+    assert recall >= 0.98
+    assert precision >= 0.975
+
+
 def test_what_is_wrong_is_said_and_kept(troubled):
     _, counting = troubled
     said = " ".join(counting.warnings)
@@ -463,6 +499,13 @@ def test_counted_movies_are_refused_unless_forced(dose):
         ElectronCounting.fit(counts)
     with pytest.raises(CountedAlready):
         ElectronCounting.fit(16 * counts.astype(np.float32))
+
+
+def test_raw_frames_with_noise_like_that_of_counts_are_not_refused():
+    movie = simulate_raw(6, (80, 88), charge=100.0, noise=3.0, dose=0.01, seed=17)
+    frames = (movie.frames - np.rint(0.75 * movie.offset) - 9).clip(0, 255).astype(np.uint8)
+    assert tiles_look_counted(frames[:5])
+    assert ElectronCounting.fit(frames).warnings == ()
 
 
 def test_counted_movies_are_counted_if_that_is_forced():

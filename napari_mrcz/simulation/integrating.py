@@ -155,6 +155,8 @@ def simulate_microed(
     parameters = np.stack([_background(resolution, s) for s in strength])
     spots = _spots(n_frames, spots_per_frame, shape, center, rng)
     counts = np.empty((n_frames, *shape), np.int32)
+    reach = np.arange(-_SPOT_REACH, _SPOT_REACH + 1)
+    per_electron = 1.0 if counted else _COUNTS_PER_ELECTRON
     for index in range(n_frames):
         draws = stream(seed, "frame", index)
         normal = draws.standard_normal(shape)
@@ -165,7 +167,13 @@ def simulate_microed(
             values = draws.poisson(mean / _COUNTS_PER_ELECTRON).astype(np.float64)
         else:
             values = np.where(shadow, 2 * normal, shift + np.exp(mu + sigma * normal))
-        _add_spots(values, spots, index, draws, 1.0 if counted else _COUNTS_PER_ELECTRON)
+        for spot in np.flatnonzero(spots.frame == index):
+            row, column = round(float(spots.y[spot])), round(float(spots.x[spot]))
+            dy, dx = reach + row - spots.y[spot], reach + column - spots.x[spot]
+            profile = np.exp(-(dy[:, None] ** 2 + dx**2) / (2 * _SPOT_SIGMA**2))
+            electrons = spots.intensity[spot] / _COUNTS_PER_ELECTRON * profile / profile.sum()
+            window = np.s_[row - _SPOT_REACH : row + _SPOT_REACH + 1, column - _SPOT_REACH :]
+            values[window][:, : len(reach)] += per_electron * draws.poisson(electrons)
         values[between] = 0
         counts[index] = np.floor(values + 0.5)
     return Sweep(counts, shells.astype(np.uint16), parameters, spots, center)
@@ -210,24 +218,6 @@ def _spots(
         x[chosen],
         (40 + falloff) * rng.exponential(1.0, len(chosen)),
     )
-
-
-def _add_spots(
-    values: npt.NDArray[np.float64],
-    spots: Spots,
-    index: int,
-    rng: np.random.Generator,
-    per_electron: float,
-) -> None:
-    """Add the spots of a frame to its counts (y, x), with Poisson noise."""
-    reach = np.arange(-_SPOT_REACH, _SPOT_REACH + 1)
-    for spot in np.flatnonzero(spots.frame == index):
-        row, column = round(float(spots.y[spot])), round(float(spots.x[spot]))
-        dy, dx = reach + row - spots.y[spot], reach + column - spots.x[spot]
-        profile = np.exp(-(dy[:, None] ** 2 + dx**2) / (2 * _SPOT_SIGMA**2))
-        electrons = spots.intensity[spot] / _COUNTS_PER_ELECTRON * profile / profile.sum()
-        window = np.s_[row - _SPOT_REACH : row + _SPOT_REACH + 1, column - _SPOT_REACH :]
-        values[window][:, : len(reach)] += per_electron * rng.poisson(electrons)
 
 
 # Pixels on each side of the one that was struck in which a spot is drawn.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 
 # Where pickles of earlier versions look for it.
 sys.modules[f"{__name__}.counting"] = sys.modules[__name__]
-
-_SUPER_RESOLUTIONS = (1, 2, 4)
-# The latest rules by which electrons are found; 1 are those of the first version.
-_RULES = 2
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,8 @@ class ElectronCounting:
         Why the counts should not be trusted, and what to do; empty if all is well.
     rules : int
         2; or 1 to find electrons as the first version did.
+    usual : tuple of float
+        Mean and standard deviation of charges, in grey values; empty where only shape tells pairs.
     """
 
     title: ClassVar[str] = "Electrons counted"
@@ -135,11 +132,12 @@ class ElectronCounting:
     upper: float | None = None
     expected_f1: float | None = None
     warnings: tuple[str, ...] = ()
-    rules: int = _RULES
+    rules: int = 2
+    usual: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if self.super_resolution not in _SUPER_RESOLUTIONS:
+        if self.super_resolution not in (1, 2, 4):
             raise ValueError(f"super-resolution is 1, 2 or 4, not {self.super_resolution}")
         if not self.threshold > 0:
             raise ValueError(f"a threshold is a positive charge, not {self.threshold}")
@@ -197,13 +195,12 @@ class ElectronCounting:
             upper,
             found.expected_f1,
             found.warnings(upper),
+            usual=found.usual,
         )
 
     def with_threshold(self, threshold: float) -> Self:
         """Return the same with another threshold (grey values of charge)."""
-        upper = self.upper
-        if upper is not None and upper <= threshold:
-            upper = None
+        upper = None if self.upper is not None and self.upper <= threshold else self.upper
         return replace(self, threshold=float(threshold), upper=upper)
 
     def events(self, frame: npt.NDArray[Any]) -> Events:
@@ -217,10 +214,12 @@ class ElectronCounting:
         """
         background = self.background
         if frame.shape != background.offset.shape:
-            raise ValueError(f"a background of {self._shape} for a frame of {frame.shape}")
+            raise ValueError(
+                f"a background of {background.offset.shape} for a frame of {frame.shape}"
+            )
         events = find_events(
             background.above(real(frame)), self.spread, self.threshold, background.noise,
-            noisy=background.noisy, rules=self.rules,
+            noisy=background.noisy, rules=self.rules, usual=self.usual,
         )  # fmt: skip
         return (events, 0) if self.upper is None else without_bright(events, self.upper)
 
@@ -230,7 +229,7 @@ class ElectronCounting:
 
     def counts(self, events: Events) -> npt.NDArray[np.uint8]:
         """Return the image of the number of electrons in each pixel, at most 127."""
-        rows, columns = self.output_shape(self._shape)
+        rows, columns = self.output_shape(self.background.offset.shape)
         s = self.super_resolution
         # The middle of the first pixel is 0: its edge is at -0.5.
         half = np.float32(0.5) if self.rules == 1 else np.float64(0.5)
@@ -244,7 +243,7 @@ class ElectronCounting:
         """Return the type of counts: uint8."""
         return np.dtype(np.uint8)
 
-    def output_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return rows and columns of the counts."""
         return shape[0] * self.super_resolution, shape[1] * self.super_resolution
 
@@ -278,13 +277,9 @@ class ElectronCounting:
         levels = tuple(np.asarray(a, np.float32) for a in description.get("levels", ()))
         wander = description.get("wander", 0.0)
         own = {f.name: description[f.name] for f in fields(cls) if f.name in description}
-        own |= {"warnings": tuple(own.get("warnings", ())), "rules": own.get("rules", 1)}
+        own |= {name: tuple(own.get(name, ())) for name in ("warnings", "usual")}
+        own["rules"] = own.get("rules", 1)
         return cls(Background(offset, description["noise"], noisy, levels, wander), **own)
-
-    @cached_property
-    def _shape(self) -> tuple[int, int]:
-        y, x = self.background.offset.shape
-        return y, x
 
 
 def count_electrons(

@@ -41,7 +41,7 @@ _ROUNDS = 3
 # Pixels with more than this times the variance of the others have noise of their own, if that is
 # also so many standard deviations (of its logarithm, from nine tenths of the pixels) above: few
 # frames, and electrons' outskirts, make it vary...
-_OWN_VARIANCE, _TENTH, _DEVIATIONS = 2.2, 1.2816, 4.0
+_OWN_VARIANCE, _TENTH, _DEVIATIONS, _DEAD = 2.2, 1.2816, 4.0, 5.0
 # ...or those that are brightest of their neighbours, and this far above their offset in noises,
 # more often than the pixels in such a square about them, at this probability.
 _FLICKER, _SQUARE, _CHANCE = 5.0, 33, 1e-7
@@ -121,11 +121,6 @@ class Background:
     def above(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return a frame above its background: without common mode and offsets, shape (y, x)."""
         return (self.steady(frame) if self.levels else frame) - self.offset
-
-    def raised(self, level: float, noise: float) -> Background:
-        """Return the same with offsets that are `level` grey values higher, and another noise."""
-        levels = tuple(typical - np.float32(level) for typical in self.levels)
-        return replace(self, offset=self.offset + np.float32(level), levels=levels, noise=noise)
 
     @property
     def common_mode(self) -> str:
@@ -247,6 +242,9 @@ class _Sums:
         varies = np.log(max(most / max(median, _LEAST), 1)) / _TENTH
         ratio = max(_OWN_VARIANCE, float(np.exp(_DEVIATIONS * varies)))
         noisy: Mask = variance > ratio * median
+        # Dead pixels hardly vary. A noise below one grey value makes many of the others as still.
+        if self._n_frames >= 2 * _FEWEST_FRAMES:
+            noisy |= variance < median * (np.quantile(variance, 0.1) / max(median, _LEAST)) ** _DEAD
         # One that is hardly ever quiet has no known variance.
         noisy |= self._number < 0.1 * self._n_frames
         often = np.nonzero(self._strikes > 2)

@@ -1,7 +1,5 @@
 """Electrons of a frame: spots are found and fitted, and the threshold of their charge is chosen.
 
-Spots are fitted to the brightest pixels, and the residual is searched again.
-
 Too low a threshold of charge counts noise, too high a one misses electrons that left little. False
 spots are counted in inverted frames (the residual, times -1), where all spots are noise. The other
 spots are electrons. Their charges have a gamma or a lognormal distribution, whichever fits better,
@@ -19,7 +17,6 @@ import numpy.typing as npt
 import scipy
 
 from napari_mrcz.correction.counting.spot import (
-    FARTHEST,
     REACH,
     farthest,
     first_position,
@@ -32,8 +29,8 @@ from napari_mrcz.correction.sums import in_order
 
 # Number of searches: of the frame, then of the residual.
 _ROUNDS = 3
-# Factor on the threshold for a spot that touches one found before.
-_BESIDE = 2.0
+# Threshold for a spot that touches one found before, over the threshold and the usual charge.
+_BESIDE, _BESIDE_USUAL = 2.0, 0.4
 # Positions are rounded to this many decimals, the same in images and tables: pixels' edges are on
 # this grid.
 _DECIMALS = 3
@@ -65,6 +62,7 @@ def find_events(
     *,
     noisy: npt.NDArray[np.bool_] | None = None,
     rules: int = 2,
+    usual: tuple[float, ...] = (),
 ) -> Events:
     """Find the electrons of a frame.
 
@@ -76,8 +74,8 @@ def find_events(
     `threshold`: charge from which a spot is an electron, in grey values; `noise`: standard
     deviation of a pixel, in grey values; `noisy` (y, x): pixels that are ignored; `rules`: 2, or 1
     to replay the first version's histories: all pixels count, positions are not rounded, and spots
-    narrower than 0.4 pixel are not fitted to convergence. The result lies within the frame, in
-    whole thousandths of a pixel.
+    narrower than 0.4 pixel are not fitted to convergence; `usual`: see `resolve`. The result lies
+    within the frame, in whole thousandths of a pixel.
     """
     rows, columns = frame.shape
 
@@ -85,13 +83,12 @@ def find_events(
         bottom = min(top + _STRIP, rows)
         first, last = max(0, top - _MARGIN), min(bottom + _MARGIN, rows)
         strip = np.pad(frame[first:last].astype(np.float64), REACH)
-        unknown = None
-        if rules > 1:
-            # Pixels beyond the edges are unknown, too.
-            inside = True if noisy is None else ~noisy[first:last]
-            unknown = np.ones(strip.shape, np.bool_)
-            unknown[REACH:-REACH, REACH:-REACH] = ~np.broadcast_to(inside, (last - first, columns))
-        y, x, charge = _in_strip(strip, spread, threshold, noise, unknown)
+        # Pixels beyond the edges are unknown, too.
+        unknown = np.full(strip.shape, rules > 1)
+        ignored = noisy[first:last] if noisy is not None and rules > 1 else False
+        unknown[REACH:-REACH, REACH:-REACH] = ignored
+        narrow = spread if rules > 1 else np.inf
+        y, x, charge = _in_strip(strip, spread, threshold, noise, unknown, narrow, usual)
         y += first - REACH
         x -= REACH
         if rules > 1:
@@ -161,16 +158,17 @@ def _in_strip(
     spread: float,
     threshold: float,
     noise: float,
-    unknown: npt.NDArray[np.bool_] | None,
+    unknown: npt.NDArray[np.bool_],
+    narrow: float,
+    usual: tuple[float, ...],
 ) -> tuple[Values, Values, Values]:
-    """Find the electrons of a strip; the first version's rules hold if `unknown` is None."""
+    """Find the electrons of a strip; `narrow`: the spread by which a fit is started."""
     central = float(np.square(profile(np.zeros(1), spread)[0].max()))
     # A spot midway between pixels is only half as bright.
     least = threshold * central / 2
-    most = FARTHEST if unknown is None else farthest(spread)
-    left = frame.copy()
-    if unknown is not None:
-        left[unknown] = 0
+    high = max([_BESIDE * threshold, *(_BESIDE_USUAL * mean for mean in usual[:1])])
+    most = farthest(narrow)
+    left = np.where(unknown, 0, frame)
     at = np.empty(0, np.intp)
     position, charge, enough = np.empty((0, 2)), np.empty(0), np.empty(0)
     touching = np.add.outer(np.arange(-1, 2) * frame.shape[1], np.arange(-1, 2)).ravel()
@@ -183,11 +181,9 @@ def _in_strip(
         marked = np.zeros(frame.size, np.bool_)
         marked[at] = True
         beside = marked[new[:, np.newaxis] + touching].any(axis=1)
-        enough = np.concatenate([enough, np.where(beside, _BESIDE, 1) * threshold])
+        enough = np.concatenate([enough, np.where(beside, high, threshold)])
         at = np.concatenate([at, new])
-        started = np.zeros((len(new), 2))
-        if unknown is not None:
-            started = first_position(patches_at(left, new)[0], spread)
+        started = first_position(patches_at(left, new)[0], narrow)
         position = np.concatenate([position, started])
         charge = np.concatenate([charge, np.zeros(len(new))])
         for _ in range(2):
@@ -199,12 +195,11 @@ def _in_strip(
             at, position, charge, enough = at[keep], position[keep], charge[keep], enough[keep]
             index = index[keep]
             left = frame - _drawn(models(position, charge, spread), index, frame.shape)
-            if unknown is not None:
-                left[unknown] = 0
+            left[unknown] = 0
     y, x = np.divmod(at, frame.shape[1])
     where, charge = resolve(
         left, np.stack([y, x], axis=1) + position, charge,
-        spread=spread, threshold=threshold, noise=noise, most=most,
+        spread=spread, threshold=threshold, noise=noise, most=most, usual=usual,
     )  # fmt: skip
     return where[:, 0], where[:, 1], charge
 

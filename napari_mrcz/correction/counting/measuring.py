@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,8 +46,6 @@ _ITSELF = 0.5
 _FRAMES, _SIDE, _ROUNDS = 16, 512, 3
 # Frames that are enough at first, and for false spots.
 _FRAMES_AT_FIRST, _FALSE_FRAMES = 8, 6
-# Parameters of a fitted spot: charge, row and column.
-_PARAMETERS = 3
 # Background is cut off here, in standard deviations; what that leaves of a normal distribution's.
 _QUIET, _QUIET_STD = 3.0, 0.98658
 # Electrons closer than this pass for one, in pixels.
@@ -61,6 +59,9 @@ _SKEW = 0.5
 # With a larger share of pixels that are exactly 0, and none below, noise cannot be measured.
 _ZEROS = 0.3
 _FRAMES_OF_CHECK = 5
+# Counts of electrons above which electrons may be counted still: those that are struck in some
+# frames, by so many standard deviations, in so large a share of the pixels.
+_HIGHEST_COUNT, _FAR, _LEAST_STRUCK = 5.0, 8.0, 3e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,14 @@ class MeasuredDetector:
     def dose(self) -> float:
         """Electrons per pixel and frame."""
         return len(self.charges) / self.n_pixels
+
+    @property
+    def usual(self) -> tuple[float, ...]:
+        """Median and standard deviation (by the quartiles) of charges; empty if there are few."""
+        if len(self.charges) < 100 or self.crowded:
+            return ()
+        low, median, high = np.quantile(self.charges, (0.25, 0.5, 0.75)).tolist()
+        return median, max((high - low) / 1.349, 0.1 * median)
 
     @property
     def expected_f1(self) -> float | None:
@@ -124,8 +133,8 @@ class MeasuredDetector:
                 )
         if background.noisy is not None and (share := float(background.noisy.mean())) > _NOISY:
             said.append(
-                f"{int(background.noisy.sum())} pixels ({share:.1%}) have noise of their own and "
-                "are set aside. Check the detector's dark reference and defects."
+                f"{int(background.noisy.sum())} pixels ({share:.1%}) have noise of their own, or "
+                "none, and are set aside. Check the detector's dark reference and defects."
             )
         if upper is not None and len(self.charges):
             n_bright = int(np.count_nonzero(self.charges > upper))
@@ -157,14 +166,10 @@ class _Excerpts:
         """Return some of them, spread over all, above a background; noisy pixels are 0."""
         step = -(-len(self.frames) // most)
         above = [frame - background.offset[self.window] for frame in self.frames[::step]]
-        if (noisy := self.noisy(background)) is not None:
+        if background.noisy is not None:
             for frame in above:
-                frame[noisy] = 0
+                frame[background.noisy[self.window]] = 0
         return above
-
-    def noisy(self, background: Background) -> npt.NDArray[np.bool_] | None:
-        """Return which of their pixels are noisy."""
-        return None if background.noisy is None else background.noisy[self.window]
 
 
 def measured(
@@ -184,6 +189,7 @@ def measured(
         )
     background = Background.fit(movie, progress=progress)
     excerpts = _Excerpts(movie, background)
+    noisy = None if background.noisy is None else background.noisy[excerpts.window]
     charge, spots = 0.0, _Spots(0.0, 0.0, 0.0, None)
     for number in range(1, _ROUNDS + 1):
         last = number == _ROUNDS
@@ -197,17 +203,17 @@ def measured(
         of_noise = charge_noise(background.noise, width)
         faint = max(_SIGMAS * of_noise, _PART_OF_CHARGE * charge)
         least = faint if threshold is None else float(threshold)
-        spots = _Spots(width, least, background.noise, excerpts.noisy(background))
+        spots = _Spots(width, least, background.noise, noisy)
         for done, frame in enumerate(above, 1):
             spots.add(frame, look_at_noise=last and done <= _FALSE_FRAMES)
             if progress is not None:
                 progress(f"Finding electrons, round {number} of {_ROUNDS}, frame", done, len(above))
         background = spots.background(background, min(len(movie), MOST_FRAMES))
-        charge = spots.charge
+        charges = np.concatenate(spots.charges)
+        charge = float(np.median(charges)) if charges.size else 0.0
     expected = spots.expected(charge_noise(background.noise, width), threshold)
     if threshold is None and expected is not None:
         least = expected.threshold
-    charges = np.concatenate(spots.charges)
     upper = upper_threshold(charges[charges > least])
     n_pixels = sum(frame.size for frame in excerpts.frames)
     return MeasuredDetector(
@@ -229,17 +235,18 @@ def _apart(dose: float) -> float:
 
 
 def _seems_counted(movie: Any) -> bool:
-    """Return whether frames hold counts already.
-
-    Raise `ValueError` if most pixels are 0 and none is less: there is no noise to be
-    measured.
-    """
+    """Return whether frames hold counts; `ValueError` if their noise was cut off."""
     shape = tuple(getattr(movie, "shape", ()))
     if len(shape) != 3 or 0 in shape:
         return False  # `Background.fit` raises
     few = spread_over(shape[0], _FRAMES_OF_CHECK)
     frames = np.stack([real(np.asarray(movie[index])) for index in few])
-    if tiles_look_counted(frames):
+    # Raw frames whose noise happens to be that of as many counts are struck here and there.
+    typical = np.median(frames, axis=0)
+    level, noise = float(np.median(typical)), 1.4826 * np.median(np.abs(frames - typical))
+    far = _FAR * noise * np.sqrt(np.maximum(typical / max(level, 1), 1))
+    is_raw = level > _HIGHEST_COUNT and np.mean(frames > typical + far) > _LEAST_STRUCK
+    if not is_raw and tiles_look_counted(frames):
         return True
     zeros = float(np.mean(frames == 0))
     if zeros > _ZEROS and frames.min() == 0 and frames.max() > 0:
@@ -262,12 +269,6 @@ class _Spots:
         self._false: list[npt.NDArray[np.float32]] = []
         self._patches: list[npt.NDArray[np.float64]] = []
         self.charges: list[npt.NDArray[np.float32]] = []
-
-    @property
-    def charge(self) -> float:
-        """The median charge."""
-        found = np.concatenate(self.charges)
-        return float(np.median(found)) if found.size else 0.0
 
     @property
     def spread(self) -> float:
@@ -328,8 +329,10 @@ class _Spots:
             level, noise = float(quiet.mean()), float(quiet.std()) / _QUIET_STD
         # Each fitted spot follows the noise with its three parameters, and each offset with one.
         n_found = sum(np.count_nonzero(charges > self._threshold) for charges in self.charges)
-        freedom = 1 - _PARAMETERS * n_found / residual.size - 1 / n_measured
-        return old.raised(level, noise / float(np.sqrt(max(freedom, 0.5))))
+        freedom = 1 - 3 * n_found / residual.size - 1 / n_measured
+        levels = tuple(typical - np.float32(level) for typical in old.levels)
+        noise /= float(np.sqrt(max(freedom, 0.5)))
+        return replace(old, offset=old.offset + np.float32(level), noise=noise, levels=levels)
 
     def expected(self, noise: float, threshold: float | None) -> Expected | None:
         """Return the effect of the best threshold, or of the given one."""

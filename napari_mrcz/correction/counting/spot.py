@@ -202,12 +202,15 @@ _CLOSE = 1.9
 # Largest distance of two spots from the middle of a patch, in pixels, and steps of their fit.
 _FARTHEST, _TURNS = 2.0, 12
 _PIXELS = (2 * REACH + 1) ** 2
-# Sum of squares, in the noise's variance, that three more parameters must explain...
-_UNLIKELY = 9.5
+# Sum of squares, in the noise's variance, that three more parameters must explain: without the
+# electrons' usual charge, and with it...
+_UNLIKELY, _UNLIKELY_CHARGES = 9.5, 10.5
 # ...beside the part of the charge squared by which spots differ from their model.
 _MISFIT = 3e-4
 # Squared residuals of 25 pixels, in the noise's variance, that two spots leave if there are two.
 _EXPLAINED = 50.0
+# Spots of so many usual charges are tried as two; the most that an unusual charge tells.
+_BRIGHT, _UNUSUAL = 1.6, 8.0
 
 
 def resolve(
@@ -219,13 +222,14 @@ def resolve(
     threshold: float,
     noise: float,
     most: float = FARTHEST,
+    usual: tuple[float, ...] = (),
 ) -> tuple[Values, Values]:
     """Fit one spot and two to spots that lie close together, and keep the likelier.
 
     `left` (y, x): the frame without the spots that were found; `where` (m, 2): those spots, (y, x)
     in pixels of `left`; `charge` (m,): their charges; `threshold`: charge from which a spot is an
-    electron; `noise`: standard deviation of a pixel; `most`: see `fit_spots`. Returned are `where`
-    (k, 2), `charge` (k,).
+    electron; `noise`: standard deviation of a pixel; `most`: see `fit_spots`; `usual`: mean and
+    standard deviation of the charges, if known. Returned are `where` (k, 2), `charge` (k,).
     """
     if not len(where):
         return where, charge
@@ -244,6 +248,15 @@ def resolve(
     )
     one_left = misfit * _PIXELS
     maybe, apart = pairs_in(patches, one, spread, noise)
+    typical, pull, unlikely, unusual = 0.0, 0.0, _UNLIKELY * noise**2, np.zeros(len(one_charge))
+    if usual:
+        # Two electrons of the usual charge are likelier than one of twice as much.
+        typical, pull = usual[0], (noise / usual[1]) ** 2
+        unusual = np.minimum(pull * np.square(one_charge - typical), _UNUSUAL * noise**2)
+        unlikely = _UNLIKELY_CHARGES * noise**2
+        maybe |= one_charge > _BRIGHT * typical
+        # Two in one place would never come apart.
+        apart[np.abs(apart).max(axis=1) < _SHORTEST] = _SHORTEST
     start = np.stack([one + apart, one - apart], axis=1)
     # Where two were found, these are a better start.
     order = np.argsort(group, kind="stable")
@@ -252,10 +265,10 @@ def resolve(
     start[number == 2] = both - middle[number == 2][:, np.newaxis]
     tried = np.nonzero(maybe | (number > 1))[0]
     two, two_charge, two_left = _fit_two(
-        patches[tried], start[tried], one_charge[tried] / 2, spread
+        patches[tried], start[tried], one_charge[tried] / 2, spread, typical, pull
     )
     chance = _MISFIT * one_charge[tried] ** 2
-    better = one_left[tried] - two_left > _UNLIKELY * noise**2 + chance
+    better = (one_left + unusual)[tried] - two_left > unlikely + chance
     better &= two_charge.min(axis=1) > threshold
     # Spots that not even two explain are three or more, which stay as they were found.
     more = (number[tried] > 2) & (two_left > _EXPLAINED * noise**2 + chance)
@@ -286,28 +299,33 @@ def _groups(where: Values) -> npt.NDArray[np.int32]:
 
 
 def _fit_two(
-    patches: Values, position: Values, charge: Values, spread: float
+    patches: Values, position: Values, charge: Values, spread: float, typical: float, pull: float
 ) -> tuple[Values, Values, Values]:
     """Fit two spots to each patch by least squares (Levenberg and Marquardt).
 
-    Returned are `position`, `charge` (m, 2, 2); `left` (m,): sum of the squared residuals.
+    Returned are `position`, `charge` (m, 2, 2); `left` (m,): sum of the squared residuals, and of
+    `pull` times the squared difference of charges from a `typical` one.
     """
     values = patches.reshape(len(patches), _PIXELS)
     charge = np.repeat(charge[:, np.newaxis], 2, axis=1)
     slopes, residual = _slopes(values, position, charge, spread)
-    left = np.square(residual).sum(1)
+    left = np.square(residual).sum(1) + pull * np.square(charge - typical).sum(1)
     damping = np.full(len(patches), 0.01)
     for _ in range(_TURNS):
         normal = slopes @ slopes.transpose(0, 2, 1)
+        right = slopes @ residual[:, :, np.newaxis]
+        right[:, :2, 0] += pull * (typical - charge)
         diagonal = np.einsum("mii->mi", normal)  # a view: this adds to it
+        diagonal[:, :2] += pull
         diagonal += damping[:, np.newaxis] * diagonal
         diagonal += 1e-9 * diagonal.max(axis=1, keepdims=True) + 1e-12
-        step = np.linalg.solve(normal, slopes @ residual[:, :, np.newaxis])[:, :, 0]
+        step = np.linalg.solve(normal, right)[:, :, 0]
         next_charge = np.maximum(charge + step[:, :2], 1e-3)
         moved = position + np.stack([step[:, 2:4], step[:, 4:]], axis=-1)
         moved = np.clip(moved, -_FARTHEST, _FARTHEST)
         next_slopes, next_residual = _slopes(values, moved, next_charge, spread)
         next_left = np.square(next_residual).sum(1)
+        next_left += pull * np.square(next_charge - typical).sum(1)
         good = next_left < left
         charge[good], position[good] = next_charge[good], moved[good]
         slopes[good], residual[good] = next_slopes[good], next_residual[good]
