@@ -16,8 +16,7 @@ import napari_mrcz as nm
 from napari_mrcz.plugin.layers import LateStack
 from napari_mrcz.simulation import simulate_raw
 from napari_mrcz.widgets.base.plot import palette
-from napari_mrcz.widgets.counting.model import Fit, fit_counting
-from napari_mrcz.widgets.counting.widget import Counting, Gallery
+from napari_mrcz.widgets.counting import Counting, Fit, Gallery, fit_counting
 
 LEFT = Qt.MouseButton.LeftButton
 RAW = simulate_raw(8, (96, 128), dose=0.01, seed=1)
@@ -51,7 +50,7 @@ def known_fit() -> Fit:
 def fitted(widget, qtbot, monkeypatch, known_fit) -> Counting:
     """Return the widget with the movie fitted, as it was before, and its counts shown."""
     monkeypatch.setattr(
-        "napari_mrcz.widgets.counting.widget.fit_counting",
+        "napari_mrcz.widgets.counting.fit_counting",
         lambda stack, report, force: replace(known_fit, stack=stack),
     )
     with qtbot.waitSignal(widget._counting.returned):

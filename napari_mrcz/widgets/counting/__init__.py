@@ -1,1 +1,0 @@
-"""The "Counting" dock widget."""
