@@ -77,6 +77,39 @@ def test_a_line_is_found_where_too_little_is_counted_to_tell_and_not_where_it_is
     assert found[310:312, 40:300].mean() > 0.98
 
 
+def test_dead_clusters_are_found_in_read_noise_and_beside_dim_pixels():
+    rng = np.random.default_rng(4)
+    rate, dead = np.full((256, 256), 10.0), np.zeros((256, 256), np.bool_)
+    for row in range(12, 244, 12):
+        for size, column in ((2, 50), (3, 130), (5, 200)):
+            dead[row : row + size, column : column + size] = True
+            rate[row + size, column - 1] = 1.0
+    rate[dead] = 0
+    frames = rng.poisson(rate, (4, *rate.shape))
+    fitted = OutlierFilter.fit(frames.astype(np.uint8))
+    assert fitted.mask[dead].all()
+    noisy = np.rint(30 * frames + rng.normal(0, 25, frames.shape)).astype(np.int16)
+    fitted = OutlierFilter.fit(noisy)
+    assert (fitted.mask[dead] != 0).mean() > 0.98
+    assert np.count_nonzero(fitted.mask) <= 1.1 * np.count_nonzero(rate < 5)
+
+
+@pytest.mark.parametrize("level", [0.0, 3.0])
+def test_strong_lines_are_found_to_their_ends_and_no_further(level):
+    """They make the blocks that they are in wide, which hides no part of them."""
+    rng = np.random.default_rng(5)
+    lines = np.zeros((256, 256), np.bool_)
+    lines[40:231, 70:73] = lines[:, 80:83] = lines[:213, 200] = lines[120, :] = True
+    lines[30, 100:165] = lines[200:202, 10:61] = True
+    rate = np.where(lines, level, 1.0)
+    hot = (rng.random(rate.shape) < 0.002) & ~lines
+    rate[hot] = rng.uniform(2, 5, np.count_nonzero(hot))
+    fitted = OutlierFilter.fit(rng.poisson(6 * rate, (5, *rate.shape)).astype(np.uint8))
+    found = fitted.mask != 0
+    assert found[lines].mean() > 0.98
+    assert np.count_nonzero(found & ~lines & ~hot) <= 20
+
+
 @pytest.mark.parametrize(
     ("n_frames", "dose", "excess"),
     [(40, 1.0, 0.3), (40, 0.25, 0.5), (30, 4.0, -0.2), pytest.param(30, 4.0, 0.2, marks=slow)],
@@ -217,6 +250,27 @@ def test_bragg_spots_of_a_sweep_stay(seed):
     assert (fitted.mask[hot] == 1).mean() > 0.85
     assert expected_as_found(fitted, hot)
     assert any("diffraction" in said for said in fitted.warnings)
+
+
+def test_the_spots_of_a_still_crystal_stay():
+    rng = np.random.default_rng(3)
+    rate = np.full(SHAPE, 3.0)
+    y, x = np.mgrid[:256, :256]
+    for row, column in rng.uniform(10, 246, (60, 2)):
+        rate += 60 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2)
+    spots, hot = rate > 6, rng.random(SHAPE) < 0.001
+    frames = rng.poisson(np.where(hot, rate + 9, rate), (8, *SHAPE)).astype(np.uint16)
+    fitted = OutlierFilter.fit(frames)
+    assert np.count_nonzero(fitted.mask[spots & ~hot]) < 0.01 * spots.sum()
+    assert np.mean(fitted.mask[hot & ~spots] == 1) > 0.9
+    assert any("diffraction" in said for said in fitted.warnings)
+
+
+def test_dead_lines_at_the_border_are_found():
+    rate = np.full(SHAPE, 3.0)
+    rate[:2] = rate[:, -3:] = 0
+    frames = np.random.default_rng(1).poisson(rate, (12, *SHAPE)).astype(np.uint8)
+    assert np.all((OutlierFilter.fit(frames).mask == -1)[rate == 0])
 
 
 def test_a_pixel_that_an_x_ray_hit_is_no_spot():

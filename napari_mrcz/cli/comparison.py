@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,14 @@ def contestants(frames: Frames, *, slow: bool = False) -> Iterator[Contestant]:
         wanted = partial(_write, codec=codec, level=level)
         yield Contestant(f"MRCZ, {codec}-{level}", ".mrcz", wanted, read)
     if find_spec("mrcz") is not None and _signed(frames).dtype in _MRCZ:
-        yield Contestant("mrcz, zstd-1", ".mrcz", _write_mrcz, _read_mrcz)
+        yield Contestant(
+            "mrcz, zstd-1", ".mrcz", _write_mrcz,
+            lambda path: np.asarray(import_module("mrcz").readMRC(str(path))[0]),
+        )  # fmt: skip
     for name, codec in (("deflate", "zlib"), ("LZW", "lzw")):
         if codec == "zlib" or find_spec("imagecodecs") is not None:
             wanted = partial(_write_tiff, codec=codec)
-            yield Contestant(f"TIFF, {name}", ".tif", wanted, _read_tiff)
+            yield Contestant(f"TIFF, {name}", ".tif", wanted, import_module("tifffile").imread)
     for name, (pack, unpack, suffix) in _PACKERS.items():
         if shutil.which(name) and (slow or name != "xz"):
             yield Contestant(
@@ -106,23 +110,11 @@ def _write_mrcz(path: Path, frames: Frames) -> None:
     flush(path)
 
 
-def _read_mrcz(path: Path) -> Frames:
-    import mrcz
-
-    return np.asarray(mrcz.readMRC(str(path))[0])
-
-
 def _write_tiff(path: Path, frames: Frames, codec: str) -> None:
     import tifffile
 
     tifffile.imwrite(path, frames, compression=codec, photometric="minisblack")
     flush(path)
-
-
-def _read_tiff(path: Path) -> Frames:
-    import tifffile
-
-    return np.asarray(tifffile.imread(path))
 
 
 def _pack(path: Path, frames: Frames, command: list[str]) -> None:

@@ -129,7 +129,10 @@ def verify(
                 write(*from_here(text).splitlines())
             note(text)
             if not report and report.frames > len(report.faults):
-                say(f"{_repair_command(file)} saves what is whole", always=True)
+                plain = without_packing(file)
+                words = map(str, ("repair", file, "-o", plain.with_stem(f"{plain.stem}-whole")))
+                command = shlex.join(["napari-mrcz", *words])
+                say(f"{command} saves what is whole", always=True)
             if manifest is not None:
                 from napari_mrcz.session.source_files import sha256_of
                 from napari_mrcz.session.tasks import Outcome
@@ -175,13 +178,6 @@ def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
                 yield reports
             finally:
                 ended.set()
-
-
-def _repair_command(file: Path) -> str:
-    """Return the command that repairs a file, as it can be typed."""
-    plain = without_packing(file)
-    words = map(str, ("repair", file, "-o", plain.with_stem(f"{plain.stem}-whole")))
-    return shlex.join(["napari-mrcz", *words])
 
 
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def replay(history: Iterable[Mapping[str, Any]], movie: Any, *, without: Iterabl
     """
     steps, left_out = [], set(without)
     for position, description in enumerate(history):
-        if _name_of(description) in left_out:
+        if isinstance(description, Mapping) and description.get("name") in left_out:
             continue
         try:
             steps.append(rebuild(description))
@@ -213,10 +213,6 @@ def replay(history: Iterable[Mapping[str, Any]], movie: Any, *, without: Iterabl
     for step in steps:
         movie = np.stack([step(frame, index) for index, frame in enumerate(movie)])
     return np.asarray(movie)
-
-
-def _name_of(step: Any) -> Any:
-    return step.get("name") if isinstance(step, Mapping) else None
 
 
 def step_text(step: Mapping[str, Any]) -> tuple[str, str]:

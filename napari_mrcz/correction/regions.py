@@ -289,7 +289,10 @@ class ShiftedLognormal:
         counts = np.asarray(histogram, np.float64)
         if counts[1:].sum() < _FEWEST_PIXELS:
             return None
-        background = counts[: _end(counts[1:]) + 1]
+        # The largest value that belongs to the background.
+        cumulated = np.cumsum(counts[1:]) / counts[1:].sum()
+        median, upper = (int(np.searchsorted(cumulated, q)) + 1 for q in (0.5, 0.75))
+        background = counts[: int(median + _REACH * max(upper - median, 1)) + 1]
         if np.count_nonzero(background[1:]) < _FEWEST_VALUES:
             return None
         likelihood = _Likelihood(background)
@@ -301,13 +304,6 @@ class ShiftedLognormal:
             for shape in (0.5, 0.1)
         ]
         return cls(*_parameters(min(fits, key=lambda fit: fit.fun).x))
-
-
-def _end(positive: Values) -> int:
-    """Return the largest value that belongs to the background, of a histogram from 1 on."""
-    cumulated = np.cumsum(positive) / positive.sum()
-    median, upper = (int(np.searchsorted(cumulated, q)) + 1 for q in (0.5, 0.75))
-    return min(len(positive), int(median + _REACH * max(upper - median, 1)))
 
 
 class _Likelihood:

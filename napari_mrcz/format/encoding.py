@@ -428,7 +428,10 @@ def _columns(pixels: npt.NDArray[Any]) -> Iterator[tuple[Bytes | None, int]]:
 
 def _planes(pixels: npt.NDArray[Any]) -> Iterator[Bytes | None]:
     """Yield the bit planes of a block, lowest bit first, 8 pixels per byte; None for all zeros."""
-    masked = _scratch(pixels.size)
+    # The same memory each time: fresh memory is slow at first.
+    if _of_this_thread.scratch.size < pixels.size:
+        _of_this_thread.scratch = np.empty(pixels.size, np.uint8)
+    masked = _of_this_thread.scratch[: pixels.size]
     for values, used in _columns(pixels):
         for bit in range(8):
             if values is None or not used >> bit & 1:
@@ -495,13 +498,6 @@ def _parameters(number: int) -> dict[int, int]:
     except (ValueError, zstd.ZstdError):  # this zstd has no such mode
         number = 1
     return _PARSERS[number].parameters
-
-
-def _scratch(size: int) -> Bytes:
-    """Return room for so many bytes, the same each time: fresh memory is slow at first."""
-    if _of_this_thread.scratch.size < size:
-        _of_this_thread.scratch = np.empty(size, np.uint8)
-    return _of_this_thread.scratch[:size]
 
 
 class _OfThisThread(threading.local):

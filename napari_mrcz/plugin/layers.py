@@ -162,7 +162,10 @@ def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
         stack = ShownStack.of(stack)
     data = stack if length is None else StackSeries(stack, length)
     if "contrast_limits" not in attributes:
-        frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[_middle(data)]]
+        # The frame at which napari puts its sliders: it is decoded only once.
+        middle = (len(data) - 1) // 2
+        middle = middle if length is None else middle * length + (length - 1) // 2
+        frames = [stack[0]] if len(stack) == 1 else [stack[0], stack[middle]]
         # Without blank frames, as those in the place of damaged ones are.
         frames = [frame for frame in frames if frame.any()] or frames
         attributes = {"contrast_limits": contrast_limits(frames), **attributes}
@@ -181,13 +184,6 @@ def _image(stack: Stack, attributes: dict[str, Any]) -> LayerData:
         **attributes,
     }
     return data, attributes, "image"
-
-
-def _middle(data: Stack | StackSeries) -> int:
-    """Return the frame at which napari puts its sliders: it is decoded only once."""
-    if isinstance(data, Stack):
-        return (len(data) - 1) // 2
-    return (len(data) - 1) // 2 * data.length + (data.length - 1) // 2
 
 
 def _labels(stack: Stack) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ import os
 import re
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_mrcz.errors import MrczError, NotEnoughMemory, listed, warn
@@ -60,23 +62,16 @@ def _is_dm(head: bytes) -> bool:
     return little_endian in (0, 1) and any(head[4:at]) and max(head[at + 4 : at + 6]) <= 1
 
 
-# Formats other than MRC are loaded when a file is one.
-def _open_tiff(path: Path) -> Stack:
-    from napari_mrcz.stack.tiff import open_tiff
-
-    return open_tiff(path)
+def _open_by(name: str, path: Path) -> Any:
+    """Open a file of a format that is loaded when a file is one: open_dm is in stack.dm."""
+    return getattr(import_module(f"napari_mrcz.stack.{name}"), f"open_{name}")(path)
 
 
-def _open_dm(path: Path) -> Stack:
-    from napari_mrcz.stack.dm import open_dm
-
-    return open_dm(path)
-
-
+_open_tiff = partial(_open_by, "tiff")
 # Of each format but MRC: whether a file begins as its files do, how they end, what opens them.
 _FORMATS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...], Callable[[Path], Stack]], ...] = (
     (lambda head: head.startswith(TIFF_MAGIC), TIFF_SUFFIXES, _open_tiff),
-    (_is_dm, DM_SUFFIXES, _open_dm),
+    (_is_dm, DM_SUFFIXES, partial(_open_by, "dm")),
     (is_smv, SMV_SUFFIXES, lambda path: open_smv([path])),
     (is_tvips, (TVIPS_SUFFIX,), open_tvips),
 )

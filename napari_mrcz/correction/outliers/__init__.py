@@ -383,8 +383,8 @@ def doubts_of_fit(
     said = []
     if scale.n_spots >= MANY_SPOTS:
         said.append(
-            f"{scale.n_spots} spots are bright in a few frames only, as in a diffraction sweep; "
-            "they were left as they are. The filter is made for images."
+            f"{scale.n_spots} spots are peaks, or bright in a few frames only, as in diffraction "
+            "patterns; they were left as they are. The filter is made for images."
         )
     if scale.structured > _STRUCTURED:
         said.append(

@@ -254,10 +254,11 @@ _LENGTH = 64
 # which no column of a sound detector reaches.
 _CERTAIN, _LEAST = 6.0, 0.1
 # In stronger lines each pixel is an outlier. A line extends over parts that depart by so much of
-# its own departure.
-_STRONG, _PARTS, _LEAST_PART = 3.0, 4, 0.45
-# A pixel that is farther from the line than noise explains is not a part of it.
-_APART = 2.5
+# its own departure; the median of its pixels departs by no more than that.
+_STRONG, _PARTS, _LEAST_PART, _MOST_PART = 6.0, 4, 0.45, 1.4
+# A pixel that is farther from the line than noise explains is not a part of it. Its neighbours show
+# where a line ends that is not too faint.
+_APART, _NEAR, _FAINT = 2.5, 9, 1.5
 # Distances of the lines that it is compared with: a line is narrower.
 _ASIDE = np.array([-4, -3, 3, 4])
 # Where more of the image is like that it is a pattern, or the specimen; no more are looked at.
@@ -280,7 +281,9 @@ def weak_lines(
     found, deviates = [np.zeros(0, np.intp)], [np.zeros(0)]
     for axis in (0, 1):
         means = (_means(codes, axis) - zero) / steps
-        is_off = np.abs(means) > _CERTAIN / _LENGTH**0.5
+        # Columns of a fixed pattern vary more than chance.
+        varies = max(1 / _LENGTH**0.5, float(np.median(np.abs(means))) if means.size else 0.0)
+        is_off = np.abs(means) > _CERTAIN * varies
         off = np.argwhere(is_off & (np.abs(means) < _STRONG))
         if len(off) > min(_MOST * means.size, _MOST_PIECES):
             continue
@@ -294,8 +297,13 @@ def weak_lines(
             own = (codes.reshape(-1)[pixels].astype(np.float64) - zero) / steps
             parts = own.reshape(-1, _PARTS, _LENGTH // _PARTS).mean(axis=2)
             whole = (parts / deviate > _LEAST_PART).sum(axis=1, keepdims=True) >= _PARTS - 1
+            # Unlike one in which a stronger line ends.
+            middle = np.median(own, axis=1, keepdims=True) / deviate
+            whole &= (_LEAST_PART < middle) & (middle < _MOST_PART)
             inside = np.repeat(parts / deviate > _LEAST_PART, _LENGTH // _PARTS, axis=1) & whole
             inside &= own * np.sign(deviate) > np.abs(deviate) - _APART
+            near = scipy.ndimage.uniform_filter1d(own, _NEAR, axis=1, mode="nearest")
+            inside &= (near / deviate > _LEAST_PART) | (np.abs(deviate) < _FAINT)
             found.append(pixels[inside])
             deviates.append(np.broadcast_to(deviate * _LENGTH**0.5, inside.shape)[inside])
     pixels, where = np.unique(np.concatenate(found), return_index=True)

@@ -120,12 +120,12 @@ def _squares(strip: Image) -> Image:
 
 
 def _line(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Fit offset and slope, the slope within 0 and 1, by least squares."""
+    """Fit offset and slope, neither negative and the slope 1 at most, by least squares."""
     x_mean, y_mean = float(x.mean()), float(y.mean())
     apart = x - x_mean
     variance = float((apart**2).mean())
     slope = float((apart * y).mean()) / variance if variance > 0 else 0.0
-    slope = min(max(slope, 0.0), 1.0)
+    slope = max(min(slope, 1.0, y_mean / x_mean if x_mean > 0 else 1.0), 0.0)
     return y_mean - slope * x_mean, slope
 
 

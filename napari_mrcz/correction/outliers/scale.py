@@ -27,7 +27,7 @@ from napari_mrcz.correction.outliers.levels import (
     neighbours_of,
     over_neighbours,
 )
-from napari_mrcz.correction.outliers.suspects import Course, Gaps, Suspects
+from napari_mrcz.correction.outliers.suspects import MANY_SPOTS, Course, Gaps, Suspects, far_above
 from napari_mrcz.correction.sums import both, in_order
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ _CODES = 2 * _ZERO + 1
 # Numbers of electrons whose codes are looked up: some for each code.
 _MOST_EDGES = 2**19
 # Good pixels of so many electrons hardly ever count nothing, i.e. less than this part of them; the
-# deviate of those that do.
-_ENOUGH, _NOTHING, _SUSPECT = 8.0, 0.02, 4.5
+# deviate of those that do, far enough for the widest block.
+_ENOUGH, _NOTHING, _SUSPECT = 8.0, 0.02, 15.0
 # Where less than this part of the typical electrons is expected, it is too dark for that.
-_LIT = 0.2
+_LIT = 0.12
 # Fewer pixels than this in the beam have no distribution.
 _FEWEST = 1000
 
@@ -108,7 +108,7 @@ class PixelScale:
     unit: float
     # The code of pixels outside the beam, which have no part in the histogram, and their number
     empty: tuple[int, int] = (0, 0)
-    n_spots: int = 0  # Spots that are bright in a few frames only, which are not outliers
+    n_spots: int = 0  # Spots of diffraction, which are not outliers
     structured: float = 0.0  # Part of the image that has lattice fringes
 
     def sides(self, first: int, last: int) -> npt.NDArray[np.int8]:
@@ -191,7 +191,8 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
     n_empty = min(n_empty, int(n_pixels[_ZERO]))
     n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, n_empty, course)
-    usable = np.isin(lines, counts.defects, invert=True)
+    # Beside a beam stop the direct beam looks like lines.
+    usable = np.isin(lines, counts.defects, invert=True) & (n_spots < MANY_SPOTS)
     _put_lines(codes, n_pixels, lines[usable], of_line[usable])
     mean = max(background.typical, 0.0)
     edges, dose = _whole_electrons(max(mean, 1e-3))
@@ -294,7 +295,7 @@ def _judge_suspects(
     """Renew, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
 
     They are expected to be like those of their neighbours that are not beyond. Return the number of
-    spots that are bright in a few frames only.
+    spots of diffraction.
     """
     lit = n_pixels.copy()
     lit[_ZERO] -= n_empty
@@ -303,6 +304,21 @@ def _judge_suspects(
     reach = int(max(3 * (high - low) / 2, 3 * _STEPS / 4))
     first, last = max(0, middle - reach), middle + reach + 1
     flat = codes.reshape(-1)
+
+    def put(pixels: npt.NDArray[np.intp], anew: Codes) -> None:
+        n_pixels[:] -= np.bincount(flat[pixels], minlength=_CODES)
+        n_pixels[:] += np.bincount(anew, minlength=_CODES)
+        flat[pixels] = anew
+
+    # Pixels far above all of the image may hide each other.
+    limit = far_above(background.brightest) * counts.per_electron
+    limit += counts.n_frames * counts.pedestal
+    if counts.total.dtype.kind != "f":
+        limit = int(limit)
+    above = np.flatnonzero(counts.total > limit)
+    above = np.setdiff1d(above[(first <= flat[above]) & (flat[above] < last)], counts.defects)
+    before = flat[above]
+    put(above, np.full(len(above), last, np.uint16))
     # Defects are not suspects, but are not used for others either.
     flat[counts.defects] = middle
     pixels = pixels_outside(codes, first, last)
@@ -343,11 +359,6 @@ def _judge_suspects(
         expected[~known] = background.typical
         return Suspects(counts.shape, pixels, deviate, raw, expected, company, profile)
 
-    def put(pixels: npt.NDArray[np.intp], anew: Codes) -> None:
-        n_pixels[:] -= np.bincount(flat[pixels], minlength=_CODES)
-        n_pixels[:] += np.bincount(anew, minlength=_CODES)
-        flat[pixels] = anew
-
     verdict = expect(pixels).judged(counts, background.brightest, course)
     put(pixels, _codes(verdict.deviate))
     put(verdict.more, _codes(verdict.more_deviate))
@@ -363,6 +374,8 @@ def _judge_suspects(
             anew[nearer & has_skirts] = flat[beside][nearer & has_skirts]
             put(beside, anew)
     put(pixels[verdict.left_alone], np.full(verdict.left_alone.sum(), middle, np.uint16))
+    alone = np.isin(above, verdict.clusters, invert=True)
+    put(above[alone], before[alone])
     dark = flat[verdict.clusters] < middle
     for members, farthest in ((verdict.clusters[dark], 0), (verdict.clusters[~dark], _CODES - 1)):
         gaps = Gaps.of(members, counts.shape)

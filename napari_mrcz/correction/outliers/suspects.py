@@ -5,7 +5,7 @@ Single outliers are found by thresholds. Groups are judged by what no specimen c
 * dark ones that count nothing at all, in a place as narrow as a cluster or a line, are dead; the
   darkest specimen lets some electrons through;
 * bright ones far above all of the image, in such a place, are hot; but not those that are bright in
-  a few frames only and have a profile, as Bragg spots do;
+  a few frames only and have a profile, or are peaks like many others, as Bragg spots;
 * other groups are an edge, a bead, a corner of something, and left alone.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,10 +38,14 @@ _UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
 # Frames that are read, spread over the movie.
 _SOME, _NEARLY_ALL = 16, 256
 MANY_SPOTS = 20
-"""So many spots that are bright in a few frames only are not chance."""
+"""So many spots that are bright in a few frames only, or peaks, are not chance."""
+# Least height of a peak, less a standard error, over the mean of its pixels.
+_PEAK = 1.3
 # Pixels beyond so many standard deviations make a group; in a dead one they count no more than this
 # part of the expected electrons.
 _FAR, _LIKE_DEAD = 2.7, 0.05
+# Part of a dead group's pixels that are like dead ones; part of the electrons, more is no noise.
+_MOST, _MOST_NOISE = 0.8, 0.15
 # Pixels with less than this part of the expected electrons are dark.
 _DIM = 0.5
 # Excess of the four nearest pixels of a spot, in standard errors.
@@ -61,6 +65,11 @@ Course = Callable[..., tuple[Values, Values]]
 sum (m,)."""
 
 
+def far_above(brightest: float, errors: float = 4.0) -> float:
+    """Return the electrons beyond which a pixel is above the brightest part of an image."""
+    return float(_FRINGE * brightest + errors * max(brightest, 1.0) ** 0.5)
+
+
 class Verdict(NamedTuple):
     """The result of `Suspects.judged`."""
 
@@ -70,7 +79,7 @@ class Verdict(NamedTuple):
     more_deviate: Values
     clusters: Pixels  # All pixels of large clusters and lines, and of spots
     spots: Pixels
-    n_spots: int  # Spots that are bright in a few frames only
+    n_spots: int  # Spots of diffraction: bright in a few frames only, or peaks
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,39 +109,54 @@ class Suspects:
             spot = self._spots(group, n_groups, size, course)
         # Pixels in the shadow of a hot cluster are not part of a dead one.
         part = ~dark | (self.electrons < self.expected / 2)
+        # Nor is a dim pixel that touches one.
+        empty = self.electrons <= _DEAD * self.expected + self.noise
+        most = np.bincount(group, empty, n_groups) >= _MOST * np.bincount(group, part, n_groups)
+        part &= ~dark | empty | ~most[group]
         electrons = np.bincount(group, self.electrons * part, n_groups)
         expected = np.bincount(group, self.expected * part, n_groups)
         is_dark = np.zeros(n_groups, bool)
         is_dark[group[dark]] = True
-        dead = is_dark & (electrons <= _DEAD * expected)
+        noise = self.noise * np.sqrt(np.bincount(group, part, n_groups))
+        dead = is_dark & (electrons <= _DEAD * expected + noise)
         dead &= (
             scipy.special.pdtr(np.maximum(np.floor(electrons), 0), _DARKEST * expected)
             < _IMPROBABLE
         )
-        noise = 3 * np.sqrt(max(brightest, 1.0) / size)
-        hot = ~is_dark & (electrons / size > _FRINGE * brightest + noise)
+        chance = 3 * np.sqrt(max(brightest, 1.0) / size)
+        hot = ~is_dark & (electrons / size > _FRINGE * brightest + chance)
         cluster = (size >= _CLUSTER) & (dead | hot)
         cluster &= self._narrow(counts, group, cluster, 0.1 * brightest)
         cluster &= ~spot
-        cluster &= ~dead | self._in_light(counts, group, cluster & dead)
+        cluster &= self._alone(counts, group, cluster)
         together = np.bincount(group, self.deviate, n_groups) / np.sqrt(size)
         deviate = self.deviate.copy()
         # Not a good pixel that chance and the shadow of its neighbours have put beside them.
         least = (electrons / size)[group] / 2 + self.expected / 2
-        least = np.minimum(least, _FRINGE * brightest + 2 * max(brightest, 1.0) ** 0.5)
-        like = np.where(dark, self.electrons <= _LIKE_DEAD * self.expected, self.electrons > least)
+        least = np.minimum(least, far_above(brightest, 2.0))
+        empty = self.electrons <= _LIKE_DEAD * self.expected + self.noise
+        like = np.where(dark, empty, self.electrons > least)
         member = cluster[group] & like
         farther = np.abs(together[group]) > np.abs(deviate)
         deviate[member & farther] = together[group][member & farther]
         np.clip(deviate, -_FARTHEST, _FARTHEST, out=deviate)
         left_alone = ~member & (spot[group] | self.company)
         large = member & (size[group] >= _LARGE)
-        more, more_deviate = self._within(counts, member, deviate, brightest)
+        # Beside a spot others are as bright.
+        inside = member & (dark | (np.count_nonzero(spot) < MANY_SPOTS))
+        more, more_deviate = self._within(counts, inside, deviate, brightest)
         # Pixels that were suspects on their own, too.
         at = np.isin(self.pixels, more)
         left_alone[at] = False
         clusters, spots = np.union1d(self.pixels[large], more), self.pixels[spot[group]]
         return Verdict(deviate, left_alone, more, more_deviate, clusters, spots, int(spot.sum()))
+
+    @cached_property
+    def noise(self) -> float:
+        """Three standard deviations of pixels without electrons: half of them are below 0."""
+        below = -self.electrons[self.electrons < 0]
+        most = _MOST_NOISE * float(np.median(self.expected))
+        return min(3 * float(np.median(below)) / 0.6745, most) if below.size else 0.0
 
     def _groups(self) -> tuple[Groups, int]:
         """Return each pixel's group, of pixels that touch and lie on one side, and their number."""
@@ -185,8 +209,8 @@ class Suspects:
         )
         return asked & share
 
-    def _in_light(self, counts: SummedCounts, group: Groups, asked: Mask) -> Mask:
-        """Mark groups with few dark pixels around them, unlike the middle of a bead."""
+    def _alone(self, counts: SummedCounts, group: Groups, asked: Mask) -> Mask:
+        """Mark groups with few like them around, unlike the middle of a bead, or the beam."""
         some = np.flatnonzero(asked[group])
         near, exist = neighbours_of(self.pixels[some], self.shape, NEIGHBOURS[TOUCHING])
         # Each pixel around a group once, without the group itself.
@@ -195,26 +219,36 @@ class Suspects:
         at = np.minimum(np.searchsorted(self.pixels, near), len(self.pixels) - 1)
         own = (self.pixels[at] == near) & (group[at] == number)
         near, number = near[~own], number[~own]
-        expected = np.bincount(group, self.expected, len(asked)) / np.bincount(
-            group, minlength=len(asked)
-        )
-        dark = counts.raw(near) / counts.per_electron < _DIM * expected[number]
+        members = np.bincount(group, minlength=len(asked))
+        own = (np.bincount(group, self.electrons, len(asked)) / members)[number]
+        expected = (np.bincount(group, self.expected, len(asked)) / members)[number]
+        value = counts.raw(near) / counts.per_electron
+        shade = (value < _DIM * expected) & (value > _DEAD * expected + self.noise)
+        like = np.where(own < expected, shade, value > (own + expected) / 2)
         of_each = np.bincount(number, minlength=len(asked))
-        return np.bincount(number, dark, len(asked)) <= of_each / 2
+        return np.bincount(number, like, len(asked)) <= of_each / 2
 
     def _spots(self, group: Groups, n_groups: int, size: Pixels, course: Course) -> Mask:
         """Mark groups that are bright in a few frames only, and have a profile.
 
         A diffraction sweep has many, also those too faint to have a profile, and spots of a single
-        frame: of such a movie (nearly) all frames are read.
+        frame: of such a movie (nearly) all frames are read. Of a still crystal all are steady.
         """
         bright = self.deviate > 0
-        asked = size > 1
-        asked[group[bright & (self.profile > _PROFILE)]] = True
+        highest, has_profile = np.zeros(n_groups), np.zeros(n_groups, bool)
+        np.maximum.at(highest, group[bright], self.electrons[bright])
+        has_profile[group[bright & (self.profile > _PROFILE)]] = True
+        asked = (size > 1) | has_profile
         spot = self._unsteady(group, n_groups, bright & asked[group], partial(course, most=_SOME))
         if spot.sum() >= MANY_SPOTS:
             rest = bright & ~spot[group]
             spot |= self._unsteady(group, n_groups, rest, partial(course, most=_NEARLY_ALL))
+        mean = np.bincount(group, self.electrons, n_groups) / size
+        peak = (size >= _LARGE) & (highest - np.sqrt(highest) > _PEAK * mean)
+        if np.count_nonzero(spot | peak) >= MANY_SPOTS:
+            spot |= peak
+        if np.count_nonzero(peak) >= MANY_SPOTS:
+            spot |= (size > 1) & has_profile
         return spot
 
     def _unsteady(self, group: Groups, n_groups: int, asked: Mask, course: Course) -> Mask:
@@ -244,7 +278,7 @@ class Suspects:
 
         They may be so deep inside that no good neighbour shows what they are.
         """
-        limit = _FRINGE * brightest + 2 * max(brightest, 1.0) ** 0.5
+        limit = far_above(brightest, 2.0)
         side = np.zeros(0)
         pixels = np.zeros(0, np.intp)
         for sign in (-1, 1):
@@ -262,7 +296,8 @@ class Suspects:
                 near, number = near[new], number[new]
                 value = counts.raw(near) / counts.per_electron
                 inside = (number > 1) & (value > between) | (value > limit)
-                found = near[inside if sign > 0 else value <= _LIKE_DEAD * level]
+                empty = value <= _LIKE_DEAD * level + self.noise
+                found = near[inside if sign > 0 else empty]
                 if not found.size:
                     break
                 known = np.union1d(known, found)

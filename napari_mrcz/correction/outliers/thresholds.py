@@ -296,6 +296,18 @@ def fit_normal_cdf(places: Values, cdf: Values, start: tuple[float, float]) -> t
 MODELS = {"poisson": "Poisson, local background", "normal": "Gaussian, global (preprint)"}
 
 
+def _threshold(side: str, **limits: float) -> Option:
+    """Declare a threshold that a person has set."""
+    return Option(
+        f"{side} threshold",
+        f"Threshold of {side.lower()} pixels",
+        unit="standard deviations",
+        unset="that of each fit",
+        advice="Leave it at 0; a recipe made of a history has the threshold that you dragged",
+        **limits,
+    )
+
+
 @dataclass(frozen=True)
 class OutlierOptions(Options):
     """How outliers are found and replaced; see `OutlierFilter.fit`."""
@@ -413,28 +425,8 @@ class OutlierStep(OutlierOptions):
             advice="Give the camera's list if you have one: its pixels are replaced at any dose",
         ),
     ] = ""
-    dark_threshold: Annotated[
-        float,
-        Option(
-            "Dark threshold",
-            "Threshold of dark pixels",
-            unit="standard deviations",
-            most=0,
-            unset="that of each fit",
-            advice="Leave it at 0; a recipe made of a history has the threshold that you dragged",
-        ),
-    ] = 0.0
-    hot_threshold: Annotated[
-        float,
-        Option(
-            "Hot threshold",
-            "Threshold of hot pixels",
-            unit="standard deviations",
-            least=0,
-            unset="that of each fit",
-            advice="Leave it at 0; a recipe made of a history has the threshold that you dragged",
-        ),
-    ] = 0.0
+    dark_threshold: Annotated[float, _threshold("Dark", most=0)] = 0.0
+    hot_threshold: Annotated[float, _threshold("Hot", least=0)] = 0.0
 
     def sentences(self) -> list[str]:
         """Describe these options to a person."""
