@@ -199,7 +199,7 @@ def replay(history: Iterable[Mapping[str, Any]], movie: Any, *, without: Iterabl
         If a step cannot be rebuilt, before anything is computed; with the step's position.
     """
     steps, left_out = [], set(without)
-    for position, description in enumerate(history):
+    for position, description in enumerate(list[Any](history)):
         if isinstance(description, Mapping) and description.get("name") in left_out:
             continue
         try:

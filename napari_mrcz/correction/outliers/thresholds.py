@@ -15,7 +15,7 @@ local false discovery rate of 1/2).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -296,7 +296,7 @@ def fit_normal_cdf(places: Values, cdf: Values, start: tuple[float, float]) -> t
 MODELS = {"poisson": "Poisson, local background", "normal": "Gaussian, global (preprint)"}
 
 
-def _threshold(side: str, **limits: float) -> Option:
+def _threshold(side: str, **limits: Any) -> Option:
     """Declare a threshold that a person has set."""
     return Option(
         f"{side} threshold",
