@@ -77,12 +77,13 @@ def idle(viewer, qtbot) -> Gaps:
 def check_awake(gaps: Gaps, idle: Gaps) -> None:
     """Fail if the window's thread did something long, again and again or once, or waited for it.
 
-    Processor time does not depend on what else the machine does. Time on the clock does: there,
-    only a window that is deaf for half of a job is told from a busy machine.
+    What napari itself needs to draw a frame, without a graphics card, is not ours. Processor time
+    does not depend on what else the machine does. Time on the clock does: there, only a window that
+    is deaf for half of a job is told from a busy machine.
     """
-    longest = BUDGET + 2 * idle.work.max()
-    assert gaps.work.max() <= longest, f"{gaps.work.max():.3f} s of work at a time"
-    assert np.percentile(gaps.work, 95) <= BUDGET
+    drawing = idle.work.max()
+    assert gaps.work.max() <= BUDGET + 2 * drawing, f"{gaps.work.max():.3f} s of work at a time"
+    assert np.percentile(gaps.work, 95) <= BUDGET + drawing
     assert gaps.wait.max() <= gaps.wait.sum() / 2 + idle.wait.max(), f"{gaps.wait.max():.3f} s"
 
 

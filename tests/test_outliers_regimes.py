@@ -266,6 +266,16 @@ def test_the_spots_of_a_still_crystal_stay():
     assert any("diffraction" in said for said in fitted.warnings)
 
 
+def test_a_hot_cluster_does_not_grow_where_the_camera_counts_more():
+    y, x = np.mgrid[:256, :256]
+    sensitivity = 1 + np.exp(-((y - 200) ** 2 + (x - 60) ** 2) / 20)
+    rate = 3 * sensitivity
+    rate[200:202, 60:62] *= 4
+    frames = np.random.default_rng(2).poisson(rate, (20, 256, 256)).astype(np.uint8)
+    found = OutlierFilter.fit(frames, gain=1 / sensitivity).mask == 1
+    assert found[200:202, 60:62].all() and np.count_nonzero(found) <= 8
+
+
 def test_dead_lines_at_the_border_are_found():
     rate = np.full(SHAPE, 3.0)
     rate[:2] = rate[:, -3:] = 0

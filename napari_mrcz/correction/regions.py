@@ -235,12 +235,6 @@ class ShiftedLognormal:
         distance = np.maximum(np.asarray(x, np.float64) - self.shift, _LEAST)
         return scipy.special.ndtr((np.log(distance) - self.mu) / self.sigma)
 
-    def pdf(self, x: npt.ArrayLike) -> Values:
-        """Return the probability density at `x`, per count."""
-        distance = np.maximum(np.asarray(x, np.float64) - self.shift, _LEAST)
-        z = (np.log(distance) - self.mu) / self.sigma
-        return np.exp(-(z**2) / 2) / (distance * self.sigma * _ROOT)
-
     def quantile(self, p: npt.ArrayLike) -> Values:
         """Return the value below which a share `p` of all lies."""
         return self.shift + np.exp(self.mu + self.sigma * scipy.special.ndtri(p))

@@ -208,7 +208,9 @@ def play(
     _select(viewer, viewer.layers.selection.active, koma, wait)
     listed = list(koma.koma.entries)  # the raw movies
     koma.koma.remove(listed)
-    stacks = [normalised, *(_like(normalised, nm.open(path)) for path in others)]
+    normalization = nm.GainNormalization.from_description(normalised.history[-1])
+    movies = map(nm.open, others)  # corrected alike, with outliers of their own
+    stacks = [normalised, *(m.apply(nm.OutlierFilter.fit(m)).apply(normalization) for m in movies)]
     koma.box.add(replace(one, source=stack) for one, stack in zip(listed, stacks, strict=True))
     koma.reading.start_button.click()
     wait([koma])
@@ -261,12 +263,6 @@ def _show_sums(viewer: napari.Viewer, *movies: Any) -> None:
         viewer.add_image(total, name=name, translate=right, contrast_limits=limits, **place)
     viewer.layers.selection.active = active  # which the widgets follow
     viewer.reset_view()
-
-
-def _like(corrected: nm.Stack, raw: nm.Stack) -> nm.Stack:
-    """Correct another movie of a session as its first one was, with outliers of its own."""
-    normalization = nm.GainNormalization.from_description(corrected.history[-1])
-    return raw.apply(nm.OutlierFilter.fit(raw)).apply(normalization)
 
 
 # Simulated movies, which are napari's sample data, too: written once, then opened like any files.

@@ -79,7 +79,6 @@ _UNEVEN, _HALF_NORMAL = 2.0, 0.8
 _OWN = 4.0
 # Beside so many bright suspects a pixel looks dark.
 _BRIGHT_BESIDE = 3
-
 # Most deviates in a table.
 _MOST_ENTRIES = 2**20
 
@@ -312,11 +311,9 @@ def _judge_suspects(
 
     # Pixels far above all of the image may hide each other.
     limit = far_above(background.brightest) * counts.per_electron
-    limit += counts.n_frames * counts.pedestal
-    if counts.total.dtype.kind != "f":
-        limit = int(limit)
-    above = np.flatnonzero(counts.total > limit)
-    above = np.setdiff1d(above[(first <= flat[above]) & (flat[above] < last)], counts.defects)
+    above = np.flatnonzero(counts.total > int(limit + counts.n_frames * counts.pedestal))
+    above = above[(first <= flat[above]) & (flat[above] < last)]
+    above = np.setdiff1d(above[counts.normalised(above) > limit], counts.defects)
     before = flat[above]
     put(above, np.full(len(above), last, np.uint16))
     # Defects are not suspects, but are not used for others either.

@@ -295,7 +295,8 @@ class Suspects:
                 new = ~np.isin(near, known) & ~np.isin(near, counts.defects)
                 near, number = near[new], number[new]
                 value = counts.raw(near) / counts.per_electron
-                inside = (number > 1) & (value > between) | (value > limit)
+                above = counts.normalised(near) > limit * counts.per_electron
+                inside = (number > 1) & (value > between) | above
                 empty = value <= _LIKE_DEAD * level + self.noise
                 found = near[inside if sign > 0 else empty]
                 if not found.size:
