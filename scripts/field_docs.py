@@ -48,6 +48,7 @@ _SKIPPED = re.compile(
 )
 # Fields without a label beside them, by the beginning of what they say.
 _NAMES = {
+    "The annulus whose histogram": "Annulus",
     "What is shown of": "Way to show",
     "First and last": "Range of frames",
     "Stacks in order": "List of movies",
@@ -147,32 +148,34 @@ def _rows(panel: QWidget) -> list[str]:
         label = next((name for said, name in _NAMES.items() if tip.startswith(said)), label)
         tip = _BUTTONS.get(label, tip)
         if tip and label and not _SKIPPED.match(tip):
-            cells = label, tip, *_advice(field, label, tip)
+            cells = label, *_about(field, label, tip)
             found.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n")
     return found
 
 
-def _advice(field: Any, label: str, tip: str) -> tuple[str, str]:
-    """Return the default of a field, and when to change it; nothing of a button."""
+def _about(field: Any, label: str, tip: str) -> tuple[str, str, str]:
+    """Return what a field is, its default, and when to change it; nothing more of a button."""
     default = ""
     if isinstance(field, QCheckBox | QRadioButton):
         default = "on" if field.isChecked() else "off"
     elif isinstance(field, QAbstractButton):
-        return "", ""
+        return tip, "", ""
     elif isinstance(field, QComboBox):
         default = field.currentText()
     elif isinstance(field, QAbstractSpinBox):
         default = field.text()
     for cls in (*tables().values(), CountingOptions, TruncationOptions, Coding):
         for option in options_of(cls).values():
-            if option.note.rstrip(".") == tip and not isinstance(field, LayerPicker):
-                return default, option.option.advice
+            what, advice = option.option.help, option.option.advice
+            is_it = tip.startswith(". ".join(filter(None, (what, advice))).rstrip("."))
+            if is_it and not isinstance(field, LayerPicker):
+                return tip.replace(f". {advice.rstrip('.')}", "", 1), default, advice
     known, advice = _ADVICE[label]
-    return known or default, advice
+    return tip, known or default, advice
 
 
 def _label_of(field: Any, panel: QWidget) -> str:
-    """Return the text of a button, or the label beside a field."""
+    """Return the text of a button, or the label beside or within a field."""
     if isinstance(field, QAbstractButton) and field.text():
         return str(field.text()).replace("&", "")
     within = field
@@ -187,7 +190,8 @@ def _label_of(field: Any, panel: QWidget) -> str:
         if isinstance(before, QLabel) and re.fullmatch(r"[\w .]{1,20}", before.text()):
             return str(before.text())
         within = within.parentWidget()
-    return ""
+    prefix = getattr(field, "prefix", str)()  # "dark" of a number has no label beside it
+    return str(prefix).strip().capitalize()
 
 
 if __name__ == "__main__":
