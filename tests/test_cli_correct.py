@@ -299,6 +299,40 @@ def test_a_reference_that_does_not_help_is_left_out(napari_mrcz, tmp_path):
         assert "does not fit" in result.history[-1]["warnings"][0]
 
 
+def test_blank_movies_neither_hide_a_reference_nor_get_it(napari_mrcz, tmp_path):
+    """Though they come first, one by one or watched; a saturated one stays even."""
+    rng = np.random.default_rng(3)
+    gain = np.exp(0.05 * rng.standard_normal((96, 128))).astype(np.float32)
+    raw = rng.poisson(1 / gain, (12, 96, 128)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    movies = [0 * raw, 0 * raw, 0 * raw, raw, np.full_like(raw, 255)]
+    for number, frames in enumerate(movies):
+        nm.write(tmp_path / "in" / f"{number}.mrcz", frames)
+    nm.write(tmp_path / "gain.mrc", gain)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[outliers]\n[gain]\nreference = "gain.mrc"\norientation = "auto"\n')
+    koma = tmp_path / "koma.toml"
+    koma.write_text(recipe.read_text() + "[koma]\nradius = 2\n")
+    options = ("--once", "--settle", 0)
+    for command, by, more, out in [
+        ("correct", recipe, (), tmp_path / "out"),
+        ("watch", recipe, options, tmp_path / "seen"),
+        ("watch", koma, options, tmp_path / "averaged"),
+    ]:
+        ran = napari_mrcz(command, tmp_path / "in", "-r", by, "-o", out, *more)
+        assert ran.status == 0, ran.err
+        out = out / "corrected" if command == "watch" else out
+        for number, frames in enumerate(movies):
+            with nm.open(out / f"{number}.mrcz") as result:
+                is_done = any(step["name"] == "GainNormalization" for step in result.history)
+                assert is_done == (number == 3)
+                if number != 3:
+                    np.testing.assert_array_equal(result, frames)
+    ran = napari_mrcz("correct", tmp_path / "in" / "0.mrcz", "-r", recipe, "-o", tmp_path / "one")
+    assert ran.status == 0
+    assert "The gain reference was not applied. The frames are blank" in ran.err
+
+
 def test_a_reference_that_fits_in_no_orientation_is_named(napari_mrcz, session, tmp_path):
     gain = tmp_path / "gain.mrc"
     nm.write(gain, np.ones((50, 60), np.float32))

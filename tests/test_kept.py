@@ -1,6 +1,7 @@
 """Movies kept as counts: what opens is what was corrected, what is restored is the raw file."""
 
 import hashlib
+import json
 import os
 import shutil
 import struct
@@ -218,6 +219,22 @@ def test_decompressed_it_is_what_relion_takes(napari_mrcz, kept, results, tmp_pa
 def test_the_folder_may_move(kept, results, tmp_path):
     moved = kept.parent.rename(tmp_path / "elsewhere")
     assert same_bits(nm.read(moved / "movie.mrcz"), nm.read(results[1] / "movie.mrcz"))
+
+
+def test_a_link_finds_the_reference_of_its_file(kept, results, tmp_path):
+    link = tmp_path / "links" / "movie.mrcz"
+    link.parent.mkdir()
+    link.symlink_to(kept)
+    assert same_bits(nm.read(link), nm.read(results[1] / "movie.mrcz"))
+    Repack(str(link), str(tmp_path / "copy.mrcz"))()
+    assert same_bits(nm.read(tmp_path / "copy.mrcz"), nm.read(link))
+
+
+def test_a_copy_whose_reference_is_missing_is_warned_of(kept, tmp_path):
+    gain_beside(kept).unlink()
+    (tmp_path / "copy").mkdir()
+    with pytest.warns(nm.MrczWarning, match=r"without its reference.*gain-\w+"):
+        Repack(str(kept), str(tmp_path / "copy" / "movie.mrcz"))()
 
 
 def test_a_missing_reference_is_named(napari_mrcz, kept):
@@ -469,6 +486,15 @@ def test_sizes_are_told_before_anything_is_written(napari_mrcz, session, results
     assert all(f"{name} " in ran.err for name in sizes)
     for name, folder in (("counts", results[0]), ("float32", results[1])):
         assert sizes[name] == pytest.approx((folder / "movie.mrcz").stat().st_size, rel=0.15)
+    # Without gain and KOMA counts are all that there is.
+    options = ("-o", tmp_path, "--keep", "counts", "--dry-run", "--json")
+    ran = napari_mrcz("correct", session / "movie.mrcz", *options)
+    raw = (session / "movie.mrcz").stat().st_size
+    assert json.loads(ran.out)["target_nbytes"] == pytest.approx(raw, rel=0.1)
+    # What would fail is known before, too.
+    ran = napari_mrcz("correct", results[1] / "movie.mrcz", *options)
+    assert ran.status == 1
+    assert "cannot be kept as counts" in json.loads(ran.out)["error"]
     assert not list(tmp_path.iterdir())
     assert napari_mrcz(*command, "--dtype", "float16").status == 0
     with nm.open(tmp_path / "movie.mrcz") as half:

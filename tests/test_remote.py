@@ -54,6 +54,16 @@ def test_only_what_is_looked_at_travels(server, folder):
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(movie))[3], FRAMES[3])
 
 
+def test_a_movie_kept_as_counts_has_its_reference_beside_it(server, folder):
+    gain = np.random.default_rng(2).normal(1, 0.05, FRAMES.shape[1:])
+    stack = nm.Stack.from_array(FRAMES[:3]).apply(nm.GainNormalization(gain))
+    nm.write(folder / "kept.mrcz", stack, keep="counts")
+    np.testing.assert_array_equal(nm.read(server.url("kept.mrcz")), stack)
+    next(folder.glob("gain-*")).unlink()
+    with pytest.raises(nm.MrczError, match=r"gain-.* is missing beside it"):
+        nm.open(server.url("kept.mrcz"))
+
+
 def test_a_long_movie_costs_little_more_than_its_first_frame(server, folder):
     """With and without a footer, whose chunks are walked: here those of fewer frames."""
     frames = np.random.default_rng(5).integers(0, 2, (600, 180, 200)).astype(np.int8)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Frame = npt.NDArray[Any]
 
 NORMALISED = "The movie is gain-normalised already, as its history says."
+BLANK = "The frames are blank or saturated: no gain reference can be compared with them."
 
 # Value of "dark_lies" in a description; the first version turned darks as it did the reference.
 _AS_FRAMES = "as the frames"
@@ -308,7 +309,7 @@ def doubts_of_gain(
     ]
     frames = [frame for frame in frames if frame.size and frame.min() != frame.max()]
     if not frames:
-        return ()
+        return (BLANK,)
     total = np.sum(frames, axis=0)
     if gain.oriented_dark is not None:
         total -= len(frames) * gain.oriented_dark[window]

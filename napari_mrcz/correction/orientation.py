@@ -44,6 +44,10 @@ ORIENTATIONS = tuple(_TURNS)
 """The eight, by their names in numpy; `transverse` mirrors at the other diagonal."""
 
 
+class NoCounts(ValueError):
+    """The frames hold no counts that a reference could be compared with."""
+
+
 def orient(image: Image, orientation: str) -> Image:
     """Return a view (y, x) of an image in one of `ORIENTATIONS`, else raise `ValueError`.
 
@@ -178,7 +182,7 @@ def find_orientation(
     report(0, n_ways)
     usable = ordinary_pixels(total)
     if not usable.any() or not total[usable].mean() > 0:
-        raise ValueError("the frames hold no counts that a reference could be compared with")
+        raise NoCounts("the frames hold no counts that a reference could be compared with")
     if not fitting:
         raise ValueError(
             f"a reference of {reference.shape} fits frames of {shape} in no orientation, "
@@ -349,7 +353,7 @@ def _moments(movie: Any) -> _Moments:
     if n_frames < 2:
         raise ValueError(f"correlated noise needs at least two frames, not {n_frames}")
     if len(means) < 2:
-        raise ValueError("the frames hold no counts that a reference could be compared with")
+        raise NoCounts("the frames hold no counts that a reference could be compared with")
     square = float(np.mean(means)) ** 2
     evenness = float(np.mean(np.square(means))) / square if square > 0 else 1.0
     return _Moments(shape, len(means), total, squares, evenness)

@@ -18,6 +18,7 @@ import numpy as np
 
 from napari_mrcz.correction import GainNormalization, OutlierFilter, find_orientation
 from napari_mrcz.correction.gain import (
+    BLANK,
     NORMALISED,
     GainStep,
     doubts_of_gain,
@@ -26,6 +27,7 @@ from napari_mrcz.correction.gain import (
 )
 from napari_mrcz.correction.history import fingerprint, rebuild
 from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
+from napari_mrcz.correction.orientation import NoCounts
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
 from napari_mrcz.errors import MrczError, failure_text
@@ -41,7 +43,7 @@ from napari_mrcz.session.survey import GIVEN, acquired_at
 from napari_mrcz.session.tasks import WHOLE, Making, Outcome, Report, Selection, staged
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
-from napari_mrcz.stack.keeping import estimated_sizes, sizes_text
+from napari_mrcz.stack.keeping import check_integers, estimated_sizes, sizes_text
 from napari_mrcz.stack.kept import packed_mean, packed_nbytes, problem_of
 from napari_mrcz.stack.references import read_defects, read_reference
 
@@ -149,7 +151,7 @@ class Correct(Making):
         sizes = self.sizes()
         output = self.recipe.output
         chosen = output.dtype or next(iter(sizes))
-        nbytes = sizes.get("counts" if output.keep == "counts" else chosen, 0)
+        nbytes = sizes.get(output.keep, sizes.get(chosen, 0))
         return replace(planned, target_nbytes=nbytes, notes=(*planned.notes, sizes_text(sizes)))
 
     def sizes(self) -> dict[str, int]:
@@ -167,6 +169,8 @@ class Correct(Making):
                 gain = None if recipe.gain is None else _gain(recipe.gain, movie.shape[1:])
                 koma, footer_nbytes = _stand_in(movie, recipe.koma.radius, gain)
                 stack = _with_own(stack.apply(koma), recipe, "koma")
+            if output.keep == "counts":
+                check_integers(self.target, stack)
             codec = "zstd" if output.codec == "auto" else output.codec
             encoding = Encoding(codec, output.level, output.filter)
             sizes = estimated_sizes(stack, encoding, footer_nbytes)
@@ -443,8 +447,8 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
 
     A reference that does not lower the movie's correlated noise significantly in any orientation
     (`OrientationSearch.helps`) is left out, and the recipe's warnings say why: no movie becomes
-    worse. As a movie may be blank, or normalised already, another two are looked at before that.
-    `corrected` leaves the reference out for single movies in the same way.
+    worse. As a movie may be normalised already, another two are looked at before that, besides
+    blank ones. `corrected` leaves the reference out for single movies in the same way.
 
     `recipe`: returned as it is unless its orientation is "auto". Raise `MrczError` or `OSError`,
     that of the first movie, if none can be used.
@@ -468,11 +472,16 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
         if oriented.gain is not None:
             return oriented
         without.append(oriented)
-        if len(without) == _TRIED:
+        if sum(not is_blank(one) for one in without) == _TRIED:
             break
     if without:
-        return without[0]
+        return min(without, key=is_blank)
     raise failures[0]
+
+
+def is_blank(recipe: Recipe) -> bool:
+    """Return whether the gain was left out because the frames hold no counts."""
+    return recipe.gain is None and any(BLANK in warning for warning in recipe.warnings)
 
 
 def _oriented(recipe: Recipe, gain: GainStep, movie: Stack) -> Recipe:
@@ -483,6 +492,8 @@ def _oriented(recipe: Recipe, gain: GainStep, movie: Stack) -> Recipe:
         frames = (frame - dark for frame in movie)
     try:
         found = find_orientation(frames, reference)
+    except NoCounts:
+        return _without_gain(recipe, BLANK)
     except MrczError:
         raise
     except ValueError as error:

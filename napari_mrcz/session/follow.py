@@ -35,7 +35,7 @@ from napari_mrcz.naming import without_packing
 from napari_mrcz.session.arrivals import Arrivals, Found, Look
 from napari_mrcz.session.averages import Koma, of_other_shapes, surveyed_koma
 from napari_mrcz.session.convert import Recode
-from napari_mrcz.session.correct import Correct, Survey, with_orientation_of
+from napari_mrcz.session.correct import Correct, Survey, is_blank, with_orientation_of
 from napari_mrcz.session.run import attempt
 from napari_mrcz.session.source_files import TOUCHED, Kept, SourceFiles
 from napari_mrcz.session.summaries import Sums, Surveyed
@@ -272,16 +272,18 @@ class Corrections:
     def _oriented(self, movie: MovieRecord) -> Recipe:
         """Return the recipe; its gain in the orientation that a movie shows, if that is "auto".
 
-        With KOMA all movies are treated like the first, as they are averaged. Without, the
-        orientation is looked for in each movie, until the reference helps one.
+        With KOMA all movies are treated like the first that is not blank, as they are averaged.
+        Without, the orientation is looked for in each movie, until the reference helps one.
         """
         gain, koma = self._recipe.gain, self._recipe.koma
         if gain is None or gain.orientation != "auto":
             return self._recipe
-        if koma is not None:
-            movie = next(first for first in self._ledger.movies if first.compressed)
-        oriented = with_orientation_of(self._recipe, [movie.target])
-        if koma is not None or oriented.gain is not None:
+        first = [one for one in self._ledger.movies if one.compressed]
+        for one in [movie] if koma is None else first:
+            oriented = with_orientation_of(self._recipe, [one.target])
+            if not is_blank(oriented):
+                break
+        if oriented.gain is not None or (koma is not None and not is_blank(oriented)):
             self._recipe = oriented
         return oriented
 

@@ -59,14 +59,8 @@ class Keeping:
 
     def __init__(self, path: str | os.PathLike[str], stack: Stack) -> None:
         self._path = Path(path)
+        check_integers(path, stack)
         source, depth = _split(stack)
-        if source.dtype.kind not in "iu":
-            found = f"frames of {source.dtype} cannot be kept as counts"
-            advice = (
-                "Integers are needed under gain and KOMA, and no other step after these: raw "
-                'counts, whose outlier pixels are replaced with fill = "sample"'
-            )
-            raise MrczError(path, found, advice=advice)
         history = stack.history
         self._references: dict[str, Array] = {}
         self.pending = self._without_arrays(history[len(history) - depth :])
@@ -141,9 +135,10 @@ class Keeping:
 
     def _note(self) -> dict[str, Any]:
         names = " and ".join("gain" if s["name"] == kept.GAIN else "KOMA" for s in self.pending)
+        verb = "is" if len(self.pending) == 1 else "are"
         said = (
-            f"These pixels are counts: {names} is NOT applied to them. napari_mrcz.open applies "
-            "what is in the footer; napari-mrcz decompress writes normalised frames."
+            f"These pixels are counts: {names} {verb} NOT applied to them. napari_mrcz.open "
+            "applies what is in the footer; napari-mrcz decompress writes normalised frames."
         )
         return {"gain_applied": False, "note": said, "references": list(self._references)}
 
@@ -179,6 +174,18 @@ class Keeping:
         four_bit = header.mode == FOUR_BIT
         made = OriginalFile(nbytes, sha256, head, tail, header.stored_dtype, four_bit, encoding)
         return {"file": made.as_map()}
+
+
+def check_integers(path: str | os.PathLike[str], stack: Stack) -> None:
+    """Raise `MrczError` if no integers are under a stack's gain and KOMA, to be kept in a file."""
+    source, _ = _split(stack)
+    if source.dtype.kind not in "iu":
+        found = f"frames of {source.dtype} cannot be kept as counts"
+        advice = (
+            "Integers are needed under gain and KOMA, and no other step after these: raw "
+            'counts, whose outlier pixels are replaced with fill = "sample"'
+        )
+        raise MrczError(path, found, advice=advice)
 
 
 def counts_below(stack: Stack) -> Stack | None:

@@ -24,6 +24,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +34,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
 from napari_mrcz.format import FrameReader, chunks
 from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.files import file_nbytes, open_file
 from napari_mrcz.format.footer import from_tagged, to_plain, value_at
-from napari_mrcz.naming import path_of
+from napari_mrcz.naming import RemotePath, path_of
 from napari_mrcz.stack.sources import Correction, uncorrected
 
 if TYPE_CHECKING:
@@ -102,8 +104,7 @@ def opened(stack: Stack, other: Map, *, counts: bool) -> Stack:
         return stack
     metadata = {k: v for k, v in stack.description.metadata.items() if k != NOTE}
     history = list(stack.history)
-    path = Path(stack.path or "")
-    for correction, step in _corrections(path, other):
+    for correction, step in _corrections(path_of(stack.path or ""), other):
         stack = stack.apply(correction)
         history.append(step)
     return stack.described(history=tuple(history), metadata=metadata)
@@ -151,18 +152,26 @@ def is_reference_name(name: str) -> bool:
 def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Copy the references of a file that is kept as counts to the folder of its copy.
 
-    Raise `MrczError` if one cannot be written.
+    Warn of one that cannot be read; raise `MrczError` if one cannot be written.
     """
-    source, target = path_of(source), Path(target)
+    source = path_of(source)
     with FrameReader(source) as reader:
         other = reader.footer.other if is_kept(reader.footer.other) else {}
-    paths = (value_at(other, kind, "path") for kind in REFERENCES.values())
-    for name in (Path(str(path)).name for path in paths if path is not None):
-        old, new = source.with_name(name), target.with_name(name)
-        if not old.exists() or new.exists():
-            continue  # opening the copy says what is missing
+    for place in map(other.get, REFERENCES.values()):
+        if not isinstance(place, Mapping):
+            continue
+        try:
+            old = _beside(source, place)
+            new = Path(target).with_name(old.name)
+            if new.exists():
+                continue
+            with closing(open_file(old)) as original:
+                content = original.read(0, original.nbytes)
+        except MrczError as error:
+            warn(f"{target}: it cannot be normalised without its reference. {error}")
+            continue
         with AtomicFile(new, overwrite=True) as file:
-            file.write(old.read_bytes())
+            file.write(content)
             file.commit()
 
 
@@ -174,7 +183,7 @@ def _corrections(path: Path, other: Map) -> Iterator[Rebuilt]:
         stamps = tuple(_stamp(path, place) for place in files)
         if step.get("name") == GAIN and files:
             # The same for all movies of a session.
-            found = _rebuilt_once(path.parent, msgpack.packb(to_plain(step)), stamps)
+            found = _rebuilt_once(stamps[0][0].parent, msgpack.packb(to_plain(step)), stamps)
             gain = found[1]
         else:
             found = _rebuilt(path, step, gain)
@@ -205,23 +214,32 @@ def _rebuilt(path: Path, step: Map, gain: Map | None) -> Rebuilt:
 
 
 def _beside(movie: Path, place: Map) -> Path:
-    """Return the path of a reference, in the movie's folder whatever the footer says."""
+    """Return the path of a reference, in the movie's folder whatever the footer says.
+
+    Where the movie is a link, and no reference is beside that: beside the file itself.
+    """
     name = Path(str(place.get("path"))).name
     if not is_reference_name(name):
         raise MrczError(movie, f"its footer names no reference, but {name!r}")
-    return movie.with_name(name)
+    beside = movie.with_name(name)
+    if movie.is_symlink() and not beside.exists():
+        own = movie.resolve().with_name(name)
+        return own if own.exists() else beside
+    return beside
 
 
-def _stamp(movie: Path, place: Map) -> tuple[str, int, int]:
-    """Return name, size and time of a reference; raises `MrczError` if it is missing."""
+def _stamp(movie: Path, place: Map) -> tuple[Path, int, int]:
+    """Return path, size and time of a reference; raises `MrczError` if it is missing."""
     file = _beside(movie, place)
     try:
+        if isinstance(file, RemotePath):
+            return file, file_nbytes(file), 0
         status = os.stat(file)
-    except OSError as error:
+    except (OSError, MrczError) as error:
         found = f"its reference {file.name} is missing beside it: it cannot be normalised"
         advice = f"Put {file.name} into {movie.parent}, or open the counts alone with counts=True"
         raise MrczError(movie, found, advice=advice) from error
-    return file.name, status.st_size, status.st_mtime_ns
+    return file, status.st_size, status.st_mtime_ns
 
 
 def _read_reference(movie: Path, place: Map) -> Array:
