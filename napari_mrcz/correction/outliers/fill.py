@@ -16,6 +16,7 @@ of them; so the Poisson one is here.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
@@ -28,7 +29,7 @@ from napari_mrcz.correction.outliers.levels import NEIGHBOURS, FrameLevels, over
 from napari_mrcz.correction.sums import both
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from napari_mrcz.correction.outliers.counts import SummedCounts
 
@@ -52,7 +53,9 @@ _WHOLE = 2**16 - 1
 _SMALL, _CHUNK = 2**20, 2**15
 
 Pixels = npt.NDArray[np.intp]
+Values = npt.NDArray[np.floating[Any]]
 Frame = npt.NDArray[Any]
+Drawn = tuple[Pixels, Frame]  # Pixels of a frame, and what replaces them
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,9 @@ class Replacement:
     pixels: Pixels  # (k,): flat indices of those that change, ascending
     kinds: npt.NDArray[np.int8]  # (k,): 1 hot, -1 dark, 2 defect, 0 neither but near a threshold
     weights: npt.NDArray[np.uint16]  # (k,): share of its own value that is kept, in parts of 65535
-    expected: npt.NDArray[np.float32]  # (k,): counts per frame expected of it, without a pedestal
+    expected: npt.NDArray[
+        np.floating[Any]
+    ]  # (k,): counts per frame expected of it, without a pedestal
     per_electron: float  # Counts of an electron
     fill: str  # One of `FILLS`
     # With a frame's index it decides what is drawn: any frame alone comes out as it does among the
@@ -76,29 +81,74 @@ class Replacement:
     def __call__(self, frame: Frame, index: int) -> Frame:
         """Return the frame (y, x) with index `index`, corrected."""
         out = np.empty(frame.shape, self.output_dtype(frame.dtype))
-        copied = partial(np.copyto, out, frame, casting="unsafe")
-        drawn = partial(self._replaced, frame, index, out.dtype)
-        _, (pixels, values) = both(copied, drawn, alone=frame.size < _SMALL)
-        out.reshape(-1)[pixels] = values
+        self._put(frame, index, out)
         return out
 
     def correct_in_place(self, frame: Frame, index: int) -> None:
         """Replace pixels of a frame (y, x), contiguous, of `output_dtype`."""
-        pixels, values = self._replaced(frame, index, frame.dtype)
-        frame.reshape(-1)[pixels] = values
+        self._put(frame, index, frame)
 
-    def _replaced(self, frame: Frame, index: int, dtype: np.dtype[Any]) -> tuple[Pixels, Frame]:
-        """Return flat indices of pixels that are replaced in a frame, and the values there."""
+    def _put(self, frame: Frame, index: int, out: Frame) -> None:
+        """Put a frame into `out`, unless it is that, and other values into some of its pixels."""
         if frame.shape != self.shape:
             raise ValueError(f"outliers of frames of {self.shape} in a frame of {frame.shape}")
-        level, key = (None, 0) if self.levels is None else self.levels.relative(frame)
+
+        parts: deque[Callable[[], Drawn]] = deque()
+
+        def copied() -> list[Drawn]:
+            if out is not frame:
+                np.copyto(out, frame, casting="unsafe")
+            return _done(parts)
+
+        def drawn() -> list[Drawn]:
+            parts.extend(self._replaced(frame, index, out.dtype))
+            return _done(parts)
+
+        # Draws take longer than the copy: the thread that has made it draws, too.
+        for done in both(copied, drawn, alone=frame.size < _SMALL):
+            for pixels, values in done:
+                out.reshape(-1)[pixels] = values
+
+    def _replaced(
+        self, frame: Frame, index: int, dtype: np.dtype[Any]
+    ) -> Iterator[Callable[[], Drawn]]:
+        """Yield functions that return flat indices of pixels, and what replaces them in a frame.
+
+        Of random counts, a pixel keeps its own with the probability of its weight: that share on
+        average, and every value is a count that there could have been.
+        """
+        level, keys = None, [self.seed, index]
+        if self.levels is not None:
+            level, key = self.levels.relative(frame)
+            keys.append(key)
         if self.fill != "sample":
-            expected = self._scaled(slice(None), level)
             # What is replaced as a whole may have been NaN.
             own = np.where(self.weights > 0, frame.reshape(-1)[self.pixels].astype(dtype), 0)
             kept = self.weights / np.float32(_WHOLE)
-            return self.pixels, own * kept + (expected + np.float32(self.pedestal)) * (1 - kept)
-        return self._drawn(index, dtype, () if level is None else (key,), level)
+            expected = self._scaled(slice(None), level) + np.float32(self.pedestal)
+            values = own * kept + expected * (1 - kept)
+            yield lambda: (self.pixels, values)
+            return
+        every, some, weights = self._split
+        n = len(every.pixels)
+        bits, decisions = random_bits((*keys, 0), n, len(weights))
+        length = _CHUNK if self.levels else max(1, n)
+        for start in range(0, n, length):
+            piece = slice(start, start + length)
+            yield partial(every._drawn, piece, bits[piece], level, dtype)
+        lost = np.flatnonzero(decisions >= weights)
+        (more,) = random_bits((*keys, 1), len(lost))
+        yield partial(some._drawn, lost, more, level, dtype)
+
+    def _drawn(self, some: Any, bits: Bits, level: Any, dtype: np.dtype[Any]) -> Drawn:
+        """Draw counts for some pixels of a frame with levels in its parts."""
+        expected = self._scaled(some, level)
+        if level is None:
+            electrons = first_quantiles(bits, expected / self.per_electron)
+        else:
+            means = expected.astype(np.float64) / self.per_electron
+            electrons = poisson_quantiles(bits, np.maximum(means, 0, out=means))
+        return self.pixels[some], self._counts(electrons, dtype)
 
     def output_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Return the pixel type after the correction: the same, or floating for expectations."""
@@ -164,36 +214,9 @@ class Replacement:
             replace(self, pixels=self.pixels[at], expected=self.expected[at])
             for at in (self.weights == 0, self.weights > 0)
         )
+        if self.levels is None:  # the first version rounded the means of these less
+            some = replace(some, expected=some.expected.astype(np.float64))
         return every, some, self.weights[self.weights > 0].astype(np.uint32) << 16
-
-    def _drawn(
-        self, index: int, dtype: np.dtype[Any], key: tuple[int, ...], level: Any
-    ) -> tuple[Pixels, Frame]:
-        """Return pixels and draws for them around what is expected, in a frame with a key.
-
-        A pixel keeps its value with the probability of its weight: so it keeps that share on
-        average, and every value is a count that there could have been.
-        """
-        every, some, weights = self._split
-        n = len(every.pixels)
-        bits, decisions = random_bits((self.seed, index, *key, 0), n, len(weights))
-        lost = np.flatnonzero(decisions >= weights)
-        (more,) = random_bits((self.seed, index, *key, 1), len(lost))
-        if level is None:
-            means = some.expected[lost].astype(np.float64) / self.per_electron
-            always = every.expected / self.per_electron
-            drawn = [first_quantiles(bits, always), first_quantiles(more, means)]
-        else:
-            pieces = [slice(start, start + _CHUNK) for start in range(0, n, _CHUNK)]
-            drawn = [every._drawn_around(piece, bits[piece], level) for piece in pieces]
-            drawn.append(some._drawn_around(lost, more, level))
-        pixels = np.concatenate([every.pixels, some.pixels[lost]])
-        return pixels, self._counts(np.concatenate(drawn), dtype)
-
-    def _drawn_around(self, some: Any, bits: Bits, level: Any) -> npt.NDArray[np.int64]:
-        """Return electrons drawn for some pixels of a frame with levels in its parts."""
-        means = self._scaled(some, level).astype(np.float64) / self.per_electron
-        return poisson_quantiles(bits, np.maximum(means, 0, out=means))
 
     def _scaled(self, some: Any, level: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float32]:
         """Return what is expected of some pixels in a frame with levels in its parts."""
@@ -212,6 +235,17 @@ class Replacement:
             counts = np.rint(electrons * self.per_electron + self.pedestal).astype(np.int64)
         most = 1 if dtype.kind == "b" else np.iinfo(dtype).max
         return np.minimum(counts, min(most, 2**63 - 1)).astype(dtype)
+
+
+def _done(parts: deque[Callable[[], Drawn]]) -> list[Drawn]:
+    """Do the parts of the work that nobody else has taken."""
+    done = []
+    while True:
+        try:
+            part = parts.popleft()
+        except IndexError:
+            return done
+        done.append(part())
 
 
 def in_parts(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
@@ -306,7 +340,6 @@ _MOST = np.uint32(2**32 - 1)
 _LAST = np.uint32(2**32 - 2**14)
 
 Bits = npt.NDArray[np.uint32]
-Values = npt.NDArray[np.float64]
 
 
 def random_bits(key: tuple[int, ...], *lengths: int) -> list[Bits]:
