@@ -173,6 +173,12 @@ class SummedCounts:
         """Pixels that are not defects."""
         return self.total.size - self.defects.size
 
+    @property
+    def are_electrons(self) -> bool:
+        """Whether the sum is a whole number of electrons in each pixel."""
+        is_whole = self.total.dtype.kind != "f" and self.gain is None
+        return is_whole and self.per_electron == 1 and not self.pedestal
+
     def rows(self, top: int, bottom: int) -> tuple[Image, Image]:
         """Return rows as electrons, (raw, gain-normalised), each float32."""
         raw = self.total[top:bottom].astype(np.float32)

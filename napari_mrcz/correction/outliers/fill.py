@@ -239,7 +239,7 @@ class Replacement:
 
 def _done(parts: deque[Callable[[], Drawn]]) -> list[Drawn]:
     """Do the parts of the work that nobody else has taken."""
-    done = []
+    done: list[Drawn] = []
     while True:
         try:
             part = parts.popleft()

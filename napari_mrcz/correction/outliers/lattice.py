@@ -62,19 +62,19 @@ Image = npt.NDArray[Any]
 Values = npt.NDArray[np.float64]
 
 
-def block_widths(deviate: Image) -> Values:
+def block_widths(codes: Image, zero: int, steps: int) -> Values:
     """Return the width of the deviates of each block of some rows, 1 of a normal distribution.
 
-    `deviate` (y, x): rows from the top of a block on; blocks at the ends may be smaller. The result
-    is (y / 32, x / 32).
+    `codes` (y, x): deviates in `steps` per deviate from `zero`, of rows from the top of a block on;
+    blocks at the ends may be smaller. The result is (y / 32, x / 32).
     """
-    x = deviate.shape[1]
+    x = codes.shape[1]
     # Every other row is enough.
-    part = np.abs(deviate[::2])
-    np.minimum(part, part.dtype.type(_FLAT), out=part)
+    part = np.abs(codes[::2].astype(np.float32) - np.float32(zero))
+    np.minimum(part, np.float32(_FLAT * steps), out=part)
     columns = np.add.reduceat(part, np.arange(0, x, BLOCK), axis=1)
     sums = np.add.reduceat(columns, np.arange(0, len(part), BLOCK // 2), axis=0)
-    means = sums / (_sizes(len(part), BLOCK // 2)[:, None] * _sizes(x, BLOCK))
+    means = sums / steps / (_sizes(len(part), BLOCK // 2)[:, None] * _sizes(x, BLOCK))
     # The mean absolute values of normal deviates of the widths, cut off at `_FLAT`.
     at = _FLAT / _WIDTHS
     cut = (1 - np.exp(-(at**2) / 2)) * (2 / np.pi) ** 0.5 + 2 * at * scipy.special.ndtr(-at)
@@ -167,10 +167,8 @@ class Structure:
         changed = part - np.rint(pattern * np.float32(_PATTERN_STEP * steps))
         np.clip(changed, 0, 2 * zero, out=changed)
         part[:] = changed
-        changed -= zero
-        changed /= steps
         blocks = widths[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        blocks[:] = block_widths(changed.astype(np.float32))
+        blocks[:] = block_widths(part, zero, steps)
 
 
 def _candidates(codes: Image, zero: int, steps: int, widths: Values) -> list[tuple[int, int]]:

@@ -57,7 +57,7 @@ class LocalBackground:
         ceiling = bright + 5 * max(bright, 1.0) ** 0.5
         made = cls(0.0, 0.0, ceiling, usual)
         around = np.concatenate([made.rows(counts, *strip)[1].reshape(-1) for strip in strips])
-        around /= np.float32(24)
+        around = around.astype(np.float32, copy=False) / np.float32(24)
         pixel, around = pixel.reshape(-1).astype(np.float64), around.astype(np.float64)
         good = pixel <= ceiling
         for _ in range(2):
@@ -73,15 +73,20 @@ class LocalBackground:
     def rows(self, counts: SummedCounts, top: int, bottom: int) -> tuple[Image, Image]:
         """Return rows of raw electrons and the gain-normalised sums of their 24 neighbours.
 
-        Both are float32. Pixels beyond the ceiling count as typical ones. The image is mirrored at
-        its borders.
+        Both are float32, or whole numbers of the sum's own type. Pixels beyond the ceiling count as
+        typical ones, in whole electrons. The image is mirrored at its borders.
         """
         first, last = max(0, top - 2), min(counts.shape[0], bottom + 2)
-        raw, normalised = counts.rows(first, last)
+        raw = normalised = counts.total[first:last]
+        ceiling = self.ceiling
+        if counts.are_electrons and raw.min() >= 0 and 24 * ceiling <= np.iinfo(raw.dtype).max:
+            ceiling = int(ceiling)
+        else:
+            raw, normalised = counts.rows(first, last)
         beyond = (2 - (top - first), 2 - (last - bottom)), (2, 2)
         window = np.pad(normalised, beyond, mode="reflect")
-        if float(normalised.max(initial=0)) > self.ceiling:
-            np.copyto(window, np.float32(self.typical), where=window > np.float32(self.ceiling))
+        if normalised.max(initial=0) > ceiling:
+            np.copyto(window, window.dtype.type(round(self.typical)), where=window > ceiling)
         # Sums of two, of four, of five: down the columns, then along the rows.
         pairs = window[:-1] + window[1:]
         fives = pairs[:-3] + pairs[2:-1]
@@ -94,7 +99,7 @@ class LocalBackground:
 
     def expected_beside(self, sums: Image, gain: Image | None) -> Image:
         """Return the raw electrons expected of pixels, from the sums of their 24 neighbours."""
-        around = sums / np.float32(24)
+        around = sums.astype(np.float32, copy=False) / np.float32(24)
         expected = self.expected(around, gain)
         if around.min(initial=np.inf) <= _EMPTY * self.typical:
             # Where there is no beam, the line of the rest of the image is not valid.

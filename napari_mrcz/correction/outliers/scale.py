@@ -167,19 +167,17 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     background = LocalBackground.of(counts)
     codes = np.empty(counts.shape, np.uint16)
     widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
-    deviates_of = _deviates_from(counts, background)
+    codes_of = _codes_from(counts, background)
 
     def work(top: int, bottom: int) -> int:
         gain = None if counts.gain is None else counts.gain[top:bottom]
         raw, sums = background.rows(counts, top, bottom)
-        n_empty = 0
-        if raw.min(initial=np.inf) <= 0:
-            expected = background.expected_beside(sums, gain)
-            n_empty = int(np.count_nonzero((expected <= LEAST) & (raw <= 0)))
-        deviate = deviates_of(raw, sums, gain)
-        widths[top // BLOCK : -(-bottom // BLOCK)] = block_widths(deviate)
-        codes[top:bottom] = _codes(deviate)
-        return n_empty
+        codes[top:bottom] = codes_of(raw, sums, gain)
+        widths[top // BLOCK : -(-bottom // BLOCK)] = block_widths(codes[top:bottom], _ZERO, _STEPS)
+        dark = np.flatnonzero(raw <= 0)
+        gain = None if gain is None else gain.reshape(-1)[dark]
+        expected = background.expected_beside(sums.reshape(-1)[dark], gain)
+        return int(np.count_nonzero(expected <= LEAST))
 
     n_empty = sum(_by_strips(work, counts.shape))
     # Where there is no beam, no outliers are searched.
@@ -233,16 +231,17 @@ def poisson_deviate(counted: Any, expected: Any) -> Any:
     return deviate
 
 
-def _deviates_from(counts: SummedCounts, background: LocalBackground) -> Callable[..., Image]:
-    """Return a function from raw electrons, the sums of 24 neighbours, and the gain to deviates.
+def _codes_from(counts: SummedCounts, background: LocalBackground) -> Callable[..., Codes]:
+    """Return a function from raw electrons, the sums of 24 neighbours, and the gain to codes.
 
     A cube root takes longer than all else. Where counts are whole, thousands of pixels have as many
-    of them and as many around them, and their deviate is looked up.
+    of them and as many around them, and their code is looked up.
     """
     typical = background.typical
     dead = _NOTHING * typical if typical > _ENOUGH else -np.inf
 
-    def computed(raw: Image, sums: Image, gain: Image | None) -> Image:
+    def computed(raw: Image, sums: Image, gain: Image | None) -> Codes:
+        raw = raw.astype(np.float32, copy=False)
         expected = background.expected_beside(sums, gain)
         empty = (expected <= LEAST) & (raw <= 0)
         # Pixels that count nothing at all are suspect, even if their neighbours are dead, too.
@@ -250,34 +249,32 @@ def _deviates_from(counts: SummedCounts, background: LocalBackground) -> Callabl
         deviate: Image = poisson_deviate(raw + np.float32(0.5), expected)
         deviate[empty] = 0
         deviate[nothing] = np.minimum(deviate[nothing], -_SUSPECT)
-        return deviate
+        return _codes(deviate)
 
-    are_whole = counts.total.dtype.kind != "f" and counts.gain is None
-    if not are_whole or counts.per_electron != 1 or counts.pedestal * counts.n_frames % 1:
-        return computed
     strips = [background.rows(counts, *strip) for strip in counts.sample()]
-    some, around = (np.concatenate(part, axis=None) for part in zip(*strips, strict=True))
-    some = some[some <= background.ceiling]
-    # The outermost rows and columns are NaN, and stand for all that lies beyond.
-    first = np.array([some.min() - 1, np.floor(around.min()) - 1], np.float32)
-    last = np.array([some.max() + 1, np.ceil(around.max()) + 1], np.float32)
-    size = [int(length) + 1 for length in last - first]
-    if size[0] * size[1] > min(_MOST_ENTRIES, counts.total.size // 8):
+    if any(raw.dtype.kind == "f" for raw, _ in strips):
         return computed
-    counted, beside = np.indices(size, np.float32)
-    table = computed(counted + first[0], beside + first[1], None)
-    table[[0, -1]] = table[:, [0, -1]] = np.nan
+    some, around = (np.concatenate(part, axis=None) for part in zip(*strips, strict=True))
+    # The outermost rows and columns have no code, and stand for all that lies beyond.
+    most = int(some[some <= background.ceiling].max(initial=0)) + 1
+    low, high = int(around.min()), int(around.max()) + 1
+    length = high - low + 1
+    if (most + 1) * length > min(_MOST_ENTRIES, counts.total.size // 8):
+        return computed
+    counted, beside = np.indices((most + 1, length), np.float32)
+    table = computed(counted, beside + np.float32(low), None)
+    table[-1] = table[:, 0] = table[:, -1] = _CODES
 
-    def looked_up(raw: Image, sums: Image, _: None) -> Image:
-        whole = np.rint(sums)
-        whole[whole != sums] = -np.inf  # beside hot pixels
-        at = (np.clip(raw, first[0], last[0]) - first[0]) * size[1]
-        at += np.clip(whole, first[1], last[1]) - first[1]
-        deviate = table.take(at.astype(np.intp))
-        flat = deviate.reshape(-1)
-        others = np.flatnonzero(np.isnan(flat))
+    def looked_up(raw: Image, sums: Image, _: None) -> Codes:
+        if raw.dtype.kind == "f":
+            return computed(raw, sums, None)
+        at = np.multiply(np.minimum(raw, most), length, dtype=np.int32)
+        at += np.clip(sums, low, high) - low
+        codes = table.take(at)
+        flat = codes.reshape(-1)
+        others = np.flatnonzero(flat == _CODES)
         flat[others] = computed(raw.reshape(-1)[others], sums.reshape(-1)[others], None)
-        return deviate
+        return codes
 
     return looked_up
 

@@ -236,7 +236,8 @@ class Suspects:
         """
         bright = self.deviate > 0
         highest, has_profile = np.zeros(n_groups), np.zeros(n_groups, bool)
-        np.maximum.at(highest, group[bright], self.electrons[bright])
+        some = np.flatnonzero(bright & (size[group] >= _LARGE))
+        np.maximum.at(highest, group[some], self.electrons[some])
         has_profile[group[bright & (self.profile > _PROFILE)]] = True
         asked = (size > 1) | has_profile
         spot = self._unsteady(group, n_groups, bright & asked[group], partial(course, most=_SOME))
