@@ -23,12 +23,11 @@ test: .venv/installed-dev system-packages  ## run the tests, those in a real Qt 
 test-all: .venv/installed-dev system-packages  ## run the thorough and long tests too
 	$(PYTEST) --hypothesis-profile thorough $(ARGS)
 
-check: .venv/installed-dev system-packages  ## ruff, mypy, the napari manifest, the links of the documentation
+check: .venv/installed-dev system-packages  ## ruff, mypy, the napari manifest
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(PY) -m npe2 validate napari-mrcz
-	$(PY) -m pytest -q tests/test_docs.py -k pictures_and_links
 
 bench: .venv/installed-dev system-packages  ## measure the budgets and print their table
 	$(DISPLAYED) $(PY) -m benchmarks $(ARGS)

@@ -28,6 +28,9 @@ os.environ["XDG_CONFIG_HOME"] = str(Path(_home.name, "config"))
 os.environ["XDG_CACHE_HOME"] = str(Path(_home.name, "cache"))
 os.environ["NAPARI_CONFIG"] = str(Path(_home.name, "config", "settings.yaml"))
 
+# `make_napari_viewer`; not by its entry point, which would import numpy before the lines above.
+pytest_plugins = ["napari.utils._testsupport"]
+
 # Jobs in a shell's background ignore interrupts, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -171,9 +174,9 @@ def viewer_model(
     viewer.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def workers() -> Iterator[Any]:
-    """Return a client of two worker processes, which all tests of a module share."""
+    """Return a client of two worker processes, which all tests share."""
     pytest.importorskip("distributed")
     from napari_mrcz.session.run import cluster
 

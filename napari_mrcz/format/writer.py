@@ -175,7 +175,7 @@ def _as_asked(
 ) -> Storage:
     four_bit = isinstance(dtype, str) and dtype == "uint4"
     try:
-        asked = given if dtype is None else np.dtype(np.uint8 if four_bit else dtype)
+        asked = np.dtype(np.uint8) if four_bit else given if dtype is None else np.dtype(dtype)
         final = asked.newbyteorder("=")
         stored = np.dtype(np.uint8) if four_bit else storage_dtype(final)
     except TypeError as error:

@@ -66,7 +66,9 @@ def write_tiff(
     of `write`; `footer`: describe metadata and history, as JSON, in the first page. Raise
     `MrczError` if TIFF has no such pixel type, or frames differ in shape.
     """
-    wanted = None if dtype is None else np.dtype("O" if dtype == "uint4" else dtype)
+    if isinstance(dtype, str) and dtype == "uint4":
+        dtype = np.object_
+    wanted = None if dtype is None else np.dtype(dtype)
 
     def packed(numbered: tuple[int, LazyFrame]) -> _Page:
         index, maker = numbered
