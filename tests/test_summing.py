@@ -135,17 +135,16 @@ def test_a_sum_is_widened_in_its_own_memory(size):
     assert np.array_equal(widened(total.copy(), np.int64), wanted)
 
 
-def test_a_large_sum_is_kept_only_while_it_is_used(monkeypatch):
-    monkeypatch.setattr("napari_mrcz.stack.stack._KEPT_SUM_NBYTES", 10)
-    frames = np.ones((3, 4, 5), np.uint8)
-    with Stack.from_array(frames) as stack:
-        first = stack.sum(dtype="smallest")
-        assert stack.sum(dtype="smallest") is first
-        assert (stack.sum() == 3).all()
-        gone = weakref.ref(first)
-        del first
-        assert gone() is None
-        assert (stack.sum() == 3).all()
+def test_the_smallest_sum_and_large_ones_are_kept_only_while_they_are_used(monkeypatch):
+    with Stack.from_array(np.ones((3, 4, 5), np.uint8)) as stack:
+        for most, dtype in ((2**26, "smallest"), (10, None)):
+            monkeypatch.setattr("napari_mrcz.stack.stack._KEPT_SUM_NBYTES", most)
+            first = stack.sum(dtype=dtype)
+            assert stack.sum(dtype=dtype) is first
+            gone = weakref.ref(first)
+            del first
+            assert gone() is None
+            assert (stack.sum(dtype="smallest") == 3).all()
 
 
 @pytest.mark.parametrize("value", [1, 255])

@@ -156,6 +156,17 @@ def new_buffer(nbytes: int) -> memoryview:
     return memoryview(memory)
 
 
+def frame_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array of `new_buffer` that is not filled.
+
+    Raise `MemoryError` if there is not enough memory.
+    """
+    import numpy as np
+
+    dtype = np.dtype(dtype)
+    return np.frombuffer(new_buffer(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+
+
 class SpareMemory:
     """Memory of arrays that are gone, for the next ones: new memory takes the system time.
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.sums import RunningSum
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.machine import in_order, processors
+from napari_mrcz.format.machine import frame_array, in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -216,7 +216,7 @@ class CorrectedSource(DerivedFrames):
         in_place = getattr(self.correction, "correct_in_place", None)
         if in_place is None or self.dtype != self.before.dtype:
             return super().read_frame(frame, out)
-        own = np.empty(self.shape[1:], self.dtype) if out is None else out
+        own = frame_array(self.shape[1:], self.dtype) if out is None else out
         own = self.before.read_frame(frame, own)
         in_place(own, frame)
         return own

@@ -390,8 +390,8 @@ class Stack:
     ) -> Frame:
         """Return the sum of all frames, computed once, several frames at a time.
 
-        A sum of more than 64 MB is kept only as long as it is referenced. ``np.sum(stack, axis=0)``
-        calls this too.
+        A sum of more than 64 MB, or the "smallest", is kept only as long as it is referenced.
+        ``np.sum(stack, axis=0)`` calls this too.
 
         Parameters
         ----------
@@ -423,7 +423,7 @@ class Stack:
                 if dtype is None and total.dtype.kind in "iu":
                     total = widened(total, wanted)
                 total.flags.writeable = False
-                kept = total.nbytes <= _KEPT_SUM_NBYTES
+                kept = total.nbytes <= _KEPT_SUM_NBYTES and not is_any
                 self._sum = partial(np.asarray, total) if kept else weakref.ref(total)
         if not is_any:
             total = total.astype(wanted, copy=False)

@@ -34,6 +34,7 @@ from napari_mrcz.correction.outliers.thresholds import (
     intercepts,
     weight,
 )
+from napari_mrcz.correction.sums import give_back
 from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
@@ -183,7 +184,9 @@ class OutlierFilter:
             hot_tail=hot_tail,
             _pixels=FittedPixels.of(counts, scale, distribution),
         )
-        return unfinished._with(thresholds)
+        made = unfinished._with(thresholds)
+        give_back()  # what the fit took besides, before frames are corrected
+        return made
 
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
         """Return the same filter with other thresholds, without another fit.
@@ -275,7 +278,9 @@ class OutlierFilter:
         """The pixels that are replaced, and their weights and expected counts."""
         if self._rebuilt is not None:
             return self._rebuilt
-        return self._known().replacement(self.thresholds, self.options)
+        made = self._known().replacement(self.thresholds, self.options)
+        give_back()
+        return made
 
     def describe(self) -> dict[str, Any]:
         """Return the options and results of the fit, and all that is needed to build it again."""
