@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from napari_mrcz.correction import OutlierFilter, rebuild
 from napari_mrcz.simulation import Camera, Specimen, simulate_movie
@@ -127,6 +127,80 @@ def test_weak_lines_are_found_as_a_whole(n_frames, dose, excess):
     assert not any("lattice" in said for said in fitted.warnings)
     plain = OutlierFilter.fit(rng.poisson(np.full_like(rate, dose), frames.shape).astype(np.uint8))
     assert plain.n_hot + plain.n_dark <= 8
+
+
+AREAS = {
+    "dead": (np.s_[60:66, 40:46], 0.0),
+    "dead block": (np.s_[90:120, 100:150], 0.0),
+    "wide line": (np.s_[:, 70:78], 0.0),
+    "hot": (np.s_[31:43, 120:129], 3.0),
+}
+
+
+@pytest.mark.parametrize("kind", [*AREAS, "stuck"])
+@pytest.mark.parametrize("counts", [1, 30])
+def test_areas_wider_than_a_line_are_replaced_and_named(kind, counts):
+    rng = np.random.default_rng(6)
+    place, level = AREAS.get(kind, (np.s_[:30, 150:], 1.0))
+    rate = np.full((160, 200), 5.0)
+    rate[place] *= level
+    electrons = rng.poisson(rate, (4, *rate.shape))
+    frames = np.rint(counts * electrons + (counts > 1) * rng.normal(0, 8, electrons.shape))
+    frames = frames.astype(np.int16)
+    if kind == "stuck":
+        frames[(slice(None), *place)] = 1000
+    fitted = OutlierFilter.fit(frames)
+    bad = np.zeros(rate.shape, np.bool_)
+    bad[place] = True
+    assert np.all(fitted.mask[bad])
+    assert np.count_nonzero(fitted.mask[~bad]) <= 5
+    rows, columns = (
+        np.arange(length)[part] for length, part in zip(rate.shape, place, strict=True)
+    )
+    (said,) = [warning for warning in fitted.warnings if "Wider than a line" in warning]
+    assert f"rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]} " in said
+    filled = np.mean([fitted(frame, index)[bad].mean() for index, frame in enumerate(frames)])
+    assert filled == pytest.approx(5 * counts, rel=0.1)
+
+
+def test_areas_that_may_be_shadows_are_only_named():
+    rate = np.full((160, 200), 5.0)
+    rate[:40, 150:] = 0
+    frames = np.random.default_rng(6).poisson(rate, (4, *rate.shape)).astype(np.uint8)
+    fitted = OutlierFilter.fit(frames)
+    assert not fitted.mask[:40, 150:].any()
+    assert any("rows 0 to 39, columns 150 to 199 count nothing" in w for w in fitted.warnings)
+    known = OutlierFilter.fit(frames, defects=rate == 0)
+    assert not any("rows" in warning for warning in known.warnings)
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.5])
+def test_gold_apertures_and_beam_stops_are_no_areas(blur):
+    y, x = np.mgrid[:200, :240]
+    aperture = np.hypot(y - 90, x - 110) > 130
+    gold = (np.hypot(y - 60, x - 60) < 12) | (np.hypot(y - 130.3, x - 150.4) < 5)
+    far = np.hypot(y - 100, x - 120)
+    stop = ((np.abs(y - 100) < 9) & (x < 120)) | (far < 14)
+    rng = np.random.default_rng(8)
+    for shade, beam in ((aperture, 1.0), (gold, 1.0), (stop, 0.1 + 3 * np.exp(-far / 30))):
+        through = 1 - gaussian_filter(shade.astype(float), blur)
+        frames = rng.poisson(10 * through * beam, (4, *shade.shape)).astype(np.uint8)
+        fitted = OutlierFilter.fit(frames)
+        assert not any("Wider than a line" in warning for warning in fitted.warnings)
+        assert shade is aperture or np.mean(fitted.mask[shade] != 0) < 0.005
+
+
+def test_a_partial_line_is_found_to_its_ends_on_carbon():
+    rng = np.random.default_rng(9)
+    carbon = np.where(np.arange(300) > 140, 0.65, 1.0) * np.ones((260, 1))
+    lines = np.zeros(carbon.shape, np.bool_)
+    lines[30:141, 60] = lines[100:210, 200:202] = lines[220, 90:230] = True
+    for excess in (0.6, 1.5):
+        rate = 10 * carbon * (1 + excess * lines)
+        fitted = OutlierFilter.fit(rng.poisson(rate, (4, *rate.shape)).astype(np.uint8))
+        found = fitted.mask != 0
+        assert found[lines].mean() > 0.9
+        assert np.count_nonzero(found & ~lines) <= 20
 
 
 @pytest.mark.parametrize("side", [3, 5, 10])

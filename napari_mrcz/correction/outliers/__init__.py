@@ -18,10 +18,10 @@ import numpy.typing as npt
 import scipy
 
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.outliers.counts import SummedCounts
+from napari_mrcz.correction.outliers.counts import Area, SummedCounts
 from napari_mrcz.correction.outliers.fill import Replacement
 from napari_mrcz.correction.outliers.scale import PixelScale, normal_scale, poisson_scale
-from napari_mrcz.correction.outliers.suspects import MANY_SPOTS, read_course
+from napari_mrcz.correction.outliers.suspects import MANY_SPOTS, find_areas, read_course
 from napari_mrcz.correction.outliers.thresholds import (
     DistributionFit,
     FittedPixels,
@@ -160,6 +160,8 @@ class OutlierFilter:
         )
         _check_drawable(counts, options)
         if model == "poisson":
+            if areas := find_areas(counts):
+                counts = counts.with_areas(areas)
             scale = poisson_scale(counts, partial(read_course, movie, counts))
         else:
             scale = normal_scale(counts)
@@ -351,6 +353,8 @@ _STRUCTURED, _WIDE, _MANY, _BY_CHANCE, _FEW = 0.1, 1.25, 0.03, 0.25, 20
 # Standard deviations beyond which a single pixel nearly always stands out of noise; hot pixels that
 # count so many times as much as good ones are not weak.
 _OUT_OF_NOISE, _WEAK = 4.0, 3.0
+# Areas that are named in a sentence.
+_FEW_AREAS = 5
 
 
 def doubts_of_counts(counts: SummedCounts) -> list[str]:
@@ -371,10 +375,32 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
             f"The border has another level than the image: {', '.join(lines)}. The filter may find "
             "only part of these pixels: name them as defects, or crop them."
         )
+    if replaced := [area for area in counts.areas if area.is_certain]:
+        said.append(
+            f"Wider than a line, {_named(replaced)}: a defect of the camera, since the edges are "
+            "sharp; replaced as known defects are, which brings no detail back. Name such areas as "
+            "defects."
+        )
+    if left := [area for area in counts.areas if not area.is_certain]:
+        said.append(
+            f"Wider than a line, {_named(left)}: a defect of the camera, or the shadow of "
+            "something; left as it is. If it is a defect, name it as one."
+        )
     total = counts.total
     if total[0].min() == total[-1].max() and total.min() == total.max():
         said.append("All pixels have the same sum, so that no outlier can be found.")
     return said
+
+
+def _named(areas: list[Area]) -> str:
+    """Return where areas are and what they count."""
+    some = [
+        f"rows {area.top} to {area.bottom - 1}, columns {area.left} to {area.right - 1} "
+        + ("count nothing" if area.level < 0.01 else f"count {area.level:.2g} times as much")
+        for area in areas[:_FEW_AREAS]
+    ]
+    more = [f"{len(areas) - _FEW_AREAS} more areas"] if len(areas) > _FEW_AREAS else []
+    return "; ".join(some + more)
 
 
 def doubts_of_fit(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,17 @@ Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 
+class Area(NamedTuple):
+    """A rectangle of defective pixels, wider than a line."""
+
+    top: int
+    bottom: int  # After its last row
+    left: int
+    right: int
+    level: float  # Electrons of its pixels, over those around it
+    is_certain: bool  # Nothing but the camera makes it; others may be the shadow of something
+
+
 @dataclass(frozen=True, eq=False)
 class SummedCounts:
     """The sum of a movie's frames, and the numbers that convert it to electrons."""
@@ -54,6 +65,7 @@ class SummedCounts:
     pedestal: float = 0.0  # Counts of a pixel without electrons in one frame
     left_out: tuple[int, ...] = ()  # Frames that are not in the sum, being unlike the others
     pedestal_is_unknown: bool = False  # There seems to be one, which could not be measured
+    areas: tuple[Area, ...] = ()  # Those found; pixels of the certain ones are defects
 
     @classmethod
     def of(
@@ -162,6 +174,19 @@ class SummedCounts:
                     found.append(f"{which} ({levels[:n].mean() / others:.2g} times)")
         return found
 
+    def with_areas(self, areas: list[Area]) -> SummedCounts:
+        """Return the same sum, in which pixels of areas that are certain are defects."""
+        bad = np.zeros(self.shape, np.bool_)
+        bad.reshape(-1)[self.defects] = True
+        for area in areas:
+            if area.is_certain:
+                bad[area.top : area.bottom, area.left : area.right] = True
+        defects = np.flatnonzero(bad)
+        if len(defects) == len(self.defects):
+            return replace(self, areas=tuple(areas))
+        total = _with_ordinary(self.total, self.gain, defects)
+        return replace(self, total=total, defects=defects, areas=tuple(areas))
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
@@ -187,6 +212,13 @@ class SummedCounts:
         if self.per_electron != 1:
             raw *= np.float32(1 / self.per_electron)
         return raw, raw if self.gain is None else raw * self.gain[top:bottom]
+
+    def part(self, place: tuple[slice, slice]) -> npt.NDArray[np.float32]:
+        """Return gain-normalised electrons of some rows and columns."""
+        values: npt.NDArray[np.float32] = self.total[place].astype(np.float32)
+        values -= np.float32(self.n_frames * self.pedestal)
+        values /= np.float32(self.per_electron)
+        return values if self.gain is None else values * self.gain[place]
 
     def raw(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Return the sums, in counts and without the pedestal, of pixels by flat index."""

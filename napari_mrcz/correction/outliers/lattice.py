@@ -291,17 +291,25 @@ def weak_lines(
             stands_out = _stand_out(counts, axis, piece, line, deviate > 0)
             deviate = deviate[stands_out, None]
             pixels = _pixels(counts.shape, axis, piece[stands_out], line[stands_out])
-            # Only as far as the line goes.
             own = (codes.reshape(-1)[pixels].astype(np.float64) - zero) / steps
             parts = own.reshape(-1, _PARTS, _LENGTH // _PARTS).mean(axis=2)
-            whole = (parts / deviate > _LEAST_PART).sum(axis=1, keepdims=True) >= _PARTS - 1
+            whole = (parts / deviate > _LEAST_PART).sum(axis=1) >= _PARTS - 1
             # Unlike one in which a stronger line ends.
-            middle = np.median(own, axis=1, keepdims=True) / deviate
+            middle = np.median(own, axis=1) / deviate[:, 0]
             whole &= (_LEAST_PART < middle) & (middle < _MOST_PART)
-            inside = np.repeat(parts / deviate > _LEAST_PART, _LENGTH // _PARTS, axis=1) & whole
-            inside &= own * np.sign(deviate) > np.abs(deviate) - _APART
+            # Only as far as the line goes, which may be into the next pieces.
+            place = piece[stands_out][whole], line[stands_out][whole]
+            pixels, exist = _reach(codes, axis, *place)
+            own = (codes.reshape(-1)[pixels].astype(np.float64) - zero) / steps
+            deviate = deviate[whole]
+            inside = _to_the_ends(own / deviate, exist)
+            # Again, without what is beyond the ends.
+            share = np.clip(own / deviate, -1, 2).mean(axis=1, keepdims=True, where=inside)
+            deviate = deviate * np.maximum(share, _LEAST_PART)
+            inside = _to_the_ends(own / deviate, exist)
             near = scipy.ndimage.uniform_filter1d(own, _NEAR, axis=1, mode="nearest")
             inside &= (near / deviate > _LEAST_PART) | (np.abs(deviate) < _FAINT)
+            inside &= own * np.sign(deviate) > np.abs(deviate) - _APART
             found.append(pixels[inside])
             deviates.append(np.broadcast_to(deviate * _LENGTH**0.5, inside.shape)[inside])
     pixels, where = np.unique(np.concatenate(found), return_index=True)
@@ -339,6 +347,32 @@ def _pixels(shape: tuple[int, ...], axis: int, piece: Pixels, line: Pixels) -> P
     along = _starts(shape[axis])[piece][:, None] + np.arange(_LENGTH)
     across = line[:, None]
     return along * shape[1] + across if axis == 0 else across * shape[1] + along
+
+
+def _reach(
+    codes: npt.NDArray[np.uint16], axis: int, piece: Pixels, line: Pixels
+) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+    """Return the pixels (k, 192) of pieces and those before and behind them, and which exist."""
+    along = _starts(codes.shape[axis])[piece][:, None] + np.arange(-_LENGTH, 2 * _LENGTH)
+    exist = (along >= 0) & (along < codes.shape[axis])
+    along = np.where(exist, along, _starts(codes.shape[axis])[piece][:, None])
+    across = line[:, None]
+    pixels = along * codes.shape[1] + across if axis == 0 else across * codes.shape[1] + along
+    return pixels, exist
+
+
+def _to_the_ends(relative: Values, exist: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Mark pixels between the most likely ends of lines, which go through the middle.
+
+    `relative` (k, 192): deviates over that of the line.
+    """
+    # Nearer to the line than to good pixels; hot pixels count as one of the line does.
+    gained = np.where(exist, np.clip(relative, -1, 2) - 0.5, -1)
+    middle = gained.shape[1] // 2
+    last = gained[:, middle:].cumsum(axis=1).argmax(axis=1)
+    first = gained[:, :middle][:, ::-1].cumsum(axis=1).argmax(axis=1)
+    place = np.arange(gained.shape[1]) - middle
+    return (place <= last[:, None]) & (place >= -1 - first[:, None])
 
 
 def _stand_out(

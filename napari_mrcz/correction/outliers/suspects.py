@@ -7,6 +7,9 @@ Single outliers are found by thresholds. Groups are judged by what no specimen c
 * bright ones far above all of the image, in such a place, are hot; but not those that are bright in
   a few frames only and have a profile, or are peaks like many others, as Bragg spots;
 * other groups are an edge, a bead, a corner of something, and left alone.
+
+Areas wider than a line are found by their shape (`find_areas`): nothing but a part of a camera is a
+rectangle along rows and columns, of one level, with sharp edges.
 """
 
 from __future__ import annotations
@@ -20,7 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.outliers.counts import SummedCounts, frame_reader, usual_pixels
+from napari_mrcz.correction.outliers.counts import (
+    Area,
+    SummedCounts,
+    frame_reader,
+    usual_pixels,
+)
 from napari_mrcz.correction.outliers.levels import NEIGHBOURS, TOUCHING, neighbours_of
 from napari_mrcz.correction.sums import give_back, spread_over
 
@@ -286,20 +294,25 @@ class Suspects:
             some = member & (np.sign(deviate) == sign)
             if not some.any():
                 continue
-            level = float(np.median(self.expected[some]))
-            between = (level + float(np.median(self.electrons[some]))) / 2
-            between = max(between, level + 3 * max(level, 1.0) ** 0.5)
             known = found = self.pixels[some]
+            level, own = self.expected[some], self.electrons[some]
             for _ in range(_NARROW):
                 near, exist = neighbours_of(found, self.shape, NEIGHBOURS[TOUCHING])
-                near, number = np.unique(near[exist], return_counts=True)
+                near, at, number = np.unique(near[exist], return_inverse=True, return_counts=True)
+                # Of those that each one touches: the specimen is not the same everywhere.
+                level, own = (
+                    np.bincount(at, np.broadcast_to(part, exist.shape)[exist]) / number
+                    for part in (level, own)
+                )
                 new = ~np.isin(near, known) & ~np.isin(near, counts.defects)
-                near, number = near[new], number[new]
+                near, number, level, own = near[new], number[new], level[new], own[new]
                 value = counts.raw(near) / counts.per_electron
+                between = np.maximum((level + own) / 2, level + 3 * np.sqrt(np.maximum(level, 1)))
                 above = counts.normalised(near) > limit * counts.per_electron
                 inside = (number > 1) & (value > between) | above
                 empty = value <= _LIKE_DEAD * level + self.noise
-                found = near[inside if sign > 0 else empty]
+                taken = inside if sign > 0 else empty
+                found, level, own = near[taken], level[taken], value[taken]
                 if not found.size:
                     break
                 known = np.union1d(known, found)
@@ -421,3 +434,175 @@ def read_course(
     values -= np.float32(counts.pedestal)
     values /= np.float32(counts.per_electron)
     return values, np.maximum(share, 0)
+
+
+# Pixels along the sides of the least area, and of a square around any of its pixels that holds so
+# much of it; most places looked at, and fewest electrons of a typical pixel.
+_SIDE, _SQUARE, _PLACES, _FEWEST_ELECTRONS = _NARROW + 1, 2 * _NARROW + 1, 64, 4.0
+# Dark pixels of a camera with noise of its own, and bright ones, over typical ones; and standard
+# errors of the latter.
+_NOISY, _BRIGHT, _ERRORS = 0.2, 1.4, 3.0
+# Part of a square that is alike, and touching pixels that are, at a corner, too. An area grows by
+# lines of which this part is alike, and ends at one of which less than the other is.
+_ALIKE, _TOUCH, _GROWS, _ENDS = 0.8, 3, 0.75, 0.3
+# Lines outside of an edge that are looked at, and length of their pieces.
+_MARGIN, _PIECE = 6, 16
+# At a sharp edge the lines inside and outside differ from those further on by no more than these
+# parts of the step, and standard errors.
+_INSIDE, _OUTSIDE, _SURE = 0.03, 0.1, 3.0
+# Least level around an area, over the typical one, and of its dim pieces, over the bright ones;
+# level of a hot area over that; part of a dead area, and of a hot one, that is not alike.
+_LIT, _EVEN, _HOT, _NOT_DEAD, _NOT_HOT = 0.25, 0.4, 1.5, 0.02, 0.1
+
+
+def find_areas(counts: SummedCounts) -> list[Area]:
+    """Find rectangles wider than a line that count nothing, only one value, or far too much.
+
+    Each holds a pixel of a coarse grid; of all others only a few are looked at.
+    """
+    grid = counts.part(np.s_[::_SIDE, ::_SIDE])
+    typical = float(np.median(grid))
+    if typical < _FEWEST_ELECTRONS or min(counts.shape) < 4 * _SIDE:
+        return []
+    is_noisy = counts.per_electron != 1 or counts.total.dtype.kind == "f"
+    dark = max(_DEAD, is_noisy * _NOISY) * typical
+    bright = max(_BRIGHT * typical, typical + _ERRORS * typical**0.5)
+    found: list[Area] = []
+    for sign, limit in ((-1, -dark), (1, bright)):
+        at = np.argwhere(sign * grid >= limit) * _SIDE
+        for row, column in _squares(counts, at, sign, limit):
+            if any(a.top <= row < a.bottom and a.left <= column < a.right for a in found):
+                continue
+            if area := _area(counts, row, column, typical):
+                found.append(area)
+    return found
+
+
+def _squares(counts: SummedCounts, at: Pixels, sign: int, limit: float) -> list[tuple[int, int]]:
+    """Return the first pixel of a square of bright (`sign` 1) or dark (-1) ones in each group.
+
+    `at` (k, 2): rows and columns of pixels of the coarse grid that are bright or dark.
+    """
+    near, exist = neighbours_of(at @ (counts.shape[1], 1), counts.shape, NEIGHBOURS[TOUCHING])
+    alike = (sign * counts.normalised(near) >= limit * counts.per_electron) & exist
+    at = at[alike.sum(axis=0) >= _TOUCH]
+    if not len(at):
+        return []
+    grid = np.zeros((at // _SIDE).max(axis=0) + 1, np.bool_)
+    grid[tuple(at.T // _SIDE)] = True
+    group, _ = scipy.ndimage.label(grid, np.ones((3, 3)))
+    _, first, size = np.unique(group[grid], return_index=True, return_counts=True)
+    found = []
+    for place in at[first[np.argsort(-size, kind="stable")]][: 4 * _PLACES]:
+        top, left = np.clip(place - _NARROW, 0, np.array(counts.shape) - _SQUARE).tolist()
+        square = counts.part(np.s_[top : top + _SQUARE, left : left + _SQUARE])
+        windows = np.lib.stride_tricks.sliding_window_view(sign * square >= limit, (_SIDE, _SIDE))
+        share = windows.mean(axis=(2, 3))
+        if share.max() >= _ALIKE:
+            down, right = divmod(int(share.argmax()), share.shape[1])
+            found.append((top + down, left + right))
+    return found[:_PLACES]
+
+
+def _area(counts: SummedCounts, row: int, column: int, typical: float) -> Area | None:
+    """Return the area that a square of bright or dark pixels is a part of, if it is one."""
+    own = float(np.median(counts.part(np.s_[row : row + _SIDE, column : column + _SIDE])))
+    around, reach, sign = typical, 32, 1 if own > typical else -1
+    while True:
+        # As much of the image as it takes: most places soon show that they are something else.
+        top, left = max(0, row - reach), max(0, column - reach)
+        values = counts.part(np.s_[top : row + _SIDE + reach, left : column + _SIDE + reach])
+        like = sign * values > sign * (max(own, 0.0) ** 0.5 + around**0.5) ** 2 / 4
+        rows, columns = _grown(like, row - top, column - left)
+        sides = list(zip(_sides(values, rows, columns), _sides(like, rows, columns), strict=True))
+        below, right = np.subtract(counts.shape, values.shape) - (top, left)
+        seen = [
+            len(lines) > _MARGIN or not more
+            for (lines, _), more in zip(sides, (top, below, left, right), strict=True)
+        ]
+        free = [side for side, known in zip(sides, seen, strict=True) if known and len(side[0]) > 1]
+        pieces = np.concatenate([np.zeros(0), *(_levels(*side) for side in free)])
+        if pieces.size and sign * around > sign * 1.2**sign * np.median(pieces):
+            around = float(np.median(pieces))
+            continue
+        inside, part = values[rows, columns], like[rows, columns]
+        if not all(_is_sharp(*side, inside, sign) for side in free):
+            return None
+        if all(seen):
+            break
+        reach *= 2
+    if not pieces.size or around < _LIT * typical:
+        return None
+    around, level = float(np.median(pieces)), float(inside.mean())
+    corners = int(part[[0, 0, -1, -1], [0, -1, 0, -1]].sum())
+    missing = -inside[inside < 0]
+    noise = 3 * float(np.median(missing)) / 0.6745 * inside.size**0.5 if missing.size else 0.0
+    counted, expected = float(inside.sum()), around * inside.size
+    others = inside.size - np.count_nonzero(part)
+    is_dead = sign < 0 and others <= max(1, _NOT_DEAD * inside.size) and corners == 4
+    is_dead &= counted <= _DEAD * expected + noise
+    is_dead &= scipy.special.pdtr(max(np.floor(counted), 0), _DARKEST * expected) < _IMPROBABLE
+    is_stuck = inside.min() == inside.max() and not is_dead
+    is_hot = (
+        sign > 0 and level > _HOT * around and others <= _NOT_HOT * inside.size and corners >= 3
+    )
+    low, high = np.percentile(pieces, [20, 80])
+    is_even = low >= _EVEN * high
+    open_ = [len(lines) > 1 for lines, _ in sides]
+    # What begins at one border may be the shadow of something outside the image.
+    is_whole = open_[0] == open_[1] and open_[2] == open_[3]
+    if not (is_dead or is_stuck or is_hot) or not (is_even or is_whole):
+        return None
+    return Area(
+        rows.start + top, rows.stop + top, columns.start + left, columns.stop + left,
+        level / around, is_even and (is_whole or is_stuck),
+    )  # fmt: skip
+
+
+def _grown(like: Mask, top: int, left: int) -> tuple[slice, slice]:
+    """Return rows and columns that a square grows to, by lines whose pixels are like it."""
+
+    def steps(share: Values) -> int:
+        # One or two lines may differ by chance.
+        ends = np.append(share < _GROWS, [True] * 3)
+        return int((ends[:-2] & ends[1:-1] & ends[2:]).argmax())
+
+    bottom, right = top + _SIDE, left + _SIDE
+    for _ in range(4):
+        bottom += steps(like[bottom:, left:right].mean(axis=1))
+        top -= steps(like[:top, left:right][::-1].mean(axis=1))
+        right += steps(like[top:bottom, right:].mean(axis=0))
+        left -= steps(like[top:bottom, :left][:, ::-1].mean(axis=0))
+    return slice(top, bottom), slice(left, right)
+
+
+def _sides(image: npt.NDArray[Any], rows: slice, columns: slice) -> list[npt.NDArray[Any]]:
+    """Return lines along each side of a rectangle, from the first inside outward."""
+    sides = [image[: rows.start + 1, columns][::-1], image[rows.stop - 1 :, columns]]
+    sides += [image[rows, : columns.start + 1].T[::-1], image[rows, columns.stop - 1 :].T]
+    return [side[: _MARGIN + 1] for side in sides]
+
+
+def _levels(lines: Values, like: Mask) -> Values:
+    """Return the levels of pieces of the lines beyond an edge, pixels like the area left out."""
+    beyond = slice(3 if len(lines) > 3 else -1, None)
+    starts = np.arange(0, lines.shape[1], _PIECE)
+    other = ~like[beyond]
+    total = np.add.reduceat((lines[beyond] * other).sum(axis=0), starts)
+    number = np.add.reduceat(other.sum(axis=0), starts)
+    return np.asarray(total[number > 0] / number[number > 0])
+
+
+def _is_sharp(lines: Values, like: Mask, inside: Values, sign: int) -> bool:
+    """Return whether the level changes from one line to the next."""
+    own, beyond = float(inside.mean()), _levels(lines, like)
+    first, near = lines[0][like[0]], lines[1][~like[1]]
+    if like[1].mean() >= _ENDS or not (beyond.size and first.size):
+        return False
+    around = float(np.median(beyond))
+    step = abs(around - own)
+    error = _SURE * float(inside.std()) / first.size**0.5
+    if sign * (own - first.mean()) > _INSIDE * step + error:
+        return False
+    error = _SURE * (max(around, 1.0) / near.size) ** 0.5
+    return bool(sign * (near.mean() - around) <= _OUTSIDE * step + error)
