@@ -177,6 +177,9 @@ class SpareMemory:
         self._most = most
         self._free: list[memoryview] = []
 
+    def __reduce__(self) -> tuple[type[SpareMemory], tuple[int]]:
+        return SpareMemory, (self._most,)
+
     def array(self, nbytes: int) -> npt.NDArray[Any]:
         """Return an array of bytes that is not filled; its memory comes back when it is gone.
 
