@@ -361,6 +361,9 @@ def test_a_reference_in_the_folder_is_no_movie(napari_mrcz, tmp_path):
     )
     table = tmp_path / "t.csv"
     report = tmp_path / "report.html"
+    ran = napari_mrcz("session", gain, "-r", recipe, "-o", tmp_path / "single.html")
+    assert ran.status == 1
+    assert f"{gain}: no movie shows its orientation. Name a movie" in ran.err
     ran = napari_mrcz("session", tmp_path / "in", "-r", recipe, "-o", report, "--table", table)
     assert ran.status == 0, ran.err
     assert len(table.read_text().splitlines()) == 2  # the names of the columns, and the movie
@@ -684,9 +687,10 @@ def test_a_warning_of_the_whole_session_is_printed_once(napari_mrcz, tmp_path):
             assert few in stack.history[-1]["warnings"]
 
 
-def test_the_recipe_of_a_history_has_all_of_koma(session, tmp_path):
+@pytest.mark.parametrize("limit", [7.5, math.inf])
+def test_the_recipe_of_a_history_has_all_of_koma(session, tmp_path, limit):
     """So that the same movies give the same files again."""
-    step = KomaOptions(2, keep_mean=False, limit=7.5, length=9, even_if_worse=True)
+    step = KomaOptions(2, keep_mean=False, limit=limit, length=9, even_if_worse=True)
     recipe = Recipe(koma=step)
     movies, results = paths(session, tmp_path)
     outcomes = correct_all(tasks(movies, results, recipe), order=NAMES)

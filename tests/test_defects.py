@@ -89,6 +89,22 @@ def test_a_defect_list_is_taken_by_the_command_line_and_by_recipes(napari_mrcz, 
     np.testing.assert_array_equal(nm.read(tmp_path / "by" / "movie.mrcz"), expected)
 
 
+def test_a_defect_list_that_is_cut_is_warned_of_for_each_movie(napari_mrcz, tmp_path):
+    """With KOMA, too, which reads movies twice; and how many pixels it named is said."""
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        nm.write(tmp_path / "in" / f"{number}.mrcz", movie_with(EVERY, 0, number))
+    (tmp_path / "beyond.txt").write_text("126 3 5 2\n")
+    options = ("--defects", tmp_path / "beyond.txt", "--json")
+    for more in ((), ("--koma", 1)):
+        out = tmp_path / f"out-{len(more)}"
+        ran = napari_mrcz("correct", tmp_path / "in", "-o", out, *options, *more)
+        assert ran.status == 0, ran.err
+        for line in map(json.loads, ran.out.splitlines()):
+            assert any("is cut off (line 1)" in warning for warning in line["warnings"])
+            assert line["notes"][0].endswith(", 4 defects")
+
+
 def test_a_defect_list_of_another_camera_is_refused(napari_mrcz, tmp_path):
     movie, out = tmp_path / "movie.mrcz", tmp_path / "out"
     nm.write(movie, movie_with(EVERY, 0))

@@ -361,6 +361,25 @@ def test_only_what_is_kept_is_restored(napari_mrcz, kept, results, tmp_path):
     assert "not kept as counts" in ran.err
 
 
+@pytest.mark.parametrize("harm", ["cut off", "no raw values"])
+def test_what_is_kept_and_cannot_be_restored_is_never_left_out(
+    napari_mrcz, session, kept, tmp_path, harm
+):
+    other = kept.with_name("other.mrcz")
+    if harm == "cut off":
+        other.write_bytes(kept.read_bytes()[:-4000])
+    else:
+        gain = nm.GainNormalization(nm.read_reference(session / "gain.mrc"))
+        raw = nm.Stack.from_array(nm.read(session / "movie.mrcz"))
+        with pytest.warns(nm.MrczWarning, match="Pedestal"):
+            nm.write(other, raw.apply(Pedestal(1)).apply(gain), keep="counts")
+    ran = napari_mrcz("restore", kept.parent, "-o", tmp_path / "out")
+    assert ran.status == 1
+    assert "1 of 2 files restored" in ran.err
+    assert "failed: other.mrcz" in ran.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["movie.mrcz"]
+
+
 def test_damaged_raw_values_are_never_passed_off_as_the_original(kept):
     with nm.open(kept, counts=True) as counts:
         reader = counts._source
@@ -510,7 +529,7 @@ def test_a_mean_of_counts_is_packed_small_and_to_the_last_bit(tmp_path, kind):
     reference = rng.normal(1, 0.03, shape).astype(np.float32)
     reference[3, 5:8] = 0, np.nan, -1
     dark = rng.normal(0, 0.5, shape).astype(np.float32) if kind == "with a dark" else None
-    normalisation = nm.GainNormalization(reference, -1 if dark is None else 1, dark)
+    normalisation = nm.GainNormalization(reference, -1 if dark is None else 1, dark, "flipud")
     gain = normalisation.describe()
     counts = rng.poisson(frames, shape) / frames - (0 if dark is None else dark.astype(float))
     mean = counts * normalisation.factor
@@ -526,6 +545,12 @@ def test_a_mean_of_counts_is_packed_small_and_to_the_last_bit(tmp_path, kind):
         assert packed_nbytes(made) < 1.35 * bound * mean.size
         with pytest.raises(nm.MrczError, match="damaged"):
             unpacked(made, tmp_path, gain | {"reference": reference[::-1]})
+    if dark is not None:
+        # Earlier versions turned the dark like the gain, and found its counts if they were whole.
+        turned = gain | {"dark": dark[::-1]}
+        made = packed_mean(mean, turned | {"dark_lies": ""})
+        assert packed_nbytes(made) < mean.nbytes / 2
+        assert unpacked(made, tmp_path, turned).tobytes() == mean.tobytes()
 
 
 def test_a_raw_movie_that_cannot_be_restored_is_told(tmp_path):

@@ -120,10 +120,13 @@ def test_pixels_of_a_scaled_list_are_physical_ones(tmp_path, scaled, block):
 
 def test_motioncors_rectangles_lie_in_the_frame_as_stored(tmp_path):
     path = tmp_path / "defects.txt"
-    path.write_text("# x y w h\n1 0 2 1\n\n7 4 5 9\n-2 2 3 1\n")
+    path.write_bytes(b"\xef\xbb\xbf# x y w h\r\n1 0 2 1 # hot\r\n\r\n7 4 2 2\r\n0, 2, 1, 1\r\n")
     mask = np.zeros((6, 9), bool)
     mask[0, 1:3] = mask[4:, 7:] = mask[2, :1] = True
     np.testing.assert_array_equal(read_defects(path, (6, 9)), mask)
+    path.write_text("1 0 2 1\n7 4 5 9\n-2 2 3 1\n")
+    with pytest.warns(nm.MrczWarning, match=r"beyond frames of \(6, 9\) is cut off \(lines 2, 3\)"):
+        np.testing.assert_array_equal(read_defects(path, (6, 9)), mask)
     with pytest.raises(ValueError, match="shape"):
         read_defects(path)
 
@@ -230,6 +233,22 @@ def test_a_long_list_keeps_to_what_serialem_reads(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "warning", "n"),
+    [
+        ("CameraSizeX 4\nCameraSizeY 4\nBadPixels 1 2 9 2\nBadRows 1\n", "line 3", 5),
+        ("CameraSizeX 4\nCameraSizeY 4\nBadColumns 1 7\nPartialBadRow 0 2 1 9\n", "lines 3, 4", 8),
+        ("0 0 4 3\n", "75% of its pixels", 12),
+        ("# none\n\n", "lists no defects", 0),
+    ],
+)
+def test_odd_lists_are_warned_of(tmp_path, text, warning, n):
+    (tmp_path / "defects.txt").write_text(text)
+    with pytest.warns(nm.MrczWarning, match=warning):
+        mask = read_defects(tmp_path / "defects.txt", (4, 4))
+    assert np.count_nonzero(mask) == n
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("CameraSizeX 4\nBadPixels 1 1\n", "CameraSizeX and CameraSizeY"),
@@ -238,7 +257,9 @@ def test_a_long_list_keeps_to_what_serialem_reads(tmp_path):
         ("CameraSizeX 4\nCameraSizeY 4\nPartialBadRow 1 1 2\n", "line 3 is not a PartialBadRow"),
         ("CameraSizeX 4\nCameraSizeY 4\nBadColumns -1\n", "line 3 is not a BadColumns entry"),
         ("CameraSizeX 4\nCameraSizeY 5\nBadRows 1\n", r"camera of \(5, 4\).*frames have \(4, 4\)"),
+        ("CameraSizeX 4\nCameraSizeY 4\nPartialBadRow 1 1 2 0\n", "line 3 is not a PartialBadRow"),
         ("1 2 3\n", "line 1 is not x y w h"),
+        ("1 2 0 3\n", "line 1 is not x y w h"),
         ("1 2 3 x\n", "line 1 is not x y w h"),
     ],
 )

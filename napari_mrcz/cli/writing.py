@@ -167,6 +167,7 @@ def restore(files: arguments.Files, output: arguments.Folder, *, how: Running) -
     formats the frames are written as MRCZ. Every frame is compared with its checksum.
     """
     from napari_mrcz.session.convert import Restore, restored_name
+    from napari_mrcz.stack.kept import is_kept_file
 
     tasks = []
     for source in _movies(files, _results(output)):
@@ -174,7 +175,7 @@ def restore(files: arguments.Files, output: arguments.Folder, *, how: Running) -
         try:
             target = target.with_name(restored_name(source))
         except MrczError:
-            if source not in files:
+            if source not in files and not is_kept_file(source):
                 say(f"{source}: not kept as counts, left out")
                 continue
         tasks.append(Restore(str(source), str(target), **how.making))

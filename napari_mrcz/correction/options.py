@@ -224,7 +224,8 @@ def read_options(
             value = float(value)
         if type(value) is not kind:
             raise MrczError(path, f"{key} = {value!r} in [{name}]", advice=f"Write {_KINDS[kind]}")
-        if (kind is float and not abs(value) < _LARGEST) or (kind is str and "\0" in value):
+        endless = kind is float and not abs(value) < _LARGEST and value != known[key].option.most
+        if endless or (kind is str and "\0" in value):
             raise MrczError(path, f"{key} = {value!r} in [{name}], which means nothing")
         if known[key].option.is_file and value:
             value = str(Path(path).parent / value)

@@ -30,7 +30,7 @@ from napari_mrcz.correction.koma import KomaNormalization, KomaOptions
 from napari_mrcz.correction.orientation import NoCounts
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, neighbours_of
-from napari_mrcz.errors import MrczError, failure_text
+from napari_mrcz.errors import MrczError, collected_warnings, counted, failure_text
 from napari_mrcz.format import Encoding, FrameReader
 from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import from_tagged, to_plain
@@ -117,7 +117,8 @@ class Correct(Making):
         notes = selected
         warnings = [*done, *doubts]
         if outliers is not None:
-            notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels")
+            known = f", {counted(outliers.n_defects, 'defect')}" if outliers.n_defects else ""
+            notes.append(f"{outliers.n_hot} hot and {outliers.n_dark} dark pixels{known}")
             warnings += outliers.warnings
         if koma is not None:
             warnings += koma.warnings
@@ -311,10 +312,13 @@ def corrected(
             doubts += gain.warnings
     used = None
     if (step := recipe.outliers) is not None:
+        defects = None
+        if step.defects:
+            defects, said = _defects(step.defects, movie.shape[1:])
+            doubts += said
         if outliers is not None:
             used = rebuild(outliers)
         else:
-            defects = _defects(step.defects, movie.shape[1:]) if step.defects else None
             used = OutlierFilter.fit(
                 movie,
                 gain=None if gain is None else gain.factor,
@@ -378,7 +382,7 @@ def _fingerprint_of(recipe: Recipe, shape: tuple[int, int]) -> str:
         images = normalisation.factor, normalisation.oriented_dark
         tables["gain"]["images"] = [None if i is None else fingerprint(i) for i in images]
     if (step := recipe.outliers) is not None and step.defects:
-        defects |= _defects(step.defects, shape)
+        defects |= _defects(step.defects, shape)[0]
         tables["outliers"]["defects"] = fingerprint(defects)
     for name in (one.name for one in recipe.more):
         del tables[name]
@@ -395,6 +399,8 @@ def _gain(step: GainStep, shape: tuple[int, int]) -> GainNormalization:
     """Read a reference once for all stacks."""
     dark = read_reference(step.dark) if step.dark else None
     reference = read_reference(step.reference)
+    if step.orientation == "auto":
+        raise MrczError(step.reference, "no movie shows its orientation", advice=_NAME_IT)
     try:
         return fitted_gain(reference, shape, step.gamma, dark=dark, orientation=step.orientation)
     except ValueError as error:
@@ -402,12 +408,16 @@ def _gain(step: GainStep, shape: tuple[int, int]) -> GainNormalization:
 
 
 @lru_cache(maxsize=1)
-def _defects(path: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    return read_defects(path, shape)
+def _defects(path: str, shape: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], list[str]]:
+    """Read a list of defects once for all stacks, and what is odd about it."""
+    with collected_warnings() as said:
+        return read_defects(path, shape), said
 
 
 # Advice where a reference was left out, and the recipe has nothing else.
 _NOTHING_LEFT = "Nothing else is to be done. Name the orientation in the recipe to apply it anyway"
+
+_NAME_IT = "Name a movie, or write the orientation into the recipe"
 
 # A single frame shows nothing in common.
 _FEWEST_FRAMES = 2
@@ -462,8 +472,7 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
             with open_stack(source) as movie:
                 if len(movie) < _FEWEST_FRAMES:
                     found = "a single frame does not show the orientation of the gain"
-                    advice = "Name a movie, or write the orientation into the recipe"
-                    raise MrczError(source, found, advice=advice)
+                    raise MrczError(source, found, advice=_NAME_IT)
                 oriented = _oriented(recipe, recipe.gain, movie)
         except (MrczError, OSError) as error:
             # If another movie shows the orientation, it is reported when its turn comes.

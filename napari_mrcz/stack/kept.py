@@ -80,6 +80,15 @@ def is_kept(other: Map) -> bool:
     return PENDING in other
 
 
+def is_kept_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is kept as counts, though it may be damaged."""
+    try:
+        with FrameReader(path) as reader:
+            return is_kept(reader.footer.other) or NOTE in reader.metadata
+    except MrczError:
+        return False
+
+
 def waiting(path: Path, other: Map) -> list[Map]:
     """Return the corrections that stored frames have not had, as the footer has them.
 
@@ -360,15 +369,17 @@ def unpacked(made: Any, path: Path, gain: Map | None = None) -> Array:
 
 def _unpacked_mean(made: Map, path: Path, gain: Map | None) -> Array:
     whole, rest = (unpacked(made[name], path) for name in ("counts", "rest"))
-    scale = _scale(gain, whole.shape)
-    if scale is None or rest.shape != whole.shape:
-        raise ValueError("its gain is another")
-    predicted = _mean_of(whole, float(made["low"]), int(made[_MEAN]), *scale)
-    out = (predicted.view(np.int32) + rest.astype(np.int32)).view(np.float32)
-    if xxhash.xxh3_64_hexdigest(out.data) != made["xxh3"]:
-        raise ValueError("its checksum does not match")
-    out.flags.writeable = False
-    return out
+    # Earlier versions turned the dark of any gain like that.
+    for described in (gain, None if gain is None else {**gain, "dark_lies": ""}):
+        scale = _scale(described, whole.shape)
+        if scale is None or rest.shape != whole.shape:
+            continue
+        predicted = _mean_of(whole, float(made["low"]), int(made[_MEAN]), *scale)
+        out = (predicted.view(np.int32) + rest.astype(np.int32)).view(np.float32)
+        if xxhash.xxh3_64_hexdigest(out.data) == made["xxh3"]:
+            out.flags.writeable = False
+            return out
+    raise ValueError("its gain is another, or its checksum does not match")
 
 
 def _scale(gain: Map | None, shape: tuple[int, ...]) -> tuple[Array, Array] | None:
@@ -378,13 +389,14 @@ def _scale(gain: Map | None, shape: tuple[int, ...]) -> tuple[Array, Array] | No
     """
     if gain is None:
         return np.ones(shape), np.zeros(())
+    from napari_mrcz.correction.gain import described_dark
     from napari_mrcz.correction.orientation import orient
 
     try:
-        exponent, turn = gain["gamma"], gain["orientation"]
-        factor = np.array(orient(np.asarray(gain["reference"]), turn), np.float64)
-        dark = gain.get("dark")
-        dark = np.zeros(()) if dark is None else np.array(orient(dark, turn), np.float64)
+        exponent = gain["gamma"]
+        factor = np.array(orient(np.asarray(gain["reference"]), gain["orientation"]), np.float64)
+        dark = described_dark({"dark": None, **gain})
+        dark = np.zeros(()) if dark is None else np.array(dark, np.float64)
     except (KeyError, TypeError, ValueError):
         return None
     if exponent not in _EXACT or factor.shape != shape or dark.shape not in ((), shape):

@@ -20,16 +20,17 @@ they are read as signed) the higher ones are bad.
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, warn
+from napari_mrcz.errors import MrczError, listed, warn
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
 from napari_mrcz.naming import TIFF_MAGIC, without_packing
@@ -39,7 +40,7 @@ from napari_mrcz.stack.companions import local_name, parse_xml
 from napari_mrcz.stack.tiff_pages import read_directories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from os import PathLike
 
 
@@ -88,6 +89,8 @@ def has_own_rows(path: Path) -> bool:
 
 
 Mask = npt.NDArray[np.bool_]
+# Line, x, y, width and height.
+_Rectangle: TypeAlias = tuple[int, int, int, int, int]
 
 _SERIALEM = re.compile(r"^\s*(CameraSize[XY]|RotationAndFlip|K2Type|UsableArea|\w*Bad[A-Z]\w*)\s")
 _SHORTEST_RUN = 3
@@ -128,25 +131,27 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
     Warns
     -----
     MrczWarning
-        If more than half of a map's pixels are bad: good and bad are likely swapped.
+        If a list has entries beyond the frames, which are cut there, or no rectangle; if more than
+        half of the pixels are bad: it is another camera's, or good and bad are swapped.
     """
     path = Path(path)
     text = _text(path)
     if text is None:
-        listed_in_tag = _falcon_mask(path)
-        if listed_in_tag is not None:
-            return _scaled(path, listed_in_tag, shape)
-        image = read_image(path)
-        bad = image != 0
-        for zero in _IMODS_ZEROS:
-            if image.dtype.kind in "iu" and np.isin(image, (zero, zero + 1)).all():
-                bad = image != zero
-        if (share := bad.mean()) > _MOST_BAD:
-            warn(f"{path}: {share:.0%} of its pixels are defective: it may have 1 for good ones")
-        return _scaled(path, bad, shape)
-    if any(_SERIALEM.match(line) for line in text.splitlines()):
+        bad = _falcon_mask(path)
+        if bad is None:
+            image = read_image(path)
+            bad = image != 0
+            for zero in _IMODS_ZEROS:
+                if image.dtype.kind in "iu" and np.isin(image, (zero, zero + 1)).all():
+                    bad = image != zero
+    elif any(_SERIALEM.match(line) for line in text.splitlines()):
         return _scaled(path, _serialem_mask(path, text), shape)
-    return _motioncor_mask(path, text, shape)
+    else:
+        bad = _motioncor_mask(path, text, shape)
+    if (share := bad.mean()) > _MOST_BAD:
+        why = "it may be of another camera, or have 1 for good ones"
+        warn(f"{path}: {share:.0%} of its pixels are defective: {why}")
+    return _scaled(path, bad, shape)
 
 
 def write_defects(
@@ -206,7 +211,7 @@ def _text(path: Path) -> str | None:
     if len(raw) > _LONGEST_TEXT:
         found = f"more than {_LONGEST_TEXT} bytes of text, which is not a defect list"
         raise MrczError(path, found)
-    return raw.decode("latin-1")
+    return raw.removeprefix(codecs.BOM_UTF8).decode("latin-1")
 
 
 def _falcon_mask(path: Path) -> Mask | None:
@@ -247,40 +252,58 @@ def _falcon_mask(path: Path) -> Mask | None:
 def _serialem_mask(path: Path, text: str) -> Mask:
     """Read SerialEM's list; the names and meanings are those of its CorrectDefects module."""
     entries = list(_entries(path, text))
-    size = {name: values[0] for name, values in entries if name.startswith("CameraSize")}
+    size = {name: values[0] for _, name, values in entries if name.startswith("CameraSize")}
     y, x = size.get("CameraSizeY", 0), size.get("CameraSizeX", 0)
     if min(y, x) < 1:
         raise MrczError(path, "it has no CameraSizeX and CameraSizeY")
     if max(y, x) > _LARGEST_CAMERA:
         raise MrczError(path, f"it is of a camera of {x} x {y} pixels; no camera has so many")
-    scaled = max((v[0] for name, v in entries if name == "WasScaled"), default=0)
+    scaled = max((v[0] for _, name, v in entries if name == "WasScaled"), default=0)
     # Coordinates scaled up to super-resolution name the corner of a physical pixel.
     block = {1: 2, 2: 4}.get(scaled, 1)
-    mask = np.zeros((y, x), np.bool_)
-    for name, values in entries:
+    usable = np.ones((y, x), np.bool_)
+    rectangles: list[_Rectangle] = []
+    for number, name, values in entries:
         if name == "BadPixels":
-            for px, py in zip(values[::2], values[1::2], strict=True):
-                mask[py : py + block, px : px + block] = True
+            places = zip(values[::2], values[1::2], strict=True)
+            rectangles += [(number, px, py, block, block) for px, py in places]
         elif name == "BadColumns":
-            mask[:, [c for c in values if c < x]] = True
+            rectangles += [(number, column, 0, 1, y) for column in values]
         elif name == "BadRows":
-            mask[[r for r in values if r < y]] = True
+            rectangles += [(number, 0, row, x, 1) for row in values]
         elif name == "PartialBadColumn":
             column, width, start, end = values[:4]
-            mask[start : end + 1, column : column + width] = True
+            rectangles.append((number, column, start, width, end + 1 - start))
         elif name == "PartialBadRow":
             row, height, start, end = values[:4]
-            mask[row : row + height, start : end + 1] = True
+            rectangles.append((number, start, row, end + 1 - start, height))
         elif name == "UsableArea":
             # First and last usable row and column; 0 stands for the edge.
             top, left, bottom, right = values[:4]
-            usable = np.zeros_like(mask)
-            usable[top : (bottom or y) + 1, left : (right or x) + 1] = True
-            mask |= ~usable
-    return mask[::-1]
+            inside = np.zeros_like(usable)
+            inside[top : (bottom or y) + 1, left : (right or x) + 1] = True
+            usable &= inside
+    return (_filled(path, (y, x), rectangles) | ~usable)[::-1]
 
 
-def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
+def _filled(path: Path, shape: tuple[int, int], rectangles: Iterable[_Rectangle]) -> Mask:
+    """Return a mask of rectangles, cut at its borders; warn of those that reach beyond them."""
+    mask = np.zeros(shape, np.bool_)
+    beyond = []
+    for number, x, y, w, h in rectangles:
+        mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)] = True
+        if min(x, y) < 0 or y + h > shape[0] or x + w > shape[1]:
+            beyond.append(number)
+    if beyond:
+        numbers = sorted(set(beyond))
+        lines = f"line{'s' * (len(numbers) > 1)} {listed(numbers, 5)}"
+        found = f"what lies beyond frames of {shape} is cut off ({lines})"
+        warn(f"{path}: {found}. It may be of another camera or mode")
+    return mask
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[int, str, list[int]]]:
+    """Yield number, name and values of each line of SerialEM's list."""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
         if len(words) < 2 or words[0].startswith("#"):
@@ -293,33 +316,36 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, list[int]]]:
         needed = 4 if name in ("UsableArea", "PartialBadColumn", "PartialBadRow") else 1
         odd = name == "BadPixels" and len(values) % 2
         negative = min(values) < 0 and ("Bad" in name or name == "UsableArea")
-        if len(values) < needed or odd or negative:
+        few = len(values) < needed
+        empty = name.startswith("Partial") and not few and (values[1] < 1 or values[2] > values[3])
+        if few or odd or negative or empty:
             raise MrczError(path, f"line {number} is not a {name} entry: {line!r}")
-        yield name, values
+        yield number, name, values
 
 
 def _motioncor_mask(path: Path, text: str, shape: tuple[int, int] | None) -> Mask:
     """Read a list of rectangles, x, y, width and height."""
-    rectangles: list[tuple[int, list[int]]] = []
+    rectangles: list[_Rectangle] = []
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
+        words = line.partition("#")[0].replace(",", " ").split()
+        if not words:
             continue
         try:
             x, y, w, h = (int(word) for word in words)
+            if min(w, h) < 1:
+                raise ValueError("it has no pixels")
         except ValueError:
             raise MrczError(path, f"line {number} is not x y w h: {line[:80]!r}") from None
-        rectangles.append((number, [x, y, w, h]))
+        rectangles.append((number, x, y, w, h))
     if shape is None:
         raise ValueError(f"{path}: a list of rectangles needs the shape of the frames")
-    mask = np.zeros(shape, np.bool_)
-    for number, (x, y, w, h) in rectangles:
-        bad = mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
-        if not bad.size:
+    for number, x, y, w, h in rectangles:
+        if x >= shape[1] or y >= shape[0] or x + w <= 0 or y + h <= 0:
             found = f"line {number}, {x} {y} {w} {h}, lies outside frames of {shape}"
             raise MrczError(path, found, advice="It may be of another camera or mode")
-        bad[...] = True
-    return mask
+    if not rectangles:
+        warn(f"{path}: it lists no defects")
+    return _filled(path, shape, rectangles)
 
 
 def _scaled(path: Path, mask: Mask, shape: tuple[int, int] | None) -> Mask:
