@@ -156,17 +156,6 @@ def new_buffer(nbytes: int) -> memoryview:
     return memoryview(memory)
 
 
-def frame_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return an array of `new_buffer` that is not filled.
-
-    Raise `MemoryError` if there is not enough memory.
-    """
-    import numpy as np
-
-    dtype = np.dtype(dtype)
-    return np.frombuffer(new_buffer(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
-
-
 class SpareMemory:
     """Memory of arrays that are gone, for the next ones: new memory takes the system time.
 
@@ -176,9 +165,6 @@ class SpareMemory:
     def __init__(self, most: int) -> None:
         self._most = most
         self._free: list[memoryview] = []
-
-    def __reduce__(self) -> tuple[type[SpareMemory], tuple[int]]:
-        return SpareMemory, (self._most,)
 
     def array(self, nbytes: int) -> npt.NDArray[Any]:
         """Return an array of bytes that is not filled; its memory comes back when it is gone.

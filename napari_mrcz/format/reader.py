@@ -30,7 +30,7 @@ from napari_mrcz.format.header import (
     unpack_four_bit,
 )
 from napari_mrcz.format.header_writing import Description, source_header
-from napari_mrcz.format.machine import SpareMemory, frame_array, new_buffer
+from napari_mrcz.format.machine import SpareMemory, new_buffer
 from napari_mrcz.format.placement import place_frames
 from napari_mrcz.naming import path_of
 
@@ -239,7 +239,7 @@ class FrameReader:
         shape = header.shape[1:]
         use_again = out is not None  # many frames are read so, one after the other
         if out is None:
-            out = frame_array(shape, self.dtype)
+            out = np.empty(shape, self.dtype)
         # Where the stored pixels are the caller's pixels, they are decoded right into the result.
         direct = header.mode != FOUR_BIT and self.dtype == header.stored_dtype.newbyteorder("=")
         same_bytes = direct or (header.mode == 0 and self.dtype in (np.uint8, np.bool_))
@@ -247,7 +247,7 @@ class FrameReader:
         if same_bytes and out.flags.c_contiguous:
             target = out.reshape(-1).view(np.uint8)
         else:
-            target = frame_array((header.frame_nbytes,), np.uint8)
+            target = np.empty(header.frame_nbytes, np.uint8)
         self._fill(target, frame, use_again=use_again)
         if header.mode == FOUR_BIT:
             out[...] = unpack_four_bit(target.reshape(shape[0], -1), shape[1])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.sums import RunningSum
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.machine import SpareMemory, in_order, processors
+from napari_mrcz.format.machine import in_order, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -204,7 +204,6 @@ class CorrectedSource(DerivedFrames):
     def __init__(self, before: FrameSource, correction: Correction) -> None:
         super().__init__(before)
         self.correction = correction
-        self._spare = SpareMemory(1)
         if (output_shape := getattr(correction, "output_shape", None)) is not None:
             self.shape = (before.shape[0], *output_shape(before.shape[1:]))
         output_dtype = getattr(correction, "output_dtype", None)
@@ -217,9 +216,7 @@ class CorrectedSource(DerivedFrames):
         in_place = getattr(self.correction, "correct_in_place", None)
         if in_place is None or self.dtype != self.before.dtype:
             return super().read_frame(frame, out)
-        if (own := out) is None:
-            nbytes = self.shape[1] * self.shape[2] * self.dtype.itemsize
-            own = self._spare.array(nbytes).view(self.dtype).reshape(self.shape[1:])
+        own = np.empty(self.shape[1:], self.dtype) if out is None else out
         own = self.before.read_frame(frame, own)
         in_place(own, frame)
         return own
@@ -231,11 +228,6 @@ class CorrectedSource(DerivedFrames):
             kept = "a correction keeps rows and columns unless its output_shape says otherwise"
             raise ValueError(f"{made}, where {self.shape[1:]} was announced; {kept}")
         return pixels
-
-    def close(self) -> None:
-        """Close the underlying files."""
-        super().close()
-        self._spare.clear()
 
 
 class SelectedSource(DerivedFrames):

@@ -34,7 +34,6 @@ from napari_mrcz.correction.outliers.thresholds import (
     intercepts,
     weight,
 )
-from napari_mrcz.correction.sums import give_back
 from napari_mrcz.errors import with_minus
 
 if TYPE_CHECKING:
@@ -186,9 +185,7 @@ class OutlierFilter:
             hot_tail=hot_tail,
             _pixels=FittedPixels.of(counts, scale, distribution),
         )
-        made = unfinished._with(thresholds)
-        give_back()  # what the fit took besides, before frames are corrected
-        return made
+        return unfinished._with(thresholds)
 
     def with_thresholds(self, dark: float | None = None, hot: float | None = None) -> Self:
         """Return the same filter with other thresholds, without another fit.
@@ -280,9 +277,7 @@ class OutlierFilter:
         """The pixels that are replaced, and their weights and expected counts."""
         if self._rebuilt is not None:
             return self._rebuilt
-        made = self._known().replacement(self.thresholds, self.options)
-        give_back()
-        return made
+        return self._known().replacement(self.thresholds, self.options)
 
     def describe(self) -> dict[str, Any]:
         """Return the options and results of the fit, and all that is needed to build it again."""
