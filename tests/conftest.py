@@ -28,6 +28,8 @@ os.environ["XDG_CONFIG_HOME"] = str(Path(_home.name, "config"))
 os.environ["XDG_CACHE_HOME"] = str(Path(_home.name, "cache"))
 os.environ["NAPARI_CONFIG"] = str(Path(_home.name, "config", "settings.yaml"))
 
+# With numba, which it takes if it is there, napari compiles for seconds how labels are coloured.
+sys.modules["numba"] = None  # type: ignore[assignment]
 # `make_napari_viewer`; not by its entry point, which would import numpy before the lines above.
 pytest_plugins = ["napari.utils._testsupport"]
 

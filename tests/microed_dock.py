@@ -8,6 +8,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 import napari_mrcz as nm
+from napari_mrcz.correction import TruncationModel
 from napari_mrcz.simulation import simulate_microed
 from napari_mrcz.widgets.microed.model import Fit
 from napari_mrcz.widgets.microed.widget import MicroED
@@ -38,10 +39,24 @@ def widget(viewer, sweep, qtbot) -> MicroED:
 
 @pytest.fixture
 def fitted(widget, qtbot) -> MicroED:
-    """Return the widget with the sweep fitted, and all that follows."""
+    """Return the widget with the sweep fitted, as it was before, and all that follows."""
     type_number(qtbot, widget.annuli.native, "4")
-    fit_layer(widget, qtbot)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TruncationModel, "fit", known_fit)
+        fit_layer(widget, qtbot)
     return widget
+
+
+_fit = TruncationModel.fit
+_known: dict[tuple, TruncationModel] = {}
+
+
+def known_fit(stack, center, n_annuli, mask, **options) -> TruncationModel:
+    """Return the fit of the sweep, which is made once."""
+    key = (tuple(center), n_annuli, None if mask is None else mask.tobytes())
+    if key not in _known:
+        _known[key] = _fit(stack, center, n_annuli, mask, **options)
+    return _known[key]
 
 
 def settle(widget, qtbot) -> None:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,6 +28,19 @@ def small(monkeypatch):
         monkeypatch.setattr(demo, name, value)
 
 
+def opened_and_looked_at(open_demo, movie, session):
+    """Open the demo: all widgets are docked, the first is in sight, KOMA's lists the session."""
+    viewer, widgets = open_demo(movie, session)
+    demo.wait_until_idle(widgets.values())
+    assert list(widgets) == ["Movie", "Outliers", "Gain", "KOMA", "Metadata", "Save"]
+    seen = [name for name, widget in widgets.items() if not widget.visibleRegion().isEmpty()]
+    assert seen == ["Movie"]
+    assert widgets["Movie"].picture is not None and widgets["Movie"].work.drift is not None
+    listed = [entry.name for entry in widgets["KOMA"].koma.entries]
+    assert listed == ["movie_1.mrcz", "movie_2.mrcz", "movie_3.mrcz"]
+    return viewer, widgets
+
+
 def test_it_writes_a_movie_tells_its_story_and_pictures_the_window(
     qtbot, monkeypatch, tmp_path, capsys
 ):
@@ -34,7 +48,10 @@ def test_it_writes_a_movie_tells_its_story_and_pictures_the_window(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAPARI_MRCZ_NO_SCREEN", "1")
     Path("demo-corrected.mrcz").write_bytes(b"mine")
+    open_demo = mock.Mock(side_effect=partial(opened_and_looked_at, demo.open_demo))
+    monkeypatch.setattr(demo, "open_demo", open_demo)
     assert demo.main([]) == 0
+    assert open_demo.call_count == 1
     said = capsys.readouterr().out
     with nm.open("demo.mrcz") as movie:
         assert movie.shape == (5, 96, 128)
@@ -84,23 +101,3 @@ def test_a_session_is_written_whole_or_not_at_all(tmp_path):
     (folder / "movie_1.mrcz").write_bytes(b"mine")
     demo.write_sample_session(folder)
     assert (folder / "movie_1.mrcz").read_bytes() == b"mine"
-
-
-def test_all_widgets_are_docked_and_the_first_is_in_sight(qtbot, tmp_path):
-    """The session is in the list of the one for KOMA."""
-    movie, session = tmp_path / "movie.mrcz", tmp_path / "session"
-    demo.write_sample_movie(movie)
-    demo.write_sample_session(session)
-    viewer, widgets = demo.open_demo(movie, session)
-    demo.wait_until_idle(widgets.values())
-    try:
-        assert list(widgets) == [
-            "Movie", "Outliers", "Gain", "KOMA", "Metadata", "Save"
-        ]  # fmt: skip
-        seen = [name for name, widget in widgets.items() if not widget.visibleRegion().isEmpty()]
-        assert seen == ["Movie"]
-        assert widgets["Movie"].picture is not None and widgets["Movie"].work.drift is not None
-        listed = [entry.name for entry in widgets["KOMA"].koma.entries]
-        assert listed == ["movie_1.mrcz", "movie_2.mrcz", "movie_3.mrcz"]
-    finally:
-        viewer.close()

@@ -17,7 +17,7 @@ machine._KEPT_NBYTES = 2**40  # numpy allocates all: what is mapped is not seen 
 folder, threads = sys.argv[1], int(sys.argv[2])
 shape = 1024, 1536  # 6 MB each: large enough for no more than three to be kept
 noise = np.random.default_rng(0).integers(0, 2**16, shape).astype(np.float32)
-N = 16
+N = 12
 
 def frames(n):
     for i in range(n):
@@ -57,7 +57,7 @@ jobs = {
     "open": lambda: [nm.open(path("in.mrcz")) for _ in range(20)],
     "forwards": lambda: browse(packed, range(N)),
     "backwards, plain": lambda: browse(plain, range(N - 1, -1, -1)),
-    "at random": lambda: browse(packed, [chance.randrange(N) for _ in range(40)]),
+    "at random": lambda: browse(packed, [chance.randrange(N) for _ in range(24)]),
     "windows": lambda: [packed[i, :9, :9] for i in range(N)],
     "windows, plain": lambda: [plain[i, :9, :9] for i in range(N)],
     "corrected": lambda: browse(packed.apply(Plus()), range(N)),
@@ -65,8 +65,8 @@ jobs = {
     "save": lambda: write(lambda: packed),
     "save corrected": lambda: write(lambda: packed.apply(Plus())),
     "save 8 from a generator": lambda: write(lambda: frames(8)),
-    "save 24 from a generator": lambda: write(lambda: frames(24)),
-    "save 24 from one buffer": lambda: write(lambda: one_buffer(24)),
+    "save 16 from a generator": lambda: write(lambda: frames(16)),
+    "save 16 from one buffer": lambda: write(lambda: one_buffer(16)),
 }
 found = {}
 nm.verify(path("in.mrcz"))  # modules are imported and, where no bytecode is kept, compiled
@@ -95,8 +95,8 @@ MOST = {
     # What makes frames one by one has one of its own, and each is copied before the next is asked
     # for; what they are compressed into may be as large.
     "save 8 from a generator": 3 * THREADS + 3,
-    "save 24 from a generator": 3 * THREADS + 3,
-    "save 24 from one buffer": 3 * THREADS + 3,
+    "save 16 from a generator": 3 * THREADS + 3,
+    "save 16 from one buffer": 3 * THREADS + 3,
 }
 
 
@@ -109,7 +109,7 @@ def test_few_frames_are_in_memory_whatever_is_done(tmp_path):
     found = json.loads(done.stdout)
     assert found.keys() == MOST.keys()
     assert {name: frames for name, frames in found.items() if frames > MOST[name]} == {}
-    longer, shorter = found["save 24 from a generator"], found["save 8 from a generator"]
+    longer, shorter = found["save 16 from a generator"], found["save 8 from a generator"]
     assert longer < shorter + 3
 
 
@@ -118,7 +118,7 @@ import os, struct, sys, tracemalloc
 import numpy as np
 import napari_mrcz as nm
 
-path, n = sys.argv[1], 10_000
+path, n = sys.argv[1], 5_000
 
 def use(stack):
     yield
