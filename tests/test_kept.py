@@ -350,6 +350,19 @@ def test_the_raw_file_comes_back_byte_for_byte(napari_mrcz, session, tmp_path, k
     assert "there already" in again.err
 
 
+@pytest.mark.parametrize("kind", ["part", "sums"])
+def test_a_part_is_not_passed_off_as_the_whole(napari_mrcz, session, tmp_path, kind):
+    gain = nm.GainNormalization(nm.read_reference(session / "gain.mrc"))
+    with nm.open(session / "movie.mrcz") as movie:
+        some = movie.select(frames=slice(5)) if kind == "part" else movie.group(4)
+        nm.write(tmp_path / "movie.mrcz", some.apply(gain), keep="counts")
+        ran = napari_mrcz("restore", tmp_path / "movie.mrcz", "-o", tmp_path / "out")
+        assert ran.status == 0, ran.err
+        assert "not all of a file" in ran.err
+        assert "the same" not in ran.err
+        assert same_bits(nm.read(tmp_path / "out" / "movie.mrcz"), some)
+
+
 def test_only_what_is_kept_is_restored(napari_mrcz, kept, results, tmp_path):
     """Of a folder; what is named must be."""
     shutil.copy(results[1] / "movie.mrcz", kept.parent / "float.mrcz")

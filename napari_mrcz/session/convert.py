@@ -383,7 +383,9 @@ class Restore(Making):
         else:
             with original(self.source) as raw:
                 self._write_result(raw, record, progress=progress)
-            note = f"the same frames as {name or 'the raw movie'}, in a file of other bytes"
+            note = f"the same frames as {name}, in a file of other bytes"
+            if not name:
+                note = "the frames that were corrected, which are not all of a file"
         files.check()
         return Outcome(self.source, notes=(note,))
 

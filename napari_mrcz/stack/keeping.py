@@ -48,7 +48,7 @@ Map = Mapping[str, Any]
 class Keeping:
     """Writes a stack as the counts under its gain and KOMA.
 
-    The footer's ``original`` holds ``name``, ``shape``, ``dtype`` of the movie that was corrected,
+    The footer's ``original`` holds ``name`` (of a whole file), ``shape``, ``dtype`` of the movie,
     ``xxh3`` of each of its frames, and if outlier pixels were replaced their raw ``values``, pixel
     by pixel (as differences where pixels mostly keep their value). Of MRC and MRCZ files it holds
     ``file``: the bytes before and after the frames, how these are stored, and the SHA-256.
@@ -106,7 +106,8 @@ class Keeping:
         }
         original: dict[str, Any] = {}
         if self._collected is not None and not self.lost:
-            named = path_of(self.counts.path or "").name
+            is_whole = not isinstance(self._collected.raw, DerivedFrames)
+            named = path_of(self.counts.path or "").name if is_whole else ""
             original = {"name": named, **self._collected.original(), **self._file()}
         elif self._collected is None:
             original = dict(self._reader.footer.other.get(kept.ORIGINAL, {}))  # type: ignore[union-attr]
