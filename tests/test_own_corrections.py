@@ -155,7 +155,12 @@ def test_options_are_checked_before_a_movie_is_read(napari_mrcz, folder, table, 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("1 +", "SyntaxError"), ("import no_such_thing", "no_such_thing"), ("x = 1", "registers no")],
+    [
+        ("1 +", "SyntaxError"),
+        ("import no_such_thing", "no_such_thing"),
+        ("x = 1", "registers no"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+    ],
 )
 def test_a_module_that_is_none_says_why(napari_mrcz, folder, content, said):
     (folder / "brightening_module.py").write_text(content)

@@ -306,6 +306,11 @@ def test_a_defect_file_of_another_camera_says_why(widget, movie, qtbot, tmp_path
     qtbot.waitUntil(lambda: not widget.load.running)
     assert "outside frames of (96, 128)" in widget.load.status.text()
     assert widget.defects.layer is None
+    (tmp_path / "defects.txt").write_text("126 40 9 3\n")
+    widget.open(str(tmp_path / "defects.txt"))
+    qtbot.waitUntil(lambda: widget.defects.layer is not None)
+    assert widget.load.status.text().startswith("6 defective pixels. ")
+    assert "beyond frames of (96, 128) is cut off (line 1)" in widget.load.status.text()
 
 
 def test_electrons_and_pedestal_may_be_given(fitted, movie, qtbot):

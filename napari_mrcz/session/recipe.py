@@ -533,7 +533,7 @@ def load_modules(modules: Iterable[str]) -> None:
         except ModuleNotFoundError as error:
             advice = "Name a .py file, or a module that is installed" * (error.name == module)
             raise MrczError(module, f"cannot be imported: {error}", advice=advice) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             found = f"cannot be imported: {type(error).__name__}: {failure_text(error)}"
             raise MrczError(module, found) from error
 

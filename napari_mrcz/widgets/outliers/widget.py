@@ -12,7 +12,7 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_mrcz.correction.outliers.thresholds import OutlierOptions
-from napari_mrcz.errors import error_text
+from napari_mrcz.errors import collected_warnings, error_text
 from napari_mrcz.plugin.layers import stack_of_layer
 from napari_mrcz.stack.references import read_defects
 from napari_mrcz.widgets.base.correction_dock import STALE, CorrectionDock, RowTable, marked
@@ -199,12 +199,13 @@ class OutlierPixels(CorrectionDock):
         if path:
             self.open(path)
 
-    def _on_loaded(self, loaded: tuple[str, npt.NDArray[np.bool_]]) -> None:
+    def _on_loaded(self, loaded: tuple[str, npt.NDArray[np.bool_], list[str]]) -> None:
         def show() -> None:
-            movie, (name, mask) = self.layers.layer, loaded
+            movie, (name, mask, said) = self.layers.layer, loaded
             if movie is not None and mask.shape == movie.data.shape[-2:]:  # no other was picked
                 self.add_labels(self.defects, mask, name)
-                self.load.tell(f"{int(np.count_nonzero(mask)):,} defective pixels.")
+                count = f"{int(np.count_nonzero(mask)):,} defective pixels."
+                self.load.tell(" ".join([count, *said]))
 
         self.when_in_front("defects", show)
 
@@ -351,9 +352,10 @@ class OutlierPixels(CorrectionDock):
         self.show_warnings(STALE if stale else "", *model.remarks(fit))
 
 
-def _load(path: str, shape: tuple[int, int], report: Report) -> tuple[str, npt.NDArray[np.bool_]]:
+def _load(path: str, shape: tuple[int, int], report: Report) -> Any:
     report(f"Reading {Path(path).name}", 0, None)
-    return Path(path).name, read_defects(path, shape)
+    with collected_warnings() as said:
+        return Path(path).name, read_defects(path, shape), said
 
 
 def _correct(fit: Fit, frame: int, with_mask: bool, report: Report) -> Any:
