@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 import napari_mrcz as nm
 from napari_mrcz.correction import GainNormalization, estimate_gain, find_orientation, orient
-from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
+from napari_mrcz.correction.gain import GainStep, doubts_of_gain, fitted_gain
 from napari_mrcz.correction.history import rebuild
 from napari_mrcz.errors import MrczWarning
+from napari_mrcz.session.correct import with_orientation_of
+from napari_mrcz.session.recipe import Recipe
 from napari_mrcz.simulation import Camera, simulate_movie, simulate_session
 
 
@@ -257,3 +259,47 @@ def test_a_reference_is_made_of_sums_of_one_electron_per_pixel(seed):
     assert (few > 0).all()
     assert np.mean((few * response)[good]) == pytest.approx(1 - np.exp(-4), abs=0.012)
     assert not find_orientation(sums[-20:], few).helps
+
+
+def test_references_are_warned_of_that_have_a_hole_or_are_of_one_sum():
+    rng = np.random.default_rng(8)
+    response = np.exp(0.05 * rng.standard_normal((120, 150)))
+    estimate_gain([rng.poisson(400 * response, (4, 120, 150))])  # one movie of enough electrons
+    with pytest.warns(MrczWarning, match="noisier"):
+        estimate_gain([rng.poisson(10 * response, (4, 120, 150))])
+    with pytest.warns(MrczWarning, match="a single sum"):
+        estimate_gain([rng.poisson(1600 * response)])
+    response[:, 90:] *= 0.7
+    with pytest.warns(MrczWarning, match="structure with steps of"):
+        estimate_gain(rng.poisson(200 * response, (8, 120, 150)))
+
+
+def test_dead_pixels_with_read_noise_are_defects_and_saturated_movies_count_for_nothing():
+    rng = np.random.default_rng(9)
+    response = np.exp(0.05 * rng.standard_normal((100, 130)))
+    dead = rng.random(response.shape) < 0.002
+    movies = [
+        30 * rng.poisson(50 * np.where(dead, 0, response), (4, 100, 130))
+        + np.rint(rng.normal(0, 8, (4, 100, 130))).astype(int)
+        for _ in range(8)
+    ]
+    movies[2][:] = np.where(dead, 0, 32767)
+    gain = estimate_gain(movies)
+    np.testing.assert_array_equal(gain == 0, dead)
+    error = (gain * response)[~dead]
+    assert error.std() / error.mean() == pytest.approx((7 * 4 * 50) ** -0.5, rel=0.05)
+
+
+def test_a_blank_first_movie_leaves_the_orientation_to_the_next(tmp_path):
+    rng = np.random.default_rng(3)
+    reference = np.exp(0.1 * rng.standard_normal((100, 120))).astype(np.float32)
+    counts = rng.poisson(0.5 / reference, (10, 100, 120)).astype(np.uint8)
+    for name, frames in (("blank", 0 * counts), ("good", counts)):
+        nm.write(tmp_path / f"{name}.mrcz", frames)
+    nm.write(tmp_path / "gain.mrc", np.flipud(reference))
+    recipe = Recipe(gain=GainStep(str(tmp_path / "gain.mrc"), "auto"))
+    blank, good = tmp_path / "blank.mrcz", tmp_path / "good.mrcz"
+    assert with_orientation_of(recipe, [blank, good]).gain.orientation == "flipud"
+    left = with_orientation_of(recipe, [blank])
+    assert left.gain is None
+    assert "blank or saturated" in left.warnings[0]

@@ -67,6 +67,8 @@ def test_a_flat_that_determines_nothing_is_warned_of():
     with pytest.warns(MrczWarning, match="applied already"):
         done = fit_gamma(flat * reference**0.85, reference)
     assert abs(done) < 0.05
+    with pytest.warns(MrczWarning, match="saturated"):
+        fit_gamma(np.stack([flat, np.full_like(flat, 65535)]), reference)
     tilted = flat * (1 + np.linspace(-0.05, 0.05, 256))
     with pytest.warns(MrczWarning, match="uneven"):
         assert fit_gamma(tilted, reference).warnings

@@ -247,3 +247,14 @@ def test_a_session_whose_background_is_subtracted_is_not_scaled():
     koma = Koma([stack.astype(np.float32) for stack in stacks], 3)
     assert koma[2].scale == 1 and not koma[2].by_dose
     assert all(koma.helps)
+
+
+def test_a_saturated_stack_enters_no_average():
+    rng = np.random.default_rng(9)
+    stacks = session_of(rng, pattern_of(rng, 0.15), np.ones(11), 16)
+    stacks[4][3] = stacks[6][:] = 255
+    koma = Koma(stacks, 4)
+    assert list(koma.left_out) == [4, 6]
+    assert "where the session has 1" in koma.left_out[6]
+    for i in (0, 5):
+        assert noise_of(stacks[i], koma[i]) == pytest.approx(1 / (8 * 16), rel=0.2)

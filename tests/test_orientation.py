@@ -241,3 +241,23 @@ def test_blank_and_saturated_frames_and_a_falling_dose_disturb_nothing():
     # A pedestal is no reason to doubt the reference.
     (said,) = find_orientation(frames[8:] + 100, reference).warnings
     assert "pedestal" in said
+
+
+def test_a_reference_with_the_shading_of_an_uneven_flat_is_refused():
+    rng = np.random.default_rng(4)
+    pixels = np.exp(0.03 * rng.standard_normal((160, 190)))
+    shading = np.linspace(0.85, 1.15, 190)
+    for response, reference, helps in (
+        (pixels, 1 / pixels / shading, False),
+        (pixels * shading, 1 / pixels / shading, True),  # the movie has it, too
+    ):
+        frames = rng.poisson(response, (12, *response.shape)).astype(np.uint8)
+        found = find_orientation(frames, np.flipud(reference))
+        assert found.best.orientation == "flipud"
+        assert (found.helps, not found.warnings) == (helps, helps)
+        assert bool(doubts_of_gain(frames, GainNormalization(reference))) == (not helps)
+        # Two frames with the values of a saturated camera, but for dead pixels, count for nothing.
+        frames[2:4] = 255
+        frames[:, 5, 7] = 0
+        assert find_orientation(frames, np.flipud(reference)).helps == helps
+        assert bool(doubts_of_gain(frames, GainNormalization(reference))) == (not helps)

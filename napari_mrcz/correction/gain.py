@@ -17,10 +17,11 @@ import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.noise import SCALES, Detail
+from napari_mrcz.correction.noise import SCALES, Detail, sampled, wrong_shading
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, orient
-from napari_mrcz.correction.sums import frame_sum, ordinary_pixels, spread_over
+from napari_mrcz.correction.rolling import repeated_step
+from napari_mrcz.correction.sums import frame_sum, ordinary_pixels, shows_nothing, spread_over
 from napari_mrcz.errors import warn, with_minus
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _MANY_DEFECTS = 0.05
 _FRAMES, _SIDE = 8, 768
 # Chance takes one good pixel in so many images for a defect.
 _NEVER = 100
+# Part of the mean counts below which a pixel is a defect, not an insensitive one.
+_DEAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -304,29 +307,34 @@ def doubts_of_gain(
     if found := gain.doubts(history):
         return found
     window = middle(gain.factor.shape, _SIDE)
-    frames = [
-        np.asarray(movie[index][window], np.float64) for index in spread_over(len(movie), _FRAMES)
-    ]
-    frames = [frame for frame in frames if frame.size and frame.min() != frame.max()]
-    if not frames:
+    n_frames = 0
+    total, sample = (np.zeros(part.shape) for part in (gain.factor[window], sampled(gain.factor)))
+    for index in spread_over(len(movie), _FRAMES):
+        frame = np.asarray(movie[index])
+        if not shows_nothing(frame[window]):
+            n_frames += 1
+            total += frame[window]
+            sample += sampled(frame)
+    if not n_frames:
         return (BLANK,)
-    total = np.sum(frames, axis=0)
     if gain.oriented_dark is not None:
-        total -= len(frames) * gain.oriented_dark[window]
-    usable = ordinary_pixels(total)
-    factor = gain.factor[window]
-    good = factor > 0
-    response = np.divide(1, factor, where=good, out=np.ones(factor.shape))
-    detail = Detail(total, usable, SCALES[0])
-    share = detail.share(detail.pattern(response, good))
+        total -= n_frames * gain.oriented_dark[window]
+        sample -= n_frames * sampled(gain.oriented_dark)
+    good = gain.factor > 0
+    response = np.divide(1, gain.factor, where=good, out=np.ones(good.shape, np.float32))
+    detail = Detail(total, ordinary_pixels(total), SCALES[0])
+    share = detail.share(detail.pattern(response[window], good[window]))
     if not share.hurts:
-        return ()
+        whole = wrong_shading(sample, sampled(response), sampled(good))
+        if whole is None:
+            return ()
+        share = whole
     part = with_minus(f"{100 * share.value:.0f} ± {100 * share.error:.0f} %")
     return (
         f"The gain reference does not fit this movie: {part} of its fixed pattern "
         f"({100 * share.pattern:.2g} %) is there. Below 50 % it adds more correlated noise than it "
         "removes. The movie is normalised already or has a pedestal, or the reference is turned, "
-        "another camera's or noisy.",
+        "another camera's, noisy or of an uneven flat.",
     )
 
 
@@ -369,9 +377,9 @@ def estimate_gain(
 ) -> npt.NDArray[np.float32]:
     """Make a gain reference from a session: the reciprocal of the mean of many sums.
 
-    Sums weigh by their electrons. Specimens differ from stack to stack and average out: of m
-    stacks, 1/sqrt(m) of a specimen's contrast is left. Sums of one electron per pixel will do, if
-    they are many.
+    Sums weigh by their electrons; blank and saturated ones do not count. Specimens differ from
+    stack to stack and average out: of m stacks, 1/sqrt(m) of a specimen's contrast is left. Sums of
+    one electron per pixel will do, if they are many.
 
     Parameters
     ----------
@@ -384,8 +392,8 @@ def estimate_gain(
     Returns
     -------
     ndarray of float32, shape (y, x)
-        Factors that keep the mean of frames; 0 for pixels without a value in any movie, or
-        without a count where many are expected.
+        Factors that keep the mean of frames; 0 for pixels without a value in any movie, or with
+        less than 5 % of the counts where many are expected.
 
     Raises
     ------
@@ -396,38 +404,59 @@ def estimate_gain(
     -----
     MrczWarning
         If the factors are noisier than the fixed pattern is strong, so that applying them to
-        other movies would raise correlated noise; with both figures.
+        other movies would raise correlated noise, with both figures; if that cannot be determined,
+        as there is a single sum; or if they show structure at the same place in all movies.
     """
     # Of every other movie: the pattern is common to both.
     counted, expected = [np.zeros(())] * 2, [np.zeros(())] * 2
     n_movies = 0
+    shape: tuple[int, ...] = ()
+    last: Any = None
     given = chain(() if masks is None else masks, repeat(None))
     for movie, mask in zip(movies, given, strict=False):
         total = frame_sum(movie)
         if masks is not None and mask is None:
             raise ValueError("there are fewer masks than movies")
         good = ordinary_pixels(total) if mask is None else ~np.asarray(mask, np.bool_)
-        shape = counted[0].shape
-        if shape not in ((), total.shape) or good.shape != total.shape:
+        shape = shape or total.shape
+        if shape != total.shape or good.shape != total.shape:
             raise ValueError(f"sums of {shape} and {total.shape}, a mask of {good.shape}")
-        if not good.any():
+        if not good.any() or shows_nothing(total):
             continue
         half = n_movies % 2
         counted[half] = counted[half] + np.where(good, total, 0)
         expected[half] = expected[half] + good * total[good].mean()
         n_movies += 1
+        last = movie
     counts, mean = counted[0] + counted[1], expected[0] + expected[1]
-    usable = counts > 0
-    if not usable.any():
+    if not (counts > 0).any():
         raise ValueError("no movie has a pixel that counts")
+    # A pixel without counts is a defect unless chance explains it.
+    many = mean >= np.log(_NEVER * counts.size)
+    usable = (mean > 0) & np.where(many, counts > _DEAD * mean, counts > 0)
     if are_whole := bool((counts == np.rint(counts)).all()):
-        # A pixel without counts is a defect unless chance explains it. One count more makes the
-        # reciprocal of few counts right in the mean: E[1 / (n + 1)] is nearly 1 / E[n].
-        usable |= (counts == 0) & (mean > 0) & (mean < np.log(_NEVER * counts.size))
+        # One more makes the reciprocal of few right in the mean: E[1 / (n + 1)] is nearly 1 / E[n].
+        usable |= (counts == 0) & (mean > 0) & ~many
     gain = np.divide(mean, counts + are_whole, out=np.zeros(counts.shape), where=usable)
     gain[usable] *= np.mean(counts[usable] / mean[usable])
+    if n_movies == 1 and len(getattr(last, "shape", ())) == 3 and len(last) > 1:
+        every_other = frame_sum(last[i] for i in range(1, len(last), 2))
+        counted[1] = np.where(mean > 0, every_other, 0)
+        counted[0] = counts - counted[1]
+        part = counted[1].sum() / counts.sum()
+        expected = [(1 - part) * mean, part * mean]
+        n_movies = 2
     if n_movies > 1:
         _check_noise(counted, expected)
+    else:
+        warn("the gain reference is made of a single sum: how noisy it is cannot be determined")
+    image = np.divide(counts, mean, out=np.full(counts.shape, np.nan), where=mean > 0)
+    if step := repeated_step(image):
+        warn(
+            f"the gain reference shows structure with steps of {step:.0%} of the mean, such as a "
+            "hole's edge or a beam stop at the same place in every movie: applied to other movies "
+            "it leaves its image. Use movies without it"
+        )
     return gain.astype(np.float32)
 
 

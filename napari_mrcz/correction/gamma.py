@@ -28,8 +28,8 @@ _SLACK = 1.1
 # Standard error above which a gamma is not determined: curves of cameras span a few tenths.
 _VAGUE = 0.04
 # A gamma closer to 0 than this many standard errors, and than that of any camera, shows that the
-# flat does not have the reference's pattern.
-_SEEN, _NONE = 4.0, 0.3
+# flat does not have the reference's pattern; so does one that is closer than another limit.
+_SEEN, _NONE, _NEVER = 4.0, 0.3, 0.1
 # Unevenness over that of counting noise above which something else is in the flat.
 _UNEVEN = 3.0
 
@@ -174,10 +174,11 @@ class Roughness:
                 f"{found}: {left:.2g} of the mean is left as unevenness, where counting noise "
                 f"leaves {noise:.2g}. A specimen or uneven illumination may have changed γ."
             )
-        if abs(gamma) < min(_SEEN * error, _NONE):
+        if abs(gamma) < max(min(_SEEN * error, _NONE), _NEVER):
             said.append(
                 f"{found} is not far from 0: the flat may not have the reference's pattern. The "
-                "reference may be turned, another camera's, or applied already."
+                "reference may be turned, another camera's, or applied already, or the flat is "
+                "saturated."
             )
         return tuple(said)
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.sums import Result, in_order
+from napari_mrcz.correction.sums import Result, in_order, ordinary_pixels
 from napari_mrcz.naming import size_zyx
 
 if TYPE_CHECKING:
@@ -146,6 +146,10 @@ _THERE = 4.0
 _HELPS = 1.5
 # Robust standard deviations beyond which a pixel is a defect, not pattern.
 _WILD = 6.0
+# A specimen varies over the whole image, too: standard errors by which shading raises R.
+_SHADED = 2.5
+# Most pixels each way that show fine pattern and shading alike.
+_SAMPLED = 512
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,23 @@ class Detail:
         if other.shape[1] % 2 == 0:
             total -= float(power[:, -1].sum())
         return float(np.sqrt(total)) / other.size
+
+
+def sampled(image: Image) -> Image:
+    """Return every k-th pixel each way of a whole image, which shows fine pattern and shading."""
+    step = -(-max(image.shape) // _SAMPLED)
+    return image[::step, ::step]
+
+
+def wrong_shading(total: Image, response: Image, good: Image) -> Share | None:
+    """Return the share of a reference's whole pattern, with its shading, if that raises R.
+
+    `total`, `response`, `good` (y, x): see `Detail`, of all pixels as `sampled`. None if R falls,
+    or too little is known.
+    """
+    detail = Detail(total, ordinary_pixels(total), None)
+    share = detail.share(detail.pattern(response, good))
+    return share if share.significance < -_SHADED and share.is_measured else None
 
 
 def smoothed(image: Image, usable: Image, scale: int | None) -> Image:

@@ -7,14 +7,21 @@ that leaves the least correlated noise (preprint doi:10.1101/116533, eq. 7) betw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.noise import FINER_SCALES, SCALES, Detail, Share
-from napari_mrcz.correction.sums import ordinary_pixels
+from napari_mrcz.correction.noise import (
+    FINER_SCALES,
+    SCALES,
+    Detail,
+    Share,
+    sampled,
+    wrong_shading,
+)
+from napari_mrcz.correction.sums import ordinary_pixels, shows_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -107,7 +114,8 @@ class OrientationSearch:
         Standard error of correlated noise.
     share : Share or None
         Share of the reference's pattern that is in the movie, as the best candidate turns it:
-        about 1 if the reference is the right one; None where nothing was measured.
+        about 1 if the reference is the right one; None where nothing was measured. Of fine detail,
+        or of the whole pattern where its shading raises the noise.
     warnings : tuple of str
         Why the best candidate should not be applied, or be trusted; empty if all is well.
     """
@@ -198,11 +206,24 @@ def find_orientation(
 
     found = search(SCALES, lambda tried: report(tried, n_ways))
     share = found.share
-    if not found.warnings or share is None or share.hurts or not share.pattern > _FLAT:
+    if found.warnings and share is not None and not share.hurts and share.pattern > _FLAT:
+        # Carbon or crystals may hide all but the finest part of the pattern.
+        finer = search(FINER_SCALES, lambda tried: report(n_ways, n_ways))
+        found = found if finer.warnings else finer
+    if not found.helps:
         return found
-    # Carbon or crystals may hide all but the finest part of the pattern.
-    finer = search(FINER_SCALES, lambda tried: report(n_ways, n_ways))
-    return found if finer.warnings else finer
+    factor = sampled(found.best.prepare(reference))
+    good = factor > 0
+    response = np.divide(1, factor, where=good, out=np.ones(factor.shape))
+    if (whole := wrong_shading(moments.sample, response, good)) is None:
+        return found
+    said = (
+        f"The reference lies {_called(found.best)}, but its shading is wrong: only "
+        f"{100 * whole.value:.0f} ± {100 * whole.error:.0f} % of its whole pattern "
+        f"({100 * whole.pattern:.2g} %) is in the movie; below 50 % it adds more correlated noise "
+        "than it removes. Make it of an evenly illuminated flat."
+    )
+    return replace(found, share=whole, warnings=(said,))
 
 
 def _compared(
@@ -321,9 +342,10 @@ class _Moments:
     """Sums over a movie's frames; images are those of their middle."""
 
     shape: tuple[int, int]  # The frames' (y, x)
-    n: int  # Frames that vary: blank and saturated ones have nothing in common with others
+    n: int  # Frames summed: blank and saturated ones have nothing in common with others
     total: Image  # (y, x): sums of counts and of their squares
     squares: Image
+    sample: Image  # (y, x): sums of counts of some pixels of the whole frames
     evenness: float  # Mean square of the frames' mean counts, over the square of their mean
 
 
@@ -332,7 +354,7 @@ def _moments(movie: Any) -> _Moments:
     n_frames = 0
     means: list[float] = []
     shape = (0, 0)
-    total = squares = np.zeros(0)
+    total = squares = sample = np.zeros(0)
     for frame in movie:
         if frame.ndim != 2 or frame.dtype.kind not in "buif":
             raise ValueError(
@@ -342,11 +364,12 @@ def _moments(movie: Any) -> _Moments:
         if not n_frames:
             shape = frame.shape
             total, squares = np.zeros(counts.shape), np.zeros(counts.shape)
+            sample = np.zeros(sampled(frame).shape)
         n_frames += 1
-        finite = counts[np.isfinite(counts)]
-        if not finite.size or finite.min() == finite.max():
+        if shows_nothing(counts):
             continue
-        means.append(float(finite.mean()))
+        means.append(float(counts.mean(where=np.isfinite(counts))))
+        sample += sampled(frame)
         total += counts
         counts *= counts
         squares += counts
@@ -356,7 +379,7 @@ def _moments(movie: Any) -> _Moments:
         raise NoCounts("the frames hold no counts that a reference could be compared with")
     square = float(np.mean(means)) ** 2
     evenness = float(np.mean(np.square(means))) / square if square > 0 else 1.0
-    return _Moments(shape, len(means), total, squares, evenness)
+    return _Moments(shape, len(means), total, squares, sample, evenness)
 
 
 def middle(shape: tuple[int, ...], most: int = _ENOUGH) -> tuple[slice, ...]:

@@ -245,6 +245,15 @@ def _check_real(dtype: np.dtype[Any]) -> None:
         raise ValueError(f"frames of real numbers are summed, not of {dtype}")
 
 
+def shows_nothing(image: npt.NDArray[Any]) -> bool:
+    """Return whether an image is blank (all pixels alike) or saturated (most are at the top)."""
+    finite = image[np.isfinite(image)]
+    if not finite.size or (top := finite.max()) == finite.min():
+        return True
+    # Detectors that see one electron in each pixel have many ones.
+    return bool(top > 1 and 2 * np.count_nonzero(finite == top) > finite.size)
+
+
 def ordinary_pixels(image: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Mark the finite pixels within 6 robust standard deviations of the median, (y, x).
 

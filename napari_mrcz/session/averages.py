@@ -44,6 +44,8 @@ Key = TypeVar("Key")
 _LIMIT = KomaOptions().limit
 # Share of the stacks that makes most of them.
 _USUAL = 0.5
+# No dose of a session is so many times the usual one: the counts show no electrons.
+_SATURATED = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ class KeptOut:
     """The stacks that should not be averaged, and why, by index."""
 
     cut_short: Mapping[int, str]  # With less than half the usual frames
+    saturated: Mapping[int, str]  # Of ten times the usual mean
     high_contrast: Mapping[int, str]  # Of carbon film, crystalline ice and the like
     without_numbers: Mapping[int, str]  # With pixels of NaN or inf where most have numbers
 
     @property
     def all(self) -> dict[int, str]:
         """All of them, each with one reason."""
-        return {**self.cut_short, **self.high_contrast, **self.without_numbers}
+        return {**self.cut_short, **self.saturated, **self.high_contrast, **self.without_numbers}
 
 
 class Koma:
@@ -73,8 +76,9 @@ class Koma:
 
     `left_out` are the stacks that are not averaged, and why: micrographs of high contrast (carbon
     film, crystalline ice), whose image would remain in others; movies that were cut off, with less
-    than half the usual frames; and stacks that cannot be read, or have no numbers (NaN, inf) where
-    most have. They are normalised like all others, if they can be read.
+    than half the usual frames; saturated ones, of ten times the usual mean; and stacks that cannot
+    be read, or have no numbers (NaN, inf) where most have. They are normalised like all others, if
+    they can be read.
 
     Parameters
     ----------
@@ -382,7 +386,16 @@ def kept_out(
         for index, n in n_frames.items()
         if n < usual / 2
     }
-    return KeptOut(cut_short, _high_contrasts(whole, limit), spoilt)
+    # Of background about 0, or two stacks, no mean is usual.
+    levels = {i: level_of(image) for i, image in whole.items() if has_dose(image)}
+    mean = float(np.median(list(levels.values()))) if 2 * len(levels) > len(whole) > 2 else math.inf
+    saturated = {
+        index: f"{level:.3g} counts per pixel and frame, where the session has {mean:.3g}"
+        for index, level in levels.items()
+        if level > _SATURATED * mean
+    }
+    whole = {index: image for index, image in whole.items() if index not in saturated}
+    return KeptOut(cut_short, saturated, _high_contrasts(whole, limit), spoilt)
 
 
 def of_other_shapes(shapes: Mapping[Key, tuple[int, int]]) -> dict[Key, str]:

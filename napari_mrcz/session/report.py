@@ -330,7 +330,7 @@ class Measurements:
         if self._recipe.outliers is not None and usable:
             shape = self._shapes[usable[0]]
             share = (self._times[shape] / np.float32(len(usable))).reshape(shape)
-        for i, why in {**out.cut_short, **out.without_numbers}.items():
+        for i, why in {**out.cut_short, **out.saturated, **out.without_numbers}.items():
             remark = "; ".join(filter(None, (rows[i].remark, f"{why}: it enters no average")))
             rows[i] = replace(rows[i], remark=remark)
         return Findings(
@@ -368,7 +368,8 @@ class Measurements:
         self, usable: list[int], electron: float, limit: float, out: KeptOut
     ) -> dict[int, MovieRow]:
         before = cumulative_dose(self._session.chosen(usable), electron)
-        whole = {i: self._measured[i].sum.thumbnail for i in usable if i not in out.without_numbers}
+        odd = {**out.saturated, **out.without_numbers}
+        whole = {i: self._measured[i].sum.thumbnail for i in usable if i not in odd}
         contrasts, scores = contrast_scores([*whole.values()])
         scored = {i: (float(contrasts[k]), float(scores[k])) for k, i in enumerate(whole)}
         rows = {}

@@ -122,6 +122,7 @@ class Reading:
         )
         kinds = {
             "cut off": found.cut_short,
+            "saturated": found.saturated,
             "of high contrast": found.high_contrast,
             "with NaN or inf": found.without_numbers,
         }
