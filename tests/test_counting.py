@@ -399,6 +399,46 @@ def test_little_noise_makes_no_electrons_beside_others():
     assert precision >= 0.975
 
 
+def test_wide_spots_are_found_though_noise_gives_them_several_brightest_pixels():
+    movie = simulate_raw(8, (112, 112), spread=0.9, noise=8.0, dose=0.005, seed=18)
+    recall, precision, _ = scores(movie, ElectronCounting.fit(movie.frames))
+    assert recall >= 0.92
+    assert precision >= 0.94
+
+
+def test_offsets_of_three_frames_are_those_of_pixels_that_were_not_struck():
+    movie = simulate_raw(3, (144, 152), seed=18)
+    counting = ElectronCounting.fit(movie.frames)
+    recall, precision, _ = scores(movie, counting)
+    assert recall >= 0.975
+    assert precision >= 0.98
+    assert counting.warnings == ()
+
+
+def test_noisy_pixels_that_three_frames_do_not_reveal_are_said():
+    hot = ElectronCounting.fit(simulate_raw(3, (144, 152), hot=0.005, seed=18).frames)
+    assert "strike the same pixels again" in " ".join(hot.warnings)
+
+
+def test_noise_of_single_pixels_is_not_taken_for_electrons_without_a_warning():
+    rng = np.random.default_rng(0)
+    own = 6 * np.exp(0.6 * rng.standard_normal((96, 96)))
+    counting = ElectronCounting.fit(rng.normal(100, own, (8, 96, 96)).astype(np.float32))
+    assert "single pixels" in " ".join(counting.warnings)
+
+
+def test_pixels_of_a_bragg_spot_are_not_set_aside():
+    """They are struck more often than those around them, but so are their neighbours."""
+    movie = simulate_raw(20, (72, 72), dose=0.005, seed=20)
+    rng = np.random.default_rng(0)
+    frames = movie.frames.astype(np.float32)
+    for frame in frames:
+        at = rng.normal(36, 1, (rng.poisson(2), 2)).astype(np.float32)
+        frame += finding.draw(Events(*at.T, np.full(len(at), 200, np.float32)), 0.5, (72, 72))
+    noisy = Background.fit(frames).noisy
+    assert noisy is None or not noisy[34:39, 34:39].any()
+
+
 def test_what_is_wrong_is_said_and_kept(troubled):
     _, counting = troubled
     said = " ".join(counting.warnings)
@@ -488,6 +528,8 @@ def test_the_upper_threshold_is_above_nearly_all_electrons():
     upper = upper_threshold(charges)
     assert np.mean(charges > upper) < 1e-3
     assert upper < 5 * 200
+    x_rays = np.random.default_rng(1).uniform(1600, 8000, 1500)
+    assert upper_threshold(np.concatenate([charges, x_rays])) < 1600
     # A tail that never ends hides X-rays.
     assert upper_threshold(200 * np.random.default_rng(0).pareto(1.0, 20_000)) is None
 
@@ -541,6 +583,17 @@ def test_what_the_first_version_counted_is_counted_again(spread, numbers, digest
     counts = nm.replay([step], movie.frames)
     assert counts.sum(axis=(1, 2)).tolist() == numbers
     assert xxhash.xxh3_64(counts.tobytes()).hexdigest() == digest
+
+
+def test_wide_spots_that_earlier_versions_counted_are_counted_again():
+    movie = simulate_raw(1, (96, 112), spread=0.9, dose=0.03, seed=11)
+    step = {
+        "name": "ElectronCounting", "offset": movie.offset.astype(np.float32), "noise": 6.0,
+        "spread": 0.9, "threshold": 60.0, "super_resolution": 4, "rules": 2, "usual": [200, 60],
+    }  # fmt: skip
+    counts = nm.replay([step], movie.frames)
+    assert (counts.sum(), xxhash.xxh3_64(counts.tobytes()).hexdigest()) == (307, "81cef5119ccd8ce7")
+    assert nm.replay([{**step, "rules": 3}], movie.frames).sum() > counts.sum()
 
 
 def test_blank_and_saturated_frames_harm_no_others():

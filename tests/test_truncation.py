@@ -327,6 +327,14 @@ def test_gaps_between_modules_are_masked_and_said(n_frames):
     assert whole.warnings == ()
 
 
+@pytest.mark.parametrize(("shift", "is_said"), [(-8.0, False), (-22.0, True)])
+def test_fits_to_few_counts_above_zero_are_said_to_be_uncertain(shift, is_said):
+    """Nine tenths of the pixels are 0: the mean comes back with an error of 0.1 sd and more."""
+    counts = counts_of(ShiftedLognormal(2.5, 0.5, shift), (1, 80, 80), seed=5)
+    model = nm.TruncationModel.fit(counts.clip(0), n_annuli=1)
+    assert ("few counts above 0" in " ".join(model.warnings)) == is_said
+
+
 def test_what_is_unusual_about_a_fit_is_said():
     high = np.random.default_rng(0).poisson(50, (1, 64, 64)).astype(np.uint16) + 1
     said = " ".join(nm.TruncationModel.fit(high, n_annuli=10).warnings)

@@ -50,6 +50,9 @@ _SIGNED = (np.int8, np.int16, np.int32, np.int64)
 _FRAMES_OF_CHECK = 24
 # Regions of fewer pixels have parameters that are known badly.
 _FEW_PIXELS = 500
+# Largest error of a region's mean after the correction, in standard deviations of its counts, that
+# is not said: this much times pixels over (pixels above zero) to the power 3/2, as simulated.
+_UNSURE, _ERROR = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -390,6 +393,15 @@ class TruncationModel(DescribedByFields):
             said.append(
                 f"{self.n_unfitted} of {self.zeros.size} fits (regions of all frames) had too few "
                 "counts: these zeros stay. Use fewer annuli, or mask what has no signal."
+            )
+        above = np.maximum(n_pixels - self.zeros, 1)
+        error = np.where(np.isnan(self.parameters[:, :, 0]), 0, _ERROR * n_pixels / above**1.5)
+        error[self.zeros == 0] = 0
+        if unsure := int(np.count_nonzero(error > _UNSURE)):
+            said.append(
+                f"{unsure} of {self.zeros.size} fits have few counts above 0: the mean of such a "
+                f"region is uncertain by up to {error.max():.1g} standard deviations of its "
+                "counts. Use fewer annuli, or leave these pixels out with a mask."
             )
         at_bounds = sum(
             ShiftedLognormal(*fit).at_bounds for fit in self.parameters.reshape(-1, 3).tolist()

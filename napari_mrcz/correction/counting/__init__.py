@@ -118,7 +118,7 @@ class ElectronCounting:
     warnings : tuple of str
         Why the counts should not be trusted, and what to do; empty if all is well.
     rules : int
-        2; or 1 to find electrons as the first version did.
+        3; or 1 or 2 to find electrons as earlier versions did.
     usual : tuple of float
         Mean and standard deviation of charges, in grey values; empty where only shape tells pairs.
     """
@@ -132,7 +132,7 @@ class ElectronCounting:
     upper: float | None = None
     expected_f1: float | None = None
     warnings: tuple[str, ...] = ()
-    rules: int = 2
+    rules: int = 3
     usual: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

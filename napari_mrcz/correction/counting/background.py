@@ -43,12 +43,13 @@ _ROUNDS = 3
 # frames, and electrons' outskirts, make it vary...
 _OWN_VARIANCE, _TENTH, _DEVIATIONS, _DEAD = 2.2, 1.2816, 4.0, 5.0
 # ...or those that are brightest of their neighbours, and this far above their offset in noises,
-# more often than the pixels in such a square about them, at this probability.
-_FLICKER, _SQUARE, _CHANCE = 5.0, 33, 1e-7
+# more often than the pixels in such a square about them, at this probability, and so many times as
+# often as their neighbours: Bragg spots are wider than a pixel.
+_FLICKER, _SQUARE, _CHANCE, _WIDER = 5.0, 33, 1e-4, 2.0
 # Rows whose medians are taken at a time.
 _STRIP = 256
 _LEAST = 1e-30
-# With fewer frames, single pixels are not judged.
+# With fewer frames, no pixel's variance is known.
 _FEWEST_FRAMES = 6
 
 Levels = tuple[npt.NDArray[np.float32], ...]
@@ -210,18 +211,18 @@ class _Sums:
         self._background = background
         shape = background.offset.shape
         self._number, self._total, self._squares = (np.zeros(shape, np.float32) for _ in range(3))
-        self._strikes = np.zeros(shape, np.float32)
+        self._strikes, self._least = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._n_frames = 0
 
     def add(self, frame: npt.NDArray[Any]) -> None:
         """Add a raw frame."""
         noise = self._background.noise
         above = self._background.above(frame)
-        quiet = above < _STRUCK * noise
+        brightest = scipy.ndimage.maximum_filter(above, 3)
+        quiet = (above < _STRUCK * noise) & (brightest < _FLICKER * noise)
         self._number += quiet
-        self._strikes += (above > _FLICKER * noise) & (
-            above == scipy.ndimage.maximum_filter(above, 3)
-        )
+        self._strikes += (above > _FLICKER * noise) & (above == brightest)
+        np.minimum(self._least, above, out=self._least)
         above[~quiet] = 0
         self._total += above
         self._squares += np.square(above)
@@ -229,29 +230,35 @@ class _Sums:
 
     def offset(self) -> npt.NDArray[np.float32]:
         """Return the offsets above those that were known before, shape (y, x)."""
-        mean = self._total / np.maximum(self._number, 1)
-        return (mean - _CUT_MEAN * self._background.noise).astype(np.float32)
+        noise = self._background.noise
+        mean = self._total / np.maximum(self._number, 1) - _CUT_MEAN * noise
+        if self._n_frames < _FEWEST_FRAMES:
+            # Electrons struck most of the frames, so that the median is one of theirs.
+            mean = np.where(self._least < -_FLICKER * noise, self._least, mean)
+        return mean.astype(np.float32)
 
     def noisy(self) -> Mask:
         """Return which pixels have noise of their own, shape (y, x)."""
+        noisy = np.zeros(self._number.shape, np.bool_)
+        y, x = np.nonzero(self._strikes > 2)
+        others = scipy.ndimage.uniform_filter(self._strikes, _SQUARE, mode="nearest")[y, x]
+        padded = np.pad(self._strikes, 1)
+        beside = [padded[y + i, x + j] for i in range(3) for j in range(3)]
+        others = np.maximum(others, _WIDER * np.median(beside, axis=0))
+        noisy[y, x] = scipy.stats.poisson.sf(self._strikes[y, x] - 1, others) < _CHANCE
         if self._n_frames < _FEWEST_FRAMES:
-            return np.zeros(self._number.shape, np.bool_)
+            return noisy
         number = np.maximum(self._number, 1)
         variance = self._squares / number - np.square(self._total / number)
         median, most = np.quantile(variance, (0.5, 0.9))
         varies = np.log(max(most / max(median, _LEAST), 1)) / _TENTH
         ratio = max(_OWN_VARIANCE, float(np.exp(_DEVIATIONS * varies)))
-        noisy: Mask = variance > ratio * median
+        noisy |= variance > ratio * median
         # Dead pixels hardly vary. A noise below one grey value makes many of the others as still.
         if self._n_frames >= 2 * _FEWEST_FRAMES:
             noisy |= variance < median * (np.quantile(variance, 0.1) / max(median, _LEAST)) ** _DEAD
         # One that is hardly ever quiet has no known variance.
         noisy |= self._number < 0.1 * self._n_frames
-        often = np.nonzero(self._strikes > 2)
-        others = scipy.ndimage.uniform_filter(self._strikes, _SQUARE, mode="nearest")[often]
-        noisy[often] |= (
-            scipy.stats.poisson.sf(self._strikes[often] - 1, np.maximum(others, 1e-3)) < _CHANCE
-        )
         return noisy
 
 

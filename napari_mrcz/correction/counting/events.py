@@ -36,6 +36,9 @@ _BESIDE, _BESIDE_USUAL = 2.0, 0.4
 _DECIMALS = 3
 # Events within this distance of one too bright for an electron are parts of it, in pixels.
 _PARTS = REACH + 1.5
+# Spots wider than this, in pixels, are searched in a blurred frame: in the frame itself noise gives
+# them several brightest pixels.
+_WIDE = 0.6
 # Rows that are searched in one thread, and rows beyond: those of a spot and of others beside it.
 _STRIP, _MARGIN = 256, 6 * REACH
 
@@ -61,7 +64,7 @@ def find_events(
     noise: float,
     *,
     noisy: npt.NDArray[np.bool_] | None = None,
-    rules: int = 2,
+    rules: int = 3,
     usual: tuple[float, ...] = (),
 ) -> Events:
     """Find the electrons of a frame.
@@ -72,10 +75,11 @@ def find_events(
 
     `frame` (y, x): background subtracted; `spread`: standard deviation of the spots, in pixels;
     `threshold`: charge from which a spot is an electron, in grey values; `noise`: standard
-    deviation of a pixel, in grey values; `noisy` (y, x): pixels that are ignored; `rules`: 2, or 1
-    to replay the first version's histories: all pixels count, positions are not rounded, and spots
-    narrower than 0.4 pixel are not fitted to convergence; `usual`: see `resolve`. The result lies
-    within the frame, in whole thousandths of a pixel.
+    deviation of a pixel, in grey values; `noisy` (y, x): pixels that are ignored; `rules`: 3, or
+    less to replay earlier histories, 2: wide spots are searched in the frame as it is; 1: also, all
+    pixels count, positions are not rounded, and spots narrower than 0.4 pixel are not fitted to
+    convergence; `usual`: see `resolve`. The result lies within the frame, in whole thousandths of a
+    pixel.
     """
     rows, columns = frame.shape
 
@@ -88,7 +92,8 @@ def find_events(
         ignored = noisy[first:last] if noisy is not None and rules > 1 else False
         unknown[REACH:-REACH, REACH:-REACH] = ignored
         narrow = spread if rules > 1 else np.inf
-        y, x, charge = _in_strip(strip, spread, threshold, noise, unknown, narrow, usual)
+        blurred = rules > 2 and spread > _WIDE
+        y, x, charge = _in_strip(strip, spread, threshold, noise, unknown, narrow, usual, blurred)
         y += first - REACH
         x -= REACH
         if rules > 1:
@@ -161,9 +166,14 @@ def _in_strip(
     unknown: npt.NDArray[np.bool_],
     narrow: float,
     usual: tuple[float, ...],
+    blurred: bool,
 ) -> tuple[Values, Values, Values]:
-    """Find the electrons of a strip; `narrow`: the spread by which a fit is started."""
-    central = float(np.square(profile(np.zeros(1), spread)[0].max()))
+    """Find the electrons of a strip.
+
+    `narrow`: the spread by which a fit is started; `blurred`: whether the frame is for the search.
+    """
+    along = profile(np.zeros(1), spread)[0][0]
+    central = 1.0 if blurred else float(np.square(along.max()))
     # A spot midway between pixels is only half as bright.
     least = threshold * central / 2
     high = max([_BESIDE * threshold, *(_BESIDE_USUAL * mean for mean in usual[:1])])
@@ -173,7 +183,11 @@ def _in_strip(
     position, charge, enough = np.empty((0, 2)), np.empty(0), np.empty(0)
     touching = np.add.outer(np.arange(-1, 2) * frame.shape[1], np.arange(-1, 2)).ravel()
     for _ in range(_ROUNDS):
-        new = peaks(left, least)
+        searched = left
+        for axis in (0, 1) if blurred else ():
+            # To the charge that a spot in the middle of each pixel would have.
+            searched = scipy.ndimage.correlate1d(searched, along / (along @ along), axis)
+        new = peaks(searched, least)
         new = new[~np.isin(new, at)]
         if not new.size:
             break
@@ -280,13 +294,16 @@ def upper_threshold(charges: npt.ArrayLike) -> float | None:
     """Return the charge above which there is hardly an electron; None if that is not known.
 
     Extrapolated by a power of the charge through the quantiles 0.84 and 0.95, which falls more
-    slowly than the charges become rare, and which X-rays do not reach.
+    slowly than the charges become rare; through 0.7 and 0.84 where X-rays reach the former.
     """
     found = np.asarray(charges, np.float64)
     if len(found) < _FEWEST:
         return None
-    median, some, most = np.quantile(found, (0.5, 0.84, 0.95))
+    median, many, some, most = np.quantile(found, (0.5, 0.7, 0.84, 0.95))
     power = np.log(0.16 / 0.05) / np.log(max(most / some, 1 + 1e-6))
+    before = np.log(0.3 / 0.16) / np.log(max(some / many, 1 + 1e-6))
+    # No tail becomes so much flatter all at once.
+    power = before if power < before / 2 else power
     if power < _LEAST_POWER:
         return None
     return float(max(_LEAST_MEDIANS * median, some * (0.16 / _ABOVE) ** (1 / power)))

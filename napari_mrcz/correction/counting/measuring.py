@@ -48,11 +48,16 @@ _FRAMES, _SIDE, _ROUNDS = 16, 512, 3
 _FRAMES_AT_FIRST, _FALSE_FRAMES = 8, 6
 # Background is cut off here, in standard deviations; what that leaves of a normal distribution's.
 _QUIET, _QUIET_STD = 3.0, 0.98658
-# Electrons closer than this pass for one, in pixels.
-_RESOLVED = 0.85
-# Limits beyond which a warning is due: the dose in electrons per pixel and frame, the expected F1,
-# the wander in read noises, shares of noisy pixels and of spots too bright for electrons.
-_DOSE, _F1, _WANDER, _NOISY, _BRIGHT = 0.055, 0.95, 0.7, 0.005, 0.002
+# Electrons closer than this pass for one, in pixels, or in spreads of wide spots.
+_RESOLVED, _RESOLVED_SPREADS = 0.85, 1.7
+# Charges of X-rays, in medians, and the share of them without an upper threshold.
+_LONG, _TAIL = 5.0, 0.05
+# Side of the square in which electrons strike equally often, in pixels.
+_SQUARE = 33
+# Limits beyond which a warning is due: the share of electrons lost in others, the expected F1, the
+# wander in read noises, shares of noisy pixels and of spots too bright for electrons; the least
+# spread in pixels; and the share of electrons that strike where others did, beside chance.
+_LOST, _F1, _WANDER, _NOISY, _BRIGHT, _NARROW, _AGAIN = 0.06, 0.95, 0.7, 0.005, 0.002, 0.22, 0.01
 # Frames without their electrons are noise, as much above as below; where electrons are so dense
 # that there is no background between them, the quantiles 0.99 and 0.01 add up to more than this.
 _SKEW = 0.5
@@ -77,11 +82,19 @@ class MeasuredDetector:
     n_pixels: int  # Pixels of the frames that they are in
     counted: bool  # Whether the frames seem to be counted already
     crowded: bool  # Whether there are too many electrons to measure the background between them
+    again: float  # Share of pairs of frames in which an electron's pixel is struck not by chance
 
     @property
     def dose(self) -> float:
         """Electrons per pixel and frame."""
         return len(self.charges) / self.n_pixels
+
+    @property
+    def apart(self) -> float:
+        """Share of electrons that have no other one too close to be resolved."""
+        resolved = max(_RESOLVED, _RESOLVED_SPREADS * self.spread)
+        near = max(self.dose, 1e-9) * np.pi * resolved**2
+        return float(-np.expm1(-near) / near)
 
     @property
     def usual(self) -> tuple[float, ...]:
@@ -96,7 +109,7 @@ class MeasuredDetector:
         """Harmonic mean of expected recall and precision; None if that is not known."""
         if self.expected is None or self.crowded:
             return None
-        recall, precision = self.expected.recall * _apart(self.dose), self.expected.precision
+        recall, precision = self.expected.recall * self.apart, self.expected.precision
         return 2 * recall * precision / max(recall + precision, 1e-9)
 
     def warnings(self, upper: float | None) -> tuple[str, ...]:
@@ -113,8 +126,7 @@ class MeasuredDetector:
                 "background nor single electrons can be measured. Use a lower dose rate or shorter "
                 "frames."
             )
-        elif self.dose > _DOSE:
-            lost = 1 - _apart(self.dose)
+        elif (lost := 1 - self.apart) > _LOST:
             said.append(
                 f"The dose of {self.dose:.3g} e⁻/pixel/frame is too high: {lost:.0%} of the "
                 "electrons or more are lost in others beside them. Use a lower dose rate or "
@@ -123,7 +135,7 @@ class MeasuredDetector:
         f1 = self.expected_f1
         if f1 is not None and f1 < _F1 and self.expected is not None and len(self.charges):
             found, right = self.expected.recall, self.expected.precision
-            if found * right < _apart(self.dose):
+            if found * right < self.apart:
                 of_noise = charge_noise(background.noise, self.spread)
                 noise = of_noise / float(np.median(self.charges))
                 said.append(
@@ -131,6 +143,17 @@ class MeasuredDetector:
                     f"the electrons are missed and {1 - right:.0%} of the counts are noise "
                     f"(expected F1 {f1:.2f})."
                 )
+        if self.spread < _NARROW:
+            said.append(
+                f"The spots are single pixels (spread {self.spread:.2f} pixel), which electrons "
+                "hardly make: they may be noise or bad pixels. Look at some of them in the frames."
+            )
+        if self.again > _AGAIN:
+            said.append(
+                "Electrons strike the same pixels again more often than by chance: noisy pixels "
+                "are counted that could not be set aside, or the frames have sharp bright spots. "
+                "Use more frames, or check the detector's defects."
+            )
         if background.noisy is not None and (share := float(background.noisy.mean())) > _NOISY:
             said.append(
                 f"{int(background.noisy.sum())} pixels ({share:.1%}) have noise of their own, or "
@@ -142,6 +165,14 @@ class MeasuredDetector:
                 said.append(
                     f"{share:.1%} of the spots have more than {upper:.4g} grey values of charge, "
                     "too much for electrons, such as X-rays: they are set aside."
+                )
+        elif len(self.charges):
+            tail = float(np.mean(self.charges > _LONG * np.median(self.charges)))
+            if tail > _TAIL:
+                said.append(
+                    f"{tail:.0%} of the spots have more than {_LONG:g} times the usual charge, as "
+                    "X-rays have, and no upper threshold was found: all their parts are counted. "
+                    "Give an upper threshold."
                 )
         if background.wander > _WANDER * background.noise:
             said.append(
@@ -208,7 +239,8 @@ def measured(
             spots.add(frame, look_at_noise=last and done <= _FALSE_FRAMES)
             if progress is not None:
                 progress(f"Finding electrons, round {number} of {_ROUNDS}, frame", done, len(above))
-        background = spots.background(background, min(len(movie), MOST_FRAMES))
+        n_measured = min(len(movie), MOST_FRAMES) if len(movie) > 2 else np.inf
+        background = spots.background(background, n_measured)
         charges = np.concatenate(spots.charges)
         charge = float(np.median(charges)) if charges.size else 0.0
     expected = spots.expected(charge_noise(background.noise, width), threshold)
@@ -218,7 +250,7 @@ def measured(
     n_pixels = sum(frame.size for frame in excerpts.frames)
     return MeasuredDetector(
         background, width, least, upper, expected, charges[charges > least], n_pixels, counted,
-        spots.skew > _SKEW,
+        spots.skew > _SKEW, spots.again,
     )  # fmt: skip
 
 
@@ -226,12 +258,6 @@ def charge_noise(noise: float, spread: float) -> float:
     """Return the standard deviation of a fitted charge, of pixels with such noise."""
     gathered = profile(np.zeros(1), spread)[0][0]
     return noise / float(np.square(gathered).sum())
-
-
-def _apart(dose: float) -> float:
-    """Return the share of electrons that have no other one too close to be resolved."""
-    near = max(dose, 1e-9) * np.pi * _RESOLVED**2
-    return float(-np.expm1(-near) / near)
 
 
 def _seems_counted(movie: Any) -> bool:
@@ -268,6 +294,7 @@ class _Spots:
         self._alone: list[npt.NDArray[np.float32]] = []
         self._false: list[npt.NDArray[np.float32]] = []
         self._patches: list[npt.NDArray[np.float64]] = []
+        self._struck = np.zeros((1, 1))
         self.charges: list[npt.NDArray[np.float32]] = []
 
     @property
@@ -283,6 +310,15 @@ class _Spots:
         return float(high + low - 2 * median) / self._noise
 
     @property
+    def again(self) -> float:
+        """Share of pairs of an electron and another frame that has one there, beside chance."""
+        struck, others = self._struck, len(self._left) - 1
+        by_chance = struck * scipy.ndimage.uniform_filter(struck, _SQUARE) * others / (others + 1)
+        more = float((struck * (struck - 1) - by_chance).sum())
+        surely = more - _SIGMAS * float(np.sqrt(2 * by_chance.sum()))
+        return more / max(others * float(struck.sum()), 1) if surely > 0 else 0.0
+
+    @property
     def _residual(self) -> npt.NDArray[np.float64]:
         residual = np.stack(self._left)
         return residual if self._noisy is None else residual[:, ~self._noisy]
@@ -296,6 +332,9 @@ class _Spots:
         events = self._find(frame, self._threshold)
         left = frame - draw(events, self._spread, frame.shape)
         self._left.append(left)
+        where = np.stack([events.y, events.x], axis=1)
+        edges = [np.arange(size + 1) - 0.5 for size in frame.shape]
+        self._struck = self._struck + (np.histogramdd(where, edges)[0] > 0)
         if not look_at_noise:
             self._take_patches(frame, events)
             self.charges.append(events.charge)
@@ -316,7 +355,7 @@ class _Spots:
         padded = np.pad(frame, REACH).astype(np.float64)
         self._patches.append(patches_at(padded, at[:, 0] * padded.shape[1] + at[:, 1])[0])
 
-    def background(self, old: Background, n_measured: int) -> Background:
+    def background(self, old: Background, n_measured: float) -> Background:
         """Measure the background again without the electrons that were found.
 
         Their faint outskirts had passed for background, in all pixels alike, so that a part of the
@@ -328,10 +367,11 @@ class _Spots:
             quiet = residual[np.abs(residual - level) < _QUIET * noise]
             level, noise = float(quiet.mean()), float(quiet.std()) / _QUIET_STD
         # Each fitted spot follows the noise with its three parameters, and each offset with one.
+        # An electron's pixels are not in their offset, whose error adds to their noise.
         n_found = sum(np.count_nonzero(charges > self._threshold) for charges in self.charges)
-        freedom = 1 - 3 * n_found / residual.size - 1 / n_measured
+        freedom = (1 - 3 * n_found / residual.size) * (1 - 1 / n_measured) ** 2
         levels = tuple(typical - np.float32(level) for typical in old.levels)
-        noise /= float(np.sqrt(max(freedom, 0.5)))
+        noise /= float(np.sqrt(max(freedom, 0.3)))
         return replace(old, offset=old.offset + np.float32(level), noise=noise, levels=levels)
 
     def expected(self, noise: float, threshold: float | None) -> Expected | None:
