@@ -415,7 +415,9 @@ class Stack:
         if axis is None or operator.index(axis) not in (0, -3):  # None is numpy's default
             raise ValueError("a stack is summed along axis 0; else use np.asarray(stack)")
         is_any = isinstance(dtype, str) and dtype == "smallest"
-        wanted = sum_dtype(self.dtype, len(self)) if dtype is None or is_any else np.dtype(dtype)
+        wanted = sum_dtype(self.dtype, len(self))
+        if not (dtype is None or is_any):
+            wanted = np.dtype(dtype)
         with self._sum_lock:
             total = self._sum()
             if total is None:
