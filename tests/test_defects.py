@@ -93,7 +93,8 @@ def test_a_defect_list_that_is_cut_is_warned_of_for_each_movie(napari_mrcz, tmp_
     """With KOMA, too, which reads movies twice; and how many pixels it named is said."""
     (tmp_path / "in").mkdir()
     for number in range(2):
-        nm.write(tmp_path / "in" / f"{number}.mrcz", movie_with(EVERY, 0, number))
+        frames = movie_with(np.zeros(SHAPE, bool), 0, number)
+        nm.write(tmp_path / "in" / f"{number}.mrcz", frames)
     (tmp_path / "beyond.txt").write_text("126 3 5 2\n")
     options = ("--defects", tmp_path / "beyond.txt", "--json")
     for more in ((), ("--koma", 1)):
