@@ -231,6 +231,21 @@ def test_beads_of_two_by_two_pixels_are_left_alone(n_frames, dose):
     assert fitted.mask[dead].all()
 
 
+@pytest.mark.parametrize(("counts", "diameter"), [(1, 5.0), (30, 4.0)])
+def test_beads_that_count_next_to_nothing_are_left_alone(counts, diameter):
+    """In the sum some of their pixels have no electrons at all."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:256, :256]
+    through = np.ones(SHAPE)
+    for row, column in rng.uniform(0, 256, (100, 2)):
+        shade = np.clip(diameter / 2 + 0.5 - np.hypot(y - row, x - column), 0, 1)
+        through = np.minimum(through, 1 - 0.9 * shade)
+    electrons = rng.poisson((10 if counts == 1 else 20) / 8 * through, (8, *SHAPE))
+    frames = np.rint(counts * electrons + (counts > 1) * rng.normal(0, 8, electrons.shape))
+    fitted = OutlierFilter.fit(frames.astype(np.int16))
+    assert np.mean(fitted.mask[through < 0.95] != 0) < 0.005
+
+
 def test_soft_beads_are_left_alone():
     rng = np.random.default_rng(7)
     y, x = np.mgrid[:256, :256]
@@ -557,6 +572,8 @@ def test_borders_of_another_level_are_named(level):
     levels = re.search(r"rows 254 to 255 \((.+?) times\), column 0 \((.+?) times\)\.", said)
     assert [float(found) for found in levels.groups()] == pytest.approx([level] * 2, rel=0.05)
     known = rate != 1
+    assert np.mean(fitted.mask[known] != 0) > 0.98
+    assert np.count_nonzero(fitted.mask[~known]) <= 20
     assert not any("border" in w for w in OutlierFilter.fit(frames, defects=known).warnings)
     with_gain = OutlierFilter.fit(frames, gain=1 / np.maximum(rate, 0.1))
     assert not any("border" in warning for warning in with_gain.warnings)

@@ -158,9 +158,11 @@ class OutlierFilter:
             movie, gain=gain, defects=defects, per_electron=counts_per_electron, pedestal=pedestal
         )
         _check_drawable(counts, options)
+        areas = counts.odd_borders()
+        if model != "poisson":
+            areas = [area._replace(is_certain=False) for area in areas]
+        counts = counts.with_areas(areas + (find_areas(counts) if model == "poisson" else []))
         if model == "poisson":
-            if areas := find_areas(counts):
-                counts = counts.with_areas(areas)
             scale = poisson_scale(counts, partial(read_course, movie, counts))
         else:
             scale = normal_scale(counts)
@@ -365,18 +367,25 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
             "The frames seem to have a pedestal (counts without electrons) that could not be "
             "measured: give it, or subtract a dark reference."
         )
-    if lines := counts.odd_borders:
-        said.append(
-            f"The border has another level than the image: {', '.join(lines)}. The filter may find "
-            "only part of these pixels: name them as defects, or crop them."
-        )
-    if replaced := [area for area in counts.areas if area.is_certain]:
+    borders = [area for area in counts.areas if area.is_border]
+    for is_certain, done in (
+        (True, "They were replaced"),
+        (False, "The filter may find only part of these pixels"),
+    ):
+        lines = [border for border in borders if border.is_certain == is_certain]
+        if lines:
+            named = ", ".join(f"{line.name} ({line.level:.2g} times)" for line in lines)
+            said.append(
+                f"The border has another level than the image: {named}. {done}: name them as "
+                "defects, or crop them."
+            )
+    if replaced := [area for area in counts.areas if area.is_certain and not area.is_border]:
         said.append(
             f"Wider than a line, {_named(replaced)}: a defect of the camera, since the edges are "
             "sharp; replaced as known defects are, which brings no detail back. Name such areas as "
             "defects."
         )
-    if left := [area for area in counts.areas if not area.is_certain]:
+    if left := [area for area in counts.areas if not (area.is_certain or area.is_border)]:
         said.append(
             f"Wider than a line, {_named(left)}: a defect of the camera, or the shadow of "
             "something; left as it is. If it is a defect, name it as one."

@@ -11,7 +11,6 @@ those count that are like most others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,6 +35,9 @@ _LARGEST, _FEW = 1e18, 0.01
 # difference of their level, and in standard deviations of the usual difference of lines.
 _BESIDE, _WIDEST = 48, 8
 _OTHER_LEVEL, _CERTAIN = 0.05, 8.0
+# Pixels of the pieces of these lines that are compared; least part of the difference that a piece
+# has, and part of the pieces that do.
+_PIECE, _LEAST, _ALONG = 64, 0.4, 0.9
 Image = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
@@ -50,6 +52,15 @@ class Area(NamedTuple):
     right: int
     level: float  # Electrons of its pixels, over those around it
     is_certain: bool  # Nothing but the camera makes it; others may be the shadow of something
+    is_border: bool = False  # Rows or columns at the border
+
+    @property
+    def name(self) -> str:
+        """Its rows, if it is a border of some, else its columns."""
+        is_row = self.bottom - self.top < self.right - self.left
+        first, after = (self.top, self.bottom) if is_row else (self.left, self.right)
+        name = "row" if is_row else "column"
+        return f"{name} {first}" if after - first == 1 else f"{name}s {first} to {after - 1}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,26 +148,24 @@ class SummedCounts:
             shown.unlike, shown.pedestal_is_unknown,
         )  # fmt: skip
 
-    @cached_property
-    def odd_borders(self) -> list[str]:
-        """Rows and columns at the border whose level differs from those beside them."""
-        found: list[str] = []
+    def odd_borders(self) -> list[Area]:
+        """Return rows and columns at the border whose level differs from those beside them.
+
+        They are certain defects where this is so all along them; dead lines are found as such.
+        """
+        found: list[Area] = []
         if min(self.shape) < 4 * _BESIDE:
             return found
-        for axis, name in enumerate(("row", "column")):
-            length = self.shape[axis]
+        for axis in (0, 1):
             for is_last in (False, True):
                 part = slice(-_BESIDE, None) if is_last else slice(_BESIDE)
-                strip = (part, slice(None)) if axis == 0 else (slice(None), part)
-                sums = self.total[strip].astype(np.float64)
-                if self.gain is not None:
-                    sums *= self.gain[strip]
-                sums -= self.pedestal * self.n_frames
-                lines = sums.T if axis else sums
+                sums = self.part((part, slice(None)) if axis == 0 else (slice(None), part))
+                # From the border inward.
+                lines = (sums.T if axis else sums)[:: -1 if is_last else 1]
                 typical = np.median(lines)
                 # Single hot pixels do not count.
-                levels = np.minimum(lines, 4 * typical + 10 * self.per_electron).mean(axis=1)
-                levels = levels[::-1] if is_last else levels
+                lines = np.minimum(lines, 4 * typical + 10)
+                levels = lines.mean(axis=1, dtype=np.float64)
                 steps = np.diff(levels)
                 spread = 1.4826 * np.median(np.abs(steps[_WIDEST:]))
                 least = max(_OTHER_LEVEL * abs(typical), _CERTAIN * spread)
@@ -165,13 +174,33 @@ class SummedCounts:
                 # line further in does not make a border of those before it.
                 rests = {int(at) + 1: np.median(levels[at + 1 :][:_WIDEST]) for at in beyond}
                 odd = [n for n, rest in rests.items() if (abs(levels[:n] - rest) > least / 2).all()]
-                if not odd:
+                if not odd or rests[odd[-1]] <= 0:
                     continue
-                n, others = odd[-1], rests[odd[-1]]
-                first, last = (length - n, length - 1) if is_last else (0, n - 1)
-                which = f"{name} {first}" if n == 1 else f"{name}s {first} to {last}"
-                if others > 0:
-                    found.append(f"{which} ({levels[:n].mean() / others:.2g} times)")
+                n = odd[-1]
+                across = np.stack(np.divmod(self.defects, self.shape[1]))[axis]
+                across = self.shape[axis] - 1 - across if is_last else across
+                if np.count_nonzero(across < n) > n * lines.shape[1] / 2:
+                    continue
+                level = float(levels[:n].mean() / rests[n])
+                starts = np.arange(0, lines.shape[1], _PIECE)
+                own, behind = (
+                    np.add.reduceat(some.mean(axis=0), starts)
+                    for some in (lines[:n], lines[n + 1 :][:_WIDEST])
+                )
+                apart = (own / np.maximum(behind, 1e-9) - 1) / (level - 1)
+                is_certain = abs(level - 1) > 2 * _OTHER_LEVEL and level > 2 * _OTHER_LEVEL
+                alike = bool(np.mean((apart > _LEAST) & (apart < 2 - _LEAST)) >= _ALONG)
+                first, last = (-n, None) if is_last else (0, n)
+                rows, columns = (
+                    range(length)[first:last] if along == axis else range(length)
+                    for along, length in enumerate(self.shape)
+                )
+                found.append(
+                    Area(
+                        rows.start, rows.stop, columns.start, columns.stop, level,
+                        is_certain and alike, is_border=True,
+                    )
+                )  # fmt: skip
         return found
 
     def with_areas(self, areas: list[Area]) -> SummedCounts:

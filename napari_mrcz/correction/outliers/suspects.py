@@ -56,6 +56,10 @@ _FAR, _LIKE_DEAD = 2.7, 0.05
 _MOST, _MOST_NOISE = 0.8, 0.15
 # Pixels with less than this part of the expected electrons are dark.
 _DIM = 0.5
+# Places beside a small bead. A group whose surroundings have less than this part of the electrons
+# there, by more than so many standard errors, is the middle of one.
+_ASIDE = [(dy, dx) for dy in (-5, 0, 5) for dx in (-5, 0, 5) if dy or dx]
+_SHADED, _BELOW = 0.85, 2.5
 # Excess of the four nearest pixels of a spot, in standard errors.
 _PROFILE = 1.0
 # Fewest pixels of a line, part of them that is found, and longest gap between. Odds that one in a
@@ -234,7 +238,20 @@ class Suspects:
         shade = (value < _DIM * expected) & (value > _DEAD * expected + self.noise)
         like = np.where(own < expected, shade, value > (own + expected) / 2)
         of_each = np.bincount(number, minlength=len(asked))
-        return np.bincount(number, like, len(asked)) <= of_each / 2
+        alone: Mask = np.bincount(number, like, len(asked)) <= of_each / 2
+        # A small bead has half a shade around it, dead pixels have none.
+        is_dark = np.bincount(number, own < expected, len(asked)) > 0
+        row, column = np.divmod(self.pixels[some], self.shape[1])
+        levels = []
+        for dy, dx in _ASIDE:
+            at = np.clip(row + dy, 0, self.shape[0] - 1) * self.shape[1]
+            at += np.clip(column + dx, 0, self.shape[1] - 1)
+            levels.append(np.bincount(group[some], counts.raw(at), len(asked)))
+        level = np.sort(levels, axis=0)[2].clip(min=0) / (members * counts.per_electron)
+        usual = level * of_each * is_dark
+        around = np.bincount(number, value, len(asked))
+        shaded = (around < _SHADED * usual) & (around < usual - _BELOW * np.sqrt(usual))
+        return alone & ~shaded
 
     def _spots(self, group: Groups, n_groups: int, size: Pixels, course: Course) -> Mask:
         """Mark groups that are bright in a few frames only, and have a profile.
