@@ -48,6 +48,8 @@ _FRAMES, _SIDE, _ROUNDS = 16, 512, 3
 _FRAMES_AT_FIRST, _FALSE_FRAMES = 8, 6
 # Background is cut off here, in standard deviations; what that leaves of a normal distribution's.
 _QUIET, _QUIET_STD = 3.0, 0.98658
+# Offsets of fewer frames have errors that matter.
+_FEW_FRAMES = 6
 # Electrons closer than this pass for one, in pixels, or in spreads of wide spots.
 _RESOLVED, _RESOLVED_SPREADS = 0.85, 1.7
 # Charges of X-rays, in medians, and the share of them without an upper threshold.
@@ -367,9 +369,10 @@ class _Spots:
             quiet = residual[np.abs(residual - level) < _QUIET * noise]
             level, noise = float(quiet.mean()), float(quiet.std()) / _QUIET_STD
         # Each fitted spot follows the noise with its three parameters, and each offset with one.
-        # An electron's pixels are not in their offset, whose error adds to their noise.
+        # An electron's pixels are not in their offset, whose error adds to the noise of few frames.
         n_found = sum(np.count_nonzero(charges > self._threshold) for charges in self.charges)
-        freedom = (1 - 3 * n_found / residual.size) * (1 - 1 / n_measured) ** 2
+        power = 2 if n_measured < _FEW_FRAMES else 1
+        freedom = (1 - 3 * n_found / residual.size) * (1 - 1 / n_measured) ** power
         levels = tuple(typical - np.float32(level) for typical in old.levels)
         noise /= float(np.sqrt(max(freedom, 0.3)))
         return replace(old, offset=old.offset + np.float32(level), noise=noise, levels=levels)
