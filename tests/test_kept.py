@@ -247,6 +247,10 @@ def test_a_missing_reference_is_named(napari_mrcz, kept):
     report = nm.verify(kept)
     assert not report
     assert gain.name in str(report)
+    checked = napari_mrcz("verify", kept)
+    assert checked.status == 1
+    assert "damaged" not in checked.out + checked.err  # nothing that `repair` could mend
+    assert "repair" not in checked.out + checked.err
     ran = napari_mrcz("info", kept)
     assert ran.status == 1
     assert f"{gain.name} is missing" in ran.out

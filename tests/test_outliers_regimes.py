@@ -163,7 +163,7 @@ def test_areas_wider_than_a_line_are_replaced_and_named(kind, counts):
     assert filled == pytest.approx(5 * counts, rel=0.1)
 
 
-def test_areas_that_may_be_shadows_are_only_named():
+def test_areas_that_may_be_shadows_or_pictures_are_only_named():
     rate = np.full((160, 200), 5.0)
     rate[:40, 150:] = 0
     frames = np.random.default_rng(6).poisson(rate, (4, *rate.shape)).astype(np.uint8)
@@ -172,6 +172,12 @@ def test_areas_that_may_be_shadows_are_only_named():
     assert any("rows 0 to 39, columns 150 to 199 count nothing" in w for w in fitted.warnings)
     known = OutlierFilter.fit(frames, defects=rate == 0)
     assert not any("rows" in warning for warning in known.warnings)
+    rate = np.full((160, 200), 5.0)
+    rate[60:100, 50:150] *= 2.2
+    frames = np.random.default_rng(6).poisson(rate, (4, *rate.shape)).astype(np.uint8)
+    fitted = OutlierFilter.fit(frames)
+    assert np.count_nonzero(fitted.mask[60:100, 50:150]) < 40
+    assert any("rows 60 to 99, columns 50 to 149 count 2.2 times" in w for w in fitted.warnings)
 
 
 @pytest.mark.parametrize("blur", [0.0, 0.5])

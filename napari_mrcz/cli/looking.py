@@ -128,7 +128,7 @@ def verify(
             elif not report or not quiet:
                 write(*from_here(text).splitlines())
             note(text)
-            if not report and report.frames > len(report.faults):
+            if (report.faults or report.warnings) and report.frames > len(report.faults):
                 plain = without_packing(file)
                 words = map(str, ("repair", file, "-o", plain.with_stem(f"{plain.stem}-whole")))
                 command = shlex.join(["napari-mrcz", *words])

@@ -195,6 +195,8 @@ class VerifyReport:
         What else is wrong, such as frames that are missing.
     announced : int
         Frames that there should be; more than were checked where the file is cut off.
+    reference : str
+        What is wrong with the reference of a movie kept as counts, which lies beside it.
     """
 
     path: str
@@ -204,11 +206,12 @@ class VerifyReport:
     faults: tuple[FrameFault, ...] = ()
     warnings: tuple[str, ...] = ()
     announced: int = 0
+    reference: str = ""
 
     @property
     def ok(self) -> bool:
         """Every frame that the header announces is there and decodes."""
-        return not (self.error or self.faults or self.warnings)
+        return not (self.error or self.faults or self.warnings or self.reference)
 
     def __bool__(self) -> bool:
         """Return whether the file is good."""
@@ -219,15 +222,17 @@ class VerifyReport:
             return self.error
         verdict = f"{self.path}: {self.verdict}"
         faults = (f"{self.path}: frame {f.frame}: {f.found}" for f in self.faults)
-        return "\n".join([verdict, *self.warnings, *faults])
+        reference = [f"{self.path}: {self.reference}"] if self.reference else []
+        return "\n".join([verdict, *self.warnings, *reference, *faults])
 
     @property
     def verdict(self) -> str:
         """How good the file is, in words."""
         how = "checksums match" if self.checksums else "they decode; the file has no checksums"
         good = self.frames - len(self.faults)
-        if self.ok:
-            return f"{good} {'frame is' if good == 1 else 'frames are'} good ({how})"
+        if not (self.faults or self.warnings):
+            but = ", but its reference is not" if self.reference else ""
+            return f"{good} {'frame is' if good == 1 else 'frames are'} good ({how}){but}"
         if self.announced > self.frames:
             which = f"{good} of these are" if self.faults else "these are"
             there = f"{self.frames} of {self.announced} frames are there"
@@ -320,10 +325,11 @@ def _verified(
     makers = (partial(reader.read_frame, frame) for frame in range(n))
     with reader:
         faults = _faults_of(makers, n, reader.frame_nbytes, threads, progress)
-    if is_kept(other) and (why := problem_of(reader.path, other)):
-        warnings = (*warnings, f"{fspath(path)}: {why}")
     checksums = reader.index.xxh3 is not None
-    return VerifyReport(fspath(path), "", n, checksums, faults, warnings, reader.announced)
+    reference = problem_of(reader.path, other) if is_kept(other) else ""
+    return VerifyReport(
+        fspath(path), "", n, checksums, faults, warnings, reader.announced, reference
+    )
 
 
 def _faults_of(

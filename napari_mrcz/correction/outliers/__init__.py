@@ -387,8 +387,8 @@ def doubts_of_counts(counts: SummedCounts) -> list[str]:
         )
     if left := [area for area in counts.areas if not (area.is_certain or area.is_border)]:
         said.append(
-            f"Wider than a line, {_named(left)}: a defect of the camera, or the shadow of "
-            "something; left as it is. If it is a defect, name it as one."
+            f"Wider than a line, {_named(left)}: a defect of the camera, or the shadow or picture "
+            "of something; left as it is. If it is a defect, name it as one."
         )
     total = counts.total
     if total[0].min() == total[-1].max() and total.min() == total.max():

@@ -468,8 +468,9 @@ _MARGIN, _PIECE = 6, 16
 # parts of the step, and standard errors.
 _INSIDE, _OUTSIDE, _SURE = 0.03, 0.1, 3.0
 # Least level around an area, over the typical one, and of its dim pieces, over the bright ones;
-# level of a hot area over that; part of a dead area, and of a hot one, that is not alike.
-_LIT, _EVEN, _HOT, _NOT_DEAD, _NOT_HOT = 0.25, 0.4, 1.5, 0.02, 0.1
+# level of a hot area over that; part of a dead area, and of a hot one, that is not alike. What is
+# bright and wider than this may be a picture of something.
+_LIT, _EVEN, _HOT, _NOT_DEAD, _NOT_HOT, _PICTURE = 0.25, 0.4, 1.5, 0.02, 0.1, 32
 
 
 def find_areas(counts: SummedCounts) -> list[Area]:
@@ -568,11 +569,12 @@ def _area(counts: SummedCounts, row: int, column: int, typical: float) -> Area |
     open_ = [len(lines) > 1 for lines, _ in sides]
     # What begins at one border may be the shadow of something outside the image.
     is_whole = open_[0] == open_[1] and open_[2] == open_[3]
+    is_picture = is_hot and min(inside.shape) > _PICTURE
     if not (is_dead or is_stuck or is_hot) or not (is_even or is_whole):
         return None
     return Area(
         rows.start + top, rows.stop + top, columns.start + left, columns.stop + left,
-        level / around, is_even and (is_whole or is_stuck),
+        level / around, is_even and (is_stuck or is_whole and not is_picture),
     )  # fmt: skip
 
 
