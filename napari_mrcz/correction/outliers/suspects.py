@@ -574,7 +574,7 @@ def _area(counts: SummedCounts, row: int, column: int, typical: float) -> Area |
         return None
     return Area(
         rows.start + top, rows.stop + top, columns.start + left, columns.stop + left,
-        level / around, is_even and (is_stuck or is_whole and not is_picture),
+        level / around, is_even and (is_stuck or (is_whole and not is_picture)),
     )  # fmt: skip
 
 
