@@ -159,9 +159,11 @@ class OutlierFilter:
         )
         _check_drawable(counts, options)
         areas = counts.odd_borders()
-        if model != "poisson":
+        if model == "poisson":
+            areas += find_areas(counts)
+        else:  # the preprint replaces what is beyond its thresholds, nothing else
             areas = [area._replace(is_certain=False) for area in areas]
-        counts = counts.with_areas(areas + (find_areas(counts) if model == "poisson" else []))
+        counts = counts.with_areas(areas)
         if model == "poisson":
             scale = poisson_scale(counts, partial(read_course, movie, counts))
         else:

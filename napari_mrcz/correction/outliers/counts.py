@@ -205,14 +205,14 @@ class SummedCounts:
 
     def with_areas(self, areas: list[Area]) -> SummedCounts:
         """Return the same sum, in which pixels of areas that are certain are defects."""
+        certain = [area for area in areas if area.is_certain]
+        if not certain:
+            return replace(self, areas=tuple(areas))
         bad = np.zeros(self.shape, np.bool_)
         bad.reshape(-1)[self.defects] = True
-        for area in areas:
-            if area.is_certain:
-                bad[area.top : area.bottom, area.left : area.right] = True
+        for area in certain:
+            bad[area.top : area.bottom, area.left : area.right] = True
         defects = np.flatnonzero(bad)
-        if len(defects) == len(self.defects):
-            return replace(self, areas=tuple(areas))
         total = _with_ordinary(self.total, self.gain, defects)
         return replace(self, total=total, defects=defects, areas=tuple(areas))
 
@@ -235,19 +235,19 @@ class SummedCounts:
 
     def rows(self, top: int, bottom: int) -> tuple[Image, Image]:
         """Return rows as electrons, (raw, gain-normalised), each float32."""
-        raw = self.total[top:bottom].astype(np.float32)
+        return self._electrons(slice(top, bottom))
+
+    def part(self, place: tuple[slice, slice]) -> Image:
+        """Return gain-normalised electrons of some rows and columns, float32."""
+        return self._electrons(place)[1]
+
+    def _electrons(self, place: slice | tuple[slice, slice]) -> tuple[Image, Image]:
+        raw = self.total[place].astype(np.float32)
         if self.pedestal:
             raw -= np.float32(self.n_frames * self.pedestal)
         if self.per_electron != 1:
             raw *= np.float32(1 / self.per_electron)
-        return raw, raw if self.gain is None else raw * self.gain[top:bottom]
-
-    def part(self, place: tuple[slice, slice]) -> npt.NDArray[np.float32]:
-        """Return gain-normalised electrons of some rows and columns."""
-        values: npt.NDArray[np.float32] = self.total[place].astype(np.float32)
-        values -= np.float32(self.n_frames * self.pedestal)
-        values /= np.float32(self.per_electron)
-        return values if self.gain is None else values * self.gain[place]
+        return raw, raw if self.gain is None else raw * self.gain[place]
 
     def raw(self, pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Return the sums, in counts and without the pedestal, of pixels by flat index."""

@@ -66,9 +66,7 @@ class Replacement:
     pixels: Pixels  # (k,): flat indices of those that change, ascending
     kinds: npt.NDArray[np.int8]  # (k,): 1 hot, -1 dark, 2 defect, 0 neither but near a threshold
     weights: npt.NDArray[np.uint16]  # (k,): share of its own value that is kept, in parts of 65535
-    expected: npt.NDArray[
-        np.floating[Any]
-    ]  # (k,): counts per frame expected of it, without a pedestal
+    expected: Values  # (k,): counts per frame expected of it, without a pedestal
     per_electron: float  # Counts of an electron
     fill: str  # One of `FILLS`
     # With a frame's index it decides what is drawn: any frame alone comes out as it does among the
