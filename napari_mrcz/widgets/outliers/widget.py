@@ -205,7 +205,7 @@ class OutlierPixels(CorrectionDock):
             if movie is not None and mask.shape == movie.data.shape[-2:]:  # no other was picked
                 self.add_labels(self.defects, mask, name)
                 count = f"{int(np.count_nonzero(mask)):,} defective pixels."
-                self.load.tell(" ".join([count, *said]))
+                self.load.tell(" ".join([count, *said]), "warning" if said else "text")
 
         self.when_in_front("defects", show)
 
