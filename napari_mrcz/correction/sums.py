@@ -21,10 +21,10 @@ from napari_mrcz import correction
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-# Pixels of a strip: 1 MB of 16-bit sums.
-_STRIP = 2**19
-# Frames that a 16-bit sum must have room for, to go on with it.
-_FEWEST = 16
+# Pixels of a strip: 1 MB of 16-bit sums; and of one of which several frames stay in a cache.
+_STRIP, _SMALL_STRIP = 2**19, 2**17
+# Frames that a 16-bit sum must have room for, to go on with it, and an 8-bit one.
+_FEWEST, _LEAST_ROOM = 16, 4
 
 Frame = npt.NDArray[Any]
 Item = TypeVar("Item")
@@ -114,24 +114,39 @@ class RunningSum:
 def sum_array(frames: Frame) -> Frame:
     """Return the sum (y, x) of an array of frames (n, y, x), of `smallest_sum_dtype`.
 
-    Floating frames are added in their order.
+    Floating frames are added in their order. Small counts in 8 bits are added in 8 bits, as many
+    frames as have room, which is several times as fast.
     """
     n, y, x = frames.shape
     part_dtype, room = _part_of(frames.dtype)
     total = np.zeros((y, x), smallest_sum_dtype(frames.dtype, n))
-    room = room or max(n, 1)
-    height = max(1, _STRIP // max(x, 1))
+    height = max(1, (_STRIP if part_dtype is None else _SMALL_STRIP) // max(x, 1))
+    small = frames.view(np.uint8) if frames.dtype.kind == "b" else frames
 
     def work(top: int) -> None:
         rows = np.s_[top : top + height]
-        for first in range(0, n, room):
-            part = frames[first : first + room, rows]
-            total[rows] += np.add.reduce(part, axis=0, dtype=part_dtype or total.dtype)
+        are_small, first = part_dtype is not None, 0
+        while first < n:
+            part = small[first : first + (_FEWEST if are_small else room or n), rows]
+            first += len(part)
+            number = _room_in(part) if are_small else 0
+            are_small = number >= _LEAST_ROOM
+            if are_small:
+                for start in range(0, len(part), number):
+                    total[rows] += np.add.reduce(part[start : start + number], dtype=part.dtype)
+            else:
+                total[rows] += np.add.reduce(part, axis=0, dtype=part_dtype or total.dtype)
 
     with in_order(work, range(0, y, height), "napari-mrcz-sum") as strips:
         for _ in strips:
             pass
     return total
+
+
+def _room_in(frames: Frame) -> int:
+    """Return how many of these frames can be added up in their own type."""
+    farthest = max(1, int(frames.max()), -int(frames.min()) if frames.dtype.kind == "i" else 0)
+    return int(np.iinfo(frames.dtype).max) // farthest
 
 
 def widened(total: Frame, dtype: npt.DTypeLike) -> Frame:

@@ -11,7 +11,7 @@ against their neighbours: the best linear estimate, whatever the specimen (`Loca
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -31,7 +31,11 @@ LEAST = 1e-3
 # Where the neighbours have a smaller part of the typical electrons, there is no beam.
 _EMPTY = 0.01
 
+# Columns of a window that are beyond the image.
+_OUTSIDE = [0, 1, -2, -1]
+
 Image = npt.NDArray[Any]
+Pixels = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class LocalBackground:
         # The lower of the left and the right neighbour is hardly ever a hot one.
         pixel = np.concatenate([counts.rows(*strip)[1] for strip in strips])
         lower = np.minimum(pixel[:, :-2], pixel[:, 2:]) if pixel.shape[1] > 2 else pixel
-        usual, bright = map(float, np.percentile(lower, [50, 99.9]))
+        usual, bright = map(float, np.percentile(lower[:, ::2], [50, 99.9]))
         ceiling = bright + 5 * max(bright, 1.0) ** 0.5
         made = cls(0.0, 0.0, ceiling, usual)
         around = np.concatenate([made.rows(counts, *strip)[1].reshape(-1) for strip in strips])
@@ -63,7 +67,7 @@ class LocalBackground:
         for _ in range(2):
             offset, slope = _line(around[good], pixel[good])
             error = pixel - offset - slope * around
-            low, high = np.percentile(error, [15.87, 84.13])
+            low, high = np.percentile(error[::4], [15.87, 84.13])
             spread = max((high - low) / 2, max(float(pixel[good].mean()), 0.0) ** 0.5)
             good = np.abs(error) <= 4 * spread
         squares = np.concatenate([_squares(counts.rows(*strip)[1]) for strip in strips])
@@ -83,8 +87,11 @@ class LocalBackground:
             ceiling = int(ceiling)
         else:
             raw, normalised = counts.rows(first, last)
-        beyond = (2 - (top - first), 2 - (last - bottom)), (2, 2)
-        window = np.pad(normalised, beyond, mode="reflect")
+        rows, columns = _mirrored(counts.shape[0]), _mirrored(counts.shape[1])
+        window = np.empty((bottom - top + 4, len(columns)), normalised.dtype)
+        is_within = last - first == len(window)
+        window[:, 2:-2] = normalised if is_within else normalised[rows[top : bottom + 4] - first]
+        window[:, _OUTSIDE] = window[:, 2 + columns[_OUTSIDE]]
         if normalised.max(initial=0) > ceiling:
             np.copyto(window, window.dtype.type(round(self.typical)), where=window > ceiling)
         # Sums of two, of four, of five: down the columns, then along the rows.
@@ -116,6 +123,12 @@ class LocalBackground:
         return expected
 
 
+@lru_cache(8)
+def _mirrored(length: int) -> Pixels:
+    """Return the indices of a row's pixels, and of those that stand for two beyond each end."""
+    return np.pad(np.arange(length), 2, mode="reflect")
+
+
 def _squares(strip: Image) -> Image:
     """Return the level that two thirds of each piece of a strip exceed: defects are narrower."""
     length = min(16, strip.shape[1])
@@ -141,8 +154,6 @@ _PARTS, _LEAST_SIDE, _SAMPLE = 16, 32, 2**17
 _WEIGHT = 50.0
 # Levels are kept in parts of an electron, as whole numbers: the same on every machine.
 _FINE = 16
-
-Pixels = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Pixels worked on at a time: few enough for the caches, and enough that threads do not queue for
 # the interpreter between numpy's calls.
-_STRIP = 2**18
+_STRIP = 2**19
 # Codes of the Poisson scale: steps per deviate, the farthest deviate (beyond it all are outliers
 # anyway), the code of 0, and the number of codes.
 _STEPS = 256
@@ -168,8 +168,9 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     codes = np.empty(counts.shape, np.uint16)
     widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
     codes_of = _codes_from(counts, background)
+    limit = far_above(background.brightest)
 
-    def work(top: int, bottom: int) -> int:
+    def work(top: int, bottom: int) -> tuple[int, npt.NDArray[np.intp]]:
         gain = None if counts.gain is None else counts.gain[top:bottom]
         raw, sums = background.rows(counts, top, bottom)
         codes[top:bottom] = codes_of(raw, sums, gain)
@@ -177,9 +178,11 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
         dark = np.flatnonzero(raw <= 0)
         gain = None if gain is None else gain.reshape(-1)[dark]
         expected = background.expected_beside(sums.reshape(-1)[dark], gain)
-        return int(np.count_nonzero(expected <= LEAST))
+        above = np.flatnonzero(raw > int(limit)) + top * counts.shape[1]
+        return int(np.count_nonzero(expected <= LEAST)), above
 
-    n_empty = sum(_by_strips(work, counts.shape))
+    numbers, above = zip(*_by_strips(work, counts.shape), strict=True)
+    n_empty = sum(numbers)
     # Where there is no beam, no outliers are searched.
     n_empty = n_empty if n_empty < codes.size - counts.defects.size - _FEWEST else 0
     structure = Structure.of(codes, _ZERO, _STEPS, widths)
@@ -187,7 +190,11 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     n_pixels, (lines, of_line) = both(partial(_numbers, codes), find_lines)
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
     n_empty = min(n_empty, int(n_pixels[_ZERO]))
-    n_spots = _judge_suspects(counts, background, structure, codes, n_pixels, n_empty, course)
+    bright = np.concatenate(above)
+    bright = bright[counts.normalised(bright) > limit * counts.per_electron]
+    n_spots = _judge_suspects(
+        counts, background, structure, codes, n_pixels, n_empty, bright, course
+    )
     # Beside a beam stop the direct beam looks like lines.
     usable = np.isin(lines, counts.defects, invert=True) & (n_spots < MANY_SPOTS)
     _put_lines(codes, n_pixels, lines[usable], of_line[usable])
@@ -286,12 +293,13 @@ def _judge_suspects(
     codes: Codes,
     n_pixels: npt.NDArray[np.int64],
     n_empty: int,
+    bright: npt.NDArray[np.intp],
     course: Course | None,
 ) -> int:
     """Renew, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
 
-    They are expected to be like those of their neighbours that are not beyond. Return the number of
-    spots of diffraction.
+    They are expected to be like those of their neighbours that are not beyond. `bright`: pixels, by
+    flat index, far above all of the image. Return the number of spots of diffraction.
     """
     lit = n_pixels.copy()
     lit[_ZERO] -= n_empty
@@ -307,10 +315,8 @@ def _judge_suspects(
         flat[pixels] = anew
 
     # Pixels far above all of the image may hide each other.
-    limit = far_above(background.brightest) * counts.per_electron
-    above = np.flatnonzero(counts.total > int(limit + counts.n_frames * counts.pedestal))
-    above = above[(first <= flat[above]) & (flat[above] < last)]
-    above = np.setdiff1d(above[counts.normalised(above) > limit], counts.defects)
+    above = bright[(first <= flat[bright]) & (flat[bright] < last)]
+    above = np.setdiff1d(above, counts.defects)
     before = flat[above]
     put(above, np.full(len(above), last, np.uint16))
     # Defects are not suspects, but are not used for others either.

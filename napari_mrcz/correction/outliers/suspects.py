@@ -131,10 +131,8 @@ class Suspects:
         is_dark[group[dark]] = True
         noise = self.noise * np.sqrt(np.bincount(group, part, n_groups))
         dead = is_dark & (electrons <= _DEAD * expected + noise)
-        dead &= (
-            scipy.special.pdtr(np.maximum(np.floor(electrons), 0), _DARKEST * expected)
-            < _IMPROBABLE
-        )
+        counted = np.maximum(np.floor(electrons[dead]), 0)
+        dead[dead] = scipy.special.pdtr(counted, _DARKEST * expected[dead]) < _IMPROBABLE
         chance = 3 * np.sqrt(max(brightest, 1.0) / size)
         hot = ~is_dark & (electrons / size > _FRINGE * brightest + chance)
         cluster = (size >= _CLUSTER) & (dead | hot)
@@ -246,8 +244,10 @@ class Suspects:
         for dy, dx in _ASIDE:
             at = np.clip(row + dy, 0, self.shape[0] - 1) * self.shape[1]
             at += np.clip(column + dx, 0, self.shape[1] - 1)
-            levels.append(np.bincount(group[some], counts.raw(at), len(asked)))
-        level = np.sort(levels, axis=0)[2].clip(min=0) / (members * counts.per_electron)
+            levels.append(np.bincount(group[some], counts.raw(at), len(asked))[asked])
+        level = np.zeros(len(asked))
+        level[asked] = np.sort(levels, axis=0)[2].clip(min=0)
+        level /= members * counts.per_electron
         usual = level * of_each * is_dark
         around = np.bincount(number, value, len(asked))
         shaded = (around < _SHADED * usual) & (around < usual - _BELOW * np.sqrt(usual))
@@ -405,13 +405,15 @@ def _flashes(
     values: npt.NDArray[Any], share: Values, electrons: npt.NDArray[Any], expected: npt.NDArray[Any]
 ) -> Mask:
     """Mark pixels that are bright in a few frames (m, k) only, and not without the brightest."""
-    steady, usual = np.outer(share, electrons), np.outer(share, expected)
-    excess = np.sort(values - usual, axis=0)
-    steady = np.maximum(steady, 1e-3)
+    steady = np.maximum(np.outer(share, electrons), 1e-3)
     apart = ((values - steady) ** 2 / steady).sum(axis=0)
     unsteady = (apart - len(share)) / np.sqrt((2 + 1 / steady).sum(axis=0)) > _UNSTEADY
-    rest = excess[: len(share) - max(1, round(_LEFT_OUT * len(share)))]
-    return unsteady & (rest.mean(axis=0) < _LEFT * (steady - usual).mean(axis=0))
+    usual = np.outer(share, expected[unsteady])
+    excess = np.sort(values[:, unsteady] - usual, axis=0)
+    rest = excess[: len(share) - max(1, round(_LEFT_OUT * len(share)))].mean(axis=0)
+    steady_excess = (np.outer(share, electrons[unsteady]) - usual).mean(axis=0)
+    unsteady[unsteady] = rest < _LEFT * steady_excess
+    return np.asarray(unsteady)
 
 
 # Fewer frames do not show that a pixel is steady.
@@ -479,7 +481,7 @@ def find_areas(counts: SummedCounts) -> list[Area]:
     Each holds a pixel of a coarse grid; of all others only a few are looked at.
     """
     grid = counts.part(np.s_[::_SIDE, ::_SIDE])
-    typical = float(np.median(grid))
+    typical = float(np.median(grid[:, ::4]))
     if typical < _FEWEST_ELECTRONS or min(counts.shape) < 4 * _SIDE:
         return []
     is_noisy = counts.per_electron != 1 or counts.total.dtype.kind == "f"

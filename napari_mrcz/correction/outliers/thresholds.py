@@ -147,21 +147,18 @@ def _fit_tail(sigma: Values, residual: Values) -> TailFit:
     # At many electrons the edges are denser than needed.
     step = -(-len(sigma) // _TAIL_POINTS)
     sigma, residual = sigma[::step], residual[::step]
-    best = (np.inf, 0.0, 0.0)
-    for x, y in zip(sigma, residual, strict=True):
-        apart = sigma - x
-        others = apart != 0
-        if not others.any():
-            continue
-        slopes = (residual[others] - y) / apart[others]
-        order = np.argsort(slopes)
-        # The median of the slopes, weighted by the distances, is the best through this point.
-        cumulated = np.cumsum(np.abs(apart[others])[order])
-        slope = float(slopes[order][np.searchsorted(cumulated, cumulated[-1] / 2)])
-        offset = float(y - slope * x)
-        error = float(np.abs(residual - slope * sigma - offset).sum())
-        best = min(best, (error, slope, offset))
-    return TailFit(best[1], best[2], (float(sigma.min()), float(sigma.max())))
+    apart = sigma - sigma[:, None]
+    slopes = (residual - residual[:, None]) / np.where(apart == 0, np.inf, apart)
+    order = np.argsort(slopes, axis=1)
+    # The median of the slopes, weighted by the distances, is the best through each point.
+    cumulated = np.cumsum(np.take_along_axis(np.abs(apart), order, axis=1), axis=1)
+    middle = (cumulated < cumulated[:, -1:] / 2).sum(axis=1)
+    through = np.arange(len(sigma))
+    slope = slopes[through, order[through, middle]]
+    offset = residual - slope * sigma
+    best = np.abs(residual - slope[:, None] * sigma - offset[:, None]).sum(axis=1).argmin()
+    ends = float(sigma.min()), float(sigma.max())
+    return TailFit(float(slope[best]), float(offset[best]), ends)
 
 
 def _fewest(distance: Values, beyond: Values, n_pixels: int, default: float) -> tuple[float, bool]:
