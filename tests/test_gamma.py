@@ -74,6 +74,18 @@ def test_a_flat_that_determines_nothing_is_warned_of():
         assert fit_gamma(tilted, reference).warnings
 
 
+def test_a_pedestal_and_a_noisy_reference_are_warned_of():
+    rng = np.random.default_rng(3)
+    _, reference = flat_of(1)
+    frames = rng.poisson(5 * reference**-0.85, (48, 256, 256))
+    assert not fit_gamma(frames, reference).warnings
+    with pytest.warns(MrczWarning, match=r"About [12]\d ± \d % of the flat's counts are a pedestal"):
+        pulled = fit_gamma(frames + 1.5, reference)
+    assert pulled == pytest.approx(0.85 * 5 / 6.5, abs=0.02)
+    with pytest.warns(MrczWarning, match=r"noisy.*change γ by 0\.0\d"):
+        fit_gamma(frames, 30 / (1 + rng.poisson(30 / reference)))
+
+
 def test_a_curve_through_scattered_gammas_is_warned_of():
     rng = np.random.default_rng(0)
     sure = GammaCurve.fit(RATES, [PREPRINT_GAMMA(rate) for rate in RATES])

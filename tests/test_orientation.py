@@ -261,3 +261,24 @@ def test_a_reference_with_the_shading_of_an_uneven_flat_is_refused():
         frames[:, 5, 7] = 0
         assert find_orientation(frames, np.flipud(reference)).helps == helps
         assert bool(doubts_of_gain(frames, GainNormalization(reference))) == (not helps)
+
+
+def test_wrong_shading_is_seen_beside_carbon_and_behind_an_aperture():
+    y, x = np.mgrid[-1:1:160j, -1:1:190j]
+    camera = Camera((160, 190), seed=4, gamma=1.0, hot=0, very_hot=0, dark=0, dead=0)
+    pixels = camera.response(1.0)
+    rng = np.random.default_rng(4)
+    carbon, aperture = np.where(x + y / 3 > 0.3, 0.7, 1), np.where(x**2 + y**2 < 0.9, 1, 0.02)
+    for specimen, fall in ((carbon, 0.2), (aperture, 0.3)):
+        shading = 1 - fall * (x**2 + y**2)
+        reference = 1 / pixels / shading
+        for response, helps in ((pixels, False), (pixels * shading, True)):
+            frames = rng.poisson(2 * response * specimen, (12, *response.shape)).astype(np.uint8)
+            found = find_orientation(frames, np.flipud(reference))
+            assert (found.helps, not found.warnings) == (helps, helps)
+            assert bool(doubts_of_gain(frames, GainNormalization(reference))) == (not helps)
+    # A beam as uneven as the reference hides whether that is right: applied, with a warning.
+    frames = rng.poisson(2 * pixels * np.exp(-((x - 0.4) ** 2)), (12, *pixels.shape))
+    found = find_orientation(frames, reference)
+    assert found.helps
+    assert "cannot be seen" in found.warnings[-1]

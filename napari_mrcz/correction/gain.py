@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xxhash
 
 from napari_mrcz.correction.history import described, register
-from napari_mrcz.correction.noise import SCALES, Detail, sampled, wrong_shading
+from napari_mrcz.correction.noise import SCALES, Detail, sampled, shading
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, orient
 from napari_mrcz.correction.rolling import repeated_step
@@ -325,10 +325,9 @@ def doubts_of_gain(
     detail = Detail(total, ordinary_pixels(total), SCALES[0])
     share = detail.share(detail.pattern(response[window], good[window]))
     if not share.hurts:
-        whole = wrong_shading(sample, sampled(response), sampled(good))
-        if whole is None:
+        share = shading(sample, sampled(response), sampled(good))
+        if not share.is_wrong:
             return ()
-        share = whole
     part = with_minus(f"{100 * share.value:.0f} ± {100 * share.error:.0f} %")
     return (
         f"The gain reference does not fit this movie: {part} of its fixed pattern "

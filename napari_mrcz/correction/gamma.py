@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.sums import frame_sum, ordinary_pixels
+from napari_mrcz.correction.noise import SCALES, Detail
+from napari_mrcz.correction.orientation import middle
+from napari_mrcz.correction.sums import frame_sum, ordinary_pixels, shows_nothing, spread_over
 from napari_mrcz.errors import MrczError, warn
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ _VAGUE = 0.04
 _SEEN, _NONE, _NEVER = 4.0, 0.3, 0.1
 # Unevenness over that of counting noise above which something else is in the flat.
 _UNEVEN = 3.0
+# Frames that are looked at, and fewest that show a pedestal; side of the square in their middle.
+_FRAMES, _FEWEST, _SIDE = 64, 4, 1024
+# A smaller part of the counts, and a smaller change of gamma, are not warned of.
+_LEAST_PEDESTAL, _SHIFT = 0.02, 0.01
 
 
 class FittedGamma(float):
@@ -84,20 +90,10 @@ def fit_gamma(
     -----
     MrczWarning
         Each of the result's warnings: too few counts to determine gamma, a flat without the
-        reference's pattern, or with something else in it.
+        reference's pattern, or with something else in it, a pedestal (which only frames show, not
+        their sum), or a reference of too few electrons.
     """
-    roughness = Roughness(flat, reference)
-    found = scipy.optimize.minimize_scalar(
-        roughness, bounds=bounds, method="bounded", options={"xatol": 1e-4}
-    )
-    gamma = float(found.x)
-    if min(gamma - bounds[0], bounds[1] - gamma) < 1e-2:
-        raise ValueError(
-            f"no gamma between {bounds[0]:g} and {bounds[1]:g} flattens this flat; "
-            "the reference may be turned (find_orientation) or another camera's, or the flat has "
-            f"too few counts ({roughness.counts:.3g} per pixel)"
-        )
-    fitted = FittedGamma(gamma, roughness.error(gamma), roughness.doubts(gamma))
+    fitted = Roughness(flat, reference).fit(bounds)
     for doubt in fitted.warnings:
         warn(doubt)
     return fitted
@@ -106,11 +102,13 @@ def fit_gamma(
 class Roughness:
     """Unevenness of a normalised flat by the exponent: the criterion of eq. 10.
 
-    `flat`, `reference`: see `fit_gamma`, as for the errors.
+    `flat`, `reference`: see `fit_gamma`, as for the errors; `frames` (n, y, x): those summed, where
+    `flat` is their sum.
     """
 
-    def __init__(self, flat: Any, reference: npt.ArrayLike) -> None:
+    def __init__(self, flat: Any, reference: npt.ArrayLike, frames: Any = None) -> None:
         counts = frame_sum(flat)
+        self._frames = flat if frames is None else frames
         if np.iscomplexobj(reference):
             raise ValueError("a reference has real values, not complex ones")
         gain = np.asarray(reference, np.float64)
@@ -131,6 +129,20 @@ class Roughness:
         """Return the standard deviation of the means of 64 x 64 pixels, over their mean."""
         smooth = _patches(self._normalised(gamma))[self._filled] / self._share
         return float(smooth.std() / smooth.mean())
+
+    def fit(self, bounds: tuple[float, float]) -> FittedGamma:
+        """Return the exponent that flattens best; `ValueError` if it lies at a bound."""
+        found = scipy.optimize.minimize_scalar(
+            self, bounds=bounds, method="bounded", options={"xatol": 1e-4}
+        )
+        gamma = float(found.x)
+        if min(gamma - bounds[0], bounds[1] - gamma) < 1e-2:
+            raise ValueError(
+                f"no gamma between {bounds[0]:g} and {bounds[1]:g} flattens this flat; "
+                "the reference may be turned (find_orientation) or another camera's, or the flat "
+                f"has too few counts ({self.counts:.3g} per pixel)"
+            )
+        return FittedGamma(gamma, self.error(gamma), self.doubts(gamma))
 
     def noise(self, gamma: float) -> float:
         """Return the unevenness of counting noise alone, which neighbours do not share."""
@@ -180,7 +192,60 @@ class Roughness:
                 "reference may be turned, another camera's, or applied already, or the flat is "
                 "saturated."
             )
+        else:
+            said += self._doubts_of_fine(gamma)
         return tuple(said)
+
+    def _doubts_of_fine(self, gamma: float) -> list[str]:
+        """Return what single pixels and frames show against the reference and the flat."""
+        said = []
+        window = middle(self._counts.shape, _SIDE)
+        good, counts, log = (a[window] for a in (self._good, self._counts, self._logarithm))
+        detail = Detail(counts, good, SCALES[0])
+        fine = detail.share(detail.pattern(np.exp(-gamma * log), good))
+        # By as much the mean of gain ** gamma rises more where there were fewer electrons.
+        shift = (1 - fine.value) * fine.pattern**2 * (abs(gamma) + 1) / max(2 * abs(gamma), _NEVER)
+        if fine.hurts and shift > _SHIFT:
+            said.append(
+                f"The reference is noisy: {100 * fine.value:.0f} % of its fine pattern "
+                f"({100 * fine.pattern:.2g} %) is in the flat, which may change γ by {shift:.1g}. "
+                "Make it of more electrons."
+            )
+        if (pedestal := self._pedestal(window)) is not None:
+            share, error = pedestal
+            if share > max(_SEEN * error, _LEAST_PEDESTAL):
+                said.append(
+                    f"About {100 * share:.0f} ± {100 * error:.1g} % of the flat's counts are a "
+                    f"pedestal, without which γ would be {gamma / (1 - share):.2f}. Subtract a "
+                    "dark reference."
+                )
+        return said
+
+    def _pedestal(self, window: tuple[slice, ...]) -> tuple[float, float] | None:
+        """Return the share of a pedestal in the counts, and its error; None where there are few.
+
+        A pedestal weakens the pattern of the counts, not that of their variance between frames.
+        """
+        if len(getattr(self._frames, "shape", ())) != 3 or len(self._frames) < _FEWEST:
+            return None
+        moments = np.zeros((2, *self._counts[window].shape))
+        n = 0
+        for index in spread_over(len(self._frames), _FRAMES):
+            frame = np.asarray(self._frames[index])[window].astype(np.float64)
+            if not shows_nothing(frame) and (mean := frame[self._good[window]].mean()) > 0:
+                frame /= mean
+                moments += frame, frame * frame
+                n += 1
+        if n < _FEWEST:
+            return None
+        good = self._good[window]
+        log = self._logarithm[window][good]
+        log -= log.mean()
+        variance = (moments[1] - moments[0] ** 2 / n)[good]
+        slopes = [float(a @ log / a.mean() / (log @ log)) for a in
+                  (self._counts[window][good], variance)]  # fmt: skip
+        error = float(variance.std() / variance.mean() / (log @ log) ** 0.5)
+        return 1 - slopes[0] / slopes[1], error / abs(slopes[1])
 
     def _normalised(self, gamma: float) -> npt.NDArray[np.float64]:
         return self._counts * np.exp(gamma * self._logarithm)

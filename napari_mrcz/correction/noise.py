@@ -146,8 +146,11 @@ _THERE = 4.0
 _HELPS = 1.5
 # Robust standard deviations beyond which a pixel is a defect, not pattern.
 _WILD = 6.0
-# A specimen varies over the whole image, too: standard errors by which shading raises R.
-_SHADED = 2.5
+# A specimen varies over the whole image, too: of a right reference so many standard errors less
+# than all is in no movie. With larger errors shading cannot be seen.
+_SHADED, _UNSEEN = 4.0, 0.25
+# Counts in squares that are compared to find edges, and steps over the usual one that are edges.
+_COUNTS, _EDGE = 4000, 3.0
 # Most pixels each way that show fine pattern and shading alike.
 _SAMPLED = 512
 
@@ -186,16 +189,26 @@ class Share:
         """Whether the whole pattern, were it there, would be seen."""
         return _THERE * self.chance < 1
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it raises R, and a right reference would have more in any movie."""
+        return self.value < 0.5 and 1 - self.value > _SHADED * self.error
+
+    @property
+    def is_vague(self) -> bool:
+        """Whether a wrong reference would look right as often as wrong."""
+        return self.error > _UNSEEN
+
 
 class Detail:
     """Fine detail of a sum of frames, to be compared with the patterns of references.
 
     `total` (y, x): counts, summed over frames; `usable` (y, x): pixels to look at, of which those
     are kept whose `level` (y, x), the local mean of the counts, is positive; `scale`: side of the
-    squares over which it is averaged.
+    squares over which it is averaged, or areas, as `smoothed` takes them.
     """
 
-    def __init__(self, total: Image, usable: Image, scale: int | None) -> None:
+    def __init__(self, total: Image, usable: Image, scale: int | Image | None) -> None:
         self._scale = scale
         self.level = smoothed(total, usable, scale)
         self.usable = usable & (self.level > 0)
@@ -268,21 +281,46 @@ def sampled(image: Image) -> Image:
     return image[::step, ::step]
 
 
-def wrong_shading(total: Image, response: Image, good: Image) -> Share | None:
-    """Return the share of a reference's whole pattern, with its shading, if that raises R.
+def shading(total: Image, response: Image, good: Image) -> Share:
+    """Return the share of a reference's whole pattern, with its shading.
 
-    `total`, `response`, `good` (y, x): see `Detail`, of all pixels as `sampled`. None if R falls,
-    or too little is known.
+    `total`, `response`, `good` (y, x): see `Detail`, of all pixels as `sampled`. Areas between the
+    edges of carbon or an aperture are compared each with its own mean.
     """
-    detail = Detail(total, ordinary_pixels(total), None)
-    share = detail.share(detail.pattern(response, good))
-    return share if share.significance < -_SHADED and share.is_measured else None
+    usable = ordinary_pixels(total)
+    areas = _areas(total, usable)
+    detail = Detail(total, usable & (areas > 0), areas)
+    return detail.share(detail.pattern(response, good))
 
 
-def smoothed(image: Image, usable: Image, scale: int | None) -> Image:
-    """Return the mean of the usable pixels around each pixel, (y, x); 0 where there are none."""
+def _areas(total: Image, usable: Image) -> Image:
+    """Return numbers of the areas between edges, (y, x); 0 at edges and in small areas."""
+    mean = max(float(total[usable].mean()), 1e-9) if usable.any() else 1.0
+    side = int(max(min(max((_COUNTS / mean) ** 0.5, 8), min(total.shape) / 8), 1))
+    log = np.log(np.maximum(smoothed(total, usable, side), 0.05 * mean))
+    wide = np.pad(log, side // 2 + 1, mode="edge")
+    apart = 2 * (side // 2 + 1)
+    middle = slice(apart // 2, -apart // 2)
+    steps = (
+        wide[apart:, middle] - wide[:-apart, middle],
+        wide[middle, apart:] - wide[middle, :-apart],
+    )
+    step = np.abs(steps).max(axis=0)
+    areas, _ = scipy.ndimage.label(step <= _EDGE * np.median(step))
+    return np.where(np.bincount(areas.ravel())[areas] > 0.005 * areas.size, areas, 0)
+
+
+def smoothed(image: Image, usable: Image, scale: int | Image | None) -> Image:
+    """Return the mean of the usable pixels around each pixel, (y, x); 0 where there are none.
+
+    `scale`: side of the square around a pixel; or numbers (y, x) of areas; None is the whole image.
+    """
     if scale is None:
         return np.full(image.shape, image[usable].mean() if usable.any() else 0.0)
+    if isinstance(scale, np.ndarray):
+        number = np.bincount(scale[usable], minlength=scale.max() + 1)
+        total = np.bincount(scale[usable], image[usable], minlength=number.size)
+        return (total / np.maximum(number, 1))[scale]
     share = scipy.ndimage.uniform_filter(usable.astype(np.float64), scale)
     mean = scipy.ndimage.uniform_filter(np.where(usable, image, 0.0), scale)
     # The running sums of the filter leave rounding errors where nothing is usable.

@@ -19,7 +19,7 @@ from napari_mrcz.correction.noise import (
     Detail,
     Share,
     sampled,
-    wrong_shading,
+    shading,
 )
 from napari_mrcz.correction.sums import ordinary_pixels, shows_nothing
 
@@ -215,15 +215,24 @@ def find_orientation(
     factor = sampled(found.best.prepare(reference))
     good = factor > 0
     response = np.divide(1, factor, where=good, out=np.ones(factor.shape))
-    if (whole := wrong_shading(moments.sample, response, good)) is None:
-        return found
-    said = (
-        f"The reference lies {_called(found.best)}, but its shading is wrong: only "
-        f"{100 * whole.value:.0f} ± {100 * whole.error:.0f} % of its whole pattern "
-        f"({100 * whole.pattern:.2g} %) is in the movie; below 50 % it adds more correlated noise "
-        "than it removes. Make it of an evenly illuminated flat."
-    )
-    return replace(found, share=whole, warnings=(said,))
+    whole = shading(moments.sample, response, good)
+    size = f"{100 * whole.pattern:.2g} %"
+    if whole.is_wrong:
+        said = (
+            f"The reference lies {_called(found.best)}, but its shading is wrong: only "
+            f"{100 * whole.value:.0f} ± {100 * whole.error:.0f} % of its whole pattern ({size}) is "
+            "in the movie; below 50 % it adds more correlated noise than it removes. Make it of an "
+            "evenly illuminated flat, or use a movie that is evenly illuminated.",
+        )
+        return replace(found, share=whole, warnings=said)
+    # Shading that is wrong brings more noise than the fine pattern takes away if it is stronger.
+    if whole.is_vague and found.share and whole.pattern > 2 * found.share.pattern:
+        said = (
+            f"Whether the shading of the reference ({size}) is right cannot be seen in this movie: "
+            "its own is as strong, or it has too few electrons. Use a movie without a specimen.",
+        )
+        return replace(found, warnings=found.warnings + said)
+    return found
 
 
 def _compared(

@@ -14,7 +14,6 @@ from napari_mrcz.correction import (
     OrientationSearch,
     estimate_gain,
     find_orientation,
-    fit_gamma,
 )
 from napari_mrcz.correction.gain import doubts_of_gain, fitted_gain
 from napari_mrcz.correction.gamma import FittedGamma, Roughness
@@ -347,7 +346,7 @@ def fit_exponent(stack: Stack, choice: GainChoice, report: Report) -> GammaFit:
         counts -= len(stack) * normalise.oriented_dark
     gain = normalise.factor.astype(np.float64)
     gammas = np.linspace(LOWEST, HIGHEST, _POINTS)
-    roughness = Roughness(counts, gain)
+    roughness = Roughness(counts, gain, stack)
     unevenness = np.empty(_POINTS)
     for done, gamma in enumerate(gammas):
         report("Trying exponent", done, _POINTS)
@@ -355,8 +354,7 @@ def fit_exponent(stack: Stack, choice: GainChoice, report: Report) -> GammaFit:
     report("Trying exponent", _POINTS, _POINTS)
     best = None
     if 0 < np.argmin(unevenness) < _POINTS - 1:
-        with collected_warnings():  # they are kept with the exponent
-            best = fit_gamma(counts, gain, bounds=(LOWEST, HIGHEST))
+        best = roughness.fit((LOWEST, HIGHEST))
     report("Trying exponent", _POINTS, _POINTS)
     return GammaFit(gammas, unevenness, roughness(0.0), best)
 
