@@ -119,7 +119,7 @@ class Structure:
         def work(start: int) -> tuple[Image, Image]:
             some = np.array(wide[start : start + _AT_A_TIME])
             windows = [_window(codes, row, column) for row, column in some]
-            lattice, found = _lattices(_deviates(windows, zero, steps))
+            lattice, found = _lattices(_deviates(np.stack(windows), zero, steps))
             pattern = np.rint(lattice[found] / _PATTERN_STEP).clip(-127, 127).astype(np.int8)
             return some[found], pattern
 
@@ -185,23 +185,21 @@ def _candidates(codes: Image, zero: int, steps: int, widths: Values) -> list[tup
     missing = [(0, 2 * tiles - blocks) for tiles, blocks in zip(shape, widths.shape, strict=True)]
     blocks = np.pad(widths, missing, mode="symmetric").reshape(shape[0], 2, shape[1], 2)
     wide = np.argwhere(blocks.mean(axis=(1, 3)) > _WIDE)
+    down, right = np.divmod(blocks[wide[:, 0], :, wide[:, 1]].reshape(-1, 4).argmax(axis=1), 2)
+    first = (2 * wide + np.stack([down, right], axis=1)) * BLOCK
+    top, left = np.minimum(first, np.array(codes.shape) - BLOCK).T
+    squares = np.lib.stride_tricks.sliding_window_view(codes, (BLOCK, BLOCK))
     found: list[tuple[int, int]] = []
     for start in range(0, len(wide), 4 * _AT_A_TIME):
-        some = wide[start : start + 4 * _AT_A_TIME]
-        parts = []
-        for row, column in some:
-            down, right = divmod(int(blocks[row, :, column].argmax()), 2)
-            top = min((2 * row + down) * BLOCK, codes.shape[0] - BLOCK)
-            left = min((2 * column + right) * BLOCK, codes.shape[1] - BLOCK)
-            parts.append(codes[top : top + BLOCK, left : left + BLOCK])
-        deviates = _deviates(parts, zero, steps)
+        some = np.s_[start : start + 4 * _AT_A_TIME]
+        deviates = _deviates(squares[top[some], left[some]], zero, steps)
         _, strong = _components(deviates, np.zeros_like(deviates))
-        found += [(int(row), int(column)) for row, column in some[strong.any(axis=(1, 2))]]
+        found += [(int(row), int(column)) for row, column in wide[some][strong.any(axis=(1, 2))]]
     return found
 
 
-def _deviates(parts: list[Image], zero: int, steps: int) -> npt.NDArray[np.float32]:
-    return (np.stack(parts).astype(np.float32) - np.float32(zero)) / np.float32(steps)
+def _deviates(codes: Image, zero: int, steps: int) -> npt.NDArray[np.float32]:
+    return (codes.astype(np.float32) - np.float32(zero)) / np.float32(steps)
 
 
 def _window(codes: Image, row: int, column: int) -> Image:
