@@ -1,5 +1,6 @@
 """``watch`` corrects with a recipe: windows that follow the session, as in the finished session."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from watch_session import (
 )
 
 import napari_mrcz as nm
+from napari_mrcz.correction.gain import GainStep
 from napari_mrcz.correction.koma import too_few
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
 from napari_mrcz.session import follow
@@ -128,6 +130,27 @@ class TestCorrecting:
         failed = [step.outcome.error for step in session.steps if not step.outcome.ok]
         assert len(failed) == 1
         assert "frames of 32 x 32 pixels" in failed[0]
+
+    def test_three_movies_may_show_the_orientation_of_the_gain(self, folder, out, tmp_path):
+        rng = np.random.default_rng(0)
+        reference = np.exp(0.2 * rng.standard_normal(SHAPE[1:])).astype(np.float32)
+        nm.write(tmp_path / "gain.mrc", np.flipud(reference))
+        recipe = replace(RECIPE, gain=GainStep(str(tmp_path / "gain.mrc"), "auto"))
+        numbers = iter(range(6))
+
+        def next_movie(session):
+            if (i := next(numbers, None)) is None:
+                raise KeyboardInterrupt
+            # The first two are normalised already.
+            rate = np.broadcast_to(2 if i < 2 else 2 / reference, SHAPE)
+            nm.write(folder / f"movie_{i}.mrc", rng.poisson(rate).astype(np.uint8))
+
+        with pytest.raises(KeyboardInterrupt):
+            Session(folder, out, next_movie, recipe=recipe)
+        at_once(folder, out, recipe=recipe)
+        for i in range(6):
+            history = nm.open(out / f"corrected/movie_{i}.mrcz").history
+            assert ("GainNormalization" in [step["name"] for step in history]) == (i > 1)
 
     def test_another_recipe_corrects_all_again(self, folder, out):
         record(folder, 0)

@@ -200,7 +200,7 @@ class TestReferences:
         good &= ~session.sites.defects().outliers
         wrong = made.image[good] / CAMERA.gain_reference[good] - 1
         assert wrong.std() == pytest.approx((6 * 4 * 20) ** -0.5, rel=0.2)
-        assert ("Movie 6 of 6: summing frame", 4, 4) in reports.seen
+        assert ("Summing movie", 5, 6) in reports.seen
 
 
 class TestFinding:

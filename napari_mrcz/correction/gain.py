@@ -20,6 +20,7 @@ from napari_mrcz.correction.history import described, register
 from napari_mrcz.correction.noise import SCALES, Detail, sampled, shading
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, orient
+from napari_mrcz.correction.outliers.counts import FrameStatistics, usual_pixels
 from napari_mrcz.correction.rolling import repeated_step
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels, shows_nothing, spread_over
 from napari_mrcz.errors import warn, with_minus
@@ -38,6 +39,8 @@ _AS_FRAMES = "as the frames"
 _MANY_DEFECTS = 0.05
 # Frames of a movie, and side of the square of pixels in their middle, that show a fixed pattern.
 _FRAMES, _SIDE = 8, 768
+# Rows that show whether frames are alike.
+_ROWS = 256
 # Chance takes one good pixel in so many images for a defect.
 _NEVER = 100
 # Part of the mean counts below which a pixel is a defect, not an insensitive one.
@@ -376,9 +379,9 @@ def estimate_gain(
 ) -> npt.NDArray[np.float32]:
     """Make a gain reference from a session: the reciprocal of the mean of many sums.
 
-    Sums weigh by their electrons; blank and saturated ones do not count. Specimens differ from
-    stack to stack and average out: of m stacks, 1/sqrt(m) of a specimen's contrast is left. Sums of
-    one electron per pixel will do, if they are many.
+    Sums weigh by their electrons; blank and saturated ones, and such frames, do not count.
+    Specimens differ from stack to stack and average out: of m stacks, 1/sqrt(m) of a specimen's
+    contrast is left. Sums of one electron per pixel will do, if they are many.
 
     Parameters
     ----------
@@ -404,7 +407,8 @@ def estimate_gain(
     MrczWarning
         If the factors are noisier than the fixed pattern is strong, so that applying them to
         other movies would raise correlated noise, with both figures; if that cannot be determined,
-        as there is a single sum; or if they show structure at the same place in all movies.
+        as there is a single sum; if they show structure at the same place in all movies; or if
+        saturated frames were left out.
     """
     # Of every other movie: the pattern is common to both.
     counted, expected = [np.zeros(())] * 2, [np.zeros(())] * 2
@@ -412,8 +416,11 @@ def estimate_gain(
     shape: tuple[int, ...] = ()
     last: Any = None
     given = chain(() if masks is None else masks, repeat(None))
+    unlike: tuple[int, ...] = ()
+    left_out = 0
     for movie, mask in zip(movies, given, strict=False):
-        total = frame_sum(movie)
+        total, unlike = _usable_sum(movie)
+        left_out += len(unlike)
         if masks is not None and mask is None:
             raise ValueError("there are fewer masks than movies")
         good = ordinary_pixels(total) if mask is None else ~np.asarray(mask, np.bool_)
@@ -439,12 +446,15 @@ def estimate_gain(
     gain = np.divide(mean, counts + are_whole, out=np.zeros(counts.shape), where=usable)
     gain[usable] *= np.mean(counts[usable] / mean[usable])
     if n_movies == 1 and len(getattr(last, "shape", ())) == 3 and len(last) > 1:
-        every_other = frame_sum(last[i] for i in range(1, len(last), 2))
+        every_other = frame_sum(last[i] for i in range(1, len(last), 2) if i not in unlike)
         counted[1] = np.where(mean > 0, every_other, 0)
         counted[0] = counts - counted[1]
         part = counted[1].sum() / counts.sum()
         expected = [(1 - part) * mean, part * mean]
         n_movies = 2
+    if left_out:
+        frames = f"{left_out} frame{'s were' if left_out > 1 else ' was'}"
+        warn(f"{frames} left out of the gain reference: saturated or damaged, unlike the others")
     if n_movies > 1:
         _check_noise(counted, expected)
     else:
@@ -457,6 +467,21 @@ def estimate_gain(
             "it leaves its image. Use movies without it"
         )
     return gain.astype(np.float32)
+
+
+def _usable_sum(movie: Any) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
+    """Return a movie's sum (y, x) without saturated or damaged frames, and which these are."""
+    total = frame_sum(movie)
+    if len(getattr(movie, "shape", ())) != 3 or len(movie) < 3:
+        return total, ()
+    step = max(1, total.shape[0] // _ROWS)
+    rows = total[::step]
+    usual = usual_pixels(rows, step, np.empty(0, np.intp))
+    mean = float(rows[usual].mean()) / len(movie) if usual.any() else 0.0
+    unlike = FrameStatistics.of(movie, usual, step, mean).unlike
+    for index in unlike:
+        total -= movie[index]
+    return total, unlike
 
 
 def _check_noise(counted: list[npt.NDArray[Any]], expected: list[npt.NDArray[Any]]) -> None:

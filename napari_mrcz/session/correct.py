@@ -452,7 +452,9 @@ def without_done(recipe: Recipe, movie: Stack) -> tuple[Recipe, tuple[str, ...]]
     )
 
 
-def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe:
+def with_orientation_of(
+    recipe: Recipe, sources: Sequence[str | Path], *, are_all: bool = True
+) -> Recipe:
     """Return a recipe whose gain has the orientation that the first usable movie shows.
 
     A reference that does not lower the movie's correlated noise significantly in any orientation
@@ -460,7 +462,8 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
     worse. As a movie may be normalised already, another two are looked at before that, besides
     blank ones. `corrected` leaves the reference out for single movies in the same way.
 
-    `recipe`: returned as it is unless its orientation is "auto". Raise `MrczError` or `OSError`,
+    `recipe`: returned as it is unless its orientation is "auto", or if none of the sources is
+    helped and another one, as not `are_all`, may still be. Raise `MrczError` or `OSError`,
     that of the first movie, if none can be used.
     """
     if recipe.gain is None or recipe.gain.orientation != "auto":
@@ -483,6 +486,8 @@ def with_orientation_of(recipe: Recipe, sources: Sequence[str | Path]) -> Recipe
         without.append(oriented)
         if sum(not is_blank(one) for one in without) == _TRIED:
             break
+    if without and not are_all and sum(not is_blank(one) for one in without) < _TRIED:
+        return recipe
     if without:
         return min(without, key=is_blank)
     raise failures[0]

@@ -121,7 +121,7 @@ class Corrections:
         self._plan: tuple[Any, _Plan] | None = None
         self._left_out: dict[str, Version] = {}
         self._refused: dict[str, Version] = {}  # of another frame shape
-        self._n_discarded = 0
+        self._n_discarded = self._n_looked_at = 0
         self.order = ""
 
     @property
@@ -152,6 +152,8 @@ class Corrections:
             if not self.waiting:
                 return None
             movies = list(self._compressed())
+            if self._waits_for_orientation(movies, ending=ending):
+                return None
             for movie in movies:
                 if movie.summed is None or movie.summed.recipe != self._made_by:
                     return self._job("summed", movie, partial(self._survey, movie))
@@ -269,21 +271,35 @@ class Corrections:
         self._ledger.record("corrected", source=movie.source, recipe=self._made_by, **said)
         return outcome
 
+    def _waits_for_orientation(self, movies: list[MovieRecord], *, ending: bool) -> bool:
+        """Look for the orientation of the gain, with KOMA, as for a finished session.
+
+        All movies are treated alike, as they are averaged: it waits until as many have come as
+        `with_orientation_of` would look at, but not for longer than the timeout.
+        """
+        if self._recipe.gain is None or self._recipe.gain.orientation != "auto":
+            return False
+        late = -np.inf if self._timeout is None else time.time() - self._timeout
+        ending = ending or any(movie.compressed <= late for movie in movies)
+        if len(movies) > self._n_looked_at or ending:
+            self._n_looked_at = len(movies)
+            sources = [movie.target for movie in movies]
+            try:
+                oriented = with_orientation_of(self._recipe, sources, are_all=ending)
+            except (MrczError, OSError, ValueError):
+                return False  # it is reported of the movie that is summed next
+            if is_blank(oriented):
+                return False
+            self._recipe = oriented
+        return self._recipe.gain is not None and self._recipe.gain.orientation == "auto"
+
     def _oriented(self, movie: MovieRecord) -> Recipe:
         """Return the recipe; its gain in the orientation that a movie shows, if that is "auto".
 
-        With KOMA all movies are treated like the first that is not blank, as they are averaged.
-        Without, the orientation is looked for in each movie, until the reference helps one.
+        The orientation is looked for in each movie, until the reference helps one.
         """
-        gain, koma = self._recipe.gain, self._recipe.koma
-        if gain is None or gain.orientation != "auto":
-            return self._recipe
-        first = [one for one in self._ledger.movies if one.compressed]
-        for one in [movie] if koma is None else first:
-            oriented = with_orientation_of(self._recipe, [one.target])
-            if not is_blank(oriented):
-                break
-        if oriented.gain is not None or (koma is not None and not is_blank(oriented)):
+        oriented = with_orientation_of(self._recipe, [movie.target])
+        if oriented.gain is not None:
             self._recipe = oriented
         return oriented
 

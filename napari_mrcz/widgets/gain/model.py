@@ -287,13 +287,13 @@ def reference_of(stack: Stack, name: str, report: Report) -> Reference:
 def estimate_reference(stacks: Sequence[Stack], report: Report) -> Reference:
     """Make a gain reference from movies; specimens average out, the more movies the better."""
 
-    def sums() -> Iterator[npt.NDArray[Any]]:
-        for number, stack in enumerate(stacks, 1):
-            stage = f"Movie {number} of {len(stacks)}: summing frame"
-            yield stack.sum(progress=partial(report, stage))
+    def summed() -> Iterator[Stack]:
+        for number, stack in enumerate(stacks):
+            report("Summing movie", number, len(stacks))
+            yield stack
 
     with collected_warnings() as said:
-        image = estimate_gain(sums())
+        image = estimate_gain(summed())
     return Reference(f"gain of {counted(len(stacks), 'movie')}", image, tuple(said))
 
 
