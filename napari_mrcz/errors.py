@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copyreg
 import errno
 import mmap
 import sys
 import threading
 import warnings
 from contextlib import contextmanager
-from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+AnyPath: TypeAlias = str | PathLike[str]
 
 
 class MrczError(ValueError):
@@ -36,7 +39,7 @@ class MrczError(ValueError):
 
     def __init__(
         self,
-        path: str | PathLike[str] | None,
+        path: AnyPath | None,
         found: str,
         *,
         offset: int | None = None,
@@ -56,34 +59,19 @@ class MrczError(ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling of exceptions.
-        more: dict[str, Any] = {"offset": self.offset, "frame": self.frame, "advice": self.advice}
-        return partial(type(self), self.path, self.found, **more), ()
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class NotEnoughMemory(MrczError, MemoryError):
     """Too little memory for the work on a file; nothing is known to be wrong with the file.
 
     `path`: the file concerned; None where there is none; `what`: what the memory was for, such as
-    "a frame of 67.1 MB"; `offset`, `frame`, `advice`: as for `MrczError`.
+    "a frame of 67.1 MB"; `where`: offset, frame and advice, as for `MrczError`.
     """
 
-    def __init__(
-        self,
-        path: str | PathLike[str] | None,
-        what: str,
-        *,
-        offset: int | None = None,
-        frame: int | None = None,
-        advice: str = "",
-    ) -> None:
-        found = f"not enough memory for {what}"
-        super().__init__(path, found, offset=offset, frame=frame, advice=advice)
+    def __init__(self, path: AnyPath | None, what: str, **where: Any) -> None:
+        super().__init__(path, f"not enough memory for {what}", **where)
         self.what = what
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # As for any other, but with what `found` is made of.
-        more: dict[str, Any] = {"offset": self.offset, "frame": self.frame, "advice": self.advice}
-        return partial(type(self), self.path, self.what, **more), ()
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

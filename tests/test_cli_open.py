@@ -127,9 +127,9 @@ def test_the_demo_is_that_of_the_module(napari_mrcz, tmp_path, small_demo):
     """With its picture, if one is wanted."""
     with mock.patch("napari_mrcz.plugin.demo.main") as main:
         assert napari_mrcz("demo").status == 0
-        main.assert_called_once_with([])
+        main.assert_called_once_with(None, story=False)
         picture = tmp_path / "demo.png"
         assert napari_mrcz("demo", "--screenshot", picture).status == 0
-        main.assert_called_with(["--screenshot", str(picture)])
+        main.assert_called_with(picture, story=False)
         assert napari_mrcz("demo", "--story").status == 0
-        main.assert_called_with(["--story"])
+        main.assert_called_with(None, story=True)

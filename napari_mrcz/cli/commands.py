@@ -54,10 +54,7 @@ _MODULES = {
 
 
 def called() -> int | None:
-    """Run the command that the command line names and return its exit status.
-
-    Raise `Misused` if the command line is wrong.
-    """
+    """Run the command that the command line names; return its exit status, or raise `Misused`."""
     try:
         # The command itself: called, a `Typer` would have its own way to print a traceback.
         status: int | None = typer.main.get_command(program(sys.argv[1:])).main(
@@ -376,8 +373,7 @@ def demo(
     write_sample_movie(Path("demo.mrcz"))
     write_sample_session(Path("demo-session"))
     _check_screen("demo.mrcz and demo-session are written; the other commands need none")
-    picture = [] if screenshot is None else ["--screenshot", str(screenshot)]
-    main(["--story", *picture] if story else picture)
+    main(screenshot, story=story)
 
 
 def _check_screen(advice: str = "Over ssh, use ssh -X; the other commands need none") -> None:

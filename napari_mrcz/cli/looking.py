@@ -182,18 +182,8 @@ def _reports(files: Sequence[Path]) -> Iterator[Iterator[VerifyReport]]:
 
 def _known(file: Path, stack: Stack, frames: bool) -> dict[str, Any]:
     """Return what is known of a file as plain values."""
-    from napari_mrcz.format.files import file_nbytes
-
     header = stack.header
-    nbytes = file_nbytes(file)
-    known: dict[str, Any] = {
-        "path": str(file),
-        "shape": stack.shape,
-        "dtype": str(stack.dtype),
-        "pixel_size": stack.pixel_size,
-        "file_nbytes": nbytes,
-        "ratio": round(stack.nbytes / nbytes, 3),
-        "header": dict(header) if header is not None else {},
+    known = _outline(file, stack, stack.nbytes, header) | {
         "metadata": stack.metadata,
         "history": [dict(step) for step in stack.history],
         "footer": dict(stack.description.other),
@@ -211,20 +201,28 @@ def _known_of_header(file: Path, header: Header, frames: bool) -> dict[str, Any]
     """Return what the header of a packed file says; the rest of it was not read."""
     if frames:
         say(f"{file}: frames of a packed file are not listed; unpack it")
-    file_nbytes = file.stat().st_size
+    return {
+        **_outline(file, header, header.nz * header.frame_nbytes, header),
+        **{"metadata": {}, "history": [], "footer": {}, "findings": []},
+        "packed": "only the header was unpacked: metadata, history and faults are not known",
+    }
+
+
+def _outline(
+    file: Path, frames: Stack | Header, nbytes: int, header: Header | None
+) -> dict[str, Any]:
+    """Return the size and kind of frames, which take so many bytes unpacked, and of their file."""
+    from napari_mrcz.format.files import file_nbytes
+
+    stored = file_nbytes(file)
     return {
         "path": str(file),
-        "shape": header.shape,
-        "dtype": str(header.stored_dtype.newbyteorder("=")),
-        "pixel_size": header.pixel_size,
-        "file_nbytes": file_nbytes,
-        "ratio": round(header.nz * header.frame_nbytes / file_nbytes, 3),
-        "header": dict(header),
-        "metadata": {},
-        "history": [],
-        "footer": {},
-        "findings": [],
-        "packed": "only the header was unpacked: metadata, history and faults are not known",
+        "shape": frames.shape,
+        "dtype": str(frames.dtype),
+        "pixel_size": frames.pixel_size,
+        "file_nbytes": stored,
+        "ratio": round(nbytes / stored, 3),
+        "header": {} if header is None else dict(header),
     }
 
 

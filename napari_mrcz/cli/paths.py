@@ -127,8 +127,7 @@ def tell_of_interrupted(paths: Sequence[Path], *, delete: bool) -> None:
             say(f"{movie}: its deletion was interrupted; it has its name again", always=True)
         else:
             advice = f"delete it, or rename it to {movie.name}"
-            said = f"{aside}: the deletion of {movie.name} was interrupted; {advice}"
-            say_warning(said)
+            say_warning(f"{aside}: the deletion of {movie.name} was interrupted; {advice}")
 
 
 def target_of(source: Path, folder: Path | None, suffix: str, named: Sequence[Path] = ()) -> Path:

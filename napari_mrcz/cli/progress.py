@@ -349,7 +349,7 @@ def recorded(
     if path is None:
         yield lambda outcome: outcome
         return
-    from napari_mrcz.format.atomic import AtomicFile, check_target
+    from napari_mrcz.format.atomic import AtomicFile, check_target, write_file
 
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     if not continued:
@@ -361,9 +361,7 @@ def recorded(
     last = time.monotonic()
 
     def write() -> None:
-        with AtomicFile(path, overwrite=True) as file:
-            file.write(_packed(path, list(rows.values())))
-            file.commit()
+        write_file(path, _packed(path, list(rows.values())), overwrite=True)
 
     def take(outcome: Outcome) -> Outcome:
         nonlocal last

@@ -243,7 +243,7 @@ def session_(
     from datetime import datetime
 
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
-    from napari_mrcz.format.atomic import AtomicFile, check_target
+    from napari_mrcz.format.atomic import AtomicFile, check_target, write_file
     from napari_mrcz.session.correct import with_orientation_of
     from napari_mrcz.session.page import (
         REPORT_MODULES,
@@ -283,10 +283,9 @@ def session_(
     findings = measurements.findings()
     for warning in findings.warnings:
         say_warning(warning)
-    with AtomicFile(output, overwrite=overwrite) as file:
-        # Names of files need not be of the encoding that the system claims.
-        file.write(page(findings, datetime.now().astimezone()).encode(errors="backslashreplace"))
-        file.commit()
+    # Names of files need not be of the encoding that the system claims.
+    html = page(findings, datetime.now().astimezone()).encode(errors="backslashreplace")
+    write_file(output, html, overwrite=overwrite)
     if table is not None:
         write_table(table, findings.movies, overwrite=overwrite)
     say(f"the report is {output}" + (f", the table {table}" if table is not None else ""))

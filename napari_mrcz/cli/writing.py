@@ -56,7 +56,7 @@ def compress(
     if delete and selection.chosen:
         asked = ", ".join(f"--{name}" for name in selection.chosen)
         raise typer.BadParameter(f"--delete excludes {asked}: what is left out would be lost")
-    excluded = [*references(None, decimate), *_results(output)]
+    excluded = [*references(None, decimate), *([output] if output else [])]
     tell_of_interrupted(files, delete=delete and not how.dry_run)
     sources = movies_in(
         files,
@@ -79,11 +79,6 @@ def compress(
         for source in sources
     ]
     how.run(tasks, "compressed")
-
-
-def _results(output: Path | None) -> list[Path]:
-    """Return the folder of the results, in which no movies are looked for."""
-    return [] if output is None else [output]
 
 
 @with_options
@@ -113,7 +108,7 @@ def decompress(
         raise typer.BadParameter(
             "--skip-existing, --no-footer: without a footer, files do not say which part they are"
         )
-    sources = _movies(files, _results(output))
+    sources = _movies(files, output)
     tasks = [
         Recode(
             str(source),
@@ -148,7 +143,7 @@ def convert(
         raise typer.BadParameter(
             "--level and --filter need --codec: without it chunks are copied unchanged"
         )
-    sources = _movies(files, _results(output))
+    sources = _movies(files, output)
     pairs = [(str(source), str(target_of(source, output, ".mrcz", files))) for source in sources]
     tasks: list[Recode | Repack] = [
         Repack(source, target, **how.making)
@@ -170,7 +165,7 @@ def restore(files: arguments.Files, output: arguments.Folder, *, how: Running) -
     from napari_mrcz.stack.kept import is_kept_file
 
     tasks = []
-    for source in _movies(files, _results(output)):
+    for source in _movies(files, output):
         target = target_of(source, output, ".mrcz", files)
         try:
             target = target.with_name(restored_name(source))
@@ -219,7 +214,7 @@ def sum_(
     if is_file and output is not None:
         suffix = output.suffix.lower()
     _check_suffix(suffix, allowed, how)
-    results = [] if is_file else _results(output)
+    results = [output] if output and not is_file else []
     sources = movies_in(files, excluded=results, leave_references=True)
     if is_file and len(sources) > 1:
         raise typer.BadParameter(f"{output} is one file, for {len(sources)} movies: name a folder")
@@ -279,11 +274,14 @@ def _check_suffix(suffix: str, allowed: Sequence[str], how: Running) -> None:
         raise typer.BadParameter("--skip-existing: TIFF files do not say what they were made of")
 
 
-def _movies(files: list[Path], results: Sequence[Path]) -> list[Path]:
-    """Return MRCZ files, of folders without the references of movies that are kept as counts."""
+def _movies(files: list[Path], results: Path | None) -> list[Path]:
+    """Return MRCZ files, of folders without the references of movies that are kept as counts.
+
+    `results`: folder of the results, in which no movies are looked for.
+    """
     from napari_mrcz.stack.kept import is_reference_name
 
-    found = movies_in(files, (COMPRESSED_SUFFIX,), results)
+    found = movies_in(files, (COMPRESSED_SUFFIX,), [results] if results else [])
     return [file for file in found if file in files or not is_reference_name(file.name)]
 
 

@@ -22,7 +22,9 @@ from napari_mrcz.correction.alignment import (
     HIGH_PASS,
     SIGNIFICANT,
     Alignment,
+    Floats,
     Spectra,
+    Transform,
     align,
     phases,
 )
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from napari_mrcz.correction.noise import Progress
 
 Image = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 # Pixels of all groups together that are aligned by: of more, the middle of the image. And the
 # height and width, in the middle, that fixed patterns are looked for in.
@@ -92,10 +95,10 @@ class Drift:
         It has no meaning where `warnings` say that no specimen was found.
     """
 
-    shifts: npt.NDArray[np.float64]
-    frames: npt.NDArray[np.float64]
+    shifts: Floats
+    frames: Floats
     fixed_pattern: float
-    correlation: npt.NDArray[np.float64]
+    correlation: Floats
     warnings: tuple[str, ...]
     error: float
     _movie: Any = field(repr=False)
@@ -114,7 +117,7 @@ class Drift:
         ndarray of float32, shape (y, x)
             Shifted by Fourier interpolation; what leaves one border comes in at the other.
         """
-        total: npt.NDArray[Any] | None = None
+        total: Array | None = None
         groups = _grouped(self._movie, self._group)
         for done, ((one, _), shift) in enumerate(zip(groups, self.shifts, strict=True), 1):
             fy = np.fft.fftfreq(one.shape[0])[:, None]
@@ -126,9 +129,7 @@ class Drift:
                 progress("Aligning group", done, len(self.shifts))
         return irfft2(total, s=shape, overwrite_x=True)
 
-    def pattern_in(
-        self, movie: Any, progress: Progress | None = None
-    ) -> tuple[float, npt.NDArray[np.float64]]:
+    def pattern_in(self, movie: Any, progress: Progress | None = None) -> tuple[float, Floats]:
         """Measure the fixed pattern of the same frames, corrected otherwise, by these shifts.
 
         Parameters
@@ -194,7 +195,7 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
         raise ValueError(f"groups of {group} frames: use 1 or more")
     say = progress or (lambda stage, done, total: None)
     n_groups = max(1, len(movie) // group) if hasattr(movie, "__len__") else 0
-    sums: list[npt.NDArray[Any]] = []
+    sums: list[Array] = []
     middles: list[Image] = []
     numbers: list[int] = []
     for one, number in _grouped(movie, group):
@@ -215,7 +216,7 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
     return Drift(shifts, frames, fixed, correlation, tuple(doubts), alignment.error, movie, group)
 
 
-def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
+def _spectra(sums: list[Array], say: Progress) -> Spectra:
     """Return transforms of the sums of groups, their outlier pixels replaced.
 
     `sums` is emptied: each image has room for its transform.
@@ -238,7 +239,7 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
     weight = window / np.maximum(ordinary, 1)
     spreads = []
 
-    def transformed(index: int) -> npt.NDArray[Any]:
+    def transformed(index: int) -> Array:
         one, sums[index] = sums[index], np.empty(0)
         image = one - np.float32(one.mean())
         image[outliers] = 0
@@ -269,7 +270,7 @@ def _spectra(sums: list[npt.NDArray[Any]], say: Progress) -> Spectra:
     return Spectra(groups, (shape[0], shape[1]), doses, np.full(2, scale), float(independent))
 
 
-def _part(image: npt.NDArray[Any], n_groups: int) -> npt.NDArray[Any]:
+def _part(image: Array, n_groups: int) -> Array:
     """Return as much of an image, about its middle, as there is memory for in all groups."""
     share = min(1.0, math.sqrt(_MOST_PIXELS / (max(n_groups, 1) * image.size)))
     if share == 1:
@@ -279,7 +280,7 @@ def _part(image: npt.NDArray[Any], n_groups: int) -> npt.NDArray[Any]:
     return image[top : top + height, left : left + width].copy()
 
 
-def _middle(one: npt.NDArray[Any]) -> Image:
+def _middle(one: Array) -> Image:
     """Return the middle of the sum of a group, binned, in units of its mean, less 1."""
     height, width = one.shape
     top, left = max(0, height - _LARGEST) // 2, max(0, width - _LARGEST) // 2
@@ -294,9 +295,7 @@ def _binning(shape: tuple[int, ...]) -> int:
     return 2 if min(shape) > _BINNED else 1
 
 
-def _patterns(
-    middles: list[Image], binning: int, shifts: npt.NDArray[np.float64]
-) -> tuple[float, npt.NDArray[np.float64], bool]:
+def _patterns(middles: list[Image], binning: int, shifts: Floats) -> tuple[float, Floats, bool]:
     """Return `fixed_pattern`, `correlation`, and whether the former is more than noise makes."""
     shape = middles[0].shape
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
@@ -308,9 +307,9 @@ def _patterns(
     return fixed, correlation, certain
 
 
-def _grouped(movie: Any, group: int) -> Iterator[tuple[npt.NDArray[Any], int]]:
+def _grouped(movie: Any, group: int) -> Iterator[tuple[Array, int]]:
     """Yield the sum of each group of frames, and how many they are; a rest joins the last group."""
-    held: tuple[npt.NDArray[Any], int] | None = None
+    held: tuple[Array, int] | None = None
     total: RunningSum | None = None
     number = 0
     for frame in movie:
@@ -337,7 +336,7 @@ def _grouped(movie: Any, group: int) -> Iterator[tuple[npt.NDArray[Any], int]]:
         yield held
 
 
-def _finite(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _finite(total: Array) -> Array:
     """Return a sum whose pixels that are not finite have the mean of the others."""
     if total.dtype.kind != "f":
         return total
@@ -356,7 +355,7 @@ def _fading(length: int) -> Image:
     return np.square(np.sin(np.pi / 2 * weight)).astype(np.float32)
 
 
-def _near(image: Image, places: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
+def _near(image: Image, places: tuple[npt.NDArray[np.intp], ...]) -> Array:
     """Return the sum of the 9 x 9 pixels around each of some places."""
     padded = np.pad(image, 4)
     y, x = places
@@ -367,11 +366,7 @@ def _near(image: Image, places: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray
 
 
 def _fixed_pattern(
-    transforms: list[npt.NDArray[Any]],
-    shifts: npt.NDArray[np.float64],
-    fy: npt.NDArray[Any],
-    fx: npt.NDArray[Any],
-    binning: int,
+    transforms: list[Transform], shifts: Floats, fy: Array, fx: Array, binning: int
 ) -> tuple[float, bool]:
     """Return the height of the peak that stayed over that of the peak that moved along.
 
@@ -384,7 +379,7 @@ def _fixed_pattern(
     weight[:, 0] = 1
     number = np.bincount(ring.ravel(), weight.ravel())
 
-    def by_ring(of_all: Any, of_each: Any) -> npt.NDArray[np.float64]:
+    def by_ring(of_all: Any, of_each: Any) -> Floats:
         """Return the mean over all pairs of different groups, by ring."""
         pairs = (np.square(np.abs(of_all)) - of_each) * weight / (len(shifts) * (len(shifts) - 1))
         return np.bincount(ring.ravel(), pairs.ravel()) / number
@@ -411,12 +406,8 @@ def _fixed_pattern(
 
 
 def _between_thirds(
-    transforms: list[npt.NDArray[Any]],
-    shifts: npt.NDArray[np.float64],
-    fy: npt.NDArray[Any],
-    fx: npt.NDArray[Any],
-    shape: tuple[int, ...],
-) -> npt.NDArray[np.float64]:
+    transforms: list[Transform], shifts: Floats, fy: Array, fx: Array, shape: tuple[int, ...]
+) -> Floats:
     """Return distances, and the correlation of the movie's first and last third along a line."""
     third = max(1, len(transforms) // 3)
     high = np.hypot(fy * shape[0], fx * shape[1]) >= HIGH_PASS
@@ -433,7 +424,7 @@ def _between_thirds(
     return np.stack([places, heights / unit], axis=1)
 
 
-def _doubts(fixed: float, shifts: npt.NDArray[np.float64], alignment: Alignment) -> list[str]:
+def _doubts(fixed: float, shifts: Floats, alignment: Alignment) -> list[str]:
     doubts = []
     if found := alignment.evidence > _EVIDENCE:
         if fixed > _HIGH:

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import AnyPath, MrczError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from os import PathLike
 
 # Upper limits from here on are not shown.
 _MANY = 1000
@@ -203,9 +202,7 @@ class Options:
         return [f"{summary} ({', '.join(chosen)})." if chosen else f"{summary}."]
 
 
-def read_options(
-    cls: type, table: Mapping[str, Any], name: str, path: str | PathLike[str]
-) -> dict[str, Any]:
+def read_options(cls: type, table: Mapping[str, Any], name: str, path: AnyPath) -> dict[str, Any]:
     """Return the options of a recipe's table, each of its declared type.
 
     `cls`: dataclass that declares them; `name`: of the table, for messages; `path`: the recipe, to

@@ -14,10 +14,9 @@ import stat
 import sys
 import threading
 import time
-from os import PathLike
 from pathlib import Path
 
-from napari_mrcz.errors import MrczError, warn
+from napari_mrcz.errors import AnyPath, MrczError, warn
 
 if sys.platform != "win32":
     import fcntl
@@ -37,7 +36,7 @@ class AtomicFile:
     replaced, or the folder cannot be written to.
     """
 
-    def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    def __init__(self, path: AnyPath, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         check_target(self.path, overwrite=overwrite)
         self._target = Path(os.path.realpath(self.path))
@@ -144,7 +143,11 @@ class AtomicFile:
             raise _failed(self.path, self._flush_error)
 
     def _create(self) -> int:
-        descriptor = self._create_nameless()
+        descriptor = None
+        if hasattr(os, "O_TMPFILE") and os.path.isdir(_OPEN_FILES):
+            # File systems without nameless files (many network ones) refuse; so may containers.
+            with contextlib.suppress(OSError):
+                descriptor = os.open(self._target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
         if descriptor is None:
             self._partial = self._partial_name()
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
@@ -154,13 +157,6 @@ class AtomicFile:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
-
-    def _create_nameless(self) -> int | None:
-        if hasattr(os, "O_TMPFILE") and os.path.isdir(_OPEN_FILES):
-            # File systems without nameless files (many network ones) refuse; so may containers.
-            with contextlib.suppress(OSError):
-                return os.open(self._target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
-        return None
 
     def _partial_name(self) -> Path:
         return self._target.with_name(f".{self._target.name}.{os.urandom(4).hex()}{_PARTIAL}")
@@ -206,6 +202,13 @@ class AtomicFile:
             os.link(source, name.name, dst_dir_fd=folder, follow_symlinks=True)
         finally:
             os.close(folder)
+
+
+def write_file(path: AnyPath, content: bytes | memoryview, *, overwrite: bool = False) -> None:
+    """Write a whole file as `AtomicFile` does, and raise its errors."""
+    with AtomicFile(path, overwrite=overwrite) as file:
+        file.write(content)
+        file.commit()
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, has_room, size_text
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, has_room, size_text
 from napari_mrcz.format.header import CODECS, HEADER_NBYTES, LARGEST_EXTENDED, Header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from os import PathLike
 
     from napari_mrcz.format.files import RandomAccessFile
 
@@ -91,7 +90,7 @@ def check_chunk(
     frame_nbytes: int,
     available: int,
     *,
-    path: str | PathLike[str],
+    path: AnyPath,
     frame: int,
     offset: int,
 ) -> None:
@@ -156,7 +155,7 @@ def compress(
 
 
 def decompress(
-    chunk: memoryview, out: npt.NDArray[Any], *, path: str | PathLike[str], frame: int, offset: int
+    chunk: memoryview, out: npt.NDArray[Any], *, path: AnyPath, frame: int, offset: int
 ) -> None:
     """Decompress a chunk, which `check_chunk` checks first, into `out` of the frame's exact size.
 

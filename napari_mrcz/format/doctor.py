@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.findings import (
@@ -40,16 +40,16 @@ from napari_mrcz.format.findings import (
 from napari_mrcz.format.footer import FrameIndex, pack_footer
 from napari_mrcz.format.header import HEADER_NBYTES, Header, header_dtype, parse_header
 from napari_mrcz.format.header_writing import keep_depth, set_frames
+from napari_mrcz.format.machine import reported
 from napari_mrcz.format.reader import FrameFault, FrameReader, read_layout
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PACKED_SUFFIXES, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from os import PathLike
 
 
 def diagnose(
-    path: str | PathLike[str],
+    path: AnyPath,
     *,
     full: bool = False,
     pixel_size: float = 0.0,
@@ -69,14 +69,11 @@ def diagnose(
     if not is_mixed(checked):  # else all that seems wrong is so because of it
         findings = [*check_geometry(checked), *findings]
         findings += _check_pixels(path, checked, full, progress)
-    return tuple(replace(finding, header=checked.raw) for finding in findings)
+    return tuple(replace(finding, header=checked.header.raw) for finding in findings)
 
 
 def _check_pixels(
-    path: str | PathLike[str],
-    checked: CheckedFile,
-    full: bool,
-    progress: Callable[[int, int], None] | None,
+    path: AnyPath, checked: CheckedFile, full: bool, progress: Callable[[int, int], None] | None
 ) -> Iterator[Finding]:
     count = checked.header.nz
     frames = tuple(range(count)) if full else tuple(sorted({0, count // 2, count - 1}))
@@ -117,10 +114,10 @@ class Change:
 
 
 def mend(
-    path: str | PathLike[str],
+    path: AnyPath,
     findings: Iterable[Finding],
     *,
-    target: str | PathLike[str] | None = None,
+    target: AnyPath | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Change, ...]:
@@ -246,8 +243,8 @@ class Repacked:
 
 
 def repack(
-    source: str | PathLike[str],
-    target: str | PathLike[str],
+    source: AnyPath,
+    target: AnyPath,
     *,
     writer: str,
     made_of: Mapping[str, Any] | None = None,
@@ -275,7 +272,7 @@ def repack(
         file.write(bytes(len(old.raw)) + reader.extended_raw())
         if file.tell() != old.data_offset:
             raise MrczError(source, f"an extended header of {old.nsymbt} bytes, not to be copied")
-        for frame in range(old.nz):
+        for frame in reported(range(old.nz), old.nz, progress):
             try:
                 if leave_out_damaged:
                     reader.read_frame(frame)
@@ -289,8 +286,6 @@ def repack(
             else:
                 frames.append((file.tell(), len(stored), xxhash.xxh3_64_intdigest(stored)))
                 file.write(stored)
-            if progress is not None:
-                progress(frame + 1, old.nz)
         if not frames:
             raise MrczError(source, "not one frame is whole", advice="There is nothing to save")
         index = FrameIndex.of(frames)
@@ -322,7 +317,7 @@ def _repacked_header(old: Header, frames: int, packed_nbytes: int) -> bytes:
     return bytes(record.tobytes())
 
 
-def _check_name(source: str | PathLike[str], target: str | PathLike[str], header: Header) -> None:
+def _check_name(source: AnyPath, target: AnyPath, header: Header) -> None:
     """Refuse a name that says of the frames what they are not, unless the source has it too."""
     suffix = Path(target).suffix.lower()
     right = (suffix == COMPRESSED_SUFFIX) == bool(header.codec)

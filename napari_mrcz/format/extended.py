@@ -10,6 +10,7 @@ https://bio3d.colorado.edu/imod/doc/mrc_format.txt.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,19 +107,16 @@ class ExtendedHeader:
             return "AGAR"
         return "AGAR" if len(self.data) == 1024 * 4 * _OLD_FEI_REALS else ""
 
+    @cached_property
     def decoded(self) -> Any:
-        """Return it decoded; None if its kind is not known.
+        """It decoded; None if its kind is not known.
 
-        The result is the map of "json"; a list with one map for each frame, of FEI1 and FEI2 in the
+        That is the map of "json"; a list with one map for each frame, of FEI1 and FEI2 in the
         units of their specification (SI), of SERI in degrees, pixels, µm and e⁻/Å² by the names
         that SerialEM has for them in .mdoc files, of AGAR by FEI's names (SI); or the lines of
         symmetry operators. Raise `ValueError` if it is of a known kind but cannot be decoded; says
         why.
         """
-        return self._content
-
-    @cached_property
-    def _content(self) -> Any:
         kind = self.decoded_as
         if kind == "json":
             return decode_json(self.data)
@@ -183,25 +181,14 @@ def record_nbytes(kind: str, layout: tuple[int, int], head: bytes, byte_order: s
 
 
 def json_nbytes(head: bytes) -> int | None:
-    """Return the length of the JSON map at the beginning, by its brackets."""
-    depth, quoted, at = 0, False, 0
+    """Return the length of the JSON map at the beginning."""
     if not head.startswith(b"{"):
         return None
-    while at < min(len(head), _LONGEST_SCAN):
-        byte = head[at]
-        if quoted:
-            at += byte == 0x5C  # what follows a backslash is text
-            quoted = byte != 0x22
-        elif byte == 0x22:
-            quoted = True
-        elif byte in b"{[":
-            depth += 1
-        elif byte in b"}]":
-            depth -= 1
-        at += 1
-        if not depth:
-            return at
-    return None
+    text = head[:_LONGEST_SCAN].decode("latin-1")  # a letter for each byte
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return None
 
 
 def microscope_settings(kind: str, content: Any) -> tuple[tuple[float, float] | None, float]:

@@ -23,7 +23,7 @@ import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, is_out_of_memory, size_text
 from napari_mrcz.format.header import HEADER_NBYTES, parse_header
 from napari_mrcz.format.machine import go_on_if_wanted
 from napari_mrcz.naming import RemotePath, path_of
@@ -360,7 +360,7 @@ class _Unpacking:
         self._remove()
 
 
-def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
+def open_file(path: AnyPath) -> RandomAccessFile:
     """Open a file for reading at any place, unpacking what gzip or bzip2 packed.
 
     Raise `MrczError` if it cannot be opened, or is a folder, a pipe or a device.
@@ -392,7 +392,7 @@ def open_file(path: str | os.PathLike[str]) -> RandomAccessFile:
     return _UnpackedFile(path, opener)
 
 
-def file_nbytes(path: str | os.PathLike[str]) -> int:
+def file_nbytes(path: AnyPath) -> int:
     """Return the length of a file as it is stored, packed or not, here or at a URL."""
     path = path_of(path)
     return open_file(path).nbytes if isinstance(path, RemotePath) else path.stat().st_size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_mrcz.errors import counted
+from napari_mrcz.errors import AnyPath, counted
 from napari_mrcz.format.extended import microscope_settings
 from napari_mrcz.format.header import (
     CODEC_NAMES,
@@ -27,11 +27,10 @@ from napari_mrcz.format.header import (
     parse_header,
 )
 from napari_mrcz.format.header_writing import UNDETERMINED, Statistics, statistics_of
-from napari_mrcz.format.machine import in_order, processors
+from napari_mrcz.format.machine import in_order, processors, reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from os import PathLike
 
     from napari_mrcz.format.reader import FrameReader, Layout
 
@@ -66,7 +65,7 @@ class CheckedFile:
 
     layout: Layout  # What opening it found out
     nbytes: int  # Its length
-    path: str | PathLike[str]  # Its name
+    path: AnyPath  # Its name
     pixel_size: float = 0.0  # What the caller knows it to be, in Å; 0.0 for nothing
 
     @property
@@ -77,17 +76,12 @@ class CheckedFile:
     @property
     def stated(self) -> Header:
         """The header as it says itself."""
-        return parse_header(self.raw, self.path)
-
-    @property
-    def raw(self) -> bytes:
-        """The header's bytes."""
-        return self.layout.header.raw
+        return parse_header(self.header.raw, self.path)
 
     @property
     def record(self) -> np.void:
         """The header's fields as they are written, in the byte order of its sizes."""
-        return np.frombuffer(self.raw, header_dtype(self.header.byte_order))[0]
+        return np.frombuffer(self.header.raw, header_dtype(self.header.byte_order))[0]
 
     @property
     def announced(self) -> int:
@@ -328,7 +322,9 @@ def _stamp(checked: CheckedFile) -> Iterator[Finding]:
         says = "says the opposite" if opposite else "does not say so"
         why = f"The file is {_ORDERS[order]}, as its sizes show, but {says}."
         new = (*_STAMPS[order][0], 0, 0)
-        yield Finding("machine stamp", why, _hex(stamp), _hex(new), {"machst": new})
+        yield Finding(
+            "machine stamp", why, bytes(stamp).hex(" "), bytes(new).hex(" "), {"machst": new}
+        )
 
 
 def _labels(checked: CheckedFile) -> Iterator[Finding]:
@@ -347,10 +343,6 @@ def _labels(checked: CheckedFile) -> Iterator[Finding]:
         proposed += ", one after the other"
         patch["label"] = used + [b""] * (len(labels) - len(used))
     yield Finding("labels", why, f"NLABL {count}", proposed, patch)
-
-
-def _hex(stamp: tuple[int, ...]) -> str:
-    return " ".join(f"{byte:02x}" for byte in stamp)
 
 
 _FIELD = "DMIN DMAX DMEAN RMS"
@@ -375,10 +367,8 @@ def measure(
     total = Statistics()
     threads = min(len(frames), processors())
     with in_order(one, frames, threads, "napari-mrcz-doctor") as done:
-        for count, part in enumerate(done, 1):
+        for part in reported(done, len(frames), progress):
             total += part
-            if progress is not None:
-                progress(count, len(frames))
     return total
 
 

@@ -51,8 +51,6 @@ _LARGEST_FOOTER = 2**30
 _FREE_NBYTES = 2**20
 _LARGEST_EXPANSION = 32
 
-_UNDECODABLE = (ValueError, TypeError, RecursionError)
-
 
 class FooterError(ValueError):
     """A footer that is there but cannot be understood; the pixels do not depend on it."""
@@ -185,7 +183,7 @@ def unpack_footer(payload: bytes, trailer: bytes) -> Footer:
             content = json.loads(payload, object_hook=from_tagged)
         check_content(content, most)
     # msgpack's own errors are ValueErrors, but for two that are plain Exceptions.
-    except (*_UNDECODABLE, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise FooterError(f"it cannot be decoded ({error})") from error
     if not isinstance(content, dict):
         raise FooterError("it is not a map")

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import AnyPath, MrczError
 from napari_mrcz.naming import TIFF_MAGIC, decoded_text, without_packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from os import PathLike
 
 HEADER_NBYTES = 1024
 # The largest extended header that is decoded or kept; real ones take a megabyte.
@@ -213,7 +212,7 @@ class Header:
         return along_axes(self.pixel_size, self.axis_order)
 
 
-def parse_header(raw: bytes, path: str | PathLike[str]) -> Header:
+def parse_header(raw: bytes, path: AnyPath) -> Header:
     """Read a header as real files have it.
 
     The byte order is decided field by field: sizes, mode and counts are far below 65536, so the
@@ -295,7 +294,7 @@ class _BothOrders:
     little: np.void
     big: np.void
     order: str
-    path: str | PathLike[str]
+    path: AnyPath
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -471,11 +470,7 @@ def header_dtype(byte_order: str) -> np.dtype[np.void]:
 
 
 def holds_volume(
-    ispg: int,
-    depth: int,
-    shape: tuple[int, int, int],
-    path: str | PathLike[str],
-    labels: Sequence[str] = (),
+    ispg: int, depth: int, shape: tuple[int, int, int], path: AnyPath, labels: Sequence[str] = ()
 ) -> bool:
     """Decide whether sections are slices of a volume or frames of a movie.
 

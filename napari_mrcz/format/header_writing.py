@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import AnyPath, MrczError
 from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
 from napari_mrcz.format.header import (
     EXTRA_WORDS,
@@ -35,7 +35,6 @@ from napari_mrcz.format.header import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from os import PathLike
 
     from napari_mrcz.format.encoding import Planes
 
@@ -78,7 +77,7 @@ class Description:
     @cached_property
     def _decoded(self) -> Any:
         with contextlib.suppress(ValueError):  # opening the file has warned of it
-            return None if self.extended is None else self.extended.decoded()
+            return None if self.extended is None else self.extended.decoded
         return None
 
     @property
@@ -110,7 +109,7 @@ _LAYOUT = ("nint", "nreal")
 
 
 def build_header(
-    path: str | PathLike[str],
+    path: AnyPath,
     shape: tuple[int, int, int],
     mode: int,
     codec: int,
@@ -180,7 +179,7 @@ def _set_labels(record: Any, source: Any, labels: Sequence[str]) -> None:
 
 
 def _set_cell(
-    record: Any, source: Any, path: str | PathLike[str], codec: int, description: Description
+    record: Any, source: Any, path: AnyPath, codec: int, description: Description
 ) -> None:
     """Write ISPG, MX MY MZ and the cell: the source's, or those of a new file."""
     nx, ny, nz = record["n"].tolist()

@@ -157,10 +157,7 @@ def new_buffer(nbytes: int) -> memoryview:
 
 
 class SpareMemory:
-    """Memory of arrays that are gone, for the next ones: new memory takes the system time.
-
-    `most`: how many pieces are kept.
-    """
+    """Memory of up to `most` arrays that are gone, for the next ones: new memory takes time."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -290,6 +287,16 @@ def in_order(
         yield crew.results(items)
     finally:
         crew.end()
+
+
+def reported(
+    items: Iterable[Item], total: int, progress: Callable[[int, int], None] | None
+) -> Iterator[Item]:
+    """Yield items; call `progress` with (items done, total) after each, if it is given."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress is not None:
+            progress(done, total)
 
 
 class _Call(Future[Result], Generic[Item, Result]):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, size_text
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, size_text
 from napari_mrcz.format.chunks import decompress
 from napari_mrcz.format.extended import ExtendedHeader, microscope_settings
 from napari_mrcz.format.files import RandomAccessFile, open_file
@@ -36,7 +36,6 @@ from napari_mrcz.naming import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from os import PathLike
     from pathlib import Path
 
 
@@ -100,7 +99,7 @@ def _own_extended(
 
 def _decoded(extended: ExtendedHeader, warn: Callable[[str], None]) -> Any:
     try:
-        return extended.decoded()
+        return extended.decoded
     except ValueError as error:
         warn(f"the extended header ({extended.kind}) is ignored: {error}; the pixels are intact")
         return None
@@ -144,7 +143,7 @@ class FrameReader:
     `MrczError` if the file cannot be used; `NotEnoughMemory` if it cannot be found out.
     """
 
-    def __init__(self, path: str | PathLike[str], file: RandomAccessFile | None = None) -> None:
+    def __init__(self, path: AnyPath, file: RandomAccessFile | None = None) -> None:
         # Absolute: reopening and unpickling must not depend on the working directory.
         self.path = path_of(path).absolute()
         self._file = file or open_file(self.path)
@@ -214,13 +213,19 @@ class FrameReader:
         nbytes = self.header.nsymbt
         return self._file.read(HEADER_NBYTES, nbytes) if nbytes <= LARGEST_EXTENDED else b""
 
-    def read_stored(self, frame: int) -> memoryview:
+    def read_stored(self, frame: int, spare: SpareMemory | None = None) -> memoryview:
         """Return the bytes of a frame as they lie in the file, their checksum verified.
 
-        Raise `MrczError` if they are damaged or missing. Raise `NotEnoughMemory` if there is not
-        enough for them.
+        `spare`: whose memory they are put in. Raise `MrczError` if they are damaged or missing.
+        Raise `NotEnoughMemory` if there is not enough for them.
         """
-        return self._stored(frame, None)
+        nbytes = int(self.index.sizes[frame])
+        try:
+            stored = new_buffer(nbytes) if spare is None else spare.array(nbytes).data
+        except MemoryError:
+            raise self._no_memory(frame, nbytes) from None
+        self._read_verified(stored, frame)
+        return stored
 
     def read_frame(self, frame: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Decode one frame.
@@ -237,22 +242,26 @@ class FrameReader:
     def _read_frame(self, frame: int, out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         header = self.header
         shape = header.shape[1:]
-        use_again = out is not None  # many frames are read so, one after the other
+        # Many frames are read so, one after the other.
+        spare = None if out is None else self._chunks
         if out is None:
             out = np.empty(shape, self.dtype)
         # Where the stored pixels are the caller's pixels, they are decoded right into the result.
         direct = header.mode != FOUR_BIT and self.dtype == header.stored_dtype.newbyteorder("=")
         same_bytes = direct or (header.mode == 0 and self.dtype in (np.uint8, np.bool_))
-        native = header.stored_dtype.isnative
         if same_bytes and out.flags.c_contiguous:
             target = out.reshape(-1).view(np.uint8)
         else:
             target = np.empty(header.frame_nbytes, np.uint8)
-        self._fill(target, frame, use_again=use_again)
+        if header.codec:
+            chunk, offset = self.read_stored(frame, spare), int(self.index.offsets[frame])
+            decompress(chunk, target, path=self.path, frame=frame, offset=offset)
+        else:
+            self._read_verified(target.data, frame)
         if header.mode == FOUR_BIT:
             out[...] = unpack_four_bit(target.reshape(shape[0], -1), shape[1])
         elif same_bytes and out.flags.c_contiguous:
-            if not native:
+            if not header.stored_dtype.isnative:
                 out.byteswap(inplace=True)
             if self.dtype == np.bool_:
                 np.not_equal(target.reshape(shape), 0, out=out)  # numpy takes for granted 0 or 1
@@ -269,10 +278,7 @@ class FrameReader:
         return self.read_frame(frame, memory.view(self.dtype).reshape(self.shape[1:]))
 
     def read_window(self, frame: int, window: tuple[Any, Any]) -> npt.NDArray[Any]:
-        """Read part of a frame; of plain pixels without checksums only the rows it lies in.
-
-        `frame`: index from 0; `window`: rows and columns.
-        """
+        """Read rows and columns of a frame; of plain pixels without checksums only these rows."""
         header = self.header
         if header.codec or header.mode == FOUR_BIT or self.index.xxh3 is not None:
             # A copy: a view would keep the whole frame in memory.
@@ -303,25 +309,6 @@ class FrameReader:
         self._file.close()
         self._frames.clear()
         self._chunks.clear()
-
-    def _stored(self, frame: int, spare: SpareMemory | None) -> memoryview:
-        """Return a frame's stored bytes, verified, in memory of `spare` where it is given."""
-        nbytes = int(self.index.sizes[frame])
-        try:
-            stored = new_buffer(nbytes) if spare is None else spare.array(nbytes).data
-        except MemoryError:
-            raise self._no_memory(frame, nbytes) from None
-        self._read_verified(stored, frame)
-        return stored
-
-    def _fill(self, target: npt.NDArray[np.uint8], frame: int, *, use_again: bool) -> None:
-        """Put a frame's stored pixels, decompressed, into `target`."""
-        if not self.header.codec:
-            self._read_verified(target.data, frame)
-            return
-        chunk = self._stored(frame, self._chunks if use_again else None)
-        offset = int(self.index.offsets[frame])
-        decompress(chunk, target, path=self.path, frame=frame, offset=offset)
 
     def _no_memory(self, frame: int, nbytes: int) -> NotEnoughMemory:
         what = f"a frame of {size_text(nbytes)}"

@@ -94,17 +94,13 @@ class RemoteBytes:
             if is_small:
                 self._keep(start, block)
                 self._small_s += time.monotonic() - began
-                self._check_pace(offset)
+                if self._small_s > _MOST_TIMEOUTS * TIMEOUT_S:  # walking from chunk to chunk
+                    said = f"its index is not read: {self._small_s:.0f} s were not enough for that"
+                    advice = "Copy the file here first, or add a footer there (napari-mrcz convert)"
+                    raise MrczError(self._url, said, offset=offset, advice=advice)
             found = memoryview(block)[offset - start : end - start]
         buffer[: len(found)] = found
         return len(found)
-
-    def _check_pace(self, offset: int) -> None:
-        """Raise `MrczError` if walking from chunk to chunk takes too long."""
-        if self._small_s > _MOST_TIMEOUTS * TIMEOUT_S:
-            found = f"its index is not read: {self._small_s:.0f} s were not enough for that"
-            advice = "Copy the file here first, or add a footer there (napari-mrcz convert)"
-            raise MrczError(self._url, found, offset=offset, advice=advice)
 
     def _kept(self, offset: int, end: int) -> memoryview | None:
         with self._lock:

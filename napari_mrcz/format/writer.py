@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, is_out_of_memory, size_text
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, is_out_of_memory, size_text
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.chunks import CHUNK_HEADER_NBYTES, LARGEST_FRAME
 from napari_mrcz.format.encoding import (
@@ -58,9 +59,6 @@ from napari_mrcz.format.header_writing import (
 )
 from napari_mrcz.format.machine import SpareMemory, in_order, processors
 
-if TYPE_CHECKING:
-    from os import PathLike
-
 _LARGEST_SIGNED_BYTE, _LARGEST_FOUR_BIT = 127, 15
 
 Frame = npt.NDArray[Any]
@@ -76,7 +74,7 @@ class TooWideForMode0(Exception):
 class Storage:
     """How one frame becomes the pixels of a mode."""
 
-    path: str | PathLike[str]  # The file to be, for messages
+    path: AnyPath  # The file to be, for messages
     shape: tuple[int, ...]  # Rows, columns
     # What the frames come in, what readers are to give back, what the mode holds.
     given: np.dtype[Any]
@@ -126,7 +124,7 @@ class Storage:
 
 
 def choose_storage(
-    path: str | PathLike[str],
+    path: AnyPath,
     samples: Iterable[LazyFrame],
     dtype: npt.DTypeLike | None,
     encoding: Encoding,
@@ -167,7 +165,7 @@ def choose_storage(
 
 
 def _as_asked(
-    path: str | PathLike[str],
+    path: AnyPath,
     shape: tuple[int, ...],
     given: np.dtype[Any],
     dtype: npt.DTypeLike | None,
@@ -195,9 +193,7 @@ def _check_size(storage: Storage) -> None:
         raise MrczError(storage.path, found, advice="Save it uncompressed (codec none)")
 
 
-def _cast_lossless(
-    frame: Frame, dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
-) -> Frame:
+def _cast_lossless(frame: Frame, dtype: np.dtype[Any], path: AnyPath, index: int | None) -> Frame:
     """Return `frame` as `dtype`; raise `MrczError` unless every value survives."""
     if frame.dtype == dtype:
         return frame
@@ -213,9 +209,7 @@ def _cast_lossless(
     return cast
 
 
-def cast_as_asked(
-    frame: Frame, dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
-) -> Frame:
+def cast_as_asked(frame: Frame, dtype: np.dtype[Any], path: AnyPath, index: int | None) -> Frame:
     """Return `frame` as the `dtype` asked for: rounded, but never wrapped or cut off.
 
     Raise `MrczError` if a value is out of the type's range, not a number where integers are asked
@@ -245,9 +239,7 @@ def _same(frame: Frame, cast: Frame) -> bool:
     return bool(((cast == frame) | (frame != frame)).all())
 
 
-def _check_range(
-    frame: Frame, dtype: np.dtype[Any], path: str | PathLike[str], index: int | None
-) -> None:
+def _check_range(frame: Frame, dtype: np.dtype[Any], path: AnyPath, index: int | None) -> None:
     if not frame.size:
         return
     # As Python's numbers, which compare exactly: float32(2**31 - 1) is 2**31.
@@ -272,7 +264,7 @@ class Estimate:
 
 
 def estimate(
-    path: str | PathLike[str],
+    path: AnyPath,
     samples: Iterable[LazyFrame],
     encoding: Encoding,
     dtype: npt.DTypeLike | None = None,
@@ -315,7 +307,7 @@ _Encoded = tuple[bytes | memoryview, Statistics | None, int]
 
 
 def write_frames(
-    path: str | PathLike[str],
+    path: AnyPath,
     frames: Iterable[LazyFrame],
     samples: Iterable[LazyFrame],
     *,
@@ -342,23 +334,19 @@ def write_frames(
     Raise `NotEnoughMemory` if a frame cannot be made or compressed even alone.
     """
     description = _storable(path, description)
-    only_once = iter(frames) is frames
-    storage = choose_storage(path, samples, dtype, encoding, wide=only_once)[0]
     source = description.source
-    bytes_ = storage.final == np.uint8 and not (storage.four_bit or encoding.number)
-    if bytes_ and source is not None and has_unsigned_bytes(source):
-        storage = replace(storage, stored=storage.final)
     work = _Work(frames, total, threads or processors(), progress, more)
-    try:
-        with AtomicFile(path, overwrite=overwrite) as file:
+    for wide in (iter(frames) is frames, True):
+        storage = choose_storage(path, samples, dtype, encoding, wide=wide)[0]
+        bytes_ = storage.final == np.uint8 and not (storage.four_bit or encoding.number)
+        if bytes_ and source is not None and has_unsigned_bytes(source):
+            storage = replace(storage, stored=storage.final)
+        with suppress(TooWideForMode0), AtomicFile(path, overwrite=overwrite) as file:
             _write_file(file, work, description, storage, footer=footer)
-    except TooWideForMode0:
-        storage = choose_storage(path, samples, dtype, encoding, wide=True)[0]
-        with AtomicFile(path, overwrite=overwrite) as file:
-            _write_file(file, work, description, storage, footer=footer)
+            return
 
 
-def _storable(path: str | PathLike[str], description: Description) -> Description:
+def _storable(path: AnyPath, description: Description) -> Description:
     """Return the description as it is stored; raise `MrczError` now, not after the last frame."""
     try:
         plain = [
@@ -474,7 +462,7 @@ def _encode(storage: Storage, frame: LazyFrame, index: int, memory: SpareMemory)
     return data, statistics, xxhash.xxh3_64_intdigest(data)
 
 
-def _json(path: str | PathLike[str], description: Description) -> bytes:
+def _json(path: AnyPath, description: Description) -> bytes:
     """Return the metadata as `mrcz` has them in a compressed file's extended header.
 
     Where there are none it is an empty map: hyperspy's reader cannot do without.

@@ -1,16 +1,14 @@
 """Demonstration of the plugin on a simulated movie: ``python -m napari_mrcz.plugin.demo``.
 
 It writes demo.mrcz and demo-session into the current folder, unless they exist, and opens them with
-all dock widgets, in front the movie's sum without outlier pixels. With --story the session's first
+all dock widgets, in front the movie's sum without outlier pixels. As a story, the session's first
 movie is then corrected by outlier filter, gain and KOMA, saved as demo-corrected.mrcz and opened.
 Without a screen (NAPARI_MRCZ_NO_SCREEN is set) this is done, too, and pictured in demo.png, ….
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +36,7 @@ from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack.inspection import step_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _PLUGIN = "napari-mrcz"
 _MOVIE = Path("demo.mrcz")
@@ -48,22 +46,14 @@ _WIDGETS = ("Movie", "Outliers", "Gain", "KOMA", "Metadata", "Save")
 _WINDOW = QSize(1500, 900)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Show the demo and return the exit status."""
-    no_screen = bool(os.environ.get("NAPARI_MRCZ_NO_SCREEN"))
-    parser = argparse.ArgumentParser(prog="python -m napari_mrcz.plugin.demo", description=__doc__)
-    parser.add_argument(
-        "--screenshot",
-        type=Path,
-        metavar="PNG",
-        default=Path("demo.png") if no_screen else None,
-        help="save a picture of the window there, those of the story beside it, and end",
-    )
-    parser.add_argument(
-        "--story", action="store_true", default=no_screen, help="correct a session step by step"
-    )
-    chosen = parser.parse_args(arguments)
-    picture: Path | None = chosen.screenshot
+def main(picture: Path | None = None, *, story: bool = False) -> None:
+    """Show the demo.
+
+    `picture`: save a picture of the window there, those of the story beside it, and end; `story`:
+    correct the session step by step.
+    """
+    if os.environ.get("NAPARI_MRCZ_NO_SCREEN"):
+        picture, story = picture or Path("demo.png"), True
     write_sample_movie(_MOVIE)
     write_sample_session(_SESSION)
     print(f"The movie is {_MOVIE.resolve()}, the session {_SESSION.resolve()}")
@@ -71,13 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if picture is not None:
         save_picture(viewer, widgets.values(), picture)
         print(f"The window is pictured in {picture.resolve()}")
-    if chosen.story:
+    if story:
         tell_story(viewer, widgets, picture)
     if picture is None:
         napari.run()
     else:
         viewer.close()
-    return 0
 
 
 def tell_story(viewer: napari.Viewer, widgets: dict[str, Any], picture: Path | None) -> None:
@@ -354,4 +343,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

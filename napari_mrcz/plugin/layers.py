@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, error_text, warn
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, error_text, warn
 from napari_mrcz.naming import angstroms
 from napari_mrcz.stack import Stack
 from napari_mrcz.stack.sources import FlattenedArray
@@ -77,7 +77,7 @@ def describe(stack: Stack) -> dict[str, Any]:
         if (extended := description.extended) is not None:
             said["extended_header"] = {"kind": extended.decoded_as, "content": extended.data}
             with contextlib.suppress(ValueError):  # opening the file has warned of it
-                content = extended.decoded()
+                content = extended.decoded
                 said["extended_header"]["content"] = extended.data if content is None else content
     said["footer"] = {**description.other, "history": [dict(step) for step in stack.history]}
     return said
@@ -131,7 +131,7 @@ def stack_of(data: Any, attributes: Mapping[str, Any]) -> Stack:
     return stack.described(pixel_size=(by_axis[3], by_axis[2], by_axis[1]), metadata=metadata)
 
 
-def check_not_source(path: str | os.PathLike[str], data: Any, metadata: Mapping[str, Any]) -> None:
+def check_not_source(path: AnyPath, data: Any, metadata: Mapping[str, Any]) -> None:
     """Raise `MrczError` if a file to be written is one that frames are still read from."""
     stack = data.stack if isinstance(data, StackSeries) else data
     if not isinstance(stack, Stack):

@@ -17,7 +17,7 @@ from watchdog.observers import Observer
 
 from napari_mrcz.naming import natural_key
 from napari_mrcz.session.journal import Version
-from napari_mrcz.stack.companions import mdoc_names
+from napari_mrcz.stack.companions import companion_names
 from napari_mrcz.stack.raw_frames import first_part
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Arrivals:
         folder = os.path.dirname(source)
         if self.marker or folder not in self._mdocs or f"{source}.mdoc" in self._mdocs[folder]:
             return self.settle
-        names = mdoc_names(Path(source))
+        names = companion_names(Path(source))
         has_one = any(os.path.join(folder, name) in self._mdocs[folder] for name in names)
         return self.settle + (0.0 if has_one else _FOR_MDOC_S)
 

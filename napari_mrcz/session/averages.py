@@ -28,12 +28,12 @@ from napari_mrcz.correction.koma import (
     too_few,
 )
 from napari_mrcz.correction.rolling import NO_NEIGHBOURS, RollingAverage
-from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, warn
-from napari_mrcz.session.session import Session, StackLike
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, collected_warnings, warn
+from napari_mrcz.format.machine import reported
+from napari_mrcz.session.session import Floats, Progress, Session, StackLike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from os import PathLike
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Literal
 
     from napari_mrcz.session.journal import SumRecord
@@ -116,7 +116,7 @@ class Koma:
 
     def __init__(
         self,
-        stacks: Session | Iterable[StackLike] | str | PathLike[str],
+        stacks: Session | Iterable[StackLike] | AnyPath,
         radius: int = 12,
         *,
         keep_mean: bool = True,
@@ -135,16 +135,12 @@ class Koma:
         self._options = KomaOptions(
             int(radius), bool(keep_mean), float(limit), int(length or 0), bool(even_if_worse)
         )
-        if isinstance(exclude, str):
-            if exclude != "auto":
-                raise ValueError(f'exclude is "auto" or a list of stacks, not {exclude!r}')
-            self._exclude: frozenset[int] | None = None
-        else:
-            self._exclude = frozenset(int(index) for index in exclude)
-            if not all(0 <= index < len(self._session) for index in self._exclude):
-                raise ValueError(
-                    f"{sorted(self._exclude)} are not all within {len(self._session)} stacks"
-                )
+        if isinstance(exclude, str) and exclude != "auto":
+            raise ValueError(f'exclude is "auto" or a list of stacks, not {exclude!r}')
+        self._exclude = None if isinstance(exclude, str) else frozenset(map(int, exclude))
+        if not all(0 <= index < len(self._session) for index in self._exclude or ()):
+            chosen = sorted(self._exclude or ())
+            raise ValueError(f"{chosen} are not all within {len(self._session)} stacks")
         self._lock = threading.RLock()
         self._rolling: RollingAverage | None = None
         self._left_out: dict[int, str] = {}
@@ -171,16 +167,15 @@ class Koma:
         index %= len(self)
         with self._lock:
             rolling = self._surveyed()
-            if not rolling.neighbours(index):
+            near = rolling.neighbours(index)
+            if not near:
                 others = {i: why for i, why in self._left_out.items() if i != index}
                 first, why = next(iter(others.items()))
                 left_out = f"{len(others)} left out, the first of them {self._session.name(first)}"
                 raise ValueError(f"{NO_NEIGHBOURS}. {left_out}: {why}")
-            near = rolling.neighbours(index)
-            average = rolling.at(index)
             summary = self._session.summary(index)
             made = normalisation(
-                average,
+                rolling.at(index),
                 self._session.total(index),
                 summary.n_frames,
                 summary.variance,
@@ -255,7 +250,7 @@ class Koma:
         """Return the stacks whose mean is subtracted from stack `index`."""
         return self._surveyed().neighbours(index)
 
-    def survey(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def survey(self, progress: Progress | None = None) -> None:
         """Read all stacks that have not been read, and decide which are averaged.
 
         This is done once, when it is first needed; call it to see the progress.
@@ -267,7 +262,7 @@ class Koma:
         """
         self._surveyed(progress)
 
-    def _surveyed(self, progress: Callable[[int, int], None] | None = None) -> RollingAverage:
+    def _surveyed(self, progress: Progress | None = None) -> RollingAverage:
         with self._lock:
             if self._rolling is None:
                 self._left_out = self._find_left_out(progress)
@@ -279,9 +274,7 @@ class Koma:
                 self._rolling = RollingAverage(self._sum_of, members, radius)
             return self._rolling
 
-    def noise_curve(
-        self, radii: Sequence[int], *, progress: Callable[[int, int], None] | None = None
-    ) -> npt.NDArray[np.float64]:
+    def noise_curve(self, radii: Sequence[int], *, progress: Progress | None = None) -> Floats:
         """Compute the mean correlated noise within the stacks for several radii (fig. 12).
 
         No stack is read again, as the sums are enough. `length` is not taken into account.
@@ -309,11 +302,11 @@ class Koma:
     def _sum_of(self, index: int) -> tuple[npt.NDArray[Any], int]:
         return self._session.total(index), self._session.summary(index).n_frames
 
-    def _find_left_out(self, progress: Callable[[int, int], None] | None) -> dict[int, str]:
+    def _find_left_out(self, progress: Progress | None) -> dict[int, str]:
         left_out = dict.fromkeys(self._exclude or (), "left out by choice")
         found: dict[int, Summary] = {}
         shape: tuple[int, ...] | None = None
-        for index in range(len(self)):
+        for index in reported(range(len(self)), len(self), progress):
             # Also those left out by choice, to find out whether they can be read.
             try:
                 summary = self._session.summary(index)
@@ -327,8 +320,6 @@ class Koma:
                     said = f"has frames of {summary.shape}, the stacks before {shape}"
                     raise ValueError(f"{self._session.name(index)} {said}")
                 found[index] = summary
-            if progress is not None:
-                progress(index + 1, len(self))
         if self._exclude is None:
             n_frames = {i: summary.n_frames for i, summary in found.items()}
             thumbnails = {i: summary.thumbnail for i, summary in found.items()}
@@ -346,9 +337,7 @@ def surveyed_koma(session: Session, options: KomaOptions) -> Koma:
     return koma
 
 
-def mean_noise(
-    summaries: Sequence[Summary], covariances: npt.NDArray[np.float64], radii: Sequence[int]
-) -> npt.NDArray[np.float64]:
+def mean_noise(summaries: Sequence[Summary], covariances: Floats, radii: Sequence[int]) -> Floats:
     """Compute the mean correlated noise within some stacks after KOMA among them (fig. 12).
 
     `summaries`: of the stacks, in order of acquisition; `covariances` (m, m): between their sums,
@@ -368,9 +357,7 @@ def mean_noise(
 
 
 def kept_out(
-    n_frames: Mapping[int, int],
-    thumbnails: Mapping[int, npt.NDArray[np.float64]],
-    limit: float = _LIMIT,
+    n_frames: Mapping[int, int], thumbnails: Mapping[int, Floats], limit: float = _LIMIT
 ) -> KeptOut:
     """Find the stacks that should not be averaged.
 
@@ -412,7 +399,7 @@ def of_other_shapes(shapes: Mapping[Key, tuple[int, int]]) -> dict[Key, str]:
     }
 
 
-def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, str]:
+def _without_numbers(thumbnails: Mapping[int, Floats]) -> dict[int, str]:
     """Find the stacks with pixels of NaN or inf where most have numbers.
 
     Every pixel that is averaged with one would be lost. Pixels that are NaN in most stacks, such as
@@ -428,9 +415,7 @@ def _without_numbers(thumbnails: Mapping[int, npt.NDArray[np.float64]]) -> dict[
     }
 
 
-def _high_contrasts(
-    thumbnails: Mapping[int, npt.NDArray[np.float64]], limit: float
-) -> dict[int, str]:
+def _high_contrasts(thumbnails: Mapping[int, Floats], limit: float) -> dict[int, str]:
     """Find the stacks of high contrast."""
     if not thumbnails:
         return {}

@@ -42,17 +42,13 @@ _FLOATS = ("pixel_size", "voltage", "c3", "gain", "origin")
 class Recode(Making):
     """Reads one file and writes another, frame by frame."""
 
-    source: str  # The files
-    target: str
     codec: str = "auto"  # As `napari_mrcz.write` takes them
     level: int = 1
     filter: str = "auto"
-    block_size: int | str = "auto"
     dtype: str | None = None
     selection: Selection = WHOLE  # Frames and pixels that are taken
     # Gain reference by which a gain-normalised float movie is divided to get its counts back
     decimate: str = ""
-    threads: int | None = None
     verify: bool = False  # Read the result back and compare every pixel with the source
     # Delete the source, if it is still the file that was read and all of it is in the result
     delete: bool = False
@@ -129,7 +125,7 @@ class Recode(Making):
             movie = self.selection.of(whole)
             if codec == "none":
                 return movie.size * np.dtype(self.dtype or movie.dtype).itemsize
-            encoding = Encoding(codec, self.level, self.filter, self.block_size)
+            encoding = Encoding(codec, self.level, self.filter)
             found = estimate(self.target, movie.sample_makers(), encoding, self.dtype)
             return round(found.frame_nbytes * len(movie))
 
@@ -159,9 +155,7 @@ class Recode(Making):
                 codec=self.codec,
                 level=self.level,
                 filter=self.filter,
-                block_size=self.block_size,
                 dtype=self.dtype,
-                threads=self.threads,
                 footer=self.footer,
                 keep="counts" if self._stays_counts(wanted) else "values",
                 progress=files.watched(tell),
@@ -181,8 +175,7 @@ class Recode(Making):
                 found = f"{written.shape} was written, where {wanted.shape} was meant"
                 raise MrczError(self.target, found)
             pairs = zip(wanted.frame_makers(), written.frame_makers(), strict=True)
-            threads = self.threads or processors()
-            with in_order(_same_pixels, pairs, threads, "napari-mrcz-compare") as compared:
+            with in_order(_same_pixels, pairs, processors(), "napari-mrcz-compare") as compared:
                 for index, same in enumerate(compared):
                     if not same:
                         found = "differs from its source"
@@ -240,8 +233,6 @@ def _same_pixels(makers: tuple[Callable[[], Frame], Callable[[], Frame]]) -> boo
 class SumFrames(Making):
     """Sums the frames of a movie, or averages them; its history is kept."""
 
-    source: str  # The files
-    target: str
     selection: Selection = WHOLE  # What is summed; all of it, unless its groups are more than 1
     average: bool = False  # Divide by the number of frames
     dtype: str | None = None  # As `napari_mrcz.write` takes it
@@ -312,8 +303,6 @@ class _Averages(DerivedFrames):
 class Repack(Making):
     """Copies chunks unchanged, and adds index and checksums."""
 
-    source: str  # The files
-    target: str
     repair: bool = False  # Leave damaged frames out, and fix the header
     pixel_size: float = 0.0  # In Å, for files without; 0.0 if unknown
 
@@ -363,9 +352,6 @@ class Repack(Making):
 @dataclass(frozen=True)
 class Restore(Making):
     """Writes the raw movie: the same bytes if they can be restored, else the same frames."""
-
-    source: str  # The file that is kept as counts, and the one to write
-    target: str
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool

@@ -85,8 +85,6 @@ class Survey:
 class Correct(Making):
     """Corrects a stack by a recipe and writes it."""
 
-    source: str  # The files
-    target: str
     recipe: Recipe  # What is done
     outliers: Mapping[str, Any] | None = None  # The filter, where it was fitted before
     koma: KomaNormalization | None = field(default=None, repr=False)  # The stack's own

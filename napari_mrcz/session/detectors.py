@@ -51,10 +51,8 @@ _Counted = tuple["npt.NDArray[np.uint8]", Events, int]
 
 @dataclass(frozen=True)
 class CountElectrons(Making):
-    """Counts the electrons of one file and writes another."""
+    """Counts the electrons of raw frames, of any format that is read, and writes MRC or MRCZ."""
 
-    source: str  # Raw frames of any format that is read; MRC or MRCZ
-    target: str
     counting: CountingOptions = field(default_factory=CountingOptions)  # How electrons are counted
     events: str = ""  # Table of all electrons, .csv or .parquet; empty for none
     client: Any = field(default=None, repr=False)  # Whose workers count
@@ -308,6 +306,8 @@ _TOP = int(np.iinfo(np.uint16).max)
 class RestoreNegatives(Making):
     """Fits a sweep, redraws its zeros and writes it."""
 
+    source: str = field(init=False)
+    target: str = field(init=False)
     sources: tuple[str, ...]  # The files of one sweep, in order
     # One MRC or MRCZ file; or SMV files, one a frame, or the first of them, `name_0001.img`
     targets: tuple[str, ...]
@@ -316,28 +316,19 @@ class RestoreNegatives(Making):
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
     footer: bool = True  # Write a footer. Other programs expect none behind plain frames.
 
-    @property
-    def source(self) -> str:
-        """The first file."""
-        return self.sources[0]
-
-    @property
-    def target(self) -> str:
-        """The file that is written, or the first one."""
-        return self.targets[0]
+    def __post_init__(self) -> None:
+        """Take the first of the files."""
+        object.__setattr__(self, "source", self.sources[0])
+        object.__setattr__(self, "target", self.targets[0])
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
     ) -> Outcome:
-        """Fit, redraw and write.
-
-        Raise `ValueError` if these are not counts that were cut off, or an offset is too small.
-        """
+        """Fit, redraw and write; `ValueError` if nothing was cut off, or an offset is too small."""
         with open_sweep(self.sources) as movie:
             targets = self._targets(len(movie))
             for target in targets:
-                for source in self.sources:
-                    check_paths(source, target)
+                check_paths(self.sources, target)
                 check_target(Path(target), overwrite=self.overwrite)
             shape = movie.shape[1:]
             model = TruncationModel.fit(

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import AnyPath, MrczError
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.naming import software
 
@@ -54,11 +54,12 @@ _FIRST = re.compile(rb'\{"time":"[0-9T:.+-]{29}","event":"watching","folder":"')
 class Journal:
     """A file of JSON lines, for one process at a time.
 
-    `path`: the file; made where it is not there, and its folder too. Raise `MrczError` if another
-    process has it, a line is damaged, it is not a journal, or it cannot be opened.
+    `path`: the file; made where it is not there, and its folder too; `lines`: what was in it when
+    it was opened. Raise `MrczError` if another process has it, a line is damaged, it is not a
+    journal, or it cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = Path(path)
         flags = os.O_RDWR | os.O_CREAT
         for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
@@ -74,15 +75,10 @@ class Journal:
             if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 raise MrczError(path, "is not a file", advice=_ADVICE)
             self._lock()
-            self._lines = self._read()
+            self.lines = self._read()
         except BaseException:
             self.close()
             raise
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """What was in it when it was opened."""
-        return list(self._lines)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line and flush it to the disk; `OSError` if that fails, and nothing is added."""

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, counted, printable, with_minus
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.errors import AnyPath, MrczError, counted, printable, with_minus
+from napari_mrcz.format.atomic import AtomicFile, write_file
 from napari_mrcz.naming import software
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
-    from os import PathLike
 
     from napari_mrcz.correction.counting.events import Events
     from napari_mrcz.session.report import Findings, MovieRow
@@ -40,11 +39,8 @@ EVENT_COLUMNS = {
 """Columns of a table of electrons, and what is in them."""
 
 
-def check_table(path: str | PathLike[str]) -> None:
-    """Check that a table of this name can be written.
-
-    Raise `MrczError` if its suffix is another, or what it needs is not installed.
-    """
+def check_table(path: AnyPath) -> None:
+    """Check that a table of this name can be written, with what is installed; else `MrczError`."""
     suffix = Path(path).suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise MrczError(path, f"a table as {suffix or 'no type'}", advice="Write .csv or .parquet")
@@ -53,7 +49,7 @@ def check_table(path: str | PathLike[str]) -> None:
 
 
 def need_installed(
-    module: str, what: str, path: str | PathLike[str] | None = None, *, otherwise: str = ""
+    module: str, what: str, path: AnyPath | None = None, *, otherwise: str = ""
 ) -> None:
     """Check that a module of the extra ``report`` can be imported.
 
@@ -82,7 +78,7 @@ class EventTable:
     it cannot be written.
     """
 
-    def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    def __init__(self, path: AnyPath, *, overwrite: bool = False) -> None:
         check_table(path)
         self._file = AtomicFile(path, overwrite=overwrite)
         self._waiting: list[tuple[int, Events]] = []
@@ -156,9 +152,7 @@ class _Sink(io.RawIOBase):
 _TYPES = {"int": "int64", "float": "float64", "bool": "bool_", "str": "string", "tuple": "string"}
 
 
-def write_table(
-    path: str | PathLike[str], movies: Sequence[MovieRow], *, overwrite: bool = False
-) -> None:
+def write_table(path: AnyPath, movies: Sequence[MovieRow], *, overwrite: bool = False) -> None:
     """Write a table of movies, .csv or .parquet, all or nothing.
 
     `movies`: the rows; the columns are their attributes. Unknown values are empty, or null;
@@ -167,9 +161,7 @@ def write_table(
     """
     check_table(path)
     content = _parquet(movies) if Path(path).suffix.lower() == ".parquet" else _csv(movies)
-    with AtomicFile(path, overwrite=overwrite) as file:
-        file.write(content)
-        file.commit()
+    write_file(path, content, overwrite=overwrite)
 
 
 def _csv(movies: Sequence[MovieRow]) -> bytes:
@@ -333,7 +325,7 @@ def outliers_by_dose(findings: Findings) -> str:
         return ""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = _figure()
     dose = [movie.dose_before for movie in movies]
     axes.plot(dose, [m.hot for m in movies], "o-", color=_FIRST, label="hot")
     axes.plot(dose, [m.dark for m in movies], "s-", color=_SECOND, label="dark")
@@ -351,7 +343,7 @@ def noise_by_dose(findings: Findings) -> str:
     movies = [m for m in findings.usable if None not in (m.noise_raw, m.noise_corrected)]
     if not movies:
         return ""
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = _figure()
     raw = [movie.noise_raw for movie in movies]
     corrected = [movie.noise_corrected for movie in movies]
     dose = [movie.dose_before for movie in movies]
@@ -369,7 +361,7 @@ def noise_after_koma(findings: Findings) -> str:
     """Draw the correlated noise after KOMA by its radius, with its limit 1/(2an) (fig. 12)."""
     if not findings.radii:
         return ""
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = _figure()
     n = findings.frames_averaged
     axes.axhline(findings.noise_without, color=_FAINT, linestyle=":", label="without KOMA")
     axes.plot(findings.radii, findings.noise_by_radius, "o-", color=_FIRST, label="R(a)")
@@ -396,7 +388,7 @@ def contrast_by_movie(findings: Findings) -> str:
         return ""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = _figure()
     numbers = [movie.number for movie in movies]
     scores = [movie.score for movie in movies]
     axes.plot(numbers, scores, "o", color=_FIRST, label="movie")
@@ -461,7 +453,7 @@ _ABOVE: dict[str, Any] = {
 }
 
 
-def _figure(columns: int) -> tuple[Any, Any]:
+def _figure(columns: int = 1) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE_IN, layout="constrained")

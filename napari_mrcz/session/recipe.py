@@ -55,15 +55,13 @@ from napari_mrcz.correction.options import (
     read_options,
     suggestion,
 )
-from napari_mrcz.errors import MrczError, failure_text
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.errors import AnyPath, MrczError, failure_text
+from napari_mrcz.format.atomic import write_file
 from napari_mrcz.format.chunks import FILTERS
 from napari_mrcz.format.header import CODECS, storage_dtype
 from napari_mrcz.naming import COMPRESSED_SUFFIX, PLAIN_SUFFIXES
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from napari_mrcz.correction.gain import GainStep
     from napari_mrcz.correction.koma import KomaOptions
     from napari_mrcz.correction.outliers.thresholds import OutlierStep
@@ -320,7 +318,7 @@ class Recipe:
             )
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Recipe:
+    def load(cls, path: AnyPath) -> Recipe:
         """Read a recipe; files that it names are taken from its own folder.
 
         Raise `MrczError` if it is not TOML, or names a table, key or value that is unknown.
@@ -337,7 +335,7 @@ class Recipe:
         return cls.from_dict(content, path)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], path: str | PathLike[str] = "recipe") -> Recipe:
+    def from_dict(cls, content: Mapping[str, Any], path: AnyPath = "recipe") -> Recipe:
         """Return the recipe of some tables; raise `MrczError` if one of them is wrong."""
         known = tables()
         steps: dict[str, Any] = {}
@@ -477,11 +475,9 @@ class Recipe:
         """Return what it does and how results are saved, in sentences."""
         return [*self.steps(), *self.output.sentences()]
 
-    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    def save(self, path: AnyPath, *, overwrite: bool = False) -> None:
         """Write it as TOML with a comment for each key, all or nothing."""
-        with AtomicFile(path, overwrite=overwrite) as file:
-            file.write(to_toml(self.as_dict()).encode("utf-8"))
-            file.commit()
+        write_file(path, to_toml(self.as_dict()).encode("utf-8"), overwrite=overwrite)
 
 
 def to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:
@@ -489,28 +485,22 @@ def to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:
 
     Options that have no effect with the others are left out unless they were chosen.
     """
-    return "\n".join([*_comment(_FIRST), *_lines(content), ""])
-
-
-def _lines(content: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    known = tables()
+    known, lines = tables(), _comment(_FIRST)
     for name, table in content.items():
-        yield ""
+        lines.append("")
         if name not in known:
-            yield from _comment(_OWN)
-            yield tomli_w.dumps({name: table}).rstrip("\n")
+            lines += [*_comment(_OWN), tomli_w.dumps({name: table}).rstrip("\n")]
             continue
-        yield from _comment((known[name].__doc__ or "").splitlines()[0])
-        yield f"[{name}]"
+        lines += [*_comment((known[name].__doc__ or "").splitlines()[0]), f"[{name}]"]
         for key, declared in options_of(known[name]).items():
             needed = dict([declared.option.only_with] if declared.option.only_with else ())
             idle = any(table.get(other, value) != value for other, value in needed.items())
             if key in table and not (idle and table[key] == declared.default):
-                yield from _comment(declared.note)
-                yield tomli_w.dumps({key: table[key]}).rstrip("\n")
+                entry = tomli_w.dumps({key: table[key]}).rstrip("\n")
+                lines += [*_comment(declared.note), entry]
             elif declared.default is None:
-                yield from _comment(declared.note)
-                yield f"# {key} = {declared.kind()}"
+                lines += [*_comment(declared.note), f"# {key} = {declared.kind()}"]
+    return "\n".join([*lines, ""])
 
 
 def _comment(said: str) -> list[str]:
@@ -518,10 +508,7 @@ def _comment(said: str) -> list[str]:
 
 
 def load_modules(modules: Iterable[str]) -> None:
-    """Import modules with corrections of one's own, each once per process.
-
-    `modules`: files (.py), or names of installed modules. Raise `MrczError` if an import fails.
-    """
+    """Import modules with corrections, .py files or installed ones, each once; or `MrczError`."""
     for module in modules:
         try:
             if module.endswith(".py"):

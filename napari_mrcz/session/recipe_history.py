@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from napari_mrcz.correction.history import CORRECTIONS, registered
 from napari_mrcz.correction.koma import KomaOptions
 from napari_mrcz.correction.options import options_of
 from napari_mrcz.correction.outliers.thresholds import OutlierStep
-from napari_mrcz.errors import MrczError
+from napari_mrcz.errors import AnyPath, MrczError
 from napari_mrcz.format import FrameReader
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.encoding import encoding_of
@@ -24,9 +24,6 @@ from napari_mrcz.format.header import CODEC_NAMES, CODECS, FOUR_BIT
 from napari_mrcz.session.recipe import PLACES, Output, Recipe, SimpleStep
 from napari_mrcz.stack import Stack, write
 from napari_mrcz.stack.kept import PENDING, is_kept
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 # The order in which recipes do them.
 _STEPS = ("OutlierFilter", "GainNormalization", "KomaNormalization")
@@ -84,7 +81,7 @@ def _makes_floats(step: Mapping[str, Any]) -> bool:
 
 def save_recipe_of(
     history: Iterable[Mapping[str, Any]],
-    path: str | PathLike[str],
+    path: AnyPath,
     *,
     output: Output | None = None,
     overwrite: bool = False,

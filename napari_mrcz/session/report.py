@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from napari_mrcz.correction import OutlierFilter, correlated_noise
 from napari_mrcz.correction.koma import KomaOptions, contrast_scores, level_of
 from napari_mrcz.errors import collected_warnings
 from napari_mrcz.format.files import file_nbytes
+from napari_mrcz.format.machine import reported
 from napari_mrcz.session.averages import (
     KeptOut,
     doubt_of_contrasts,
@@ -30,7 +30,7 @@ from napari_mrcz.session.averages import (
     surveyed_koma,
 )
 from napari_mrcz.session.correct import Survey, corrected, without_done
-from napari_mrcz.session.session import Session
+from napari_mrcz.session.session import Floats, Progress, Session
 from napari_mrcz.session.summaries import StackSum, summarise
 from napari_mrcz.session.survey import GIVEN
 from napari_mrcz.session.tasks import Outcome, Report, staged
@@ -38,13 +38,12 @@ from napari_mrcz.stack import Stack
 from napari_mrcz.stack import open as open_stack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from napari_mrcz.session.recipe import Recipe
 
-Series: TypeAlias = npt.NDArray[np.float64]
-Progress: TypeAlias = Callable[[int, int], None]
 
-
-def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Series:
+def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Floats:
     """Return the electrons per pixel counted before each stack, (n_stacks,).
 
     `counts_per_electron`: what one electron adds to a pixel; the header may say it
@@ -59,7 +58,7 @@ def cumulative_dose(session: Session, counts_per_electron: float = 1.0) -> Serie
 
 def correlation_with(
     session: Session, index: int = 0, *, progress: Progress | None = None
-) -> Series:
+) -> Floats:
     """Return Pearson's R between the sum of one stack and that of each, (n_stacks,) (fig. 11).
 
     It falls with the dose between them, as the camera's pixels change; what does not fall is the
@@ -69,15 +68,13 @@ def correlation_with(
     done, stacks); what it raises ends it.
     """
     correlations = np.empty(len(session))
-    for i in range(len(session)):
+    for i in reported(range(len(session)), len(session), progress):
         c = session.covariances([index, i])
         correlations[i] = c[0, 1] / np.sqrt(c[0, 0] * c[1, 1])
-        if progress is not None:
-            progress(i + 1, len(session))
     return correlations
 
 
-def noise_within(session: Session, *, progress: Progress | None = None) -> Series:
+def noise_within(session: Session, *, progress: Progress | None = None) -> Floats:
     """Return the correlated noise among the frames of each stack, (n_stacks,).
 
     The mean covariance of two frames over their mean variance, from sums alone; equal to the mean
@@ -86,14 +83,12 @@ def noise_within(session: Session, *, progress: Progress | None = None) -> Serie
     `progress`: called with (stacks done, stacks); what it raises ends it.
     """
     noise = np.full(len(session), np.nan)
-    for i in range(len(session)):
+    for i in reported(range(len(session)), len(session), progress):
         summary = session.summary(i)
         if summary.n_frames > 1 and summary.variance > 0:
             of_sum = session.covariances([i])[0, 0]
             pairs = (summary.n_frames - 1) * summary.variance
             noise[i] = (of_sum - summary.variance) / pairs
-        if progress is not None:
-            progress(i + 1, len(session))
     return noise
 
 
@@ -120,14 +115,12 @@ def count_outliers(
     """
     hot, dark = [], []
     times = np.zeros(())
-    for index in range(len(session)):
+    for index in reported(range(len(session)), len(session), progress):
         with session.opened(index) as stack:
             found = fit(stack)
         hot.append(found.n_hot)
         dark.append(found.n_dark)
         times = times + (found.mask != 0)
-        if progress is not None:
-            progress(index + 1, len(session))
     share = (times / len(session)).astype(np.float32)
     return OutlierCensus(np.array(hot, np.int64), np.array(dark, np.int64), share)
 
@@ -173,7 +166,7 @@ class Findings:
     counts_per_electron: float  # What one electron adds to a pixel, for the doses
     radii: tuple[int, ...]  # Radii a of KOMA; empty where fewer than three movies can be averaged
     # (radii,): correlated noise R(a) after KOMA, the mean over the movies that enter averages
-    noise_by_radius: npt.NDArray[np.float64]
+    noise_by_radius: Floats
     noise_without: float  # The same without KOMA
     # Frames n of a movie, the median of those averaged: R(a) cannot fall below 1/(2an)
     frames_averaged: int
@@ -398,9 +391,7 @@ class Measurements:
             )
         return rows
 
-    def _noise_by_radius(
-        self, averaged: list[int]
-    ) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+    def _noise_by_radius(self, averaged: list[int]) -> tuple[tuple[int, ...], Floats]:
         """Return radii, and R without KOMA followed by R(a) at each."""
         usual = (*_RADII, self._recipe.koma.radius) if self._recipe.koma else _RADII
         # A window is whole if there are as many movies as it holds.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, failure_text, warn
+from napari_mrcz.errors import AnyPath, MrczError, failure_text, warn
 from napari_mrcz.session.summaries import (
     StackSum,
     Summary,
@@ -33,7 +33,10 @@ from napari_mrcz.stack import open as open_stack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-StackLike: TypeAlias = str | PathLike[str] | Stack | npt.NDArray[Any]
+Progress: TypeAlias = "Callable[[int, int], None]"
+StackLike: TypeAlias = AnyPath | Stack | npt.NDArray[Any]
+
+Floats = npt.NDArray[np.float64]
 
 _STRIP_NBYTES = 2**24
 # Sums that are compared with as many others at a time.
@@ -70,7 +73,7 @@ class Session:
 
     def __init__(
         self,
-        stacks: Iterable[StackLike] | str | PathLike[str],
+        stacks: Iterable[StackLike] | AnyPath,
         *,
         prepare: Callable[[Stack], Stack] | None = None,
         order: str = GIVEN,
@@ -116,10 +119,7 @@ class Session:
                     yield prepared
 
     def chosen(self, indices: Iterable[int]) -> Session:
-        """Return some of the stacks, in the order given, as a session of their own.
-
-        The two share what is read of their stacks: nothing is read again.
-        """
+        """Return some of the stacks, in this order, as a session that shares what is read."""
         indices = list(indices)
         session = copy.copy(self)
         session._stacks = tuple(self._stacks[i] for i in indices)
@@ -127,7 +127,7 @@ class Session:
         session._at = self._at[indices]
         return session
 
-    def summary(self, index: int, *, progress: Callable[[int, int], None] | None = None) -> Summary:
+    def summary(self, index: int, *, progress: Progress | None = None) -> Summary:
         """Return a stack's sum and what goes with it; the stack is read unless that is kept.
 
         Parameters
@@ -153,7 +153,7 @@ class Session:
                 kept.summaries[at] = found
             return found
 
-    def _read(self, index: int, progress: Callable[[int, int], None] | None) -> Summary:
+    def _read(self, index: int, progress: Progress | None) -> Summary:
         with self.opened(index) as stack:
             key = key_of(stack)
             found = None if key is None else self._kept.store.load(key)
@@ -186,18 +186,14 @@ class Session:
             self._kept.summaries.pop(int(self._at[index]), None)
             return self.summary(index).sum
 
-    def mean(self, index: int) -> npt.NDArray[np.float64]:
+    def mean(self, index: int) -> Floats:
         """Return the mean frame of a stack, (y, x)."""
         n_frames = self.summary(index).n_frames
         return np.divide(self.total(index), n_frames, dtype=np.float64)
 
     def covariances(
-        self,
-        members: Iterable[int],
-        *,
-        reach: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> npt.NDArray[np.float64]:
+        self, members: Iterable[int], *, reach: int | None = None, progress: Progress | None = None
+    ) -> Floats:
         """Return the covariances over the pixels between the sums of m stacks, (m, m).
 
         A few rows of some sums are in memory at a time; what was compared before is not compared
@@ -229,11 +225,12 @@ class Session:
             if unknown[one, other].any()
         ]
         for k, (one, other) in enumerate(missing):
-            found = self._compared(
-                members[one],
-                members[other],
-                None if progress is None else _of_several(progress, k, len(missing)),
-            )
+
+            def tell(done: int, total: int, k: int = k) -> None:
+                if progress is not None:
+                    progress(k * total + done, len(missing) * total)
+
+            found = self._compared(members[one], members[other], tell)
             known[np.ix_(at[one], at[other])] = found
             known[np.ix_(at[other], at[one])] = found.T
             self._kept.compared[np.ix_(at[one], at[other])] = True
@@ -241,11 +238,8 @@ class Session:
         return np.where(wanted, known[places], 0.0)
 
     def _compared(
-        self,
-        some: Sequence[int],
-        others: Sequence[int],
-        progress: Callable[[int, int], None] | None,
-    ) -> npt.NDArray[np.float64]:
+        self, some: Sequence[int], others: Sequence[int], tell: Callable[[int, int], None]
+    ) -> Floats:
         """Return the covariances of some stacks with others, or among themselves."""
         same = some == others
         both = [*some] if same else [*some, *others]
@@ -256,7 +250,7 @@ class Session:
         y, x = images[0].shape
         rows = max(1, _STRIP_NBYTES // (8 * x * len(both)))
         first = np.zeros(len(both))
-        second: npt.NDArray[np.float64] = np.zeros((len(some), len(others)))
+        second: Floats = np.zeros((len(some), len(others)))
         for top in range(0, y, rows):
             height = min(rows, y - top)
             centred = np.empty((len(both), height * x))
@@ -264,8 +258,7 @@ class Session:
                 np.subtract(image[top : top + height].reshape(-1), level[k], out=centred[k])
             first += centred.sum(axis=1)
             second += centred[: len(some)] @ centred[-len(others) :].T
-            if progress is not None:
-                progress(min(top + rows, y), y)
+            tell(min(top + rows, y), y)
         first /= y * x
         second /= y * x
         second -= np.outer(first[: len(some)], first[-len(others) :])
@@ -284,12 +277,6 @@ def _movies_of(folder: Path) -> tuple[list[Path], str]:
     return [movie for movie in movies if not movie.is_dir()], order
 
 
-def _of_several(
-    progress: Callable[[int, int], None], part: int, n_parts: int
-) -> Callable[[int, int], None]:
-    return lambda done, total: progress(part * total + done, n_parts * total)
-
-
 class _Kept:
     """What was read of the stacks of a session, shared with all that were chosen from it."""
 
@@ -302,7 +289,7 @@ class _Kept:
         weakref.finalize(self, self.store.release, self._own_keys)
 
     @cached_property
-    def covariances(self) -> npt.NDArray[np.float64]:
+    def covariances(self) -> Floats:
         """Between the sums of all stacks, where they are `compared`."""
         return np.zeros((self._n_stacks, self._n_stacks))
 

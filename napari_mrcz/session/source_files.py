@@ -167,10 +167,6 @@ class SourceFiles:
             return f"source deleted: {len(self._files)} files"
         return self._files[0].farewell
 
-    def sha256(self) -> str:
-        """Return the SHA-256 of the files, separated by spaces."""
-        return sha256_of(self.paths)
-
     def _parts(self) -> list[Path]:
         return [part for path in self._named for part in parts_of(path)]
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.history import fingerprint
 from napari_mrcz.correction.koma import thumbnail
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.atomic import write_file
 from napari_mrcz.format.footer import from_tagged, to_plain
 from napari_mrcz.naming import cache_folder
 from napari_mrcz.stack.sources import sum_frames
@@ -209,10 +209,7 @@ _stores: weakref.WeakSet[SummaryStore] = weakref.WeakSet()
 
 
 def key_of(stack: Stack) -> str | None:
-    """Return a key of a stack: of its file's path, size and time and its corrections.
-
-    None if its frames are not those of one file.
-    """
+    """Return a key of a stack's file, as it is now, and corrections; None if it has no one file."""
     header = stack.header
     # Joined stacks carry path and header of their first one.
     if stack.path is None or header is None or header.nz < len(stack):
@@ -311,9 +308,7 @@ class Sums:
         path = self._path(movie)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"of": self._key(movie), "outliers": surveyed.outliers, "sum": vars(surveyed.sum)}
-        with AtomicFile(path, overwrite=True) as file:
-            file.write(msgpack.packb(to_plain(content)))
-            file.commit()
+        write_file(path, msgpack.packb(to_plain(content)), overwrite=True)
 
     def load(self, movie: MovieRecord) -> Surveyed | None:
         """Return a sum, if it is there and whole."""

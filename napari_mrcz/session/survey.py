@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from napari_mrcz.errors import collected_warnings
+from napari_mrcz.errors import AnyPath, collected_warnings
 from napari_mrcz.naming import (
     FOREIGN_SUFFIXES,
     SUFFIXES,
@@ -28,9 +28,6 @@ from napari_mrcz.naming import (
 )
 from napari_mrcz.stack import open as open_stack
 from napari_mrcz.stack.raw_frames import first_part
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 TIMES, NAMES = "by acquisition time", "by name"
 GIVEN, ARRIVED = "as given", "by arrival"
@@ -68,7 +65,7 @@ class MovieInfo:
     is_normalised: bool = False  # Whether it was corrected by KOMA before
 
 
-def look_at(path: str | PathLike[str]) -> MovieInfo | None:
+def look_at(path: AnyPath) -> MovieInfo | None:
     """Return what a look at a movie shows; None if it cannot be opened.
 
     Errors and warnings are reported when the movie is opened for the work itself.

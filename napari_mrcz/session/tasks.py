@@ -12,10 +12,10 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, counted
@@ -82,10 +82,7 @@ class Selection(Options):
         return {name: value for name, value in found.items() if value not in ("", 1)}
 
     def of(self, movie: Stack) -> Stack:
-        """Return the part of a movie, lazily; its metadata says which part it is.
-
-        Raise `MrczError` where the movie does not have it.
-        """
+        """Return the part of a movie, lazily, named in its metadata; `MrczError` if it has none."""
         if self.is_whole:
             return movie
         n, height, width = movie.shape
@@ -212,32 +209,26 @@ def staged(report: Report | None, stage: str) -> Callable[[int, int | None], Non
     return tell
 
 
-def check_paths(source: str, target: str) -> None:
+def check_paths(sources: Iterable[str | Path], target: str) -> None:
     """Raise `MrczError` if a file would be written over itself."""
-    if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+    there = [source for source in sources if os.path.exists(source) and os.path.exists(target)]
+    if any(os.path.samefile(source, target) for source in there):
         raise MrczError(target, "is the file that is read", advice="Choose another name or folder")
 
 
 _THERE = "there already, and whole"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Making(ABC):
     """A task that reads one file and writes another. Call it, here or on another machine."""
 
+    source: str  # The file that is read, or the first one
+    target: str  # The file that is written, or the first one
+    _: KW_ONLY
     overwrite: bool = False  # Replace an existing target
     skip_existing: bool = False  # Do nothing where the result is there, whole and of this source
     checksums: bool = False  # Compute the SHA-256 of source and target for the outcome
-
-    if TYPE_CHECKING:
-
-        @property
-        def source(self) -> str:
-            """The file that is read, or the first one."""
-
-        @property
-        def target(self) -> str:
-            """The file that is written, or the first one."""
 
     @abstractmethod
     def make(
@@ -266,10 +257,9 @@ class Making(ABC):
         """Make the result; raise `MrczError` if that fails. The source is not changed."""
         start = time.perf_counter()
         with self._files() as files:
-            for source in files.paths:
-                check_paths(str(source), self.target)
+            check_paths(files.paths, self.target)
             there = self.skip_existing and self._is_done(files, report)
-            before = files.sha256() if self.checksums else ""
+            before = sha256_of(files.paths) if self.checksums else ""
             made = Outcome(self.source)
             if not there or self.works_on_results:
                 made = self.make(files, files.record(**self.options()), report, there=there)
@@ -289,8 +279,7 @@ class Making(ABC):
     def planned(self) -> Outcome:
         """Return what would be done, without writing; raise `MrczError` if it cannot be done."""
         with self._files() as files:
-            for source in files.paths:
-                check_paths(str(source), self.target)
+            check_paths(files.paths, self.target)
             n, y, x = self.shape()
             if self.skip_existing and self._is_done(files, None):
                 return Outcome(self.source, self.target, notes=(_THERE,), skipped=True)

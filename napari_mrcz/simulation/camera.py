@@ -118,14 +118,13 @@ class Camera:
         fractions = (self.hot, self.very_hot, self.dark, self.dead)
         if min(fractions) < 0 or sum(fractions) > 0.1:
             raise ValueError(f"hot, very_hot, dark, dead = {fractions}: at most 0.1 together")
-        if not 0 <= self.flicker <= 1:
-            raise ValueError(f"flicker must lie within 0 and 1, not {self.flicker}")
+        for name in ("flicker", "clustered"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie within 0 and 1, not {getattr(self, name)}")
         if min(self.pedestal, self.read_noise, *self.cluster_excess) < 0:
             raise ValueError("pedestal, read_noise and cluster_excess are not negative")
         if min((*self.clusters, *self.lines), default=1) < 1:
             raise ValueError("clusters and lines are at least one pixel wide")
-        if not 0 <= self.clustered <= 1:
-            raise ValueError(f"clustered must lie within 0 and 1, not {self.clustered}")
         if min(*self.hot_excess, *self.very_hot_excess) <= 0:
             raise ValueError("hot_excess and very_hot_excess must be positive")
         if not 0 < min(self.dark_response) <= max(self.dark_response) < 1:
@@ -234,31 +233,28 @@ class Camera:
         taken = np.zeros(shape, np.bool_)
         along = np.zeros((2, max(shape)), np.bool_)
         places: dict[str, list[tuple[slice, slice]]] = {"hot": [], "dead": []}
+
+        def free(occupied: npt.NDArray[np.bool_], size: int, *sides: int) -> list[slice]:
+            """Return places of a size, drawn until nothing is near them."""
+            for _ in range(_TRIES):
+                starts = [int(rng.integers(_APART, side - size - _APART)) for side in sides]
+                near = tuple(np.s_[at - _APART : at + size + _APART] for at in starts)
+                if not occupied[near].any():
+                    return [np.s_[at : at + size] for at in starts]
+            raise ValueError("so many clusters and lines do not fit into the camera")
+
         for number, width in enumerate(self.lines):
             for kind, axis in (("dead", number % 2), ("hot", 1 - number % 2)):
-                for _ in range(_TRIES):
-                    start = int(rng.integers(_APART, shape[axis] - width - _APART))
-                    if not along[axis, start - _APART : start + width + _APART].any():
-                        break
-                else:
-                    raise ValueError("so many lines do not fit into the camera")
-                line = slice(start, start + width)
+                (line,) = free(along[axis], width, shape[axis])
                 along[axis, line] = True
                 place = (line, slice(None)) if axis == 0 else (slice(None), line)
                 places[kind].append(place)
                 taken[place] = True
         for side in self.clusters:
             for found in places.values():
-                for _ in range(_TRIES):
-                    y, x = (int(rng.integers(_APART, n - side - _APART)) for n in shape)
-                    around = np.s_[y - _APART : y + side + _APART, x - _APART : x + side + _APART]
-                    if not taken[around].any():
-                        break
-                else:
-                    raise ValueError("so many clusters do not fit into the camera")
-                place = (slice(y, y + side), slice(x, x + side))
-                found.append(place)
-                taken[place] = True
+                y, x = free(taken, side, *shape)
+                found.append((y, x))
+                taken[y, x] = True
         level = rng.uniform(*self.cluster_excess, shape).astype(np.float32)
         return Blocks(**places, excess=level)
 

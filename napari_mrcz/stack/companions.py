@@ -74,7 +74,7 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     for kind, ending, parse, facts_of in _KINDS:
         if kind in metadata:
             continue
-        for name in _names(path, ending):
+        for name in companion_names(path, ending):
             companion = os.path.join(folder, name)
             try:
                 text = _text(companion)
@@ -101,12 +101,8 @@ def with_companions(movie: Stack, path: Path) -> Stack:
     return movie.described(metadata=metadata, pixel_size=pixel_size, voltage=voltage)
 
 
-def mdoc_names(path: Path) -> tuple[str, ...]:
-    """Return the names that the mdoc of a movie may have."""
-    return _names(path, _MDOC)
-
-
-def _names(path: Path, ending: str) -> tuple[str, ...]:
+def companion_names(path: Path, ending: str = _MDOC) -> tuple[str, ...]:
+    """Return the names that a companion of a movie may have: its mdoc, or one of another ending."""
     plain = without_packing(path)
     whole = (path.name, plain.name) if ending == _MDOC else ()
     stems = dict.fromkeys((*whole, plain.stem, _ENDINGS.sub("", plain.stem)))

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, size_text
+from napari_mrcz.errors import AnyPath, MrczError, size_text
 from napari_mrcz.format import Description, Encoding, FrameReader, Progress, estimate, write_frames
 from napari_mrcz.format.atomic import AtomicFile
 from napari_mrcz.format.encoding import alone, encoding_of
 from napari_mrcz.format.header import FOUR_BIT, pack_four_bit
-from napari_mrcz.format.machine import in_order, processors
+from napari_mrcz.format.machine import in_order, processors, reported
 from napari_mrcz.naming import path_of, software
 from napari_mrcz.stack import kept
 from napari_mrcz.stack.sources import CorrectedSource, DerivedFrames, FrameSource, uncached
@@ -57,7 +57,7 @@ class Keeping:
     `pending`: the steps that the footer holds. Raise `MrczError` if no integers are there.
     """
 
-    def __init__(self, path: str | os.PathLike[str], stack: Stack) -> None:
+    def __init__(self, path: AnyPath, stack: Stack) -> None:
         self._path = Path(path)
         check_integers(path, stack)
         source, depth = _split(stack)
@@ -177,7 +177,7 @@ class Keeping:
         return {"file": made.as_map()}
 
 
-def check_integers(path: str | os.PathLike[str], stack: Stack) -> None:
+def check_integers(path: AnyPath, stack: Stack) -> None:
     """Raise `MrczError` if no integers are under a stack's gain and KOMA, to be kept in a file."""
     source, _ = _split(stack)
     if source.dtype.kind not in "iu":
@@ -232,7 +232,7 @@ def sizes_text(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {size_text(nbytes)}" for name, nbytes in sizes.items())
 
 
-def original(movie: Stack | str | os.PathLike[str]) -> Stack:
+def original(movie: Stack | AnyPath) -> Stack:
     """Return the movie that was corrected and kept as counts, as it was before, lazily.
 
     Parameters
@@ -262,11 +262,8 @@ def original(movie: Stack | str | os.PathLike[str]) -> Stack:
     return raw.described(other=left, metadata=metadata, history=tuple(history))
 
 
-def original_file(movie: Stack | str | os.PathLike[str]) -> tuple[str, OriginalFile | None]:
-    """Return name of the file that was corrected, and what makes its bytes again, if known.
-
-    Raise `MrczError` if the movie is not kept as counts, or its footer is damaged.
-    """
+def original_file(movie: Stack | AnyPath) -> tuple[str, OriginalFile | None]:
+    """Return the name of the corrected file, and what makes its bytes, if known; or `MrczError`."""
     reader, known = _kept_in(movie)
     file = known.get("file")
     made = None if file is None else OriginalFile.from_map(file, reader.path)
@@ -274,8 +271,8 @@ def original_file(movie: Stack | str | os.PathLike[str]) -> tuple[str, OriginalF
 
 
 def restore_file(
-    movie: Stack | str | os.PathLike[str],
-    path: str | os.PathLike[str],
+    movie: Stack | AnyPath,
+    path: AnyPath,
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -302,10 +299,8 @@ def restore_file(
         nbytes = 3 * raw.nbytes // n
         work, threads = lambda make: known.stored(make()), processors()
         with in_order(work, makers, threads, "napari-mrcz-restore", nbytes=nbytes) as frames:
-            for done, data in enumerate(frames, 1):
+            for data in reported(frames, n, progress):
                 put(data)
-                if progress is not None:
-                    progress(done, n)
         put(known.tail)
         if sha256.hexdigest() != known.sha256:
             return ""
@@ -477,7 +472,7 @@ def _is_another(file: Path, image: Array) -> bool:
     )
 
 
-def _kept_in(movie: Stack | str | os.PathLike[str]) -> tuple[FrameReader, Map]:
+def _kept_in(movie: Stack | AnyPath) -> tuple[FrameReader, Map]:
     """Return the file of a movie that is kept as counts, and what it says of the original."""
     if isinstance(movie, Stack):
         source, path = kept.kept_reader(movie), movie.path

@@ -34,9 +34,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, warn
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, warn
 from napari_mrcz.format import FrameReader, chunks
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.atomic import write_file
 from napari_mrcz.format.files import file_nbytes, open_file
 from napari_mrcz.format.footer import from_tagged, to_plain, value_at
 from napari_mrcz.naming import RemotePath, path_of
@@ -80,7 +80,7 @@ def is_kept(other: Map) -> bool:
     return PENDING in other
 
 
-def is_kept_file(path: str | os.PathLike[str]) -> bool:
+def is_kept_file(path: AnyPath) -> bool:
     """Return whether a file is kept as counts, though it may be damaged."""
     try:
         with FrameReader(path) as reader:
@@ -90,10 +90,7 @@ def is_kept_file(path: str | os.PathLike[str]) -> bool:
 
 
 def waiting(path: Path, other: Map) -> list[Map]:
-    """Return the corrections that stored frames have not had, as the footer has them.
-
-    Raise `MrczError` if the footer is damaged.
-    """
+    """Return the corrections that stored frames have not had; `MrczError` if they make no sense."""
     steps = other.get(PENDING, [])
     if isinstance(steps, list) and all(isinstance(value_at(s, "name"), str) for s in steps):
         return steps
@@ -158,7 +155,7 @@ def is_reference_name(name: str) -> bool:
     return _REFERENCE_NAME.fullmatch(name) is not None
 
 
-def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+def copy_references(source: AnyPath, target: AnyPath) -> None:
     """Copy the references of a file that is kept as counts to the folder of its copy.
 
     Warn of one that cannot be read; raise `MrczError` if one cannot be written.
@@ -179,9 +176,7 @@ def copy_references(source: str | os.PathLike[str], target: str | os.PathLike[st
         except MrczError as error:
             warn(f"{target}: it cannot be normalised without its reference. {error}")
             continue
-        with AtomicFile(new, overwrite=True) as file:
-            file.write(content)
-            file.commit()
+        write_file(new, content, overwrite=True)
 
 
 def _corrections(path: Path, other: Map) -> Iterator[Rebuilt]:

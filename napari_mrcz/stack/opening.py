@@ -11,11 +11,9 @@ import os
 import re
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, listed, warn
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, listed, warn
 from napari_mrcz.format import FrameReader, Header
 from napari_mrcz.format.files import RandomAccessFile, open_file
 from napari_mrcz.format.header import parse_header
@@ -39,7 +37,6 @@ from napari_mrcz.stack.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from os import PathLike
     from pathlib import Path
 
 # Enough of a file to know its format by.
@@ -62,23 +59,29 @@ def _is_dm(head: bytes) -> bool:
     return little_endian in (0, 1) and any(head[4:at]) and max(head[at + 4 : at + 6]) <= 1
 
 
-def _open_by(name: str, path: Path) -> Any:
-    """Open a file of a format that is loaded when a file is one: open_dm is in stack.dm."""
-    return getattr(import_module(f"napari_mrcz.stack.{name}"), f"open_{name}")(path)
+def _open_tiff(path: Path) -> Stack:
+    from napari_mrcz.stack.tiff import open_tiff  # not loaded for other files
+
+    return open_tiff(path)
 
 
-_open_tiff = partial(_open_by, "tiff")
+def _open_dm(path: Path) -> Stack:
+    from napari_mrcz.stack.dm import open_dm  # likewise
+
+    return open_dm(path)
+
+
 # Of each format but MRC: whether a file begins as its files do, how they end, what opens them.
 _FORMATS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...], Callable[[Path], Stack]], ...] = (
     (lambda head: head.startswith(TIFF_MAGIC), TIFF_SUFFIXES, _open_tiff),
-    (_is_dm, DM_SUFFIXES, partial(_open_by, "dm")),
+    (_is_dm, DM_SUFFIXES, _open_dm),
     (is_smv, SMV_SUFFIXES, lambda path: open_smv([path])),
     (is_tvips, (TVIPS_SUFFIX,), open_tvips),
 )
 
 
 def open(
-    path: str | PathLike[str],
+    path: AnyPath,
     *,
     group: int | None = None,
     dose_per_frame: float | None = None,
@@ -150,12 +153,11 @@ def open(
     file = open_file(path)
     try:
         opener = opener_of(file.read(0, HEAD_NBYTES))
+        if counts and opener is not None:
+            raise _not_kept(path)
     except BaseException:
         file.close()
         raise
-    if counts and opener is not None:
-        file.close()
-        raise _not_kept(path)
     if for_eer:
         file.close()
         movie = _open_eer(path, opener is _open_tiff, group, dose_per_frame, superresolution)
@@ -329,7 +331,7 @@ def sweeps(paths: Sequence[Path]) -> list[list[Path]]:
     return found
 
 
-def open_sweep(paths: Sequence[str | PathLike[str]]) -> Stack:
+def open_sweep(paths: Sequence[AnyPath]) -> Stack:
     """Open files as one movie, one after the other, such as the images of a rotation series.
 
     `paths`: one or more, in order; see `sweeps`. The result: what their metadata have in common is

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, listed, warn
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.errors import AnyPath, MrczError, listed, warn
+from napari_mrcz.format.atomic import write_file
 from napari_mrcz.format.files import open_file
 from napari_mrcz.naming import TIFF_MAGIC, without_packing
 from napari_mrcz.stack import open as open_stack
@@ -41,10 +41,9 @@ from napari_mrcz.stack.tiff_pages import read_directories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from os import PathLike
 
 
-def read_reference(path: str | PathLike[str]) -> npt.NDArray[np.float32]:
+def read_reference(path: AnyPath) -> npt.NDArray[np.float32]:
     """Read a gain or dark reference.
 
     Parameters
@@ -70,7 +69,7 @@ def read_reference(path: str | PathLike[str]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(image, np.float32)
 
 
-def read_image(path: str | PathLike[str]) -> npt.NDArray[Any]:
+def read_image(path: AnyPath) -> npt.NDArray[Any]:
     """Read the one image of a file, (y, x), rows in the order of MRC files."""
     path = Path(path)
     with open_stack(path, read_ahead=False) as stack:
@@ -103,7 +102,7 @@ _FALCON_TAG = 65100
 _FALCON_NUMBERS = {"area": 4, "nonmaskingarea": 4, "point": 2, "nonmaskingpoint": 2}
 
 
-def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> Mask:
+def read_defects(path: AnyPath, shape: tuple[int, int] | None = None) -> Mask:
     """Read which pixels are defective.
 
     Parameters
@@ -155,7 +154,7 @@ def read_defects(path: str | PathLike[str], shape: tuple[int, int] | None = None
 
 
 def write_defects(
-    path: str | PathLike[str], mask: npt.NDArray[Any], kind: str, *, overwrite: bool = False
+    path: AnyPath, mask: npt.NDArray[Any], kind: str, *, overwrite: bool = False
 ) -> None:
     """Write which pixels are defective, all or nothing.
 
@@ -197,9 +196,7 @@ def write_defects(
         return
     else:
         raise ValueError(f'kind is "serialem", "motioncor" or "map", not {kind!r}')
-    with AtomicFile(path, overwrite=overwrite) as file:
-        file.write(content)
-        file.commit()
+    write_file(path, content, overwrite=overwrite)
 
 
 def _text(path: Path) -> str | None:

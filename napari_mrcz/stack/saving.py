@@ -8,19 +8,19 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from os import PathLike, fspath
+from os import fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, warn
+from napari_mrcz.errors import AnyPath, MrczError, NotEnoughMemory, collected_warnings, warn
 from napari_mrcz.format import Description, Encoding, Progress, write_frames
 from napari_mrcz.format.atomic import check_target
 from napari_mrcz.format.files import open_file
 from napari_mrcz.format.header import CODECS
-from napari_mrcz.format.machine import in_order, processors, start_to_the_end
+from napari_mrcz.format.machine import in_order, processors, reported, start_to_the_end
 from napari_mrcz.format.reader import FrameFault, FrameReader
 from napari_mrcz.naming import (
     COMPRESSED_SUFFIX,
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 _Frames = tuple[Iterable[Any], Iterable[Any], int | None, Description]
 
 
-def read(path: str | PathLike[str]) -> npt.NDArray[Any]:
+def read(path: AnyPath) -> npt.NDArray[Any]:
     """Read a whole movie into memory.
 
     Parameters
@@ -66,7 +66,7 @@ def read(path: str | PathLike[str]) -> npt.NDArray[Any]:
 
 
 def write(
-    path: str | PathLike[str],
+    path: AnyPath,
     frames: Any,
     *,
     metadata: Mapping[str, Any] | None = None,
@@ -243,10 +243,7 @@ class VerifyReport:
 
 
 def verify(
-    path: str | PathLike[str],
-    *,
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    path: AnyPath, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> VerifyReport:
     """Check that every frame of a file can be read.
 
@@ -278,7 +275,7 @@ def verify(
         return VerifyReport(fspath(path), error=str(error))
 
 
-def read_async(path: str | PathLike[str]) -> Future[npt.NDArray[Any]]:
+def read_async(path: AnyPath) -> Future[npt.NDArray[Any]]:
     """Read as `read` does, in the background.
 
     Returns
@@ -289,7 +286,7 @@ def read_async(path: str | PathLike[str]) -> Future[npt.NDArray[Any]]:
     return _in_background(lambda: read(path))
 
 
-def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Future[None]:
+def write_async(path: AnyPath, frames: Any, **options: Any) -> Future[None]:
     """Write as `write` does, in the background; the frames must not be changed meanwhile.
 
     Returns
@@ -301,7 +298,7 @@ def write_async(path: str | PathLike[str], frames: Any, **options: Any) -> Futur
 
 
 def _verified(
-    path: str | PathLike[str], threads: int | None, progress: Callable[[int, int], None] | None
+    path: AnyPath, threads: int | None, progress: Callable[[int, int], None] | None
 ) -> VerifyReport:
     """Return the report of a file that can be opened; raise `MrczError` for others."""
     with closing(open_file(path)) as file:
@@ -351,16 +348,10 @@ def _faults_of(
             return FrameFault(frame, error.offset, error.found)
         return None
 
-    faults = []
     threads = min(n, threads or processors())
     room = 2 * frame_nbytes  # with its compressed bytes
     with in_order(check, enumerate(makers), threads, "napari-mrcz-verify", nbytes=room) as checked:
-        for done, fault in enumerate(checked, 1):
-            if fault is not None:
-                faults.append(fault)
-            if progress is not None:
-                progress(done, n)
-    return tuple(faults)
+        return tuple(fault for fault in reported(checked, n, progress) if fault is not None)
 
 
 def _keeping(path: Path, frames: Any, *, compressed: bool, dtype: npt.DTypeLike | None) -> Keeping:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.sums import RunningSum
 from napari_mrcz.errors import MrczError
-from napari_mrcz.format.machine import in_order, processors
+from napari_mrcz.format.machine import in_order, processors, reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,10 +69,7 @@ class Correction(Protocol):
 
 
 class Frames:
-    """Base of the sources of this package, which set `shape` and `dtype` and define `_read`.
-
-    `shape`: frames, rows, columns; `dtype`: pixel type of every frame, in native byte order.
-    """
+    """Base of the sources: they set `shape` (n, y, x) and native `dtype`, and define `_read`."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
@@ -98,10 +95,7 @@ class Frames:
 
 
 class ArraySource(Frames):
-    """Frames of an array in memory, or of anything that is indexed like one (dask, zarr, memmap).
-
-    `array` (n, y, x): the frames.
-    """
+    """Frames of an array (n, y, x) in memory, or of one that is indexed like it (dask, zarr)."""
 
     def __init__(self, array: Any) -> None:
         self._array = unmasked(array) if isinstance(array, np.ma.MaskedArray) else array
@@ -135,10 +129,7 @@ def unmasked(array: Any) -> Any:
 
 
 class FlattenedArray:
-    """A four-dimensional array, in memory or lazy, as one long row of frames: (n, y, x).
-
-    `array` (part, frame, y, x): indexed by integers and slices.
-    """
+    """An array (part, frame, y, x), in memory or lazy, as one long row of frames (n, y, x)."""
 
     def __init__(self, array: Any) -> None:
         self._array = array
@@ -166,10 +157,7 @@ class DerivedFrames(Frames):
 
 
 class CachedSource(DerivedFrames):
-    """The same frames, taken from the cache above them where it has them.
-
-    `before`: the frames; `peek`: returns a frame if it is cached, or None. It is not pickled.
-    """
+    """The same frames; `peek`, which is not pickled, returns one that is cached, else None."""
 
     def __init__(
         self, before: FrameSource, peek: Callable[[int], Frame | None] | None = None
@@ -326,10 +314,7 @@ class GroupedSource(DerivedFrames):
 
 
 class JoinedSource(Frames):
-    """Several sources of one frame shape, one after the other.
-
-    `sources`: at least one. Raise `ValueError` if rows, columns or dtypes differ, saying how.
-    """
+    """Sources one after the other; `ValueError` if their rows, columns or dtypes differ."""
 
     def __init__(self, sources: Sequence[FrameSource]) -> None:
         first = sources[0]
@@ -436,11 +421,9 @@ def sum_frames(
 
     room = 2 * shape[1] * shape[2] * dtype.itemsize  # as it is stored, and read
     with in_order(work, range(n), threads, "napari-mrcz-sum", nbytes=room) as frames:
-        for done, frame in enumerate(frames, 1):
+        for frame in reported(frames, n, progress):
             if frame is not None:
                 add(frame)
-            if progress is not None:
-                progress(done, n)
     for other in sums[1:]:
         sums[0].merge(other)
     return sums[0].total()

@@ -206,14 +206,10 @@ class Stack:
         frames, window = split_index(key, self.shape)
         whole = all(isinstance(w, slice) and w == slice(None) for w in window)
         if isinstance(frames, int):
-            if whole:
-                return self._cache.get(frames)
-            return self._frames.read_window(frames, window)
-        if whole:
-            if len(frames) == 1:
-                return self._cache.get(frames[0])[None]
-            return self._read(frames)
-        return self._read(frames, window)
+            return self._cache.get(frames) if whole else self._frames.read_window(frames, window)
+        if whole and len(frames) == 1:
+            return self._cache.get(frames[0])[None]
+        return self._read(frames, None if whole else window)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Frame:
         """Decode all frames, several at once.
@@ -364,9 +360,8 @@ class Stack:
         changes: dict[str, Any] = {"sections_per_volume": depth, "start": start}
         return self._with(source, replace(description, extended=extended, **changes))
 
-    def cached(self, *, read_ahead: bool = True, cache_nbytes: int = CACHE_NBYTES) -> Stack:
+    def cached(self, **caching: Any) -> Stack:
         """Return the same frames, read ahead and kept in memory as the constructor has it."""
-        caching: dict[str, Any] = {"read_ahead": read_ahead, "cache_nbytes": cache_nbytes}
         return Stack(self._source, self._description, self._header, **caching)
 
     def described(self, **changes: Any) -> Stack:

@@ -28,6 +28,7 @@ from napari_mrcz.stack.tiff_pages import (
     DESCRIPTION,
     DIRECTORIES,
     EER,
+    PLACES,
     TYPES,
     Page,
     TiffFrame,
@@ -335,11 +336,12 @@ def tiff_metadata(movie: TiffMovie, first: Page) -> tuple[Description, list[str]
             remarks.append(f"{len(movie.frames)} frames, where its metadata names {announced}")
         size, voltage = _eer_pixel_size(eer), _eer_voltage(eer)
         return Description(size, voltage=voltage, metadata=metadata), remarks
+    y, x = _dots(movie.page, _RESOLUTION_UNITS.get(movie.page.number(_UNIT, 0), 0.0))
     size = (
         _ome_pixel_size(description)
         or _imagej_pixel_size(description, movie.page)
         or _text_pixel_size(description)
-        or _resolution_pixel_size(movie.page)
+        or (0.0, y, x)  # in dots per length, as SerialEM has it
     )
     found = _VOLTAGE.search(description)
     voltage = 0.0 if found is None else kilovolts(_float(found[1]), found[2] or "")
@@ -368,7 +370,7 @@ def _name(code: int) -> str:
 def _value_of(page: Page, code: int, remarks: list[str], depth: int = 0) -> Any:
     """Return what a tag says; None, and a remark, if that cannot be kept."""
     tag = page.tags[code]
-    if page.leads_to_directory(code):
+    if code in DIRECTORIES or tag.kind in PLACES:
         below = page.directory(code) if code in DIRECTORIES and depth < DEEPEST else None
         if below is None:
             remarks.append(f"the directory that its tag {code} leads to is not read")
@@ -450,12 +452,6 @@ def _serialem(description: str) -> dict[str, Any]:
         elif re.search(r"(?i)defects.*\.txt$", name):
             known["defects"] = name
     return known
-
-
-def _resolution_pixel_size(page: Page) -> tuple[float, float, float]:
-    """Return the pixel size where resolution is in dots per length, as SerialEM has it; or 0."""
-    y, x = _dots(page, _RESOLUTION_UNITS.get(page.number(_UNIT, 0), 0.0))
-    return (0.0, y, x)
 
 
 def _dots(page: Page, unit: float) -> list[float]:

@@ -37,7 +37,7 @@ _PREDICTOR, _TILE_OFFSETS, _TILE_NBYTES, _SUBDIRECTORIES = 317, 324, 325, 330
 _SAMPLE_FORMAT, _DEPTH = 339, 32997
 # Of tags that lead to a directory of further tags: EXIF, GPS and the like, and by their type.
 DIRECTORIES = {400: "global_parameters", 34665: "exif", 34853: "gps", 40965: "interoperability"}
-_PLACES = (13, 18)
+PLACES = (13, 18)
 DEEPEST = 2
 # Of each type of value, how numpy reads it and how many there are in one.
 TYPES = {
@@ -191,10 +191,6 @@ class Page:
                 joined.append((offset, nbytes))
         return joined
 
-    def leads_to_directory(self, code: int) -> bool:
-        """Return whether a tag's value is the place of a directory."""
-        return code in DIRECTORIES or self.tags[code].kind in _PLACES
-
     def directory(self, code: int) -> Page | None:
         """Return the directory of further tags that a tag leads to; None if it cannot be read."""
         big = len(self.tags[code].value) > 4
@@ -204,7 +200,7 @@ class Page:
     def accounted(self, depth: int = 0) -> list[tuple[int, int]]:
         """Return (offset, bytes) of what is its directory, tags and pixels."""
         found = [(self.offset, self.nbytes), *self.segments()]
-        found += [(self._place(tag), tag.nbytes) for tag in self.outlying()]
+        found += [(_integer(tag.value, self.order), tag.nbytes) for tag in self.outlying()]
         for code in DIRECTORIES.keys() & self.tags.keys() if depth < DEEPEST else ():
             below = self.directory(code)
             found += [] if below is None else below.accounted(depth + 1)
@@ -215,16 +211,13 @@ class Page:
         tags = [*self.tags.values(), *(tag for _, tag in self.again)]
         return [tag for tag in tags if tag.nbytes > len(tag.value)]
 
-    def _place(self, tag: Tag) -> int:
-        return _integer(tag.value, self.order)
-
     def _raw(self, tag: Tag) -> bytes:
         if tag.nbytes <= len(tag.value):
             return tag.value[: tag.nbytes]
         if tag.nbytes > _LARGEST_VALUE:
             found = f"a tag of {tag.nbytes} bytes in its directory"
             raise MrczError(self.file.path, found, offset=self.offset)
-        return self.file.read(self._place(tag), tag.nbytes)
+        return self.file.read(_integer(tag.value, self.order), tag.nbytes)
 
 
 @dataclass(frozen=True)
@@ -333,10 +326,7 @@ class TiffMovie:
 
 
 def find_frames(file: RandomAccessFile, found: Directories) -> TiffMovie:
-    """Find the frames of a movie among the pages of a file.
-
-    Raise `MrczError` if its pages are not frames, or none of them is whole.
-    """
+    """Find the frames of a movie among a file's pages; `MrczError` if there is no whole one."""
     remarks: list[str] = []
     everything = [TiffFrame(page, number) for number, page in enumerate(found.pages)]
     frames = [frame for frame in everything if frame.page.compression in EER]

@@ -22,7 +22,7 @@ from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QApplication, QFileDialog, QSizePolicy, QWidget
 
 from napari_mrcz.errors import MrczError, error_text, with_minus
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.atomic import write_file
 from napari_mrcz.widgets.base.form import WrappedLabel
 from napari_mrcz.widgets.base.job import Job
 
@@ -376,8 +376,7 @@ def _ask_for_path(widget: QWidget, title: str, suffixes: Iterable[str]) -> tuple
 
 def _write(path: str, overwrite: bool, content: bytes | str) -> None:
     try:
-        with AtomicFile(path, overwrite=overwrite) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.commit()
+        data = content.encode() if isinstance(content, str) else content
+        write_file(path, data, overwrite=overwrite)
     except MrczError as error:
         show_error(error_text(error))

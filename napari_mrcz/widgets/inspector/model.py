@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_mrcz import correction
 from napari_mrcz.errors import MrczError, collected_warnings, counted, error_text, listed, size_text
 from napari_mrcz.format import Description, FrameReader
-from napari_mrcz.format.atomic import AtomicFile
+from napari_mrcz.format.atomic import write_file
 from napari_mrcz.format.doctor import Change, diagnose, mend
 from napari_mrcz.format.files import file_nbytes
 from napari_mrcz.format.footer import to_json_safe
@@ -139,7 +139,7 @@ def _of_file(subject: Subject, reader: FrameReader) -> Inspection:
     extended, carried = reader.extended, reader.description.extended
     if carried is not None:
         with contextlib.suppress(ValueError):  # the notes say it
-            extended = carried.decoded()
+            extended = carried.decoded
         extended = carried.data if extended is None else extended
         size, kind = size_text(len(carried.data)), carried.decoded_as or "no kind stated"
         own = header.nsymbt and header.exttyp != "json"
@@ -310,9 +310,7 @@ def as_json(
         known["frames"] = frames.as_map()
     text = json.dumps(known, indent=2, ensure_ascii=False) + "\n"
     if path:
-        with AtomicFile(path, overwrite=True) as file:
-            file.write(text.encode())
-            file.commit()
+        write_file(path, text.encode(), overwrite=True)
     return text
 
 
